@@ -1,0 +1,39 @@
+# Two commands do everything on a machine with python3, pip, make and git: `make demo` and `make test`.
+# Each sets up what it needs; nothing is installed outside .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench lock clean
+
+demo: .venv/ready
+	$(BIN)/fotahook demo --devices 200
+
+test: .venv/ready
+	$(BIN)/python -m pytest --cov --cov-fail-under=100
+
+check: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/ready
+	$(BIN)/python -m bench
+
+# The lock holds versions and hashes, never addresses: any index that serves the same files will do.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE)
+
+lock: .venv/ready
+	echo uv | $(COMPILE) - --output-file bootstrap.lock
+	$(COMPILE) pyproject.toml --all-extras --group dev --output-file requirements.lock
+
+# --without-pip and pip's own --python: this works where Debian keeps ensurepip in a package of its own.
+.venv/ready: bootstrap.lock requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear --without-pip .venv
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes bootstrap.lock requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache dist

@@ -1,0 +1,1 @@
+"""Puts it together: the command line; the only room that reads the environment and the clock."""

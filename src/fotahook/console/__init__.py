@@ -1,0 +1,1 @@
+"""Shows it: a static page over the public HTTP API."""

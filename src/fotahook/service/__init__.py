@@ -1,0 +1,1 @@
+"""Hears it: ThingSpace's calls and our own API over HTTP."""

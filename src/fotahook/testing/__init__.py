@@ -1,0 +1,1 @@
+"""Lends it: the sandbox and what tests of fotahook's users need."""
