@@ -1,0 +1,103 @@
+"""Which addresses a callback may be delivered to: one rule, used at registration and at every connect.
+
+By default only globally reachable unicast addresses are allowed, whatever spelling hides another one (IPv4-mapped,
+NAT64, 6to4, ISATAP). The ranges are IANA's special-purpose registries (RFC 6890 and its updates), written out because
+``ipaddress.is_global`` differs between Python releases. ThingSpace says only that the URL must be reachable from its
+data centres; the rule is ours.
+"""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+_SPECIAL_V4 = tuple(
+    (IPv4Network(network), what)
+    for network, what in (
+        ("0.0.0.0/8", "this network"),
+        ("10.0.0.0/8", "a private network"),
+        ("100.64.0.0/10", "shared address space"),
+        ("127.0.0.0/8", "loopback"),
+        ("169.254.0.0/16", "link-local"),
+        ("172.16.0.0/12", "a private network"),
+        ("192.0.0.0/24", "protocol assignments"),
+        ("192.0.2.0/24", "documentation"),
+        ("192.88.99.0/24", "the former 6to4 relays"),
+        ("192.168.0.0/16", "a private network"),
+        ("198.18.0.0/15", "benchmarking"),
+        ("198.51.100.0/24", "documentation"),
+        ("203.0.113.0/24", "documentation"),
+        ("224.0.0.0/4", "multicast"),
+        ("240.0.0.0/4", "reserved"),
+    )
+)
+_SPECIAL_V6 = tuple(
+    (IPv6Network(network), what)
+    for network, what in (
+        ("2001::/23", "protocol assignments"),
+        ("2001:db8::/32", "documentation"),
+        ("3fff::/20", "documentation"),
+    )
+)
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")
+_ISATAP = (0x0000_5EFE, 0x0200_5EFE)
+
+
+def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """The networks of ``--allow-network``; ValueError names the text that is not one."""
+    networks = []
+    for text in texts:
+        try:
+            networks.append(ip_network(text))
+        except ValueError as error:
+            raise ValueError(f"not a network in CIDR notation: {text!r} ({error})") from error
+    return tuple(networks)
+
+
+EVERYWHERE = parse_networks(("0.0.0.0/0", "::/0"))
+
+
+def refusal(address: Address | str, allowed: Iterable[Network] = ()) -> str | None:
+    """Why nothing may be sent to this address, in plain words; None if it may.
+
+    `allowed` opens ranges that the rule would refuse. ValueError if the text is no IP address.
+    """
+    if isinstance(address, str):
+        address = ip_address(address)
+    allowed = tuple(allowed)
+    # A scope id (fe80::1%eth0) takes no part in range checks.
+    hidden = _hidden_v4(address) if isinstance(address, IPv6Address) else None
+    if any(candidate in network for network in allowed for candidate in (address, hidden) if candidate):
+        return None
+    what = _special(address, hidden)
+    if what is None:
+        return None
+    return f"{address} is not globally reachable ({what}); --allow-network can open it"
+
+
+def _special(address: Address, hidden: IPv4Address | None) -> str | None:
+    """What kind of special range an address lies in, judged by the IPv4 address it hides if it hides one."""
+    if isinstance(address, IPv4Address):
+        return next((what for network, what in _SPECIAL_V4 if address in network), None)
+    if hidden is not None and (what := _special(hidden, None)) is not None:
+        return f"it stands for {hidden}: {what}"
+    if address in _NAT64 or address.ipv4_mapped is not None:
+        return None
+    if address not in _GLOBAL_UNICAST:
+        return "outside global unicast"
+    return next((what for network, what in _SPECIAL_V6 if address in network), None)
+
+
+def _hidden_v4(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that packets to this IPv6 address end at, for each notation in use."""
+    number = int(address)
+    low = IPv4Address(number & 0xFFFF_FFFF)
+    if address.ipv4_mapped is not None or address in _NAT64:
+        return low
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if (number >> 32) & 0xFFFF_FFFF in _ISATAP:
+        return low
+    return None

@@ -1,0 +1,148 @@
+"""Standard Webhooks signatures: ``v1`` (HMAC-SHA256 with a shared secret) and ``v1a`` (ed25519, no secret shared).
+
+What is signed is ``id.timestamp.body``, body byte for byte (Standard Webhooks specification, "Signature scheme").
+ThingSpace signs nothing for FOTA: the headers are fotahook's own, added beside an unchanged body.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+SECRET_PREFIX: Final = "whsec_"
+PUBLIC_PREFIX: Final = "whpk_"
+TOLERANCE: Final = 300.0
+"""Seconds that a timestamp may be off, either way, before a message counts as replayed."""
+HEADER_LIMIT: Final = 4096
+"""Characters of signatures looked at; ten keys' worth is about 900."""
+
+
+class SignatureRefused(Exception):
+    """The signature headers do not prove that the holder of a known key sent these bytes just now."""
+
+
+def parse_secret(text: str) -> bytes:
+    """The key bytes of a ``whsec_…`` secret; ValueError if it is not one of 24 to 64 bytes."""
+    key = _decode(text, SECRET_PREFIX)
+    if not 24 <= len(key) <= 64:
+        raise ValueError("a signing secret has 24 to 64 bytes")
+    return key
+
+
+def parse_public_key(text: str) -> bytes:
+    """The 32 bytes of a ``whpk_…`` public key; ValueError if it is not one."""
+    key = _decode(text, PUBLIC_PREFIX)
+    if len(key) != 32:
+        raise ValueError("an ed25519 public key has 32 bytes")
+    return key
+
+
+def format_secret(key: bytes) -> str:
+    """A secret as it is shown to people: ``whsec_`` and base64."""
+    return SECRET_PREFIX + base64.b64encode(key).decode()
+
+
+def format_public_key(seed: bytes) -> str:
+    """The public half of an ed25519 seed as it is published: ``whpk_`` and base64."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    return PUBLIC_PREFIX + base64.b64encode(public).decode()
+
+
+def sign_hmac(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
+    """One ``v1,…`` signature."""
+    digest = hmac.digest(key, _signed(message_id, timestamp, body), hashlib.sha256)
+    return "v1," + base64.b64encode(digest).decode()
+
+
+def sign_ed25519(seed: bytes, message_id: str, timestamp: int, body: bytes) -> str:
+    """One ``v1a,…`` signature, by the 32-byte seed of an ed25519 key."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    signature = Ed25519PrivateKey.from_private_bytes(seed).sign(_signed(message_id, timestamp, body))
+    return "v1a," + base64.b64encode(signature).decode()
+
+
+def headers(message_id: str, timestamp: int, signatures: Iterable[str]) -> dict[str, str]:
+    """The three Standard Webhooks headers of one delivery."""
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(signatures),
+    }
+
+
+def verify(
+    given: Mapping[str, str],
+    body: bytes,
+    *,
+    secrets: Iterable[bytes] = (),
+    public_keys: Iterable[bytes] = (),
+    now: float,
+    tolerance: float = TOLERANCE,
+) -> None:
+    """Return if any known key signed these bytes within `tolerance` seconds of `now` (Unix seconds).
+
+    `given` has lower-case header names. SignatureRefused says which check failed and by how much; it names no key, no
+    signature and nothing of the body.
+    """
+    message_id, sent, signatures = (given.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
+    if not (message_id and sent and signatures):
+        raise SignatureRefused("webhook-id, webhook-timestamp or webhook-signature is missing")
+    if not (sent.isascii() and sent.isdigit() and len(sent) <= 12):
+        raise SignatureRefused("webhook-timestamp is not a number of seconds")
+    if not message_id.isascii():
+        raise SignatureRefused("webhook-id is not ASCII")
+    signed = _signed(message_id, int(sent), body)
+    offered = [part.partition(",")[::2] for part in signatures[:HEADER_LIMIT].split(" ")]
+    if not _any_matches(offered, signed, tuple(secrets), tuple(public_keys)):
+        raise SignatureRefused(
+            "no signature matches a known key; if the key is right, the body was changed on its way "
+            "(re-serialised JSON differs in spaces or key order)"
+        )
+    # Signature before age: a clock that nobody signed is no evidence of anything.
+    skew = now - int(sent)
+    if abs(skew) > tolerance:
+        direction = "old" if skew > 0 else "ahead of this clock"
+        raise SignatureRefused(f"the message is {abs(skew):.0f} s {direction}, more than {tolerance:.0f} s")
+
+
+def _any_matches(
+    offered: list[tuple[str, str]], signed: bytes, secrets: tuple[bytes, ...], public_keys: tuple[bytes, ...]
+) -> bool:
+    expected = [hmac.digest(key, signed, hashlib.sha256) for key in secrets]
+    for version, text in offered:
+        try:
+            signature = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            continue
+        if version == "v1" and any(hmac.compare_digest(signature, digest) for digest in expected):
+            return True
+        if version == "v1a" and any(_ed25519_matches(key, signature, signed) for key in public_keys):
+            return True
+    return False
+
+
+def _ed25519_matches(public_key: bytes, signature: bytes, signed: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, signed)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _signed(message_id: str, timestamp: int, body: bytes) -> bytes:
+    return b"%b.%d.%b" % (message_id.encode("ascii"), timestamp, body)
+
+
+def _decode(text: str, prefix: str) -> bytes:
+    try:
+        return base64.b64decode(text.removeprefix(prefix), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"not {prefix}… followed by base64") from error
