@@ -1,0 +1,261 @@
+"""The store as the other rooms see it: frozen records, and domain verbs that are each one transaction.
+
+A store is whatever passes ``tests/store``. Times in records are Unix seconds by the store's clock; durations given to a
+verb are seconds from the moment the store writes them, so that only one clock is ever compared.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, Literal, Protocol
+
+import msgspec
+
+CALLBACK_CONSUMER: Final = ""
+"""The consumer of the lane that leads to an account's registered callback; held while nothing is registered."""
+
+DeliveryState = Literal["pending", "delivered", "dead"]
+LaneState = Literal["open", "waiting", "held", "paused"]
+
+
+class StoreError(Exception):
+    """The store could not do what it was asked to."""
+
+
+class StoreUnavailable(StoreError):
+    """The store is away, locked or broken; nothing was written, and the same call may work later."""
+
+
+class StoreFull(StoreError):
+    """There is no room left; nothing was written."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts at rest."""
+
+
+class Callback(Record, frozen=True, kw_only=True):
+    """The one URL registered for an account."""
+
+    account: str
+    url: str
+    revision: int
+    registered_at: float
+
+
+class NewMessage(Record, frozen=True, kw_only=True):
+    """A message to accept. `consumers` are the lanes of its account that it is put into."""
+
+    account: str
+    body: bytes
+    type: str | None = None
+    ordering_key: str | None = None
+    idempotency_key: str | None = None
+    consumers: tuple[str, ...] = (CALLBACK_CONSUMER,)
+
+
+class Accepted(Record, frozen=True, kw_only=True):
+    """What became of a new message. `conflict`: its idempotency key is known with other bytes; nothing was stored."""
+
+    id: str
+    duplicate: bool = False
+    conflict: bool = False
+
+
+class Health(Record, frozen=True, kw_only=True):
+    """What the last outcomes say of a lane's endpoint; delivery's policy reads and writes it."""
+
+    failures: int = 0
+    """Endpoint troubles in a row."""
+    window: int = 1
+    """Deliveries that may be in flight at once."""
+    refused: int = 0
+    """Different messages refused in a row, with none accepted."""
+    reason: str | None = None
+    """Error code of the last endpoint trouble."""
+
+
+class Lease(Record, frozen=True, kw_only=True):
+    """A dispatcher's time-limited right to a lane. Whoever leases the lane next gets a higher token."""
+
+    lane: int
+    token: int
+    account: str
+    consumer: str
+    url: str | None
+    """Where the account's callback is registered; None in lanes that lead elsewhere."""
+    signing_keys: tuple[str, ...]
+    """Ids of the account's live signing keys."""
+    health: Health
+
+
+class Delivery(Record, frozen=True, kw_only=True):
+    """A message's place in a lane, ready to be tried."""
+
+    lane: int
+    seq: int
+    message: str
+    account: str
+    type: str | None
+    ordering_key: str | None
+    body: bytes
+    accepted_at: float
+    attempts: int
+    """Attempts charged to the message so far."""
+    strikes: int
+    """Endpoint troubles met while this delivery was tried; they are charged to nobody."""
+    age: float
+    """Seconds that count towards its time to live: those in which the lane was neither held nor paused."""
+
+
+class Attempt(Record, frozen=True, kw_only=True):
+    """One try of one delivery, as history keeps it. Phases in milliseconds."""
+
+    started_at: float
+    url: str | None
+    outcome: str
+    status: int | None = None
+    error_code: str | None = None
+    fix: str | None = None
+    phases: Mapping[str, float] = {}
+    excerpt: str = ""
+
+
+class Settlement(Record, frozen=True, kw_only=True):
+    """What one attempt came to. `delay`: seconds until a pending delivery is due again."""
+
+    delivery: Delivery
+    state: DeliveryState
+    attempts: int
+    strikes: int
+    attempt: Attempt
+    delay: float = 0.0
+
+
+class LaneVerdict(Record, frozen=True, kw_only=True):
+    """What became of the lane itself. `wait`: seconds in which nothing is sent; `pause`: until somebody resumes it."""
+
+    health: Health
+    wait: float = 0.0
+    pause: bool = False
+
+
+class Placement(Record, frozen=True, kw_only=True):
+    """How a message stands in one lane."""
+
+    consumer: str
+    state: DeliveryState
+    attempts: int
+    due: float
+    settled_at: float | None
+    last_outcome: str | None
+
+
+class Message(Record, frozen=True, kw_only=True):
+    """A stored message and where it stands."""
+
+    id: str
+    account: str
+    type: str | None
+    ordering_key: str | None
+    idempotency_key: str | None
+    body: bytes
+    sha256: bytes
+    accepted_at: float
+    duplicates: int
+    """How often it came again and was dropped."""
+    placements: tuple[Placement, ...]
+
+
+class Lane(Record, frozen=True, kw_only=True):
+    """The state of one lane of an account."""
+
+    consumer: str
+    state: LaneState
+    until: float | None
+    health: Health
+    pending: int
+    dead: int
+    oldest_accepted_at: float | None
+
+
+class Credential(Record, frozen=True, kw_only=True):
+    """Something that proves who is calling, or that the service signs with. Secrets are kept as hashes or not at all.
+
+    `kind` is client, user, token, session or signing_key; `owner` the client, user or account it belongs to;
+    `accounts` None means all of them.
+    """
+
+    kind: Literal["client", "user", "token", "session", "signing_key"]
+    id: str
+    owner: str = ""
+    secret_hash: bytes = b""
+    accounts: tuple[str, ...] | None = ()
+    scopes: tuple[str, ...] = ()
+    created_at: float = 0.0
+    expires_at: float | None = None
+
+
+class Store(Protocol):
+    """Where the rooms meet. Every verb is one transaction; those that write return once it is synced to disk.
+
+    All may raise StoreUnavailable; those that add rows also StoreFull.
+    """
+
+    async def register(self, account: str, url: str, *, actor: str) -> Callback:
+        """Make `url` the account's callback, whatever it was, and open its lane."""
+
+    async def deregister(self, account: str, *, actor: str) -> bool:
+        """Forget the account's callback and hold its lane; False if there was none."""
+
+    async def callback(self, account: str) -> Callback | None:
+        """The account's callback, if one is registered."""
+
+    async def accept(self, messages: Sequence[NewMessage]) -> list[Accepted]:
+        """Store messages with their deliveries and make the lanes due; an answer for each, in order."""
+
+    async def message(self, message_id: str) -> Message | None:
+        """One message with its placements."""
+
+    async def attempts(self, message_id: str) -> list[Attempt]:
+        """Every attempt at a message, oldest first."""
+
+    async def lanes(self, account: str) -> list[Lane]:
+        """The lanes of an account with their backlogs."""
+
+    async def lease(self, limit: int, seconds: float) -> list[Lease]:
+        """Take up to `limit` lanes that have something due, longest overdue first, for `seconds`."""
+
+    async def fetch(self, lease: Lease, limit: int) -> list[Delivery]:
+        """The deliveries of a leased lane that are due, earliest first; nothing that stands behind its key's head."""
+
+    async def settle(
+        self, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float
+    ) -> Lease | None:
+        """Write outcomes and the lane's verdict, and keep the lane for `keep` more seconds (0 gives it back).
+
+        The lease as it stands now, callback and keys read afresh; None if it is over: given back, lost to another
+        dispatcher, held or paused. A lost lease writes nothing.
+        """
+
+    async def due_in(self) -> float | None:
+        """Seconds until some lane can be leased; None if none has anything to send."""
+
+    async def wait(self, seconds: float) -> None:
+        """Return at a hint that a lane may have become due, or after `seconds`. Polling is the truth."""
+
+    async def save_credential(self, credential: Credential) -> None:
+        """Insert a credential, or replace the one of its kind and id."""
+
+    async def credential(self, kind: str, credential_id: str) -> Credential | None:
+        """One credential; None if there is none or it has expired."""
+
+    async def credentials(self, kind: str, owner: str) -> list[Credential]:
+        """The live credentials of one owner, oldest first."""
+
+    async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:
+        """Forget credentials."""
+
+    async def close(self) -> None:
+        """Finish what is being written and let go of the files or connections."""
+
+
+Clock = Callable[[], float]

@@ -1,0 +1,37 @@
+"""SQL lives in files: named statements in ``sql/``, numbered forward migrations in ``migrations/``."""
+
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import NamedTuple
+
+_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_ROOT = files(__package__ or "")
+
+
+class Migration(NamedTuple):
+    """One step of the schema: its number and its SQL."""
+
+    number: int
+    sql: str
+
+
+def load_queries(engine: str) -> Mapping[str, str]:
+    """The statements of ``sql/<engine>.sql`` by name, without comments (a driver would parse them every time)."""
+    _, *parts = _NAME.split((_ROOT / "sql" / f"{engine}.sql").read_text())
+    return {name: _strip_comments(sql) for name, sql in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def load_migrations(engine: str) -> tuple[Migration, ...]:
+    """The steps of ``migrations/<engine>`` in order."""
+    scripts = (_ROOT / "migrations" / engine).iterdir()
+    return tuple(
+        sorted(
+            Migration(int(script.name[:4]), script.read_text()) for script in scripts if script.name.endswith(".sql")
+        )
+    )
+
+
+def _strip_comments(sql: str) -> str:
+    lines = [line for line in sql.splitlines() if not line.lstrip().startswith("--")]
+    return "\n".join(lines).strip().removesuffix(";")

@@ -1,0 +1,156 @@
+-- Every statement of the SQLite store, by name. Parameters are named; :now is the store's clock.
+
+-- name: callback
+select account, url, revision, registered_at from callbacks where account = :account;
+
+-- name: put_callback
+insert into callbacks (account, url, revision, registered_at) values (:account, :url, :revision, :now)
+on conflict (account) do update set url = :url, revision = :revision, registered_at = :now;
+
+-- name: drop_callback
+delete from callbacks where account = :account;
+
+-- name: last_revision
+select coalesce(max(revision), 0) as revision from callback_history where account = :account;
+
+-- name: add_history
+insert into callback_history (account, revision, url, actor, at) values (:account, :revision, :url, :actor, :now);
+
+-- name: open_callback_lane
+-- A fresh URL deserves a fresh start: what was learnt of the old endpoint's health is forgotten.
+insert into lanes (account, consumer, held) values (:account, '', 0)
+on conflict (account, consumer) do update set
+    held = 0, wait_until = 0, failures = 0, window = 1, refused = 0, reason = null,
+    stopped_for = stopped_for + case when paused = 0 then :now - coalesce(stopped_at, :now) else 0 end,
+    stopped_at = case when paused = 0 then null else stopped_at end;
+
+-- name: hold_callback_lane
+update lanes set held = 1, stopped_at = coalesce(stopped_at, :now) where account = :account and consumer = '';
+
+-- name: add_message
+insert into messages (id, account, type, ordering_key, idempotency_key, body, sha256, accepted_at)
+values (:id, :account, :type, :ordering_key, :idempotency_key, :body, :sha256, :now);
+
+-- name: known_message
+select seq, id, sha256 from messages where account = :account and idempotency_key = :idempotency_key;
+
+-- name: count_duplicate
+update messages set duplicates = duplicates + 1 where seq = :seq;
+
+-- name: add_lane
+-- The lane to the callback is born held: the register call opens it. Others lead somewhere from the start.
+insert into lanes (account, consumer, held, stopped_at)
+values (:account, :consumer, :consumer = '', case when :consumer = '' then :now end)
+on conflict (account, consumer) do nothing;
+
+-- name: lane
+select id, coalesce(stopped_at, :now) - stopped_for as clock from lanes
+where account = :account and consumer = :consumer;
+
+-- name: add_delivery
+insert into deliveries (lane, seq, key, state, due, born)
+values (:lane, :seq, :key, case when :key is not null and exists (
+    select 1 from deliveries where lane = :lane and key = :key and state in ('ready', 'behind')
+) then 'behind' else 'ready' end, :now, :clock);
+
+-- name: recompute_due
+update lanes set due = (select min(due) from deliveries where lane = lanes.id and state = 'ready') where id = :lane;
+
+-- name: lease
+update lanes set token = token + 1, leased_until = :now + :seconds
+where id in (
+    select id from lanes
+    where held = 0 and paused = 0 and due is not null and next <= :now
+    order by next limit :limit
+)
+returning id;
+
+-- name: leased_lane
+select l.id, l.token, l.account, l.consumer, c.url, l.failures, l.window, l.refused, l.reason,
+    (select group_concat(id, ' ') from (
+        select id from credentials
+        where kind = 'signing_key' and owner = l.account and (expires_at is null or expires_at > :now)
+        order by created_at
+    )) as signing_keys
+from lanes l left join callbacks c on c.account = l.account and l.consumer = ''
+where l.id = :lane;
+
+-- name: fetch
+select d.lane, d.seq, m.id, m.account, m.type, m.ordering_key, m.body, m.accepted_at, d.attempts, d.strikes,
+    coalesce(l.stopped_at, :now) - l.stopped_for - d.born as age
+from deliveries d join messages m on m.seq = d.seq join lanes l on l.id = d.lane
+where d.lane = :lane and d.state = 'ready' and d.due <= :now
+order by d.due, d.seq limit :limit;
+
+-- name: fence
+select held, paused from lanes where id = :lane and token = :token and leased_until > 0;
+
+-- name: settle_delivery
+update deliveries set
+    state = :state, due = :now + :delay, attempts = :attempts, strikes = :strikes, last_outcome = :outcome,
+    settled_at = case when :state = 'ready' then null else :now end
+where lane = :lane and seq = :seq and state = 'ready'
+returning key;
+
+-- name: promote
+update deliveries set state = 'ready' where lane = :lane and state = 'behind' and seq = (
+    select seq from deliveries where lane = :lane and key = :key and state in ('ready', 'behind') order by seq limit 1
+);
+
+-- name: add_attempt
+insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt)
+values (:seq, :lane, :started_at, :url, :outcome, :status, :error_code, :fix, :phases, :excerpt);
+
+-- name: settle_lane
+update lanes set
+    leased_until = case when :keep > 0 then :now + :keep else 0 end,
+    due = (select min(due) from deliveries where lane = :lane and state = 'ready'),
+    wait_until = case when :wait > 0 then :now + :wait else wait_until end,
+    stopped_at = case when :pause then coalesce(stopped_at, :now) else stopped_at end,
+    paused = paused or :pause,
+    failures = :failures, window = :window, refused = :refused, reason = :reason
+where id = :lane;
+
+-- name: forget_leases
+update lanes set leased_until = 0 where leased_until > 0;
+
+-- name: next_due
+select min(next) as next from lanes where held = 0 and paused = 0 and due is not null;
+
+-- name: message
+select seq, id, account, type, ordering_key, idempotency_key, body, sha256, accepted_at, duplicates
+from messages where id = :id;
+
+-- name: placements
+select l.consumer, d.state, d.attempts, d.due, d.settled_at, d.last_outcome
+from deliveries d join lanes l on l.id = d.lane where d.seq = :seq order by l.consumer;
+
+-- name: attempts
+select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt
+from attempts a join messages m on m.seq = a.seq where m.id = :id order by a.rowid;
+
+-- name: lanes
+select l.consumer, l.held, l.paused, l.wait_until, l.failures, l.window, l.refused, l.reason,
+    (select count(*) from deliveries where lane = l.id and state in ('ready', 'behind')) as pending,
+    (select count(*) from deliveries where lane = l.id and state = 'dead') as dead,
+    (select m.accepted_at from deliveries d join messages m on m.seq = d.seq
+     where d.lane = l.id and d.state in ('ready', 'behind') order by d.seq limit 1) as oldest_accepted_at
+from lanes l where l.account = :account order by l.consumer;
+
+-- name: save_credential
+insert or replace into credentials (kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at)
+values (:kind, :id, :owner, :secret_hash, :accounts, :scopes, :created_at, :expires_at);
+
+-- name: credential
+select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
+where kind = :kind and id = :id and (expires_at is null or expires_at > :now);
+
+-- name: credentials
+select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
+where kind = :kind and owner = :owner and (expires_at is null or expires_at > :now) order by created_at, id;
+
+-- name: drop_credential
+delete from credentials where kind = :kind and id = :id;
+
+-- name: drop_expired_credentials
+delete from credentials where kind = :kind and expires_at <= :now;

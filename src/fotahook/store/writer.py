@@ -1,0 +1,155 @@
+"""SQLite from asyncio: one writing thread whose concurrent jobs share a commit, one reading thread beside it."""
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from .base import StoreError, StoreFull, StoreUnavailable
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], T]
+
+_BATCH_LIMIT: Final = 1000
+"""Jobs that share one commit at the most, so that the first of them does not wait too long."""
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    job: Job[object]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    result: object = field(default=None)
+    error: Exception | None = field(default=None)
+
+    def resolve(self) -> None:
+        if self.future.done():  # the caller was cancelled meanwhile
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class Writer:
+    """Runs jobs one after the other in a thread. A job's caller hears of it after the commit is synced to disk."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._connection = connection
+        self._thread = threading.Thread(target=self._work, name="fotahook-store-writer", daemon=True)
+        self._closed = False
+        self._thread.start()
+
+    async def run(self, job: Job[T]) -> T:
+        """What `job` returns, once its transaction is on disk. A job that raises takes back only its own writes."""
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        loop = asyncio.get_running_loop()
+        entry = _Entry(job, loop, loop.create_future())
+        self._entries.put(entry)
+        result: T = await entry.future
+        return result
+
+    def close(self) -> None:
+        """Finish every job that was handed over, then end the thread."""
+        if not self._closed:
+            self._closed = True
+            self._entries.put(None)
+            self._thread.join()
+
+    def _work(self) -> None:
+        closing = False
+        while not closing:
+            batch = [self._entries.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < _BATCH_LIMIT:
+                    batch.append(self._entries.get_nowait())
+            entries = [entry for entry in batch if entry is not None]
+            closing = len(entries) < len(batch)
+            self._commit(entries)
+            _resolve(entries)
+        self._connection.close()
+
+    def _commit(self, entries: list[_Entry]) -> None:
+        try:
+            self._connection.execute("begin immediate")
+            for entry in entries:
+                self._attempt(entry)
+            self._connection.execute("commit")
+        except sqlite3.Error as error:
+            # Nothing of this batch is on disk, so none of its callers may believe it is.
+            if self._connection.in_transaction:
+                self._connection.execute("rollback")
+            for entry in entries:
+                entry.error = translate(error)
+
+    def _attempt(self, entry: _Entry) -> None:
+        self._connection.execute("savepoint job")
+        try:
+            entry.result = entry.job(self._connection)
+        except Exception as error:
+            # A full disk ends the whole transaction by itself: then there is no savepoint to go back to.
+            if not self._connection.in_transaction:
+                raise
+            self._connection.execute("rollback to job")
+            entry.error = translate(error)
+        self._connection.execute("release job")
+
+
+class Reader:
+    """Runs reads in a thread of its own: they see what is committed and never wait for a write."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="fotahook-store-reader")
+
+    async def run(self, job: Job[T]) -> T:
+        """What `job` returns."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._read, job)
+
+    def close(self) -> None:
+        """Finish the reads in hand, then end the thread."""
+        self._executor.shutdown()
+        self._connection.close()
+
+    def _read(self, job: Job[T]) -> T:
+        try:
+            # One transaction, so that a job of several statements sees one state of the store.
+            self._connection.execute("begin")
+            try:
+                return job(self._connection)
+            finally:
+                self._connection.execute("rollback")
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+
+def translate(error: Exception) -> Exception:
+    """The store's own error for one of SQLite's; any other exception as it is."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    name = getattr(error, "sqlite_errorname", "")
+    kind: type[StoreError] = StoreFull if name == "SQLITE_FULL" else StoreUnavailable
+    translated = kind(f"SQLite: {error} ({name or type(error).__name__})")
+    translated.__cause__ = error
+    return translated
+
+
+def _resolve(entries: list[_Entry]) -> None:
+    loops = {entry.loop for entry in entries}
+    for loop in loops:
+        mine = [entry for entry in entries if entry.loop is loop]
+        # One wake-up of the loop for the whole batch. A loop that is closed has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_resolve_all, mine)
+
+
+def _resolve_all(entries: list[_Entry]) -> None:
+    for entry in entries:
+        entry.resolve()
