@@ -1,1 +1,102 @@
 """fotahook: Software Management Callbacks V2, whole: the SDK, the service, the listener."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .client import (
+    AsyncClient,
+    AsyncOperatorClient,
+    AsyncSoftwareManagementCallbacksV2Controller,
+    Client,
+    OperatorClient,
+    SoftwareManagementCallbacksV2Controller,
+)
+from .contract.auth import OauthToken, SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
+from .contract.errors import (
+    ApiException,
+    AuthenticationError,
+    ConnectionFailed,
+    FotahookError,
+    FotaV2ResultException,
+    LoginRefused,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+    ResponseError,
+    ServerError,
+    TimedOut,
+    TlsError,
+    TransportError,
+)
+from .contract.exchange import ApiResponse, Headers, Request
+from .contract.models import (
+    CallbackSummary,
+    FotaV2CallbackRegistrationRequest,
+    FotaV2CallbackRegistrationResult,
+    FotaV2SuccessResult,
+)
+from .contract.operator import AccountState, Attempt, MessageState, Published
+from .contract.servers import Environment, Server
+from .contract.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from .contract.messages import CallbackMessage
+    from .listener import Listener
+
+__all__ = [
+    "AccountState",
+    "ApiException",
+    "ApiResponse",
+    "AsyncClient",
+    "AsyncOperatorClient",
+    "AsyncSoftwareManagementCallbacksV2Controller",
+    "Attempt",
+    "AuthenticationError",
+    "CallbackMessage",
+    "CallbackSummary",
+    "Client",
+    "ConnectionFailed",
+    "Environment",
+    "FotaV2CallbackRegistrationRequest",
+    "FotaV2CallbackRegistrationResult",
+    "FotaV2ResultException",
+    "FotaV2SuccessResult",
+    "FotahookError",
+    "Headers",
+    "Listener",
+    "LoginRefused",
+    "MessageState",
+    "NotFound",
+    "OauthToken",
+    "OperatorClient",
+    "PermissionDenied",
+    "Published",
+    "RateLimited",
+    "Request",
+    "ResponseError",
+    "Server",
+    "ServerError",
+    "SessionCredentials",
+    "SoftwareManagementCallbacksV2Controller",
+    "ThingspaceOauthCredentials",
+    "TimedOut",
+    "TlsError",
+    "TransportError",
+    "VZM2mTokenCredentials",
+    "__version__",
+]
+
+# Loaded when asked for: a program that only calls does not pay for what receives.
+_LAZY = {"CallbackMessage": "fotahook.contract.messages", "Listener": "fotahook.listener"}
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'fotahook' has no attribute {name!r}")
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("fotahook"):
+            raise
+        raise ImportError(f"fotahook.{name} needs {error.name}: pip install 'fotahook[listener]'") from error

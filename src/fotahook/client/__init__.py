@@ -1,1 +1,14 @@
 """Says it: the SDK. _flow decides, _sync and _async do the I/O."""
+
+from ._callbacks import AsyncSoftwareManagementCallbacksV2Controller, SoftwareManagementCallbacksV2Controller
+from ._client import AsyncClient, Client
+from ._operator import AsyncOperatorClient, OperatorClient
+
+__all__ = [
+    "AsyncClient",
+    "AsyncOperatorClient",
+    "AsyncSoftwareManagementCallbacksV2Controller",
+    "Client",
+    "OperatorClient",
+    "SoftwareManagementCallbacksV2Controller",
+]

@@ -1,0 +1,136 @@
+"""Does: sends over aiohttp what a flow decides, in the running event loop."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import TypeVar
+
+import aiohttp
+from yarl import URL
+
+from ..contract.errors import FotahookError, TimedOut
+from ..contract.exchange import Headers, Reply, Request
+from ._edge import MAX_BODY, context_for, too_large, translated
+from ._environment import proxy_for
+from ._settings import Connecting
+from ._steps import Ask, Flow, Hold, Pause, Send, Step
+
+T = TypeVar("T")
+
+
+class AsyncTransport:
+    """A connection pool on one event loop, and the driver of flows over it."""
+
+    def __init__(self, connecting: Connecting, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self._connecting = connecting
+        self._sleep = sleep
+        self._proxies: dict[str, dict[str, object]] = {}
+        self._http: aiohttp.ClientSession | None = None
+
+    async def drive(self, steps: Flow[T], seconds: float) -> T:
+        """What the flow comes to; what it raises. Cancelled, it closes the connection in use."""
+        step: Step | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                step = next(steps)
+                while True:
+                    try:
+                        answer = await self._do(step)
+                    except BaseException as error:
+                        # Cancellation too: the flow may hold a lock.
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(answer)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        except TimeoutError as error:
+            raise _timed_out(step) from error
+
+    async def close(self) -> None:
+        """Close all connections."""
+        http, self._http = self._http, None
+        if http is not None:
+            await http.close()
+
+    async def _do(self, step: Step) -> object:
+        if isinstance(step, Send):
+            return await self._send(step)
+        if isinstance(step, Pause):
+            await self._sleep(step.seconds)
+            return None
+        if isinstance(step, Hold):
+            assert isinstance(step.lock, asyncio.Lock)
+            return await step.lock.acquire()
+        return await _ask(step)
+
+    async def _send(self, step: Send) -> Reply:
+        request = step.request
+        origin = request.url[: request.url.index("/", 8)]
+        proxy = self._proxies.get(origin)
+        if proxy is None:
+            proxy = self._proxies[origin] = self._proxy(origin)
+        http = self._http or self._open()
+        try:
+            async with http.request(
+                request.method,
+                URL(request.url, encoded=True),
+                data=step.body,
+                headers=step.headers,
+                allow_redirects=False,
+                **proxy,  # type: ignore[arg-type]
+            ) as response:
+                return await _whole(response, request)
+        except (FotahookError, TimeoutError):
+            raise
+        except (aiohttp.ClientError, OSError, ArithmeticError, ValueError) as error:
+            raise translated(error, request, late=False) from error
+
+    def _open(self) -> aiohttp.ClientSession:
+        # No limit of connections here: how many calls run at once is the caller's to say.
+        connector = aiohttp.TCPConnector(limit=0, ssl=context_for(self._connecting))
+        self._http = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            auto_decompress=False,
+            trust_env=False,
+        )
+        return self._http
+
+    def _proxy(self, origin: str) -> dict[str, object]:
+        proxy = proxy_for(origin, self._connecting.proxy)
+        if proxy is None:
+            return {}
+        user, _, password = (proxy.basic or "").partition(":")
+        auth = aiohttp.BasicAuth(user, password) if proxy.basic else None
+        return {"proxy": proxy.url, "proxy_auth": auth}
+
+
+def _timed_out(step: Step | None) -> TimedOut:
+    if isinstance(step, Send):
+        request = step.request
+        return TimedOut(f"{request.method} {request.url}: no whole answer before the deadline", request=request)
+    return TimedOut("the deadline passed while another call was fetching the token")
+
+
+async def _whole(response: aiohttp.ClientResponse, request: Request) -> Reply:
+    """The reply with all of its body, or as much as shows that it is too large."""
+    pieces, size = [], 0
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_BODY:
+            response.close()
+            break
+    # Read as http.client reads them, so that both clients show the same text.
+    headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers)
+    reply = Reply(response.status, response.reason or "", headers, b"".join(pieces))
+    if size > MAX_BODY:
+        raise too_large(request, reply)
+    return reply
+
+
+async def _ask(step: Ask) -> object:
+    answer = step.function(step.argument)
+    return await answer if isawaitable(answer) else answer

@@ -1,0 +1,118 @@
+"""Reads the environment: the options of `from_environment`, and the proxy. Nothing else of the SDK does."""
+
+import os
+from collections.abc import Mapping
+from urllib.parse import quote, unquote, urlsplit
+
+import msgspec
+
+from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
+from ..contract.servers import Environment, environment_named
+from ._settings import ClientOptions
+
+
+class Proxy(msgspec.Struct, frozen=True):
+    """An HTTP proxy: its URL without credentials, and these as `user:password`."""
+
+    url: str
+    basic: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.url!r})"
+
+
+def read_proxy(url: str) -> Proxy:
+    """A proxy from its URL; ValueError if it is not http or https, or names no host."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("proxy must be an http:// or https:// URL with a host")
+    credentials, at, place = parts.netloc.rpartition("@")
+    return Proxy(f"{parts.scheme}://{place}", unquote(credentials) if at else None)
+
+
+def proxy_for(origin: str, given: str | None) -> Proxy | None:
+    """The proxy for an origin: the one given, none if that is "", else the one that the environment names."""
+    if given is not None:
+        return read_proxy(given) if given else None
+    if not any(name.lower().endswith("_proxy") for name in os.environ) and os.name == "posix":
+        return None
+    # Takes as long to import as a call takes, and most processes have no proxy.
+    from urllib.request import getproxies, proxy_bypass
+
+    scheme, _, host = origin.partition("://")
+    proxies = getproxies()
+    url = proxies.get(scheme) or proxies.get("all")
+    return read_proxy(url) if url and not proxy_bypass(host) else None
+
+
+def options(dotenv_path: str | None, overrides: ClientOptions) -> ClientOptions:
+    """The options that the environment names, under those given; ValueError for a variable that cannot be read."""
+    variables = {**_dotenv(dotenv_path), **os.environ}
+    found: ClientOptions = {
+        "thingspace_oauth_credentials": _oauth(variables),
+        "vz_m2m_token_credentials": _session(variables),
+        "base_url": variables.get("THINGSPACE_BASE_URL") or None,
+    }
+    if variables.get("TIMEOUT"):
+        found["timeout"] = _number("TIMEOUT", variables["TIMEOUT"])
+    if variables.get("MAX_RETRIES"):
+        found["max_retries"] = int(_number("MAX_RETRIES", variables["MAX_RETRIES"]))
+    if variables.get("PROXY_ADDRESS"):
+        found["proxy"] = _proxy(variables)
+    # An override makes a name acceptable that means another program's environment.
+    if variables.get("ENVIRONMENT") and "environment" not in overrides:
+        found["environment"] = _environment(variables["ENVIRONMENT"])
+    return {**found, **overrides}
+
+
+def _dotenv(path: str | None) -> Mapping[str, str]:
+    """The variables of a `.env` file, none where python-dotenv is not installed."""
+    try:
+        from dotenv import dotenv_values, find_dotenv
+    except ImportError:
+        if path is not None:
+            raise ImportError("dotenv_path= needs python-dotenv: pip install python-dotenv") from None
+        return {}
+    values = dotenv_values(path or find_dotenv(usecwd=True))
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _oauth(variables: Mapping[str, str]) -> ThingspaceOauthCredentials | None:
+    key, secret = (variables.get(f"THINGSPACE_OAUTH_OAUTH_CLIENT_{part}") for part in ("ID", "SECRET"))
+    if not key or not secret:
+        return None
+    name = "THINGSPACE_OAUTH_OAUTH_CLOCK_SKEW"
+    skew = _number(name, variables[name]) if variables.get(name) else 0
+    return ThingspaceOauthCredentials(key, secret, oauth_clock_skew=skew)
+
+
+def _session(variables: Mapping[str, str]) -> SessionCredentials | VZM2mTokenCredentials | None:
+    """User name and password come first: a session can be renewed with them."""
+    username, password = variables.get("VZ_M2M_USERNAME"), variables.get("VZ_M2M_PASSWORD")
+    if username and password:
+        return SessionCredentials(username, password)
+    token = variables.get("VZ_M2M_TOKEN_VZ_M2M_TOKEN")
+    return VZM2mTokenCredentials(token) if token else None
+
+
+def _proxy(variables: Mapping[str, str]) -> str:
+    """The official SDK's four variables as one URL."""
+    scheme, found, place = variables["PROXY_ADDRESS"].rstrip("/").rpartition("://")
+    username, password = variables.get("PROXY_USERNAME"), variables.get("PROXY_PASSWORD")
+    user = f"{quote(username, safe='')}:{quote(password or '', safe='')}@" if username else ""
+    port = f":{variables['PROXY_PORT']}" if variables.get("PROXY_PORT") else ""
+    return f"{scheme if found else 'http'}://{user}{place}{port}"
+
+
+def _environment(name: str) -> Environment:
+    try:
+        return environment_named(name)
+    except ValueError as error:
+        raise ValueError(f"ENVIRONMENT: {error}") from None
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a number") from None

@@ -1,0 +1,188 @@
+"""OperatorClient and AsyncOperatorClient: fotahook's own API, for who publishes messages and watches accounts."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from ..contract import operator
+from ..contract.auth import ThingspaceOauthCredentials
+from ..contract.calls import Call
+from ..contract.operator import AccountState, Attempt, MessageState, Published
+from ..contract.servers import servers_at
+from ._environment import read_proxy
+from ._flow import Caller
+from ._runners import AsyncRunner, Runner
+from ._settings import (
+    DEFAULT_MAX_RETRIES,
+    DEFAULT_TIMEOUT,
+    ClientCert,
+    Connecting,
+    OnRequest,
+    OnResponse,
+    Patience,
+)
+from ._steps import Hooks, World
+from ._tokens import Bearer, NewLock
+
+
+class _OperatorClient:
+    """What both have in common. `client_id` and `client_secret` are those of a client of the service; the other
+    arguments are Client's. Each method takes `timeout` and `max_retries` in place of the client's, and raises
+    ApiException and its kin, TransportError, ResponseError, and TypeError or ValueError for bad arguments.
+    """
+
+    _new_lock: NewLock
+
+    def __init__(
+        self,
+        base_url: str,
+        client_id: str,
+        client_secret: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        proxy: str | None = None,
+        ca_file: str | None = None,
+        client_cert: ClientCert | None = None,
+        on_request: OnRequest | None = None,
+        on_response: OnResponse | None = None,
+        _world: World | None = None,
+    ) -> None:
+        if proxy:
+            read_proxy(proxy)
+        self._world = _world or World()
+        self._connecting = Connecting(proxy, ca_file, client_cert)
+        self._patience = Patience(timeout, max_retries)
+        self._caller = Caller(
+            servers_at(base_url),
+            Bearer(ThingspaceOauthCredentials(client_id, client_secret), self._new_lock, self._world),
+            None,
+            Hooks(on_request, on_response),
+            self._world,
+        )
+        self._begin()
+
+    def _begin(self) -> None: ...
+
+    def _publishing(
+        self,
+        account: str,
+        message: bytes | Mapping[str, object],
+        ordering_key: str | None,
+        idempotency_key: str | None,
+    ) -> Call[Published]:
+        # A key of our own at least: a retry whose first try did arrive must not publish twice.
+        key = self._world.new_key() if idempotency_key is None else idempotency_key
+        return operator.publish(account, message, ordering_key, key)
+
+
+class OperatorClient(_OperatorClient):
+    """fotahook's own API, for threads."""
+
+    _new_lock = staticmethod(threading.Lock)
+
+    def _begin(self) -> None:
+        self._runner = Runner(self._caller, self._connecting, self._patience, self._world)
+
+    def publish(
+        self,
+        account: str,
+        message: bytes | Mapping[str, object],
+        *,
+        ordering_key: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> Published:
+        """Hand a message over for delivery; when this returns, the service has it on disk.
+
+        Bytes are delivered as they are; a mapping as JSON. Messages of one ordering key arrive in order. Under one
+        idempotency key a message is taken once, however often it is published.
+        """
+        call = self._publishing(account, message, ordering_key, idempotency_key)
+        return self._runner.call(call, timeout, max_retries).data
+
+    def account(self, account: str, *, timeout: float | None = None, max_retries: int | None = None) -> AccountState:
+        """An account's callback, the state of its lane, and what is not delivered."""
+        return self._runner.call(operator.account(account), timeout, max_retries).data
+
+    def message(self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None) -> MessageState:
+        """What became of a message; NotFound for one that the service does not know."""
+        return self._runner.call(operator.message(message_id), timeout, max_retries).data
+
+    def attempts(
+        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> list[Attempt]:
+        """Every attempt at a message, the first one first."""
+        return self._runner.call(operator.attempts(message_id), timeout, max_retries).data
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncOperatorClient(_OperatorClient):
+    """fotahook's own API, for tasks of one event loop. Needs `pip install 'fotahook[async]'`."""
+
+    _new_lock = asyncio.Lock
+
+    def _begin(self) -> None:
+        self._runner = AsyncRunner(self._caller, self._connecting, self._patience, self._world)
+
+    async def publish(
+        self,
+        account: str,
+        message: bytes | Mapping[str, object],
+        *,
+        ordering_key: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> Published:
+        """Hand a message over for delivery; when this returns, the service has it on disk.
+
+        Bytes are delivered as they are; a mapping as JSON. Messages of one ordering key arrive in order. Under one
+        idempotency key a message is taken once, however often it is published.
+        """
+        call = self._publishing(account, message, ordering_key, idempotency_key)
+        return (await self._runner.call(call, timeout, max_retries)).data
+
+    async def account(
+        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> AccountState:
+        """An account's callback, the state of its lane, and what is not delivered."""
+        return (await self._runner.call(operator.account(account), timeout, max_retries)).data
+
+    async def message(
+        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> MessageState:
+        """What became of a message; NotFound for one that the service does not know."""
+        return (await self._runner.call(operator.message(message_id), timeout, max_retries)).data
+
+    async def attempts(
+        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> list[Attempt]:
+        """Every attempt at a message, the first one first."""
+        return (await self._runner.call(operator.attempts(message_id), timeout, max_retries)).data
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._runner.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,217 @@
+"""Who calls: the credentials, and the rules of the two tokens that every callback call needs.
+
+The OAuth token lives an hour from its first issue; asked again within the hour, the service answers the same token.
+The session token ends after 20 minutes without use, and five refused logins in a row lock the account.
+"""
+
+import re
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlencode
+
+import msgspec
+
+from .calls import Call, read_json, read_nothing
+from .errors import ApiException
+from .servers import Server
+
+# A token without `expires_in` is taken to live as long as ThingSpace documents.
+OAUTH_LIFETIME = 3600.0
+# Renewed this much before the end, so that no call leaves with a token that dies on the way.
+OAUTH_MARGIN = 60.0
+SESSION_IDLE = 20 * 60.0
+SESSION_MARGIN = 30.0
+
+# Seen with or without a prefix such as `UnifiedWebService.`.
+_SESSION_CODES = ("SessionToken.Expired", "SessionToken.Format", "SessionToken.Invalid")
+# 900901 invalid, 900902 missing credentials: the gateway's faults about the OAuth token.
+_BEARER_CODES = ("900901", "900902")
+
+# A token goes into a header: anything else than visible ASCII could start another one.
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+class OauthToken(msgspec.Struct, frozen=True):
+    """An answer of the token endpoint. `expires_in` counts seconds; `expiry` is a Unix time and set by us if absent."""
+
+    access_token: str
+    token_type: str = "Bearer"
+    expires_in: float | None = None
+    scope: str | None = None
+    expiry: float | None = None
+    refresh_token: str | None = None
+
+    def __repr__(self) -> str:
+        return f"OauthToken(access_token='***', expiry={self.expiry})"
+
+
+TokenProvider = Callable[[OauthToken | None], OauthToken | Awaitable[OauthToken]]
+TokenHook = Callable[[OauthToken], Awaitable[None] | None]
+
+
+class ThingspaceOauthCredentials(msgspec.Struct, frozen=True):
+    """The client id and secret of an application, for OAuth client credentials.
+
+    Args:
+        oauth_client_id: The application's key.
+        oauth_client_secret: The application's secret.
+        oauth_token: A token to begin with; renewed like any other.
+        oauth_clock_skew: Seconds by which to renew earlier, for a clock that runs behind the service's.
+        oauth_token_provider: Called with the last token, or None, for a new one, in place of the token endpoint. With
+            `AsyncClient` it may be a coroutine function.
+        oauth_on_token_update: Called with each new token, for instance to keep it for the next process.
+    """
+
+    oauth_client_id: str
+    oauth_client_secret: str
+    oauth_token: OauthToken | None = None
+    oauth_clock_skew: float = 0
+    oauth_token_provider: TokenProvider | None = None
+    oauth_on_token_update: TokenHook | None = None
+
+    def __post_init__(self) -> None:
+        _require_text("oauth_client_id", self.oauth_client_id)
+        _require_text("oauth_client_secret", self.oauth_client_secret)
+        if self.oauth_token is not None:
+            _require_token("oauth_token.access_token", self.oauth_token.access_token)
+
+    def __repr__(self) -> str:
+        return f"ThingspaceOauthCredentials(oauth_client_id={self.oauth_client_id!r}, oauth_client_secret='***')"
+
+    @property
+    def basic(self) -> str:
+        """The `Authorization` header of the token and revoke calls."""
+        pair = f"{self.oauth_client_id}:{self.oauth_client_secret}"
+        return "Basic " + b64encode(pair.encode()).decode()
+
+
+class VZM2mTokenCredentials(msgspec.Struct, frozen=True):
+    """A session token that was fetched elsewhere. It cannot be renewed here; use SessionCredentials for that."""
+
+    vz_m2m_token: str
+
+    def __post_init__(self) -> None:
+        _require_token("vz_m2m_token", self.vz_m2m_token)
+
+    def __repr__(self) -> str:
+        return "VZM2mTokenCredentials(vz_m2m_token='***')"
+
+
+class SessionCredentials(msgspec.Struct, frozen=True):
+    """User name and password for the session login, done when first needed and again after 20 idle minutes."""
+
+    username: str
+    password: str
+
+    def __post_init__(self) -> None:
+        _require_text("username", self.username)
+        _require_text("password", self.password)
+
+    def __repr__(self) -> str:
+        return f"SessionCredentials(username={self.username!r}, password='***')"
+
+
+def _require_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{name} must not be empty")
+
+
+def _require_token(name: str, value: object) -> None:
+    _require_text(name, value)
+    if not _TOKEN.fullmatch(str(value)):
+        raise ValueError(f"{name} must be visible ASCII without spaces")
+
+
+class _SessionToken(msgspec.Struct, frozen=True, rename="camel"):
+    session_token: str
+
+    def __post_init__(self) -> None:
+        _require_token("sessionToken", self.session_token)
+
+
+class _FetchedToken(OauthToken, frozen=True):
+    def __post_init__(self) -> None:
+        _require_token("access_token", self.access_token)
+
+
+# Not strict: token services are known to write `"expires_in": "3600"`.
+_read_oauth_token = read_json(_FetchedToken, strict=False)
+_FORM = "application/x-www-form-urlencoded"
+
+
+def token_call() -> Call[OauthToken]:
+    """Fetch the OAuth token; goes with `Authorization: Basic`."""
+    body = b"grant_type=client_credentials"
+    return Call("token", "POST", Server.OAUTH_SERVER, "/oauth2/token", _read_oauth_token, body, _FORM, secret=True)
+
+
+def revoke_call(token: str) -> Call[None]:
+    """Revoke an OAuth token, so that the next token call gets a new one; goes with `Authorization: Basic`."""
+    body = urlencode({"grant_type": "client_credentials", "token": token}).encode()
+    return Call("revoke", "POST", Server.OAUTH_SERVER, "/oauth2/revoke", read_nothing, body, _FORM, secret=True)
+
+
+def login_call(username: str, password: str) -> Call[str]:
+    """Begin a session; the answer is its token. Goes with the OAuth token alone."""
+    body = msgspec.json.encode({"username": username, "password": password})
+    path = "/m2m/v1/session/login"
+    return Call("login", "POST", Server.THINGSPACE, path, _session_token, body, secret=True, counted=True)
+
+
+def logout_call() -> Call[None]:
+    """End the session. Callback messages keep coming after that."""
+    path = "/m2m/v1/session/logout"
+    return Call("logout", "POST", Server.THINGSPACE, path, read_nothing, secret=True, session=True)
+
+
+_read_session = read_json(_SessionToken)
+
+
+def _session_token(body: bytes) -> str:
+    return _read_session(body).session_token
+
+
+def dated(token: OauthToken, now: float) -> OauthToken:
+    """The token with its `expiry` filled in, counted from now."""
+    if token.expiry is not None:
+        return token
+    lifetime = OAUTH_LIFETIME if token.expires_in is None else token.expires_in
+    return msgspec.structs.replace(token, expiry=now + lifetime)
+
+
+def renewal_time(token: OauthToken, now: float, skew: float = 0) -> float:
+    """When to fetch the next token, a Unix time.
+
+    Never less than half of the remaining life away: shortly before the end the service still answers the same
+    token, and fetching it with every call would not make it live longer.
+    """
+    left = max((dated(token, now).expiry or now) - now, 0.0)
+    return now + left - min(OAUTH_MARGIN + skew, left / 2)
+
+
+def session_is_idle(last_used: float, now: float) -> bool:
+    """Whether a session last used at a time must be taken for ended."""
+    return now - last_used >= SESSION_IDLE - SESSION_MARGIN
+
+
+def stale_tokens(error: ApiException, call: Call[object]) -> tuple[bool, bool]:
+    """Whether an error says that the OAuth token, and that the session token, is no longer good.
+
+    A 401 that names neither casts doubt on both; but not on a login, where it means the password. Which error the
+    callback calls give for a stale session is not published; the codes here are those of the session calls' family.
+    """
+    code = error.error_code or ""
+    if code.endswith(_SESSION_CODES):
+        return False, True
+    if error.status_code != 401:
+        return False, False
+    if code in _BEARER_CODES:
+        return True, False
+    return not call.counted, not call.counted
+
+
+def is_refused_login(error: ApiException) -> bool:
+    """Whether an error of the login call counts as a failed login, of which five lock the account."""
+    return error.status_code in (400, 401, 403) and (error.error_code or "") not in _BEARER_CODES

@@ -1,0 +1,167 @@
+"""fotahook's own API, `/v1/…`: its shapes and its calls as values. It needs the OAuth token alone."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from .calls import Call, read_json, segment
+
+
+class Published(msgspec.Struct, frozen=True):
+    """A message that the service has on disk. `duplicate`: it had it already, under the same idempotency key."""
+
+    id: str
+    duplicate: bool
+
+
+class _Camel(msgspec.Struct, frozen=True, rename="camel"):
+    pass
+
+
+class RegisteredCallback(_Camel, frozen=True):
+    """The URL registered for an account; the revision grows with every change."""
+
+    url: str
+    revision: int
+    registered_at: datetime
+
+
+class LaneState(_Camel, frozen=True):
+    """How the way to the endpoint is: `open`, `waiting` until a time, `held` or `paused`, and why."""
+
+    state: str
+    reason: str | None = None
+    until: datetime | None = None
+    in_flight: int = 0
+    failures: int = 0
+
+
+class Backlog(_Camel, frozen=True):
+    """What is not delivered."""
+
+    pending: int
+    dead: int
+    oldest_accepted_at: datetime | None = None
+
+
+class Limits(_Camel, frozen=True):
+    """How many deliveries an account may have in flight and begin per second; None: no limit of its own."""
+
+    in_flight: int | None = None
+    per_second: float | None = None
+
+
+class AccountState(_Camel, frozen=True):
+    """An account as its operator sees it; `callback` is None if nothing is registered."""
+
+    account: str
+    callback: RegisteredCallback | None
+    lane: LaneState
+    backlog: Backlog
+    limits: Limits = Limits()
+
+
+class DeliveryState(_Camel, frozen=True):
+    """The place of a message in a lane: `pending`, `delivered` or `dead`."""
+
+    lane: str
+    state: str
+    attempts: int
+    due: datetime | None = None
+    expires_at: datetime | None = None
+    last_outcome: str | None = None
+
+
+class MessageState(_Camel, frozen=True):
+    """A message without its bytes; `size` counts them."""
+
+    id: str
+    account: str
+    size: int
+    sha256: str
+    accepted_at: datetime
+    deliveries: list[DeliveryState]
+    type: str | None = None
+    ordering_key: str | None = None
+
+
+class Phases(_Camel, frozen=True):
+    """How long the parts of an attempt took, in milliseconds; None for a part that was not reached."""
+
+    dns: float | None = None
+    connect: float | None = None
+    tls: float | None = None
+    first_byte: float | None = None
+    total: float | None = None
+
+
+class Attempt(_Camel, frozen=True):
+    """One try of one delivery. `fix` says what the receiver's side can do about a failure."""
+
+    number: int
+    started_at: datetime
+    outcome: str
+    url: str | None = None
+    http_status: int | None = None
+    error_code: str | None = None
+    fix: str | None = None
+    phases: Phases = Phases()
+    excerpt: str | None = None
+
+
+class _Attempts(msgspec.Struct, frozen=True):
+    attempts: list[Attempt]
+
+
+_read_published = read_json(Published)
+_read_account = read_json(AccountState)
+_read_message = read_json(MessageState)
+_decode_attempts = read_json(_Attempts)
+
+
+def publish(
+    account: str, message: bytes | Mapping[str, object], ordering_key: str | None, idempotency_key: str
+) -> Call[Published]:
+    """Hand a message over; bytes go as they are, a mapping as JSON."""
+    headers = [("Idempotency-Key", _header("idempotency_key", idempotency_key))]
+    if ordering_key is not None:
+        headers.append(("Ordering-Key", _header("ordering_key", ordering_key)))
+    path = f"/v1/accounts/{segment('account', account)}/messages"
+    return Call("publish", "POST", None, path, _read_published, _bytes(message), headers=tuple(headers))
+
+
+def account(account: str) -> Call[AccountState]:
+    """How an account, its callback and its lane are."""
+    return Call("account", "GET", None, f"/v1/accounts/{segment('account', account)}", _read_account)
+
+
+def message(message_id: str) -> Call[MessageState]:
+    """What became of a message."""
+    return Call("message", "GET", None, f"/v1/messages/{segment('message_id', message_id)}", _read_message)
+
+
+def attempts(message_id: str) -> Call[list[Attempt]]:
+    """Every attempt at a message, the first one first."""
+    return Call("attempts", "GET", None, f"/v1/messages/{segment('message_id', message_id)}/attempts", _read_attempts)
+
+
+def _read_attempts(body: bytes) -> list[Attempt]:
+    return _decode_attempts(body).attempts
+
+
+def _bytes(message: bytes | Mapping[str, object]) -> bytes:
+    if isinstance(message, bytes):
+        return message
+    if not isinstance(message, Mapping):
+        raise TypeError(f"message must be bytes or a mapping, not {type(message).__name__}")
+    return msgspec.json.encode(dict(message))
+
+
+def _header(name: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    # The service's own bound: up to 128 visible ASCII characters.
+    if not (0 < len(value) <= 128 and value.isascii() and value.isprintable() and " " not in value):
+        raise ValueError(f"{name} must be 1 to 128 visible ASCII characters")
+    return value
