@@ -1,1 +1,11 @@
-"""Sends it on: policy decides, the sender makes one attempt, the dispatcher drives the lanes."""
+"""Sends it on: policy decides, the sender makes one attempt, the dispatcher drives the lanes.
+
+``Sender`` is in a module of its own, since only it needs an HTTP client: ``fotahook.delivery.sender``.
+"""
+
+from .dispatcher import Dispatcher
+from .lane import Deliver, Timings
+from .outcomes import Outcome
+from .policy import Rules
+
+__all__ = ["Deliver", "Dispatcher", "Outcome", "Rules", "Timings"]

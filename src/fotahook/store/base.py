@@ -80,8 +80,12 @@ class Lease(Record, frozen=True, kw_only=True):
     token: int
     account: str
     consumer: str
+    open: bool
+    """False while the lane is held or paused: what is in hand may end, nothing may begin."""
     url: str | None
     """Where the account's callback is registered; None in lanes that lead elsewhere."""
+    revision: int
+    """Of that callback; 0 where there is none."""
     signing_keys: tuple[str, ...]
     """Ids of the account's live signing keys."""
     health: Health
@@ -232,8 +236,9 @@ class Store(Protocol):
     ) -> Lease | None:
         """Write outcomes and the lane's verdict, and keep the lane for `keep` more seconds (0 gives it back).
 
-        The lease as it stands now, callback and keys read afresh; None if it is over: given back, lost to another
-        dispatcher, held or paused. A lost lease writes nothing.
+        The lease as it stands now, callback and keys read afresh; None if it is over: given back, or lost to another
+        dispatcher, and then nothing was written. Where another callback was registered since `lease` was read, the
+        outcomes count and the verdict does not: it spoke of the old endpoint.
         """
 
     async def due_in(self) -> float | None:

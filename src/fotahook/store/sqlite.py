@@ -206,16 +206,18 @@ class SqliteStore:
         self, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float
     ) -> Lease | None:
         def job(db: sqlite3.Connection) -> Lease | None:
-            lane = db.execute(Q["fence"], {"lane": lease.lane, "token": lease.token}).fetchone()
-            if lane is None:
+            fence = db.execute(Q["fence"], {"lane": lease.lane, "token": lease.token}).fetchone()
+            if fence is None:
                 return None
             now = self._clock()
             for settlement in settlements:
                 _settle(db, settlement, now)
-            kept = keep if not (lane["held"] or lane["paused"] or verdict.pause) else 0
-            change = msgspec.structs.asdict(verdict.health) | {"wait": verdict.wait, "pause": verdict.pause}
-            db.execute(Q["settle_lane"], change | {"lane": lease.lane, "keep": kept, "now": now})
-            return _lease(db, lease.lane, now) if kept > 0 else None
+            lane = {"lane": lease.lane, "now": now}
+            if fence["revision"] == lease.revision:
+                health = msgspec.structs.asdict(verdict.health)
+                db.execute(Q["judge_lane"], lane | health | {"wait": verdict.wait, "pause": verdict.pause})
+            db.execute(Q["keep_lane"], lane | {"keep": keep})
+            return _lease(db, lease.lane, now) if keep > 0 else None
 
         kept = await self._writer.run(job)
         if kept is None:
@@ -334,7 +336,8 @@ def _lane(db: sqlite3.Connection, account: str, consumer: str, now: float) -> di
 def _lease(db: sqlite3.Connection, lane: int, now: float) -> Lease:
     row = db.execute(Q["leased_lane"], {"lane": lane, "now": now}).fetchone()
     keys = tuple((row.pop("signing_keys") or "").split())
-    return Lease(lane=row.pop("id"), signing_keys=keys, health=_health(row), **row)
+    open_now = bool(row.pop("open"))
+    return Lease(lane=row.pop("id"), open=open_now, signing_keys=keys, health=_health(row), **row)
 
 
 def _health(row: dict[str, Any]) -> Health:

@@ -66,7 +66,8 @@ where id in (
 returning id;
 
 -- name: leased_lane
-select l.id, l.token, l.account, l.consumer, c.url, l.failures, l.window, l.refused, l.reason,
+select l.id, l.token, l.account, l.consumer, l.held = 0 and l.paused = 0 as open, c.url,
+    coalesce(c.revision, 0) as revision, l.failures, l.window, l.refused, l.reason,
     (select group_concat(id, ' ') from (
         select id from credentials
         where kind = 'signing_key' and owner = l.account and (expires_at is null or expires_at > :now)
@@ -83,7 +84,9 @@ where d.lane = :lane and d.state = 'ready' and d.due <= :now
 order by d.due, d.seq limit :limit;
 
 -- name: fence
-select held, paused from lanes where id = :lane and token = :token and leased_until > 0;
+select coalesce(c.revision, 0) as revision
+from lanes l left join callbacks c on c.account = l.account and l.consumer = ''
+where l.id = :lane and l.token = :token and l.leased_until > 0;
 
 -- name: settle_delivery
 update deliveries set
@@ -101,10 +104,14 @@ update deliveries set state = 'ready' where lane = :lane and state = 'behind' an
 insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt)
 values (:seq, :lane, :started_at, :url, :outcome, :status, :error_code, :fix, :phases, :excerpt);
 
--- name: settle_lane
+-- name: keep_lane
 update lanes set
     leased_until = case when :keep > 0 then :now + :keep else 0 end,
-    due = (select min(due) from deliveries where lane = :lane and state = 'ready'),
+    due = (select min(due) from deliveries where lane = :lane and state = 'ready')
+where id = :lane;
+
+-- name: judge_lane
+update lanes set
     wait_until = case when :wait > 0 then :now + :wait else wait_until end,
     stopped_at = case when :pause then coalesce(stopped_at, :now) else stopped_at end,
     paused = paused or :pause,

@@ -1,0 +1,321 @@
+"""Serving one leased lane: attempts side by side, outcomes settled in batches, the lease kept alive meanwhile."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from fotahook.store.base import (
+    Attempt,
+    Delivery,
+    Health,
+    LaneVerdict,
+    Lease,
+    Settlement,
+    Store,
+    StoreError,
+)
+
+from .outcomes import EXPIRED, Outcome
+from .policy import Decision, Rules, decide, expired
+
+log = logging.getLogger("fotahook.delivery")
+
+Deliver = Callable[[Lease, Delivery], Awaitable[Outcome]]
+"""Makes one attempt. It ends within the attempt's deadline and tells everything by its Outcome."""
+
+TURN_DELIVERIES: Final = 100
+TURN_SECONDS: Final = 1.0
+"""A callback is read afresh at least this often, so that no attempt starts on an old one later than that."""
+RETRY_SECONDS: Final = 0.5
+"""Pause before a store that is away is tried again."""
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Durations of leases and attempts, in seconds."""
+
+    lease: float = 30.0
+    renew: float = 10.0
+    attempt: float = 15.0
+    """The longest that one attempt takes; an attempt starts only if the lease outlives it."""
+
+
+class Chance(msgspec.Struct, frozen=True, kw_only=True):
+    """Time and chance, which come in by the door."""
+
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    spread: Callable[[], float]
+
+
+class LaneServer:
+    """Serves one lane from its lease to giving it back. One object, one ``run``."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        leased_at: float,
+        *,
+        store: Store,
+        deliver: Deliver,
+        rules: Rules,
+        timings: Timings,
+        chance: Chance,
+        in_flight: asyncio.Semaphore,
+        crowded: Callable[[], bool],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._lease = lease
+        self._store = store
+        self._deliver = deliver
+        self._rules = rules
+        self._timings = timings
+        self._chance = chance
+        self._in_flight = in_flight
+        self._crowded = crowded
+        self._stopping = stopping
+        self._health = lease.health
+        self._leased_until = leased_at + timings.lease
+        self._refreshed_at = leased_at
+        self._turn_began = leased_at
+        self._started = 0
+        self._ready: deque[Delivery] = deque()
+        self._hand: dict[asyncio.Task[Outcome | None], tuple[Delivery, Attempted]] = {}
+        self._settlements: list[Settlement] = []
+        self._settling: asyncio.Task[Lease | None] | None = None
+        self._taken: set[int] = set()
+        self._maybe_more = True
+        self._lost = False
+        self._trouble: Trouble | None = None
+        self._paused = False
+        self._last_success = float("-inf")
+
+    async def run(self) -> None:
+        """Send what is due until the lane has nothing more, must wait, or its turn is over."""
+        try:
+            while not self._lost:
+                await self._fill()
+                self._start()
+                if not self._hand and self._settling is None and self._finished():
+                    await self._settle(keep=0.0)
+                    return
+                self._begin_settling()
+                await self._step()
+        finally:
+            await self._abandon()
+
+    # Starting attempts
+
+    def _open(self) -> bool:
+        """Whether anything new may be started."""
+        over = self._started >= TURN_DELIVERIES or self._now() - self._turn_began >= TURN_SECONDS
+        troubled = self._trouble is not None or self._paused
+        return self._lease.open and not (troubled or self._stopping() or (over and self._crowded()))
+
+    def _finished(self) -> bool:
+        return not self._open() or not (self._ready or self._maybe_more)
+
+    async def _fill(self) -> None:
+        if self._ready or not self._maybe_more or not self._open() or len(self._hand) >= self._health.window:
+            return
+        limit = TURN_DELIVERIES + len(self._taken)
+        try:
+            found = await self._store.fetch(self._lease, limit)
+        except StoreError as error:
+            log.warning("the store is away, lane %s waits: %s", self._lease.account, error)
+            await asyncio.sleep(RETRY_SECONDS)
+            return
+        self._maybe_more = len(found) == limit
+        for delivery in found:
+            if delivery.seq in self._taken:
+                continue
+            if expired(delivery, self._rules):
+                self._settlements.append(_expiry(delivery, self._chance.clock()))
+                self._take(delivery)
+            else:
+                self._ready.append(delivery)
+
+    def _start(self) -> None:
+        while self._ready and len(self._hand) < self._health.window and self._open() and self._may_attempt():
+            delivery = self._ready.popleft()
+            self._take(delivery)
+            self._started += 1
+            attempted = Attempted(wall=self._chance.clock(), monotonic=self._now(), revision=self._lease.revision)
+            task = asyncio.create_task(self._attempt(self._lease, delivery))
+            self._hand[task] = (delivery, attempted)
+
+    def _take(self, delivery: Delivery) -> None:
+        self._taken.add(delivery.seq)
+
+    def _may_attempt(self) -> bool:
+        now = self._now()
+        fresh = now - self._refreshed_at < TURN_SECONDS
+        return fresh and now + self._timings.attempt < self._leased_until
+
+    async def _attempt(self, lease: Lease, delivery: Delivery) -> Outcome | None:
+        async with self._in_flight:
+            # It may have queued for its place for long.
+            if self._now() + self._timings.attempt >= self._leased_until:
+                return None
+            try:
+                return await self._deliver(lease, delivery)
+            except Exception:
+                log.exception("delivering message %s failed in fotahook itself", delivery.message)
+                return Outcome(code="internal_error", url=lease.url)
+
+    # Hearing of them
+
+    async def _step(self) -> None:
+        """Wait until an attempt or a settlement ends, or the lease must be renewed."""
+        waiting: set[asyncio.Task[Outcome | None] | asyncio.Task[Lease | None]] = set(self._hand)
+        if self._settling is not None:
+            waiting.add(self._settling)
+        if not waiting:
+            return
+        await asyncio.wait(waiting, timeout=self._timings.renew, return_when=asyncio.FIRST_COMPLETED)
+        for task in [task for task in self._hand if task.done()]:
+            delivery, attempted = self._hand.pop(task)
+            self._hear(delivery, attempted, task.result())
+        if self._settling is not None and self._settling.done():
+            settled, self._settling = self._settling, None
+            self._renewed(settled.result())
+
+    def _hear(self, delivery: Delivery, attempted: "Attempted", outcome: Outcome | None) -> None:
+        if outcome is None:
+            self._taken.discard(delivery.seq)
+            self._maybe_more = True
+            return
+        decision = decide(
+            outcome,
+            delivery,
+            # Attempts that were under way when trouble began are part of the same trouble: it counts once.
+            self._health if self._trouble is None else self._trouble.health_before,
+            others_succeeded=self._last_success > attempted.monotonic,
+            spread=self._chance.spread(),
+            rules=self._rules,
+        )
+        self._settlements.append(_settlement(delivery, decision, outcome, attempted.wall))
+        if decision.state == "delivered":
+            self._last_success = self._now()
+        if attempted.revision == self._lease.revision:
+            self._judge(decision)
+            if decision.state == "dead" or outcome.code != "delivered":
+                self._tell(delivery, decision, outcome)
+
+    def _judge(self, decision: Decision) -> None:
+        self._paused = self._paused or decision.pause
+        if self._trouble is not None:
+            return
+        if decision.wait > 0:
+            self._trouble = Trouble(health_before=self._health, until=self._now() + decision.wait)
+        self._health = decision.health
+
+    def _tell(self, delivery: Delivery, decision: Decision, outcome: Outcome) -> None:
+        log.warning(
+            "attempt failed: message %s of %s: %s; %s",
+            delivery.message,
+            delivery.account,
+            outcome.code,
+            "the message is dead" if decision.state == "dead" else outcome.fix or "it is tried again",
+        )
+
+    # Settling
+
+    def _begin_settling(self) -> None:
+        since = self._now() - self._refreshed_at
+        stale = since >= self._timings.renew or (self._ready and since >= TURN_SECONDS)
+        if self._settling is None and (self._settlements or stale):
+            self._settling = asyncio.create_task(self._settle(keep=self._timings.lease))
+
+    async def _settle(self, *, keep: float) -> Lease | None:
+        """Write what is known. A store that is away is tried again for as long as the lease lasts."""
+        batch, self._settlements = self._settlements, []
+        while True:
+            asked_at = self._now()
+            wait = 0.0 if self._trouble is None else max(0.0, self._trouble.until - asked_at)
+            verdict = LaneVerdict(health=self._health, wait=wait, pause=self._paused)
+            try:
+                lease = await self._store.settle(self._lease, batch, verdict, keep=keep)
+            except StoreError as error:
+                if self._now() >= self._leased_until:
+                    log.warning("lane %s is lost to a store that is away: %s", self._lease.account, error)
+                    return None
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            self._taken.difference_update(settlement.delivery.seq for settlement in batch)
+            # The next of a key was promoted with its head's settlement.
+            self._maybe_more |= any(settlement.delivery.ordering_key is not None for settlement in batch)
+            self._leased_until = asked_at + keep
+            self._refreshed_at = asked_at
+            return lease
+
+    def _renewed(self, lease: Lease | None) -> None:
+        if lease is None:
+            self._lost = True
+            log.warning("the lease of lane %s was lost; what is in hand may be sent twice", self._lease.account)
+            return
+        if lease.revision != self._lease.revision:
+            # A new endpoint: what was learnt of the old one does not hold for it.
+            self._trouble, self._paused, self._health = None, False, lease.health
+        self._lease = lease
+
+    async def _abandon(self) -> None:
+        """End what still runs: nothing, unless the lease was lost or the task is being cancelled."""
+        running = [*self._hand, *([self._settling] if self._settling is not None else [])]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _now(self) -> float:
+        return self._chance.monotonic()
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """Endpoint trouble that ends the lane's turn: its health before it, and until when nothing is sent."""
+
+    health_before: Health
+    until: float
+
+
+class Attempted(msgspec.Struct, frozen=True, kw_only=True):
+    """When an attempt began, by the wall and by the monotonic clock, and on which revision of the callback."""
+
+    wall: float
+    monotonic: float
+    revision: int
+
+
+def _settlement(delivery: Delivery, decision: Decision, outcome: Outcome, started_at: float) -> Settlement:
+    delivered = decision.state == "delivered"
+    return Settlement(
+        delivery=delivery,
+        state=decision.state,
+        attempts=decision.attempts,
+        strikes=decision.strikes,
+        delay=decision.delay,
+        attempt=Attempt(
+            started_at=started_at,
+            url=outcome.url,
+            outcome="delivered" if delivered else "failed",
+            status=outcome.status,
+            error_code=None if delivered else outcome.code,
+            fix=outcome.fix,
+            phases=outcome.phases,
+            excerpt=outcome.excerpt,
+        ),
+    )
+
+
+def _expiry(delivery: Delivery, now: float) -> Settlement:
+    outcome = Outcome(code=EXPIRED)
+    attempt = Attempt(started_at=now, url=None, outcome=EXPIRED, error_code=EXPIRED, fix=outcome.fix)
+    return Settlement(
+        delivery=delivery,
+        state="dead",
+        attempts=delivery.attempts,
+        strikes=delivery.strikes,
+        attempt=attempt,
+    )

@@ -1,0 +1,86 @@
+"""What an attempt came to, and whose trouble that is."""
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import msgspec
+
+DELIVERED: Final = "delivered"
+EXPIRED: Final = "expired"
+
+Trouble = Literal["none", "endpoint", "message", "gone"]
+
+FIXES: Final[Mapping[str, str]] = {
+    "dns_error": "The host name does not resolve: check its spelling and its DNS records.",
+    "connection_refused": "Nothing listens on that port: start the receiver, or register the right port.",
+    "connection_failed": "The receiver cannot be reached: check its network, routes and firewall.",
+    "connection_lost": "The receiver closed the connection before it answered: see its log for a crash or a limit.",
+    "tls_untrusted": "The certificate is not signed by a trusted authority: install a public one with its chain, or "
+    "give its authority with --ca-file.",
+    "tls_expired": "The certificate has expired: renew it.",
+    "tls_wrong_host": "The certificate is for another host name: register that name, or install the right certificate.",
+    "tls_failed": "No TLS connection could be agreed on: check protocol versions and whether the port speaks TLS.",
+    "timeout_connect": "The receiver did not accept the connection in time: check firewall and load.",
+    "timeout_response": "The receiver did not answer in time: store the message first, work on it after the answer.",
+    "response_too_slow": "The receiver's answer did not end in time: answer with a short body or none.",
+    "response_invalid": "The receiver's answer is not HTTP: check what listens on that port.",
+    "response_cut_off": "The receiver's answer broke off: see its log for a crash.",
+    "blocked_address": "The address may not be delivered to: register a public one, or open it with --allow-network.",
+    "url_invalid": "The registered URL cannot be used: register it anew in plain notation.",
+    "redirect": "Redirects are not followed: register the address that it names.",
+    "http_408": "The receiver timed out while it read the request: check its load.",
+    "http_410": "The receiver says that it is gone for good: register a new URL, then resume the account.",
+    "http_429": "The receiver asks to be sent less: it is sent less; raise its limit if this goes on.",
+    "http_502": "A gateway before the receiver cannot reach it: check that it is up.",
+    "http_503": "The receiver is overloaded or down for maintenance: check it.",
+    "http_504": "A gateway before the receiver waited too long for it: check its load.",
+    "http_4xx": "The receiver refuses this message: see its log, then redeliver.",
+    "http_5xx": "The receiver failed on this message: see its log, then redeliver.",
+    EXPIRED: "The message was not accepted within its time to live: mend the receiver, then redeliver.",
+    "handler_error": "A handler raised an exception: see the traceback, mend it, then redeliver.",
+    "handler_timeout": "A handler did not return in time: make it quicker or raise its limit.",
+    "internal_error": "fotahook itself failed on this message: see its log and report it.",
+}
+"""What to do about each error code, in plain words."""
+
+_ENDPOINT_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
+_MESSAGE_CODES: Final = frozenset({"handler_error", "handler_timeout", "internal_error"})
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one attempt came to. `code` is ``delivered`` or an error code; phases are milliseconds."""
+
+    code: str
+    status: int | None = None
+    url: str | None = None
+    retry_after: float | None = None
+    phases: Mapping[str, float] = {}
+    excerpt: str = ""
+
+    @property
+    def fix(self) -> str | None:
+        """What to do about it; None where nothing is wrong."""
+        if self.code == DELIVERED:
+            return None
+        family = f"http_{self.status // 100}xx" if self.status is not None else ""
+        return FIXES.get(self.code) or FIXES.get(family)
+
+
+def code_of_status(status: int) -> str:
+    """The code of a complete answer with this status."""
+    if 200 <= status < 300:
+        return DELIVERED
+    return "redirect" if 300 <= status < 400 else f"http_{status}"
+
+
+def trouble_of(outcome: Outcome) -> Trouble:
+    """Whose trouble an outcome is: nobody's, the endpoint's, the message's, or that the endpoint is gone for good."""
+    if outcome.code == DELIVERED:
+        return "none"
+    if outcome.code == "http_410":
+        return "gone"
+    if outcome.code in _MESSAGE_CODES:
+        return "message"
+    if outcome.code.startswith("http_") and outcome.status not in _ENDPOINT_STATUSES:
+        return "message"
+    return "endpoint"

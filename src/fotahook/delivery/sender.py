@@ -1,0 +1,220 @@
+"""One attempt at one delivery over HTTPS. It never raises: whatever happens is an Outcome."""
+
+import asyncio
+import math
+import ssl
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from fotahook.contract import signing
+from fotahook.contract.addresses import Network
+from fotahook.contract.keys import account_signing_key, signing_seed
+from fotahook.contract.version import VERSION
+from fotahook.store.base import Delivery, Lease
+
+from . import timing
+from .outcomes import Outcome, code_of_status
+from .resolver import BlockedAddress, VettingResolver, vet_literal
+
+RESPONSE_LIMIT: Final = 16 * 1024
+"""Bytes of a response that are read; the connection of a longer one is closed."""
+EXCERPT_LIMIT: Final = 1024
+"""Characters of a response that history keeps."""
+
+
+class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the sender needs to know. Durations are seconds."""
+
+    secret_key: bytes
+    timeout: float = 15.0
+    """For one attempt in all, the end of the response included."""
+    connect_timeout: float = 5.0
+    """For the connection with its TLS handshake."""
+    allowed_networks: tuple[Network, ...] = ()
+    ca_file: Path | None = None
+    """Authorities trusted besides the system's."""
+    client_cert: Path | None = None
+    """Certificate and key (PEM, one file) shown to receivers that ask for one."""
+
+    def __repr__(self) -> str:
+        return f"<SenderSettings timeout={self.timeout} connect_timeout={self.connect_timeout}>"
+
+
+class Sender:
+    """Delivers to registered callbacks. An asynchronous context manager that owns its connections."""
+
+    def __init__(self, settings: SenderSettings, *, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._monotonic = monotonic
+        self._seed = signing_seed(settings.secret_key)
+        self._tls = _tls_context(settings)
+
+    async def __aenter__(self) -> "Sender":
+        connector = aiohttp.TCPConnector(
+            resolver=VettingResolver(self._settings.allowed_networks),
+            ssl=self._tls,
+            # The dispatcher bounds what is in flight, for all lanes and for each.
+            limit=0,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            trace_configs=[timing.trace()],
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # A response is only excerpted: unpacking it would let a few bytes become gigabytes.
+            auto_decompress=False,
+            skip_auto_headers=("Accept", "Accept-Encoding"),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
+        """One POST of the message's bytes to the lane's callback, and what it came to."""
+        url = lease.url or ""
+        exchange = timing.Timing(self._monotonic)
+        timing.current.set(exchange)
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                outcome = await self._post_afresh_once(url, self._headers(lease, delivery), delivery.body, exchange)
+        except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+            code = _code_of_error(error, exchange)
+            outcome = Outcome(code=code, excerpt=_safe_text(str(error))[:EXCERPT_LIMIT])
+        return msgspec.structs.replace(outcome, url=url, phases=exchange.phases())
+
+    async def _post_afresh_once(
+        self, url: str, headers: dict[str, str], body: bytes, exchange: timing.Timing
+    ) -> Outcome:
+        try:
+            return await self._post(url, headers, body, exchange)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            # A kept connection may have been closed while the request was on its way: that says nothing about the
+            # receiver. Only before the first byte, only once.
+            if (
+                not exchange.reused
+                or exchange.happened("first_byte")
+                or isinstance(error, aiohttp.ClientConnectorError)
+            ):
+                raise
+            exchange.reused = False
+            return await self._post(url, headers, body, exchange)
+
+    async def _post(self, url: str, headers: dict[str, str], body: bytes, exchange: timing.Timing) -> Outcome:
+        target = URL(url)
+        vet_literal(target.host or "", self._settings.allowed_networks)
+        async with self._session.post(target, data=body, headers=headers, allow_redirects=False) as response:
+            exchange.mark("first_byte")
+            excerpt = await _read_excerpt(response)
+            code = code_of_status(response.status)
+            if code == "redirect":
+                excerpt = f"Location: {response.headers.get('Location', '(none)')}"
+            return Outcome(
+                code=code,
+                status=response.status,
+                retry_after=_retry_after(response.headers.get("Retry-After"), self._clock()),
+                excerpt=_safe_text(excerpt)[:EXCERPT_LIMIT],
+            )
+
+    def _headers(self, lease: Lease, delivery: Delivery) -> dict[str, str]:
+        timestamp = int(self._clock())
+        signed = (delivery.message, timestamp, delivery.body)
+        account_keys = (account_signing_key(self._settings.secret_key, key_id) for key_id in lease.signing_keys)
+        signatures = [
+            signing.sign_ed25519(self._seed, *signed),
+            *(signing.sign_hmac(key, *signed) for key in account_keys),
+        ]
+        return {
+            "Content-Type": "application/json",
+            "User-Agent": f"fotahook/{VERSION}",
+            # A header holds ASCII only; an account need not.
+            "Fotahook-Account": quote(delivery.account, safe=""),
+            "Fotahook-Attempt": str(delivery.attempts + delivery.strikes + 1),
+            **signing.headers(delivery.message, timestamp, signatures),
+        }
+
+
+async def _read_excerpt(response: aiohttp.ClientResponse) -> str:
+    body = b""
+    while len(body) <= RESPONSE_LIMIT:
+        chunk = await response.content.read(RESPONSE_LIMIT + 1 - len(body))
+        if not chunk:
+            return body.decode("utf-8", "replace")
+        body += chunk
+    response.close()
+    return body.decode("utf-8", "replace")
+
+
+def _code_of_error(error: Exception, exchange: timing.Timing) -> str:
+    """The error code for what went wrong, the most telling cause first."""
+    match error:
+        case aiohttp.ClientConnectorDNSError(os_error=BlockedAddress()) | BlockedAddress():
+            return "blocked_address"
+        case aiohttp.ClientConnectorDNSError():
+            return "dns_error"
+        case aiohttp.ClientConnectorCertificateError():
+            return _code_of_certificate(error.certificate_error)
+        case aiohttp.ClientConnectorSSLError():
+            return "tls_failed"
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+            return "connection_refused"
+        case aiohttp.ClientConnectorError():
+            return "connection_failed"
+        case TimeoutError():
+            return _code_of_timeout(error, exchange)
+        case aiohttp.ClientPayloadError():
+            return "response_cut_off"
+        case aiohttp.ClientResponseError():
+            return "response_invalid"
+        case ValueError():
+            return "url_invalid"
+    return "connection_lost"
+
+
+def _code_of_timeout(error: TimeoutError, exchange: timing.Timing) -> str:
+    if exchange.happened("first_byte"):
+        return "response_too_slow"
+    connected = exchange.happened("connected") or exchange.reused
+    return (
+        "timeout_response" if connected and not isinstance(error, aiohttp.ConnectionTimeoutError) else "timeout_connect"
+    )
+
+
+def _code_of_certificate(error: Exception) -> str:
+    # OpenSSL's X509_V_ERR_* numbers.
+    code = getattr(error, "verify_code", None)
+    return {10: "tls_expired", 62: "tls_wrong_host", 64: "tls_wrong_host"}.get(code or 0, "tls_untrusted")
+
+
+def _retry_after(text: str | None, now: float) -> float | None:
+    """Seconds of a Retry-After header, given as a number or as a date; None if there is none that can be read."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text) if text.isdigit() else parsedate_to_datetime(text).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _safe_text(text: str) -> str:
+    """Text without control characters: it is shown in terminals and logs."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _tls_context(settings: SenderSettings) -> ssl.SSLContext:
+    context = timing.TimedContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    if settings.ca_file is not None:
+        context.load_verify_locations(settings.ca_file)
+    if settings.client_cert is not None:
+        context.load_cert_chain(settings.client_cert)
+    return context
