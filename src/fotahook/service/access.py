@@ -1,0 +1,144 @@
+"""Who is calling and what they may do: by the OAuth token, and for ThingSpace's calls by the session token too.
+
+Where there are two tokens, both must grant what is asked. Tokens are looked up by their hash; the secrets of clients
+and users are compared as hashes, in constant time.
+"""
+
+import base64
+import binascii
+import hmac
+from dataclasses import dataclass
+from typing import Final, Literal
+from uuid import UUID
+
+import msgspec
+from starlette.requests import Request
+
+from ..contract.auth import SESSION_IDLE
+from ..contract.keys import fingerprint
+from ..store.base import Credential
+from . import problems, reading
+from .context import Service
+
+Scope = Literal["callbacks", "publish", "operate"]
+SCOPES: Final[tuple[Scope, ...]] = ("callbacks", "publish", "operate")
+
+SESSION_HEADER: Final = "VZ-M2M-Token"
+
+_SLIDE_SECONDS: Final = 20.0
+"""A session in use is written this often; it may end as much before its 20 idle minutes are over."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A client, in ThingSpace's calls together with the user who logged in."""
+
+    grants: tuple[Credential, ...]
+
+    @property
+    def name(self) -> str:
+        """Who did it, for history."""
+        return "/".join(grant.owner for grant in self.grants)
+
+    def need(self, scope: Scope) -> None:
+        """Refuse a caller without this scope."""
+        if not all(scope in grant.scopes for grant in self.grants):
+            raise problems.missing_scope(scope)
+
+    def has(self, account: str) -> bool:
+        """Whether the account is one of the caller's."""
+        return all(grant.accounts is None or account in grant.accounts for grant in self.grants)
+
+
+async def bearer(service: Service, request: Request) -> Caller:
+    """The caller of one of fotahook's own calls."""
+    return Caller((await _token(service, request),))
+
+
+async def both_tokens(service: Service, request: Request) -> Caller:
+    """The caller of one of ThingSpace's calls, whose session lives on by it."""
+    token = await _token(service, request)
+    return Caller((token, await session(service, request)))
+
+
+async def client(service: Service, request: Request) -> Credential:
+    """The client that shows its id and secret, as the token calls want it."""
+    client_id, secret = _basic(request)
+    found = proven(await service.store.credential("client", client_id), secret)
+    if found is None:
+        raise problems.wrong_client()
+    return found
+
+
+async def session(service: Service, request: Request) -> Credential:
+    """The session whose token the request carries."""
+    text = reading.header(request, SESSION_HEADER)
+    if not text:
+        raise problems.no_session()
+    token = canonical_guid(text)
+    if token is None:
+        raise problems.malformed_session()
+    found = await service.memory.find("session", token_id(token))
+    if found is None:
+        raise problems.ended_session()
+    return await _kept_alive(service, found)
+
+
+def proven(credential: Credential | None, secret: str) -> Credential | None:
+    """The credential, if there is one and this is its secret; both questions take the same time."""
+    known = credential.secret_hash if credential is not None else bytes(32)
+    return credential if hmac.compare_digest(fingerprint(secret), known) else None
+
+
+def token_id(token: str) -> str:
+    """The id under which a token is stored, which tells nothing of the token."""
+    return fingerprint(token).hex()
+
+
+def canonical_guid(text: str) -> str | None:
+    """A GUID as the login call writes it; None if the text is none."""
+    try:
+        guid = str(UUID(text))
+    except ValueError:
+        return None
+    # UUID() also reads braces, urn: and digits without dashes.
+    return guid if text.lower() == guid else None
+
+
+async def _token(service: Service, request: Request) -> Credential:
+    scheme, _, token = (reading.header(request, "Authorization") or "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise problems.no_token()
+    found = await service.memory.find("token", token_id(token))
+    if found is None:
+        raise problems.wrong_token()
+    return found
+
+
+async def _kept_alive(service: Service, session: Credential) -> Credential:
+    """The session, its 20 minutes begun anew where it was not done just now."""
+    ends = service.now() + SESSION_IDLE
+    if session.expires_at is not None and session.expires_at > ends - _SLIDE_SECONDS:
+        return session
+    async with service.changing:
+        # Read again: a logout in between has the last word.
+        current = await service.store.credential("session", session.id)
+        if current is None:
+            raise problems.ended_session()
+        extended = msgspec.structs.replace(current, expires_at=ends)
+        await service.store.save_credential(extended)
+        service.memory.forget("session", session.id)
+    return extended
+
+
+def _basic(request: Request) -> tuple[str, str]:
+    """The id and secret of an Authorization: Basic header."""
+    scheme, _, encoded = (reading.header(request, "Authorization") or "").partition(" ")
+    if scheme.lower() != "basic":
+        raise problems.no_client()
+    try:
+        pair = base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise problems.wrong_client() from None
+    client_id, _, secret = pair.partition(":")
+    return client_id, secret

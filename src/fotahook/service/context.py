@@ -1,0 +1,62 @@
+"""What every call works with: the store, the settings, and the tokens that were checked a moment ago."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..store.base import Credential, Store
+from .settings import Settings
+
+_MEMORY_SECONDS: Final = 1.0
+_MEMORY_LIMIT: Final = 4096
+
+
+class Memory:
+    """Tokens as the store knew them up to a second ago, so that most calls read only what they came for.
+
+    A token that ends in this process is forgotten at once, one that another process ends within a second.
+    """
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._clock = settings.clock
+        self._known: dict[tuple[str, str], tuple[float, Credential]] = {}
+        self._forgotten = 0
+
+    async def find(self, kind: str, credential_id: str) -> Credential | None:
+        """The live credential of this kind and id."""
+        now = self._clock()
+        read_at, known = self._known.get((kind, credential_id), (0.0, None))
+        if known is not None and read_at <= now < read_at + _MEMORY_SECONDS:
+            return known if known.expires_at is None or known.expires_at > now else None
+        forgotten = self._forgotten
+        found = await self._store.credential(kind, credential_id)
+        # If something was forgotten meanwhile, this may be the very thing as it was before.
+        if found is not None and forgotten == self._forgotten:
+            self._keep(found, now)
+        return found
+
+    def forget(self, kind: str, credential_id: str) -> None:
+        """Read this credential from the store again."""
+        self._forgotten += 1
+        self._known.pop((kind, credential_id), None)
+
+    def _keep(self, credential: Credential, now: float) -> None:
+        if len(self._known) >= _MEMORY_LIMIT:
+            self._known.clear()
+        self._known[credential.kind, credential.id] = (now, credential)
+
+
+@dataclass(frozen=True, eq=False)
+class Service:
+    """The parts of one service."""
+
+    store: Store
+    settings: Settings
+    memory: Memory
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while credentials are read and written back, so that no call undoes another's change."""
+
+    def now(self) -> float:
+        """Unix seconds. Always a float: a token is derived from how the number is written."""
+        return float(self.settings.clock())

@@ -1,0 +1,25 @@
+"""What monitors and receivers ask without a token: is it alive, is it ready, which key does it sign with."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..contract.keys import signing_seed
+from ..contract.signing import format_public_key
+from . import problems
+from .context import Service
+
+
+async def alive(service: Service, request: Request) -> Response:
+    """The process answers; nothing else is looked at."""
+    return problems.answer({"status": "alive"})
+
+
+async def ready(service: Service, request: Request) -> Response:
+    """The store answers too. Where it does not, the answer is 503 like that of any other call."""
+    await service.store.due_in()
+    return problems.answer({"status": "ready"})
+
+
+async def signing_key(service: Service, request: Request) -> Response:
+    """The public key by which receivers verify every delivery."""
+    return problems.answer({"public": format_public_key(signing_seed(service.settings.secret_key))})

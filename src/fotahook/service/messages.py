@@ -1,0 +1,142 @@
+"""Messages: accepted durably, and what became of them."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..contract.messages import MessageInvalid, parse_json
+from ..contract.operator import Published
+from ..store.base import CALLBACK_CONSUMER, Attempt, Message, NewMessage, Placement
+from . import access, problems, reading
+from .context import Service
+
+DEPTH_LIMIT: Final = 100
+"""Arrays and objects within each other; any reader can follow that far."""
+
+
+async def publish(service: Service, request: Request) -> Response:
+    """202 once the message is on disk, to be delivered byte for byte."""
+    caller = await access.bearer(service, request)
+    caller.need("publish")
+    account = reading.account(request)
+    if not caller.has(account):
+        raise problems.no_account()
+    ordering_key = reading.key_header(request, "Ordering-Key")
+    idempotency_key = reading.key_header(request, "Idempotency-Key")
+    body = await reading.body(request, service.settings.message_limit)
+    message = NewMessage(
+        account=account,
+        body=body,
+        type=message_type(body),
+        ordering_key=ordering_key,
+        idempotency_key=idempotency_key,
+    )
+    [accepted] = await service.store.accept([message])
+    if accepted.conflict:
+        raise problems.conflict("This Idempotency-Key came earlier with another message; use a new key for a new one.")
+    return problems.answer(Published(id=accepted.id, duplicate=accepted.duplicate), 202)
+
+
+async def show(service: Service, request: Request) -> Response:
+    """A message and where it stands, without its bytes."""
+    return problems.answer(_message(await _find(service, request)))
+
+
+async def body(service: Service, request: Request) -> Response:
+    """The bytes of a message."""
+    message = await _find(service, request)
+    return Response(message.body, media_type="application/json")
+
+
+async def attempts(service: Service, request: Request) -> Response:
+    """Every attempt at a message, oldest first."""
+    message = await _find(service, request)
+    tried = await service.store.attempts(message.id)
+    return problems.answer({"attempts": [_attempt(number, one) for number, one in enumerate(tried, 1)]})
+
+
+def message_type(body: bytes) -> str | None:
+    """The message's `type` where it is a string; a Problem if the bytes are not one JSON object."""
+    try:
+        content = parse_json(body)
+    except MessageInvalid as error:
+        raise problems.invalid(f"{error}.") from None
+    if not isinstance(content, dict):
+        raise problems.invalid("The body must be one JSON object.")
+    # Most messages cannot be deep: they have not as many brackets.
+    if body.count(b"[") + body.count(b"{") > DEPTH_LIMIT and _is_deep(content):
+        raise problems.invalid(f"The body is nested more than {DEPTH_LIMIT} levels deep.")
+    kind = content.get("type")
+    return kind if isinstance(kind, str) else None
+
+
+def _is_deep(content: object) -> bool:
+    level = [content]
+    for _ in range(DEPTH_LIMIT):
+        level = [inner for value in level for inner in _members(value) if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _members(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+async def _find(service: Service, request: Request) -> Message:
+    """The message that the path names, if it belongs to an account of the caller's."""
+    caller = await access.bearer(service, request)
+    caller.need("operate")
+    message_id = reading.segment(request, "id")
+    message = await service.store.message(message_id) if message_id else None
+    if message is None or not caller.has(message.account):
+        raise problems.not_found("There is no such message in your accounts; check the id.")
+    return message
+
+
+def _message(message: Message) -> dict[str, object]:
+    return {
+        "id": message.id,
+        "account": message.account,
+        "type": message.type,
+        "orderingKey": message.ordering_key,
+        "size": len(message.body),
+        "sha256": message.sha256.hex(),
+        "acceptedAt": moment(message.accepted_at),
+        "deliveries": [_delivery(message.account, placement) for placement in message.placements],
+    }
+
+
+def _delivery(account: str, placement: Placement) -> dict[str, object]:
+    return {
+        # The lane to the callback is named by its account.
+        "lane": account if placement.consumer == CALLBACK_CONSUMER else placement.consumer,
+        "state": placement.state,
+        "attempts": placement.attempts,
+        "due": moment(placement.due) if placement.state == "pending" else None,
+        "lastOutcome": placement.last_outcome,
+    }
+
+
+def _attempt(number: int, attempt: Attempt) -> dict[str, object]:
+    return {
+        "number": number,
+        "startedAt": moment(attempt.started_at),
+        "url": attempt.url,
+        "outcome": attempt.outcome,
+        "httpStatus": attempt.status,
+        "errorCode": attempt.error_code,
+        "fix": attempt.fix,
+        "phases": attempt.phases,
+        "excerpt": attempt.excerpt,
+    }
+
+
+def moment(seconds: float) -> datetime:
+    """A time of the store as answers have it; JSON writes it by RFC 3339."""
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,99 @@
+"""What a request says, checked: its path, its headers, its body. Whatever does not fit is a Problem."""
+
+import re
+from typing import Final, TypeVar
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+
+from ..contract.urls import account_refusal
+from . import problems
+
+KEY_LIMIT: Final = 128
+
+T = TypeVar("T")
+
+_NOT_ENCODED = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_KEY = re.compile(rf"[\x21-\x7e]{{1,{KEY_LIMIT}}}")
+
+
+def segment(request: Request, name: str) -> str | None:
+    """A segment of the path, percent-decoded once; None if what it stands for is not UTF-8."""
+    raw: str = request.path_params[name]
+    if _NOT_ENCODED.search(raw):
+        return None
+    try:
+        return unquote_to_bytes(raw.encode("latin-1")).decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def account(request: Request) -> str:
+    """The account that the path names."""
+    name = segment(request, "account")
+    if name is None or account_refusal(name) is not None:
+        raise problems.bad_account()
+    return name
+
+
+def header(request: Request, name: str) -> str | None:
+    """A header that may come once; None if it is absent."""
+    values = request.headers.getlist(name)
+    if len(values) > 1:
+        raise problems.invalid(f"The header {name} came {len(values)} times; send it once.")
+    return values[0] if values else None
+
+
+def key_header(request: Request, name: str) -> str | None:
+    """A key of ours: 1 to 128 visible ASCII characters, None if there is none."""
+    key = header(request, name)
+    if key is not None and not _KEY.fullmatch(key):
+        raise problems.invalid(f"The header {name} must have 1 to {KEY_LIMIT} visible ASCII characters.")
+    return key
+
+
+def check_length(request: Request, limit: int) -> None:
+    """Refuse a body that says itself that it is too large, before any of it is read."""
+    declared = header(request, "Content-Length")
+    if declared is None:
+        return
+    if not (declared.isascii() and declared.isdigit()):
+        raise problems.invalid("The header Content-Length is not a number.")
+    # The number of digits first: a number may have as many as a header has room for.
+    if len(declared.lstrip("0")) > 18 or int(declared) > limit:
+        raise problems.too_large(limit)
+
+
+async def body(request: Request, limit: int) -> bytes:
+    """The body, of which no more than `limit` bytes are held; a Problem where it is larger, or blank."""
+    content = await body_or_none(request, limit)
+    if content is None:
+        raise problems.no_body()
+    return content
+
+
+async def body_or_none(request: Request, limit: int) -> bytes | None:
+    """The same; None where it is blank."""
+    content = bytearray()
+    try:
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > limit:
+                raise problems.too_large(limit)
+    except ClientDisconnect:
+        # Nobody is left to read the answer; the handler just must not go on with half a body.
+        raise problems.invalid("The body ended before it was complete.") from None
+    return bytes(content) if content.strip() else None
+
+
+def json_object(content: bytes, kind: type[T]) -> T:
+    """The JSON object in these bytes as a struct of this type, members that it does not have left out."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        raise problems.invalid(f"The body has the wrong shape: {error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise problems.invalid(f"The body is not JSON: {error}.") from None
+    except RecursionError:
+        raise problems.invalid("The body is nested too deeply.") from None

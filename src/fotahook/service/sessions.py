@@ -1,0 +1,74 @@
+"""ThingSpace's session calls: log in, log out, and have a new password."""
+
+import secrets
+from uuid import uuid4
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..contract.auth import SESSION_IDLE
+from ..contract.keys import fingerprint
+from ..store.base import Credential
+from . import access, problems, reading
+from .context import Service
+from .tokens import NO_STORE
+
+
+class Login(msgspec.Struct, frozen=True):
+    username: str
+    password: str
+
+
+class PasswordReset(msgspec.Struct, frozen=True, rename="camel"):
+    old_password: str
+
+
+async def login(service: Service, request: Request) -> Response:
+    """A session for the user; any number of them may be open."""
+    await access.bearer(service, request)
+    told = reading.json_object(await reading.body(request, service.settings.body_limit), Login)
+    user = access.proven(await service.store.credential("user", told.username), told.password)
+    if user is None:
+        raise problems.login_refused()
+    token, now = str(uuid4()), service.now()
+    session = Credential(
+        kind="session",
+        id=access.token_id(token),
+        owner=user.id,
+        accounts=user.accounts,
+        scopes=user.scopes,
+        created_at=now,
+        expires_at=now + SESSION_IDLE,
+    )
+    await service.store.save_credential(session)
+    return problems.answer({"sessionToken": token}, headers=NO_STORE)
+
+
+async def logout(service: Service, request: Request) -> Response:
+    """The end of the session. What is registered stays so: messages keep being delivered."""
+    await access.bearer(service, request)
+    session = await access.session(service, request)
+    async with service.changing:
+        await service.store.drop_credentials("session", [session.id])
+        service.memory.forget("session", session.id)
+    return problems.answer({"sessionToken": request.headers[access.SESSION_HEADER]})
+
+
+async def reset_password(service: Service, request: Request) -> Response:
+    """A new password for the user of this session, good at once."""
+    await access.bearer(service, request)
+    session = await access.session(service, request)
+    told = reading.json_object(await reading.body(request, service.settings.body_limit), PasswordReset)
+    async with service.changing:
+        user = access.proven(await service.store.credential("user", session.owner), told.old_password)
+        if user is None:
+            raise problems.login_refused()
+        password = new_password()
+        await service.store.save_credential(msgspec.structs.replace(user, secret_hash=fingerprint(password)))
+    return problems.answer({"newPassword": password}, headers=NO_STORE)
+
+
+def new_password() -> str:
+    """A password nobody could guess, so that a plain hash of it is enough to keep."""
+    return secrets.token_urlsafe(18)

@@ -1,0 +1,27 @@
+"""What a service is told when it is built; where the values come from is the command line's business."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..contract.addresses import Network
+from ..contract.messages import MESSAGE_LIMIT
+from ..store.base import Clock
+
+BODY_LIMIT: Final = 16 * 1024
+"""Bytes in the body of any other request than a message; the largest sensible one is a URL of 2,048 characters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one service. `clock` tells Unix seconds; tokens and sessions end by it."""
+
+    secret_key: bytes = field(repr=False)
+    """Derives every token and signing key; see contract.keys."""
+    allow_http: bool = False
+    """Whether a callback may be registered at a plain http:// URL."""
+    allowed_networks: tuple[Network, ...] = ()
+    """Networks a callback's address may lie in although they are not globally reachable."""
+    message_limit: int = MESSAGE_LIMIT
+    body_limit: int = BODY_LIMIT
+    clock: Clock = time.time
