@@ -1,0 +1,93 @@
+"""Named states of the world for the conformance suite: a store is whatever passes it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from fotahook.store import open_store
+from fotahook.store.base import (
+    Accepted,
+    Attempt,
+    Delivery,
+    Health,
+    LaneVerdict,
+    Lease,
+    NewMessage,
+    Settlement,
+    Store,
+)
+
+ACCOUNT = "0000123456-00001"
+URL = "https://receiver.example/callbacks"
+
+
+class VirtualClock:
+    """A clock that stands still until it is told to move."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/store.db"
+
+
+@pytest.fixture
+async def store(store_url: str, clock: VirtualClock) -> AsyncIterator[Store]:
+    store = await open_store(store_url, clock=clock)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def registered(store: Store) -> Store:
+    """A store in which the account has a callback."""
+    await store.register(ACCOUNT, URL, actor="test")
+    return store
+
+
+Accept = Callable[..., Awaitable[list[Accepted]]]
+
+
+@pytest.fixture
+def accept(store: Store) -> Accept:
+    async def accept_bodies(
+        *bodies: bytes, account: str = ACCOUNT, key: str | None = None, consumers: tuple[str, ...] = ("",)
+    ) -> list[Accepted]:
+        messages = [NewMessage(account=account, body=body, ordering_key=key, consumers=consumers) for body in bodies]
+        return await store.accept(messages)
+
+    return accept_bodies
+
+
+async def lease_one(store: Store, seconds: float = 30) -> Lease:
+    (lease,) = await store.lease(10, seconds)
+    return lease
+
+
+def settled(delivery: Delivery, state: str = "delivered", *, delay: float = 0, attempts: int = 1) -> Settlement:
+    attempt = Attempt(started_at=1.0, url=URL, outcome=state, status=200, phases={"total": 1.5}, excerpt="ok")
+    return Settlement(
+        delivery=delivery,
+        state=state,  # type: ignore[arg-type]  # the tests name the states as plain text
+        attempts=attempts,
+        strikes=0,
+        delay=delay,
+        attempt=attempt,
+    )
+
+
+WELL = LaneVerdict(health=Health())

@@ -1,0 +1,467 @@
+"""What every store must do. Nothing here knows which store it is."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from fotahook.store import open_store
+from fotahook.store.base import (
+    Credential,
+    Health,
+    LaneVerdict,
+    Lease,
+    NewMessage,
+    Store,
+    StoreUnavailable,
+)
+
+from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, lease_one, settled
+
+# Callbacks
+
+
+async def test_nothing_is_registered_at_first(store: Store) -> None:
+    assert await store.callback(ACCOUNT) is None
+
+
+async def test_a_registered_callback_is_found_with_its_revision(store: Store, clock: VirtualClock) -> None:
+    first = await store.register(ACCOUNT, URL, actor="test")
+    clock.advance(5)
+    second = await store.register(ACCOUNT, "https://other.example/", actor="test")
+    assert (first.revision, second.revision) == (1, 2)
+    assert second.registered_at == clock()
+    assert await store.callback(ACCOUNT) == second
+
+
+async def test_deregistering_forgets_the_callback_and_says_whether_there_was_one(registered: Store) -> None:
+    assert await registered.deregister(ACCOUNT, actor="test") is True
+    assert await registered.callback(ACCOUNT) is None
+    assert await registered.deregister(ACCOUNT, actor="test") is False
+
+
+async def test_revisions_go_on_counting_after_a_deregistration(registered: Store) -> None:
+    await registered.deregister(ACCOUNT, actor="test")
+    assert (await registered.register(ACCOUNT, URL, actor="test")).revision == 3
+
+
+# Accepting
+
+
+async def test_accepted_bytes_come_back_exactly(registered: Store, accept: Accept) -> None:
+    body = b'{"b": 1,  "a": "\xc3\xa9"}'
+    (accepted,) = await accept(body)
+    message = await registered.message(accepted.id)
+    assert message is not None
+    assert message.body == body
+    assert len(message.sha256) == 32
+    assert message.placements[0].state == "pending"
+
+
+async def test_an_unknown_message_is_none(store: Store) -> None:
+    assert await store.message("nothing") is None
+    assert await store.attempts("nothing") == []
+
+
+async def test_ids_sort_by_the_order_of_acceptance_even_if_the_clock_goes_back(
+    accept: Accept, clock: VirtualClock
+) -> None:
+    first = await accept(b"1", b"2", b"3")
+    clock.advance(-3600)
+    second = await accept(b"4")
+    clock.advance(7200)
+    ids = [accepted.id for accepted in [*first, *second, *await accept(b"5")]]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 5
+
+
+async def test_the_same_idempotency_key_gives_the_first_id_again(store: Store) -> None:
+    message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k")
+    (first,) = await store.accept([message])
+    (again,) = await store.accept([message])
+    assert (again.id, again.duplicate, again.conflict) == (first.id, True, False)
+    found = await store.message(first.id)
+    assert found is not None
+    assert found.duplicates == 1
+
+
+async def test_the_same_idempotency_key_with_other_bytes_is_a_conflict(store: Store) -> None:
+    await store.accept([NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k")])
+    (other,) = await store.accept([NewMessage(account=ACCOUNT, body=b"[]", idempotency_key="k")])
+    assert other.conflict
+
+
+async def test_an_idempotency_key_belongs_to_its_account_and_holds_within_a_batch(store: Store) -> None:
+    messages = [NewMessage(account=account, body=b"{}", idempotency_key="k") for account in ("a", "b", "a")]
+    first, other, again = await store.accept(messages)
+    assert first.id != other.id
+    assert again.id == first.id
+    assert again.duplicate
+
+
+async def test_concurrent_accepts_of_one_key_store_one_message(store: Store) -> None:
+    message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k")
+    answers = await asyncio.gather(*(store.accept([message]) for _ in range(20)))
+    assert len({accepted.id for (accepted,) in answers}) == 1
+    assert sum(not accepted.duplicate for (accepted,) in answers) == 1
+
+
+async def test_a_message_is_put_into_every_lane_of_its_consumers(store: Store, accept: Accept) -> None:
+    (accepted,) = await accept(b"{}", consumers=("billing", "handlers"))
+    message = await store.message(accepted.id)
+    assert message is not None
+    assert [placement.consumer for placement in message.placements] == ["billing", "handlers"]
+    leases = await store.lease(10, 30)
+    assert sorted(lease.consumer for lease in leases) == ["billing", "handlers"]
+    assert [lease.url for lease in leases] == [None, None]
+
+
+# Lanes: held, open
+
+
+async def test_without_a_callback_the_lane_is_held_and_keeps_everything(store: Store, accept: Accept) -> None:
+    await accept(b"{}", b"{}")
+    assert await store.lease(10, 30) == []
+    assert await store.due_in() is None
+    (lane,) = await store.lanes(ACCOUNT)
+    assert (lane.state, lane.pending, lane.dead) == ("held", 2, 0)
+
+
+async def test_registering_opens_the_lane(store: Store, accept: Accept) -> None:
+    await accept(b"{}")
+    await store.register(ACCOUNT, URL, actor="test")
+    lease = await lease_one(store)
+    assert (lease.account, lease.url, lease.revision, lease.open) == (ACCOUNT, URL, 1, True)
+
+
+async def test_deregistering_holds_the_lane(registered: Store, accept: Accept) -> None:
+    await accept(b"{}")
+    await registered.deregister(ACCOUNT, actor="test")
+    assert await registered.lease(10, 30) == []
+
+
+async def test_age_stands_still_while_the_lane_is_held(store: Store, accept: Accept, clock: VirtualClock) -> None:
+    await accept(b"{}")
+    clock.advance(1000)
+    await store.register(ACCOUNT, URL, actor="test")
+    clock.advance(7)
+    (delivery,) = await store.fetch(await lease_one(store), 10)
+    assert delivery.age == 7
+    await store.deregister(ACCOUNT, actor="test")
+    clock.advance(1000)
+    await store.register(ACCOUNT, URL, actor="test")
+    (delivery,) = await store.fetch(await lease_one_after_expiry(store, clock), 10)
+    assert delivery.age == 7 + 30
+
+
+async def lease_one_after_expiry(store: Store, clock: VirtualClock) -> Lease:
+    clock.advance(30)
+    return await lease_one(store)
+
+
+async def test_a_paused_lane_is_not_leased(registered: Store, accept: Accept) -> None:
+    await accept(b"{}")
+    lease = await lease_one(registered)
+    await registered.settle(lease, [], msgspec.structs.replace(WELL, pause=True), keep=0)
+    assert await registered.lease(10, 30) == []
+    (lane,) = await registered.lanes(ACCOUNT)
+    assert lane.state == "paused"
+
+
+# Leases
+
+
+async def test_a_lane_with_nothing_due_is_not_leased(registered: Store) -> None:
+    assert await registered.lease(10, 30) == []
+
+
+async def test_a_leased_lane_is_nobody_elses_until_the_lease_ends(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    await accept(b"{}")
+    first = await lease_one(registered)
+    assert await registered.lease(10, 30) == []
+    assert await registered.due_in() == 30
+    clock.advance(30)
+    assert (await lease_one(registered)).token > first.token
+
+
+async def test_a_worker_that_lost_its_lease_cannot_settle(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    (accepted,) = await accept(b"{}")
+    slow = await lease_one(registered)
+    (delivery,) = await registered.fetch(slow, 10)
+    clock.advance(31)
+    quick = await lease_one(registered)
+    assert await registered.settle(slow, [settled(delivery, "dead")], WELL, keep=0) is None
+    await registered.settle(quick, [settled(delivery)], WELL, keep=0)
+    message = await registered.message(accepted.id)
+    assert message is not None
+    assert message.placements[0].state == "delivered"
+    assert len(await registered.attempts(accepted.id)) == 1
+
+
+async def test_the_longest_overdue_lane_is_leased_first(store: Store, accept: Accept, clock: VirtualClock) -> None:
+    for account in ("c", "a", "b"):
+        await store.register(account, URL, actor="test")
+        await accept(b"{}", account=account)
+        clock.advance(1)
+    leases = [(await store.lease(1, 30))[0].account for _ in range(3)]
+    assert leases == ["c", "a", "b"]
+
+
+async def test_a_lane_given_back_is_leased_again_at_once(registered: Store, accept: Accept) -> None:
+    await accept(b"1", b"2")
+    lease = await lease_one(registered)
+    (first, _) = await registered.fetch(lease, 10)
+    assert await registered.settle(lease, [settled(first)], WELL, keep=0) is None
+    (delivery,) = await registered.fetch(await lease_one(registered), 10)
+    assert delivery.body == b"2"
+
+
+async def test_a_kept_lease_reads_the_callback_afresh(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+    await accept(b"{}")
+    lease = await lease_one(registered)
+    await registered.register(ACCOUNT, "https://new.example/", actor="test")
+    clock.advance(10)
+    kept = await registered.settle(lease, [], WELL, keep=30)
+    assert kept is not None
+    assert (kept.url, kept.revision, kept.token, kept.open) == ("https://new.example/", 2, lease.token, True)
+    assert await registered.due_in() == 30
+
+
+async def test_a_lane_held_while_it_is_leased_can_still_be_settled(registered: Store, accept: Accept) -> None:
+    (accepted,) = await accept(b"{}")
+    lease = await lease_one(registered)
+    (delivery,) = await registered.fetch(lease, 10)
+    await registered.deregister(ACCOUNT, actor="test")
+    kept = await registered.settle(lease, [settled(delivery)], WELL, keep=30)
+    assert kept is not None
+    assert (kept.open, kept.url) == (False, None)
+    message = await registered.message(accepted.id)
+    assert message is not None
+    assert message.placements[0].state == "delivered"
+
+
+async def test_what_was_learnt_of_an_old_endpoint_is_not_held_against_the_new_one(
+    registered: Store, accept: Accept
+) -> None:
+    await accept(b"{}")
+    lease = await lease_one(registered)
+    await registered.register(ACCOUNT, "https://new.example/", actor="test")
+    trouble = LaneVerdict(health=Health(failures=3, reason="dns_error"), wait=600)
+    await registered.settle(lease, [], trouble, keep=0)
+    fresh = await lease_one(registered)
+    assert fresh.health == Health()
+
+
+async def test_a_lanes_wait_keeps_it_from_being_leased(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+    await accept(b"{}")
+    health = Health(failures=2, window=1, refused=3, reason="timeout_connect")
+    await registered.settle(await lease_one(registered), [], LaneVerdict(health=health, wait=60), keep=0)
+    assert await registered.lease(10, 30) == []
+    assert await registered.due_in() == 60
+    (lane,) = await registered.lanes(ACCOUNT)
+    assert (lane.state, lane.until, lane.health) == ("waiting", clock() + 60, health)
+    clock.advance(60)
+    assert (await lease_one(registered)).health == health
+
+
+async def test_registering_anew_ends_a_wait(registered: Store, accept: Accept) -> None:
+    await accept(b"{}")
+    trouble = LaneVerdict(health=Health(failures=9), wait=3600)
+    await registered.settle(await lease_one(registered), [], trouble, keep=0)
+    await registered.register(ACCOUNT, URL, actor="test")
+    assert (await lease_one(registered)).health == Health()
+
+
+# Order
+
+
+async def test_of_one_key_only_the_head_is_ready(registered: Store, accept: Accept) -> None:
+    await accept(b"1", b"2", b"3", key="device-1")
+    await accept(b"4", key="device-2")
+    await accept(b"5", b"6")
+    found = await registered.fetch(await lease_one(registered), 10)
+    assert [delivery.body for delivery in found] == [b"1", b"4", b"5", b"6"]
+
+
+async def test_a_delivered_head_promotes_the_next_of_its_key(registered: Store, accept: Accept) -> None:
+    await accept(b"1", b"2", key="k")
+    lease = await lease_one(registered)
+    (head,) = await registered.fetch(lease, 10)
+    await registered.settle(lease, [settled(head)], WELL, keep=30)
+    (successor,) = await registered.fetch(lease, 10)
+    assert successor.body == b"2"
+
+
+async def test_a_failing_head_holds_back_its_key_and_nothing_else(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    await accept(b"1", b"2", key="k")
+    await accept(b"3")
+    lease = await lease_one(registered)
+    head, other = await registered.fetch(lease, 10)
+    await registered.settle(lease, [settled(head, "pending", delay=5), settled(other)], WELL, keep=0)
+    assert await registered.due_in() == 5
+    clock.advance(5)
+    (again,) = await registered.fetch(await lease_one(registered), 10)
+    assert (again.body, again.attempts) == (b"1", 1)
+
+
+async def test_a_dead_head_frees_its_key(registered: Store, accept: Accept) -> None:
+    await accept(b"1", b"2", key="k")
+    lease = await lease_one(registered)
+    (head,) = await registered.fetch(lease, 10)
+    await registered.settle(lease, [settled(head, "dead")], WELL, keep=0)
+    (successor,) = await registered.fetch(await lease_one(registered), 10)
+    assert successor.body == b"2"
+    (lane,) = await registered.lanes(ACCOUNT)
+    assert (lane.pending, lane.dead) == (1, 1)
+
+
+async def test_a_message_after_its_key_was_settled_is_ready_at_once(registered: Store, accept: Accept) -> None:
+    await accept(b"1", key="k")
+    lease = await lease_one(registered)
+    await registered.settle(lease, [settled(one) for one in await registered.fetch(lease, 10)], WELL, keep=30)
+    await accept(b"2", key="k")
+    (delivery,) = await registered.fetch(lease, 10)
+    assert delivery.body == b"2"
+
+
+async def test_a_message_accepted_while_its_lane_is_leased_is_not_forgotten(registered: Store, accept: Accept) -> None:
+    await accept(b"1")
+    lease = await lease_one(registered)
+    (delivery,) = await registered.fetch(lease, 10)
+    await accept(b"2")
+    await registered.settle(lease, [settled(delivery)], WELL, keep=0)
+    assert await registered.due_in() == 0
+
+
+# Settling
+
+
+async def test_a_settled_delivery_is_not_settled_twice(registered: Store, accept: Accept) -> None:
+    (accepted,) = await accept(b"{}")
+    lease = await lease_one(registered)
+    (delivery,) = await registered.fetch(lease, 10)
+    await registered.settle(lease, [settled(delivery)], WELL, keep=30)
+    await registered.settle(lease, [settled(delivery, "dead")], WELL, keep=0)
+    message = await registered.message(accepted.id)
+    assert message is not None
+    assert message.placements[0].state == "delivered"
+
+
+async def test_every_attempt_is_kept_oldest_first(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+    (accepted,) = await accept(b"{}")
+    for state in ("pending", "delivered"):
+        lease = await lease_one(registered)
+        (delivery,) = await registered.fetch(lease, 10)
+        await registered.settle(lease, [settled(delivery, state)], WELL, keep=0)
+    attempts = await registered.attempts(accepted.id)
+    assert [attempt.outcome for attempt in attempts] == ["pending", "delivered"]
+    assert attempts[0].phases == {"total": 1.5}
+    message = await registered.message(accepted.id)
+    assert message is not None
+    assert message.placements[0].settled_at == clock()
+
+
+async def test_lanes_tell_the_oldest_undelivered(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+    began = clock()
+    await accept(b"1")
+    clock.advance(10)
+    await accept(b"2")
+    (lane,) = await registered.lanes(ACCOUNT)
+    assert (lane.state, lane.pending, lane.oldest_accepted_at) == ("open", 2, began)
+    assert await registered.lanes("unknown") == []
+
+
+# Waiting
+
+
+async def test_a_hint_ends_the_wait(registered: Store, accept: Accept) -> None:
+    await registered.wait(0)
+    waiting = asyncio.ensure_future(registered.wait(60))
+    await accept(b"{}")
+    await waiting
+    assert await registered.due_in() == 0
+
+
+# Credentials
+
+
+CREDENTIAL = Credential(
+    kind="client", id="c", owner="o", secret_hash=b"h", accounts=("a", "b"), scopes=("publish",), created_at=1.0
+)
+
+
+async def test_a_credential_comes_back_as_it_was_saved(store: Store) -> None:
+    everything = msgspec.structs.replace(CREDENTIAL, id="d", accounts=None, created_at=2.0)
+    await store.save_credential(CREDENTIAL)
+    await store.save_credential(everything)
+    assert await store.credential("client", "c") == CREDENTIAL
+    assert await store.credentials("client", "o") == [CREDENTIAL, everything]
+    assert await store.credential("user", "c") is None
+
+
+async def test_saving_a_credential_again_replaces_it(store: Store) -> None:
+    await store.save_credential(CREDENTIAL)
+    changed = msgspec.structs.replace(CREDENTIAL, secret_hash=b"other")
+    await store.save_credential(changed)
+    assert await store.credential("client", "c") == changed
+
+
+async def test_expired_and_dropped_credentials_are_gone(store: Store, clock: VirtualClock) -> None:
+    brief = msgspec.structs.replace(CREDENTIAL, id="brief", expires_at=clock() + 10)
+    await store.save_credential(CREDENTIAL)
+    await store.save_credential(brief)
+    clock.advance(10)
+    assert await store.credential("client", "brief") is None
+    assert await store.credentials("client", "o") == [CREDENTIAL]
+    await store.drop_credentials("client", ["c"])
+    assert await store.credential("client", "c") is None
+
+
+async def test_a_lease_names_the_live_signing_keys_oldest_first(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    now = clock()
+    key = Credential(kind="signing_key", id="old", owner=ACCOUNT, created_at=now - 9)
+    await store_all(
+        registered,
+        key,
+        msgspec.structs.replace(key, id="new", created_at=now),
+        msgspec.structs.replace(key, id="gone", expires_at=now),
+        msgspec.structs.replace(key, id="other", owner="other"),
+    )
+    await accept(b"{}")
+    assert (await lease_one(registered)).signing_keys == ("old", "new")
+
+
+async def store_all(store: Store, *credentials: Credential) -> None:
+    for credential in credentials:
+        await store.save_credential(credential)
+
+
+# Durability
+
+
+async def test_everything_survives_reopening(store: Store, store_url: str, accept: Accept, clock: VirtualClock) -> None:
+    (accepted,) = await accept(b"{}", key="k")
+    await store.register(ACCOUNT, URL, actor="test")
+    await store.close()
+    again = await open_store(store_url, clock=clock)
+    try:
+        message = await again.message(accepted.id)
+        assert message is not None
+        assert message.ordering_key == "k"
+        assert (await lease_one(again)).url == URL
+    finally:
+        await again.close()
+
+
+async def test_a_closed_store_says_so(store: Store) -> None:
+    await store.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.accept([NewMessage(account=ACCOUNT, body=b"{}")])

@@ -1,0 +1,306 @@
+"""What only the SQLite store promises: group commit, one dispatcher per file, honest errors."""
+
+import asyncio
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fotahook.store import SqliteStore, open_store, sqlite_path
+from fotahook.store.base import NewMessage, StoreFull, StoreUnavailable
+from fotahook.store.queries import load_migrations, load_queries
+from fotahook.store.writer import Job, Reader, Writer, translate
+
+from .conftest import ACCOUNT, URL, Accept, VirtualClock, lease_one
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.mark.parametrize("url", ["postgres://x", "sqlite://", "sqlite:///", "sqlite:///:memory:", "fotahook.db", ""])
+async def test_other_urls_are_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="sqlite:///FILE"):
+        await open_store(url)
+
+
+def test_four_slashes_name_an_absolute_file() -> None:
+    assert sqlite_path("sqlite:////var/lib/f.db") == "/var/lib/f.db"
+    assert sqlite_path("sqlite:///f.db") == "f.db"
+
+
+async def test_the_file_is_nobody_elses_to_read(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    await store.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match=r"missing/store\.db"):
+        await SqliteStore.open(tmp_path / "missing" / "store.db")
+
+
+async def test_a_file_that_is_no_database_is_named(path: Path) -> None:
+    path.write_bytes(b"not a database, but long enough to be read as one" * 100)
+    with pytest.raises(StoreUnavailable, match="not a database"):
+        await SqliteStore.open(path)
+
+
+async def test_a_store_of_a_newer_version_is_left_alone(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("pragma user_version = 9999")
+    connection.close()
+    with pytest.raises(StoreUnavailable, match="newer fotahook"):
+        await SqliteStore.open(path)
+
+
+async def test_reopening_migrates_nothing_twice(path: Path) -> None:
+    for _ in range(2):
+        store = await SqliteStore.open(path)
+        await store.close()
+    with sqlite3.connect(path) as connection:
+        (version,) = connection.execute("pragma user_version").fetchone()
+    connection.close()
+    assert version == load_migrations("sqlite")[-1].number
+
+
+async def test_every_commit_is_synced(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    (sync,) = (await store._writer.run(lambda db: db.execute("pragma synchronous").fetchone())).values()
+    (mode,) = (await store._writer.run(lambda db: db.execute("pragma journal_mode").fetchone())).values()
+    await store.close()
+    assert (sync, mode) == (2, "wal")
+
+
+async def test_one_process_dispatches_from_a_file(path: Path, clock: VirtualClock) -> None:
+    first, second = await SqliteStore.open(path, clock=clock), await SqliteStore.open(path, clock=clock)
+    await first.lease(1, 30)
+    with pytest.raises(StoreUnavailable, match="another process dispatches"):
+        await second.lease(1, 30)
+    await first.close()
+    assert await second.lease(1, 30) == []
+    await second.close()
+
+
+async def test_a_new_dispatcher_takes_the_old_ones_leases_over_at_once(
+    path: Path, store: SqliteStore, accept: Accept, clock: VirtualClock
+) -> None:
+    await store.register(ACCOUNT, URL, actor="test")
+    await accept(b"{}")
+    old = await lease_one(store)
+    await store.close()
+    again = await SqliteStore.open(path, clock=clock)
+    assert (await lease_one(again)).token > old.token
+    await again.close()
+
+
+async def test_another_process_that_holds_the_file_makes_the_store_unavailable(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotahook.store.sqlite._BUSY_SECONDS", 0.01)
+    store = await SqliteStore.open(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("begin immediate")
+    message = NewMessage(account=ACCOUNT, body=b"{}")
+    with pytest.raises(StoreUnavailable, match="locked"):
+        await store.accept([message])
+    other.execute("rollback")
+    other.close()
+    assert (await store.accept([message]))[0].id
+    await store.close()
+
+
+async def test_a_full_disk_takes_nothing_and_says_so(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    pages = (await store._writer.run(lambda db: db.execute("pragma page_count").fetchone()))["page_count"]
+    await store._writer.run(lambda db: db.execute(f"pragma max_page_count = {pages}").fetchone())
+    small, large = (NewMessage(account=ACCOUNT, body=b"x" * size) for size in (10, 1_000_000))
+    answers = await asyncio.gather(store.accept([small]), store.accept([large]), return_exceptions=True)
+    assert isinstance(answers[1], StoreFull)
+    await store._writer.run(lambda db: db.execute("pragma max_page_count = 1000000").fetchone())
+    assert (await store.accept([large]))[0].duplicate is False
+    await store.close()
+
+
+async def test_reads_that_fail_are_translated(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    with pytest.raises(StoreUnavailable, match="no such table"):
+        await store._reader.run(lambda db: db.execute("select * from absent"))
+    await store.close()
+
+
+# The writer
+
+
+@pytest.fixture
+def connection(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("create table numbers (number integer primary key)")
+    yield connection
+    connection.close()
+
+
+def insert(number: int) -> Job[int]:
+    return lambda db: db.execute("insert into numbers values (?)", (number,)).rowcount
+
+
+class Gate:
+    """A job that keeps the writer busy until it is opened, so that jobs gather behind it."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self._open = threading.Event()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def job(self, db: sqlite3.Connection) -> None:
+        self.reached.set()
+        self._open.wait()
+
+
+async def test_concurrent_jobs_share_a_commit(connection: sqlite3.Connection) -> None:
+    commits: list[str] = []
+    connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "commit" else None)
+    writer, gate = Writer(connection), Gate()
+    blocking = asyncio.ensure_future(writer.run(gate.job))
+    await asyncio.to_thread(gate.reached.wait)
+    jobs = [asyncio.ensure_future(writer.run(insert(number))) for number in range(50)]
+    await asyncio.sleep(0)  # lets every job be handed over
+    gate.open()
+    await asyncio.gather(blocking, *jobs)
+    writer.close()
+    assert len(commits) == 2
+
+
+async def test_a_job_that_raises_takes_back_its_own_writes_only(connection: sqlite3.Connection, path: Path) -> None:
+    writer, gate = Writer(connection), Gate()
+
+    def failing(db: sqlite3.Connection) -> None:
+        db.execute("insert into numbers values (100)")
+        raise RuntimeError("on purpose")
+
+    blocking = asyncio.ensure_future(writer.run(gate.job))
+    await asyncio.to_thread(gate.reached.wait)
+    jobs_in_order: list[Job[Any]] = [insert(1), failing, insert(2)]
+    jobs = [asyncio.ensure_future(writer.run(job)) for job in jobs_in_order]
+    await asyncio.sleep(0)
+    gate.open()
+    await blocking
+    first, failed, second = await asyncio.gather(*jobs, return_exceptions=True)
+    writer.close()
+    assert (first, second) == (1, 1)
+    assert isinstance(failed, RuntimeError)
+    with sqlite3.connect(path) as reading:
+        assert reading.execute("select number from numbers").fetchall() == [(1,), (2,)]
+    reading.close()
+
+
+async def test_a_cancelled_caller_does_not_disturb_the_others(connection: sqlite3.Connection) -> None:
+    writer, gate = Writer(connection), Gate()
+    blocking = asyncio.ensure_future(writer.run(gate.job))
+    await asyncio.to_thread(gate.reached.wait)
+    cancelled, other = (asyncio.ensure_future(writer.run(insert(number))) for number in (1, 2))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    gate.open()
+    assert await other == 1
+    await blocking
+    writer.close()
+    assert cancelled.cancelled()
+
+
+async def test_a_commit_that_fails_fails_all_of_its_jobs(connection: sqlite3.Connection) -> None:
+    connection.execute("pragma foreign_keys = on")
+    connection.execute("create table orphans (number integer references numbers deferrable initially deferred)")
+    writer = Writer(connection)
+    # Deferred constraints are checked by the commit itself, which is then refused.
+    with pytest.raises(StoreUnavailable, match="FOREIGN KEY"):
+        await writer.run(lambda db: db.execute("insert into orphans values (7)"))
+    assert await writer.run(insert(1)) == 1
+    writer.close()
+
+
+async def test_closing_finishes_what_was_handed_over_and_can_be_repeated(connection: sqlite3.Connection) -> None:
+    writer, gate = Writer(connection), Gate()
+    blocking = asyncio.ensure_future(writer.run(gate.job))
+    await asyncio.to_thread(gate.reached.wait)
+    last = asyncio.ensure_future(writer.run(insert(1)))
+    await asyncio.sleep(0)
+    gate.open()
+    await asyncio.to_thread(writer.close)
+    writer.close()
+    assert await last == 1
+    await blocking
+
+
+def test_a_caller_whose_loop_is_gone_does_not_stop_the_writer(connection: sqlite3.Connection) -> None:
+    writer, gate = Writer(connection), Gate()
+
+    async def leave() -> None:
+        task = asyncio.ensure_future(writer.run(gate.job))
+        await asyncio.to_thread(gate.reached.wait)
+        task.cancel()
+
+    asyncio.run(leave())
+    gate.open()
+    assert asyncio.run(writer.run(insert(1))) == 1
+    writer.close()
+
+
+async def test_a_read_sees_one_state_of_the_store(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("pragma journal_mode = wal")
+    reader = Reader(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
+
+    def count_twice(db: sqlite3.Connection) -> tuple[object, object]:
+        before = db.execute("select count(*) from numbers").fetchone()
+        connection.execute("insert into numbers values (1)")
+        return before, db.execute("select count(*) from numbers").fetchone()
+
+    assert await reader.run(count_twice) == ((0,), (0,))
+    reader.close()
+
+
+def test_errors_are_translated_with_their_cause() -> None:
+    error = sqlite3.OperationalError("disk full")
+    error.sqlite_errorname = "SQLITE_FULL"
+    translated = translate(error)
+    assert isinstance(translated, StoreFull)
+    assert translated.__cause__ is error
+    assert isinstance(translate(sqlite3.DatabaseError("broken")), StoreUnavailable)
+    other = ValueError()
+    assert translate(other) is other
+
+
+# The SQL files
+
+
+def test_queries_are_read_by_name_without_comments() -> None:
+    queries = load_queries("sqlite")
+    assert queries["callback"].startswith("select account")
+    assert not any("--" in sql or sql.endswith(";") for sql in queries.values())
+
+
+async def test_the_lease_reads_an_index(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    query = "explain query plan " + load_queries("sqlite")["lease"]
+    values = {"now": 1.0, "seconds": 1.0, "limit": 1}
+    plan = await store._writer.run(lambda db: [row["detail"] for row in db.execute(query, values)])
+    await store.close()
+    assert any("lanes_by_next" in step for step in plan), plan
+    assert not any("TEMP B-TREE" in step for step in plan), plan
+
+
+async def test_the_fetch_reads_an_index_in_order(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    query = "explain query plan " + load_queries("sqlite")["fetch"]
+    values = {"now": 1.0, "lane": 1, "limit": 1}
+    plan = await store._reader.run(lambda db: [row["detail"] for row in db.execute(query, values)])
+    await store.close()
+    assert any("deliveries_ready" in step for step in plan), plan
+    assert not any("TEMP B-TREE" in step for step in plan), plan
