@@ -72,8 +72,9 @@ class Writer:
                     batch.append(self._entries.get_nowait())
             entries = [entry for entry in batch if entry is not None]
             closing = len(entries) < len(batch)
-            self._commit(entries)
-            _resolve(entries)
+            if entries:
+                self._commit(entries)
+                _resolve(entries)
         self._connection.close()
 
     def _commit(self, entries: list[_Entry]) -> None:

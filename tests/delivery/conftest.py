@@ -1,0 +1,148 @@
+"""Named states of the world for delivery: a real store with a virtual clock, and lanes served to their end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from fotahook.delivery import Deliver, Outcome, Rules, Timings
+from fotahook.delivery.lane import Chance, LaneServer
+from fotahook.store import SqliteStore
+from fotahook.store.base import Delivery, Health, Lease, NewMessage, Store
+from tests.store.conftest import ACCOUNT, URL, VirtualClock
+
+DELIVERED = Outcome(code="delivered", status=200)
+
+
+def failed(code: str = "http_500", status: int | None = None, retry_after: float | None = None) -> Outcome:
+    if status is None and code.startswith("http_"):
+        status = int(code.removeprefix("http_"))
+    return Outcome(code=code, status=status, retry_after=retry_after)
+
+
+def a_delivery(**changes: object) -> Delivery:
+    facts: dict[str, object] = {
+        "lane": 1,
+        "seq": 1,
+        "message": "m",
+        "account": ACCOUNT,
+        "type": None,
+        "ordering_key": None,
+        "body": b"{}",
+        "accepted_at": 0.0,
+        "attempts": 0,
+        "strikes": 0,
+        "age": 0.0,
+    }
+    return Delivery(**facts | changes)  # type: ignore[arg-type]
+
+
+def a_lease(**changes: object) -> Lease:
+    facts: dict[str, object] = {
+        "lane": 1,
+        "token": 1,
+        "account": ACCOUNT,
+        "consumer": "",
+        "open": True,
+        "url": URL,
+        "revision": 1,
+        "signing_keys": (),
+        "health": Health(),
+    }
+    return Lease(**facts | changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path, clock: VirtualClock) -> AsyncIterator[Store]:
+    store = await SqliteStore.open(tmp_path / "store.db", clock=clock)
+    await store.register(ACCOUNT, URL, actor="test")
+    yield store
+    await store.close()
+
+
+Accept = Callable[..., Awaitable[list[str]]]
+
+
+@pytest.fixture
+def accept(store: Store) -> Accept:
+    async def accept_bodies(*bodies: bytes, key: str | None = None, account: str = ACCOUNT) -> list[str]:
+        messages = [NewMessage(account=account, body=body, ordering_key=key) for body in bodies]
+        return [accepted.id for accepted in await store.accept(messages)]
+
+    return accept_bodies
+
+
+class Receiver:
+    """Answers attempts as it is told, and remembers what it was shown, in order."""
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+        self.urls: list[str | None] = []
+        self.answers: dict[bytes, Outcome] = {}
+        self.default = DELIVERED
+        self.in_hand = 0
+        self.most_in_hand = 0
+
+    async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
+        self.seen.append(delivery.body)
+        self.urls.append(lease.url)
+        self.in_hand += 1
+        self.most_in_hand = max(self.most_in_hand, self.in_hand)
+        # Lets the lane start whatever else it may have in flight beside this one.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self.in_hand -= 1
+        return self.answers.get(delivery.body, self.default)
+
+
+@pytest.fixture
+def receiver() -> Receiver:
+    return Receiver()
+
+
+Serve = Callable[..., Awaitable[int]]
+
+
+@pytest.fixture
+def serve(store: Store, receiver: Receiver, clock: VirtualClock) -> Serve:
+    """Lease whatever is due and serve it to its end; how many lanes that were."""
+
+    async def serve_what_is_due(deliver: Deliver = receiver.deliver, *, rules: Rules | None = None) -> int:
+        asked_at = clock()
+        leases = await store.lease(100, 30)
+        for lease in leases:
+            await a_server(lease, asked_at, store, deliver, clock, rules=rules).run()
+        return len(leases)
+
+    return serve_what_is_due
+
+
+def a_server(
+    lease: Lease,
+    leased_at: float,
+    store: Store,
+    deliver: Deliver,
+    clock: VirtualClock,
+    *,
+    rules: Rules | None = None,
+    crowded: Callable[[], bool] = lambda: False,
+    stopping: Callable[[], bool] = lambda: False,
+) -> LaneServer:
+    return LaneServer(
+        lease,
+        leased_at,
+        store=store,
+        deliver=deliver,
+        rules=rules or Rules(),
+        timings=Timings(),
+        chance=Chance(clock=clock, monotonic=clock, spread=lambda: 1.0),
+        in_flight=asyncio.Semaphore(100),
+        crowded=crowded,
+        stopping=stopping,
+    )

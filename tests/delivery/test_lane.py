@@ -1,0 +1,322 @@
+"""One lane, served from its lease to giving it back, on a real store with a virtual clock."""
+
+import asyncio
+
+import pytest
+
+from fotahook.delivery import Outcome, Rules
+from fotahook.store.base import Delivery, Lease, Store, StoreUnavailable
+from tests.store.conftest import ACCOUNT, URL, VirtualClock, lease_one
+
+from .conftest import DELIVERED, Accept, Receiver, Serve, a_server, failed
+
+
+async def state_of(store: Store, message_id: str) -> str:
+    message = await store.message(message_id)
+    assert message is not None
+    return message.placements[0].state
+
+
+async def test_everything_due_is_delivered_and_settled(
+    store: Store, accept: Accept, serve: Serve, receiver: Receiver
+) -> None:
+    ids = await accept(*(b"%d" % number for number in range(250)))
+    while await serve():
+        pass
+    assert sorted(receiver.seen, key=int) == [b"%d" % number for number in range(250)]
+    assert {await state_of(store, message_id) for message_id in ids} == {"delivered"}
+    assert await store.due_in() is None
+
+
+async def test_a_lane_starts_with_one_and_grows_to_its_limit(accept: Accept, serve: Serve, receiver: Receiver) -> None:
+    await accept(*(b"%d" % number for number in range(100)))
+    await serve()
+    assert receiver.most_in_hand == Rules().in_flight
+
+
+async def test_a_lane_whose_every_delivery_fails_never_has_two_in_flight(
+    accept: Accept, serve: Serve, receiver: Receiver
+) -> None:
+    receiver.default = failed("connection_refused")
+    await accept(b"1", b"2", b"3")
+    await serve()
+    assert receiver.seen == [b"1"]
+
+
+async def test_deliveries_of_one_key_go_one_at_a_time_in_accepted_order(
+    accept: Accept, serve: Serve, receiver: Receiver
+) -> None:
+    for number in range(30):
+        await accept(b"%d" % number, key=f"device-{number % 3}")
+    while await serve():
+        pass
+    for device in range(3):
+        numbers = [int(body) for body in receiver.seen if int(body) % 3 == device]
+        assert numbers == sorted(numbers)
+    assert len(receiver.seen) == 30
+    assert receiver.most_in_hand <= 3
+
+
+async def test_a_refused_message_holds_back_its_key_only_and_is_tried_again(
+    store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
+) -> None:
+    receiver.answers[b"bad"] = failed("http_500")
+    await accept(b"good")
+    (bad, *_) = await accept(b"bad", b"behind", key="k")
+    while await serve():
+        pass
+    assert receiver.seen == [b"good", b"bad"]
+    receiver.answers.clear()
+    clock.advance(5)
+    while await serve():
+        pass
+    assert receiver.seen == [b"good", b"bad", b"bad", b"behind"]
+    assert [attempt.error_code for attempt in await store.attempts(bad)] == ["http_500", None]
+
+
+async def test_endpoint_trouble_makes_the_lane_wait_then_probe_with_another(
+    store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
+) -> None:
+    receiver.default = failed("http_503")
+    await accept(b"1", b"2", b"3")
+    waits = []
+    for _ in range(3):
+        await serve()
+        (lane,) = await store.lanes(ACCOUNT)
+        assert (lane.state, lane.health.reason) == ("waiting", "http_503")
+        due_in = await store.due_in()
+        assert due_in is not None
+        waits.append(due_in)
+        clock.advance(due_in)
+    assert receiver.seen == [b"1", b"2", b"3"]
+    assert waits == [5, 10, 20]
+    receiver.default = DELIVERED
+    while await serve():
+        pass
+    (lane,) = await store.lanes(ACCOUNT)
+    assert (lane.state, lane.pending, lane.health.failures) == ("open", 0, 0)
+
+
+async def test_trouble_met_by_many_at_once_counts_once(
+    store: Store, accept: Accept, serve: Serve, receiver: Receiver
+) -> None:
+    await accept(*(b"%d" % number for number in range(8)))
+    await serve()
+    receiver.default = failed("connection_refused")
+    await accept(*(b"x%d" % number for number in range(8)))
+    await serve()
+    assert len(receiver.seen) == 16
+    (lane,) = await store.lanes(ACCOUNT)
+    assert lane.health.failures == 1
+    assert await store.due_in() == 5
+
+
+async def test_a_message_that_hangs_the_receiver_does_not_stall_its_account(
+    store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
+) -> None:
+    receiver.answers[b"poison"] = failed("timeout_response")
+    (poison,) = await accept(b"poison")
+    others = await accept(*(b"%d" % number for number in range(20)))
+    for _ in range(2):
+        while await serve():
+            pass
+        clock.advance(await store.due_in() or 0)
+    assert {await state_of(store, other) for other in others} == {"delivered"}
+    while (due_in := await store.due_in()) is not None:
+        (fresh,) = await accept(b"fresh")
+        clock.advance(due_in)
+        while await serve():
+            pass
+        assert await state_of(store, fresh) == "delivered"
+    assert await state_of(store, poison) == "dead"
+
+
+async def test_a_receiver_that_refuses_everything_for_two_days_loses_no_backlog(
+    store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
+) -> None:
+    receiver.default = failed("http_404")
+    ids = await accept(*(b"%d" % number for number in range(50)))
+    until = clock() + 48 * 3600
+    while clock() < until:
+        while await serve():
+            pass
+        clock.advance(await store.due_in() or 0)
+    receiver.default = DELIVERED
+    while (due_in := await store.due_in()) is not None:
+        clock.advance(due_in)
+        await serve()
+    assert {await state_of(store, message_id) for message_id in ids} == {"delivered"}
+    assert len(receiver.seen) < 50 * 8
+
+
+async def test_410_pauses_the_lane(store: Store, accept: Accept, serve: Serve, receiver: Receiver) -> None:
+    receiver.default = failed("http_410")
+    await accept(b"1", b"2")
+    await serve()
+    (lane,) = await store.lanes(ACCOUNT)
+    assert (lane.state, lane.pending, lane.health.reason) == ("paused", 2, "http_410")
+    assert receiver.seen == [b"1"]
+
+
+async def test_an_expired_message_dies_without_an_attempt_and_frees_its_key(
+    store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
+) -> None:
+    (old,) = await accept(b"old", key="k")
+    clock.advance(7 * 86400)
+    await accept(b"new", key="k")
+    while await serve():
+        pass
+    assert receiver.seen == [b"new"]
+    assert await state_of(store, old) == "dead"
+    assert [attempt.error_code for attempt in await store.attempts(old)] == ["expired"]
+
+
+async def test_a_failure_of_our_own_is_charged_to_the_message_not_the_lane(
+    store: Store, accept: Accept, serve: Serve
+) -> None:
+    async def broken(lease: Lease, delivery: Delivery) -> Outcome:
+        raise RuntimeError("on purpose")
+
+    (message_id,) = await accept(b"{}")
+    await serve(broken)
+    assert [attempt.error_code for attempt in await store.attempts(message_id)] == ["internal_error"]
+    assert await store.due_in() == 5
+
+
+# The lease
+
+
+async def test_no_attempt_starts_on_an_old_url_once_the_lease_was_read_afresh(
+    store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
+) -> None:
+    await accept(*(b"%d" % number for number in range(10)))
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        if delivery.body == b"0":
+            await store.register(ACCOUNT, "https://new.example/", actor="test")
+            clock.advance(1)
+        return await receiver.deliver(lease, delivery)
+
+    await a_server(await lease_one(store), clock(), store, deliver, clock).run()
+    assert receiver.urls == [URL] + ["https://new.example/"] * 9
+
+
+async def test_nothing_starts_after_the_callback_was_deregistered(
+    store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
+) -> None:
+    first, second = await accept(b"0", b"1")
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        await store.deregister(ACCOUNT, actor="test")
+        clock.advance(1)
+        return await receiver.deliver(lease, delivery)
+
+    await a_server(await lease_one(store), clock(), store, deliver, clock).run()
+    assert receiver.seen == [b"0"]
+    assert [await state_of(store, one) for one in (first, second)] == ["delivered", "pending"]
+
+
+async def test_a_lane_that_was_lost_stops_at_once(
+    store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, _ = await accept(b"0", b"1")
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        clock.advance(31)
+        await lease_one(store)
+        return await receiver.deliver(lease, delivery)
+
+    await a_server(await lease_one(store), clock(), store, deliver, clock).run()
+    assert receiver.seen == [b"0"]
+    assert await state_of(store, first) == "pending"
+    assert "was lost" in caplog.text
+
+
+async def test_a_turn_ends_after_a_hundred_deliveries_if_others_wait(
+    store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
+) -> None:
+    await accept(*(b"%d" % number for number in range(150)))
+    server = a_server(await lease_one(store), clock(), store, receiver.deliver, clock, crowded=lambda: True)
+    await server.run()
+    assert len(receiver.seen) == 100
+    assert await store.due_in() == 0
+
+
+async def test_a_turn_ends_after_a_second_if_others_wait(
+    store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
+) -> None:
+    await accept(b"0", b"1")
+
+    async def slow(lease: Lease, delivery: Delivery) -> Outcome:
+        clock.advance(1)
+        return await receiver.deliver(lease, delivery)
+
+    server = a_server(await lease_one(store), clock(), store, slow, clock, crowded=lambda: True)
+    await server.run()
+    assert receiver.seen == [b"0"]
+
+
+async def test_a_lane_that_is_asked_to_stop_finishes_what_is_in_hand(
+    store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
+) -> None:
+    first, second = await accept(b"0", b"1")
+    stopping = False
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        nonlocal stopping
+        stopping = True
+        return await receiver.deliver(lease, delivery)
+
+    server = a_server(await lease_one(store), clock(), store, deliver, clock, stopping=lambda: stopping)
+    await server.run()
+    assert [await state_of(store, one) for one in (first, second)] == ["delivered", "pending"]
+    assert await store.due_in() == 0
+
+
+async def test_cancelling_a_lane_leaves_no_task_behind(store: Store, accept: Accept, clock: VirtualClock) -> None:
+    await accept(b"0")
+    reached = asyncio.Event()
+
+    async def hang(lease: Lease, delivery: Delivery) -> Outcome:
+        reached.set()
+        await asyncio.Event().wait()
+        return DELIVERED
+
+    before = asyncio.all_tasks()
+    serving = asyncio.create_task(a_server(await lease_one(store), clock(), store, hang, clock).run())
+    await reached.wait()
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    assert asyncio.all_tasks() == before
+
+
+class Flaky:
+    """A store that is away for some calls of one verb; everything else is the real one's."""
+
+    def __init__(self, store: Store, verb: str, times: int) -> None:
+        self._store, self._verb, self.times = store, verb, times
+
+    def __getattr__(self, name: str) -> object:
+        real = getattr(self._store, name)
+        if name != self._verb:
+            return real
+
+        async def maybe(*args: object, **options: object) -> object:
+            self.times -= 1
+            if self.times >= 0:
+                raise StoreUnavailable("away on purpose")
+            return await real(*args, **options)
+
+        return maybe
+
+
+@pytest.mark.parametrize("verb", ["fetch", "settle"])
+async def test_a_store_that_is_away_for_a_while_costs_nothing(
+    verb: str, store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotahook.delivery.lane.RETRY_SECONDS", 0)
+    (message_id,) = await accept(b"0")
+    flaky = Flaky(store, verb, 3)
+    await a_server(await lease_one(store), clock(), flaky, receiver.deliver, clock).run()  # type: ignore[arg-type]
+    assert receiver.seen == [b"0"]
+    assert await state_of(store, message_id) == "delivered"
