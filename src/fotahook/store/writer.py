@@ -109,13 +109,17 @@ class Reader:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="fotahook-store-reader")
+        self._closed = False
 
     async def run(self, job: Job[T]) -> T:
         """What `job` returns."""
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._read, job)
 
     def close(self) -> None:
         """Finish the reads in hand, then end the thread."""
+        self._closed = True
         self._executor.shutdown()
         self._connection.close()
 
