@@ -2,8 +2,11 @@
 
 import asyncio
 import base64
+import contextlib
+import secrets
+import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Scope
 
 from fotahook.contract.addresses import EVERYWHERE
-from fotahook.service import Settings, build_app, provision_dev
+from fotahook.service import SCOPES, Settings, build_app, create_client, create_user, provision_dev
 from fotahook.store import SqliteStore
 
 ACCOUNT = "0000123456-00001"
@@ -30,6 +33,7 @@ SECRET_KEY = bytes(range(32))
 GRANT = b"grant_type=client_credentials"
 
 Headers = Mapping[str, str]
+Body = bytes | Sequence[bytes | None]
 
 
 @dataclass
@@ -76,10 +80,13 @@ async def ask(
     app: ASGIApp,
     method: str,
     path: str | bytes,
-    body: bytes | list[bytes] = b"",
+    body: Body = b"",
     headers: Headers | list[tuple[bytes, bytes]] | None = None,
 ) -> Answer:
-    """One request, handed to the app as a server would, but with no server's rules in between."""
+    """One request, handed to the app as a server would, but with no server's rules in between.
+
+    A body may come in chunks; None stands for a client that goes away in the middle of it.
+    """
     raw = path.encode() if isinstance(path, str) else path
     pairs = (
         headers if isinstance(headers, list) else [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
@@ -98,13 +105,13 @@ async def ask(
         "client": ("127.0.0.1", 50000),
         "server": ("127.0.0.1", 80),
     }
-    chunks = list(body) if isinstance(body, list) else [body]
+    chunks: list[bytes | None] = [body] if isinstance(body, bytes) else list(body)
     sent: list[Message] = []
 
     async def receive() -> Message:
-        if not chunks:
+        chunk = chunks.pop(0) if chunks else None
+        if chunk is None:
             return {"type": "http.disconnect"}
-        chunk = chunks.pop(0)
         return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
 
     async def send(message: Message) -> None:
@@ -130,6 +137,7 @@ class Api:
 
     app: ASGIApp
     store: SqliteStore
+    file: Path
     clock: FakeClock
     bearer: dict[str, str] = field(default_factory=dict)
     both: dict[str, str] = field(default_factory=dict)
@@ -138,10 +146,16 @@ class Api:
         self,
         method: str,
         path: str | bytes,
-        body: bytes | list[bytes] = b"",
+        body: Body = b"",
         headers: Headers | list[tuple[bytes, bytes]] | None = None,
     ) -> Answer:
         return await ask(self.app, method, path, body, headers)
+
+    def rows(self) -> dict[str, list[Any]]:
+        """Everything in the store, to tell whether a call changed anything."""
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            tables = ("callbacks", "callback_history", "messages", "deliveries", "lanes", "credentials")
+            return {table: db.execute(f"select * from {table} order by 1, 2").fetchall() for table in tables}
 
     async def token(self, headers: Headers | None = None) -> str:
         answer = await self("POST", TOKEN, GRANT, headers or basic())
@@ -168,17 +182,22 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
-    store = await SqliteStore.open(tmp_path / "service.db", clock=clock)
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "service.db"
+
+
+@pytest.fixture
+async def store(file: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
+    store = await SqliteStore.open(file, clock=clock)
     yield store
     await store.close()
 
 
 @pytest.fixture
-async def api(store: SqliteStore, clock: FakeClock) -> Api:
+async def api(store: SqliteStore, file: Path, clock: FakeClock) -> Api:
     """A service in which nothing but public HTTPS registers, its development client signed in."""
     await provision_dev(store, clock=clock)
-    api = Api(build_app(store, Settings(secret_key=SECRET_KEY, clock=clock)), store, clock)
+    api = Api(build_app(store, Settings(secret_key=SECRET_KEY, clock=clock)), store, file, clock)
     await api.sign_in()
     return api
 
@@ -195,6 +214,15 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self.port = self.servers[0].sockets[0].getsockname()[1]
         self.listening.set()
+
+
+async def client_of(api: Api, accounts: list[str] | None = None, scopes: tuple[str, ...] = SCOPES) -> dict[str, str]:
+    """Both tokens of a client and a user of the same name who are granted just this."""
+    name = secrets.token_hex(4)
+    secret = await create_client(api.store, name, accounts=accounts, scopes=scopes, clock=api.clock)
+    password = await create_user(api.store, name, accounts=accounts, scopes=scopes, clock=api.clock)
+    token = await api.token(basic(name, secret))
+    return {**bearer(token), "VZ-M2M-Token": await api.login(token, name, password)}
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from .context import Service
 
 DEPTH_LIMIT: Final = 100
 """Arrays and objects within each other; any reader can follow that far."""
+PHASES: Final = ("dns", "connect", "tls", "firstByte", "total")
 
 
 async def publish(service: Service, request: Request) -> Response:
@@ -132,7 +133,8 @@ def _attempt(number: int, attempt: Attempt) -> dict[str, object]:
         "httpStatus": attempt.status,
         "errorCode": attempt.error_code,
         "fix": attempt.fix,
-        "phases": attempt.phases,
+        # A phase that was not reached is null.
+        "phases": {phase: attempt.phases.get(phase) for phase in PHASES},
         "excerpt": attempt.excerpt,
     }
 

@@ -1,0 +1,160 @@
+"""Whatever is wrong with a request, its answer says so in the agreed shape, and nothing is changed."""
+
+import msgspec
+import pytest
+
+from .conftest import CALLBACK, LOGIN, MESSAGES, RESET, REVOKE, TOKEN, URL, Answer, Api, basic
+
+PLAIN = b'{"url": "%s"}' % URL.encode()
+
+BAD_BODIES = {
+    "no body": b"",
+    "blank": b" \n ",
+    "not JSON": b"url=https://example.com",
+    "half of it": b'{"url": "https://exa',
+    "not UTF-8": b'{"url": "https://example.com/\xff"}',
+    "half a surrogate pair": b'{"url": "https://example.com/\\ud800"}',
+    "an array": b'["https://example.com"]',
+    "a string": b'"https://example.com"',
+    "null": b"null",
+    "a huge number": b'{"url": 1e999999}',
+    "a number of many digits": b'{"url": ' + b"9" * 9000 + b"}",
+    "nested deeply": b'{"url": ' + b"[" * 8000 + b"]" * 8000 + b"}",
+    "nested deeply elsewhere": b'{"x": ' + b"[" * 8000 + b"]" * 8000 + b"}",
+    "a byte order mark": b"\xef\xbb\xbf" + PLAIN,
+}
+BAD_URLS: dict[str, object] = {
+    "null": None,
+    "a number": 5,
+    "true": True,
+    "an object": {"href": URL},
+    "empty": "",
+    "http": "http://listener.example.com/",
+    "another scheme": "ftp://listener.example.com/",
+    "no scheme": "listener.example.com/callbacks",
+    "no host": "https:///callbacks",
+    "credentials": "https://user:secret@listener.example.com/",
+    "too long": "https://listener.example.com/" + "x" * 2048,
+    "a control character": "https://listener.example.com/\u0000",
+    "a fragment": URL + "#part",
+    "a private address": "https://10.1.2.3/",
+    "loopback in disguise": "https://2130706433/",
+    "port zero": "https://listener.example.com:0/",
+    "no port number": "https://listener.example.com:http/",
+    "half an IPv6 address": "https://[::1/",
+}
+BAD_ACCOUNTS = {
+    "empty": "",
+    "a dot": ".",
+    "an encoded dot": "%2E",
+    "two dots": "..",
+    "two encoded dots": "%2e%2E",
+    "a slash": "a%2Fb",
+    "a line feed": "a%0Ab",
+    "NUL": "a%00",
+    "a C1 control": "a%C2%85",
+    "65 characters": "1" * 65,
+    "not UTF-8": "a%FF",
+    "an encoded surrogate": "%ED%A0%80",
+    "half an escape": "a%4",
+    "no escape": "100%",
+}
+
+
+async def refused(api: Api, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
+    before = api.rows()
+    answer = await api(method, path, body, api.both if headers is None else headers)
+    assert api.rows() == before
+    return answer
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
+async def test_a_registration_that_cannot_be_read(api: Api, method: str, body: bytes) -> None:
+    answer = await refused(api, method, CALLBACK, body)
+    assert answer.error == (400, "INVALID_PARAMETER")
+    if not body.strip():
+        assert answer.json["errorMessage"] == "Input binding error"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("url", BAD_URLS.values(), ids=BAD_URLS)
+async def test_a_url_that_cannot_be_registered(api: Api, method: str, url: object) -> None:
+    answer = await refused(api, method, CALLBACK, msgspec.json.encode({"url": url}))
+    assert answer.error == (400, "INVALID_PARAMETER")
+    assert "url" in answer.json["errorMessage"] or "--allow-network" in answer.json["errorMessage"]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_a_registration_without_a_url(api: Api, method: str) -> None:
+    assert (await refused(api, method, CALLBACK, b"{}")).error == (400, "INVALID_PARAMETER")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("account", BAD_ACCOUNTS.values(), ids=BAD_ACCOUNTS)
+async def test_an_account_that_is_none(api: Api, method: str, account: str) -> None:
+    answer = await refused(api, method, f"/api/fota/v2/callbacks/{account}", PLAIN)
+    assert answer.error == (400, "INVALID_PARAMETER")
+    assert answer.json["errorMessage"] == "Invalid account name format"
+
+
+@pytest.mark.parametrize("account", BAD_ACCOUNTS.values(), ids=BAD_ACCOUNTS)
+async def test_an_account_that_is_none_in_our_own_calls(api: Api, account: str) -> None:
+    for method, path in (("POST", "/messages"), ("GET", ""), ("POST", "/signing-keys"), ("GET", "/signing-keys")):
+        answer = await refused(api, method, f"/v1/accounts/{account}{path}", b"{}")
+        assert answer.error == (400, "INVALID_PARAMETER")
+
+
+@pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
+async def test_a_message_that_is_no_json_object(api: Api, body: bytes) -> None:
+    assert (await refused(api, "POST", MESSAGES, body)).error == (400, "INVALID_PARAMETER")
+
+
+@pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
+async def test_a_login_that_cannot_be_read(api: Api, body: bytes) -> None:
+    assert (await refused(api, "POST", LOGIN, body)).error == (400, "INVALID_PARAMETER")
+
+
+async def test_a_login_of_the_wrong_shape(api: Api) -> None:
+    for body in (b"{}", b'{"username": "dev"}', b'{"username": "dev", "password": 5}'):
+        assert (await refused(api, "POST", LOGIN, body)).error == (400, "INVALID_PARAMETER")
+    assert (await refused(api, "PUT", RESET, b'{"oldPassword": null}')).error == (400, "INVALID_PARAMETER")
+
+
+FORMS = {
+    "no body": b"",
+    "not ASCII": b"grant_type=\xff",
+    "not UTF-8": b"grant_type=client_credentials&token=%ff",
+    "a field twice": b"grant_type=client_credentials&grant_type=client_credentials",
+    "many fields": b"grant_type=client_credentials" + b"&a=1" * 100,
+}
+
+
+@pytest.mark.parametrize("body", FORMS.values(), ids=FORMS)
+async def test_a_form_that_cannot_be_read(api: Api, body: bytes) -> None:
+    for path in (TOKEN, REVOKE):
+        assert (await refused(api, "POST", path, body, basic())).error == (400, "INVALID_PARAMETER")
+
+
+@pytest.mark.parametrize("name", ["Authorization", "VZ-M2M-Token", "Idempotency-Key", "Ordering-Key", "Content-Length"])
+async def test_a_header_that_comes_twice(api: Api, name: str) -> None:
+    pairs = [(key.lower().encode(), value.encode()) for key, value in {**api.both, name: "1", **api.both}.items()]
+    twice = [*pairs, (name.lower().encode(), b"1")]
+    before = api.rows()
+    answer = await api("POST", MESSAGES if "Key" in name else CALLBACK, PLAIN, twice)
+    assert answer.error == (400, "INVALID_PARAMETER")
+    assert name in answer.json["errorMessage"]
+    assert api.rows() == before
+
+
+@pytest.mark.parametrize("value", ["", " ", "with space", "x" * 129, "\u00e9", "\x7f", "a\x00b"])
+@pytest.mark.parametrize("name", ["Idempotency-Key", "Ordering-Key"])
+async def test_a_key_that_is_not_1_to_128_visible_ascii_characters(api: Api, name: str, value: str) -> None:
+    answer = await refused(api, "POST", MESSAGES, b"{}", {**api.bearer, name: value})
+    assert answer.error == (400, "INVALID_PARAMETER")
+
+
+@pytest.mark.parametrize("length", ["-1", "1e9", "\u00b2", "", "0x10"])
+async def test_a_content_length_that_is_no_number(api: Api, length: str) -> None:
+    answer = await refused(api, "GET", CALLBACK, headers={**api.both, "Content-Length": length})
+    assert answer.error == (400, "INVALID_PARAMETER")

@@ -1,0 +1,54 @@
+"""Clients and users are made with a secret that is shown once."""
+
+import pytest
+
+from fotahook.service import create_client, create_user, provision_dev
+from fotahook.store import SqliteStore
+
+from .conftest import Api, FakeClock, basic
+
+
+async def test_a_secret_is_returned_and_not_stored(api: Api) -> None:
+    secret = await create_client(api.store, "app-1", accounts=["a"], scopes=["operate", "publish"], clock=api.clock)
+    found = await api.store.credential("client", "app-1")
+    assert found is not None
+    assert secret.encode() not in found.secret_hash
+    assert (found.accounts, found.scopes, found.created_at) == (("a",), ("publish", "operate"), api.clock.now)
+    await api.token(basic("app-1", secret))
+
+
+async def test_a_user_logs_in_with_the_password_that_was_returned(api: Api) -> None:
+    password = await create_user(api.store, "operator@example.com", clock=api.clock)
+    await api.login(await api.token(), "operator@example.com", password)
+
+
+async def test_secrets_differ(store: SqliteStore) -> None:
+    assert await create_client(store, "a") != await create_client(store, "b")
+
+
+async def test_a_name_is_taken_once(store: SqliteStore) -> None:
+    await create_client(store, "app-1")
+    with pytest.raises(ValueError, match="already"):
+        await create_client(store, "app-1")
+    await create_user(store, "app-1")
+
+
+@pytest.mark.parametrize("name", ["", "with space", "with:colon", "x" * 65, "\u00e9", "a\n"])
+async def test_a_name_that_does_not_fit_a_header(store: SqliteStore, name: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        await create_client(store, name)
+
+
+async def test_grants_that_are_none(store: SqliteStore) -> None:
+    with pytest.raises(ValueError, match="no such scope: admin"):
+        await create_client(store, "app", scopes=["publish", "admin"])
+    with pytest.raises(ValueError, match="slash"):
+        await create_user(store, "app", accounts=["a/b"])
+
+
+async def test_the_development_client_is_the_same_after_every_start(store: SqliteStore, clock: FakeClock) -> None:
+    for _ in range(2):
+        await provision_dev(store, clock=clock)
+    found = await store.credential("client", "dev")
+    assert found is not None
+    assert (found.accounts, found.scopes) == (None, ("callbacks", "publish", "operate"))
