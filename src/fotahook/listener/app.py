@@ -78,6 +78,16 @@ class Listener:
         )
         self._proof = proof if proof.wanted else self._proof
 
+    @property
+    def path(self) -> str:
+        """The path at which messages are received."""
+        return self._path
+
+    @property
+    def inbox(self) -> str:
+        """The URL of the store that messages are kept in."""
+        return self._inbox
+
     def on(
         self, kind: str | None = None, *, status: str | None = None, account: str | None = None
     ) -> Callable[[HandlerT], HandlerT]:
