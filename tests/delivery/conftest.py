@@ -9,7 +9,7 @@ import pytest
 from fotahook.delivery import Deliver, Outcome, Rules, Timings
 from fotahook.delivery.lane import Chance, LaneServer
 from fotahook.store import SqliteStore
-from fotahook.store.base import Delivery, Health, Lease, NewMessage, Store
+from fotahook.store.base import Delivery, Health, Lease, NewMessage, Store, StoreUnavailable
 from tests.store.conftest import ACCOUNT, URL, VirtualClock
 
 DELIVERED = Outcome(code="delivered", status=200)
@@ -146,3 +146,23 @@ def a_server(
         crowded=crowded,
         stopping=stopping,
     )
+
+
+class Flaky:
+    """A store that is away for some calls of one verb; everything else is the real one's."""
+
+    def __init__(self, store: Store, verb: str, times: int) -> None:
+        self._store, self._verb, self.times = store, verb, times
+
+    def __getattr__(self, name: str) -> object:
+        real = getattr(self._store, name)
+        if name != self._verb:
+            return real
+
+        async def maybe(*args: object, **options: object) -> object:
+            self.times -= 1
+            if self.times >= 0:
+                raise StoreUnavailable("away on purpose")
+            return await real(*args, **options)
+
+        return maybe

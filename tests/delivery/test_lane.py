@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from fotahook.delivery import Outcome, Rules
-from fotahook.store.base import Delivery, Lease, Store, StoreUnavailable
+from fotahook.store.base import Delivery, Lease, Store
 from tests.store.conftest import ACCOUNT, URL, VirtualClock, lease_one
 
-from .conftest import DELIVERED, Accept, Receiver, Serve, a_server, failed
+from .conftest import DELIVERED, Accept, Flaky, Receiver, Serve, a_server, failed
 
 
 async def state_of(store: Store, message_id: str) -> str:
@@ -26,6 +26,38 @@ async def test_everything_due_is_delivered_and_settled(
     assert sorted(receiver.seen, key=int) == [b"%d" % number for number in range(250)]
     assert {await state_of(store, message_id) for message_id in ids} == {"delivered"}
     assert await store.due_in() is None
+
+
+async def test_what_is_settled_while_more_is_fetched_is_not_sent_again(
+    store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
+) -> None:
+    await accept(*(b"%d" % number for number in range(150)))
+
+    class Overlapping(Flaky):
+        """Each answer to a fetch arrives only after the settlement that began with it."""
+
+        settlements: set[asyncio.Future[object]]
+
+        def __getattr__(self, name: str) -> object:
+            real = super().__getattr__(name)
+
+            async def settle(*args: object, **options: object) -> object:
+                settled = asyncio.ensure_future(real(*args, **options))  # type: ignore[operator]
+                self.settlements.add(settled)
+                return await settled
+
+            async def fetch(*args: object) -> object:
+                found = await real(*args)  # type: ignore[operator]
+                await asyncio.gather(*self.settlements)
+                return found
+
+            return {"settle": settle, "fetch": fetch}.get(name, real)
+
+    overlapping = Overlapping(store, "", 0)
+    overlapping.settlements = set()
+    server = a_server(await lease_one(store), clock(), overlapping, receiver.deliver, clock)  # type: ignore[arg-type]
+    await server.run()
+    assert sorted(receiver.seen, key=int) == [b"%d" % number for number in range(150)]
 
 
 async def test_a_lane_starts_with_one_and_grows_to_its_limit(accept: Accept, serve: Serve, receiver: Receiver) -> None:
@@ -288,26 +320,6 @@ async def test_cancelling_a_lane_leaves_no_task_behind(store: Store, accept: Acc
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
     assert asyncio.all_tasks() == before
-
-
-class Flaky:
-    """A store that is away for some calls of one verb; everything else is the real one's."""
-
-    def __init__(self, store: Store, verb: str, times: int) -> None:
-        self._store, self._verb, self.times = store, verb, times
-
-    def __getattr__(self, name: str) -> object:
-        real = getattr(self._store, name)
-        if name != self._verb:
-            return real
-
-        async def maybe(*args: object, **options: object) -> object:
-            self.times -= 1
-            if self.times >= 0:
-                raise StoreUnavailable("away on purpose")
-            return await real(*args, **options)
-
-        return maybe
 
 
 @pytest.mark.parametrize("verb", ["fetch", "settle"])

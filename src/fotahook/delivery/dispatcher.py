@@ -121,12 +121,14 @@ class Dispatcher:
         self._wake.clear()
         if self._stopping:
             return
-        wake = asyncio.ensure_future(self._wake.wait())
-        hint = asyncio.ensure_future(self._store.wait(await self._seconds_to_wait()))
-        await asyncio.wait([wake, hint], return_when=asyncio.FIRST_COMPLETED)
-        wake.cancel()
-        hint.cancel()
-        await asyncio.gather(wake, hint, return_exceptions=True)
+        seconds = await self._seconds_to_wait()
+        hints = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(self._store.wait(seconds))]
+        try:
+            await asyncio.wait(hints, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for hint in hints:
+                hint.cancel()
+            await asyncio.gather(*hints, return_exceptions=True)
 
     async def _seconds_to_wait(self) -> float:
         if self._is_crowded():

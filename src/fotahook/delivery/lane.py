@@ -121,16 +121,20 @@ class LaneServer:
     async def _fill(self) -> None:
         if self._ready or not self._maybe_more or not self._open() or len(self._hand) >= self._health.window:
             return
-        limit = TURN_DELIVERIES + len(self._taken)
+        # What is settled while the answer is on its way may still be in that answer.
+        known = set(self._taken)
+        limit = TURN_DELIVERIES + len(known)
+        self._maybe_more = False
         try:
             found = await self._store.fetch(self._lease, limit)
         except StoreError as error:
             log.warning("the store is away, lane %s waits: %s", self._lease.account, error)
+            self._maybe_more = True
             await asyncio.sleep(RETRY_SECONDS)
             return
-        self._maybe_more = len(found) == limit
+        self._maybe_more |= len(found) == limit
         for delivery in found:
-            if delivery.seq in self._taken:
+            if delivery.seq in known:
                 continue
             if expired(delivery, self._rules):
                 self._settlements.append(_expiry(delivery, self._chance.clock()))

@@ -1,0 +1,194 @@
+"""The dispatcher over many lanes, in real time but waiting for events only."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from fotahook.delivery import Dispatcher, Outcome, Timings
+from fotahook.store import SqliteStore
+from fotahook.store.base import Delivery, Lease, NewMessage, Store
+from tests.store.conftest import URL, VirtualClock
+
+from .conftest import DELIVERED, Flaky
+
+
+class Counting:
+    """Accepts everything and tells when a number of deliveries was reached."""
+
+    def __init__(self, expected: int) -> None:
+        self.seen: Counter[str] = Counter()
+        self.reached = asyncio.Event()
+        self.in_hand = 0
+        self.most_in_hand = 0
+        self._expected = expected
+
+    async def __call__(self, lease: Lease, delivery: Delivery) -> Outcome:
+        self.in_hand += 1
+        self.most_in_hand = max(self.most_in_hand, self.in_hand)
+        await asyncio.sleep(0)
+        self.in_hand -= 1
+        self.seen[delivery.message] += 1
+        if len(self.seen) >= self._expected:
+            self.reached.set()
+        return DELIVERED
+
+
+async def accept_everywhere(store: Store, accounts: int, each: int) -> set[str]:
+    for number in range(accounts):
+        await store.register(f"account-{number}", URL, actor="test")
+    messages = [NewMessage(account=f"account-{number}", body=b"{}") for number in range(accounts) for _ in range(each)]
+    return {accepted.id for accepted in await store.accept(messages)}
+
+
+async def finish(dispatcher: Dispatcher, running: asyncio.Task[None]) -> None:
+    dispatcher.stop()
+    await running
+
+
+async def test_all_lanes_are_served_each_message_once(store: Store) -> None:
+    ids = await accept_everywhere(store, 40, 10)
+    counting = Counting(len(ids))
+    dispatcher = Dispatcher(store, counting)
+    running = asyncio.create_task(dispatcher.run())
+    await counting.reached.wait()
+    await finish(dispatcher, running)
+    assert counting.seen == dict.fromkeys(ids, 1)
+    assert await store.due_in() is None
+
+
+async def test_a_message_accepted_later_wakes_the_dispatcher(store: Store) -> None:
+    counting = Counting(1)
+    dispatcher = Dispatcher(store, counting)
+    running = asyncio.create_task(dispatcher.run())
+    await accept_everywhere(store, 1, 1)
+    await counting.reached.wait()
+    await finish(dispatcher, running)
+
+
+async def test_few_places_serve_many_lanes_and_the_cap_holds(store: Store) -> None:
+    ids = await accept_everywhere(store, 30, 20)
+    counting = Counting(len(ids))
+    dispatcher = Dispatcher(store, counting, lanes=3, in_flight=5)
+    running = asyncio.create_task(dispatcher.run())
+    await counting.reached.wait()
+    await finish(dispatcher, running)
+    assert len(counting.seen) == len(ids)
+    assert counting.most_in_hand <= 5
+
+
+async def test_stopping_lets_what_is_in_hand_end(store: Store) -> None:
+    (message_id,) = await accept_everywhere(store, 1, 1)
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(lease: Lease, delivery: Delivery) -> Outcome:
+        reached.set()
+        await go_on.wait()
+        return DELIVERED
+
+    dispatcher = Dispatcher(store, slow)
+    running = asyncio.create_task(dispatcher.run())
+    await reached.wait()
+    dispatcher.stop()
+    await asyncio.sleep(0)
+    assert not running.done()
+    go_on.set()
+    await running
+    message = await store.message(message_id)
+    assert message is not None
+    assert message.placements[0].state == "delivered"
+
+
+async def test_cancelling_leaves_no_task_behind(store: Store) -> None:
+    await accept_everywhere(store, 3, 1)
+    reached = asyncio.Event()
+
+    async def hang(lease: Lease, delivery: Delivery) -> Outcome:
+        reached.set()
+        await asyncio.Event().wait()
+        return DELIVERED
+
+    before = asyncio.all_tasks()
+    running = asyncio.create_task(Dispatcher(store, hang).run())
+    await reached.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_hanging_lane_does_not_hold_up_the_others(store: Store) -> None:
+    ids = await accept_everywhere(store, 5, 10)
+    counting = Counting(len(ids) - 10)
+    hung, go_on = asyncio.Event(), asyncio.Event()
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        if lease.account == "account-0":
+            hung.set()
+            await go_on.wait()
+            return DELIVERED
+        return await counting(lease, delivery)
+
+    dispatcher = Dispatcher(store, deliver)
+    running = asyncio.create_task(dispatcher.run())
+    await counting.reached.wait()
+    await hung.wait()
+    go_on.set()
+    await finish(dispatcher, running)
+
+
+async def test_a_store_that_is_away_is_tried_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fotahook.delivery.dispatcher.POLL_SECONDS", 0.001)
+    await accept_everywhere(store, 1, 1)
+    counting = Counting(1)
+    flaky = Flaky(Flaky(store, "lease", 2), "due_in", 2)  # type: ignore[arg-type]  # a double of one verb each
+    dispatcher = Dispatcher(flaky, counting)  # type: ignore[arg-type]
+    running = asyncio.create_task(dispatcher.run())
+    await counting.reached.wait()
+    await finish(dispatcher, running)
+    assert "away on purpose" in caplog.text
+
+
+async def test_a_lane_that_breaks_is_dropped_loudly_and_the_others_go_on(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    await accept_everywhere(store, 1, 1)
+    counting = Counting(1)
+
+    class Broken(Flaky):
+        def __getattr__(self, name: str) -> object:
+            real = super().__getattr__(name)
+            if name == "settle":
+                monitor.set()
+                raise RuntimeError("on purpose")
+            return real
+
+    monitor = asyncio.Event()
+    dispatcher = Dispatcher(Broken(store, "", 0), counting)  # type: ignore[arg-type]
+    running = asyncio.create_task(dispatcher.run())
+    await monitor.wait()
+    await finish(dispatcher, running)
+    assert "on purpose" in caplog.text
+
+
+async def test_a_lease_must_outlast_an_attempt(store: Store) -> None:
+    with pytest.raises(ValueError, match="outlast"):
+        Dispatcher(store, Counting(1), timings=Timings(lease=16, attempt=15))
+
+
+async def test_what_a_killed_dispatcher_left_is_delivered_by_the_next(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    store = await SqliteStore.open(tmp_path / "killed.db", clock=clock)
+    ids = await accept_everywhere(store, 3, 3)
+    assert len(await store.lease(10, 30)) == 3  # and then nothing more is heard of this one
+    await store.close()
+    store = await SqliteStore.open(tmp_path / "killed.db", clock=clock)
+    counting = Counting(len(ids))
+    dispatcher = Dispatcher(store, counting)
+    running = asyncio.create_task(dispatcher.run())
+    await counting.reached.wait()
+    await finish(dispatcher, running)
+    await store.close()
+    assert set(counting.seen) == ids
