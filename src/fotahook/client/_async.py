@@ -35,7 +35,7 @@ class AsyncTransport:
                 step = next(steps)
                 while True:
                     try:
-                        answer = await self._do(step)
+                        answer = await (self._send(step) if isinstance(step, Send) else self._other(step))
                     except BaseException as error:
                         # Cancellation too: the flow may hold a lock.
                         step = steps.throw(error)
@@ -53,9 +53,7 @@ class AsyncTransport:
         if http is not None:
             await http.close()
 
-    async def _do(self, step: Step) -> object:
-        if isinstance(step, Send):
-            return await self._send(step)
+    async def _other(self, step: Pause | Hold | Ask) -> object:
         if isinstance(step, Pause):
             await self._sleep(step.seconds)
             return None
@@ -72,15 +70,15 @@ class AsyncTransport:
             proxy = self._proxies[origin] = self._proxy(origin)
         http = self._http or self._open()
         try:
-            async with http.request(
+            response = await http.request(
                 request.method,
                 URL(request.url, encoded=True),
                 data=step.body,
                 headers=step.headers,
                 allow_redirects=False,
                 **proxy,  # type: ignore[arg-type]
-            ) as response:
-                return await _whole(response, request)
+            )
+            return await _whole(response, request)
         except (FotahookError, TimeoutError):
             raise
         except (aiohttp.ClientError, OSError, ArithmeticError, ValueError) as error:
@@ -117,12 +115,16 @@ def _timed_out(step: Step | None) -> TimedOut:
 async def _whole(response: aiohttp.ClientResponse, request: Request) -> Reply:
     """The reply with all of its body, or as much as shows that it is too large."""
     pieces, size = [], 0
-    async for piece in response.content.iter_any():
-        pieces.append(piece)
-        size += len(piece)
-        if size > MAX_BODY:
+    try:
+        async for piece in response.content.iter_any():
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_BODY:
+                break
+    finally:
+        # At its end the body has let go of the connection; short of it, nothing else may use that.
+        if not response.content.at_eof():
             response.close()
-            break
     # Read as http.client reads them, so that both clients show the same text.
     headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers)
     reply = Reply(response.status, response.reason or "", headers, b"".join(pieces))

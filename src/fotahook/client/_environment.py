@@ -12,22 +12,34 @@ from ._settings import ClientOptions
 
 
 class Proxy(msgspec.Struct, frozen=True):
-    """An HTTP proxy: its URL without credentials, and these as `user:password`."""
+    """An HTTP proxy, and the `user:password` for it."""
 
-    url: str
+    host: str
+    port: int
     basic: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is, without credentials."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     def __repr__(self) -> str:
         return f"Proxy({self.url!r})"
 
 
 def read_proxy(url: str) -> Proxy:
-    """A proxy from its URL; ValueError if it is not http or https, or names no host."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("proxy must be an http:// or https:// URL with a host")
-    credentials, at, place = parts.netloc.rpartition("@")
-    return Proxy(f"{parts.scheme}://{place}", unquote(credentials) if at else None)
+    """A proxy from its URL; ValueError if it is not http:// or names no host. Port 80 if it names none."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port or 80
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if parts.scheme != "http" or not parts.hostname:
+        # The URL is not repeated: it may hold a password.
+        raise ValueError("proxy must be an http:// URL with a host, such as http://user:password@proxy.example:3128")
+    credentials, at, _ = parts.netloc.rpartition("@")
+    return Proxy(parts.hostname, port, unquote(credentials) if at else None)
 
 
 def proxy_for(origin: str, given: str | None) -> Proxy | None:

@@ -177,7 +177,9 @@ class Caller:
             log.debug("%s %s: %s", request.method, request.url, failure)
             raise
         log.debug("%s %s: %d, %d bytes", request.method, request.url, reply.status, len(reply.body))
-        error = refusal(reply, request, call.error_400, _secrets(step))
+        # The usual answer first: all that follows is work for errors alone.
+        good = 200 <= reply.status < 300
+        error = None if good else refusal(reply, request, call.error_400, _secrets(step))
         if self._hooks.on_response is not None:
             self._hooks.on_response(_seen(call, reply, request, error))
         if error is not None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from ..contract.calls import Call
@@ -51,7 +51,9 @@ class Runner:
 
     def after_fork(self) -> None:
         """In a child: the connections are the parent's, and so is whoever held the locks."""
-        self._transport = None
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abandon()
         self._opening = threading.Lock()
         self._caller.renew_locks(threading.Lock)
 
@@ -78,17 +80,17 @@ class AsyncRunner:
         self._closed = False
         _live.add(self)
 
-    async def call(self, call: Call[T], timeout: float | None, max_retries: int | None) -> ApiResponse[T]:
+    def call(self, call: Call[T], timeout: float | None, max_retries: int | None) -> Awaitable[ApiResponse[T]]:
         """The answer to a call."""
         now = self._world.monotonic()
         limits = self._patience.limits(now, timeout, max_retries)
-        return await self._open().drive(self._caller.perform(call, limits), limits.deadline - now)
+        return self._open().drive(self._caller.perform(call, limits), limits.deadline - now)
 
-    async def run(self, flow: MakeFlow[T]) -> T:
+    def run(self, flow: MakeFlow[T]) -> Awaitable[T]:
         """What a flow comes to, within the client's own limits."""
         now = self._world.monotonic()
         limits = self._patience.limits(now, None, None)
-        return await self._open().drive(flow(limits), limits.deadline - now)
+        return self._open().drive(flow(limits), limits.deadline - now)
 
     async def close(self) -> None:
         """Close the connections; a later call raises RuntimeError."""

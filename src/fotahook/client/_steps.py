@@ -4,9 +4,9 @@ A flow is a generator that decides; a driver does what it yields and sends back 
 went wrong. So authentication, retries and errors are written once for threads and for tasks.
 """
 
+import os
 import random
 import time
-import uuid
 from collections.abc import Callable, Generator
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -59,7 +59,7 @@ Flow: TypeAlias = Generator[Step, Any, T]
 
 
 def _new_key() -> str:
-    return str(uuid.uuid4())
+    return os.urandom(16).hex()
 
 
 class World(msgspec.Struct, frozen=True):

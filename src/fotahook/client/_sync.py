@@ -1,111 +1,24 @@
 """Does: sends over urllib3 what a flow decides, in the calling thread."""
 
 import http.client
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
 
-from ..contract.errors import FotahookError, TimedOut
+from ..contract.errors import TimedOut
 from ..contract.exchange import Headers, Reply, Request
-from ._edge import MAX_BODY, context_for, too_large, translated
-from ._environment import proxy_for
+from ._connections import Connection, Pool, exchange
+from ._edge import MAX_BODY, too_large, translated
 from ._settings import Connecting
 from ._steps import Ask, Flow, Hold, Pause, Send, Step
 
 T = TypeVar("T")
 
-# Idle connections kept to one server; more are opened when more threads call at once.
-POOL_SIZE = 64
-_NO_RETRIES = urllib3.Retry(False, redirect=False)
-
-
-class _Exchange(threading.local):
-    """The deadline of the exchange that this thread is in."""
-
-    deadline = 0.0
-
-
-_exchange = _Exchange()
-
-
-def _time_left() -> float:
-    left = _exchange.deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("the deadline has passed")
-    return left
-
-
-class _Socket(socket.socket):
-    """A socket whose every operation has what is left of the exchange: its own timeout begins anew with each byte."""
-
-    def recv_into(self, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]
-        self.settimeout(_time_left())
-        return super().recv_into(*args, **kwargs)
-
-    def sendall(self, *args) -> None:  # type: ignore[no-untyped-def]
-        self.settimeout(_time_left())
-        super().sendall(*args)
-
-
-class _TlsSocket(ssl.SSLSocket):
-    """The same over TLS, where sendall() is made of many send()."""
-
-    def recv_into(self, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]
-        self.settimeout(_time_left())
-        return super().recv_into(*args, **kwargs)
-
-    def send(self, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]
-        self.settimeout(_time_left())
-        return super().send(*args, **kwargs)
-
-
-class _Connect:
-    """Connects within the deadline, however many addresses the name has."""
-
-    host: str
-    port: int
-
-    def _new_conn(self) -> socket.socket:
-        # urllib3 names this method as the one to replace for sockets of another kind.
-        failure: OSError | None = None
-        for family, kind, number, _, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
-            made = _Socket(family, kind, number)
-            try:
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                made.settimeout(_time_left())
-                made.connect(address)
-                made.settimeout(_time_left())
-                return made
-            except OSError as error:
-                made.close()
-                failure = error
-            except BaseException:
-                made.close()
-                raise
-        raise failure or OSError(f"{self.host} has no address")
-
-
-class _Plain(_Connect, HTTPConnection):
-    pass
-
-
-class _Tls(_Connect, HTTPSConnection):
-    pass
-
-
-class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _Plain
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _Tls
+_FOREIGN = (HTTPError, http.client.HTTPException, OSError, ArithmeticError, ValueError)
 
 
 class Transport:
@@ -114,8 +27,8 @@ class Transport:
     def __init__(self, connecting: Connecting, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._connecting = connecting
         self._sleep = sleep
-        self._lock = threading.Lock()
-        self._pools: dict[str, tuple[HTTPConnectionPool, bool]] = {}
+        self._opening = threading.Lock()
+        self._pools: dict[str, Pool] = {}
 
     def drive(self, steps: Flow[T], deadline: float) -> T:
         """What the flow comes to; what it raises."""
@@ -134,10 +47,15 @@ class Transport:
             return result
 
     def close(self) -> None:
-        """Close all idle connections; those in use close when their exchange ends."""
-        with self._lock:
+        """Close all idle connections; one in use is closed when it comes back."""
+        with self._opening:
             pools, self._pools = self._pools, {}
-        for pool, _ in pools.values():
+        for pool in pools.values():
+            pool.close()
+
+    def abandon(self) -> None:
+        """Let go of the connections in a forked child, where a lock may be held by a thread that is not there."""
+        for pool in self._pools.values():
             pool.close()
 
     def _do(self, step: Step, deadline: float) -> object:
@@ -152,68 +70,50 @@ class Transport:
         return _ask(step)
 
     def _send(self, step: Send, deadline: float) -> Reply:
+        exchange.deadline, exchange.has_body = deadline, bool(step.body)
         request = step.request
-        pool, absolute = self._pool(request)
-        _exchange.deadline = deadline
+        path = request.url.index("/", 8)
+        pool = self._pool(request.url[:path])
+        connection = pool.take()
         try:
-            response = pool.urlopen(
-                request.method,
-                request.url if absolute else _target(request.url),
-                body=step.body,
-                headers=step.headers,
-                retries=_NO_RETRIES,
-                redirect=False,
-                assert_same_host=False,
-                preload_content=False,
-                decode_content=False,
-            )
-            return _whole(response, request)
-        except FotahookError:
-            raise
-        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ArithmeticError, ValueError) as error:
+            target = request.url if pool.whole_url else request.url[path:]
+            headers = {**step.headers, **pool.headers} if pool.headers else step.headers
+            reply = _exchanged(connection, request, target, step.body, headers)
+        except _FOREIGN as error:
+            connection.close()
             raise translated(error, request, late=time.monotonic() >= deadline) from error
+        except BaseException:
+            connection.close()
+            raise
+        pool.give(connection)
+        return reply
 
-    def _pool(self, request: Request) -> tuple[HTTPConnectionPool, bool]:
-        origin = request.url[: request.url.index("/", 8)]
+    def _pool(self, origin: str) -> Pool:
         found = self._pools.get(origin)
         if found is None:
-            with self._lock:
-                found = self._pools.get(origin) or self._pools.setdefault(origin, self._new_pool(origin))
+            with self._opening:
+                found = self._pools.get(origin) or self._pools.setdefault(origin, Pool(origin, self._connecting))
         return found
 
-    def _new_pool(self, origin: str) -> tuple[HTTPConnectionPool, bool]:
-        """A pool for an origin, and whether its requests name the whole URL: over a proxy in plain text they do."""
-        proxy = proxy_for(origin, self._connecting.proxy)
-        tls = origin.startswith("https:")
-        context = context_for(self._connecting) if tls else None
-        if context is not None:
-            context.sslsocket_class = _TlsSocket
-        manager: urllib3.PoolManager
-        if proxy is None:
-            manager = urllib3.PoolManager(maxsize=POOL_SIZE, ssl_context=context)
-        else:
-            basic = urllib3.make_headers(proxy_basic_auth=proxy.basic) if proxy.basic else None
-            manager = urllib3.ProxyManager(proxy.url, proxy_headers=basic, maxsize=POOL_SIZE, ssl_context=context)
-        manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
-        return manager.connection_from_url(origin), proxy is not None and not tls
 
-
-def _target(url: str) -> str:
-    return url[url.index("/", 8) :]
-
-
-def _whole(response: urllib3.BaseHTTPResponse, request: Request) -> Reply:
-    """The reply with all of its body; the connection goes back to its pool, or is closed where that is not certain."""
+def _exchanged(
+    connection: Connection, request: Request, target: str, body: bytes | None, headers: dict[str, str]
+) -> Reply:
+    connection.request(request.method, target, body, headers, preload_content=False, decode_content=False)
+    response = connection.getresponse()
     try:
-        body = response.read(MAX_BODY + 1)
-        headers = Headers(response.headers.items())
-        reply = Reply(response.status, response.reason or "", headers, body)
-        if len(body) > MAX_BODY:
-            raise too_large(request, reply)
+        return _whole(response, request)
     except BaseException:
         response.close()
         raise
-    response.release_conn()
+
+
+def _whole(response: BaseHTTPResponse, request: Request) -> Reply:
+    """The reply with all of its body, which leaves the connection free for the next one."""
+    body = response.read(MAX_BODY + 1)
+    reply = Reply(response.status, response.reason or "", Headers(response.headers.items()), body)
+    if len(body) > MAX_BODY:
+        raise too_large(request, reply)
     return reply
 
 

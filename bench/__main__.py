@@ -1,0 +1,27 @@
+"""Runs the sections named on the command line, or all of them, and prints their tables."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+
+def sections() -> list[str]:
+    """The modules of this folder that have something to measure: those with a `main()`."""
+    names = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+    return [name for name in names if hasattr(import_module(f"bench.{name}"), "main")]
+
+
+def main() -> int:
+    known = sections()
+    wanted = sys.argv[1:] or known
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        print(f"no section is called {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
+        return 2
+    for name in wanted:
+        import_module(f"bench.{name}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
