@@ -87,8 +87,10 @@ class Sender:
             async with asyncio.timeout(self._settings.timeout):
                 outcome = await self._post_afresh_once(url, self._headers(lease, delivery), delivery.body, exchange)
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-            code = _code_of_error(error, exchange)
-            outcome = Outcome(code=code, excerpt=_safe_text(str(error))[:EXCERPT_LIMIT])
+            # The connector's own text says little; the error beneath it says what happened.
+            cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+            excerpt = _safe_text(str(cause))[:EXCERPT_LIMIT]
+            outcome = Outcome(code=_code_of_error(error, exchange), excerpt=excerpt)
         return msgspec.structs.replace(outcome, url=url, phases=exchange.phases())
 
     async def _post_afresh_once(
@@ -174,7 +176,7 @@ def _code_of_error(error: Exception, exchange: timing.Timing) -> str:
             return "response_cut_off"
         case aiohttp.ClientResponseError():
             return "response_invalid"
-        case ValueError():
+        case ValueError() | aiohttp.NonHttpUrlClientError():
             return "url_invalid"
     return "connection_lost"
 
