@@ -25,7 +25,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 lock: .venv/ready
 	echo uv | $(COMPILE) - --output-file bootstrap.lock
-	$(COMPILE) pyproject.toml --all-extras --group dev --output-file requirements.lock
+	$(COMPILE) pyproject.toml --all-extras --group dev --group bench --output-file requirements.lock
 
 # --without-pip and pip's own --python: this works where Debian keeps ensurepip in a package of its own.
 .venv/ready: bootstrap.lock requirements.lock pyproject.toml
