@@ -1,11 +1,9 @@
 """A real service over a real store, spoken to directly or over a socket."""
 
-import asyncio
 import base64
 import contextlib
 import secrets
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +11,12 @@ from typing import Any
 
 import msgspec
 import pytest
-import uvicorn
 from starlette.types import ASGIApp, Message, Scope
 
-from fotahook.contract.addresses import EVERYWHERE
 from fotahook.service import SCOPES, Settings, build_app, create_client, create_user, provision_dev
 from fotahook.store import SqliteStore
+
+from .serving import SECRET_KEY, serving
 
 ACCOUNT = "0000123456-00001"
 CALLBACK = f"/api/fota/v2/callbacks/{ACCOUNT}"
@@ -29,7 +27,6 @@ LOGIN = "/api/m2m/v1/session/login"
 LOGOUT = "/api/m2m/v1/session/logout"
 RESET = "/api/m2m/v1/session/password/actions/reset"
 URL = "https://listener.example.com/callbacks"
-SECRET_KEY = bytes(range(32))
 GRANT = b"grant_type=client_credentials"
 
 Headers = Mapping[str, str]
@@ -202,20 +199,6 @@ async def api(store: SqliteStore, file: Path, clock: FakeClock) -> Api:
     return api
 
 
-class Server(uvicorn.Server):
-    """A server that says when it listens, and where."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = threading.Event()
-        self.port = 0
-
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        self.port = self.servers[0].sockets[0].getsockname()[1]
-        self.listening.set()
-
-
 async def client_of(api: Api, accounts: list[str] | None = None, scopes: tuple[str, ...] = SCOPES) -> dict[str, str]:
     """Both tokens of a client and a user of the same name who are granted just this."""
     name = secrets.token_hex(4)
@@ -227,32 +210,6 @@ async def client_of(api: Api, accounts: list[str] | None = None, scopes: tuple[s
 
 @pytest.fixture
 def base_url(tmp_path: Path) -> Iterator[str]:
-    """A development service on a free port of this machine, in a thread of its own."""
-    server: Server | None = None
-    ready = threading.Event()
-
-    async def serve() -> None:
-        nonlocal server
-        store = await SqliteStore.open(tmp_path / "served.db")
-        try:
-            await provision_dev(store)
-            settings = Settings(secret_key=SECRET_KEY, allow_http=True, allowed_networks=EVERYWHERE)
-            app = build_app(store, settings)
-            server = Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False))
-            ready.set()
-            await server.serve()
-        finally:
-            ready.set()
-            await store.close()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="service-under-test")
-    thread.start()
-    try:
-        assert ready.wait(10)
-        assert server is not None
-        assert server.listening.wait(10)
-        yield f"http://127.0.0.1:{server.port}"
-    finally:
-        if server is not None:
-            server.should_exit = True
-        thread.join(10)
+    """A development service on a free port of this machine."""
+    with serving(tmp_path) as url:
+        yield url

@@ -8,7 +8,8 @@ from fotahook.contract.operator import AccountState
 from fotahook.contract.signing import parse_secret
 from fotahook.store.base import Health, LaneVerdict
 
-from .conftest import ACCOUNT, CALLBACK, MESSAGES, SECRET_KEY, URL, Api, client_of
+from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Api, client_of
+from .serving import SECRET_KEY
 
 PATH = f"/v1/accounts/{ACCOUNT}"
 KEYS = f"{PATH}/signing-keys"

@@ -8,7 +8,8 @@ import pytest
 from fotahook.contract.addresses import parse_networks
 from fotahook.service import Settings, build_app
 
-from .conftest import ACCOUNT, CALLBACK, SECRET_KEY, URL, Api, client_of
+from .conftest import ACCOUNT, CALLBACK, URL, Api, client_of
+from .serving import SECRET_KEY
 
 EXAMPLES = (
     "http://10.120.102.183:50559/CallbackListener/FirmwareServiceMessages.asmx",

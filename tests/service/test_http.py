@@ -21,12 +21,12 @@ from .conftest import (
     MESSAGES,
     RESET,
     REVOKE,
-    SECRET_KEY,
     TOKEN,
     Api,
     ask,
     basic,
 )
+from .serving import SECRET_KEY
 
 ROUTES = {
     CALLBACK: "GET, POST, PUT, DELETE, HEAD, OPTIONS",

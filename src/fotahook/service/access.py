@@ -116,19 +116,23 @@ async def _token(service: Service, request: Request) -> Credential:
 
 
 async def _kept_alive(service: Service, session: Credential) -> Credential:
-    """The session, its 20 minutes begun anew where it was not done just now."""
-    ends = service.now() + SESSION_IDLE
-    if session.expires_at is not None and session.expires_at > ends - _SLIDE_SECONDS:
+    """The session, its 20 minutes begun anew where that was not done just now."""
+    if _is_fresh(session, service.now()):
         return session
     async with service.changing:
-        # Read again: a logout in between has the last word.
+        # Read again: another call may have done it, and a logout has the last word.
         current = await service.store.credential("session", session.id)
         if current is None:
             raise problems.ended_session()
-        extended = msgspec.structs.replace(current, expires_at=ends)
-        await service.store.save_credential(extended)
+        if not _is_fresh(current, service.now()):
+            current = msgspec.structs.replace(current, expires_at=service.now() + SESSION_IDLE)
+            await service.store.save_credential(current)
         service.memory.forget("session", session.id)
-    return extended
+    return current
+
+
+def _is_fresh(session: Credential, now: float) -> bool:
+    return session.expires_at is not None and session.expires_at > now + SESSION_IDLE - _SLIDE_SECONDS
 
 
 def _basic(request: Request) -> tuple[str, str]:
