@@ -21,9 +21,9 @@ T = TypeVar("T")
 class AsyncTransport:
     """A connection pool on one event loop, and the driver of flows over it."""
 
-    def __init__(self, connecting: Connecting, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(self, connecting: Connecting, sleep: Callable[[float], Awaitable[None]] | None) -> None:
         self._connecting = connecting
-        self._sleep = sleep
+        self._sleep = sleep or asyncio.sleep
         self._proxies: dict[str, dict[str, object]] = {}
         self._http: aiohttp.ClientSession | None = None
 

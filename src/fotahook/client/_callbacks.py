@@ -1,5 +1,7 @@
 """The controller of the four calls, for threads and for tasks. Only the words `async` and `await` tell them apart."""
 
+from typing import TYPE_CHECKING
+
 from ..contract import calls
 from ..contract.exchange import ApiResponse
 from ..contract.models import (
@@ -8,7 +10,10 @@ from ..contract.models import (
     FotaV2CallbackRegistrationResult,
     FotaV2SuccessResult,
 )
-from ._runners import AsyncRunner, Runner
+
+if TYPE_CHECKING:
+    from ._async_runner import AsyncRunner
+    from ._runner import Runner
 
 
 class SoftwareManagementCallbacksV2Controller:
@@ -19,7 +24,7 @@ class SoftwareManagementCallbacksV2Controller:
     `fotahook.FotahookError` lists.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: "Runner") -> None:
         self._runner = runner
 
     def list_registered_callbacks(
@@ -65,7 +70,7 @@ class AsyncSoftwareManagementCallbacksV2Controller:
     `fotahook.FotahookError` lists.
     """
 
-    def __init__(self, runner: AsyncRunner) -> None:
+    def __init__(self, runner: "AsyncRunner") -> None:
         self._runner = runner
 
     async def list_registered_callbacks(

@@ -1,7 +1,5 @@
 """Client and AsyncClient: the settings, checked and put together."""
 
-import asyncio
-import threading
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -10,7 +8,7 @@ from ..contract.servers import Environment, servers_at, servers_of
 from ._callbacks import AsyncSoftwareManagementCallbacksV2Controller, SoftwareManagementCallbacksV2Controller
 from ._environment import options, read_proxy
 from ._flow import Caller
-from ._runners import AsyncRunner, Runner
+from ._runner import Runner
 from ._settings import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,
@@ -22,7 +20,7 @@ from ._settings import (
     Patience,
 )
 from ._steps import Hooks, World
-from ._tokens import Bearer, NewLock, Session
+from ._tokens import Bearer, Session
 
 
 class _Client:
@@ -45,8 +43,6 @@ class _Client:
     Raises:
         TypeError, ValueError: For an argument that cannot be meant.
     """
-
-    _new_lock: NewLock
 
     def __init__(
         self,
@@ -72,8 +68,8 @@ class _Client:
         self._patience = Patience(timeout, max_retries)
         self._caller = Caller(
             servers_of(environment) if base_url is None else servers_at(base_url),
-            Bearer(oauth, self._new_lock, self._world) if oauth else None,
-            Session(session, self._new_lock, self._world) if session else None,
+            Bearer(oauth, self._world) if oauth else None,
+            Session(session, self._world) if session else None,
             Hooks(on_request, on_response),
             self._world,
         )
@@ -98,8 +94,6 @@ class _Client:
 
 class Client(_Client):
     """The SDK for threads: any number of them may share one client. Nothing is sent before the first call."""
-
-    _new_lock = staticmethod(threading.Lock)
 
     software_management_callbacks_v2: SoftwareManagementCallbacksV2Controller
 
@@ -135,11 +129,11 @@ class Client(_Client):
 class AsyncClient(_Client):
     """The SDK for tasks of one event loop, any number of them. Needs `pip install 'fotahook[async]'`."""
 
-    _new_lock = asyncio.Lock
-
     software_management_callbacks_v2: AsyncSoftwareManagementCallbacksV2Controller
 
     def _begin(self) -> None:
+        from ._async_runner import AsyncRunner
+
         self._runner = AsyncRunner(self._caller, self._connecting, self._patience, self._world)
         self.software_management_callbacks_v2 = AsyncSoftwareManagementCallbacksV2Controller(self._runner)
 

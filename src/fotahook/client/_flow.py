@@ -1,6 +1,7 @@
 """Decides: which tokens go along, what an answer means, whether to try again. Does no I/O."""
 
 import logging
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -13,8 +14,8 @@ from ..contract.refusals import one_line, refusal
 from ..contract.servers import Servers
 from ..contract.version import VERSION
 from ._retry import wait_before_retry
-from ._steps import Flow, Hooks, Pause, Send, World
-from ._tokens import Bearer, NewLock, Session, shared
+from ._steps import Flow, Hooks, Lock, Pause, Send, World
+from ._tokens import Bearer, Session, shared
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ class Caller:
         self._hooks = hooks
         self._world = world
 
-    def renew_locks(self, new_lock: NewLock) -> None:
+    def renew_locks(self, new_lock: Callable[[], Lock]) -> None:
         """Give the tokens new locks, where the old ones are another process's or another loop's."""
         for token in (self.bearer, self.session):
             if token is not None:
@@ -77,14 +78,16 @@ class Caller:
         key = None if call.method == "GET" or call.secret else self._world.new_key()
         renewed = False
         while True:
-            used = bearer.current() or (yield from self._fetched(bearer, limits))
-            secrets = {"Authorization": f"Bearer {used}"}
+            tokens = {}
+            # First, for a login may find the OAuth token stale and renew it.
             if session is not None:
-                secrets["VZ-M2M-Token"] = session.current() or (yield from self._fetched(session, limits))
+                tokens["VZ-M2M-Token"] = session.current() or (yield from self._fetched(session, limits))
+            used = bearer.current() or (yield from self._fetched(bearer, limits))
+            tokens["Authorization"] = f"Bearer {used}"
             try:
-                return (yield from self._answered(call, secrets, key, limits))
+                return (yield from self._answered(call, tokens, key, limits))
             except ApiException as error:
-                if renewed or not self._forget_stale(error, call, used, secrets.get("VZ-M2M-Token")):
+                if renewed or not self._forget_stale(error, call, used, tokens.get("VZ-M2M-Token")):
                     raise
                 renewed = True
 
@@ -179,7 +182,7 @@ class Caller:
         log.debug("%s %s: %d, %d bytes", request.method, request.url, reply.status, len(reply.body))
         # The usual answer first: all that follows is work for errors alone.
         good = 200 <= reply.status < 300
-        error = None if good else refusal(reply, request, call.error_400, _secrets(step))
+        error = None if good else refusal(reply, request, call.error_400, _secrets(call, step))
         if self._hooks.on_response is not None:
             self._hooks.on_response(_seen(call, reply, request, error))
         if error is not None:
@@ -187,13 +190,10 @@ class Caller:
         return _read(call, reply, request)
 
 
-def _secrets(step: Send) -> list[str]:
+def _secrets(call: Call[T], step: Send) -> list[str]:
     """What no message may hold: the tokens as they were sent, and the words of a secret body."""
     found = [value for name, value in step.headers.items() if step.request.headers.get(name) == MASK]
-    found += [value.partition(" ")[2] for value in found]
-    if step.body is not None and step.request.body != step.body:
-        found.append(step.body.decode())
-    return found
+    return [*found, *(value.partition(" ")[2] for value in found), *call.words]
 
 
 def _hidden(call: Call[T], reply: Reply) -> Reply:

@@ -1,7 +1,5 @@
 """OperatorClient and AsyncOperatorClient: fotahook's own API, for who publishes messages and watches accounts."""
 
-import asyncio
-import threading
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
@@ -13,7 +11,7 @@ from ..contract.operator import AccountState, Attempt, MessageState, Published
 from ..contract.servers import servers_at
 from ._environment import read_proxy
 from ._flow import Caller
-from ._runners import AsyncRunner, Runner
+from ._runner import Runner
 from ._settings import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,
@@ -24,7 +22,7 @@ from ._settings import (
     Patience,
 )
 from ._steps import Hooks, World
-from ._tokens import Bearer, NewLock
+from ._tokens import Bearer
 
 
 class _OperatorClient:
@@ -32,8 +30,6 @@ class _OperatorClient:
     arguments are Client's. Each method takes `timeout` and `max_retries` in place of the client's, and raises
     ApiException and its kin, TransportError, ResponseError, and TypeError or ValueError for bad arguments.
     """
-
-    _new_lock: NewLock
 
     def __init__(
         self,
@@ -57,7 +53,7 @@ class _OperatorClient:
         self._patience = Patience(timeout, max_retries)
         self._caller = Caller(
             servers_at(base_url),
-            Bearer(ThingspaceOauthCredentials(client_id, client_secret), self._new_lock, self._world),
+            Bearer(ThingspaceOauthCredentials(client_id, client_secret), self._world),
             None,
             Hooks(on_request, on_response),
             self._world,
@@ -80,8 +76,6 @@ class _OperatorClient:
 
 class OperatorClient(_OperatorClient):
     """fotahook's own API, for threads."""
-
-    _new_lock = staticmethod(threading.Lock)
 
     def _begin(self) -> None:
         self._runner = Runner(self._caller, self._connecting, self._patience, self._world)
@@ -134,9 +128,9 @@ class OperatorClient(_OperatorClient):
 class AsyncOperatorClient(_OperatorClient):
     """fotahook's own API, for tasks of one event loop. Needs `pip install 'fotahook[async]'`."""
 
-    _new_lock = asyncio.Lock
-
     def _begin(self) -> None:
+        from ._async_runner import AsyncRunner
+
         self._runner = AsyncRunner(self._caller, self._connecting, self._patience, self._world)
 
     async def publish(

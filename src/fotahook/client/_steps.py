@@ -7,7 +7,7 @@ went wrong. So authentication, retries and errors are written once for threads a
 import os
 import random
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -65,6 +65,8 @@ def _new_key() -> str:
 class World(msgspec.Struct, frozen=True):
     """Time and chance, which come in by the door: `monotonic` for deadlines, `now` for the lives of tokens."""
 
+    sleep: Callable[[float], None] = time.sleep
+    asleep: Callable[[float], Awaitable[None]] | None = None
     monotonic: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
     chance: Callable[[], float] = random.random

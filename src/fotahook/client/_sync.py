@@ -24,7 +24,7 @@ _FOREIGN = (HTTPError, http.client.HTTPException, OSError, ArithmeticError, Valu
 class Transport:
     """Connection pools, one for each origin, and the driver of flows over them."""
 
-    def __init__(self, connecting: Connecting, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, connecting: Connecting, sleep: Callable[[float], None]) -> None:
         self._connecting = connecting
         self._sleep = sleep
         self._opening = threading.Lock()
@@ -111,6 +111,9 @@ def _exchanged(
 def _whole(response: BaseHTTPResponse, request: Request) -> Reply:
     """The reply with all of its body, which leaves the connection free for the next one."""
     body = response.read(MAX_BODY + 1)
+    # A read may come back with less. One that finds nothing says that this is the end, or raises that it is missing.
+    while response.length_remaining != 0 and len(body) <= MAX_BODY and (more := response.read(MAX_BODY + 1)):
+        body += more
     reply = Reply(response.status, response.reason or "", Headers(response.headers.items()), body)
     if len(body) > MAX_BODY:
         raise too_large(request, reply)

@@ -3,7 +3,6 @@
 Decides only: the calls it needs are made by a function that the flow hands in, the locks belong to the driver.
 """
 
-from collections.abc import Callable
 from copy import copy
 from typing import Protocol, TypeVar
 
@@ -24,7 +23,6 @@ from ..contract.errors import ApiException, LoginRefused
 from ._steps import Ask, Flow, Hold, Lock, World
 
 T = TypeVar("T")
-NewLock = Callable[[], Lock]
 
 
 class Fetch(Protocol):
@@ -37,12 +35,13 @@ _ADVICE = "five refused logins in a row lock the account, so it is not tried aga
 
 
 class Bearer:
-    """The OAuth token. `current()` is None when one must be fetched."""
+    """The OAuth token. `current()` is None when one must be fetched. The lock is the driver's to give."""
 
-    def __init__(self, credentials: ThingspaceOauthCredentials, new_lock: NewLock, world: World) -> None:
+    lock: Lock
+
+    def __init__(self, credentials: ThingspaceOauthCredentials, world: World) -> None:
         self.credentials = credentials
         self.world = world
-        self.lock = new_lock()
         self._token: OauthToken | None = None
         self._renew_at = 0.0
         if credentials.oauth_token is not None:
@@ -71,7 +70,7 @@ class Bearer:
             if not isinstance(token, OauthToken):
                 raise TypeError(f"oauth_token_provider must give an OauthToken, not {type(token).__name__}")
         else:
-            token = yield from make(token_call(), credentials.basic)
+            token = yield from make(token_call(credentials), credentials.basic)
         token = self._keep(token)
         if credentials.oauth_on_token_update is not None:
             yield Ask(credentials.oauth_on_token_update, token)
@@ -89,14 +88,13 @@ class Bearer:
 
 
 class Session:
-    """The session token, of a login or given."""
+    """The session token, of a login or given. The lock is the driver's to give."""
 
-    def __init__(
-        self, credentials: SessionCredentials | VZM2mTokenCredentials, new_lock: NewLock, world: World
-    ) -> None:
+    lock: Lock
+
+    def __init__(self, credentials: SessionCredentials | VZM2mTokenCredentials, world: World) -> None:
         self.credentials = credentials
         self.world = world
-        self.lock = new_lock()
         self._refused: LoginRefused | None = None
         self._token: str | None = None
         self._used_at = 0.0

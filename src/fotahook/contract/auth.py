@@ -141,23 +141,31 @@ _read_oauth_token = read_json(_FetchedToken, strict=False)
 _FORM = "application/x-www-form-urlencoded"
 
 
-def token_call() -> Call[OauthToken]:
+def token_call(credentials: ThingspaceOauthCredentials) -> Call[OauthToken]:
     """Fetch the OAuth token; goes with `Authorization: Basic`."""
+    words = (credentials.oauth_client_secret,)
     body = b"grant_type=client_credentials"
-    return Call("token", "POST", Server.OAUTH_SERVER, "/oauth2/token", _read_oauth_token, body, _FORM, secret=True)
+    return Call(
+        "token", "POST", Server.OAUTH_SERVER, "/oauth2/token", _read_oauth_token, body, _FORM, secret=True, words=words
+    )
 
 
 def revoke_call(token: str) -> Call[None]:
     """Revoke an OAuth token, so that the next token call gets a new one; goes with `Authorization: Basic`."""
+    words = (token,)
     body = urlencode({"grant_type": "client_credentials", "token": token}).encode()
-    return Call("revoke", "POST", Server.OAUTH_SERVER, "/oauth2/revoke", read_nothing, body, _FORM, secret=True)
+    return Call(
+        "revoke", "POST", Server.OAUTH_SERVER, "/oauth2/revoke", read_nothing, body, _FORM, secret=True, words=words
+    )
 
 
 def login_call(username: str, password: str) -> Call[str]:
     """Begin a session; the answer is its token. Goes with the OAuth token alone."""
     body = msgspec.json.encode({"username": username, "password": password})
     path = "/m2m/v1/session/login"
-    return Call("login", "POST", Server.THINGSPACE, path, _session_token, body, secret=True, counted=True)
+    return Call(
+        "login", "POST", Server.THINGSPACE, path, _session_token, body, secret=True, words=(password,), counted=True
+    )
 
 
 def logout_call() -> Call[None]:

@@ -26,10 +26,14 @@ JSON = "application/json"
 class Call(msgspec.Struct, Generic[T_co], frozen=True):
     """One call of the API. All are repeatable by contract: register replaces, and so do the others.
 
-    `server` is None for a service's own API, whose paths begin at its base URL. `read` turns the body of a 2xx into
-    the data and raises ValueError if it cannot. `secret` says that the bodies hold tokens or passwords, `session`
-    that the session token goes along with the OAuth token, `counted` that a refusal counts towards the lock of the
-    account, so that an unclear one is never repeated.
+    Args:
+        server: Where the path begins; None for a service's own API, whose paths begin at its base URL.
+        read: Turns the body of a 2xx into the data; raises ValueError if it cannot.
+        secret: The bodies hold tokens or passwords, and are shown to nobody.
+        words: Those of them that are known beforehand, which no message may repeat.
+        session: The session token goes along with the OAuth token.
+        counted: A refusal counts towards the lock of the account, so that an unclear one is never repeated.
+        error_400: The error for 400.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Call(msgspec.Struct, Generic[T_co], frozen=True):
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
     secret: bool = False
+    words: tuple[str, ...] = ()
     session: bool = False
     counted: bool = False
     error_400: type[ApiException] = ApiException

@@ -1,0 +1,236 @@
+"""A peer that answers whatever a test says, and the SDK in both its forms against it."""
+
+import asyncio
+import json
+import socket
+import socketserver
+import ssl
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, Protocol
+
+import pytest
+
+import fotahook
+from fotahook.client._steps import World
+
+ACCOUNT = "0000123456-00001"
+LISTENER = "https://10.120.102.183:50559/CallbackListener/FirmwareServiceMessages.asmx"
+BODY = fotahook.FotaV2CallbackRegistrationRequest(LISTENER)
+OAUTH = fotahook.ThingspaceOauthCredentials("an-id", "a-client-secret")
+USER = fotahook.SessionCredentials("a-user", "a-password")
+
+
+class Seen(NamedTuple):
+    """A request as it came over the wire."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+# The pieces of an answer, sent one by one; None closes the connection.
+Pieces = Iterable[bytes | None]
+Answer = Callable[[Seen], Pieces]
+
+
+def answer(status: int = 200, body: object = b"", headers: str = "", reason: str = "Any") -> Pieces:
+    """A whole answer; a body that is not bytes goes as JSON."""
+    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = f"HTTP/1.1 {status} {reason}\r\nContent-Length: {len(sent)}\r\n{headers}\r\n"
+    return [head.encode("latin-1") + sent]
+
+
+class Peer:
+    """A service on a free port: tokens and sessions as they should be, unless a test changes `routes`."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self.seen: list[Seen] = []
+        self.tokens = 0
+        self.sessions = 0
+        self.routes: dict[str, Answer] = {
+            "oauth2/token": self._token,
+            "session/login": self._login,
+            "session/logout": lambda _: answer(body={"sessionToken": "session-0"}),
+            "oauth2/revoke": lambda _: answer(),
+            "callbacks/": self._callback,
+        }
+        self._context = context
+        self._open: set[socket.socket] = set()
+        peer = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                peer._serve(self.request)
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.port = int(self._server.server_address[1])
+        scheme = "https" if context else "http"
+        self.url = f"{scheme}://{'localhost' if context else '127.0.0.1'}:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def _token(self, _: Seen) -> Pieces:
+        self.tokens += 1
+        token = {"access_token": f"token-{self.tokens}", "token_type": "Bearer", "expires_in": 3600}
+        return answer(body=token)
+
+    def _login(self, _: Seen) -> Pieces:
+        self.sessions += 1
+        return answer(body={"sessionToken": f"session-{self.sessions}"})
+
+    def _callback(self, seen: Seen) -> Pieces:
+        return answer(body={"success": True} if seen.method == "DELETE" else {"url": LISTENER})
+
+    @property
+    def calls(self) -> list[Seen]:
+        """The callback calls alone."""
+        return [seen for seen in self.seen if "/callbacks/" in seen.target]
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        for connection in list(self._open):
+            connection.close()
+        self._server.server_close()
+        self._thread.join()
+
+    def _serve(self, raw: socket.socket) -> None:
+        connection = raw
+        self._open.add(raw)
+        try:
+            if self._context is not None:
+                connection = self._context.wrap_socket(raw, server_side=True)
+            with connection, connection.makefile("rb") as reader:
+                while seen := _read(reader):
+                    self.seen.append(seen)
+                    for piece in self._route(seen):
+                        if piece is None:
+                            return
+                        connection.sendall(piece)
+        except OSError:
+            pass  # The client has left, as it may.
+        finally:
+            self._open.discard(raw)
+            raw.close()
+
+    def _route(self, seen: Seen) -> Pieces:
+        for part, route in self.routes.items():
+            if part in seen.target:
+                return route(seen)
+        return answer(404)
+
+
+def _read(reader: Any) -> Seen | None:
+    first = reader.readline().decode("latin-1").split()
+    if len(first) != 3:
+        return None
+    headers = {}
+    while (line := reader.readline().decode("latin-1").strip()) != "":
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    return Seen(first[0], first[1], headers, reader.read(int(headers.get("content-length", 0))))
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    with_peer = Peer()
+    yield with_peer
+    with_peer.close()
+
+
+class Sdk(Protocol):
+    """A client of either form, called in the same way."""
+
+    client: Any
+
+    def call(self, name: str, *args: object, **kwargs: object) -> Awaitable[Any]: ...
+
+    def do(self, name: str) -> Awaitable[None]: ...
+
+
+class _Sync:
+    def __init__(self, client: fotahook.Client) -> None:
+        self.client = client
+
+    async def call(self, name: str, *args: object, **kwargs: object) -> Any:
+        controller = self.client.software_management_callbacks_v2
+        return await asyncio.to_thread(getattr(controller, name), *args, **kwargs)
+
+    async def do(self, name: str) -> None:
+        await asyncio.to_thread(getattr(self.client, name))
+
+
+class _Async:
+    def __init__(self, client: fotahook.AsyncClient) -> None:
+        self.client = client
+
+    async def call(self, name: str, *args: object, **kwargs: object) -> Any:
+        return await getattr(self.client.software_management_callbacks_v2, name)(*args, **kwargs)
+
+    async def do(self, name: str) -> None:
+        await getattr(self.client, name)()
+
+
+class Clock:
+    """A time that only tests move, and waits that end at once and are written down."""
+
+    def __init__(self) -> None:
+        self.time = 1_000_000.0
+        self.waits: list[float] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+OpenSdk = Callable[..., Any]
+
+
+@asynccontextmanager
+async def opened(kind: str, url: str, clock: Clock | None, **options: Any) -> AsyncIterator[Sdk]:
+    """A client of a kind, which waits by the clock if there is one."""
+    given = {"thingspace_oauth_credentials": OAUTH, "vz_m2m_token_credentials": USER, "base_url": url, **options}
+    if clock is not None:
+        given["_world"] = World(now=clock.now, chance=lambda: 0.0, sleep=clock.sleep, asleep=clock.asleep)
+    if kind == "sync":
+        with fotahook.Client(**given) as client:
+            yield _Sync(client)
+    else:
+        async with fotahook.AsyncClient(**given) as aclient:
+            yield _Async(aclient)
+
+
+@pytest.fixture(params=["sync", "async"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def open_sdk(kind: str, peer: Peer, clock: Clock) -> OpenSdk:
+    """Opens the SDK of either form against the peer."""
+
+    def open_one(*, url: str | None = None, **options: Any) -> Any:
+        return opened(kind, url or peer.url, clock, **options)
+
+    return open_one

@@ -1,0 +1,153 @@
+"""Error answers: which error, with what in it, and one readable line whatever the body."""
+
+import copy
+import pickle
+
+import pytest
+
+import fotahook
+
+from .conftest import ACCOUNT, BODY, OpenSdk, Peer, answer
+
+ENVELOPE = {"errorCode": "INVALID_PARAMETER", "errorMessage": "Invalid account name format"}
+KINDS: dict[int, type[fotahook.ApiException]] = {
+    400: fotahook.FotaV2ResultException,
+    401: fotahook.AuthenticationError,
+    402: fotahook.ApiException,
+    403: fotahook.PermissionDenied,
+    404: fotahook.NotFound,
+    405: fotahook.ApiException,
+    408: fotahook.ApiException,
+    409: fotahook.ApiException,
+    418: fotahook.ApiException,
+    429: fotahook.RateLimited,
+    500: fotahook.ServerError,
+    501: fotahook.ServerError,
+    503: fotahook.ServerError,
+    599: fotahook.ServerError,
+}
+
+
+@pytest.mark.parametrize("status", KINDS)
+async def test_the_status_chooses_the_error(peer: Peer, open_sdk: OpenSdk, status: int) -> None:
+    peer.routes["callbacks/"] = lambda _: answer(status, ENVELOPE, "X-One: 1\r\n")
+    async with open_sdk(max_retries=0) as sdk:
+        with pytest.raises(fotahook.ApiException) as caught:
+            await sdk.call("register_callback", ACCOUNT, BODY)
+    error = caught.value
+    assert type(error) is KINDS[status]
+    assert error.status_code == status
+    assert error.headers["x-one"] == "1"
+    assert b"INVALID_PARAMETER" in error.raw_body
+    assert (error.error_code, error.error_message) == ("INVALID_PARAMETER", "Invalid account name format")
+    assert error.request is not None
+    assert error.request.method == "POST"
+    assert str(error) == (
+        f"{status} for POST {peer.url}/api/fota/v2/callbacks/{ACCOUNT}: INVALID_PARAMETER: Invalid account name format"
+    )
+
+
+async def test_the_documents_error_has_its_reason(peer: Peer, open_sdk: OpenSdk) -> None:
+    peer.routes["callbacks/"] = lambda _: answer(400, ENVELOPE)
+    async with open_sdk() as sdk:
+        with pytest.raises(fotahook.FotaV2ResultException) as caught:
+            await sdk.call("list_registered_callbacks", ACCOUNT)
+    assert caught.value.reason == "Unexpected error."
+
+
+async def test_an_error_survives_pickle_and_copy(peer: Peer, open_sdk: OpenSdk) -> None:
+    peer.routes["callbacks/"] = lambda _: answer(400, ENVELOPE)
+    async with open_sdk() as sdk:
+        with pytest.raises(fotahook.FotaV2ResultException) as caught:
+            await sdk.call("list_registered_callbacks", ACCOUNT)
+    for again in (pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value), copy.deepcopy(caught.value)):
+        assert type(again) is fotahook.FotaV2ResultException
+        assert (str(again), again.error_code, again.status_code) == (str(caught.value), "INVALID_PARAMETER", 400)
+        assert again.request == caught.value.request
+        assert dict(again.headers) == dict(caught.value.headers)
+
+
+async def test_a_secret_that_the_service_echoes_is_masked(peer: Peer, open_sdk: OpenSdk) -> None:
+    def echo(seen: object) -> object:
+        said = f"no good: {seen.headers['authorization']} {seen.headers['vz-m2m-token']}"  # type: ignore[attr-defined]
+        return answer(400, {"errorCode": "X", "errorMessage": said}, f"X-Echo: {said}\r\n")
+
+    peer.routes["callbacks/"] = echo  # type: ignore[assignment]
+    async with open_sdk() as sdk:
+        with pytest.raises(fotahook.ApiException) as caught:
+            await sdk.call("list_registered_callbacks", ACCOUNT)
+    error = caught.value
+    assert error.error_message == "no good: *** ***"
+    shown = f"{error!s} {error!r} {error.headers} {error.raw_body!r} {error.request}"
+    assert "token-1" not in shown
+    assert "session-1" not in shown
+
+
+async def test_a_password_that_the_login_echoes_is_masked(peer: Peer, open_sdk: OpenSdk) -> None:
+    peer.routes["session/login"] = lambda seen: answer(400, {"errorCode": "X", "errorMessage": seen.body.decode()})
+    async with open_sdk() as sdk:
+        with pytest.raises(fotahook.LoginRefused) as caught:
+            await sdk.call("list_registered_callbacks", ACCOUNT)
+    cause = caught.value.__cause__
+    for error in (caught.value, cause):
+        assert isinstance(error, fotahook.LoginRefused | fotahook.ApiException)
+        shown = f"{error!s} {error!r} {error.raw_body!r} {error.request}"
+        assert "a-password" not in shown
+
+
+async def test_no_connection_says_where_to_and_keeps_the_cause(open_sdk: OpenSdk, peer: Peer) -> None:
+    nobody = Peer()
+    nobody.close()
+    async with open_sdk(url=nobody.url, max_retries=0) as sdk:
+        with pytest.raises(fotahook.ConnectionFailed, match=f"POST {nobody.url}.*[Rr]efused") as caught:
+            await sdk.call("list_registered_callbacks", ACCOUNT)
+    assert isinstance(caught.value, fotahook.TransportError)
+    assert caught.value.__cause__ is not None
+    assert pickle.loads(pickle.dumps(caught.value)).request == caught.value.request
+
+
+async def test_a_name_that_nobody_has_is_a_failed_connection(open_sdk: OpenSdk) -> None:
+    async with open_sdk(url="http://nobody.invalid", max_retries=0) as sdk:
+        with pytest.raises(fotahook.ConnectionFailed):
+            await sdk.call("list_registered_callbacks", ACCOUNT)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [None],
+        [b"HTTP/1.1 200 OK\r\n", None],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345", None],
+        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n123", None],
+        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n", None],
+    ],
+)
+async def test_an_answer_that_is_cut_off_is_a_failed_connection(
+    peer: Peer, open_sdk: OpenSdk, pieces: list[bytes | None]
+) -> None:
+    peer.routes["callbacks/"] = lambda _: pieces
+    async with open_sdk(max_retries=0) as sdk:
+        with pytest.raises(fotahook.ConnectionFailed):
+            await sdk.call("list_registered_callbacks", ACCOUNT)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: five\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nBad Name: 1\r\nContent-Length: 2\r\n\r\n{}",
+    ],
+)
+async def test_what_is_not_http_breaks_the_contract(peer: Peer, open_sdk: OpenSdk, head: bytes) -> None:
+    peer.routes["callbacks/"] = lambda _: [head, None]
+    async with open_sdk(max_retries=0) as sdk:
+        with pytest.raises(fotahook.ResponseError) as caught:
+            await sdk.call("list_registered_callbacks", ACCOUNT)
+    assert caught.value.status_code == 0
+    assert caught.value.__cause__ is not None

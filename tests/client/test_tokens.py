@@ -1,0 +1,426 @@
+"""The two tokens: fetched when needed, shared by all, renewed in time, and a refused login left alone."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+
+import fotahook
+
+from .conftest import ACCOUNT, OAUTH, USER, Clock, OpenSdk, Peer, Pieces, Seen, answer, opened
+
+LIST = "list_registered_callbacks"
+EXPIRED_BEARER = {"fault": {"code": "900901", "message": "Invalid Credentials", "description": "Access failure"}}
+EXPIRED_SESSION = {
+    "errorCode": "UnifiedWebService.REQUEST_FAILED.SessionToken.Expired",
+    "errorMessage": "The session has expired",
+}
+
+
+def fetched(peer: Peer) -> tuple[int, int]:
+    return peer.tokens, peer.sessions
+
+
+async def test_nothing_is_sent_before_the_first_call_nor_by_closing(peer: Peer, open_sdk: OpenSdk) -> None:
+    async with open_sdk():
+        pass
+    assert peer.seen == []
+
+
+async def test_tokens_are_fetched_once_and_kept(peer: Peer, open_sdk: OpenSdk) -> None:
+    async with open_sdk() as sdk:
+        for _ in range(3):
+            await sdk.call(LIST, ACCOUNT)
+    assert fetched(peer) == (1, 1)
+
+
+def gated(peer: Peer, part: str, callers: int) -> None:
+    """Let a route answer only when it has been asked for and all callers have begun."""
+    inner = peer.routes[part]
+    ready = threading.Event()
+    threading.Timer(0.1, ready.set).start()
+
+    def route(seen: Seen) -> Pieces:
+        ready.wait(5)
+        return inner(seen)
+
+    peer.routes[part] = route
+
+
+@pytest.mark.parametrize("part", ["oauth2/token", "session/login"])
+async def test_eight_cold_callers_make_one_token_call(peer: Peer, open_sdk: OpenSdk, part: str) -> None:
+    gated(peer, part, 8)
+    async with open_sdk() as sdk:
+        await asyncio.gather(*(sdk.call(LIST, ACCOUNT) for _ in range(8)))
+    assert fetched(peer) == (1, 1)
+    assert len(peer.calls) == 8
+
+
+async def test_the_oauth_token_is_renewed_before_it_expires(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
+    async with open_sdk() as sdk:
+        await sdk.call(LIST, ACCOUNT)
+        clock.time += 3600 - 61
+        await sdk.call(LIST, ACCOUNT)
+        assert peer.tokens == 1
+        clock.time += 2
+        await sdk.call(LIST, ACCOUNT)
+        assert peer.tokens == 2
+
+
+async def test_a_token_without_a_lifetime_lives_an_hour(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
+    peer.routes["oauth2/token"] = lambda _: answer(body={"access_token": f"token-{len(peer.seen)}"})
+    async with open_sdk() as sdk:
+        await sdk.call(LIST, ACCOUNT)
+        clock.time += 3600 - 61
+        await sdk.call(LIST, ACCOUNT)
+        clock.time += 2
+        await sdk.call(LIST, ACCOUNT)
+    assert [seen.target.rpartition("/")[2] for seen in peer.seen].count("token") == 2
+
+
+async def test_a_token_about_to_end_is_not_fetched_with_every_call(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
+    """Within the hour the service answers the same token, its lifetime counted down."""
+    peer.routes["oauth2/token"] = lambda _: answer(body={"access_token": "the-same", "expires_in": 40})
+    async with open_sdk() as sdk:
+        for _ in range(3):
+            await sdk.call(LIST, ACCOUNT)
+    assert len(peer.seen) == 1 + 1 + 3
+
+
+async def test_a_lifetime_may_be_written_as_text(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
+    peer.routes["oauth2/token"] = lambda _: answer(body={"access_token": "a-token", "expires_in": "3600"})
+    async with open_sdk() as sdk:
+        assert (await sdk.call(LIST, ACCOUNT)).is_success
+
+
+async def test_clock_skew_renews_earlier(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
+    skewed = fotahook.ThingspaceOauthCredentials("an-id", "a-secret", oauth_clock_skew=600)
+    async with open_sdk(thingspace_oauth_credentials=skewed) as sdk:
+        await sdk.call(LIST, ACCOUNT)
+        clock.time += 3600 - 659
+        await sdk.call(LIST, ACCOUNT)
+    assert peer.tokens == 2
+
+
+async def test_an_idle_session_is_begun_anew_without_asking(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
+    async with open_sdk() as sdk:
+        await sdk.call(LIST, ACCOUNT)
+        for _ in range(3):
+            clock.time += 19 * 60
+            await sdk.call(LIST, ACCOUNT)
+        assert peer.sessions == 1
+        clock.time += 20 * 60
+        await sdk.call(LIST, ACCOUNT)
+    assert peer.sessions == 2
+
+
+def refusing_first(peer: Peer, status: int, body: object) -> None:
+    """Refuse the first callback call, then answer as ever."""
+    inner = peer.routes["callbacks/"]
+    peer.routes["callbacks/"] = lambda seen: answer(status, body) if len(peer.calls) == 1 else inner(seen)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (401, EXPIRED_BEARER, (2, 1)),
+        (401, EXPIRED_SESSION, (1, 2)),
+        (400, EXPIRED_SESSION, (1, 2)),
+        (401, b"", (2, 2)),
+    ],
+)
+async def test_a_stale_token_is_renewed_once_and_the_call_repeated(
+    peer: Peer, open_sdk: OpenSdk, status: int, body: object, expected: tuple[int, int]
+) -> None:
+    refusing_first(peer, status, body)
+    async with open_sdk() as sdk:
+        assert (await sdk.call(LIST, ACCOUNT)).is_success
+    assert fetched(peer) == expected
+    last = peer.calls[-1].headers
+    assert (last["authorization"], last["vz-m2m-token"]) == (f"Bearer token-{expected[0]}", f"session-{expected[1]}")
+
+
+async def test_a_refusal_that_stays_is_told_after_one_renewal(peer: Peer, open_sdk: OpenSdk) -> None:
+    peer.routes["callbacks/"] = lambda _: answer(401, EXPIRED_BEARER)
+    async with open_sdk() as sdk:
+        with pytest.raises(fotahook.AuthenticationError, match="900901"):
+            await sdk.call(LIST, ACCOUNT)
+    assert len(peer.calls) == 2
+    assert fetched(peer) == (2, 1)
+
+
+async def test_eight_calls_with_a_stale_token_renew_it_once(peer: Peer, open_sdk: OpenSdk) -> None:
+    def stale(seen: Seen) -> Pieces:
+        good = seen.headers["authorization"] == "Bearer token-2"
+        return answer(200, {"url": "x"}) if good else answer(401, EXPIRED_BEARER)
+
+    async with open_sdk() as sdk:
+        await sdk.call(LIST, ACCOUNT)
+        peer.routes["callbacks/"] = stale
+        await asyncio.gather(*(sdk.call(LIST, ACCOUNT) for _ in range(8)))
+    assert fetched(peer) == (2, 1)
+
+
+async def test_a_static_session_token_is_used_as_it_is(peer: Peer, open_sdk: OpenSdk) -> None:
+    given = fotahook.VZM2mTokenCredentials("from-elsewhere")
+    async with open_sdk(vz_m2m_token_credentials=given) as sdk:
+        await sdk.call(LIST, ACCOUNT)
+        assert peer.calls[0].headers["vz-m2m-token"] == "from-elsewhere"
+        peer.routes["callbacks/"] = lambda _: answer(401, EXPIRED_SESSION)
+        with pytest.raises(fotahook.AuthenticationError):
+            await sdk.call(LIST, ACCOUNT)
+    assert len(peer.calls) == 2
+
+
+async def test_a_given_oauth_token_is_used_until_it_expires(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
+    given = fotahook.OauthToken("given", expiry=clock.time + 100)
+    credentials = fotahook.ThingspaceOauthCredentials("an-id", "a-secret", given)
+    async with open_sdk(thingspace_oauth_credentials=credentials) as sdk:
+        await sdk.call(LIST, ACCOUNT)
+        assert peer.calls[0].headers["authorization"] == "Bearer given"
+        clock.time += 100
+        await sdk.call(LIST, ACCOUNT)
+    assert peer.calls[1].headers["authorization"] == "Bearer token-1"
+
+
+async def test_a_provider_stands_in_for_the_token_endpoint(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
+    asked: list[object] = []
+    told: list[object] = []
+
+    def provide(last: fotahook.OauthToken | None) -> fotahook.OauthToken:
+        asked.append(last and last.access_token)
+        return fotahook.OauthToken(f"provided-{len(asked)}", expires_in=600)
+
+    credentials = fotahook.ThingspaceOauthCredentials(
+        "an-id",
+        "a-secret",
+        oauth_token_provider=provide,
+        oauth_on_token_update=lambda token: told.append(token.access_token),
+    )
+    async with open_sdk(thingspace_oauth_credentials=credentials) as sdk:
+        await sdk.call(LIST, ACCOUNT)
+        clock.time += 600
+        await sdk.call(LIST, ACCOUNT)
+    assert asked == [None, "provided-1"]
+    assert told == ["provided-1", "provided-2"]
+    assert [call.headers["authorization"] for call in peer.calls] == ["Bearer provided-1", "Bearer provided-2"]
+    assert peer.tokens == 0
+
+
+async def test_an_update_hook_sees_each_fetched_token(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
+    told: list[fotahook.OauthToken] = []
+    credentials = fotahook.ThingspaceOauthCredentials("an-id", "a-secret", oauth_on_token_update=told.append)
+    async with open_sdk(thingspace_oauth_credentials=credentials) as sdk:
+        await sdk.call(LIST, ACCOUNT)
+    assert [(token.access_token, token.expiry) for token in told] == [("token-1", clock.time + 3600)]
+
+
+async def test_async_hooks_are_awaited(peer: Peer) -> None:
+    told: list[str] = []
+
+    async def provide(_: object) -> fotahook.OauthToken:
+        return fotahook.OauthToken("provided")
+
+    async def update(token: fotahook.OauthToken) -> None:
+        told.append(token.access_token)
+
+    credentials = fotahook.ThingspaceOauthCredentials(
+        "an-id", "a-secret", oauth_token_provider=provide, oauth_on_token_update=update
+    )
+    async with opened("async", peer.url, None, thingspace_oauth_credentials=credentials) as sdk:
+        await sdk.call(LIST, ACCOUNT)
+    async with opened("sync", peer.url, None, thingspace_oauth_credentials=credentials) as sdk:
+        with pytest.raises(TypeError, match="AsyncClient"):
+            await sdk.call(LIST, ACCOUNT)
+    assert told == ["provided"]
+
+
+async def test_a_client_takes_no_awaitable_of_another_kind() -> None:
+    class Odd:
+        def __await__(self) -> Any: ...
+
+    def provide(_: object) -> Awaitable[fotahook.OauthToken]:
+        return Odd()
+
+    credentials = fotahook.ThingspaceOauthCredentials("an-id", "a-secret", oauth_token_provider=provide)
+    async with opened("sync", "http://127.0.0.1:1", None, thingspace_oauth_credentials=credentials) as sdk:
+        with pytest.raises(TypeError, match="AsyncClient"):
+            await sdk.call(LIST, ACCOUNT)
+
+
+async def test_a_provider_that_fails_harms_only_its_own_call(peer: Peer, open_sdk: OpenSdk) -> None:
+    answers: list[object] = [RuntimeError("no vault"), "a string", fotahook.OauthToken("good")]
+
+    def provide(_: object) -> Any:
+        given = answers.pop(0)
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    credentials = fotahook.ThingspaceOauthCredentials("an-id", "a-secret", oauth_token_provider=provide)
+    async with open_sdk(thingspace_oauth_credentials=credentials) as sdk:
+        with pytest.raises(RuntimeError, match="no vault"):
+            await sdk.call(LIST, ACCOUNT)
+        with pytest.raises(TypeError, match="must give an OauthToken, not str"):
+            await sdk.call(LIST, ACCOUNT)
+        assert (await sdk.call(LIST, ACCOUNT)).is_success
+
+
+async def test_refused_credentials_of_the_application_say_so(peer: Peer, open_sdk: OpenSdk) -> None:
+    body = {"error": "invalid_client", "error_description": "Client Authentication failed."}
+    peer.routes["oauth2/token"] = lambda _: answer(401, body)
+    async with open_sdk() as sdk:
+        with pytest.raises(fotahook.AuthenticationError, match="oauth2/token: invalid_client: Client Auth") as caught:
+            await sdk.call(LIST, ACCOUNT)
+    assert caught.value.error_code == "invalid_client"
+    assert len(peer.seen) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+async def test_a_refused_login_is_never_tried_again_by_itself(peer: Peer, open_sdk: OpenSdk, status: int) -> None:
+    body = {"errorCode": "REQUEST_FAILED.Credentials", "errorMessage": "Invalid username or password"}
+    logins: list[Seen] = []
+
+    def refuse(seen: Seen) -> Pieces:
+        logins.append(seen)
+        return answer(status, body)
+
+    inner = peer.routes["session/login"]
+    peer.routes["session/login"] = refuse
+    async with open_sdk() as sdk:
+        results = await asyncio.gather(*(sdk.call(LIST, ACCOUNT) for _ in range(8)), return_exceptions=True)
+        with pytest.raises(fotahook.LoginRefused, match="five refused logins in a row lock the account") as caught:
+            await sdk.call(LIST, ACCOUNT)
+        assert caught.value.status_code == status
+        assert isinstance(caught.value.__cause__, fotahook.ApiException)
+        assert {type(result) for result in results} == {fotahook.LoginRefused}
+        assert len(logins) == 1
+        with pytest.raises(fotahook.LoginRefused):
+            await sdk.do("login")
+        assert len(logins) == 2
+        peer.routes["session/login"] = inner
+        await sdk.do("login")
+        assert (await sdk.call(LIST, ACCOUNT)).is_success
+
+
+async def test_a_login_with_a_stale_oauth_token_is_no_refused_login(peer: Peer, open_sdk: OpenSdk) -> None:
+    inner = peer.routes["session/login"]
+
+    def login(seen: Seen) -> Pieces:
+        return answer(401, EXPIRED_BEARER) if seen.headers["authorization"] == "Bearer token-1" else inner(seen)
+
+    peer.routes["session/login"] = login
+    async with open_sdk() as sdk:
+        assert (await sdk.call(LIST, ACCOUNT)).is_success
+    assert peer.calls[0].headers["authorization"] == "Bearer token-2"
+
+
+async def test_a_login_that_the_service_could_not_serve_is_no_refused_login(peer: Peer, open_sdk: OpenSdk) -> None:
+    inner = peer.routes["session/login"]
+    peer.routes["session/login"] = lambda _: answer(404)
+    async with open_sdk() as sdk:
+        with pytest.raises(fotahook.NotFound):
+            await sdk.call(LIST, ACCOUNT)
+        peer.routes["session/login"] = inner
+        assert (await sdk.call(LIST, ACCOUNT)).is_success
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{}", b'{"access_token": ""}', b'{"access_token": "a\\r\\nX: y"}', b'{"access_token": 5}', b"[" * 9999],
+)
+async def test_a_token_reply_that_holds_no_token_breaks_the_contract(
+    peer: Peer, open_sdk: OpenSdk, body: bytes
+) -> None:
+    peer.routes["oauth2/token"] = lambda _: answer(200, body)
+    async with open_sdk() as sdk:
+        with pytest.raises(fotahook.ResponseError) as caught:
+            await sdk.call(LIST, ACCOUNT)
+    assert caught.value.raw_body == b"***"
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"sessionToken": "a b"}', b'{"sessionToken": "\xc3\xa4"}'])
+async def test_a_login_reply_that_holds_no_token_breaks_the_contract(
+    peer: Peer, open_sdk: OpenSdk, body: bytes
+) -> None:
+    peer.routes["session/login"] = lambda _: answer(200, body)
+    async with open_sdk() as sdk:
+        with pytest.raises(fotahook.ResponseError):
+            await sdk.call(LIST, ACCOUNT)
+
+
+async def test_logout_ends_the_session_and_a_later_call_begins_one(peer: Peer, open_sdk: OpenSdk) -> None:
+    async with open_sdk() as sdk:
+        await sdk.do("logout")
+        assert peer.seen == []
+        await sdk.call(LIST, ACCOUNT)
+        await sdk.do("logout")
+        last = peer.seen[-1]
+        assert last.target == "/api/m2m/v1/session/logout"
+        assert last.headers["vz-m2m-token"] == "session-1"
+        await sdk.do("logout")
+        assert peer.seen[-1] is last
+        await sdk.call(LIST, ACCOUNT)
+    assert peer.sessions == 2
+
+
+async def test_a_static_session_cannot_be_begun_again(peer: Peer, open_sdk: OpenSdk) -> None:
+    given = fotahook.VZM2mTokenCredentials("from-elsewhere")
+    async with open_sdk(vz_m2m_token_credentials=given) as sdk:
+        await sdk.do("logout")
+        with pytest.raises(ValueError, match="cannot begin another"):
+            await sdk.call(LIST, ACCOUNT)
+        with pytest.raises(ValueError, match="cannot begin another"):
+            await sdk.do("login")
+
+
+async def test_revoking_makes_a_later_call_fetch_a_new_token(peer: Peer, open_sdk: OpenSdk) -> None:
+    async with open_sdk() as sdk:
+        await sdk.do("revoke_token")
+        assert peer.seen == []
+        await sdk.call(LIST, ACCOUNT)
+        await sdk.do("revoke_token")
+        last = peer.seen[-1]
+        assert last.target == "/api/ts/v1/oauth2/revoke"
+        assert last.headers["authorization"].startswith("Basic ")
+        assert last.body == b"grant_type=client_credentials&token=token-1"
+        await sdk.call(LIST, ACCOUNT)
+    assert peer.tokens == 2
+
+
+async def test_login_before_the_first_call_is_that_calls_session(peer: Peer, open_sdk: OpenSdk) -> None:
+    async with open_sdk() as sdk:
+        await sdk.do("login")
+        await sdk.call(LIST, ACCOUNT)
+    assert fetched(peer) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("missing", "named"),
+    [
+        ("thingspace_oauth_credentials", "ThingspaceOauthCredentials"),
+        ("vz_m2m_token_credentials", "SessionCredentials"),
+    ],
+)
+async def test_missing_credentials_are_named_at_the_first_call(
+    peer: Peer, open_sdk: OpenSdk, missing: str, named: str
+) -> None:
+    async with open_sdk(**{missing: None}) as sdk:
+        with pytest.raises(ValueError, match=f"{missing}.*{named}"):
+            await sdk.call(LIST, ACCOUNT)
+    assert peer.seen == []
+
+
+def test_no_repr_shows_a_secret() -> None:
+    token = fotahook.OauthToken("secret-token", refresh_token="secret-refresh")
+    values = [
+        token,
+        fotahook.ThingspaceOauthCredentials("an-id", "secret-of-client", token),
+        fotahook.VZM2mTokenCredentials("secret-session"),
+        fotahook.SessionCredentials("a-user", "secret-password"),
+        OAUTH,
+        USER,
+    ]
+    assert "secret-" not in repr(values)
