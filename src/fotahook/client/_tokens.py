@@ -138,10 +138,13 @@ class Session:
             raise ValueError("the session was ended by logout(); a VZM2mTokenCredentials cannot begin another")
         if self._refused is not None:
             raise copy(self._refused) from self._refused.__cause__
+        call = login_call(credentials.username, credentials.password)
         try:
-            token = yield from make(login_call(credentials.username, credentials.password))
+            token = yield from make(call)
         except ApiException as error:
-            if not is_refused_login(error):
+            # It may also be the OAuth token's call that was refused.
+            of_login = error.request is not None and error.request.url.endswith(call.path)
+            if not (of_login and is_refused_login(error)):
                 raise
             self._refused = _login_refused(error)
             raise self._refused from error
