@@ -9,7 +9,7 @@ import pytest
 from fotahook.delivery import Deliver, Outcome, Rules, Timings
 from fotahook.delivery.lane import Chance, LaneServer
 from fotahook.store import SqliteStore
-from fotahook.store.base import Delivery, Health, Lease, NewMessage, Store, StoreUnavailable
+from fotahook.store.base import Delivery, Health, Lease, Limits, NewMessage, Store, StoreUnavailable
 from tests.store.conftest import ACCOUNT, URL, VirtualClock
 
 DELIVERED = Outcome(code="delivered", status=200)
@@ -48,6 +48,7 @@ def a_lease(**changes: object) -> Lease:
         "url": URL,
         "revision": 1,
         "signing_keys": (),
+        "limits": Limits(),
         "health": Health(),
     }
     return Lease(**facts | changes)  # type: ignore[arg-type]

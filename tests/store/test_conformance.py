@@ -11,7 +11,10 @@ from fotahook.store.base import (
     Health,
     LaneVerdict,
     Lease,
+    Limits,
     NewMessage,
+    Redelivery,
+    Retention,
     Store,
     StoreUnavailable,
 )
@@ -465,3 +468,223 @@ async def test_a_closed_store_says_so(store: Store) -> None:
     await store.close()
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.accept([NewMessage(account=ACCOUNT, body=b"{}")])
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.callback(ACCOUNT)
+
+
+# What an operator asks for
+
+
+async def test_a_paused_lane_keeps_everything_and_its_time_to_live_stands_still(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    await accept(b"{}")
+    await registered.pause(ACCOUNT)
+    clock.advance(1000)
+    assert await registered.lease(10, 30) == []
+    (lane,) = await registered.lanes(ACCOUNT)
+    assert (lane.state, lane.pending) == ("paused", 1)
+    await registered.resume(ACCOUNT)
+    (delivery,) = await registered.fetch(await lease_one(registered), 10)
+    assert delivery.age == 0
+
+
+async def test_an_account_can_be_paused_before_its_first_message(registered: Store, accept: Accept) -> None:
+    await registered.pause("new")
+    await registered.register("new", URL, actor="test")
+    await accept(b"{}", account="new")
+    assert await registered.lease(10, 30) == []
+    (lane,) = await registered.lanes("new")
+    assert lane.state == "paused"
+
+
+async def test_a_lane_held_and_paused_opens_when_both_have_ended(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    await accept(b"{}")
+    await registered.pause(ACCOUNT)
+    await registered.deregister(ACCOUNT, actor="test")
+    clock.advance(10)
+    await registered.register(ACCOUNT, URL, actor="test")
+    assert await registered.lease(10, 30) == []
+    clock.advance(10)
+    await registered.resume(ACCOUNT)
+    (delivery,) = await registered.fetch(await lease_one(registered), 10)
+    assert delivery.age == 0
+
+
+async def test_resuming_ends_a_wait_and_forgets_the_endpoints_health(registered: Store, accept: Accept) -> None:
+    await accept(b"{}")
+    trouble = LaneVerdict(health=Health(failures=5, reason="dns_error"), wait=600)
+    await registered.settle(await lease_one(registered), [], trouble, keep=0)
+    await registered.resume(ACCOUNT)
+    assert (await lease_one(registered)).health == Health()
+
+
+async def test_limits_are_none_until_they_are_set_and_come_with_the_lease(registered: Store, accept: Accept) -> None:
+    assert await registered.limits(ACCOUNT) == Limits()
+    limits = Limits(in_flight=2, per_second=0.5)
+    await registered.set_limits(ACCOUNT, Limits(in_flight=1))
+    await registered.set_limits(ACCOUNT, limits)
+    await accept(b"{}")
+    assert await registered.limits(ACCOUNT) == limits
+    assert (await lease_one(registered)).limits == limits
+
+
+# Redelivery
+
+
+async def settle_all(store: Store, state: str = "delivered") -> None:
+    """Settle whatever is due, and what is promoted thereby."""
+    while leases := await store.lease(10, 30):
+        for lease in leases:
+            found = await store.fetch(lease, 100)
+            await store.settle(lease, [settled(delivery, state) for delivery in found], WELL, keep=0)
+
+
+async def test_a_settled_message_is_sent_once_more_with_the_same_id_and_afresh(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    (accepted,) = await accept(b"{}")
+    await settle_all(registered, "dead")
+    clock.advance(100)
+    assert await registered.redeliver(accepted.id) == Redelivery(id=accepted.id)
+    (delivery,) = await registered.fetch(await lease_one(registered), 10)
+    assert (delivery.message, delivery.attempts, delivery.age) == (accepted.id, 0, 0)
+
+
+async def test_a_redelivered_message_goes_to_the_tail_of_its_key(registered: Store, accept: Accept) -> None:
+    (first,) = await accept(b"1", key="k")
+    (second,) = await accept(b"2", key="k")
+    await settle_all(registered)
+    await accept(b"3", b"4", key="k")
+    await registered.redeliver(second.id)
+    await registered.redeliver(first.id)
+    await accept(b"5", key="k")
+    order = []
+    while leases := await registered.lease(10, 30):
+        found = await registered.fetch(leases[0], 10)
+        order += [delivery.body for delivery in found]
+        await registered.settle(leases[0], [settled(delivery) for delivery in found], WELL, keep=0)
+    assert order == [b"3", b"4", b"2", b"1", b"5"]
+
+
+async def test_a_message_asked_for_as_new_gets_another_id(registered: Store, accept: Accept) -> None:
+    (accepted,) = await accept(b'{"a": 1}', key="k")
+    redelivery = await registered.redeliver(accepted.id, as_new=True)
+    assert redelivery.id is not None
+    assert redelivery.id > accepted.id
+    copy = await registered.message(redelivery.id)
+    assert copy is not None
+    assert (copy.body, copy.ordering_key, len(copy.placements)) == (b'{"a": 1}', "k", 1)
+
+
+async def test_what_cannot_be_redelivered_says_why(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+    (accepted,) = await accept(b"{}")
+    assert await registered.redeliver("nothing") == Redelivery(refused="unknown")
+    assert await registered.redeliver(accepted.id) == Redelivery(refused="pending")
+    await settle_all(registered)
+    clock.advance(10)
+    await tidy_up(registered, Retention(seconds=5))
+    assert await registered.redeliver(accepted.id) == Redelivery(refused="pruned")
+
+
+async def tidy_up(store: Store, retention: Retention | None = None) -> None:
+    while await store.tidy(retention or Retention()):
+        pass
+
+
+async def test_many_are_redelivered_by_state_and_time_and_counted_first(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    await accept(b"early")
+    clock.advance(10)
+    since = clock()
+    await accept(b"dead-1", b"dead-2")
+    await settle_all(registered, "dead")
+    await accept(b"delivered")
+    await settle_all(registered)
+    await accept(b"pending")
+    until = clock() + 1
+    assert await registered.redeliver_all(ACCOUNT, "dead", since=since, until=until, dry_run=True) == 2
+    await tidy_up(registered)
+    assert (await registered.lanes(ACCOUNT))[0].pending == 1
+    assert await registered.redeliver_all(ACCOUNT, "dead", since=since, until=until) == 2
+    assert await registered.redeliver_all("other", "dead", since=since, until=until) == 0
+    await tidy_up(registered)
+    found = await registered.fetch(await lease_one(registered), 10)
+    assert [delivery.body for delivery in found] == [b"pending", b"dead-1", b"dead-2"]
+
+
+async def test_a_redelivery_of_very_many_goes_on_after_a_restart(
+    store: Store, store_url: str, accept: Accept, clock: VirtualClock
+) -> None:
+    await store.register(ACCOUNT, URL, actor="test")
+    await accept(*(b"%d" % number for number in range(450)))
+    await settle_all(store, "dead")
+    assert await store.redeliver_all(ACCOUNT, "dead", since=0, until=clock() + 1) == 450
+    assert await store.tidy(Retention())
+    await store.close()
+    again = await open_store(store_url, clock=clock)
+    try:
+        await tidy_up(again)
+        (lane,) = await again.lanes(ACCOUNT)
+        assert (lane.pending, lane.dead) == (450, 0)
+    finally:
+        await again.close()
+
+
+# Retention
+
+
+async def body_of(store: Store, message_id: str) -> bytes | None:
+    message = await store.message(message_id)
+    assert message is not None
+    return message.body
+
+
+async def test_old_settled_bodies_go_and_ids_stay_for_dedupe(registered: Store, clock: VirtualClock) -> None:
+    message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k")
+    (accepted,) = await registered.accept([message])
+    await settle_all(registered)
+    clock.advance(10)
+    await tidy_up(registered, Retention(seconds=10))
+    assert await body_of(registered, accepted.id) == b"{}"
+    clock.advance(1)
+    await tidy_up(registered, Retention(seconds=10))
+    assert await body_of(registered, accepted.id) is None
+    (again,) = await registered.accept([message])
+    assert (again.id, again.duplicate, again.conflict) == (accepted.id, True, False)
+
+
+async def test_what_is_pending_is_never_removed(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+    (settled_one,) = await accept(b"settled")
+    await settle_all(registered)
+    (pending,) = await accept(b"pending")
+    clock.advance(1000)
+    await tidy_up(registered, Retention(seconds=1, bytes=0))
+    assert await body_of(registered, settled_one.id) is None
+    assert await body_of(registered, pending.id) == b"pending"
+
+
+async def test_beyond_its_bytes_the_oldest_bodies_go_whatever_their_age(registered: Store, accept: Accept) -> None:
+    ids = [accepted.id for accepted in await accept(*(b"x" * 100_000 for _ in range(20)))]
+    await settle_all(registered)
+    await tidy_up(registered, Retention(bytes=1_500_000))
+    kept = [await body_of(registered, message_id) is not None for message_id in ids]
+    assert kept == sorted(kept)
+    assert not kept[0]
+    assert kept[-1]
+
+
+async def test_retention_goes_through_many_messages_in_steps(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    await accept(*(b"%d" % number for number in range(450)))
+    await settle_all(registered)
+    clock.advance(10)
+    steps = 0
+    while await registered.tidy(Retention(seconds=1)):
+        steps += 1
+    assert steps >= 2
+    assert await registered.tidy(Retention()) is False

@@ -102,7 +102,7 @@ async def test_a_new_dispatcher_takes_the_old_ones_leases_over_at_once(
 async def test_another_process_that_holds_the_file_makes_the_store_unavailable(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite._BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("fotahook.store.sqlite_file.BUSY_SECONDS", 0.01)
     store = await SqliteStore.open(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("begin immediate")

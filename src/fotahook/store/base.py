@@ -73,6 +73,13 @@ class Health(Record, frozen=True, kw_only=True):
     """Error code of the last endpoint trouble."""
 
 
+class Limits(Record, frozen=True, kw_only=True):
+    """What an operator allows an account; None means the service's own setting, or no limit where it has none."""
+
+    in_flight: int | None = None
+    per_second: float | None = None
+
+
 class Lease(Record, frozen=True, kw_only=True):
     """A dispatcher's time-limited right to a lane. Whoever leases the lane next gets a higher token."""
 
@@ -88,6 +95,7 @@ class Lease(Record, frozen=True, kw_only=True):
     """Of that callback; 0 where there is none."""
     signing_keys: tuple[str, ...]
     """Ids of the account's live signing keys."""
+    limits: Limits
     health: Health
 
 
@@ -149,6 +157,8 @@ class Placement(Record, frozen=True, kw_only=True):
     state: DeliveryState
     attempts: int
     due: float
+    age: float
+    """Seconds that count towards its time to live, as in Delivery."""
     settled_at: float | None
     last_outcome: str | None
 
@@ -161,7 +171,9 @@ class Message(Record, frozen=True, kw_only=True):
     type: str | None
     ordering_key: str | None
     idempotency_key: str | None
-    body: bytes
+    body: bytes | None
+    """None once retention has removed it."""
+    size: int
     sha256: bytes
     accepted_at: float
     duplicates: int
@@ -179,6 +191,21 @@ class Lane(Record, frozen=True, kw_only=True):
     pending: int
     dead: int
     oldest_accepted_at: float | None
+
+
+class Retention(Record, frozen=True, kw_only=True):
+    """How long and how much is kept of messages whose every delivery is delivered or dead; None means without end."""
+
+    seconds: float | None = None
+    bytes: int | None = None
+    """Of the store in all: beyond it the oldest bodies go, whatever their age."""
+
+
+class Redelivery(Record, frozen=True, kw_only=True):
+    """What came of asking for a message once more: its id (a new one if asked for as new), or why not."""
+
+    id: str | None = None
+    refused: Literal["unknown", "pending", "pruned"] | None = None
 
 
 class Credential(Record, frozen=True, kw_only=True):
@@ -224,6 +251,35 @@ class Store(Protocol):
 
     async def lanes(self, account: str) -> list[Lane]:
         """The lanes of an account with their backlogs."""
+
+    async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
+        """Send nothing over a lane until it is resumed; everything is kept, and its time to live stands still."""
+
+    async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
+        """Open a paused lane, or end its wait, with the endpoint's health forgotten."""
+
+    async def limits(self, account: str) -> Limits:
+        """What an operator allows the account."""
+
+    async def set_limits(self, account: str, limits: Limits) -> None:
+        """Allow it something else; dispatchers know within a turn."""
+
+    async def redeliver(self, message_id: str, *, as_new: bool = False) -> Redelivery:
+        """Send a settled message once more: to the tail of its key, with attempts and time to live afresh.
+
+        The same id, so that receivers know it again, unless `as_new`: then a copy is accepted under a new one.
+        """
+
+    async def redeliver_all(
+        self, account: str, state: DeliveryState, *, since: float, until: float, dry_run: bool = False
+    ) -> int:
+        """How many settled messages were accepted in a span and are in a state; unless `dry_run`, send them again.
+
+        The wish is on disk when this returns; ``tidy`` fulfils it in small steps, after a restart too.
+        """
+
+    async def tidy(self, retention: Retention) -> bool:
+        """One small step of what can wait: redeliveries of many, then retention. Whether there is more to do now."""
 
     async def lease(self, limit: int, seconds: float) -> list[Lease]:
         """Take up to `limit` lanes that have something due, longest overdue first, for `seconds`."""

@@ -2,43 +2,59 @@
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from .base import (
+    CALLBACK_CONSUMER,
     Accepted,
     Attempt,
     Callback,
     Clock,
     Credential,
     Delivery,
-    Health,
+    DeliveryState,
     Lane,
-    LaneState,
     LaneVerdict,
     Lease,
+    Limits,
     Message,
     NewMessage,
-    Placement,
+    Redelivery,
+    Retention,
     Settlement,
     StoreUnavailable,
 )
 from .ids import MessageIds
-from .queries import load_migrations, load_queries
+from .sqlite_file import connect, lock_file, migrate
+from .sqlite_steps import (
+    Lanes,
+    Q,
+    accept_one,
+    copy_as_new,
+    lane_of,
+    next_revision,
+    read_credential,
+    read_delivery,
+    read_lane,
+    read_lease,
+    read_placement,
+    recompute_due,
+    redeliver_one,
+    settle_one,
+    step_redelivery,
+)
 from .writer import Reader, Writer
 
-_BUSY_SECONDS: Final = 2.0
-"""How long a write waits for another process that holds the file."""
-
-Q: Final = load_queries("sqlite")
+STEP: Final = 200
+"""Messages in one step of what can wait, so that no delivery waits long behind it."""
 
 
 class SqliteStore:
@@ -50,7 +66,8 @@ class SqliteStore:
         self._ids = MessageIds(clock)
         self._work = asyncio.Event()
         self._dispatcher_lock: int | None = None
-        writing, reading = _connect(path), _connect(path)
+        self._pruned_up_to = 0
+        writing, reading = connect(path), connect(path)
         self._writer = Writer(writing)
         self._reader = Reader(reading)
 
@@ -65,7 +82,7 @@ class SqliteStore:
         except (OSError, sqlite3.Error) as error:
             raise StoreUnavailable(f"cannot open the store {path}: {error}") from error
         try:
-            await store._writer.run(_migrate)
+            await store._writer.run(migrate)
         except BaseException:
             await store.close()
             raise
@@ -83,7 +100,7 @@ class SqliteStore:
     async def register(self, account: str, url: str, *, actor: str) -> Callback:
         def job(db: sqlite3.Connection) -> Callback:
             now = self._clock()
-            revision = _next_revision(db, account)
+            revision = next_revision(db, account)
             change = {"account": account, "url": url, "revision": revision, "actor": actor, "now": now}
             db.execute(Q["put_callback"], change)
             db.execute(Q["add_history"], change)
@@ -99,7 +116,7 @@ class SqliteStore:
             if db.execute(Q["drop_callback"], {"account": account}).rowcount == 0:
                 return False
             change = {"account": account, "url": None, "actor": actor, "now": self._clock()}
-            db.execute(Q["add_history"], change | {"revision": _next_revision(db, account)})
+            db.execute(Q["add_history"], change | {"revision": next_revision(db, account)})
             db.execute(Q["hold_callback_lane"], change)
             return True
 
@@ -118,50 +135,26 @@ class SqliteStore:
         digests = [hashlib.sha256(message.body).digest() for message in messages]
 
         def job(db: sqlite3.Connection) -> list[Accepted]:
-            lanes: dict[tuple[str, str], dict[str, Any]] = {}
+            lanes: Lanes = {}
+            now = self._clock()
             answers = [
-                self._accept(db, message, digest, lanes) for message, digest in zip(messages, digests, strict=True)
+                accept_one(db, message, self._ids.next(), digest, lanes, now)
+                for message, digest in zip(messages, digests, strict=True)
             ]
-            for lane in lanes.values():
-                db.execute(Q["recompute_due"], {"lane": lane["id"]})
+            recompute_due(db, {lane["id"] for lane in lanes.values()})
             return answers
 
         accepted = await self._writer.run(job)
         self._work.set()
         return accepted
 
-    def _accept(
-        self,
-        db: sqlite3.Connection,
-        message: NewMessage,
-        digest: bytes,
-        lanes: dict[tuple[str, str], dict[str, Any]],
-    ) -> Accepted:
-        now = self._clock()
-        if message.idempotency_key is not None:
-            query = {"account": message.account, "idempotency_key": message.idempotency_key}
-            known = db.execute(Q["known_message"], query).fetchone()
-            if known is not None:
-                db.execute(Q["count_duplicate"], {"seq": known["seq"]})
-                return Accepted(id=known["id"], duplicate=True, conflict=known["sha256"] != digest)
-        values = msgspec.structs.asdict(message) | {"id": self._ids.next(), "sha256": digest, "now": now}
-        del values["consumers"]
-        seq = db.execute(Q["add_message"], values).lastrowid
-        for consumer in message.consumers:
-            lane = lanes.get((message.account, consumer))
-            if lane is None:
-                lane = lanes[message.account, consumer] = _lane(db, message.account, consumer, now)
-            delivery = {"lane": lane["id"], "seq": seq, "key": message.ordering_key, "clock": lane["clock"]}
-            db.execute(Q["add_delivery"], delivery | {"now": now})
-        return Accepted(id=values["id"])
-
     async def message(self, message_id: str) -> Message | None:
         def job(db: sqlite3.Connection) -> Message | None:
             row = db.execute(Q["message"], {"id": message_id}).fetchone()
             if row is None:
                 return None
-            seq = row.pop("seq")
-            placements = tuple(_placement(found) for found in db.execute(Q["placements"], {"seq": seq}))
+            where = {"seq": row.pop("seq"), "now": self._clock()}
+            placements = tuple(read_placement(found) for found in db.execute(Q["placements"], where))
             return Message(**row, placements=placements)
 
         return await self._reader.run(job)
@@ -176,29 +169,112 @@ class SqliteStore:
     async def lanes(self, account: str) -> list[Lane]:
         def job(db: sqlite3.Connection) -> list[Lane]:
             now = self._clock()
-            return [_lane_state(row, now) for row in db.execute(Q["lanes"], {"account": account})]
+            return [read_lane(row, now) for row in db.execute(Q["lanes"], {"account": account})]
 
         return await self._reader.run(job)
+
+    # What an operator asks for
+
+    async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
+        def job(db: sqlite3.Connection) -> None:
+            now = self._clock()
+            lane_of(db, account, consumer, now)
+            db.execute(Q["pause"], {"account": account, "consumer": consumer, "now": now})
+
+        await self._writer.run(job)
+
+    async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
+        change = {"account": account, "consumer": consumer}
+        await self._writer.run(lambda db: db.execute(Q["resume"], change | {"now": self._clock()}))
+        self._work.set()
+
+    async def limits(self, account: str) -> Limits:
+        def job(db: sqlite3.Connection) -> Limits:
+            row = db.execute(Q["limits"], {"account": account}).fetchone()
+            return Limits(**row) if row else Limits()
+
+        return await self._reader.run(job)
+
+    async def set_limits(self, account: str, limits: Limits) -> None:
+        values = msgspec.structs.asdict(limits) | {"account": account}
+        await self._writer.run(lambda db: db.execute(Q["set_limits"], values))
+
+    async def redeliver(self, message_id: str, *, as_new: bool = False) -> Redelivery:
+        def job(db: sqlite3.Connection) -> Redelivery:
+            row = db.execute(Q["message"], {"id": message_id}).fetchone()
+            if row is None:
+                return Redelivery(refused="unknown")
+            if row["body"] is None:
+                return Redelivery(refused="pruned")
+            now = self._clock()
+            if as_new:
+                return copy_as_new(db, row, self._ids.next(), now)
+            if db.execute(Q["is_pending"], row).fetchone()["pending"]:
+                return Redelivery(refused="pending")
+            redeliver_one(db, row["seq"], None, now)
+            return Redelivery(id=message_id)
+
+        redelivery = await self._writer.run(job)
+        self._work.set()
+        return redelivery
+
+    async def redeliver_all(
+        self, account: str, state: DeliveryState, *, since: float, until: float, dry_run: bool = False
+    ) -> int:
+        def count(db: sqlite3.Connection) -> tuple[int, int]:
+            last = db.execute(Q["last_message"], {"account": account}).fetchone()["seq"]
+            query = wish | {"done": 0, "last": last, "limit": -1}
+            return len(db.execute(Q["redeliverable"], query).fetchall()), last
+
+        wish = {"account": account, "state": state, "since": since, "until": until}
+        found, last = await self._reader.run(count)
+        if found and not dry_run:
+            await self._writer.run(lambda db: db.execute(Q["add_redelivery"], wish | {"last": last}))
+        return found
+
+    async def tidy(self, retention: Retention) -> bool:
+        if await self._writer.run(lambda db: step_redelivery(db, STEP, self._clock())):
+            self._work.set()
+            return True
+        doomed, self._pruned_up_to, more = await self._reader.run(lambda db: self._choose_bodies(db, retention))
+        if doomed:
+            await self._writer.run(lambda db: db.executemany(Q["prune"], [{"seq": seq} for seq in doomed]))
+        return more
+
+    def _choose_bodies(self, db: sqlite3.Connection, retention: Retention) -> tuple[list[int], int, bool]:
+        """Bodies to remove, where to go on next time, and whether there is more to do now."""
+        over = 0 if retention.bytes is None else db.execute(Q["used_bytes"]).fetchone()["bytes"] - retention.bytes
+        before = float("-inf") if retention.seconds is None else self._clock() - retention.seconds
+        rows = db.execute(Q["old_bodies"], {"after": self._pruned_up_to, "limit": STEP}).fetchall()
+        doomed: list[int] = []
+        for row in rows:
+            if row["accepted_at"] >= before and over <= 0:
+                # The rest is younger still: begin again from the oldest next time.
+                return doomed, 0, bool(doomed)
+            if not row["pending"]:
+                doomed.append(row["seq"])
+                over -= row["size"]
+        return (doomed, rows[-1]["seq"], True) if len(rows) == STEP else (doomed, 0, bool(doomed))
 
     # Dispatching
 
     async def lease(self, limit: int, seconds: float) -> list[Lease]:
         if self._dispatcher_lock is None:
-            self._dispatcher_lock = _lock_file(self._path)
+            self._dispatcher_lock = lock_file(self._path)
             # Leases found now belong to a process that is gone.
             await self._writer.run(lambda db: db.execute(Q["forget_leases"]))
 
         def job(db: sqlite3.Connection) -> list[Lease]:
             now = self._clock()
             taken = db.execute(Q["lease"], {"now": now, "seconds": seconds, "limit": limit}).fetchall()
-            return [_lease(db, row["id"], now) for row in taken]
+            return [read_lease(db, row["id"], now) for row in taken]
 
         return await self._writer.run(job)
 
     async def fetch(self, lease: Lease, limit: int) -> list[Delivery]:
         def job(db: sqlite3.Connection) -> list[Delivery]:
             rows = db.execute(Q["fetch"], {"lane": lease.lane, "now": self._clock(), "limit": limit})
-            return [_delivery(row) for row in rows]
+            return [read_delivery(row) for row in rows]
 
         return await self._reader.run(job)
 
@@ -211,13 +287,13 @@ class SqliteStore:
                 return None
             now = self._clock()
             for settlement in settlements:
-                _settle(db, settlement, now)
+                settle_one(db, settlement, now)
             lane = {"lane": lease.lane, "now": now}
             if fence["revision"] == lease.revision:
                 health = msgspec.structs.asdict(verdict.health)
                 db.execute(Q["judge_lane"], lane | health | {"wait": verdict.wait, "pause": verdict.pause})
             db.execute(Q["keep_lane"], lane | {"keep": keep})
-            return _lease(db, lease.lane, now) if keep > 0 else None
+            return read_lease(db, lease.lane, now) if keep > 0 else None
 
         kept = await self._writer.run(job)
         if kept is None:
@@ -254,14 +330,14 @@ class SqliteStore:
         def job(db: sqlite3.Connection) -> Credential | None:
             query = {"kind": kind, "id": credential_id, "now": self._clock()}
             row = db.execute(Q["credential"], query).fetchone()
-            return _credential(row) if row else None
+            return read_credential(row) if row else None
 
         return await self._reader.run(job)
 
     async def credentials(self, kind: str, owner: str) -> list[Credential]:
         def job(db: sqlite3.Connection) -> list[Credential]:
             query = {"kind": kind, "owner": owner, "now": self._clock()}
-            return [_credential(row) for row in db.execute(Q["credentials"], query)]
+            return [read_credential(row) for row in db.execute(Q["credentials"], query)]
 
         return await self._reader.run(job)
 
@@ -270,112 +346,3 @@ class SqliteStore:
             db.executemany(Q["drop_credential"], [{"kind": kind, "id": one} for one in ids])
 
         await self._writer.run(job)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    connection.row_factory = _as_dict
-    connection.execute("pragma journal_mode = wal")
-    connection.execute("pragma synchronous = full")
-    connection.execute("pragma foreign_keys = on")
-    return connection
-
-
-def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
-    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
-
-
-def _migrate(db: sqlite3.Connection) -> None:
-    """Apply the migrations that this file has not had; the schema's version is the number of the last."""
-    version = db.execute("pragma user_version").fetchone()["user_version"]
-    migrations = load_migrations("sqlite")
-    if version > migrations[-1].number:
-        raise StoreUnavailable(
-            f"the store was written by a newer fotahook (schema {version}, this one knows {migrations[-1].number})"
-        )
-    for migration in migrations:
-        if migration.number > version:
-            # Not executescript, which would commit: the whole step belongs to the writer's transaction.
-            for statement in _statements(migration.sql):
-                db.execute(statement)
-            db.execute(f"pragma user_version = {migration.number}")
-
-
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
-def _lock_file(path: Path) -> int:
-    """The dispatcher lock of a store's file; it goes with the process, however that ends."""
-    lock = os.open(f"{path}.dispatcher", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise StoreUnavailable(f"another process dispatches from {path}; stop it first") from error
-    return lock
-
-
-def _next_revision(db: sqlite3.Connection, account: str) -> int:
-    last: int = db.execute(Q["last_revision"], {"account": account}).fetchone()["revision"]
-    return last + 1
-
-
-def _lane(db: sqlite3.Connection, account: str, consumer: str, now: float) -> dict[str, Any]:
-    query = {"account": account, "consumer": consumer, "now": now}
-    db.execute(Q["add_lane"], query)
-    row: dict[str, Any] = db.execute(Q["lane"], query).fetchone()
-    return row
-
-
-def _lease(db: sqlite3.Connection, lane: int, now: float) -> Lease:
-    row = db.execute(Q["leased_lane"], {"lane": lane, "now": now}).fetchone()
-    keys = tuple((row.pop("signing_keys") or "").split())
-    open_now = bool(row.pop("open"))
-    return Lease(lane=row.pop("id"), open=open_now, signing_keys=keys, health=_health(row), **row)
-
-
-def _health(row: dict[str, Any]) -> Health:
-    return Health(**{name: row.pop(name) for name in ("failures", "window", "refused", "reason")})
-
-
-def _delivery(row: dict[str, Any]) -> Delivery:
-    return Delivery(message=row.pop("id"), **row)
-
-
-def _settle(db: sqlite3.Connection, settlement: Settlement, now: float) -> None:
-    delivery, attempt = settlement.delivery, settlement.attempt
-    place: dict[str, Any] = {"lane": delivery.lane, "seq": delivery.seq, "now": now}
-    change = place | {
-        "state": "ready" if settlement.state == "pending" else settlement.state,
-        "delay": settlement.delay,
-        "attempts": settlement.attempts,
-        "strikes": settlement.strikes,
-        "outcome": attempt.outcome,
-    }
-    db.execute(Q["settle_delivery"], change)
-    details = msgspec.structs.asdict(attempt) | {"phases": msgspec.json.encode(attempt.phases).decode()}
-    db.execute(Q["add_attempt"], place | details)
-    if delivery.ordering_key is not None and settlement.state != "pending":
-        db.execute(Q["promote"], place | {"key": delivery.ordering_key})
-
-
-def _placement(row: dict[str, Any]) -> Placement:
-    state = "pending" if row["state"] in ("ready", "behind") else row["state"]
-    return Placement(**row | {"state": state})
-
-
-def _lane_state(row: dict[str, Any], now: float) -> Lane:
-    paused, held, until = row.pop("paused"), row.pop("held"), row.pop("wait_until")
-    state: LaneState = "paused" if paused else "held" if held else "waiting" if until > now else "open"
-    return Lane(state=state, until=until if state == "waiting" else None, health=_health(row), **row)
-
-
-def _credential(row: dict[str, Any]) -> Credential:
-    accounts = None if row["accounts"] is None else tuple(msgspec.json.decode(row["accounts"]))
-    return Credential(**row | {"accounts": accounts, "scopes": tuple(row["scopes"].split())})

@@ -28,8 +28,8 @@ on conflict (account, consumer) do update set
 update lanes set held = 1, stopped_at = coalesce(stopped_at, :now) where account = :account and consumer = '';
 
 -- name: add_message
-insert into messages (id, account, type, ordering_key, idempotency_key, body, sha256, accepted_at)
-values (:id, :account, :type, :ordering_key, :idempotency_key, :body, :sha256, :now);
+insert into messages (id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at)
+values (:id, :account, :type, :ordering_key, :idempotency_key, :body, length(:body), :sha256, :now);
 
 -- name: known_message
 select seq, id, sha256 from messages where account = :account and idempotency_key = :idempotency_key;
@@ -48,8 +48,8 @@ select id, coalesce(stopped_at, :now) - stopped_for as clock from lanes
 where account = :account and consumer = :consumer;
 
 -- name: add_delivery
-insert into deliveries (lane, seq, key, state, due, born)
-values (:lane, :seq, :key, case when :key is not null and exists (
+insert into deliveries (lane, seq, place, key, state, due, born)
+values (:lane, :seq, :seq, :key, case when :key is not null and exists (
     select 1 from deliveries where lane = :lane and key = :key and state in ('ready', 'behind')
 ) then 'behind' else 'ready' end, :now, :clock);
 
@@ -68,12 +68,15 @@ returning id;
 -- name: leased_lane
 select l.id, l.token, l.account, l.consumer, l.held = 0 and l.paused = 0 as open, c.url,
     coalesce(c.revision, 0) as revision, l.failures, l.window, l.refused, l.reason,
+    m.in_flight, m.per_second,
     (select group_concat(id, ' ') from (
         select id from credentials
         where kind = 'signing_key' and owner = l.account and (expires_at is null or expires_at > :now)
         order by created_at
     )) as signing_keys
-from lanes l left join callbacks c on c.account = l.account and l.consumer = ''
+from lanes l
+left join callbacks c on c.account = l.account and l.consumer = ''
+left join limits m on m.account = l.account
 where l.id = :lane;
 
 -- name: fetch
@@ -81,7 +84,7 @@ select d.lane, d.seq, m.id, m.account, m.type, m.ordering_key, m.body, m.accepte
     coalesce(l.stopped_at, :now) - l.stopped_for - d.born as age
 from deliveries d join messages m on m.seq = d.seq join lanes l on l.id = d.lane
 where d.lane = :lane and d.state = 'ready' and d.due <= :now
-order by d.due, d.seq limit :limit;
+order by d.due, d.place limit :limit;
 
 -- name: fence
 select coalesce(c.revision, 0) as revision
@@ -97,7 +100,7 @@ returning key;
 
 -- name: promote
 update deliveries set state = 'ready' where lane = :lane and state = 'behind' and seq = (
-    select seq from deliveries where lane = :lane and key = :key and state in ('ready', 'behind') order by seq limit 1
+    select seq from deliveries where lane = :lane and key = :key and state in ('ready', 'behind') order by place limit 1
 );
 
 -- name: add_attempt
@@ -125,11 +128,12 @@ update lanes set leased_until = 0 where leased_until > 0;
 select min(next) as next from lanes where held = 0 and paused = 0 and due is not null;
 
 -- name: message
-select seq, id, account, type, ordering_key, idempotency_key, body, sha256, accepted_at, duplicates
+select seq, id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at, duplicates
 from messages where id = :id;
 
 -- name: placements
-select l.consumer, d.state, d.attempts, d.due, d.settled_at, d.last_outcome
+select l.consumer, d.state, d.attempts, d.due, d.settled_at, d.last_outcome,
+    coalesce(l.stopped_at, :now) - l.stopped_for - d.born as age
 from deliveries d join lanes l on l.id = d.lane where d.seq = :seq order by l.consumer;
 
 -- name: attempts
@@ -161,3 +165,79 @@ delete from credentials where kind = :kind and id = :id;
 
 -- name: drop_expired_credentials
 delete from credentials where kind = :kind and expires_at <= :now;
+
+-- name: limits
+select in_flight, per_second from limits where account = :account;
+
+-- name: set_limits
+insert or replace into limits (account, in_flight, per_second) values (:account, :in_flight, :per_second);
+
+-- name: pause
+-- A lane that never was is made, so that an account can be paused before its first message.
+update lanes set paused = 1, stopped_at = coalesce(stopped_at, :now) where account = :account and consumer = :consumer;
+
+-- name: resume
+update lanes set
+    paused = 0, wait_until = 0, failures = 0, window = 1, refused = 0, reason = null,
+    stopped_for = stopped_for + case when held = 0 then :now - coalesce(stopped_at, :now) else 0 end,
+    stopped_at = case when held = 0 then null else stopped_at end
+where account = :account and consumer = :consumer;
+
+-- name: next_place
+update sqlite_sequence set seq = seq + 1 where name = 'messages' returning seq;
+
+-- name: redeliver
+-- The message's deliveries, or those in one state, go to the tail of their key, attempts and time to live afresh.
+update deliveries set
+    place = :place, due = :now, attempts = 0, strikes = 0, settled_at = null,
+    born = (select coalesce(stopped_at, :now) - stopped_for from lanes where id = deliveries.lane),
+    state = case when key is not null and exists (
+        select 1 from deliveries other
+        where other.lane = deliveries.lane and other.key = deliveries.key and other.state in ('ready', 'behind')
+    ) then 'behind' else 'ready' end
+where seq = :seq and (:state is null or state = :state)
+returning lane;
+
+-- name: is_pending
+select exists (select 1 from deliveries where seq = :seq and state in ('ready', 'behind')) as pending;
+
+-- name: consumers
+select l.consumer from deliveries d join lanes l on l.id = d.lane where d.seq = :seq order by l.consumer;
+
+-- name: redeliverable
+-- Settled messages of an account with a delivery in this state, accepted in this span; bodies that are gone stay gone.
+select m.seq from messages m
+where m.account = :account and m.seq > :done and m.seq <= :last
+    and m.accepted_at >= :since and m.accepted_at < :until and m.body is not null
+    and exists (select 1 from deliveries d where d.seq = m.seq and d.state = :state)
+    and not exists (select 1 from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind'))
+order by m.seq limit :limit;
+
+-- name: last_message
+select coalesce(max(seq), 0) as seq from messages where account = :account;
+
+-- name: add_redelivery
+insert into redeliveries (account, state, since, until, last) values (:account, :state, :since, :until, :last);
+
+-- name: next_redelivery
+select id, account, state, since, until, done, last from redeliveries order by id limit 1;
+
+-- name: advance_redelivery
+update redeliveries set done = :done where id = :id;
+
+-- name: end_redelivery
+delete from redeliveries where id = :id;
+
+-- name: old_bodies
+-- Some bodies, oldest first, each with whether somebody still waits for it.
+select m.seq, m.size, m.accepted_at,
+    exists (select 1 from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind')) as pending
+from messages m where m.body is not null and m.seq > :after order by m.seq limit :limit;
+
+-- name: prune
+update messages set body = null where seq = :seq
+    and not exists (select 1 from deliveries d where d.seq = :seq and d.state in ('ready', 'behind'));
+
+-- name: used_bytes
+select (page_count - freelist_count) * page_size as bytes
+from pragma_page_count, pragma_freelist_count, pragma_page_size;

@@ -17,14 +17,17 @@ create table callback_history (
     primary key (account, revision)
 ) strict, without rowid;
 
+-- A body is removed by retention once every delivery is settled; the row stays, so that dedupe never weakens.
+-- autoincrement: its sequence also numbers the places of redelivered messages, see deliveries.
 create table messages (
-    seq integer primary key,
+    seq integer primary key autoincrement,
     id text not null unique,
     account text not null,
     type text,
     ordering_key text,
     idempotency_key text,
-    body blob not null,
+    body blob,
+    size integer not null,
     sha256 blob not null,
     accepted_at real not null,
     duplicates integer not null default 0
@@ -32,6 +35,8 @@ create table messages (
 
 create unique index messages_by_idempotency_key on messages (account, idempotency_key)
     where idempotency_key is not null;
+create index messages_by_account on messages (account, seq);
+create index messages_with_body on messages (seq) where body is not null;
 
 create table lanes (
     id integer primary key,
@@ -56,11 +61,20 @@ create table lanes (
 
 create index lanes_by_next on lanes (next) where held = 0 and paused = 0 and due is not null;
 
--- Of the deliveries of one key only the first is ready; those behind it are promoted one by one. `born`: when it was
--- accepted, on the lane's own clock.
+-- What an operator set for an account; null means the service's own setting.
+create table limits (
+    account text primary key,
+    in_flight integer,
+    per_second real
+) strict, without rowid;
+
+-- Of the deliveries of one key only the first is ready; those behind it are promoted one by one, by their place: the
+-- message's seq, or a later number of the same sequence once it was redelivered. `born`: when it was accepted, on the
+-- lane's own clock.
 create table deliveries (
     lane integer not null references lanes,
     seq integer not null references messages,
+    place integer not null,
     key text,
     state text not null check (state in ('ready', 'behind', 'delivered', 'dead')),
     due real not null,
@@ -72,10 +86,11 @@ create table deliveries (
     primary key (lane, seq)
 ) strict, without rowid;
 
-create index deliveries_ready on deliveries (lane, due, seq) where state = 'ready';
-create index deliveries_by_key on deliveries (lane, key, seq) where key is not null and state in ('ready', 'behind');
-create index deliveries_by_message on deliveries (seq);
-create index deliveries_unsettled on deliveries (lane, state, seq) where state in ('ready', 'behind', 'dead');
+create index deliveries_ready on deliveries (lane, due, place) where state = 'ready';
+create index deliveries_by_key on deliveries (lane, key, place) where key is not null and state in ('ready', 'behind');
+create index deliveries_by_message on deliveries (seq, state);
+create index deliveries_pending on deliveries (lane, seq) where state in ('ready', 'behind');
+create index deliveries_dead on deliveries (lane, seq) where state = 'dead';
 
 create table attempts (
     seq integer not null references messages,
@@ -91,6 +106,17 @@ create table attempts (
 ) strict;
 
 create index attempts_by_message on attempts (seq);
+
+-- Redeliveries of many messages, done in small steps: those of the account up to seq `last`, from behind seq `done`.
+create table redeliveries (
+    id integer primary key,
+    account text not null,
+    state text not null,
+    since real not null,
+    until real not null,
+    done integer not null default 0,
+    last integer not null
+) strict;
 
 create table credentials (
     kind text not null,
