@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fotahook.delivery import Outcome, Rules
-from fotahook.store.base import Delivery, Lease, Store
+from fotahook.store.base import Delivery, Lease, Limits, Store
 from tests.store.conftest import ACCOUNT, URL, VirtualClock, lease_one
 
 from .conftest import DELIVERED, Accept, Flaky, Receiver, Serve, a_server, failed
@@ -332,3 +332,41 @@ async def test_a_store_that_is_away_for_a_while_costs_nothing(
     await a_server(await lease_one(store), clock(), flaky, receiver.deliver, clock).run()  # type: ignore[arg-type]
     assert receiver.seen == [b"0"]
     assert await state_of(store, message_id) == "delivered"
+
+
+# An account's own limits
+
+
+async def test_an_account_may_have_its_own_limit_in_flight(
+    store: Store, accept: Accept, serve: Serve, receiver: Receiver
+) -> None:
+    for in_flight in (3, 20):
+        await store.set_limits(ACCOUNT, Limits(in_flight=in_flight))
+        await accept(*(b"%d" % number for number in range(100)))
+        while await serve():
+            pass
+        assert receiver.most_in_hand == in_flight
+
+
+async def test_an_account_may_have_its_own_pace(
+    store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
+) -> None:
+    await store.set_limits(ACCOUNT, Limits(per_second=0.5))
+    await accept(b"1", b"2", b"3")
+    moments = []
+    while (due_in := await store.due_in()) is not None:
+        clock.advance(due_in)
+        moments.append(clock())
+        await serve()
+    assert receiver.seen == [b"1", b"2", b"3"]
+    assert [moment - moments[0] for moment in moments] == [0, 2, 4]
+
+
+async def test_the_pace_holds_for_what_comes_later_too(
+    store: Store, accept: Accept, serve: Serve, clock: VirtualClock
+) -> None:
+    await store.set_limits(ACCOUNT, Limits(per_second=0.1))
+    await accept(b"1")
+    await serve()
+    await accept(b"2")
+    assert await store.due_in() == 10

@@ -4,8 +4,9 @@
 """
 
 from .dispatcher import Dispatcher
+from .housekeeping import keep_house
 from .lane import Deliver, Timings
 from .outcomes import Outcome
 from .policy import Rules
 
-__all__ = ["Deliver", "Dispatcher", "Outcome", "Rules", "Timings"]
+__all__ = ["Deliver", "Dispatcher", "Outcome", "Rules", "Timings", "keep_house"]

@@ -71,7 +71,8 @@ class LaneServer:
         self._lease = lease
         self._store = store
         self._deliver = deliver
-        self._rules = rules
+        self._service_rules = rules
+        self._rules = _limited(rules, lease)
         self._timings = timings
         self._chance = chance
         self._in_flight = in_flight
@@ -92,6 +93,7 @@ class LaneServer:
         self._trouble: Trouble | None = None
         self._paused = False
         self._last_success = float("-inf")
+        self._next_start = float("-inf")
 
     async def run(self) -> None:
         """Send what is due until the lane has nothing more, must wait, or its turn is over."""
@@ -116,10 +118,17 @@ class LaneServer:
         return self._lease.open and not (troubled or self._stopping() or (over and self._crowded()))
 
     def _finished(self) -> bool:
-        return not self._open() or not (self._ready or self._maybe_more)
+        return not self._open() or not (self._ready or self._maybe_more) or self._pause_before_next() > 0
+
+    def _window(self) -> int:
+        return min(self._health.window, self._rules.in_flight)
+
+    def _pause_before_next(self) -> float:
+        """Seconds until the account's own pace allows another attempt."""
+        return max(0.0, self._next_start - self._now())
 
     async def _fill(self) -> None:
-        if self._ready or not self._maybe_more or not self._open() or len(self._hand) >= self._health.window:
+        if self._ready or not self._maybe_more or not self._open() or len(self._hand) >= self._window():
             return
         # What is settled while the answer is on its way may still be in that answer.
         known = set(self._taken)
@@ -143,10 +152,12 @@ class LaneServer:
                 self._ready.append(delivery)
 
     def _start(self) -> None:
-        while self._ready and len(self._hand) < self._health.window and self._open() and self._may_attempt():
+        while self._ready and len(self._hand) < self._window() and self._open() and self._may_attempt():
             delivery = self._ready.popleft()
             self._take(delivery)
             self._started += 1
+            if self._lease.limits.per_second is not None:
+                self._next_start = self._now() + 1 / self._lease.limits.per_second
             attempted = Attempted(wall=self._chance.clock(), monotonic=self._now(), revision=self._lease.revision)
             task = asyncio.create_task(self._attempt(self._lease, delivery))
             self._hand[task] = (delivery, attempted)
@@ -156,7 +167,7 @@ class LaneServer:
 
     def _may_attempt(self) -> bool:
         now = self._now()
-        fresh = now - self._refreshed_at < TURN_SECONDS
+        fresh = now - self._refreshed_at < TURN_SECONDS and now >= self._next_start
         return fresh and now + self._timings.attempt < self._leased_until
 
     async def _attempt(self, lease: Lease, delivery: Delivery) -> Outcome | None:
@@ -179,7 +190,8 @@ class LaneServer:
             waiting.add(self._settling)
         if not waiting:
             return
-        await asyncio.wait(waiting, timeout=self._timings.renew, return_when=asyncio.FIRST_COMPLETED)
+        timeout = min(self._timings.renew, self._pause_before_next() or self._timings.renew)
+        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         for task in [task for task in self._hand if task.done()]:
             delivery, attempted = self._hand.pop(task)
             self._hear(delivery, attempted, task.result())
@@ -240,6 +252,9 @@ class LaneServer:
         while True:
             asked_at = self._now()
             wait = 0.0 if self._trouble is None else max(0.0, self._trouble.until - asked_at)
+            if keep == 0:
+                # Given back, the lane rests for as long as it would have here.
+                wait = max(wait, self._pause_before_next())
             verdict = LaneVerdict(health=self._health, wait=wait, pause=self._paused)
             try:
                 lease = await self._store.settle(self._lease, batch, verdict, keep=keep)
@@ -265,6 +280,7 @@ class LaneServer:
             # A new endpoint: what was learnt of the old one does not hold for it.
             self._trouble, self._paused, self._health = None, False, lease.health
         self._lease = lease
+        self._rules = _limited(self._service_rules, lease)
 
     async def _abandon(self) -> None:
         """End what still runs: nothing, unless the lease was lost or the task is being cancelled."""
@@ -290,6 +306,12 @@ class Attempted(msgspec.Struct, frozen=True, kw_only=True):
     wall: float
     monotonic: float
     revision: int
+
+
+def _limited(rules: Rules, lease: Lease) -> Rules:
+    """The rules with the account's own limit in place of the service's."""
+    in_flight = lease.limits.in_flight
+    return rules if in_flight is None else msgspec.structs.replace(rules, in_flight=in_flight)
 
 
 def _settlement(delivery: Delivery, decision: Decision, outcome: Outcome, started_at: float) -> Settlement:
