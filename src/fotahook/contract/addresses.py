@@ -6,7 +6,7 @@ NAT64, 6to4, ISATAP). The ranges are IANA's special-purpose registries (RFC 6890
 data centres; the rule is ours.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
@@ -41,8 +41,10 @@ _SPECIAL_V6 = tuple(
     )
 )
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
+_MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
+"""The middle of an interface id that ends in an IPv4 address (RFC 5214, section 6.1)."""
 
 
 def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
@@ -62,42 +64,36 @@ EVERYWHERE = parse_networks(("0.0.0.0/0", "::/0"))
 def refusal(address: Address | str, allowed: Iterable[Network] = ()) -> str | None:
     """Why nothing may be sent to this address, in plain words; None if it may.
 
-    `allowed` opens ranges that the rule would refuse. ValueError if the text is no IP address.
+    `allowed` opens ranges that the rule would refuse, also to the addresses that hide one of theirs. ValueError if the
+    text is no IP address.
     """
     if isinstance(address, str):
         address = ip_address(address)
-    allowed = tuple(allowed)
+    what = _special(address, tuple(allowed))
+    return None if what is None else f"{address} is not globally reachable ({what}); --allow-network can open it"
+
+
+def _special(address: Address, allowed: tuple[Network, ...]) -> str | None:
+    """What kind of special range an address lies in, itself or by an IPv4 address that it hides."""
     # A scope id (fe80::1%eth0) takes no part in range checks.
-    hidden = _hidden_v4(address) if isinstance(address, IPv6Address) else None
-    if any(candidate in network for network in allowed for candidate in (address, hidden) if candidate):
+    if any(address in network for network in allowed):
         return None
-    what = _special(address, hidden)
-    if what is None:
-        return None
-    return f"{address} is not globally reachable ({what}); --allow-network can open it"
-
-
-def _special(address: Address, hidden: IPv4Address | None) -> str | None:
-    """What kind of special range an address lies in, judged by the IPv4 address it hides if it hides one."""
     if isinstance(address, IPv4Address):
         return next((what for network, what in _SPECIAL_V4 if address in network), None)
-    if hidden is not None and (what := _special(hidden, None)) is not None:
-        return f"it stands for {hidden}: {what}"
-    if address in _NAT64 or address.ipv4_mapped is not None:
-        return None
+    for hidden in _hidden_v4(address):
+        if (what := _special(hidden, allowed)) is not None:
+            return f"it stands for {hidden}: {what}"
+    if address in _MAPPED or address in _NAT64:
+        return None  # only another spelling of the IPv4 address
     if address not in _GLOBAL_UNICAST:
         return "outside global unicast"
     return next((what for network, what in _SPECIAL_V6 if address in network), None)
 
 
-def _hidden_v4(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that packets to this IPv6 address end at, for each notation in use."""
+def _hidden_v4(address: IPv6Address) -> Iterator[IPv4Address]:
+    """The IPv4 addresses that packets to this IPv6 address travel to, for each notation in use."""
     number = int(address)
-    low = IPv4Address(number & 0xFFFF_FFFF)
-    if address.ipv4_mapped is not None or address in _NAT64:
-        return low
     if address.sixtofour is not None:
-        return address.sixtofour
-    if (number >> 32) & 0xFFFF_FFFF in _ISATAP:
-        return low
-    return None
+        yield address.sixtofour
+    if address in _MAPPED or address in _NAT64 or (number >> 32) & 0xFFFF_FFFF in _ISATAP:
+        yield IPv4Address(number & 0xFFFF_FFFF)

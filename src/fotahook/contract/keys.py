@@ -1,6 +1,6 @@
 """Everything secret that a service hands out, derived from its one secret key, so that none of it is ever stored.
 
-Each purpose gets its own key (HMAC-SHA256 of a label, as in RFC 5869's expand step): knowing one tells nothing of
+Each purpose gets its own key (HMAC-SHA256 of a label): knowing one tells nothing of
 another. Who changes the secret key changes them all.
 """
 
@@ -21,7 +21,8 @@ def generate_secret_key() -> str:
 def parse_secret_key(text: str) -> bytes:
     """The bytes of a secret key; ValueError if it is no base64 of at least 32 bytes. The text is never repeated."""
     try:
-        key = base64.urlsafe_b64decode(text.strip())
+        # Strictly: a decoder that skips what it does not know would make another key of a mistyped one.
+        key = base64.b64decode(text.strip(), altchars=b"-_", validate=True)
     except ValueError:
         key = b""
     if len(key) < SECRET_KEY_BYTES:
@@ -41,12 +42,15 @@ def account_signing_key(secret_key: bytes, key_id: str) -> bytes:
 
 def access_token(secret_key: bytes, client_id: str, issued_at: float) -> str:
     """The token of a client issued at that moment: the same one as often as it is asked for."""
-    return base64.urlsafe_b64encode(_derive(secret_key, "token", client_id, repr(issued_at))).decode().rstrip("=")
+    return (
+        base64.urlsafe_b64encode(_derive(secret_key, "token", client_id, repr(float(issued_at)))).decode().rstrip("=")
+    )
 
 
 def fingerprint(secret: str) -> bytes:
     """What is stored of a secret that is only ever verified. Ours are random and long, so a plain hash is enough."""
-    return hashlib.sha256(secret.encode()).digest()
+    # Whatever a caller may send in its place: it is only wrong, never an error.
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
 def _derive(secret_key: bytes, *labels: str) -> bytes:

@@ -8,14 +8,16 @@ import re
 from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from .addresses import Network, refusal
 
 URL_LIMIT: Final = 2048
 ACCOUNT_LIMIT: Final = 64
 
-_FORBIDDEN_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\\<>\"`{}|^]")
+_FORBIDDEN_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff\\<>\"`{}|^]|%(?![0-9A-Fa-f]{2})")
+# Stricter than urllib.parse, which finds a host in "x[::1]y" too: what is vetted must be what a client connects to.
+_AUTHORITY = re.compile(r"(\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:]*))(:(?P<port>[0-9]{1,5}))?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
@@ -23,8 +25,10 @@ _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 
 def account_refusal(account: str) -> str | None:
     """Why a text is not an account name; None if it is one."""
-    if not account or account in (".", ".."):
+    if not account:
         return "an account name is missing"
+    if account in (".", ".."):
+        return "an account name is not . or .., which vanish from a path"
     if len(account) > ACCOUNT_LIMIT:
         return f"an account name has at most {ACCOUNT_LIMIT} characters"
     if "/" in account or _CONTROL.search(account):
@@ -46,22 +50,40 @@ def url_refusal(url: object, *, allow_http: bool, allowed: Iterable[Network]) ->
         return "url has a character that must be percent-encoded"
     try:
         parts = urlsplit(url)
-        port = parts.port
     except ValueError as error:
         return f"url cannot be parsed: {error}"
-    if parts.scheme != "https" and not (allow_http and parts.scheme == "http"):
+    if parts.scheme == "http" and not allow_http:
+        return "url must begin with https:// (only --dev takes http://)"
+    if parts.scheme not in ("https", "http"):
         return "url must begin with https://"
-    if port == 0:
-        return "url has no usable port"
-    return _parts_refusal(parts) or _host_refusal(parts.hostname or "", allowed)
-
-
-def _parts_refusal(parts: SplitResult) -> str | None:
-    if "@" in parts.netloc:
-        return "url must not carry credentials"
-    if parts.fragment:
+    if "#" in url:
         return "url must not have a fragment"
-    return None
+    if not (parts.path + parts.query).isascii():
+        return "url has a character that must be percent-encoded"
+    return _authority_refusal(parts.netloc, allowed)
+
+
+def _authority_refusal(authority: str, allowed: Iterable[Network]) -> str | None:
+    if "@" in authority:
+        return "url must not carry credentials"
+    parts = _AUTHORITY.fullmatch(authority)
+    if parts is None:
+        return "url has an invalid host or port"
+    if parts["port"] and not 1 <= int(parts["port"]) <= 65535:
+        return "url has no usable port"
+    if parts["v6"] is not None:
+        return _v6_refusal(parts["v6"], allowed)
+    return _host_refusal(parts["host"], allowed)
+
+
+def _v6_refusal(text: str, allowed: Iterable[Network]) -> str | None:
+    try:
+        address = IPv6Address(text)
+    except ValueError:
+        return "url has an invalid IPv6 address"
+    if address.scope_id is not None:
+        return "url must not name a network interface"
+    return refusal(address, allowed)
 
 
 def _host_refusal(host: str, allowed: Iterable[Network]) -> str | None:
@@ -71,8 +93,6 @@ def _host_refusal(host: str, allowed: Iterable[Network]) -> str | None:
         address = ip_address(host)
     except ValueError:
         return _name_refusal(host)
-    if isinstance(address, IPv6Address) and address.scope_id is not None:
-        return "url must not name a network interface"
     return refusal(address, allowed)
 
 

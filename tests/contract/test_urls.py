@@ -1,0 +1,243 @@
+"""What may be registered: account names and callback URLs."""
+
+from ipaddress import IPv6Address, ip_address
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from yarl import URL
+
+from fotahook.contract.addresses import EVERYWHERE, parse_networks, refusal
+from fotahook.contract.urls import ACCOUNT_LIMIT, URL_LIMIT, account_refusal, url_refusal
+
+# The mission document's own examples.
+DOCUMENTED = [
+    "http://10.120.102.183:50559/CallbackListener/FirmwareServiceMessages.asmx",
+    "https://10.120.102.183:50559/CallbackListener/FirmwareServiceMessages.asmx",
+    "https://255.255.11.135:50559/CallbackListener/FirmwareServiceMessages.asmx",
+]
+
+
+def strictly(url: object) -> str | None:
+    return url_refusal(url, allow_http=False, allowed=())
+
+
+def in_development(url: object) -> str | None:
+    return url_refusal(url, allow_http=True, allowed=EVERYWHERE)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com",
+        "https://example.com/",
+        "HTTPS://Example.COM/Callbacks",
+        "https://example.com:8443/a/b?c=d&e",
+        "https://example.com:00443/",
+        "https://example.com./",
+        "https://a_b-c.example/%C3%A9?x=%2F",
+        "https://bücher.example/",
+        "https://xn--bcher-kva.example/",
+        "https://localhost/",  # a name: judged when it is resolved
+        "https://8.8.8.8/",
+        "https://[2606:4700::1111]:443/x",
+        "https://[::ffff:8.8.8.8]/",
+        "https://1.2.3.4.example/",
+        "https://example.com/" + "a" * (URL_LIMIT - 20),
+    ],
+)
+def test_good_urls_are_accepted(url: str) -> None:
+    assert strictly(url) is None
+
+
+@pytest.mark.parametrize("url", DOCUMENTED)
+def test_the_documented_examples_register_in_development(url: str) -> None:
+    assert in_development(url) is None
+
+
+@pytest.mark.parametrize("url", DOCUMENTED)
+def test_the_documented_examples_are_refused_elsewhere_and_told_how_to_allow_them(url: str) -> None:
+    assert ("--dev" if url.startswith("http:") else "--allow-network") in (strictly(url) or "")
+    assert "--allow-network" in (url_refusal(url, allow_http=True, allowed=()) or "")
+
+
+def test_an_opened_network_is_enough_for_an_address_in_it() -> None:
+    allowed = parse_networks(["10.0.0.0/8"])
+    assert url_refusal(DOCUMENTED[1], allow_http=False, allowed=allowed) is None
+    assert url_refusal(DOCUMENTED[2], allow_http=False, allowed=allowed) is not None
+
+
+BAD: dict[str, list[object]] = {
+    # no URL at all
+    "url must be a string": [None, 7, True, ["https://example.com"], {"url": "https://example.com"}, b"https://a.b"],
+    "url has more than 2048 characters": ["https://example.com/" + "a" * URL_LIMIT],
+    "url must begin with https://": [
+        "",
+        "example.com",
+        "//example.com",
+        "/callbacks",
+        "ftp://example.com",
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "https",
+        "httpss://example.com",
+        "ws://example.com",
+        "http://example.com",
+    ],
+    "url has no host": ["https://", "https:///path", "https:example.com", "https:/example.com", "https://:443/"],
+    "url must not carry credentials": ["https://user@example.com", "https://user:password@example.com", "https://@a.b"],
+    "url must not have a fragment": ["https://example.com/#top", "https://example.com#", "https://example.com/?#"],
+    "url has a character that must be percent-encoded": [
+        "https://example.com/a b",
+        " https://example.com",
+        "https://example.com\n",
+        "https://exa\tmple.com",
+        "https://example.com/\r\nHost: evil",
+        "https://example.com/\x00",
+        "https://example.com/\x7f",
+        "https://example.com\\@evil.example/",
+        'https://example.com/"',
+        "https://example.com/<b>",
+        "https://example.com/{id}",
+        "https://example.com/é",
+        "https://example.com/?q=é",
+        "https://example.com/\ud800",
+        "https://example.com/\u2028",
+        "https://example.com/%",
+        "https://example.com/%4",
+        "https://example.com/%zz",
+    ],
+    "url has an invalid host or port": [
+        "https://example.com:http/",
+        "https://example.com:-1/",
+        "https://example.com:/",
+        "https://example.com:443443/",
+        "https://example.com:\uff14\uff14\uff13/",
+        "https://a:1:2/",
+        "https://[::1]x/",
+        "https://x[::1]/",
+        "https://[::1]:x/",
+    ],
+    "url has no usable port": ["https://example.com:0/", "https://example.com:65536/", "https://[::1]:99999/"],
+    "url cannot be parsed": ["https://[::1/", "https://::1]/", "https://℀.example/"],
+    "url has an invalid IPv6 address": ["https://[v1.x]/"],
+    "url must not name a network interface": ["https://[fe80::1%25eth0]/", "https://[2606:4700::1%25eth0]/"],
+    "url has an invalid host name": [
+        "https://exa%6dple.com/",
+        "https://-example.com/",
+        "https://example-.com/",
+        "https://a..b/",
+        "https://./",
+        "https://.example.com/",
+        "https://exam!ple.com/",
+        "https://example,com/",
+        "https://" + "a" * 64 + ".example/",
+        "https://" + "a." * 127 + "example/",
+        "https://\u202eexample.com/",
+    ],
+    "looks like a number": [
+        "https://2130706433/",
+        "https://0x7f000001/",
+        "https://0X7F.1/",
+        "https://0177.0.0.1/",
+        "https://127.1/",
+        "https://127.0.0.0x1/",
+        "https://127.0.0.01/",
+        "https://1.2.3.4.5/",
+        "https://256.256.256.256/",
+        "https://127.0.0.1./",
+        "https://0x/",
+        "https://\uff11\uff12\uff17.0.0.1/",
+        "https://127。0。0。1/",
+        "https://①②⑦.0.0.1/",
+    ],
+    "is not globally reachable": [
+        "https://127.0.0.1/",
+        "https://169.254.169.254/latest/meta-data/",
+        "https://192.168.0.1:8443/",
+        "https://[::1]/",
+        "https://[::ffff:127.0.0.1]/",
+        "https://[64:ff9b::7f00:1]/",
+        "https://[2002:7f00:1::]/",
+    ],
+}
+
+
+@pytest.mark.parametrize(("reason", "url"), [(reason, url) for reason, urls in BAD.items() for url in urls])
+def test_bad_urls_are_refused_with_the_reason(reason: str, url: object) -> None:
+    refused = strictly(url)
+    assert refused is not None
+    assert reason in refused
+
+
+@pytest.mark.parametrize("inside", ["", "::1::", "v1.x", "127.0.0.1", "example.com", "::1]["])
+def test_brackets_hold_an_ipv6_address(inside: str) -> None:
+    # Whether urllib.parse or the rule says so differs between releases of Python.
+    assert strictly(f"https://[{inside}]/") is not None
+
+
+@pytest.mark.parametrize("url", [url for reason, urls in BAD.items() if "reachable" not in reason for url in urls])
+def test_development_loosens_only_scheme_and_network(url: object) -> None:
+    assert (in_development(url) is None) == (isinstance(url, str) and url.startswith("http://"))
+
+
+characters = st.characters(exclude_categories=()) | st.sampled_from("/:@[]#?%.0123456789abcdefx\\ ")
+
+
+@given(st.text(characters, max_size=40).map(lambda text: f"https://{text}") | st.text(characters) | st.integers())
+@example("https://[")
+@example("https://a\ud800b/")
+def test_any_value_is_accepted_or_refused_in_words(url: object) -> None:
+    reason = strictly(url)
+    assert reason is None or (reason and reason.encode())
+
+
+@given(st.text(characters, max_size=40).map(lambda text: f"https://{text}"))
+def test_the_sender_connects_to_the_host_that_was_vetted(url: str) -> None:
+    if strictly(url) is not None:
+        return
+    parsed = URL(url)
+    assert parsed.scheme == "https"
+    assert parsed.host
+    assert parsed.user is None
+    try:
+        address = ip_address(parsed.host)
+    except ValueError:
+        return
+    assert not (isinstance(address, IPv6Address) and address.scope_id)
+    assert refusal(address) is None
+
+
+@pytest.mark.parametrize(
+    "account", ["0000123456-00001", "MyAccount-1", "a b", "ü", "…", "a.b", "?", "x" * ACCOUNT_LIMIT]
+)
+def test_account_names_are_opaque(account: str) -> None:
+    assert account_refusal(account) is None
+
+
+@pytest.mark.parametrize(
+    ("account", "reason"),
+    [
+        ("", "missing"),
+        (".", "vanish"),
+        ("..", "vanish"),
+        ("x" * (ACCOUNT_LIMIT + 1), "at most 64"),
+        ("a/b", "slash"),
+        ("/", "slash"),
+        ("a\x00", "control"),
+        ("a\nb", "control"),
+        ("a\x7f", "control"),
+        ("a\x85", "control"),
+        ("a\u2028", "control"),
+        ("\ud800", "control"),
+    ],
+)
+def test_bad_account_names_are_refused_with_the_reason(account: str, reason: str) -> None:
+    assert reason in (account_refusal(account) or "")
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_an_accepted_account_can_be_stored_and_sent(account: str) -> None:
+    if account_refusal(account) is None:
+        assert account.encode()
+        assert account.isprintable() or not set(account) & set(map(chr, range(32)))
