@@ -2,25 +2,33 @@
 
 Verizon publishes the V1 envelope, its last part cut in every readable copy; of V2 it says only that the structure
 differs and that the campaign's id is in every message (docs/thingspace.md, Messages). So every field here is
-optional, what does not fit is kept in ``extra`` instead of refused, and the exact bytes stay in ``raw``. Fields marked
-*ours* are inferred from V2's other models, not published by Verizon.
+optional; a null, an empty list and an empty object count as absent; what has an unknown name or another type than its
+field is kept in ``extra`` instead of refused; and the exact bytes stay in ``raw``. Fields marked *ours* are inferred
+from V2's other models, not published by Verizon.
 """
 
-from collections.abc import Mapping
-from typing import Final, TypeVar
+import codecs
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 MESSAGE_LIMIT: Final = 256 * 1024
 """Bytes in one message; ours, ThingSpace names no limit."""
 
+DEPTH_LIMIT: Final = 100
+"""Arrays and objects within each other; ours. Any reader can follow that far, from any depth of its own stack."""
+
 # The members that say what a message is about: V1's published names first, then ours for V2.
 _SUBJECTS: Final = ("firmwareList", "upgradeScheduled", "upgradeProgress", "softwareList", "campaign")
 _CAMPAIGN_NAMES: Final = ("campaignId", "id", "upgradeId")
+_SHOWN_LIMIT: Final = 100
 
 
 class MessageInvalid(ValueError):
-    """The bytes are not JSON."""
+    """The bytes are not JSON, or nested too deeply."""
 
 
 class Element(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -51,7 +59,10 @@ class Device(Element, frozen=True, kw_only=True):
 
 
 class Upgrade(Element, frozen=True, kw_only=True):
-    """V1's ``upgradeScheduled`` and ``upgradeProgress``; the first three fields are published, the rest is *ours*."""
+    """V1's ``upgradeScheduled`` and ``upgradeProgress``, and ``campaign``, which is *ours*.
+
+    The first three fields are published, the rest is *ours*.
+    """
 
     firmware_name: str | None = None
     upgrade_id: str | None = None
@@ -74,7 +85,13 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
     firmware_list: tuple[Firmware, ...] = ()
     upgrade_scheduled: Upgrade | None = None
     upgrade_progress: Upgrade | None = None
+    campaign: Upgrade | None = None
     raw: bytes = b""
+
+    @property
+    def parts(self) -> tuple[Upgrade, ...]:
+        """The members about an upgrade that the message has."""
+        return tuple(part for part in (self.upgrade_progress, self.upgrade_scheduled, self.campaign) if part)
 
     @property
     def kind(self) -> str | None:
@@ -85,6 +102,7 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
             "firmwareList": self.firmware_list,
             "upgradeScheduled": self.upgrade_scheduled,
             "upgradeProgress": self.upgrade_progress,
+            "campaign": self.campaign,
         }
         present = [name for name in _SUBJECTS if named.get(name) or self.extra.get(name)]
         return present[0] if len(present) == 1 else None
@@ -92,85 +110,174 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
     @property
     def campaign_id(self) -> str | None:
         """The first of ``campaignId``, ``id`` and ``upgradeId`` found in a member, then in the message itself."""
-        for part in (self.upgrade_progress, self.upgrade_scheduled):
-            if part is not None and (found := part.campaign_id or part.id or part.upgrade_id):
+        own = (self.extra.get(name) for name in _CAMPAIGN_NAMES)
+        for part in self.parts:
+            if found := part.campaign_id or part.id or part.upgrade_id:
                 return found
-        campaign = self.extra.get("campaign")
-        for place in (campaign if isinstance(campaign, Mapping) else {}, self.extra):
-            for name in _CAMPAIGN_NAMES:
-                named = place.get(name)
-                if isinstance(named, str) and named:
-                    return named
-        return None
+        return next((named for named in own if isinstance(named, str) and named), None)
 
     @property
     def devices(self) -> tuple[Device, ...]:
         """The devices whose results the message reports."""
-        return tuple(
-            device
-            for part in (self.upgrade_progress, self.upgrade_scheduled)
-            if part is not None
-            for device in part.device_list
-        )
+        return tuple(device for part in self.parts for device in part.device_list)
 
     @property
     def statuses(self) -> frozenset[str]:
         """Every status the message names, of its members and of their devices."""
-        parts = [part for part in (self.upgrade_progress, self.upgrade_scheduled) if part is not None]
-        return frozenset(status for status in (*(p.status for p in parts), *(d.status for d in self.devices)) if status)
+        of_parts = {part.status for part in self.parts}
+        of_devices = {device.status for device in self.devices}
+        return frozenset(status for status in of_parts | of_devices if status)
+
+    @property
+    def content(self) -> object:
+        """The whole JSON value, decoded anew from ``raw``: for what the typed fields do not know."""
+        return _parse(self.raw)
 
     def __repr__(self) -> str:
         # The body may echo a password, so neither it nor `raw` is shown.
         return (
-            f"<CallbackMessage {self.kind or 'of unknown kind'} account={self.account_name!r} "
-            f"campaign={self.campaign_id!r} devices={len(self.devices)} bytes={len(self.raw)}>"
+            f"<CallbackMessage kind={_shown(self.kind)} account={_shown(self.account_name)} "
+            f"campaign={_shown(self.campaign_id)} devices={len(self.devices)} bytes={len(self.raw)}>"
         )
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """As little for rich, which would show every field otherwise."""
+        return [("kind", self.kind), ("bytes", len(self.raw))]
 
 
 ElementT = TypeVar("ElementT", bound=Element)
 
 
 def parse_message(raw: bytes) -> CallbackMessage:
-    """The typed message in these bytes. Any JSON is accepted, whatever its shape; MessageInvalid if it is not JSON."""
-    content = parse_json(raw)
+    """The typed message in these bytes. Any JSON is accepted, whatever its shape; MessageInvalid if it is not JSON.
+
+    A byte order mark is passed over: some senders write one, and a message refused may never come again.
+    """
+    content = _parse(raw)
     if not isinstance(content, dict):
         return CallbackMessage(raw=raw)
     return msgspec.structs.replace(_element(CallbackMessage, content), raw=raw)
 
 
+def _parse(raw: bytes) -> object:
+    return parse_json(raw.removeprefix(codecs.BOM_UTF8))
+
+
 def parse_json(raw: bytes) -> object:
-    """The JSON value in these bytes; MessageInvalid says where it breaks."""
+    """The JSON value in these bytes; MessageInvalid says where it breaks.
+
+    All that JSON's grammar allows is taken (RFC 8259), down to ``DEPTH_LIMIT``. Numbers out of range become infinite,
+    as in JavaScript, and halves of surrogate pairs U+FFFD, so that every text can be stored and sent on.
+    """
     try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        content = _decode(raw)
+    except (msgspec.MsgspecError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise MessageInvalid(f"the body is not JSON: {error}") from error
     except RecursionError as error:
-        raise MessageInvalid("the body is nested too deeply") from error
+        raise MessageInvalid(_TOO_DEEP) from error
+    # Most messages cannot be deep: they have not as many brackets.
+    if raw.count(b"[") + raw.count(b"{") > DEPTH_LIMIT and _is_deep(content):
+        raise MessageInvalid(_TOO_DEEP)
+    return content
+
+
+_TOO_DEEP: Final = f"the body is nested more than {DEPTH_LIMIT} levels deep"
+_LONGEST_INTEGER: Final = 1000
+
+
+def _decode(raw: bytes) -> object:
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        # The quick decoder refuses some of what the grammar allows; the thorough one has the last word.
+        content = json.loads(raw.decode(), parse_int=_integer, parse_constant=_refuse_constant)
+        return _mended(content)
+
+
+def _integer(text: str) -> int | float:
+    # Python itself refuses integers of more than some thousand digits.
+    return int(text) if len(text) <= _LONGEST_INTEGER else float(text)
+
+
+def _refuse_constant(name: str) -> object:
+    raise MessageInvalid(f"the body is not JSON: {name} is no JSON value")
+
+
+def _mended(value: object) -> object:
+    """The value with U+FFFD for each half of a surrogate pair."""
+    match value:
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case list():
+            return [_mended(item) for item in value]
+        case dict():
+            return {_mended(name): _mended(member) for name, member in value.items()}
+        case _:
+            return value
+
+
+def _is_deep(content: object) -> bool:
+    level = [content]
+    for _ in range(DEPTH_LIMIT):
+        level = [inner for value in level for inner in _members(value) if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _members(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _shown(text: str | None) -> str:
+    """A text for logs: quoted, and cut where a sender made it long."""
+    return repr(text if text is None or len(text) <= _SHOWN_LIMIT else f"{text[:_SHOWN_LIMIT]}…")
 
 
 def _element(kind: type[ElementT], content: Mapping[str, object]) -> ElementT:
-    """Known names with fitting values become fields; all the rest is kept as it came."""
+    """Known names with fitting values become fields; unknown names and values of other types are kept as they came."""
     fields: dict[str, object] = {}
     extra = dict(content)
-    for field in msgspec.structs.fields(kind):
-        if field.name in ("extra", "raw") or field.encode_name not in content:
+    for field, name in _names(kind):
+        if name not in content:
             continue
-        fitted = _fit(field.name, content[field.encode_name])
+        value = content[name]
+        fitted = _fit(field, value)
         if fitted is not None:
-            fields[field.name] = fitted
-            del extra[field.encode_name]
+            fields[field] = fitted
+        if fitted is not None or value is None or value in ([], {}):
+            del extra[name]
     return kind(extra=extra, **fields)
 
 
+@cache
+def _names(kind: type[Element]) -> tuple[tuple[str, str], ...]:
+    """Each field and its name on the wire."""
+    fields = msgspec.structs.fields(kind)
+    return tuple((field.name, field.encode_name) for field in fields if field.name not in ("extra", "raw"))
+
+
 _LISTS: Final[Mapping[str, type[Element]]] = {"firmware_list": Firmware, "device_list": Device}
-_OBJECTS: Final[Mapping[str, type[Element]]] = {"upgrade_scheduled": Upgrade, "upgrade_progress": Upgrade}
+_OBJECTS: Final[Mapping[str, type[Element]]] = {
+    "upgrade_scheduled": Upgrade,
+    "upgrade_progress": Upgrade,
+    "campaign": Upgrade,
+}
 
 
 def _fit(name: str, value: object) -> object | None:
-    """A value as its field wants it; None where it has another type, or is null or an empty object."""
+    """A value as its field wants it; None where it is absent or has another type."""
     if (element := _LISTS.get(name)) is not None:
-        fits = isinstance(value, list) and all(isinstance(item, dict) for item in value)
-        return tuple(_element(element, item) for item in value) if fits else None  # type: ignore[attr-defined]
+        return _elements(element, value)
     if (element := _OBJECTS.get(name)) is not None:
         return _element(element, value) if isinstance(value, dict) and value else None
     return value if isinstance(value, str) else None
+
+
+def _elements(element: type[Element], value: object) -> tuple[Element, ...] | None:
+    if not isinstance(value, list):
+        return None
+    items = [item for item in value if isinstance(item, dict)]
+    return tuple(_element(element, item) for item in items) if len(items) == len(value) else None

@@ -1,0 +1,392 @@
+"""The message as a receiver reads it: typed where something is known, whole where nothing is."""
+
+import io
+import json
+import math
+from collections.abc import Callable
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from fotahook.contract.messages import (
+    DEPTH_LIMIT,
+    CallbackMessage,
+    Device,
+    Firmware,
+    MessageInvalid,
+    Upgrade,
+    parse_json,
+    parse_message,
+)
+
+# V1's published envelope; the values are made up.
+FIRMWARE_AVAILABLE: dict[str, object] = {
+    "accountName": "0000123456-00001",
+    "participantName": "Participant",
+    "type": "firmwareList",
+    "username": "someone",
+    "password": "hunter2",
+    "firmwareList": [
+        {
+            "firmwareName": "FW-2",
+            "participantName": "Participant",
+            "launchDate": "2026-01-01",
+            "releaseNote": "better",
+            "model": "M1",
+            "make": "Maker",
+            "fromVersion": "1",
+            "toVersion": "2",
+        }
+    ],
+    "upgradeScheduled": {},
+    "upgradeProgress": None,
+}
+# V2's shape is not published: this one is ours.
+PROGRESS = {
+    "accountName": "0000123456-00001",
+    "firmwareList": [],
+    "upgradeProgress": {
+        "id": "campaign-1",
+        "status": "InProgress",
+        "deviceList": [
+            {"deviceId": "990013907835573", "status": "UpgradeSuccess", "resultReason": "DownloadInstallSucceeded"},
+            {"deviceId": "990013907884259", "status": "UpgradedFailed"},
+        ],
+    },
+}
+
+
+def message(content: object) -> CallbackMessage:
+    return parse_message(json.dumps(content).encode())
+
+
+# Known shapes
+
+
+def test_the_published_envelope_has_typed_fields() -> None:
+    parsed = message(FIRMWARE_AVAILABLE)
+    (firmware,) = parsed.firmware_list
+    assert (parsed.account_name, parsed.participant_name, parsed.type) == (
+        "0000123456-00001",
+        "Participant",
+        "firmwareList",
+    )
+    assert (parsed.username, parsed.password) == ("someone", "hunter2")
+    assert firmware == Firmware(
+        firmware_name="FW-2",
+        participant_name="Participant",
+        launch_date="2026-01-01",
+        release_note="better",
+        model="M1",
+        make="Maker",
+        from_version="1",
+        to_version="2",
+    )
+    assert (parsed.kind, parsed.campaign_id, parsed.devices, parsed.extra) == ("firmwareList", None, (), {})
+
+
+def test_what_is_reported_of_devices() -> None:
+    parsed = message(PROGRESS)
+    assert parsed.kind == "upgradeProgress"
+    assert parsed.campaign_id == "campaign-1"
+    assert parsed.devices == (
+        Device(device_id="990013907835573", status="UpgradeSuccess", result_reason="DownloadInstallSucceeded"),
+        Device(device_id="990013907884259", status="UpgradedFailed"),
+    )
+    assert parsed.statuses == {"InProgress", "UpgradeSuccess", "UpgradedFailed"}
+
+
+def test_a_message_about_a_campaign_is_read_like_the_others() -> None:
+    parsed = message({"campaign": {"campaignId": "c", "status": "CampaignEnded"}})
+    assert (parsed.kind, parsed.campaign_id) == ("campaign", "c")
+    assert parsed.statuses == {"CampaignEnded"}
+    assert parsed.campaign == Upgrade(campaign_id="c", status="CampaignEnded")
+
+
+# The rules for shapes that are not known
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ({}, None),
+        ({"type": "newThing"}, "newThing"),
+        ({"type": "newThing", "upgradeProgress": {"id": "1"}}, "newThing"),
+        ({"type": "", "upgradeProgress": {"id": "1"}}, "upgradeProgress"),
+        ({"type": 7, "upgradeProgress": {"id": "1"}}, "upgradeProgress"),
+        ({"firmwareList": [], "upgradeScheduled": {"id": "1"}, "upgradeProgress": {}}, "upgradeScheduled"),
+        ({"firmwareList": [{}], "upgradeScheduled": None}, "firmwareList"),
+        ({"upgradeScheduled": {"id": "1"}, "upgradeProgress": {"id": "1"}}, None),
+        ({"softwareList": [{"softwareName": "S"}]}, "softwareList"),
+        ({"softwareList": []}, None),
+        ({"upgradeProgress": ["unexpected"]}, "upgradeProgress"),
+        ({"unknownMember": {"id": "1"}}, None),
+    ],
+)
+def test_the_kind_is_the_type_or_the_one_member_that_is_not_empty(content: object, kind: str | None) -> None:
+    assert message(content).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("content", "campaign"),
+    [
+        ({}, None),
+        ({"upgradeProgress": {"campaignId": "c", "id": "i", "upgradeId": "u"}}, "c"),
+        ({"upgradeProgress": {"id": "i", "upgradeId": "u"}}, "i"),
+        ({"upgradeScheduled": {"campaignId": "", "upgradeId": "u"}}, "u"),
+        ({"upgradeProgress": {"status": "x"}, "upgradeScheduled": {"id": "i"}}, "i"),
+        ({"upgradeProgress": {"status": "x"}, "id": "own"}, "own"),
+        ({"campaignId": 7, "id": "", "upgradeId": "u"}, "u"),
+        ({"campaign": "c", "upgradeId": "u"}, "u"),
+    ],
+)
+def test_the_campaign_is_the_first_id_found(content: object, campaign: str | None) -> None:
+    assert message(content).campaign_id == campaign
+
+
+def test_unknown_names_are_kept() -> None:
+    parsed = message(
+        {"new": [1, {"a": None}], "upgradeProgress": {"id": "1", "other": {"x": 1}, "deviceList": [{"imei": "9"}]}}
+    )
+    assert parsed.extra == {"new": [1, {"a": None}]}
+    assert parsed.upgrade_progress is not None
+    assert parsed.upgrade_progress.extra == {"other": {"x": 1}}
+    assert parsed.devices[0].extra == {"imei": "9"}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"accountName": 123456},
+        {"type": ["upgradeProgress"]},
+        {"password": 1234},
+        {"firmwareList": {"firmwareName": "one"}},
+        {"firmwareList": [{"firmwareName": "one"}, "two"]},
+        {"upgradeProgress": "done"},
+        {"upgradeProgress": [{"id": "1"}]},
+        {"raw": "x", "extra": {"y": 1}},
+    ],
+)
+def test_values_of_another_type_are_kept_as_they_came(odd: dict[str, object]) -> None:
+    assert message(odd).extra == odd
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}])
+@pytest.mark.parametrize("name", ["accountName", "type", "firmwareList", "upgradeScheduled", "upgradeProgress"])
+def test_null_and_empty_lists_and_objects_count_as_absent(name: str, nothing: object) -> None:
+    assert message({name: nothing}) == CallbackMessage(raw=json.dumps({name: nothing}).encode())
+
+
+@pytest.mark.parametrize("content", [None, True, 7, "text", [], [PROGRESS]])
+def test_json_that_is_no_object_is_a_message_about_nothing(content: object) -> None:
+    parsed = message(content)
+    assert (parsed.kind, parsed.campaign_id, parsed.devices, parsed.extra) == (None, None, (), {})
+    assert parsed.content == content
+
+
+def test_of_a_name_that_comes_twice_the_last_counts() -> None:
+    assert parse_message(b'{"type": "a", "type": "b"}').kind == "b"
+
+
+# The bytes
+
+
+def test_raw_is_what_came_byte_for_byte() -> None:
+    raw = b' { "type" : "x" , "n":1.50, "type":"upgradeProgress" }\r\n'
+    assert parse_message(raw).raw == raw
+    assert parse_message(raw).content == {"type": "upgradeProgress", "n": 1.5}
+
+
+def test_a_byte_order_mark_is_passed_over_in_a_message_but_is_no_json() -> None:
+    raw = b'\xef\xbb\xbf{"type": "x"}'
+    assert (parse_message(raw).kind, parse_message(raw).raw) == ("x", raw)
+    with pytest.raises(MessageInvalid):
+        parse_json(raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b" ",
+        b"{",
+        b"{}{}",
+        b"nul",
+        b"NaN",
+        b"[-Infinity]",
+        b'{"a": Infinity}',
+        b"'a'",
+        b"01",
+        b"1.",
+        b".5",
+        b"+1",
+        b'"\x01"',
+        b'"\xff"',
+        b'"\xed\xa0\x80"',
+        b'"\\x41"',
+        b'"\\ud8"',
+        b"[1,]",
+        b'{"a":1,}',
+        b"{a:1}",
+        b"\x0c{}",
+        b"// x\n{}",
+        "{}".encode("utf-16"),
+        b"accountName=0000123456-00001",
+    ],
+)
+def test_what_is_no_json_is_refused(raw: bytes) -> None:
+    with pytest.raises(MessageInvalid, match="the body is not JSON"):
+        parse_message(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        (b"1e999", math.inf),
+        (b"-1e999", -math.inf),
+        (b"9" * 5000, math.inf),
+        (b"9" * 100, int("9" * 100)),
+        (b"1e999, 9", None),
+        (b"-0", 0),
+        (b"1" + b"0" * 400 + b".5", math.inf),
+    ],
+)
+def test_numbers_of_any_size_are_json(raw: bytes, value: object) -> None:
+    if value is None:
+        with pytest.raises(MessageInvalid):
+            parse_message(raw)
+        return
+    assert parse_json(raw) == value
+    assert parse_message(b'{"type": "x", "later": [' + raw + b"]}").extra == {"later": [value]}
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (rb'"\ud800"', "\ufffd"),
+        (rb'"\udc00\ud800"', "\ufffd\ufffd"),
+        (rb'"a\ud800b"', "a\ufffdb"),
+        (rb'"\ud83d\ude00\ud83d"', "\U0001f600\ufffd"),
+        (rb'"\\ud800\ud800"', "\\ud800\ufffd"),
+        (rb'"\ufeff\ud800"', "\ufeff\ufffd"),
+    ],
+)
+def test_half_a_surrogate_pair_becomes_the_replacement_character(raw: bytes, text: str) -> None:
+    assert parse_json(raw) == text
+    parsed = parse_message(b'{"type": ' + raw + b', "x": {' + raw + b": [" + raw + b", 1, null]}}")
+    assert (parsed.type, parsed.extra) == (text, {"x": {text: [text, 1, None]}})
+
+
+def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
+    return opening * depth + b"1" + closing * depth
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]")])
+@pytest.mark.parametrize("more", [b"1", b"1e999"])
+def test_nesting_has_a_limit_that_does_not_depend_on_who_calls(opening: bytes, closing: bytes, more: bytes) -> None:
+    depth = DEPTH_LIMIT // (opening.count(b"[") + opening.count(b"{"))
+    assert parse_json(nested(depth, opening, closing).replace(b"1", more))
+    with pytest.raises(MessageInvalid, match="nested more than 100 levels deep"):
+        parse_json(nested(depth + 1, opening, closing).replace(b"1", more))
+
+
+def test_brackets_beyond_any_stack_are_refused_all_the_same() -> None:
+    for raw in (nested(100_000), b"[" * 100_000, b"[1e999," + nested(100_000) + b"]"):
+        with pytest.raises(MessageInvalid, match="nested|not JSON"):  # noqa: RUF043
+            parse_message(raw)
+
+
+def test_many_brackets_beside_each_other_are_not_deep() -> None:
+    assert parse_json(b"[" + b",".join([b"[]"] * 1000) + b"]") == [[]] * 1000
+
+
+# What is shown
+
+
+@pytest.mark.parametrize("show", [repr, str, "{}".format, lambda value: rich_text(value)])
+def test_no_secret_and_no_body_is_shown(show: Callable[[object], str]) -> None:
+    parsed = message(FIRMWARE_AVAILABLE | {"password": "hunter2", "note": "hunter2"})
+    assert "hunter2" not in show(parsed)
+    assert "firmwareList" in show(parsed)
+
+
+def rich_text(value: object) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(value)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_long_name_does_not_flood_a_log() -> None:
+    shown = repr(message({"type": "x" * 100_000, "accountName": "a\nb"}))
+    assert len(shown) < 300
+    assert r"account='a\nb'" in shown
+
+
+# Anything
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+NAMES = [
+    *("accountName", "type", "firmwareList", "upgradeScheduled", "upgradeProgress", "campaign", "softwareList"),
+    *("id", "campaignId", "upgradeId", "deviceList", "deviceId", "status", "raw", "extra"),
+]
+shaped = st.recursive(
+    json_values,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(shaped | st.dictionaries(st.sampled_from(NAMES), shaped))
+def test_any_json_is_a_message_and_nothing_of_it_is_lost(content: object) -> None:
+    raw = json.dumps(content).encode()
+    parsed = parse_message(raw)
+    assert (parsed.raw, parsed.content) == (raw, content)
+    touch(parsed)
+
+
+@given(
+    st.binary()
+    | st.text().map(str.encode)
+    | st.text('[]{}",:0123456789eE.-+\\u dDfalsetrun', max_size=60).map(str.encode)
+)
+@example(b'{"a":1e999,"b":"\\ud800"}')
+@example(b"[" * 2000)
+def test_any_bytes_are_a_message_or_not_json(raw: bytes) -> None:
+    try:
+        parsed = parse_message(raw)
+    except MessageInvalid:
+        return
+    assert parsed.raw == raw
+    touch(parsed)
+
+
+@given(st.text('[]{}",:0129eE.-+\\u dDfalsetrun', max_size=40))
+@example("1e999")
+@example('"\\ud800"')
+def test_json_is_what_the_standard_library_says_it_is(text: str) -> None:
+    try:
+        expected = json.loads(text, parse_constant=refuse)
+    except ValueError:
+        with pytest.raises(MessageInvalid):
+            parse_json(text.encode())
+        return
+    found = parse_json(text.encode())
+    assert found == expected or "\\u" in text
+
+
+def refuse(name: str) -> object:
+    raise ValueError(name)
+
+
+def touch(parsed: CallbackMessage) -> None:
+    """Every view of a message works and can be stored as UTF-8."""
+    texts = [parsed.kind, parsed.campaign_id, parsed.account_name, repr(parsed)]
+    texts += [*parsed.statuses, *(device.device_id for device in parsed.devices)]
+    assert all(text is None or isinstance(text.encode(), bytes) for text in texts)
