@@ -1,1 +1,18 @@
 """Puts it together: the command line; the only room that reads the environment and the clock."""
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; without arguments, that of the process."""
+    try:
+        from .commands import run
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("fotahook"):
+            raise
+        print(f"fotahook: the command line needs {error.name}: pip install 'fotahook[all]'", file=sys.stderr)
+        return 1
+    return run(sys.argv[1:] if arguments is None else arguments)

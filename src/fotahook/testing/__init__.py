@@ -1,1 +1,7 @@
-"""Lends it: the sandbox and what tests of fotahook's users need."""
+"""Lends it: what tests of fotahook's users need, and the demo shows."""
+
+from .campaigns import CampaignMessage, campaign
+from .certificates import Certificates, make_certificates
+from .sandbox import Delivered, Sandbox
+
+__all__ = ["CampaignMessage", "Certificates", "Delivered", "Sandbox", "campaign", "make_certificates"]

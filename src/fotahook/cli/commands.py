@@ -1,0 +1,50 @@
+"""The commands. Each lives in a module of its own that is imported when it is used."""
+
+import io
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, Parameter
+
+from fotahook.contract.version import VERSION
+
+from .configuration import SOURCES
+from .failures import told
+
+app = App(
+    name="fotahook",
+    help="Software Management Callbacks V2: the service, the listener, and the tools around them.",
+    version=VERSION,
+    # Markdown is what makes help slow to start, and ours has none.
+    help_format="plaintext",
+    default_parameter=Parameter(negative=()),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+    verbose=False,
+)
+app.command("fotahook.cli.serve:serve", help="Run the service: callbacks, messages, delivery.", config=SOURCES)
+app.command("fotahook.cli.listen:listen", help="Receive messages into a durable inbox.", config=SOURCES)
+app.command("fotahook.cli.demo:demo", help="Show the whole loop at work on this machine.")
+app.command("fotahook.cli.callbacks:app", name="callbacks", help="List, register, update, deregister a callback.")
+app.command("fotahook.cli.publish:publish", help="Hand a message over for delivery.")
+app.command("fotahook.cli.admin:app", name="admin", help="Make clients and users of a service.")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code. Whatever goes wrong becomes one line on stderr."""
+    _forgive(sys.stdout)
+    try:
+        result = app(list(arguments), exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except BaseException as error:
+        code, line = told(error)
+        if line:
+            print(f"fotahook: {line}", file=sys.stderr)
+        return code
+    return result if isinstance(result, int) else 0
+
+
+def _forgive(stream: object) -> None:
+    """Print what the terminal's encoding lacks as an escape, rather than fail after the work was done."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")

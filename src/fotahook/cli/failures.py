@@ -1,0 +1,120 @@
+"""How a command fails: an exit code, and one line that says what happened, to what, and what to do."""
+
+import os
+import sys
+import traceback
+from typing import Final
+
+from cyclopts.exceptions import CycloptsError
+
+from fotahook.contract.errors import (
+    ApiException,
+    AuthenticationError,
+    FotahookError,
+    LoginRefused,
+    PermissionDenied,
+    ServerError,
+    TransportError,
+)
+from fotahook.contract.refusals import one_line
+from fotahook.store.base import StoreError
+
+FAILED: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+REFUSED: Final = 4
+INTERRUPTED: Final = 130
+
+
+class Failure(Exception):
+    """The command failed; the text is for the person who typed it."""
+
+    code = FAILED
+
+
+class UsageError(Failure):
+    """The command cannot be meant like this."""
+
+    code = USAGE
+
+
+def told(error: BaseException) -> tuple[int, str | None]:
+    """The exit code for what was raised, and its line; None where nothing need be said."""
+    match error:
+        case SystemExit():
+            return error.code if isinstance(error.code, int) else FAILED, None
+        case KeyboardInterrupt():
+            return INTERRUPTED, None
+        case BrokenPipeError():
+            _drop_output()
+            return FAILED, None
+    code, line = _told(error)
+    return code, one_line(line)
+
+
+def _told(error: BaseException) -> tuple[int, str]:
+    match error:
+        case Failure():
+            return error.code, str(error)
+        case CycloptsError():
+            return USAGE, _told_usage(error)
+        case FotahookError():
+            return _told_sdk(error)
+        case StoreError():
+            return FAILED, str(error)
+        case ImportError() if (missing := _missing_module(error)) is not None:
+            return FAILED, f"this command needs {missing}: pip install 'fotahook[all]'"
+        case OSError(filename=str() | bytes() as name):
+            return FAILED, f"{os.fsdecode(name)}: {error.strerror}"
+        case OSError():
+            return FAILED, error.strerror or str(error)
+        case ValueError():
+            return USAGE, str(error)
+    return FAILED, _told_bug(error)
+
+
+def _told_usage(error: CycloptsError) -> str:
+    command = " ".join(["fotahook", *(error.command_chain or ())])
+    said = str(error).strip().rstrip(".")
+    return f"{said}{' ' if said.endswith('?') else '; '}see {command} --help"
+
+
+def _told_sdk(error: FotahookError) -> tuple[int, str]:
+    match error:
+        case TransportError():
+            return UNREACHABLE, f"{error}; check --base-url, and that the service runs"
+        case LoginRefused() | AuthenticationError():
+            return REFUSED, f"{error}; check the credentials in the environment, or give --dev for a service in --dev"
+        case PermissionDenied():
+            return REFUSED, f"{error}; ask who runs the service for the account or the scope"
+        case ServerError():
+            return FAILED, f"{error}; try again, or look into the service's log"
+        case ApiException():
+            return REFUSED, str(error)
+    return FAILED, str(error)
+
+
+def _missing_module(error: BaseException | None) -> str | None:
+    """The module of an extra that is not installed, from anywhere in the chain of causes."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and not (error.name or "fotahook").startswith("fotahook"):
+            return error.name
+        error = error.__cause__
+    return None
+
+
+def _told_bug(error: BaseException) -> str:
+    return f"a fault in fotahook itself: {type(error).__name__}: {error} ({where(error)}); please report it"
+
+
+def where(error: BaseException) -> str:
+    """File and line that raised an error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) or not frames:
+        return f"{getattr(error, 'filename', None)}, line {getattr(error, 'lineno', None)}"
+    return f"{frames[-1].filename}, line {frames[-1].lineno}"
+
+
+def _drop_output() -> None:
+    # The reader of our output has gone. The interpreter flushes once more at its end, and must not fail at that.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,183 @@
+"""Hosting one ASGI app with uvicorn: the socket, TLS, signals, the ready line, and how the process ends."""
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from .failures import INTERRUPTED, Failure, UsageError
+
+GRACE_SECONDS: Final = 20
+"""For requests under way when the process is told to stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where to listen."""
+
+    host: str
+    port: int
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    @classmethod
+    def of(cls, options: "HasEndpoint") -> "Endpoint":
+        """The endpoint that a command's flags name."""
+        return cls(host=options.host, port=options.port, tls_cert=options.tls_cert, tls_key=options.tls_key)
+
+
+class HasEndpoint(Protocol):
+    """The flags that `serve` and `listen` have in common."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def tls_cert(self) -> Path | None: ...
+    @property
+    def tls_key(self) -> Path | None: ...
+
+
+async def host(
+    app: ASGIApp, endpoint: Endpoint, *, path: str = "", facts: str = "", beside: asyncio.Task[None] | None = None
+) -> int:
+    """Serve until a signal comes or `beside` ends; the exit code.
+
+    The app's lifespan stays the caller's business: what it needs is open before and closed after, with errors that
+    reach the person who started it. `beside` is the work without which serving makes no sense.
+    """
+    with _bound(endpoint) as bound:
+        context = _tls_context(endpoint)
+        server = _Server(app, context, on_ready=lambda: _say_ready(endpoint, bound, path, facts))
+        if beside is not None:
+            beside.add_done_callback(lambda _: server.stop())
+        with server.signals():
+            await server.serve([bound])
+    return INTERRUPTED if server.interrupted else 0
+
+
+def run(main: Coroutine[Any, Any, int]) -> int:
+    """Run a server's main coroutine on the fastest loop there is."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if sys.platform != "win32":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, app: ASGIApp, context: ssl.SSLContext | None, on_ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+                ssl_context_factory=(lambda config, default: context) if context is not None else None,
+            )
+        )
+        self.interrupted = False
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn's own way raises the signal once more at the end, which would drown the exit code.
+        yield
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Stop at SIGTERM and at Ctrl-C; a second one does not wait for requests under way."""
+        loop = asyncio.get_running_loop()
+        handled = (signal.SIGTERM, signal.SIGINT)
+        for number in handled:
+            loop.add_signal_handler(number, self._hear, number)
+        try:
+            yield
+        finally:
+            for number in handled:
+                loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    def _hear(self, number: signal.Signals) -> None:
+        self.interrupted = self.interrupted or number == signal.SIGINT
+        self.stop()
+
+
+@contextlib.contextmanager
+def _bound(endpoint: Endpoint) -> Iterator[socket.socket]:
+    """A socket that listens, so that everything wrong with the address is known before anything is started."""
+    if not 0 <= endpoint.port <= 65535:
+        raise UsageError(f"--port {endpoint.port}: choose 1 to 65535, or 0 for any that is free")
+    place = f"{endpoint.host}:{endpoint.port}"
+    try:
+        infos = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = infos[0]
+        bound = socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Failure(f"{place} is in use; choose another --port, or 0 for any that is free") from error
+        raise Failure(f"cannot listen at {place}: {_reason(error)}; check --host and --port") from error
+    with bound:
+        yield bound
+
+
+def _reason(error: OSError) -> str:
+    # socket adds the address to the system's words, and these name it already.
+    return (error.strerror or str(error)).partition(" (while attempting")[0]
+
+
+def _tls_context(endpoint: Endpoint) -> ssl.SSLContext | None:
+    if endpoint.tls_cert is None and endpoint.tls_key is None:
+        return None
+    if endpoint.tls_cert is None:
+        raise UsageError("--tls-key needs --tls-cert")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(endpoint.tls_cert, endpoint.tls_key)
+    except OSError as error:
+        what = f"--tls-cert {endpoint.tls_cert}" + (f" --tls-key {endpoint.tls_key}" if endpoint.tls_key else "")
+        raise Failure(f"{what}: {_reason(error)}; they must be PEM files that belong together") from error
+    return context
+
+
+def check_pem(flag: str, path: Path | None, load: Callable[[ssl.SSLContext, Path], object]) -> None:
+    """Failure, naming the flag, if a file of certificates cannot be loaded."""
+    if path is None:
+        return
+    try:
+        load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), path)
+    except OSError as error:
+        raise Failure(f"{flag} {path}: {_reason(error)}; it must be a PEM file") from error
+
+
+def _say_ready(endpoint: Endpoint, bound: socket.socket, path: str, facts: str) -> None:
+    scheme = "http" if endpoint.tls_cert is None else "https"
+    name = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    # Whoever started this may not care for its output.
+    with contextlib.suppress(BrokenPipeError):
+        print(f"fotahook ready {scheme}://{name}:{bound.getsockname()[1]}{path} {facts}", flush=True)

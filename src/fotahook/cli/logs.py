@@ -1,0 +1,33 @@
+"""Logs: what every room says through `logging`, as one JSON object a line on stderr."""
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import Processor
+
+
+def log_as_json(level: int = logging.INFO) -> None:
+    """Set up the logging of this process."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    # Its INFO tells how it starts and stops, which the ready line and the exit code do already.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+def _formatter() -> structlog.stdlib.ProcessorFormatter:
+    before: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=before,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.dict_tracebacks,
+            structlog.processors.EventRenamer("message"),
+            structlog.processors.JSONRenderer(),
+        ],
+    )

@@ -1,0 +1,45 @@
+"""What commands print: JSON for scripts, tables for people, the same rows with tabs between them when piped."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+
+def on_terminal() -> bool:
+    """Whether a person reads what is printed."""
+    return sys.stdout.isatty()
+
+
+def print_json(value: Mapping[str, object]) -> None:
+    """One object on one line."""
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+    """Rows under their columns' names."""
+    if not on_terminal():
+        for row in (columns, *rows):
+            print("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        # Text, since a value may look like rich's markup.
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def print_facts(facts: Mapping[str, str], *, as_json: bool) -> None:
+    """Named values of one thing."""
+    if as_json:
+        print_json(facts)
+    else:
+        print_table(("", ""), list(facts.items())) if on_terminal() else _print_lines(facts)
+
+
+def _print_lines(facts: Mapping[str, str]) -> None:
+    for name, value in facts.items():
+        print(f"{name}\t{value}")
