@@ -1,6 +1,5 @@
 """Messages: accepted durably, and what became of them."""
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,8 +12,6 @@ from ..store.base import CALLBACK_CONSUMER, Attempt, Message, NewMessage, Placem
 from . import access, problems, reading
 from .context import Service
 
-DEPTH_LIMIT: Final = 100
-"""Arrays and objects within each other; any reader can follow that far."""
 PHASES: Final = ("dns", "connect", "tls", "firstByte", "total")
 
 
@@ -49,6 +46,8 @@ async def show(service: Service, request: Request) -> Response:
 async def body(service: Service, request: Request) -> Response:
     """The bytes of a message."""
     message = await _find(service, request)
+    if message.body is None:
+        raise problems.gone("The message's bytes were removed by retention; its id, hash and attempts are kept.")
     return Response(message.body, media_type="application/json")
 
 
@@ -67,26 +66,8 @@ def message_type(body: bytes) -> str | None:
         raise problems.invalid(f"{error}.") from None
     if not isinstance(content, dict):
         raise problems.invalid("The body must be one JSON object.")
-    # Most messages cannot be deep: they have not as many brackets.
-    if body.count(b"[") + body.count(b"{") > DEPTH_LIMIT and _is_deep(content):
-        raise problems.invalid(f"The body is nested more than {DEPTH_LIMIT} levels deep.")
     kind = content.get("type")
     return kind if isinstance(kind, str) else None
-
-
-def _is_deep(content: object) -> bool:
-    level = [content]
-    for _ in range(DEPTH_LIMIT):
-        level = [inner for value in level for inner in _members(value) if isinstance(inner, dict | list)]
-        if not level:
-            return False
-    return True
-
-
-def _members(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 async def _find(service: Service, request: Request) -> Message:
@@ -106,7 +87,7 @@ def _message(message: Message) -> dict[str, object]:
         "account": message.account,
         "type": message.type,
         "orderingKey": message.ordering_key,
-        "size": len(message.body),
+        "size": message.size,
         "sha256": message.sha256.hex(),
         "acceptedAt": moment(message.accepted_at),
         "deliveries": [_delivery(message.account, placement) for placement in message.placements],

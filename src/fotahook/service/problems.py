@@ -123,6 +123,10 @@ def conflict(message: str) -> Problem:
     return Problem(409, "CONFLICT", message)
 
 
+def gone(message: str) -> Problem:
+    return Problem(410, "GONE", message)
+
+
 # Who is asking
 
 
