@@ -2,9 +2,14 @@
 
 import logging
 import sys
+from typing import Final
 
 import structlog
 from structlog.typing import Processor
+
+
+# A frame's locals hold tokens and bodies: they stay out of the log.
+_TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
 def log_as_json(level: int = logging.INFO) -> None:
@@ -26,7 +31,7 @@ def _formatter() -> structlog.stdlib.ProcessorFormatter:
         foreign_pre_chain=before,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(_TRACEBACKS),
             structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(),
         ],
