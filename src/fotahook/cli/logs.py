@@ -7,7 +7,6 @@ from typing import Final
 import structlog
 from structlog.typing import Processor
 
-
 # A frame's locals hold tokens and bodies: they stay out of the log.
 _TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
