@@ -1,17 +1,13 @@
-"""Which functions see which message, and what comes of calling them."""
+"""Which functions see which message."""
 
-import asyncio
 import inspect
 import logging
-import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 import msgspec
 
-from fotahook.contract.messages import CallbackMessage, parse_message
-from fotahook.delivery import Outcome
-from fotahook.store.base import Delivery, Lease
+from fotahook.contract.messages import CallbackMessage
 
 log = logging.getLogger("fotahook.listener")
 
@@ -19,7 +15,9 @@ Handler = Callable[..., object]
 """``handler(message)`` or ``handler(message, context)``, plain or async; what it returns is ignored."""
 HandlerT = TypeVar("HandlerT", bound=Handler)
 
-_EXCERPT_LIMIT: Final = 4000
+_SUGGESTIONS: Final = 100
+"""Kinds for which a missing handler is suggested, once each: a sender could name others without end."""
+_KIND_LIMIT: Final = 100
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +31,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """When the message was stored, in Unix seconds."""
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
+class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One registered handler and what it wants to see; None means anything."""
 
     handler: Handler
@@ -51,16 +49,24 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
             and (self.status is None or self.status in message.statuses)
         )
 
+    @property
+    def name(self) -> str:
+        """The handler's name, for people."""
+        return _name(self.handler)
+
 
 class Router:
-    """The handlers of one listener, in the order of their registration. ``deliver`` is what the dispatcher calls."""
+    """The handlers of one listener, in the order of their registration."""
 
-    def __init__(self, *, timeout: float) -> None:
+    def __init__(self) -> None:
         self._rules: list[Rule] = []
-        self._timeout = timeout
+        self._suggested: set[str | None] = set()
+
+    def __len__(self) -> int:
+        return len(self._rules)
 
     def add(self, handler: HandlerT, kind: str | None, status: str | None, account: str | None) -> HandlerT:
-        """Register a handler. TypeError if it takes neither one nor two positional arguments."""
+        """Register a handler. TypeError says why it cannot be called with a message, or with one and a context."""
         self._rules.append(
             Rule(
                 handler=handler,
@@ -68,67 +74,60 @@ class Router:
                 status=status,
                 account=account,
                 wants_context=_wants_context(handler),
-                is_async=inspect.iscoroutinefunction(inspect.unwrap(handler)),
+                is_async=_is_async(handler),
             )
         )
         return handler
 
-    async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
-        """Let every matching handler see a message.
-
-        All of them are called, even after one failed; the message counts as handled when none did, and is otherwise
-        shown to all of them again later.
-        """
-        message = parse_message(delivery.body)
-        context = Context(
-            id=delivery.message,
-            attempt=delivery.attempts + delivery.strikes + 1,
-            received_at=delivery.accepted_at,
-        )
+    def wanting(self, message: CallbackMessage) -> list[Rule]:
+        """The rules that match a message. Where none does, a handler that would is suggested in the log."""
         rules = [rule for rule in self._rules if rule.matches(message)]
         if not rules:
-            log.warning("no handler wants a message of kind %r; one that does:\n%s", message.kind, _suggestion(message))
-        failures = [failure for rule in rules if (failure := await self._call(rule, message, context))]
-        return failures[0] if failures else Outcome(code="delivered")
+            self._suggest(message)
+        return rules
 
-    async def _call(self, rule: Rule, message: CallbackMessage, context: Context) -> Outcome | None:
-        arguments = (message, context) if rule.wants_context else (message,)
-        deadline = asyncio.timeout(self._timeout)
-        try:
-            async with deadline:
-                if rule.is_async:
-                    called = rule.handler(*arguments)
-                    if isinstance(called, Awaitable):
-                        await called
-                else:
-                    await asyncio.to_thread(rule.handler, *arguments)
-        except Exception as error:
-            code = "handler_timeout" if deadline.expired() else "handler_error"
-            log.exception("handler %s failed on message %s", _name(rule.handler), context.id)
-            text = "".join(traceback.format_exception(error))
-            return Outcome(code=code, excerpt=f"{_name(rule.handler)}\n{text}"[-_EXCERPT_LIMIT:])
-        return None
+    def _suggest(self, message: CallbackMessage) -> None:
+        kind = message.kind
+        if kind is not None and len(kind) > _KIND_LIMIT:
+            kind = None  # it would flood the log, and nobody would paste it
+        if kind not in self._suggested and len(self._suggested) < _SUGGESTIONS:
+            self._suggested.add(kind)
+            log.warning("no handler wants %r; one that does:\n\n%s", message, _suggestion(kind))
+
+
+def _is_async(handler: Handler) -> bool:
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
 
 
 def _wants_context(handler: Handler) -> bool:
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    taken = [
+    """Whether the second argument is to be given: it must be, or it is optional and called `context`."""
+    if not callable(handler):
+        raise TypeError(f"a handler is a function, not {handler!r}")
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise TypeError(f"{_name(handler)} is a generator: calling it would run nothing; a handler has no yield")
+    try:
+        parameters = list(inspect.signature(handler).parameters.values())
+    except ValueError as error:
+        raise TypeError(f"{_name(handler)} does not tell its arguments; wrap it in a function of (message)") from error
+    positional = [
         parameter
-        for parameter in inspect.signature(handler).parameters.values()
-        if parameter.kind in kinds and parameter.default is inspect.Parameter.empty
+        for parameter in parameters
+        if parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     ]
-    if len(taken) not in (1, 2):
-        raise TypeError(
-            f"a handler takes (message) or (message, context); {_name(handler)} takes {len(taken)} arguments"
-        )
-    return len(taken) == 2
+    required = [parameter for parameter in positional if parameter.default is inspect.Parameter.empty]
+    if len(required) not in (1, 2) or any(_is_required_keyword(parameter) for parameter in parameters):
+        raise TypeError(f"a handler takes (message) or (message, context); {_name(handler)} does not")
+    return len(required) == 2 or [parameter.name for parameter in positional[1:2]] == ["context"]
+
+
+def _is_required_keyword(parameter: inspect.Parameter) -> bool:
+    return parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty
 
 
 def _name(handler: Handler) -> str:
     return getattr(handler, "__qualname__", repr(handler))
 
 
-def _suggestion(message: CallbackMessage) -> str:
-    if message.kind is None:
-        return "@listener.on_any\ndef handle(message):\n    ..."
-    return f"@listener.on({message.kind!r})\ndef handle(message):\n    ..."
+def _suggestion(kind: str | None) -> str:
+    on = "on_any" if kind is None else f"on({kind!r})"
+    return f"@listener.{on}\ndef handle(message):\n    ...\n"

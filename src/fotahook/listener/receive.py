@@ -1,14 +1,14 @@
 """What to do with a request: headers and bytes in, a message for the inbox or a refusal out. Pure."""
 
 import hashlib
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
 
 from fotahook.contract.messages import CallbackMessage, MessageInvalid, parse_message
-from fotahook.contract.signing import TOLERANCE, SignatureRefused, verify
+from fotahook.contract.signing import TOLERANCE, SignatureRefused, parse_public_key, parse_secret, verify
 from fotahook.contract.urls import account_refusal
 from fotahook.store.base import NewMessage
 
@@ -18,7 +18,10 @@ BODY_LIMIT: Final = 1024 * 1024
 """Bytes of a body that are accepted; ours, ThingSpace names no limit."""
 DEDUPE_WINDOW: Final = 3600
 """Seconds in which equal bytes without a webhook-id count as one message: ThingSpace publishes no message id."""
-_ID_LIMIT: Final = 256
+HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "fotahook-account")
+"""The headers that are looked at."""
+_KEY_LIMIT: Final = 256
+_SEPARATOR: Final = b"\0"
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +31,16 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     public_keys: tuple[bytes, ...] = ()
     tolerance: float = TOLERANCE
 
+    @classmethod
+    def of(cls, secrets: Iterable[str], public_keys: Iterable[str]) -> "Proof":
+        """The proof by keys as they are written down; ValueError for one that cannot be read."""
+        if isinstance(secrets, str) or isinstance(public_keys, str):
+            raise TypeError("secrets and public_keys are lists: write (key,) for a single one")
+        return cls(
+            secrets=tuple(parse_secret(text) for text in secrets),
+            public_keys=tuple(parse_public_key(text) for text in public_keys),
+        )
+
     @property
     def wanted(self) -> bool:
         """Whether messages must be signed."""
@@ -36,6 +49,10 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"<Proof by {len(self.secrets)} secrets or {len(self.public_keys)} public keys>"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """As little for rich, which would show the keys otherwise."""
+        return [("secrets", len(self.secrets)), ("public_keys", len(self.public_keys))]
+
 
 class Rejected(Exception):
     """The request is refused with this HTTP status; the text says why."""
@@ -43,6 +60,21 @@ class Rejected(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+
+def single_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The headers that are looked at, out of an ASGI scope's; Rejected (400) if one of them came twice.
+
+    Of two values a proxy may believe one and this listener the other, so neither is believed.
+    """
+    found: dict[str, str] = {}
+    for raw_name, value in pairs:
+        name = raw_name.decode("latin-1").lower()
+        if name in found:
+            raise Rejected(400, f"{name} came more than once")
+        if name in HEADERS:
+            found[name] = value.decode("latin-1")
+    return found
 
 
 def receive(headers: Mapping[str, str], body: bytes, *, proof: Proof, now: float) -> NewMessage:
@@ -54,17 +86,7 @@ def receive(headers: Mapping[str, str], body: bytes, *, proof: Proof, now: float
     if len(body) > BODY_LIMIT:
         raise Rejected(413, f"the body has more than {BODY_LIMIT} bytes")
     if proof.wanted:
-        try:
-            verify(
-                headers,
-                body,
-                secrets=proof.secrets,
-                public_keys=proof.public_keys,
-                now=now,
-                tolerance=proof.tolerance,
-            )
-        except SignatureRefused as error:
-            raise Rejected(401, str(error)) from error
+        _prove(headers, body, proof, now)
     try:
         message = parse_message(body)
     except MessageInvalid as error:
@@ -80,30 +102,47 @@ def receive(headers: Mapping[str, str], body: bytes, *, proof: Proof, now: float
     )
 
 
+def _prove(headers: Mapping[str, str], body: bytes, proof: Proof, now: float) -> None:
+    try:
+        verify(
+            headers,
+            body,
+            secrets=proof.secrets,
+            public_keys=proof.public_keys,
+            now=now,
+            tolerance=proof.tolerance,
+        )
+    except SignatureRefused as error:
+        raise Rejected(401, str(error)) from error
+
+
 def _account(headers: Mapping[str, str], message: CallbackMessage) -> str:
-    """Who the message belongs to; empty where it does not say."""
-    named = unquote(headers.get("fotahook-account", "")) or message.account_name or ""
-    return "" if account_refusal(named) else named
+    """Who the message belongs to; empty where neither it nor the header says so.
+
+    The message's own word comes first: it is what a signature covers, the header is not.
+    """
+    candidates = (message.account_name or "", unquote(headers.get("fotahook-account", "")))
+    return next((name for name in candidates if account_refusal(name) is None), "")
 
 
 def _ordering_key(message: CallbackMessage) -> str | None:
     """Messages about one device stay in order, and so do those about one campaign as a whole."""
-    devices = {device.device_id for device in message.devices}
+    devices = {device.device_id for device in message.devices if device.device_id}
     return devices.pop() if len(devices) == 1 else message.campaign_id
 
 
 def _dedupe_key(headers: Mapping[str, str], account: str, body: bytes, now: float) -> str:
     message_id = headers.get("webhook-id", "")
+    # The prefixes keep an id that looks like a digest from passing for one.
     if not message_id:
-        digest = hashlib.sha256(account.encode() + b"\0" + body).hexdigest()
-        return f"sha256:{digest}:{int(now) // DEDUPE_WINDOW}"
-    if len(message_id) > _ID_LIMIT or not (message_id.isascii() and message_id.isprintable()):
-        raise Rejected(400, f"webhook-id must be at most {_ID_LIMIT} printable ASCII characters")
-    return message_id
+        return f"body:{_digest(account.encode() + _SEPARATOR + body)}:{int(now) // DEDUPE_WINDOW}"
+    return f"id:{_storable(message_id)}"
 
 
 def _storable(text: str | None) -> str | None:
-    """A key of any length and any characters as the inbox can keep it: long ones by their hash."""
-    if text is None or len(text) <= _ID_LIMIT:
-        return text
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    """A key of any length as the inbox can keep it: long ones by their hash."""
+    return text if text is None or len(text) <= _KEY_LIMIT else f"sha256:{_digest(text.encode())}"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,256 @@
+"""The decision about a request: a message for the inbox, or a refusal with its status and reason."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fotahook.contract import signing
+from fotahook.listener.receive import BODY_LIMIT, DEDUPE_WINDOW, Proof, Rejected, receive, single_headers
+from fotahook.store import SqliteStore
+from fotahook.store.base import NewMessage
+
+from .conftest import NOW, PROGRESS, SECRET, SEED, by_hmac, rich_text
+
+UNPROVED = Proof()
+BY_SECRET = Proof(secrets=(SECRET,))
+
+
+def take(body: bytes = PROGRESS, headers: dict[str, str] | None = None, *, now: float = NOW) -> NewMessage:
+    return receive(headers or {}, body, proof=UNPROVED, now=now)
+
+
+def about(content: object, headers: dict[str, str] | None = None) -> NewMessage:
+    return take(json.dumps(content).encode(), headers)
+
+
+def refusal(headers: dict[str, str], body: bytes, proof: Proof = UNPROVED) -> tuple[int, str]:
+    with pytest.raises(Rejected) as caught:
+        receive(headers, body, proof=proof, now=NOW)
+    return caught.value.status, str(caught.value)
+
+
+# What is kept
+
+
+def test_the_bytes_are_kept_as_they_came() -> None:
+    body = b' {"type":"x",  "n": 1.50 }\n'
+    message = take(body)
+    assert (message.body, message.type, message.consumers) == (body, "x", ("handlers",))
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"[]", b"null", b"7", b'"text"', b"\xef\xbb\xbf{}", b'{"x":1e999}', rb'"\ud800"']
+)
+def test_any_json_is_taken(body: bytes) -> None:
+    assert take(body).body == body
+
+
+def test_content_type_and_other_headers_do_not_matter() -> None:
+    assert take(headers={"content-type": "text/plain", "x": "y"}) == take()
+
+
+# Whose it is
+
+
+@pytest.mark.parametrize(
+    ("named", "header", "account"),
+    [
+        ("a-1", None, "a-1"),
+        (None, "a-1", "a-1"),
+        (None, "%C3%BC%20b", "ü b"),
+        ("a-1", "a-2", "a-1"),  # the body is what a signature covers
+        (None, None, ""),
+        ("..", "a-2", "a-2"),
+        ("a\n", "b%0A", ""),
+        ("x" * 65, None, ""),
+        (7, None, ""),
+        (None, "%FF%00", ""),
+    ],
+)
+def test_the_account_is_the_messages_own_word_or_else_the_headers(
+    named: object, header: str | None, account: str
+) -> None:
+    assert about({"accountName": named}, {} if header is None else {"fotahook-account": header}).account == account
+
+
+# Order
+
+
+@pytest.mark.parametrize(
+    ("progress", "key"),
+    [
+        ({"id": "c", "deviceList": [{"deviceId": "d"}]}, "d"),
+        ({"id": "c", "deviceList": [{"deviceId": "d"}, {"deviceId": "d"}, {"status": "x"}]}, "d"),
+        ({"id": "c", "deviceList": [{"deviceId": "d"}, {"deviceId": "e"}]}, "c"),
+        ({"id": "c", "deviceList": [{"deviceId": ""}]}, "c"),
+        ({"id": "c"}, "c"),
+        ({"id": ""}, None),
+        ({"deviceList": [{"deviceId": "d"}, {"deviceId": "e"}]}, None),
+    ],
+)
+def test_order_is_kept_by_device_or_else_by_campaign(progress: object, key: str | None) -> None:
+    assert about({"upgradeProgress": progress}).ordering_key == key
+
+
+def test_long_names_are_kept_by_their_hash() -> None:
+    message = about({"type": "t" * 257, "upgradeProgress": {"id": "c" * 257}})
+    assert message.type is not None
+    assert message.ordering_key is not None
+    assert {len(message.type), len(message.ordering_key)} == {len("sha256:") + 64}
+    assert message.type != message.ordering_key
+    assert about({"type": "t" * 256}).type == "t" * 256
+
+
+# Repetitions
+
+
+def test_a_webhook_id_tells_repetitions() -> None:
+    first = take(headers={"webhook-id": "a"})
+    assert take(b"{}", {"webhook-id": "a"}, now=NOW + 10 * DEDUPE_WINDOW).idempotency_key == first.idempotency_key
+    assert take(headers={"webhook-id": "b"}).idempotency_key != first.idempotency_key
+
+
+def test_without_an_id_the_same_bytes_of_an_account_within_the_hour_are_a_repetition() -> None:
+    first = take().idempotency_key
+    assert take(now=NOW + DEDUPE_WINDOW - 1).idempotency_key == first
+    others = [
+        take(now=NOW + DEDUPE_WINDOW),
+        take(PROGRESS + b" "),
+        about({}, {"fotahook-account": "a"}),
+        about({}, {"fotahook-account": "b"}),
+    ]
+    assert len({first, *(other.idempotency_key for other in others)}) == 5
+
+
+@pytest.mark.parametrize("odd", ["x" * 257, "ü", "a b", "\x80"])
+def test_an_odd_webhook_id_is_an_id_all_the_same(odd: str) -> None:
+    assert take(headers={"webhook-id": odd}) == take(headers={"webhook-id": odd})
+    assert take(headers={"webhook-id": odd}).idempotency_key != take().idempotency_key
+
+
+def test_an_id_cannot_pass_for_the_hash_of_a_message() -> None:
+    key = take().idempotency_key
+    assert key is not None
+    assert take(b"{}", {"webhook-id": key}).idempotency_key != key
+
+
+# Proof
+
+
+def test_a_signed_message_is_taken_and_an_unsigned_one_is_not() -> None:
+    assert receive(by_hmac(PROGRESS), PROGRESS, proof=BY_SECRET, now=NOW).idempotency_key == "id:msg-1"
+    assert refusal({}, PROGRESS, BY_SECRET)[0] == 401
+    assert refusal(by_hmac(b"{}"), PROGRESS, BY_SECRET)[0] == 401
+    assert refusal(by_hmac(PROGRESS, timestamp=int(NOW) - 301), PROGRESS, BY_SECRET)[0] == 401
+
+
+def test_the_proof_comes_before_the_content() -> None:
+    assert refusal({}, b"not JSON", BY_SECRET)[0] == 401
+    assert refusal(by_hmac(b"not JSON"), b"not JSON", BY_SECRET)[0] == 400
+
+
+def test_a_proof_is_made_of_keys_as_they_are_written() -> None:
+    written = Proof.of([signing.format_secret(SECRET)], [signing.format_public_key(SEED)])
+    assert written == Proof(secrets=(SECRET,), public_keys=written.public_keys)
+    assert written.wanted
+    assert not Proof.of((), ()).wanted
+    signature = signing.sign_ed25519(SEED, "m", int(NOW), PROGRESS)
+    receive(signing.headers("m", int(NOW), [signature]), PROGRESS, proof=written, now=NOW)
+
+
+def test_a_single_key_given_as_text_is_told_from_a_list() -> None:
+    for arguments in ((signing.format_secret(SECRET), ()), ((), signing.format_public_key(SEED))):
+        with pytest.raises(TypeError, match="lists"):
+            Proof.of(*arguments)
+    with pytest.raises(ValueError, match="24 to 64 bytes"):
+        Proof.of(["whsec_AAAA"], ())
+
+
+def test_a_proof_shows_no_key() -> None:
+    proof = Proof(secrets=(b"hunter2" * 4,), public_keys=(bytes(32),))
+    for shown in (repr(proof), str(proof), rich_text(proof)):
+        assert "hunter2" not in shown
+        assert "x00" not in shown
+        assert "1" in shown
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"NaN", b'"\xff"', b"a=b", b"[" * 200 + b"]" * 200])
+def test_what_is_no_json_is_refused(body: bytes) -> None:
+    status, reason = refusal({}, body)
+    assert (status, reason.startswith("the body is ")) == (400, True)
+
+
+def test_a_body_has_a_limit() -> None:
+    fits = b'"' + b"x" * (BODY_LIMIT - 2) + b'"'
+    assert take(fits).body == fits
+    assert refusal({}, fits + b" ") == (413, "the body has more than 1048576 bytes")
+
+
+@pytest.mark.parametrize("name", ["webhook-id", "Webhook-Timestamp", "WEBHOOK-SIGNATURE", "fotahook-account"])
+def test_a_header_that_came_twice_is_not_believed(name: str) -> None:
+    raw = name.encode()
+    assert single_headers([(raw, b"\xfc"), (b"x", b"1"), (b"x", b"2")]) == {name.lower(): "ü"}
+    with pytest.raises(Rejected, match="came more than once") as caught:
+        single_headers([(raw, b"a"), (raw.lower(), b"a")])
+    assert caught.value.status == 400
+
+
+# Anything
+
+header_values = st.text(st.characters(max_codepoint=255)) | st.sampled_from(
+    ["msg-1", "1800000000", "v1,AAAA", "%ff%0d", "a"]
+)
+headers_of_all_kinds = st.lists(
+    st.tuples(
+        st.sampled_from([b"webhook-id", b"webhook-timestamp", b"webhook-signature", b"Fotahook-Account", b"x-other"]),
+        header_values.map(lambda text: text.encode("latin-1")),
+    ),
+    unique_by=lambda pair: pair[0],
+)
+names = st.sampled_from(["accountName", "type", "upgradeProgress", "deviceList", "deviceId", "id", "status"])
+texts = st.text(st.characters(exclude_categories=()), max_size=8) | st.just("\x00") | st.just("x" * 300)
+json_bodies = st.recursive(
+    st.none() | st.floats() | st.integers() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names | texts, inner, max_size=4),
+    max_leaves=15,
+).map(lambda value: json.dumps(value).encode())
+
+
+@pytest.fixture(scope="module")
+def anywhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("inbox")
+
+
+@settings(max_examples=150)
+@given(headers_of_all_kinds, json_bodies | st.binary())
+@example([(b"webhook-id", b"\xff" * 300)], rb'{"accountName":"\ud800","type":"\udc00","id":"\u0000"}')
+@example([(b"fotahook-account", b"%ED%A0%80")], b'{"later":1e999}')
+def test_any_request_is_refused_with_4xx_or_the_inbox_takes_it(
+    anywhere: Path, pairs: list[tuple[bytes, bytes]], body: bytes
+) -> None:
+    for proof in (UNPROVED, BY_SECRET):
+        try:
+            message = receive(single_headers(pairs), body, proof=proof, now=NOW)
+        except Rejected as error:
+            refused = error.status, str(error).isprintable()
+            assert refused in ((400, True), (401, True))
+            continue
+        assert asyncio.run(kept(anywhere / "inbox.db", message)) == body
+
+
+async def kept(path: Path, message: NewMessage) -> bytes | None:
+    store = await SqliteStore.open(path)
+    try:
+        (accepted,) = await store.accept([message])
+        found = await store.message(accepted.id)
+        assert found is not None
+        return found.body if not accepted.conflict else message.body
+    finally:
+        await store.close()
