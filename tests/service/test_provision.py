@@ -2,7 +2,7 @@
 
 import pytest
 
-from fotahook.service import create_client, create_user, provision_dev
+from fotahook.service import create_client, create_user, provision_dev, withdraw_dev
 from fotahook.store import SqliteStore
 
 from .conftest import Api, FakeClock, basic
@@ -52,3 +52,19 @@ async def test_the_development_client_is_the_same_after_every_start(store: Sqlit
     found = await store.credential("client", "dev")
     assert found is not None
     assert (found.accounts, found.scopes) == (None, ("callbacks", "publish", "operate"))
+
+
+async def test_what_the_development_mode_gave_ends_with_it(api: Api) -> None:
+    await provision_dev(api.store, clock=api.clock)
+    token = await api.token()
+    await withdraw_dev(api.store)
+    assert await api.store.credential("client", "dev") is None
+    assert await api.store.credential("user", "dev") is None
+    assert await api.store.credentials("token", "dev") == []
+    assert token
+
+
+async def test_a_client_that_merely_has_the_name_stays(store: SqliteStore) -> None:
+    await create_client(store, "dev")
+    await withdraw_dev(store)
+    assert await store.credential("client", "dev") is not None

@@ -12,11 +12,13 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
-from fotahook.delivery import Dispatcher, Rules, Timings
+from fotahook.delivery import Dispatcher, Rules, Timings, keep_house
 from fotahook.delivery.dispatcher import LEASE_MARGIN
+from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
-from fotahook.service import Settings, build_app, provision_dev
+from fotahook.service import Settings, build_app, provision_dev, withdraw_dev
 from fotahook.store import Store, open_store, sqlite_path
+from fotahook.store.base import Retention
 
 from .configuration import explanation
 from .console import console_routes
@@ -28,6 +30,8 @@ from .secret_key import key_place, secret_key
 
 LONGEST_LEASE: Final = 600.0
 LARGEST_WINDOW: Final = 256
+LONGEST_ATTEMPT: Final = 120.0
+LONGEST_DAYS: Final = 3650.0
 
 
 @Parameter(name="*")
@@ -57,6 +61,18 @@ class ServeOptions:
     "Seconds that a dispatcher may keep a lane after it was last heard of."
     in_flight: int = 8
     "Deliveries under way at once to one account's callback."
+    timeout: float = 15.0
+    "Seconds for one attempt in all."
+    connect_timeout: float = 5.0
+    "Seconds for the connection of an attempt, TLS included."
+    schedule: tuple[float, ...] = Rules().schedule
+    "Seconds before each attempt at a message that the receiver refuses; after the last one it is dead."
+    time_to_live: float = Rules().time_to_live / DAY
+    "Days after which an undelivered message is dead; those in which its account is held or paused do not count."
+    keep_days: float = 30.0
+    "Days that the bytes of delivered and dead messages are kept."
+    keep_bytes: int | None = None
+    "Size of the store in bytes beyond which the oldest of them go earlier."
     config: Path | None = None
     "TOML file with these flags as keys."
     explain: Annotated[bool, Parameter(show_env_var=False)] = False
@@ -95,7 +111,12 @@ async def _serve(options: ServeOptions, file: str) -> int:
 
 def _sender(options: ServeOptions, key: bytes, networks: tuple[Network, ...]) -> Sender:
     settings = SenderSettings(
-        secret_key=key, allowed_networks=networks, ca_file=options.ca_file, client_cert=options.client_cert
+        secret_key=key,
+        timeout=options.timeout,
+        connect_timeout=options.connect_timeout,
+        allowed_networks=networks,
+        ca_file=options.ca_file,
+        client_cert=options.client_cert,
     )
     return Sender(settings, clock=time.time, monotonic=time.monotonic)
 
@@ -106,8 +127,7 @@ async def _opened(options: ServeOptions) -> AsyncIterator[Store]:
     try:
         # Takes the file's dispatcher lock: a second service on the same file must end here, not idle beside the first.
         await store.lease(0, 0)
-        if options.dev:
-            await provision_dev(store)
+        await (provision_dev(store) if options.dev else withdraw_dev(store))
         yield store
     finally:
         await store.close()
@@ -119,22 +139,32 @@ async def _dispatching(store: Store, sender: Sender, options: ServeOptions) -> A
     dispatcher = Dispatcher(
         store,
         sender.deliver,
-        rules=Rules(in_flight=options.in_flight),
+        rules=_rules(options),
         timings=_timings(options),
         clock=time.time,
         monotonic=time.monotonic,
     )
+    retention = Retention(seconds=options.keep_days * DAY, bytes=options.keep_bytes)
+    keeping = asyncio.create_task(keep_house(store, retention), name="housekeeping")
     task = asyncio.create_task(dispatcher.run(), name="dispatcher")
+    # Whichever fails ends the other: a service that accepts and never delivers, or never tidies, is worse than none.
+    keeping.add_done_callback(lambda _: dispatcher.stop())
     try:
         yield task
     finally:
         dispatcher.stop()
-        # A service that accepts and never delivers is worse than none: its end is the end of the process.
         await task
+        keeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeping
+
+
+def _rules(options: ServeOptions) -> Rules:
+    return Rules(in_flight=options.in_flight, schedule=options.schedule, time_to_live=options.time_to_live * DAY)
 
 
 def _timings(options: ServeOptions) -> Timings:
-    return Timings(lease=options.lease, renew=min(Timings().renew, options.lease / 3))
+    return Timings(lease=options.lease, renew=min(Timings().renew, options.lease / 3), attempt=options.timeout)
 
 
 def _store_file(url: str) -> str:
@@ -152,10 +182,24 @@ def _check(options: ServeOptions) -> None:
         parse_networks(options.allow_network)
     except ValueError as error:
         raise UsageError(f"--allow-network: {error}") from error
-    shortest = Timings().attempt + LEASE_MARGIN
-    if not shortest <= options.lease <= LONGEST_LEASE:
-        raise UsageError(f"--lease {options.lease:g}: choose {shortest:g} to {LONGEST_LEASE:g} seconds")
-    if not 1 <= options.in_flight <= LARGEST_WINDOW:
-        raise UsageError(f"--in-flight {options.in_flight}: choose 1 to {LARGEST_WINDOW}")
+    _check_numbers(options)
     check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
     check_pem("--client-cert", options.client_cert, ssl.SSLContext.load_cert_chain)
+
+
+def _check_numbers(options: ServeOptions) -> None:
+    if not 0 < options.timeout <= LONGEST_ATTEMPT:
+        raise UsageError(f"--timeout {options.timeout:g}: choose more than 0 and at most {LONGEST_ATTEMPT:g} seconds")
+    if not 0 < options.connect_timeout <= options.timeout:
+        raise UsageError(f"--connect-timeout {options.connect_timeout:g}: choose more than 0 and at most --timeout")
+    shortest = options.timeout + LEASE_MARGIN
+    if not shortest <= options.lease <= LONGEST_LEASE:
+        raise UsageError(f"--lease {options.lease:g}: choose {shortest:g} to {LONGEST_LEASE:g} seconds")
+    if not options.schedule or not all(0 <= pause <= 30 * DAY for pause in options.schedule):
+        raise UsageError("--schedule: give one or more pauses of 0 to 2592000 seconds")
+    if not 0 < options.time_to_live <= LONGEST_DAYS or not 0 <= options.keep_days <= LONGEST_DAYS:
+        raise UsageError(f"--time-to-live and --keep-days: choose up to {LONGEST_DAYS:g} days")
+    if options.keep_bytes is not None and options.keep_bytes < 0:
+        raise UsageError(f"--keep-bytes {options.keep_bytes}: choose 0 or more")
+    if not 1 <= options.in_flight <= LARGEST_WINDOW:
+        raise UsageError(f"--in-flight {options.in_flight}: choose 1 to {LARGEST_WINDOW}")

@@ -2,7 +2,7 @@
 
 from .access import SCOPES
 from .app import build_app
-from .provision import DEV_CLIENT, DEV_USER, create_client, create_user, provision_dev
+from .provision import DEV_CLIENT, DEV_USER, create_client, create_user, provision_dev, withdraw_dev
 from .settings import Settings
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "create_client",
     "create_user",
     "provision_dev",
+    "withdraw_dev",
 ]

@@ -58,6 +58,15 @@ async def provision_dev(store: Store, *, clock: Clock = time.time) -> None:
     await store.save_credential(_credential("user", *DEV_USER, None, SCOPES, clock))
 
 
+async def withdraw_dev(store: Store) -> None:
+    """Take back what `provision_dev` gave, with every token and session of theirs: a store may outlive its `--dev`."""
+    for kind, (name, secret), granted in (("client", DEV_CLIENT, "token"), ("user", DEV_USER, "session")):
+        found = await store.credential(kind, name)
+        if found is not None and found.secret_hash == fingerprint(secret):
+            await store.drop_credentials(kind, [name])
+            await store.drop_credentials(granted, [each.id for each in await store.credentials(granted, name)])
+
+
 async def _create(store: Store, credential: Credential) -> None:
     if await store.credential(credential.kind, credential.id) is not None:
         raise ValueError(f"there is a {credential.kind} {credential.id!r} already")
