@@ -7,12 +7,12 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
 from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
-from fotahook.delivery import Dispatcher, Rules, Timings, keep_house
+from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, keep_house
 from fotahook.delivery.dispatcher import LEASE_MARGIN
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
@@ -27,6 +27,9 @@ from .hosting import Endpoint, check_pem, host, run
 from .logs import log_as_json
 from .output import print_table
 from .secret_key import key_place, secret_key
+
+if TYPE_CHECKING:
+    from fotahook.testing.faults import FaultPoints
 
 LONGEST_LEASE: Final = 600.0
 LARGEST_WINDOW: Final = 256
@@ -73,6 +76,8 @@ class ServeOptions:
     "Days that the bytes of delivered and dead messages are kept."
     keep_bytes: int | None = None
     "Size of the store in bytes beyond which the oldest of them go earlier."
+    fault: Annotated[str | None, Parameter(show=False)] = None
+    "With --dev only, POINT[:N]: a step boundary at which the process kills itself."
     config: Path | None = None
     "TOML file with these flags as keys."
     explain: Annotated[bool, Parameter(show_env_var=False)] = False
@@ -100,13 +105,17 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
 async def _serve(options: ServeOptions, file: str) -> int:
     networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
     facts = f"store={options.store}" + (" mode=dev" if options.dev else "")
-    async with _opened(options) as store:
+    faults = _fault_points(options)
+    async with _opened(options) as opened:
+        store = faults.around_store(opened) if faults else opened
         # Not before the store's file is known to be one: a key beside it is worth keeping.
         key = secret_key(file)
         settings = Settings(secret_key=key, allow_http=options.dev, allowed_networks=networks, clock=time.time)
         app = build_app(store, settings, routes=console_routes())
-        async with _sender(options, key, networks) as sender, _dispatching(store, sender, options) as dispatching:
-            return await host(app, Endpoint.of(options), facts=facts, beside=dispatching)
+        async with _sender(options, key, networks) as sender:
+            deliver = faults.around_deliver(sender.deliver) if faults else sender.deliver
+            async with _dispatching(store, deliver, options) as dispatching:
+                return await host(app, Endpoint.of(options), facts=facts, beside=dispatching)
 
 
 def _sender(options: ServeOptions, key: bytes, networks: tuple[Network, ...]) -> Sender:
@@ -134,11 +143,11 @@ async def _opened(options: ServeOptions) -> AsyncIterator[Store]:
 
 
 @contextlib.asynccontextmanager
-async def _dispatching(store: Store, sender: Sender, options: ServeOptions) -> AsyncIterator[asyncio.Task[None]]:
+async def _dispatching(store: Store, deliver: Deliver, options: ServeOptions) -> AsyncIterator[asyncio.Task[None]]:
     """A dispatcher at work. On leaving it finishes what is in hand; if it failed, so does the leaving."""
     dispatcher = Dispatcher(
         store,
-        sender.deliver,
+        deliver,
         rules=_rules(options),
         timings=_timings(options),
         clock=time.time,
@@ -167,6 +176,20 @@ def _timings(options: ServeOptions) -> Timings:
     return Timings(lease=options.lease, renew=min(Timings().renew, options.lease / 3), attempt=options.timeout)
 
 
+def _fault_points(options: ServeOptions) -> "FaultPoints | None":
+    if options.fault is None:
+        return None
+    if not options.dev:
+        raise UsageError(f"FOTAHOOK_FAULT {options.fault}: fault points kill the process; they need --dev")
+    # The extra that the rest of its room needs is not for those who only serve.
+    from fotahook.testing.faults import FaultPoints
+
+    try:
+        return FaultPoints(options.fault)
+    except ValueError as error:
+        raise UsageError(f"FOTAHOOK_FAULT: {error}") from error
+
+
 def _store_file(url: str) -> str:
     if url.startswith(("postgresql:", "postgres:")):
         raise UsageError("--store: this version keeps messages in SQLite only; use sqlite:///FILE")
@@ -183,6 +206,7 @@ def _check(options: ServeOptions) -> None:
     except ValueError as error:
         raise UsageError(f"--allow-network: {error}") from error
     _check_numbers(options)
+    _fault_points(options)
     check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
     check_pem("--client-cert", options.client_cert, ssl.SSLContext.load_cert_chain)
 
