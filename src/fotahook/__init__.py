@@ -90,13 +90,20 @@ __all__ = [
 _LAZY = {"CallbackMessage": "fotahook.contract.messages", "Listener": "fotahook.listener"}
 
 
-def __getattr__(name: str) -> object:
-    module = _LAZY.get(name)
-    if module is None:
-        raise AttributeError(f"module 'fotahook' has no attribute {name!r}")
-    try:
-        return getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("fotahook"):
-            raise
-        raise ImportError(f"fotahook.{name} needs {error.name}: pip install 'fotahook[listener]'") from error
+# Hidden from type checkers, which would else take any misspelt name for one of these.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        module = _LAZY.get(name)
+        if module is None:
+            raise AttributeError(f"module 'fotahook' has no attribute {name!r}")
+        try:
+            return getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("fotahook"):
+                raise
+            raise ImportError(f"fotahook.{name} needs {error.name}: pip install 'fotahook[listener]'") from error
+
+
+def __dir__() -> list[str]:
+    return __all__

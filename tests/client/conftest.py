@@ -8,9 +8,11 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import pytest
+import trustme
 
 import fotahook
 from fotahook.client._steps import World
@@ -234,3 +236,23 @@ def open_sdk(kind: str, peer: Peer, clock: Clock) -> OpenSdk:
         return opened(kind, url or peer.url, clock, **options)
 
     return open_one
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return str(tmp_path / "ca.pem")
+
+
+def tls_peer(certificate: trustme.LeafCert, clients: trustme.CA | None = None) -> Peer:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    if clients is not None:
+        clients.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return Peer(context)

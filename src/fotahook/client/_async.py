@@ -1,6 +1,7 @@
 """Does: sends over aiohttp what a flow decides, in the running event loop."""
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import TypeVar
@@ -16,6 +17,8 @@ from ._settings import Connecting
 from ._steps import Ask, Flow, Hold, Pause, Send, Step
 
 T = TypeVar("T")
+
+AT_ONCE = 256 * 1024
 
 
 class AsyncTransport:
@@ -73,7 +76,7 @@ class AsyncTransport:
             response = await http.request(
                 request.method,
                 URL(request.url, encoded=True),
-                data=step.body,
+                data=_data(step.body),
                 headers=step.headers,
                 allow_redirects=False,
                 **proxy,  # type: ignore[arg-type]
@@ -100,9 +103,14 @@ class AsyncTransport:
         proxy = proxy_for(origin, self._connecting.proxy)
         if proxy is None:
             return {}
-        user, _, password = (proxy.basic or "").partition(":")
-        auth = aiohttp.BasicAuth(user, password) if proxy.basic else None
-        return {"proxy": proxy.url, "proxy_auth": auth}
+        known = proxy.authorization
+        # aiohttp turns it into Proxy-Authorization, on the tunnel's request or on the call's own.
+        return {"proxy": proxy.url, "proxy_headers": {"Authorization": known} if known else None}
+
+
+def _data(body: bytes | None) -> bytes | io.BytesIO | None:
+    # aiohttp writes bytes in one go, and warns of the time that a large body may take so.
+    return io.BytesIO(body) if body is not None and len(body) > AT_ONCE else body
 
 
 def _timed_out(step: Step | None) -> TimedOut:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util import make_headers
 
 from ._edge import context_for
 from ._environment import Proxy, proxy_for
@@ -168,4 +167,5 @@ def _connector(origin: str, proxy: Proxy | None, connecting: Connecting) -> Call
 
 
 def _proxy_headers(proxy: Proxy | None) -> dict[str, str]:
-    return dict(make_headers(proxy_basic_auth=proxy.basic)) if proxy is not None and proxy.basic else {}
+    known = proxy.authorization if proxy is not None else None
+    return {"Proxy-Authorization": known} if known else {}

@@ -16,7 +16,13 @@ _WRONG_HOST = (62, 64)
 _UNTRUSTED = (18, 19, 20, 21)
 
 # Told by name, for what raises them is a library that may not be there.
-_CUT_OFF = {"RemoteDisconnected", "IncompleteRead", "ServerDisconnectedError", "ClientPayloadError"}
+_NO_ANSWER = {
+    "ClientHttpProxyError",
+    "RemoteDisconnected",
+    "IncompleteRead",
+    "ServerDisconnectedError",
+    "ClientPayloadError",
+}
 _NOT_HTTP = {
     "BadStatusLine",
     "ClientResponseError",
@@ -53,7 +59,8 @@ def translated(error: BaseException, request: Request, *, late: bool) -> Fotahoo
     causes = list(_causes(error))
     about = f"{request.method} {request.url}"
     for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
+        # aiohttp's own error of this class lacks what OpenSSL said; that one is among its causes.
+        if isinstance(cause, ssl.SSLCertVerificationError) and hasattr(cause, "verify_code"):
             return TlsError(one_line(f"{about}: {_certificate_fault(cause)}"), request=request)
     if late:
         return TimedOut(f"{about}: no whole answer before the deadline", request=request)
@@ -63,7 +70,7 @@ def translated(error: BaseException, request: Request, *, late: bool) -> Fotahoo
     names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
     innermost = causes[-1]
     told = one_line(f"{about}: {type(innermost).__name__}: {innermost}", 400)
-    if names & _CUT_OFF or not (names & _NOT_HTTP or isinstance(innermost, ValueError | ArithmeticError)):
+    if names & _NO_ANSWER or not (names & _NOT_HTTP or isinstance(innermost, ValueError | ArithmeticError)):
         return ConnectionFailed(told, request=request)
     return ResponseError(told, request=request)
 

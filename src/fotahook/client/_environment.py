@@ -1,6 +1,7 @@
 """Reads the environment: the options of `from_environment`, and the proxy. Nothing else of the SDK does."""
 
 import os
+from base64 import b64encode
 from collections.abc import Mapping
 from urllib.parse import quote, unquote, urlsplit
 
@@ -23,6 +24,11 @@ class Proxy(msgspec.Struct, frozen=True):
         """Where it is, without credentials."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of the header that lets us in."""
+        return f"Basic {b64encode(self.basic.encode()).decode()}" if self.basic else None
 
     def __repr__(self) -> str:
         return f"Proxy({self.url!r})"

@@ -63,8 +63,8 @@ def servers_of(environment: Environment) -> Servers:
     root = _ROOTS[environment]
     urls: dict[Server | None, str] = {server: root + path for server, path in _PATHS.items()}
     if environment is Environment.DEV:
-        # The session calls alone keep /api there.
-        urls[Server.THINGSPACE] = root + "/api"
+        # The session calls alone have the usual port and /api there.
+        urls[Server.THINGSPACE] = "https://devmanagement-staging.thingspace.verizon.com/api"
     return urls
 
 

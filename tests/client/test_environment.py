@@ -1,0 +1,130 @@
+"""`from_environment`: the official SDK's variables and ours, a `.env` file, overrides."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fotahook
+from fotahook.client._environment import options
+from fotahook.client._settings import ClientOptions
+from fotahook.contract.servers import servers_of
+
+VARIABLES = [
+    "ENVIRONMENT",
+    "TIMEOUT",
+    "MAX_RETRIES",
+    "PROXY_ADDRESS",
+    "PROXY_PORT",
+    "PROXY_USERNAME",
+    "PROXY_PASSWORD",
+    "THINGSPACE_OAUTH_OAUTH_CLIENT_ID",
+    "THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET",
+    "THINGSPACE_OAUTH_OAUTH_CLOCK_SKEW",
+    "VZ_M2M_TOKEN_VZ_M2M_TOKEN",
+    "VZ_M2M_USERNAME",
+    "VZ_M2M_PASSWORD",
+    "THINGSPACE_BASE_URL",
+]
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def read(monkeypatch: pytest.MonkeyPatch, _given: ClientOptions | None = None, /, **variables: Any) -> dict[str, Any]:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return {**options(None, _given or ClientOptions())}
+
+
+def test_nothing_is_needed() -> None:
+    with fotahook.Client.from_environment() as client:
+        assert isinstance(client, fotahook.Client)
+    assert isinstance(fotahook.AsyncClient.from_environment(), fotahook.AsyncClient)
+
+
+def test_the_official_names_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read(
+        monkeypatch,
+        ENVIRONMENT="Staging",
+        TIMEOUT="7.5",
+        MAX_RETRIES="4",
+        THINGSPACE_OAUTH_OAUTH_CLIENT_ID="an-id",
+        THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET="a-secret",
+        THINGSPACE_OAUTH_OAUTH_CLOCK_SKEW="30",
+        VZ_M2M_TOKEN_VZ_M2M_TOKEN="a-token",
+    )
+    assert found == {
+        "environment": fotahook.Environment.STAGING,
+        "timeout": 7.5,
+        "max_retries": 4,
+        "base_url": None,
+        "thingspace_oauth_credentials": fotahook.ThingspaceOauthCredentials("an-id", "a-secret", oauth_clock_skew=30),
+        "vz_m2m_token_credentials": fotahook.VZM2mTokenCredentials("a-token"),
+    }
+
+
+def test_a_user_name_goes_before_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read(monkeypatch, VZ_M2M_USERNAME="u", VZ_M2M_PASSWORD="p", VZ_M2M_TOKEN_VZ_M2M_TOKEN="t")
+    assert found["vz_m2m_token_credentials"] == fotahook.SessionCredentials("u", "p")
+
+
+def test_a_base_url_stands_for_all_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(monkeypatch, THINGSPACE_BASE_URL="http://127.0.0.1:8080")["base_url"] == "http://127.0.0.1:8080"
+
+
+@pytest.mark.parametrize(
+    ("variables", "url"),
+    [
+        ({"PROXY_ADDRESS": "http://proxy.example/"}, "http://proxy.example"),
+        ({"PROXY_ADDRESS": "proxy.example", "PROXY_PORT": "3128"}, "http://proxy.example:3128"),
+        (
+            {"PROXY_ADDRESS": "proxy.example", "PROXY_USERNAME": "a@b", "PROXY_PASSWORD": "c:d"},
+            "http://a%40b:c%3Ad@proxy.example",
+        ),
+        ({"PROXY_ADDRESS": "proxy.example", "PROXY_USERNAME": "a"}, "http://a:@proxy.example"),
+    ],
+)
+def test_the_proxys_variables_are_put_together(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str
+) -> None:
+    assert read(monkeypatch, **variables)["proxy"] == url
+
+
+@pytest.mark.parametrize("name", ["TIMEOUT", "MAX_RETRIES", "ENVIRONMENT"])
+def test_a_variable_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        read(monkeypatch, **{name: "nonsense"})
+
+
+def test_overrides_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides: ClientOptions = {"environment": fotahook.Environment.QA, "timeout": 1.0}
+    found = read(monkeypatch, overrides, ENVIRONMENT="development", TIMEOUT="9")
+    assert (found["environment"], found["timeout"]) == (fotahook.Environment.QA, 1.0)
+
+
+def test_a_dotenv_file_fills_in_what_the_environment_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TIMEOUT=5\nMAX_RETRIES=1\nEMPTY\n")
+    found = read(monkeypatch, TIMEOUT="6")
+    assert (found["timeout"], found["max_retries"]) == (6.0, 1)
+    (tmp_path / "other.env").write_text("MAX_RETRIES=3\n")
+    with fotahook.Client.from_environment(dotenv_path=str(tmp_path / "other.env")) as client:
+        assert client._patience.max_retries == 3
+
+
+def test_without_dotenv_only_a_given_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dotenv", None)
+    assert read(monkeypatch)["base_url"] is None
+    with pytest.raises(ImportError, match="pip install python-dotenv"):
+        fotahook.Client.from_environment(dotenv_path=".env")
+
+
+def test_an_environment_chooses_the_servers() -> None:
+    for environment in fotahook.Environment:
+        client = fotahook.Client(environment=environment)
+        assert client._caller._servers == servers_of(environment)

@@ -1,0 +1,132 @@
+"""The public face: what is there, that both clients are the same, and what importing costs."""
+
+import inspect
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+
+import fotahook
+
+RENAMED = {"close": "aclose", "__enter__": "__aenter__", "__exit__": "__aexit__"}
+PAIRS = [
+    (fotahook.Client, fotahook.AsyncClient),
+    (fotahook.OperatorClient, fotahook.AsyncOperatorClient),
+    (fotahook.SoftwareManagementCallbacksV2Controller, fotahook.AsyncSoftwareManagementCallbacksV2Controller),
+]
+
+
+def public(kind: type[Any]) -> dict[str, tuple[str, str | None]]:
+    """The signature and the first sentence of each public method."""
+    own = ("__enter__", "__exit__", "__aenter__", "__aexit__")
+    methods = inspect.getmembers(kind, callable)
+    return {
+        RENAMED.get(name, name): (str(inspect.signature(method)), (method.__doc__ or "").split("\n")[0])
+        for name, method in methods
+        if not name.startswith("_") or name in own
+    }
+
+
+@pytest.mark.parametrize(("plain", "asynchronous"), PAIRS)
+def test_the_twins_have_the_same_methods_signatures_and_words(plain: type[Any], asynchronous: type[Any]) -> None:
+    assert public(plain) == public(asynchronous)
+    first, second = (set(inspect.signature(kind).parameters) for kind in (plain, asynchronous))
+    assert first == second
+
+
+def test_all_is_sorted_and_names_everything_public() -> None:
+    assert fotahook.__all__ == sorted(fotahook.__all__)
+    modules = {"client", "contract", "listener", "store", "delivery", "service", "testing", "cli", "console"}
+    found = {name for name in vars(fotahook) if not name.startswith("_")} - modules - {"TYPE_CHECKING", "import_module"}
+    lazy = {"CallbackMessage", "Listener", "__version__"}
+    assert found | lazy == set(fotahook.__all__) | (found & lazy)
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    for name in set(fotahook.__all__) - {"CallbackMessage", "Listener", "__version__"}:
+        assert getattr(fotahook, name).__doc__, name
+
+
+def test_the_version_is_the_distributions() -> None:
+    assert fotahook.__version__ == version("fotahook")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'fotahook' has no attribute 'nothing'"):
+        fotahook.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    return done.stdout + done.stderr
+
+
+def test_importing_brings_no_http_library_along() -> None:
+    heavy = ("urllib3", "aiohttp", "asyncio", "http.client", "ssl", "starlette", "sqlite3")
+    assert run(f"import sys, fotahook; print([name for name in {heavy} if name in sys.modules])") == "[]\n"
+
+
+def test_the_sync_client_never_loads_aiohttp() -> None:
+    code = """
+import sys, fotahook
+client = fotahook.Client(base_url="http://127.0.0.1:1", max_retries=0,
+    thingspace_oauth_credentials=fotahook.ThingspaceOauthCredentials("i", "s"),
+    vz_m2m_token_credentials=fotahook.SessionCredentials("u", "p"))
+try:
+    client.software_management_callbacks_v2.list_registered_callbacks("a")
+except fotahook.ConnectionFailed:
+    print("urllib3" in sys.modules, "aiohttp" in sys.modules, "asyncio" in sys.modules)
+"""
+    assert run(code) == "True False False\n"
+
+
+def test_a_missing_aiohttp_is_named_with_its_extra() -> None:
+    code = """
+import asyncio, sys
+sys.modules["aiohttp"] = None
+import fotahook
+async def main():
+    try:
+        await fotahook.AsyncClient().software_management_callbacks_v2.list_registered_callbacks("a")
+    except ImportError as error:
+        print(error)
+asyncio.run(main())
+"""
+    assert run(code) == "AsyncClient needs aiohttp: pip install 'fotahook[async]'\n"
+
+
+def test_a_missing_listener_extra_is_named() -> None:
+    code = """
+import sys, types
+sys.modules["fotahook.listener"] = None
+import fotahook
+fotahook._LAZY["Listener"] = "starlette_is_not_here"
+try:
+    fotahook.Listener
+except ImportError as error:
+    print(error)
+"""
+    assert run(code) == "fotahook.Listener needs starlette_is_not_here: pip install 'fotahook[listener]'\n"
+
+
+def test_what_is_lazy_is_there() -> None:
+    assert fotahook.CallbackMessage.__name__ == "CallbackMessage"
+    assert {"CallbackMessage", "Listener"} <= set(dir(fotahook))
+
+
+def test_a_broken_room_is_not_mistaken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fotahook._LAZY, "Listener", "fotahook.no_such_room")
+    with pytest.raises(ModuleNotFoundError, match="no_such_room"):
+        fotahook.__getattr__("Listener")
+
+
+@pytest.mark.parametrize("form", [fotahook.Client, fotahook.AsyncClient])
+def test_options_that_cannot_be_meant_are_refused_at_once(form: Any) -> None:
+    for wrong in ({"timeout": 0}, {"timeout": -1.0}, {"max_retries": -1}, {"base_url": "x"}, {"proxy": "socks5://x"}):
+        with pytest.raises(ValueError):
+            form(**wrong)
+    for mistaken in ({"timeout": "1"}, {"timeout": True}, {"max_retries": 1.5}, {"unknown": 1}):
+        with pytest.raises(TypeError):
+            form(**mistaken)

@@ -1,0 +1,133 @@
+"""Credentials and the rules of the two tokens."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fotahook.contract.auth import (
+    OAUTH_LIFETIME,
+    OauthToken,
+    SessionCredentials,
+    ThingspaceOauthCredentials,
+    VZM2mTokenCredentials,
+    dated,
+    is_refused_login,
+    login_call,
+    logout_call,
+    renewal_time,
+    revoke_call,
+    session_is_idle,
+    stale_tokens,
+    token_call,
+)
+from fotahook.contract.calls import list_registered_callbacks
+from fotahook.contract.errors import ApiException
+from fotahook.contract.exchange import Headers, Reply
+
+CALL, LOGIN = list_registered_callbacks("a"), login_call("u", "p")
+
+
+def refused(status: int, code: str | None = None) -> ApiException:
+    return ApiException("x", reply=Reply(status, "", Headers(), b""), error_code=code)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "stale"),
+    [
+        (401, "900901", (True, False)),
+        (401, "900902", (True, False)),
+        (401, None, (True, True)),
+        (401, "INVALID_ACCESS", (True, True)),
+        (401, "REQUEST_FAILED.SessionToken.Expired", (False, True)),
+        (400, "UnifiedWebService.REQUEST_FAILED.SessionToken.Expired", (False, True)),
+        (400, "INPUT_INVALID.SessionToken.Invalid", (False, True)),
+        (403, "REQUEST_FAILED.SessionToken.Format", (False, True)),
+        (400, "INVALID_PARAMETER", (False, False)),
+        (403, "900901", (False, False)),
+        (500, None, (False, False)),
+    ],
+)
+def test_an_error_tells_which_token_is_stale(status: int, code: str | None, stale: tuple[bool, bool]) -> None:
+    assert stale_tokens(refused(status, code), CALL) == stale
+
+
+def test_an_unclear_401_of_a_login_means_the_password() -> None:
+    assert stale_tokens(refused(401), LOGIN) == (False, False)
+    assert stale_tokens(refused(401, "900901"), LOGIN) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "counts"),
+    [
+        (400, None, True),
+        (401, "X", True),
+        (403, None, True),
+        (401, "900901", False),
+        (404, None, False),
+        (500, None, False),
+    ],
+)
+def test_a_refused_login_is_told_from_other_failures(status: int, code: str | None, counts: bool) -> None:
+    assert is_refused_login(refused(status, code)) is counts
+
+
+@given(lifetime=st.floats(0, 1e9), now=st.floats(0, 4e9), skew=st.floats(0, 1e6))
+def test_a_token_is_renewed_within_its_life_but_not_at_once(lifetime: float, now: float, skew: float) -> None:
+    expiry = dated(OauthToken("t", expires_in=lifetime), now).expiry
+    assert expiry is not None
+    renewed = renewal_time(OauthToken("t", expires_in=lifetime), now, skew)
+    assert now + (expiry - now) / 2 - 1e-3 <= renewed <= expiry
+
+
+def test_a_token_dates_from_its_expiry_before_its_lifetime() -> None:
+    assert dated(OauthToken("t"), 1000).expiry == 1000 + OAUTH_LIFETIME
+    assert dated(OauthToken("t", expires_in=10), 1000).expiry == 1010
+    assert dated(OauthToken("t", expires_in=10, expiry=5), 1000).expiry == 5
+    assert renewal_time(OauthToken("t", expiry=5), 1000) == 1000
+    assert renewal_time(OauthToken("t", expires_in=-10), 1000) == 1000
+    assert renewal_time(OauthToken("t", expires_in=3600), 0) == 3540
+
+
+def test_a_session_ends_after_twenty_idle_minutes() -> None:
+    assert not session_is_idle(0, 19 * 60)
+    assert session_is_idle(0, 20 * 60)
+
+
+def test_the_calls_for_tokens_hide_their_bodies() -> None:
+    credentials = ThingspaceOauthCredentials("i", "a-secret")
+    for call in (token_call(credentials), revoke_call("a b&c"), LOGIN, logout_call()):
+        assert call.secret
+        assert call.method == "POST"
+    assert revoke_call("a b&c").body == b"grant_type=client_credentials&token=a+b%26c"
+    assert LOGIN.counted
+    assert logout_call().session
+    assert credentials.basic == "Basic aTphLXNlY3JldA=="
+
+
+@given(st.binary())
+def test_any_reply_holds_a_token_or_raises_a_value_error(body: bytes) -> None:
+    for call in (token_call(ThingspaceOauthCredentials("i", "s")), LOGIN):
+        try:
+            call.read(body)
+        except ValueError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: ThingspaceOauthCredentials("", "s"), ValueError),
+        (lambda: ThingspaceOauthCredentials("i", ""), ValueError),
+        (lambda: ThingspaceOauthCredentials("i", None), TypeError),  # type: ignore[arg-type]
+        (lambda: ThingspaceOauthCredentials("i", "s", OauthToken("a b")), ValueError),
+        (lambda: VZM2mTokenCredentials(None), TypeError),  # type: ignore[arg-type]
+        (lambda: VZM2mTokenCredentials("a\r\nX: y"), ValueError),
+        (lambda: VZM2mTokenCredentials("ä"), ValueError),
+        (lambda: SessionCredentials("", "p"), ValueError),
+        (lambda: SessionCredentials("u", 5), TypeError),  # type: ignore[arg-type]
+    ],
+)
+def test_credentials_that_cannot_be_meant_are_refused_at_once(make: object, error: type[Exception]) -> None:
+    assert callable(make)
+    with pytest.raises(error):
+        make()

@@ -1,0 +1,75 @@
+"""The calls as values."""
+
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fotahook.contract import calls, models
+from fotahook.contract.errors import FotaV2ResultException
+from fotahook.contract.servers import Server
+
+BODY = models.FotaV2CallbackRegistrationRequest("https://x")
+
+
+def test_the_four_calls_are_what_the_contract_says() -> None:
+    found = [
+        calls.list_registered_callbacks("a"),
+        calls.update_callback("a", BODY),
+        calls.register_callback("a", BODY),
+        calls.deregister_callback("a"),
+    ]
+    assert [(call.method, call.path, call.body) for call in found] == [
+        ("GET", "/callbacks/a", None),
+        ("PUT", "/callbacks/a", b'{"url":"https://x"}'),
+        ("POST", "/callbacks/a", b'{"url":"https://x"}'),
+        ("DELETE", "/callbacks/a", None),
+    ]
+    for call in found:
+        assert call.server is Server.SOFTWARE_MANAGEMENT_V2
+        assert call.session
+        assert not call.secret
+        assert call.error_400 is FotaV2ResultException
+
+
+@given(st.text(min_size=1).filter(lambda text: text not in (".", "..")))
+def test_a_segment_is_one_segment_and_comes_back(text: str) -> None:
+    made = calls.segment("account", text)
+    assert unquote(made) == text
+    assert made.isascii()
+    assert not set(made) & set("/?#\\ \r\n")
+
+
+@pytest.mark.parametrize("value", [123, True, None, b"a", ["a"]])
+def test_a_segment_is_a_str(value: object) -> None:
+    with pytest.raises(TypeError, match="account must be a str"):
+        calls.segment("account", value)  # type: ignore[arg-type]
+
+
+@given(st.text())
+def test_a_url_of_any_text_goes_out_and_comes_back(url: str) -> None:
+    sent = calls.registration(models.FotaV2CallbackRegistrationRequest(url))
+    assert calls.read_json(models.FotaV2CallbackRegistrationResult)(sent).url == url
+
+
+@given(st.binary())
+def test_a_reader_gives_the_model_or_a_value_error(body: bytes) -> None:
+    for call in (calls.list_registered_callbacks("a"), calls.deregister_callback("a")):
+        try:
+            call.read(body)
+        except ValueError:
+            continue
+
+
+def test_nothing_is_read_from_nothing() -> None:
+    assert calls.list_registered_callbacks("a").read(b" \r\n") is None
+    calls.read_nothing(b"whatever")
+
+
+def test_the_models_are_the_documents() -> None:
+    assert models.CallbackSummary().url is None
+    assert models.FotaV2CallbackRegistrationResult().url is None
+    assert models.FotaV2SuccessResult(success=True).success
+    with pytest.raises(AttributeError):
+        BODY.url = "https://y"  # type: ignore[misc]

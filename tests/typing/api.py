@@ -1,0 +1,97 @@
+"""What users write, as the type checker sees it. Checked by mypy, never run."""
+
+from collections.abc import Mapping
+from typing import assert_type
+
+import fotahook
+
+body = fotahook.FotaV2CallbackRegistrationRequest("https://example.com/listener")
+oauth = fotahook.ThingspaceOauthCredentials("id", "secret", oauth_token=fotahook.OauthToken("token", expiry=1.0))
+session = fotahook.SessionCredentials("user", "password")
+static = fotahook.VZM2mTokenCredentials("token")
+
+
+def watch_request(request: fotahook.Request) -> None:
+    assert_type(request.method, str)
+    assert_type(request.headers["accept"], str)
+    assert_type(request.body, bytes | None)
+
+
+def watch_response(response: fotahook.ApiResponse[None]) -> None:
+    assert_type(response.errors, tuple[str, ...])
+
+
+def provide(last: fotahook.OauthToken | None) -> fotahook.OauthToken:
+    return last or fotahook.OauthToken("token")
+
+
+async def provide_later(last: fotahook.OauthToken | None) -> fotahook.OauthToken:
+    return last or fotahook.OauthToken("token")
+
+
+fotahook.ThingspaceOauthCredentials("id", "secret", oauth_token_provider=provide, oauth_on_token_update=print)
+fotahook.ThingspaceOauthCredentials("id", "secret", oauth_token_provider=provide_later)
+
+client = fotahook.Client(
+    thingspace_oauth_credentials=oauth,
+    vz_m2m_token_credentials=session,
+    environment=fotahook.Environment.MOCK,
+    base_url=None,
+    timeout=5,
+    max_retries=0,
+    proxy="",
+    ca_file="ca.pem",
+    client_cert=("cert.pem", "key.pem"),
+    on_request=watch_request,
+    on_response=watch_response,
+)
+assert_type(fotahook.Client.from_environment(timeout=3.0, vz_m2m_token_credentials=static), fotahook.Client)
+assert_type(fotahook.AsyncClient.from_environment(dotenv_path=".env"), fotahook.AsyncClient)
+
+with client as opened:
+    assert_type(opened, fotahook.Client)
+    callbacks = opened.software_management_callbacks_v2
+    assert_type(callbacks, fotahook.SoftwareManagementCallbacksV2Controller)
+    listed = callbacks.list_registered_callbacks("0000123456-00001", timeout=1, max_retries=1)
+    assert_type(listed, fotahook.ApiResponse[fotahook.CallbackSummary | None])
+    if listed.data is not None:
+        assert_type(listed.data.url, str | None)
+    registered = callbacks.register_callback(account="0000123456-00001", body=body)
+    assert_type(registered.data, fotahook.FotaV2CallbackRegistrationResult)
+    assert_type(callbacks.update_callback("a", body).data, fotahook.FotaV2CallbackRegistrationResult)
+    assert_type(callbacks.deregister_callback("a").data.success, bool)
+    assert_type(listed.headers, fotahook.Headers)
+    as_mapping: Mapping[str, str] = listed.headers
+    callbacks.list_registered_callbacks(123456)  # type: ignore[arg-type]  # an int loses leading zeros
+    callbacks.register_callback("a", {"url": "x"})  # type: ignore[arg-type]  # the model, not a dict
+    callbacks.register_callback("a", body, 5)  # type: ignore[misc]  # options go by keyword
+
+try:
+    client.login()
+    client.logout()
+    client.revoke_token()
+except fotahook.FotaV2ResultException as error:
+    assert_type(error.error_code, str | None)
+    assert_type(error.request, fotahook.Request | None)
+except fotahook.LoginRefused as error:
+    assert_type(error.raw_body, bytes)
+except (fotahook.TransportError, fotahook.ResponseError) as error:
+    assert_type(str(error), str)
+
+
+async def asynchronous() -> None:
+    async with fotahook.AsyncClient(thingspace_oauth_credentials=oauth, vz_m2m_token_credentials=session) as client:
+        callbacks = client.software_management_callbacks_v2
+        listed = await callbacks.list_registered_callbacks("a")
+        assert_type(listed.data, fotahook.CallbackSummary | None)
+        await client.logout()
+    async with fotahook.AsyncOperatorClient("http://127.0.0.1:8080", "id", "secret") as operator:
+        assert_type(await operator.publish("a", {"type": "x"}), fotahook.Published)
+
+
+with fotahook.OperatorClient("http://127.0.0.1:8080", "id", "secret", timeout=1) as operator:
+    assert_type(operator.publish("a", b"{}", ordering_key="k", idempotency_key="i"), fotahook.Published)
+    assert_type(operator.account("a"), fotahook.AccountState)
+    assert_type(operator.message("m"), fotahook.MessageState)
+    assert_type(operator.attempts("m"), list[fotahook.Attempt])
+    operator.publish("a", "text")  # type: ignore[arg-type]  # bytes or a mapping
