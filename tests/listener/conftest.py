@@ -1,6 +1,7 @@
 """Named states of the world for the listener: a real inbox, and requests as a server hands them to the app."""
 
 import asyncio
+import functools
 import io
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -104,22 +105,24 @@ def rich_text(value: object) -> str:
 
 
 class Seen:
-    """Collects what handlers saw, and lets a test wait for it."""
+    """Collects what handlers saw, from the event loop or from threads, and lets a test wait for it."""
 
     def __init__(self) -> None:
         self.items: list[Any] = []
-        self._more = asyncio.Event()
+        self._wake: Callable[[], object] = lambda: None
 
     def add(self, item: object) -> None:
         self.items.append(item)
-        self._more.set()
+        self._wake()
 
     async def wait(self, count: int) -> list[Any]:
         """The items, once there are that many."""
+        more = asyncio.Event()
+        self._wake = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, more.set)
         async with asyncio.timeout(20):
             while len(self.items) < count:
-                self._more.clear()
-                await self._more.wait()
+                await more.wait()
+                more.clear()
         return self.items
 
 

@@ -105,6 +105,11 @@ def test_long_names_are_kept_by_their_hash() -> None:
     assert about({"type": "t" * 256}).type == "t" * 256
 
 
+def test_a_name_with_a_nul_is_kept_by_its_hash() -> None:
+    message = about({"type": "a\0b", "upgradeProgress": {"id": "\0"}}, {"webhook-id": "\0"})
+    assert "\0" not in f"{message.type}{message.ordering_key}{message.idempotency_key}"
+
+
 # Repetitions
 
 

@@ -186,5 +186,5 @@ def _is_own_cancellation(error: BaseException) -> bool:
 
 def _excerpt(rule: Rule, error: Exception) -> str:
     text = "".join(traceback.format_exception(error))[-_EXCERPT_LIMIT:]
-    # An exception's text may hold anything, also what the inbox cannot store.
-    return f"{rule.name}\n{text}".encode("utf-8", "backslashreplace").decode()
+    # An exception's text may hold anything, also what no inbox can store.
+    return f"{rule.name}\n{text}".replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

@@ -112,8 +112,7 @@ class Inbox:
 
     async def _open(self, left_behind: Handling | None) -> Handling:
         if left_behind is not None:
-            left_behind.caller.close()
-            await left_behind.store.close()
+            await _let_go(left_behind)
         store = await open_store(self.url, clock=self._clock)
         # Handlers are called one after the other, each within its limit.
         attempt = self._handler_timeout * max(1, len(self._router)) + 1
@@ -136,6 +135,16 @@ def _opened(opening: "asyncio.Task[Handling] | None") -> Handling | None:
     if opening is None or not opening.done() or opening.cancelled() or opening.exception() is not None:
         return None
     return opening.result()
+
+
+async def _let_go(left_behind: Handling) -> None:
+    left_behind.caller.close()
+    try:
+        async with asyncio.timeout(_MARGIN):
+            await left_behind.store.close()
+    except Exception:
+        # Connections may belong to the loop that has ended, and went with it.
+        log.warning("an inbox left open by an event loop that has ended could not be closed", exc_info=True)
 
 
 def _tell_of_end(task: asyncio.Task[None]) -> None:

@@ -140,8 +140,10 @@ def _dedupe_key(headers: Mapping[str, str], account: str, body: bytes, now: floa
 
 
 def _storable(text: str | None) -> str | None:
-    """A key of any length as the inbox can keep it: long ones by their hash."""
-    return text if text is None or len(text) <= _KEY_LIMIT else f"sha256:{_digest(text.encode())}"
+    """A key as any inbox can keep it: by its hash if it is long, or has a NUL, which PostgreSQL takes in no text."""
+    if text is None or (len(text) <= _KEY_LIMIT and "\0" not in text):
+        return text
+    return f"sha256:{_digest(text.encode())}"
 
 
 def _digest(content: bytes) -> str:

@@ -1,0 +1,26 @@
+"""A listener with handlers. Run it with ``fotahook listen listener:listener`` or ``uvicorn listener:listener``."""
+
+import fotahook
+from fotahook.listener import Context
+
+# With keys, only signed messages are taken: public_keys=("whpk_…",) is what `fotahook serve` shows at /v1/signing-key.
+# ThingSpace signs nothing.
+listener = fotahook.Listener(inbox="sqlite:///inbox.db")
+
+
+@listener.on("upgradeProgress", status="UpgradeSuccess")
+async def upgraded(message: fotahook.CallbackMessage) -> None:
+    for device in message.devices:
+        print(f"{device.device_id} of campaign {message.campaign_id}: {device.status}")
+
+
+@listener.on("firmwareList")
+def available(message: fotahook.CallbackMessage) -> None:
+    for firmware in message.firmware_list:
+        print(f"new firmware {firmware.firmware_name} for {firmware.make} {firmware.model}")
+
+
+@listener.on_any
+def record(message: fotahook.CallbackMessage, context: Context) -> None:
+    # Raise, and the message is shown again later. Its id stays the same, so that nothing need be done twice.
+    print(f"{context.id} attempt {context.attempt}: {message.kind}, {len(message.raw)} bytes")

@@ -1,0 +1,667 @@
+"""The listener as an ASGI app: what it answers, what is on disk then, and how it starts and stops."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fotahook.contract import signing
+from fotahook.contract.messages import CallbackMessage
+from fotahook.listener import Context, Listener
+from fotahook.listener.receive import BODY_LIMIT
+from fotahook.store import SqliteStore
+from fotahook.store.base import StoreError
+
+from .conftest import NOW, PROGRESS, SECRET, Answer, Seen, by_hmac, reading, request, stored
+
+Make = Callable[..., Listener]
+
+
+class HungUp(Exception):
+    """The sender goes away."""
+
+
+# Taking messages
+
+
+async def test_a_message_is_on_disk_when_it_is_answered(make: Make, inbox: str) -> None:
+    """Seen through a connection of its own, while the handler has not begun."""
+    listener, hold = make(), asyncio.Event()
+
+    @listener.on_any
+    async def handler(message: CallbackMessage) -> None:
+        await hold.wait()
+
+    async with listener.running():
+        answer = await request(listener, PROGRESS[:10], PROGRESS[10:])
+        kept = await stored(inbox, answer.json["id"])
+        hold.set()
+    assert (answer.status, answer.json["duplicate"]) == (200, False)
+    assert (kept.body, kept.account, kept.placements[0].state) == (PROGRESS, "0000123456-00001", "pending")
+
+
+async def test_a_handled_message_is_shown_once_with_its_bytes(make: Make, inbox: str, seen: Seen) -> None:
+    listener = make()
+
+    @listener.on("upgradeProgress", status="InProgress")
+    async def handler(message: CallbackMessage, context: Context) -> None:
+        seen.add((message.raw, context))
+
+    async with listener.running():
+        answer = await request(listener, PROGRESS)
+        await seen.wait(1)
+    assert seen.items == [(PROGRESS, Context(id=answer.json["id"], attempt=1, received_at=NOW))]
+    assert (await stored(inbox, answer.json["id"])).placements[0].state == "delivered"
+
+
+@pytest.mark.parametrize("headers", [{}, {"webhook-id": "msg-1"}])
+async def test_repetitions_are_dropped(make: Make, inbox: str, seen: Seen, headers: dict[str, str]) -> None:
+    listener = make()
+    listener.on_any(seen.add)
+    async with listener.running():
+        first, *others = [await request(listener, PROGRESS, headers=headers) for _ in range(3)]
+        concurrent = await asyncio.gather(*(request(listener, PROGRESS, headers=headers) for _ in range(20)))
+        await seen.wait(1)
+    assert {(answer.status, answer.json["id"], answer.json["duplicate"]) for answer in (*others, *concurrent)} == {
+        (200, first.json["id"], True)
+    }
+    assert len(seen.items) == 1
+    assert (await stored(inbox, first.json["id"])).duplicates == 22
+
+
+async def test_an_id_that_comes_again_with_other_bytes_is_no_success(make: Make, seen: Seen) -> None:
+    listener = make()
+    listener.on_any(seen.add)
+    async with listener.running():
+        assert (await request(listener, PROGRESS, headers={"webhook-id": "a"})).status == 200
+        answer = await request(listener, PROGRESS + b" ", headers={"webhook-id": "a"})
+        await seen.wait(1)
+    assert answer.error == (409, "MESSAGE_REFUSED")
+    assert len(seen.items) == 1
+
+
+async def test_signed_messages_only_where_a_key_is_configured(make: Make, seen: Seen) -> None:
+    listener = make(secrets=[signing.format_secret(bytes(24)), signing.format_secret(SECRET)])
+    listener.on_any(seen.add)
+    async with listener.running():
+        assert (await request(listener, PROGRESS)).error == (401, "MESSAGE_REFUSED")
+        refused = await request(listener, PROGRESS, headers=by_hmac(PROGRESS, key=b"another key of 24 bytes."))
+        assert refused.error == (401, "MESSAGE_REFUSED")
+        late = await request(listener, PROGRESS, headers=by_hmac(PROGRESS, timestamp=int(NOW) - 400))
+        assert "400 s old" in late.json["errorMessage"]
+        assert (await request(listener, PROGRESS, headers=by_hmac(PROGRESS))).status == 200
+        assert (await request(listener, PROGRESS, headers=by_hmac(PROGRESS))).json["duplicate"]
+        await seen.wait(1)
+    assert len(seen.items) == 1
+
+
+async def test_header_names_are_read_in_any_case_and_once_only(make: Make) -> None:
+    listener = make(secrets=[signing.format_secret(SECRET)])
+    headers = [(name.title(), value) for name, value in by_hmac(PROGRESS).items()]
+    async with listener.running():
+        assert (await request(listener, PROGRESS, headers=headers)).status == 200
+        twice = await request(listener, PROGRESS, headers=[*headers, ("WEBHOOK-ID", "msg-2")])
+    assert twice.error == (400, "MESSAGE_REFUSED")
+    assert "webhook-id came more than once" in twice.json["errorMessage"]
+
+
+# Refusing
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "error", "allow"),
+    [
+        ("POST", "/other", (404, "NOT_FOUND"), None),
+        ("GET", "/other", (404, "NOT_FOUND"), None),
+        ("POST", "/hooks/secret/more", (404, "NOT_FOUND"), None),
+        ("POST", "/", (404, "NOT_FOUND"), None),
+        ("GET", "/hooks/secret", (405, "METHOD_NOT_ALLOWED"), "POST"),
+        ("PUT", "/hooks/secret", (405, "METHOD_NOT_ALLOWED"), "POST"),
+        ("OPTIONS", "/hooks/secret/", (405, "METHOD_NOT_ALLOWED"), "POST"),
+        # A sender pointed at the wrong path must not believe that its message was taken.
+        ("POST", "/healthz", (405, "METHOD_NOT_ALLOWED"), "GET, HEAD"),
+    ],
+)
+async def test_wrong_paths_and_methods_are_json_errors_that_do_not_tell_the_path(
+    make: Make, method: str, path: str, error: tuple[int, str], allow: str | None
+) -> None:
+    answer = await request(make(path="/hooks/secret"), PROGRESS, method=method, path=path)
+    assert answer.error == error
+    assert answer.headers.get("allow") == allow
+    assert "secret" not in answer.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("configured", "asked"), [("/a", "/a"), ("/a", "/a/"), ("/a/", "/a"), ("/", "/"), ("/ü", "/ü")]
+)
+async def test_a_slash_at_the_end_makes_no_difference(make: Make, configured: str, asked: str) -> None:
+    listener = make(path=configured)
+    async with listener.running():
+        assert (await request(listener, PROGRESS, path=asked)).status == 200
+
+
+async def test_what_is_no_json_is_refused_and_logged_without_its_bytes(
+    make: Make, inbox: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await request(make(), b"password=hunter2")
+    assert answer.error == (400, "MESSAGE_REFUSED")
+    assert "refused a message with 400" in caplog.text
+    assert "hunter2" not in caplog.text + answer.body.decode()
+    # Nothing to store: the inbox was not even opened.
+    assert not Path(inbox.removeprefix("sqlite:///")).exists()
+
+
+async def test_a_body_that_says_it_is_too_long_is_refused_unread(make: Make) -> None:
+    never = asyncio.Event()
+    answer = await request(make(), never, headers={"content-length": str(BODY_LIMIT + 1)})
+    assert answer.error == (413, "MESSAGE_REFUSED")
+    assert answer.headers["connection"] == "close"
+    longer = await request(make(), never, headers={"content-length": "9" * 5000}, http_version="2")
+    assert longer.error == (413, "MESSAGE_REFUSED")
+    assert "connection" not in longer.headers
+
+
+async def test_a_body_that_does_not_say_how_long_it_is_is_read_up_to_the_limit(make: Make) -> None:
+    never = asyncio.Event()
+    answer = await request(make(), b" " * BODY_LIMIT, b" ", never, headers={"content-length": "garbage"})
+    assert answer.error == (413, "MESSAGE_REFUSED")
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_408(make: Make) -> None:
+    answer = await request(make(body_timeout=0.001), b"{", asyncio.Event())
+    assert answer.error == (408, "MESSAGE_REFUSED")
+    assert "within 0.001 s" in answer.json["errorMessage"]
+
+
+async def test_a_sender_that_hangs_up_leaves_nothing_behind(make: Make, inbox: str) -> None:
+    assert (await request(make(), b"{}", HungUp())).error == (400, "MESSAGE_REFUSED")
+    assert not Path(inbox.removeprefix("sqlite:///")).exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [("drop table deliveries", (503, "INBOX_AWAY")), ("pragma max_page_count = 1", (507, "INBOX_FULL"))],
+)
+async def test_what_cannot_be_stored_is_not_answered_with_success(
+    make: Make, inbox: str, damage: str, error: tuple[int, str], caplog: pytest.LogCaptureFixture, seen: Seen
+) -> None:
+    """The sender learns only that; where and why stands in the log."""
+    listener = make()
+    listener.on_any(seen.add)
+    async with listener.running():
+        handling = await listener._inbox.open()
+        assert isinstance(handling.store, SqliteStore)
+        await handling.store._writer.run(lambda db: db.execute(damage))
+        answer = await request(listener, b'"' + b"x" * 100_000 + b'"')
+    assert answer.error == error
+    assert answer.headers.get("retry-after") == ("5" if error[0] == 503 else None)
+    assert "SQLite" in caplog.text
+    assert "SQLite" not in answer.body.decode()
+    assert seen.items == []
+
+
+# Health
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_health_is_read_with_get_or_head_before_and_after_the_first_message(make: Make, method: str) -> None:
+    listener = make(path="/hooks")
+    assert (await request(listener, method=method, path="/healthz")).json == {"status": "ok"}
+    async with listener.running():
+        assert (await request(listener, method=method, path="/healthz")).status == 200
+
+
+async def test_health_tells_when_messages_are_no_longer_handled(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Messages are still taken: they are handled after a restart."""
+    listener = make()
+
+    async def broken(self: object, limit: int, seconds: float) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(SqliteStore, "lease", broken)
+    async with listener.running():
+        dispatching = (await listener._inbox.open()).dispatching
+        await asyncio.wait({dispatching})
+        answer = await request(listener, method="GET", path="/healthz")
+        taken = await request(listener, PROGRESS)
+    assert answer.error == (503, "NOT_HANDLING")
+    assert taken.status == 200
+    assert "messages are stored but no longer handled" in caplog.text
+
+
+# Handling
+
+
+async def test_a_handler_that_fails_is_tried_again(make: Make, inbox: str, seen: Seen) -> None:
+    listener = make()
+
+    @listener.on_any
+    def handler(message: CallbackMessage, context: Context) -> None:
+        if context.attempt < 3:
+            raise ValueError(f"attempt {context.attempt}")
+        loop.call_soon_threadsafe(seen.add, context.attempt)
+
+    loop = asyncio.get_running_loop()
+    async with listener.running():
+        answer = await request(listener, PROGRESS)
+        assert await seen.wait(1) == [3]
+    async with reading(inbox) as store:
+        attempts = await store.attempts(answer.json["id"])
+    assert [attempt.error_code for attempt in attempts] == ["handler_error", "handler_error", None]
+    assert "ValueError: attempt 2" in attempts[1].excerpt
+
+
+async def test_a_message_that_never_succeeds_is_kept_as_dead(make: Make, inbox: str, seen: Seen) -> None:
+    """And lets the next one of its campaign through."""
+    listener = make(schedule=(0.0, 0.0))
+
+    @listener.on_any
+    async def handler(message: CallbackMessage, context: Context) -> None:
+        if message.extra.get("poison"):
+            raise ValueError
+        seen.add(context.id)
+
+    async with listener.running():
+        poison = await request(listener, b'{"poison": true, "campaign": {"id": "c"}}')
+        good = await request(listener, b'{"campaign": {"id": "c"}}')
+        assert await seen.wait(1) == [good.json["id"]]
+    placement = (await stored(inbox, poison.json["id"])).placements[0]
+    assert (placement.state, placement.attempts) == ("dead", 2)
+
+
+async def test_messages_about_one_device_are_shown_in_the_order_of_their_arrival(make: Make, seen: Seen) -> None:
+    listener = make()
+
+    @listener.on_any
+    async def handler(message: CallbackMessage, context: Context) -> None:
+        number = message.extra["n"]
+        if number == 0 and context.attempt < 3:
+            raise ValueError
+        await asyncio.sleep(0)
+        seen.add(number)
+
+    async with listener.running():
+        for number in range(10):
+            body = b'{"n": %d, "upgradeProgress": {"deviceList": [{"deviceId": "d"}]}}' % number
+            assert (await request(listener, body)).status == 200
+        assert await seen.wait(10) == list(range(10))
+
+
+async def test_handlers_may_be_added_while_the_listener_runs(make: Make, seen: Seen) -> None:
+    listener = make()
+    async with listener.running():
+        listener.on_any(seen.add)
+        await request(listener, PROGRESS)
+        await seen.wait(1)
+
+
+# Starting and stopping
+
+
+async def test_closing_waits_for_the_handlers_in_hand(make: Make, inbox: str, seen: Seen) -> None:
+    listener, begun, hold = make(), asyncio.Event(), asyncio.Event()
+
+    @listener.on_any
+    async def handler(message: CallbackMessage) -> None:
+        begun.set()
+        await hold.wait()
+        seen.add("done")
+
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(listener.running())
+        answer = await request(listener, PROGRESS)
+        await begun.wait()
+        closing = asyncio.create_task(stack.aclose())
+        await asyncio.sleep(0)
+        # It can no longer be known whether a message that comes now would be stored.
+        assert (await request(listener, b"{}")).error == (503, "INBOX_AWAY")
+        assert not closing.done()
+        hold.set()
+        await closing
+    assert seen.items == ["done"]
+    assert (await stored(inbox, answer.json["id"])).placements[0].state == "delivered"
+
+
+async def test_what_was_stored_and_not_handled_is_handled_after_a_restart(make: Make, seen: Seen) -> None:
+    first, begun = make(), asyncio.Event()
+
+    @first.on_any
+    async def stuck(message: CallbackMessage) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    await request(first, PROGRESS)
+    await begun.wait()
+    # As if the process had died: what is in hand is never settled.
+    handling = await first._inbox.open()
+    handling.dispatching.cancel()
+    await asyncio.wait({handling.dispatching})
+    await first._inbox.close()
+
+    second = make()
+    second.on_any(seen.add)
+    async with second.running():
+        (message,) = await seen.wait(1)
+    assert message.raw == PROGRESS
+
+
+async def test_a_handler_that_does_not_end_is_left_to_the_next_start(make: Make, inbox: str) -> None:
+    listener, begun = make(), asyncio.Event()
+
+    @listener.on_any
+    async def stuck(message: CallbackMessage) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with listener.running():
+        answer = await request(listener, PROGRESS)
+        await begun.wait()
+        handling = await listener._inbox.open()
+        await msgspec.structs.replace(handling, grace=0.0).close()
+    assert (await stored(inbox, answer.json["id"])).placements[0].state == "pending"
+
+
+async def test_the_inbox_is_opened_by_the_first_message_where_no_lifespan_is_sent(make: Make, seen: Seen) -> None:
+    listener = make()
+    listener.on_any(seen.add)
+    bodies = [b'{"n": %d}' % number for number in range(20)]
+    answers = await asyncio.gather(*(request(listener, body) for body in bodies))
+    assert {answer.status for answer in answers} == {200}
+    assert sorted(message.raw for message in await seen.wait(20)) == sorted(bodies)
+    await listener._inbox.close()
+
+
+async def test_a_first_sender_that_goes_away_does_not_stop_the_opening_for_others(make: Make) -> None:
+    listener = make()
+    first = asyncio.create_task(request(listener, b"1"))
+    second = asyncio.create_task(request(listener, b"2"))
+    await asyncio.sleep(0)
+    assert listener._inbox.in_use
+    first.cancel()
+    assert (await second).status == 200
+    await listener._inbox.close()
+
+
+async def test_an_inbox_that_could_not_be_opened_is_tried_again(make: Make, tmp_path: Path, inbox: str) -> None:
+    (tmp_path / "inbox.db").mkdir()
+    listener = make()
+    answers = await asyncio.gather(*(request(listener, PROGRESS) for _ in range(3)))
+    assert {answer.error for answer in answers} == {(503, "INBOX_AWAY")}
+    assert str(tmp_path) not in answers[0].body.decode()
+    (tmp_path / "inbox.db").rmdir()
+    assert (await request(listener, PROGRESS)).status == 200
+    await listener._inbox.close()
+
+
+async def test_a_listener_may_run_again(make: Make, seen: Seen) -> None:
+    listener = make()
+    listener.on_any(seen.add)
+    for number in range(3):
+        async with listener.running() as same:
+            assert same is listener
+            await request(listener, b"%d" % number)
+            await seen.wait(number + 1)
+    await listener._inbox.close()
+    assert len(seen.items) == 3
+
+
+def test_one_listener_serves_one_event_loop_after_the_other(make: Make, seen: Seen) -> None:
+    """Made outside of any loop, as in a module; loops that end without a word are those of some test clients."""
+    listener = make()
+    listener.on_any(lambda message: seen.add(message.raw))
+    for number in range(3):
+        answers = asyncio.run(several(listener, number))
+        assert {answer.status for answer in answers} == {200}
+    asyncio.run(finish(listener, seen))
+    assert {b"[%d, %d]" % (number, other) for number in range(3) for other in range(3)} == set(seen.items)
+
+
+async def test_what_another_loop_left_open_and_cannot_be_closed_is_only_told(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = make()
+    await asyncio.to_thread(lambda: asyncio.run(request(listener, PROGRESS)))
+    closes, close = [], SqliteStore.close
+
+    async def close_and_fail_once(store: SqliteStore) -> None:
+        await close(store)
+        closes.append(store)
+        if len(closes) == 1:
+            raise RuntimeError("attached to a different loop")
+
+    monkeypatch.setattr(SqliteStore, "close", close_and_fail_once)
+    assert (await request(listener, PROGRESS)).json["duplicate"]
+    await listener._inbox.close()
+    assert "could not be closed" in caplog.text
+    assert len(closes) == 2
+
+
+async def several(listener: Listener, number: int) -> list[Answer]:
+    return await asyncio.gather(*(request(listener, b"[%d, %d]" % (number, other)) for other in range(3)))
+
+
+async def finish(listener: Listener, seen: Seen) -> None:
+    async with listener.running():
+        await seen.wait(9)
+
+
+async def test_two_loops_at_once_are_refused(make: Make) -> None:
+    listener = make()
+    async with listener.running():
+        answer = await asyncio.to_thread(lambda: asyncio.run(request(listener, PROGRESS)))
+    assert answer.error == (503, "INBOX_AWAY")
+
+
+async def lifespan(app: ASGIApp) -> AsyncIterator[Message]:
+    """The app's side of the lifespan protocol; each step of the iteration sends the next event."""
+    inward, outward = asyncio.Queue[Message](), asyncio.Queue[Message]()
+    scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0"}}
+    task = asyncio.ensure_future(app(scope, inward.get, outward.put))
+    for event in ("startup", "shutdown"):
+        inward.put_nowait({"type": f"lifespan.{event}"})
+        async with asyncio.timeout(20):
+            yield await outward.get()
+    await task
+
+
+async def test_the_lifespan_opens_and_closes_the_inbox(make: Make, seen: Seen) -> None:
+    listener = make()
+    listener.on_any(seen.add)
+    events = lifespan(listener)
+    assert await anext(events) == {"type": "lifespan.startup.complete"}
+    assert listener._inbox.in_use
+    await request(listener, PROGRESS)
+    await seen.wait(1)
+    assert await anext(events) == {"type": "lifespan.shutdown.complete"}
+    assert not listener._inbox.in_use
+    assert await anext(events, None) is None
+    assert len(seen.items) == 1
+
+
+@pytest.mark.parametrize(
+    ("inbox", "reason"),
+    [
+        ("sqlite:////nowhere/at/all/inbox.db", "cannot open the store /nowhere/at/all/inbox.db"),
+        ("mysql://x", "not the URL of a store"),
+        ("sqlite:////proc/version", "/proc/version"),
+    ],
+)
+async def test_a_start_that_fails_says_why(inbox: str, reason: str) -> None:
+    listener = Listener(inbox)
+    answer = await anext(lifespan(listener))
+    assert answer["type"] == "lifespan.startup.failed"
+    assert answer["message"].startswith("the listener cannot start: ")
+    assert reason in answer["message"]
+    with pytest.raises((StoreError, ValueError), match=reason):
+        async with listener.running():
+            pass
+
+
+async def test_no_key_is_warned_of_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    for options in ({}, {"secrets": [signing.format_secret(SECRET)]}):
+        listener = make(**options)
+        for _ in range(2):
+            async with listener.running():
+                await request(listener, PROGRESS)
+    warnings = [record for record in caplog.records if "no key is configured" in record.getMessage()]
+    assert [record.levelno for record in warnings] == [logging.WARNING]
+
+
+async def test_a_web_socket_is_turned_away(make: Make) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await make()({"type": "websocket"}, asyncio.Queue().get, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
+    with pytest.raises(ValueError, match="not smtp"):
+        await make()({"type": "smtp"}, asyncio.Queue().get, send)
+
+
+# Configuring
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"path": "callbacks"}, "a path begins with /"),
+        ({"path": ""}, "a path begins with /"),
+        ({"path": "/healthz"}, "is taken"),
+        ({"path": "/healthz/"}, "is taken"),
+        ({"secrets": ["whsec_AAAA"]}, "24 to 64 bytes"),
+        ({"public_keys": ["whpk_AAAA"]}, "32 bytes"),
+        ({"handler_timeout": 0}, "above 0"),
+        ({"schedule": ()}, "at least one"),
+        ({"schedule": (0, -1)}, "0 seconds or more"),
+    ],
+)
+def test_impossible_settings_are_refused_at_once(make: Make, options: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        make(**options)
+
+
+async def test_configure_replaces_what_it_is_given(make: Make, tmp_path: Path) -> None:
+    listener = make(path="/a", secrets=[signing.format_secret(SECRET)])
+    before = listener.inbox
+    listener.configure()
+    assert (listener.path, listener.inbox) == ("/a", before)
+    listener.configure(path="/b", inbox=f"sqlite:///{tmp_path}/other.db")
+    assert (listener.path, listener.inbox) == ("/b", f"sqlite:///{tmp_path}/other.db")
+    async with listener.running():
+        assert (await request(listener, PROGRESS, path="/b")).status == 401
+        assert (await request(listener, PROGRESS, path="/b", headers=by_hmac(PROGRESS))).status == 200
+        with pytest.raises(RuntimeError, match="is running"):
+            listener.configure(path="/c")
+    with pytest.raises(ValueError, match="begins with /"):
+        listener.configure(path="c", secrets=[signing.format_secret(bytes(24))])
+    listener.configure(secrets=[signing.format_secret(bytes(24))])
+    async with listener.running():
+        assert (await request(listener, b"{}", path="/b", headers=by_hmac(b"{}"))).status == 401
+
+
+# Mounting
+
+
+@pytest.mark.parametrize("mounted_at", ["/hooks", "/a/hooks/"])
+async def test_mounted_in_an_app_it_finds_its_path_below_the_mount(make: Make, seen: Seen, mounted_at: str) -> None:
+    listener = make()
+    listener.on_any(seen.add)
+    app = Starlette(routes=[Mount(mounted_at, listener)])
+    mount = mounted_at.rstrip("/")
+    assert (await request(app, PROGRESS, path=f"{mount}/")).status == 200
+    assert (await request(app, PROGRESS, path=f"{mount}/other")).error == (404, "NOT_FOUND")
+    assert (await request(app, method="GET", path=f"{mount}/healthz")).status == 200
+    assert (await request(app, PROGRESS, path=f"{mount}/", root_path="/proxy")).json["duplicate"]
+    await seen.wait(1)
+    await listener._inbox.close()
+
+
+@pytest.mark.parametrize(
+    ("root_path", "path", "status"),
+    [
+        ("", "/in", 200),
+        ("/root", "/root/in", 200),
+        ("/root/", "/root/in", 200),
+        ("/root", "/in", 200),  # hosts that take it off themselves
+        ("/in", "/in", 404),
+        ("/in", "/in/in", 200),
+        ("/i", "/in", 200),  # only the beginning of a name
+    ],
+)
+async def test_the_root_path_is_taken_off_where_the_path_begins_with_it(
+    make: Make, root_path: str, path: str, status: int
+) -> None:
+    listener = make(path="/in")
+
+    async def with_root(scope: Scope, receive: Receive, send: Send) -> None:
+        await listener({**scope, "root_path": root_path}, receive, send)
+
+    assert (await request(with_root, PROGRESS, path=path)).status == status
+    await listener._inbox.close()
+
+
+# Behind a real server
+
+
+@contextlib.asynccontextmanager
+async def served(app: ASGIApp) -> AsyncIterator[str]:
+    """The app behind uvicorn on a port of its own; requests before it is ready wait in the socket's queue."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        config = uvicorn.Config(app, lifespan="on", ws="none", http="httptools", log_config=None)
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server._serve([bound]))
+        try:
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving
+
+
+async def test_behind_a_server_messages_are_taken_refused_and_handled(make: Make, seen: Seen) -> None:
+    listener = make(path="/hooks")
+    listener.on_any(seen.add)
+    async with served(listener) as base, aiohttp.ClientSession(base) as session:
+        async with session.post("/hooks", data=PROGRESS, headers={"Content-Type": "text/plain"}) as answer:
+            assert (answer.status, answer.content_type) == (200, "application/json")
+        async with session.post("/hooks", data=pieces(b"[", b"1", b"]")) as answer:
+            assert answer.status == 200
+        async with session.post("/hooks", data=pieces(*[b" " * 65536] * 17)) as answer:
+            assert answer.status == 413
+        async with session.post("/hooks", data=PROGRESS) as answer:
+            assert (await answer.json())["duplicate"]
+        async with session.head("/healthz") as answer:
+            assert (answer.status, await answer.read()) == (200, b"")
+        async with session.get("/hooks") as answer:
+            assert answer.status == 405
+        raw = [message.raw for message in await seen.wait(2)]
+    assert raw == [PROGRESS, b"[1]"]
+
+
+async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+async def test_a_server_whose_listener_cannot_start_says_why_and_ends(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "uvicorn.error")
+    config = uvicorn.Config(Listener("sqlite:////nowhere/inbox.db"), lifespan="on", ws="none", log_config=None)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    with pytest.raises(SystemExit):
+        await server.startup()
+    assert "the listener cannot start: cannot open the store /nowhere/inbox.db" in caplog.text
+    assert "Traceback" not in caplog.text

@@ -1,0 +1,552 @@
+"""Which handlers see a message, how they are called, and what comes of what they do."""
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import logging
+import queue
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fotahook.contract.messages import CallbackMessage
+from fotahook.delivery import Outcome
+from fotahook.listener import Context, Listener
+from fotahook.listener.calls import THREADS, Caller, Threads
+from fotahook.listener.handlers import Router
+from fotahook.store.base import Delivery, Lease
+from tests.delivery.conftest import a_delivery, a_lease
+
+from .conftest import NOW
+
+PROGRESS = (
+    b'{"accountName": "a-1", "upgradeProgress":'
+    b' {"id": "c", "deviceList": [{"deviceId": "d", "status": "UpgradeSuccess"}]}}'
+)
+DELIVERED = Outcome(code="delivered")
+LEASE: Lease = a_lease()
+
+
+@pytest.fixture
+def router() -> Router:
+    return Router()
+
+
+def on_any(router: Router, handler: Callable[..., object]) -> None:
+    router.add(handler, None, None, None)
+
+
+def delivery(body: bytes = PROGRESS, **facts: object) -> Delivery:
+    return a_delivery(body=body, accepted_at=NOW, **facts)
+
+
+async def deliver(router: Router, body: bytes = PROGRESS, *, timeout: float = 20.0, **facts: object) -> Outcome:
+    caller = Caller(router, timeout=timeout)
+    try:
+        return await caller.deliver(LEASE, delivery(body, **facts))
+    finally:
+        caller.close()
+
+
+# Who is called
+
+
+async def test_a_handler_may_be_plain_or_async_and_take_a_context(router: Router) -> None:
+    seen: list[object] = []
+
+    async def async_alone(message: CallbackMessage) -> None:
+        seen.append(message.kind)
+
+    async def async_both(message: CallbackMessage, context: Context) -> None:
+        seen.append(context)
+
+    def plain_alone(message: CallbackMessage) -> None:
+        seen.append(message.kind)
+
+    def plain_both(message: CallbackMessage, context: Context, /) -> None:
+        seen.append(context)
+
+    for handler in (async_alone, async_both, plain_alone, plain_both):
+        on_any(router, handler)
+    assert await deliver(router, message="m-7", attempts=2, strikes=1) == DELIVERED
+    context = Context(id="m-7", attempt=4, received_at=NOW)
+    assert seen == ["upgradeProgress", context, "upgradeProgress", context]
+
+
+async def test_handlers_are_called_one_after_the_other_in_the_order_of_their_registration(router: Router) -> None:
+    seen: list[int] = []
+    for number in range(6):
+
+        def plain(message: CallbackMessage, *, number: int = number) -> None:
+            seen.append(number)
+
+        async def asynchronous(message: CallbackMessage, *, number: int = number) -> None:
+            await asyncio.sleep(0)
+            seen.append(number)
+
+        on_any(router, plain if number % 2 else asynchronous)
+    await deliver(router)
+    assert seen == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("wants", "is_shown"),
+    [
+        ({}, True),
+        ({"kind": "upgradeProgress"}, True),
+        ({"kind": "firmwareList"}, False),
+        ({"status": "UpgradeSuccess"}, True),
+        ({"status": "UpgradedFailed"}, False),
+        ({"account": "a-1"}, True),
+        ({"account": "a-2"}, False),
+        ({"kind": "upgradeProgress", "status": "UpgradeSuccess", "account": "a-1"}, True),
+        ({"kind": "upgradeProgress", "status": "UpgradeSuccess", "account": "a-2"}, False),
+        ({"kind": "upgradeprogress"}, False),
+    ],
+)
+async def test_a_handler_sees_what_it_asked_for(wants: dict[str, str], is_shown: bool) -> None:
+    listener, seen = Listener(), []
+
+    @listener.on(**wants)
+    def handler(message: CallbackMessage) -> None:
+        seen.append(message)
+
+    await deliver(listener._router)
+    assert bool(seen) == is_shown
+
+
+def test_registering_gives_the_function_back() -> None:
+    listener = Listener()
+
+    def handler(message: CallbackMessage) -> None: ...
+
+    assert listener.on("x")(handler) is handler
+    assert listener.on_any(handler) is handler
+
+
+async def test_a_message_that_nobody_wants_is_handled_and_a_handler_is_suggested_once(
+    router: Router, caplog: pytest.LogCaptureFixture
+) -> None:
+    for body in (PROGRESS, PROGRESS, b"{}", b'{"type": "it\'s\\n"}', b'{"type": "' + b"x" * 1000 + b'"}'):
+        assert await deliver(router, body) == DELIVERED
+    suggestions = [record.getMessage().partition("\n\n")[2] for record in caplog.records]
+    assert suggestions == [
+        "@listener.on('upgradeProgress')\ndef handle(message):\n    ...\n",
+        "@listener.on_any\ndef handle(message):\n    ...\n",
+        '@listener.on("it\'s\\n")\ndef handle(message):\n    ...\n',
+    ]
+    assert max(len(record.getMessage()) for record in caplog.records) < 500
+
+
+@pytest.mark.parametrize("body", [PROGRESS, b"{}", b'{"type": "it\'s\\n"}'])
+async def test_what_is_suggested_can_be_pasted(body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    listener = Listener()
+    await deliver(listener._router, body)
+    exec(caplog.records[0].getMessage().partition("\n\n")[2], {"listener": listener})
+    caplog.clear()
+    await deliver(listener._router, body)
+    assert caplog.records == []
+
+
+async def test_suggestions_end_where_a_sender_invents_kinds(router: Router, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(150):
+        await deliver(router, b'{"type": "kind-%d"}' % number)
+    assert len(caplog.records) == 100
+
+
+# What can be a handler
+
+
+class Callable_:
+    def __call__(self, message: CallbackMessage) -> None: ...
+
+    def method(self, message: CallbackMessage, context: Context) -> None: ...
+
+
+def two(message: object, context: object) -> None: ...
+def optional_context(message: object, context: object = None) -> None: ...
+def optional_other(message: object, retries: int = 3) -> None: ...
+def none() -> None: ...
+def three(message: object, context: object, more: object) -> None: ...
+def keyword(message: object, *, database: object) -> None: ...
+def optional_keyword(message: object, *, database: object = None, **more: object) -> None: ...
+def only_rest(*arguments: object) -> None: ...
+def generator(message: object) -> Iterator[int]:
+    yield 1
+
+
+async def async_generator(message: object) -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("handler", "wants_context"),
+    [
+        (Callable_(), False),
+        (Callable_().method, True),
+        (two, True),
+        (optional_context, True),
+        (optional_other, False),
+        (optional_keyword, False),
+        (functools.partial(two, context=1), False),
+        (functools.partial(two, 1), False),
+        ([].append, False),
+        (lambda message: None, False),
+    ],
+)
+def test_whether_a_handler_is_given_the_context(
+    router: Router, handler: Callable[..., object], wants_context: bool
+) -> None:
+    on_any(router, handler)
+    assert [rule.wants_context for rule in router._rules] == [wants_context]
+
+
+@pytest.mark.parametrize(
+    ("handler", "reason"),
+    [
+        (none, r"takes \(message\) or \(message, context\); none does not"),
+        (three, "three does not"),
+        (keyword, "keyword does not"),
+        (only_rest, "only_rest does not"),
+        (print, "print does not"),
+        (generator, "is a generator"),
+        (async_generator, "is a generator"),
+        (dict, "does not tell its arguments"),
+        ("upgradeProgress", "a handler is a function, not 'upgradeProgress'"),
+        (None, "a handler is a function"),
+    ],
+)
+def test_what_cannot_be_called_with_a_message_is_refused_at_once(router: Router, handler: Any, reason: str) -> None:
+    with pytest.raises(TypeError, match=reason):
+        on_any(router, handler)
+    assert len(router) == 0
+
+
+def test_on_without_parentheses_is_told_apart() -> None:
+    with pytest.raises(TypeError, match="parentheses"):
+        Listener().on(two)  # type: ignore[arg-type]  # the mistake itself
+
+
+# However it is wrapped
+
+
+def retrying(handler: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(handler)
+    def wrapper(*arguments: object) -> object:
+        return handler(*arguments)
+
+    return wrapper
+
+
+def asyncio_run(handler: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(handler)
+    def wrapper(*arguments: object) -> object:
+        return asyncio.run(handler(*arguments))
+
+    return wrapper
+
+
+def in_the_loop(handler: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(handler)
+    async def wrapper(*arguments: object) -> object:
+        await asyncio.sleep(0)
+        return handler(*arguments)
+
+    return wrapper
+
+
+class AsyncCallable:
+    def __init__(self, inner: Callable[..., Awaitable[object]]) -> None:
+        self.inner = inner
+
+    async def __call__(self, message: CallbackMessage) -> None:
+        await self.inner(message)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda plain, asynchronous: retrying(plain),
+        lambda plain, asynchronous: retrying(asynchronous),
+        lambda plain, asynchronous: asyncio_run(asynchronous),
+        lambda plain, asynchronous: in_the_loop(plain),
+        lambda plain, asynchronous: functools.partial(asynchronous),
+        lambda plain, asynchronous: AsyncCallable(asynchronous),
+        lambda plain, asynchronous: functools.partial(AsyncCallable(asynchronous)),
+        lambda plain, asynchronous: lambda message: asynchronous(message),
+    ],
+)
+async def test_a_wrapped_handler_runs_to_its_end(router: Router, wrap: Callable[..., Callable[..., object]]) -> None:
+    seen: list[str] = []
+
+    def plain(message: CallbackMessage) -> None:
+        seen.append("ran")
+
+    async def asynchronous(message: CallbackMessage) -> None:
+        await asyncio.sleep(0)
+        seen.append("ran")
+
+    on_any(router, wrap(plain, asynchronous))
+    assert await deliver(router) == DELIVERED
+    assert seen == ["ran"]
+
+
+async def test_a_plain_handler_runs_in_a_thread_with_the_callers_context(router: Router) -> None:
+    request_id = contextvars.ContextVar("request_id", default="")
+    request_id.set("r-1")
+    seen: list[object] = []
+
+    def handler(message: CallbackMessage) -> None:
+        seen.extend((request_id.get(), threading.current_thread() is threading.main_thread()))
+
+    on_any(router, handler)
+    await deliver(router)
+    assert seen == ["r-1", False]
+
+
+# What they do wrong
+
+
+class Odd(BaseException):
+    """Neither an Exception nor one of the interpreter's own."""
+
+
+async def await_what_was_cancelled() -> None:
+    task = asyncio.ensure_future(asyncio.sleep(60))
+    task.cancel()
+    await task
+
+
+ERRORS = [
+    ValueError("hunter"),
+    TimeoutError("the handler's own"),
+    StopIteration(),
+    RecursionError(),
+    SystemExit(1),
+    Odd(),
+    asyncio.CancelledError(),
+    ValueError("\udc80\x00"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("plain", [True, False])
+async def test_an_error_is_the_attempts_outcome_whatever_it_is(
+    router: Router, error: BaseException, plain: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing_plain(message: CallbackMessage) -> None:
+        raise error
+
+    async def failing_async(message: CallbackMessage) -> None:
+        raise error
+
+    on_any(router, failing_plain if plain else failing_async)
+    outcome = await deliver(router)
+    assert outcome.code == "handler_error"
+    assert outcome.fix is not None
+    assert type(error).__name__ in outcome.excerpt
+    assert "failing_" in outcome.excerpt.partition("\n")[0]
+    assert "\0" not in outcome.excerpt
+    assert outcome.excerpt.encode()
+    assert "failed on message m" in caplog.text
+
+
+async def test_a_cancellation_that_a_handler_lets_out_is_its_failure(router: Router) -> None:
+    async def handler(message: CallbackMessage) -> None:
+        await await_what_was_cancelled()
+
+    on_any(router, handler)
+    outcome = await deliver(router)
+    assert outcome.code == "handler_error"
+    assert "CancelledError" in outcome.excerpt
+
+
+async def test_somebody_at_the_keyboard_is_obeyed(router: Router) -> None:
+    async def handler(message: CallbackMessage) -> None:
+        raise KeyboardInterrupt
+
+    on_any(router, handler)
+    caller = Caller(router, timeout=20)
+    # Not in a task: asyncio would let it end the test's own loop, as it should.
+    coroutine = caller.deliver(LEASE, delivery())
+    with pytest.raises(KeyboardInterrupt):
+        coroutine.send(None)
+
+
+async def test_cancelling_the_attempt_itself_goes_through(router: Router) -> None:
+    begun = asyncio.Event()
+
+    async def handler(message: CallbackMessage) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    on_any(router, handler)
+    attempt = asyncio.create_task(deliver(router))
+    await begun.wait()
+    attempt.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+
+
+async def test_all_handlers_are_called_even_if_one_failed(router: Router) -> None:
+    seen: list[int] = []
+
+    def failing(message: CallbackMessage) -> None:
+        raise ValueError("first")
+
+    async def failing_too(message: CallbackMessage) -> None:
+        raise ValueError("second")
+
+    for handler in (failing, lambda message: seen.append(1), failing_too, lambda message: seen.append(2)):
+        on_any(router, handler)
+    outcome = await deliver(router)
+    assert seen == [1, 2]
+    assert outcome.code == "handler_error"
+    assert "first" in outcome.excerpt
+    assert "second" in outcome.excerpt
+
+
+async def test_a_traceback_is_cut_at_its_beginning(router: Router) -> None:
+    def failing(message: CallbackMessage) -> None:
+        raise ValueError("x" * 10_000 + "the end")
+
+    on_any(router, failing)
+    excerpt = (await deliver(router)).excerpt
+    assert len(excerpt) < 4200
+    assert excerpt.rstrip().endswith("the end")
+
+
+# Time limits
+
+
+async def test_an_async_handler_is_ended_at_its_limit(router: Router) -> None:
+    ended: list[str] = []
+
+    async def slow(message: CallbackMessage) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("slow")
+
+    on_any(router, slow)
+    on_any(router, lambda message: ended.append("next"))
+    outcome = await deliver(router, timeout=0.001)
+    assert outcome.code == "handler_timeout"
+    assert "it was ended after 0.001 s" in outcome.excerpt
+    assert ended == ["slow", "next"]
+
+
+class Gate:
+    """A plain handler that stays until it is let go."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.calls = 0
+        self.begun = threading.Semaphore(0)
+        self.open = threading.Event()
+        self.error = error
+
+    def __call__(self, message: CallbackMessage) -> None:
+        self.calls += 1
+        self.begun.release()
+        self.open.wait(20)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def impatient(router: Router) -> Iterator[Caller]:
+    caller = Caller(router, timeout=0.001)
+    yield caller
+    caller.close()
+
+
+def be_patient(caller: Caller) -> None:
+    caller._timeout = 20.0
+
+
+async def test_a_thread_that_overran_is_waited_for_and_its_success_counts(router: Router, impatient: Caller) -> None:
+    gate = Gate()
+    on_any(router, gate)
+    for _ in range(3):
+        outcome = await impatient.deliver(LEASE, delivery())
+        assert outcome.code == "handler_timeout"
+        assert "it still runs after 0.001 s" in outcome.excerpt
+    gate.open.set()
+    be_patient(impatient)
+    assert await impatient.deliver(LEASE, delivery()) == DELIVERED
+    assert gate.calls == 1
+    # Only once: to see the message again, as after a redelivery, is another call.
+    assert await impatient.deliver(LEASE, delivery()) == DELIVERED
+    assert gate.calls == 2
+
+
+async def test_a_thread_that_overran_and_failed_is_called_again(router: Router, impatient: Caller) -> None:
+    gate = Gate(ValueError("late"))
+    on_any(router, gate)
+    assert (await impatient.deliver(LEASE, delivery())).code == "handler_timeout"
+    gate.open.set()
+    be_patient(impatient)
+    outcome = await impatient.deliver(LEASE, delivery())
+    assert (outcome.code, "late" in outcome.excerpt, gate.calls) == ("handler_error", True, 1)
+    gate.error = None
+    assert await impatient.deliver(LEASE, delivery()) == DELIVERED
+    assert gate.calls == 2
+
+
+async def test_what_overran_on_one_message_is_not_waited_for_on_another(router: Router, impatient: Caller) -> None:
+    gate = Gate()
+    on_any(router, gate)
+    for message in ("m-1", "m-2"):
+        await impatient.deliver(LEASE, delivery(message=message))
+    for _ in range(2):
+        assert await asyncio.to_thread(gate.begun.acquire, timeout=20)
+    gate.open.set()
+
+
+async def test_waiting_for_a_thread_does_not_count_towards_the_limit(router: Router, impatient: Caller) -> None:
+    gate = Gate()
+    on_any(router, gate)
+    overran = [impatient.deliver(LEASE, delivery(message=f"m-{number}")) for number in range(THREADS)]
+    assert {outcome.code for outcome in await asyncio.gather(*overran)} == {"handler_timeout"}
+    be_patient(impatient)
+    late = asyncio.create_task(impatient.deliver(LEASE, delivery(message="late")))
+    await asyncio.wait({late}, timeout=0.01)
+    assert not late.done()
+    gate.open.set()
+    assert await late == DELIVERED
+
+
+async def test_threads_are_reused_and_end_when_they_are_closed() -> None:
+    threads, names = Threads(4), set[str]()
+    for _ in range(20):
+        result = await (await threads.start(lambda: threading.current_thread().name))
+        names.add(str(result.value))
+    assert len(names) == 1
+    thread = next(one for one in threading.enumerate() if one.name in names)
+    assert thread.daemon
+    threads.close()
+    await asyncio.to_thread(thread.join, 20)
+    assert not thread.is_alive()
+
+
+def test_a_thread_that_outlives_its_loop_only_says_so() -> None:
+    gate, said = threading.Event(), queue.SimpleQueue[str]()
+
+    class Watching(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.put(record.getMessage())
+
+    async def start() -> None:
+        await Threads(1).start(gate.wait, 20)
+
+    log = logging.getLogger("fotahook.listener")
+    with contextlib.ExitStack() as stack:
+        handler = Watching()
+        log.addHandler(handler)
+        stack.callback(log.removeHandler, handler)
+        asyncio.run(start())
+        gate.set()
+        assert "ended after the listener had stopped" in said.get(timeout=20)
