@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -17,22 +18,41 @@ from fotahook.store.base import (
     Settlement,
     Store,
 )
+from tests.postgres import ClockFile, Server, a_schema
 
+ENGINES: Final = ("sqlite", "postgres")
 ACCOUNT = "0000123456-00001"
 URL = "https://receiver.example/callbacks"
 
 
 class VirtualClock:
-    """A clock that stands still until it is told to move."""
+    """A clock that stands still until it is told to move. Whoever else must know the time is shown it."""
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self.now = now
+        self._show: Callable[[float], None] = lambda now: None
 
     def __call__(self) -> float:
         return self.now
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+        self._show(self.now)
+
+    def show_to(self, show: Callable[[float], None]) -> None:
+        self._show = show
+        show(self.now)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames and metafunc.module.__name__.endswith(".test_conformance"):
+        metafunc.parametrize("engine", ENGINES)
+
+
+@pytest.fixture
+def engine() -> str:
+    """Which store it is, where a test does not run on all of them."""
+    return "sqlite"
 
 
 @pytest.fixture
@@ -41,8 +61,17 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture
-def store_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/store.db"
+async def store_url(
+    engine: str, tmp_path: Path, clock: VirtualClock, request: pytest.FixtureRequest
+) -> AsyncIterator[str]:
+    if engine == "sqlite":
+        yield f"sqlite:///{tmp_path}/store.db"
+        return
+    server: Server = request.getfixturevalue("postgres_server")
+    file = ClockFile(server)
+    clock.show_to(file.show)
+    async with a_schema(server, file) as url:
+        yield url
 
 
 @pytest.fixture

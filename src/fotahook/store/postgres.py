@@ -1,0 +1,354 @@
+"""The shared store: a PostgreSQL server, for any number of processes that accept and dispatch side by side."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Collection, Sequence
+from typing import Final, cast
+
+import msgspec
+
+from .base import (
+    CALLBACK_CONSUMER,
+    Accepted,
+    Attempt,
+    Callback,
+    Clock,
+    Credential,
+    Delivery,
+    DeliveryState,
+    Lane,
+    LaneVerdict,
+    Lease,
+    Limits,
+    Message,
+    NewMessage,
+    Redelivery,
+    Retention,
+    Settlement,
+    StoreError,
+    StoreUnavailable,
+)
+from .coalescer import Coalescer
+from .ids import MessageIds
+from .postgres_hints import Hints
+from .postgres_link import Db, Link, row, rows, value
+from .postgres_schema import migrate
+from .postgres_steps import (
+    GROUP_LIMIT,
+    Accept,
+    Answer,
+    Part,
+    Settle,
+    Settled,
+    commit_group,
+    digests,
+    lock_lanes,
+    read_attempt,
+    read_credential,
+    read_delivery,
+    read_lane,
+    read_lease,
+    read_placement,
+    settled_lane,
+    weight,
+)
+
+STEP: Final = 200
+"""Messages in one step of what can wait, so that no delivery waits long behind it."""
+
+
+class PostgresStore:
+    """A Store on a PostgreSQL server, in the schema of the connection's search path. Make one with ``open``.
+
+    Its time is the server's. A call that was cut off when the connection was lost may have been written all the same.
+    """
+
+    def __init__(self, link: Link, *, clock: Clock) -> None:
+        self._link = link
+        self._ids = MessageIds(clock)
+        self._work = asyncio.Event()
+        self._hints = Hints(link.connect_for_hints, self._work)
+        self._writes: Coalescer[Part, Answer] = Coalescer(
+            self._commit, limit=GROUP_LIMIT, weight=weight, key=settled_lane
+        )
+        self._fetches: Coalescer[tuple[int, int], list[Delivery]] = Coalescer(self._fetch, limit=GROUP_LIMIT)
+        self._pruned_up_to = 0
+        self._excess = 0
+
+    @classmethod
+    async def open(cls, url: str, *, clock: Clock = time.time) -> "PostgresStore":
+        """The store at ``postgresql://…``, made and migrated as needed; `clock` is for the time within message ids.
+
+        ValueError if it is no such URL; StoreUnavailable says what is wrong with the server.
+        """
+        link = Link(url)
+        try:
+            await link.open()
+            async with link.connection() as db:
+                await migrate(db)
+        except BaseException:
+            await link.close()
+            raise
+        return cls(link, clock=clock)
+
+    async def close(self) -> None:
+        await self._writes.close()
+        await self._fetches.close()
+        await self._hints.close()
+        await self._link.close()
+
+    # Callbacks
+
+    async def register(self, account: str, url: str, *, actor: str) -> Callback:
+        async def job(db: Db) -> Callback:
+            await lock_lanes(db, {(account, CALLBACK_CONSUMER)})
+            revision = await value(db, "add_history", account=account, url=url, actor=actor)
+            (callback,) = await rows(db, "put_callback", account=account, url=url, revision=revision)
+            await rows(db, "open_callback_lane", account=account)
+            return Callback(**callback)
+
+        callback = await self._link.write(job)
+        self._hints.give()
+        return callback
+
+    async def deregister(self, account: str, *, actor: str) -> bool:
+        async def job(db: Db) -> bool:
+            await lock_lanes(db, {(account, CALLBACK_CONSUMER)})
+            if await row(db, "drop_callback", account=account) is None:
+                return False
+            await rows(db, "add_history", account=account, url=None, actor=actor)
+            await rows(db, "hold_callback_lane", account=account)
+            return True
+
+        return await self._link.write(job)
+
+    async def callback(self, account: str) -> Callback | None:
+        async with self._link.connection() as db:
+            found = await row(db, "callback", account=account)
+        return Callback(**found) if found else None
+
+    # Messages
+
+    async def accept(self, messages: Sequence[NewMessage]) -> list[Accepted]:
+        part = Accept(messages, [self._ids.next() for _ in messages], digests(messages))
+        accepted = cast("list[Accepted]", await self._writes.ask(part))
+        if not all(each.duplicate for each in accepted):
+            self._hints.give()
+        return accepted
+
+    async def message(self, message_id: str) -> Message | None:
+        async def job(db: Db) -> Message | None:
+            found = await row(db, "message", id=message_id)
+            if found is None:
+                return None
+            values = dict(found)
+            placements = await rows(db, "placements", seq=values.pop("seq"))
+            return Message(**values, placements=tuple(map(read_placement, placements)))
+
+        return await self._link.read(job)
+
+    async def attempts(self, message_id: str) -> list[Attempt]:
+        async with self._link.connection() as db:
+            return [read_attempt(each) for each in await rows(db, "attempts", id=message_id)]
+
+    async def lanes(self, account: str) -> list[Lane]:
+        async with self._link.connection() as db:
+            return [read_lane(each) for each in await rows(db, "lanes", account=account)]
+
+    # What an operator asks for
+
+    async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
+        async def job(db: Db) -> None:
+            await lock_lanes(db, {(account, consumer)})
+            await rows(db, "pause", account=account, consumer=consumer)
+
+        await self._link.write(job)
+
+    async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
+        await self._link.write(lambda db: rows(db, "resume", account=account, consumer=consumer))
+        self._hints.give()
+
+    async def limits(self, account: str) -> Limits:
+        async with self._link.connection() as db:
+            found = await row(db, "limits", account=account)
+        return Limits(**found) if found else Limits()
+
+    async def set_limits(self, account: str, limits: Limits) -> None:
+        values = msgspec.structs.asdict(limits)
+        await self._link.write(lambda db: rows(db, "set_limits", account=account, **values))
+
+    async def redeliver(self, message_id: str, *, as_new: bool = False) -> Redelivery:
+        async def job(db: Db) -> Redelivery:
+            found = await row(db, "message", id=message_id)
+            if found is None:
+                return Redelivery(refused="unknown")
+            moved = await self._redeliver(db, [found["seq"]], None)
+            # Read again, now that nobody can change it.
+            body = (await rows(db, "message", id=message_id))[0]["body"]
+            if moved:
+                return Redelivery(id=message_id)
+            return Redelivery(refused="pruned" if body is None else "pending")
+
+        redelivery = await (self._copy(message_id) if as_new else self._link.write(job))
+        self._hints.give()
+        return redelivery
+
+    async def _copy(self, message_id: str) -> Redelivery:
+        """Accept a stored message's bytes once more, under a new id, into the lanes of the old one."""
+        found = await self.message(message_id)
+        if found is None:
+            return Redelivery(refused="unknown")
+        if found.body is None:
+            return Redelivery(refused="pruned")
+        message = NewMessage(
+            account=found.account,
+            body=found.body,
+            type=found.type,
+            ordering_key=found.ordering_key,
+            consumers=tuple(placement.consumer for placement in found.placements),
+        )
+        (accepted,) = await self.accept([message])
+        return Redelivery(id=accepted.id)
+
+    async def _redeliver(self, db: Db, seqs: Sequence[int], state: str | None) -> int:
+        lanes = await rows(db, "lanes_of_messages", seqs=seqs)
+        await lock_lanes(db, set(), [each["lane"] for each in lanes])
+        await rows(db, "lock_messages", seqs=seqs)
+        moved: int = await value(db, "redeliver", seqs=seqs, state=state)
+        return moved
+
+    async def redeliver_all(
+        self, account: str, state: DeliveryState, *, since: float, until: float, dry_run: bool = False
+    ) -> int:
+        async def job(db: Db) -> int:
+            last = await value(db, "last_message", account=account)
+            wish = {"account": account, "state": state, "since": since, "until": until, "last": last}
+            found = await rows(db, "redeliverable", **wish, done=0, limit=None)
+            if found and not dry_run:
+                await rows(db, "add_redelivery", **wish)
+            return len(found)
+
+        return await self._link.write(job)
+
+    async def tidy(self, retention: Retention) -> bool:
+        if await self._link.write(self._step_redelivery):
+            self._hints.give()
+            return True
+        return await self._link.write(lambda db: self._step_retention(db, retention))
+
+    async def _step_redelivery(self, db: Db) -> bool:
+        """Send some more messages of the oldest wish for many; whether there was such a wish."""
+        wish = await row(db, "next_redelivery")
+        if wish is None:
+            return False
+        query = dict(wish)
+        wish_id = query.pop("id")
+        seqs = [each["seq"] for each in await rows(db, "redeliverable", **query, limit=STEP)]
+        await self._redeliver(db, seqs, query["state"])
+        if len(seqs) < STEP:
+            await rows(db, "end_redelivery", id=wish_id)
+        else:
+            await rows(db, "advance_redelivery", id=wish_id, done=seqs[-1])
+        return True
+
+    async def _step_retention(self, db: Db, retention: Retention) -> bool:
+        """Remove some bodies, going on where the last step ended; whether there is more to do now."""
+        if self._pruned_up_to == 0:
+            self._excess = 0 if retention.bytes is None else await value(db, "kept_bytes") - retention.bytes
+        seconds = float("inf") if retention.seconds is None else retention.seconds
+        found = await rows(db, "old_bodies", after=self._pruned_up_to, seconds=seconds, limit=STEP)
+        doomed: list[int] = []
+        self._pruned_up_to = found[-1]["seq"] if len(found) == STEP else 0
+        for body in found:
+            if not body["is_old"] and self._excess <= 0:
+                # The rest is younger still: begin again from the oldest next time.
+                self._pruned_up_to = 0
+                break
+            if not body["pending"]:
+                doomed.append(body["seq"])
+                self._excess -= body["size"]
+        if doomed:
+            await rows(db, "lock_messages", seqs=doomed)
+            await rows(db, "prune", seqs=doomed)
+        return bool(doomed) or self._pruned_up_to > 0
+
+    # Dispatching
+
+    async def lease(self, limit: int, seconds: float) -> list[Lease]:
+        async with self._link.connection() as db:
+            found = await rows(db, "lease", limit=limit, seconds=seconds)
+        taken = [each for each in found if each["lane"] is not None]
+        missed = found[0]["late"] - sum(each["was_late"] for each in taken)
+        leases = [read_lease(each) for each in taken]
+        if missed > 0 and len(leases) < limit:
+            # What is leased already must be served, whatever becomes of the others: they stay due.
+            with contextlib.suppress(StoreUnavailable):
+                async with self._link.connection() as db:
+                    late = await rows(db, "lease_late", limit=limit - len(leases), seconds=seconds)
+                leases += [read_lease(each) for each in late]
+        return leases
+
+    async def fetch(self, lease: Lease, limit: int) -> list[Delivery]:
+        return await self._fetches.ask((lease.lane, limit))
+
+    async def _fetch(self, asked: Sequence[tuple[int, int]]) -> list[list[Delivery]]:
+        found: list[list[Delivery]] = [[] for _ in asked]
+        async with self._link.connection() as db:
+            lanes, limits = [lane for lane, _ in asked], [limit for _, limit in asked]
+            for each in await rows(db, "fetch", lanes=lanes, limits=limits):
+                found[each["number"] - 1].append(read_delivery(each))
+        return found
+
+    async def settle(
+        self, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float
+    ) -> Lease | None:
+        settled = cast(Settled, await self._writes.ask(Settle(lease, settlements, verdict, keep)))
+        if settled.lease is None:
+            self._work.set()
+            if settled.is_due:
+                self._hints.give()
+        return settled.lease
+
+    async def _commit(self, parts: Sequence[Part]) -> Sequence[Answer | Exception]:
+        try:
+            return await self._link.write(lambda db: commit_group(db, parts))
+        except StoreUnavailable as error:
+            return [error] * len(parts)
+        except StoreError as error:
+            if len(parts) == 1:
+                return [error]
+        # Somebody's part was refused: alone, it fails only who brought it.
+        return [(await self._commit([part]))[0] for part in parts]
+
+    async def due_in(self) -> float | None:
+        async with self._link.connection() as db:
+            seconds: float | None = await value(db, "due_in")
+        return None if seconds is None else max(0.0, seconds)
+
+    async def wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._work.wait()
+        self._work.clear()
+
+    # Credentials
+
+    async def save_credential(self, credential: Credential) -> None:
+        async def job(db: Db) -> None:
+            await rows(db, "drop_expired_credentials", kind=credential.kind)
+            await rows(db, "save_credential", **msgspec.structs.asdict(credential))
+
+        await self._link.write(job)
+
+    async def credential(self, kind: str, credential_id: str) -> Credential | None:
+        async with self._link.connection() as db:
+            found = await row(db, "credential", kind=kind, id=credential_id)
+        return read_credential(found) if found else None
+
+    async def credentials(self, kind: str, owner: str) -> list[Credential]:
+        async with self._link.connection() as db:
+            return [read_credential(each) for each in await rows(db, "credentials", kind=kind, owner=owner)]
+
+    async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:
+        await self._link.write(lambda db: rows(db, "drop_credentials", kind=kind, ids=list(ids)))

@@ -1,0 +1,341 @@
+-- Every statement of the PostgreSQL store, by name. Parameters are named; store_now() is the server's clock.
+--
+-- Whoever touches deliveries locks their lanes first, in id order, in a statement of its own: the next statement then
+-- sees all that was committed before. Locks are taken in one order everywhere: lanes, then messages.
+
+-- name: lock_lanes
+select id, account, consumer, token, leased_until from lanes
+where id = any(array(
+    select lanes.id
+    from unnest(:accounts::text[], :consumers::text[]) as named (account, consumer)
+    join lanes using (account, consumer)
+    union all select unnest(:ids::bigint[])
+))
+order by id for no key update;
+
+-- name: add_lanes
+-- The lane to the callback is born held: the register call opens it. Others lead somewhere from the start.
+insert into lanes (account, consumer, held, stopped_at)
+select account, consumer, consumer = '', case when consumer = '' then store_now() end
+from unnest(:accounts::text[], :consumers::text[]) as named (account, consumer)
+order by account, consumer
+on conflict (account, consumer) do nothing;
+
+-- name: callback
+select account, url, revision, registered_at from callbacks where account = :account;
+
+-- name: put_callback
+insert into callbacks (account, url, revision, registered_at) values (:account, :url, :revision, store_now())
+on conflict (account) do update set
+    url = excluded.url, revision = excluded.revision, registered_at = excluded.registered_at
+returning account, url, revision, registered_at;
+
+-- name: drop_callback
+delete from callbacks where account = :account returning account;
+
+-- name: add_history
+insert into callback_history (account, revision, url, actor, at)
+select :account, coalesce(max(revision), 0) + 1, :url, :actor, store_now()
+from callback_history where account = :account
+returning revision;
+
+-- name: open_callback_lane
+-- A fresh URL deserves a fresh start: what was learnt of the old endpoint's health is forgotten.
+update lanes set
+    held = false, wait_until = 0, failures = 0, "window" = 1, refused = 0, reason = null,
+    stopped_for = stopped_for + case when paused then 0 else store_now() - coalesce(stopped_at, store_now()) end,
+    stopped_at = case when paused then stopped_at end
+where account = :account and consumer = '';
+
+-- name: hold_callback_lane
+update lanes set held = true, stopped_at = coalesce(stopped_at, store_now())
+where account = :account and consumer = '';
+
+-- name: pause
+update lanes set paused = true, stopped_at = coalesce(stopped_at, store_now())
+where account = :account and consumer = :consumer;
+
+-- name: resume
+update lanes set
+    paused = false, wait_until = 0, failures = 0, "window" = 1, refused = 0, reason = null,
+    stopped_for = stopped_for + case when held then 0 else store_now() - coalesce(stopped_at, store_now()) end,
+    stopped_at = case when held then stopped_at end
+where account = :account and consumer = :consumer;
+
+-- name: limits
+select in_flight, per_second from limits where account = :account;
+
+-- name: set_limits
+insert into limits (account, in_flight, per_second) values (:account, :in_flight, :per_second)
+on conflict (account) do update set in_flight = excluded.in_flight, per_second = excluded.per_second;
+
+-- name: accept
+-- Messages and their deliveries, in the order given, except those whose idempotency key is known; the new ones' ids.
+-- Another process may be storing the same key: the insert waits for it, and then leaves the key to it.
+with given as (
+    select * from unnest(
+        :ids::text[], :accounts::text[], :types::text[], :ordering_keys::text[], :idempotency_keys::text[],
+        :bodies::bytea[], :digests::bytea[]
+    ) with ordinality as given (id, account, type, ordering_key, idempotency_key, body, sha256, number)
+), stored as (
+    insert into messages (id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at)
+    select id, account, type, ordering_key, idempotency_key, body, length(body), sha256, store_now()
+    from given order by number
+    on conflict (account, idempotency_key) where idempotency_key is not null do nothing
+    returning seq, id, ordering_key
+), numbered as (
+    select stored.seq, placed.lane, stored.ordering_key as key,
+        row_number() over (partition by placed.lane, stored.ordering_key order by stored.seq) as number
+    from unnest(:placed::text[], :lanes::bigint[]) as placed (id, lane) join stored using (id)
+), added as (
+    insert into deliveries (seq, lane, place, key, state, due, born)
+    select new.seq, new.lane, new.seq, new.key, case when new.key is not null and (new.number > 1 or exists (
+            select from deliveries d where d.lane = new.lane and d.key = new.key and d.state in ('ready', 'behind')
+        )) then 'behind' else 'ready' end, store_now(), coalesce(l.stopped_at, store_now()) - l.stopped_for
+    from numbered new join lanes l on l.id = new.lane
+    returning lane, state
+), woken as (
+    -- A lane that is due already is left as it is: it costs no write.
+    update lanes l set due = store_now()
+    from (select distinct lane from added where state = 'ready') new
+    where l.id = new.lane and (l.due is null or l.due > store_now())
+)
+select id from stored;
+
+-- name: count_duplicates
+update messages m set duplicates = m.duplicates + given.times
+from unnest(:accounts::text[], :idempotency_keys::text[], :times::bigint[]) as given (account, idempotency_key, times)
+where m.account = given.account and m.idempotency_key = given.idempotency_key
+returning m.account, m.idempotency_key, m.id, m.sha256;
+
+-- name: message
+select seq, id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at, duplicates
+from messages where id = :id;
+
+-- name: placements
+select l.consumer, d.state, d.attempts, d.due, d.settled_at, d.last_outcome,
+    coalesce(l.stopped_at, store_now()) - l.stopped_for - d.born as age
+from deliveries d join lanes l on l.id = d.lane where d.seq = :seq order by l.consumer;
+
+-- name: attempts
+select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt
+from attempts a join messages m on m.seq = a.seq where m.id = :id order by a.number;
+
+-- name: lanes
+select l.consumer, l.held, l.paused, l.wait_until, l.wait_until > store_now() as waiting,
+    l.failures, l."window", l.refused, l.reason,
+    (select count(*) from deliveries where lane = l.id and state in ('ready', 'behind')) as pending,
+    (select count(*) from deliveries where lane = l.id and state = 'dead') as dead,
+    (select m.accepted_at from deliveries d join messages m on m.seq = d.seq
+     where d.lane = l.id and d.state in ('ready', 'behind') order by d.seq limit 1) as oldest_accepted_at
+from lanes l where l.account = :account order by l.consumer;
+
+-- name: lease
+-- The lanes that are longest overdue, but for those that somebody has locked just now. `late`: how many were overdue by
+-- more than a second; where more of them were late than came back, somebody's lock hides one, see lease_late.
+with due as (
+    select id, next from lanes
+    where not held and not paused and due is not null and next <= store_now()
+    order by next limit :limit for no key update skip locked
+), taken as (
+    update lanes l set token = l.token + 1, leased_until = store_now() + :seconds::double precision
+    from due where l.id = due.id
+    returning l.id as lane, l.token, l.account, l.consumer, not (l.held or l.paused) as open,
+        l.failures, l."window", l.refused, l.reason, due.next, due.next <= store_now() - 1 as was_late
+), late as (
+    select count(*) as late from (
+        select from lanes
+        where not held and not paused and due is not null and next <= store_now() - 1 limit :limit
+    ) overdue
+)
+select late.late, taken.*, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys
+from late left join (taken join lane_facts f using (lane)) on true
+order by taken.next;
+
+-- name: lease_late
+-- Lanes that are late, whoever has them locked: a busy lane would starve otherwise.
+with due as (
+    select id from lanes
+    where not held and not paused and due is not null and next <= store_now() - 1
+    order by id limit :limit for no key update
+), taken as (
+    update lanes l set token = l.token + 1, leased_until = store_now() + :seconds::double precision
+    from due where l.id = due.id
+    returning l.id as lane, l.token, l.account, l.consumer, not (l.held or l.paused) as open,
+        l.failures, l."window", l.refused, l.reason
+)
+select taken.*, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys
+from taken join lane_facts f using (lane);
+
+-- name: fetch
+-- For several leases at once; `number` says which of them a row answers.
+select asked.number, d.lane, d.seq, m.id, m.account, m.type, m.ordering_key, m.body, m.accepted_at,
+    d.attempts, d.strikes, coalesce(l.stopped_at, store_now()) - l.stopped_for - d.born as age
+from unnest(:lanes::bigint[], :limits::bigint[]) with ordinality as asked (lane, most, number)
+join lanes l on l.id = asked.lane
+cross join lateral (
+    select * from deliveries
+    where lane = asked.lane and state = 'ready' and due <= store_now() order by due, place limit asked.most
+) d
+join messages m on m.seq = d.seq
+order by asked.number, d.due, d.place;
+
+-- name: settle
+with given as (
+    select * from unnest(
+        :lanes::bigint[], :seqs::bigint[], :states::text[], :delays::double precision[], :attempts::integer[],
+        :strikes::integer[], :started::double precision[], :urls::text[], :outcomes::text[], :statuses::integer[],
+        :error_codes::text[], :fixes::text[], :phases::text[], :excerpts::text[]
+    ) with ordinality as given (
+        lane, seq, state, delay, attempts,
+        strikes, started_at, url, outcome, status, error_code, fix, phases, excerpt, number
+    )
+), settled as (
+    update deliveries d set
+        state = given.state, due = store_now() + given.delay, attempts = given.attempts, strikes = given.strikes,
+        last_outcome = given.outcome, settled_at = case when given.state = 'ready' then null else store_now() end
+    from given where d.seq = given.seq and d.lane = given.lane and d.state = 'ready'
+)
+insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt)
+select seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt from given order by number;
+
+-- name: promote
+-- The next of each key, unless it is ready already.
+update deliveries d set state = 'ready'
+from (
+    select head.seq, settled.lane
+    from (select distinct * from unnest(:lanes::bigint[], :keys::text[]) as given (lane, key)) settled
+    cross join lateral (
+        select seq, state from deliveries
+        where lane = settled.lane and key = settled.key and state in ('ready', 'behind') order by place limit 1
+    ) head
+    where head.state = 'behind'
+) next
+where d.seq = next.seq and d.lane = next.lane;
+
+-- name: keep_lanes
+-- Each lane's verdict, unless it spoke of an older callback, its lease, and its due time as the deliveries now tell it.
+with given as (
+    select given.*, f.revision = given.spoke_of as judged, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys
+    from unnest(
+        :lanes::bigint[], :revisions::bigint[], :keeps::double precision[], :waits::double precision[],
+        :pauses::boolean[], :failures::integer[], :windows::integer[], :refusals::integer[], :reasons::text[]
+    ) as given (lane, spoke_of, keep, wait, pause, failures, "window", refused, reason)
+    join lane_facts f using (lane)
+)
+update lanes l set
+    leased_until = case when g.keep > 0 then store_now() + g.keep else 0 end,
+    due = (select min(due) from deliveries where lane = l.id and state = 'ready'),
+    wait_until = case when g.judged and g.wait > 0 then store_now() + g.wait else l.wait_until end,
+    stopped_at = case when g.judged and g.pause then coalesce(l.stopped_at, store_now()) else l.stopped_at end,
+    paused = l.paused or (g.judged and g.pause),
+    failures = case when g.judged then g.failures else l.failures end,
+    "window" = case when g.judged then g."window" else l."window" end,
+    refused = case when g.judged then g.refused else l.refused end,
+    reason = case when g.judged then g.reason else l.reason end
+from given g where l.id = g.lane
+returning l.id as lane, l.token, l.account, l.consumer, not (l.held or l.paused) as open,
+    l.failures, l."window", l.refused, l.reason, g.url, g.revision, g.in_flight, g.per_second, g.signing_keys,
+    l.next <= store_now() as is_due;
+
+-- name: due_in
+select min(next) - store_now() from lanes where not held and not paused and due is not null;
+
+-- name: lanes_of_messages
+select distinct lane from deliveries where seq = any(:seqs::bigint[]);
+
+-- name: lock_messages
+select seq from messages where seq = any(:seqs::bigint[]) order by seq for no key update;
+
+-- name: consumers
+select l.consumer from deliveries d join lanes l on l.id = d.lane where d.seq = :seq order by l.consumer;
+
+-- name: redeliver
+-- Settled messages whose bodies are kept: their deliveries, or those in one state, go to the tail of their key, attempts
+-- and time to live afresh. The lanes and the messages are locked; a message that is pending somewhere is left alone.
+with chosen as (
+    select seq, nextval('places') as place from (
+        select seq from messages m where seq = any(:seqs::bigint[]) and body is not null
+            and not exists (select from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind'))
+        order by seq
+    ) settled
+), numbered as (
+    select d.seq, d.lane, chosen.place,
+        row_number() over (partition by d.lane, d.key order by chosen.place) as number
+    from chosen join deliveries d using (seq) where :state::text is null or d.state = :state
+), moved as (
+    update deliveries d set
+        place = new.place, due = store_now(), attempts = 0, strikes = 0, settled_at = null,
+        born = coalesce(l.stopped_at, store_now()) - l.stopped_for,
+        state = case when d.key is not null and (new.number > 1 or exists (
+            select from deliveries o where o.lane = d.lane and o.key = d.key and o.state in ('ready', 'behind')
+        )) then 'behind' else 'ready' end
+    from numbered new join lanes l on l.id = new.lane
+    where d.seq = new.seq and d.lane = new.lane
+    returning d.lane, d.state
+), woken as (
+    update lanes l set due = store_now()
+    from (select distinct lane from moved where state = 'ready') new
+    where l.id = new.lane and (l.due is null or l.due > store_now())
+)
+select count(*) from chosen;
+
+-- name: redeliverable
+-- Settled messages of an account with a delivery in this state, accepted in this span; bodies that are gone stay gone.
+select m.seq from messages m
+where m.account = :account and m.seq > :done and m.seq <= :last
+    and m.accepted_at >= :since and m.accepted_at < :until and m.body is not null
+    and exists (select from deliveries d where d.seq = m.seq and d.state = :state)
+    and not exists (select from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind'))
+order by m.seq limit :limit;
+
+-- name: last_message
+select coalesce(max(seq), 0) from messages where account = :account;
+
+-- name: add_redelivery
+insert into redeliveries (account, state, since, until, last) values (:account, :state, :since, :until, :last);
+
+-- name: next_redelivery
+-- Another process may be at it just now; then it is not ours.
+select id, account, state, since, until, done, last from redeliveries order by id limit 1 for update skip locked;
+
+-- name: advance_redelivery
+update redeliveries set done = :done where id = :id;
+
+-- name: end_redelivery
+delete from redeliveries where id = :id;
+
+-- name: kept_bytes
+-- Of bodies: what the files take tells little, since PostgreSQL uses room again without giving it back.
+select coalesce(sum(size), 0)::bigint from messages where body is not null;
+
+-- name: old_bodies
+-- Some bodies, oldest first, each with whether it is older than that, and whether somebody still waits for it.
+select m.seq, m.size, m.accepted_at < store_now() - :seconds::double precision as is_old,
+    exists (select from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind')) as pending
+from messages m where m.body is not null and m.seq > :after order by m.seq limit :limit;
+
+-- name: prune
+update messages m set body = null where seq = any(:seqs::bigint[])
+    and not exists (select from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind'));
+
+-- name: save_credential
+insert into credentials (kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at)
+values (:kind, :id, :owner, :secret_hash, :accounts, :scopes, :created_at, :expires_at)
+on conflict (kind, id) do update set
+    owner = excluded.owner, secret_hash = excluded.secret_hash, accounts = excluded.accounts,
+    scopes = excluded.scopes, created_at = excluded.created_at, expires_at = excluded.expires_at;
+
+-- name: drop_expired_credentials
+delete from credentials where kind = :kind and expires_at <= store_now();
+
+-- name: credential
+select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
+where kind = :kind and id = :id and (expires_at is null or expires_at > store_now());
+
+-- name: credentials
+select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
+where kind = :kind and owner = :owner and (expires_at is null or expires_at > store_now()) order by created_at, id;
+
+-- name: drop_credentials
+delete from credentials where kind = :kind and id = any(:ids::text[]);

