@@ -64,7 +64,7 @@ async def _ready_url(name: str, process: asyncio.subprocess.Process, log: Path) 
             if not line:
                 raise _death(name, await process.wait(), log)
     except TimeoutError as error:
-        raise Failure(f"fotahook {name} was not ready within {READY_SECONDS} s{_last_lines(log)}") from error
+        raise Failure(f"fotahook {name} was not ready within {READY_SECONDS} s", details=_last_lines(log)) from error
     return line.split()[2]
 
 
@@ -83,9 +83,10 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _death(name: str, code: int, log: Path) -> Failure:
-    return Failure(f"fotahook {name} ended by itself with {code}{_last_lines(log)}")
+    how = f"by signal {-code}" if code < 0 else f"with {code}"
+    return Failure(f"fotahook {name} ended by itself {how}; the lines above are its last", details=_last_lines(log))
 
 
 def _last_lines(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-    return "; its last words:\n" + "\n".join(f"  {line}" for line in lines) if lines else "; it said nothing"
+    return "\n".join(lines) or f"({log.stem} logged nothing)"

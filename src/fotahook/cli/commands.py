@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from fotahook.contract.version import VERSION
 
 from .configuration import SOURCES
-from .failures import told
+from .failures import Failure, told
 
 app = App(
     name="fotahook",
@@ -34,14 +34,24 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Whatever goes wrong becomes one line on stderr."""
     _forgive(sys.stdout)
     try:
+        _let_speak_for_itself(*arguments[:1])
         result = app(list(arguments), exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except BaseException as error:
         code, line = told(error)
+        if isinstance(error, Failure) and error.details:
+            print(error.details, file=sys.stderr)
         if line:
             print(f"fotahook: {line}", file=sys.stderr)
         return code
     return result if isinstance(result, int) else 0
+
+
+def _let_speak_for_itself(name: str = "") -> None:
+    """Give the command that is about to run the help of its own docstring; the lines above are for the list of all."""
+    command = app[name] if name and not name.startswith("-") and name in app else None
+    if command is not None and command.default_command is not None:
+        command.help = command.default_command.__doc__ or ""
 
 
 def _forgive(stream: object) -> None:

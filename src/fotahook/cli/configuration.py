@@ -24,7 +24,14 @@ def _file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) ->
             path = Path(argument.tokens[0].value)
             if not path.is_file():
                 raise UsageError(f"--config {path}: there is no such file")
-            Toml(path, use_commands_as_keys=False)(app, commands, arguments)
+            source = Toml(path, use_commands_as_keys=False)
+            for key, value in source.config.items():
+                # Those named like a command would be passed over in silence.
+                if isinstance(value, dict):
+                    raise UsageError(
+                        f"--config {path}: no tables such as [{key}]; the flags are keys of the file itself"
+                    )
+            source(app, commands, arguments)
 
 
 def _remember_origins(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

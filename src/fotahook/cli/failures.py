@@ -1,5 +1,6 @@
 """How a command fails: an exit code, and one line that says what happened, to what, and what to do."""
 
+import asyncio
 import os
 import sys
 import traceback
@@ -17,7 +18,6 @@ from fotahook.contract.errors import (
     TransportError,
 )
 from fotahook.contract.refusals import one_line
-from fotahook.store.base import StoreError
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -27,9 +27,13 @@ INTERRUPTED: Final = 130
 
 
 class Failure(Exception):
-    """The command failed; the text is for the person who typed it."""
+    """The command failed; the text is for the person who typed it, `details` are lines to show before it."""
 
     code = FAILED
+
+    def __init__(self, text: str, *, details: str = "") -> None:
+        super().__init__(text)
+        self.details = details
 
 
 class UsageError(Failure):
@@ -43,7 +47,7 @@ def told(error: BaseException) -> tuple[int, str | None]:
     match error:
         case SystemExit():
             return error.code if isinstance(error.code, int) else FAILED, None
-        case KeyboardInterrupt():
+        case KeyboardInterrupt() | asyncio.CancelledError():
             return INTERRUPTED, None
         case BrokenPipeError():
             _drop_output()
@@ -53,15 +57,18 @@ def told(error: BaseException) -> tuple[int, str | None]:
 
 
 def _told(error: BaseException) -> tuple[int, str]:
+    # Imported where it is wanted: what goes well need not wait for SQLite.
+    from fotahook.store.base import StoreError
+
     match error:
+        case StoreError():
+            return FAILED, str(error)
         case Failure():
             return error.code, str(error)
         case CycloptsError():
             return USAGE, _told_usage(error)
         case FotahookError():
             return _told_sdk(error)
-        case StoreError():
-            return FAILED, str(error)
         case ImportError() if (missing := _missing_module(error)) is not None:
             return FAILED, f"this command needs {missing}: pip install 'fotahook[all]'"
         case OSError(filename=str() | bytes() as name):
@@ -80,18 +87,19 @@ def _told_usage(error: CycloptsError) -> str:
 
 
 def _told_sdk(error: FotahookError) -> tuple[int, str]:
+    said = str(error).rstrip(".")
     match error:
         case TransportError():
-            return UNREACHABLE, f"{error}; check --base-url, and that the service runs"
+            return UNREACHABLE, f"{said}; check --base-url, and that the service runs"
         case LoginRefused() | AuthenticationError():
-            return REFUSED, f"{error}; check the credentials in the environment, or give --dev for a service in --dev"
+            return REFUSED, f"{said}; check the credentials in the environment, or give --dev for a service in --dev"
         case PermissionDenied():
-            return REFUSED, f"{error}; ask who runs the service for the account or the scope"
+            return REFUSED, f"{said}; ask who runs the service for the account or the scope"
         case ServerError():
-            return FAILED, f"{error}; try again, or look into the service's log"
+            return FAILED, f"{said}; try again, or look into the service's log"
         case ApiException():
-            return REFUSED, str(error)
-    return FAILED, str(error)
+            return REFUSED, said
+    return FAILED, said
 
 
 def _missing_module(error: BaseException | None) -> str | None:

@@ -100,8 +100,8 @@ def load_listener(place: str) -> Listener:
         raise UsageError(f"{place}: name the module and the listener in it as MODULE:NAME")
     found = getattr(_load_module(module_name), name, None)
     if not isinstance(found, Listener):
-        what = "has no such name" if found is None else f"holds a {type(found).__name__}, not a fotahook.Listener"
-        raise UsageError(f"{place}: the module {module_name} {what} there; write {name} = fotahook.Listener(…) in it")
+        what = "has no such name" if found is None else f"holds something of type {type(found).__name__}"
+        raise UsageError(f"{place}: the module {what} there; write {name} = fotahook.Listener(…) in it")
     return found
 
 
@@ -113,5 +113,5 @@ def _load_module(name: str) -> object:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise Failure(f"{name} needs the module {error.name}, which is not installed ({where(error)})") from error
         raise UsageError(f"there is no module {name} in {os.getcwd()} or among the installed ones") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Failure(f"{name} cannot be imported: {type(error).__name__}: {error} ({where(error)})") from error

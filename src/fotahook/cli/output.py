@@ -32,14 +32,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
     Console().print(table)
 
 
-def print_facts(facts: Mapping[str, str], *, as_json: bool) -> None:
-    """Named values of one thing."""
+def print_facts(facts: Mapping[str, str | bool | None], *, as_json: bool) -> None:
+    """What is known of one thing, by name."""
     if as_json:
         print_json(facts)
     else:
-        print_table(("", ""), list(facts.items())) if on_terminal() else _print_lines(facts)
+        print_table(list(facts), [[_text(fact) for fact in facts.values()]])
 
 
-def _print_lines(facts: Mapping[str, str]) -> None:
-    for name, value in facts.items():
-        print(f"{name}\t{value}")
+def _text(fact: str | bool | None) -> str:
+    match fact:
+        case bool():
+            return "yes" if fact else "no"
+        case None:
+            return "(none)"
+    return fact

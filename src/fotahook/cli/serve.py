@@ -162,10 +162,12 @@ async def _dispatching(store: Store, deliver: Deliver, options: ServeOptions) ->
         yield task
     finally:
         dispatcher.stop()
-        await task
-        keeping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeping
+        try:
+            await task
+        finally:
+            keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping
 
 
 def _rules(options: ServeOptions) -> Rules:

@@ -1,0 +1,60 @@
+"""`fotahook callbacks`: the four calls, by hand."""
+
+from cyclopts import App
+
+from fotahook.contract.models import FotaV2CallbackRegistrationRequest
+
+from .output import print_facts
+from .remote import DEFAULTS, Remote
+
+app = App(name="callbacks", help="List, register, update and deregister the callback of an account.")
+
+
+@app.command(name="list")
+def list_(account: str, /, *, remote: Remote = DEFAULTS) -> None:
+    """Show the callback URL of an account.
+
+    Example: fotahook callbacks list 0000123456-00001 --dev
+    """
+    with remote.client() as client:
+        summary = client.software_management_callbacks_v2.list_registered_callbacks(account).data
+    _print(account, None if summary is None else summary.url, remote)
+
+
+@app.command
+def register(account: str, url: str, /, *, remote: Remote = DEFAULTS) -> None:
+    """Register the callback URL of an account, in place of any other.
+
+    Example: fotahook callbacks register 0000123456-00001 https://fota.example.com/messages
+    """
+    with remote.client() as client:
+        body = FotaV2CallbackRegistrationRequest(url)
+        result = client.software_management_callbacks_v2.register_callback(account, body).data
+    _print(account, result.url, remote)
+
+
+@app.command
+def update(account: str, url: str, /, *, remote: Remote = DEFAULTS) -> None:
+    """Change the callback URL of an account.
+
+    Example: fotahook callbacks update 0000123456-00001 https://fota.example.com/messages
+    """
+    with remote.client() as client:
+        body = FotaV2CallbackRegistrationRequest(url)
+        result = client.software_management_callbacks_v2.update_callback(account, body).data
+    _print(account, result.url, remote)
+
+
+@app.command
+def deregister(account: str, /, *, remote: Remote = DEFAULTS) -> None:
+    """Forget the callback URL of an account; its messages wait until there is one again.
+
+    Example: fotahook callbacks deregister 0000123456-00001
+    """
+    with remote.client() as client:
+        result = client.software_management_callbacks_v2.deregister_callback(account).data
+    print_facts({"account": account, "success": result.success}, as_json=remote.as_json)
+
+
+def _print(account: str, url: str | None, remote: Remote) -> None:
+    print_facts({"account": account, "url": url}, as_json=remote.as_json)

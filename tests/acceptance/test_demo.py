@@ -1,0 +1,94 @@
+"""`fotahook demo`, as who has just installed it sees it."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.processes import DEADLINE, FOTAHOOK, environment, fotahook
+
+
+def figures(out: str) -> dict[str, str]:
+    """The table of the demo's end."""
+    return dict(re.findall(r"^(accepted|delivered|handled|duplicates|lost|p50|p99) +(\d+(?: ms)?)$", out, re.MULTILINE))
+
+
+def test_the_demo_shows_the_whole_loop_and_proves_what_it_says(tmp_path: Path) -> None:
+    done = fotahook("demo", "--devices", "20", TMPDIR=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    steps = [line.split()[0] for line in done.stdout.splitlines() if line]
+    assert steps[:6] == ["service", "listener", "list", "register", "list", "update"]
+    assert "nothing is registered" in done.stdout.splitlines()[2]
+    found = figures(done.stdout)
+    assert {name: found[name] for name in ("accepted", "delivered", "handled", "duplicates", "lost")} == {
+        "accepted": "60",
+        "delivered": "60",
+        "handled": "60",
+        "duplicates": "0",
+        "lost": "0",
+    }
+    assert found["p50"].endswith(" ms")
+    assert found["p99"].endswith(" ms")
+    assert [line.split()[0] for line in done.stdout.splitlines()[-5:]] == ["yes"] * 5
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A demo that has long to go, told by what it prints when its campaign has begun."""
+    process = subprocess.Popen(
+        [*FOTAHOOK, "demo", "--devices", "5000"],
+        env=environment(TMPDIR=str(tmp_path), PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("update"):
+                break
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_interrupted_leaves_nothing(
+    demo: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    children = children_of(demo.pid)
+    assert len(children) == 2
+    demo.send_signal(number)
+    _, err = demo.communicate(timeout=DEADLINE)
+    assert demo.returncode == 130
+    assert "Traceback" not in err
+    assert [child for child in children if Path(f"/proc/{child}").exists()] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_child_that_dies_is_shown_with_its_last_words(demo: subprocess.Popen[str], tmp_path: Path) -> None:
+    service, listener = sorted(children_of(demo.pid))
+    os.kill(listener, signal.SIGKILL)
+    _, err = demo.communicate(timeout=DEADLINE)
+    assert demo.returncode == 1
+    assert "fotahook listen ended by itself" in err
+    assert "Traceback" not in err
+    assert not Path(f"/proc/{service}").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_of_nothing_is_refused() -> None:
+    done = fotahook("demo", "--devices", "0")
+    assert done.returncode == 2
+    assert done.stderr.startswith("fotahook: --devices 0: ")
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -1,0 +1,58 @@
+"""Commands run in this process where nothing of a process is at stake."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fotahook.cli import main
+from fotahook.testing import Sandbox
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Runs one command line in an empty folder, with nothing of fotahook's in the environment."""
+    for name in os.environ:
+        if name.startswith(("FOTAHOOK_", "THINGSPACE_", "VZ_M2M_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.chdir(tmp_path)
+    # What commands change for the process that is theirs.
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(logging.root, "handlers", [*logging.root.handlers])
+    monkeypatch.setattr(logging.root, "level", logging.root.level)
+
+    def run(*arguments: str) -> Said:
+        capsys.readouterr()
+        code = main(arguments)
+        said = capsys.readouterr()
+        return Said(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+def is_one_line(text: str) -> bool:
+    """Whether a command complained as it should."""
+    return text.startswith("fotahook: ") and text.endswith("\n") and text.count("\n") == 1

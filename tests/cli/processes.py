@@ -1,0 +1,110 @@
+"""fotahook as a process of its own, for what only a process shows: exit codes, signals, what is printed where."""
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+DEADLINE: Final = 30.0
+"""Seconds after which a process is stuck; nothing here takes a tenth of that."""
+
+FOTAHOOK: Final = (sys.executable, "-m", "fotahook")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Ours without what would configure fotahook, and with these."""
+    foreign = ("FOTAHOOK_", "THINGSPACE_", "VZ_M2M_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return kept | {"NO_PROXY": "127.0.0.1"} | variables
+
+
+def fotahook(
+    *arguments: str, cwd: Path | None = None, stdin: bytes = b"", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    done = subprocess.run(
+        [*FOTAHOOK, *arguments],
+        cwd=cwd,
+        env=environment(**variables),
+        input=stdin,
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@dataclass
+class Running:
+    """A service or a listener that said it is ready."""
+
+    process: subprocess.Popen[str]
+    ready: str
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return self.ready.split()[2]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait; the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE)
+
+    def read_line(self) -> str:
+        """The next line that it prints."""
+        return _read_line(self.process)
+
+
+def start(*arguments: str, cwd: Path, **variables: str) -> Running:
+    """Start a command that goes on, and wait until it is ready. Whoever starts it ends it."""
+    log = cwd / f"{arguments[0]}.log"
+    with log.open("a") as stderr:
+        process = subprocess.Popen(
+            [*FOTAHOOK, *arguments],
+            cwd=cwd,
+            env=environment(**variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    try:
+        ready = _read_line(process)
+        assert ready.startswith("fotahook ready "), log.read_text()
+    except BaseException:
+        end(process)
+        raise
+    return Running(process, ready, log)
+
+
+@contextlib.contextmanager
+def running(*arguments: str, cwd: Path, **variables: str) -> Iterator[Running]:
+    """A command that goes on until the block ends."""
+    started = start(*arguments, cwd=cwd, **variables)
+    try:
+        yield started
+    finally:
+        end(started.process)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill the process if it still runs, and close what we had of it."""
+    process.kill()
+    process.wait(DEADLINE)
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _read_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        assert selector.select(DEADLINE), "nothing was printed"
+    return process.stdout.readline()

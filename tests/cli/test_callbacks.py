@@ -1,0 +1,72 @@
+"""`fotahook callbacks` against a running service."""
+
+import json
+import socket
+
+import pytest
+
+from fotahook.testing import Sandbox
+
+from .conftest import Run, is_one_line
+
+ACCOUNT = "0000123456-00001"
+URL = "https://10.120.102.183:50559/CallbackListener/FirmwareServiceMessages.asmx"
+
+
+def test_a_callback_from_nothing_to_nothing(run: Run, sandbox: Sandbox) -> None:
+    def call(*arguments: str) -> object:
+        said = run("callbacks", *arguments, "--base-url", sandbox.base_url, "--dev", "--json")
+        assert (said.code, said.err) == (0, "")
+        return json.loads(said.out)
+
+    assert call("list", ACCOUNT) == {"account": ACCOUNT, "url": None}
+    assert call("register", ACCOUNT, URL) == {"account": ACCOUNT, "url": URL}
+    assert call("update", ACCOUNT, f"{URL}?v=2") == {"account": ACCOUNT, "url": f"{URL}?v=2"}
+    assert call("list", ACCOUNT) == {"account": ACCOUNT, "url": f"{URL}?v=2"}
+    assert call("deregister", ACCOUNT) == {"account": ACCOUNT, "success": True}
+    assert call("list", ACCOUNT) == {"account": ACCOUNT, "url": None}
+
+
+def test_what_is_piped_is_plain(run: Run, sandbox: Sandbox) -> None:
+    said = run("callbacks", "list", "piped", "--base-url", sandbox.base_url, "--dev")
+    assert said.out == "account\turl\npiped\t(none)\n"
+
+
+def test_the_credentials_are_the_sdks_variables(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("callbacks", "list", "mine", "--base-url", sandbox.base_url)
+    said = run(*arguments)
+    assert said.code == 2
+    assert is_one_line(said.err)
+    assert "THINGSPACE_OAUTH_OAUTH_CLIENT_ID" in said.err
+    monkeypatch.setenv("THINGSPACE_OAUTH_OAUTH_CLIENT_ID", "dev")
+    monkeypatch.setenv("THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET", "dev-secret")
+    assert "VZ_M2M_USERNAME" in run(*arguments).err
+    monkeypatch.setenv("VZ_M2M_USERNAME", "dev")
+    monkeypatch.setenv("VZ_M2M_PASSWORD", "wrong")
+    assert run(*arguments).code == 4
+    monkeypatch.setenv("VZ_M2M_PASSWORD", "dev-password")
+    assert run(*arguments).code == 0
+
+
+def test_what_the_service_refuses_is_told_with_its_own_words(run: Run, sandbox: Sandbox) -> None:
+    said = run("callbacks", "register", ACCOUNT, "ftp://x", "--base-url", sandbox.base_url, "--dev")
+    assert said.code == 4
+    assert is_one_line(said.err)
+    assert "https://" in said.err
+
+
+def test_a_service_that_is_not_there_is_unreachable(run: Run) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        said = run("callbacks", "list", ACCOUNT, "--base-url", url, "--dev")
+    assert said.code == 3
+    assert is_one_line(said.err)
+    assert "--base-url" in said.err
+
+
+@pytest.mark.parametrize("account", ["", "..", "\udcff", "a\nb", "x" * 65])
+def test_an_account_that_is_none_is_refused(run: Run, sandbox: Sandbox, account: str) -> None:
+    said = run("callbacks", "list", account, "--base-url", sandbox.base_url, "--dev")
+    assert said.code in (2, 4)
+    assert is_one_line(said.err)

@@ -1,0 +1,75 @@
+"""Where the flags come from, and how --explain tells."""
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Run, is_one_line
+
+
+def explained(out: str) -> dict[str, tuple[str, str]]:
+    """Flag to value and source."""
+    rows = [line.split("\t") for line in out.splitlines()[1:]]
+    return {flag: (value, source) for flag, value, source in rows}
+
+
+def test_the_command_line_goes_before_the_environment_and_that_before_the_file(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "fotahook.toml"
+    file.write_text('host = "::1"\nport = 1\nlease = 40\nallow-network = ["10.0.0.0/8", "192.168.0.0/16"]\n')
+    monkeypatch.setenv("FOTAHOOK_PORT", "2")
+    monkeypatch.setenv("FOTAHOOK_LEASE", "50")
+    found = explained(run("serve", "--config", str(file), "--lease", "60", "--explain").out)
+    assert found["--host"] == ("::1", str(file))
+    assert found["--port"] == ("2", "FOTAHOOK_PORT")
+    assert found["--lease"] == ("60.0", "command line")
+    assert found["--allow-network"] == ("10.0.0.0/8 192.168.0.0/16", str(file))
+    assert found["--in-flight"] == ("8", "default")
+
+
+def test_the_file_may_be_named_by_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "f.toml").write_text("port = 1")
+    monkeypatch.setenv("FOTAHOOK_CONFIG", "f.toml")
+    assert explained(run("serve", "--explain").out)["--port"][0] == "1"
+
+
+def test_secrets_are_not_explained(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOTAHOOK_SECRET", "whsec_first whsec_second")
+    monkeypatch.setenv("FOTAHOOK_SECRET_KEY", "something")
+    listen, serve = run("listen", "--explain"), run("serve", "--explain")
+    assert explained(listen.out)["--secret"] == ("(hidden)", "FOTAHOOK_SECRET")
+    assert explained(serve.out)["secret key"] == ("(hidden)", "FOTAHOOK_SECRET_KEY")
+    assert "whsec_" not in listen.out
+    assert "something" not in serve.out
+
+
+def test_explaining_touches_nothing(run: Run, tmp_path: Path) -> None:
+    assert run("serve", "--explain").code == run("listen", "--explain").code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("prot = 1", "prot"),
+        ('port = "x"', "port"),
+        ("port = ", "TOML"),
+        ("[serve]\nport = 1", "serve"),
+        (None, "no such"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_refused(run: Run, tmp_path: Path, content: str | None, complaint: str) -> None:
+    if content is not None:
+        (tmp_path / "f.toml").write_text(content)
+    said = run("serve", "--config", "f.toml", "--explain")
+    assert said.code == 2
+    assert is_one_line(said.err)
+    assert complaint in said.err
+
+
+def test_a_variable_that_cannot_be_meant_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOTAHOOK_PORT", "x")
+    said = run("serve", "--explain")
+    assert said.code == 2
+    assert "FOTAHOOK_PORT" in said.err

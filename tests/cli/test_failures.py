@@ -1,0 +1,81 @@
+"""Exit codes, and the one line that goes with them."""
+
+import errno
+import os
+
+import pytest
+
+from fotahook.cli.failures import Failure, UsageError, told
+from fotahook.contract.errors import (
+    ApiException,
+    AuthenticationError,
+    ConnectionFailed,
+    FotaV2ResultException,
+    LoginRefused,
+    PermissionDenied,
+    ResponseError,
+    ServerError,
+    TimedOut,
+    TlsError,
+)
+from fotahook.store.base import StoreFull, StoreUnavailable
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Failure("x"), 1),
+        (UsageError("x"), 2),
+        (ValueError("x"), 2),
+        (ConnectionFailed("x"), 3),
+        (TimedOut("x"), 3),
+        (TlsError("x"), 3),
+        (ApiException("x"), 4),
+        (FotaV2ResultException("x"), 4),
+        (AuthenticationError("x"), 4),
+        (LoginRefused("x"), 4),
+        (PermissionDenied("x"), 4),
+        (ServerError("x"), 1),
+        (ResponseError("x"), 1),
+        (StoreFull("x"), 1),
+        (StoreUnavailable("x"), 1),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), 1),
+        (OSError("x"), 1),
+        (KeyError("x"), 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_each_failure_has_its_exit_code_and_one_line(error: Exception, code: int) -> None:
+    told_code, line = told(error)
+    assert told_code == code
+    assert line
+    assert "x" in line
+    assert "\n" not in line
+
+
+def test_an_interrupted_command_says_nothing() -> None:
+    assert told(KeyboardInterrupt()) == (130, None)
+
+
+def test_a_command_that_exits_keeps_its_code() -> None:
+    assert told(SystemExit(7)) == (7, None)
+
+
+def test_a_missing_extra_is_named_with_what_installs_it() -> None:
+    error = ImportError("cannot import")
+    error.__cause__ = ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn")
+    assert told(error) == (1, "this command needs uvicorn: pip install 'fotahook[all]'")
+
+
+def test_a_fault_of_ours_tells_where_it_happened() -> None:
+    with pytest.raises(KeyError) as raised:
+        dict[str, str]()["absent"]
+    _, line = told(raised.value)
+    assert line is not None
+    assert os.path.basename(__file__) in line
+    assert "report it" in line
+
+
+def test_what_others_wrote_cannot_break_the_line() -> None:
+    assert told(ApiException("400: first\nsecond\x1b[2J"))[1] is not None
+    assert "\n" not in (told(ApiException("400: first\nsecond"))[1] or "")

@@ -1,0 +1,69 @@
+"""The command line as a whole."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fotahook.contract.version import VERSION
+
+from .conftest import Run, is_one_line
+from .processes import fotahook
+
+COMMANDS = ("serve", "listen", "demo", "callbacks", "publish", "admin")
+
+
+def test_help_names_every_command(run: Run) -> None:
+    said = run("--help")
+    assert said.code == 0
+    assert all(command in said.out for command in COMMANDS)
+
+
+def test_the_version_is_the_distributions(run: Run) -> None:
+    assert run("--version").out.strip() == VERSION
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(("serve",), ("listen",), ("demo",), ("publish",)),
+        *(("callbacks", call) for call in ("list", "register", "update", "deregister")),
+        *(("admin", kind, "create") for kind in ("client", "user")),
+    ],
+    ids=" ".join,
+)
+def test_every_command_shows_an_example(run: Run, command: tuple[str, ...]) -> None:
+    said = run(*command, "--help")
+    assert said.code == 0
+    assert f"Example: fotahook {' '.join(command)}" in said.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("nothing",), ("serve", "--prot", "1"), ("serve", "--port", "x"), ("demo", "--devices"), ("callbacks", "list")],
+    ids=" ".join,
+)
+def test_what_cannot_be_meant_is_told_in_one_line(run: Run, arguments: tuple[str, ...]) -> None:
+    said = run(*arguments)
+    assert said.code == 2
+    assert is_one_line(said.err)
+    assert "--help" in said.err
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; from fotahook.cli import main; main(['--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert loaded.isdisjoint({"aiohttp", "uvicorn", "starlette", "structlog", "cryptography", "sqlite3", "trustme"})
+
+
+def test_a_reader_that_goes_away_is_no_fault() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -m fotahook serve --explain | true"], capture_output=True, check=True
+    )
+    assert done.stderr == b""
+
+
+def test_python_m_fotahook_is_the_same() -> None:
+    done = fotahook("--version")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, VERSION, "")

@@ -1,0 +1,74 @@
+"""`fotahook publish` against a running service."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from fotahook.client import OperatorClient
+from fotahook.contract.messages import MESSAGE_LIMIT
+from fotahook.testing import Sandbox
+
+from .conftest import Run, is_one_line
+
+ACCOUNT = "0000123456-00001"
+
+
+def test_a_file_is_published_byte_for_byte(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    body = b'{ "type":"upgradeProgress",\n "x": 1.50 }\n'
+    (tmp_path / "m.json").write_bytes(body)
+    arguments = ("publish", ACCOUNT, "m.json", "--ordering-key", "d1", "--idempotency-key", "k1", "--json")
+    first, again = (json.loads(run(*arguments, "--base-url", sandbox.base_url, "--dev").out) for _ in range(2))
+    assert again == {"id": first["id"], "duplicate": True}
+    assert first["duplicate"] is False
+    with OperatorClient(sandbox.base_url, "dev", "dev-secret", proxy="") as client:
+        state = client.message(first["id"])
+    assert (state.size, state.type, state.ordering_key) == (len(body), "upgradeProgress", "d1")
+
+
+def test_a_message_comes_from_stdin_too(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments in ((ACCOUNT, "-"), (ACCOUNT,)):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"{}")))
+        said = run("publish", *arguments, "--base-url", sandbox.base_url, "--dev")
+        assert said.code == 0
+        assert said.out.splitlines()[0] == "id\tduplicate"
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", 2),
+        (b"{", 2),
+        (b'{"a": "\xff"}', 2),
+        (b'{"a": "' + b"x" * MESSAGE_LIMIT + b'"}', 2),
+        (b"[1]", 4),  # JSON, and yet not what the service takes
+    ],
+    ids=["empty", "cut off", "not UTF-8", "too large", "no object"],
+)
+def test_what_is_no_message_is_refused(run: Run, sandbox: Sandbox, tmp_path: Path, content: bytes, code: int) -> None:
+    (tmp_path / "m.json").write_bytes(content)
+    said = run("publish", ACCOUNT, "m.json", "--base-url", sandbox.base_url, "--dev")
+    assert said.code == code
+    assert is_one_line(said.err)
+
+
+def test_a_file_that_cannot_be_read_is_named(run: Run, tmp_path: Path) -> None:
+    for name in ("absent.json", str(tmp_path)):
+        said = run("publish", ACCOUNT, name, "--dev")
+        assert said.code == 1
+        assert is_one_line(said.err)
+        assert name in said.err
+
+
+def test_a_key_that_is_none_is_refused(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_bytes(b"{}")
+    said = run("publish", ACCOUNT, "m.json", "--ordering-key", "a b", "--base-url", sandbox.base_url, "--dev")
+    assert said.code == 2
+    assert "ordering_key" in said.err
+
+
+def test_an_option_that_is_none_is_not_taken_for_a_file(run: Run) -> None:
+    said = run("publish", ACCOUNT, "--orderin-key", "--dev")
+    assert said.code == 2
+    assert "--orderin-key" in said.err

@@ -1,0 +1,220 @@
+"""`fotahook serve` as a process: ready, signals, drain, restart, and everything wrong with how it is started."""
+
+import errno
+import json
+import signal
+import socket
+import ssl
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from fotahook.cli import serve as serving
+from fotahook.cli.failures import told
+from fotahook.client import OperatorClient
+from fotahook.contract.errors import AuthenticationError
+from fotahook.delivery import Dispatcher
+from fotahook.testing import Certificates, make_certificates
+
+from .conftest import Run, is_one_line
+from .processes import Running, end, fotahook, running, start
+
+ACCOUNT = "0000123456-00001"
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Running]:
+    with running("serve", "--dev", "--port", "0", cwd=tmp_path) as service:
+        yield service
+
+
+def test_it_says_where_it_is_ready_and_how(service: Running) -> None:
+    assert service.ready.startswith("fotahook ready http://127.0.0.1:")
+    assert service.ready.endswith(" store=sqlite:///fotahook.db mode=dev\n")
+    with urllib3.PoolManager() as http:
+        assert http.request("GET", f"{service.url}/readyz").status == 200
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_it_ends_as_it_is_told(service: Running, number: signal.Signals, code: int) -> None:
+    assert service.stop(number) == code
+    assert "Traceback" not in service.log.read_text()
+
+
+def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    for duplicate in (False, True):
+        with running("serve", "--dev", "--port", "0", cwd=tmp_path) as service:
+            with OperatorClient(service.url, "dev", "dev-secret", proxy="") as client:
+                assert client.publish(ACCOUNT, b"{}", idempotency_key="k").duplicate is duplicate
+            assert service.stop() == 0
+    assert stat.S_IMODE((tmp_path / "fotahook.db.key").stat().st_mode) == 0o600
+
+
+def test_what_is_in_hand_is_finished_before_it_ends(service: Running, tmp_path: Path) -> None:
+    """SIGTERM in the middle of a delivery: its outcome is heard and kept."""
+    with socket.create_server(("127.0.0.1", 0)) as receiver:
+        receiver.settimeout(30)
+        url = f"http://127.0.0.1:{receiver.getsockname()[1]}/"
+        assert fotahook("callbacks", "register", ACCOUNT, url, "--base-url", service.url, "--dev").returncode == 0
+        with OperatorClient(service.url, "dev", "dev-secret", proxy="") as client:
+            message_id = client.publish(ACCOUNT, b"{}").id
+        taken, _ = receiver.accept()
+        with taken:
+            request = taken.recv(65536)
+            assert message_id.encode() in request
+            service.process.send_signal(signal.SIGTERM)
+            wait_until_refused(service.url)
+            taken.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            assert service.process.wait(30) == 0
+    with (
+        running("serve", "--dev", "--port", "0", cwd=tmp_path) as again,
+        OperatorClient(again.url, "dev", "dev-secret", proxy="") as client,
+    ):
+        (delivery,) = client.message(message_id).deliveries
+        assert (delivery.state, delivery.attempts) == ("delivered", 1)
+
+
+def wait_until_refused(url: str) -> None:
+    """Return when nothing listens there any more."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    while True:
+        with socket.socket() as attempt:
+            if attempt.connect_ex((host, int(port))) == errno.ECONNREFUSED:
+                return
+
+
+def test_without_dev_nobody_is_known_and_private_addresses_are_refused(tmp_path: Path) -> None:
+    with running("serve", "--port", "0", cwd=tmp_path) as service:
+        assert "mode=dev" not in service.ready
+        with (
+            OperatorClient(service.url, "dev", "dev-secret", proxy="") as client,
+            pytest.raises(AuthenticationError),
+        ):
+            client.account(ACCOUNT)
+
+
+def test_logs_are_json_and_on_stderr(service: Running) -> None:
+    url = "http://127.0.0.1:1/"  # nobody listens at this port
+    assert fotahook("callbacks", "register", ACCOUNT, url, "--base-url", service.url, "--dev").returncode == 0
+    with OperatorClient(service.url, "dev", "dev-secret", proxy="") as client:
+        message_id = client.publish(ACCOUNT, b"{}").id
+        while not client.attempts(message_id):
+            pass
+    assert service.stop() == 0
+    entries = [json.loads(line) for line in service.log.read_text().splitlines()]
+    assert [entry["level"] for entry in entries] == ["warning"]
+    assert set(entries[0]) >= {"timestamp", "logger", "message"}
+    assert message_id in entries[0]["message"]
+
+
+def test_it_serves_over_tls(tmp_path: Path) -> None:
+    made = make_certificates(tmp_path, "127.0.0.1")
+    flags = ("--tls-cert", str(made.cert_file), "--tls-key", str(made.key_file))
+    with running("serve", "--port", "0", *flags, cwd=tmp_path) as service:
+        assert service.url.startswith("https://")
+        with urllib3.PoolManager(ca_certs=str(made.ca_file), ssl_minimum_version=ssl.TLSVersion.TLSv1_2) as http:
+            assert http.request("GET", f"{service.url}/healthz").status == 200
+
+
+def test_it_shows_the_console(service: Running) -> None:
+    with urllib3.PoolManager() as http:
+        page = http.request("GET", f"{service.url}/")
+        assert page.headers["Content-Type"].startswith("text/html")
+        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+        for name in ("console.css", "console.js"):
+            assert name in page.data.decode()
+            assert http.request("GET", f"{service.url}/{name}").status == 200
+
+
+# How it does not start
+
+
+def test_a_port_in_use_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = fotahook("serve", "--port", str(port), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert is_one_line(done.stderr)
+    assert f"{port} is in use" in done.stderr
+
+
+def test_a_second_service_on_one_file_is_refused(service: Running, tmp_path: Path) -> None:
+    done = fotahook("serve", "--port", "0", cwd=tmp_path)
+    assert done.returncode == 1
+    assert is_one_line(done.stderr)
+    assert "another process" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Certificates, Certificates]:
+    """Two pairs that do not belong together."""
+    return tuple(make_certificates(tmp_path_factory.mktemp(name), "127.0.0.1") for name in ("a", "b"))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (("--store", "mysql://localhost/fotahook"), 2, "sqlite:///"),
+        (("--store", "fotahook.db"), 2, "sqlite:///"),
+        (("--store", "sqlite:///no/such/folder.db"), 1, "folder.db"),
+        (("--store", "sqlite:///noise"), 1, "noise"),
+        (("--port", "65536"), 2, "--port 65536"),
+        (("--host", "203.0.113.1"), 1, "203.0.113.1"),
+        (("--lease", "3"), 2, "--lease 3"),
+        (("--lease", "nan"), 2, "--lease nan"),
+        (("--in-flight", "0"), 2, "--in-flight 0"),
+        (("--allow-network", "10.0.0.1/8"), 2, "--allow-network"),
+        (("--ca-file", "absent"), 1, "--ca-file absent"),
+        (("--ca-file", "noise"), 1, "--ca-file noise"),
+        (("--client-cert", "noise"), 1, "--client-cert noise"),
+        (("--tls-cert", "noise"), 1, "--tls-cert noise"),
+        (("--tls-key", "noise"), 2, "--tls-cert"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_it_cannot_start_with_is_told(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], code: int, complaint: str
+) -> None:
+    (tmp_path / "noise").write_text("neither a certificate nor a database\n" * 100)
+    said = run("serve", *(() if "--port" in arguments else ("--port", "0")), *arguments)
+    assert said.code == code
+    assert said.out == ""
+    assert is_one_line(said.err.splitlines(keepends=True)[-1])
+    assert complaint in said.err
+    # Nothing is left behind beside a file that turned out to be no store.
+    assert {file.name for file in tmp_path.iterdir()} <= {
+        "noise",
+        "fotahook.db",
+        "fotahook.db.key",
+        "fotahook.db.dispatcher",
+    }
+
+
+def test_a_key_of_another_certificate_is_refused(run: Run, certificates: tuple[Certificates, Certificates]) -> None:
+    one, other = certificates
+    said = run("serve", "--port", "0", "--tls-cert", str(one.cert_file), "--tls-key", str(other.key_file))
+    assert said.code == 1
+    assert "belong together" in said.err
+
+
+async def test_the_end_of_its_dispatcher_is_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def break_down(self: Dispatcher) -> None:
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(Dispatcher, "run", break_down)
+    options = serving.ServeOptions(port=0, store=f"sqlite:///{tmp_path / 's.db'}")
+    with pytest.raises(RuntimeError) as raised:
+        await serving._serve(options, str(tmp_path / "s.db"))
+    code, line = told(raised.value)
+    assert code == 1
+    assert "out of order" in (line or "")
+
+
+def test_it_is_killed_and_starts_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        service = start("serve", "--dev", "--port", "0", cwd=tmp_path)
+        end(service.process)
