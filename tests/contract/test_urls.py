@@ -37,6 +37,7 @@ def in_development(url: object) -> str | None:
         "https://example.com./",
         "https://a_b-c.example/%C3%A9?x=%2F",
         "https://bücher.example/",
+        "https://BÜCHER.example/",
         "https://xn--bcher-kva.example/",
         "https://localhost/",  # a name: judged when it is resolved
         "https://8.8.8.8/",
@@ -134,6 +135,13 @@ BAD: dict[str, list[object]] = {
         "https://" + "a" * 64 + ".example/",
         "https://" + "a." * 127 + "example/",
         "https://\u202eexample.com/",
+    ],
+    "url has a host name that is not in its plain form": [
+        "https://exam\u00adple.com/",
+        "https://exam\u200bple.com/",
+        "https://stra\u00dfe.example/",
+        "https://\uff45xample.com/",
+        "https://example\u3002com/",
     ],
     "looks like a number": [
         "https://2130706433/",

@@ -107,4 +107,7 @@ def _name_refusal(host: str) -> str | None:
         return "url has a host that looks like a number but is not an IPv4 address in plain notation"
     if len(ascii_host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         return "url has an invalid host name"
+    if not host.isascii() and ascii_host.encode().decode("idna") != host.lower():
+        # Such as a soft hyphen or a German ß: what becomes of them differs between clients, and so would the host.
+        return "url has a host name that is not in its plain form: write it as xn--…"
     return None
