@@ -77,7 +77,7 @@ def test_a_2xx_is_no_refusal() -> None:
         (b'{"error": "invalid_client", "error_description": "d"}', ("invalid_client", "d")),
         (
             (
-                b'<am:fault xmlns:am="http://wso2.org/apimanager"><am:code> 404 </am:code><am:type>Status report</am:type>'
+                b'<am:fault xmlns:am="http://wso2.org/apimanager"><am:code> 404 </am:code><am:type>Status</am:type>'
                 b"<am:message>Not here</am:message></am:fault>"
             ),
             ("404", "Not here"),

@@ -64,7 +64,7 @@ with client as opened:
     as_mapping: Mapping[str, str] = listed.headers
     callbacks.list_registered_callbacks(123456)  # type: ignore[arg-type]  # an int loses leading zeros
     callbacks.register_callback("a", {"url": "x"})  # type: ignore[arg-type]  # the model, not a dict
-    callbacks.register_callback("a", body, 5)  # type: ignore[misc]  # options go by keyword
+    callbacks.register_callback("a", body, 5)  # type: ignore[call-arg]  # options go by keyword
 
 try:
     client.login()

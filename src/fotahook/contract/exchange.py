@@ -11,28 +11,42 @@ MASK = "***"
 
 
 class Headers(Mapping[str, str]):
-    """Headers by name in any case; the values of a repeated name are joined by a comma (RFC 9110, section 5.3)."""
+    """Headers by name in any case; the values of a repeated name are joined by a comma (RFC 9110, section 5.3).
 
-    __slots__ = ("_values",)
+    Made of pairs that can be gone through again; bytes are read as Latin-1. They are sorted in when first asked for:
+    most calls never look.
+    """
 
-    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
-        values: dict[str, str] = {}
-        for name, value in pairs:
-            name = name.lower()
-            values[name] = f"{values[name]}, {value}" if name in values else value
-        self._values = values
+    __slots__ = ("_pairs", "_read")
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self._pairs = pairs
+        self._read: dict[str, str] | None = None
+
+    def _values(self) -> dict[str, str]:
+        if self._read is None:
+            values: dict[str, str] = {}
+            for pair in self._pairs:
+                name, value = (part.decode("latin-1") if isinstance(part, bytes) else part for part in pair)
+                name = name.lower()
+                values[name] = f"{values[name]}, {value}" if name in values else value
+            self._read = values
+        return self._read
 
     def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()]
+        return self._values()[name.lower()]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter(self._values())
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._values())
 
     def __repr__(self) -> str:
-        return f"Headers({self._values})"
+        return f"Headers({self._values()})"
+
+    def __reduce__(self) -> tuple[type["Headers"], tuple[list[tuple[str, str]]]]:
+        return Headers, (list(self.items()),)
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from .errors import (
     ResponseError,
     ServerError,
 )
-from .exchange import MASK, Reply, Request
+from .exchange import MASK, Headers, Reply, Request
 
 BY_STATUS: dict[int, type[ApiException]] = {
     401: AuthenticationError,
@@ -67,7 +67,7 @@ def _not_final(reply: Reply, request: Request) -> ResponseError:
 def masked(reply: Reply, secrets: Collection[str]) -> Reply:
     """The reply, each secret in its body, reason and headers replaced by `***`."""
     for secret in sorted((s for s in secrets if len(s) >= SHORTEST_SECRET), key=len, reverse=True):
-        shown = type(reply.headers)((name, value.replace(secret, MASK)) for name, value in reply.headers.items())
+        shown = Headers([(name, value.replace(secret, MASK)) for name, value in reply.headers.items()])
         body = reply.body.replace(secret.encode(errors="surrogatepass"), MASK.encode())
         reply = Reply(reply.status, reply.reason.replace(secret, MASK), shown, body)
     return reply

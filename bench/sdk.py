@@ -1,0 +1,147 @@
+"""The SDK beside the official one and the bare libraries, against one fast local server.
+
+Each peer runs in a fresh process pinned to one core, the server on another; peers take turns, and the medians stand in
+the table. What a figure is held against is printed with it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+
+ROUNDS = 5
+SECONDS = 0.8
+STARTS = 9
+
+# Peer, and how the table calls it.
+RATES = [
+    ("official", "official SDK, 1 thread"),
+    ("urllib3", "bare urllib3 HTTPConnectionPool"),
+    ("fotahook", "fotahook.Client, 1 thread"),
+    ("official:64", "official SDK, 64 threads"),
+    ("aiohttp", "bare aiohttp, 64 tasks"),
+    ("async-fotahook", "fotahook.AsyncClient, 64 tasks"),
+]
+THREADS = ["official", "official:8", "fotahook", "fotahook:8"]
+
+Row = dict[str, dict[str, float]]
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The URL of a fast server on the last core."""
+    command = [sys.executable, "-m", "bench.fastserver", str(cores()[-1])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        yield process.stdout.readline().strip()
+        # It serves until its input ends.
+        process.stdin.close()
+
+
+def cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
+
+
+def run(peer: str, url: str, *, pinned: bool = True) -> Row:
+    command = [sys.executable, "-W", "ignore", "-m", "bench.sdk_peers", peer, url, str(SECONDS)]
+    core = [str(cores()[0])] if pinned else []
+    done = subprocess.run([*command, *core], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    found: Row = json.loads(done.stdout)
+    return found
+
+
+def rates(peers: list[str], url: str, *, pinned: bool = True) -> dict[str, Row]:
+    """The medians of each peer; they take turns, so that a slow moment of the machine meets all of them."""
+    rounds = [{peer: run(peer, url, pinned=pinned) for peer in peers} for _ in range(ROUNDS)]
+    return {
+        peer: {
+            call: {figure: median(one[peer][call][figure] for one in rounds) for figure in ("per_second", "cpu_us")}
+            for call in ("list", "register")
+        }
+        for peer in peers
+    }
+
+
+def starts(url: str) -> dict[str, dict[str, float]]:
+    """From the start of a process to its first answered call: milliseconds, and the memory it then has."""
+    times: dict[str, list[float]] = {"official": [], "fotahook": []}
+    memory: dict[str, list[float]] = {"official": [], "fotahook": []}
+    for _ in range(STARTS):
+        for peer in times:
+            begun = time.perf_counter()
+            found = run(f"{peer}:first", url)
+            times[peer].append((time.perf_counter() - begun) * 1000)
+            memory[peer].append(float(str(found["rss_mb"])))
+    return {peer: {"ms": median(times[peer]), "rss_mb": median(memory[peer])} for peer in times}
+
+
+def main() -> None:
+    with server() as url:
+        single = rates([peer for peer, _ in RATES], url)
+        threaded = rates(THREADS, url, pinned=False)
+        begun = starts(url)
+    print("## sdk\n")
+    _print_rates(single)
+    _print_threads(threaded)
+    _print_starts(begun)
+    _print_verdicts(single, begun)
+
+
+def _print_rates(found: dict[str, Row]) -> None:
+    print("| | list/s | register/s | CPU µs per list | CPU µs per register |")
+    print("|---|--:|--:|--:|--:|")
+    for peer, title in RATES:
+        row = found[peer]
+        speeds = " | ".join(f"{row[call]['per_second']:,.0f}" for call in row)
+        costs = " | ".join(f"{row[call]['cpu_us']:.0f}" for call in row)
+        print(f"| {title} | {speeds} | {costs} |")
+    print()
+
+
+def _print_threads(found: dict[str, Row]) -> None:
+    print("| list, not pinned | 1 thread, calls/s | 8 threads, calls/s | gain |")
+    print("|---|--:|--:|--:|")
+    for peer in ("official", "fotahook"):
+        one, eight = (found[name]["list"]["per_second"] for name in (peer, f"{peer}:8"))
+        print(f"| {peer} | {one:,.0f} | {eight:,.0f} | {eight / one:.2f}x |")
+    print()
+
+
+def _print_starts(found: dict[str, dict[str, float]]) -> None:
+    print("| from start of process to first answered call | ms | RSS MB |")
+    print("|---|--:|--:|")
+    for peer, row in found.items():
+        print(f"| {peer} | {row['ms']:.0f} | {row['rss_mb']:.1f} |")
+    print()
+
+
+def _print_verdicts(found: dict[str, Row], begun: dict[str, dict[str, float]]) -> None:
+    print("| figure | measured | wanted | |")
+    print("|---|--:|--:|---|")
+    for call in ("list", "register"):
+        _verdict(f"sync {call}, x official SDK", _ratio(found, "fotahook", "official", call), at_least=3)
+        _verdict(
+            f"async {call} at 64, x official SDK", _ratio(found, "async-fotahook", "official:64", call), at_least=5
+        )
+        for ours, bare in (("fotahook", "urllib3"), ("async-fotahook", "aiohttp")):
+            cost = found[ours][call]["cpu_us"] / found[bare][call]["cpu_us"]
+            _verdict(f"CPU per {call}, x bare {bare}", cost, at_most=1.3)
+    _verdict("start to first answer, x official SDK", begun["fotahook"]["ms"] / begun["official"]["ms"], at_most=0.5)
+    memory = begun["fotahook"]["rss_mb"] / begun["official"]["rss_mb"]
+    _verdict("RSS after the first answer, x official SDK", memory, at_most=0.75)
+    print()
+
+
+def _ratio(found: dict[str, Row], ours: str, theirs: str, call: str) -> float:
+    return found[ours][call]["per_second"] / found[theirs][call]["per_second"]
+
+
+def _verdict(title: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
+    met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+    wanted = f"≥ {at_least:g}" if at_least is not None else f"≤ {at_most:g}"
+    print(f"| {title} | {value:.2f} | {wanted} | {'met' if met else 'MISSED'} |")
