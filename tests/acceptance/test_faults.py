@@ -1,0 +1,104 @@
+"""SIGKILL at every step boundary and at random: nothing accepted is lost, nothing is sent twice but what was in hand.
+
+FAULT_ROUNDS=20 adds so many random seeds, told in the tests' names; FAULT_SEEDS="7 8" repeats some.
+"""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from fotahook.cli import main
+
+from .crashes import World, a_world
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/store.db"
+
+
+async def live_through(world: World, *faults: str) -> None:
+    """One service after the other, each killed at its fault point, and a last one that lives."""
+    service = await world.start(faults[0])
+    async with world.publishing():
+        for following in (*faults[1:], None):
+            await world.killed(service)
+            service = await world.start(following)
+
+
+# The numbers let each process get well under way before it dies.
+async def test_a_kill_around_accept(store_url: str, tmp_path: Path) -> None:
+    async with a_world(store_url, tmp_path) as world:
+        await live_through(world, "accept.before:20", "accept.after:20")
+        # Committed, but not answered: the publisher asks again and learns that it was accepted.
+        assert world.repeated >= 1
+        await world.check()
+
+
+async def test_a_kill_around_lease(store_url: str, tmp_path: Path) -> None:
+    async with a_world(store_url, tmp_path) as world:
+        await live_through(world, "lease.before:5", "lease.after:5")
+        await world.check()
+
+
+async def test_a_kill_around_fetch(store_url: str, tmp_path: Path) -> None:
+    async with a_world(store_url, tmp_path) as world:
+        await live_through(world, "fetch.before:8", "fetch.after:8")
+        await world.check()
+
+
+async def test_a_kill_around_an_attempt(store_url: str, tmp_path: Path) -> None:
+    async with a_world(store_url, tmp_path) as world:
+        await live_through(world, "deliver.before:15", "deliver.after:15")
+        # Sent, but not settled: at least that one comes again.
+        assert max(world.received.values()) == 2
+        await world.check()
+
+
+async def test_a_kill_around_settle(store_url: str, tmp_path: Path) -> None:
+    async with a_world(store_url, tmp_path) as world:
+        await live_through(world, "settle.before:10", "settle.after:10")
+        assert max(world.received.values()) >= 2
+        await world.check()
+
+
+def seeds() -> list[int]:
+    rounds = int(os.environ.get("FAULT_ROUNDS", "0"))
+    chosen = [random.SystemRandom().randrange(10**9) for _ in range(rounds)]
+    return [int(seed) for seed in os.environ.get("FAULT_SEEDS", "").split()] or chosen or [1, 2, 3]
+
+
+@pytest.mark.parametrize("seed", seeds())
+async def test_kills_at_random_moments(seed: int, store_url: str, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    async with a_world(store_url, tmp_path) as world:
+        service = await world.start()
+        async with world.publishing():
+            for _ in range(2):
+                world.receiver.after(chance.randint(1, 200), service.kill)
+                await world.killed(service)
+                service = await world.start()
+        await world.check()
+
+
+# The variable
+
+
+@pytest.mark.parametrize(
+    ("flags", "fault", "says"),
+    [(["--dev"], "accept.afterwards", "one of accept.before, accept.after"), ([], "accept.after", "need --dev")],
+)
+def test_a_fault_point_that_cannot_be_meant_is_a_usage_error(
+    flags: list[str],
+    fault: str,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("FOTAHOOK_FAULT", fault)
+    assert main(["serve", "--store", f"sqlite:///{tmp_path}/store.db", *flags]) == 2
+    assert says in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
