@@ -104,9 +104,12 @@ class Sandbox:
             if place.state == "delivered":
                 return
             if place.state == "dead" or time.monotonic() > until:
-                last = place.last_outcome or "never tried; is a callback registered?"
-                raise TimeoutError(f"message {message_id} is {place.state}, waited for {timeout:g} s: {last}")
+                raise TimeoutError(f"message {message_id} is {place.state}: {self._last_outcome(message_id)}")
             await asyncio.sleep(_POLL_SECONDS)
+
+    def _last_outcome(self, message_id: str) -> str:
+        outcomes = [one.outcome for one in self._deliveries if one.id == message_id]
+        return outcomes[-1] if outcomes else "it was never tried; is a callback registered?"
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -1,0 +1,59 @@
+"""The console's files: all there, nothing from elsewhere, nothing inline."""
+
+import re
+from html.parser import HTMLParser
+from urllib.parse import urlsplit
+
+from fotahook.console import FILES, HEADERS
+
+PAGE = (FILES / "index.html").read_text()
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_what_the_page_needs_lies_beside_it() -> None:
+    needed = [
+        attributes[name] for _, attributes in Elements(PAGE).found for name in ("src", "href") if name in attributes
+    ]
+    assert needed == ["console.css", "console.js"]
+    assert {file.name for file in FILES.iterdir()} == {"index.html", *filter(None, needed)}
+
+
+def test_nothing_comes_from_elsewhere() -> None:
+    for file in FILES.iterdir():
+        assert not re.search(r"(https?:)?//[a-z]", file.read_text().replace("://${", "")), file.name
+
+
+def test_the_policy_allows_what_lies_beside_the_page_alone() -> None:
+    policy = dict(directive.strip().partition(" ")[::2] for directive in HEADERS["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert {policy[kind] for kind in ("script-src", "style-src", "connect-src")} == {"'self'"}
+    assert {policy[kind] for kind in ("base-uri", "form-action", "frame-ancestors")} == {"'none'"}
+
+
+def test_nothing_is_inline_so_the_policy_breaks_nothing() -> None:
+    for tag, attributes in Elements(PAGE).found:
+        assert tag != "style"
+        assert "style" not in attributes
+        assert not any(name.startswith("on") for name in attributes)
+        if tag == "script":
+            assert attributes.get("src")
+
+
+def test_answers_become_text_and_never_markup() -> None:
+    script = (FILES / "console.js").read_text()
+    for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("):
+        assert way not in script
+    assert "localStorage" not in script
+    assert "sessionStorage" not in script
+    assert all(urlsplit(path).netloc == "" for path in re.findall(r'"(/[^"]*)"', script))

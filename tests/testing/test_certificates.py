@@ -1,0 +1,50 @@
+"""Certificates made on the spot."""
+
+import ssl
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from fotahook.testing import make_certificates
+
+
+def test_a_certificate_of_the_authority_is_trusted_by_who_knows_it(tmp_path: Path) -> None:
+    made = make_certificates(tmp_path, "localhost", "127.0.0.1")
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile=made.ca_file)
+    server.load_cert_chain(made.cert_file, made.key_file)
+    assert shake_hands(client, server)
+
+
+def test_the_key_is_for_its_owner_alone(tmp_path: Path) -> None:
+    made = make_certificates(tmp_path, "localhost")
+    assert stat.S_IMODE(made.key_file.stat().st_mode) == 0o600
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['trustme'] = None\n"
+        "from pathlib import Path\n"
+        "from fotahook.testing import make_certificates\n"
+        "try: make_certificates(Path('.'), 'localhost')\n"
+        "except ImportError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "certificates need trustme: pip install 'fotahook[testing]'\n"
+
+
+def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> bool:
+    """A TLS handshake in memory; raises what goes wrong with it."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(to_client, to_server, server_hostname="localhost"),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    while ends:
+        for end in tuple(ends):
+            try:
+                end.do_handshake()
+                ends.remove(end)
+            except ssl.SSLWantReadError:
+                pass
+    return True
