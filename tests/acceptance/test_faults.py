@@ -53,7 +53,7 @@ async def test_a_kill_around_an_attempt(store_url: str, tmp_path: Path) -> None:
     async with a_world(store_url, tmp_path) as world:
         await live_through(world, "deliver.before:15", "deliver.after:15")
         # Sent, but not settled: at least that one comes again.
-        assert max(world.received.values()) == 2
+        assert max(world.received.values()) >= 2
         await world.check()
 
 
