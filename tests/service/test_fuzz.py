@@ -39,6 +39,7 @@ ROUTES = [
     f"/v1/accounts/{ACCOUNT}",
     f"/v1/accounts/{ACCOUNT}/signing-keys",
     f"/v1/accounts/{ACCOUNT}/signing-keys/x",
+    "/v1/messages",
     "/v1/messages/x",
     "/v1/messages/x/body",
     "/v1/messages/x/attempts",

@@ -12,8 +12,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ExceptionHandler, Lifespan
 
 from ..store.base import Store, StoreFull, StoreUnavailable
-from . import accounts, callbacks, health, messages, problems, sessions, tokens
-from .context import Memory, Service
+from . import accounts, batch, callbacks, health, messages, problems, sessions, tokens
+from .context import Memory, Room, Service
 from .problems import Problem
 from .routing import SEGMENT, RawPath, Resource
 from .settings import Settings
@@ -32,7 +32,7 @@ def build_app(
 
     The store stays the caller's: to open before the first request, and to close after the last.
     """
-    service = Service(store, settings, Memory(store, settings))
+    service = Service(store, settings, Memory(store, settings), Room(settings.batch_room))
     app = Starlette(
         routes=[*_thingspace(service), *_own(service), *routes],
         middleware=[Middleware(RawPath)],
@@ -68,9 +68,10 @@ def _own(service: Service) -> list[Route]:
     """fotahook's own calls."""
     account = f"/v1/accounts/{{account:{SEGMENT}}}"
     message = f"/v1/messages/{{id:{SEGMENT}}}"
-    publish = Resource(service, service.settings.message_limit, POST=messages.publish)
+    settings = service.settings
     return [
-        Route(f"{account}/messages", publish),
+        Route("/v1/messages", Resource(service, settings.batch_limit, POST=batch.publish)),
+        Route(f"{account}/messages", Resource(service, settings.message_limit, POST=messages.publish)),
         Route(account, Resource(service, GET=accounts.show)),
         Route(f"{account}/signing-keys", Resource(service, GET=accounts.list_keys, POST=accounts.rotate_keys)),
         Route(f"{account}/signing-keys/{{id:{SEGMENT}}}", Resource(service, DELETE=accounts.delete_key)),

@@ -1,10 +1,13 @@
-"""What every call works with: the store, the settings, and the tokens that were checked a moment ago."""
+"""What every call works with: the store, the settings, the tokens that were checked a moment ago, room for batches."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 from ..store.base import Credential, Store
+from . import problems
 from .settings import Settings
 
 _MEMORY_SECONDS: Final = 1.0
@@ -47,6 +50,41 @@ class Memory:
         self._known[credential.kind, credential.id] = (now, credential)
 
 
+class Room:
+    """The memory that batches in hand may take all together. Beyond it one is refused, so that none takes them all."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    @contextmanager
+    def hold(self) -> Iterator["Hold"]:
+        """A share of the room, given back at the end of the block."""
+        hold = Hold(self)
+        try:
+            yield hold
+        finally:
+            self._left += hold.size
+
+    def take(self, size: int) -> None:
+        """Make the room smaller; a Problem if it has not as much left."""
+        if size > self._left:
+            raise problems.no_room()
+        self._left -= size
+
+
+class Hold:
+    """One batch's share of the room."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self.size = 0
+
+    def take(self, size: int) -> None:
+        """Hold so many bytes more."""
+        self._room.take(size)
+        self.size += size
+
+
 @dataclass(frozen=True, eq=False)
 class Service:
     """The parts of one service."""
@@ -54,6 +92,7 @@ class Service:
     store: Store
     settings: Settings
     memory: Memory
+    batch_room: Room
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while credentials are read and written back, so that no call undoes another's change."""
 

@@ -34,7 +34,7 @@ async def publish(service: Service, request: Request) -> Response:
     )
     [accepted] = await service.store.accept([message])
     if accepted.conflict:
-        raise problems.conflict("This Idempotency-Key came earlier with another message; use a new key for a new one.")
+        raise problems.other_message()
     return problems.answer(Published(id=accepted.id, duplicate=accepted.duplicate), 202)
 
 
@@ -65,7 +65,7 @@ def message_type(body: bytes) -> str | None:
     except MessageInvalid as error:
         raise problems.invalid(f"{error}.") from None
     if not isinstance(content, dict):
-        raise problems.invalid("The body must be one JSON object.")
+        raise problems.invalid("The message must be one JSON object.")
     kind = content.get("type")
     return kind if isinstance(kind, str) else None
 

@@ -51,9 +51,14 @@ class Problem(Exception):
         self.headers = headers or {}
         self.also = also or {}
 
+    @property
+    def content(self) -> dict[str, str]:
+        """What it says, in ThingSpace's two members."""
+        return {"errorCode": self.code, "errorMessage": self.message}
+
     def response(self, path: str) -> Response:
         """The answer as it reads on this path."""
-        body: dict[str, object] = {"errorCode": self.code, "errorMessage": self.message, **self.also}
+        body: dict[str, object] = {**self.content, **self.also}
         if self.fault is not None and path.startswith(GATEWAY_PATHS):
             body = {"fault": {"code": self.fault.code, "message": self.fault.message, "description": self.message}}
         return answer(body, self.status, headers=self.headers)
@@ -101,8 +106,14 @@ def no_account() -> Problem:
     return not_found(_NO_ACCOUNT)
 
 
-def too_large(limit: int) -> Problem:
-    return Problem(413, "TOO_LARGE", f"The body has more than {limit} bytes; send a smaller one.")
+def too_large(limit: int, what: str = "body") -> Problem:
+    return Problem(413, "TOO_LARGE", f"The {what} has more than {limit} bytes; send a smaller one.")
+
+
+def too_many_lines(limit: int) -> Problem:
+    return Problem(
+        413, "TOO_LARGE", f"The batch has more than {limit} lines and none was accepted; send a shorter one."
+    )
 
 
 def not_found(message: str) -> Problem:
@@ -121,6 +132,10 @@ def wrong_method(method: str, allow: str) -> Problem:
 
 def conflict(message: str) -> Problem:
     return Problem(409, "CONFLICT", message)
+
+
+def other_message() -> Problem:
+    return conflict("This idempotency key came earlier with another message; use a new key for a new one.")
 
 
 def gone(message: str) -> Problem:
@@ -192,6 +207,11 @@ def store_full() -> Problem:
 def store_unavailable() -> Problem:
     message = "The store cannot be reached just now and kept nothing of this; send the same request again."
     return Problem(503, "STORE_UNAVAILABLE", message, headers={"Retry-After": "1"})
+
+
+def no_room() -> Problem:
+    message = "Too many batches are being read just now and nothing of this one was kept; send the same request again."
+    return Problem(503, "BUSY", message, headers={"Retry-After": "1"})
 
 
 def internal_error() -> Problem:

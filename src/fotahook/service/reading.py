@@ -1,6 +1,7 @@
 """What a request says, checked: its path, its headers, its body. Whatever does not fit is a Problem."""
 
 import re
+from collections.abc import AsyncIterator
 from typing import Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -46,11 +47,15 @@ def header(request: Request, name: str) -> str | None:
 
 
 def key_header(request: Request, name: str) -> str | None:
-    """A key of ours: 1 to 128 visible ASCII characters, None if there is none."""
-    key = header(request, name)
-    if key is not None and not _KEY.fullmatch(key):
-        raise problems.invalid(f"The header {name} must have 1 to {KEY_LIMIT} visible ASCII characters.")
-    return key
+    """A key of ours in a header; None if there is none."""
+    return key(f"The header {name}", header(request, name))
+
+
+def key(name: str, value: str | None) -> str | None:
+    """A key of ours: 1 to 128 visible ASCII characters, or none at all."""
+    if value is not None and not _KEY.fullmatch(value):
+        raise problems.invalid(f"{name} must have 1 to {KEY_LIMIT} visible ASCII characters.")
+    return value
 
 
 def check_length(request: Request, limit: int) -> None:
@@ -76,24 +81,32 @@ async def body(request: Request, limit: int) -> bytes:
 async def body_or_none(request: Request, limit: int) -> bytes | None:
     """The same; None where it is blank."""
     content = bytearray()
-    try:
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > limit:
-                raise problems.too_large(limit)
-    except ClientDisconnect:
-        # Nobody is left to read the answer; the handler just must not go on with half a body.
-        raise problems.invalid("The body ended before it was complete.") from None
+    async for chunk in chunks(request, limit):
+        content += chunk
     return bytes(content) if content.strip() else None
 
 
-def json_object(content: bytes, kind: type[T]) -> T:
+async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body as it arrives; a Problem as soon as it has more bytes than `limit`."""
+    left = limit
+    try:
+        async for chunk in request.stream():
+            left -= len(chunk)
+            if left < 0:
+                raise problems.too_large(limit)
+            yield chunk
+    except ClientDisconnect:
+        # Nobody is left to read the answer; the handler just must not go on with half a body.
+        raise problems.invalid("The body ended before it was complete.") from None
+
+
+def json_object(content: bytes, kind: type[T], what: str = "body") -> T:
     """The JSON object in these bytes as a struct of this type, members that it does not have left out."""
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:
-        raise problems.invalid(f"The body has the wrong shape: {error}.") from None
+        raise problems.invalid(f"The {what} has the wrong shape: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise problems.invalid(f"The body is not JSON: {error}.") from None
+        raise problems.invalid(f"The {what} is not JSON: {error}.") from None
     except RecursionError:
-        raise problems.invalid("The body is nested too deeply.") from None
+        raise problems.invalid(f"The {what} is nested too deeply.") from None

@@ -11,6 +11,11 @@ from ..store.base import Clock
 BODY_LIMIT: Final = 16 * 1024
 """Bytes in the body of any other request than a message; the largest sensible one is a URL of 2,048 characters."""
 
+BATCH_LIMIT: Final = 16 * 1024 * 1024
+BATCH_LINES: Final = 10_000
+BATCH_ROOM: Final = 64 * 1024 * 1024
+"""Bytes of batches that are read at the same time, all together."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -24,4 +29,7 @@ class Settings:
     """Networks a callback's address may lie in although they are not globally reachable."""
     message_limit: int = MESSAGE_LIMIT
     body_limit: int = BODY_LIMIT
+    batch_limit: int = BATCH_LIMIT
+    batch_lines: int = BATCH_LINES
+    batch_room: int = BATCH_ROOM
     clock: Clock = time.time
