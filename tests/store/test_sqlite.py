@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from fotahook.store import SqliteStore, open_store, sqlite_path
+from fotahook.store import SqliteStore, Store, open_store, sqlite_path
 from fotahook.store.base import NewMessage, StoreFull, StoreUnavailable
 from fotahook.store.queries import load_migrations, load_queries
 from fotahook.store.writer import Job, Reader, Writer, translate
 
-from .conftest import ACCOUNT, URL, Accept, VirtualClock, lease_one
+from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, lease_one, settled
 
 
 @pytest.fixture
@@ -124,6 +124,54 @@ async def test_a_full_disk_takes_nothing_and_says_so(path: Path) -> None:
     assert isinstance(answers[1], StoreFull)
     await store._writer.run(lambda db: db.execute("pragma max_page_count = 1000000").fetchone())
     assert (await store.accept([large]))[0].duplicate is False
+    await store.close()
+
+
+async def test_bodies_that_are_much_together_are_written_in_portions(
+    store: Store, accept: Accept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotahook.store.sqlite_bulk.PORTION_BYTES", 10)
+    bodies = [b"x" * size for size in (4, 6, 1, 20, 0)]
+    accepted = await accept(*bodies)
+    stored = [await store.message(answer.id) for answer in accepted]
+    assert [message.body for message in stored if message] == bodies
+    assert await store.accept([]) == []
+
+
+async def test_a_message_that_cannot_be_written_is_its_own_accepts_trouble(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    gate = Gate()
+    blocking = asyncio.ensure_future(store._writer.run(gate.job))
+    await asyncio.to_thread(gate.reached.wait)
+    messages = [NewMessage(account=ACCOUNT, body=b"{}", type=kind) for kind in ("a", "\ud800", "c\0d")]
+    accepts = [asyncio.ensure_future(store.accept([message])) for message in messages]
+    await asyncio.sleep(0)  # lets every accept be handed over
+    gate.open()
+    await blocking
+    first, failed, third = await asyncio.gather(*accepts, return_exceptions=True)
+    assert isinstance(failed, UnicodeEncodeError)
+    for answers, kind in ((first, "a"), (third, "c\0d")):
+        assert isinstance(answers, list)
+        stored = await store.message(answers[0].id)
+        assert stored is not None
+        assert stored.type == kind
+    await store.close()
+
+
+async def test_of_two_settlements_that_give_the_same_lane_back_one_counts(path: Path, clock: VirtualClock) -> None:
+    store = await SqliteStore.open(path, clock=clock)
+    await store.register(ACCOUNT, URL, actor="test")
+    await store.accept([NewMessage(account=ACCOUNT, body=b"{}")])
+    lease = await lease_one(store)
+    (delivery,) = await store.fetch(lease, 10)
+    gate = Gate()
+    blocking = asyncio.ensure_future(store._writer.run(gate.job))
+    await asyncio.to_thread(gate.reached.wait)
+    settles = [asyncio.ensure_future(store.settle(lease, [settled(delivery)], WELL, keep=0)) for _ in range(2)]
+    await asyncio.sleep(0)
+    gate.open()
+    await asyncio.gather(blocking, *settles)
+    assert len(await store.attempts(delivery.message)) == 1
     await store.close()
 
 
@@ -250,6 +298,24 @@ def test_a_caller_whose_loop_is_gone_does_not_stop_the_writer(connection: sqlite
     asyncio.run(leave())
     gate.open()
     assert asyncio.run(writer.run(insert(1))) == 1
+    writer.close()
+
+
+async def test_a_transaction_that_sqlite_ends_by_itself_fails_for_all(connection: sqlite3.Connection) -> None:
+    writer, gate = Writer(connection), Gate()
+
+    def full(db: sqlite3.Connection) -> None:
+        db.execute("rollback")
+        raise sqlite3.OperationalError("disk full")
+
+    blocking = asyncio.ensure_future(writer.run(gate.job))
+    await asyncio.to_thread(gate.reached.wait)
+    jobs = [asyncio.ensure_future(writer.run(job)) for job in (insert(1), full)]
+    await asyncio.sleep(0)
+    gate.open()
+    await blocking
+    assert [type(error) for error in await asyncio.gather(*jobs, return_exceptions=True)] == [StoreUnavailable] * 2
+    assert await writer.run(lambda db: db.execute("select count(*) from numbers").fetchone()) == (0,)
     writer.close()
 
 

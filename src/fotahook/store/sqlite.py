@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import sqlite3
 import time
@@ -33,22 +32,17 @@ from .base import (
     StoreUnavailable,
 )
 from .ids import MessageIds
+from .sqlite_bulk import Settling, accept_all, add_lanes, read_leases, settle_all
 from .sqlite_file import connect, lock_file, migrate
 from .sqlite_steps import (
-    Lanes,
     Q,
-    accept_one,
     copy_as_new,
-    lane_of,
     next_revision,
     read_credential,
     read_delivery,
     read_lane,
-    read_lease,
     read_placement,
-    recompute_due,
     redeliver_one,
-    settle_one,
     step_redelivery,
 )
 from .writer import Reader, Writer
@@ -132,21 +126,12 @@ class SqliteStore:
     # Messages
 
     async def accept(self, messages: Sequence[NewMessage]) -> list[Accepted]:
-        digests = [hashlib.sha256(message.body).digest() for message in messages]
-
-        def job(db: sqlite3.Connection) -> list[Accepted]:
-            lanes: Lanes = {}
-            now = self._clock()
-            answers = [
-                accept_one(db, message, self._ids.next(), digest, lanes, now)
-                for message, digest in zip(messages, digests, strict=True)
-            ]
-            recompute_due(db, {lane["id"] for lane in lanes.values()})
-            return answers
-
-        accepted = await self._writer.run(job)
+        accepted = await self._writer.run_with_others(self._accept, messages)
         self._work.set()
         return accepted
+
+    def _accept(self, db: sqlite3.Connection, batches: Sequence[Sequence[NewMessage]]) -> list[list[Accepted]]:
+        return accept_all(db, batches, self._ids, self._clock())
 
     async def message(self, message_id: str) -> Message | None:
         def job(db: sqlite3.Connection) -> Message | None:
@@ -178,7 +163,7 @@ class SqliteStore:
     async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
         def job(db: sqlite3.Connection) -> None:
             now = self._clock()
-            lane_of(db, account, consumer, now)
+            add_lanes(db, [(account, consumer)], now)
             db.execute(Q["pause"], {"account": account, "consumer": consumer, "now": now})
 
         await self._writer.run(job)
@@ -208,7 +193,7 @@ class SqliteStore:
                 return Redelivery(refused="pruned")
             now = self._clock()
             if as_new:
-                return copy_as_new(db, row, self._ids.next(), now)
+                return copy_as_new(db, row, self._ids, now)
             if db.execute(Q["is_pending"], row).fetchone()["pending"]:
                 return Redelivery(refused="pending")
             redeliver_one(db, row["seq"], None, now)
@@ -267,7 +252,7 @@ class SqliteStore:
         def job(db: sqlite3.Connection) -> list[Lease]:
             now = self._clock()
             taken = db.execute(Q["lease"], {"now": now, "seconds": seconds, "limit": limit}).fetchall()
-            return [read_lease(db, row["id"], now) for row in taken]
+            return list(read_leases(db, [row["id"] for row in taken], now).values())
 
         return await self._writer.run(job)
 
@@ -281,24 +266,13 @@ class SqliteStore:
     async def settle(
         self, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float
     ) -> Lease | None:
-        def job(db: sqlite3.Connection) -> Lease | None:
-            fence = db.execute(Q["fence"], {"lane": lease.lane, "token": lease.token}).fetchone()
-            if fence is None:
-                return None
-            now = self._clock()
-            for settlement in settlements:
-                settle_one(db, settlement, now)
-            lane = {"lane": lease.lane, "now": now}
-            if fence["revision"] == lease.revision:
-                health = msgspec.structs.asdict(verdict.health)
-                db.execute(Q["judge_lane"], lane | health | {"wait": verdict.wait, "pause": verdict.pause})
-            db.execute(Q["keep_lane"], lane | {"keep": keep})
-            return read_lease(db, lease.lane, now) if keep > 0 else None
-
-        kept = await self._writer.run(job)
+        kept = await self._writer.run_with_others(self._settle, (lease, settlements, verdict, keep))
         if kept is None:
             self._work.set()
         return kept
+
+    def _settle(self, db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[Lease | None]:
+        return settle_all(db, settlings, self._clock())
 
     async def due_in(self) -> float | None:
         def job(db: sqlite3.Connection) -> float | None:

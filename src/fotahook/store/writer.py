@@ -13,7 +13,10 @@ from typing import Any, Final, TypeVar
 from .base import StoreError, StoreFull, StoreUnavailable
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 Job = Callable[[sqlite3.Connection], T]
+BulkJob = Callable[[sqlite3.Connection, list[Item]], list[T]]
+"""Does for many items at once what it would do for each; a result for each, in order."""
 
 _BATCH_LIMIT: Final = 1000
 """Jobs that share one commit at the most, so that the first of them does not wait too long."""
@@ -21,7 +24,8 @@ _BATCH_LIMIT: Final = 1000
 
 @dataclass(eq=False, slots=True)
 class _Entry:
-    job: Job[object]
+    job: BulkJob[Any, Any]
+    item: object
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     result: object = field(default=None)
@@ -48,10 +52,18 @@ class Writer:
 
     async def run(self, job: Job[T]) -> T:
         """What `job` returns, once its transaction is on disk. A job that raises takes back only its own writes."""
+
+        def alone(db: sqlite3.Connection, _: list[None]) -> list[T]:
+            return [job(db)]
+
+        return await self.run_with_others(alone, None)
+
+    async def run_with_others(self, job: BulkJob[Item, T], item: Item) -> T:
+        """What `job` returns for `item`; it is called once with all the items that wait for it at that moment."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
         loop = asyncio.get_running_loop()
-        entry = _Entry(job, loop, loop.create_future())
+        entry = _Entry(job, item, loop, loop.create_future())
         self._entries.put(entry)
         result: T = await entry.future
         return result
@@ -80,8 +92,8 @@ class Writer:
     def _commit(self, entries: list[_Entry]) -> None:
         try:
             self._connection.execute("begin immediate")
-            for entry in entries:
-                self._attempt(entry)
+            for group in _groups(entries):
+                self._attempt(group)
             self._connection.execute("commit")
         except sqlite3.Error as error:
             # Nothing of this batch is on disk, so none of its callers may believe it is.
@@ -90,16 +102,23 @@ class Writer:
             for entry in entries:
                 entry.error = translate(error)
 
-    def _attempt(self, entry: _Entry) -> None:
+    def _attempt(self, group: list[_Entry]) -> None:
         self._connection.execute("savepoint job")
         try:
-            entry.result = entry.job(self._connection)
+            results = group[0].job(self._connection, [entry.item for entry in group])
+            for entry, result in zip(group, results, strict=True):
+                entry.result = result
         except Exception as error:
             # A full disk ends the whole transaction by itself: then there is no savepoint to go back to.
             if not self._connection.in_transaction:
                 raise
             self._connection.execute("rollback to job")
-            entry.error = translate(error)
+            if len(group) > 1:
+                # Each by itself, so that the trouble of one is not another's.
+                for entry in group:
+                    self._attempt([entry])
+            else:
+                group[0].error = translate(error)
         self._connection.execute("release job")
 
 
@@ -133,6 +152,14 @@ class Reader:
                 self._connection.execute("rollback")
         except sqlite3.Error as error:
             raise translate(error) from error
+
+
+def _groups(entries: list[_Entry]) -> list[list[_Entry]]:
+    """Entries of the same job together, in the order of the first of each."""
+    groups: dict[BulkJob[Any, Any], list[_Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.job, []).append(entry)
+    return list(groups.values())
 
 
 def translate(error: Exception) -> Exception:

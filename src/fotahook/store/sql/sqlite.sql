@@ -27,31 +27,48 @@ on conflict (account, consumer) do update set
 -- name: hold_callback_lane
 update lanes set held = 1, stopped_at = coalesce(stopped_at, :now) where account = :account and consumer = '';
 
--- name: add_message
+-- name: add_messages
+-- :messages is JSON. Of :content, each message's body from its place on, and its hash behind it.
+-- A known idempotency key counts one duplicate more instead.
 insert into messages (id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at)
-values (:id, :account, :type, :ordering_key, :idempotency_key, :body, length(:body), :sha256, :now);
+select value ->> 0, value ->> 3, value ->> 5, value ->> 6, value ->> 7,
+    substr(:content, value ->> 1, value ->> 2), value ->> 2, substr(:content, (value ->> 1) + (value ->> 2), 32), :now
+from json_each(:messages) where true
+on conflict (account, idempotency_key) where idempotency_key is not null do update set duplicates = duplicates + 1;
 
--- name: known_message
-select seq, id, sha256 from messages where account = :account and idempotency_key = :idempotency_key;
+-- name: set_type
+update messages set type = :type where id = :id;
 
--- name: count_duplicate
-update messages set duplicates = duplicates + 1 where seq = :seq;
+-- name: known_messages
+-- What is stored under each idempotency key of :messages.
+select given.key as position, m.id, m.id <> given.value ->> 0 as duplicate,
+    m.sha256 <> substr(:content, (given.value ->> 1) + (given.value ->> 2), 32) as conflict
+from json_each(:messages) given
+cross join messages m on m.account = given.value ->> 3 and m.idempotency_key = given.value ->> 7;
 
--- name: add_lane
+-- name: add_lanes
 -- The lane to the callback is born held: the register call opens it. Others lead somewhere from the start.
 insert into lanes (account, consumer, held, stopped_at)
-values (:account, :consumer, :consumer = '', case when :consumer = '' then :now end)
+select value ->> 0, value ->> 1, value ->> 1 = '', case when value ->> 1 = '' then :now end
+from json_each(:lanes) where true
 on conflict (account, consumer) do nothing;
 
--- name: lane
-select id, coalesce(stopped_at, :now) - stopped_for as clock from lanes
-where account = :account and consumer = :consumer;
-
--- name: add_delivery
+-- name: add_deliveries
+-- Those of an ordering key are promoted afterwards. Cross join: from the given to the stored, never the other way.
 insert into deliveries (lane, seq, place, key, state, due, born)
-values (:lane, :seq, :seq, :key, case when :key is not null and exists (
-    select 1 from deliveries where lane = :lane and key = :key and state in ('ready', 'behind')
-) then 'behind' else 'ready' end, :now, :clock);
+select l.id, m.seq, m.seq, m.ordering_key, case when m.ordering_key is null then 'ready' else 'behind' end, :now,
+    coalesce(l.stopped_at, :now) - l.stopped_for
+from json_each(:messages) given
+cross join messages m on m.id = given.value ->> 0
+cross join json_each(given.value, '$[4]') consumer
+cross join lanes l on l.account = m.account and l.consumer = consumer.value;
+
+-- name: make_due
+update lanes set due = (select min(due) from deliveries where lane = lanes.id and state = 'ready')
+where id in (
+    select l.id from json_each(:lanes) given
+    cross join lanes l on l.account = given.value ->> 0 and l.consumer = given.value ->> 1
+);
 
 -- name: recompute_due
 update lanes set due = (select min(due) from deliveries where lane = lanes.id and state = 'ready') where id = :lane;
@@ -65,8 +82,8 @@ where id in (
 )
 returning id;
 
--- name: leased_lane
-select l.id, l.token, l.account, l.consumer, l.held = 0 and l.paused = 0 as open, c.url,
+-- name: leased_lanes
+select l.id as lane, l.token, l.account, l.consumer, l.held = 0 and l.paused = 0 as open, c.url,
     coalesce(c.revision, 0) as revision, l.failures, l.window, l.refused, l.reason,
     m.in_flight, m.per_second,
     (select group_concat(id, ' ') from (
@@ -74,52 +91,71 @@ select l.id, l.token, l.account, l.consumer, l.held = 0 and l.paused = 0 as open
         where kind = 'signing_key' and owner = l.account and (expires_at is null or expires_at > :now)
         order by created_at
     )) as signing_keys
-from lanes l
+from json_each(:lanes) given
+cross join lanes l on l.id = given.value
 left join callbacks c on c.account = l.account and l.consumer = ''
-left join limits m on m.account = l.account
-where l.id = :lane;
+left join limits m on m.account = l.account;
 
 -- name: fetch
-select d.lane, d.seq, m.id, m.account, m.type, m.ordering_key, m.body, m.accepted_at, d.attempts, d.strikes,
+select d.lane, d.seq, m.id as message, m.account, m.type, m.ordering_key, m.body, m.accepted_at, d.attempts, d.strikes,
     coalesce(l.stopped_at, :now) - l.stopped_for - d.born as age
 from deliveries d join messages m on m.seq = d.seq join lanes l on l.id = d.lane
 where d.lane = :lane and d.state = 'ready' and d.due <= :now
 order by d.due, d.place limit :limit;
 
 -- name: fence
-select coalesce(c.revision, 0) as revision
-from lanes l left join callbacks c on c.account = l.account and l.consumer = ''
-where l.id = :lane and l.token = :token and l.leased_until > 0;
+select l.id as lane, coalesce(c.revision, 0) as revision
+from json_each(:leases) given
+cross join lanes l on l.id = given.value ->> 0 and l.token = given.value ->> 1 and l.leased_until > 0
+left join callbacks c on c.account = l.account and l.consumer = '';
 
--- name: settle_delivery
+-- name: settle_deliveries
 update deliveries set
-    state = :state, due = :now + :delay, attempts = :attempts, strikes = :strikes, last_outcome = :outcome,
-    settled_at = case when :state = 'ready' then null else :now end
-where lane = :lane and seq = :seq and state = 'ready'
-returning key;
+    state = given.state, due = :now + given.delay, attempts = given.attempts, strikes = given.strikes,
+    last_outcome = given.outcome, settled_at = case when given.state = 'ready' then null else :now end
+from (
+    select value ->> 0 as lane, value ->> 1 as seq, value ->> 2 as state, value ->> 3 as delay,
+        value ->> 4 as attempts, value ->> 5 as strikes, value ->> 8 as outcome
+    from json_each(:outcomes)
+) given
+where deliveries.lane = given.lane and deliveries.seq = given.seq and deliveries.state = 'ready';
 
 -- name: promote
-update deliveries set state = 'ready' where lane = :lane and state = 'behind' and seq = (
-    select seq from deliveries where lane = :lane and key = :key and state in ('ready', 'behind') order by place limit 1
+-- The first pending delivery of each of these keys: account, consumer, ordering key.
+update deliveries set state = 'ready' where state = 'behind' and (lane, seq) in (
+    select l.id, (
+        select d.seq from deliveries d
+        where d.lane = l.id and d.key = given.value ->> 2 and d.state in ('ready', 'behind') order by d.place limit 1
+    )
+    from json_each(:keys) given
+    cross join lanes l on l.account = given.value ->> 0 and l.consumer = given.value ->> 1
 );
 
--- name: add_attempt
+-- name: add_attempts
 insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt)
-values (:seq, :lane, :started_at, :url, :outcome, :status, :error_code, :fix, :phases, :excerpt);
+select value ->> 1, value ->> 0, value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11,
+    value -> 12, value ->> 13
+from json_each(:outcomes);
 
--- name: keep_lane
+-- name: keep_lanes
 update lanes set
-    leased_until = case when :keep > 0 then :now + :keep else 0 end,
-    due = (select min(due) from deliveries where lane = :lane and state = 'ready')
-where id = :lane;
+    leased_until = case when given.keep > 0 then :now + given.keep else 0 end,
+    due = (select min(due) from deliveries where lane = lanes.id and state = 'ready')
+from (select value ->> 0 as lane, value ->> 1 as keep from json_each(:lanes)) given
+where lanes.id = given.lane;
 
--- name: judge_lane
+-- name: judge_lanes
 update lanes set
-    wait_until = case when :wait > 0 then :now + :wait else wait_until end,
-    stopped_at = case when :pause then coalesce(stopped_at, :now) else stopped_at end,
-    paused = paused or :pause,
-    failures = :failures, window = :window, refused = :refused, reason = :reason
-where id = :lane;
+    wait_until = case when given.wait > 0 then :now + given.wait else wait_until end,
+    stopped_at = case when given.pause then coalesce(stopped_at, :now) else stopped_at end,
+    paused = paused or given.pause,
+    failures = given.failures, window = given.window, refused = given.refused, reason = given.reason
+from (
+    select value ->> 0 as lane, value ->> 1 as wait, value ->> 2 as pause, value ->> 3 as failures,
+        value ->> 4 as window, value ->> 5 as refused, value ->> 6 as reason
+    from json_each(:verdicts)
+) given
+where lanes.id = given.lane;
 
 -- name: forget_leases
 update lanes set leased_until = 0 where leased_until > 0;
