@@ -27,7 +27,7 @@ class AsyncTransport:
     def __init__(self, connecting: Connecting, sleep: Callable[[float], Awaitable[None]] | None) -> None:
         self._connecting = connecting
         self._sleep = sleep or asyncio.sleep
-        self._proxies: dict[str, dict[str, object]] = {}
+        self._ways: dict[str, dict[str, object]] = {}
         self._http: aiohttp.ClientSession | None = None
 
     async def drive(self, steps: Flow[T], seconds: float) -> T:
@@ -68,9 +68,9 @@ class AsyncTransport:
     async def _send(self, step: Send) -> Reply:
         request = step.request
         origin = request.url[: request.url.index("/", 8)]
-        proxy = self._proxies.get(origin)
-        if proxy is None:
-            proxy = self._proxies[origin] = self._proxy(origin)
+        way = self._ways.get(origin)
+        if way is None:
+            way = self._ways[origin] = self._way(origin)
         http = self._http or self._open()
         try:
             response = await http.request(
@@ -79,7 +79,7 @@ class AsyncTransport:
                 data=_data(step.body),
                 headers=step.headers,
                 allow_redirects=False,
-                **proxy,  # type: ignore[arg-type]
+                **way,  # type: ignore[arg-type]
             )
             return await _whole(response, request)
         except (FotahookError, TimeoutError):
@@ -89,7 +89,7 @@ class AsyncTransport:
 
     def _open(self) -> aiohttp.ClientSession:
         # No limit of connections here: how many calls run at once is the caller's to say.
-        connector = aiohttp.TCPConnector(limit=0, ssl=context_for(self._connecting))
+        connector = aiohttp.TCPConnector(limit=0)
         self._http = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -99,13 +99,18 @@ class AsyncTransport:
         )
         return self._http
 
-    def _proxy(self, origin: str) -> dict[str, object]:
+    def _way(self, origin: str) -> dict[str, object]:
+        """What a request to an origin needs: certificates for https alone, for they take long to load."""
+        way: dict[str, object] = {}
+        if origin.startswith("https:"):
+            way["ssl"] = context_for(self._connecting)
         proxy = proxy_for(origin, self._connecting.proxy)
-        if proxy is None:
-            return {}
-        known = proxy.authorization
-        # aiohttp turns it into Proxy-Authorization, on the tunnel's request or on the call's own.
-        return {"proxy": proxy.url, "proxy_headers": {"Authorization": known} if known else None}
+        if proxy is not None:
+            known = proxy.authorization
+            way["proxy"] = proxy.url
+            # aiohttp turns it into Proxy-Authorization, on the tunnel's request or on the call's own.
+            way["proxy_headers"] = {"Authorization": known} if known else None
+        return way
 
 
 class _Deadline:

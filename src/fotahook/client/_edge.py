@@ -62,7 +62,8 @@ def translated(error: BaseException, request: Request, *, late: bool) -> Fotahoo
         # aiohttp's own error of this class lacks what OpenSSL said; that one is among its causes.
         if isinstance(cause, ssl.SSLCertVerificationError) and hasattr(cause, "verify_code"):
             return TlsError(one_line(f"{about}: {_certificate_fault(cause)}"), request=request)
-    if late:
+    # A socket's own timeout is what was left until the deadline; one of the system's has a number.
+    if late or any(isinstance(cause, TimeoutError) and cause.errno is None for cause in causes):
         return TimedOut(f"{about}: no whole answer before the deadline", request=request)
     for cause in causes:
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):

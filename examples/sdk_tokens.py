@@ -1,0 +1,46 @@
+"""A token kept in a file, so that the next process need not fetch one, and a look at what goes over the wire.
+
+Reads the same variables as sdk_callbacks.py. Usage: python sdk_tokens.py ACCOUNT TOKEN_FILE
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from fotahook import ApiResponse, Client, OauthToken, Request, ThingspaceOauthCredentials
+
+
+def show_request(request: Request) -> None:
+    print(">", request.method, request.url)
+
+
+def show_response(response: ApiResponse[None]) -> None:
+    print("<", response.status_code, *response.errors)
+
+
+def main(account: str, token_file: str) -> None:
+    kept = Path(token_file)
+
+    def keep(token: OauthToken) -> None:
+        kept.touch(mode=0o600)
+        kept.write_bytes(msgspec.json.encode(token))
+
+    credentials = ThingspaceOauthCredentials(
+        oauth_client_id=os.environ["THINGSPACE_OAUTH_OAUTH_CLIENT_ID"],
+        oauth_client_secret=os.environ["THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET"],
+        oauth_token=msgspec.json.decode(kept.read_bytes(), type=OauthToken) if kept.exists() else None,
+        oauth_on_token_update=keep,
+    )
+    with Client.from_environment(
+        thingspace_oauth_credentials=credentials, on_request=show_request, on_response=show_response
+    ) as client:
+        client.software_management_callbacks_v2.list_registered_callbacks(account)
+
+
+if __name__ == "__main__":
+    # One line for each request under the name fotahook.client, without secrets.
+    logging.basicConfig(level=logging.INFO)
+    main(*sys.argv[1:])
