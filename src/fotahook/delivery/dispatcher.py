@@ -51,6 +51,7 @@ class Dispatcher:
         self._chance = Chance(clock=clock, monotonic=monotonic, spread=spread)
         self._serving: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._trouble: str | None = None
         self._wake = asyncio.Event()
 
     def stop(self) -> None:
@@ -81,9 +82,12 @@ class Dispatcher:
         try:
             leases = await self._store.lease(room, self._timings.lease)
         except StoreError as error:
-            log.warning("the store is away, nothing is sent meanwhile: %s", error)
+            if str(error) != self._trouble:
+                log.warning("nothing is sent from here meanwhile: %s", error)
+            self._trouble = str(error)
             await asyncio.sleep(POLL_SECONDS)
             return False
+        self._trouble = None
         for lease in leases:
             self._serve(lease, asked_at)
         return bool(leases)

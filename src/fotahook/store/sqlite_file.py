@@ -3,7 +3,7 @@
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +18,13 @@ def connect(path: Path) -> sqlite3.Connection:
     """A connection whose every commit is synced, and whose rows are dicts."""
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     connection.row_factory = as_dict
-    connection.execute("pragma journal_mode = wal")
-    connection.execute("pragma synchronous = full")
-    connection.execute("pragma foreign_keys = on")
+    try:
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("pragma synchronous = full")
+        connection.execute("pragma foreign_keys = on")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -51,6 +55,29 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+def watch(path: Path) -> Callable[[], None]:
+    """A check that a store's files are those that were opened; StoreUnavailable names the one that is not.
+
+    SQLite goes on writing to a file that was removed or moved away, where nobody would ever read it again.
+    """
+    opened = {name: _identity(name) for name in (str(path), f"{path}-wal")}
+
+    def check() -> None:
+        for name, identity in opened.items():
+            if _identity(name) != identity:
+                raise StoreUnavailable(f"{name} was removed or replaced while in use; put it back, or start afresh")
+
+    return check
+
+
+def _identity(name: str) -> tuple[int, int] | None:
+    try:
+        facts = os.stat(name)
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def lock_file(path: Path) -> int:
