@@ -175,6 +175,25 @@ async def test_of_two_settlements_that_give_the_same_lane_back_one_counts(path: 
     await store.close()
 
 
+@pytest.mark.parametrize("name", ["store.db", "store.db-wal"])
+async def test_nothing_is_written_to_a_file_that_is_not_there_any_more(name: str, path: Path) -> None:
+    store = await SqliteStore.open(path)
+    message = NewMessage(account=ACCOUNT, body=b"{}")
+    away = path.with_name("elsewhere")
+    path.with_name(name).rename(away)
+    with pytest.raises(StoreUnavailable, match=f"{name} was removed or replaced"):
+        await store.accept([message])
+    path.with_name(name).touch()
+    with pytest.raises(StoreUnavailable, match=f"{name} was removed or replaced"):
+        await store.accept([message])
+    away.rename(path.with_name(name))
+    (accepted,) = await store.accept([message])
+    await store.close()
+    again = await SqliteStore.open(path)
+    assert await again.message(accepted.id) is not None
+    await again.close()
+
+
 async def test_reads_that_fail_are_translated(path: Path) -> None:
     store = await SqliteStore.open(path)
     with pytest.raises(StoreUnavailable, match="no such table"):

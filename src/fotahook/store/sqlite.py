@@ -33,7 +33,7 @@ from .base import (
 )
 from .ids import MessageIds
 from .sqlite_bulk import Settling, accept_all, add_lanes, read_leases, settle_all
-from .sqlite_file import connect, lock_file, migrate
+from .sqlite_file import connect, lock_file, migrate, watch
 from .sqlite_steps import (
     Q,
     copy_as_new,
@@ -77,6 +77,7 @@ class SqliteStore:
             raise StoreUnavailable(f"cannot open the store {path}: {error}") from error
         try:
             await store._writer.run(migrate)
+            store._writer.check_with(watch(path))
         except BaseException:
             await store.close()
             raise

@@ -48,7 +48,12 @@ class Writer:
         self._connection = connection
         self._thread = threading.Thread(target=self._work, name="fotahook-store-writer", daemon=True)
         self._closed = False
+        self._check: Callable[[], None] = lambda: None
         self._thread.start()
+
+    def check_with(self, check: Callable[[], None]) -> None:
+        """Call `check` before every transaction; what it raises fails all jobs of that transaction."""
+        self._check = check
 
     async def run(self, job: Job[T]) -> T:
         """What `job` returns, once its transaction is on disk. A job that raises takes back only its own writes."""
@@ -91,11 +96,12 @@ class Writer:
 
     def _commit(self, entries: list[_Entry]) -> None:
         try:
+            self._check()
             self._connection.execute("begin immediate")
             for group in _groups(entries):
                 self._attempt(group)
             self._connection.execute("commit")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StoreError) as error:
             # Nothing of this batch is on disk, so none of its callers may believe it is.
             if self._connection.in_transaction:
                 self._connection.execute("rollback")
