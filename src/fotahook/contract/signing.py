@@ -9,7 +9,11 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from typing import Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SECRET_PREFIX: Final = "whsec_"
 PUBLIC_PREFIX: Final = "whpk_"
@@ -60,10 +64,16 @@ def sign_hmac(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
 
 def sign_ed25519(seed: bytes, message_id: str, timestamp: int, body: bytes) -> str:
     """One ``v1a,…`` signature, by the 32-byte seed of an ed25519 key."""
+    signature = _private_key(seed).sign(_signed(message_id, timestamp, body))
+    return "v1a," + base64.b64encode(signature).decode()
+
+
+@lru_cache(maxsize=4)
+def _private_key(seed: bytes) -> "Ed25519PrivateKey":
+    # To derive a key takes as long as to sign with it.
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    signature = Ed25519PrivateKey.from_private_bytes(seed).sign(_signed(message_id, timestamp, body))
-    return "v1a," + base64.b64encode(signature).decode()
+    return Ed25519PrivateKey.from_private_bytes(seed)
 
 
 def headers(message_id: str, timestamp: int, signatures: Iterable[str]) -> dict[str, str]:

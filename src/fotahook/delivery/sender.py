@@ -5,6 +5,7 @@ import math
 import ssl
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -58,15 +59,15 @@ class Sender:
         self._tls = _tls_context(settings)
 
     async def __aenter__(self) -> "Sender":
-        connector = aiohttp.TCPConnector(
-            resolver=VettingResolver(self._settings.allowed_networks),
+        connector = timing.TimedConnector(
+            resolver=timing.TimedResolver(VettingResolver(self._settings.allowed_networks)),
             ssl=self._tls,
             # The dispatcher bounds what is in flight, for all lanes and for each.
             limit=0,
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
-            trace_configs=[timing.trace()],
+            request_class=timing.TimedRequest,
             cookie_jar=aiohttp.DummyCookieJar(),
             # A response is only excerpted: unpacking it would let a few bytes become gigabytes.
             auto_decompress=False,
@@ -111,8 +112,7 @@ class Sender:
             return await self._post(url, headers, body, exchange)
 
     async def _post(self, url: str, headers: dict[str, str], body: bytes, exchange: timing.Timing) -> Outcome:
-        target = URL(url)
-        vet_literal(target.host or "", self._settings.allowed_networks)
+        target = _target(url, self._settings.allowed_networks)
         async with self._session.post(target, data=body, headers=headers, allow_redirects=False) as response:
             exchange.mark("first_byte")
             excerpt = await _read_excerpt(response)
@@ -142,6 +142,14 @@ class Sender:
             "Fotahook-Attempt": str(delivery.attempts + delivery.strikes + 1),
             **signing.headers(delivery.message, timestamp, signatures),
         }
+
+
+@lru_cache(maxsize=10_000)
+def _target(url: str, allowed: tuple[Network, ...]) -> URL:
+    """The URL, parsed; ValueError or BlockedAddress. Only good ones are remembered."""
+    target = URL(url)
+    vet_literal(target.host or "", allowed)
+    return target
 
 
 async def _read_excerpt(response: aiohttp.ClientResponse) -> str:
@@ -209,6 +217,8 @@ def _retry_after(text: str | None, now: float) -> float | None:
 
 def _safe_text(text: str) -> str:
     """Text without control characters: it is shown in terminals and logs."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else " " for character in text)
 
 

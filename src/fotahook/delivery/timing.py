@@ -1,16 +1,22 @@
-"""How long each phase of one exchange took, told by the HTTP client's trace events."""
+"""How long each phase of one exchange took, told by the HTTP client's parts as they are used.
 
+Its trace events would tell the same, but cost as much as everything else that we add to an exchange.
+"""
+
+import socket
 import ssl
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 
 class Timing:
     """The moments of one exchange, in seconds of a monotonic clock."""
+
+    __slots__ = ("_clock", "_moments", "reused")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -19,7 +25,8 @@ class Timing:
 
     def mark(self, moment: str) -> None:
         """Remember when something happened; only the first time counts."""
-        self._moments.setdefault(moment, self._clock())
+        if moment not in self._moments:
+            self._moments[moment] = self._clock()
 
     def happened(self, moment: str) -> bool:
         """Whether it did."""
@@ -28,28 +35,69 @@ class Timing:
     def phases(self) -> dict[str, float]:
         """Milliseconds of each phase that took place: dns, connect, tls, firstByte, total."""
         self.mark("end")
-        spans = {
-            "dns": ("dns_start", "dns_end"),
-            "connect": ("connect_start", "tls_start" if self.happened("tls_start") else "connected"),
-            "tls": ("tls_start", "connected"),
-            "firstByte": ("sent", "first_byte"),
-            "total": ("start", "end"),
-        }
         moments = self._moments
-        if "dns_end" in moments:
-            moments["connect_start"] = moments["dns_end"]
+        spans = _SPANS_WITH_TLS if "tls_start" in moments else _SPANS
         return {
             phase: round((moments[end] - moments[start]) * 1000, 3)
-            for phase, (start, end) in spans.items()
+            for phase, start, end in spans
             if start in moments and end in moments
         }
 
 
+_DNS = ("dns", "dns_start", "dns_end")
+_ANSWER = (("firstByte", "sent", "first_byte"), ("total", "start", "end"))
+_SPANS = (_DNS, ("connect", "connect_start", "connected"), *_ANSWER)
+_SPANS_WITH_TLS = (_DNS, ("connect", "connect_start", "tls_start"), ("tls", "tls_start", "connected"), *_ANSWER)
+
 current: ContextVar[Timing] = ContextVar("fotahook_delivery_timing")
 
 
+class TimedResolver(AbstractResolver):
+    """Another resolver, with the time it takes."""
+
+    def __init__(self, resolver: AbstractResolver) -> None:
+        self._resolver = resolver
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """What the other one says."""
+        exchange = current.get()
+        exchange.mark("dns_start")
+        addresses = await self._resolver.resolve(host, port, family)
+        exchange.mark("dns_end")
+        return addresses
+
+    async def close(self) -> None:
+        """Close the other one."""
+        await self._resolver.close()
+
+
+class TimedConnector(aiohttp.TCPConnector):
+    """A connector that tells whether a connection was made, and how long that took."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(socket_factory=_new_socket, **options)
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        """As in ``aiohttp.TCPConnector``."""
+        connection = await super().connect(req, traces, timeout)
+        exchange = current.get()
+        exchange.reused = not exchange.happened("connect_start")
+        if not exchange.reused:
+            exchange.mark("connected")
+        return connection
+
+
+def _new_socket(address: tuple[Any, ...]) -> socket.socket:
+    current.get().mark("connect_start")
+    return socket.socket(*address[:3])
+
+
 class TimedContext(ssl.SSLContext):
-    """A TLS context that tells when a handshake begins: the HTTP client has no event for that."""
+    """A TLS context that tells when a handshake begins."""
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
         """As in ``ssl.SSLContext``."""
@@ -58,23 +106,10 @@ class TimedContext(ssl.SSLContext):
         return super().wrap_bio(*args, **options)
 
 
-def trace() -> aiohttp.TraceConfig:
-    """A trace that marks the moments of the current exchange."""
-    config = aiohttp.TraceConfig()
+class TimedRequest(aiohttp.ClientRequest):
+    """A request that tells when it was sent."""
 
-    def marks(moment: str) -> Callable[..., Any]:
-        async def on_event(session: aiohttp.ClientSession, context: SimpleNamespace, params: object) -> None:
-            current.get().mark(moment)
-
-        return on_event
-
-    async def on_reuse(session: aiohttp.ClientSession, context: SimpleNamespace, params: object) -> None:
-        current.get().reused = True
-
-    config.on_dns_resolvehost_start.append(marks("dns_start"))
-    config.on_dns_resolvehost_end.append(marks("dns_end"))
-    config.on_connection_create_start.append(marks("connect_start"))
-    config.on_connection_create_end.append(marks("connected"))
-    config.on_connection_reuseconn.append(on_reuse)
-    config.on_request_chunk_sent.append(marks("sent"))
-    return config
+    async def write_bytes(self, *args: Any) -> None:
+        """As in ``aiohttp.ClientRequest``."""
+        await super().write_bytes(*args)
+        current.get().mark("sent")
