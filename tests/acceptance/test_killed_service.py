@@ -132,10 +132,7 @@ def register(service: Service, url: str) -> None:
 
 
 async def test_a_service_that_is_killed_loses_nothing_it_accepted(
-    service: Service,
-    listener: Running,
-    tmp_path: Path,
-    record_property: Callable[[str, object], None],
+    service: Service, listener: Running, tmp_path: Path
 ) -> None:
     await asyncio.to_thread(register, service, listener.url)
     publisher = Publisher(service.url)
@@ -150,7 +147,7 @@ async def test_a_service_that_is_killed_loses_nothing_it_accepted(
     handled = read_ledger(tmp_path)
     assert sorted(number for number, _ in handled) == list(range(MESSAGES)), "each was handled, and once"
     assert len(set(publisher.accepted.values())) == MESSAGES, "one id for each, however often it was published"
-    record_property("duplicates dropped by the listener", await duplicates(tmp_path, handled))
+    print(f"{await duplicates(tmp_path, handled)} duplicates were dropped by the listener")
     assert listener.stop() == 0
 
 

@@ -76,6 +76,14 @@ def test_with_a_public_key_only_what_it_signed_is_taken_over_tls(tmp_path: Path)
         assert json.loads(listener.read_line())["type"] == "upgradeProgress"
 
 
+def test_it_ends_when_nobody_reads_any_more_what_it_prints(tmp_path: Path) -> None:
+    with running("listen", "--port", "0", cwd=tmp_path) as listener:
+        assert listener.process.stdout is not None
+        listener.process.stdout.close()
+        assert post(listener.url) == 200
+        assert listener.process.wait(30) == 0
+
+
 @pytest.mark.parametrize(
     ("source", "place", "code", "complaint"),
     [

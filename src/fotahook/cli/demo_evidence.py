@@ -35,7 +35,7 @@ class Evidence:
     in_order: bool
     """Whether the handlers saw each device's messages in the order of their acceptance."""
     over_tls: bool
-    """Whether every delivery that succeeded went to an https URL."""
+    """Whether every attempt at every message went to an https URL."""
 
     @property
     def lost(self) -> int:
@@ -94,7 +94,7 @@ async def _found(store: Store, message_id: str) -> Message:
 
 async def _over_tls(service: Store, message_id: str) -> bool:
     attempts = await service.attempts(message_id)
-    return all((one.url or "").startswith("https://") and "total" in one.phases for one in attempts)
+    return bool(attempts) and all((one.url or "").startswith("https://") for one in attempts)
 
 
 def _webhook_id(received: Message) -> str:

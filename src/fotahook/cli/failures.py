@@ -50,7 +50,7 @@ def told(error: BaseException) -> tuple[int, str | None]:
         case KeyboardInterrupt() | asyncio.CancelledError():
             return INTERRUPTED, None
         case BrokenPipeError():
-            _drop_output()
+            drop_output()
             return FAILED, None
     code, line = _told(error)
     return code, one_line(line)
@@ -123,6 +123,6 @@ def where(error: BaseException) -> str:
     return f"{frames[-1].filename}, line {frames[-1].lineno}"
 
 
-def _drop_output() -> None:
-    # The reader of our output has gone. The interpreter flushes once more at its end, and must not fail at that.
+def drop_output() -> None:
+    """Print into the void from now on: the reader of our output has gone, and nothing may fail for that."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import uvicorn
 from starlette.types import ASGIApp
 
-from .failures import INTERRUPTED, Failure, UsageError
+from .failures import INTERRUPTED, Failure, UsageError, drop_output
 
 GRACE_SECONDS: Final = 20
 """For requests under way when the process is told to stop."""
@@ -178,6 +178,8 @@ def check_pem(flag: str, path: Path | None, load: Callable[[ssl.SSLContext, Path
 def _say_ready(endpoint: Endpoint, bound: socket.socket, path: str, facts: str) -> None:
     scheme = "http" if endpoint.tls_cert is None else "https"
     name = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    # Whoever started this may not care for its output.
-    with contextlib.suppress(BrokenPipeError):
+    try:
         print(f"fotahook ready {scheme}://{name}:{bound.getsockname()[1]}{path} {facts}", flush=True)
+    except BrokenPipeError:
+        # Whoever started this does not care for its output.
+        drop_output()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from fotahook.contract.messages import CallbackMessage, parse_json
 from fotahook.listener import Context
 
+from .failures import drop_output
 from .output import on_terminal
 
 
@@ -25,7 +26,8 @@ def print_message(message: CallbackMessage, context: Context) -> None:
             line = {"id": context.id, "receivedAt": received, "account": message.account_name, "type": message.kind}
             print(json.dumps({**line, "message": content}, ensure_ascii=False), flush=True)
     except BrokenPipeError:
-        # Whoever read our output has gone; no message is to be taken for read any more.
+        # Whoever read our output has gone: the end, with this message unread, for the next time.
+        drop_output()
         signal.raise_signal(signal.SIGTERM)
         raise
 

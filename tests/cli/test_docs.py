@@ -1,0 +1,34 @@
+"""docs/cli.md names every command and every flag, and no others."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .conftest import Run
+
+DOCS = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+COMMANDS = (
+    *(("serve",), ("listen",), ("demo",), ("publish",)),
+    *(("callbacks", call) for call in ("list", "register", "update", "deregister")),
+    *(("admin", kind, "create") for kind in ("client", "user")),
+)
+
+
+@pytest.fixture
+def flags(run: Run) -> set[str]:
+    """The flags of all commands, as their help tells them."""
+    return {flag for command in COMMANDS for flag in FLAG.findall(run(*command, "--help").out)}
+
+
+def test_every_flag_is_documented_and_every_documented_flag_exists(flags: set[str]) -> None:
+    assert set(FLAG.findall(DOCS)) - {"--help"} == flags - {"--help", "--version"}
+
+
+def test_the_configuration_in_the_docs_is_one(run: Run, tmp_path: Path) -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", DOCS, re.DOTALL)
+    (tmp_path / "fotahook.toml").write_text(block)
+    said = run("serve", "--config", "fotahook.toml", "--explain")
+    assert said.code == 0
+    assert "--port\t8443\tfotahook.toml" in said.out.replace(f"{tmp_path}/", "")

@@ -1,0 +1,59 @@
+"""What people see at a terminal, which is not what a pipe carries."""
+
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+
+from fotahook.testing import Sandbox
+
+from .processes import DEADLINE, FOTAHOOK, environment
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def at_a_terminal(*arguments: str, cwd: Path, **variables: str) -> str:
+    """What a command prints to a terminal; it must succeed."""
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [*FOTAHOOK, *arguments],
+            cwd=cwd,
+            env=environment(TERM="xterm-256color", COLUMNS="120", **variables),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+    finally:
+        os.close(theirs)
+    printed = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            printed += chunk
+    except OSError:
+        pass  # how a terminal says that nobody writes to it any more
+    finally:
+        os.close(ours)
+    assert process.wait(DEADLINE) == 0, printed
+    return printed.decode()
+
+
+def test_people_get_a_table(tmp_path: Path) -> None:
+    with Sandbox() as sandbox:
+        shown = at_a_terminal("callbacks", "list", "1", "--base-url", sandbox.base_url, "--dev", cwd=tmp_path)
+    assert "┃ account ┃" in COLOUR.sub("", shown)
+
+
+def test_no_color_is_honoured(tmp_path: Path) -> None:
+    colours = ("\x1b[3", "\x1b[9")
+    shown = at_a_terminal("demo", "--devices", "1", cwd=tmp_path)
+    assert any(colour in shown for colour in colours)
+    plain = at_a_terminal("demo", "--devices", "1", cwd=tmp_path, NO_COLOR="1")
+    assert not re.search(r"\x1b\[(3[0-8]|9[0-7])[;m]", plain)
+
+
+def test_the_demo_shows_bars_and_a_table(tmp_path: Path) -> None:
+    shown = COLOUR.sub("", at_a_terminal("demo", "--devices", "5", cwd=tmp_path))
+    assert "15/15" in shown
+    assert re.search(r"┃ accepted ┃ delivered ┃ handled ┃ duplicates ┃ lost ┃ +p50 +┃ +p99 +┃", shown)
