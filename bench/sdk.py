@@ -50,7 +50,9 @@ def cores() -> list[int]:
 def run(peer: str, url: str, *, pinned: bool = True) -> Row:
     command = [sys.executable, "-W", "ignore", "-m", "bench.sdk_peers", peer, url, str(SECONDS)]
     core = [str(cores()[0])] if pinned else []
-    done = subprocess.run([*command, *core], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    done = subprocess.run([*command, *core], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{peer} failed: {done.stderr[-2000:]}")
     found: Row = json.loads(done.stdout)
     return found
 

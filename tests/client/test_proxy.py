@@ -9,7 +9,8 @@ import pytest
 import trustme
 
 import fotahook
-from fotahook.client._environment import Proxy, proxy_for, read_proxy
+from fotahook.client._environment import proxy_for
+from fotahook.client._proxy import Proxy, read_proxy
 
 from .conftest import ACCOUNT, BODY, OpenSdk, Peer, answer, opened, tls_peer
 

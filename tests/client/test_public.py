@@ -127,6 +127,14 @@ def test_options_that_cannot_be_meant_are_refused_at_once(form: Any) -> None:
     for wrong in ({"timeout": 0}, {"timeout": -1.0}, {"max_retries": -1}, {"base_url": "x"}, {"proxy": "socks5://x"}):
         with pytest.raises(ValueError):
             form(**wrong)
+    for name in ("environment", "vz_m2m_token_credentials", "thingspace_oauth_credentials"):
+        with pytest.raises(TypeError, match=f"{name} must be"):
+            form(**{name: "a name"})
+    for file in ("/nowhere.pem", __file__):
+        with pytest.raises(ValueError, match="ca_file or client_cert cannot be used"):
+            form(ca_file=file)
+        with pytest.raises(ValueError, match="ca_file or client_cert cannot be used"):
+            form(client_cert=(file, file))
     for mistaken in ({"timeout": "1"}, {"timeout": True}, {"max_retries": 1.5}, {"unknown": 1}):
         with pytest.raises(TypeError):
             form(**mistaken)

@@ -1,12 +1,12 @@
 """Client and AsyncClient: the settings, checked and put together."""
 
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import Self, Unpack
 
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from ..contract.servers import Environment, servers_at, servers_of
 from ._callbacks import AsyncSoftwareManagementCallbacksV2Controller, SoftwareManagementCallbacksV2Controller
-from ._environment import options, read_proxy
+from ._environment import options
 from ._flow import Caller
 from ._runner import Runner
 from ._settings import (
@@ -14,10 +14,10 @@ from ._settings import (
     DEFAULT_TIMEOUT,
     ClientCert,
     ClientOptions,
-    Connecting,
     OnRequest,
     OnResponse,
     Patience,
+    checked_connecting,
 )
 from ._steps import Hooks, World
 from ._tokens import Bearer, Session
@@ -60,11 +60,12 @@ class _Client:
         on_response: OnResponse | None = None,
         _world: World | None = None,
     ) -> None:
-        if proxy:
-            read_proxy(proxy)
         oauth, session = thingspace_oauth_credentials, vz_m2m_token_credentials
+        _require("thingspace_oauth_credentials", oauth, ThingspaceOauthCredentials | None)
+        _require("vz_m2m_token_credentials", session, VZM2mTokenCredentials | SessionCredentials | None)
+        _require("environment", environment, Environment)
         self._world = _world or World()
-        self._connecting = Connecting(proxy, ca_file, client_cert)
+        self._connecting = checked_connecting(proxy, ca_file, client_cert)
         self._patience = Patience(timeout, max_retries)
         self._caller = Caller(
             servers_of(environment) if base_url is None else servers_at(base_url),
@@ -90,6 +91,11 @@ class _Client:
             ValueError: For a variable that cannot be read; it is named.
         """
         return cls(**options(dotenv_path, overrides))
+
+
+def _require(name: str, value: object, kinds: type | UnionType) -> None:
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} must be {kinds}, not {type(value).__name__}")
 
 
 class Client(_Client):

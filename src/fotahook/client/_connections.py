@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ._edge import context_for
-from ._environment import Proxy, proxy_for
+from ._environment import proxy_for
 from ._head import StrictResponse
+from ._proxy import Proxy
 from ._settings import Connecting
 
 # Idle connections kept to one server; more are opened when more threads call at once.

@@ -2,11 +2,14 @@
 
 import ssl
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..contract.errors import ConnectionFailed, FotahookError, ResponseError, TimedOut, TlsError
 from ..contract.exchange import Reply, Request
 from ..contract.refusals import one_line
-from ._settings import Connecting
+
+if TYPE_CHECKING:
+    from ._settings import Connecting
 
 MAX_BODY = 1024 * 1024
 
@@ -34,7 +37,7 @@ _NOT_HTTP = {
 }
 
 
-def context_for(connecting: Connecting) -> ssl.SSLContext:
+def context_for(connecting: "Connecting") -> ssl.SSLContext:
     """What a TLS connection trusts: the system's authorities, or those of `ca_file` alone."""
     context = ssl.create_default_context(cafile=connecting.ca_file)
     match connecting.client_cert:

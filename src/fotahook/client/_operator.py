@@ -9,17 +9,16 @@ from ..contract.auth import ThingspaceOauthCredentials
 from ..contract.calls import Call
 from ..contract.operator import AccountState, Attempt, MessageState, Published
 from ..contract.servers import servers_at
-from ._environment import read_proxy
 from ._flow import Caller
 from ._runner import Runner
 from ._settings import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,
     ClientCert,
-    Connecting,
     OnRequest,
     OnResponse,
     Patience,
+    checked_connecting,
 )
 from ._steps import Hooks, World
 from ._tokens import Bearer
@@ -46,10 +45,8 @@ class _OperatorClient:
         on_response: OnResponse | None = None,
         _world: World | None = None,
     ) -> None:
-        if proxy:
-            read_proxy(proxy)
         self._world = _world or World()
-        self._connecting = Connecting(proxy, ca_file, client_cert)
+        self._connecting = checked_connecting(proxy, ca_file, client_cert)
         self._patience = Patience(timeout, max_retries)
         self._caller = Caller(
             servers_at(base_url),

@@ -10,6 +10,7 @@ from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2
 from ..contract.exchange import ApiResponse, Request
 from ..contract.servers import Environment
 from ._flow import Limits
+from ._proxy import read_proxy
 
 ClientCert: TypeAlias = str | tuple[str, str]
 OnRequest: TypeAlias = Callable[[Request], object]
@@ -41,6 +42,22 @@ class Connecting(msgspec.Struct, frozen=True):
     proxy: str | None = None
     ca_file: str | None = None
     client_cert: ClientCert | None = None
+
+
+def checked_connecting(proxy: str | None, ca_file: str | None, client_cert: ClientCert | None) -> Connecting:
+    """The settings of a transport; ValueError for a proxy that is none and for files that hold no certificate."""
+    if proxy:
+        read_proxy(proxy)
+    found = Connecting(proxy, ca_file, client_cert)
+    if ca_file or client_cert:
+        # Not before it is needed: TLS takes as long to load as all the rest.
+        from ._edge import context_for
+
+        try:
+            context_for(found)
+        except OSError as error:
+            raise ValueError(f"ca_file or client_cert cannot be used: {error}") from error
+    return found
 
 
 class Patience(msgspec.Struct, frozen=True):
