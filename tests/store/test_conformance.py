@@ -7,16 +7,23 @@ import pytest
 
 from fotahook.store import open_store
 from fotahook.store.base import (
+    LOOK,
+    Accepted,
+    AccountState,
+    CallbackChange,
     Credential,
+    DeliveryState,
     Health,
     LaneVerdict,
     Lease,
     Limits,
     NewMessage,
+    Placement,
     Redelivery,
     Retention,
     Store,
     StoreUnavailable,
+    Wanted,
 )
 
 from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, lease_one, settled
@@ -529,6 +536,180 @@ async def test_limits_are_none_until_they_are_set_and_come_with_the_lease(regist
     await accept(b"{}")
     assert await registered.limits(ACCOUNT) == limits
     assert (await lease_one(registered)).limits == limits
+
+
+# What an operator looks through
+
+
+async def test_a_callbacks_history_tells_who_changed_it_newest_first(store: Store, clock: VirtualClock) -> None:
+    began = clock()
+    await store.register(ACCOUNT, URL, actor="one")
+    clock.advance(5)
+    await store.deregister(ACCOUNT, actor="two")
+    await store.register("other", URL, actor="three")
+    assert await store.callback_history(ACCOUNT, 10) == [
+        CallbackChange(url=None, actor="two", at=began + 5, revision=2),
+        CallbackChange(url=URL, actor="one", at=began, revision=1),
+    ]
+    assert [change.revision for change in await store.callback_history(ACCOUNT, 1)] == [2]
+    assert await store.callback_history("unknown", 10) == []
+
+
+async def test_accounts_are_listed_by_name_with_all_that_is_known_of_them(store: Store, accept: Accept) -> None:
+    registered = await store.register("b", URL, actor="test")
+    await store.set_limits("b", Limits(in_flight=3))
+    await accept(b"{}", b"{}", account="b")
+    await accept(b"{}", account="a")
+    await accept(b"{}", account="c", consumers=("handlers",))
+    first, second = await store.accounts(limit=10)
+    assert (first.account, first.callback, first.lane.state, first.lane.pending) == ("a", None, "held", 1)
+    assert (second.account, second.callback, second.limits) == ("b", registered, Limits(in_flight=3))
+    assert (second.lane.state, second.lane.pending) == ("open", 2)
+    assert second.lane == (await store.lanes("b"))[0]
+
+
+async def test_accounts_come_in_pages(store: Store) -> None:
+    for account in ("b", "a", "C", "d"):
+        await store.register(account, URL, actor="test")
+    pages = [await store.accounts(after=after, limit=2) for after in ("", "a", "d")]
+    assert [[each.account for each in page] for page in pages] == [["C", "a"], ["b", "d"], []]
+
+
+async def test_accounts_are_found_by_their_state(store: Store, accept: Accept, clock: VirtualClock) -> None:
+    for account in ("failing", "gone", "open", "paused", "probing", "silent"):
+        await store.register(account, URL, actor="test")
+    await store.deregister("silent", actor="test")
+    await store.pause("paused")
+    for account in ("probing", "failing", "gone", "held", "paused", "open"):
+        await accept(b"{}", account=account)
+    verdicts = {
+        "probing": LaneVerdict(health=Health(failures=1, reason="dns_error"), wait=10),
+        "failing": LaneVerdict(health=Health(failures=2, reason="dns_error"), wait=60),
+        "gone": LaneVerdict(health=Health(reason="http_410"), pause=True),
+        "open": WELL,
+    }
+    for lease in await store.lease(10, 30):
+        await store.settle(lease, [], verdicts[lease.account], keep=0)
+    clock.advance(20)
+    found = {state: [each.account for each in await store.accounts(state=state, limit=10)] for state in ACCOUNT_STATES}
+    assert found == {
+        "open": ["open", "probing"],
+        "waiting": ["failing"],
+        "held": ["held", "silent"],
+        "paused": ["gone", "paused"],
+        "trouble": ["failing", "gone", "held", "probing"],
+    }
+
+
+ACCOUNT_STATES: tuple[AccountState, ...] = ("open", "waiting", "held", "paused", "trouble")
+
+
+async def test_messages_are_listed_newest_first_without_their_bodies(registered: Store, accept: Accept) -> None:
+    await accept(b"{}", account="other")
+    accepted = await accept(b"1", b"22", b"333", key="k")
+    page = await registered.messages(ACCOUNT, Wanted(), limit=10)
+    assert [message.id for message in page.messages] == [one.id for one in reversed(accepted)]
+    assert page.next is None
+    whole = await registered.message(accepted[0].id)
+    assert whole is not None
+    assert page.messages[-1] == msgspec.structs.replace(whole, body=None)
+
+
+async def test_messages_come_in_pages_that_new_ones_do_not_shift(store: Store, accept: Accept) -> None:
+    ids = [one.id for one in await accept(*(b"%d" % number for number in range(5)))]
+    first = await store.messages(ACCOUNT, Wanted(), limit=2)
+    await accept(b"new")
+    second = await store.messages(ACCOUNT, Wanted(), before=first.next, limit=2)
+    third = await store.messages(ACCOUNT, Wanted(), before=second.next, limit=2)
+    seen = [message.id for page in (first, second, third) for message in page.messages]
+    assert seen == list(reversed(ids))
+    assert third.next is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (Wanted(state="pending"), [b"other lane", b"late", b"behind"]),
+        (Wanted(state="delivered"), [b"other lane", b"delivered"]),
+        (Wanted(state="dead"), [b"dead"]),
+        (Wanted(type="t"), [b"dead"]),
+        (Wanted(ordering_key="k"), [b"behind", b"delivered"]),
+        (Wanted(state="pending", ordering_key="k"), [b"behind"]),
+        (Wanted(since=1_800_000_010), [b"other lane", b"late"]),
+        (Wanted(until=1_800_000_010), [b"behind", b"dead", b"delivered"]),
+        (Wanted(state="dead", since=1_800_000_010), []),
+    ],
+)
+async def test_messages_are_found_by_what_is_wanted(
+    registered: Store, accept: Accept, clock: VirtualClock, wanted: Wanted, found: list[bytes]
+) -> None:
+    bodies = {}
+    (one,) = await accept(b"delivered", key="k")
+    (two,) = await registered.accept([NewMessage(account=ACCOUNT, body=b"dead", type="t")])
+    lease = await lease_one(registered)
+    first, second = await registered.fetch(lease, 10)
+    await registered.settle(lease, [settled(first), settled(second, "dead")], WELL, keep=0)
+    (three,) = await accept(b"behind", key="k")
+    clock.advance(10)
+    (four,) = await accept(b"late")
+    (five,) = await accept(b"other lane", consumers=("", "x"))
+    for lease in await registered.lease(10, 30):
+        if lease.consumer == "x":
+            await registered.settle(lease, [settled(one) for one in await registered.fetch(lease, 10)], WELL, keep=0)
+    for accepted, body in zip(
+        (one, two, three, four, five), (b"delivered", b"dead", b"behind", b"late", b"other lane"), strict=True
+    ):
+        bodies[accepted.id] = body
+    page = await registered.messages(ACCOUNT, wanted, limit=10)
+    assert [bodies[message.id] for message in page.messages] == found
+
+
+@pytest.mark.parametrize("state", [None, "dead", "delivered"])
+async def test_a_page_may_be_empty_and_not_the_last(
+    registered: Store, accept: Accept, state: DeliveryState | None
+) -> None:
+    (oldest,) = await accept(b"oldest", key="k")
+    if state is not None:
+        await settle_all(registered, state)
+    newer = [NewMessage(account=ACCOUNT, body=b"{}", type="t") for _ in range(LOOK)]
+    await registered.accept(newer)
+    await settle_all(registered, "dead")
+    wanted = Wanted(state=state, ordering_key="k")
+    first = await registered.messages(ACCOUNT, wanted, limit=10)
+    assert first.messages == ()
+    assert first.next is not None
+    second = await registered.messages(ACCOUNT, wanted, before=first.next, limit=10)
+    assert [message.id for message in second.messages] == [oldest.id]
+    assert second.next is None
+
+
+async def test_a_placement_says_whether_its_time_stands_still(store: Store, accept: Accept) -> None:
+    (accepted,) = await accept(b"{}")
+    assert (await placement_of(store, accepted)).stopped
+    await store.register(ACCOUNT, URL, actor="test")
+    assert not (await placement_of(store, accepted)).stopped
+    await store.pause(ACCOUNT)
+    assert (await placement_of(store, accepted)).stopped
+
+
+async def test_a_placement_behind_another_of_its_key_says_which(registered: Store, accept: Accept) -> None:
+    head, second, third = await accept(b"1", b"2", b"3", key="k")
+    (other,) = await accept(b"4")
+    assert [(await placement_of(registered, one)).behind for one in (head, second, third, other)] == [
+        None,
+        head.id,
+        head.id,
+        None,
+    ]
+    lease = await lease_one(registered)
+    await registered.settle(lease, [settled(one) for one in await registered.fetch(lease, 10)], WELL, keep=0)
+    assert [(await placement_of(registered, one)).behind for one in (head, second, third)] == [None, None, second.id]
+
+
+async def placement_of(store: Store, accepted: Accepted) -> Placement:
+    message = await store.message(accepted.id)
+    assert message is not None
+    return message.placements[0]
 
 
 # Redelivery

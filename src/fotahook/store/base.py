@@ -14,6 +14,11 @@ CALLBACK_CONSUMER: Final = ""
 
 DeliveryState = Literal["pending", "delivered", "dead"]
 LaneState = Literal["open", "waiting", "held", "paused"]
+AccountState = Literal["open", "waiting", "held", "paused", "trouble"]
+"""A lane's state; or trouble: its endpoint fails or is gone, or messages wait and no callback is registered."""
+
+LOOK: Final = 1000
+"""Messages that are looked at for one page, so that nothing waits long behind it."""
 
 
 class StoreError(Exception):
@@ -159,6 +164,10 @@ class Placement(Record, frozen=True, kw_only=True):
     due: float
     age: float
     """Seconds that count towards its time to live, as in Delivery."""
+    stopped: bool
+    """Whether its lane is held or paused, so that its age stands still."""
+    behind: str | None
+    """Id of the message of the same key that goes first; None if it is the first itself, or settled."""
     settled_at: float | None
     last_outcome: str | None
 
@@ -172,7 +181,7 @@ class Message(Record, frozen=True, kw_only=True):
     ordering_key: str | None
     idempotency_key: str | None
     body: bytes | None
-    """None once retention has removed it."""
+    """None once retention has removed it, and wherever many are listed."""
     size: int
     sha256: bytes
     accepted_at: float
@@ -191,6 +200,45 @@ class Lane(Record, frozen=True, kw_only=True):
     pending: int
     dead: int
     oldest_accepted_at: float | None
+
+
+class Account(Record, frozen=True, kw_only=True):
+    """An account that has something to do with callbacks, by the lane that leads there."""
+
+    account: str
+    callback: Callback | None
+    lane: Lane
+    limits: Limits
+
+
+class CallbackChange(Record, frozen=True, kw_only=True):
+    """Who changed an account's callback, and when; `url` None where it was deregistered."""
+
+    url: str | None
+    actor: str
+    at: float
+    revision: int
+
+
+class Wanted(Record, frozen=True, kw_only=True):
+    """Which messages to list; None means all of them. `until` itself is no part of the span."""
+
+    state: DeliveryState | None = None
+    """Of at least one delivery."""
+    type: str | None = None
+    ordering_key: str | None = None
+    since: float | None = None
+    until: float | None = None
+
+
+class Page(Record, frozen=True, kw_only=True):
+    """Some of the messages that were asked for, newest first, and where to go on; None at the end.
+
+    A page may be short, or empty: no more than so many are looked at in one go.
+    """
+
+    messages: tuple[Message, ...]
+    next: int | None
 
 
 class Retention(Record, frozen=True, kw_only=True):
@@ -251,6 +299,15 @@ class Store(Protocol):
 
     async def lanes(self, account: str) -> list[Lane]:
         """The lanes of an account with their backlogs."""
+
+    async def accounts(self, *, state: AccountState | None = None, after: str = "", limit: int) -> list[Account]:
+        """Accounts that have a lane to a callback, by name, from behind `after`; of one state or all."""
+
+    async def messages(self, account: str, wanted: Wanted, *, before: int | None = None, limit: int) -> Page:
+        """An account's messages, newest first, without their bodies; `before` is the last page's `next`."""
+
+    async def callback_history(self, account: str, limit: int) -> list[CallbackChange]:
+        """The last changes of an account's callback, newest first."""
 
     async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
         """Send nothing over a lane until it is resumed; everything is kept, and its time to live stands still."""

@@ -11,8 +11,11 @@ import msgspec
 from .base import (
     CALLBACK_CONSUMER,
     Accepted,
+    Account,
+    AccountState,
     Attempt,
     Callback,
+    CallbackChange,
     Clock,
     Credential,
     Delivery,
@@ -23,16 +26,19 @@ from .base import (
     Limits,
     Message,
     NewMessage,
+    Page,
     Redelivery,
     Retention,
     Settlement,
     StoreError,
     StoreUnavailable,
+    Wanted,
 )
 from .coalescer import Coalescer
 from .ids import MessageIds
 from .postgres_hints import Hints
 from .postgres_link import Db, Link, row, rows, value
+from .postgres_looks import list_accounts, list_changes, list_messages, read_messages
 from .postgres_schema import migrate
 from .postgres_steps import (
     GROUP_LIMIT,
@@ -49,7 +55,6 @@ from .postgres_steps import (
     read_delivery,
     read_lane,
     read_lease,
-    read_placement,
     settled_lane,
     weight,
 )
@@ -139,12 +144,8 @@ class PostgresStore:
 
     async def message(self, message_id: str) -> Message | None:
         async def job(db: Db) -> Message | None:
-            found = await row(db, "message", id=message_id)
-            if found is None:
-                return None
-            values = dict(found)
-            placements = await rows(db, "placements", seq=values.pop("seq"))
-            return Message(**values, placements=tuple(map(read_placement, placements)))
+            found = await rows(db, "message", id=message_id)
+            return next(iter(await read_messages(db, found)), None)
 
         return await self._link.read(job)
 
@@ -155,6 +156,17 @@ class PostgresStore:
     async def lanes(self, account: str) -> list[Lane]:
         async with self._link.connection() as db:
             return [read_lane(each) for each in await rows(db, "lanes", account=account)]
+
+    # What an operator looks through
+
+    async def accounts(self, *, state: AccountState | None = None, after: str = "", limit: int) -> list[Account]:
+        return await self._link.read(lambda db: list_accounts(db, state, after, limit))
+
+    async def messages(self, account: str, wanted: Wanted, *, before: int | None = None, limit: int) -> Page:
+        return await self._link.read(lambda db: list_messages(db, account, wanted, before, limit))
+
+    async def callback_history(self, account: str, limit: int) -> list[CallbackChange]:
+        return await self._link.read(lambda db: list_changes(db, account, limit))
 
     # What an operator asks for
 

@@ -238,8 +238,10 @@ def read_delivery(row: Row) -> Delivery:
 
 
 def read_placement(row: Row) -> Placement:
+    values = dict(row)
+    del values["seq"]
     state = "pending" if row["state"] in ("ready", "behind") else row["state"]
-    return Placement(**dict(row) | {"state": state})
+    return Placement(**values | {"state": state})
 
 
 def read_attempt(row: Row) -> Attempt:

@@ -14,8 +14,11 @@ import msgspec
 from .base import (
     CALLBACK_CONSUMER,
     Accepted,
+    Account,
+    AccountState,
     Attempt,
     Callback,
+    CallbackChange,
     Clock,
     Credential,
     Delivery,
@@ -26,14 +29,17 @@ from .base import (
     Limits,
     Message,
     NewMessage,
+    Page,
     Redelivery,
     Retention,
     Settlement,
     StoreUnavailable,
+    Wanted,
 )
 from .ids import MessageIds
 from .sqlite_bulk import Settling, accept_all, add_lanes, read_leases, settle_all
 from .sqlite_file import connect, lock_file, migrate, watch
+from .sqlite_looks import list_accounts, list_changes, list_messages, read_message
 from .sqlite_steps import (
     Q,
     copy_as_new,
@@ -41,7 +47,6 @@ from .sqlite_steps import (
     read_credential,
     read_delivery,
     read_lane,
-    read_placement,
     redeliver_one,
     step_redelivery,
 )
@@ -137,11 +142,7 @@ class SqliteStore:
     async def message(self, message_id: str) -> Message | None:
         def job(db: sqlite3.Connection) -> Message | None:
             row = db.execute(Q["message"], {"id": message_id}).fetchone()
-            if row is None:
-                return None
-            where = {"seq": row.pop("seq"), "now": self._clock()}
-            placements = tuple(read_placement(found) for found in db.execute(Q["placements"], where))
-            return Message(**row, placements=placements)
+            return read_message(db, row, self._clock()) if row else None
 
         return await self._reader.run(job)
 
@@ -158,6 +159,17 @@ class SqliteStore:
             return [read_lane(row, now) for row in db.execute(Q["lanes"], {"account": account})]
 
         return await self._reader.run(job)
+
+    # What an operator looks through
+
+    async def accounts(self, *, state: AccountState | None = None, after: str = "", limit: int) -> list[Account]:
+        return await self._reader.run(lambda db: list_accounts(db, state, after, limit, self._clock()))
+
+    async def messages(self, account: str, wanted: Wanted, *, before: int | None = None, limit: int) -> Page:
+        return await self._reader.run(lambda db: list_messages(db, account, wanted, before, limit, self._clock()))
+
+    async def callback_history(self, account: str, limit: int) -> list[CallbackChange]:
+        return await self._reader.run(lambda db: list_changes(db, account, limit))
 
     # What an operator asks for
 

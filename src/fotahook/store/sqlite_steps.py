@@ -24,7 +24,7 @@ def read_delivery(row: dict[str, Any]) -> Delivery:
 
 def read_placement(row: dict[str, Any]) -> Placement:
     state = "pending" if row["state"] in ("ready", "behind") else row["state"]
-    return Placement(**row | {"state": state})
+    return Placement(**row | {"state": state, "stopped": bool(row["stopped"])})
 
 
 def read_lane(row: dict[str, Any], now: float) -> Lane:

@@ -113,9 +113,14 @@ select seq, id, account, type, ordering_key, idempotency_key, body, size, sha256
 from messages where id = :id;
 
 -- name: placements
-select l.consumer, d.state, d.attempts, d.due, d.settled_at, d.last_outcome,
-    coalesce(l.stopped_at, store_now()) - l.stopped_for - d.born as age
-from deliveries d join lanes l on l.id = d.lane where d.seq = :seq order by l.consumer;
+-- Of several messages.
+select d.seq, l.consumer, d.state, d.attempts, d.due, d.settled_at, d.last_outcome,
+    coalesce(l.stopped_at, store_now()) - l.stopped_for - d.born as age, l.stopped_at is not null as stopped,
+    case when d.state = 'behind' then (
+        select m.id from deliveries head join messages m on m.seq = head.seq
+        where head.lane = d.lane and head.key = d.key and head.state in ('ready', 'behind') order by head.place limit 1
+    ) end as behind
+from deliveries d join lanes l on l.id = d.lane where d.seq = any(:seqs::bigint[]) order by l.consumer;
 
 -- name: attempts
 select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt
@@ -123,12 +128,65 @@ from attempts a join messages m on m.seq = a.seq where m.id = :id order by a.num
 
 -- name: lanes
 select l.consumer, l.held, l.paused, l.wait_until, l.wait_until > store_now() as waiting,
-    l.failures, l."window", l.refused, l.reason,
-    (select count(*) from deliveries where lane = l.id and state in ('ready', 'behind')) as pending,
-    (select count(*) from deliveries where lane = l.id and state = 'dead') as dead,
-    (select m.accepted_at from deliveries d join messages m on m.seq = d.seq
-     where d.lane = l.id and d.state in ('ready', 'behind') order by d.seq limit 1) as oldest_accepted_at
-from lanes l where l.account = :account order by l.consumer;
+    l.failures, l."window", l.refused, l.reason, b.pending, b.dead, b.oldest_accepted_at
+from lanes l join backlogs b on b.lane = l.id where l.account = :account order by l.consumer;
+
+-- name: accounts
+select l.account, c.url, c.revision, c.registered_at, m.in_flight, m.per_second,
+    l.consumer, l.held, l.paused, l.wait_until, l.wait_until > store_now() as waiting,
+    l.failures, l."window", l.refused, l.reason, b.pending, b.dead, b.oldest_accepted_at
+from (
+    select * from lanes l
+    where l.consumer = '' and l.account > :after and case coalesce(:state::text, '')
+        when '' then true
+        when 'trouble' then l.failures > 0 or l.reason is not null or (l.held and l.due is not null)
+        when 'paused' then l.paused
+        when 'held' then l.held and not l.paused
+        when 'waiting' then l.wait_until > store_now() and not l.held and not l.paused
+        else l.wait_until <= store_now() and not l.held and not l.paused
+    end
+    order by l.account limit :limit
+) l
+join backlogs b on b.lane = l.id
+left join callbacks c on c.account = l.account
+left join limits m on m.account = l.account
+order by l.account;
+
+-- name: callback_history
+select url, actor, at, revision from callback_history where account = :account order by revision desc limit :limit;
+
+-- name: recent
+select seq from messages where account = :account and seq < :before order by seq desc limit :limit;
+
+-- name: recent_pending
+-- These, and the dead, have an index in each lane, so that a few of very many messages are found at once.
+select distinct d.seq from lanes l
+cross join lateral (
+    select seq from deliveries
+    where lane = l.id and state in ('ready', 'behind') and seq < :before order by seq desc limit :limit
+) d
+where l.account = :account order by d.seq desc limit :limit;
+
+-- name: recent_dead
+select distinct d.seq from lanes l
+cross join lateral (
+    select seq from deliveries where lane = l.id and state = 'dead' and seq < :before order by seq desc limit :limit
+) d
+where l.account = :account order by d.seq desc limit :limit;
+
+-- name: wanted
+select m.seq, m.id, m.account, m.type, m.ordering_key, m.idempotency_key, null::bytea as body, m.size, m.sha256,
+    m.accepted_at, m.duplicates
+from messages m
+where m.seq = any(:seqs::bigint[])
+    and (:type::text is null or m.type = :type) and (:ordering_key::text is null or m.ordering_key = :ordering_key)
+    and (:since::double precision is null or m.accepted_at >= :since)
+    and (:until::double precision is null or m.accepted_at < :until)
+    and (:state::text is null or exists (
+        select from deliveries d where d.seq = m.seq
+            and (d.state = :state or (:state = 'pending' and d.state in ('ready', 'behind')))
+    ))
+order by m.seq desc limit :limit;
 
 -- name: lease
 -- The lanes that are longest overdue, but for those that somebody has locked just now. `late`: how many were overdue by

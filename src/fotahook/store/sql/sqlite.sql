@@ -169,7 +169,11 @@ from messages where id = :id;
 
 -- name: placements
 select l.consumer, d.state, d.attempts, d.due, d.settled_at, d.last_outcome,
-    coalesce(l.stopped_at, :now) - l.stopped_for - d.born as age
+    coalesce(l.stopped_at, :now) - l.stopped_for - d.born as age, l.stopped_at is not null as stopped,
+    case when d.state = 'behind' then (
+        select m.id from deliveries head join messages m on m.seq = head.seq
+        where head.lane = d.lane and head.key = d.key and head.state in ('ready', 'behind') order by head.place limit 1
+    ) end as behind
 from deliveries d join lanes l on l.id = d.lane where d.seq = :seq order by l.consumer;
 
 -- name: attempts
@@ -178,11 +182,56 @@ from attempts a join messages m on m.seq = a.seq where m.id = :id order by a.row
 
 -- name: lanes
 select l.consumer, l.held, l.paused, l.wait_until, l.failures, l.window, l.refused, l.reason,
-    (select count(*) from deliveries where lane = l.id and state in ('ready', 'behind')) as pending,
-    (select count(*) from deliveries where lane = l.id and state = 'dead') as dead,
-    (select m.accepted_at from deliveries d join messages m on m.seq = d.seq
-     where d.lane = l.id and d.state in ('ready', 'behind') order by d.seq limit 1) as oldest_accepted_at
-from lanes l where l.account = :account order by l.consumer;
+    b.pending, b.dead, b.oldest_accepted_at
+from lanes l join backlogs b on b.lane = l.id where l.account = :account order by l.consumer;
+
+-- name: accounts
+select l.account, c.url, c.revision, c.registered_at, m.in_flight, m.per_second,
+    l.consumer, l.held, l.paused, l.wait_until, l.failures, l.window, l.refused, l.reason,
+    b.pending, b.dead, b.oldest_accepted_at
+from lanes l
+join backlogs b on b.lane = l.id
+left join callbacks c on c.account = l.account
+left join limits m on m.account = l.account
+where l.consumer = '' and l.account > :after and case coalesce(:state, '')
+    when '' then true
+    when 'trouble' then l.failures > 0 or l.reason is not null or (l.held and l.due is not null)
+    when 'paused' then l.paused
+    when 'held' then l.held and not l.paused
+    when 'waiting' then l.wait_until > :now and not l.held and not l.paused
+    else l.wait_until <= :now and not l.held and not l.paused
+end
+order by l.account limit :limit;
+
+-- name: callback_history
+select url, actor, at, revision from callback_history where account = :account order by revision desc limit :limit;
+
+-- name: recent
+select seq from messages where account = :account and seq < :before order by seq desc limit :limit;
+
+-- name: recent_pending
+select d.seq from deliveries d
+where d.lane = :lane and d.state in ('ready', 'behind') and d.seq < :before order by d.seq desc limit :limit;
+
+-- name: recent_dead
+select d.seq from deliveries d
+where d.lane = :lane and d.state = 'dead' and d.seq < :before order by d.seq desc limit :limit;
+
+-- name: lanes_of_account
+select id from lanes where account = :account;
+
+-- name: wanted
+select m.seq, m.id, m.account, m.type, m.ordering_key, m.idempotency_key, null as body, m.size, m.sha256, m.accepted_at,
+    m.duplicates
+from json_each(:seqs) given
+cross join messages m on m.seq = given.value
+where (:type is null or m.type = :type) and (:ordering_key is null or m.ordering_key = :ordering_key)
+    and (:since is null or m.accepted_at >= :since) and (:until is null or m.accepted_at < :until)
+    and (:state is null or exists (
+        select 1 from deliveries d where d.seq = m.seq
+            and (d.state = :state or (:state = 'pending' and d.state in ('ready', 'behind')))
+    ))
+order by m.seq desc limit :limit;
 
 -- name: save_credential
 insert or replace into credentials (kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at)

@@ -100,6 +100,15 @@ create index deliveries_by_key on deliveries (lane, key, place) where key is not
 create index deliveries_pending on deliveries (lane, seq) where state in ('ready', 'behind');
 create index deliveries_dead on deliveries (lane, seq) where state = 'dead';
 
+-- What is not delivered of each lane.
+create view backlogs as
+select l.id as lane,
+    (select count(*) from deliveries where lane = l.id and state in ('ready', 'behind')) as pending,
+    (select count(*) from deliveries where lane = l.id and state = 'dead') as dead,
+    (select m.accepted_at from deliveries d join messages m on m.seq = d.seq
+     where d.lane = l.id and d.state in ('ready', 'behind') order by d.seq limit 1) as oldest_accepted_at
+from lanes l;
+
 create table attempts (
     seq bigint not null,
     number bigint generated always as identity,

@@ -92,6 +92,15 @@ create index deliveries_by_message on deliveries (seq, state);
 create index deliveries_pending on deliveries (lane, seq) where state in ('ready', 'behind');
 create index deliveries_dead on deliveries (lane, seq) where state = 'dead';
 
+-- What is not delivered of each lane.
+create view backlogs as
+select l.id as lane,
+    (select count(*) from deliveries where lane = l.id and state in ('ready', 'behind')) as pending,
+    (select count(*) from deliveries where lane = l.id and state = 'dead') as dead,
+    (select m.accepted_at from deliveries d join messages m on m.seq = d.seq
+     where d.lane = l.id and d.state in ('ready', 'behind') order by d.seq limit 1) as oldest_accepted_at
+from lanes l;
+
 create table attempts (
     seq integer not null references messages,
     lane integer not null references lanes,
