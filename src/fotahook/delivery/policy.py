@@ -66,28 +66,16 @@ def decide(
     `health` is the lane's before it. `others_succeeded`: whether another delivery of the lane was accepted while this
     one was under way. `spread` is a random number in 0..1, for the jitter.
     """
-    match trouble_of(outcome):
-        case "none":
-            return _delivered(delivery, health, rules)
-        case "gone":
-            return Decision(
-                state="pending",
-                attempts=delivery.attempts,
-                strikes=delivery.strikes,
-                health=msgspec.structs.replace(health, reason=outcome.code),
-                pause=True,
-            )
-        case "message":
-            # The same message refused twice says nothing new about the endpoint.
-            refused = health.refused + (delivery.attempts == 0)
-            seen = msgspec.structs.replace(health, refused=refused)
-            if refused >= rules.refusals:
-                return _endpoint_trouble(outcome, delivery, seen, spread, rules, strikes=delivery.strikes)
-            return _charge(delivery, seen, rules)
-        case "endpoint":
-            if _is_the_messages_own(outcome, delivery, health, others_succeeded):
-                return _charge(delivery, health, rules)
-            return _endpoint_trouble(outcome, delivery, health, spread, rules, strikes=delivery.strikes + 1)
+    trouble = trouble_of(outcome)
+    if trouble == "none":
+        return _delivered(delivery, health, rules)
+    if trouble == "gone":
+        return _gone(outcome, delivery, health)
+    if trouble == "message":
+        return _message_trouble(outcome, delivery, health, spread, rules)
+    if _is_the_messages_own(outcome, delivery, health, others_succeeded):
+        return _charge(delivery, health, rules)
+    return _endpoint_trouble(outcome, delivery, health, spread, rules, strikes=delivery.strikes + 1)
 
 
 def _delivered(delivery: Delivery, health: Health, rules: Rules) -> Decision:
@@ -98,6 +86,25 @@ def _delivered(delivery: Delivery, health: Health, rules: Rules) -> Decision:
         # One more for each success doubles the window with every round: 1, 2, 4 … the lane's limit.
         health=Health(window=min(rules.in_flight, health.window + 1)),
     )
+
+
+def _gone(outcome: Outcome, delivery: Delivery, health: Health) -> Decision:
+    return Decision(
+        state="pending",
+        attempts=delivery.attempts,
+        strikes=delivery.strikes,
+        health=msgspec.structs.replace(health, reason=outcome.code),
+        pause=True,
+    )
+
+
+def _message_trouble(outcome: Outcome, delivery: Delivery, health: Health, spread: float, rules: Rules) -> Decision:
+    # The same message refused twice says nothing new about the endpoint.
+    refused = health.refused + (delivery.attempts == 0)
+    seen = msgspec.structs.replace(health, refused=refused)
+    if refused >= rules.refusals:
+        return _endpoint_trouble(outcome, delivery, seen, spread, rules, strikes=delivery.strikes)
+    return _charge(delivery, seen, rules)
 
 
 def _is_the_messages_own(outcome: Outcome, delivery: Delivery, health: Health, others_succeeded: bool) -> bool:
