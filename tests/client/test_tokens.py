@@ -366,6 +366,16 @@ async def test_logout_ends_the_session_and_a_later_call_begins_one(peer: Peer, o
     assert peer.sessions == 2
 
 
+async def test_a_session_that_idled_away_is_not_begun_anew_to_be_ended(
+    peer: Peer, open_sdk: OpenSdk, clock: Clock
+) -> None:
+    async with open_sdk() as sdk:
+        await sdk.call(LIST, ACCOUNT)
+        clock.time += 20 * 60
+        await sdk.do("logout")
+    assert len(peer.seen) == 3
+
+
 async def test_a_static_session_cannot_be_begun_again(peer: Peer, open_sdk: OpenSdk) -> None:
     given = fotahook.VZM2mTokenCredentials("from-elsewhere")
     async with open_sdk(vz_m2m_token_credentials=given) as sdk:

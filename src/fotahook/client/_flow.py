@@ -101,9 +101,10 @@ class Caller:
     def logout(self, limits: Limits) -> Flow[None]:
         """Ends the session, if there is one."""
         session = self._session()
-        if session.held() is not None:
+        # One that has ended by idling would have to be begun anew to be ended.
+        if session.current() is not None:
             yield from self.perform(logout_call(), limits)
-            session.drop()
+        session.drop()
 
     def revoke_token(self, limits: Limits) -> Flow[None]:
         """Revokes the OAuth token, if there is one."""

@@ -114,10 +114,6 @@ class Session:
         self._used_at = now
         return self._token
 
-    def held(self) -> str | None:
-        """The token, good or not."""
-        return self._token
-
     def forget(self, used: str) -> None:
         """Let go of the token that a call used in vain, unless another call has replaced it by now."""
         if self._token == used:
