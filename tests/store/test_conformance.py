@@ -573,6 +573,8 @@ async def test_accounts_come_in_pages(store: Store) -> None:
         await store.register(account, URL, actor="test")
     pages = [await store.accounts(after=after, limit=2) for after in ("", "a", "d")]
     assert [[each.account for each in page] for page in pages] == [["C", "a"], ["b", "d"], []]
+    assert [each.account for each in await store.accounts(among=("d", "a", "x"), limit=10)] == ["a", "d"]
+    assert await store.accounts(among=(), limit=10) == []
 
 
 async def test_accounts_are_found_by_their_state(store: Store, accept: Accept, clock: VirtualClock) -> None:

@@ -300,8 +300,15 @@ class Store(Protocol):
     async def lanes(self, account: str) -> list[Lane]:
         """The lanes of an account with their backlogs."""
 
-    async def accounts(self, *, state: AccountState | None = None, after: str = "", limit: int) -> list[Account]:
-        """Accounts that have a lane to a callback, by name, from behind `after`; of one state or all."""
+    async def accounts(
+        self,
+        *,
+        state: AccountState | None = None,
+        among: Collection[str] | None = None,
+        after: str = "",
+        limit: int,
+    ) -> list[Account]:
+        """Accounts that have a lane to a callback, by name, from behind `after`; of one state or all, among these."""
 
     async def messages(self, account: str, wanted: Wanted, *, before: int | None = None, limit: int) -> Page:
         """An account's messages, newest first, without their bodies; `before` is the last page's `next`."""

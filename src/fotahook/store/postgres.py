@@ -159,8 +159,15 @@ class PostgresStore:
 
     # What an operator looks through
 
-    async def accounts(self, *, state: AccountState | None = None, after: str = "", limit: int) -> list[Account]:
-        return await self._link.read(lambda db: list_accounts(db, state, after, limit))
+    async def accounts(
+        self,
+        *,
+        state: AccountState | None = None,
+        among: Collection[str] | None = None,
+        after: str = "",
+        limit: int,
+    ) -> list[Account]:
+        return await self._link.read(lambda db: list_accounts(db, state, among, after, limit))
 
     async def messages(self, account: str, wanted: Wanted, *, before: int | None = None, limit: int) -> Page:
         return await self._link.read(lambda db: list_messages(db, account, wanted, before, limit))

@@ -1,6 +1,6 @@
 """What an operator looks through in the PostgreSQL store: accounts, messages, the history of a callback."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -9,8 +9,12 @@ from .postgres_link import Db, Row, rows
 from .postgres_steps import read_lane, read_placement
 
 
-async def list_accounts(db: Db, state: AccountState | None, after: str, limit: int) -> list[Account]:
-    return [_account(row) for row in await rows(db, "accounts", state=state, after=after, limit=limit)]
+async def list_accounts(
+    db: Db, state: AccountState | None, among: Collection[str] | None, after: str, limit: int
+) -> list[Account]:
+    names = None if among is None else list(among)
+    found = await rows(db, "accounts", state=state, among=names, after=after, limit=limit)
+    return [_account(row) for row in found]
 
 
 async def list_messages(db: Db, account: str, wanted: Wanted, before: int | None, limit: int) -> Page:

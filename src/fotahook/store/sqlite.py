@@ -162,8 +162,15 @@ class SqliteStore:
 
     # What an operator looks through
 
-    async def accounts(self, *, state: AccountState | None = None, after: str = "", limit: int) -> list[Account]:
-        return await self._reader.run(lambda db: list_accounts(db, state, after, limit, self._clock()))
+    async def accounts(
+        self,
+        *,
+        state: AccountState | None = None,
+        among: Collection[str] | None = None,
+        after: str = "",
+        limit: int,
+    ) -> list[Account]:
+        return await self._reader.run(lambda db: list_accounts(db, state, among, after, limit, self._clock()))
 
     async def messages(self, account: str, wanted: Wanted, *, before: int | None = None, limit: int) -> Page:
         return await self._reader.run(lambda db: list_messages(db, account, wanted, before, limit, self._clock()))

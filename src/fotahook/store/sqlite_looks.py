@@ -2,6 +2,7 @@
 
 import heapq
 import sqlite3
+from collections.abc import Collection
 from itertools import islice
 from typing import Any
 
@@ -12,9 +13,15 @@ from .sqlite_steps import Q, read_lane, read_placement
 
 
 def list_accounts(
-    db: sqlite3.Connection, state: AccountState | None, after: str, limit: int, now: float
+    db: sqlite3.Connection,
+    state: AccountState | None,
+    among: Collection[str] | None,
+    after: str,
+    limit: int,
+    now: float,
 ) -> list[Account]:
-    query = {"state": state, "after": after, "limit": limit, "now": now}
+    names = None if among is None else msgspec.json.encode(among).decode()
+    query = {"state": state, "among": names, "after": after, "limit": limit, "now": now}
     return [_account(row, now) for row in db.execute(Q["accounts"], query)]
 
 

@@ -137,7 +137,8 @@ select l.account, c.url, c.revision, c.registered_at, m.in_flight, m.per_second,
     l.failures, l."window", l.refused, l.reason, b.pending, b.dead, b.oldest_accepted_at
 from (
     select * from lanes l
-    where l.consumer = '' and l.account > :after and case coalesce(:state::text, '')
+    where l.consumer = '' and l.account > :after and (:among::text[] is null or l.account = any(:among))
+        and case coalesce(:state::text, '')
         when '' then true
         when 'trouble' then l.failures > 0 or l.reason is not null or (l.held and l.due is not null)
         when 'paused' then l.paused

@@ -193,7 +193,8 @@ from lanes l
 join backlogs b on b.lane = l.id
 left join callbacks c on c.account = l.account
 left join limits m on m.account = l.account
-where l.consumer = '' and l.account > :after and case coalesce(:state, '')
+where l.consumer = '' and l.account > :after and (:among is null or l.account in (select value from json_each(:among)))
+    and case coalesce(:state, '')
     when '' then true
     when 'trouble' then l.failures > 0 or l.reason is not null or (l.held and l.due is not null)
     when 'paused' then l.paused
