@@ -11,6 +11,7 @@ from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Env, Toml
 
 from .failures import UsageError
+from .output import shown
 
 PREFIX: Final = "FOTAHOOK_"
 
@@ -74,4 +75,4 @@ def _text(value: object) -> str:
             return "yes" if value else "no"
         case tuple():
             return " ".join(map(str, value))
-    return str(value)
+    return shown(str(value))

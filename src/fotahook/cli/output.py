@@ -1,8 +1,11 @@
 """What commands print: JSON for scripts, tables for people, the same rows with tabs between them when piped."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
+
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)|(?<=[?&]password=)[^&]*")
 
 
 def on_terminal() -> bool:
@@ -47,3 +50,8 @@ def _text(fact: str | bool | None) -> str:
         case None:
             return "(none)"
     return fact
+
+
+def shown(url: str) -> str:
+    """A store's URL without its password."""
+    return _PASSWORD.sub(lambda found: f"{found[1]}:***" if found[1] is not None else "***", url)

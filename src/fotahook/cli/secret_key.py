@@ -1,4 +1,4 @@
-"""The service's secret key: from the environment, or made once and kept beside the store's file."""
+"""The service's secret key: from the environment, or made once and kept beside a SQLite store's file."""
 
 import contextlib
 import os
@@ -13,20 +13,27 @@ from .failures import Failure
 VARIABLE: Final = "FOTAHOOK_SECRET_KEY"
 
 
-def secret_key(store_file: str) -> bytes:
-    """The key. Failure says what is wrong with it, never what it is."""
+def secret_key(store_file: str | None) -> bytes:
+    """The key; `store_file` None where the store is no file. Failure says what is wrong with it, never what it is."""
     text = os.environ.get(VARIABLE)
     if text is not None:
         return _parsed(text, VARIABLE)
+    if store_file is None:
+        raise Failure(
+            f"{VARIABLE} is not set: every process on one PostgreSQL needs the same 32 random bytes in URL-safe "
+            "base64, such as openssl rand -base64 32 | tr '+/' '-_' prints"
+        )
     path = _beside(store_file)
     if not path.exists():
         _make(path)
     return _parsed(path.read_text(encoding="ascii", errors="replace"), str(path))
 
 
-def key_place(store_file: str) -> str:
+def key_place(store_file: str | None) -> str:
     """Where the key comes from."""
-    return VARIABLE if VARIABLE in os.environ else str(_beside(store_file))
+    if store_file is None or VARIABLE in os.environ:
+        return VARIABLE
+    return str(_beside(store_file))
 
 
 def _beside(store_file: str) -> Path:

@@ -17,7 +17,7 @@ from fotahook.delivery.dispatcher import LEASE_MARGIN
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.service import Settings, build_app, provision_dev, withdraw_dev
-from fotahook.store import Store, open_store, sqlite_path
+from fotahook.store import Store, open_store
 from fotahook.store.base import Retention
 
 from .configuration import explanation
@@ -25,8 +25,9 @@ from .console import console_routes
 from .failures import UsageError
 from .hosting import Endpoint, check_pem, host, run
 from .logs import log_as_json
-from .output import print_table
+from .output import print_table, shown
 from .secret_key import key_place, secret_key
+from .stores import store_file
 
 if TYPE_CHECKING:
     from fotahook.testing.faults import FaultPoints
@@ -47,7 +48,7 @@ class ServeOptions:
     port: int = 8080
     "Port to listen at; 0 picks a free one, and the ready line tells which."
     store: str = "sqlite:///fotahook.db"
-    "Where messages are kept: sqlite:///relative.db or sqlite:////absolute.db."
+    "Where messages are kept: sqlite:///relative.db, sqlite:////absolute.db or postgresql://user@host/database."
     dev: bool = False
     "For development: client dev / dev-secret, user dev / dev-password, callbacks at http:// and private addresses."
     allow_network: tuple[str, ...] = ()
@@ -92,19 +93,19 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
 
     Example: fotahook serve --dev
     """
-    file = _store_file(options.store)
+    file = store_file("--store", options.store)
     _check(options)
     if options.explain:
-        rows = explanation(options, omitted=("config", "explain"))
+        rows = explanation(options, omitted=("config", "explain", "fault"))
         print_table(("flag", "value", "source"), [*rows, ("secret key", "(hidden)", key_place(file))])
         return 0
     log_as_json()
     return run(_serve(options, file))
 
 
-async def _serve(options: ServeOptions, file: str) -> int:
+async def _serve(options: ServeOptions, file: str | None) -> int:
     networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
-    facts = f"store={options.store}" + (" mode=dev" if options.dev else "")
+    facts = f"store={shown(options.store)}" + (" mode=dev" if options.dev else "")
     faults = _fault_points(options)
     async with _opened(options) as opened:
         store = faults.around_store(opened) if faults else opened
@@ -134,7 +135,7 @@ def _sender(options: ServeOptions, key: bytes, networks: tuple[Network, ...]) ->
 async def _opened(options: ServeOptions) -> AsyncIterator[Store]:
     store = await open_store(options.store)
     try:
-        # Takes the file's dispatcher lock: a second service on the same file must end here, not idle beside the first.
+        # Takes a file's dispatcher lock: a second service on the same file must end here, not idle beside the first.
         await store.lease(0, 0)
         await (provision_dev(store) if options.dev else withdraw_dev(store))
         yield store
@@ -190,15 +191,6 @@ def _fault_points(options: ServeOptions) -> "FaultPoints | None":
         return FaultPoints(options.fault)
     except ValueError as error:
         raise UsageError(f"FOTAHOOK_FAULT: {error}") from error
-
-
-def _store_file(url: str) -> str:
-    if url.startswith(("postgresql:", "postgres:")):
-        raise UsageError("--store: this version keeps messages in SQLite only; use sqlite:///FILE")
-    try:
-        return sqlite_path(url)
-    except ValueError as error:
-        raise UsageError(f"--store: {error}") from error
 
 
 def _check(options: ServeOptions) -> None:
