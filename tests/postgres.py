@@ -25,6 +25,7 @@ START_SECONDS: Final = 60.0
 SETTINGS: Final = {
     # fsync stays on, as in earnest; the rest is for a server that lives for a minute.
     "checkpoint_timeout": "1h",
+    "deadlock_timeout": "50ms",
     "full_page_writes": "off",
     "max_connections": "100",
     "max_wal_senders": "0",
@@ -48,7 +49,7 @@ class Server:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.port = _free_port()
+        self.port = self.unused_port()
         self._user = "nobody" if os.getuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         directory.chmod(0o755)
@@ -60,6 +61,14 @@ class Server:
     @property
     def url(self) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    @staticmethod
+    def unused_port() -> int:
+        """A port of 127.0.0.1 on which nobody listens at the moment."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            return port
 
     def start(self) -> None:
         settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
@@ -118,13 +127,6 @@ class Server:
         )
         if done.returncode != 0:
             raise RuntimeError(f"{binary} failed: {done.stderr.decode()}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _die_with_parent() -> None:

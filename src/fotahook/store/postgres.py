@@ -58,9 +58,10 @@ from .postgres_steps import (
     settled_lane,
     weight,
 )
+from .postgres_tidying import BEGINNING, redeliver_messages, step_redelivery, step_retention
 
-STEP: Final = 200
-"""Messages in one step of what can wait, so that no delivery waits long behind it."""
+FETCH_LIMIT: Final = 2000
+"""Deliveries that are fetched for several lanes at once, unless one alone asks for more: their bodies take room."""
 
 
 class PostgresStore:
@@ -77,9 +78,10 @@ class PostgresStore:
         self._writes: Coalescer[Part, Answer] = Coalescer(
             self._commit, limit=GROUP_LIMIT, weight=weight, key=settled_lane
         )
-        self._fetches: Coalescer[tuple[int, int], list[Delivery]] = Coalescer(self._fetch, limit=GROUP_LIMIT)
-        self._pruned_up_to = 0
-        self._excess = 0
+        self._fetches: Coalescer[tuple[int, int], list[Delivery]] = Coalescer(
+            self._fetch, limit=FETCH_LIMIT, weight=lambda asked: asked[1]
+        )
+        self._prune = BEGINNING
 
     @classmethod
     async def open(cls, url: str, *, clock: Clock = time.time) -> "PostgresStore":
@@ -202,7 +204,7 @@ class PostgresStore:
             found = await row(db, "message", id=message_id)
             if found is None:
                 return Redelivery(refused="unknown")
-            moved = await self._redeliver(db, [found["seq"]], None)
+            moved = await redeliver_messages(db, [found["seq"]], None)
             # Read again, now that nobody can change it.
             body = (await rows(db, "message", id=message_id))[0]["body"]
             if moved:
@@ -230,67 +232,25 @@ class PostgresStore:
         (accepted,) = await self.accept([message])
         return Redelivery(id=accepted.id)
 
-    async def _redeliver(self, db: Db, seqs: Sequence[int], state: str | None) -> int:
-        lanes = await rows(db, "lanes_of_messages", seqs=seqs)
-        await lock_lanes(db, set(), [each["lane"] for each in lanes])
-        await rows(db, "lock_messages", seqs=seqs)
-        moved: int = await value(db, "redeliver", seqs=seqs, state=state)
-        return moved
-
     async def redeliver_all(
         self, account: str, state: DeliveryState, *, since: float, until: float, dry_run: bool = False
     ) -> int:
         async def job(db: Db) -> int:
             last = await value(db, "last_message", account=account)
             wish = {"account": account, "state": state, "since": since, "until": until, "last": last}
-            found = await rows(db, "redeliverable", **wish, done=0, limit=None)
+            found: int = await value(db, "count_redeliverable", **wish)
             if found and not dry_run:
                 await rows(db, "add_redelivery", **wish)
-            return len(found)
+            return found
 
         return await self._link.write(job)
 
     async def tidy(self, retention: Retention) -> bool:
-        if await self._link.write(self._step_redelivery):
+        if await self._link.write(step_redelivery):
             self._hints.give()
             return True
-        return await self._link.write(lambda db: self._step_retention(db, retention))
-
-    async def _step_redelivery(self, db: Db) -> bool:
-        """Send some more messages of the oldest wish for many; whether there was such a wish."""
-        wish = await row(db, "next_redelivery")
-        if wish is None:
-            return False
-        query = dict(wish)
-        wish_id = query.pop("id")
-        seqs = [each["seq"] for each in await rows(db, "redeliverable", **query, limit=STEP)]
-        await self._redeliver(db, seqs, query["state"])
-        if len(seqs) < STEP:
-            await rows(db, "end_redelivery", id=wish_id)
-        else:
-            await rows(db, "advance_redelivery", id=wish_id, done=seqs[-1])
-        return True
-
-    async def _step_retention(self, db: Db, retention: Retention) -> bool:
-        """Remove some bodies, going on where the last step ended; whether there is more to do now."""
-        if self._pruned_up_to == 0:
-            self._excess = 0 if retention.bytes is None else await value(db, "kept_bytes") - retention.bytes
-        seconds = float("inf") if retention.seconds is None else retention.seconds
-        found = await rows(db, "old_bodies", after=self._pruned_up_to, seconds=seconds, limit=STEP)
-        doomed: list[int] = []
-        self._pruned_up_to = found[-1]["seq"] if len(found) == STEP else 0
-        for body in found:
-            if not body["is_old"] and self._excess <= 0:
-                # The rest is younger still: begin again from the oldest next time.
-                self._pruned_up_to = 0
-                break
-            if not body["pending"]:
-                doomed.append(body["seq"])
-                self._excess -= body["size"]
-        if doomed:
-            await rows(db, "lock_messages", seqs=doomed)
-            await rows(db, "prune", seqs=doomed)
-        return bool(doomed) or self._pruned_up_to > 0
+        more, self._prune = await self._link.write(lambda db: step_retention(db, retention, self._prune))
+        return more
 
     # Dispatching
 

@@ -46,20 +46,21 @@ class Hints:
         connection = await self._connect()
         try:
             with translated():
-                channel = await connection.fetchval(
-                    "select 'fotahook_' || oid from pg_namespace where nspname = current_schema()"
-                )
+                channel = await connection.fetchval("select 'fotahook_' || current_schema()::regnamespace::oid")
                 connection.add_termination_listener(lambda _: self._news.set())
-                await connection.add_listener(channel, self._hear)
+                own = connection.get_server_pid()
+
+                def hear(_: object, pid: int, channel: str, payload: object) -> None:
+                    if pid != own:
+                        self._work.set()
+
+                await connection.add_listener(channel, hear)
                 # What was said before we listened is not heard any more.
                 self._work.set()
-                while not connection.is_closed():
+                while True:
                     await self._news.wait()
                     self._news.clear()
                     await connection.execute("select pg_notify($1, '')", channel)
                     await asyncio.sleep(PACE_SECONDS)
         finally:
             connection.terminate()
-
-    def _hear(self, connection: object, pid: int, channel: str, payload: object) -> None:
-        self._work.set()

@@ -25,15 +25,18 @@ LOCK_SECONDS: Final = 5.0
 STATEMENT_SECONDS: Final = 10.0
 """After this the server itself ends a statement, and after SILENCE_SECONDS we stop listening for its answer."""
 SILENCE_SECONDS: Final = 15.0
+PLAN_SECONDS: Final = 30
+"""How long a statement is kept prepared: its plan may be one for tables that have grown since."""
 TRIES: Final = 4
 """Of a transaction that the server ends in favour of another one."""
 
 SESSION: Final[Mapping[str, str]] = {
     "application_name": "fotahook",
     "timezone": "UTC",
-    # Plans are kept as long as the connection. One that was made while the tables were empty must still be right when
-    # they hold millions of rows, and every statement has an index to go by.
+    # A plan that was made while the tables were empty must still do when they have filled, and every statement has an
+    # index to go by.
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "jit": "off",
@@ -103,6 +106,7 @@ class Link:
                 reset=_leave_as_it_is,
                 timeout=CONNECT_SECONDS,
                 command_timeout=SILENCE_SECONDS,
+                max_cached_statement_lifetime=PLAN_SECONDS,
                 server_settings={
                     **SESSION,
                     "lock_timeout": _milliseconds(LOCK_SECONDS),
@@ -182,12 +186,12 @@ def translated() -> Iterator[None]:
 
 def translate(error: Exception) -> StoreError:
     """The store's own error for one of the driver's or the network's."""
-    message = error.message if isinstance(error, asyncpg.PostgresError) else str(error)
-    text = f"PostgreSQL: {message or 'no answer in time'} ({type(error).__name__})"
+    # The first line: what follows may quote rows.
+    text = f"PostgreSQL: {str(error).partition(chr(10))[0] or 'no answer in time'} ({type(error).__name__})"
     if isinstance(error, asyncpg.DiskFullError):
         return StoreFull(text)
     state = error.sqlstate or "" if isinstance(error, asyncpg.PostgresError) else ""
-    if isinstance(error, asyncpg.DataError) or state.startswith(("22", "23")):
+    if state.startswith(("22", "23")):
         # It lies with what was asked for, so there is no use in trying again.
         return StoreError(text)
     kind = Sacrificed if state.startswith("40") else StoreUnavailable

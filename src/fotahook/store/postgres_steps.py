@@ -1,6 +1,7 @@
 """Steps of the PostgreSQL store's transactions, and how rows become records."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import Final
@@ -26,6 +27,9 @@ from .postgres_link import Db, Row, rows
 
 GROUP_LIMIT: Final = 1000
 """Messages and outcomes that share one transaction at the most, so that the first of them does not wait too long."""
+
+
+_UNHOLDABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
 class Accept(msgspec.Struct, frozen=True, eq=False):
@@ -105,14 +109,9 @@ async def _accept(db: Db, accepts: Sequence[Accept], lanes: Mapping[tuple[str, s
         return []
     ids = [message_id for part in accepts for message_id in part.ids]
     digests = [digest for part in accepts for digest in part.digests]
-    placed = [
-        (message_id, lanes[message.account, consumer])
-        for message_id, message in zip(ids, messages, strict=True)
-        for consumer in message.consumers
-    ]
     stored = await rows(
         db,
-        "accept",
+        "add_messages",
         ids=ids,
         accounts=[message.account for message in messages],
         types=[message.type for message in messages],
@@ -120,10 +119,21 @@ async def _accept(db: Db, accepts: Sequence[Accept], lanes: Mapping[tuple[str, s
         idempotency_keys=[message.idempotency_key for message in messages],
         bodies=[message.body for message in messages],
         digests=digests,
-        placed=[message_id for message_id, _ in placed],
-        lanes=[lane for _, lane in placed],
     )
-    new = {row["id"] for row in stored}
+    new: dict[str, int] = {row["id"]: row["seq"] for row in stored}
+    placed = [
+        (lanes[message.account, consumer], new[message_id], message.ordering_key)
+        for message_id, message in zip(ids, messages, strict=True)
+        if message_id in new
+        for consumer in message.consumers
+    ]
+    await rows(
+        db,
+        "add_deliveries",
+        lanes=[lane for lane, _, _ in placed],
+        seqs=[seq for _, seq, _ in placed],
+        keys=[key for _, _, key in placed],
+    )
     known = await _count_duplicates(
         db,
         (
@@ -195,13 +205,13 @@ async def _write_outcomes(db: Db, settlements: Sequence[Settlement]) -> None:
         attempts=[each.attempts for each in settlements],
         strikes=[each.strikes for each in settlements],
         started=[attempt.started_at for attempt in attempts],
-        urls=[attempt.url for attempt in attempts],
+        urls=[_holdable(attempt.url) for attempt in attempts],
         outcomes=[attempt.outcome for attempt in attempts],
         statuses=[attempt.status for attempt in attempts],
         error_codes=[attempt.error_code for attempt in attempts],
-        fixes=[attempt.fix for attempt in attempts],
+        fixes=[_holdable(attempt.fix) for attempt in attempts],
         phases=[msgspec.json.encode(attempt.phases).decode() for attempt in attempts],
-        excerpts=[attempt.excerpt for attempt in attempts],
+        excerpts=[_holdable(attempt.excerpt) for attempt in attempts],
     )
     freed = {
         (each.delivery.lane, each.delivery.ordering_key)
@@ -210,6 +220,11 @@ async def _write_outcomes(db: Db, settlements: Sequence[Settlement]) -> None:
     }
     if freed:
         await rows(db, "promote", lanes=[lane for lane, _ in freed], keys=[key for _, key in freed])
+
+
+def _holdable(text: str | None) -> str | None:
+    """The text with what no PostgreSQL text can hold replaced: a receiver's answer must not make settling fail."""
+    return None if text is None else _UNHOLDABLE.sub("\ufffd", text)
 
 
 def read_lease(row: Row) -> Lease:

@@ -2,6 +2,10 @@
 --
 -- Whoever touches deliveries locks their lanes first, in id order, in a statement of its own: the next statement then
 -- sees all that was committed before. Locks are taken in one order everywhere: lanes, then messages.
+--
+-- Where a row's own question is "is there any", it is asked by `select true … limit 1`: an `exists` there might be
+-- answered by reading all that is pending into a hash table first. An `order by` beside it names the index.
+-- What is asked of one message says which states it is not about: by those it is about, an index of lanes might be read.
 
 -- name: lock_lanes
 select id, account, consumer, token, leased_until from lanes
@@ -69,38 +73,37 @@ select in_flight, per_second from limits where account = :account;
 insert into limits (account, in_flight, per_second) values (:account, :in_flight, :per_second)
 on conflict (account) do update set in_flight = excluded.in_flight, per_second = excluded.per_second;
 
--- name: accept
--- Messages and their deliveries, in the order given, except those whose idempotency key is known; the new ones' ids.
--- Another process may be storing the same key: the insert waits for it, and then leaves the key to it.
-with given as (
-    select * from unnest(
-        :ids::text[], :accounts::text[], :types::text[], :ordering_keys::text[], :idempotency_keys::text[],
-        :bodies::bytea[], :digests::bytea[]
-    ) with ordinality as given (id, account, type, ordering_key, idempotency_key, body, sha256, number)
-), stored as (
-    insert into messages (id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at)
-    select id, account, type, ordering_key, idempotency_key, body, length(body), sha256, store_now()
-    from given order by number
-    on conflict (account, idempotency_key) where idempotency_key is not null do nothing
-    returning seq, id, ordering_key
-), numbered as (
-    select stored.seq, placed.lane, stored.ordering_key as key,
-        row_number() over (partition by placed.lane, stored.ordering_key order by stored.seq) as number
-    from unnest(:placed::text[], :lanes::bigint[]) as placed (id, lane) join stored using (id)
-), added as (
+-- name: add_messages
+-- In the order given, except those whose idempotency key is known. Another process may be storing the same key: this
+-- waits for it, and then leaves the key to it.
+insert into messages (id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at)
+select id, account, type, ordering_key, idempotency_key, body, length(body), sha256, store_now()
+from unnest(
+    :ids::text[], :accounts::text[], :types::text[], :ordering_keys::text[], :idempotency_keys::text[],
+    :bodies::bytea[], :digests::bytea[]
+) with ordinality as given (id, account, type, ordering_key, idempotency_key, body, sha256, number)
+order by number
+on conflict (account, idempotency_key) where idempotency_key is not null do nothing
+returning id, seq;
+
+-- name: add_deliveries
+-- They make their lanes due. A lane that is due already is left as it is: it costs no write.
+with added as (
     insert into deliveries (seq, lane, place, key, state, due, born)
-    select new.seq, new.lane, new.seq, new.key, case when new.key is not null and (new.number > 1 or exists (
-            select from deliveries d where d.lane = new.lane and d.key = new.key and d.state in ('ready', 'behind')
+    select new.seq, new.lane, new.seq, new.key, case when new.key is not null and (new.number > 1 or (
+            select true from deliveries d
+            where d.lane = new.lane and d.key = new.key and d.state in ('ready', 'behind') order by d.place limit 1
         )) then 'behind' else 'ready' end, store_now(), coalesce(l.stopped_at, store_now()) - l.stopped_for
-    from numbered new join lanes l on l.id = new.lane
+    from (
+        select *, row_number() over (partition by lane, key order by seq) as number
+        from unnest(:lanes::bigint[], :seqs::bigint[], :keys::text[]) as given (lane, seq, key)
+    ) new
+    join lanes l on l.id = new.lane
     returning lane, state
-), woken as (
-    -- A lane that is due already is left as it is: it costs no write.
-    update lanes l set due = store_now()
-    from (select distinct lane from added where state = 'ready') new
-    where l.id = new.lane and (l.due is null or l.due > store_now())
 )
-select id from stored;
+update lanes l set due = store_now()
+from (select distinct lane from added where state = 'ready') new
+where l.id = new.lane and (l.due is null or l.due > store_now());
 
 -- name: count_duplicates
 update messages m set duplicates = m.duplicates + given.times
@@ -183,9 +186,9 @@ where m.seq = any(:seqs::bigint[])
     and (:type::text is null or m.type = :type) and (:ordering_key::text is null or m.ordering_key = :ordering_key)
     and (:since::double precision is null or m.accepted_at >= :since)
     and (:until::double precision is null or m.accepted_at < :until)
-    and (:state::text is null or exists (
-        select from deliveries d where d.seq = m.seq
-            and (d.state = :state or (:state = 'pending' and d.state in ('ready', 'behind')))
+    and (:state::text is null or (
+        select true from deliveries d
+        where d.seq = m.seq and (d.state = :state or (:state = 'pending' and d.state in ('ready', 'behind'))) limit 1
     ))
 order by m.seq desc limit :limit;
 
@@ -215,8 +218,12 @@ order by taken.next;
 -- Lanes that are late, whoever has them locked: a busy lane would starve otherwise.
 with due as (
     select id from lanes
-    where not held and not paused and due is not null and next <= store_now() - 1
-    order by id limit :limit for no key update
+    where id = any(array(
+            select id from lanes
+            where not held and not paused and due is not null and next <= store_now() - 1 order by next limit :limit
+        ))
+        and not held and not paused and due is not null and next <= store_now()
+    order by id for no key update
 ), taken as (
     update lanes l set token = l.token + 1, leased_until = store_now() + :seconds::double precision
     from due where l.id = due.id
@@ -253,7 +260,7 @@ with given as (
     update deliveries d set
         state = given.state, due = store_now() + given.delay, attempts = given.attempts, strikes = given.strikes,
         last_outcome = given.outcome, settled_at = case when given.state = 'ready' then null else store_now() end
-    from given where d.seq = given.seq and d.lane = given.lane and d.state = 'ready'
+    from given where d.seq = given.seq and d.lane = given.lane and d.state not in ('behind', 'delivered', 'dead')
 )
 insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt)
 select seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt from given order by number;
@@ -315,7 +322,7 @@ select l.consumer from deliveries d join lanes l on l.id = d.lane where d.seq = 
 with chosen as (
     select seq, nextval('places') as place from (
         select seq from messages m where seq = any(:seqs::bigint[]) and body is not null
-            and not exists (select from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind'))
+            and not exists (select from deliveries d where d.seq = m.seq and d.state not in ('delivered', 'dead'))
         order by seq
     ) settled
 ), numbered as (
@@ -326,8 +333,9 @@ with chosen as (
     update deliveries d set
         place = new.place, due = store_now(), attempts = 0, strikes = 0, settled_at = null,
         born = coalesce(l.stopped_at, store_now()) - l.stopped_for,
-        state = case when d.key is not null and (new.number > 1 or exists (
-            select from deliveries o where o.lane = d.lane and o.key = d.key and o.state in ('ready', 'behind')
+        state = case when d.key is not null and (new.number > 1 or (
+            select true from deliveries o
+            where o.lane = d.lane and o.key = d.key and o.state in ('ready', 'behind') order by o.place limit 1
         )) then 'behind' else 'ready' end
     from numbered new join lanes l on l.id = new.lane
     where d.seq = new.seq and d.lane = new.lane
@@ -344,9 +352,16 @@ select count(*) from chosen;
 select m.seq from messages m
 where m.account = :account and m.seq > :done and m.seq <= :last
     and m.accepted_at >= :since and m.accepted_at < :until and m.body is not null
-    and exists (select from deliveries d where d.seq = m.seq and d.state = :state)
-    and not exists (select from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind'))
+    and (select true from deliveries d where d.seq = m.seq and d.state = :state limit 1)
+    and not exists (select from deliveries d where d.seq = m.seq and d.state not in ('delivered', 'dead'))
 order by m.seq limit :limit;
+
+-- name: count_redeliverable
+select count(*) from messages m
+where m.account = :account and m.seq <= :last
+    and m.accepted_at >= :since and m.accepted_at < :until and m.body is not null
+    and exists (select from deliveries d where d.seq = m.seq and d.state = :state)
+    and not exists (select from deliveries d where d.seq = m.seq and d.state not in ('delivered', 'dead'));
 
 -- name: last_message
 select coalesce(max(seq), 0) from messages where account = :account;
@@ -370,13 +385,15 @@ select coalesce(sum(size), 0)::bigint from messages where body is not null;
 
 -- name: old_bodies
 -- Some bodies, oldest first, each with whether it is older than that, and whether somebody still waits for it.
-select m.seq, m.size, m.accepted_at < store_now() - :seconds::double precision as is_old,
-    exists (select from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind')) as pending
-from messages m where m.body is not null and m.seq > :after order by m.seq limit :limit;
+select m.seq, m.size, m.accepted_at, m.accepted_at < store_now() - :seconds::double precision as is_old,
+    (select true from deliveries d where d.seq = m.seq and d.state not in ('delivered', 'dead') limit 1) as pending
+from messages m
+where m.body is not null and (m.accepted_at, m.seq) > (:after::double precision, :seq::bigint)
+order by m.accepted_at, m.seq limit :limit;
 
 -- name: prune
 update messages m set body = null where seq = any(:seqs::bigint[])
-    and not exists (select from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind'));
+    and not exists (select from deliveries d where d.seq = m.seq and d.state not in ('delivered', 'dead'));
 
 -- name: save_credential
 insert into credentials (kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at)

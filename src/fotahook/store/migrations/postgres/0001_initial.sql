@@ -45,7 +45,7 @@ create table messages (
 create unique index messages_by_idempotency_key on messages (account, idempotency_key)
     where idempotency_key is not null;
 create index messages_by_account on messages (account, seq);
-create index messages_with_body on messages (seq) include (size) where body is not null;
+create index messages_with_body on messages (accepted_at, seq) include (size) where body is not null;
 
 create table lanes (
     id bigint generated always as identity primary key,

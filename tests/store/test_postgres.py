@@ -1,0 +1,636 @@
+"""What only the PostgreSQL store promises: many processes side by side, and honest errors while the server is away."""
+
+import asyncio
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+
+from fotahook.store import open_store
+from fotahook.store import postgres_hints as hints_module
+from fotahook.store import postgres_link as link_module
+from fotahook.store.base import (
+    Health,
+    LaneVerdict,
+    Lease,
+    NewMessage,
+    Redelivery,
+    Retention,
+    Store,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+)
+from fotahook.store.postgres import PostgresStore
+from fotahook.store.postgres_link import Db, S, number_parameters, refusal
+from fotahook.store.queries import load_migrations, load_queries
+from tests.postgres import Server, a_schema
+
+from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, lease_one, settled
+
+MESSAGE = NewMessage(account=ACCOUNT, body=b"{}")
+
+
+@pytest.fixture
+def engine() -> str:
+    return "postgres"
+
+
+@pytest.fixture
+async def fresh_url(postgres_server: Server) -> AsyncIterator[str]:
+    """A schema in which there is nothing yet."""
+    async with a_schema(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+async def other(store: Store, store_url: str, clock: VirtualClock) -> AsyncIterator[Store]:
+    """The same store, as another process opened it."""
+    other = await open_store(store_url, clock=clock)
+    yield other
+    await other.close()
+
+
+@pytest.fixture
+async def admin(store: Store, store_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A connection beside the store's own."""
+    connection = await asyncpg.connect(store_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores opened from now on wait for nothing for long."""
+    limits = {"CONNECT": 0.5, "ACQUIRE": 0.5, "LOCK": 0.1, "STATEMENT": 0.3, "SILENCE": 0.5}
+    for name, seconds in limits.items():
+        monkeypatch.setattr(link_module, f"{name}_SECONDS", seconds)
+
+
+async def once(condition: Callable[[], Awaitable[Any]]) -> None:
+    """Return as soon as something holds."""
+    async with asyncio.timeout(10):
+        while not await condition():  # noqa: ASYNC110 - it is the server that knows
+            await asyncio.sleep(0.005)
+
+
+def a_link(store: Store) -> link_module.Link:
+    assert isinstance(store, PostgresStore)
+    return store._link
+
+
+# Opening
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:secret/rest@host/db",
+        "postgresql://user:secret@[host/db",
+        "postgresql://user:secret@host:port/db",
+        "postgres://user:secret@host/db",
+        "mysql://user:secret@host/db",
+    ],
+)
+async def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match="postgresql://") as refused:
+        await open_store(url)
+    assert "secret" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+async def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.startswith("fotahook.store.postgres")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(ImportError, match=r"pip install 'fotahook\[postgres\]'"):
+        await open_store("postgresql://127.0.0.1/db")
+
+
+async def test_a_server_that_is_not_there_is_unavailable_and_no_password_is_told(postgres_server: Server) -> None:
+    url = f"postgresql://user:secret@127.0.0.1:{postgres_server.unused_port()}/db"
+    with pytest.raises(StoreUnavailable, match="PostgreSQL") as unavailable:
+        await open_store(url)
+    assert "secret" not in str(unavailable.value)
+
+
+async def test_a_database_that_is_not_there_is_named(postgres_server: Server) -> None:
+    with pytest.raises(StoreUnavailable, match='"absent" does not exist'):
+        await open_store(postgres_server.url.replace("/postgres", "/absent"))
+
+
+async def test_a_session_whose_commits_are_not_durable_is_refused(fresh_url: str) -> None:
+    with pytest.raises(StoreUnavailable, match="synchronous_commit is off"):
+        await open_store(f"{fresh_url}&synchronous_commit=off")
+
+
+def test_settings_that_would_lose_or_garble_data_are_refused() -> None:
+    well = {"fsync": "on", "synchronous_commit": "remote_apply", "server_encoding": "UTF8"}
+    assert refusal(well) is None
+    assert "fsync is off" in (refusal(well | {"fsync": "off"}) or "")
+    assert "LATIN1" in (refusal(well | {"server_encoding": "LATIN1"}) or "")
+
+
+async def test_every_commit_is_synced_even_if_the_servers_setting_changes(store: Store, admin: Db) -> None:
+    try:
+        await admin.execute("alter system set synchronous_commit = off")
+        await admin.execute("select pg_reload_conf()")
+        await once(lambda: admin.fetchval("select current_setting('synchronous_commit') = 'off'"))
+        async with a_link(store).connection() as db:
+            assert await db.fetchval("select current_setting('synchronous_commit')") == "on"
+    finally:
+        await admin.execute("alter system reset synchronous_commit")
+        await admin.execute("select pg_reload_conf()")
+
+
+# Migrations
+
+
+async def version_of(url: str) -> object:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval("select max(number) from fotahook_migrations")
+    finally:
+        await connection.close()
+
+
+async def test_concurrent_starts_migrate_once(fresh_url: str) -> None:
+    stores = await asyncio.gather(*(open_store(fresh_url) for _ in range(4)))
+    for store in stores:
+        await store.close()
+    assert await version_of(fresh_url) == load_migrations("postgres")[-1].number
+
+
+async def test_a_store_of_a_newer_version_is_left_alone(store: Store, store_url: str, admin: Db) -> None:
+    await admin.execute("insert into fotahook_migrations (number) values (9999)")
+    with pytest.raises(StoreUnavailable, match="newer fotahook"):
+        await open_store(store_url)
+
+
+async def test_a_search_path_without_a_schema_is_told(postgres_server: Server) -> None:
+    with pytest.raises(StoreUnavailable, match="no schema has been selected"):
+        await open_store(f"{postgres_server.url}?search_path=absent")
+
+
+# While the server is away
+
+
+async def test_a_restarted_server_is_used_again(
+    postgres_server: Server, registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    lease = await lease_after(registered, accept)
+    postgres_server.stop()
+    try:
+        for call in (accept(b"{}"), registered.lease(1, 30), registered.settle(lease, [], WELL, keep=0)):
+            with pytest.raises(StoreUnavailable):
+                await call
+    finally:
+        postgres_server.start()
+    assert await registered.settle(lease, [], WELL, keep=0) is None
+    assert len(await accept(b"{}")) == 1
+
+
+async def lease_after(store: Store, accept: Accept) -> Lease:
+    await accept(b"{}")
+    return await lease_one(store)
+
+
+async def test_what_was_accepted_survives_a_server_that_is_killed(
+    postgres_server: Server, registered: Store, accept: Accept
+) -> None:
+    ids = [accepted.id for accepted in await accept(*(b"%d" % number for number in range(50)))]
+    in_hand = asyncio.gather(*(accept(b"x") for _ in range(10)), return_exceptions=True)
+    await asyncio.sleep(0)
+    postgres_server.stop(signal.SIGKILL)
+    try:
+        outcomes = await in_hand
+    finally:
+        postgres_server.start()
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            assert isinstance(outcome, StoreUnavailable)
+        else:
+            ids += [accepted.id for accepted in outcome]
+    for message_id in ids:
+        assert await registered.message(message_id) is not None
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_server_that_says_nothing_is_not_waited_for_for_ever(
+    postgres_server: Server, store_url: str, clock: VirtualClock
+) -> None:
+    store = await open_store(store_url, clock=clock)
+    postgres_server.freeze()
+    try:
+        async with asyncio.timeout(10):
+            with pytest.raises(StoreUnavailable, match="no answer in time"):
+                await store.accept([MESSAGE])
+            with pytest.raises(StoreUnavailable):
+                await open_store(store_url)
+    finally:
+        postgres_server.thaw()
+    assert len(await store.accept([MESSAGE])) == 1
+    postgres_server.freeze()
+    try:
+        async with asyncio.timeout(10):
+            await store.close()
+    finally:
+        postgres_server.thaw()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_statement_that_takes_too_long_is_ended(store: Store, registered: Store) -> None:
+    async with a_link(store).connection() as db:
+        with pytest.raises(StoreUnavailable, match="statement timeout"), link_module.translated():
+            await db.execute("select pg_sleep(10)", timeout=5)
+    assert await store.callback(ACCOUNT) is not None
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_lane_that_somebody_keeps_locked_makes_the_store_unavailable(registered: Store, admin: Db) -> None:
+    async with admin.transaction():
+        await admin.execute("select from lanes for update")
+        with pytest.raises(StoreUnavailable, match="lock timeout"):
+            await registered.accept([MESSAGE])
+    assert len(await registered.accept([MESSAGE])) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_connections_that_are_all_taken_make_the_store_unavailable(registered: Store) -> None:
+    taken, done = asyncio.Semaphore(0), asyncio.Event()
+
+    async def take() -> None:
+        async with a_link(registered).connection():
+            taken.release()
+            await done.wait()
+
+    takers = [asyncio.ensure_future(take()) for _ in range(link_module.CONNECTIONS)]
+    for _ in takers:
+        await taken.acquire()
+    with pytest.raises(StoreUnavailable, match="no answer in time"):
+        await registered.callback(ACCOUNT)
+    done.set()
+    await asyncio.gather(*takers)
+    assert await registered.callback(ACCOUNT) is not None
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_closing_does_not_wait_for_ever_for_a_call_in_hand(registered: Store) -> None:
+    async with a_link(registered).connection() as db:
+        await registered.close()
+        with pytest.raises(StoreUnavailable), link_module.translated():
+            await db.fetchval("select 1")
+
+
+async def test_a_closed_store_can_be_closed_again(store: Store) -> None:
+    await store.close()
+    await store.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.message("m")
+
+
+# What is refused, and to whom
+
+
+async def test_a_full_disk_takes_nothing_and_says_so_to_whom_it_concerns(registered: Store, admin: Db) -> None:
+    await admin.execute(
+        "create function disk() returns trigger language plpgsql as $$ begin"
+        " if new.size > 100 then raise 'could not extend file' using errcode = 'disk_full'; end if; return new;"
+        " end $$; create trigger disk before insert on messages for each row execute function disk()"
+    )
+    large = msgspec.structs.replace(MESSAGE, body=b"x" * 1000)
+    first, full, second = await asyncio.gather(
+        registered.accept([MESSAGE]),
+        registered.accept([MESSAGE, large]),
+        registered.accept([MESSAGE]),
+        return_exceptions=True,
+    )
+    assert isinstance(full, StoreFull)
+    assert "could not extend file" in str(full)
+    assert not isinstance(first, BaseException)
+    assert not isinstance(second, BaseException)
+    assert (await registered.lanes(ACCOUNT))[0].pending == 2
+
+
+async def test_text_that_no_table_can_hold_is_refused_to_whom_it_concerns(registered: Store) -> None:
+    broken, surrogate = (msgspec.structs.replace(MESSAGE, type=text) for text in ("a\0b", "\ud800"))
+    first, *refused = await asyncio.gather(
+        *(registered.accept([message]) for message in (MESSAGE, broken, surrogate)), return_exceptions=True
+    )
+    assert not isinstance(first, BaseException)
+    assert [type(each) for each in refused] == [StoreError, StoreError]
+
+
+async def test_the_outcome_of_a_hostile_receiver_can_always_be_written(registered: Store, accept: Accept) -> None:
+    (accepted,) = await accept(b"{}")
+    lease = await lease_one(registered)
+    (delivery,) = await registered.fetch(lease, 1)
+    hostile = settled(delivery)
+    hostile = msgspec.structs.replace(
+        hostile, attempt=msgspec.structs.replace(hostile.attempt, excerpt="a\0b\ud800", url="https://x/\0", fix="\0")
+    )
+    await registered.settle(lease, [hostile], WELL, keep=0)
+    (attempt,) = await registered.attempts(accepted.id)
+    assert (attempt.excerpt, attempt.url, attempt.fix) == ("a\ufffdb\ufffd", "https://x/\ufffd", "\ufffd")
+
+
+# Sharing
+
+
+async def test_concurrent_calls_share_a_transaction(registered: Store, accept: Accept, admin: Db) -> None:
+    await asyncio.gather(*(accept(b"{}") for _ in range(200)))
+    transactions = await admin.fetchval("select count(distinct xmin::text) from messages")
+    assert transactions <= 2
+
+
+async def test_concurrent_processes_accept_and_settle_side_by_side(
+    registered: Store, other: Store, clock: VirtualClock
+) -> None:
+    accounts = [f"account-{number}" for number in range(10)]
+    messages = [NewMessage(account=account, body=b"{}", consumers=("c",)) for account in accounts]
+    await asyncio.gather(*(store.accept(messages[::step]) for store in (registered, other) for step in (1, -1) * 5))
+    seen = 0
+    while found := await asyncio.gather(registered.lease(3, 30), other.lease(3, 30)):
+        if not any(found):
+            break
+        assert not {lease.lane for lease in found[0]} & {lease.lane for lease in found[1]}
+        for store, leases in zip((registered, other), found, strict=True):
+            for lease in leases:
+                deliveries = await store.fetch(lease, 100)
+                seen += len(deliveries)
+                await store.settle(lease, [settled(each) for each in deliveries], WELL, keep=0)
+    assert seen == 200
+
+
+async def test_an_idempotency_key_that_another_process_is_storing_is_waited_for(registered: Store, admin: Db) -> None:
+    message = msgspec.structs.replace(MESSAGE, idempotency_key="k", consumers=("here",))
+    async with admin.transaction():
+        await admin.execute(
+            "insert into messages (id, account, idempotency_key, body, size, sha256, accepted_at)"
+            " values ('first', $1, 'k', '{}', 2, sha256('{}'), 0)",
+            ACCOUNT,
+        )
+        accepting = asyncio.ensure_future(registered.accept([message, MESSAGE]))
+        await once(lambda: admin.fetchval("select exists (select from pg_locks where not granted)"))
+    first, second = await accepting
+    assert (first.id, first.duplicate, first.conflict, second.duplicate) == ("first", True, False, False)
+
+
+async def test_a_lane_that_another_process_is_making_is_waited_for(store: Store, admin: Db) -> None:
+    async with admin.transaction():
+        await admin.execute("insert into lanes (account, consumer, held) values ($1, '', true)", ACCOUNT)
+        accepting = asyncio.ensure_future(store.accept([MESSAGE]))
+        await once(lambda: admin.fetchval("select exists (select from pg_locks where not granted)"))
+    await accepting
+    assert len(await store.lanes(ACCOUNT)) == 1
+
+
+async def test_a_transaction_that_the_server_sacrificed_is_run_again(
+    registered: Store, admin: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registered.accept([msgspec.structs.replace(MESSAGE, account=account) for account in ("a", "b")])
+    link = a_link(registered)
+    runs = 0
+
+    async def cross(first: str, second: str, reached: asyncio.Event, go_on: asyncio.Event) -> str:
+        async def job(db: Db) -> str:
+            nonlocal runs
+            runs += 1
+            await db.execute("select from lanes where account = $1 for update", first)
+            reached.set()
+            await go_on.wait()
+            await db.execute("select from lanes where account = $1 for update", second)
+            return first
+
+        return await link.write(job)
+
+    async def deadlock() -> tuple[str | BaseException, str | BaseException]:
+        one, two = asyncio.Event(), asyncio.Event()
+        return await asyncio.gather(cross("a", "b", one, two), cross("b", "a", two, one), return_exceptions=True)
+
+    assert list(await deadlock()) == ["a", "b"]
+    assert runs == 3
+    monkeypatch.setattr(link_module, "TRIES", 1)
+    outcomes = await deadlock()
+    (sacrificed,) = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    assert isinstance(sacrificed, StoreUnavailable)
+
+
+async def test_a_locked_lane_is_left_to_others_until_it_is_late(
+    registered: Store, accept: Accept, admin: Db, clock: VirtualClock
+) -> None:
+    await accept(b"{}")
+    await registered.register("other", URL, actor="test")
+    await accept(b"{}", account="other")
+    async with admin.transaction():
+        await admin.execute("select from lanes where account = $1 for no key update", ACCOUNT)
+        (lease,) = await registered.lease(10, 30)
+        assert lease.account == "other"
+        clock.advance(2)
+        leasing = asyncio.ensure_future(registered.lease(10, 30))
+        await once(lambda: admin.fetchval("select exists (select from pg_locks where not granted)"))
+    (late,) = await leasing
+    assert late.account == ACCOUNT
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_late_lane_that_stays_locked_does_not_cost_the_others(
+    registered: Store, accept: Accept, admin: Db, clock: VirtualClock
+) -> None:
+    await accept(b"{}")
+    await registered.register("other", URL, actor="test")
+    clock.advance(2)
+    await accept(b"{}", account="other")
+    async with admin.transaction():
+        await admin.execute("select from lanes where account = $1 for no key update", ACCOUNT)
+        (lease,) = await registered.lease(10, 30)
+    assert lease.account == "other"
+    assert (await lease_one(registered)).account == ACCOUNT
+
+
+async def test_a_full_hand_does_not_wait_for_late_lanes(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+    for account in ("a", "b"):
+        await registered.register(account, URL, actor="test")
+        await accept(b"{}", account=account)
+    clock.advance(2)
+    assert len(await registered.lease(1, 30)) == 1
+
+
+async def test_a_redelivery_that_another_process_is_at_is_left_to_it(
+    registered: Store, accept: Accept, admin: Db, clock: VirtualClock
+) -> None:
+    await accept(b"{}")
+    lease = await lease_one(registered)
+    await registered.settle(lease, [settled(one, "dead") for one in await registered.fetch(lease, 10)], WELL, keep=0)
+    assert await registered.redeliver_all(ACCOUNT, "dead", since=0, until=clock() + 1) == 1
+    async with admin.transaction():
+        await admin.execute("select from redeliveries for update")
+        assert await registered.tidy(Retention()) is False
+    assert await registered.tidy(Retention()) is True
+
+
+async def test_a_message_under_redelivery_is_not_pruned(
+    registered: Store, accept: Accept, admin: Db, clock: VirtualClock
+) -> None:
+    (accepted,) = await accept(b"{}")
+    lease = await lease_one(registered)
+    await registered.settle(lease, [settled(one) for one in await registered.fetch(lease, 10)], WELL, keep=0)
+    clock.advance(10)
+    async with admin.transaction():
+        await admin.execute("select from messages for no key update")
+        tidying = asyncio.ensure_future(registered.tidy(Retention(seconds=1)))
+        await once(lambda: admin.fetchval("select exists (select from pg_locks where not granted)"))
+        await admin.execute("update deliveries set state = 'ready'")
+    await tidying
+    message = await registered.message(accepted.id)
+    assert message is not None
+    assert message.body == b"{}"
+
+
+async def test_a_copy_of_what_is_gone_is_refused(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+    (accepted,) = await accept(b"{}")
+    lease = await lease_one(registered)
+    await registered.settle(lease, [settled(one) for one in await registered.fetch(lease, 10)], WELL, keep=0)
+    clock.advance(10)
+    while await registered.tidy(Retention(seconds=1)):
+        pass
+    assert await registered.redeliver(accepted.id, as_new=True) == Redelivery(refused="pruned")
+    assert await registered.redeliver("nothing", as_new=True) == Redelivery(refused="unknown")
+
+
+async def test_the_last_of_two_settlings_of_one_lease_builds_on_the_first(registered: Store, accept: Accept) -> None:
+    await accept(b"1", b"2")
+    lease = await lease_one(registered)
+    found = await registered.fetch(lease, 10)
+    trouble = LaneVerdict(health=Health(failures=1))
+    first, second = await asyncio.gather(
+        registered.settle(lease, [settled(found[0])], trouble, keep=30),
+        registered.settle(lease, [settled(found[1])], WELL, keep=30),
+    )
+    assert first is not None
+    assert second is not None
+    assert (first.health.failures, second.health.failures) == (1, 0)
+
+
+# Hints
+
+
+async def test_a_hint_reaches_other_processes(registered: Store, other: Store, accept: Accept) -> None:
+    await connected(registered)
+    await connected(other)
+    await other.wait(0)
+    waiting = asyncio.ensure_future(other.wait(60))
+    await accept(b"{}")
+    await waiting
+    assert await other.due_in() == 0
+
+
+async def test_a_lane_given_back_with_more_to_send_is_a_hint(registered: Store, other: Store, accept: Accept) -> None:
+    await connected(registered)
+    await connected(other)
+    await accept(b"{}")
+    lease = await lease_one(registered)
+    await other.wait(0)
+    waiting = asyncio.ensure_future(other.wait(60))
+    await registered.settle(lease, [], WELL, keep=0)
+    await waiting
+
+
+async def connected(store: Store) -> None:
+    """Wait until hints are heard: the store then says so itself, for it cannot know what it has missed."""
+    async with asyncio.timeout(10):
+        await store.wait(60)
+
+
+async def test_a_lost_connection_for_hints_is_made_again(
+    registered: Store, other: Store, admin: Db, accept: Accept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hints_module, "RECONNECT_SECONDS", 0.01)
+    await connected(registered)
+    await connected(other)
+    await admin.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where pid <> pg_backend_pid() and (query like 'LISTEN%' or query like '%pg_notify%')"
+    )
+    await connected(other)
+    waiting = asyncio.ensure_future(other.wait(60))
+    await connected(registered)
+    await accept(b"{}")
+    await waiting
+
+
+# The SQL files
+
+
+def test_parameters_are_numbered_by_name_and_casts_are_left() -> None:
+    assert number_parameters("select :a::text, :b, :a") == ("select $1::text, $2, $1", ("a", "b"))
+
+
+def test_queries_are_read_by_name_without_comments() -> None:
+    queries = load_queries("postgres")
+    assert queries["callback"].startswith("select account")
+    assert not any("--" in sql or sql.endswith(";") for sql in queries.values())
+
+
+PLANS: dict[str, tuple[list[object], set[str]]] = {
+    "lease": ([50, 30.0], {"lanes_by_next", "lanes_pkey"}),
+    "lease_late": ([50, 30.0], {"lanes_by_next", "lanes_pkey"}),
+    "fetch": ([[1, 2], [100, 100]], {"deliveries_ready", "messages_pkey"}),
+    "lock_lanes": ([["a"], [""], [1]], {"lanes_account_consumer_key", "lanes_pkey"}),
+    "due_in": ([], {"lanes_by_next"}),
+    "promote": ([[1], ["k"]], {"deliveries_by_key"}),
+    "old_bodies": ([1.0, 0.0, 0, 200], {"messages_with_body"}),
+    "kept_bytes": ([], {"messages_with_body"}),
+    "add_deliveries": ([[1], [1], ["k"]], {"deliveries_by_key", "lanes_pkey"}),
+    "settle": ([[1], [1], [""], *[[1]] * 4, [""], [""], [1], *[[""]] * 4], {"deliveries_pkey"}),
+    "keep_lanes": ([*[[1]] * 4, [True], *[[1]] * 3, [""]], {"deliveries_ready", "lanes_pkey"}),
+    "redeliver": ([[1], None], {"deliveries_by_key", "deliveries_pkey", "messages_pkey"}),
+}
+
+
+@pytest.fixture
+async def crowded(store: Store, admin: Db) -> Store:
+    """A store whose tables the planner knows to be large."""
+    await admin.execute(
+        "insert into lanes (account, consumer, held, due) select n, '', false, n from generate_series(1, 2000) n;"
+        "insert into messages (id, account, body, size, sha256, accepted_at)"
+        " select n, n % 2000, '', 0, '', 0 from generate_series(1, 20000) n;"
+        "insert into deliveries (seq, lane, place, key, state, due, born)"
+        " select n, n % 2000 + 1, n, n % 100, 'ready', n, 0 from generate_series(1, 20000) n;"
+        "analyze"
+    )
+    return store
+
+
+async def plan_of(store: Store, name: str) -> str:
+    async with a_link(store).connection() as db:
+        return "\n".join(line[0] for line in await db.fetch(f"explain {S[name].sql}", *PLANS[name][0]))
+
+
+@pytest.mark.parametrize("name", PLANS)
+async def test_what_is_done_often_goes_by_an_index_while_there_is_little(name: str, store: Store) -> None:
+    check_plan(name, await plan_of(store, name))
+
+
+async def test_what_is_done_often_goes_by_an_index_when_there_is_much(crowded: Store) -> None:
+    for name in PLANS:
+        check_plan(name, await plan_of(crowded, name))
+
+
+def check_plan(name: str, plan: str) -> None:
+    assert not re.search("Seq Scan|Bitmap|Hash Join|hashed", plan), plan
+    assert all(index in plan for index in PLANS[name][1]), plan
+
+
+async def test_the_lease_and_the_fetch_read_in_the_order_of_their_index(crowded: Store) -> None:
+    lease, fetch = await plan_of(crowded, "lease"), await plan_of(crowded, "fetch")
+    # What is read is limited before anything is sorted.
+    choice = lease[lease.index("CTE due") : lease.index("CTE taken")]
+    assert choice.index("Limit") < choice.index("LockRows") < choice.index("Index Scan using lanes_by_next")
+    assert "Sort" not in choice
+    assert "Sort" not in fetch[fetch.index("Limit") :]
