@@ -7,8 +7,9 @@ from pathlib import Path
 
 def sections() -> list[str]:
     """The modules of this folder that have something to measure: those with a `main()`."""
-    names = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
-    return [name for name in names if hasattr(import_module(f"bench.{name}"), "main")]
+    folder = Path(__file__).parent
+    names = sorted(path.stem for path in folder.glob("[!_]*.py"))
+    return [name for name in names if "\ndef main(" in (folder / f"{name}.py").read_text()]
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """The SDK beside the official one and the bare libraries, against one fast local server.
 
-Each peer runs in a fresh process pinned to one core, the server on another; peers take turns, and the medians stand in
-the table. What a figure is held against is printed with it.
+Each peer runs in a fresh process pinned to one core, the server on another. Peers take turns; the tables hold medians,
+the figures the medians of the rounds' ratios. What a figure is held against is printed with it.
 """
 
 import json
@@ -13,22 +13,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 
-ROUNDS = 5
-SECONDS = 0.8
+ROUNDS = 11
+THREAD_ROUNDS = 5
+SECONDS = 0.4
 STARTS = 9
+CALLS = ("list", "register")
 
 # Peer, and how the table calls it.
 RATES = [
     ("official", "official SDK, 1 thread"),
-    ("urllib3", "bare urllib3 HTTPConnectionPool"),
     ("fotahook", "fotahook.Client, 1 thread"),
+    ("urllib3", "bare urllib3 HTTPConnectionPool"),
     ("official:64", "official SDK, 64 threads"),
-    ("aiohttp", "bare aiohttp, 64 tasks"),
     ("async-fotahook", "fotahook.AsyncClient, 64 tasks"),
+    ("aiohttp", "bare aiohttp, 64 tasks"),
 ]
 THREADS = ["official", "official:8", "fotahook", "fotahook:8"]
 
 Row = dict[str, dict[str, float]]
+Rounds = list[dict[str, Row]]
 
 
 @contextmanager
@@ -47,26 +50,27 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def run(peer: str, url: str, *, pinned: bool = True) -> Row:
+def run(peer: str, url: str) -> Row:
     command = [sys.executable, "-W", "ignore", "-m", "bench.sdk_peers", peer, url, str(SECONDS)]
-    core = [str(cores()[0])] if pinned else []
-    done = subprocess.run([*command, *core], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, str(cores()[0])], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{peer} failed: {done.stderr[-2000:]}")
     found: Row = json.loads(done.stdout)
     return found
 
 
-def rates(peers: list[str], url: str, *, pinned: bool = True) -> dict[str, Row]:
-    """The medians of each peer; they take turns, so that a slow moment of the machine meets all of them."""
-    rounds = [{peer: run(peer, url, pinned=pinned) for peer in peers} for _ in range(ROUNDS)]
-    return {
-        peer: {
-            call: {figure: median(one[peer][call][figure] for one in rounds) for figure in ("per_second", "cpu_us")}
-            for call in ("list", "register")
-        }
-        for peer in peers
-    }
+def rounds(peers: list[str], url: str, count: int) -> Rounds:
+    """What each peer did in each round; they take turns, so that a slow moment of the machine meets all of them."""
+    return [{peer: run(peer, url) for peer in peers} for _ in range(count)]
+
+
+def middle(found: Rounds, peer: str, call: str, figure: str) -> float:
+    return median(one[peer][call][figure] for one in found)
+
+
+def ratio(found: Rounds, ours: str, theirs: str, call: str, figure: str) -> float:
+    """The median of the rounds' ratios: of two runs that stood side by side."""
+    return median(one[ours][call][figure] / one[theirs][call][figure] for one in found)
 
 
 def starts(url: str) -> dict[str, dict[str, float]]:
@@ -84,8 +88,8 @@ def starts(url: str) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     with server() as url:
-        single = rates([peer for peer, _ in RATES], url)
-        threaded = rates(THREADS, url, pinned=False)
+        single = rounds([peer for peer, _ in RATES], url, ROUNDS)
+        threaded = rounds(THREADS, url, THREAD_ROUNDS)
         begun = starts(url)
     print("## sdk\n")
     _print_rates(single)
@@ -94,23 +98,23 @@ def main() -> None:
     _print_verdicts(single, begun)
 
 
-def _print_rates(found: dict[str, Row]) -> None:
+def _print_rates(found: Rounds) -> None:
     print("| | list/s | register/s | CPU µs per list | CPU µs per register |")
     print("|---|--:|--:|--:|--:|")
     for peer, title in RATES:
-        row = found[peer]
-        speeds = " | ".join(f"{row[call]['per_second']:,.0f}" for call in row)
-        costs = " | ".join(f"{row[call]['cpu_us']:.0f}" for call in row)
+        speeds = " | ".join(f"{middle(found, peer, call, 'per_second'):,.0f}" for call in CALLS)
+        costs = " | ".join(f"{middle(found, peer, call, 'cpu_us'):.0f}" for call in CALLS)
         print(f"| {title} | {speeds} | {costs} |")
     print()
 
 
-def _print_threads(found: dict[str, Row]) -> None:
-    print("| list, not pinned | 1 thread, calls/s | 8 threads, calls/s | gain |")
+def _print_threads(found: Rounds) -> None:
+    print("| list | 1 thread, calls/s | 8 threads, calls/s | gain |")
     print("|---|--:|--:|--:|")
     for peer in ("official", "fotahook"):
-        one, eight = (found[name]["list"]["per_second"] for name in (peer, f"{peer}:8"))
-        print(f"| {peer} | {one:,.0f} | {eight:,.0f} | {eight / one:.2f}x |")
+        one, eight = (middle(found, name, "list", "per_second") for name in (peer, f"{peer}:8"))
+        gain = ratio(found, f"{peer}:8", peer, "list", "per_second")
+        print(f"| {peer} | {one:,.0f} | {eight:,.0f} | {gain:.2f}x |")
     print()
 
 
@@ -122,25 +126,20 @@ def _print_starts(found: dict[str, dict[str, float]]) -> None:
     print()
 
 
-def _print_verdicts(found: dict[str, Row], begun: dict[str, dict[str, float]]) -> None:
+def _print_verdicts(found: Rounds, begun: dict[str, dict[str, float]]) -> None:
     print("| figure | measured | wanted | |")
     print("|---|--:|--:|---|")
-    for call in ("list", "register"):
-        _verdict(f"sync {call}, x official SDK", _ratio(found, "fotahook", "official", call), at_least=3)
-        _verdict(
-            f"async {call} at 64, x official SDK", _ratio(found, "async-fotahook", "official:64", call), at_least=5
-        )
+    for call in CALLS:
+        speed = ratio(found, "fotahook", "official", call, "per_second")
+        _verdict(f"sync {call}/s, x official SDK", speed, at_least=3)
+        speed = ratio(found, "async-fotahook", "official:64", call, "per_second")
+        _verdict(f"async {call}/s at 64, x official SDK", speed, at_least=5)
         for ours, bare in (("fotahook", "urllib3"), ("async-fotahook", "aiohttp")):
-            cost = found[ours][call]["cpu_us"] / found[bare][call]["cpu_us"]
-            _verdict(f"CPU per {call}, x bare {bare}", cost, at_most=1.3)
+            _verdict(f"CPU per {call}, x bare {bare}", ratio(found, ours, bare, call, "cpu_us"), at_most=1.3)
     _verdict("start to first answer, x official SDK", begun["fotahook"]["ms"] / begun["official"]["ms"], at_most=0.5)
     memory = begun["fotahook"]["rss_mb"] / begun["official"]["rss_mb"]
     _verdict("RSS after the first answer, x official SDK", memory, at_most=0.75)
     print()
-
-
-def _ratio(found: dict[str, Row], ours: str, theirs: str, call: str) -> float:
-    return found[ours][call]["per_second"] / found[theirs][call]["per_second"]
 
 
 def _verdict(title: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
