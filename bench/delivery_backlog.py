@@ -1,0 +1,139 @@
+"""A million messages over ten thousand lanes: what a lease and a fetch cost, what the dispatcher weighs, how it starts.
+
+`python -m bench.delivery_backlog STEP …` is one step in a process of its own: `build STORE LANES RECEIVER`,
+`start STORE`, `work STORE` or `dispatch STORE`.
+"""
+
+import asyncio
+import json
+import resource
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from statistics import median
+
+import uvloop
+
+from bench import rig
+from bench.delivery_rate import sender
+from fotahook.delivery import Dispatcher
+from fotahook.store import open_store
+from fotahook.store.base import NewMessage
+
+LANES = 10_000
+FEW_LANES = 100
+DEPTH = 100
+"""Messages in each lane, of many and of few: a fetch finds the same number."""
+BATCH = 100
+AT_ONCE = 20
+"""The backlog grows by so many messages for each of so many lanes in a transaction."""
+BODY = b'{"deviceId": "' + b"0" * 184 + b'"}'
+LEASED = 50
+TURNS = 20
+DISPATCH_SECONDS = 8.0
+MB = 1024.0
+
+
+def figures() -> list[rig.Figure]:
+    with tempfile.TemporaryDirectory(prefix="fotahook-bench-") as directory, rig.receiver() as receiver:
+        few, many = (f"sqlite:///{directory}/{name}.db" for name in ("few", "many"))
+        rig.run("bench.delivery_backlog", "build", few, FEW_LANES, receiver)
+        built = rig.run("bench.delivery_backlog", "build", many, LANES, receiver)
+        start = rig.run("bench.delivery_backlog", "start", many)
+        rounds = [{url: rig.run("bench.delivery_backlog", "work", url) for url in (few, many)} for _ in range(3)]
+        weight = rig.run("bench.delivery_backlog", "dispatch", many)
+    times = {
+        what: [{"few": one[few][what], "many": one[many][what]} for one in rounds] for what in ("lease_ms", "fetch_ms")
+    }
+    print("| SQLite, 100 messages in each lane | 10,000 messages | 1,000,000 messages |")
+    print("|---|--:|--:|")
+    for what, title in (("lease_ms", f"lease of {LEASED} lanes, ms"), ("fetch_ms", f"fetch of {DEPTH}, ms")):
+        medians = rig.rates(times[what])
+        print(f"| {title} | {medians['few']:.2f} | {medians['many']:.2f} |")
+    print(f"| built in, s | | {built['seconds']:.0f} |")
+    print(f"| delivered meanwhile, messages/s | | {weight['per_second']:,.0f} |")
+    print()
+    return [
+        rig.Figure("lease at 1,000,000, x at 10,000", rig.ratio(times["lease_ms"], "many", "few"), at_most=2),
+        rig.Figure("fetch at 1,000,000, x at 10,000", rig.ratio(times["fetch_ms"], "many", "few"), at_most=2),
+        rig.Figure("RSS of the dispatcher, MB", weight["rss_mb"], at_most=200),
+        rig.Figure("from opening the store to the first delivery, s", start["seconds"], at_most=2),
+    ]
+
+
+async def build(url: str, lanes: str, receiver: str) -> rig.Found:
+    begun = time.perf_counter()
+    store = await open_store(url)
+    accounts = [f"0000123456-{number:05}" for number in range(int(lanes))]
+    for first in range(0, len(accounts), 500):
+        some = accounts[first : first + 500]
+        await asyncio.gather(*(store.register(account, f"{receiver}/callbacks", actor="bench") for account in some))
+    for _ in range(0, DEPTH, AT_ONCE):
+        for first in range(0, len(accounts), BATCH):
+            some = accounts[first : first + BATCH] * AT_ONCE
+            await store.accept([NewMessage(account=account, body=BODY) for account in some])
+    await store.close()
+    return {"seconds": time.perf_counter() - begun}
+
+
+async def start(url: str) -> rig.Found:
+    """From opening the store to holding the first delivery."""
+    begun = time.perf_counter()
+    store = await open_store(url)
+    [lease] = await store.lease(1, 30)
+    [_] = await store.fetch(lease, 1)
+    seconds = time.perf_counter() - begun
+    await store.close()
+    return {"seconds": seconds}
+
+
+async def work(url: str) -> rig.Found:
+    store = await open_store(url)
+    leasing, fetching = [], []
+    for _ in range(TURNS):
+        begun = time.perf_counter()
+        leases = await store.lease(LEASED, 0.001)
+        leasing.append(time.perf_counter() - begun)
+        for lease in leases[:5]:
+            begun = time.perf_counter()
+            found = await store.fetch(lease, DEPTH)
+            fetching.append(time.perf_counter() - begun)
+            if len(found) < DEPTH:
+                raise RuntimeError(f"a leased lane has {len(found)} messages to send")
+        # The next turn's lanes are those that were not leased just now.
+        await asyncio.sleep(0.002)
+    await store.close()
+    return {"lease_ms": median(leasing) * 1000, "fetch_ms": median(fetching) * 1000}
+
+
+async def dispatch(url: str) -> rig.Found:
+    """Deliver for some seconds, with the memory that took."""
+    store = await open_store(url)
+    async with sender() as posts:
+        dispatcher = Dispatcher(store, posts.deliver)
+        running = asyncio.create_task(dispatcher.run())
+        before = await _delivered(url)
+        await asyncio.sleep(DISPATCH_SECONDS)
+        dispatcher.stop()
+        await running
+    await store.close()
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"rss_mb": rss / MB, "per_second": (await _delivered(url) - before) / DISPATCH_SECONDS}
+
+
+async def _delivered(url: str) -> int:
+    """Attempts so far, read beside the store."""
+    with sqlite3.connect(Path(url.removeprefix("sqlite:///"))) as db:
+        (count,) = db.execute("select max(rowid) from attempts").fetchone()
+    db.close()
+    return count or 0
+
+
+Step = Callable[..., Coroutine[None, None, rig.Found]]
+STEPS: dict[str, Step] = {"build": build, "start": start, "work": work, "dispatch": dispatch}
+
+if __name__ == "__main__":
+    print(json.dumps(uvloop.run(STEPS[sys.argv[1]](*sys.argv[2:]))))

@@ -1,0 +1,122 @@
+"""Fairness: what healthy accounts notice of tarpits, and of one account with a long backlog.
+
+`python -m bench.delivery_fairness WORLD RECEIVER` measures one world: the 99th percentile of the time from accepted to
+delivered, over HEALTHY accounts that each get a message now and then and answer after a while, as receivers do.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import quantiles
+
+import uvloop
+
+from bench import rig
+from bench.delivery_accept import BODY
+from bench.delivery_rate import sender
+from fotahook.delivery import Dispatcher, Outcome
+from fotahook.store import Store, open_store
+from fotahook.store.base import Delivery, Health, LaneVerdict, Lease, NewMessage
+
+ROUNDS = 3
+HEALTHY = [f"healthy-{number:03}" for number in range(200)]
+TARPITS = [f"tarpit-{number:02}" for number in range(20)]
+BUSY = "busy-0"
+HEALTHY_SECONDS = 0.02
+"""A receiver's answer over the Internet."""
+SECONDS = 8.0
+PER_SECOND = 200
+BACKLOG = 100_000
+
+
+def figures() -> list[rig.Figure]:
+    with rig.receiver() as receiver:
+        rounds = [
+            {world: rig.run("bench.delivery_fairness", world, receiver)["p99_ms"] for world in WORLDS}
+            for _ in range(ROUNDS)
+        ]
+    print(f"| {len(HEALTHY)} healthy accounts, {PER_SECOND} messages/s, answered after 20 ms | p99, ms |")
+    print("|---|--:|")
+    for world, p99 in rig.rates(rounds).items():
+        print(f"| {WORLDS[world]} | {p99:.0f} |")
+    print()
+    return [
+        rig.Figure("healthy p99 beside 20 tarpits, x without", rig.ratio(rounds, "tarpits", "alone"), at_most=1.5),
+        rig.Figure("p99 beside a backlog of 100,000, x without", rig.ratio(rounds, "busy", "alone"), at_most=1.5),
+    ]
+
+
+async def measure(world: str, receiver: str, url: str) -> rig.Found:
+    store = await open_store(url)
+    for account in HEALTHY:
+        await store.register(account, f"{receiver}/slow/{HEALTHY_SECONDS}", actor="bench")
+    if world == "tarpits":
+        await _add_tarpits(store, receiver)
+    if world == "busy":
+        await _add_backlog(store, receiver)
+    seconds: list[float] = []
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        outcome = await posts.deliver(lease, delivery)
+        if lease.account in accounts and outcome.code == "delivered":
+            seconds.append(time.time() - delivery.accepted_at)
+        return outcome
+
+    accounts = set(HEALTHY)
+    async with sender() as posts:
+        dispatching = asyncio.create_task(Dispatcher(store, deliver).run())
+        await _accept_steadily(store, warm_up=len(HEALTHY))
+        await asyncio.sleep(1)
+        # Tarpits hold attempts for half a minute: nobody waits for those.
+        dispatching.cancel()
+        await asyncio.gather(dispatching, return_exceptions=True)
+    await store.close()
+    expected = len(HEALTHY) + int(PER_SECOND * SECONDS)
+    if len(seconds) < expected:
+        raise RuntimeError(f"{len(seconds)} of {expected} messages were delivered")
+    return {"p99_ms": quantiles(seconds[len(HEALTHY) :], n=100)[-1] * 1000}
+
+
+async def _accept_steadily(store: Store, *, warm_up: int) -> None:
+    for number in range(warm_up):
+        await store.accept([NewMessage(account=HEALTHY[number], body=BODY)])
+    begun = time.perf_counter()
+    for number in range(int(PER_SECOND * SECONDS)):
+        await asyncio.sleep(begun + number / PER_SECOND - time.perf_counter())
+        await store.accept([NewMessage(account=HEALTHY[number * 7 % len(HEALTHY)], body=BODY)])
+
+
+async def _add_tarpits(store: Store, receiver: str) -> None:
+    """Half of them time out, half answer just in time, which no policy can hold against them."""
+    for number, account in enumerate(TARPITS):
+        await store.register(account, f"{receiver}/slow/{30 if number % 2 else 14}", actor="bench")
+    await _fill(store, TARPITS, 50)
+
+
+async def _add_backlog(store: Store, receiver: str) -> None:
+    await store.register(BUSY, f"{receiver}/slow/{HEALTHY_SECONDS}", actor="bench")
+    await _fill(store, [BUSY], BACKLOG)
+
+
+async def _fill(store: Store, accounts: Sequence[str], depth: int) -> None:
+    """Backlogs of lanes that were healthy so far, so that each has its whole window open from the start."""
+    for account in accounts:
+        for _ in range(0, depth, 1000):
+            await store.accept([NewMessage(account=account, body=BODY) for _ in range(min(depth, 1000))])
+    for lease in await store.lease(len(accounts), 30):
+        await store.settle(lease, [], LaneVerdict(health=Health(window=8)), keep=0)
+
+
+WORLDS = {
+    "alone": "nobody else",
+    "tarpits": "beside 20 tarpits of 14 and 30 s",
+    "busy": "beside an account with a backlog of 100,000",
+}
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="fotahook-bench-") as directory:
+        print(json.dumps(uvloop.run(measure(sys.argv[1], sys.argv[2], f"sqlite:///{Path(directory)}/store.db"))))

@@ -1,0 +1,199 @@
+"""Durable end to end: accepted in batches, delivered, settled; beside a bare POST and what a user would write instead.
+
+`python -m bench.delivery_rate CONTESTANT RECEIVER STORE COUNT` measures one, in messages per second. Each has
+CONCURRENT posts in flight at the most.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_network
+from pathlib import Path
+from statistics import median
+
+import uvloop
+
+from bench import rig
+from bench.delivery_accept import ACCOUNTS, BATCH, BODY
+from fotahook.delivery import Dispatcher, Outcome
+from fotahook.delivery.sender import Sender, SenderSettings
+from fotahook.store import open_store
+from fotahook.store.base import Delivery, Lease, NewMessage
+
+ROUNDS = 5
+CONCURRENT = 50
+HUEY_THREADS = 8
+"""More are slower, and so are fewer."""
+JSON = {"Content-Type": "application/json"}
+
+# Contestant, store and how many messages: about two seconds of each.
+SQLITE, POSTGRES = "sqlite:////DIRECTORY/store.db", "postgresql://"
+TURNS = {
+    "bare aiohttp": ("aiohttp", SQLITE, 10_000),
+    "fotahook on SQLite": ("fotahook", SQLITE, 10_000),
+    "fotahook on PostgreSQL": ("fotahook", POSTGRES, 5_000),
+    "huey on SQLite": ("huey", SQLITE, 1_000),
+    "procrastinate": ("procrastinate", POSTGRES, 400),
+}
+
+LOOPBACK = SenderSettings(secret_key=b"a secret key for the bench, 32 b", allowed_networks=(ip_network("127.0.0.0/8"),))
+
+
+def sender(settings: SenderSettings = LOOPBACK) -> Sender:
+    return Sender(settings, clock=time.time, monotonic=time.monotonic)
+
+
+async def fotahook(receiver: str, url: str, count: int) -> float:
+    store = await open_store(url)
+    for account in ACCOUNTS:
+        await store.register(account, f"{receiver}/callbacks", actor="bench")
+    delivered, all_delivered = 0, asyncio.Event()
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        nonlocal delivered
+        outcome = await posts.deliver(lease, delivery)
+        delivered += outcome.code == "delivered"
+        if delivered == count:
+            all_delivered.set()
+        return outcome
+
+    async with sender() as posts:
+        dispatcher = Dispatcher(store, deliver, in_flight=CONCURRENT)
+        dispatching = asyncio.create_task(dispatcher.run())
+        begun = time.perf_counter()
+        for number in range(count // BATCH):
+            account = ACCOUNTS[number % len(ACCOUNTS)]
+            await store.accept([NewMessage(account=account, body=BODY) for _ in range(BATCH)])
+        await all_delivered.wait()
+        # It returns when everything in hand is settled.
+        dispatcher.stop()
+        await dispatching
+        seconds = time.perf_counter() - begun
+    pending = [lane.pending for account in ACCOUNTS for lane in await store.lanes(account)]
+    await store.close()
+    if any(pending):
+        raise RuntimeError(f"{sum(pending)} messages are not settled")
+    return count / seconds
+
+
+async def aiohttp(receiver: str, _: str, count: int) -> float:
+    import aiohttp
+
+    numbers = iter(range(count))
+
+    async def post() -> None:
+        for _ in numbers:
+            async with session.post(f"{receiver}/callbacks", data=BODY, headers=JSON) as response:
+                await response.read()
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        begun = time.perf_counter()
+        await asyncio.gather(*(post() for _ in range(CONCURRENT)))
+        return count / (time.perf_counter() - begun)
+
+
+async def procrastinate(receiver: str, url: str, count: int) -> float:
+    """A task that posts with aiohttp; jobs deferred in batches, one worker."""
+    import aiohttp
+    from procrastinate import App, PsycopgConnector
+    from procrastinate.types import JSONDict
+
+    jobs: list[JSONDict] = [{"body": BODY.decode()}] * BATCH
+    app = App(connector=PsycopgConnector(conninfo=url))
+
+    @app.task(name="post")
+    async def post(body: str) -> None:
+        async with session.post(f"{receiver}/callbacks", data=body.encode(), headers=JSON) as response:
+            response.raise_for_status()
+
+    async with app.open_async(), aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        await app.schema_manager.apply_schema_async()
+        begun = time.perf_counter()
+        for _ in range(count // BATCH):
+            await post.batch_defer_async(*jobs)
+        await app.run_worker_async(concurrency=CONCURRENT, wait=False, install_signal_handlers=False)
+        return count / (time.perf_counter() - begun)
+
+
+async def huey(receiver: str, url: str, count: int) -> float:
+    """A task that posts with requests; one consumer, with as many threads as serve it best."""
+    import requests
+    from huey import SqliteHuey  # type: ignore[import-untyped]
+
+    queue = SqliteHuey(filename=url.removeprefix("sqlite:///"), fsync=True)
+    mine, done, all_done = threading.local(), iter(range(count - 1)), threading.Event()
+
+    @queue.task()  # type: ignore[untyped-decorator]  # huey ships no types
+    def post(body: bytes) -> None:
+        if not hasattr(mine, "session"):
+            mine.session = requests.Session()
+        mine.session.post(f"{receiver}/callbacks", data=body, headers=JSON).raise_for_status()
+        if next(done, None) is None:
+            all_done.set()
+
+    consumer = queue.create_consumer(workers=HUEY_THREADS, periodic=False, initial_delay=0.01, max_delay=0.1)
+    begun = time.perf_counter()
+    consumer.start()
+    for _ in range(count):
+        post(BODY)
+    all_done.wait(rig.RUN_SECONDS)
+    seconds = time.perf_counter() - begun
+    consumer.stop(graceful=True)
+    return count / seconds
+
+
+Contestant = Callable[[str, str, int], Awaitable[float]]
+CONTESTANTS: dict[str, Contestant] = {
+    "fotahook": fotahook,
+    "aiohttp": aiohttp,
+    "procrastinate": procrastinate,
+    "huey": huey,
+}
+
+
+def figures() -> list[rig.Figure]:
+    rounds: list[dict[str, float]] = [{} for _ in range(ROUNDS)]
+    failures: dict[str, str] = {}
+    with rig.receiver() as receiver, rig.postgres() as postgres:
+        for found in rounds:
+            for title, (name, store, count) in TURNS.items():
+                try:
+                    url = postgres.fresh_database() if store == POSTGRES else store
+                    found[title] = rig.run("bench.delivery_rate", name, receiver, url, count)["per_second"]
+                except RuntimeError as error:
+                    failures[title] = str(error)
+    print("| accepted in batches of 100, delivered, settled; 50 lanes, 50 in flight | messages/s |")
+    print("|---|--:|")
+    for title in TURNS:
+        rates = [found[title] for found in rounds if title in found]
+        print(f"| {title} | {f'{median(rates):,.0f}' if rates else failures[title]} |")
+    print()
+
+    def figure(title: str, ours: str, theirs: str, at_least: float) -> rig.Figure:
+        if why := failures.get(ours) or failures.get(theirs):
+            return rig.Figure(title, None, at_least=at_least, note=why)
+        return rig.Figure(title, rig.ratio(rounds, ours, theirs), at_least=at_least)
+
+    sqlite, on_postgres = "fotahook on SQLite", "fotahook on PostgreSQL"
+    return [
+        figure("end to end on SQLite, x bare aiohttp", sqlite, "bare aiohttp", 0.5),
+        figure("end to end on PostgreSQL, x bare aiohttp", on_postgres, "bare aiohttp", 0.4),
+        figure("end to end on PostgreSQL, x procrastinate and aiohttp", on_postgres, "procrastinate", 10),
+        figure("end to end on SQLite, x huey and requests", sqlite, "huey on SQLite", 3),
+    ]
+
+
+async def _main(name: str, receiver: str, store: str, count: int) -> float:
+    return await CONTESTANTS[name](receiver, store, count)
+
+
+if __name__ == "__main__":
+    _, name, receiver_url, store_url, count = sys.argv
+    with tempfile.TemporaryDirectory(prefix="fotahook-bench-") as directory:
+        store_url = store_url.replace("DIRECTORY", str(Path(directory)))
+        rate = uvloop.run(_main(name, receiver_url, store_url, int(count)))
+    print(json.dumps({"per_second": rate}))

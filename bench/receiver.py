@@ -1,0 +1,58 @@
+"""A receiver of callbacks that costs as little as possible, in a process of its own.
+
+`python -m bench.receiver [CORE]` prints its URL and serves until its input ends. A path of ``/slow/SECONDS`` answers
+after so many seconds, every other at once; all keep the connection open.
+"""
+
+import asyncio
+import os
+import sys
+from typing import cast
+
+import uvloop
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+class _Protocol(asyncio.Protocol):
+    def __init__(self) -> None:
+        self._seen = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclass of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._seen += data
+        head, end, body = self._seen.partition(b"\r\n\r\n")
+        if not end:
+            return
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        if len(body) < int(length or 0):
+            return
+        self._seen = b""
+        _, slow, rest = head.partition(b" /slow/")
+        if slow:
+            seconds = float(rest.partition(b" ")[0])
+            asyncio.get_running_loop().call_later(seconds, self._answer)
+        else:
+            self._answer()
+
+    def _answer(self) -> None:
+        # Who asked may have given up meanwhile.
+        if not self._transport.is_closing():
+            self._transport.write(ANSWER)
+
+
+async def _main() -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(_Protocol, "127.0.0.1", 0, backlog=1024)
+    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    server.close()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        os.sched_setaffinity(0, {int(sys.argv[1])})
+    uvloop.run(_main())

@@ -1,0 +1,129 @@
+"""What the sections share: processes of their own, turns, figures. Everything stays on 127.0.0.1 and ends by itself."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.postgres import Server
+
+RUN_SECONDS = 120.0
+"""The longest that one process may take."""
+
+Found = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured value beside what is wanted of it; None where it could not be measured, and then `note` says why."""
+
+    title: str
+    value: float | None
+    at_least: float | None = None
+    at_most: float | None = None
+    note: str = ""
+
+    def row(self) -> str:
+        wanted = f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
+        if self.value is None:
+            return f"| {self.title} | | {wanted} | not measured: {self.note} |"
+        met = (self.at_least is None or self.value >= self.at_least) and (
+            self.at_most is None or self.value <= self.at_most
+        )
+        return f"| {self.title} | {self.value:,.2f} | {wanted} | {'met' if met else 'MISSED'} |"
+
+
+def print_figures(figures: list[Figure]) -> None:
+    print("| figure | measured | wanted | |")
+    print("|---|--:|--:|---|")
+    for figure in figures:
+        print(figure.row(), flush=True)
+    print()
+
+
+@contextmanager
+def receiver() -> Iterator[str]:
+    """The URL of a receiver in a process of its own."""
+    command = [sys.executable, "-m", "bench.receiver"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            # It serves until its input ends.
+            process.stdin.close()
+
+
+class Postgres:
+    """A PostgreSQL server on 127.0.0.1, started when it is first asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._server: Server | None = None
+        self._databases = 0
+
+    def fresh_database(self) -> str:
+        """The URL of an empty database."""
+        if self._server is None:
+            from tests.postgres import Server
+
+            self._server = Server(self._directory)
+            self._server.start()
+        self._databases += 1
+        name = f"bench{self._databases}"
+        asyncio.run(_create_database(self._server.url, name))
+        return self._server.url.removesuffix("/postgres") + f"/{name}"
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+
+
+async def _create_database(url: str, name: str) -> None:
+    import asyncpg
+
+    connection = await asyncpg.connect(url)
+    await connection.execute(f"create database {name}")
+    await connection.close()
+
+
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    with tempfile.TemporaryDirectory(prefix="fotahook-bench-") as directory:
+        server = Postgres(Path(directory))
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def run(module: str, *arguments: object) -> Found:
+    """What `python -m module …` measures and prints as a JSON object; RuntimeError with its last words."""
+    command = [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=RUN_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"it took more than {RUN_SECONDS:.0f} s") from None
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it failed")
+    found: Found = json.loads(done.stdout)
+    return found
+
+
+def rates(rounds: Sequence[Mapping[str, float]]) -> Found:
+    """The median of each contestant."""
+    return {name: median(one[name] for one in rounds) for name in rounds[0]}
+
+
+def ratio(rounds: Sequence[Mapping[str, float]], ours: str, theirs: str) -> float:
+    """The median of the ratios of each round: what slows the machine for a while meets both sides of it."""
+    return median(one[ours] / one[theirs] for one in rounds)
