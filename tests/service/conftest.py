@@ -84,7 +84,7 @@ async def ask(
 
     A body may come in chunks; None stands for a client that goes away in the middle of it.
     """
-    raw = path.encode() if isinstance(path, str) else path
+    raw, _, query = (path.encode() if isinstance(path, str) else path).partition(b"?")
     pairs = (
         headers if isinstance(headers, list) else [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
     )
@@ -96,7 +96,7 @@ async def ask(
         "scheme": "http",
         "path": raw.decode("latin-1"),
         "raw_path": raw,
-        "query_string": b"",
+        "query_string": query,
         "root_path": "",
         "headers": pairs,
         "client": ("127.0.0.1", 50000),

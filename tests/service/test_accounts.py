@@ -4,11 +4,12 @@ import msgspec
 import pytest
 
 from fotahook.contract.keys import account_signing_key
-from fotahook.contract.operator import AccountState
+from fotahook.contract.operator import AccountState, CallbackHistory
 from fotahook.contract.signing import parse_secret
-from fotahook.store.base import Health, LaneVerdict
+from fotahook.service import accounts
+from fotahook.store.base import Health, LaneVerdict, Limits
 
-from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Api, client_of
+from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Answer, Api, client_of
 from .serving import SECRET_KEY
 
 PATH = f"/v1/accounts/{ACCOUNT}"
@@ -25,8 +26,9 @@ async def test_an_account_that_nothing_happened_to(api: Api) -> None:
     assert answer.json == {
         "account": ACCOUNT,
         "callback": None,
-        "lane": {"state": "held", "reason": None, "until": None, "failures": 0},
+        "lane": {"state": "held", "reason": None, "until": None, "inFlight": 0, "failures": 0},
         "backlog": {"pending": 0, "dead": 0, "oldestAcceptedAt": None},
+        "limits": {"inFlight": None, "perSecond": None},
     }
     assert msgspec.json.decode(answer.body, type=AccountState).account == ACCOUNT
 
@@ -40,8 +42,9 @@ async def test_an_account_with_a_callback_and_a_backlog(api: Api) -> None:
     assert answer.json == {
         "account": ACCOUNT,
         "callback": {"url": URL, "revision": 1, "registeredAt": "2025-06-15T15:06:40Z"},
-        "lane": {"state": "open", "reason": None, "until": None, "failures": 0},
+        "lane": {"state": "open", "reason": None, "until": None, "inFlight": 1, "failures": 0},
         "backlog": {"pending": 2, "dead": 0, "oldestAcceptedAt": "2025-06-15T15:06:40Z"},
+        "limits": {"inFlight": None, "perSecond": None},
     }
 
 
@@ -56,8 +59,117 @@ async def test_a_lane_that_waits_says_why_and_until_when(api: Api) -> None:
         "state": "waiting",
         "reason": "connect_refused",
         "until": "2025-06-15T15:07:40Z",
+        "inFlight": 0,
         "failures": 3,
     }
+
+
+async def change(api: Api, limits: object) -> Answer:
+    return await api("PATCH", PATH, msgspec.json.encode({"limits": limits}), api.bearer)
+
+
+async def test_limits_are_changed_one_by_one(api: Api) -> None:
+    answer = await change(api, {"inFlight": 2, "perSecond": 0.5})
+    assert (answer.status, answer.json["limits"]) == (200, {"inFlight": 2, "perSecond": 0.5})
+    assert (await change(api, {"inFlight": 256})).json["limits"] == {"inFlight": 256, "perSecond": 0.5}
+    assert (await change(api, {"perSecond": None})).json["limits"] == {"inFlight": 256, "perSecond": None}
+    assert (await change(api, {})).json["limits"] == {"inFlight": 256, "perSecond": None}
+    assert await api.store.limits(ACCOUNT) == Limits(in_flight=256)
+    assert msgspec.json.decode(answer.body, type=AccountState).limits.per_second == 0.5
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        None,
+        5,
+        {"inFlight": 0},
+        {"inFlight": 257},
+        {"inFlight": 1.5},
+        {"inFlight": True},
+        {"inFlight": "2"},
+        {"perSecond": 0},
+        {"perSecond": -1},
+        {"perSecond": 0.0001},
+        {"perSecond": 1e9},
+        {"perSecond": 10**400},
+        {"inflight": 2},
+    ],
+)
+async def test_limits_that_are_none(api: Api, limits: object) -> None:
+    before = await api.store.limits(ACCOUNT)
+    assert (await change(api, limits)).error == (400, "INVALID_PARAMETER")
+    for body in (b"", b"{}", b"[]", b'{"limits": {}, "url": "x"}'):
+        assert (await api("PATCH", PATH, body, api.bearer)).error == (400, "INVALID_PARAMETER")
+    assert await api.store.limits(ACCOUNT) == before
+
+
+async def test_a_lane_may_have_no_more_in_flight_than_its_window_and_its_limit(api: Api) -> None:
+    await api("POST", CALLBACK, msgspec.json.encode({"url": URL}), api.both)
+    await api("POST", MESSAGES, b"{}", api.bearer)
+    [lease] = await api.store.lease(1, 30)
+    await api.store.settle(lease, [], LaneVerdict(health=Health(window=6)), keep=0)
+    assert (await api("GET", PATH, headers=api.bearer)).json["lane"]["inFlight"] == 6
+    assert (await change(api, {"inFlight": 4})).json["lane"]["inFlight"] == 4
+
+
+async def test_an_account_is_paused_and_resumed(api: Api) -> None:
+    await api("POST", CALLBACK, msgspec.json.encode({"url": URL}), api.both)
+    await api("POST", MESSAGES, b"{}", api.bearer)
+    paused = await api("POST", f"{PATH}/pause", b"", api.bearer)
+    assert (paused.status, paused.json["lane"]["state"]) == (200, "paused")
+    assert await api.store.lease(1, 30) == []
+    resumed = await api("POST", f"{PATH}/resume", b"", api.bearer)
+    assert (resumed.status, resumed.json["lane"]["state"]) == (200, "open")
+    assert len(await api.store.lease(1, 30)) == 1
+
+
+async def test_an_account_can_be_paused_before_anything_happened_to_it(api: Api) -> None:
+    assert (await api("POST", f"{PATH}/resume", b"", api.bearer)).json["lane"]["state"] == "held"
+    assert (await api("POST", f"{PATH}/pause", b"", api.bearer)).json["lane"]["state"] == "paused"
+
+
+async def test_resuming_ends_a_wait(api: Api) -> None:
+    await api("POST", CALLBACK, msgspec.json.encode({"url": URL}), api.both)
+    await api("POST", MESSAGES, b"{}", api.bearer)
+    [lease] = await api.store.lease(1, 30)
+    await api.store.settle(lease, [], LaneVerdict(health=Health(failures=3, reason="dns_error"), wait=60), keep=0)
+    resumed = (await api("POST", f"{PATH}/resume", b"", api.bearer)).json["lane"]
+    assert (resumed["state"], resumed["failures"], resumed["reason"]) == ("open", 0, None)
+
+
+async def test_a_callbacks_history_names_the_actors_newest_first(api: Api) -> None:
+    mine = await client_of(api, scopes=("callbacks",))
+    await api("POST", CALLBACK, msgspec.json.encode({"url": URL}), api.both)
+    api.clock.advance(60)
+    await api("PUT", CALLBACK, msgspec.json.encode({"url": URL + "/2"}), mine)
+    await api("DELETE", CALLBACK, headers=api.both)
+    await api("PUT", CALLBACK, msgspec.json.encode({"url": URL}), api.both)
+    answer = await api("GET", f"{PATH}/callbacks", headers=api.bearer)
+    history = answer.json["history"]
+    assert [(one["revision"], one["action"], one["url"]) for one in history] == [
+        (4, "registered", URL),
+        (3, "deregistered", None),
+        (2, "replaced", URL + "/2"),
+        (1, "registered", URL),
+    ]
+    assert history[-1] == {
+        "url": URL,
+        "action": "registered",
+        "actor": "dev/dev",
+        "at": "2025-06-15T15:06:40Z",
+        "revision": 1,
+    }
+    assert history[2]["actor"] not in ("dev/dev", "")
+    assert msgspec.json.decode(answer.body, type=CallbackHistory).history[0].url == URL
+
+
+async def test_of_a_long_history_the_last_thousand_are_shown(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts, "HISTORY_LIMIT", 2)
+    for _ in range(3):
+        await api("PUT", CALLBACK, msgspec.json.encode({"url": URL}), api.both)
+    history = (await api("GET", f"{PATH}/callbacks", headers=api.bearer)).json["history"]
+    assert [(one["revision"], one["action"]) for one in history] == [(3, "replaced"), (2, "replaced")]
 
 
 async def test_a_new_signing_key_shows_its_secret_once(api: Api) -> None:
@@ -92,7 +204,7 @@ async def test_no_overlap_ends_the_old_keys_at_once(api: Api) -> None:
     assert [key["id"] for key in await keys(api)] == [new]
 
 
-@pytest.mark.parametrize("overlap", [b"-1", b"2592001", b'"1"', b"true", b"null", b"1e999", b"[]"])
+@pytest.mark.parametrize("overlap", [b"-1", b"2592001", b'"1"', b"true", b"null", b"1e999", b"[]", b'1, "overlap": 2'])
 async def test_an_overlap_that_is_none(api: Api, overlap: bytes) -> None:
     before = api.rows()
     answer = await api("POST", KEYS, b'{"overlapSeconds": %b}' % overlap, api.bearer)
@@ -123,7 +235,18 @@ async def test_a_key_is_deleted_under_its_own_account_only(api: Api) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", ""), ("GET", "/signing-keys"), ("POST", "/signing-keys"), ("DELETE", "/signing-keys/x")],
+    [
+        ("GET", ""),
+        ("PATCH", ""),
+        ("GET", "/messages"),
+        ("GET", "/callbacks"),
+        ("POST", "/pause"),
+        ("POST", "/resume"),
+        ("POST", "/redeliver"),
+        ("GET", "/signing-keys"),
+        ("POST", "/signing-keys"),
+        ("DELETE", "/signing-keys/x"),
+    ],
 )
 async def test_operating_needs_its_scope_and_its_account(api: Api, method: str, path: str) -> None:
     elsewhere = await client_of(api, accounts=["mine"])

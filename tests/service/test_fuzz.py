@@ -43,6 +43,12 @@ ROUTES = [
     "/v1/messages/x",
     "/v1/messages/x/body",
     "/v1/messages/x/attempts",
+    "/v1/messages/x/why",
+    "/v1/messages/x/redeliver",
+    "/v1/accounts",
+    f"/v1/accounts/{ACCOUNT}/callbacks",
+    f"/v1/accounts/{ACCOUNT}/pause",
+    f"/v1/accounts/{ACCOUNT}/redeliver",
     "/v1/signing-key",
     "/healthz",
     "/readyz",
@@ -66,6 +72,11 @@ paths = st.one_of(
     st.tuples(
         st.sampled_from([b"/api/fota/v2/callbacks/", b"/v1/messages/", b"/v1/accounts/"]), st.binary(max_size=80)
     ).map(b"".join),
+    st.tuples(
+        st.sampled_from([MESSAGES, "/v1/accounts"]),
+        st.sampled_from(["state", "type", "key", "since", "until", "cursor", "limit"]),
+        st.binary(max_size=20).map(lambda value: value.hex("%")) | st.text("abc0123456789-:TZ=&%", max_size=20),
+    ).map(lambda parts: "{}?{}={}".format(*parts).encode()),
     st.binary(max_size=30).map(lambda segment: f"/v1/accounts/{segment.hex('%')}/messages".encode()),
 )
 bodies = st.one_of(

@@ -114,11 +114,34 @@ async def test_an_operator_reads_what_became_of_a_message(api: Api) -> None:
                 "state": "pending",
                 "attempts": 0,
                 "due": "2025-06-15T15:06:40Z",
+                "expiresAt": None,
                 "lastOutcome": None,
             }
         ],
     }
     assert msgspec.json.decode(told.body, type=MessageState).id == published["id"]
+
+
+async def test_a_message_tells_when_it_is_given_up_unless_its_time_stands_still(api: Api) -> None:
+    published = (await api("POST", MESSAGES, MESSAGE, api.bearer)).json["id"]
+
+    async def expires() -> str | None:
+        told = await api("GET", f"/v1/messages/{published}", headers=api.bearer)
+        when: str | None = told.json["deliveries"][0]["expiresAt"]
+        return when
+
+    assert await expires() is None
+    api.clock.advance(600)
+    await api("POST", CALLBACK, msgspec.json.encode({"url": URL}), api.both)
+    api.clock.advance(60)
+    assert await expires() == "2025-06-22T15:16:40Z"
+    await api("POST", f"/v1/accounts/{ACCOUNT}/pause", b"", api.bearer)
+    assert await expires() is None
+    api.clock.advance(60)
+    await api("POST", f"/v1/accounts/{ACCOUNT}/resume", b"", api.bearer)
+    assert await expires() == "2025-06-22T15:17:40Z"
+    await settle(api, "delivered")
+    assert await expires() is None
 
 
 async def test_an_operator_reads_every_attempt(api: Api) -> None:
@@ -164,13 +187,13 @@ async def settle(api: Api, state: DeliveryState) -> None:
 
 
 @pytest.mark.parametrize("message_id", ["x", "", "%FF", "%00", "x" * 5000, "%F0%9F%98%80"])
-@pytest.mark.parametrize("part", ["", "/body", "/attempts"])
+@pytest.mark.parametrize("part", ["", "/body", "/attempts", "/why"])
 async def test_a_message_that_is_not_there(api: Api, message_id: str, part: str) -> None:
     answer = await api("GET", f"/v1/messages/{message_id}{part}", headers=api.bearer)
     assert answer.error == (404, "NOT_FOUND")
 
 
-@pytest.mark.parametrize("part", ["", "/body", "/attempts"])
+@pytest.mark.parametrize("part", ["", "/body", "/attempts", "/why"])
 async def test_a_message_of_another_account_looks_like_none(api: Api, part: str) -> None:
     published = (await api("POST", MESSAGES, MESSAGE, api.bearer)).json
     elsewhere = await client_of(api, accounts=["mine"])

@@ -28,7 +28,10 @@ class RegisteredCallback(_Camel, frozen=True):
 
 
 class LaneState(_Camel, frozen=True):
-    """How the way to the endpoint is: `open`, `waiting` until a time, `held` or `paused`, and why."""
+    """How the way to the endpoint is: `open`, `waiting` until a time, `held` or `paused`, and why.
+
+    `in_flight`: how many deliveries may be under way just now; few at first and after trouble, none unless it is open.
+    """
 
     state: str
     reason: str | None = None
@@ -86,6 +89,91 @@ class MessageState(_Camel, frozen=True):
     ordering_key: str | None = None
 
 
+class AccountPage(_Camel, frozen=True):
+    """Some of the accounts, by name; `cursor` asks for the next ones, None at the end."""
+
+    accounts: list[AccountState]
+    cursor: str | None = None
+
+
+class MessagePage(_Camel, frozen=True):
+    """Some of an account's messages, newest first; `cursor` asks for older ones, None at the end.
+
+    A page may be short, even empty, although there is a cursor.
+    """
+
+    messages: list[MessageState]
+    cursor: str | None = None
+
+
+class CallbackChange(_Camel, frozen=True):
+    """One change of an account's callback: `registered`, `replaced` or `deregistered`, and by whom.
+
+    `actor` is the client, followed by a slash and the user who had logged in; `url` is None where it was deregistered.
+    """
+
+    url: str | None
+    action: str
+    actor: str
+    at: datetime
+    revision: int
+
+
+class CallbackHistory(_Camel, frozen=True):
+    """The changes of an account's callback, newest first, at most the last thousand."""
+
+    history: list[CallbackChange]
+
+
+class Reason(_Camel, frozen=True):
+    """Why a message stands where it stands, in one sentence; `until` where that ends by itself at a known time."""
+
+    code: str
+    text: str
+    until: datetime | None = None
+
+
+class Why(_Camel, frozen=True):
+    """The state of a message, and each reason for it."""
+
+    state: str
+    reasons: list[Reason]
+
+
+class Redelivered(_Camel, frozen=True):
+    """The id under which a message is sent once more."""
+
+    id: str
+
+
+class Redeliveries(_Camel, frozen=True):
+    """How many messages are sent once more, or would be."""
+
+    count: int
+
+
+class SigningKey(_Camel, frozen=True):
+    """A live signing key of an account, without its secret."""
+
+    id: str
+    created_at: datetime
+    age_seconds: int
+    expires_at: datetime | None = None
+
+
+class SigningKeys(_Camel, frozen=True):
+    """The live signing keys of an account, oldest first."""
+
+    signing_keys: list[SigningKey]
+
+
+class NewSigningKey(_Camel, frozen=True):
+    """A signing key just made; its secret is shown this once."""
+
+    id: str
+    secret: str
+
+
 class Phases(_Camel, frozen=True):
     """How long the parts of an attempt took, in milliseconds; None for a part that was not reached."""
 
@@ -110,14 +198,16 @@ class Attempt(_Camel, frozen=True):
     excerpt: str | None = None
 
 
-class _Attempts(msgspec.Struct, frozen=True):
+class Attempts(_Camel, frozen=True):
+    """Every attempt at a message, the first one first."""
+
     attempts: list[Attempt]
 
 
 _read_published = read_json(Published)
 _read_account = read_json(AccountState)
 _read_message = read_json(MessageState)
-_decode_attempts = read_json(_Attempts)
+_decode_attempts = read_json(Attempts)
 
 
 def publish(

@@ -40,6 +40,12 @@ class Caller:
         """Who did it, for history."""
         return "/".join(grant.owner for grant in self.grants)
 
+    @property
+    def accounts(self) -> tuple[str, ...] | None:
+        """The accounts that are the caller's; None means all of them."""
+        lists = [set(grant.accounts) for grant in self.grants if grant.accounts is not None]
+        return tuple(sorted(set.intersection(*lists))) if lists else None
+
     def need(self, scope: Scope) -> None:
         """Refuse a caller without this scope."""
         if not all(scope in grant.scopes for grant in self.grants):

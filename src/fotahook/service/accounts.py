@@ -1,85 +1,108 @@
-"""An account as its operator sees it, and the keys that its deliveries are signed with."""
+"""Accounts as their operator sees them: what they are, what they may, and whether anything is sent to them."""
 
-import secrets
-from typing import Annotated, Final
+from itertools import zip_longest
+from typing import Annotated, Final, Literal
 
-import msgspec
+from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..contract.keys import account_signing_key
-from ..contract.signing import format_secret
-from ..store.base import CALLBACK_CONSUMER, Callback, Credential, Lane
-from . import access, problems, reading
+from ..contract.operator import AccountPage, AccountState, CallbackHistory
+from ..store.base import CALLBACK_CONSUMER, Account, Limits
+from . import access, problems, reading, shapes
 from .context import Service
-from .messages import moment
-from .tokens import NO_STORE
+from .reading import Asked, PageLimit
 
-OVERLAP_SECONDS: Final = 24 * 3600.0
-"""How long the old signing keys go on beside a new one, unless the caller says otherwise."""
-OVERLAP_LIMIT: Final = 30 * 24 * 3600.0
-KEY_LIMIT: Final = 10
-"""Live signing keys of an account: each adds a signature to every delivery."""
+IN_FLIGHT_LIMIT: Final = 256
+PER_SECOND_LEAST: Final = 0.001
+PER_SECOND_LIMIT: Final = 10_000.0
+HISTORY_LIMIT: Final = 1000
+
+PerSecond = Annotated[float, Meta(ge=PER_SECOND_LEAST, le=PER_SECOND_LIMIT)]
 
 
-class Rotation(msgspec.Struct, frozen=True, rename="camel"):
-    overlap_seconds: Annotated[float, msgspec.Meta(ge=0, le=OVERLAP_LIMIT)] = OVERLAP_SECONDS
+class AccountsAsked(Asked, frozen=True):
+    """Which accounts to list. `trouble`: the endpoint fails or is gone, or messages wait for a callback."""
+
+    state: Literal["trouble", "open", "waiting", "held", "paused"] | None = None
+    cursor: str | None = None
+    limit: PageLimit = 50
+
+
+class NewLimits(Asked, frozen=True):
+    """The limits to change; null takes one away, one that is left out stays."""
+
+    in_flight: Annotated[int, Meta(ge=1, le=IN_FLIGHT_LIMIT)] | UnsetType | None = UNSET
+    per_second: PerSecond | UnsetType | None = UNSET
+
+
+class AccountChange(Asked, frozen=True):
+    """What to change of an account."""
+
+    limits: NewLimits
 
 
 async def show(service: Service, request: Request) -> Response:
-    """The account's callback, its lane and what is not delivered."""
-    account = await _enter(service, request)
-    callback = await service.store.callback(account)
-    lanes = await service.store.lanes(account)
-    lane = next((lane for lane in lanes if lane.consumer == CALLBACK_CONSUMER), None)
-    return problems.answer(
-        {
-            "account": account,
-            "callback": callback and _callback(callback),
-            "lane": _lane(lane),
-            "backlog": _backlog(lane),
-        }
+    """The account's callback, its lane, what is not delivered, and its limits."""
+    account = await enter(service, request)
+    return problems.answer(await _state(service, account))
+
+
+async def list_accounts(service: Service, request: Request) -> Response:
+    """The accounts that have a callback, or ever had one or a message, by name."""
+    caller = await access.bearer(service, request)
+    caller.need("operate")
+    asked = reading.query(request, AccountsAsked)
+    found = await service.store.accounts(
+        state=asked.state,
+        among=caller.accounts,
+        after=reading.cursor(asked.cursor) or "",
+        limit=asked.limit,
     )
+    more = reading.new_cursor(found[-1].account) if len(found) == asked.limit else None
+    return problems.answer(AccountPage(accounts=[shapes.account_state(one) for one in found], cursor=more))
 
 
-async def list_keys(service: Service, request: Request) -> Response:
-    """The live signing keys, without their secrets, oldest first."""
-    account = await _enter(service, request)
-    keys = await service.store.credentials("signing_key", account)
-    return problems.answer({"signingKeys": [_key(key, service.now()) for key in keys]})
-
-
-async def rotate_keys(service: Service, request: Request) -> Response:
-    """A new signing key, its secret shown this once; the older ones end after the overlap."""
-    account = await _enter(service, request)
-    rotation = await _rotation(service, request)
+async def change(service: Service, request: Request) -> Response:
+    """Other limits for the account; it is answered as it stands then."""
+    account = await enter(service, request)
+    content = await reading.body(request, service.settings.body_limit)
+    wanted = reading.json_object(content, AccountChange).limits
     async with service.changing:
-        old = await service.store.credentials("signing_key", account)
-        if len(old) >= KEY_LIMIT:
-            raise problems.conflict(f"The account has {KEY_LIMIT} live signing keys; delete one first.")
-        now = service.now()
-        key = Credential(kind="signing_key", id=secrets.token_hex(8), owner=account, created_at=now)
-        # The new one first: whatever happens next, one key is always good.
-        await service.store.save_credential(key)
-        for each in old:
-            ends = min(now + rotation.overlap_seconds, each.expires_at or float("inf"))
-            await service.store.save_credential(msgspec.structs.replace(each, expires_at=ends))
-    secret = format_secret(account_signing_key(service.settings.secret_key, key.id))
-    return problems.answer({"id": key.id, "secret": secret}, 201, headers=NO_STORE)
+        now = await service.store.limits(account)
+        changed = Limits(
+            in_flight=now.in_flight if wanted.in_flight is UNSET else wanted.in_flight,
+            per_second=now.per_second if wanted.per_second is UNSET else wanted.per_second,
+        )
+        await service.store.set_limits(account, changed)
+    return problems.answer(await _state(service, account))
 
 
-async def delete_key(service: Service, request: Request) -> Response:
-    """The end of a signing key, at once."""
-    account = await _enter(service, request)
-    key_id = reading.segment(request, "id")
-    key = await service.store.credential("signing_key", key_id) if key_id else None
-    if key is None or key.owner != account:
-        raise problems.not_found("The account has no such signing key; check the id against the list.")
-    await service.store.drop_credentials("signing_key", [key.id])
-    return problems.answer({"success": True})
+async def pause(service: Service, request: Request) -> Response:
+    """Nothing is sent to the account until it is resumed; everything is kept, and its time to live stands still."""
+    account = await enter(service, request)
+    await service.store.pause(account)
+    return problems.answer(await _state(service, account))
 
 
-async def _enter(service: Service, request: Request) -> str:
+async def resume(service: Service, request: Request) -> Response:
+    """The end of a pause, or of a wait for an endpoint in trouble."""
+    account = await enter(service, request)
+    await service.store.resume(account)
+    return problems.answer(await _state(service, account))
+
+
+async def callback_history(service: Service, request: Request) -> Response:
+    """Who registered, replaced and deregistered the account's callback, newest first."""
+    account = await enter(service, request)
+    # One more than is shown: what it was before tells what the oldest change was.
+    changes = await service.store.callback_history(account, HISTORY_LIMIT + 1)
+    told = [shapes.callback_change(change, before) for change, before in zip_longest(changes, changes[1:])]
+    return problems.answer(CallbackHistory(history=told[:HISTORY_LIMIT]))
+
+
+async def enter(service: Service, request: Request) -> str:
+    """The account that the path names, if it is one of the caller's and the caller may operate it."""
     caller = await access.bearer(service, request)
     caller.need("operate")
     account = reading.account(request)
@@ -88,39 +111,11 @@ async def _enter(service: Service, request: Request) -> str:
     return account
 
 
-async def _rotation(service: Service, request: Request) -> Rotation:
-    """What the body says of the rotation; there need not be one."""
-    content = await reading.body_or_none(request, service.settings.body_limit)
-    return Rotation() if content is None else reading.json_object(content, Rotation)
-
-
-def _callback(callback: Callback) -> dict[str, object]:
-    return {
-        "url": callback.url,
-        "revision": callback.revision,
-        "registeredAt": moment(callback.registered_at),
-    }
-
-
-def _lane(lane: Lane | None) -> dict[str, object]:
+async def _state(service: Service, account: str) -> AccountState:
+    lanes = await service.store.lanes(account)
+    lane = next((lane for lane in lanes if lane.consumer == CALLBACK_CONSUMER), None)
+    limits = await service.store.limits(account)
     if lane is None:
-        # Neither a callback nor a message so far: such a lane is born held.
-        return {"state": "held", "reason": None, "until": None, "failures": 0}
-    until = None if lane.until is None else moment(lane.until)
-    return {"state": lane.state, "reason": lane.health.reason, "until": until, "failures": lane.health.failures}
-
-
-def _backlog(lane: Lane | None) -> dict[str, object]:
-    if lane is None:
-        return {"pending": 0, "dead": 0, "oldestAcceptedAt": None}
-    oldest = None if lane.oldest_accepted_at is None else moment(lane.oldest_accepted_at)
-    return {"pending": lane.pending, "dead": lane.dead, "oldestAcceptedAt": oldest}
-
-
-def _key(key: Credential, now: float) -> dict[str, object]:
-    return {
-        "id": key.id,
-        "createdAt": moment(key.created_at),
-        "ageSeconds": int(now - key.created_at),
-        "expiresAt": None if key.expires_at is None else moment(key.expires_at),
-    }
+        return shapes.unknown_account(account, limits)
+    callback = await service.store.callback(account)
+    return shapes.account_state(Account(account=account, callback=callback, lane=lane, limits=limits))

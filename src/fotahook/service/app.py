@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ExceptionHandler, Lifespan
 
 from ..store.base import Store, StoreFull, StoreUnavailable
-from . import accounts, batch, callbacks, health, messages, problems, sessions, tokens
+from . import accounts, batch, callbacks, health, messages, problems, redelivery, sessions, signing_keys, tokens
 from .context import Memory, Room, Service
 from .problems import Problem
 from .routing import SEGMENT, RawPath, Resource
@@ -69,15 +69,24 @@ def _own(service: Service) -> list[Route]:
     account = f"/v1/accounts/{{account:{SEGMENT}}}"
     message = f"/v1/messages/{{id:{SEGMENT}}}"
     settings = service.settings
+    publish = Resource(service, settings.message_limit, GET=messages.list_messages, POST=messages.publish)
+    keys = Resource(service, GET=signing_keys.list_keys, POST=signing_keys.rotate_keys)
     return [
+        Route("/v1/accounts", Resource(service, GET=accounts.list_accounts)),
+        Route(account, Resource(service, GET=accounts.show, PATCH=accounts.change)),
+        Route(f"{account}/messages", publish),
+        Route(f"{account}/callbacks", Resource(service, GET=accounts.callback_history)),
+        Route(f"{account}/pause", Resource(service, POST=accounts.pause)),
+        Route(f"{account}/resume", Resource(service, POST=accounts.resume)),
+        Route(f"{account}/redeliver", Resource(service, POST=redelivery.redeliver_many)),
+        Route(f"{account}/signing-keys", keys),
+        Route(f"{account}/signing-keys/{{id:{SEGMENT}}}", Resource(service, DELETE=signing_keys.delete_key)),
         Route("/v1/messages", Resource(service, settings.batch_limit, POST=batch.publish)),
-        Route(f"{account}/messages", Resource(service, settings.message_limit, POST=messages.publish)),
-        Route(account, Resource(service, GET=accounts.show)),
-        Route(f"{account}/signing-keys", Resource(service, GET=accounts.list_keys, POST=accounts.rotate_keys)),
-        Route(f"{account}/signing-keys/{{id:{SEGMENT}}}", Resource(service, DELETE=accounts.delete_key)),
         Route(message, Resource(service, GET=messages.show)),
         Route(f"{message}/body", Resource(service, GET=messages.body)),
         Route(f"{message}/attempts", Resource(service, GET=messages.attempts)),
+        Route(f"{message}/why", Resource(service, GET=messages.why)),
+        Route(f"{message}/redeliver", Resource(service, POST=redelivery.redeliver_one)),
         Route("/v1/signing-key", Resource(service, GET=health.signing_key)),
         Route("/healthz", Resource(service, GET=health.alive)),
         Route("/readyz", Resource(service, GET=health.ready)),

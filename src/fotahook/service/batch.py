@@ -16,14 +16,15 @@ from .access import Caller
 from .context import Hold, Service
 from .messages import message_type
 from .problems import Problem
+from .reading import Asked
 
 MEDIA_TYPE: Final = "application/x-ndjson"
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
-class Line(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """One message, as a line of the batch has it. A member of another name is refused: it may be a key misspelt."""
+class Line(Asked, frozen=True):
+    """One message, as a line of the batch has it."""
 
     account: str
     message: msgspec.Raw

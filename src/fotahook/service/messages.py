@@ -1,18 +1,34 @@
 """Messages: accepted durably, and what became of them."""
 
-from datetime import UTC, datetime
-from typing import Final
+from typing import Annotated, Final, Literal
 
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..contract.messages import MessageInvalid, parse_json
-from ..contract.operator import Published
-from ..store.base import CALLBACK_CONSUMER, Attempt, Message, NewMessage, Placement
-from . import access, problems, reading
+from ..contract.operator import Attempts, MessagePage, Published
+from ..store.base import Message, NewMessage, Wanted
+from . import access, problems, reading, shapes
+from .accounts import enter
 from .context import Service
+from .reading import Asked, Moment, PageLimit
+from .reasons import Facts, explain
 
-PHASES: Final = ("dns", "connect", "tls", "firstByte", "total")
+LOOKS: Final = 20
+"""How often the store is asked for one page, where few of the messages that it looks at are wanted."""
+
+
+class MessagesAsked(Asked, frozen=True):
+    """Which messages of an account to list; `until` itself is no part of the span."""
+
+    state: Literal["pending", "delivered", "dead"] | None = None
+    type: Annotated[str, Meta(max_length=1024, pattern="^[^\\u0000]*$")] | None = None
+    key: Annotated[str, Meta(pattern="^[!-~]{1,128}$")] | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    cursor: str | None = None
+    limit: PageLimit = 50
 
 
 async def publish(service: Service, request: Request) -> Response:
@@ -38,14 +54,47 @@ async def publish(service: Service, request: Request) -> Response:
     return problems.answer(Published(id=accepted.id, duplicate=accepted.duplicate), 202)
 
 
+async def list_messages(service: Service, request: Request) -> Response:
+    """Messages of the account, newest first; a page may be short although there is a cursor."""
+    account = await enter(service, request)
+    asked = reading.query(request, MessagesAsked)
+    wanted = Wanted(
+        state=asked.state,
+        type=asked.type,
+        ordering_key=asked.key,
+        since=None if asked.since is None else asked.since.timestamp(),
+        until=None if asked.until is None else asked.until.timestamp(),
+    )
+    found, before = await _look(service, account, wanted, reading.number_cursor(asked.cursor), asked.limit)
+    now, time_to_live = service.now(), service.settings.time_to_live
+    states = [shapes.message_state(message, now, time_to_live) for message in found]
+    more = None if before is None else reading.new_cursor(str(before))
+    return problems.answer(MessagePage(messages=states, cursor=more))
+
+
+async def _look(
+    service: Service, account: str, wanted: Wanted, before: int | None, limit: int
+) -> tuple[list[Message], int | None]:
+    """Up to so many messages, and where to go on; each look is short, so that others get their turn in between."""
+    found: list[Message] = []
+    for _ in range(LOOKS):
+        page = await service.store.messages(account, wanted, before=before, limit=limit - len(found))
+        found += page.messages
+        before = page.next
+        if before is None or len(found) == limit:
+            break
+    return found, before
+
+
 async def show(service: Service, request: Request) -> Response:
     """A message and where it stands, without its bytes."""
-    return problems.answer(_message(await _find(service, request)))
+    message = await find(service, request)
+    return problems.answer(shapes.message_state(message, service.now(), service.settings.time_to_live))
 
 
 async def body(service: Service, request: Request) -> Response:
     """The bytes of a message."""
-    message = await _find(service, request)
+    message = await find(service, request)
     if message.body is None:
         raise problems.gone("The message's bytes were removed by retention; its id, hash and attempts are kept.")
     return Response(message.body, media_type="application/json")
@@ -53,9 +102,22 @@ async def body(service: Service, request: Request) -> Response:
 
 async def attempts(service: Service, request: Request) -> Response:
     """Every attempt at a message, oldest first."""
-    message = await _find(service, request)
+    message = await find(service, request)
     tried = await service.store.attempts(message.id)
-    return problems.answer({"attempts": [_attempt(number, one) for number, one in enumerate(tried, 1)]})
+    return problems.answer(Attempts(attempts=[shapes.attempt(number, one) for number, one in enumerate(tried, 1)]))
+
+
+async def why(service: Service, request: Request) -> Response:
+    """Why a message stands where it stands: what it waits for, until when, and what would send it now."""
+    message = await find(service, request)
+    facts = Facts(
+        message=message,
+        attempts=await service.store.attempts(message.id),
+        lanes=await service.store.lanes(message.account),
+        limits=await service.store.limits(message.account),
+        now=service.now(),
+    )
+    return problems.answer(explain(facts))
 
 
 def message_type(body: bytes) -> str | None:
@@ -70,7 +132,7 @@ def message_type(body: bytes) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
-async def _find(service: Service, request: Request) -> Message:
+async def find(service: Service, request: Request) -> Message:
     """The message that the path names, if it belongs to an account of the caller's."""
     caller = await access.bearer(service, request)
     caller.need("operate")
@@ -79,47 +141,3 @@ async def _find(service: Service, request: Request) -> Message:
     if message is None or not caller.has(message.account):
         raise problems.not_found("There is no such message in your accounts; check the id.")
     return message
-
-
-def _message(message: Message) -> dict[str, object]:
-    return {
-        "id": message.id,
-        "account": message.account,
-        "type": message.type,
-        "orderingKey": message.ordering_key,
-        "size": message.size,
-        "sha256": message.sha256.hex(),
-        "acceptedAt": moment(message.accepted_at),
-        "deliveries": [_delivery(message.account, placement) for placement in message.placements],
-    }
-
-
-def _delivery(account: str, placement: Placement) -> dict[str, object]:
-    return {
-        # The lane to the callback is named by its account.
-        "lane": account if placement.consumer == CALLBACK_CONSUMER else placement.consumer,
-        "state": placement.state,
-        "attempts": placement.attempts,
-        "due": moment(placement.due) if placement.state == "pending" else None,
-        "lastOutcome": placement.last_outcome,
-    }
-
-
-def _attempt(number: int, attempt: Attempt) -> dict[str, object]:
-    return {
-        "number": number,
-        "startedAt": moment(attempt.started_at),
-        "url": attempt.url,
-        "outcome": attempt.outcome,
-        "httpStatus": attempt.status,
-        "errorCode": attempt.error_code,
-        "fix": attempt.fix,
-        # A phase that was not reached is null.
-        "phases": {phase: attempt.phases.get(phase) for phase in PHASES},
-        "excerpt": attempt.excerpt,
-    }
-
-
-def moment(seconds: float) -> datetime:
-    """A time of the store as answers have it; JSON writes it by RFC 3339."""
-    return datetime.fromtimestamp(seconds, UTC)

@@ -1,9 +1,11 @@
 """What a request says, checked: its path, its headers, its body. Whatever does not fit is a Problem."""
 
+import base64
 import re
 from collections.abc import AsyncIterator
-from typing import Final, TypeVar
-from urllib.parse import unquote_to_bytes
+from datetime import datetime
+from typing import Annotated, Final, TypeVar
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -12,8 +14,18 @@ from ..contract.urls import account_refusal
 from . import problems
 
 KEY_LIMIT: Final = 128
+PAGE_LIMIT: Final = 200
+_QUERY_LIMIT: Final = 20
 
 T = TypeVar("T")
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+PageLimit = Annotated[int, msgspec.Meta(ge=1, le=PAGE_LIMIT)]
+
+
+class Asked(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What a call of our own is asked. A name that it does not know is refused: it may be one misspelt."""
+
 
 _NOT_ENCODED = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{KEY_LIMIT}}}")
@@ -110,3 +122,57 @@ def json_object(content: bytes, kind: type[T], what: str = "body") -> T:
         raise problems.invalid(f"The {what} is not JSON: {error}.") from None
     except RecursionError:
         raise problems.invalid(f"The {what} is nested too deeply.") from None
+
+
+async def json_or_default(request: Request, limit: int, kind: type[T]) -> T:
+    """The JSON object in the body, or what it would be with nothing in it; there need not be a body."""
+    content = await body_or_none(request, limit)
+    return json_object(b"{}" if content is None else content, kind)
+
+
+def query(request: Request, kind: type[T]) -> T:
+    """What the query asks for. Parameters without a value count as absent."""
+    try:
+        text = request.scope["query_string"].decode("ascii")
+        pairs = parse_qsl(text, errors="strict", max_num_fields=_QUERY_LIMIT)
+    except ValueError:
+        raise problems.invalid(f"The query is not one of at most {_QUERY_LIMIT} parameters in UTF-8.") from None
+    asked = dict(pairs)
+    if len(asked) < len(pairs):
+        raise problems.invalid("The query has a parameter twice; send each once.")
+    try:
+        return msgspec.convert(asked, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise problems.invalid(f"The query has the wrong shape: {error}.") from None
+
+
+def new_cursor(place: str) -> str:
+    """A cursor to go on from a place; nobody but `cursor` is meant to read it."""
+    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def cursor(text: str | None) -> str | None:
+    """The place that a cursor stands for; None if there is none."""
+    if text is None:
+        return None
+    try:
+        place = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+    except ValueError:
+        raise _bad_cursor() from None
+    if "\0" in place:
+        raise _bad_cursor()
+    return place
+
+
+def number_cursor(text: str | None) -> int | None:
+    """The same, where a place is a number."""
+    place = cursor(text)
+    if place is None:
+        return None
+    if not (place.isascii() and place.isdigit() and len(place) <= 18):
+        raise _bad_cursor()
+    return int(place)
+
+
+def _bad_cursor() -> problems.Problem:
+    return problems.invalid("The cursor is none that this list gave; begin without one.")

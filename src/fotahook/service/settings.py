@@ -11,6 +11,8 @@ from ..store.base import Clock
 BODY_LIMIT: Final = 16 * 1024
 """Bytes in the body of any other request than a message; the largest sensible one is a URL of 2,048 characters."""
 
+TIME_TO_LIVE: Final = 7 * 24 * 3600.0
+
 BATCH_LIMIT: Final = 16 * 1024 * 1024
 BATCH_LINES: Final = 10_000
 BATCH_ROOM: Final = 64 * 1024 * 1024
@@ -32,4 +34,6 @@ class Settings:
     batch_limit: int = BATCH_LIMIT
     batch_lines: int = BATCH_LINES
     batch_room: int = BATCH_ROOM
+    time_to_live: float = TIME_TO_LIVE
+    """Seconds after which delivery gives a message up; here it only tells when that will be."""
     clock: Clock = time.time
