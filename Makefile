@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test check bench faults lock clean
 
 demo: .venv/ready
 	$(BIN)/fotahook demo --devices 200
@@ -22,6 +22,10 @@ bench: .venv/ready
 # The lock holds versions and hashes, never addresses: any index that serves the same files will do.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE)
+
+# Twenty rounds of kills at random moments; the seed of one that fails is in its test's name, FAULT_SEEDS repeats it.
+faults: .venv/ready
+	FAULT_ROUNDS=20 $(BIN)/python -m pytest -k "random_moments" tests/acceptance
 
 lock: .venv/ready
 	echo uv | $(COMPILE) - --output-file bootstrap.lock
