@@ -528,6 +528,26 @@ async def test_resuming_ends_a_wait_and_forgets_the_endpoints_health(registered:
     assert (await lease_one(registered)).health == Health()
 
 
+@pytest.mark.parametrize("how", ["resume", "register"])
+async def test_what_waited_for_the_endpoint_is_due_at_once_when_it_is_mended(
+    registered: Store, accept: Accept, how: str
+) -> None:
+    await accept(b"struck", b"refused")
+    lease = await lease_one(registered)
+    struck, refused = await registered.fetch(lease, 10)
+    outcomes = [
+        msgspec.structs.replace(settled(struck, "pending", delay=3600, attempts=0), strikes=1),
+        settled(refused, "pending", delay=300),
+    ]
+    trouble = LaneVerdict(health=Health(failures=9, reason="dns_error"), wait=3000)
+    await registered.settle(lease, outcomes, trouble, keep=0)
+    assert await registered.due_in() == 3000
+    await (registered.resume(ACCOUNT) if how == "resume" else registered.register(ACCOUNT, URL, actor="test"))
+    assert await registered.due_in() == 0
+    found = await registered.fetch(await lease_one(registered), 10)
+    assert [delivery.body for delivery in found] == [b"struck"]
+
+
 async def test_limits_are_none_until_they_are_set_and_come_with_the_lease(registered: Store, accept: Accept) -> None:
     assert await registered.limits(ACCOUNT) == Limits()
     limits = Limits(in_flight=2, per_second=0.5)

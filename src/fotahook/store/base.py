@@ -280,7 +280,7 @@ class Store(Protocol):
     """
 
     async def register(self, account: str, url: str, *, actor: str) -> Callback:
-        """Make `url` the account's callback, whatever it was, and open its lane."""
+        """Make `url` the account's callback, whatever it was, and open its lane; what waited for the old one is due."""
 
     async def deregister(self, account: str, *, actor: str) -> bool:
         """Forget the account's callback and hold its lane; False if there was none."""
@@ -320,7 +320,7 @@ class Store(Protocol):
         """Send nothing over a lane until it is resumed; everything is kept, and its time to live stands still."""
 
     async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
-        """Open a paused lane, or end its wait, with the endpoint's health forgotten."""
+        """Open a paused lane, or end its wait, with the endpoint's health forgotten; what waited for it is due at once."""
 
     async def limits(self, account: str) -> Limits:
         """What an operator allows the account."""

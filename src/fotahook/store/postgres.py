@@ -113,6 +113,7 @@ class PostgresStore:
             revision = await value(db, "add_history", account=account, url=url, actor=actor)
             (callback,) = await rows(db, "put_callback", account=account, url=url, revision=revision)
             await rows(db, "open_callback_lane", account=account)
+            await rows(db, "hurry", account=account, consumer=CALLBACK_CONSUMER)
             return Callback(**callback)
 
         callback = await self._link.write(job)
@@ -187,7 +188,11 @@ class PostgresStore:
         await self._link.write(job)
 
     async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
-        await self._link.write(lambda db: rows(db, "resume", account=account, consumer=consumer))
+        async def job(db: Db) -> None:
+            await rows(db, "resume", account=account, consumer=consumer)
+            await rows(db, "hurry", account=account, consumer=consumer)
+
+        await self._link.write(job)
         self._hints.give()
 
     async def limits(self, account: str) -> Limits:

@@ -43,6 +43,7 @@ from .sqlite_looks import list_accounts, list_changes, list_messages, read_messa
 from .sqlite_steps import (
     Q,
     copy_as_new,
+    hurry,
     next_revision,
     read_credential,
     read_delivery,
@@ -105,6 +106,7 @@ class SqliteStore:
             db.execute(Q["put_callback"], change)
             db.execute(Q["add_history"], change)
             db.execute(Q["open_callback_lane"], change)
+            hurry(db, account, CALLBACK_CONSUMER, now)
             return Callback(account=account, url=url, revision=revision, registered_at=now)
 
         callback = await self._writer.run(job)
@@ -189,8 +191,12 @@ class SqliteStore:
         await self._writer.run(job)
 
     async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
-        change = {"account": account, "consumer": consumer}
-        await self._writer.run(lambda db: db.execute(Q["resume"], change | {"now": self._clock()}))
+        def job(db: sqlite3.Connection) -> None:
+            now = self._clock()
+            db.execute(Q["resume"], {"account": account, "consumer": consumer, "now": now})
+            hurry(db, account, consumer, now)
+
+        await self._writer.run(job)
         self._work.set()
 
     async def limits(self, account: str) -> Limits:

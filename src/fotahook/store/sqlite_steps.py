@@ -43,6 +43,12 @@ def recompute_due(db: sqlite3.Connection, lanes: set[int]) -> None:
     db.executemany(Q["recompute_due"], [{"lane": lane} for lane in sorted(lanes)])
 
 
+def hurry(db: sqlite3.Connection, account: str, consumer: str, now: float) -> None:
+    """Make due at once what waited for an endpoint in trouble."""
+    change = {"account": account, "consumer": consumer, "now": now}
+    recompute_due(db, {row["lane"] for row in db.execute(Q["hurry"], change).fetchall()})
+
+
 def redeliver_one(db: sqlite3.Connection, seq: int, state: str | None, now: float) -> None:
     """Put a settled message's deliveries (in this state, or all) to the tail of their keys."""
     place = db.execute(Q["next_place"]).fetchone()["seq"]

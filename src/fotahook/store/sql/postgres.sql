@@ -66,6 +66,16 @@ update lanes set
     stopped_at = case when held then stopped_at end
 where account = :account and consumer = :consumer;
 
+-- name: hurry
+-- What waited for the endpoint need not wait for the one that is there now. The lane is locked.
+with hurried as (
+    update deliveries d set due = store_now() from lanes l
+    where l.account = :account and l.consumer = :consumer
+        and d.lane = l.id and d.state = 'ready' and d.due > store_now() and d.strikes > 0
+    returning d.lane
+)
+update lanes set due = store_now() where id in (select lane from hurried);
+
 -- name: limits
 select in_flight, per_second from limits where account = :account;
 

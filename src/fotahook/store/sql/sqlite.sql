@@ -269,6 +269,13 @@ update lanes set
     stopped_at = case when held = 0 then null else stopped_at end
 where account = :account and consumer = :consumer;
 
+-- name: hurry
+-- What waited for the endpoint need not wait for the one that is there now.
+update deliveries set due = :now
+where lane = (select id from lanes where account = :account and consumer = :consumer)
+    and state = 'ready' and due > :now and strikes > 0
+returning lane;
+
 -- name: next_place
 update sqlite_sequence set seq = seq + 1 where name = 'messages' returning seq;
 
