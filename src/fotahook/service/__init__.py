@@ -2,7 +2,16 @@
 
 from .access import SCOPES
 from .app import build_app
-from .provision import DEV_CLIENT, DEV_USER, create_client, create_user, provision_dev, withdraw_dev
+from .provision import (
+    DEV_CLIENT,
+    DEV_USER,
+    create_client,
+    create_user,
+    drop_client,
+    drop_user,
+    provision_dev,
+    withdraw_dev,
+)
 from .settings import Settings
 
 __all__ = [
@@ -13,6 +22,8 @@ __all__ = [
     "build_app",
     "create_client",
     "create_user",
+    "drop_client",
+    "drop_user",
     "provision_dev",
     "withdraw_dev",
 ]

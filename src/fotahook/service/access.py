@@ -96,6 +96,14 @@ def proven(credential: Credential | None, secret: str) -> Credential | None:
     return credential if hmac.compare_digest(fingerprint(secret), known) else None
 
 
+async def outlive(service: Service, granted: Credential, kind: str, problem: problems.Problem) -> None:
+    """Take back what was just granted if its client or user went meanwhile: nothing may outlive those."""
+    if await service.store.credential(kind, granted.owner) is None:
+        await service.store.drop_credentials(granted.kind, [granted.id])
+        service.memory.forget(granted.kind, granted.id)
+        raise problem
+
+
 def token_id(token: str) -> str:
     """The id under which a token is stored, which tells nothing of the token."""
     return fingerprint(token).hex()
@@ -133,6 +141,7 @@ async def _kept_alive(service: Service, session: Credential) -> Credential:
         if not _is_fresh(current, service.now()):
             current = msgspec.structs.replace(current, expires_at=service.now() + SESSION_IDLE)
             await service.store.save_credential(current)
+            await outlive(service, current, "user", problems.ended_session())
         service.memory.forget("session", session.id)
     return current
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from ..store.base import Credential, Store
 from . import problems
+from .lockout import Lockout
 from .settings import Settings
 
 _MEMORY_SECONDS: Final = 1.0
@@ -95,6 +96,9 @@ class Service:
     batch_room: Room
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while credentials are read and written back, so that no call undoes another's change."""
+    proving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a password is looked at, so that many at once are not tried before any of them counts."""
+    lockout: Lockout = field(default_factory=Lockout)
 
     def now(self) -> float:
         """Unix seconds. Always a float: a token is derived from how the number is written."""

@@ -188,6 +188,12 @@ def login_refused() -> Problem:
     return Problem(400, "LOGIN_REFUSED", "The user name or the password is wrong; check both before trying again.")
 
 
+def login_locked(seconds: int) -> Problem:
+    # The same code: whoever reads codes only is refused, and has no reason to ask again and again.
+    message = f"Five logins in a row were refused, so none is tried for now; wait for {seconds} seconds."
+    return Problem(400, "LOGIN_REFUSED", message, headers={"Retry-After": str(seconds)})
+
+
 def missing_scope(scope: str) -> Problem:
     message = f"This call needs the scope {scope}; have it granted to the client, and to the user where one logs in."
     return Problem(403, "INVALID_ACCESS", message)

@@ -52,6 +52,16 @@ async def create_user(
     return password
 
 
+async def drop_client(store: Store, client_id: str) -> bool:
+    """Forget a client and end its tokens, within a second everywhere; False if there is none."""
+    return await _drop(store, "client", client_id, "token")
+
+
+async def drop_user(store: Store, username: str) -> bool:
+    """Forget a user and end the sessions; otherwise as `drop_client`."""
+    return await _drop(store, "user", username, "session")
+
+
 async def provision_dev(store: Store, *, clock: Clock = time.time) -> None:
     """The well-known client and user of a development service, with every account and scope."""
     await store.save_credential(_credential("client", *DEV_CLIENT, None, SCOPES, clock))
@@ -63,14 +73,22 @@ async def withdraw_dev(store: Store) -> None:
     for kind, (name, secret), granted in (("client", DEV_CLIENT, "token"), ("user", DEV_USER, "session")):
         found = await store.credential(kind, name)
         if found is not None and found.secret_hash == fingerprint(secret):
-            await store.drop_credentials(kind, [name])
-            await store.drop_credentials(granted, [each.id for each in await store.credentials(granted, name)])
+            await _drop(store, kind, name, granted)
 
 
 async def _create(store: Store, credential: Credential) -> None:
     if await store.credential(credential.kind, credential.id) is not None:
         raise ValueError(f"there is a {credential.kind} {credential.id!r} already")
     await store.save_credential(credential)
+
+
+async def _drop(store: Store, kind: str, name: str, granted: str) -> bool:
+    if await store.credential(kind, name) is None:
+        return False
+    # First what grants: nothing new is granted while the old is looked for.
+    await store.drop_credentials(kind, [name])
+    await store.drop_credentials(granted, [each.id for each in await store.credentials(granted, name)])
+    return True
 
 
 def _credential(

@@ -28,9 +28,7 @@ async def login(service: Service, request: Request) -> Response:
     """A session for the user; any number of them may be open."""
     await access.bearer(service, request)
     told = reading.json_object(await reading.body(request, service.settings.body_limit), Login)
-    user = access.proven(await service.store.credential("user", told.username), told.password)
-    if user is None:
-        raise problems.login_refused()
+    user = await _proven(service, request, told.username, told.password)
     token, now = str(uuid4()), service.now()
     session = Credential(
         kind="session",
@@ -42,6 +40,7 @@ async def login(service: Service, request: Request) -> Response:
         expires_at=now + SESSION_IDLE,
     )
     await service.store.save_credential(session)
+    await access.outlive(service, session, "user", problems.login_refused())
     return problems.answer({"sessionToken": token}, headers=NO_STORE)
 
 
@@ -61,12 +60,23 @@ async def reset_password(service: Service, request: Request) -> Response:
     session = await access.session(service, request)
     told = reading.json_object(await reading.body(request, service.settings.body_limit), PasswordReset)
     async with service.changing:
-        user = access.proven(await service.store.credential("user", session.owner), told.old_password)
-        if user is None:
-            raise problems.login_refused()
+        user = await _proven(service, request, session.owner, told.old_password)
         password = new_password()
         await service.store.save_credential(msgspec.structs.replace(user, secret_hash=fingerprint(password)))
     return problems.answer({"newPassword": password}, headers=NO_STORE)
+
+
+async def _proven(service: Service, request: Request, username: str, password: str) -> Credential:
+    """The user, if this is the password; five failures in a row lock both out, the user and the address."""
+    address = request.client.host if request.client else ""
+    async with service.proving:
+        service.lockout.check(username, address, service.now())
+        user = access.proven(await service.store.credential("user", username), password)
+        if user is None:
+            service.lockout.failed(username, address, service.now())
+            raise problems.login_refused()
+        service.lockout.succeeded(username, address)
+    return user
 
 
 def new_password() -> str:

@@ -320,7 +320,7 @@ class Store(Protocol):
         """Send nothing over a lane until it is resumed; everything is kept, and its time to live stands still."""
 
     async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
-        """Open a paused lane, or end its wait, with the endpoint's health forgotten; what waited for it is due at once."""
+        """Open a paused lane, or end its wait, with the endpoint's health forgotten; what waited for it is due."""
 
     async def limits(self, account: str) -> Limits:
         """What an operator allows the account."""
