@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import re
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Scope
 
 from fotahook.service import SCOPES, Settings, build_app, create_client, create_user, provision_dev
+from fotahook.service.openapi import document
 from fotahook.store import SqliteStore
 
 from .serving import SECRET_KEY, serving
@@ -128,6 +130,21 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+DESCRIBED = {
+    re.compile(re.sub(r"\\{\\w+\\}", "[^/]*", path)): {
+        method.upper(): set(told["responses"]) for method, told in item.items() if method != "parameters"
+    }
+    for path, item in document(build_app(None, Settings(secret_key=SECRET_KEY)).routes)["paths"].items()  # type: ignore[arg-type]  # nothing of it is called
+}
+
+
+def is_described(method: str, path: str | bytes, status: int) -> bool:
+    """Whether the service's own description knows this status, where it knows the path and the method."""
+    text = path if isinstance(path, str) else path.decode("latin-1")
+    methods = next((told for known, told in DESCRIBED.items() if known.fullmatch(text.partition("?")[0])), {})
+    return str(status) in methods.get("GET" if method == "HEAD" else method, {str(status)})
+
+
 @dataclass
 class Api:
     """A development service, and both tokens of its well-known client and user."""
@@ -146,7 +163,9 @@ class Api:
         body: Body = b"",
         headers: Headers | list[tuple[bytes, bytes]] | None = None,
     ) -> Answer:
-        return await ask(self.app, method, path, body, headers)
+        answer = await ask(self.app, method, path, body, headers)
+        assert is_described(method, path, answer.status), (method, path, answer)
+        return answer
 
     def rows(self) -> dict[str, list[Any]]:
         """Everything in the store, to tell whether a call changed anything."""

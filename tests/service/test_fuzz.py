@@ -52,6 +52,7 @@ ROUTES = [
     "/v1/signing-key",
     "/healthz",
     "/readyz",
+    "/openapi.json",
 ]
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
 KNOWN = [b"authorization", b"vz-m2m-token", b"idempotency-key", b"ordering-key", b"content-length", b"content-type"]

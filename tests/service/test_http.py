@@ -53,6 +53,7 @@ ROUTES = {
     "/v1/signing-key": "GET, HEAD, OPTIONS",
     "/healthz": "GET, HEAD, OPTIONS",
     "/readyz": "GET, HEAD, OPTIONS",
+    "/openapi.json": "GET, HEAD, OPTIONS",
 }
 
 

@@ -12,7 +12,19 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ExceptionHandler, Lifespan
 
 from ..store.base import Store, StoreFull, StoreUnavailable
-from . import accounts, batch, callbacks, health, messages, problems, redelivery, sessions, signing_keys, tokens
+from . import (
+    accounts,
+    batch,
+    callbacks,
+    health,
+    messages,
+    openapi,
+    problems,
+    redelivery,
+    sessions,
+    signing_keys,
+    tokens,
+)
 from .context import Memory, Room, Service
 from .problems import Problem
 from .routing import SEGMENT, RawPath, Resource
@@ -90,6 +102,7 @@ def _own(service: Service) -> list[Route]:
         Route("/v1/signing-key", Resource(service, GET=health.signing_key)),
         Route("/healthz", Resource(service, GET=health.alive)),
         Route("/readyz", Resource(service, GET=health.ready)),
+        Route("/openapi.json", Resource(service, GET=openapi.show)),
     ]
 
 

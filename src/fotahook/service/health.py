@@ -1,5 +1,6 @@
 """What monitors and receivers ask without a token: is it alive, is it ready, which key does it sign with."""
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -9,17 +10,29 @@ from . import problems
 from .context import Service
 
 
+class Status(msgspec.Struct, frozen=True):
+    """How the service is."""
+
+    status: str
+
+
+class PublicKey(msgspec.Struct, frozen=True):
+    """The key by which deliveries are verified."""
+
+    public: str
+
+
 async def alive(service: Service, request: Request) -> Response:
     """The process answers; nothing else is looked at."""
-    return problems.answer({"status": "alive"})
+    return problems.answer(Status("alive"))
 
 
 async def ready(service: Service, request: Request) -> Response:
     """The store answers too. Where it does not, the answer is 503 like that of any other call."""
     await service.store.due_in()
-    return problems.answer({"status": "ready"})
+    return problems.answer(Status("ready"))
 
 
 async def signing_key(service: Service, request: Request) -> Response:
     """The public key by which receivers verify every delivery."""
-    return problems.answer({"public": format_public_key(signing_seed(service.settings.secret_key))})
+    return problems.answer(PublicKey(format_public_key(signing_seed(service.settings.secret_key))))

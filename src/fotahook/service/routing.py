@@ -1,7 +1,7 @@
 """From a path and a method to the function that answers: percent-encoding kept, HEAD and OPTIONS as HTTP has them."""
 
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Protocol
 from urllib.parse import quote
 
 from starlette.convertors import Convertor, register_url_convertor
@@ -12,7 +12,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from . import problems, reading
 from .context import Service
 
-Handler = Callable[[Service, Request], Awaitable[Response]]
+
+class Handler(Protocol):
+    """Answers one call. The first line of its docstring says what it does."""
+
+    __name__: str
+
+    async def __call__(self, service: Service, request: Request, /) -> Response: ...
+
 
 SEGMENT: Final = "fotahook_segment"
 
@@ -56,6 +63,11 @@ class Resource:
         if "GET" in handlers:
             self._handlers["HEAD"] = handlers["GET"]
         self._allow = ", ".join([*self._handlers, "OPTIONS"])
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """The function behind each method; HEAD is GET's."""
+        return self._handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)

@@ -16,12 +16,28 @@ from .tokens import NO_STORE
 
 
 class Login(msgspec.Struct, frozen=True):
+    """Who logs in."""
+
     username: str
     password: str
 
 
 class PasswordReset(msgspec.Struct, frozen=True, rename="camel"):
+    """The password so far."""
+
     old_password: str
+
+
+class SessionToken(msgspec.Struct, frozen=True, rename="camel"):
+    """The token of a session."""
+
+    session_token: str
+
+
+class NewPassword(msgspec.Struct, frozen=True, rename="camel"):
+    """The password from now on."""
+
+    new_password: str
 
 
 async def login(service: Service, request: Request) -> Response:
@@ -41,7 +57,7 @@ async def login(service: Service, request: Request) -> Response:
     )
     await service.store.save_credential(session)
     await access.outlive(service, session, "user", problems.login_refused())
-    return problems.answer({"sessionToken": token}, headers=NO_STORE)
+    return problems.answer(SessionToken(token), headers=NO_STORE)
 
 
 async def logout(service: Service, request: Request) -> Response:
@@ -51,7 +67,7 @@ async def logout(service: Service, request: Request) -> Response:
     async with service.changing:
         await service.store.drop_credentials("session", [session.id])
         service.memory.forget("session", session.id)
-    return problems.answer({"sessionToken": request.headers[access.SESSION_HEADER]})
+    return problems.answer(SessionToken(request.headers[access.SESSION_HEADER]))
 
 
 async def reset_password(service: Service, request: Request) -> Response:
@@ -63,7 +79,7 @@ async def reset_password(service: Service, request: Request) -> Response:
         user = await _proven(service, request, session.owner, told.old_password)
         password = new_password()
         await service.store.save_credential(msgspec.structs.replace(user, secret_hash=fingerprint(password)))
-    return problems.answer({"newPassword": password}, headers=NO_STORE)
+    return problems.answer(NewPassword(password), headers=NO_STORE)
 
 
 async def _proven(service: Service, request: Request, username: str, password: str) -> Credential:

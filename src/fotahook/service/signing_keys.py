@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..contract.keys import account_signing_key
+from ..contract.models import FotaV2SuccessResult
 from ..contract.operator import NewSigningKey, SigningKey, SigningKeys
 from ..contract.signing import format_secret
 from ..store.base import Credential
@@ -65,7 +66,7 @@ async def delete_key(service: Service, request: Request) -> Response:
     if key is None or key.owner != account:
         raise problems.not_found("The account has no such signing key; check the id against the list.")
     await service.store.drop_credentials("signing_key", [key.id])
-    return problems.answer({"success": True})
+    return problems.answer(FotaV2SuccessResult(success=True))
 
 
 def _key(key: Credential, now: float) -> SigningKey:

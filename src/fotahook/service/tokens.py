@@ -1,8 +1,9 @@
 """ThingSpace's token calls: client credentials for an access token, and the end of one before its hour is over."""
 
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import parse_qsl
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,6 +19,27 @@ _FIELD_LIMIT: Final = 20
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
+class TokenForm(msgspec.Struct, frozen=True):
+    """What the token call's form says."""
+
+    grant_type: Literal["client_credentials"]
+
+
+class RevokeForm(TokenForm, frozen=True):
+    """What the revoke call's form says."""
+
+    token: str
+
+
+class AccessToken(msgspec.Struct, frozen=True):
+    """An access token; `expires_in` counts down while it stays the same."""
+
+    access_token: str
+    token_type: str
+    expires_in: int
+    scope: str
+
+
 async def token(service: Service, request: Request) -> Response:
     """The client's access token: the same one for as long as it lives."""
     client = await access.client(service, request)
@@ -27,12 +49,12 @@ async def token(service: Service, request: Request) -> Response:
         async with service.changing:
             found = await _live_token(service, client) or await _issue(service, client)
     text, credential = found
-    told = {
-        "access_token": text,
-        "token_type": "Bearer",
-        "expires_in": int((credential.expires_at or 0.0) - service.now()),
-        "scope": " ".join(credential.scopes),
-    }
+    told = AccessToken(
+        access_token=text,
+        token_type="Bearer",
+        expires_in=int((credential.expires_at or 0.0) - service.now()),
+        scope=" ".join(credential.scopes),
+    )
     return problems.answer(told, headers=NO_STORE)
 
 

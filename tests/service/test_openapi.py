@@ -1,0 +1,105 @@
+"""The service's own description: complete, and true of what every other test here is answered."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from starlette.routing import Route
+
+from fotahook.service import Settings, build_app, openapi
+from fotahook.service.openapi import CALLS, document
+from fotahook.service.routing import Resource
+
+from .conftest import Api
+from .serving import SECRET_KEY
+
+APP = build_app(None, Settings(secret_key=SECRET_KEY))  # type: ignore[arg-type]  # nothing of it is called
+DOCUMENT = document(APP.routes)
+ROUTES = [(route.path_format, route.endpoint) for route in APP.routes if isinstance(route, Route)]
+OPERATIONS = [
+    (path, method, told)
+    for path, item in DOCUMENT["paths"].items()
+    for method, told in item.items()
+    if method != "parameters"
+]
+
+
+def references(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(reference := value.get("$ref"), str):
+            yield reference
+        for inner in value.values():
+            yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+async def test_anybody_may_read_it(api: Api) -> None:
+    answer = await api("GET", "/openapi.json")
+    assert (answer.status, answer.header("content-type")) == (200, "application/json")
+    assert answer.json == DOCUMENT
+    assert (await api("GET", "/openapi.json")).body == answer.body
+
+
+def test_each_route_and_method_is_in_it() -> None:
+    served = {
+        (path, method.lower())
+        for path, resource in ROUTES
+        if isinstance(resource, Resource)
+        for method in resource.handlers
+        if method != "HEAD"
+    }
+    assert len(served) > 30
+    assert {(path, method) for path, method, _ in OPERATIONS} == served
+    assert all(isinstance(resource, Resource) for _, resource in ROUTES)
+
+
+def test_no_call_is_told_of_that_is_not_served() -> None:
+    served = {handler for _, resource in ROUTES for handler in resource.handlers.values()}
+    assert set(CALLS) | {openapi.show} == served
+
+
+def test_every_reference_leads_somewhere() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert {reference.removeprefix("#/components/schemas/") for reference in references(DOCUMENT)} <= set(schemas)
+    assert all(schema["type"] == "object" for schema in schemas.values())
+
+
+def test_every_operation_is_told_in_words_and_has_a_name_of_its_own() -> None:
+    assert len({told["operationId"] for *_, told in OPERATIONS}) == len(OPERATIONS)
+    for _, _, told in OPERATIONS:
+        assert told["summary"].endswith((".", ";", ":"))
+        assert {"413", "400"} <= set(told["responses"])
+
+
+def test_a_scope_is_told_where_one_is_needed() -> None:
+    publish = DOCUMENT["paths"]["/v1/messages"]["post"]
+    assert publish["security"] == [{"accessToken": ["publish"]}]
+    callback = DOCUMENT["paths"]["/api/fota/v2/callbacks/{account}"]["get"]
+    assert callback["security"] == [{"accessToken": ["callbacks"], "sessionToken": ["callbacks"]}]
+    assert DOCUMENT["paths"]["/healthz"]["get"]["security"] == []
+
+
+def test_queries_are_told_as_parameters_that_are_never_null() -> None:
+    told = {
+        one["name"]: one["schema"] for one in DOCUMENT["paths"]["/v1/accounts/{account}/messages"]["get"]["parameters"]
+    }
+    assert list(told) == ["state", "type", "key", "since", "until", "cursor", "limit"]
+    assert told["state"] == {"enum": ["dead", "delivered", "pending"]}
+    assert told["since"] == {"type": "string", "format": "date-time"}
+    assert told["limit"] == {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
+
+
+def test_what_a_call_answers_is_its_model() -> None:
+    told: dict[str, Any] = DOCUMENT["paths"]["/v1/accounts/{account}"]["get"]["responses"]["200"]
+    assert told["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/AccountState"}
+    properties = DOCUMENT["components"]["schemas"]["AccountState"]["properties"]
+    assert set(properties) == {"account", "callback", "lane", "backlog", "limits"}
+
+
+@pytest.mark.parametrize("path", ["/v1/messages/x", "/v1/accounts/x"])
+async def test_a_wrong_method_is_no_part_of_it(api: Api, path: str) -> None:
+    assert (await api("PUT", path, headers=api.both)).status == 405
+    assert msgspec.json.encode(DOCUMENT)
