@@ -1,20 +1,27 @@
 """`fotahook listen` as a process: printing, handlers from a module, and modules that hold none."""
 
+import asyncio
 import json
 import signal
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import urllib3
 
-from fotahook.contract.keys import signing_seed
+from fotahook.cli.registration import Registration
+from fotahook.client import Client
+from fotahook.contract.auth import ThingspaceOauthCredentials, VZM2mTokenCredentials
+from fotahook.contract.keys import parse_secret_key, signing_seed
+from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 from fotahook.contract.signing import format_public_key, headers, sign_ed25519
-from fotahook.testing import make_certificates
+from fotahook.testing import Sandbox, make_certificates
+from tests.testing.receivers import receiving
 
 from .conftest import Run, is_one_line
-from .processes import running
+from .processes import fotahook, running
 
 BODY = b'{"accountName": "0000123456-00001", "type": "upgradeProgress", "password": "hush"}'
 
@@ -27,6 +34,7 @@ def post(url: str, given: Mapping[str, str] | None = None, ca_file: Path | None 
 def test_without_a_module_it_prints_a_line_for_each_message(tmp_path: Path) -> None:
     with running("listen", "--port", "0", cwd=tmp_path) as listener:
         assert listener.ready.endswith("/ inbox=sqlite:///inbox.db\n")
+        assert not (tmp_path / "inbox.db.key").exists()
         assert post(listener.url) == 200
         line = json.loads(listener.read_line())
         assert line["account"] == "0000123456-00001"
@@ -76,6 +84,31 @@ def test_with_a_public_key_only_what_it_signed_is_taken_over_tls(tmp_path: Path)
         assert json.loads(listener.read_line())["type"] == "upgradeProgress"
 
 
+def test_it_forwards_with_signatures_and_prints_only_if_asked_to(tmp_path: Path) -> None:
+    with receiving() as first, receiving() as second:
+        flags = ("--forward-to", first.url, "--forward-to", second.url)
+        with running("listen", "--port", "0", *flags, cwd=tmp_path) as listener:
+            assert f" forward-key={public_key(tmp_path / 'inbox.db.key')}\n" in listener.ready
+            assert post(listener.url) == 200
+            wait_until(lambda: first.bodies == second.bodies == [BODY])
+            assert listener.stop() == 0
+            assert listener.process.stdout is not None
+            assert listener.process.stdout.read() == ""
+
+
+def test_only_sources_may_send_and_a_password_may_be_asked_for(tmp_path: Path) -> None:
+    for number, (flags, status) in enumerate(
+        (
+            (("--source", "thingspace"), 403),
+            (("--source", "thingspace", "--source", "127.0.0.1/32"), 200),
+            (("--source", "192.0.2.0/24", "--trusted-proxy", "127.0.0.0/8"), 200),
+            (("--basic", "user:hush"), 401),
+        )
+    ):
+        with running("listen", "--port", "0", "--inbox", f"sqlite:///{number}.db", *flags, cwd=tmp_path) as listener:
+            assert post(listener.url, {"X-Forwarded-For": "192.0.2.7"}) == status
+
+
 def test_it_ends_when_nobody_reads_any_more_what_it_prints(tmp_path: Path) -> None:
     with running("listen", "--port", "0", cwd=tmp_path) as listener:
         assert listener.process.stdout is not None
@@ -117,7 +150,18 @@ def test_a_module_without_a_listener_is_told(
         (("--path", "here"), 2, "--path here"),
         (("--inbox", "mysql://x"), 2, "sqlite:///"),
         (("--inbox", "sqlite:///no/such/folder.db"), 1, "folder.db"),
-        (("--forward-to", "http://127.0.0.1/"), 2, "--forward-to"),
+        (("--forward-to", "ftp://127.0.0.1/"), 2, "--forward-to"),
+        (("--forward-to", "http://10.0.0.1/"), 2, "--allow-network"),
+        (("--allow-network", "x"), 2, "--allow-network"),
+        (("--source", "here"), 2, "--source"),
+        (("--trusted-proxy", "10.0.0.1/8"), 2, "--trusted-proxy"),
+        (("--basic", "hunter2"), 2, "--basic"),
+        (("--ca-file", "absent.pem"), 1, "--ca-file"),
+        (("--register", "a-1"), 2, "--public-url"),
+        (("--public-url", "https://x/"), 2, "--register"),
+        (("--watch",), 2, "--register"),
+        (("--register", "a-1", "--public-url", "https://x/"), 2, "no credentials"),
+        (("--register", "a-1", "--public-url", "https://x/", "--dev", "--base-url", "http://127.0.0.1:9"), 3, "reach"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -127,3 +171,111 @@ def test_what_cannot_be_meant_is_told(run: Run, flags: tuple[str, ...], code: in
     assert complaint in said.err
     assert "Traceback" not in said.err
     assert "whsec_short" not in said.err
+    assert "hunter2" not in said.err
+
+
+def test_what_is_secret_is_not_explained(run: Run) -> None:
+    said = run("listen", "--explain", "--basic", "user:hunter2", "--inbox", "postgresql://me:hunter2@host/db")
+    assert said.code == 0
+    assert "hunter2" not in said.out
+
+
+# Registering
+
+
+def test_it_registers_itself_and_deregisters_at_its_end(sandbox: Sandbox, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    url = f"http://127.0.0.1:{port}/"
+    flags = ("--register", "a-1", "--public-url", url, "--base-url", sandbox.base_url, "--dev", "--deregister-on-exit")
+    with running("listen", "--port", port, *flags, cwd=tmp_path) as listener:
+        assert listener.ready.endswith("registered=a-1\n")
+        sandbox.wait_delivered(sandbox.publish("a-1", BODY))
+        assert json.loads(listener.read_line())["account"] == "0000123456-00001"
+        assert registered(sandbox, "a-1") == url
+        assert listener.stop() == 0
+    assert registered(sandbox, "a-1") is None
+
+
+def test_another_callback_is_replaced_only_if_that_is_asked_for(sandbox: Sandbox, tmp_path: Path) -> None:
+    theirs, ours = "http://127.0.0.1:9/hunter2", "http://127.0.0.1:8/"
+    register(sandbox, "a-2", theirs)
+    flags = ("--register", "a-2", "--public-url", ours, "--base-url", sandbox.base_url, "--dev", "--port", "0")
+    refused = fotahook("listen", *flags, "--deregister-on-exit", cwd=tmp_path)
+    assert refused.returncode == 4
+    assert "another callback, at 127.0.0.1:9; " in refused.stderr
+    assert "hunter2" not in refused.stderr
+    assert registered(sandbox, "a-2") == theirs
+    with running("listen", *flags, "--replace", "--deregister-on-exit", cwd=tmp_path) as listener:
+        assert registered(sandbox, "a-2") == ours
+        register(sandbox, "a-2", theirs)
+        assert listener.stop() == 0
+    # It was no longer its own to deregister.
+    assert registered(sandbox, "a-2") == theirs
+
+
+async def test_watching_says_when_somebody_replaced_it(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    ours = "http://127.0.0.1:8/"
+    with sandbox.client() as client:
+        registration = Registration(client, "a-3", ours, replace=False)
+        await registration.begin()
+        await registration.begin()
+        async with registration.watched(pause=0.005):
+            register(sandbox, "a-3", "http://127.0.0.1:9/hunter2")
+            await said(caplog, "SOMEBODY REPLACED the callback of account a-3: its messages go to 127.0.0.1:9")
+            deregister(sandbox, "a-3")
+            await said(caplog, "SOMEBODY DEREGISTERED")
+            register(sandbox, "a-3", ours)
+            await said(caplog, "leads here again")
+    assert "hunter2" not in caplog.text
+
+
+async def test_what_cannot_be_looked_at_or_ended_is_only_told(caplog: pytest.LogCaptureFixture) -> None:
+    with Client(
+        base_url="http://127.0.0.1:9",
+        thingspace_oauth_credentials=ThingspaceOauthCredentials("dev", "dev-secret"),
+        vz_m2m_token_credentials=VZM2mTokenCredentials("a-session"),
+        max_retries=0,
+        proxy="",
+    ) as client:
+        registration = Registration(client, "a-4", "http://127.0.0.1:8/", replace=False)
+        async with registration.watched(pause=0.0):
+            await said(caplog, "cannot look which callback account a-4 has")
+        await registration.end()
+    assert "is still registered" in caplog.text
+
+
+def registered(sandbox: Sandbox, account: str) -> str | None:
+    with sandbox.client() as client:
+        summary = client.software_management_callbacks_v2.list_registered_callbacks(account).data
+    return None if summary is None else summary.url
+
+
+def register(sandbox: Sandbox, account: str, url: str) -> None:
+    with sandbox.client() as client:
+        body = FotaV2CallbackRegistrationRequest(url)
+        client.software_management_callbacks_v2.register_callback(account, body)
+
+
+def deregister(sandbox: Sandbox, account: str) -> None:
+    with sandbox.client() as client:
+        client.software_management_callbacks_v2.deregister_callback(account)
+
+
+async def said(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    """Return when the log says so."""
+    async with asyncio.timeout(20):
+        while text not in caplog.text:  # noqa: ASYNC110  # logging wakes nobody
+            await asyncio.sleep(0.002)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Return when something has become true."""
+    until = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.002)
+
+
+def public_key(file: Path) -> str:
+    return format_public_key(signing_seed(parse_secret_key(file.read_text())))

@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fotahook.contract import signing
 from fotahook.contract.messages import CallbackMessage
-from fotahook.listener import Context, Listener
+from fotahook.listener import Context, Listener, Proof
 from fotahook.listener.receive import BODY_LIMIT
 from fotahook.store import SqliteStore
 from fotahook.store.base import StoreError
@@ -113,6 +114,37 @@ async def test_header_names_are_read_in_any_case_and_once_only(make: Make) -> No
         twice = await request(listener, PROGRESS, headers=[*headers, ("WEBHOOK-ID", "msg-2")])
     assert twice.error == (400, "MESSAGE_REFUSED")
     assert "webhook-id came more than once" in twice.json["errorMessage"]
+
+
+async def test_only_from_the_sources_and_behind_a_proxy_only_if_it_is_trusted(make: Make) -> None:
+    """The peer of these requests is 192.0.2.1."""
+    forwarded = [("X-Forwarded-For", "203.0.113.5"), ("x-forwarded-for", "198.51.100.7")]
+    for options, headers, status in (
+        ({"sources": ["192.0.2.0/24"]}, [], 200),
+        ({"sources": ["198.51.100.7/32"]}, [], 403),
+        ({"sources": ["198.51.100.7/32"]}, forwarded, 403),
+        ({"sources": ["198.51.100.7/32"], "trusted_proxies": ["192.0.2.1/32"]}, forwarded, 200),
+        ({"sources": ["203.0.113.5/32"], "trusted_proxies": ["192.0.2.1/32"]}, forwarded, 403),
+        ({"trusted_proxies": ["192.0.2.1/32"]}, forwarded, 200),
+    ):
+        listener = make(**options)
+        async with listener.running():
+            assert (await request(listener, PROGRESS, headers=headers)).status == status
+
+
+async def test_what_comes_from_elsewhere_is_refused_before_its_body_is_read(make: Make) -> None:
+    answer = await request(make(sources=["198.51.100.0/24"]), asyncio.Event())
+    assert answer.error == (403, "MESSAGE_REFUSED")
+    assert "192.0.2.1" in answer.json["errorMessage"]
+
+
+async def test_a_password_in_the_body_and_a_signature_may_both_be_asked_for(make: Make) -> None:
+    listener = make(basic=("user", "hunter2"), secrets=[signing.format_secret(SECRET)])
+    good, bad = (b'{"username": "user", "password": "%s"}' % password for password in (b"hunter2", b"hunter3"))
+    async with listener.running():
+        assert (await request(listener, good)).status == 401
+        assert (await request(listener, bad, headers=by_hmac(bad))).status == 401
+        assert (await request(listener, good, headers=by_hmac(good))).status == 200
 
 
 # Refusing
@@ -432,7 +464,6 @@ async def test_what_another_loop_left_open_and_cannot_be_closed_is_only_told(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     listener = make()
-    await asyncio.to_thread(lambda: asyncio.run(request(listener, PROGRESS)))
     closes, close = [], SqliteStore.close
 
     async def close_and_fail_once(store: SqliteStore) -> None:
@@ -442,6 +473,7 @@ async def test_what_another_loop_left_open_and_cannot_be_closed_is_only_told(
             raise RuntimeError("attached to a different loop")
 
     monkeypatch.setattr(SqliteStore, "close", close_and_fail_once)
+    await asyncio.to_thread(lambda: asyncio.run(request(listener, PROGRESS)))
     assert (await request(listener, PROGRESS)).json["duplicate"]
     await listener._inbox.close()
     assert "could not be closed" in caplog.text
@@ -509,13 +541,19 @@ async def test_a_start_that_fails_says_why(inbox: str, reason: str) -> None:
             pass
 
 
-async def test_no_key_is_warned_of_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    for options in ({}, {"secrets": [signing.format_secret(SECRET)]}):
+async def test_no_proof_is_warned_of_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    proofs: list[dict[str, Any]] = [
+        {"secrets": [signing.format_secret(SECRET)]},
+        {"sources": ["192.0.2.0/24"]},
+        {"basic": ("user", "password")},
+        {"path": "/in/0123456789abcdef"},
+    ]
+    for options in [{"path": "/in"}, *proofs]:
         listener = make(**options)
         for _ in range(2):
             async with listener.running():
-                await request(listener, PROGRESS)
-    warnings = [record for record in caplog.records if "no key is configured" in record.getMessage()]
+                await request(listener, PROGRESS, path="/in")
+    warnings = [record for record in caplog.records if "no proof of sender is configured" in record.getMessage()]
     assert [record.levelno for record in warnings] == [logging.WARNING]
 
 
@@ -566,8 +604,8 @@ async def test_configure_replaces_what_it_is_given(make: Make, tmp_path: Path) -
         with pytest.raises(RuntimeError, match="is running"):
             listener.configure(path="/c")
     with pytest.raises(ValueError, match="begins with /"):
-        listener.configure(path="c", secrets=[signing.format_secret(bytes(24))])
-    listener.configure(secrets=[signing.format_secret(bytes(24))])
+        listener.configure(path="c", proof=Proof.of(secrets=[signing.format_secret(bytes(24))]))
+    listener.configure(proof=Proof.of(secrets=[signing.format_secret(bytes(24))]))
     async with listener.running():
         assert (await request(listener, b"{}", path="/b", headers=by_hmac(b"{}"))).status == 401
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fotahook.contract import signing
-from fotahook.listener.receive import BODY_LIMIT, DEDUPE_WINDOW, Proof, Rejected, receive, single_headers
+from fotahook.listener.proof import Proof, Rejected
+from fotahook.listener.receive import BODY_LIMIT, DEDUPE_WINDOW, receive, single_headers
 from fotahook.store import SqliteStore
 from fotahook.store.base import NewMessage
 
-from .conftest import NOW, PROGRESS, SECRET, SEED, by_hmac, rich_text
+from .conftest import NOW, PROGRESS, SECRET, by_hmac
 
 UNPROVED = Proof()
 BY_SECRET = Proof(secrets=(SECRET,))
@@ -156,31 +156,6 @@ def test_a_signed_message_is_taken_and_an_unsigned_one_is_not() -> None:
 def test_the_proof_comes_before_the_content() -> None:
     assert refusal({}, b"not JSON", BY_SECRET)[0] == 401
     assert refusal(by_hmac(b"not JSON"), b"not JSON", BY_SECRET)[0] == 400
-
-
-def test_a_proof_is_made_of_keys_as_they_are_written() -> None:
-    written = Proof.of([signing.format_secret(SECRET)], [signing.format_public_key(SEED)])
-    assert written == Proof(secrets=(SECRET,), public_keys=written.public_keys)
-    assert written.wanted
-    assert not Proof.of((), ()).wanted
-    signature = signing.sign_ed25519(SEED, "m", int(NOW), PROGRESS)
-    receive(signing.headers("m", int(NOW), [signature]), PROGRESS, proof=written, now=NOW)
-
-
-def test_a_single_key_given_as_text_is_told_from_a_list() -> None:
-    for arguments in ((signing.format_secret(SECRET), ()), ((), signing.format_public_key(SEED))):
-        with pytest.raises(TypeError, match="lists"):
-            Proof.of(*arguments)
-    with pytest.raises(ValueError, match="24 to 64 bytes"):
-        Proof.of(["whsec_AAAA"], ())
-
-
-def test_a_proof_shows_no_key() -> None:
-    proof = Proof(secrets=(b"hunter2" * 4,), public_keys=(bytes(32),))
-    for shown in (repr(proof), str(proof), rich_text(proof)):
-        assert "hunter2" not in shown
-        assert "x00" not in shown
-        assert "1" in shown
 
 
 # What is refused

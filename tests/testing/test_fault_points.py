@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from fotahook.delivery import Outcome
 from fotahook.store import SqliteStore
@@ -36,7 +37,14 @@ async def one_message_through(store: Store, faults: FaultPoints) -> None:
     async def answer(lease: Lease, delivery: Delivery) -> Outcome:
         return DELIVERED
 
+    async def app(scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    async def nothing(*_: object) -> Message:
+        return {}
+
     watched, deliver = faults.around_store(store), faults.around_deliver(answer)
+    for method in ("GET", "POST"):
+        await faults.around_app(app)({"type": "http", "method": method}, nothing, nothing)  # type: ignore[arg-type]
     await watched.accept([NewMessage(account=ACCOUNT, body=b"{}")])
     (lease,) = await watched.lease(1, 30)
     (delivery,) = await watched.fetch(lease, 1)

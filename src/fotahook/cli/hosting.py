@@ -7,7 +7,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -50,16 +50,25 @@ class HasEndpoint(Protocol):
 
 
 async def host(
-    app: ASGIApp, endpoint: Endpoint, *, path: str = "", facts: str = "", beside: asyncio.Task[None] | None = None
+    app: ASGIApp,
+    endpoint: Endpoint,
+    *,
+    path: str = "",
+    facts: str = "",
+    prepare: Callable[[], Awaitable[None]] | None = None,
+    beside: asyncio.Task[None] | None = None,
 ) -> int:
     """Serve until a signal comes or `beside` ends; the exit code.
 
     The app's lifespan stays the caller's business: what it needs is open before and closed after, with errors that
-    reach the person who started it. `beside` is the work without which serving makes no sense.
+    reach the person who started it. `prepare` is done when the socket listens: who connects meanwhile waits. `beside`
+    is the work without which serving makes no sense.
     """
     with _bound(endpoint) as bound:
         context = _tls_context(endpoint)
         server = _Server(app, context, on_ready=lambda: _say_ready(endpoint, bound, path, facts))
+        if prepare is not None:
+            await prepare()
         if beside is not None:
             beside.add_done_callback(lambda _: server.stop())
         with server.signals():

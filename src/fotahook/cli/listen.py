@@ -1,22 +1,32 @@
 """`fotahook listen`: a listener with the user's handlers, or one that prints what comes."""
 
+import contextlib
 import importlib
 import os
+import ssl
 import sys
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from fotahook.listener import Listener
+from fotahook.listener import THINGSPACE_SOURCES, Forwarding, Listener, Proof
 
 from .configuration import explanation
 from .failures import Failure, UsageError, where
-from .hosting import Endpoint, host, run
+from .fault_points import fault_points
+from .hosting import Endpoint, check_pem, host, run
 from .logs import log_as_json
-from .output import print_table
+from .output import print_table, shown
 from .printing import print_message
+from .registration import Registration
+from .remote import Remote
+from .secret_key import VARIABLE
+
+THINGSPACE: Final = "thingspace"
+"""For --source: the networks that ThingSpace publishes."""
 
 
 @Parameter(name="*")
@@ -36,8 +46,36 @@ class ListenOptions:
     "Secret (whsec_…) that messages may be signed with; may be given more than once."
     public_key: tuple[str, ...] = ()
     "Public key (whpk_…) that messages may be signed with; may be given more than once."
+    source: tuple[str, ...] = ()
+    "Network (CIDR) that messages must come from, or thingspace for those it publishes; may be given more than once."
+    trusted_proxy: tuple[str, ...] = ()
+    "Network (CIDR) of a proxy whose X-Forwarded-For is believed; may be given more than once."
+    basic: str | None = None
+    "USER:PASSWORD that messages must repeat, as V1's do; FOTAHOOK_BASIC keeps it out of sight."
+    forward_to: tuple[str, ...] = ()
+    "URL that every message is sent on to; may be given more than once."
+    allow_network: tuple[str, ...] = ()
+    "Network (CIDR) that forwards may lie in although it is not globally reachable; may be given more than once."
+    ca_file: Path | None = None
+    "Authorities (PEM) that the certificates of forwards may come from, besides the system's."
     print: bool = False
     "Print each message, beside what the module's handlers do."
+    register: str | None = None
+    "Account whose callback is to lead here, at --public-url."
+    public_url: str | None = None
+    "URL at which the service reaches this listener."
+    replace: bool = False
+    "Take the place of another URL that is registered."
+    watch: bool = False
+    "Look every three minutes whether the registered URL is still this one, and say loudly when it is not."
+    deregister_on_exit: bool = False
+    "Deregister at the end, if the registered URL is still this one."
+    base_url: str = "http://127.0.0.1:8080"
+    "Service to register at; ThingSpace is https://thingspace.verizon.com."
+    dev: bool = False
+    "For development: register with the credentials of a service in --dev, in place of those in the environment."
+    fault: Annotated[str | None, Parameter(show=False)] = None
+    "With --dev only, POINT[:N]: a step boundary at which the process kills itself."
     tls_cert: Path | None = None
     "Certificate (PEM) to serve with; with no --tls-key, the file holds both."
     tls_key: Path | None = None
@@ -65,32 +103,111 @@ def listen(
     module
         Where the Listener with your handlers is, as MODULE:NAME; without one, messages are printed.
     """
+    _check(options)
     if options.explain:
-        rows = explanation(options, omitted=("config", "explain"), masked=("secret",))
+        rows = explanation(options, omitted=("config", "explain", "fault"), masked=("secret", "basic"))
         print_table(("flag", "value", "source"), rows)
         return 0
     log_as_json()
     listener = load_listener(module) if module else Listener()
     _configure(listener, options)
-    if options.print or not module:
+    if options.print or not (module or options.forward_to):
         listener.on_any(print_message)
     return run(_listen(listener, options))
 
 
 async def _listen(listener: Listener, options: ListenOptions) -> int:
-    async with listener.running():
-        return await host(listener, Endpoint.of(options), path=listener.path, facts=f"inbox={listener.inbox}")
+    faults = fault_points(options)
+    if faults is not None:
+        listener.wrap(faults.around_store, faults.around_deliver)
+    with _registration(options) as registration:
+        async with listener.running(), _registered(registration, options):
+            return await host(
+                faults.around_app(listener) if faults else listener,
+                Endpoint.of(options),
+                path=listener.path,
+                facts=_facts(listener, options),
+                prepare=registration.begin if registration else None,
+            )
+
+
+def _facts(listener: Listener, options: ListenOptions) -> str:
+    facts = {"inbox": shown(listener.inbox), "forward-key": listener.forward_key(), "registered": options.register}
+    return " ".join(f"{name}={fact}" for name, fact in facts.items() if fact)
+
+
+@contextlib.contextmanager
+def _registration(options: ListenOptions) -> Iterator[Registration | None]:
+    if options.register is None or options.public_url is None:
+        yield None
+        return
+    with Remote(base_url=options.base_url, dev=options.dev).client() as client:
+        yield Registration(client, options.register, options.public_url, replace=options.replace)
+
+
+@contextlib.asynccontextmanager
+async def _registered(registration: Registration | None, options: ListenOptions) -> AsyncIterator[None]:
+    if registration is None:
+        yield
+        return
+    async with registration.watched() if options.watch else contextlib.nullcontext():
+        yield
+    # Not where the block raised: what was refused was never registered.
+    if options.deregister_on_exit:
+        await registration.end()
+
+
+def _check(options: ListenOptions) -> None:
+    """Refuse what cannot be meant before anything is opened."""
+    if (options.register is None) != (options.public_url is None):
+        raise UsageError("--register ACCOUNT and --public-url URL go together")
+    if options.register is None and (options.replace or options.watch or options.deregister_on_exit):
+        raise UsageError("--replace, --watch and --deregister-on-exit go with --register ACCOUNT --public-url URL")
+    if options.path is not None and not options.path.startswith("/"):
+        raise UsageError(f"--path {options.path}: a path begins with /")
+    fault_points(options)
+    check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
 
 
 def _configure(listener: Listener, options: ListenOptions) -> None:
-    if options.path is not None and not options.path.startswith("/"):
-        raise UsageError(f"--path {options.path}: a path begins with /")
+    listener.configure(
+        inbox=options.inbox, proof=_proof(options), path=options.path, forwarding=_forwarding(listener, options)
+    )
+    for url in options.forward_to:
+        try:
+            listener.forward(url)
+        except ValueError as error:
+            raise UsageError(f"--forward-to: {error}") from error
+
+
+def _proof(options: ListenOptions) -> Proof:
+    sources: list[str] = []
+    for source in options.source:
+        sources.extend(THINGSPACE_SOURCES if source == THINGSPACE else (source,))
     try:
-        listener.configure(
-            inbox=options.inbox, secrets=options.secret, public_keys=options.public_key, path=options.path
+        return Proof.of(
+            secrets=options.secret,
+            public_keys=options.public_key,
+            sources=sources,
+            trusted_proxies=options.trusted_proxy,
+            basic=None if options.basic is None else options.basic.partition(":")[::2],
         )
     except ValueError as error:
-        raise UsageError(f"--secret or --public-key: {error}") from error
+        raise UsageError(f"--secret, --public-key, --source, --trusted-proxy or --basic: {error}") from error
+
+
+def _forwarding(listener: Listener, options: ListenOptions) -> Forwarding:
+    """What the module says of its forwards, with what the flags and the environment say before it."""
+    given = listener.forwarding
+    try:
+        return Forwarding(
+            secret_key=os.environ.get(VARIABLE, given.secret_key),
+            allow_networks=options.allow_network or given.allow_networks,
+            ca_file=options.ca_file or given.ca_file,
+            timeout=given.timeout,
+        )
+    except ValueError as error:
+        raise UsageError(f"--allow-network or {VARIABLE}: {error}") from error
 
 
 def load_listener(place: str) -> Listener:

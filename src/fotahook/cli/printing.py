@@ -5,7 +5,7 @@ import signal
 import sys
 from datetime import UTC, datetime
 
-from fotahook.contract.messages import CallbackMessage, parse_json
+from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import Context
 
 from .failures import drop_output
@@ -14,7 +14,7 @@ from .output import on_terminal
 
 def print_message(message: CallbackMessage, context: Context) -> None:
     """A handler that prints; a message nobody could read stays unhandled."""
-    content = parse_json(message.raw)
+    content = message.content
     if isinstance(content, dict) and content.get("password"):
         # ThingSpace may echo the callback's password.
         content["password"] = "(hidden)"

@@ -7,9 +7,10 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 from cyclopts import Parameter
+from starlette.types import ASGIApp
 
 from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
 from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, keep_house
@@ -23,14 +24,12 @@ from fotahook.store.base import Retention
 from .configuration import explanation
 from .console import console_routes
 from .failures import UsageError
+from .fault_points import fault_points
 from .hosting import Endpoint, check_pem, host, run
 from .logs import log_as_json
 from .output import print_table, shown
 from .secret_key import key_place, secret_key
 from .stores import store_file
-
-if TYPE_CHECKING:
-    from fotahook.testing.faults import FaultPoints
 
 LONGEST_LEASE: Final = 600.0
 LARGEST_WINDOW: Final = 256
@@ -106,13 +105,14 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
 async def _serve(options: ServeOptions, file: str | None) -> int:
     networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
     facts = f"store={shown(options.store)}" + (" mode=dev" if options.dev else "")
-    faults = _fault_points(options)
+    faults = fault_points(options)
     async with _opened(options) as opened:
         store = faults.around_store(opened) if faults else opened
         # Not before the store's file is known to be one: a key beside it is worth keeping.
         key = secret_key(file)
         settings = Settings(secret_key=key, allow_http=options.dev, allowed_networks=networks, clock=time.time)
-        app = build_app(store, settings, routes=console_routes())
+        app: ASGIApp = build_app(store, settings, routes=console_routes())
+        app = faults.around_app(app) if faults else app
         async with _sender(options, key, networks) as sender:
             deliver = faults.around_deliver(sender.deliver) if faults else sender.deliver
             async with _dispatching(store, deliver, options) as dispatching:
@@ -179,20 +179,6 @@ def _timings(options: ServeOptions) -> Timings:
     return Timings(lease=options.lease, renew=min(Timings().renew, options.lease / 3), attempt=options.timeout)
 
 
-def _fault_points(options: ServeOptions) -> "FaultPoints | None":
-    if options.fault is None:
-        return None
-    if not options.dev:
-        raise UsageError(f"FOTAHOOK_FAULT {options.fault}: fault points kill the process; they need --dev")
-    # The extra that the rest of its room needs is not for those who only serve.
-    from fotahook.testing.faults import FaultPoints
-
-    try:
-        return FaultPoints(options.fault)
-    except ValueError as error:
-        raise UsageError(f"FOTAHOOK_FAULT: {error}") from error
-
-
 def _check(options: ServeOptions) -> None:
     """Refuse what cannot be meant before anything is opened."""
     try:
@@ -200,7 +186,7 @@ def _check(options: ServeOptions) -> None:
     except ValueError as error:
         raise UsageError(f"--allow-network: {error}") from error
     _check_numbers(options)
-    _fault_points(options)
+    fault_points(options)
     check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
     check_pem("--client-cert", options.client_cert, ssl.SSLContext.load_cert_chain)
 

@@ -39,6 +39,8 @@ FIXES: Final[Mapping[str, str]] = {
     EXPIRED: "The message was not accepted within its time to live: mend the receiver, then redeliver.",
     "handler_error": "A handler raised an exception: see the traceback, mend it, then redeliver.",
     "handler_timeout": "A handler did not return in time: make it quicker or raise its limit.",
+    "forward_gone": "The receiver says that it is gone for good: it is asked again now and then; or forward elsewhere.",
+    "forward_missing": "The listener forwards there no longer: give it that forward again.",
     "internal_error": "fotahook itself failed on this message: see its log and report it.",
 }
 """What to do about each error code, in plain words."""

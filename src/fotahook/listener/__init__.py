@@ -1,7 +1,9 @@
-"""Receives it: a message answered with 2xx is on disk; handlers run from there."""
+"""Receives it: a message answered with 2xx is on disk; handlers and forwards run from there."""
 
 from .app import Listener
+from .forward import Forwarding
 from .handlers import Context, Handler
-from .receive import Proof, Rejected, receive
+from .proof import THINGSPACE_SOURCES, Proof, Rejected
+from .receive import receive
 
-__all__ = ["Context", "Handler", "Listener", "Proof", "Rejected", "receive"]
+__all__ = ["THINGSPACE_SOURCES", "Context", "Forwarding", "Handler", "Listener", "Proof", "Rejected", "receive"]

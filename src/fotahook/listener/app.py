@@ -7,23 +7,28 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from fotahook.delivery import Rules
-from fotahook.store.base import StoreError, StoreFull
+from fotahook.delivery import Deliver, Rules
+from fotahook.store import Store
+from fotahook.store.base import Retention, StoreError
 
+from . import answers
+from .answers import Answer
+from .forward import Forwarding, Forwards
 from .handlers import HandlerT, Router
 from .inbox import Inbox
-from .receive import BODY_LIMIT, Proof, Rejected, receive, single_headers
+from .proof import Proof, Rejected
+from .receive import BODY_LIMIT
+from .reception import HEALTH_PATH, TOO_LONG, Reception, announced_too_long, checked_path
 
 log = logging.getLogger("fotahook.listener")
 
 HANDLER_SECONDS: Final = 30.0
 BODY_SECONDS: Final = 30.0
+KEEP_DAYS: Final = 30.0
 SCHEDULE: Final = Rules().schedule
-HEALTH_PATH: Final = "/healthz"
+_DAY: Final = 86400.0
 
 
 class Listener:
@@ -40,30 +45,55 @@ class Listener:
         *,
         secrets: Iterable[str] = (),
         public_keys: Iterable[str] = (),
+        sources: Iterable[str] | None = None,
+        trusted_proxies: Iterable[str] = (),
+        basic: tuple[str, str] | None = None,
         path: str = "/",
+        forwarding: Forwarding | None = None,
         handler_timeout: float = HANDLER_SECONDS,
         body_timeout: float = BODY_SECONDS,
         schedule: Sequence[float] = SCHEDULE,
+        keep_days: float = KEEP_DAYS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`secrets` (``whsec_…``) and `public_keys` (``whpk_…``): one of them must have signed each message.
+        """All that is given of these must prove the sender; with none of them a warning is logged.
 
-        ThingSpace itself signs nothing, so with none of either given every message is taken, and a warning is logged.
+        `secrets` (``whsec_…``) and `public_keys` (``whpk_…``): one of them must have signed each message. `sources`:
+        networks (CIDR) that messages may come from, such as ``THINGSPACE_SOURCES``; behind a proxy, `trusted_proxies`
+        are those whose ``X-Forwarded-For`` is believed. `basic`: the user name and password that were registered, which
+        V1 messages repeat.
+
         `path` is where messages are received, within the path that the listener is mounted at. `handler_timeout` and
         `body_timeout` are in seconds. `schedule` has the pause in seconds before each attempt at one message; after
-        the last of them it is dead. ValueError for a key that cannot be read, and for any other impossible value.
+        the last of them it is dead. The bytes of messages that are done with are kept for `keep_days`. ValueError for
+        a key or a network that cannot be read, and for any other impossible value.
         """
         if handler_timeout <= 0:
             raise ValueError("handler_timeout is a number of seconds above 0")
         if not schedule or min(schedule) < 0:
             raise ValueError("schedule has a pause of 0 seconds or more for each attempt, and at least one")
-        self._path = _checked_path(path)
-        self._proof = Proof.of(secrets, public_keys)
+        if keep_days < 0:
+            raise ValueError("keep_days is a number of days, 0 or more")
+        proof = Proof.of(
+            secrets=secrets,
+            public_keys=public_keys,
+            sources=() if sources is None else sources,
+            trusted_proxies=trusted_proxies,
+            basic=basic,
+        )
         self._body_timeout = body_timeout
-        self._clock = clock
         self._router = Router()
-        self._inbox = Inbox(inbox, self._router, handler_timeout=handler_timeout, schedule=schedule, clock=clock)
-        self._warned = False
+        self._forwards = Forwards(forwarding or Forwarding())
+        self._reception = Reception(path, proof, router=self._router, forwards=self._forwards, clock=clock)
+        self._inbox = Inbox(
+            inbox,
+            self._router,
+            self._forwards,
+            handler_timeout=handler_timeout,
+            schedule=schedule,
+            retention=Retention(seconds=keep_days * _DAY),
+            clock=clock,
+        )
 
     @property
     def inbox(self) -> str:
@@ -73,26 +103,36 @@ class Listener:
     @property
     def path(self) -> str:
         """Where messages are received."""
-        return self._path
+        return self._reception.path
+
+    @property
+    def reception(self) -> Reception:
+        """What decides about requests; for adapters."""
+        return self._reception
+
+    @property
+    def forwarding(self) -> Forwarding:
+        """How forwards are sent."""
+        return self._forwards.forwarding
 
     def configure(
         self,
         *,
         inbox: str | None = None,
-        secrets: Iterable[str] = (),
-        public_keys: Iterable[str] = (),
+        proof: Proof | None = None,
         path: str | None = None,
+        forwarding: Forwarding | None = None,
     ) -> None:
-        """Replace what the constructor was given; keys replace keys only if there are any.
+        """Replace what the constructor was given; of a proof, each part that is set.
 
         ValueError as from the constructor, with nothing replaced; RuntimeError once the inbox is open.
         """
-        if self._inbox.in_use:
-            raise RuntimeError("the listener is running: configure it before its first message")
-        proof = Proof.of(secrets, public_keys)
-        self._path = self._path if path is None else _checked_path(path)
+        self._check_idle()
+        reception = self._reception
+        reception.path = reception.path if path is None else checked_path(path)
+        reception.proof = reception.proof if proof is None else reception.proof.replaced_by(proof)
         self._inbox.url = inbox or self._inbox.url
-        self._proof = proof if proof.wanted else self._proof
+        self._forwards.forwarding = forwarding or self._forwards.forwarding
 
     def on(
         self, kind: str | None = None, *, status: str | None = None, account: str | None = None
@@ -110,9 +150,31 @@ class Listener:
         """Register a handler for every message."""
         return self._router.add(handler, None, None, None)
 
+    def forward(self, url: str, types: Iterable[str] | None = None, accounts: Iterable[str] | None = None) -> None:
+        """Send the messages on to another receiver as well: those of some kinds, of some accounts, or all.
+
+        Each receiver is served by itself, with the retries, signatures and history of deliveries: one that is down
+        holds up nothing else. ValueError for a URL that cannot be one; RuntimeError once the inbox is open.
+        """
+        self._check_idle()
+        self._forwards.add(url, types, accounts)
+
+    def forward_key(self) -> str | None:
+        """The ``whpk_…`` that verifies what is forwarded; made with the inbox's secret key. None without forwards."""
+        return self._forwards.public_key(self.inbox)
+
+    def wrap(self, store: Callable[[Store], Store], deliver: Callable[[Deliver], Deliver]) -> None:
+        """Put something around the inbox's store and its deliverer when they are opened; for fault points."""
+        self._check_idle()
+        self._inbox.wrap(store, deliver)
+
+    def _check_idle(self) -> None:
+        if self._inbox.in_use:
+            raise RuntimeError("the listener is running: configure it before its first message")
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Listener"]:
-        """Open the inbox and drive the handlers; on leaving, let those in hand end and close it.
+        """Open the inbox and drive the handlers and forwards; on leaving, let those in hand end and close it.
 
         What the app's lifespan does; for hosts that send none. StoreError says what is wrong with the inbox.
         """
@@ -126,68 +188,57 @@ class Listener:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            response = await self._respond(Request(scope, receive))
-            await response(scope, receive, send)
+            answer = await self._respond(scope, receive)
+            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.all_headers()]
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            await send({"type": "http.response.body", "body": answer.body})
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000, "reason": "messages are POSTed"})
         else:
             raise ValueError(f"the listener speaks HTTP, not {scope['type']}")
 
-    async def _respond(self, request: Request) -> Response:
-        path = _path_within(request.scope)
+    async def _respond(self, scope: Scope, receive: Receive) -> Answer:
+        method, path = scope["method"], _path_within(scope)
         if path == HEALTH_PATH:
-            return self._answer_health(request.method)
-        if path.rstrip("/") != self._path.rstrip("/"):
-            # The path may be all that keeps others out, so it is not told.
-            return _problem(404, "NOT_FOUND", "nothing is received here")
-        if request.method != "POST":
-            return _problem(405, "METHOD_NOT_ALLOWED", "messages are POSTed", {"Allow": "POST"})
+            return self._answer_health(method)
+        if (elsewhere := self._reception.elsewhere(method, path)) is not None:
+            return elsewhere
         try:
-            return await self._take(request)
-        except Rejected as error:
-            log.warning("refused a message with %d: %s", error.status, error)
-            return _problem(error.status, "MESSAGE_REFUSED", str(error), _farewell(request))
-        except StoreFull as error:
-            log.error("the inbox is full: %s", error)
-            return _problem(507, "INBOX_FULL", "there is no room left for messages")
-        except StoreError as error:
-            log.error("the inbox is away: %s", error)
-            return _problem(503, "INBOX_AWAY", "messages cannot be stored now", {"Retry-After": "5"})
+            headers = self._reception.admit(scope["headers"], (scope.get("client") or (None,))[0])
+            message = self._reception.take(headers, await self._read_body(scope, receive))
+            self._reception.warn_if_open()
+            return answers.accepted(await self._inbox.accept(message))
+        except (Rejected, StoreError) as error:
+            return self._reception.refuse(error, _farewell(scope))
 
-    async def _take(self, request: Request) -> Response:
-        headers = single_headers(request.headers.raw)
-        body = await self._read_body(request)
-        message = receive(headers, body, proof=self._proof, now=self._clock())
-        await self._open()
-        accepted = await self._inbox.accept(message)
-        if accepted.conflict:
-            # These bytes are not on disk, and never will be: only an error is a true answer.
-            raise Rejected(409, "this webhook-id came earlier with another message")
-        return JSONResponse({"id": accepted.id, "duplicate": accepted.duplicate})
-
-    async def _read_body(self, request: Request) -> bytes:
-        too_long = Rejected(413, f"the body has more than {BODY_LIMIT} bytes")
-        announced = request.headers.get("content-length", "")
-        if announced.isascii() and announced.isdigit() and int(announced[:20]) > BODY_LIMIT:
-            raise too_long
-        body = bytearray()
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
+        if any(
+            name == b"content-length" and announced_too_long(value.decode("latin-1"))
+            for name, value in scope["headers"]
+        ):
+            raise Rejected(413, TOO_LONG)
+        chunks: list[bytes] = []
+        left = BODY_LIMIT
         try:
             async with asyncio.timeout(self._body_timeout):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > BODY_LIMIT:
-                        raise too_long
+                while True:
+                    event = await receive()
+                    if event["type"] == "http.disconnect":
+                        raise Rejected(400, "the sender hung up in the middle of the body")
+                    chunks.append(event.get("body", b""))
+                    left -= len(chunks[-1])
+                    if left < 0:
+                        raise Rejected(413, TOO_LONG)
+                    if not event.get("more_body", False):
+                        return b"".join(chunks)
         except TimeoutError as error:
             raise Rejected(408, f"the body did not arrive within {self._body_timeout:g} s") from error
-        except ClientDisconnect as error:
-            raise Rejected(400, "the sender hung up in the middle of the body") from error
-        return bytes(body)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
             await self._open()
-        except (StoreError, ValueError) as error:
+        except (StoreError, ValueError, ImportError) as error:
             await send({"type": "lifespan.startup.failed", "message": f"the listener cannot start: {error}"})
             return
         await send({"type": "lifespan.startup.complete"})
@@ -196,25 +247,13 @@ class Listener:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _open(self) -> None:
-        if not (self._warned or self._proof.wanted):
-            self._warned = True
-            log.warning("no key is configured: anybody who reaches this listener can send it messages")
+        self._reception.warn_if_open()
         await self._inbox.open()
 
-    def _answer_health(self, method: str) -> Response:
+    def _answer_health(self, method: str) -> Answer:
         if method not in ("GET", "HEAD"):
-            return _problem(405, "METHOD_NOT_ALLOWED", "health is read with GET", {"Allow": "GET, HEAD"})
-        if self._inbox.abandoned:
-            return _problem(503, "NOT_HANDLING", "messages are stored but no longer handled: see the log, then restart")
-        return JSONResponse({"status": "ok"})
-
-
-def _checked_path(path: str) -> str:
-    if not path.startswith("/"):
-        raise ValueError(f"a path begins with /, unlike {path!r}")
-    if path.rstrip("/") == HEALTH_PATH:
-        raise ValueError(f"{HEALTH_PATH} is taken: it tells whether the listener is well")
-    return path
+            return answers.GET_ONLY
+        return answers.NOT_HANDLING if self._inbox.abandoned else answers.HEALTHY
 
 
 def _path_within(scope: Scope) -> str:
@@ -226,10 +265,6 @@ def _path_within(scope: Scope) -> str:
     return path
 
 
-def _farewell(request: Request) -> dict[str, str]:
+def _farewell(scope: Scope) -> tuple[tuple[str, str], ...]:
     """Headers of a refusal: what was not read of the body must not be read as the next request."""
-    return {"Connection": "close"} if request.scope.get("http_version", "").startswith("1") else {}
-
-
-def _problem(status: int, code: str, text: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"errorCode": code, "errorMessage": text}, status, headers)
+    return (("connection", "close"),) if scope.get("http_version", "").startswith("1") else ()

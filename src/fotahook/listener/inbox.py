@@ -1,18 +1,21 @@
-"""The inbox: a store, and the dispatcher that shows what is in it to the handlers."""
+"""The inbox: a store, and the dispatcher that brings what is in it to the handlers and the forwards."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
-from fotahook.delivery import Dispatcher, Rules, Timings
+from fotahook.delivery import Deliver, Dispatcher, Outcome, Rules, Timings, keep_house
 from fotahook.store import Store, open_store
-from fotahook.store.base import Accepted, NewMessage, StoreUnavailable
+from fotahook.store.base import Accepted, Delivery, Lease, NewMessage, Retention, StoreUnavailable
 
 from .calls import Caller
+from .forward import Forwards
 from .handlers import Router
+from .receive import HANDLERS
 
 log = logging.getLogger("fotahook.listener")
 
@@ -26,8 +29,11 @@ class Handling(msgspec.Struct, frozen=True, kw_only=True):
     store: Store
     dispatcher: Dispatcher
     dispatching: asyncio.Task[None]
+    keeping: asyncio.Task[None]
     caller: Caller
     grace: float
+    leaving: contextlib.AsyncExitStack
+    """Closes what forwards are sent with, and then the store."""
 
     async def close(self) -> None:
         """Let the handlers in hand end, none begin, and let go of the store."""
@@ -36,10 +42,11 @@ class Handling(msgspec.Struct, frozen=True, kw_only=True):
             await asyncio.wait({self.dispatching}, timeout=self.grace)
         finally:
             # Whatever is still in hand keeps its message for the next start.
-            self.dispatching.cancel()
-            await asyncio.gather(self.dispatching, return_exceptions=True)
+            for task in (self.dispatching, self.keeping):
+                task.cancel()
+            await asyncio.gather(self.dispatching, self.keeping, return_exceptions=True)
             self.caller.close()
-            await self.store.close()
+            await self.leaving.aclose()
 
 
 class Inbox:
@@ -49,18 +56,28 @@ class Inbox:
         self,
         url: str,
         router: Router,
+        forwards: Forwards,
         *,
         handler_timeout: float,
         schedule: Sequence[float],
+        retention: Retention,
         clock: Callable[[], float],
     ) -> None:
         self.url = url
         self._router = router
+        self._forwards = forwards
         self._handler_timeout = handler_timeout
         self._rules = Rules(schedule=tuple(schedule))
+        self._retention = retention
         self._clock = clock
         self._opening: asyncio.Task[Handling] | None = None
         self._closing = False
+        self._wrap_store: Callable[[Store], Store] = lambda store: store
+        self._wrap_deliver: Callable[[Deliver], Deliver] = lambda deliver: deliver
+
+    def wrap(self, store: Callable[[Store], Store], deliver: Callable[[Deliver], Deliver]) -> None:
+        """Put something around the store and the deliverer when they are opened: fault points."""
+        self._wrap_store, self._wrap_deliver = store, deliver
 
     @property
     def in_use(self) -> bool:
@@ -74,10 +91,20 @@ class Inbox:
         return opened is not None and opened.dispatching.done() and not opened.dispatching.cancelled()
 
     async def accept(self, message: NewMessage) -> Accepted:
-        """Store a message; on return it is on disk."""
-        handling = await self.open()
+        """Store a message; on return it is on disk. StoreError if it is not, whatever the reason."""
+        try:
+            handling = self._ready() or await self.open()
+        except (ValueError, ImportError) as error:
+            raise StoreUnavailable(str(error)) from error
         (accepted,) = await handling.store.accept([message])
         return accepted
+
+    def _ready(self) -> Handling | None:
+        """What is open in this event loop: nearly always there, and quicker than to wait for it."""
+        opening = self._opening
+        if self._closing or opening is None or opening.get_loop() is not asyncio.get_running_loop():
+            return None
+        return _opened(opening)
 
     async def open(self) -> Handling:
         """The open inbox. StoreError says what is wrong with its file, ValueError with its URL."""
@@ -113,22 +140,39 @@ class Inbox:
     async def _open(self, left_behind: Handling | None) -> Handling:
         if left_behind is not None:
             await _let_go(left_behind)
-        store = await open_store(self.url, clock=self._clock)
-        # Handlers are called one after the other, each within its limit.
-        attempt = self._handler_timeout * max(1, len(self._router)) + 1
-        caller = Caller(self._router, timeout=self._handler_timeout)
-        dispatcher = Dispatcher(
-            store,
-            caller.deliver,
-            rules=self._rules,
-            timings=Timings(lease=attempt + _MARGIN, attempt=attempt),
-            clock=self._clock,
-        )
-        dispatching = asyncio.create_task(dispatcher.run(), name="fotahook listener")
-        dispatching.add_done_callback(_tell_of_end)
-        return Handling(
-            store=store, dispatcher=dispatcher, dispatching=dispatching, caller=caller, grace=attempt + _MARGIN
-        )
+        async with contextlib.AsyncExitStack() as stack:
+            store = self._wrap_store(await open_store(self.url, clock=self._clock))
+            stack.push_async_callback(store.close)
+            # Not before the inbox is known to be one: a key beside it is worth keeping.
+            forward = await stack.enter_async_context(self._forwards.sending(self.url, self._clock))
+            caller = Caller(self._router, timeout=self._handler_timeout)
+            # Handlers are called one after the other, each within its limit.
+            attempt = max(self._handler_timeout * max(1, len(self._router)), self._forwards.forwarding.timeout) + 1
+            dispatcher = Dispatcher(
+                store,
+                self._wrap_deliver(_by_consumer(caller, forward)),
+                rules=self._rules,
+                timings=Timings(lease=attempt + _MARGIN, attempt=attempt),
+                clock=self._clock,
+            )
+            dispatching = asyncio.create_task(dispatcher.run(), name="fotahook listener")
+            dispatching.add_done_callback(_tell_of_end)
+            return Handling(
+                store=store,
+                dispatcher=dispatcher,
+                dispatching=dispatching,
+                keeping=asyncio.create_task(keep_house(store, self._retention), name="fotahook inbox"),
+                caller=caller,
+                grace=attempt + _MARGIN,
+                leaving=stack.pop_all(),
+            )
+
+
+def _by_consumer(caller: Caller, forward: Deliver) -> Deliver:
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        return await (caller.deliver if lease.consumer == HANDLERS else forward)(lease, delivery)
+
+    return deliver
 
 
 def _opened(opening: "asyncio.Task[Handling] | None") -> Handling | None:
@@ -141,7 +185,7 @@ async def _let_go(left_behind: Handling) -> None:
     left_behind.caller.close()
     try:
         async with asyncio.timeout(_MARGIN):
-            await left_behind.store.close()
+            await left_behind.leaving.aclose()
     except Exception:
         # Connections may belong to the loop that has ended, and went with it.
         log.warning("an inbox left open by an event loop that has ended could not be closed", exc_info=True)

@@ -10,6 +10,8 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from fotahook.delivery import Deliver, Outcome
 from fotahook.store import Store
 from fotahook.store.base import Delivery, Lease
@@ -18,9 +20,12 @@ log = logging.getLogger("fotahook.testing")
 
 _STORE_VERBS: Final = ("accept", "lease", "fetch", "settle")
 
-POINTS: Final = tuple(f"{verb}.{side}" for verb in (*_STORE_VERBS, "deliver") for side in ("before", "after"))
-"""``accept.after`` is committed but not answered, ``deliver.after`` sent but not settled. A ``lease.after`` is passed
-only where something was leased: the others are polls."""
+_VERBS: Final = (*_STORE_VERBS, "deliver", "answer")
+
+POINTS: Final = tuple(f"{verb}.{side}" for verb in _VERBS for side in ("before", "after"))
+"""``accept.after`` is committed but not answered, ``deliver.after`` sent or handled but not settled. A ``lease.after``
+is passed only where something was leased: the others are polls. The points of ``answer`` are those of POST requests,
+before anything of them is read and when the answer was handed to the system."""
 
 _FAULT: Final = re.compile(r"(?P<point>[a-z.]+)(:(?P<times>[1-9][0-9]{0,8}))?")
 
@@ -56,6 +61,19 @@ class FaultPoints:
             outcome = await deliver(lease, delivery)
             self.passed("deliver.after")
             return outcome
+
+        return watched
+
+    def around_app(self, app: ASGIApp) -> ASGIApp:
+        """The same app, with points before and after each POST."""
+
+        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+            posted = scope.get("method") == "POST"
+            if posted:
+                self.passed("answer.before")
+            await app(scope, receive, send)
+            if posted:
+                self.passed("answer.after")
 
         return watched
 

@@ -1,0 +1,325 @@
+"""Forwards: one URL, many consumers, each with lanes of its own; where they may lie, and with what they are signed."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from fotahook.contract import signing
+from fotahook.contract.keys import generate_secret_key, parse_secret_key, signing_seed
+from fotahook.contract.messages import CallbackMessage, parse_message
+from fotahook.contract.signing import format_public_key
+from fotahook.listener import Forwarding, Listener
+from fotahook.listener.forward import Forward, Forwards
+from fotahook.store.base import Message
+from tests.delivery.conftest import a_delivery, a_lease
+
+from .conftest import NOW, PROGRESS, Seen, request, stored
+
+Make = Callable[..., Listener]
+KEY = generate_secret_key()
+
+
+class Consumer:
+    """A receiver of forwards that can be down; it answers with `status`."""
+
+    def __init__(self) -> None:
+        self.seen = Seen()
+        self.status = 200
+        with socket.create_server(("127.0.0.1", 0)) as bound:
+            self.port = bound.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/in"
+
+    @contextlib.asynccontextmanager
+    async def up(self) -> AsyncIterator["Consumer"]:
+        app = web.Application()
+        app.router.add_post("/in", self._take)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True).start()
+            yield self
+        finally:
+            await runner.cleanup()
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [body for _, body in self.seen.items]
+
+    async def _take(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        if self.status == 200:
+            self.seen.add(({name.lower(): value for name, value in request.headers.items()}, body))
+        return web.Response(status=self.status)
+
+
+@pytest.fixture
+def impatient(make: Make) -> Make:
+    """Makes listeners whose forwards are asked again almost at once."""
+
+    def impatient(**options: Any) -> Listener:
+        listener = make(clock=time.time, **options)
+        listener._inbox._rules = msgspec.structs.replace(listener._inbox._rules, backoff=0.02, backoff_cap=0.02)
+        return listener
+
+    return impatient
+
+
+def about(device: str, number: int) -> bytes:
+    return b'{"accountName": "a-1", "type": "upgradeProgress", "n": %d, "upgradeProgress": {"deviceList": ' % number + (
+        b'[{"deviceId": "%s"}]}}' % device.encode()
+    )
+
+
+async def settled(inbox: str, message_id: str) -> Message:
+    """The message once nothing of it is pending."""
+    async with asyncio.timeout(20):
+        while True:
+            message = await stored(inbox, message_id)
+            if all(placement.state != "pending" for placement in message.placements):
+                return message
+            await asyncio.sleep(0.005)
+
+
+# Lanes of their own
+
+
+async def test_every_consumer_gets_every_message_in_order_though_one_is_down_for_a_while(impatient: Make) -> None:
+    """The others do not wait for it."""
+    up, other, down = Consumer(), Consumer(), Consumer()
+    listener = impatient()
+    for consumer in (up, other, down):
+        listener.forward(consumer.url)
+    bodies = [about(f"d-{number % 3}", number) for number in range(30)]
+    async with up.up(), other.up(), listener.running():
+        answers = await asyncio.gather(*(request(listener, body) for body in bodies[:3]))
+        for body in bodies[3:]:
+            answers.append(await request(listener, body))
+        await asyncio.gather(up.seen.wait(30), other.seen.wait(30))
+        assert down.bodies == []
+        async with down.up():
+            await down.seen.wait(30)
+    assert {answer.status for answer in answers} == {200}
+    for consumer in (up, other, down):
+        assert sorted(consumer.bodies) == sorted(bodies)
+        for device in range(3):
+            mine = [body for body in consumer.bodies if body in bodies[device::3]]
+            assert mine == bodies[device::3]
+
+
+async def test_one_accept_puts_a_message_into_the_lanes_of_all_who_want_it(make: Make, inbox: str, seen: Seen) -> None:
+    listener, consumer = make(), Consumer()
+    listener.on_any(seen.add)
+    listener.forward(consumer.url)
+    listener.forward("http://localhost:9/", types=["firmwareList"])
+    listener.forward("http://localhost:9/", accounts=["a-2"])
+    async with consumer.up(), listener.running():
+        plain = await request(listener, about("d", 1))
+        await asyncio.gather(seen.wait(1), consumer.seen.wait(1))
+        message = await settled(inbox, plain.json["id"])
+    ours, theirs = sorted(message.placements, key=lambda placement: placement.consumer, reverse=True)
+    assert ours.consumer == "handlers"
+    assert theirs.consumer == Forward(url=consumer.url, types=None, accounts=None).consumer
+    assert {placement.state for placement in message.placements} == {"delivered"}
+
+
+async def test_without_handlers_the_handlers_have_no_lane_but_for_what_nobody_wants(
+    make: Make, inbox: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener, consumer = make(), Consumer()
+    listener.forward(consumer.url, types=["upgradeProgress"])
+    async with consumer.up(), listener.running():
+        wanted = await request(listener, PROGRESS)
+        unwanted = await request(listener, b'{"type": "other"}')
+        await consumer.seen.wait(1)
+        sent, kept = [await settled(inbox, answer.json["id"]) for answer in (wanted, unwanted)]
+    assert [placement.consumer.partition(":")[0] for placement in sent.placements] == ["forward"]
+    assert [placement.consumer for placement in kept.placements] == ["handlers"]
+    assert "no handler wants" in caplog.text
+
+
+async def test_what_was_not_forwarded_waits_over_restarts(impatient: Make) -> None:
+    consumer, first = Consumer(), impatient()
+    first.forward(consumer.url)
+    async with first.running():
+        answer = await request(first, PROGRESS)
+    assert answer.status == 200
+    without = impatient()
+    async with without.running():
+        # It leads nowhere now, and waits.
+        (placement,) = (await stored(without.inbox, answer.json["id"])).placements
+        assert placement.state == "pending"
+    again = impatient()
+    again.forward(consumer.url)
+    async with consumer.up(), again.running():
+        await consumer.seen.wait(1)
+    assert consumer.bodies == [PROGRESS]
+
+
+async def test_a_lane_that_leads_nowhere_says_what_to_do(make: Make) -> None:
+    async with make()._forwards.sending("sqlite:///none.db", lambda: NOW) as deliver:
+        outcome = await deliver(a_lease(consumer="forward:gone"), a_delivery())
+    assert outcome.code == "forward_missing"
+    assert outcome.fix == "The listener forwards there no longer: give it that forward again."
+
+
+async def test_a_receiver_that_says_it_is_gone_is_asked_again(impatient: Make, inbox: str) -> None:
+    """A lane that is paused for good could not be resumed by anybody."""
+    listener, consumer = impatient(), Consumer()
+    consumer.status = 410
+    listener.forward(consumer.url)
+    async with consumer.up(), listener.running():
+        answer = await request(listener, PROGRESS)
+        store = (await listener._inbox.open()).store
+        async with asyncio.timeout(20):
+            while len(await store.attempts(answer.json["id"])) < 2:
+                await store.wait(0.005)
+        consumer.status = 200
+        await consumer.seen.wait(1)
+        attempts = await store.attempts(answer.json["id"])
+    assert attempts[0].error_code == "forward_gone"
+    assert attempts[0].fix is not None
+
+
+# What is sent
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+async def test_forwards_are_signed_with_a_key_of_the_inbox(make: Make, inbox: str, key: str | None) -> None:
+    listener, consumer = make(forwarding=Forwarding(secret_key=key)), Consumer()
+    assert listener.forward_key() is None
+    listener.forward(consumer.url)
+    async with consumer.up(), listener.running():
+        answer = await request(listener, PROGRESS)
+        ((headers, body),) = await consumer.seen.wait(1)
+    kept = Path(inbox.removeprefix("sqlite:///") + ".key")
+    secret = parse_secret_key(key or kept.read_text())
+    assert kept.exists() == (key is None)
+    public = signing.parse_public_key(format_public_key(signing_seed(secret)))
+    signing.verify(headers, body, public_keys=[public], now=NOW)
+    assert listener.forward_key() == format_public_key(signing_seed(secret))
+    assert (headers["webhook-id"], headers["fotahook-account"]) == (answer.json["id"], "0000123456-00001")
+
+
+# Where they may lie
+
+
+@pytest.mark.parametrize(
+    ("url", "opened"),
+    [
+        ("https://consumer.example/in", ()),
+        ("http://127.0.0.1:9000/in", ()),
+        ("http://[::1]:9000/in", ()),
+        ("http://localhost:9000/in", ()),
+        ("https://127.0.0.9/", ()),
+        ("http://10.1.2.3/in", ("10.0.0.0/8",)),
+        ("http://worker:9000/in", ("172.16.0.0/12",)),
+    ],
+)
+async def test_a_forward_may_lie_at_a_public_address_on_this_machine_or_where_it_was_opened(
+    url: str, opened: tuple[str, ...]
+) -> None:
+    forwards = Forwards(Forwarding(secret_key=KEY, allow_networks=opened))
+    forwards.add(url, None, None)
+    async with forwards.sending("postgresql://x", lambda: NOW):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("url", "opened", "reason"),
+    [
+        ("http://consumer.example/in", (), "needs https://"),
+        ("http://worker:9000/in", (), "--allow-network"),
+        ("https://10.1.2.3/in", (), "a private network"),
+        ("https://10.1.2.3/in", ("192.168.0.0/16",), "a private network"),
+        ("http://169.254.169.254/", ("10.0.0.0/8",), "link-local"),
+    ],
+)
+async def test_other_places_are_refused_at_the_start(
+    make: Make, url: str, opened: tuple[str, ...], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = make(forwarding=Forwarding(secret_key=KEY, allow_networks=opened))
+    listener.forward(url)
+    with pytest.raises(ValueError, match=reason):
+        async with listener.running():
+            pass
+    assert (await request(listener, PROGRESS)).error == (503, "INBOX_AWAY")
+    assert reason in caplog.text
+
+
+async def test_a_name_that_leads_to_this_machine_is_not_this_machine(impatient: Make) -> None:
+    """Only a URL that says so opens loopback: a foreign name's records may say anything."""
+    listener = impatient()
+    listener.forward("https://localtest.invalid/")
+    listener.forward("http://localhost:9/")
+    async with listener._forwards.sending(listener.inbox, lambda: NOW) as deliver:
+        lanes = [Forward(url=url, types=None, accounts=None) for url in ("https://localtest.invalid/",)]
+        outcome = await deliver(a_lease(consumer=lanes[0].consumer), a_delivery())
+    assert outcome.code == "dns_error"
+    assert not lanes[0].networks(())
+
+
+@pytest.mark.parametrize(
+    "url", ["", "ftp://x/", "http://user:pw@localhost/", "//x", "http://exa mple/", "https://h/#f"]
+)
+def test_what_is_no_url_is_refused_at_once(make: Make, url: str) -> None:
+    with pytest.raises(ValueError, match="a forward to"):
+        make().forward(url)
+
+
+async def test_settings_that_cannot_be_meant_are_refused(make: Make) -> None:
+    for options, reason in (
+        ({"secret_key": "short"}, "base64"),
+        ({"allow_networks": ("here",)}, "CIDR"),
+        ({"timeout": 0}, "above 0"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            Forwarding(**options)
+    with pytest.raises(TypeError, match="allow_networks is a list"):
+        Forwarding(allow_networks="10.0.0.0/8")  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(TypeError, match="types is a list"):
+        make().forward("https://consumer.example/", types="firmwareList")
+    with pytest.raises(ValueError, match="secret key"):
+        Forwarding().key("postgresql://host/db")
+    assert KEY not in repr(Forwarding(secret_key=KEY))
+
+
+async def test_a_listener_that_runs_takes_no_more_forwards(make: Make) -> None:
+    listener = make()
+    async with listener.running():
+        with pytest.raises(RuntimeError, match="is running"):
+            listener.forward("https://consumer.example/")
+
+
+@pytest.mark.parametrize(
+    ("types", "accounts", "wants"),
+    [
+        (None, None, True),
+        ({"upgradeProgress"}, None, True),
+        ({"firmwareList"}, None, False),
+        (None, {"a-1", "a-2"}, True),
+        (None, {"a-2"}, False),
+        ({"upgradeProgress"}, {"a-2"}, False),
+        (set(), None, False),
+    ],
+)
+def test_a_forward_may_want_some_types_and_accounts(
+    types: set[str] | None, accounts: set[str] | None, wants: bool
+) -> None:
+    message: CallbackMessage = parse_message(about("d", 1))
+    forwards = Forwards(Forwarding())
+    forwards.add("https://consumer.example/", types, accounts)
+    assert bool(forwards.wanting("a-1", message)) is wants
+
+
+def test_consumers_keep_their_names() -> None:
+    """What waits for them in inboxes is found by these."""
+    forward = Forward(url="https://consumer.example/in", types=None, accounts=None)
+    assert forward.consumer == "forward:e97c79011f84e898"

@@ -1,0 +1,174 @@
+"""What may be asked of a sender: keys, addresses, a password; and that none of it is ever shown."""
+
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fotahook.contract import signing
+from fotahook.contract.addresses import parse_networks
+from fotahook.contract.messages import CallbackMessage
+from fotahook.listener import THINGSPACE_SOURCES
+from fotahook.listener.proof import Proof, Rejected, sender_address
+
+from .conftest import NOW, PROGRESS, SECRET, SEED, by_hmac, rich_text
+
+PROXIES = parse_networks(("10.0.0.0/8", "fd00::/8"))
+BY_SOURCE = Proof.of(sources=["192.0.2.0/24", "2001:db8::/32"], trusted_proxies=["10.0.0.0/8"])
+BY_PASSWORD = Proof.of(basic=("user", "hunter2"))
+
+
+# Signatures
+
+
+def test_a_proof_is_made_of_keys_as_they_are_written() -> None:
+    written = Proof.of(secrets=[signing.format_secret(SECRET)], public_keys=[signing.format_public_key(SEED)])
+    assert written == Proof(secrets=(SECRET,), public_keys=written.public_keys)
+    assert written.wanted
+    assert not Proof().wanted
+    written.check_signature(by_hmac(PROGRESS), PROGRESS, NOW)
+    by_seed = signing.headers("m", int(NOW), [signing.sign_ed25519(SEED, "m", int(NOW), PROGRESS)])
+    written.check_signature(by_seed, PROGRESS, NOW)
+    with pytest.raises(Rejected) as caught:
+        written.check_signature({}, PROGRESS, NOW)
+    assert caught.value.status == 401
+
+
+@pytest.mark.parametrize("name", ["secrets", "public_keys", "sources", "trusted_proxies"])
+def test_a_single_text_is_told_from_a_list(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} is a list"):
+        Proof.of(**{name: "192.0.2.0/24"})
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"secrets": ["whsec_AAAA"]}, "24 to 64 bytes"),
+        ({"sources": ["here"]}, "not a network in CIDR notation: 'here'"),
+        ({"trusted_proxies": ["10.0.0.1/8"]}, "10.0.0.1/8"),
+        ({"basic": ("user", "")}, "neither of them empty"),
+        ({"basic": ("user",)}, "a user name and a password"),
+        ({"basic": "ab"}, "a user name and a password"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(options: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Proof.of(**options)  # type: ignore[arg-type]  # what is refused
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("192.0.2.1", "", "192.0.2.1"),
+        ("192.0.2.1", "198.51.100.7", "192.0.2.1"),  # anybody can write the header
+        ("10.0.0.1", "198.51.100.7", "198.51.100.7"),
+        ("10.0.0.1", "203.0.113.9, 198.51.100.7", "198.51.100.7"),  # the rest may be invented
+        ("10.0.0.1", "198.51.100.7, 10.9.9.9", "198.51.100.7"),  # two proxies
+        ("10.0.0.1", "10.0.0.2", "10.0.0.2"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", " 198.51.100.7:4711 ", "198.51.100.7"),
+        ("fd00::1", "[2001:db8::7]:443", "2001:db8::7"),
+        ("fd00::1", "2001:db8::7", "2001:db8::7"),
+        ("::ffff:192.0.2.1", "", "192.0.2.1"),
+        ("10.0.0.1", "unknown", None),
+        ("10.0.0.1", "198.51.100.7,", None),
+        (None, "198.51.100.7", None),
+        ("", "", None),
+    ],
+)
+def test_the_sender_is_the_peer_or_whom_a_trusted_proxy_names(
+    peer: str | None, forwarded: str, address: str | None
+) -> None:
+    assert sender_address(peer, forwarded, PROXIES) == (ip_address(address) if address else None)
+
+
+def test_without_trusted_proxies_nobody_is_believed() -> None:
+    assert sender_address("10.0.0.1", "192.0.2.1", ()) == ip_address("10.0.0.1")
+
+
+@given(st.text(max_size=30) | st.sampled_from(["[", "]", "[::1", ":", "::", ",", "1.2.3.4:", "fe80::1%eth0"]))
+def test_any_header_is_an_address_or_none(text: str) -> None:
+    sender_address("10.0.0.1", text, PROXIES)
+    sender_address(text, text, PROXIES)
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "reason"),
+    [
+        ("198.51.100.7", "", "came from 198.51.100.7, which is in none"),
+        ("198.51.100.7", "192.0.2.1", "came from 198.51.100.7"),
+        ("10.0.0.1", "198.51.100.7", "came from 198.51.100.7"),
+        ("10.0.0.1", "nonsense\n", "it cannot be told"),
+        (None, "", "it cannot be told"),
+    ],
+)
+def test_what_comes_from_elsewhere_is_refused(peer: str | None, forwarded: str, reason: str) -> None:
+    with pytest.raises(Rejected, match=reason) as caught:
+        BY_SOURCE.check_source(peer, forwarded)
+    assert caught.value.status == 403
+    assert str(caught.value).isprintable()
+    Proof().check_source(peer, forwarded)
+
+
+@pytest.mark.parametrize(("peer", "forwarded"), [("192.0.2.1", ""), ("2001:db8::1", ""), ("10.0.0.1", "192.0.2.9")])
+def test_what_comes_from_a_source_passes(peer: str, forwarded: str) -> None:
+    BY_SOURCE.check_source(peer, forwarded)
+
+
+def test_the_published_addresses_are_networks() -> None:
+    assert len(Proof.of(sources=THINGSPACE_SOURCES).sources) == 9
+    Proof.of(sources=THINGSPACE_SOURCES).check_source("68.128.212.217", "")
+
+
+# Passwords
+
+
+@pytest.mark.parametrize(
+    ("username", "password", "passes"),
+    [
+        ("user", "hunter2", True),
+        ("user", "hunter", False),
+        ("User", "hunter2", False),
+        ("hunter2", "user", False),
+        (None, "hunter2", False),
+        ("user", None, False),
+        ("user\ud800", "hunter2", False),
+    ],
+)
+def test_the_password_in_the_message_must_be_the_one_registered(
+    username: str | None, password: str | None, passes: bool
+) -> None:
+    message = CallbackMessage(username=username, password=password)
+    Proof().check_password(message)
+    if passes:
+        BY_PASSWORD.check_password(message)
+        return
+    with pytest.raises(Rejected) as caught:
+        BY_PASSWORD.check_password(message)
+    assert caught.value.status == 401
+    assert "hunter2" not in str(caught.value)
+
+
+# All together
+
+
+def test_what_is_set_replaces_what_was() -> None:
+    secrets = Proof.of(secrets=[signing.format_secret(SECRET)])
+    keys = Proof.of(public_keys=[signing.format_public_key(SEED)])
+    assert secrets.replaced_by(Proof()) == secrets
+    assert secrets.replaced_by(keys) == keys  # keys of both kinds are one list
+    both = secrets.replaced_by(BY_SOURCE).replaced_by(BY_PASSWORD)
+    assert (both.secrets, both.sources, both.basic) == (secrets.secrets, BY_SOURCE.sources, BY_PASSWORD.basic)
+    assert both.trusted_proxies == BY_SOURCE.trusted_proxies
+
+
+def test_a_proof_shows_no_key() -> None:
+    proof = Proof(secrets=(b"hunter2" * 4,), public_keys=(bytes(32),), basic=("user", "hunter2"))
+    for shown in (repr(proof), str(proof), rich_text(proof)):
+        assert "hunter2" not in shown
+        assert "x00" not in shown
+        assert "1" in shown
