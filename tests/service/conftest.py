@@ -131,7 +131,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 DESCRIBED = {
-    re.compile(re.sub(r"\\{\\w+\\}", "[^/]*", path)): {
+    re.compile(re.sub(r"\{\w+\}", "[^/]*", path)): {
         method.upper(): set(told["responses"]) for method, told in item.items() if method != "parameters"
     }
     for path, item in document(build_app(None, Settings(secret_key=SECRET_KEY)).routes)["paths"].items()  # type: ignore[arg-type]  # nothing of it is called
