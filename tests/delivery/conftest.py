@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
 
 from fotahook.delivery import Deliver, Outcome, Rules, Timings
 from fotahook.delivery.lane import Chance, LaneServer
-from fotahook.store import SqliteStore
+from fotahook.store import open_store
 from fotahook.store.base import Delivery, Health, Lease, Limits, NewMessage, Store, StoreUnavailable
-from tests.store.conftest import ACCOUNT, URL, VirtualClock
+from tests.store.conftest import ACCOUNT, ENGINES, URL, VirtualClock, engine, store_url
+
+__all__ = ["engine", "store_url"]  # fixtures
 
 DELIVERED = Outcome(code="delivered", status=200)
 
@@ -59,9 +60,14 @@ def clock() -> VirtualClock:
     return VirtualClock()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames and metafunc.module.__name__.endswith(".test_dispatcher"):
+        metafunc.parametrize("engine", ENGINES)
+
+
 @pytest.fixture
-async def store(tmp_path: Path, clock: VirtualClock) -> AsyncIterator[Store]:
-    store = await SqliteStore.open(tmp_path / "store.db", clock=clock)
+async def store(store_url: str, clock: VirtualClock) -> AsyncIterator[Store]:
+    store = await open_store(store_url, clock=clock)
     await store.register(ACCOUNT, URL, actor="test")
     yield store
     await store.close()

@@ -349,6 +349,19 @@ async def test_a_message_accepted_while_its_lane_is_leased_is_not_forgotten(regi
     assert await registered.due_in() == 0
 
 
+async def test_a_new_message_does_not_wait_for_one_that_is_to_be_tried_again_later(
+    registered: Store, accept: Accept
+) -> None:
+    await accept(b"1")
+    lease = await lease_one(registered)
+    (failed,) = await registered.fetch(lease, 10)
+    await registered.settle(lease, [settled(failed, "pending", delay=60)], WELL, keep=0)
+    assert await registered.due_in() == 60
+    await accept(b"2")
+    (delivery,) = await registered.fetch(await lease_one(registered), 10)
+    assert delivery.body == b"2"
+
+
 # Settling
 
 

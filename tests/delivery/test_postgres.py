@@ -1,0 +1,64 @@
+"""Several dispatchers on one PostgreSQL store, as in several processes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from fotahook.delivery import Dispatcher, Outcome
+from fotahook.store import open_store
+from fotahook.store.base import Delivery, Lease, Store
+from tests.store.conftest import VirtualClock
+
+from .conftest import DELIVERED
+from .test_dispatcher import Counting, accept_everywhere, finish
+
+
+@pytest.fixture
+def engine() -> str:
+    return "postgres"
+
+
+@pytest.fixture
+async def other(store: Store, store_url: str, clock: VirtualClock) -> AsyncIterator[Store]:
+    """The same store, as another process opened it."""
+    other = await open_store(store_url, clock=clock)
+    yield other
+    await other.close()
+
+
+async def test_two_dispatchers_deliver_each_message_once(store: Store, other: Store) -> None:
+    counting = Counting(400)
+    dispatchers = [Dispatcher(each, counting, lanes=10) for each in (store, other)]
+    running = [asyncio.create_task(dispatcher.run()) for dispatcher in dispatchers]
+    ids = await accept_everywhere(store, 40, 10)
+    await counting.reached.wait()
+    for dispatcher, task in zip(dispatchers, running, strict=True):
+        await finish(dispatcher, task)
+    assert counting.seen == dict.fromkeys(ids, 1)
+    assert await store.due_in() is None
+
+
+async def test_what_a_dead_dispatcher_had_is_delivered_by_another_when_its_leases_end(
+    store: Store, other: Store, clock: VirtualClock
+) -> None:
+    ids = await accept_everywhere(store, 5, 3)
+    reached = asyncio.Event()
+
+    async def hang(lease: Lease, delivery: Delivery) -> Outcome:
+        reached.set()
+        await asyncio.Event().wait()
+        return DELIVERED
+
+    dying = asyncio.create_task(Dispatcher(store, hang).run())
+    await reached.wait()
+    dying.cancel()
+    await asyncio.gather(dying, return_exceptions=True)
+    assert await other.lease(10, 30) == []
+    clock.advance(31)
+    counting = Counting(len(ids))
+    dispatcher = Dispatcher(other, counting)
+    running = asyncio.create_task(dispatcher.run())
+    await counting.reached.wait()
+    await finish(dispatcher, running)
+    assert counting.seen == dict.fromkeys(ids, 1)
