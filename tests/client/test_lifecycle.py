@@ -110,18 +110,36 @@ async def test_cancelling_who_fetches_the_token_lets_the_next_one_fetch_it(peer:
     assert len(peer.calls) == 2
 
 
-async def test_an_async_client_may_serve_one_loop_after_the_other(peer: Peer) -> None:
+def test_an_async_client_may_serve_one_loop_after_the_other(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
     client = fotahook.AsyncClient(thingspace_oauth_credentials=OAUTH, vz_m2m_token_credentials=USER, base_url=peer.url)
 
-    async def one() -> None:
+    async def some() -> None:
         calls = [client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT) for _ in range(4)]
         await asyncio.gather(*calls)
-        # Connections belong to the loop, so they are closed with it.
-        await client._runner._transport.close()  # type: ignore[union-attr]
 
     for _ in range(2):
-        await asyncio.to_thread(asyncio.run, one())
+        asyncio.run(some())
+        # Its connections end with the loop, though nobody closed the client.
+        asyncio.run(until(lambda: peer.connections == 0))
+    asyncio.run(client.aclose())
+    gc.collect()
+    assert caplog.record_tuples == []
     assert (peer.tokens, peer.sessions) == (1, 1)
+
+
+async def test_a_client_dropped_without_a_close_leaves_no_connection(
+    peer: Peer, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    form: Any = fotahook.Client if kind == "sync" else fotahook.AsyncClient
+    client = form(thingspace_oauth_credentials=OAUTH, vz_m2m_token_credentials=USER, base_url=peer.url)
+    login = client.login()
+    if kind == "async":
+        await login
+    assert peer.connections == 1
+    del client
+    gc.collect()
+    await until(lambda: peer.connections == 0)
+    assert caplog.record_tuples == []
 
 
 INTERRUPTED = """

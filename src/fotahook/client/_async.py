@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from inspect import isawaitable
 from typing import TypeVar
 
@@ -29,6 +29,7 @@ class AsyncTransport:
         self._sleep = sleep or asyncio.sleep
         self._ways: dict[str, dict[str, object]] = {}
         self._http: aiohttp.ClientSession | None = None
+        self._opened: AsyncGenerator[aiohttp.ClientSession, None] | None = None
 
     async def drive(self, steps: Flow[T], seconds: float) -> T:
         """What the flow comes to; what it raises. Cancelled, it closes the connection in use."""
@@ -52,9 +53,9 @@ class AsyncTransport:
 
     async def close(self) -> None:
         """Close all connections."""
-        http, self._http = self._http, None
-        if http is not None:
-            await http.close()
+        opened, self._opened, self._http = self._opened, None, None
+        if opened is not None:
+            await opened.aclose()
 
     async def _other(self, step: Pause | Hold | Ask) -> object:
         if isinstance(step, Pause):
@@ -71,7 +72,7 @@ class AsyncTransport:
         way = self._ways.get(origin)
         if way is None:
             way = self._ways[origin] = self._way(origin)
-        http = self._http or self._open()
+        http = self._http or await self._open()
         try:
             response = await http.request(
                 request.method,
@@ -79,7 +80,7 @@ class AsyncTransport:
                 data=_data(step.body),
                 headers=step.headers,
                 allow_redirects=False,
-                **way,  # type: ignore[arg-type]
+                **way,  # type: ignore[arg-type]  # a dict of keywords of several types
             )
             return await _whole(response, request)
         except (FotahookError, TimeoutError):
@@ -87,16 +88,9 @@ class AsyncTransport:
         except (aiohttp.ClientError, OSError, ArithmeticError, ValueError) as error:
             raise translated(error, request, late=False) from error
 
-    def _open(self) -> aiohttp.ClientSession:
-        # No limit of connections here: how many calls run at once is the caller's to say.
-        connector = aiohttp.TCPConnector(limit=0)
-        self._http = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-            auto_decompress=False,
-            trust_env=False,
-        )
+    async def _open(self) -> aiohttp.ClientSession:
+        self._opened = _session()
+        self._http = await anext(self._opened)
         return self._http
 
     def _way(self, origin: str) -> dict[str, object]:
@@ -111,6 +105,19 @@ class AsyncTransport:
             # aiohttp turns it into Proxy-Authorization, on the tunnel's request or on the call's own.
             way["proxy_headers"] = {"Authorization": known} if known else None
         return way
+
+
+async def _session() -> AsyncGenerator[aiohttp.ClientSession, None]:
+    """A session, closed with the generator: by the event loop itself, where it ends first or the client is dropped."""
+    async with aiohttp.ClientSession(
+        # No limit of connections here: how many calls run at once is the caller's to say.
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+        auto_decompress=False,
+        trust_env=False,
+    ) as http:
+        yield http
 
 
 class _Deadline:

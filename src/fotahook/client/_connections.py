@@ -8,8 +8,10 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -114,6 +116,8 @@ class Pool:
         self._connect = _connector(origin, self._proxy, connecting)
         self._idle: deque[Connection] = deque()
         self._closed = False
+        # A client that is dropped without being closed leaves nothing open.
+        weakref.finalize(self, _close_all, self._idle)
         # A proxy that forwards is told the whole URL, all others its path.
         self.whole_url = self._proxy is not None and origin.startswith("http:")
         self.headers = _proxy_headers(self._proxy) if self.whole_url else {}
@@ -142,8 +146,14 @@ class Pool:
     def close(self) -> None:
         """Close the idle ones, and from now on each that comes back."""
         self._closed = True
-        while self._idle:
-            self._idle.pop().close()
+        _close_all(self._idle)
+
+
+def _close_all(idle: deque[Connection]) -> None:
+    # Another thread may take the last one.
+    with suppress(IndexError):
+        while True:
+            idle.pop().close()
 
 
 def _connector(origin: str, proxy: Proxy | None, connecting: Connecting) -> Callable[[], Connection]:
