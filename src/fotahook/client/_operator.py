@@ -1,13 +1,25 @@
 """OperatorClient and AsyncOperatorClient: fotahook's own API, for who publishes messages and watches accounts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
 from ..contract import operator
 from ..contract.auth import ThingspaceOauthCredentials
 from ..contract.calls import Call
-from ..contract.operator import AccountState, Attempt, MessageState, Published
+from ..contract.operator import (
+    AccountPage,
+    AccountState,
+    Attempt,
+    BatchMessage,
+    MessagePage,
+    MessageState,
+    Published,
+    Redelivered,
+    Refused,
+    Why,
+)
 from ..contract.servers import servers_at
 from ._flow import Caller
 from ._runner import Runner
@@ -71,6 +83,11 @@ class _OperatorClient:
         return operator.publish(account, message, ordering_key, key)
 
 
+def _unrepeated(max_retries: int | None) -> int:
+    """The retries of a call that may come to something else when it is made again."""
+    return 0 if max_retries is None else max_retries
+
+
 class OperatorClient(_OperatorClient):
     """fotahook's own API, for threads."""
 
@@ -108,6 +125,99 @@ class OperatorClient(_OperatorClient):
     ) -> list[Attempt]:
         """Every attempt at a message, the first one first."""
         return self._runner.call(operator.attempts(message_id), timeout, max_retries).data
+
+    def publish_batch(
+        self, messages: Iterable[BatchMessage], *, timeout: float | None = None, max_retries: int | None = None
+    ) -> list[Published | Refused]:
+        """Hand up to 5,000 messages over at once; what is accepted is on disk when this returns, an answer for each.
+
+        A message of bytes is one line of JSON. Those without an idempotency key get one of their own.
+        """
+        call = operator.publish_batch(messages, self._world.new_key)
+        return self._runner.call(call, timeout, max_retries).data
+
+    def accounts(
+        self,
+        *,
+        state: str | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> AccountPage:
+        """Some of the accounts, by name; `state` is `trouble` or that of a lane. `cursor` is the last page's."""
+        call = operator.accounts(state, cursor, limit)
+        return self._runner.call(call, timeout, max_retries).data
+
+    def messages(
+        self,
+        account: str,
+        *,
+        state: str | None = None,
+        message_type: str | None = None,
+        ordering_key: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> MessagePage:
+        """Some of an account's messages, newest first; `cursor` is the last page's."""
+        call = operator.messages(
+            account,
+            state=state,
+            message_type=message_type,
+            ordering_key=ordering_key,
+            since=since,
+            until=until,
+            cursor=cursor,
+            limit=limit,
+        )
+        return self._runner.call(call, timeout, max_retries).data
+
+    def why(self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None) -> Why:
+        """Why a message stands where it stands: what it waits for, until when, and what would send it now."""
+        call = operator.why(message_id)
+        return self._runner.call(call, timeout, max_retries).data
+
+    def redeliver(
+        self, message_id: str, *, as_new: bool = False, timeout: float | None = None, max_retries: int | None = None
+    ) -> Redelivered:
+        """Send a settled message once more, under its id, or `as_new` under another one.
+
+        Not tried again unless `max_retries` says so: a first try whose answer was lost may have arrived.
+        """
+        call = operator.redeliver(message_id, as_new)
+        return self._runner.call(call, timeout, _unrepeated(max_retries)).data
+
+    def redeliver_all(
+        self,
+        account: str,
+        state: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        dry_run: bool = False,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> int:
+        """Send an account's messages that are `dead` or `delivered` once more; how many. `dry_run` only counts them.
+
+        Not tried again unless `max_retries` says so.
+        """
+        call = operator.redeliver_all(account, state, since, until, dry_run)
+        return self._runner.call(call, timeout, _unrepeated(max_retries)).data
+
+    def pause(self, account: str, *, timeout: float | None = None, max_retries: int | None = None) -> AccountState:
+        """Send nothing to an account until it is resumed; everything is kept."""
+        call = operator.pause(account)
+        return self._runner.call(call, timeout, max_retries).data
+
+    def resume(self, account: str, *, timeout: float | None = None, max_retries: int | None = None) -> AccountState:
+        """End a pause, or a wait for an endpoint in trouble."""
+        call = operator.resume(account)
+        return self._runner.call(call, timeout, max_retries).data
 
     def close(self) -> None:
         """Close all connections."""
@@ -165,6 +275,103 @@ class AsyncOperatorClient(_OperatorClient):
     ) -> list[Attempt]:
         """Every attempt at a message, the first one first."""
         return (await self._runner.call(operator.attempts(message_id), timeout, max_retries)).data
+
+    async def publish_batch(
+        self, messages: Iterable[BatchMessage], *, timeout: float | None = None, max_retries: int | None = None
+    ) -> list[Published | Refused]:
+        """Hand up to 5,000 messages over at once; what is accepted is on disk when this returns, an answer for each.
+
+        A message of bytes is one line of JSON. Those without an idempotency key get one of their own.
+        """
+        call = operator.publish_batch(messages, self._world.new_key)
+        return (await self._runner.call(call, timeout, max_retries)).data
+
+    async def accounts(
+        self,
+        *,
+        state: str | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> AccountPage:
+        """Some of the accounts, by name; `state` is `trouble` or that of a lane. `cursor` is the last page's."""
+        call = operator.accounts(state, cursor, limit)
+        return (await self._runner.call(call, timeout, max_retries)).data
+
+    async def messages(
+        self,
+        account: str,
+        *,
+        state: str | None = None,
+        message_type: str | None = None,
+        ordering_key: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> MessagePage:
+        """Some of an account's messages, newest first; `cursor` is the last page's."""
+        call = operator.messages(
+            account,
+            state=state,
+            message_type=message_type,
+            ordering_key=ordering_key,
+            since=since,
+            until=until,
+            cursor=cursor,
+            limit=limit,
+        )
+        return (await self._runner.call(call, timeout, max_retries)).data
+
+    async def why(self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None) -> Why:
+        """Why a message stands where it stands: what it waits for, until when, and what would send it now."""
+        call = operator.why(message_id)
+        return (await self._runner.call(call, timeout, max_retries)).data
+
+    async def redeliver(
+        self, message_id: str, *, as_new: bool = False, timeout: float | None = None, max_retries: int | None = None
+    ) -> Redelivered:
+        """Send a settled message once more, under its id, or `as_new` under another one.
+
+        Not tried again unless `max_retries` says so: a first try whose answer was lost may have arrived.
+        """
+        call = operator.redeliver(message_id, as_new)
+        return (await self._runner.call(call, timeout, _unrepeated(max_retries))).data
+
+    async def redeliver_all(
+        self,
+        account: str,
+        state: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        dry_run: bool = False,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> int:
+        """Send an account's messages that are `dead` or `delivered` once more; how many. `dry_run` only counts them.
+
+        Not tried again unless `max_retries` says so.
+        """
+        call = operator.redeliver_all(account, state, since, until, dry_run)
+        return (await self._runner.call(call, timeout, _unrepeated(max_retries))).data
+
+    async def pause(
+        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> AccountState:
+        """Send nothing to an account until it is resumed; everything is kept."""
+        call = operator.pause(account)
+        return (await self._runner.call(call, timeout, max_retries)).data
+
+    async def resume(
+        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> AccountState:
+        """End a pause, or a wait for an endpoint in trouble."""
+        call = operator.resume(account)
+        return (await self._runner.call(call, timeout, max_retries)).data
 
     async def aclose(self) -> None:
         """Close all connections."""

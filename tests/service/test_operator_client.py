@@ -1,0 +1,144 @@
+"""OperatorClient and AsyncOperatorClient against the service itself."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from fotahook.client import AsyncOperatorClient, OperatorClient
+from fotahook.contract import operator
+from fotahook.contract.errors import ApiException, NotFound
+from fotahook.contract.operator import BATCH_MESSAGES, BatchMessage, Published, Refused
+from fotahook.service import DEV_CLIENT
+
+ACCOUNT = "0000123456-00001"
+
+
+class Operator:
+    """A client of either form, called in the same way."""
+
+    def __init__(self, client: OperatorClient | AsyncOperatorClient) -> None:
+        self.client = client
+
+    async def __call__(self, name: str, *args: object, **kwargs: object) -> Any:
+        method = getattr(self.client, name)
+        if isinstance(self.client, AsyncOperatorClient):
+            return await method(*args, **kwargs)
+        return await asyncio.to_thread(method, *args, **kwargs)
+
+
+@pytest.fixture(params=["sync", "async"])
+async def call(request: pytest.FixtureRequest, base_url: str) -> AsyncIterator[Operator]:
+    if request.param == "sync":
+        with OperatorClient(base_url, *DEV_CLIENT, proxy="") as client:
+            yield Operator(client)
+    else:
+        async with AsyncOperatorClient(base_url, *DEV_CLIENT, proxy="") as client:
+            yield Operator(client)
+
+
+async def test_a_batch_is_answered_message_by_message(call: Operator) -> None:
+    told = await call(
+        "publish_batch",
+        [
+            BatchMessage(ACCOUNT, {"type": "x", "\u00e4": 1}, ordering_key="k"),
+            BatchMessage("a/b", b"{}"),
+            BatchMessage(ACCOUNT, b'{ "y":\t1.50 }', idempotency_key="i"),
+            BatchMessage(ACCOUNT, b'{ "y":\t1.50 }', idempotency_key="i"),
+            BatchMessage(ACCOUNT, b"[]"),
+        ],
+    )
+    first, account, second, again, array = told
+    assert isinstance(first, Published)
+    assert again == Published(second.id, True)
+    assert account == Refused("INVALID_PARAMETER", "Invalid account name format")
+    assert isinstance(array, Refused)
+    message = await call("message", first.id)
+    assert (message.type, message.ordering_key) == ("x", "k")
+    assert (await call("message", second.id)).size == len(b'{ "y":\t1.50 }')
+
+
+async def test_messages_without_a_key_are_different_ones(call: Operator) -> None:
+    first, second = await call("publish_batch", [BatchMessage(ACCOUNT, {})] * 2)
+    assert first.id != second.id
+
+
+async def test_a_whole_batch_is_read(call: Operator) -> None:
+    told = await call("publish_batch", [BatchMessage("a/b", b"{}")] * BATCH_MESSAGES)
+    assert len(told) == BATCH_MESSAGES
+
+
+async def test_accounts_and_messages_are_listed(call: Operator) -> None:
+    published = [(await call("publish", account, b'{"type": "x y"}', ordering_key="k+1")).id for account in ("a", "b")]
+    page = await call("accounts", state="trouble", limit=1)
+    assert [account.account for account in page.accounts] == ["a"]
+    page = await call("accounts", cursor=page.cursor)
+    assert [account.account for account in page.accounts] == ["b"]
+    assert page.cursor is None
+    span = {"since": datetime(2020, 1, 1, tzinfo=UTC), "until": datetime(2099, 1, 1, tzinfo=UTC)}
+    wanted = {"state": "pending", "message_type": "x y", "ordering_key": "k+1", "limit": 10, **span}
+    found = await call("messages", "a", **wanted)
+    assert [message.id for message in found.messages] == published[:1]
+    assert (await call("messages", "a", until=span["since"])).messages == []
+
+
+async def test_an_account_is_paused_and_resumed_and_a_message_says_why(call: Operator) -> None:
+    published = await call("publish", ACCOUNT, b"{}")
+    assert [reason.code for reason in (await call("why", published.id)).reasons] == ["held"]
+    assert (await call("pause", ACCOUNT)).lane.state == "paused"
+    told = await call("why", published.id)
+    assert (told.state, [reason.code for reason in told.reasons]) == ("pending", ["paused"])
+    assert (await call("resume", ACCOUNT)).lane.state == "held"
+
+
+async def test_messages_are_redelivered(call: Operator) -> None:
+    published = await call("publish", ACCOUNT, b"{}")
+    with pytest.raises(ApiException) as refused:
+        await call("redeliver", published.id)
+    assert (refused.value.status_code, refused.value.error_code) == (409, "CONFLICT")
+    copy = await call("redeliver", published.id, as_new=True, max_retries=1)
+    assert copy.id > published.id
+    with pytest.raises(NotFound):
+        await call("redeliver", "x")
+    assert await call("redeliver_all", ACCOUNT, "dead", since=datetime(2020, 1, 1, tzinfo=UTC), dry_run=True) == 0
+    assert await call("redeliver_all", ACCOUNT, "dead") == 0
+
+
+NO_BATCH: list[tuple[type[Exception], object]] = [
+    (ValueError, []),
+    (ValueError, [BatchMessage("a", b"{}")] * (BATCH_MESSAGES + 1)),
+    (ValueError, [BatchMessage("a", {"x": "y" * 4_000_000})] * 5),
+    (ValueError, [BatchMessage("a", b'{\n"x": 1}')]),
+    (ValueError, [BatchMessage("a", b'{}, "account": "b"')]),
+    (ValueError, [BatchMessage("a", b"")]),
+    (ValueError, [BatchMessage("a", b"{}", ordering_key="a b")]),
+    (ValueError, [BatchMessage("a", b"{}", idempotency_key="")]),
+    (TypeError, [BatchMessage(1, b"{}")]),  # type: ignore[arg-type]  # what a caller may do all the same
+    (TypeError, [BatchMessage("a", "{}")]),  # type: ignore[arg-type]
+    (TypeError, [b"{}"]),
+]
+
+
+@pytest.mark.parametrize(("error", "messages"), NO_BATCH)
+async def test_a_batch_that_cannot_be_meant_sends_nothing(error: type[Exception], messages: object) -> None:
+    with OperatorClient("http://127.0.0.1:1", "id", "secret") as client, pytest.raises(error):
+        client.publish_batch(messages)  # type: ignore[arg-type]
+
+
+def test_times_need_a_zone() -> None:
+    with OperatorClient("http://127.0.0.1:1", "id", "secret") as client:
+        with pytest.raises(ValueError, match="since needs a time zone"):
+            client.messages("a", since=datetime(2026, 1, 1))  # noqa: DTZ001
+        with pytest.raises(TypeError, match="until must be a datetime"):
+            client.redeliver_all("a", "dead", until="2026-01-01")  # type: ignore[arg-type]
+
+
+def test_an_answer_for_each_message_is_part_of_the_contract() -> None:
+    call = operator.publish_batch([BatchMessage("a", b"{}")] * 2, lambda: "k")
+    one = b'{"id":"x","duplicate":false}\n'
+    assert call.read(one + one) == [Published("x", False)] * 2
+    for body in (b"", one, one * 3):
+        with pytest.raises(ValueError, match="answers for 2 messages"):
+            call.read(body)
