@@ -85,6 +85,8 @@ class LaneServer:
         self._started = 0
         self._ready: deque[Delivery] = deque()
         self._hand: dict[asyncio.Task[Outcome | None], tuple[Delivery, Attempted]] = {}
+        self._ended: list[asyncio.Task[Outcome | None]] = []
+        self._news = asyncio.Event()
         self._settlements: list[Settlement] = []
         self._settling: asyncio.Task[Lease | None] | None = None
         self._taken: set[int] = set()
@@ -160,6 +162,7 @@ class LaneServer:
                 self._next_start = self._now() + 1 / self._lease.limits.per_second
             attempted = Attempted(wall=self._chance.clock(), monotonic=self._now(), revision=self._lease.revision)
             task = asyncio.create_task(self._attempt(self._lease, delivery))
+            task.add_done_callback(self._end)
             self._hand[task] = (delivery, attempted)
 
     def _take(self, delivery: Delivery) -> None:
@@ -181,18 +184,26 @@ class LaneServer:
                 log.exception("delivering message %s failed in fotahook itself", delivery.message)
                 return Outcome(code="internal_error", url=lease.url)
 
+    def _end(self, task: asyncio.Task[Outcome | None]) -> None:
+        self._ended.append(task)
+        self._news.set()
+
     # Hearing of them
 
     async def _step(self) -> None:
         """Wait until an attempt or a settlement ends, or the lease must be renewed."""
-        waiting: set[asyncio.Task[Outcome | None] | asyncio.Task[Lease | None]] = set(self._hand)
-        if self._settling is not None:
-            waiting.add(self._settling)
-        if not waiting:
+        if not self._hand and self._settling is None:
             return
+        # Not asyncio.wait: it would look at everything in hand each time that one of them ends.
         timeout = min(self._timings.renew, self._pause_before_next() or self._timings.renew)
-        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        for task in [task for task in self._hand if task.done()]:
+        alarm = asyncio.get_running_loop().call_later(timeout, self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            alarm.cancel()
+        self._news.clear()
+        ended, self._ended = self._ended, []
+        for task in ended:
             delivery, attempted = self._hand.pop(task)
             self._hear(delivery, attempted, task.result())
         if self._settling is not None and self._settling.done():
@@ -245,6 +256,7 @@ class LaneServer:
         stale = since >= self._timings.renew or (self._ready and since >= TURN_SECONDS)
         if self._settling is None and (self._settlements or stale):
             self._settling = asyncio.create_task(self._settle(keep=self._timings.lease))
+            self._settling.add_done_callback(lambda _: self._news.set())
 
     async def _settle(self, *, keep: float) -> Lease | None:
         """Write what is known. A store that is away is tried again for as long as the lease lasts."""
