@@ -1,14 +1,17 @@
 """Error answers: which error, with what in it, and one readable line whatever the body."""
 
 import copy
+import logging
 import pickle
 
 import pytest
 
 import fotahook
+from fotahook.client._edge import MAX_BODY
 
-from .conftest import ACCOUNT, BODY, OpenSdk, Peer, answer
+from .conftest import ACCOUNT, BODY, OpenSdk, Peer, Pieces, Seen, answer
 
+LIST = "list_registered_callbacks"
 ENVELOPE = {"errorCode": "INVALID_PARAMETER", "errorMessage": "Invalid account name format"}
 KINDS: dict[int, type[fotahook.ApiException]] = {
     400: fotahook.FotaV2ResultException,
@@ -51,7 +54,7 @@ async def test_the_documents_error_has_its_reason(peer: Peer, open_sdk: OpenSdk)
     peer.routes["callbacks/"] = lambda _: answer(400, ENVELOPE)
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.FotaV2ResultException) as caught:
-            await sdk.call("list_registered_callbacks", ACCOUNT)
+            await sdk.call(LIST, ACCOUNT)
     assert caught.value.reason == "Unexpected error."
 
 
@@ -59,7 +62,7 @@ async def test_an_error_survives_pickle_and_copy(peer: Peer, open_sdk: OpenSdk) 
     peer.routes["callbacks/"] = lambda _: answer(400, ENVELOPE)
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.FotaV2ResultException) as caught:
-            await sdk.call("list_registered_callbacks", ACCOUNT)
+            await sdk.call(LIST, ACCOUNT)
     for again in (pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value), copy.deepcopy(caught.value)):
         assert type(again) is fotahook.FotaV2ResultException
         assert (str(again), again.error_code, again.status_code) == (str(caught.value), "INVALID_PARAMETER", 400)
@@ -75,7 +78,7 @@ async def test_a_secret_that_the_service_echoes_is_masked(peer: Peer, open_sdk: 
     peer.routes["callbacks/"] = echo  # type: ignore[assignment]
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.ApiException) as caught:
-            await sdk.call("list_registered_callbacks", ACCOUNT)
+            await sdk.call(LIST, ACCOUNT)
     error = caught.value
     assert error.error_message == "no good: *** ***"
     shown = f"{error!s} {error!r} {error.headers} {error.raw_body!r} {error.request}"
@@ -83,11 +86,65 @@ async def test_a_secret_that_the_service_echoes_is_masked(peer: Peer, open_sdk: 
     assert "session-1" not in shown
 
 
+@pytest.mark.parametrize("status", [200, 400, 401, 302, 503])
+async def test_no_error_and_no_hook_shows_a_secret_that_any_answer_echoes(
+    peer: Peer, open_sdk: OpenSdk, status: int
+) -> None:
+    def echo(seen: Seen) -> Pieces:
+        told = f"{seen.headers['authorization']} {seen.headers['vz-m2m-token']}"
+        return answer(status, told.encode(), f"X-Echo: {told}\r\n", told)
+
+    peer.routes["callbacks/"] = echo
+    got: list[fotahook.ApiResponse[None]] = []
+    async with open_sdk(on_response=got.append) as sdk:
+        with pytest.raises(fotahook.FotahookError) as caught:
+            await sdk.call(LIST, ACCOUNT)
+    shown = [(one.raw_body, dict(one.headers), one.reason_phrase, one.errors) for one in got]
+    held = caught.value
+    assert isinstance(held, fotahook.ApiException | fotahook.ResponseError)
+    everything = repr((shown, str(held), held.raw_body, dict(held.headers)))
+    assert "token-" not in everything
+    assert "session-" not in everything
+    assert "*** ***" in everything
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 %s\r\n\r\n",
+        b"%s\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1;%s\r\n",
+    ],
+)
+async def test_what_is_not_http_shows_no_secret_either(
+    peer: Peer, open_sdk: OpenSdk, head: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "fotahook.client")
+    peer.routes["callbacks/"] = lambda seen: [head % seen.headers["authorization"].encode(), None]
+    async with open_sdk() as sdk:
+        with pytest.raises(fotahook.ResponseError) as caught:
+            await sdk.call(LIST, ACCOUNT)
+    assert "token-" not in str(caught.value)
+    assert "token-" not in caplog.text
+    # aiohttp's own error of an answer holds the request's headers.
+    assert "Authorization" not in repr(caught.value.__cause__)
+
+
+async def test_a_token_in_a_body_that_is_too_large_is_not_kept(peer: Peer, open_sdk: OpenSdk) -> None:
+    peer.routes["oauth2/token"] = lambda _: answer(200, b'{"access_token": "a-new-token"' + b" " * MAX_BODY + b"}")
+    async with open_sdk() as sdk:
+        with pytest.raises(fotahook.ResponseError, match="a body of more than") as caught:
+            await sdk.call(LIST, ACCOUNT)
+    assert (caught.value.status_code, caught.value.raw_body) == (200, b"***")
+
+
 async def test_a_password_that_the_login_echoes_is_masked(peer: Peer, open_sdk: OpenSdk) -> None:
     peer.routes["session/login"] = lambda seen: answer(400, {"errorCode": "X", "errorMessage": seen.body.decode()})
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.LoginRefused) as caught:
-            await sdk.call("list_registered_callbacks", ACCOUNT)
+            await sdk.call(LIST, ACCOUNT)
     cause = caught.value.__cause__
     for error in (caught.value, cause):
         assert isinstance(error, fotahook.LoginRefused | fotahook.ApiException)
@@ -100,7 +157,7 @@ async def test_no_connection_says_where_to_and_keeps_the_cause(open_sdk: OpenSdk
     nobody.close()
     async with open_sdk(url=nobody.url, max_retries=0) as sdk:
         with pytest.raises(fotahook.ConnectionFailed, match=f"POST {nobody.url}.*[Rr]efused") as caught:
-            await sdk.call("list_registered_callbacks", ACCOUNT)
+            await sdk.call(LIST, ACCOUNT)
     assert isinstance(caught.value, fotahook.TransportError)
     assert caught.value.__cause__ is not None
     assert pickle.loads(pickle.dumps(caught.value)).request == caught.value.request
@@ -109,7 +166,7 @@ async def test_no_connection_says_where_to_and_keeps_the_cause(open_sdk: OpenSdk
 async def test_a_name_that_nobody_has_is_a_failed_connection(open_sdk: OpenSdk) -> None:
     async with open_sdk(url="http://nobody.invalid", max_retries=0) as sdk:
         with pytest.raises(fotahook.ConnectionFailed):
-            await sdk.call("list_registered_callbacks", ACCOUNT)
+            await sdk.call(LIST, ACCOUNT)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +185,7 @@ async def test_an_answer_that_is_cut_off_is_a_failed_connection(
     peer.routes["callbacks/"] = lambda _: pieces
     async with open_sdk(max_retries=0) as sdk:
         with pytest.raises(fotahook.ConnectionFailed):
-            await sdk.call("list_registered_callbacks", ACCOUNT)
+            await sdk.call(LIST, ACCOUNT)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +205,6 @@ async def test_what_is_not_http_breaks_the_contract(peer: Peer, open_sdk: OpenSd
     peer.routes["callbacks/"] = lambda _: [head, None]
     async with open_sdk(max_retries=0) as sdk:
         with pytest.raises(fotahook.ResponseError) as caught:
-            await sdk.call("list_registered_callbacks", ACCOUNT)
+            await sdk.call(LIST, ACCOUNT)
     assert caught.value.status_code == 0
     assert caught.value.__cause__ is not None

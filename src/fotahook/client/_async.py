@@ -85,6 +85,9 @@ class AsyncTransport:
             return await _whole(response, request)
         except (FotahookError, TimeoutError):
             raise
+        except aiohttp.ClientResponseError as error:
+            # It holds the request's headers with the tokens; the parser's own error beneath says what was wrong.
+            raise translated(error, request, late=False) from error.__cause__
         except (aiohttp.ClientError, OSError, ArithmeticError, ValueError) as error:
             raise translated(error, request, late=False) from error
 

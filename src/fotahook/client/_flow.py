@@ -8,9 +8,9 @@ import msgspec
 
 from ..contract.auth import ThingspaceOauthCredentials, logout_call, revoke_call, stale_tokens
 from ..contract.calls import JSON, Call
-from ..contract.errors import ApiException, FotahookError, ResponseError, TransportError
+from ..contract.errors import AnsweredError, ApiException, FotahookError, ResponseError, TransportError
 from ..contract.exchange import MASK, ApiResponse, Headers, Reply, Request
-from ..contract.refusals import one_line, refusal
+from ..contract.refusals import masked, masked_text, one_line, refusal
 from ..contract.servers import Servers
 from ..contract.version import VERSION
 from ._retry import wait_before_retry
@@ -177,7 +177,8 @@ class Caller:
             self._hooks.on_request(request)
         try:
             reply: Reply = yield step
-        except TransportError as failure:
+        except FotahookError as failure:
+            _hide(failure, call, step)
             log.debug("%s %s: %s", request.method, request.url, failure)
             raise
         log.debug("%s %s: %d, %d bytes", request.method, request.url, reply.status, len(reply.body))
@@ -185,10 +186,10 @@ class Caller:
         good = 200 <= reply.status < 300
         error = None if good else refusal(reply, request, call.error_400, _secrets(call, step))
         if self._hooks.on_response is not None:
-            self._hooks.on_response(_seen(call, reply, request, error))
+            self._hooks.on_response(_seen(call, reply, step, error))
         if error is not None:
             raise error
-        return _read(call, reply, request)
+        return _read(call, reply, step)
 
 
 def _secrets(call: Call[T], step: Send) -> list[str]:
@@ -197,25 +198,37 @@ def _secrets(call: Call[T], step: Send) -> list[str]:
     return [*found, *(value.partition(" ")[2] for value in found), *call.words]
 
 
-def _hidden(call: Call[T], reply: Reply) -> Reply:
-    """The reply as others may see it: that of a token call holds the token."""
-    return Reply(reply.status, reply.reason, Headers(), MASK.encode()) if call.secret else reply
+def _shown(call: Call[T], reply: Reply, step: Send) -> Reply:
+    """The reply as others may see it: that of a token call holds the token, any other may echo one."""
+    if call.secret:
+        return Reply(reply.status, masked_text(reply.reason, _secrets(call, step)), Headers(), MASK.encode())
+    return masked(reply, _secrets(call, step))
 
 
-def _seen(
-    call: Call[T], reply: Reply, request: Request, error: ApiException | ResponseError | None
-) -> ApiResponse[None]:
-    reply = _hidden(call, reply)
+def _hide(failure: FotahookError, call: Call[T], step: Send) -> None:
+    """Mask what a transport's error tells of an answer: what is not HTTP, or too large, may echo secrets too."""
+    failure.args = (masked_text(str(failure), _secrets(call, step)),)
+    if isinstance(failure, AnsweredError):
+        shown = _shown(call, Reply(failure.status_code, "", failure.headers, failure.raw_body), step)
+        failure.headers, failure.raw_body = shown.headers, shown.body
+
+
+def _seen(call: Call[T], reply: Reply, step: Send, error: ApiException | ResponseError | None) -> ApiResponse[None]:
+    reply = _shown(call, reply, step)
     errors = () if error is None else (str(error),)
-    return ApiResponse(reply.status, reply.reason, reply.headers, reply.body, request, None, errors)
+    return ApiResponse(reply.status, reply.reason, reply.headers, reply.body, step.request, None, errors)
 
 
-def _read(call: Call[T], reply: Reply, request: Request) -> ApiResponse[T]:
-    shown = _hidden(call, reply)
+def _read(call: Call[T], reply: Reply, step: Send) -> ApiResponse[T]:
+    request = step.request
     try:
         data = call.read(reply.body)
     except ValueError as error:
         told = one_line(f"{reply.status} for {request.method} {request.url} breaks the contract: {error}")
         # The cause may quote the body.
-        raise ResponseError(told, request=request, reply=shown) from (None if call.secret else error)
+        raise ResponseError(told, request=request, reply=_shown(call, reply, step)) from (
+            None if call.secret else error
+        )
+    # A caller is given the bytes as they came, but for those of a token call.
+    shown = _shown(call, reply, step) if call.secret else reply
     return ApiResponse(shown.status, shown.reason, shown.headers, shown.body, request, data)

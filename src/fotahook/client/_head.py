@@ -12,6 +12,8 @@ MOST_HEADERS = 100
 
 # RFC 9110, sections 5.1 and 5.5: a token, a colon, and text without control characters but the tab.
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*\r?\n")
+# RFC 9112, section 7.1: a size in hexadecimal, and extensions, which mean nothing to us. 16 digits are enough.
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r?\n")
 _VERSIONS = {"HTTP/1.0": 10, "HTTP/1.1": 11}
 
 
@@ -26,7 +28,7 @@ class StrictResponse(HTTPResponse):
         self._body_ends()
 
     def _read_head(self) -> None:
-        version, self.status, reason = self._read_status()  # type: ignore[attr-defined]
+        version, self.status, reason = self._read_status()  # type: ignore[attr-defined]  # private, and there since Python 2
         if version not in _VERSIONS:
             raise UnknownProtocol(version)
         self.code, self.reason, self.version = self.status, reason.strip(), _VERSIONS[version]
@@ -44,6 +46,14 @@ class StrictResponse(HTTPResponse):
             self.length, self.chunked = 0, False
         kept = "close" not in connection if self.version == 11 else "keep-alive" in connection
         self.will_close = not kept or (self.length is None and not self.chunked)
+
+    def _read_next_chunk_size(self) -> int:
+        # http.client takes a size such as `-1` or `0x_1`, and calls any other line an answer that was cut off.
+        line = self.fp.readline(LONGEST_LINE + 1)
+        chunk = _CHUNK.fullmatch(line)
+        if chunk is None:
+            raise HTTPException("a chunk without a size") if line.endswith(b"\n") else ConnectionResetError("cut off")
+        return int(chunk[1], 16)
 
 
 def _fields(file: BinaryIO) -> HTTPMessage:

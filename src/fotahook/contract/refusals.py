@@ -66,11 +66,22 @@ def _not_final(reply: Reply, request: Request) -> ResponseError:
 
 def masked(reply: Reply, secrets: Collection[str]) -> Reply:
     """The reply, each secret in its body, reason and headers replaced by `***`."""
-    for secret in sorted((s for s in secrets if len(s) >= SHORTEST_SECRET), key=len, reverse=True):
+    for secret in _longest_first(secrets):
         shown = Headers([(name, value.replace(secret, MASK)) for name, value in reply.headers.items()])
         body = reply.body.replace(secret.encode(errors="surrogatepass"), MASK.encode())
         reply = Reply(reply.status, reply.reason.replace(secret, MASK), shown, body)
     return reply
+
+
+def masked_text(text: str, secrets: Collection[str]) -> str:
+    """The text, each secret in it replaced by `***`."""
+    for secret in _longest_first(secrets):
+        text = text.replace(secret, MASK)
+    return text
+
+
+def _longest_first(secrets: Collection[str]) -> list[str]:
+    return sorted((secret for secret in secrets if len(secret) >= SHORTEST_SECRET), key=len, reverse=True)
 
 
 def fault(body: bytes) -> tuple[str | None, str | None]:
