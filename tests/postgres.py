@@ -1,5 +1,6 @@
 """A real PostgreSQL server for the tests: one for a whole run, a schema of its own for each test."""
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -91,9 +92,13 @@ class Server:
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it: SIGINT is a fast stop, SIGKILL a crash."""
         if self._process is not None:
+            children = self._children() if self._process.poll() is None else []
             self._process.send_signal(how)
             self._process.wait()
             self._process = None
+            # A server that was killed leaves its children to find that out, and cannot start again before.
+            while not all(map(_is_gone, children)):
+                time.sleep(0.01)
 
     def freeze(self) -> None:
         """Stop every process of the server in its tracks: connections stay open and say nothing."""
@@ -104,9 +109,14 @@ class Server:
 
     def _signal_all(self, what: signal.Signals) -> None:
         assert self._process is not None
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        for pid in [self._process.pid, *map(int, children)]:
-            os.kill(pid, what)
+        for pid in [self._process.pid, *self._children()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, what)
+
+    def _children(self) -> list[int]:
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
 
     def _is_ready(self) -> bool:
         try:
@@ -129,6 +139,14 @@ class Server:
             raise RuntimeError(f"{binary} failed: {done.stderr.decode()}")
 
 
+def _is_gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
+
+
 def _die_with_parent() -> None:
     """However the tests end, the server does not outlive them."""
     if sys.platform == "linux":
@@ -140,9 +158,11 @@ def postgres_server() -> Iterator[Server]:
     """The server of this run of tests."""
     with tempfile.TemporaryDirectory(prefix="fotahook-postgres-") as directory:
         server = Server(Path(directory))
-        server.start()
-        yield server
-        server.stop()
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
 
 
 class ClockFile:

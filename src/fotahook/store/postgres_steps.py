@@ -27,6 +27,8 @@ from .postgres_link import Db, Row, rows
 
 GROUP_LIMIT: Final = 1000
 """Messages and outcomes that share one transaction at the most, so that the first of them does not wait too long."""
+LARGE: Final = 16 * 1024
+"""So many bytes of bodies weigh as much as another message."""
 
 
 _UNHOLDABLE: Final = re.compile("[\0\ud800-\udfff]")
@@ -63,7 +65,9 @@ LOST: Final = Settled(None, False)
 
 
 def weight(part: Part) -> int:
-    return len(part.messages) if isinstance(part, Accept) else len(part.settlements)
+    if isinstance(part, Settle):
+        return len(part.settlements)
+    return len(part.messages) + sum(len(message.body) for message in part.messages) // LARGE
 
 
 def settled_lane(part: Part) -> int | None:
