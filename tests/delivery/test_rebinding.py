@@ -155,7 +155,7 @@ async def test_what_is_opened_afresh_after_a_kept_connection_died_is_vetted_agai
             edges.resolve(("8.8.8.8",), ("169.254.169.254",))
             first = await deliver(made)
             # An answer is remembered for some seconds, vetted as it is: here they have passed.
-            made._session.connector.clear_dns_cache()  # type: ignore[union-attr]
+            made._connector.clear_dns_cache()
             second = await deliver(made)
     assert (first.code, second.code) == ("delivered", "blocked_address")
     assert edges.asked == [HOST, HOST]

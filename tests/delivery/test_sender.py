@@ -16,8 +16,9 @@ from standardwebhooks.webhooks import Webhook
 from fotahook.contract import keys, signing
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.delivery import Outcome
+from fotahook.delivery.exchange import RESPONSE_LIMIT
 from fotahook.delivery.resolver import BlockedAddress, VettingResolver
-from fotahook.delivery.sender import EXCERPT_LIMIT, RESPONSE_LIMIT, Sender, SenderSettings
+from fotahook.delivery.sender import EXCERPT_LIMIT, Sender, SenderSettings
 from fotahook.store.base import Delivery, Lease
 
 from .conftest import a_delivery, a_lease

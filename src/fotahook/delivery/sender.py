@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
-from yarl import URL
+from aiohttp.http import HttpProcessingError
 
 from fotahook.contract import signing
 from fotahook.contract.addresses import Network
@@ -21,11 +21,12 @@ from fotahook.contract.version import VERSION
 from fotahook.store.base import Delivery, Lease
 
 from . import timing
+from .exchange import post, target_of
 from .outcomes import Outcome, code_of_status
-from .resolver import BlockedAddress, VettingResolver, vet_literal
+from .resolver import BlockedAddress, VettingResolver
 
-RESPONSE_LIMIT: Final = 16 * 1024
-"""Bytes of a response that are read; the connection of a longer one is closed."""
+TARGETS: Final = 4096
+"""URLs that are parsed and vetted only once, as long as no more than these are in use."""
 EXCERPT_LIMIT: Final = 1024
 """Characters of a response that history keeps."""
 
@@ -57,27 +58,22 @@ class Sender:
         self._monotonic = monotonic
         self._seed = signing_seed(settings.secret_key)
         self._tls = _tls_context(settings)
+        self._connecting = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout)
 
     async def __aenter__(self) -> "Sender":
-        connector = timing.TimedConnector(
+        self._connector = timing.TimedConnector(
             resolver=timing.TimedResolver(VettingResolver(self._settings.allowed_networks)),
             ssl=self._tls,
             # The dispatcher bounds what is in flight, for all lanes and for each.
             limit=0,
         )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            request_class=timing.TimedRequest,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # A response is only excerpted: unpacking it would let a few bytes become gigabytes.
-            auto_decompress=False,
-            skip_auto_headers=("Accept", "Accept-Encoding"),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout),
-        )
+        loop = asyncio.get_running_loop()
+        # Only good ones are remembered, and what is good stays so as long as the settings do.
+        self._target = lru_cache(TARGETS)(lambda url: target_of(url, self._settings.allowed_networks, loop))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+        await self._connector.close()
 
     async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
         """One POST of the message's bytes to the lane's callback, and what it came to."""
@@ -87,7 +83,7 @@ class Sender:
         try:
             async with asyncio.timeout(self._settings.timeout):
                 outcome = await self._post_afresh_once(url, self._headers(lease, delivery), delivery.body, exchange)
-        except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, TimeoutError) as error:
             # The connector's own text says little; the error beneath it says what happened.
             cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
             excerpt = _safe_text(str(cause))[:EXCERPT_LIMIT]
@@ -112,19 +108,17 @@ class Sender:
             return await self._post(url, headers, body, exchange)
 
     async def _post(self, url: str, headers: dict[str, str], body: bytes, exchange: timing.Timing) -> Outcome:
-        target = _target(url, self._settings.allowed_networks)
-        async with self._session.post(target, data=body, headers=headers, allow_redirects=False) as response:
-            exchange.mark("first_byte")
-            excerpt = await _read_excerpt(response)
-            code = code_of_status(response.status)
-            if code == "redirect":
-                excerpt = f"Location: {response.headers.get('Location', '(none)')}"
-            return Outcome(
-                code=code,
-                status=response.status,
-                retry_after=_retry_after(response.headers.get("Retry-After"), self._clock()),
-                excerpt=_safe_text(excerpt)[:EXCERPT_LIMIT],
-            )
+        answer = await post(self._connector, self._target(url), headers, body, self._connecting, exchange)
+        code = code_of_status(answer.status)
+        excerpt = answer.body.decode("utf-8", "replace")
+        if code == "redirect":
+            excerpt = f"Location: {answer.headers.get('Location', '(none)')}"
+        return Outcome(
+            code=code,
+            status=answer.status,
+            retry_after=_retry_after(answer.headers.get("Retry-After"), self._clock()),
+            excerpt=_safe_text(excerpt)[:EXCERPT_LIMIT],
+        )
 
     def _headers(self, lease: Lease, delivery: Delivery) -> dict[str, str]:
         timestamp = int(self._clock())
@@ -144,25 +138,6 @@ class Sender:
         }
 
 
-@lru_cache(maxsize=10_000)
-def _target(url: str, allowed: tuple[Network, ...]) -> URL:
-    """The URL, parsed; ValueError or BlockedAddress. Only good ones are remembered."""
-    target = URL(url)
-    vet_literal(target.host or "", allowed)
-    return target
-
-
-async def _read_excerpt(response: aiohttp.ClientResponse) -> str:
-    body = b""
-    while len(body) <= RESPONSE_LIMIT:
-        chunk = await response.content.read(RESPONSE_LIMIT + 1 - len(body))
-        if not chunk:
-            return body.decode("utf-8", "replace")
-        body += chunk
-    response.close()
-    return body.decode("utf-8", "replace")
-
-
 def _code_of_error(error: Exception, exchange: timing.Timing) -> str:
     """The error code for what went wrong, the most telling cause first."""
     match error:
@@ -179,23 +154,21 @@ def _code_of_error(error: Exception, exchange: timing.Timing) -> str:
         case aiohttp.ClientConnectorError():
             return "connection_failed"
         case TimeoutError():
-            return _code_of_timeout(error, exchange)
+            return _code_of_timeout(exchange)
         case aiohttp.ClientPayloadError():
             return "response_cut_off"
-        case aiohttp.ClientResponseError():
+        case HttpProcessingError():
             return "response_invalid"
-        case ValueError() | aiohttp.NonHttpUrlClientError():
+        case ValueError():
             return "url_invalid"
     return "connection_lost"
 
 
-def _code_of_timeout(error: TimeoutError, exchange: timing.Timing) -> str:
+def _code_of_timeout(exchange: timing.Timing) -> str:
     if exchange.happened("first_byte"):
         return "response_too_slow"
     connected = exchange.happened("connected") or exchange.reused
-    return (
-        "timeout_response" if connected and not isinstance(error, aiohttp.ConnectionTimeoutError) else "timeout_connect"
-    )
+    return "timeout_response" if connected else "timeout_connect"
 
 
 def _code_of_certificate(error: Exception) -> str:

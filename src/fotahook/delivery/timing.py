@@ -104,12 +104,3 @@ class TimedContext(ssl.SSLContext):
         if (timing := current.get(None)) is not None:
             timing.mark("tls_start")
         return super().wrap_bio(*args, **options)
-
-
-class TimedRequest(aiohttp.ClientRequest):
-    """A request that tells when it was sent."""
-
-    async def write_bytes(self, *args: Any) -> None:
-        """As in ``aiohttp.ClientRequest``."""
-        await super().write_bytes(*args)
-        current.get().mark("sent")
