@@ -199,7 +199,7 @@ class Listener:
 
     async def _respond(self, scope: Scope, receive: Receive) -> Answer:
         method, path = scope["method"], _path_within(scope)
-        if path == HEALTH_PATH:
+        if path.rstrip("/") == HEALTH_PATH:
             return self._answer_health(method)
         if (elsewhere := self._reception.elsewhere(method, path)) is not None:
             return elsewhere

@@ -31,7 +31,7 @@ class Reception:
         self.proof = proof
         self._router = router
         self._forwards = forwards
-        self._clock = clock
+        self.clock = clock
         self._warned = False
 
     def warn_if_open(self) -> None:
@@ -58,7 +58,7 @@ class Reception:
 
     def take(self, headers: dict[str, str], body: bytes) -> NewMessage:
         """The message for the inbox; Rejected says why there is none."""
-        return receive(headers, body, proof=self.proof, now=self._clock(), choose=self._consumers)
+        return receive(headers, body, proof=self.proof, now=self.clock(), choose=self._consumers)
 
     def refuse(self, error: Exception, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
         """The answer to a request that met Rejected or a StoreError, with a line in the log."""

@@ -1,0 +1,1 @@
+"""The listener under other protocols than ASGI."""

@@ -1,0 +1,187 @@
+"""The WSGI adapter: it accepts as the ASGI app does, in any number of threads and after a fork, and no more."""
+
+import asyncio
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+
+from fotahook.contract import signing
+from fotahook.listener import Listener
+from fotahook.listener.adapters.wsgi import WsgiListener
+from fotahook.listener.receive import BODY_LIMIT
+
+from .conftest import PROGRESS, SECRET, Answer, Seen, by_hmac, stored
+
+Make = Callable[..., Listener]
+
+
+@pytest.fixture
+def wrap(make: Make) -> Iterator[Callable[..., WsgiListener]]:
+    """Makes adapters for listeners with these options."""
+    made: list[WsgiListener] = []
+
+    def wrap(**options: Any) -> WsgiListener:
+        made.append(WsgiListener(make(**options)))
+        return made[-1]
+
+    yield wrap
+    for adapter in made:
+        adapter.close()
+
+
+def call(
+    app: WsgiListener,
+    body: bytes = PROGRESS,
+    *,
+    method: str = "POST",
+    path: str = "/",
+    headers: dict[str, str] | None = None,
+    **environ: Any,
+) -> Answer:
+    """One request as a server hands it over, held against the rules of PEP 3333."""
+    scope: dict[str, Any] = {
+        "REQUEST_METHOD": method,
+        "QUERY_STRING": "",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path.encode().decode("latin-1"),
+        "CONTENT_LENGTH": str(len(body)),
+        "REMOTE_ADDR": "192.0.2.1",
+        "wsgi.input": io.BytesIO(body),
+        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in (headers or {}).items()},
+        **environ,
+    }
+    scope = {name: value for name, value in scope.items() if value is not None}
+    setup_testing_defaults(scope)
+    started: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def start_response(status: str, given: list[tuple[str, str]], exc_info: object = None) -> Callable[[bytes], object]:
+        started.append((status, given))
+        return lambda data: None
+
+    chunks = validator(app)(scope, start_response)
+    try:
+        content = b"".join(chunks)
+    finally:
+        chunks.close()  # type: ignore[attr-defined]  # the validator's own iterator has it
+    ((status, given),) = started
+    return Answer(int(status[:3]), dict(given), content)
+
+
+Wrap = Callable[..., WsgiListener]
+
+
+async def test_what_it_takes_is_on_disk_and_shown_by_the_listener_that_handles(
+    wrap: Wrap, make: Make, inbox: str, seen: Seen
+) -> None:
+    answer = await asyncio.to_thread(call, wrap())
+    assert (answer.status, answer.json["duplicate"]) == (200, False)
+    assert (await stored(inbox, answer.json["id"])).body == PROGRESS
+    assert (await asyncio.to_thread(call, wrap())).json == {"id": answer.json["id"], "duplicate": True}
+    handling = make()
+    handling.on_any(seen.add)
+    async with handling.running():
+        (message,) = await seen.wait(1)
+    assert message.raw == PROGRESS
+
+
+def test_many_threads_share_one_inbox(wrap: Wrap) -> None:
+    app = wrap()
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda number: call(app, b"%d" % (number % 100)), range(200)))
+    assert {answer.status for answer in answers} == {200}
+    assert sum(answer.json["duplicate"] for answer in answers) == 100
+    assert [thread.name for thread in threading.enumerate()].count("fotahook inbox") == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/hooks/ü", 200),
+        ("POST", "/hooks/ü/", 200),
+        ("POST", "/", 404),
+        ("POST", "", 404),
+        ("GET", "/hooks/ü", 405),
+        ("GET", "/healthz", 200),
+        ("HEAD", "/healthz/", 200),
+        ("POST", "/healthz", 405),
+    ],
+)
+def test_paths_and_methods_are_those_of_the_listener(wrap: Wrap, method: str, path: str, status: int) -> None:
+    answer = call(wrap(path="/hooks/ü"), method=method, path=path)
+    assert answer.status == status
+    assert (answer.body == b"") == (method == "HEAD")
+
+
+def test_the_path_is_the_one_below_the_mount(wrap: Wrap) -> None:
+    assert call(wrap(), path="", SCRIPT_NAME="/thingspace").status == 200
+
+
+def test_proofs_are_those_of_the_listener(wrap: Wrap) -> None:
+    signed = wrap(secrets=[signing.format_secret(SECRET)])
+    assert call(signed).error == (401, "MESSAGE_REFUSED")
+    assert call(signed, headers=by_hmac(PROGRESS)).status == 200
+    elsewhere = wrap(sources=["198.51.100.0/24"], trusted_proxies=["192.0.2.0/24"])
+    assert call(elsewhere).error == (403, "MESSAGE_REFUSED")
+    assert call(elsewhere, REMOTE_ADDR="192.0.2.9", headers={"X-Forwarded-For": "198.51.100.1"}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "environ", "error"),
+    [
+        (b"no JSON", {}, (400, "MESSAGE_REFUSED")),
+        (b"{}", {"CONTENT_LENGTH": "3"}, (400, "MESSAGE_REFUSED")),
+        (b"{}", {"CONTENT_LENGTH": None}, (400, "MESSAGE_REFUSED")),
+        (b"{}", {"CONTENT_LENGTH": str(BODY_LIMIT + 1)}, (413, "MESSAGE_REFUSED")),
+        (b" " * (BODY_LIMIT + 1), {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}, (413, "MESSAGE_REFUSED")),
+    ],
+)
+def test_bodies_that_cannot_be_taken_are_refused(
+    wrap: Wrap, inbox: str, body: bytes, environ: dict[str, Any], error: tuple[int, str]
+) -> None:
+    assert call(wrap(), body, **environ).error == error
+    assert not Path(inbox.removeprefix("sqlite:///")).exists()
+
+
+def test_a_body_whose_end_the_server_knows_needs_no_length(wrap: Wrap) -> None:
+    ended: dict[str, Any] = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}
+    assert call(wrap(), **ended).status == 200
+
+
+def test_an_inbox_that_could_not_be_opened_is_tried_again(wrap: Wrap, tmp_path: Path) -> None:
+    (tmp_path / "inbox.db").mkdir()
+    app = wrap()
+    answer = call(app)
+    assert (answer.error, answer.headers["retry-after"]) == ((503, "INBOX_AWAY"), "5")
+    (tmp_path / "inbox.db").rmdir()
+    assert call(app).status == 200
+    app.close()
+    app.close()
+    assert call(app).json["duplicate"]
+
+
+def test_an_inbox_that_is_none_is_no_traceback() -> None:
+    app = WsgiListener(Listener("mysql://x"))
+    assert call(app).error == (503, "INBOX_AWAY")
+    app.close()
+
+
+def test_after_a_fork_the_inbox_is_opened_anew(wrap: Wrap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a server that loads the app and then forks does; threads stay behind, and so does what they held."""
+    app, pid = wrap(), os.getpid()
+    assert call(app).status == 200
+    parents = app._intake
+    assert parents is not None
+    monkeypatch.setattr(os, "getpid", lambda: pid + 1)
+    assert call(app).json["duplicate"]
+    assert app._intake is not parents
+    app.close()
+    monkeypatch.undo()
+    parents.close()
