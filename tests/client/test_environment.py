@@ -96,10 +96,20 @@ def test_the_proxys_variables_are_put_together(
     assert read(monkeypatch, **variables)["proxy"] == url
 
 
-@pytest.mark.parametrize("name", ["TIMEOUT", "MAX_RETRIES", "ENVIRONMENT"])
-def test_a_variable_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TIMEOUT", "nonsense"),
+        ("TIMEOUT", "nan"),
+        ("MAX_RETRIES", "nonsense"),
+        ("MAX_RETRIES", "inf"),
+        ("MAX_RETRIES", "1.5"),
+        ("ENVIRONMENT", "nonsense"),
+    ],
+)
+def test_a_variable_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     with pytest.raises(ValueError, match=name):
-        read(monkeypatch, **{name: "nonsense"})
+        read(monkeypatch, **{name: value})
 
 
 def test_overrides_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

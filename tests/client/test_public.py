@@ -1,14 +1,20 @@
 """The public face: what is there, that both clients are the same, and what importing costs."""
 
+import asyncio
 import inspect
+import math
 import subprocess
 import sys
+import threading
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import fotahook
+
+from .conftest import OAUTH, USER, Peer
 
 RENAMED = {"close": "aclose", "__enter__": "__aenter__", "__exit__": "__aexit__"}
 PAIRS = [
@@ -135,6 +141,29 @@ def test_options_that_cannot_be_meant_are_refused_at_once(form: Any) -> None:
             form(ca_file=file)
         with pytest.raises(ValueError, match="ca_file or client_cert cannot be used"):
             form(client_cert=(file, file))
+    for time in (math.nan, math.inf, 1e300, 10**400):
+        with pytest.raises(ValueError, match="timeout must be greater than zero, and at most"):
+            form(timeout=time)
+    for nameless in ({"ca_file": ""}, {"client_cert": ""}):
+        with pytest.raises(ValueError, match="ca_file or client_cert cannot be used"):
+            form(**nameless)
     for mistaken in ({"timeout": "1"}, {"timeout": True}, {"max_retries": 1.5}, {"unknown": 1}):
         with pytest.raises(TypeError):
             form(**mistaken)
+    for name, value in (
+        ("proxy", 5),
+        ("ca_file", 5),
+        ("client_cert", Path("x")),
+        ("client_cert", ("x",)),
+        ("on_request", 5),
+    ):
+        with pytest.raises(TypeError, match=f"{name} must be"):
+            form(**{name: value})
+
+
+def test_the_longest_timeout_is_one_that_can_be_waited(peer: Peer) -> None:
+    options: dict[str, Any] = {"thingspace_oauth_credentials": OAUTH, "timeout": threading.TIMEOUT_MAX}
+    options |= {"vz_m2m_token_credentials": USER, "base_url": peer.url}
+    with fotahook.Client(**options) as client:
+        client.login()
+    asyncio.run(fotahook.AsyncClient(**options).login())

@@ -376,6 +376,38 @@ async def test_a_session_that_idled_away_is_not_begun_anew_to_be_ended(
     assert len(peer.seen) == 3
 
 
+@pytest.mark.parametrize("status", [400, 401])
+async def test_a_session_that_the_service_has_ended_is_not_begun_anew_to_be_ended(
+    peer: Peer, open_sdk: OpenSdk, status: int
+) -> None:
+    ended = {"errorCode": "REQUEST_FAILED.SessionToken.Expired", "errorMessage": "x"}
+    peer.routes["session/logout"] = lambda _: answer(status, ended)
+    async with open_sdk() as sdk:
+        await sdk.call(LIST, ACCOUNT)
+        await sdk.do("logout")
+        assert len(peer.seen) == 4
+        await sdk.call(LIST, ACCOUNT)
+    assert peer.sessions == 2
+
+
+async def test_a_refused_logout_is_told_and_begins_no_session(peer: Peer, open_sdk: OpenSdk) -> None:
+    peer.routes["session/logout"] = lambda _: answer(401)
+    async with open_sdk() as sdk:
+        await sdk.call(LIST, ACCOUNT)
+        with pytest.raises(fotahook.AuthenticationError):
+            await sdk.do("logout")
+    # The OAuth token was renewed once, for it may have been meant.
+    assert fetched(peer) == (2, 1)
+
+
+async def test_a_login_that_cannot_be_leaves_the_static_session_as_it_is(peer: Peer, open_sdk: OpenSdk) -> None:
+    async with open_sdk(vz_m2m_token_credentials=fotahook.VZM2mTokenCredentials("from-elsewhere")) as sdk:
+        with pytest.raises(ValueError, match="is one session, and cannot begin another"):
+            await sdk.do("login")
+        await sdk.call(LIST, ACCOUNT)
+    assert peer.calls[0].headers["vz-m2m-token"] == "from-elsewhere"
+
+
 async def test_a_static_session_cannot_be_begun_again(peer: Peer, open_sdk: OpenSdk) -> None:
     given = fotahook.VZM2mTokenCredentials("from-elsewhere")
     async with open_sdk(vz_m2m_token_credentials=given) as sdk:
@@ -432,5 +464,6 @@ def test_no_repr_shows_a_secret() -> None:
         fotahook.SessionCredentials("a-user", "secret-password"),
         OAUTH,
         USER,
+        fotahook.Client(proxy="http://a-user:secret-of-proxy@127.0.0.1:1")._connecting,
     ]
     assert "secret-" not in repr(values)

@@ -1,5 +1,7 @@
 """Credentials and the rules of the two tokens."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,6 +103,8 @@ def test_the_calls_for_tokens_hide_their_bodies() -> None:
     assert revoke_call("a b&c").body == b"grant_type=client_credentials&token=a+b%26c"
     assert LOGIN.counted
     assert logout_call().session
+    assert logout_call().ends_session
+    assert "a-secret" not in repr(token_call(credentials))
     assert credentials.basic == "Basic aTphLXNlY3JldA=="
 
 
@@ -120,6 +124,16 @@ def test_any_reply_holds_a_token_or_raises_a_value_error(body: bytes) -> None:
         (lambda: ThingspaceOauthCredentials("i", ""), ValueError),
         (lambda: ThingspaceOauthCredentials("i", None), TypeError),  # type: ignore[arg-type]
         (lambda: ThingspaceOauthCredentials("i", "s", OauthToken("a b")), ValueError),
+        (lambda: ThingspaceOauthCredentials("i", "s", "a token"), TypeError),  # type: ignore[arg-type]
+        (lambda: ThingspaceOauthCredentials("i", "s", oauth_clock_skew="1"), TypeError),  # type: ignore[arg-type]
+        (lambda: ThingspaceOauthCredentials("i", "s", oauth_clock_skew=math.nan), ValueError),
+        (lambda: ThingspaceOauthCredentials("i", "s", oauth_token_provider=5), TypeError),  # type: ignore[arg-type]
+        (lambda: ThingspaceOauthCredentials("i", "s", oauth_on_token_update=5), TypeError),  # type: ignore[arg-type]
+        (lambda: OauthToken("a\r\nX: y"), ValueError),
+        (lambda: OauthToken("t", expires_in=math.nan), ValueError),
+        (lambda: OauthToken("t", expiry=math.inf), ValueError),
+        (lambda: OauthToken("t", expires_in="1"), TypeError),  # type: ignore[arg-type]
+        (lambda: SessionCredentials("\udc80", "p"), ValueError),
         (lambda: VZM2mTokenCredentials(None), TypeError),  # type: ignore[arg-type]
         (lambda: VZM2mTokenCredentials("a\r\nX: y"), ValueError),
         (lambda: VZM2mTokenCredentials("ä"), ValueError),

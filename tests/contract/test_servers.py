@@ -42,6 +42,10 @@ def test_a_base_url_loses_its_last_slash(url: str) -> None:
     assert checked_base_url(url) == url.rstrip("/")
 
 
+def test_a_scheme_in_capitals_is_still_that_scheme() -> None:
+    assert checked_base_url("HTTPS://Example.com/Below/") == "https://Example.com/Below"
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -57,6 +61,8 @@ def test_a_base_url_loses_its_last_slash(url: str) -> None:
         "http://u@x",
         "http://x/?q",
         "http://x/#f",
+        "http://x?",
+        "http://x/#",
     ],
 )
 def test_what_is_no_base_url_is_refused(url: str) -> None:

@@ -39,6 +39,8 @@ _NOT_HTTP = {
 
 def context_for(connecting: "Connecting") -> ssl.SSLContext:
     """What a TLS connection trusts: the system's authorities, or those of `ca_file` alone."""
+    if connecting.ca_file == "":
+        raise FileNotFoundError("ca_file has no name")
     context = ssl.create_default_context(cafile=connecting.ca_file)
     match connecting.client_cert:
         case None:

@@ -1,5 +1,6 @@
 """Reads the environment: the options of `from_environment`, and the proxy. Nothing else of the SDK does."""
 
+import math
 import os
 from collections.abc import Mapping
 from urllib.parse import quote
@@ -36,7 +37,7 @@ def options(dotenv_path: str | None, overrides: ClientOptions) -> ClientOptions:
     if variables.get("TIMEOUT"):
         found["timeout"] = _number("TIMEOUT", variables["TIMEOUT"])
     if variables.get("MAX_RETRIES"):
-        found["max_retries"] = int(_number("MAX_RETRIES", variables["MAX_RETRIES"]))
+        found["max_retries"] = _whole_number("MAX_RETRIES", variables["MAX_RETRIES"])
     if variables.get("PROXY_ADDRESS"):
         found["proxy"] = _proxy(variables)
     # An override makes a name acceptable that means another program's environment.
@@ -93,6 +94,16 @@ def _environment(name: str) -> Environment:
 
 def _number(name: str, text: str) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise ValueError(f"{name} must be a number") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a number")
+    return value
+
+
+def _whole_number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a whole number") from None

@@ -94,8 +94,7 @@ class Caller:
     def login(self, limits: Limits) -> Flow[None]:
         """A new session, also after a refusal."""
         session = self._session()
-        session.allow()
-        session.drop()
+        session.begin_anew()
         yield from self._fetched(session, limits)
 
     def logout(self, limits: Limits) -> Flow[None]:
@@ -103,7 +102,12 @@ class Caller:
         session = self._session()
         # One that has ended by idling would have to be begun anew to be ended.
         if session.current() is not None:
-            yield from self.perform(logout_call(), limits)
+            try:
+                yield from self.perform(logout_call(), limits)
+            except ApiException as error:
+                # Ended already, if the error names the session alone.
+                if stale_tokens(error, logout_call()) != (False, True):
+                    raise
         session.drop()
 
     def revoke_token(self, limits: Limits) -> Flow[None]:
@@ -138,8 +142,9 @@ class Caller:
         bearer_stale, session_stale = stale_tokens(error, call)
         if bearer_stale and self.bearer is not None:
             self.bearer.forget(bearer)
-        if session_stale and session is not None and self.session is not None and self.session.renewable:
-            self.session.forget(session)
+        kept = self.session
+        if session_stale and session is not None and kept is not None and kept.renewable and not call.ends_session:
+            kept.forget(session)
             return True
         return bearer_stale
 

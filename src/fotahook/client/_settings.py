@@ -1,6 +1,6 @@
 """The settings of a client, checked once, where they come in."""
 
-import math
+import threading
 from collections.abc import Callable
 from typing import TypeAlias, TypedDict
 
@@ -43,13 +43,20 @@ class Connecting(msgspec.Struct, frozen=True):
     ca_file: str | None = None
     client_cert: ClientCert | None = None
 
+    def __repr__(self) -> str:
+        # Without the proxy, whose URL may hold a password.
+        return f"Connecting(ca_file={self.ca_file!r}, client_cert={self.client_cert!r})"
+
 
 def checked_connecting(proxy: str | None, ca_file: str | None, client_cert: ClientCert | None) -> Connecting:
     """The settings of a transport; ValueError for a proxy that is none and for files that hold no certificate."""
+    _check_text("proxy", proxy)
+    _check_text("ca_file", ca_file)
+    _check_client_cert(client_cert)
     if proxy:
         read_proxy(proxy)
     found = Connecting(proxy, ca_file, client_cert)
-    if ca_file or client_cert:
+    if ca_file is not None or client_cert is not None:
         # Not before it is needed: TLS takes as long to load as all the rest.
         from ._edge import context_for
 
@@ -83,11 +90,24 @@ class Patience(msgspec.Struct, frozen=True):
         return Limits(now + timeout, max_retries)
 
 
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str | None):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+
+
+def _check_client_cert(value: object) -> None:
+    match value:
+        case None | str() | (str(), str()):
+            pass
+        case _:
+            raise TypeError("client_cert must be a str, or a pair of them")
+
+
 def _check_timeout(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"timeout must be a number of seconds, not {type(value).__name__}")
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError("timeout must be greater than zero, and finite")
+    if not 0 < value <= threading.TIMEOUT_MAX:
+        raise ValueError(f"timeout must be greater than zero, and at most {threading.TIMEOUT_MAX:g}")
 
 
 def _check_retries(value: object) -> None:

@@ -78,3 +78,9 @@ class Hooks(msgspec.Struct, frozen=True):
 
     on_request: Callable[[Request], object] | None = None
     on_response: Callable[[ApiResponse[None]], object] | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            function = getattr(self, name)
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be callable")

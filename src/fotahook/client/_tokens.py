@@ -123,15 +123,15 @@ class Session:
         """Let go of the token for good."""
         self._token = None
 
-    def allow(self) -> None:
-        """Permit another login after one was refused."""
+    def begin_anew(self) -> None:
+        """Make way for another login, also after a refusal; ValueError if there is nothing to log in with."""
+        self._login_credentials()
         self._refused = None
+        self._token = None
 
     def renewed(self, make: Fetch) -> Flow[str]:
         """A token of a new session; the caller holds the lock."""
-        credentials = self.credentials
-        if not isinstance(credentials, SessionCredentials):
-            raise ValueError("the session was ended by logout(); a VZM2mTokenCredentials cannot begin another")
+        credentials = self._login_credentials()
         if self._refused is not None:
             raise copy(self._refused) from self._refused.__cause__
         call = login_call(credentials.username, credentials.password)
@@ -147,6 +147,11 @@ class Session:
         self._token, self._used_at = str(token), self.world.now()
         return self._token
 
+    def _login_credentials(self) -> SessionCredentials:
+        if not isinstance(self.credentials, SessionCredentials):
+            raise ValueError("a VZM2mTokenCredentials is one session, and cannot begin another; SessionCredentials can")
+        return self.credentials
+
 
 def _login_refused(error: ApiException) -> LoginRefused:
     refused = LoginRefused(f"login refused: {error}; {_ADVICE}", request=error.request)
@@ -159,9 +164,11 @@ def shared(token: Bearer | Session, make: Fetch) -> Flow[str]:
     value = token.current()
     if value is not None:
         return value
-    yield Hold(token.lock)
+    # The same one to the end, for a fork in the middle gives the token another.
+    lock = token.lock
+    yield Hold(lock)
     try:
         # It may have come while this flow waited.
         return token.current() or (yield from token.renewed(make))
     finally:
-        token.lock.release()
+        lock.release()

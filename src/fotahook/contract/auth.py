@@ -4,6 +4,7 @@ The OAuth token lives an hour from its first issue; asked again within the hour,
 The session token ends after 20 minutes without use, and five refused logins in a row lock the account.
 """
 
+import math
 import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
@@ -41,6 +42,12 @@ class OauthToken(msgspec.Struct, frozen=True):
     expiry: float | None = None
     refresh_token: str | None = None
 
+    def __post_init__(self) -> None:
+        _require_token("access_token", self.access_token)
+        for name in ("expires_in", "expiry"):
+            if getattr(self, name) is not None:
+                _require_number(name, getattr(self, name))
+
     def __repr__(self) -> str:
         return f"OauthToken(access_token='***', expiry={self.expiry})"
 
@@ -72,8 +79,13 @@ class ThingspaceOauthCredentials(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         _require_text("oauth_client_id", self.oauth_client_id)
         _require_text("oauth_client_secret", self.oauth_client_secret)
-        if self.oauth_token is not None:
-            _require_token("oauth_token.access_token", self.oauth_token.access_token)
+        if not isinstance(self.oauth_token, OauthToken | None):
+            raise TypeError(f"oauth_token must be an OauthToken, not {type(self.oauth_token).__name__}")
+        _require_number("oauth_clock_skew", self.oauth_clock_skew)
+        for name in ("oauth_token_provider", "oauth_on_token_update"):
+            function = getattr(self, name)
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be callable")
 
     def __repr__(self) -> str:
         return f"ThingspaceOauthCredentials(oauth_client_id={self.oauth_client_id!r}, oauth_client_secret='***')"
@@ -116,6 +128,17 @@ def _require_text(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if not value:
         raise ValueError(f"{name} must not be empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} is not valid Unicode") from None
+
+
+def _require_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite")
 
 
 def _require_token(name: str, value: object) -> None:
@@ -131,13 +154,8 @@ class _SessionToken(msgspec.Struct, frozen=True, rename="camel"):
         _require_token("sessionToken", self.session_token)
 
 
-class _FetchedToken(OauthToken, frozen=True):
-    def __post_init__(self) -> None:
-        _require_token("access_token", self.access_token)
-
-
 # Not strict: token services are known to write `"expires_in": "3600"`.
-_read_oauth_token = read_json(_FetchedToken, strict=False)
+_read_oauth_token = read_json(OauthToken, strict=False)
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -171,7 +189,7 @@ def login_call(username: str, password: str) -> Call[str]:
 def logout_call() -> Call[None]:
     """End the session. Callback messages keep coming after that."""
     path = "/m2m/v1/session/logout"
-    return Call("logout", "POST", Server.THINGSPACE, path, read_nothing, secret=True, session=True)
+    return Call("logout", "POST", Server.THINGSPACE, path, read_nothing, secret=True, session=True, ends_session=True)
 
 
 _read_session = read_json(_SessionToken)

@@ -32,6 +32,7 @@ class Call(msgspec.Struct, Generic[T_co], frozen=True):
         secret: The bodies hold tokens or passwords, and are shown to nobody.
         words: Those of them that are known beforehand, which no message may repeat.
         session: The session token goes along with the OAuth token.
+        ends_session: The session is not begun anew for it.
         counted: A refusal counts towards the lock of the account, so that an unclear one is never repeated.
         error_400: The error for 400.
     """
@@ -47,8 +48,13 @@ class Call(msgspec.Struct, Generic[T_co], frozen=True):
     secret: bool = False
     words: tuple[str, ...] = ()
     session: bool = False
+    ends_session: bool = False
     counted: bool = False
     error_400: type[ApiException] = ApiException
+
+    def __repr__(self) -> str:
+        # Without the body and the words, which may be secret.
+        return f"Call({self.name!r}, {self.method!r}, {self.path!r})"
 
 
 def list_registered_callbacks(account: str) -> Call[CallbackSummary | None]:

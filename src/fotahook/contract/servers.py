@@ -89,6 +89,7 @@ def checked_base_url(base_url: str) -> str:
         raise ValueError(f"base_url is not a URL: {error}") from None
     if not usable or not base_url.isascii() or not base_url.isprintable() or " " in base_url:
         raise ValueError("base_url must be an http:// or https:// URL with a host, in ASCII")
-    if "@" in parts.netloc or parts.query or parts.fragment:
+    if "@" in parts.netloc or "?" in base_url or "#" in base_url:
         raise ValueError("base_url may carry no credentials, query or fragment")
-    return base_url.rstrip("/")
+    # In small letters, for whoever asks whether it is https.
+    return parts.scheme + base_url[len(parts.scheme) :].rstrip("/")
