@@ -1,0 +1,102 @@
+"""Who may do what: every call, asked by everybody who may not make it. Nothing is changed by any of them."""
+
+import pytest
+from starlette.routing import Route
+
+from fotahook.contract.auth import OAUTH_LIFETIME
+from fotahook.service import Settings, build_app
+from fotahook.service.openapi import Call, call_of
+from fotahook.service.routing import Resource
+
+from .conftest import ACCOUNT, MESSAGES, Api, basic, bearer, client_of
+from .serving import SECRET_KEY
+
+APP = build_app(None, Settings(secret_key=SECRET_KEY))  # type: ignore[arg-type]  # nothing of it is called
+CALLS = [
+    (method, route.path_format, call_of(handler))
+    for route in APP.routes
+    if isinstance(route, Route) and isinstance(route.endpoint, Resource)
+    for method, handler in route.endpoint.handlers.items()
+]
+GUARDED = [(method, path, call) for method, path, call in CALLS if call.by in ("token", "both tokens")]
+
+
+def each(calls: list[tuple[str, str, Call]]) -> pytest.MarkDecorator:
+    ids = [f"{method} {path}" for method, path, _ in calls]
+    return pytest.mark.parametrize(("method", "path", "call"), calls, ids=ids)
+
+
+async def asked(api: Api, method: str, path: str, headers: dict[str, str], account: str = ACCOUNT) -> tuple[int, str]:
+    """Status and code of the answer to a call about a message that exists; that it changed nothing is looked at too."""
+    message = await api("POST", MESSAGES, b"{}", {**api.bearer, "Idempotency-Key": "message-1"})
+    before = api.rows()
+    filled = path.replace("{account}", account).replace("{id}", message.json["id"])
+    answer = await api(method, filled, b'{"url": "https://example.com/"}', headers)
+    assert api.rows() == before
+    if method == "HEAD":
+        return answer.status, ""
+    fault = answer.json.get("fault")
+    return answer.status, fault["code"] if fault else answer.json["errorCode"]
+
+
+def code(path: str, method: str, gateway: str, ours: str) -> str:
+    return "" if method == "HEAD" else gateway if path.startswith("/api/") else ours
+
+
+@each(GUARDED)
+async def test_without_a_token(api: Api, method: str, path: str, call: Call) -> None:
+    session = {"VZ-M2M-Token": api.both["VZ-M2M-Token"]}
+    expected = (401, code(path, method, "900902", "MISSING_CREDENTIALS"))
+    for headers in ({}, session, basic(), {**session, "Authorization": "Bearer "}):
+        assert await asked(api, method, path, headers) == expected
+
+
+@each(GUARDED)
+async def test_with_a_wrong_token(api: Api, method: str, path: str, call: Call) -> None:
+    session = {"VZ-M2M-Token": api.both["VZ-M2M-Token"]}
+    expected = (401, code(path, method, "900901", "INVALID_CREDENTIALS"))
+    for token in ("nonsense", api.both["VZ-M2M-Token"], api.bearer["Authorization"][7:-1]):
+        assert await asked(api, method, path, {**session, **bearer(token)}) == expected
+
+
+@each(GUARDED)
+async def test_with_an_expired_token(api: Api, method: str, path: str, call: Call) -> None:
+    old = api.both
+    api.clock.advance(OAUTH_LIFETIME)
+    await api.sign_in()
+    headers = {**api.both, "Authorization": old["Authorization"]}
+    expected = (401, code(path, method, "900901", "INVALID_CREDENTIALS"))
+    assert await asked(api, method, path, headers) == expected
+
+
+@each([one for one in GUARDED if one[2].scope is not None])
+async def test_without_its_scope(api: Api, method: str, path: str, call: Call) -> None:
+    others = tuple(scope for scope in ("callbacks", "publish", "operate") if scope != call.scope)
+    headers = await client_of(api, scopes=others)
+    assert await asked(api, method, path, headers) == (403, code(path, method, "INVALID_ACCESS", "INVALID_ACCESS"))
+
+
+@each([one for one in GUARDED if "{" in one[1]])
+async def test_of_an_account_that_is_not_the_callers(api: Api, method: str, path: str, call: Call) -> None:
+    mine = await client_of(api, accounts=["mine"])
+    status, gateway = (400, "REQUEST_FAILED.AccountNotFound") if path.startswith("/api/") else (404, "")
+    expected = (status, code(path, method, gateway, "NOT_FOUND"))
+    assert await asked(api, method, path, mine) == expected
+    assert await asked(api, method, path, mine, account="nowhere") == expected
+
+
+@pytest.mark.parametrize("path", [path for _, path, call in CALLS if call.by == "client"])
+async def test_the_token_calls_need_the_clients_secret(api: Api, path: str) -> None:
+    for headers, expected in (
+        ({}, "900902"),
+        (api.both, "900902"),
+        (basic(secret="wrong"), "900901"),
+        (basic("nobody"), "900901"),
+        ({"Authorization": "Basic !"}, "900901"),
+    ):
+        assert await asked(api, "POST", path, headers) == (401, expected)
+
+
+@pytest.mark.parametrize("path", [path for method, path, call in CALLS if call.by == "anyone" and method == "GET"])
+async def test_what_is_open_needs_nothing(api: Api, path: str) -> None:
+    assert (await api("GET", path)).status == 200
