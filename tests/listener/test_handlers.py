@@ -431,8 +431,11 @@ async def test_an_async_handler_is_ended_at_its_limit(router: Router) -> None:
         finally:
             ended.append("slow")
 
+    async def following(message: CallbackMessage) -> None:
+        ended.append("next")
+
     on_any(router, slow)
-    on_any(router, lambda message: ended.append("next"))
+    on_any(router, following)
     outcome = await deliver(router, timeout=0.001)
     assert outcome.code == "handler_timeout"
     assert "it was ended after 0.001 s" in outcome.excerpt
