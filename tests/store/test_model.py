@@ -288,7 +288,7 @@ def test_whatever_happens_nothing_is_lost_and_each_lane_has_one_owner(world: Wor
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=80,
+            max_examples=50,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
