@@ -163,8 +163,9 @@ async def test_no_connection_says_where_to_and_keeps_the_cause(open_sdk: OpenSdk
     assert pickle.loads(pickle.dumps(caught.value)).request == caught.value.request
 
 
-async def test_a_name_that_nobody_has_is_a_failed_connection(open_sdk: OpenSdk) -> None:
-    async with open_sdk(url="http://nobody.invalid", max_retries=0) as sdk:
+@pytest.mark.parametrize("host", ["nobody.invalid", "1.2.3.4.5"])
+async def test_a_name_that_nobody_has_is_a_failed_connection(open_sdk: OpenSdk, host: str) -> None:
+    async with open_sdk(url=f"http://{host}", max_retries=0) as sdk:
         with pytest.raises(fotahook.ConnectionFailed):
             await sdk.call(LIST, ACCOUNT)
 

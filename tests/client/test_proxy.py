@@ -171,7 +171,7 @@ def test_a_proxy_is_read_from_its_url(url: str, proxy: Proxy) -> None:
     assert "c:d" not in repr(proxy)
 
 
-@pytest.mark.parametrize("url", ["https://p", "socks5://p", "http://", "http://u:p@", "http://p:x", "http://p:99999"])
+@pytest.mark.parametrize("url", ["https://p", "socks5://p", "http://", "http://u:p@", "http://p:x", "http://\udc80@p"])
 def test_what_is_no_http_proxy_is_refused_at_once(url: str) -> None:
     for kind in (fotahook.Client, fotahook.AsyncClient):
         with pytest.raises(ValueError, match="proxy must be an http:// URL with a host"):

@@ -251,7 +251,7 @@ async def test_a_client_takes_no_awaitable_of_another_kind() -> None:
 
 
 async def test_a_provider_that_fails_harms_only_its_own_call(peer: Peer, open_sdk: OpenSdk) -> None:
-    answers: list[object] = [RuntimeError("no vault"), "a string", fotahook.OauthToken("good")]
+    answers: list[object] = [RuntimeError("no vault"), TimeoutError("mine"), "a string", fotahook.OauthToken("good")]
 
     def provide(_: object) -> Any:
         given = answers.pop(0)
@@ -262,6 +262,8 @@ async def test_a_provider_that_fails_harms_only_its_own_call(peer: Peer, open_sd
     credentials = fotahook.ThingspaceOauthCredentials("an-id", "a-secret", oauth_token_provider=provide)
     async with open_sdk(thingspace_oauth_credentials=credentials) as sdk:
         with pytest.raises(RuntimeError, match="no vault"):
+            await sdk.call(LIST, ACCOUNT)
+        with pytest.raises(TimeoutError, match="mine"):
             await sdk.call(LIST, ACCOUNT)
         with pytest.raises(TypeError, match="must give an OauthToken, not str"):
             await sdk.call(LIST, ACCOUNT)

@@ -62,6 +62,8 @@ def test_a_scheme_in_capitals_is_still_that_scheme() -> None:
         "http://x/?q",
         "http://x/#f",
         "http://x?",
+        "http://a..b",
+        "http://a\\b",
         "http://x/#",
     ],
 )

@@ -34,8 +34,9 @@ class AsyncTransport:
     async def drive(self, steps: Flow[T], seconds: float) -> T:
         """What the flow comes to; what it raises. Cancelled, it closes the connection in use."""
         step: Step | None = None
+        deadline = _Deadline(seconds)
         try:
-            with _Deadline(seconds):
+            with deadline:
                 step = next(steps)
                 while True:
                     try:
@@ -49,6 +50,9 @@ class AsyncTransport:
             result: T = done.value
             return result
         except TimeoutError as error:
+            # A function of the user's may have raised one of its own.
+            if not deadline.passed:
+                raise
             raise _timed_out(step) from error
 
     async def close(self) -> None:
@@ -83,7 +87,7 @@ class AsyncTransport:
                 **way,  # type: ignore[arg-type]  # a dict of keywords of several types
             )
             return await _whole(response, request)
-        except (FotahookError, TimeoutError):
+        except FotahookError:
             raise
         except aiohttp.ClientResponseError as error:
             # It holds the request's headers with the tokens; the parser's own error beneath says what was wrong.
@@ -129,11 +133,11 @@ class _Deadline:
     def __init__(self, seconds: float) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._task, self._cancelling, self._passed = task, task.cancelling(), False
+        self._task, self._cancelling, self.passed = task, task.cancelling(), False
         self._timer = task.get_loop().call_later(seconds, self._pass)
 
     def _pass(self) -> None:
-        self._passed = True
+        self.passed = True
         self._task.cancel()
 
     def __enter__(self) -> None:
@@ -142,7 +146,7 @@ class _Deadline:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._timer.cancel()
         # Somebody else's cancellation goes on as one.
-        if self._passed and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self.passed and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
 

@@ -12,6 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -46,11 +47,11 @@ def _time_left() -> float:
 class _Socket(socket.socket):
     """A socket whose every operation has what is left of the exchange: its own timeout begins anew with each byte."""
 
-    def recv_into(self, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self.settimeout(_time_left())
         return super().recv_into(*args, **kwargs)
 
-    def sendall(self, *args) -> None:  # type: ignore[no-untyped-def]
+    def sendall(self, *args: Any) -> None:
         self.settimeout(_time_left())
         super().sendall(*args)
 
@@ -58,11 +59,11 @@ class _Socket(socket.socket):
 class TlsSocket(ssl.SSLSocket):
     """The same over TLS, where sendall() is made of many send()."""
 
-    def recv_into(self, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self.settimeout(_time_left())
         return super().recv_into(*args, **kwargs)
 
-    def send(self, *args, **kwargs) -> int:  # type: ignore[no-untyped-def]
+    def send(self, *args: Any, **kwargs: Any) -> int:
         self.settimeout(_time_left())
         return super().send(*args, **kwargs)
 
@@ -73,11 +74,11 @@ class Connection(HTTPConnection):
     response_class = StrictResponse
     _held: bytes | None = None
 
-    def endheaders(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
         self._held = b"" if exchange.has_body else None
         super().endheaders(*args, **kwargs)
 
-    def send(self, data) -> None:  # type: ignore[no-untyped-def]
+    def send(self, data: Any) -> None:
         if self._held == b"":
             self._held = data
             return

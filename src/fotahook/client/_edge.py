@@ -21,6 +21,7 @@ _UNTRUSTED = (18, 19, 20, 21)
 # Told by name, for what raises them is a library that may not be there.
 _NO_ANSWER = {
     "ClientHttpProxyError",
+    "InvalidURL",
     "RemoteDisconnected",
     "IncompleteRead",
     "ServerDisconnectedError",

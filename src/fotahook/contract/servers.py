@@ -84,7 +84,10 @@ def checked_base_url(base_url: str) -> str:
         raise TypeError(f"base_url must be a str, not {type(base_url).__name__}")
     try:
         parts = urlsplit(base_url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        host = parts.hostname or ""
+        # As a look-up of the name would: labels may be neither empty nor too long.
+        host.encode("idna")
+        usable = parts.scheme in ("http", "https") and host != "" and "\\" not in host and parts.port != 0
     except ValueError as error:
         raise ValueError(f"base_url is not a URL: {error}") from None
     if not usable or not base_url.isascii() or not base_url.isprintable() or " " in base_url:
