@@ -1,5 +1,6 @@
 """The deciding code alone: no client, no socket, no clock."""
 
+import time
 from collections.abc import Generator
 from typing import Any
 
@@ -177,6 +178,17 @@ def test_half_of_a_wait_is_left_to_chance(tries: int, chance: float) -> None:
     assert wait is not None
     assert longest is not None
     assert longest / 2 <= wait <= longest
+
+
+@pytest.mark.parametrize(
+    "date", ["Thu, 01 Jan 1970 01:00:00 GMT", "Thu, 01 Jan 1970 01:00:00 -0000", "Thu Jan  1 01:00:00 1970"]
+)
+def test_a_retry_after_without_a_zone_means_utc(date: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        time.tzset()
+        assert retry_after(date, 0.0) == 3600
+    time.tzset()
 
 
 def test_a_retry_after_that_says_nothing_is_ignored() -> None:

@@ -1,5 +1,6 @@
 """Whether to try again, and when: pure."""
 
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from ..contract.errors import ApiException, ConnectionFailed, FotahookError
@@ -35,6 +36,8 @@ def retry_after(value: str | None, now: float) -> float | None:
     if value.strip().isdecimal():
         return float(value)
     try:
-        return max(parsedate_to_datetime(value).timestamp() - now, 0.0)
+        date = parsedate_to_datetime(value)
+        # One form of a date names no zone; all mean UTC (RFC 9110, section 5.6.7).
+        return max(date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now, 0.0)
     except (ValueError, OverflowError):
         return None

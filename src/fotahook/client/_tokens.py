@@ -154,7 +154,7 @@ class Session:
 
 
 def _login_refused(error: ApiException) -> LoginRefused:
-    refused = LoginRefused(f"login refused: {error}; {_ADVICE}", request=error.request)
+    refused = LoginRefused(f"login refused: {str(error).rstrip('.')}; {_ADVICE}", request=error.request)
     refused.status_code, refused.headers, refused.raw_body = error.status_code, error.headers, error.raw_body
     return refused
 
