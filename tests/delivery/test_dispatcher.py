@@ -78,6 +78,48 @@ async def test_few_places_serve_many_lanes_and_the_cap_holds(store: Store) -> No
     assert counting.most_in_hand <= 5
 
 
+async def test_an_attempt_that_queued_for_its_place_goes_to_the_url_of_then(store: Store) -> None:
+    await accept_everywhere(store, 2, 1)
+    urls: dict[str, str | None] = {}
+    first, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        urls[lease.account] = lease.url
+        if len(urls) == 1:
+            first.set()
+            await go_on.wait()
+        else:
+            done.set()
+        return DELIVERED
+
+    reads: asyncio.Queue[Lease] = asyncio.Queue()
+
+    class Watched(Flaky):
+        def __getattr__(self, name: str) -> object:
+            real = super().__getattr__(name)
+
+            async def settle(lease: Lease, *args: object, **options: object) -> object:
+                kept = await real(lease, *args, **options)  # type: ignore[operator]
+                reads.put_nowait(kept)
+                return kept
+
+            return settle if name == "settle" else real
+
+    dispatcher = Dispatcher(Watched(store, "", 0), deliver, in_flight=1)  # type: ignore[arg-type]
+    running = asyncio.create_task(dispatcher.run())
+    await first.wait()
+    (waiting,) = {"account-0", "account-1"} - set(urls)
+    await store.register(waiting, "https://new.example/", actor="test")
+    # Its lane reads the callback afresh while the attempt waits.
+    while (await reads.get()).url != "https://new.example/":
+        pass
+    await asyncio.sleep(0)
+    go_on.set()
+    await done.wait()
+    await finish(dispatcher, running)
+    assert urls[waiting] == "https://new.example/"
+
+
 async def test_stopping_lets_what_is_in_hand_end(store: Store) -> None:
     (message_id,) = await accept_everywhere(store, 1, 1)
     reached, go_on = asyncio.Event(), asyncio.Event()

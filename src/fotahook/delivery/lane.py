@@ -84,8 +84,9 @@ class LaneServer:
         self._turn_began = leased_at
         self._started = 0
         self._ready: deque[Delivery] = deque()
-        self._hand: dict[asyncio.Task[Outcome | None], tuple[Delivery, Attempted]] = {}
-        self._ended: list[asyncio.Task[Outcome | None]] = []
+        self._hand: dict[asyncio.Task[Attempted | None], Delivery] = {}
+        self._ended: list[asyncio.Task[Attempted | None]] = []
+        self._queued = 0
         self._news = asyncio.Event()
         self._settlements: list[Settlement] = []
         self._settling: asyncio.Task[Lease | None] | None = None
@@ -116,8 +117,11 @@ class LaneServer:
     def _open(self) -> bool:
         """Whether anything new may be started."""
         over = self._started >= TURN_DELIVERIES or self._now() - self._turn_began >= TURN_SECONDS
+        return self._may_send() and not (over and self._crowded())
+
+    def _may_send(self) -> bool:
         troubled = self._trouble is not None or self._paused
-        return self._lease.open and not (troubled or self._stopping() or (over and self._crowded()))
+        return self._lease.open and not (troubled or self._stopping())
 
     def _finished(self) -> bool:
         return not self._open() or not (self._ready or self._maybe_more) or self._pause_before_next() > 0
@@ -160,31 +164,46 @@ class LaneServer:
             self._started += 1
             if self._lease.limits.per_second is not None:
                 self._next_start = self._now() + 1 / self._lease.limits.per_second
-            attempted = Attempted(wall=self._chance.clock(), monotonic=self._now(), revision=self._lease.revision)
-            task = asyncio.create_task(self._attempt(self._lease, delivery))
+            task = asyncio.create_task(self._attempt(delivery))
             task.add_done_callback(self._end)
-            self._hand[task] = (delivery, attempted)
+            self._hand[task] = delivery
 
     def _take(self, delivery: Delivery) -> None:
         self._taken.add(delivery.seq)
 
     def _may_attempt(self) -> bool:
+        return self._is_fresh() and self._now() >= self._next_start
+
+    def _is_fresh(self) -> bool:
+        """Whether the callback was read a moment ago, and the lease outlives an attempt that begins now."""
         now = self._now()
-        fresh = now - self._refreshed_at < TURN_SECONDS and now >= self._next_start
-        return fresh and now + self._timings.attempt < self._leased_until
+        return now - self._refreshed_at < TURN_SECONDS and now + self._timings.attempt < self._leased_until
 
-    async def _attempt(self, lease: Lease, delivery: Delivery) -> Outcome | None:
-        async with self._in_flight:
-            # It may have queued for its place for long.
-            if self._now() + self._timings.attempt >= self._leased_until:
+    async def _attempt(self, delivery: Delivery) -> "Attempted | None":
+        """Make an attempt when there is a place for it; None if by then the lane may not begin one any more."""
+        self._queued += 1
+        try:
+            await self._in_flight.acquire()
+        finally:
+            self._queued -= 1
+        try:
+            lease = self._lease
+            if not self._may_send() or not self._is_fresh():
                 return None
-            try:
-                return await self._deliver(lease, delivery)
-            except Exception:
-                log.exception("delivering message %s failed in fotahook itself", delivery.message)
-                return Outcome(code="internal_error", url=lease.url)
+            wall, monotonic = self._chance.clock(), self._now()
+            outcome = await self._try(lease, delivery)
+            return Attempted(wall=wall, monotonic=monotonic, revision=lease.revision, outcome=outcome)
+        finally:
+            self._in_flight.release()
 
-    def _end(self, task: asyncio.Task[Outcome | None]) -> None:
+    async def _try(self, lease: Lease, delivery: Delivery) -> Outcome:
+        try:
+            return await self._deliver(lease, delivery)
+        except Exception:
+            log.exception("delivering message %s failed in fotahook itself", delivery.message)
+            return Outcome(code="internal_error", url=lease.url)
+
+    def _end(self, task: "asyncio.Task[Attempted | None]") -> None:
         self._ended.append(task)
         self._news.set()
 
@@ -195,7 +214,7 @@ class LaneServer:
         if not self._hand and self._settling is None:
             return
         # Not asyncio.wait: it would look at everything in hand each time that one of them ends.
-        timeout = min(self._timings.renew, self._pause_before_next() or self._timings.renew)
+        timeout = min(self._refresh_seconds(), self._pause_before_next() or self._timings.renew)
         alarm = asyncio.get_running_loop().call_later(timeout, self._news.set)
         try:
             await self._news.wait()
@@ -204,17 +223,17 @@ class LaneServer:
         self._news.clear()
         ended, self._ended = self._ended, []
         for task in ended:
-            delivery, attempted = self._hand.pop(task)
-            self._hear(delivery, attempted, task.result())
+            self._hear(self._hand.pop(task), task.result())
         if self._settling is not None and self._settling.done():
             settled, self._settling = self._settling, None
             self._renewed(settled.result())
 
-    def _hear(self, delivery: Delivery, attempted: "Attempted", outcome: Outcome | None) -> None:
-        if outcome is None:
+    def _hear(self, delivery: Delivery, attempted: "Attempted | None") -> None:
+        if attempted is None:
             self._taken.discard(delivery.seq)
             self._maybe_more = True
             return
+        outcome = attempted.outcome
         decision = decide(
             outcome,
             delivery,
@@ -252,11 +271,14 @@ class LaneServer:
     # Settling
 
     def _begin_settling(self) -> None:
-        since = self._now() - self._refreshed_at
-        stale = since >= self._timings.renew or (self._ready and since >= TURN_SECONDS)
+        stale = self._now() - self._refreshed_at >= self._refresh_seconds()
         if self._settling is None and (self._settlements or stale):
             self._settling = asyncio.create_task(self._settle(keep=self._timings.lease))
             self._settling.add_done_callback(lambda _: self._news.set())
+
+    def _refresh_seconds(self) -> float:
+        """How old the lease may grow: whatever is to begin wants to know the callback as it is now."""
+        return TURN_SECONDS / 2 if self._ready or self._queued else self._timings.renew
 
     async def _settle(self, *, keep: float) -> Lease | None:
         """Write what is known. A store that is away is tried again for as long as the lease lasts."""
@@ -313,11 +335,12 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempted(msgspec.Struct, frozen=True, kw_only=True):
-    """When an attempt began, by the wall and by the monotonic clock, and on which revision of the callback."""
+    """What an attempt came to, on which revision of the callback, and when it began: by the wall and monotonically."""
 
     wall: float
     monotonic: float
     revision: int
+    outcome: Outcome
 
 
 def _limited(rules: Rules, lease: Lease) -> Rules:
