@@ -28,7 +28,7 @@ class StrictResponse(HTTPResponse):
         self._body_ends()
 
     def _read_head(self) -> None:
-        version, self.status, reason = self._read_status()  # type: ignore[attr-defined]  # private, and there since Python 2
+        version, self.status, reason = self._read_status()  # type: ignore[attr-defined]  # private, so that no stub has it
         if version not in _VERSIONS:
             raise UnknownProtocol(version)
         self.code, self.reason, self.version = self.status, reason.strip(), _VERSIONS[version]
