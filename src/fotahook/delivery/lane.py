@@ -164,6 +164,7 @@ class LaneServer:
             self._started += 1
             if self._lease.limits.per_second is not None:
                 self._next_start = self._now() + 1 / self._lease.limits.per_second
+            self._queued += 1
             task = asyncio.create_task(self._attempt(delivery))
             task.add_done_callback(self._end)
             self._hand[task] = delivery
@@ -181,11 +182,8 @@ class LaneServer:
 
     async def _attempt(self, delivery: Delivery) -> "Attempted | None":
         """Make an attempt when there is a place for it; None if by then the lane may not begin one any more."""
-        self._queued += 1
-        try:
-            await self._in_flight.acquire()
-        finally:
-            self._queued -= 1
+        await self._in_flight.acquire()
+        self._queued -= 1
         try:
             lease = self._lease
             if not self._may_send() or not self._is_fresh():
