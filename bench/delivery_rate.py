@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +27,8 @@ from fotahook.store.base import Delivery, Lease, NewMessage
 
 ROUNDS = 5
 CONCURRENT = 50
+ACCEPTING = 4
+"""Callers that accept batches side by side."""
 HUEY_THREADS = 8
 """More are slower, and so are fewer."""
 JSON = {"Content-Type": "application/json"}
@@ -61,13 +64,16 @@ async def fotahook(receiver: str, url: str, count: int) -> float:
             all_delivered.set()
         return outcome
 
+    async def accept() -> None:
+        for account in accounts:
+            await store.accept([NewMessage(account=account, body=BODY) for _ in range(BATCH)])
+
+    accounts = islice(cycle(ACCOUNTS), count // BATCH)
     async with sender() as posts:
         dispatcher = Dispatcher(store, deliver, in_flight=CONCURRENT)
         dispatching = asyncio.create_task(dispatcher.run())
         begun = time.perf_counter()
-        for number in range(count // BATCH):
-            account = ACCOUNTS[number % len(ACCOUNTS)]
-            await store.accept([NewMessage(account=account, body=BODY) for _ in range(BATCH)])
+        await asyncio.gather(*(accept() for _ in range(ACCEPTING)))
         await all_delivered.wait()
         # It returns when everything in hand is settled.
         dispatcher.stop()
