@@ -381,6 +381,26 @@ async def test_the_lease_reads_an_index(path: Path) -> None:
     assert not any("TEMP B-TREE" in step for step in plan), plan
 
 
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("lanes", "COVERING INDEX deliveries_pending"),
+        ("lanes", "deliveries_dead"),
+        ("recent", "messages_by_account"),
+        ("recent_pending", "COVERING INDEX deliveries_pending"),
+        ("recent_dead", "deliveries_dead"),
+    ],
+)
+async def test_what_is_delivered_is_not_gone_through_for_what_is_not(path: Path, name: str, index: str) -> None:
+    store = await SqliteStore.open(path)
+    query = "explain query plan " + load_queries("sqlite")[name]
+    values = {"account": "a", "lane": 1, "before": 1, "limit": 1}
+    plan = await store._reader.run(lambda db: [row["detail"] for row in db.execute(query, values)])
+    await store.close()
+    assert any(index in step for step in plan), plan
+    assert not any("SCAN" in step or "TEMP B-TREE" in step for step in plan), plan
+
+
 async def test_the_fetch_reads_an_index_in_order(path: Path) -> None:
     store = await SqliteStore.open(path)
     query = "explain query plan " + load_queries("sqlite")["fetch"]

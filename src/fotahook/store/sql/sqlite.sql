@@ -211,12 +211,12 @@ select url, actor, at, revision from callback_history where account = :account o
 select seq from messages where account = :account and seq < :before order by seq desc limit :limit;
 
 -- name: recent_pending
-select d.seq from deliveries d
-where d.lane = :lane and d.state in ('ready', 'behind') and d.seq < :before order by d.seq desc limit :limit;
+select seq from deliveries indexed by deliveries_pending
+where lane = :lane and state in ('ready', 'behind') and seq < :before order by seq desc limit :limit;
 
 -- name: recent_dead
-select d.seq from deliveries d
-where d.lane = :lane and d.state = 'dead' and d.seq < :before order by d.seq desc limit :limit;
+select seq from deliveries indexed by deliveries_dead
+where lane = :lane and state = 'dead' and seq < :before order by seq desc limit :limit;
 
 -- name: lanes_of_account
 select id from lanes where account = :account;

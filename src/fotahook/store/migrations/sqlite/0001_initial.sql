@@ -89,15 +89,16 @@ create table deliveries (
 create index deliveries_ready on deliveries (lane, due, place) where state = 'ready';
 create index deliveries_by_key on deliveries (lane, key, place) where key is not null and state in ('ready', 'behind');
 create index deliveries_by_message on deliveries (seq, state);
-create index deliveries_pending on deliveries (lane, seq) where state in ('ready', 'behind');
+create index deliveries_pending on deliveries (lane, seq, state) where state in ('ready', 'behind');
 create index deliveries_dead on deliveries (lane, seq) where state = 'dead';
 
--- What is not delivered of each lane.
+-- What is not delivered of each lane. The indexes are named, or SQLite would go through all that was ever delivered.
 create view backlogs as
 select l.id as lane,
-    (select count(*) from deliveries where lane = l.id and state in ('ready', 'behind')) as pending,
-    (select count(*) from deliveries where lane = l.id and state = 'dead') as dead,
-    (select m.accepted_at from deliveries d join messages m on m.seq = d.seq
+    (select count(*) from deliveries indexed by deliveries_pending
+     where lane = l.id and state in ('ready', 'behind')) as pending,
+    (select count(*) from deliveries indexed by deliveries_dead where lane = l.id and state = 'dead') as dead,
+    (select m.accepted_at from deliveries d indexed by deliveries_pending join messages m on m.seq = d.seq
      where d.lane = l.id and d.state in ('ready', 'behind') order by d.seq limit 1) as oldest_accepted_at
 from lanes l;
 
