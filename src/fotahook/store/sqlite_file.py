@@ -13,6 +13,9 @@ from .queries import load_migrations
 BUSY_SECONDS: Final = 2.0
 """How long a write waits for another process that holds the file."""
 
+CACHE_KIB: Final = 16 * 1024
+"""Pages kept by each connection: enough for the upper levels of the indexes of a long backlog."""
+
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection whose every commit is synced, and whose rows are dicts."""
@@ -22,6 +25,7 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = full")
         connection.execute("pragma foreign_keys = on")
+        connection.execute(f"pragma cache_size = -{CACHE_KIB}")
     except sqlite3.Error:
         connection.close()
         raise
