@@ -1,6 +1,7 @@
 """Services that are killed, publishers that do not give up, a receiver that remembers, and what must hold."""
 
 import asyncio
+import base64
 import contextlib
 import os
 import signal
@@ -22,6 +23,9 @@ DEADLINE: Final = 60.0
 """Seconds after which something is stuck; nothing here takes a tenth of that."""
 ACCOUNTS: Final = ("0000123456-00001", "0000123456-00002", "0000123456-00003")
 KEYS: Final = ("device-a", "device-b", None)
+SECRET_KEY: Final = base64.urlsafe_b64encode(bytes(32)).decode()
+MOST_BACKLOG: Final = 200
+"""Messages that publishers are ahead of the receiver; they wait while lanes rest in dead hands."""
 LAST_WORDS: Final = 3
 """What each publisher still publishes when there is no more killing to be done."""
 
@@ -38,6 +42,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.arrivals: list[tuple[str, bytes]] = []
+        self.ids: set[str] = set()
         self.progress = 0
         self.url = ""
         self._connections: set[asyncio.Task[None]] = set()
@@ -82,6 +87,7 @@ class Receiver:
                 headers = {name.lower(): value for name, _, value in lines}
                 body = await reader.readexactly(int(headers["content-length"]))
                 self.arrivals.append((headers["webhook-id"], body))
+                self.ids.add(headers["webhook-id"])
                 self.step()
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                 await writer.drain()
@@ -122,6 +128,7 @@ class World:
     folder: Path
     receiver: Receiver
     stack: AsyncExitStack
+    accounts: tuple[str, ...] = ACCOUNTS
     flags: tuple[str, ...] = ()
     services: list[Service] = field(default_factory=list)
     accepted: dict[str, bytes] = field(default_factory=dict)
@@ -131,26 +138,33 @@ class World:
     repeated: int = 0
     """How often the answer to a repeated publication was that it had been accepted before."""
     in_hand: Counter[str] = field(default_factory=Counter)
-    """At how many kills each message was received, but not settled."""
+    """At how many kills of the only service each message was received, but not settled."""
+    settled: list[set[str]] = field(default_factory=list)
+    """What was settled when one service of several was killed: who had the rest in hand is not known."""
+    going: asyncio.Event = field(default_factory=asyncio.Event)
+    """Cleared from a kill to the next start, so that a service that lives on is not published to without end."""
     enough: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def register(self) -> None:
         """Register the receiver for every account."""
         store = await open_store(self.store)
-        for account in ACCOUNTS:
+        for account in self.accounts:
             await store.register(account, self.receiver.url, actor="test")
         await store.close()
 
     async def start(self, fault: str | None = None) -> Service:
         """A service that is ready, or that a fault point has killed already."""
         log = self.folder / f"serve-{len(self.services)}.log"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("FOTAHOOK_")}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("FOTAHOOK_")}
+        environment["FOTAHOOK_SECRET_KEY"] = SECRET_KEY
+        if fault is not None:
+            environment["FOTAHOOK_FAULT"] = fault
         with log.open("wb") as stderr:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "fotahook", "serve", "--dev", "--port", "0", "--store", self.store),
                 *self.flags,
                 cwd=self.folder,
-                env=kept | ({"FOTAHOOK_FAULT": fault} if fault else {}),
+                env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
@@ -165,38 +179,48 @@ class World:
             await self.stack.enter_async_context(client)
         service = Service(process, client, log)
         self.services.append(service)
+        self.going.set()
         return service
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[None]:
         """Publishers at work; on leaving they finish, and everything they were promised has arrived."""
         async with asyncio.TaskGroup() as publishers:
-            for account in ACCOUNTS:
+            for account in self.accounts:
                 for key in KEYS:
                     publishers.create_task(self._publish(account, key))
             yield
             self.enough.set()
+            self.going.set()
         with contextlib.suppress(TimeoutError):
-            await until(lambda: self.accepted.keys() <= self.received.keys())
-        assert not self.accepted.keys() - self.received.keys(), "accepted, but never received"
+            await until(lambda: self.accepted.keys() <= self.receiver.ids)
+        assert not self.accepted.keys() - self.receiver.ids, "accepted, but never received"
 
     @property
     def received(self) -> Counter[str]:
         return Counter(message_id for message_id, _ in self.receiver.arrivals)
 
+    @property
+    def backlog(self) -> int:
+        """How many messages are accepted and not received so far."""
+        return len(self.accepted) - len(self.receiver.ids)
+
     async def killed(self, service: Service) -> None:
         """Wait until a service was killed, and note what it had in hand then."""
         code = await service.ended()
+        self.going.clear()
         assert code == -signal.SIGKILL, service.log.read_text()
-        if not any(other.alive for other in self.services):
+        if any(other.alive for other in self.services):
+            known = self.accepted.keys() | self.received.keys()
+            self.settled.append(known - set(await self._pending(known)))
+        else:
             await self.receiver.quiet()
-        self.in_hand.update(await self._unsettled())
+            self.in_hand.update(await self._pending(self.received))
 
-    async def _unsettled(self) -> list[str]:
-        """What was received and is still pending."""
+    async def _pending(self, ids: Iterable[str]) -> list[str]:
         store = await open_store(self.store)
         try:
-            found = [await store.message(message_id) for message_id in self.received]
+            found = await asyncio.gather(*map(store.message, ids))
         finally:
             await store.close()
         return [message.id for message in found if message is not None and message.placements[0].state == "pending"]
@@ -209,6 +233,8 @@ class World:
                 left -= 1
             if left < 0:
                 return
+            await self.going.wait()
+            await until(lambda: self.backlog < MOST_BACKLOG or self.enough.is_set())
             name = f"{account}/{key}/{number}"
             body = b'{"n": %d, "of": "%s"}' % (number, f"{account} {key}".encode())
             await self._insist(account, key, name, body)
@@ -217,7 +243,8 @@ class World:
         ids: set[str] = set()
         async with asyncio.timeout(DEADLINE):
             while not ids:
-                for client in [service.client for service in self.services if service.alive and service.client]:
+                # The youngest first: it is the one that is to die.
+                for client in [one.client for one in reversed(self.services) if one.alive and one.client]:
                     try:
                         answer = await client.publish(account, body, ordering_key=key, idempotency_key=name)
                     except TransportError:
@@ -240,13 +267,16 @@ class World:
         received = self.received
         assert received.keys() == self.accepted.keys()
         assert dict(self.receiver.arrivals) == self.accepted
-        twice = {message_id: times for message_id, times in received.items() if times > 1 + self.in_hand[message_id]}
+        twice = [message_id for message_id, times in received.items() if times > 1 + self._kills_it_was_in(message_id)]
         assert not twice, "received again though it was not in hand at a kill"
         first = list(dict.fromkeys(message_id for message_id, _ in self.receiver.arrivals))
         for ids in self.order.values():
             mine = set(ids)
             assert [message_id for message_id in first if message_id in mine] == ids
         await self._check_settled()
+
+    def _kills_it_was_in(self, message_id: str) -> int:
+        return self.in_hand[message_id] + sum(message_id not in settled for settled in self.settled)
 
     async def _check_settled(self) -> None:
         """A service that is asked to stop has settled everything."""
@@ -255,17 +285,17 @@ class World:
                 service.process.terminate()
                 assert await service.ended() == 0, service.log.read_text()
         store = await open_store(self.store)
-        lanes = [lane for account in ACCOUNTS for lane in await store.lanes(account)]
+        lanes = [lane for account in self.accounts for lane in await store.lanes(account)]
         await store.close()
-        assert [(lane.pending, lane.dead) for lane in lanes] == [(0, 0)] * len(ACCOUNTS)
+        assert [(lane.pending, lane.dead) for lane in lanes] == [(0, 0)] * len(self.accounts)
 
 
 @asynccontextmanager
-async def a_world(store: str, folder: Path, flags: Iterable[str] = ()) -> AsyncIterator[World]:
+async def a_world(store: str, folder: Path, *flags: str, accounts: tuple[str, ...] = ACCOUNTS) -> AsyncIterator[World]:
     """A world in which nothing runs yet but the receiver. Nothing that was started in it outlives it."""
     async with AsyncExitStack() as stack:
         receiver = await stack.enter_async_context(Receiver().listening())
-        world = World(store, folder, receiver, stack, tuple(flags))
+        world = World(store, folder, receiver, stack, accounts, flags)
         await world.register()
         yield world
 

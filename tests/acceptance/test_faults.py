@@ -5,11 +5,14 @@ FAULT_ROUNDS=20 adds so many random seeds, told in the tests' names; FAULT_SEEDS
 
 import os
 import random
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from fotahook.cli import main
+from tests.postgres import Server, a_schema
 
 from .crashes import World, a_world
 
@@ -64,10 +67,10 @@ async def test_a_kill_around_settle(store_url: str, tmp_path: Path) -> None:
         await world.check()
 
 
-def seeds() -> list[int]:
+def seeds(default: Sequence[int] = (1, 2, 3)) -> Sequence[int]:
     rounds = int(os.environ.get("FAULT_ROUNDS", "0"))
     chosen = [random.SystemRandom().randrange(10**9) for _ in range(rounds)]
-    return [int(seed) for seed in os.environ.get("FAULT_SEEDS", "").split()] or chosen or [1, 2, 3]
+    return [int(seed) for seed in os.environ.get("FAULT_SEEDS", "").split()] or chosen or default
 
 
 @pytest.mark.parametrize("seed", seeds())
@@ -80,6 +83,38 @@ async def test_kills_at_random_moments(seed: int, store_url: str, tmp_path: Path
                 world.receiver.after(chance.randint(1, 200), service.kill)
                 await world.killed(service)
                 service = await world.start()
+        await world.check()
+
+
+# Two services on one PostgreSQL: who is killed leaves its lanes to the other, when the leases have ended.
+
+MANY: Final = tuple(f"0000123456-{number:05}" for number in range(1, 13))
+SHORT_LEASE: Final = ("--timeout", "3", "--connect-timeout", "3", "--lease", "8")
+
+
+async def take_turns_dying(world: World, faults: Iterable[str], chance: random.Random) -> None:
+    """One service after the other dies at its fault point, and one beside them now and then at any moment."""
+    first, *others = faults
+    steady, doomed = await world.start(), await world.start(first)
+    async with world.publishing():
+        for number, following in enumerate((*others, None)):
+            if number % 4 == 2:
+                world.receiver.after(chance.randint(1, 60), steady.kill)
+                await world.killed(steady)
+                steady = await world.start()
+            await world.killed(doomed)
+            if following is not None:
+                doomed = await world.start(following)
+
+
+@pytest.mark.parametrize("seed", seeds(default=(1,)))
+async def test_a_kill_at_every_point_and_at_random_beside_another_service(
+    seed: int, postgres_server: Server, tmp_path: Path
+) -> None:
+    numbers = {"accept": 20, "lease": 2, "fetch": 3, "deliver": 5, "settle": 2}
+    faults = [f"{verb}.{side}:{times}" for verb, times in numbers.items() for side in ("before", "after")]
+    async with a_schema(postgres_server) as url, a_world(url, tmp_path, *SHORT_LEASE, accounts=MANY) as world:
+        await take_turns_dying(world, faults, random.Random(seed))
         await world.check()
 
 
