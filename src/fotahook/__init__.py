@@ -35,7 +35,19 @@ from .contract.models import (
     FotaV2CallbackRegistrationResult,
     FotaV2SuccessResult,
 )
-from .contract.operator import AccountState, Attempt, MessageState, Published
+from .contract.operator import (
+    AccountPage,
+    AccountState,
+    Attempt,
+    BatchMessage,
+    MessagePage,
+    MessageState,
+    Published,
+    Reason,
+    Redelivered,
+    Refused,
+    Why,
+)
 from .contract.servers import Environment, Server
 from .contract.version import VERSION as __version__
 
@@ -44,6 +56,7 @@ if TYPE_CHECKING:
     from .listener import Listener
 
 __all__ = [
+    "AccountPage",
     "AccountState",
     "ApiException",
     "ApiResponse",
@@ -52,6 +65,7 @@ __all__ = [
     "AsyncSoftwareManagementCallbacksV2Controller",
     "Attempt",
     "AuthenticationError",
+    "BatchMessage",
     "CallbackMessage",
     "CallbackSummary",
     "Client",
@@ -65,6 +79,7 @@ __all__ = [
     "Headers",
     "Listener",
     "LoginRefused",
+    "MessagePage",
     "MessageState",
     "NotFound",
     "OauthToken",
@@ -72,6 +87,9 @@ __all__ = [
     "PermissionDenied",
     "Published",
     "RateLimited",
+    "Reason",
+    "Redelivered",
+    "Refused",
     "Request",
     "ResponseError",
     "Server",
@@ -83,6 +101,7 @@ __all__ = [
     "TlsError",
     "TransportError",
     "VZM2mTokenCredentials",
+    "Why",
     "__version__",
 ]
 

@@ -110,7 +110,13 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
         store = faults.around_store(opened) if faults else opened
         # Not before the store's file is known to be one: a key beside it is worth keeping.
         key = secret_key(file)
-        settings = Settings(secret_key=key, allow_http=options.dev, allowed_networks=networks, clock=time.time)
+        settings = Settings(
+            secret_key=key,
+            allow_http=options.dev,
+            allowed_networks=networks,
+            time_to_live=options.time_to_live * DAY,
+            clock=time.time,
+        )
         app: ASGIApp = build_app(store, settings, routes=console_routes())
         app = faults.around_app(app) if faults else app
         async with _sender(options, key, networks) as sender:
