@@ -211,7 +211,7 @@ def store_full() -> Problem:
 
 
 def store_unavailable() -> Problem:
-    message = "The store cannot be reached just now; send the same request again, with the same Idempotency-Key if it has one."
+    message = "The store cannot be reached just now; send the same request again, with the same keys."
     return Problem(503, "STORE_UNAVAILABLE", message, headers={"Retry-After": "1"})
 
 
