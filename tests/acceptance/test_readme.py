@@ -45,7 +45,7 @@ def test_the_listener_example_is_a_module_that_can_be_listened_with(
 
 def test_every_file_and_command_the_readme_names_exists() -> None:
     root = Path(__file__).parents[2]
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", README):
         assert link.startswith("https://") or (root / link).exists(), link
     makefile = (root / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
