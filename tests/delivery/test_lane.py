@@ -89,13 +89,6 @@ async def test_deliveries_of_one_key_go_one_at_a_time_in_accepted_order(
     assert receiver.most_in_hand <= 3
 
 
-async def test_a_backlog_of_one_key_is_served_under_one_lease(accept: Accept, serve: Serve, receiver: Receiver) -> None:
-    await accept(*(b"%d" % number for number in range(20)), key="device-1")
-    assert await serve() == 1
-    assert await serve() == 0
-    assert receiver.seen == [b"%d" % number for number in range(20)]
-
-
 async def test_a_refused_message_holds_back_its_key_only_and_is_tried_again(
     store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
 ) -> None:

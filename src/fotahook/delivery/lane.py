@@ -124,13 +124,7 @@ class LaneServer:
         return self._lease.open and not (troubled or self._stopping())
 
     def _finished(self) -> bool:
-        return not (self._open() and self._expects_more()) or self._pause_before_next() > 0
-
-    def _expects_more(self) -> bool:
-        # The next of a key is promoted with its head's settlement: without this a backlog of one key would cost a
-        # lease for each message.
-        promotes = any(settlement.delivery.ordering_key is not None for settlement in self._settlements)
-        return bool(self._ready) or self._maybe_more or promotes
+        return not self._open() or not (self._ready or self._maybe_more) or self._pause_before_next() > 0
 
     def _window(self) -> int:
         return min(self._health.window, self._rules.in_flight)
