@@ -9,7 +9,7 @@ from V2's other models, not published by Verizon.
 
 import codecs
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Final, TypeVar
 
@@ -156,7 +156,7 @@ def parse_message(raw: bytes) -> CallbackMessage:
     content = _parse(raw)
     if not isinstance(content, dict):
         return CallbackMessage(raw=raw)
-    return msgspec.structs.replace(_element(CallbackMessage, content), raw=raw)
+    return _element(CallbackMessage, content, raw=raw)
 
 
 def _parse(raw: bytes) -> object:
@@ -236,47 +236,64 @@ def _shown(text: str | None) -> str:
     return repr(text if text is None or len(text) <= _SHOWN_LIMIT else f"{text[:_SHOWN_LIMIT]}…")
 
 
-def _element(kind: type[ElementT], content: Mapping[str, object]) -> ElementT:
+def _element(kind: type[ElementT], content: Mapping[str, object], **fields: object) -> ElementT:
     """Known names with fitting values become fields; unknown names and values of other types are kept as they came."""
-    fields: dict[str, object] = {}
-    extra = dict(content)
-    for field, name in _names(kind):
-        if name not in content:
+    extra: dict[str, object] = {}
+    readers = _readers(kind)
+    for name, value in content.items():
+        if (reader := readers.get(name)) is None:
+            extra[name] = value
             continue
-        value = content[name]
-        fitted = _fit(field, value)
+        field, fit = reader
+        fitted = fit(value)
         if fitted is not None:
             fields[field] = fitted
-        if fitted is not None or value is None or value in ([], {}):
-            del extra[name]
+        elif value not in (None, [], {}):
+            extra[name] = value
     return kind(extra=extra, **fields)
 
 
+Fit = Callable[[object], object | None]
+"""A value as its field wants it; None where it is absent or has another type."""
+
+
 @cache
-def _names(kind: type[Element]) -> tuple[tuple[str, str], ...]:
-    """Each field and its name on the wire."""
+def _readers(kind: type[Element]) -> Mapping[str, tuple[str, Fit]]:
+    """The field for each name on the wire, and how its values are read."""
     fields = msgspec.structs.fields(kind)
-    return tuple((field.name, field.encode_name) for field in fields if field.name not in ("extra", "raw"))
+    return {
+        field.encode_name: (field.name, _FITS.get(field.name, _text))
+        for field in fields
+        if field.name not in ("extra", "raw")
+    }
 
 
-_LISTS: Final[Mapping[str, type[Element]]] = {"firmware_list": Firmware, "device_list": Device}
-_OBJECTS: Final[Mapping[str, type[Element]]] = {
-    "upgrade_scheduled": Upgrade,
-    "upgrade_progress": Upgrade,
-    "campaign": Upgrade,
-}
-
-
-def _fit(name: str, value: object) -> object | None:
-    """A value as its field wants it; None where it is absent or has another type."""
-    if (element := _LISTS.get(name)) is not None:
-        return _elements(element, value)
-    if (element := _OBJECTS.get(name)) is not None:
-        return _element(element, value) if isinstance(value, dict) and value else None
+def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _elements(element: type[Element], value: object) -> tuple[Element, ...] | None:
+def _upgrade(value: object) -> Upgrade | None:
+    return _element(Upgrade, value) if isinstance(value, dict) and value else None
+
+
+def _firmware_list(value: object) -> tuple[Firmware, ...] | None:
+    return _elements(Firmware, value)
+
+
+def _device_list(value: object) -> tuple[Device, ...] | None:
+    return _elements(Device, value)
+
+
+_FITS: Final[Mapping[str, Fit]] = {
+    "firmware_list": _firmware_list,
+    "device_list": _device_list,
+    "upgrade_scheduled": _upgrade,
+    "upgrade_progress": _upgrade,
+    "campaign": _upgrade,
+}
+
+
+def _elements(element: type[ElementT], value: object) -> tuple[ElementT, ...] | None:
     if not isinstance(value, list):
         return None
     items = [item for item in value if isinstance(item, dict)]

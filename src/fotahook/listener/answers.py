@@ -18,6 +18,11 @@ class Answer(msgspec.Struct, frozen=True):
         """The headers with those of the body."""
         return [("content-type", "application/json"), ("content-length", str(len(self.body))), *self.headers]
 
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """The same as ASGI wants them."""
+        own = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers]
+        return [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(self.body)), *own]
+
 
 def accepted(accepted: Accepted) -> Answer:
     """The message is on disk. Rejected (409) if its bytes are not, and never will be."""

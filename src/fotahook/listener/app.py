@@ -189,8 +189,7 @@ class Listener:
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             answer = await self._respond(scope, receive)
-            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.all_headers()]
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            await send({"type": "http.response.start", "status": answer.status, "headers": answer.raw_headers()})
             await send({"type": "http.response.body", "body": answer.body})
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000, "reason": "messages are POSTed"})
@@ -205,17 +204,15 @@ class Listener:
             return elsewhere
         try:
             headers = self._reception.admit(scope["headers"], (scope.get("client") or (None,))[0])
-            message = self._reception.take(headers, await self._read_body(scope, receive))
+            body = await self._read_body(headers.get("content-length", ""), receive)
+            message = self._reception.take(headers, body)
             self._reception.warn_if_open()
             return answers.accepted(await self._inbox.accept(message))
         except (Rejected, StoreError) as error:
             return self._reception.refuse(error, _farewell(scope))
 
-    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
-        if any(
-            name == b"content-length" and announced_too_long(value.decode("latin-1"))
-            for name, value in scope["headers"]
-        ):
+    async def _read_body(self, length: str, receive: Receive) -> bytes:
+        if announced_too_long(length):
             raise Rejected(413, TOO_LONG)
         chunks: list[bytes] = []
         left = BODY_LIMIT

@@ -17,7 +17,9 @@ BODY_LIMIT: Final = 1024 * 1024
 """Bytes of a body that are accepted; ours, ThingSpace names no limit."""
 DEDUPE_WINDOW: Final = 3600
 """Seconds in which equal bytes without a webhook-id count as one message: ThingSpace publishes no message id."""
-HEADERS: Final = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature", "fotahook-account"})
+HEADERS: Final = frozenset(
+    {"webhook-id", "webhook-timestamp", "webhook-signature", "fotahook-account", "content-length"}
+)
 """The headers that are looked at, beside the one that proxies write."""
 FORWARDED_FOR: Final = "x-forwarded-for"
 _KEY_LIMIT: Final = 256
@@ -81,8 +83,11 @@ def _account(headers: Mapping[str, str], message: CallbackMessage) -> str:
 
     The message's own word comes first: it is what a signature covers, the header is not.
     """
-    candidates = (message.account_name or "", unquote(headers.get("fotahook-account", "")))
-    return next((name for name in candidates if account_refusal(name) is None), "")
+    own = message.account_name
+    if own is not None and account_refusal(own) is None:
+        return own
+    named = unquote(headers.get("fotahook-account", ""))
+    return named if account_refusal(named) is None else ""
 
 
 def _ordering_key(message: CallbackMessage) -> str | None:

@@ -36,9 +36,10 @@ class Reception:
 
     def warn_if_open(self) -> None:
         """Say, once, that nothing proves who sends."""
-        secret_path = any(len(part) >= _SECRET_LENGTH for part in self.path.split("/"))
-        if not (self._warned or self.proof.wanted or secret_path):
-            self._warned = True
+        if self._warned or self.proof.wanted:
+            return
+        self._warned = True
+        if not any(len(part) >= _SECRET_LENGTH for part in self.path.split("/")):
             log.warning(
                 "no proof of sender is configured (no key, no source network, no password, no secret path): "
                 "anybody who reaches this listener can send it messages"

@@ -1,0 +1,144 @@
+"""The listener beside a bare Starlette app and what users write instead: 64 connections, over real sockets.
+
+`python -m bench.listener CONTESTANT` measures one, in messages per second.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import cast
+
+import uvloop
+
+from bench import rig
+from bench.listener_apps import PATH
+from fotahook.testing import campaign
+
+ROUNDS = 5
+CONNECTIONS = 64
+WARM_UP = 2_000
+HEAD = b"POST %b HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+MESSAGES = {"bare": 20_000, "accepting": 20_000, "handling": 20_000, "sqlalchemy": 2_000}
+TITLES = {
+    "bare": "bare Starlette: reads the body, answers 200",
+    "accepting": "listener, durable accepts (SQLite, synced)",
+    "handling": "listener, accepted and handled by a trivial handler",
+    "sqlalchemy": "FastAPI, a commit for each message through SQLAlchemy async",
+}
+
+
+def main() -> None:
+    rounds = [{name: rig.run("bench.listener", name)["per_second"] for name in MESSAGES} for _ in range(ROUNDS)]
+    print(f"| listener, {CONNECTIONS} connections | messages/s |")
+    print("|---|--:|")
+    for name, rate in rig.rates(rounds).items():
+        print(f"| {TITLES[name]} | {rate:,.0f} |")
+    print()
+    rig.print_figures(
+        [
+            rig.Figure("durable accepts, x bare Starlette", rig.ratio(rounds, "accepting", "bare"), at_least=0.5),
+            rig.Figure("durable accepts, x SQLAlchemy", rig.ratio(rounds, "accepting", "sqlalchemy"), at_least=5),
+            rig.Figure("handled, x bare Starlette", rig.ratio(rounds, "handling", "bare"), at_least=0.3),
+        ]
+    )
+
+
+@contextmanager
+def serving(contestant: str, folder: str) -> Iterator[int]:
+    """The port of a contestant, in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-m", "bench.listener_apps", contestant, folder]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            yield int(process.stdout.readline().rsplit(":", 1)[1].strip(" /\n"))
+        finally:
+            # It serves until its input ends.
+            process.stdin.close()
+
+
+class Connection(asyncio.Protocol):
+    """Sends a request as soon as the last one is answered."""
+
+    def __init__(self, requests: Iterator[bytes], done: asyncio.Future[None]) -> None:
+        self._requests = requests
+        self._done = done
+        self._seen = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclass of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        self._next()
+
+    def data_received(self, data: bytes) -> None:
+        self._seen += data
+        head, end, body = self._seen.partition(b"\r\n\r\n")
+        if not end or len(body) < int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]):
+            return
+        if not head.startswith(b"HTTP/1.1 200"):
+            self._done.set_exception(RuntimeError(self._seen.decode()))
+            return
+        self._seen = b""
+        self._next()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._done.done():
+            self._done.set_exception(error or RuntimeError("the server hung up"))
+
+    def _next(self) -> None:
+        request = next(self._requests, None)
+        if request is None:
+            self._done.set_result(None)
+            self._transport.close()
+        else:
+            self._transport.write(request)
+
+
+async def post(port: int, requests: list[bytes]) -> None:
+    """All of the requests, over all of the connections."""
+    loop, left = asyncio.get_running_loop(), iter(requests)
+    done = [loop.create_future() for _ in range(CONNECTIONS)]
+    for one in done:
+        await loop.create_connection(lambda one=one: Connection(left, one), "127.0.0.1", port)  # type: ignore[misc]
+    await asyncio.gather(*done)
+
+
+async def handled(port: int, count: int) -> None:
+    """Return when the handler has seen so many messages."""
+    while True:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+        seen = int((await reader.read()).rpartition(b"\r\n")[2])
+        writer.close()
+        if seen >= count:
+            return
+        await asyncio.sleep(0.01)
+
+
+def requests(count: int) -> list[bytes]:
+    bodies = (message.body for message in campaign("0000123456-00001", devices=count // 3 + 1))
+    return [HEAD % (PATH.encode(), len(body)) + body for body in islice(bodies, count)]
+
+
+async def measure(contestant: str) -> float:
+    count = MESSAGES[contestant]
+    everything = requests(WARM_UP + count)
+    with tempfile.TemporaryDirectory(prefix="fotahook-bench-") as folder, serving(contestant, folder) as port:
+        await post(port, everything[:WARM_UP])
+        if contestant == "handling":
+            await handled(port, WARM_UP)
+        begun = time.perf_counter()
+        await post(port, everything[WARM_UP:])
+        if contestant == "handling":
+            await handled(port, WARM_UP + count)
+        return count / (time.perf_counter() - begun)
+
+
+if __name__ == "__main__":
+    print(json.dumps({"per_second": uvloop.run(measure(sys.argv[1]))}))

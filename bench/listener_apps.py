@@ -1,0 +1,130 @@
+"""What receives messages in the listener's bench: ours, and what users would write. All behind the same server.
+
+`python -m bench.listener_apps CONTESTANT FOLDER` prints its URL and serves until its input ends.
+"""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import fotahook
+from fotahook.delivery import Dispatcher
+
+PATH = "/in/0123456789abcdef"
+"""Nobody can guess it, so nothing is warned of."""
+
+
+def bare(folder: Path) -> ASGIApp:
+    """Reads the body and answers 200; keeps nothing."""
+
+    async def take(request: Request) -> Response:
+        await request.body()
+        return Response()
+
+    return Starlette(routes=[Route(PATH, take, methods=["POST"])])
+
+
+def sqlalchemy(folder: Path) -> ASGIApp:
+    """FastAPI, each message a row and a commit through SQLAlchemy's async session; WAL, synced as ours is."""
+    from fastapi import FastAPI
+    from sqlalchemy import String, event
+    from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+    from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+    class Base(DeclarativeBase): ...
+
+    class Message(Base):
+        __tablename__ = "messages"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        account: Mapped[str] = mapped_column(String, index=True)
+        body: Mapped[bytes]
+
+    engine = create_async_engine(f"sqlite+aiosqlite:///{folder}/messages.db", connect_args={"timeout": 60})
+    sessions = async_sessionmaker(engine)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: object, record: object) -> None:
+        cursor = connection.cursor()  # type: ignore[attr-defined]  # the driver's
+        cursor.execute("pragma journal_mode = wal")
+        cursor.execute("pragma synchronous = full")
+        cursor.close()
+
+    async def create() -> None:
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        await engine.dispose()
+
+    asyncio.run(create())
+    app = FastAPI()
+
+    @app.post(PATH)
+    async def take(request: Request) -> dict[str, bool]:
+        content = await request.json()
+        async with sessions() as session:
+            session.add(Message(account=content["accountName"], body=await request.body()))
+            await session.commit()
+        return {"ok": True}
+
+    return app
+
+
+def accepting(folder: Path) -> ASGIApp:
+    """Ours, while another process has the right to handle: this one only accepts."""
+
+    async def nothing(self: Dispatcher) -> bool:
+        return False
+
+    Dispatcher._lease = nothing  # type: ignore[method-assign]
+    return fotahook.Listener(f"sqlite:///{folder}/inbox.db", path=PATH)
+
+
+def handling(folder: Path) -> ASGIApp:
+    """Ours, with a trivial handler that counts; a GET is told how far it is."""
+    listener = fotahook.Listener(f"sqlite:///{folder}/inbox.db", path=PATH)
+    seen = 0
+
+    @listener.on_any
+    async def count(message: fotahook.CallbackMessage) -> None:
+        nonlocal seen
+        seen += 1
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "GET":
+            await PlainTextResponse(str(seen))(scope, receive, send)
+        else:
+            await listener(scope, receive, send)
+
+    return app
+
+
+CONTESTANTS: dict[str, Callable[[Path], ASGIApp]] = {
+    "bare": bare,
+    "sqlalchemy": sqlalchemy,
+    "accepting": accepting,
+    "handling": handling,
+}
+
+
+async def _serve(app: ASGIApp) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as bound:
+        config = uvicorn.Config(app, http="httptools", ws="none", log_config=None, access_log=False, lifespan="auto")
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([bound]))
+        print(f"http://127.0.0.1:{bound.getsockname()[1]}/", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        server.should_exit = True
+        await serving
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(CONTESTANTS[sys.argv[1]](Path(sys.argv[2]))))
