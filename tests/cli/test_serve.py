@@ -105,7 +105,8 @@ def test_logs_are_json_and_on_stderr(service: Running) -> None:
             pass
     assert service.stop() == 0
     entries = [json.loads(line) for line in service.log.read_text().splitlines()]
-    assert [entry["level"] for entry in entries] == ["warning"]
+    # How soon it is tried again is up to chance: there may be more than one line.
+    assert {entry["level"] for entry in entries} == {"warning"}
     assert set(entries[0]) >= {"timestamp", "logger", "message"}
     assert message_id in entries[0]["message"]
 
