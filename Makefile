@@ -29,7 +29,7 @@ faults: .venv/ready
 
 lock: .venv/ready
 	echo uv | $(COMPILE) - --output-file bootstrap.lock
-	$(COMPILE) pyproject.toml --all-extras --group dev --group bench --output-file requirements.lock
+	$(COMPILE) pyproject.toml --all-extras --group dev --group docs --group bench --output-file requirements.lock
 
 # --without-pip and pip's own --python: this works where Debian keeps ensurepip in a package of its own.
 .venv/ready: bootstrap.lock requirements.lock pyproject.toml
