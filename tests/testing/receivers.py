@@ -7,32 +7,40 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Receiver:
-    """Where it is, and the bodies that came."""
+    """Where it is, and the bodies that came. One that holds answers nobody before it is released."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, released: threading.Event) -> None:
         self.url = url
         self.bodies: list[bytes] = []
+        self.release = released.set
 
 
 @contextlib.contextmanager
-def receiving() -> Iterator[Receiver]:
+def receiving(*, hold: bool = False) -> Iterator[Receiver]:
     """A receiver at work in a thread."""
+    released = threading.Event()
+    if not hold:
+        released.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             receiver.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            released.wait()
+            # Who waited for it in vain has hung up.
+            with contextlib.suppress(ConnectionError):
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
         def log_message(self, *_: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        receiver = Receiver(f"http://127.0.0.1:{server.server_address[1]}/")
+        receiver = Receiver(f"http://127.0.0.1:{server.server_address[1]}/", released)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             yield receiver
         finally:
+            released.set()
             server.shutdown()
             thread.join()

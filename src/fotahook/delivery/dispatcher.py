@@ -59,6 +59,10 @@ class Dispatcher:
         self._stopping = True
         self._wake.set()
 
+    def wake(self) -> None:
+        """Look now for what is due: somebody moved the clock on."""
+        self._wake.set()
+
     async def run(self) -> None:
         """Serve until ``stop`` is called. Cancelling it abandons what is in hand to the leases' end."""
         try:

@@ -1,86 +1,132 @@
-"""The whole service in a thread of the test's own process: real HTTP, a real store, real deliveries."""
+"""The whole service in a thread of the test's own process: real HTTP, a real store, real deliveries, time to order."""
 
 import asyncio
 import socket
 import tempfile
 import threading
-import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, MutableMapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
-
-import msgspec
-import uvicorn
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from fotahook.client import Client, OperatorClient
-from fotahook.contract.addresses import EVERYWHERE
+from fotahook.client._steps import World
+from fotahook.contract import signing
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
-from fotahook.contract.keys import generate_secret_key, parse_secret_key
-from fotahook.delivery import Dispatcher, Outcome
-from fotahook.delivery.sender import Sender, SenderSettings
-from fotahook.service import DEV_CLIENT, DEV_USER, Settings, build_app, provision_dev
-from fotahook.store import Store, open_store
-from fotahook.store.base import Delivery, Lease
+from fotahook.contract.keys import generate_secret_key, parse_secret_key, signing_seed
+from fotahook.service import DEV_CLIENT, DEV_USER
+from fotahook.store import sqlite_path
+
+from .answering import serving
+from .engine import Delivered, Engine
+from .receiver import Receiver
+from .troubles import Faults
 
 T = TypeVar("T")
 
-_POLL_SECONDS: Final = 0.005
+ATTEMPT_SECONDS: Final = 15.0
+
+_OFFICIAL_PATHS: Final = {"SOFTWARE_MANAGEMENT_V2": "/api/fota/v2", "OAUTH_SERVER": "/api/ts/v1", "THINGSPACE": "/api"}
 
 
-class Delivered(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt that the sandbox made: what it sent where, and what came of it (`delivered`, or an error code)."""
+class OfficialServer(Protocol):
+    """One of the official SDK's servers."""
 
-    id: str
-    account: str
-    url: str | None
-    body: bytes
-    outcome: str
-    status: int | None
+    @property
+    def name(self) -> str: ...
+
+
+class OfficialConfiguration(Protocol):
+    """The official SDK's class ``Configuration``: for each environment the URLs of its servers."""
+
+    environments: MutableMapping[Any, MutableMapping[Any, str]]
 
 
 class Sandbox:
     """A service in development mode on a free port. A context manager; nothing outlives it but a `store` you named.
 
     Client dev / dev-secret, user dev / dev-password; callbacks may be registered at http:// and at loopback addresses.
+    The methods are for threads: in a coroutine, call them by ``asyncio.to_thread``.
     """
 
-    def __init__(self, port: int = 0, store: str | None = None) -> None:
-        """`store` is the URL of a store to use, `sqlite:///FILE`; without one, it is made in a temporary folder."""
+    def __init__(self, port: int = 0, store: str | None = None, *, timeout: float = ATTEMPT_SECONDS) -> None:
+        """`store` is a file to use, `sqlite:///FILE`; without one it is made in a temporary folder.
+
+        `timeout` is the real seconds that an attempt may take. ValueError for any other store: only SQLite goes by a
+        clock that can be moved on.
+        """
         self._port = port
-        self._store_url = store
-        self._deliveries: list[Delivered] = []
+        self._named = None if store is None else _file_of(store)
+        self._attempt_seconds = timeout
+        self._key = parse_secret_key(generate_secret_key())
+        self._entered: Engine | None = None
+        self._leaving = ExitStack()
+        self.faults = Faults(lambda kind: self._call(self._engine.expire(kind)))
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fotahook-sandbox-"))
             self._bound = stack.enter_context(socket.create_server(("127.0.0.1", self._port)))
             self.base_url = f"http://127.0.0.1:{self._bound.getsockname()[1]}"
+            file = self._named or Path(folder, "sandbox.db")
+            engine = Engine(file, self.base_url, self._key, self._attempt_seconds, self.faults)
             self._started: Future[None] = Future()
-            url = self._store_url or f"sqlite:///{Path(folder, 'sandbox.db')}"
-            self._thread = threading.Thread(target=self._run, args=(url,), name="fotahook sandbox")
+            self._thread = threading.Thread(target=self._run, args=(engine,), name="fotahook sandbox")
             self._thread.start()
             stack.callback(self._stop)
             self._started.result()
-            self._operator = stack.enter_context(OperatorClient(self.base_url, *DEV_CLIENT, proxy=""))
+            self._entered = engine
+            self._operator = self._new_operator()
+            stack.callback(lambda: self._operator.close())
+            self._pointed = stack.enter_context(ExitStack())
             self._leaving = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._entered = None
         self._leaving.close()
 
+    # Who talks to it
+
     def client(self) -> Client:
-        """The SDK, pointed here and with credentials; the caller closes it."""
+        """The SDK, pointed here, with credentials, and by the sandbox's clock; the caller closes it."""
         return Client(
             base_url=self.base_url,
             thingspace_oauth_credentials=ThingspaceOauthCredentials(*DEV_CLIENT),
             vz_m2m_token_credentials=SessionCredentials(*DEV_USER),
             proxy="",
+            _world=World(now=self.now),
         )
+
+    def point_official_sdk(self, configuration: OfficialConfiguration) -> None:
+        """Let the official SDK, whose ``Configuration`` this is, take the sandbox for ThingSpace in every environment.
+
+        Until the sandbox is reset or left, whatever client of that SDK is made. It has no other way to another server.
+        """
+        for servers in configuration.environments.values():
+            for server in [server for server in servers if server.name in _OFFICIAL_PATHS]:
+                self._pointed.callback(servers.__setitem__, server, servers[server])
+                servers[server] = self.base_url + _OFFICIAL_PATHS[server.name]
+
+    @property
+    def public_key(self) -> str:
+        """What a listener checks the sandbox's signatures with: ``Listener(public_keys=[sandbox.public_key])``."""
+        return signing.format_public_key(signing_seed(self._key))
+
+    # Messages
+
+    @property
+    def receiver(self) -> Receiver:
+        """A receiver at hand, at `receiver.url`: it answers 200 and remembers everything that comes."""
+        return self._engine.receiver
+
+    def register(self, account: str, url: str | None = None) -> None:
+        """Make a URL the account's callback, or the sandbox's own receiver; ValueError if it can be none."""
+        self._call(self._engine.register(account, url or self.receiver.url))
 
     def publish(self, account: str, message: bytes | Mapping[str, object], ordering_key: str | None = None) -> str:
         """Hand a message over for delivery; its id."""
@@ -88,28 +134,54 @@ class Sandbox:
 
     def deliveries(self, account: str | None = None) -> list[Delivered]:
         """Every attempt made so far, of one account or of all, in the order in which they ended."""
-        return [one for one in tuple(self._deliveries) if account in (None, one.account)]
+        return [one for one in tuple(self._engine.delivered) if account in (None, one.account)]
 
     def wait_delivered(self, message_id: str, timeout: float = 5) -> None:
-        """Return once a message is delivered; TimeoutError tells where it stands, LookupError if it does not exist."""
-        self._call(self._wait_delivered(message_id, timeout))
+        """Return once a message is delivered; TimeoutError tells where it stands, LookupError if it does not exist.
 
-    async def _wait_delivered(self, message_id: str, timeout: float) -> None:
-        until = time.monotonic() + timeout
-        while True:
-            message = await self._store.message(message_id)
-            if message is None:
-                raise LookupError(f"there is no message {message_id}")
-            place = message.placements[0]
-            if place.state == "delivered":
-                return
-            if place.state == "dead" or time.monotonic() > until:
-                raise TimeoutError(f"message {message_id} is {place.state}: {self._last_outcome(message_id)}")
-            await asyncio.sleep(_POLL_SECONDS)
+        `timeout` is real seconds; a message that waits for its next attempt needs `advance` or `drain`.
+        """
+        self._call(self._engine.wait_delivered(message_id, timeout))
 
-    def _last_outcome(self, message_id: str) -> str:
-        outcomes = [one.outcome for one in self._deliveries if one.id == message_id]
-        return outcomes[-1] if outcomes else "it was never tried; is a callback registered?"
+    def drain(self, timeout: float = 5) -> None:
+        """Return once nothing is left that could be sent: the clock moves on through every wait, to the end.
+
+        Messages are delivered or dead then, or their account is held or paused. TimeoutError after `timeout` real
+        seconds.
+        """
+        self._call(self._engine.drain(timeout))
+
+    # Time, and beginning anew
+
+    def advance(self, seconds: float) -> None:
+        """Be so much later: tokens, sessions, backoffs, schedules and times to live go by the sandbox's clock."""
+        self._call(self._engine.advance(seconds))
+
+    def now(self) -> float:
+        """Unix seconds by the sandbox's clock."""
+        return self._engine.clock.wall()
+
+    def reset(self) -> None:
+        """Forget everything: callbacks, messages, history, tokens, faults, what was received; the clock is right again.
+
+        The URL and the public key stay. Clients made earlier hold tokens that have ended: make new ones. A `store` that
+        was named is emptied.
+        """
+        self._call(self._engine.reset())
+        self._pointed.close()
+        self._operator.close()
+        self._operator = self._new_operator()
+
+    # The thread
+
+    def _new_operator(self) -> OperatorClient:
+        return OperatorClient(self.base_url, *DEV_CLIENT, proxy="")
+
+    @property
+    def _engine(self) -> Engine:
+        if self._entered is None:
+            raise RuntimeError("the sandbox is not running: use it in a with statement")
+        return self._entered
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -119,52 +191,22 @@ class Sandbox:
             self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join()
 
-    def _run(self, url: str) -> None:
+    def _run(self, engine: Engine) -> None:
         try:
-            asyncio.run(self._serve(url))
+            asyncio.run(self._serve(engine))
         except BaseException as error:
             if self._started.done():
                 raise
             self._started.set_exception(error)
 
-    async def _serve(self, url: str) -> None:
+    async def _serve(self, engine: Engine) -> None:
         self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        key = parse_secret_key(generate_secret_key())
-        self._store = await open_store(url)
-        try:
-            await provision_dev(self._store)
-            settings = SenderSettings(secret_key=key, allowed_networks=EVERYWHERE)
-            async with Sender(settings, clock=time.time, monotonic=time.monotonic) as sender:
-                await self._host(self._store, key, sender)
-        finally:
-            await self._store.close()
-
-    async def _host(self, store: Store, key: bytes, sender: Sender) -> None:
-        async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
-            outcome = await sender.deliver(lease, delivery)
-            self._deliveries.append(_delivered(delivery, outcome))
-            return outcome
-
-        app = build_app(store, Settings(secret_key=key, allow_http=True, allowed_networks=EVERYWHERE))
-        dispatcher = Dispatcher(store, deliver)
-        async with asyncio.TaskGroup() as tasks:
-            server = uvicorn.Server(uvicorn.Config(app, ws="none", lifespan="off", log_config=None, access_log=False))
-            serving = tasks.create_task(server.serve([self._bound]))
-            tasks.create_task(dispatcher.run())
-            # The socket has listened from the start: who connects now waits until the server takes over.
+        async with engine.running(), serving(engine, self._bound):
             self._started.set_result(None)
             await self._stopped.wait()
-            server.should_exit = True
-            await serving
-            dispatcher.stop()
 
 
-def _delivered(delivery: Delivery, outcome: Outcome) -> Delivered:
-    return Delivered(
-        id=delivery.message,
-        account=delivery.account,
-        url=outcome.url,
-        body=delivery.body,
-        outcome=outcome.code,
-        status=outcome.status,
-    )
+def _file_of(store: str) -> Path:
+    if store.startswith("postgresql:"):
+        raise ValueError("a sandbox keeps its store in a file, sqlite:///FILE: PostgreSQL's clock cannot be moved on")
+    return Path(sqlite_path(store))

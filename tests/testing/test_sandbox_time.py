@@ -1,0 +1,178 @@
+"""The sandbox's clock, which tests move on, and its beginning anew."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from fotahook import AuthenticationError, Client, LoginRefused, OperatorClient
+from fotahook.contract.auth import SESSION_IDLE, SessionCredentials, ThingspaceOauthCredentials
+from fotahook.service import DEV_CLIENT, DEV_USER
+from fotahook.store import sqlite_path
+from fotahook.testing import Sandbox
+
+from .sessions import session_of, with_static_session
+
+ACCOUNT = "0000123456-00001"
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+def test_a_backoff_is_over_when_the_clock_says_so(sandbox: Sandbox) -> None:
+    sandbox.register(ACCOUNT)
+    sandbox.faults.answer_deliveries(503)
+    message_id = sandbox.publish(ACCOUNT, b"{}")
+    with pytest.raises(TimeoutError, match="pending: http_503"):
+        sandbox.wait_delivered(message_id, timeout=0.3)
+    sandbox.advance(4)
+    with pytest.raises(TimeoutError):
+        sandbox.wait_delivered(message_id, timeout=0.2)
+    sandbox.advance(2)
+    sandbox.wait_delivered(message_id)
+    assert [(one.attempt, one.outcome) for one in sandbox.deliveries()] == [(1, "http_503"), (2, "delivered")]
+
+
+def test_the_whole_schedule_of_a_refused_message_passes_at_once(sandbox: Sandbox) -> None:
+    sandbox.register(ACCOUNT)
+    sandbox.faults.answer_deliveries(400, times=8)
+    began = sandbox.now()
+    message_id = sandbox.publish(ACCOUNT, b"{}")
+    sandbox.drain()
+    with pytest.raises(TimeoutError, match="is dead: http_400"):
+        sandbox.wait_delivered(message_id)
+    assert len(sandbox.deliveries()) == 8
+    assert sandbox.now() - began > 27 * HOUR
+    assert sandbox.receiver.received == []
+
+
+def test_a_message_that_nobody_takes_is_dead_after_its_time_to_live(sandbox: Sandbox) -> None:
+    sandbox.register(ACCOUNT, "http://127.0.0.1:1/")
+    message_id = sandbox.publish(ACCOUNT, b"{}")
+    while not sandbox.deliveries():
+        time.sleep(0.002)
+    sandbox.advance(7 * DAY)
+    sandbox.drain()
+    with pytest.raises(TimeoutError, match="is dead"):
+        sandbox.wait_delivered(message_id)
+
+
+def test_draining_says_what_keeps_it(sandbox: Sandbox) -> None:
+    sandbox.register(ACCOUNT, "http://127.0.0.1:1/")
+    sandbox.publish(ACCOUNT, b"{}")
+    with pytest.raises(TimeoutError, match="still something to send; the last: "):
+        sandbox.drain(timeout=0)
+
+
+def test_nothing_is_sent_twice_for_the_clock_was_moved_while_it_was_on_its_way(sandbox: Sandbox) -> None:
+    sandbox.register(ACCOUNT)
+    sandbox.faults.delay_deliveries(0.3)
+    message_id = sandbox.publish(ACCOUNT, b"{}")
+    while sandbox.faults.left:
+        time.sleep(0.002)
+    sandbox.advance(365 * DAY)
+    sandbox.wait_delivered(message_id)
+    sandbox.drain()
+    assert len(sandbox.receiver.received) == 1
+
+
+def test_a_session_ends_by_the_sandboxs_clock(sandbox: Sandbox) -> None:
+    with with_static_session(sandbox, session_of(sandbox)) as client:
+        callbacks = client.software_management_callbacks_v2
+        assert callbacks.list_registered_callbacks(ACCOUNT).data is None
+        sandbox.advance(SESSION_IDLE + 1)
+        with pytest.raises(AuthenticationError):
+            callbacks.list_registered_callbacks(ACCOUNT)
+
+
+def test_our_client_renews_what_ended(sandbox: Sandbox) -> None:
+    with sandbox.client() as client:
+        for passed in (0.0, SESSION_IDLE + 1, HOUR + 1):
+            sandbox.advance(passed)
+            assert client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT).is_success
+
+
+def test_the_clock_does_not_go_back(sandbox: Sandbox) -> None:
+    for seconds in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="moves on"):
+            sandbox.advance(seconds)
+
+
+def test_after_a_reset_nothing_is_left(sandbox: Sandbox) -> None:
+    session = session_of(sandbox)
+    sandbox.register(ACCOUNT)
+    message_id = sandbox.publish(ACCOUNT, b"{}")
+    sandbox.wait_delivered(message_id)
+    sandbox.faults.answer_deliveries()
+    sandbox.faults.drop_calls(times=3)
+    sandbox.advance(HOUR)
+    sandbox.publish("waits", b"{}")
+    for _ in range(4):
+        fail_to_log_in(sandbox)
+
+    sandbox.reset()
+
+    assert abs(sandbox.now() - time.time()) < HOUR / 2
+    assert sandbox.faults.left == 0
+    assert (sandbox.deliveries(), sandbox.receiver.received) == ([], [])
+    with OperatorClient(sandbox.base_url, *DEV_CLIENT, proxy="") as operator:
+        assert operator.accounts().accounts == []
+        assert operator.messages(ACCOUNT).messages == []
+    with with_static_session(sandbox, session) as client, pytest.raises(AuthenticationError):
+        client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT)
+    # Four refusals before and one after: five in a row would lock.
+    fail_to_log_in(sandbox)
+    assert session_of(sandbox)
+
+
+def fail_to_log_in(sandbox: Sandbox) -> None:
+    with (
+        Client(
+            base_url=sandbox.base_url,
+            thingspace_oauth_credentials=ThingspaceOauthCredentials(*DEV_CLIENT),
+            vz_m2m_token_credentials=SessionCredentials(DEV_USER[0], "wrong"),
+            proxy="",
+        ) as client,
+        pytest.raises(LoginRefused),
+    ):
+        client.login()
+
+
+def test_an_attempt_under_way_ends_with_a_reset(sandbox: Sandbox) -> None:
+    sandbox.register(ACCOUNT)
+    sandbox.faults.delay_deliveries(30)
+    sandbox.publish(ACCOUNT, b"{}")
+    while sandbox.faults.left:
+        time.sleep(0.002)
+    sandbox.reset()
+    assert (sandbox.deliveries(), sandbox.receiver.received) == ([], [])
+
+
+def test_a_session_before_a_reset_is_none_after_it(sandbox: Sandbox) -> None:
+    url, key = sandbox.base_url, sandbox.public_key
+    with with_static_session(sandbox, session_of(sandbox)) as client:
+        sandbox.reset()
+        with pytest.raises(AuthenticationError):
+            client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT)
+    assert (sandbox.base_url, sandbox.public_key) == (url, key)
+
+
+def test_a_store_that_was_named_is_emptied_by_a_reset(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'named.db'}"
+    with Sandbox(store=url) as sandbox:
+        kept = sandbox.publish(ACCOUNT, b"{}")
+        sandbox.reset()
+        with pytest.raises(LookupError):
+            sandbox.wait_delivered(kept)
+    assert Path(sqlite_path(url)).exists()
+
+
+def test_a_store_without_a_clock_of_ours_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be moved on"):
+        Sandbox(store="postgresql://localhost/x")
+
+
+def test_who_has_not_entered_it_is_told_so() -> None:
+    sandbox = Sandbox()
+    for call in (sandbox.reset, sandbox.drain, sandbox.deliveries, sandbox.faults.expire_tokens):
+        with pytest.raises(RuntimeError, match="with statement"):
+            call()
