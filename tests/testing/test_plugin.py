@@ -1,0 +1,62 @@
+"""The pytest plugin, in runs of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+TWO_TESTS = """
+    from fotahook import FotaV2CallbackRegistrationRequest
+
+    URLS = []
+
+    def test_one(fotahook_client, fotahook_sandbox):
+        callbacks = fotahook_client.software_management_callbacks_v2
+        assert callbacks.list_registered_callbacks("1").data is None
+        callbacks.register_callback("1", FotaV2CallbackRegistrationRequest(fotahook_sandbox.receiver.url))
+        fotahook_sandbox.faults.answer_calls(times=99)
+        fotahook_sandbox.advance(3600)
+        URLS.append(fotahook_sandbox.base_url)
+
+    def test_two(fotahook_client, fotahook_sandbox):
+        callbacks = fotahook_client.software_management_callbacks_v2
+        assert callbacks.list_registered_callbacks("1").data is None
+        assert URLS == [fotahook_sandbox.base_url], "one service for all tests"
+"""
+
+
+@pytest.fixture
+def plugged(pytester: pytest.Pytester) -> pytest.Pytester:
+    """A project whose tests have the plugin, whether it is installed here as one or not."""
+    pytester.plugins = ["no:fotahook", "fotahook.testing.plugin"]
+    pytester.makeini("[pytest]\nfilterwarnings = error\n")
+    return pytester
+
+
+def test_each_test_has_a_service_with_nothing_in_it(plugged: pytest.Pytester) -> None:
+    plugged.makepyfile(TWO_TESTS)
+    plugged.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
+
+
+def test_the_fixtures_tell_what_they_are(plugged: pytest.Pytester) -> None:
+    told = plugged.runpytest_subprocess("--fixtures").stdout
+    told.fnmatch_lines(["fotahook_sandbox -- *", "*A whole service with nothing in it*", "fotahook_client -- *"])
+
+
+def test_a_run_that_does_not_use_it_does_not_pay_for_it() -> None:
+    code = "import sys, fotahook.testing.plugin; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {
+        "aiohttp",
+        "asyncio",
+        "cryptography",
+        "sqlite3",
+        "starlette",
+        "trustme",
+        "uvicorn",
+        "fotahook.testing.sandbox",
+    }
+    assert heavy.isdisjoint(loaded)
+    assert "fotahook.testing.plugin" in loaded
