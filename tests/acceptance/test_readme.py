@@ -13,7 +13,7 @@ from fotahook.testing import Sandbox
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCK = re.compile(r"```python\n(.*?)```\n(?:```text\n(.*?)```)?", re.DOTALL)
-SDK, LISTENER = BLOCK.findall(README)
+SDK, LISTENER, TESTS = BLOCK.findall(README)
 
 
 @pytest.fixture
@@ -27,6 +27,14 @@ def test_the_sdk_example_prints_what_the_readme_prints(sandbox: Sandbox) -> None
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         exec(compile(code.replace("http://127.0.0.1:8080", sandbox.base_url), "README.md", "exec"), {})
+    assert output.getvalue() == printed
+
+
+def test_the_example_of_tests_prints_what_the_readme_prints() -> None:
+    code, printed = TESTS
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(code, "README.md", "exec"), {})
     assert output.getvalue() == printed
 
 

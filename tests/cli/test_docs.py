@@ -10,7 +10,7 @@ from .conftest import Run
 DOCS = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 COMMANDS = (
-    *(("serve",), ("listen",), ("demo",), ("publish",)),
+    *(("serve",), ("listen",), ("demo",), ("publish",), ("simulate",)),
     *(("callbacks", call) for call in ("list", "register", "update", "deregister")),
     *(("admin", kind, "create") for kind in ("client", "user")),
 )

@@ -1,9 +1,12 @@
 """A receiver that takes whatever comes."""
 
 import contextlib
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from fotahook.testing import Certificates
 
 
 class Receiver:
@@ -16,8 +19,8 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def receiving(*, hold: bool = False) -> Iterator[Receiver]:
-    """A receiver at work in a thread."""
+def receiving(*, hold: bool = False, certificates: Certificates | None = None) -> Iterator[Receiver]:
+    """A receiver at work in a thread; with certificates, over TLS."""
     released = threading.Event()
     if not hold:
         released.set()
@@ -35,7 +38,12 @@ def receiving(*, hold: bool = False) -> Iterator[Receiver]:
         def log_message(self, *_: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        receiver = Receiver(f"http://127.0.0.1:{server.server_address[1]}/", released)
+        if certificates is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificates.cert_file, certificates.key_file)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        scheme = "http" if certificates is None else "https"
+        receiver = Receiver(f"{scheme}://127.0.0.1:{server.server_address[1]}/", released)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

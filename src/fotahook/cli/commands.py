@@ -27,6 +27,7 @@ app.command("fotahook.cli.listen:listen", help="Receive messages into a durable 
 app.command("fotahook.cli.demo:demo", help="Show the whole loop at work on this machine.")
 app.command("fotahook.cli.callbacks:app", name="callbacks", help="List, register, update, deregister a callback.")
 app.command("fotahook.cli.publish:publish", help="Hand a message over for delivery.")
+app.command("fotahook.cli.simulate:simulate", help="Send the messages of a campaign.")
 app.command("fotahook.cli.admin:app", name="admin", help="Make clients and users of a service.")
 
 

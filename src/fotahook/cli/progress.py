@@ -1,9 +1,14 @@
 """Progress of long work: a bar for people, a line for every quarter where the output is piped."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from .output import on_terminal
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Advance = Callable[[str, int], None]
 """Tells of how much a named part is done."""
@@ -18,10 +23,7 @@ def progress(total: int, *parts: str) -> Iterator[Advance]:
 
 @contextlib.contextmanager
 def _bars(total: int, parts: tuple[str, ...]) -> Iterator[Advance]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns) as shown:
+    with _progress(stderr=False) as shown:
         tasks = {part: shown.add_task(part, total=total) for part in parts}
         yield lambda part, done: shown.update(tasks[part], completed=done)
 
@@ -36,3 +38,22 @@ def _lines(total: int) -> Advance:
             print(f"{part:<10}  {done} of {total}", flush=True)
 
     return advance
+
+
+@contextlib.contextmanager
+def counting(total: int, part: str) -> Iterator[Callable[[int], None]]:
+    """Show on stderr how far one part has come, where a person looks at it; stdout is for what was asked for."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    with _progress(stderr=True) as shown:
+        task = shown.add_task(part, total=total)
+        yield lambda done: shown.update(task, completed=done)
+
+
+def _progress(*, stderr: bool) -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=stderr))

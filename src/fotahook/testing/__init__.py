@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from .listener import Answered, ListenerClient, listener_client
     from .messages import firmware_available, upgrade_progress, upgrade_scheduled
     from .receiver import Received, Receiver
+    from .rehearsal import Rehearsed
     from .sandbox import Sandbox
+    from .script import FaultScript, ScriptInvalid, parse_fault_script, read_fault_script
+    from .simulation import Simulation
     from .troubles import Faults
 
 __all__ = [
@@ -18,15 +21,21 @@ __all__ = [
     "CampaignMessage",
     "Certificates",
     "Delivered",
+    "FaultScript",
     "Faults",
     "ListenerClient",
     "Received",
     "Receiver",
+    "Rehearsed",
     "Sandbox",
+    "ScriptInvalid",
+    "Simulation",
     "campaign",
     "firmware_available",
     "listener_client",
     "make_certificates",
+    "parse_fault_script",
+    "read_fault_script",
     "upgrade_progress",
     "upgrade_scheduled",
 ]
@@ -39,7 +48,10 @@ _MODULES = {
     "listener": ("Answered", "ListenerClient", "listener_client"),
     "messages": ("firmware_available", "upgrade_progress", "upgrade_scheduled"),
     "receiver": ("Received", "Receiver"),
+    "rehearsal": ("Rehearsed",),
     "sandbox": ("Sandbox",),
+    "script": ("FaultScript", "ScriptInvalid", "parse_fault_script", "read_fault_script"),
+    "simulation": ("Simulation",),
     "troubles": ("Faults",),
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}

@@ -13,6 +13,8 @@ from typing import Final
 
 import msgspec
 
+from .fleet import Fleet
+
 FAILURES: Final = (
     "RovaClientDidNotReportStatus",
     "RovaClientDownloadFailed",
@@ -28,7 +30,7 @@ _FIRST_DAY: Final = date(2026, 1, 1)
 
 
 class CampaignMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """One message of a campaign: its bytes, and the device it is about, whose messages are to stay in order."""
+    """One message of a campaign: its bytes, and the device or campaign it is about, whose messages stay in order."""
 
     device: str
     step: int
@@ -46,15 +48,14 @@ def campaign(account: str, *, devices: int, failures: float = 0.02, seed: int | 
     `failures` is the share of devices that fail; of two devices or more at least one does if it is above zero.
     ValueError for a share that is none, or less than one device.
     """
-    if devices < 1 or not 0 <= failures <= 1:
-        raise ValueError("a campaign has at least one device, and a share of failures between 0 and 1")
     chance = Random(f"fotahook {seed}")
-    imeis = _imeis(chance, devices)
-    failed = _failed(chance, imeis, failures)
+    fleet = Fleet(chance, devices, failures)
     upgrade = _upgrade(chance)
     for step in range(STEPS):
-        for imei in imeis:
-            body = msgspec.json.encode({"accountName": account, **_content(step, imei, upgrade, failed.get(imei))})
+        for number in range(devices):
+            imei, failure = fleet.imei(number), fleet.failure(number)
+            reason = None if failure is None else FAILURES[failure % len(FAILURES)]
+            body = msgspec.json.encode({"accountName": account, **_content(step, imei, upgrade, reason)})
             yield CampaignMessage(device=imei, step=step, body=body)
 
 
@@ -74,9 +75,14 @@ def _upgrade(chance: Random) -> dict[str, str]:
     return {
         "firmwareName": f"FOTA_Verizon_{version - 1}.0_to_{version}.0",
         "upgradeId": f"{chance.getrandbits(128):032x}",
-        "startDate": (_FIRST_DAY + timedelta(days=chance.randrange(365))).isoformat(),
+        "startDate": start_date(chance).isoformat(),
         "campaignId": f"{chance.getrandbits(128):032x}",
     }
+
+
+def start_date(chance: Random) -> date:
+    """A day of a year that is always the same, so that the same seed gives the same bytes in any year."""
+    return _FIRST_DAY + timedelta(days=chance.randrange(365))
 
 
 def _scheduled(imei: str, upgrade: dict[str, str]) -> dict[str, object]:
@@ -87,24 +93,3 @@ def _scheduled(imei: str, upgrade: dict[str, str]) -> dict[str, object]:
 def _progress(imei: str, upgrade: dict[str, str], status: str, reason: str | None) -> dict[str, object]:
     device = {"deviceId": imei, "status": status} | ({"resultReason": reason} if reason else {})
     return {"type": "upgradeProgress", "firmwareList": [], "upgradeProgress": {**upgrade, "deviceList": [device]}}
-
-
-def _failed(chance: Random, imeis: list[str], share: float) -> dict[str, str]:
-    """Which devices fail, and why."""
-    count = round(len(imeis) * share)
-    if share > 0 and len(imeis) > 1:
-        count = max(count, 1)
-    return {imei: chance.choice(FAILURES) for imei in chance.sample(imeis, count)}
-
-
-def _imeis(chance: Random, count: int) -> list[str]:
-    """Different IMEIs: 14 digits and the check digit over them."""
-    # 01234567 is no type that was ever allocated to a maker.
-    serials = chance.sample(range(1_000_000), count) if count <= 1_000_000 else range(count)
-    return [_with_check_digit(f"01234567{serial:06d}"[-14:]) for serial in serials]
-
-
-def _with_check_digit(digits: str) -> str:
-    """The number with its Luhn digit, as every IMEI ends."""
-    doubled = [sum(divmod(2 * int(digit), 10)) if place % 2 else int(digit) for place, digit in enumerate(digits)]
-    return f"{digits}{-sum(doubled) % 10}"

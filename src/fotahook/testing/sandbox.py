@@ -22,11 +22,15 @@ from fotahook.store import sqlite_path
 from .answering import serving
 from .engine import Delivered, Engine
 from .receiver import Receiver
+from .rehearsal import Rehearsed, rehearse
+from .script import FaultScript, read_fault_script
+from .simulation import Simulation
 from .troubles import Faults
 
 T = TypeVar("T")
 
 ATTEMPT_SECONDS: Final = 15.0
+_ACCOUNT: Final = "0000123456-00001"
 
 _OFFICIAL_PATHS: Final = {"SOFTWARE_MANAGEMENT_V2": "/api/fota/v2", "OAUTH_SERVER": "/api/ts/v1", "THINGSPACE": "/api"}
 
@@ -150,6 +154,18 @@ class Sandbox:
         seconds.
         """
         self._call(self._engine.drain(timeout))
+
+    def run(self, script: FaultScript | str | Path, campaign: Simulation | None = None) -> Rehearsed:
+        """Publish a campaign and let go wrong what a fault script, or the file of one, says; what came of it.
+
+        Without a `campaign` it is one of 100 devices, of account 0000123456-00001. All waits pass at once. LookupError
+        if the account has no callback, ScriptInvalid for what is no script.
+        """
+        campaign = campaign or Simulation(_ACCOUNT, devices=100)
+        if self._call(self._engine.store.callback(campaign.account)) is None:
+            raise LookupError(f"account {campaign.account} has no callback: register one, sandbox.receiver.url perhaps")
+        read = script if isinstance(script, FaultScript) else read_fault_script(script)
+        return rehearse(self, self._operator, read, campaign)
 
     # Time, and beginning anew
 

@@ -83,28 +83,11 @@ class Troubles:
             self._wanted.clear()
 
 
-class Faults:
-    """What a test may break. Each call is about the next `times` deliveries, or API calls, that it fits.
+class DeliveryFaults:
+    """What may go wrong with deliveries. Each method is about the next `times` attempts, to one `account` or to all."""
 
-    Deliveries: attempts, to one `account` or to all. Calls: requests whose path contains `path`; by default those of
-    ThingSpace's four calls, and with `path=""` everything that the service answers, tokens and ``Sandbox.publish``
-    included. Faults are met in the order in which they were asked for.
-    """
-
-    def __init__(self, expire: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
         self.deliveries = Troubles()
-        self.calls = Troubles()
-        self._expire = expire
-
-    @property
-    def left(self) -> int:
-        """How many faults nobody has met yet."""
-        return self.deliveries.left + self.calls.left
-
-    def clear(self) -> None:
-        """Forget the faults that nobody has met yet."""
-        self.deliveries.clear()
-        self.calls.clear()
 
     def answer_deliveries(
         self, status: int = 500, *, times: int = 1, retry_after: float | None = None, account: str | None = None
@@ -127,6 +110,30 @@ class Faults:
     def distrust_deliveries(self, *, times: int = 1, account: str | None = None) -> None:
         """The receiver shows a certificate that nobody trusts. Needs `pip install 'fotahook[testing]'`."""
         self.deliveries.add(Distrust(), times, _to(account))
+
+
+class Faults(DeliveryFaults):
+    """What a test may break: the next `times` deliveries or API calls.
+
+    Deliveries: attempts, to one `account` or to all. Calls: requests whose path contains `path`; by default those of
+    ThingSpace's four calls, and with `path=""` everything that the service answers, tokens and ``Sandbox.publish``
+    included. Faults are met in the order in which they were asked for.
+    """
+
+    def __init__(self, expire: Callable[[str], None]) -> None:
+        super().__init__()
+        self.calls = Troubles()
+        self._expire = expire
+
+    @property
+    def left(self) -> int:
+        """How many faults nobody has met yet."""
+        return self.deliveries.left + self.calls.left
+
+    def clear(self) -> None:
+        """Forget the faults that nobody has met yet."""
+        self.deliveries.clear()
+        self.calls.clear()
 
     def answer_calls(
         self, status: int = 503, *, times: int = 1, retry_after: float | None = None, path: str = CALLBACK_CALLS

@@ -1,0 +1,255 @@
+"""`fotahook simulate`: through a service, straight to a listener, and with a script of faults."""
+
+import json
+import re
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from fotahook.cli.simulate_stages import Pace
+from fotahook.testing import Sandbox, Simulation, make_certificates
+
+from ..testing.receivers import receiving
+from .conftest import Run, is_one_line
+from .processes import fotahook
+from .test_terminal import COLOUR, at_a_terminal
+
+ACCOUNT = "0000123456-00001"
+FAST = ("--rate", "0", "--devices", "20", "--json")
+
+
+@pytest.fixture
+def service(sandbox: Sandbox) -> Iterator[Sandbox]:
+    yield sandbox
+    sandbox.reset()
+
+
+def through(service: Sandbox) -> tuple[str, ...]:
+    return ("--base-url", service.base_url, "--dev")
+
+
+def test_a_campaign_goes_through_a_service(run: Run, service: Sandbox) -> None:
+    service.register(ACCOUNT)
+    said = run("simulate", ACCOUNT, *FAST, *through(service))
+    assert (said.code, said.err) == (0, "")
+    facts = json.loads(said.out)
+    campaign = Simulation(ACCOUNT, devices=20)
+    assert facts.pop("seconds") >= 0
+    assert facts == {
+        "account": ACCOUNT,
+        "campaign": campaign.campaign_id,
+        "profile": "v2",
+        "profileIsOurs": True,
+        "devices": 20,
+        "messages": campaign.count,
+        "sent": campaign.count,
+    }
+    service.drain()
+    bodies = [one.body for one in service.receiver.received]
+    assert sorted(bodies) == sorted(message.body for message in campaign)
+
+
+def test_it_may_be_sent_again_and_arrives_again(run: Run, service: Sandbox) -> None:
+    service.register(ACCOUNT)
+    for _ in range(2):
+        assert run("simulate", ACCOUNT, "--devices", "1", "--rate", "0", *through(service)).code == 0
+    service.drain()
+    assert set(Counter(one.body for one in service.receiver.received).values()) == {2}
+
+
+def test_a_listener_is_posted_to_without_a_service(run: Run, service: Sandbox) -> None:
+    said = run("simulate", ACCOUNT, *FAST, "--profile", "v1", "--seed", "8", "--to", service.receiver.url)
+    facts = json.loads(said.out)
+    assert (said.code, facts["posted"], facts["http_200"], facts["profileIsOurs"]) == (0, 43, 43, False)
+    received = service.receiver.received
+    campaign = Simulation(ACCOUNT, devices=20, seed=8, profile="v1")
+    assert [one.body for one in received] == [message.body for message in campaign]
+    assert {one.headers["content-type"] for one in received} == {"application/json"}
+    assert not any(name.startswith("webhook-") for one in received for name in one.headers)
+
+
+def test_a_listener_behind_an_authority_of_ones_own(run: Run, tmp_path: Path) -> None:
+    made = make_certificates(tmp_path, "127.0.0.1")
+    with receiving(certificates=made) as receiver:
+        trusting = run("simulate", ACCOUNT, *FAST, "--to", receiver.url, "--ca-file", str(made.ca_file))
+        assert trusting.code == 0
+        strange = run("simulate", ACCOUNT, *FAST, "--to", receiver.url)
+    assert strange.code == 3
+    assert is_one_line(strange.err)
+    assert "--ca-file" in strange.err
+
+
+def test_what_a_listener_refuses_is_counted_and_the_command_fails(run: Run, service: Sandbox) -> None:
+    said = run("simulate", ACCOUNT, *FAST, "--to", f"{service.base_url}/sandbox/nothing-here")
+    assert said.code == 1
+    assert json.loads(said.out)["http_404"] == 65
+
+
+def test_a_listener_that_is_not_there_is_told_at_once(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port = bound.getsockname()[1]
+    said = run("simulate", ACCOUNT, *FAST, "--to", f"http://127.0.0.1:{port}/")
+    assert (said.code, said.out) == (3, "")
+    assert is_one_line(said.err)
+    assert f"127.0.0.1:{port}" in said.err
+    assert "check that the listener runs" in said.err
+
+
+def test_a_service_that_is_not_there_or_says_no(run: Run, service: Sandbox) -> None:
+    assert run("simulate", ACCOUNT, *FAST, "--base-url", "http://127.0.0.1:1", "--dev").code == 3
+    assert run("simulate", ACCOUNT, *FAST, "--base-url", service.base_url).code == 2, "no credentials"
+
+
+SENDER = """
+[[step]]
+after = 5
+do = "duplicate"
+times = 3
+[[step]]
+after = 10
+do = "reorder"
+messages = 20
+[[step]]
+after = 40
+do = "pause"
+seconds = 0.1
+"""
+
+RECEIVER = """
+[[step]]
+after = 5
+do = "error"
+status = 503
+retry_after = 0
+times = 2
+[[step]]
+after = 10
+do = "duplicate"
+times = 3
+[[step]]
+after = 40
+do = "certificate"
+[[step]]
+after = 50
+do = "delay"
+seconds = 0.1
+"""
+
+
+def test_a_script_straight_to_a_listener(run: Run, service: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "script.toml").write_text(SENDER)
+    flags = ("--fault-script", "script.toml", "--to", service.receiver.url)
+    facts = json.loads(run("simulate", ACCOUNT, *FAST, *flags).out)
+    assert (facts["sent"], facts["posted"]) == (65, 68)
+    bodies = [one.body for one in service.receiver.received]
+    expected = [message.body for message in Simulation(ACCOUNT, devices=20)]
+    assert bodies[5:11] == [body for body in expected[5:8] for _ in range(2)]
+    assert bodies[13:33] != expected[10:30]
+    assert sorted(bodies[13:33]) == sorted(expected[10:30])
+    assert bodies[33:] == expected[30:]
+
+
+def test_a_script_through_a_service_with_a_receiver_between(run: Run, service: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "script.toml").write_text(RECEIVER)
+    service.register(ACCOUNT)
+    with ThreadPoolExecutor(1) as aside:
+        running = aside.submit(run, "simulate", ACCOUNT, *FAST, "--fault-script", "script.toml", *through(service))
+        while not running.done():
+            # The message that met the certificate waits for five seconds.
+            service.advance(1)
+            time.sleep(0.02)
+    said = running.result()
+    assert said.code == 0, said.err
+    facts = json.loads(said.out)
+    assert (facts["sent"], facts["received"], facts["pending"]) == (65, 68, 0)
+    received = service.receiver.received
+    assert len(received) == 68
+    assert len({one.id for one in received}) == 65
+    outcomes = Counter(one.outcome for one in service.deliveries(ACCOUNT))
+    assert outcomes["delivered"] == 65
+    assert outcomes["http_503"] == 2
+    assert outcomes["tls_untrusted"] >= 1
+    with service.client() as client:
+        summary = client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT).data
+    assert summary is not None
+    assert summary.url == service.receiver.url, "the callback is what it was"
+
+
+def test_an_account_without_a_callback_has_none_afterwards(run: Run, service: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "script.toml").write_text("[[step]]\ndo = 'error'\nstatus = 503\nretry_after = 0\n")
+    flags = ("--devices", "1", "--rate", "0", "--fault-script", "script.toml")
+    assert run("simulate", ACCOUNT, *flags, *through(service)).code == 0
+    with service.client() as client:
+        assert client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT).data is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("a/b",), "a/b"),
+        ((ACCOUNT, "--devices", "0"), "--devices 0"),
+        ((ACCOUNT, "--rate", "-1"), "--rate -1"),
+        ((ACCOUNT, "--rate", "nan"), "--rate nan"),
+        ((ACCOUNT, "--failures", "101%"), "--failures 101%"),
+        ((ACCOUNT, "--failures", "some"), "--failures some"),
+        ((ACCOUNT, "--profile", "v3"), "v3"),
+        ((ACCOUNT, "--to", "ftp://x/"), "--to ftp://x/"),
+        ((ACCOUNT, "--ca-file", "ca.pem"), "--ca-file goes with --to"),
+        ((ACCOUNT, "--to", "http://127.0.0.1/", "--fault-script", "script.toml"), "error is the receiver's"),
+        ((ACCOUNT, "--fault-script", "bad.toml"), "bad.toml, line 3: times: "),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(run: Run, tmp_path: Path, flags: tuple[str, ...], told: str) -> None:
+    (tmp_path / "script.toml").write_text("[[step]]\ndo = 'error'\n")
+    (tmp_path / "bad.toml").write_text("[[step]]\ndo = 'drop'\ntimes = 'x'\n")
+    said = run("simulate", *flags, "--dev")
+    assert (said.code, said.out) == (2, "")
+    assert is_one_line(said.err)
+    assert told in said.err
+
+
+def test_a_script_that_is_not_there_is_named(run: Run) -> None:
+    said = run("simulate", ACCOUNT, "--fault-script", "absent.toml", "--dev")
+    assert said.code == 1
+    assert is_one_line(said.err)
+    assert "absent.toml" in said.err
+
+
+def test_people_see_a_bar_and_whose_profile_it_is(service: Sandbox, tmp_path: Path) -> None:
+    flags = ("--devices", "5", "--rate", "0", "--to", service.receiver.url)
+    shown = COLOUR.sub("", at_a_terminal("simulate", ACCOUNT, *flags, cwd=tmp_path))
+    assert "20/20" in shown
+    assert re.search(r"ours: Verizon|ours:", shown)
+
+
+def test_the_same_seed_is_the_same_in_another_process(service: Sandbox, tmp_path: Path) -> None:
+    flags = ("--devices", "30", "--rate", "0", "--failures", "0.5", "--to", service.receiver.url)
+    for _ in range(2):
+        assert fotahook("simulate", ACCOUNT, *flags, cwd=tmp_path).returncode == 0
+    bodies = [one.body for one in service.receiver.received]
+    half = len(bodies) // 2
+    assert bodies[:half] == bodies[half:]
+
+
+def test_the_pace_is_kept_and_a_pause_is_not_made_up_for() -> None:
+    now, slept = [100.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(round(seconds, 6))
+        now[0] += seconds
+
+    pace = Pace(20, lambda: now[0], sleep)
+    assert pace.batch == 2
+    for _ in range(3):
+        pace.wait(2)
+    assert slept == [0.1, 0.1]
+    pace.pause(5)
+    pace.wait(2)
+    pace.wait(2)
+    assert slept == [0.1, 0.1, 5, 0.1]
+    assert Pace(0, lambda: 0.0, sleep).batch > 100

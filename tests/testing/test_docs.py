@@ -1,0 +1,63 @@
+"""docs/testing.md is true as printed: its Python runs and prints what it says, its script is one."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from fotahook.testing import Faults, Sandbox, parse_fault_script
+from fotahook.testing.script import DOINGS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+BLOCK = re.compile(r"```python\n(.*?)```\n(?:```text\n(.*?)```)?", re.DOTALL)
+BLOCKS = BLOCK.findall(PAGE)
+(SCRIPT,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.mark.parametrize(("code", "printed"), [block for block in BLOCKS if block[1]])
+def test_an_example_prints_what_the_page_prints(
+    code: str, printed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad-day.toml").write_text(SCRIPT)
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(code, "testing.md", "exec"), {})
+    assert output.getvalue() == printed
+
+
+def test_the_test_on_the_page_passes(pytester: pytest.Pytester) -> None:
+    ((code, _),) = [block for block in BLOCKS if not block[1]]
+    pytester.makepyfile(code)
+    flags = ("-p", "no:fotahook", "-p", "fotahook.testing.plugin", "-p", "no:cacheprovider")
+    pytester.runpytest_subprocess(*flags).assert_outcomes(passed=1)
+
+
+def names(table: str) -> set[str]:
+    """The calls named in the first column of a table, by its header."""
+    rows = PAGE.partition(f"| {table} |")[2].partition("\n\n")[0].splitlines()[2:]
+    return {name for row in rows for name in re.findall(r"`(\w+)[`(]", row.split("|")[1])}
+
+
+def public(kind: type) -> set[str]:
+    return {name for name in dir(kind) if not name.startswith("_")}
+
+
+def test_every_fault_has_its_line_and_every_line_its_fault() -> None:
+    told = names("of the next `times` deliveries") | names("of the next `times` API calls")
+    assert told == public(Faults) - {"clear", "left"}
+
+
+def test_every_method_of_the_sandbox_has_its_line() -> None:
+    rows = PAGE.partition("| `Sandbox(port=0")[2].partition("\n\n")[0].splitlines()[1:]
+    told = {name for row in rows for name in re.findall(r"`(\w+)[`(]", row.split(" | ")[0])}
+    assert told == public(Sandbox) | {"base_url", "faults"}
+
+
+def test_every_step_has_its_line_and_the_example_is_a_script() -> None:
+    assert names("do | fields") == set(DOINGS)
+    assert len(parse_fault_script(SCRIPT).steps) == 3

@@ -1,0 +1,170 @@
+"""Fault scripts: what they may say, and how they complain."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from fotahook.testing import CampaignMessage, FaultScript, ScriptInvalid, parse_fault_script, read_fault_script
+from fotahook.testing.play import play
+from fotahook.testing.script import (
+    CertificateStep,
+    DelayStep,
+    DropStep,
+    DuplicateStep,
+    ErrorStep,
+    PauseStep,
+    ReceiverStep,
+    ReorderStep,
+)
+
+EVERYTHING = """
+# what a bad day looks like
+[[step]]
+after = 20
+do = "error"
+status = 503
+times = 2
+retry_after = 30
+
+[[step]]
+do = "drop"
+
+[[step]]
+after = 30
+do = "delay"
+seconds = 0.5
+
+[[step]]
+after = 40
+do = "duplicate"
+times = 5
+
+[[step]]
+after = 60
+do = "reorder"
+messages = 30
+
+[[step]]
+after = 90
+do = "pause"
+seconds = 2
+
+[[step]]
+after = 100
+do = "certificate"
+"""
+
+
+def test_every_step_is_read_and_put_in_order() -> None:
+    assert parse_fault_script(EVERYTHING).steps == (
+        DropStep(after=0, times=1),
+        ErrorStep(after=20, status=503, times=2, retry_after=30),
+        DelayStep(after=30, seconds=0.5, times=1),
+        DuplicateStep(after=40, times=5),
+        ReorderStep(after=60, messages=30),
+        PauseStep(after=90, seconds=2),
+        CertificateStep(after=100, times=1),
+    )
+
+
+def test_an_empty_script_breaks_nothing() -> None:
+    assert parse_fault_script("") == FaultScript(())
+
+
+STEP = "\n[[step]]\nafter = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[[step", r"at its end: Expected '\]\]'"),
+        ("a = 1\nb =\n", "line 2: Invalid value"),
+        ('a = "', "line 1: |at its end: "),
+        ("x = 1\n", r"line 1: x: a script has only \[\[step\]\] tables"),
+        ("[step]\ndo = 'drop'\n", r"line 1: step: write \[\[step\]\]"),
+        ("step = 3\n", r"line 1: step: write \[\[step\]\]"),
+        (STEP, "line 2: do: is missing"),
+        (STEP + "do = 'explode'\n", "line 4: do: Invalid value 'explode'; choose error, drop, delay, duplicate,"),
+        (STEP + "do = 3\n", "line 4: do: Expected `str`"),
+        (STEP + "do = 'drop'\ntimes = 0\n", "line 5: times: Expected `int` >= 1"),
+        (STEP + "do = 'drop'\ntimes = 'two'\n", "line 5: times: Expected `int`, got `str`"),
+        (STEP + "do = 'drop'\n" + STEP + "do = 'error'\nstatus = 200\n", "line 9: status: Expected `int` >= 300"),
+        (STEP + "do = 'pause'\n", "line 2: seconds: is missing"),
+        (STEP + "do = 'pause'\nseconds = nan\n", "line 5: seconds: "),
+        (STEP + "do = 'reorder'\nmessages = 2\nstatus = 5\n", "line 6: status: is no field of this step"),
+        (STEP + "do = 'drop'\nafter.x = 1\n", "line "),
+        ("[[step]]\nafter = -1\ndo = 'drop'\n", "line 2: after: Expected `int` >= 0"),
+        ("step = [{do = 'drop', times = 0}]\n", "line 1: times: Expected `int` >= 1"),
+        ("step = ['drop']\n", "line 1: Expected `object`"),
+    ],
+)
+def test_what_is_no_script_is_told_with_its_line_and_its_field(text: str, told: str) -> None:
+    with pytest.raises(ScriptInvalid, match=rf"^({told})"):
+        parse_fault_script(text)
+
+
+def test_the_file_is_named_too(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(STEP + "do = 'drop'\ntimes = 0\n")
+    with pytest.raises(ScriptInvalid, match=r"bad\.toml, line 5: times: "):
+        read_fault_script(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(ScriptInvalid, match=r"bad\.toml: not UTF-8"):
+        read_fault_script(path)
+    path.write_text(EVERYTHING)
+    assert len(read_fault_script(path).steps) == 7
+
+
+class Recording:
+    """A stage that writes down what happens on it."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def send(self, messages: Iterable[CampaignMessage]) -> int:
+        sent = [message.step for message in messages]
+        self.told.append(sent)
+        return len(sent)
+
+    def pause(self, seconds: float) -> None:
+        self.told.append(seconds)
+
+    def break_receiver(self, step: ReceiverStep) -> None:
+        self.told.append(step)
+
+
+def numbered(count: int) -> Iterable[CampaignMessage]:
+    return (CampaignMessage(device="d", step=step, body=b"{}") for step in range(count))
+
+
+def test_steps_happen_when_so_many_messages_were_sent() -> None:
+    stage, drop, twice = Recording(), DropStep(after=2), DuplicateStep(after=2)
+    assert play(numbered(6), FaultScript((drop, twice, PauseStep(after=5, seconds=1.5))), stage) == 6
+    assert stage.told == [[0, 1], drop, [], twice, [2, 3, 4], 1.5, [5]]
+
+
+def test_what_is_reordered_is_sent_all_the_same() -> None:
+    runs = []
+    for seed in (1, 1, 2):
+        stage = Recording()
+        assert play(numbered(30), FaultScript((ReorderStep(after=5, messages=20),)), stage, seed=seed) == 30
+        runs.append(stage.told)
+    before, window, after = runs[0]
+    assert (before, after) == (list(range(5)), list(range(25, 30)))
+    assert isinstance(window, list)
+    assert sorted(window) == list(range(5, 25)) != window
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_a_step_inside_of_what_was_reordered_comes_after_it() -> None:
+    stage, drop = Recording(), DropStep(after=4)
+    script = FaultScript((ReorderStep(after=2, messages=4), drop))
+    assert play(numbered(8), script, stage) == 8
+    assert [len(told) if isinstance(told, list) else told for told in stage.told] == [2, 4, 0, drop, 2]
+
+
+def test_a_step_behind_the_end_does_not_happen() -> None:
+    stage = Recording()
+    assert play(numbered(3), FaultScript((DropStep(after=4),)), stage) == 3
+    assert stage.told == [[0, 1, 2]]
