@@ -2,7 +2,9 @@
 
 import json
 import re
+import signal
 import socket
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from fotahook.testing import Sandbox, Simulation, make_certificates
 
 from ..testing.receivers import receiving
 from .conftest import Run, is_one_line
-from .processes import fotahook
+from .processes import DEADLINE, FOTAHOOK, environment, fotahook
 from .test_terminal import COLOUR, at_a_terminal
 
 ACCOUNT = "0000123456-00001"
@@ -253,3 +255,29 @@ def test_the_pace_is_kept_and_a_pause_is_not_made_up_for() -> None:
     pace.wait(2)
     assert slept == [0.1, 0.1, 5, 0.1]
     assert Pace(0, lambda: 0.0, sleep).batch > 100
+
+
+def test_ctrl_c_in_the_middle_leaves_the_callback_as_it_was(service: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "script.toml").write_text("[[step]]\nafter = 1\ndo = 'duplicate'\n")
+    service.register(ACCOUNT)
+    flags = ("--rate", "50", "--fault-script", "script.toml", *through(service))
+    process = subprocess.Popen(
+        [*FOTAHOOK, "simulate", ACCOUNT, *flags],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        service.receiver.wait(5, timeout=DEADLINE)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+        process.wait(DEADLINE)
+    assert (process.returncode, out, err) == (130, "", "")
+    with service.client() as client:
+        summary = client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT).data
+    assert summary is not None
+    assert summary.url == service.receiver.url

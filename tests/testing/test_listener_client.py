@@ -8,7 +8,7 @@ import pytest
 from fotahook import CallbackMessage, Listener
 from fotahook.contract import signing
 from fotahook.contract.messages import parse_message
-from fotahook.testing import campaign, firmware_available, listener_client, upgrade_progress, upgrade_scheduled
+from fotahook.testing import Sandbox, campaign, firmware_available, listener_client, upgrade_progress, upgrade_scheduled
 from fotahook.testing.listener import Postable, _bytes
 
 
@@ -27,6 +27,18 @@ def test_a_message_is_posted_and_handled(listener: Listener) -> None:
     assert [message.campaign_id for message in seen] == ["60b5d639-ccdc-4db8-8824-069bd94c95bf"]
     assert not Path("never.db").exists()
     assert listener.inbox == "sqlite:///never.db"
+
+
+def test_a_sandbox_delivers_to_a_listener_that_is_served(listener: Listener, sandbox: Sandbox) -> None:
+    seen: list[CallbackMessage] = []
+    listener.on_any(seen.append)
+    with listener_client(listener) as client:
+        assert client.url == ""
+    with listener_client(listener, serve=True) as client:
+        sandbox.register("1", client.url)
+        sandbox.wait_delivered(sandbox.publish("1", b'{"type": "x"}'))
+        client.wait_for(handled=1)
+    assert [message.kind for message in seen] == ["x"]
 
 
 def test_repetitions_are_answered_and_not_shown_again(listener: Listener) -> None:

@@ -4,11 +4,12 @@ The listener runs in a thread of its own, with an inbox in a temporary folder; n
 """
 
 import itertools
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -23,6 +24,7 @@ from fotahook.listener import Listener
 from fotahook.listener.receive import HANDLERS
 from fotahook.store.base import Delivery, Lease
 
+from .answering import serving
 from .campaigns import CampaignMessage
 
 Postable = bytes | Mapping[str, object] | CampaignMessage
@@ -43,6 +45,8 @@ class ListenerClient:
     """Posts to a listener; made by ``listener_client``."""
 
     def __init__(self, listener: Listener, portal: BlockingPortal) -> None:
+        self.url = ""
+        "Where the listener is served; empty where it is not."
         self._listener = listener
         self._portal = portal
         self._numbers = itertools.count(1)
@@ -149,15 +153,22 @@ class ListenerClient:
 
 
 @contextmanager
-def listener_client(listener: Listener) -> Iterator[ListenerClient]:
-    """Run a listener, its inbox in a temporary folder, until the block ends; handlers in hand may end then."""
+def listener_client(listener: Listener, *, serve: bool = False) -> Iterator[ListenerClient]:
+    """Run a listener, its inbox in a temporary folder, until the block ends; handlers in hand may end then.
+
+    With `serve` it is also at `url`, a free port of 127.0.0.1, for a sandbox to deliver to.
+    """
     inbox = listener.inbox
     with tempfile.TemporaryDirectory(prefix="fotahook-listener-") as folder, start_blocking_portal() as portal:
         client = ListenerClient(listener, portal)
         listener.configure(inbox=f"sqlite:///{Path(folder, 'inbox.db')}")
         listener.wrap(lambda store: store, client.watch)
         try:
-            with portal.wrap_async_context_manager(listener.running()):
+            with portal.wrap_async_context_manager(listener.running()), ExitStack() as stack:
+                if serve:
+                    bound = stack.enter_context(socket.create_server((_PEER, 0)))
+                    client.url = f"http://{_PEER}:{bound.getsockname()[1]}{listener.path}"
+                    stack.enter_context(portal.wrap_async_context_manager(serving(listener, bound)))
                 yield client
         finally:
             listener.wrap(lambda store: store, lambda deliver: deliver)

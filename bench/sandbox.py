@@ -1,0 +1,78 @@
+"""The sandbox: how soon it is ready, how soon it is as new, and what a suite of the official SDK and a campaign take.
+
+`python -m bench.sandbox PART` measures one, and prints it as JSON.
+"""
+
+import json
+import re
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+from bench import rig
+
+ROUNDS = 5
+RESETS = 50
+DEVICES = 1_000_000
+SUITE = Path(__file__).parent.parent / "tests" / "testing" / "test_sandbox_official.py"
+TESTS = 50
+
+
+def main() -> None:
+    starts = [rig.run("bench.sandbox", "start") for _ in range(ROUNDS)]
+    campaign = rig.run("bench.sandbox", "campaign")
+    ready, reset = (median(one[name] for one in starts) for name in ("ready_ms", "reset_ms"))
+    rig.print_figures(
+        [
+            rig.Figure("sandbox ready, its imports included, ms", ready, at_most=500),
+            rig.Figure("reset between tests, ms", reset, at_most=20),
+            rig.Figure(f"{TESTS} tests with the official SDK, s", median(suite() for _ in range(3)), at_most=5),
+            rig.Figure("a campaign of a million devices, MiB", campaign["mebibytes"], at_most=64),
+        ]
+    )
+    print(f"The campaign's {campaign['messages']:,.0f} messages were made in {campaign['seconds']:.0f} s.\n")
+
+
+def start() -> rig.Found:
+    """A sandbox from nothing, then resets of one that was used."""
+    began = time.perf_counter()
+    from fotahook.testing import Sandbox
+
+    with Sandbox() as sandbox:
+        ready = time.perf_counter() - began
+        took = []
+        for _ in range(RESETS):
+            sandbox.register("1")
+            sandbox.wait_delivered(sandbox.publish("1", b"{}"))
+            began = time.perf_counter()
+            sandbox.reset()
+            took.append(time.perf_counter() - began)
+    return {"ready_ms": 1000 * ready, "reset_ms": 1000 * median(took)}
+
+
+def suite() -> float:
+    """Seconds that pytest says for the suite of the official SDK."""
+    command = [sys.executable, "-m", "pytest", "-q", str(SUITE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=rig.RUN_SECONDS)
+    found = re.search(rf"{TESTS} passed in ([\d.]+)s", done.stdout)
+    if found is None:
+        raise RuntimeError(f"the suite has other than {TESTS} tests: {done.stdout.splitlines()[-1]}")
+    return float(found[1])
+
+
+def campaign() -> rig.Found:
+    """What the messages of a million devices take."""
+    from fotahook.testing import Simulation
+
+    began = time.perf_counter()
+    messages = sum(1 for _ in Simulation("0000123456-00001", devices=DEVICES))
+    unit = 1 if sys.platform != "darwin" else 1024
+    room = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / unit
+    return {"messages": messages, "seconds": time.perf_counter() - began, "mebibytes": room}
+
+
+if __name__ == "__main__":
+    print(json.dumps({"start": start, "campaign": campaign}[sys.argv[1]]()))
