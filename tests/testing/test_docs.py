@@ -33,8 +33,7 @@ def test_an_example_prints_what_the_page_prints(
 def test_the_test_on_the_page_passes(pytester: pytest.Pytester) -> None:
     ((code, _),) = [block for block in BLOCKS if not block[1]]
     pytester.makepyfile(code)
-    flags = ("-p", "no:fotahook", "-p", "fotahook.testing.plugin", "-p", "no:cacheprovider")
-    pytester.runpytest_subprocess(*flags).assert_outcomes(passed=1)
+    pytester.runpytest_subprocess("-p", "fotahook.testing.plugin", "-p", "no:cacheprovider").assert_outcomes(passed=1)
 
 
 def names(table: str) -> set[str]:

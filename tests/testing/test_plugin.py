@@ -29,8 +29,8 @@ TWO_TESTS = """
 
 @pytest.fixture
 def plugged(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A project whose tests have the plugin, whether it is installed here as one or not."""
-    pytester.plugins = ["no:fotahook", "fotahook.testing.plugin"]
+    """A project whose tests have the plugin."""
+    pytester.plugins = ["fotahook.testing.plugin"]
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     return pytester
 

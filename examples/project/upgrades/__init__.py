@@ -1,0 +1,1 @@
+"""What became of each device's upgrade, by ThingSpace's callbacks."""
