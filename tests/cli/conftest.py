@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 
-from fotahook.cli import main
+from fotahook.cli import commands, main
 from fotahook.testing import Sandbox
 
 
@@ -45,6 +46,19 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         return Said(code, said.out, said.err)
 
     return run
+
+
+def every_command(app: App = commands.app, *before: str) -> Iterator[tuple[str, ...]]:
+    """The words of each command that does something."""
+    for name in app:
+        if not name.startswith("-"):
+            command = app[name]
+            if command.default_command is not None:
+                yield (*before, name)
+            yield from every_command(command, *before, name)
+
+
+COMMANDS = tuple(every_command())
 
 
 @pytest.fixture(scope="module")

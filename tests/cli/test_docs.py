@@ -5,15 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Run
+from .conftest import COMMANDS, Run
 
 DOCS = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-COMMANDS = (
-    *(("serve",), ("listen",), ("demo",), ("publish",), ("simulate",)),
-    *(("callbacks", call) for call in ("list", "register", "update", "deregister")),
-    *(("admin", kind, "create") for kind in ("client", "user")),
-)
 
 
 @pytest.fixture
@@ -24,6 +19,13 @@ def flags(run: Run) -> set[str]:
 
 def test_every_flag_is_documented_and_every_documented_flag_exists(flags: set[str]) -> None:
     assert set(FLAG.findall(DOCS)) - {"--help"} == flags - {"--help", "--version"}
+
+
+def test_every_command_is_documented() -> None:
+    documented = DOCS.replace("\\|", "|")
+    for command in COMMANDS:
+        words = " ".join(rf"(?:[a-z]+\|)*{word}(?:\|[a-z]+)*" for word in command)
+        assert re.search(rf"`fotahook {words}[ `]", documented), command
 
 
 def test_the_configuration_in_the_docs_is_one(run: Run, tmp_path: Path) -> None:

@@ -60,6 +60,14 @@ async def test_a_batch_is_answered_message_by_message(call: Operator) -> None:
     assert (await call("message", second.id)).size == len(b'{ "y":\t1.50 }')
 
 
+async def test_a_message_is_read_back_byte_for_byte(call: Operator) -> None:
+    body = b'{ "y":\t1.50,\n"\xc3\xa4": "\\ud800" }\n'
+    published = await call("publish", ACCOUNT, body)
+    assert await call("message_body", published.id) == body
+    with pytest.raises(NotFound):
+        await call("message_body", "x")
+
+
 async def test_messages_without_a_key_are_different_ones(call: Operator) -> None:
     first, second = await call("publish_batch", [BatchMessage(ACCOUNT, {})] * 2)
     assert first.id != second.id

@@ -27,6 +27,12 @@ app.command("fotahook.cli.listen:listen", help="Receive messages into a durable 
 app.command("fotahook.cli.demo:demo", help="Show the whole loop at work on this machine.")
 app.command("fotahook.cli.callbacks:app", name="callbacks", help="List, register, update, deregister a callback.")
 app.command("fotahook.cli.publish:publish", help="Hand a message over for delivery.")
+app.command("fotahook.cli.messages:app", name="messages", help="List messages, show what became of each.")
+app.command("fotahook.cli.messages:why", help="Say why a message stands where it stands.")
+app.command("fotahook.cli.redeliver:redeliver", help="Send messages once more.")
+app.command("fotahook.cli.accounts:app", name="accounts", help="List accounts and show how they are.")
+app.command("fotahook.cli.accounts:pause", help="Send nothing to an account until it is resumed.")
+app.command("fotahook.cli.accounts:resume", help="End a pause, or a wait for an endpoint in trouble.")
 app.command("fotahook.cli.simulate:simulate", help="Send the messages of a campaign.")
 app.command("fotahook.cli.admin:app", name="admin", help="Make clients and users of a service.")
 

@@ -3,8 +3,22 @@
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+import msgspec
+
+from .paging import Pages
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_RAW_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029]")
+_WHOLE = ("id", "sent as")
+_STYLES = {
+    **dict.fromkeys(("delivered", "open"), "green"),
+    **dict.fromkeys(("pending", "waiting", "held", "paused"), "yellow"),
+    "dead": "bold red",
+}
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)|(?<=[?&]password=)[^&]*")
 
 
@@ -14,28 +28,60 @@ def on_terminal() -> bool:
 
 
 def print_json(value: Mapping[str, object]) -> None:
-    """One object on one line."""
-    print(json.dumps(value, ensure_ascii=False))
+    """One object on one line, as JSON whatever the encoding of stdout."""
+    line = json.dumps(value, ensure_ascii=sys.stdout.encoding.lower() not in ("utf-8", "utf8"))
+    print(_RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", line))
+
+
+def print_bytes(content: bytes) -> None:
+    """These bytes and no others, whatever the encoding of stdout."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
     """Rows under their columns' names."""
-    if not on_terminal():
-        for row in (columns, *rows):
-            print("\t".join(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        # Text, since a value may look like rich's markup.
-        table.add_row(*map(Text, row))
-    Console().print(table)
+    if on_terminal():
+        _print_grid(columns, rows, title)
+    else:
+        _print_plain((columns, *rows))
 
 
-def print_facts(facts: Mapping[str, str | bool | None], *, as_json: bool) -> None:
+def print_card(facts: Mapping[str, str]) -> None:
+    """What is known of one thing, a line for each fact."""
+    if on_terminal():
+        _print_grid(None, list(facts.items()), None)
+    else:
+        _print_plain(list(facts.items()))
+
+
+def print_listing(columns: Sequence[str], pages: Pages[T], row: Callable[[T], Sequence[str]], *, as_json: bool) -> None:
+    """What is listed, page by page as it comes; JSON is one object a line. Tells on stderr if the limit cut it."""
+    titled = False
+    for page in pages:
+        if as_json:
+            print_structs(columns, page, row, as_json=True)
+        elif titled and not on_terminal():
+            _print_plain([row(one) for one in page])
+        elif page or not titled:
+            print_table(columns, [row(one) for one in page])
+            titled = True
+    if pages.more:
+        print("fotahook: there may be more; --limit 0 lists all of them", file=sys.stderr)
+
+
+def print_structs(
+    columns: Sequence[str], structs: Sequence[T], row: Callable[[T], Sequence[str]], *, as_json: bool
+) -> None:
+    """Some records: as a table, or as one JSON object a line."""
+    if as_json:
+        for one in structs:
+            print_json(msgspec.to_builtins(one))
+    else:
+        print_table(columns, [row(one) for one in structs])
+
+
+def print_facts(facts: Mapping[str, str | int | None], *, as_json: bool) -> None:
     """What is known of one thing, by name."""
     if as_json:
         print_json(facts)
@@ -43,13 +89,38 @@ def print_facts(facts: Mapping[str, str | bool | None], *, as_json: bool) -> Non
         print_table(list(facts), [[_text(fact) for fact in facts.values()]])
 
 
-def _text(fact: str | bool | None) -> str:
+def _text(fact: str | int | None) -> str:
     match fact:
         case bool():
             return "yes" if fact else "no"
         case None:
             return "(none)"
-    return fact
+    return str(fact)
+
+
+def _print_plain(rows: Sequence[Sequence[str]]) -> None:
+    for row in rows:
+        print("\t".join(map(_printable, row)))
+
+
+def _print_grid(columns: Sequence[str] | None, rows: Sequence[Sequence[str]], title: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", show_header=columns is not None)
+    for column in columns or ():
+        # An id that is cut or broken over two lines is good for nothing.
+        table.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
+    for row in rows:
+        # Text, since a value may look like rich's markup.
+        table.add_row(*(Text(_printable(cell), style=_STYLES.get(cell, "")) for cell in row))
+    Console().print(table)
+
+
+def _printable(cell: str) -> str:
+    """A value without what would break its line or its column, or steer a terminal: messages say what they like."""
+    return cell if cell.isprintable() else "".join(char if char.isprintable() else " " for char in cell)
 
 
 def shown(url: str) -> str:

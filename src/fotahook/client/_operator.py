@@ -120,6 +120,10 @@ class OperatorClient(_OperatorClient):
         """What became of a message; NotFound for one that the service does not know."""
         return self._runner.call(operator.message(message_id), timeout, max_retries).data
 
+    def message_body(self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None) -> bytes:
+        """The bytes of a message as they were published; ApiException (410) if retention has removed them."""
+        return self._runner.call(operator.message_body(message_id), timeout, max_retries).data
+
     def attempts(
         self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
     ) -> list[Attempt]:
@@ -269,6 +273,12 @@ class AsyncOperatorClient(_OperatorClient):
     ) -> MessageState:
         """What became of a message; NotFound for one that the service does not know."""
         return (await self._runner.call(operator.message(message_id), timeout, max_retries)).data
+
+    async def message_body(
+        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> bytes:
+        """The bytes of a message as they were published; ApiException (410) if retention has removed them."""
+        return (await self._runner.call(operator.message_body(message_id), timeout, max_retries)).data
 
     async def attempts(
         self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None

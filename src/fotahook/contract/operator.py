@@ -339,6 +339,11 @@ def message(message_id: str) -> Call[MessageState]:
     return Call("message", "GET", None, f"/v1/messages/{segment('message_id', message_id)}", _read_message)
 
 
+def message_body(message_id: str) -> Call[bytes]:
+    """The bytes of a message."""
+    return Call("message_body", "GET", None, f"/v1/messages/{segment('message_id', message_id)}/body", bytes)
+
+
 def attempts(message_id: str) -> Call[list[Attempt]]:
     """Every attempt at a message, the first one first."""
     return Call("attempts", "GET", None, f"/v1/messages/{segment('message_id', message_id)}/attempts", _read_attempts)

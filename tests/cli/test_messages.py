@@ -1,0 +1,201 @@
+"""`fotahook messages`, `why`, `accounts`, `pause` and `resume` against a running service."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from fotahook.cli import moments
+from fotahook.cli.failures import UsageError
+from fotahook.testing import Sandbox
+
+from .conftest import Run, Said, is_one_line
+
+ACCOUNT = "0000123456-00001"
+AWKWARD = '{ "type": "it\'s $HOME `x`",\n\t"ä": "\\u001b\\ud800", "n": 1.50 }\n\n'.encode()
+"""A message that a shell, a table and a JSON tool would each like to change."""
+
+
+@pytest.fixture
+def service(sandbox: Sandbox) -> Sandbox:
+    sandbox.reset()
+    return sandbox
+
+
+@pytest.fixture
+def call(run: Run, service: Sandbox) -> Run:
+    def call(*arguments: str) -> Said:
+        return run(*arguments, "--base-url", service.base_url, "--dev")
+
+    return call
+
+
+def rows(text: str) -> list[list[str]]:
+    return [line.split("\t") for line in text.splitlines()]
+
+
+def test_messages_are_listed_newest_first_as_many_as_are_wanted(call: Run, service: Sandbox) -> None:
+    ids = [service.publish(ACCOUNT, {"type": "t", "n": number}, "k") for number in range(3)]
+    said = call("messages", "list", ACCOUNT, "--limit", "2")
+    columns, *found = rows(said.out)
+    assert columns == ["id", "state", "type", "ordering key", "attempts", "last outcome", "accepted"]
+    assert [row[:6] for row in found] == [[one, "pending", "t", "k", "0", ""] for one in ids[:0:-1]]
+    assert is_one_line(said.err)
+    assert "--limit 0" in said.err
+    everything = call("messages", "list", ACCOUNT, "--limit", "0")
+    assert len(rows(everything.out)) == 4
+    assert everything.err == ""
+
+
+def test_pages_are_followed(call: Run, service: Sandbox) -> None:
+    ids = [service.publish(ACCOUNT, {}) for _ in range(450)]
+    said = call("messages", "list", ACCOUNT, "--limit", "0", "--json")
+    assert [json.loads(line)["id"] for line in said.out.splitlines()] == ids[::-1]
+    assert len(rows(call("messages", "list", ACCOUNT, "--limit", "0").out)) == 451
+    assert len(rows(call("messages", "list", ACCOUNT, "--limit", "201").out)) == 202
+
+
+def test_only_the_wanted_messages_are_listed(call: Run, service: Sandbox) -> None:
+    service.register(ACCOUNT)
+    one = service.publish(ACCOUNT, {"type": "a"}, "k")
+    service.wait_delivered(one)
+    service.publish(ACCOUNT, {"type": "b"}, "other")
+
+    def ids(*arguments: str) -> list[str]:
+        return [row[0] for row in rows(call("messages", "list", ACCOUNT, *arguments).out)[1:]]
+
+    assert ids("--type", "a") == ids("--key", "k") == [one]
+    assert one in ids("--state", "delivered")
+    assert ids("--state", "dead") == []
+    assert len(ids("--since", "1h")) == len(ids("--until", "2999-01-01")) == 2
+    assert ids("--until", "1h") == ids("--since", "2999-01-01") == []
+
+
+def test_a_message_is_shown_with_its_attempts_and_what_to_do(call: Run, service: Sandbox) -> None:
+    service.register(ACCOUNT)
+    service.faults.answer_deliveries(500)
+    message_id = service.publish(ACCOUNT, AWKWARD)
+    service.drain()
+    shown = call("messages", "show", message_id).out
+    card, deliveries, attempts, answers = (rows(part) for part in shown.split("\n\n"))
+    assert ["sha256", hashlib.sha256(AWKWARD).hexdigest()] in card
+    assert deliveries[1][:3] == [ACCOUNT, "delivered", "2"]
+    assert [row[:4:3] for row in attempts[1:]] == [["1", "500"], ["2", "200"]]
+    assert answers[1][1] == service.receiver.url
+    assert answers[1][3].endswith(".")
+    assert answers[2][3] == ""
+    told = json.loads(call("messages", "show", message_id, "--json").out)
+    assert [attempt["httpStatus"] for attempt in told["attempts"]] == [500, 200]
+    assert told["deliveries"][0]["state"] == "delivered"
+
+
+def test_a_value_cannot_break_its_row_or_steer_the_terminal(call: Run, service: Sandbox) -> None:
+    message_id = service.publish(ACCOUNT, {"type": "a\tb\nc\x1b[2Jd"})
+    (row,) = rows(call("messages", "list", ACCOUNT).out)[1:]
+    assert row[0:3] == [message_id, "pending", "a b c [2Jd"]
+    assert "\x1b" not in call("messages", "list", ACCOUNT, "--json").out
+
+
+def test_the_body_is_printed_byte_for_byte(call: Run, service: Sandbox) -> None:
+    message_id = service.publish(ACCOUNT, AWKWARD)
+    assert call("messages", "show", message_id, "--body").out.encode() == AWKWARD
+
+
+CURL = """\
+import sys, urllib3
+arguments = sys.argv[1:]
+headers = dict(value.split(": ", 1) for flag, value in zip(arguments, arguments[1:]) if flag == "-H")
+assert arguments[:3] == ["-sS", "--data-binary", "@-"]
+urllib3.request("POST", arguments[-1], body=sys.stdin.buffer.read(), headers=headers)
+"""
+"""What stands in for curl on a machine that has none."""
+
+
+@pytest.fixture
+def curl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("curl") is None:
+        script = tmp_path / "curl"
+        script.write_text(f"#!{sys.executable}\n{CURL}")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+
+@pytest.mark.usefixtures("curl")
+def test_the_curl_command_posts_the_bytes_of_the_delivery(call: Run, service: Sandbox) -> None:
+    message_id = service.publish(ACCOUNT, AWKWARD)
+    refused = call("messages", "show", message_id, "--as", "curl")
+    assert refused.code == 1
+    assert "register a callback" in refused.err
+    service.register(ACCOUNT)
+    service.wait_delivered(message_id)
+    command = call("messages", "show", message_id, "--as", "curl").out
+    subprocess.run(["/bin/sh", "-c", command], check=True, timeout=30)
+    delivered, again = service.receiver.received
+    assert again.body == delivered.body == AWKWARD
+    for name in ("content-type", "webhook-id", "fotahook-account", "user-agent"):
+        assert again.headers[name] == delivered.headers[name]
+
+
+def test_a_message_is_printed_in_one_way(call: Run) -> None:
+    said = call("messages", "show", "x", "--body", "--json")
+    assert said.code == 2
+    assert is_one_line(said.err)
+
+
+def test_it_says_why(call: Run, service: Sandbox) -> None:
+    message_id = service.publish(ACCOUNT, {})
+    assert rows(call("why", message_id).out)[1][:2] == ["pending", "held"]
+    told = json.loads(call("why", message_id, "--json").out)
+    assert (told["id"], told["state"], told["reasons"][0]["code"]) == (message_id, "pending", "held")
+
+
+@pytest.mark.parametrize("command", [("messages", "show"), ("why",)], ids=" ".join)
+def test_an_unknown_message_is_told(call: Run, command: tuple[str, ...]) -> None:
+    said = call(*command, "nothing")
+    assert said.code == 4
+    assert is_one_line(said.err)
+    assert "check the id" in said.err
+
+
+def test_an_account_is_shown_paused_and_resumed(call: Run, service: Sandbox) -> None:
+    service.register(ACCOUNT, "http://127.0.0.1:9/")
+    assert rows(call("accounts", "show", ACCOUNT).out)[1][:2] == [ACCOUNT, "open"]
+    assert rows(call("pause", ACCOUNT).out)[1][:2] == [ACCOUNT, "paused"]
+    assert json.loads(call("resume", ACCOUNT, "--json").out)["lane"]["state"] == "open"
+    service.publish("held", {})
+    assert [row[0] for row in rows(call("accounts", "list").out)[1:]] == [ACCOUNT, "held"]
+    (told,) = call("accounts", "list", "--state", "trouble", "--json").out.splitlines()
+    assert json.loads(told)["account"] == "held"
+
+
+# Points in time
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("2026-11-24", datetime(2026, 11, 24, tzinfo=UTC)),
+        ("2026-11-24T10:00:00Z", datetime(2026, 11, 24, 10, tzinfo=UTC)),
+        ("2026-11-24T10:00:00+02:00", datetime(2026, 11, 24, 8, tzinfo=UTC)),
+        ("90s", datetime(2026, 11, 25, 11, 58, 30, tzinfo=UTC)),
+        ("30m", datetime(2026, 11, 25, 11, 30, tzinfo=UTC)),
+        ("2h", datetime(2026, 11, 25, 10, tzinfo=UTC)),
+        ("7d", datetime(2026, 11, 18, 12, tzinfo=UTC)),
+    ],
+)
+def test_a_time_is_a_date_a_time_or_how_long_ago(text: str, meant: datetime) -> None:
+    assert moments.moment("--since", text, NOW) == meant
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2h30m", "999999999d", "2026-13-01", "-1h"])
+def test_what_is_no_time_is_told_with_what_would_be(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--since .*: give 2026-11-25"):
+        moments.moment("--since", text, NOW)
