@@ -187,7 +187,7 @@ async def a_schema(server: Server, clock: ClockFile | None = None) -> AsyncItera
     try:
         await connection.execute(f"create schema {schema}; set search_path to {schema}")
         if clock is not None:
-            await migrate(connection)
+            await migrate(connection, server.url)
             await connection.execute(
                 "create or replace function store_now() returns double precision language sql stable"
                 f" as $$ select pg_read_file('{clock.path}')::double precision $$"

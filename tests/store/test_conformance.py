@@ -19,6 +19,7 @@ from fotahook.store.base import (
     Limits,
     NewMessage,
     Placement,
+    Pruned,
     Redelivery,
     Retention,
     Store,
@@ -871,6 +872,17 @@ async def test_old_settled_bodies_go_and_ids_stay_for_dedupe(registered: Store, 
     assert await body_of(registered, accepted.id) is None
     (again,) = await registered.accept([message])
     assert (again.id, again.duplicate, again.conflict) == (accepted.id, True, False)
+
+
+async def test_pruning_tells_what_went(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+    await accept(b"1", b"22", b"333")
+    await settle_all(registered)
+    await accept(b"pending")
+    assert await registered.redeliver_all(ACCOUNT, "delivered", since=0, until=clock() + 1) == 3
+    clock.advance(10)
+    # Retention alone: the redelivery is left to those who tidy.
+    assert await registered.prune(Retention(seconds=1)) == Pruned(bodies=3, bytes=6, more=True)
+    assert await registered.prune(Retention(seconds=1)) == Pruned(bodies=0, bytes=0, more=False)
 
 
 async def test_what_is_pending_is_never_removed(registered: Store, accept: Accept, clock: VirtualClock) -> None:

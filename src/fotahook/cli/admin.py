@@ -1,4 +1,4 @@
-"""`fotahook admin`: who may use a service. Opens the store itself, so whoever may read its file may do this."""
+"""`fotahook admin`: who may use a service, and upkeep. It opens the store itself: who may write to it may do this."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -12,11 +12,13 @@ from fotahook.store import Store, open_store
 from .configuration import PREFIX
 from .output import print_facts
 
-app = App(name="admin", help="Make the clients and users of a service.")
+app = App(name="admin", help="Clients and users of a service, and the upkeep of its store.")
 client = App(name="client", help="Clients: they publish, operate, and ask for ThingSpace's OAuth token.")
 user = App(name="user", help="Users: they log in for ThingSpace's session token.")
 app.command(client)
 app.command(user)
+app.command("fotahook.cli.upkeep:migrate")
+app.command("fotahook.cli.upkeep:prune")
 
 Account = Annotated[
     tuple[str, ...], Parameter(help="Account it is for; may be given more than once, all of them without it.")

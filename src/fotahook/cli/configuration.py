@@ -10,8 +10,9 @@ from cyclopts import App, Token
 from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Env, Toml
 
+from fotahook.contract.urls import without_password
+
 from .failures import UsageError
-from .output import shown
 
 PREFIX: Final = "FOTAHOOK_"
 
@@ -75,4 +76,4 @@ def _text(value: object) -> str:
             return "yes" if value else "no"
         case tuple():
             return " ".join(map(str, value))
-    return shown(str(value))
+    return without_password(str(value))

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from fotahook.contract.urls import without_password
 from fotahook.listener import THINGSPACE_SOURCES, Forwarding, Listener, Proof
 
 from .configuration import explanation
@@ -19,7 +20,7 @@ from .failures import Failure, UsageError, where
 from .fault_points import fault_points
 from .hosting import Endpoint, check_pem, host, run
 from .logs import log_as_json
-from .output import print_table, shown
+from .output import print_table
 from .printing import print_message
 from .registration import Registration
 from .remote import Remote
@@ -132,7 +133,11 @@ async def _listen(listener: Listener, options: ListenOptions) -> int:
 
 
 def _facts(listener: Listener, options: ListenOptions) -> str:
-    facts = {"inbox": shown(listener.inbox), "forward-key": listener.forward_key(), "registered": options.register}
+    facts = {
+        "inbox": without_password(listener.inbox),
+        "forward-key": listener.forward_key(),
+        "registered": options.register,
+    }
     return " ".join(f"{name}={fact}" for name, fact in facts.items() if fact)
 
 

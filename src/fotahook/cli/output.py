@@ -19,7 +19,6 @@ _STYLES = {
     **dict.fromkeys(("pending", "waiting", "held", "paused"), "yellow"),
     "dead": "bold red",
 }
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)|(?<=[?&]password=)[^&]*")
 
 
 def on_terminal() -> bool:
@@ -121,8 +120,3 @@ def _print_grid(columns: Sequence[str] | None, rows: Sequence[Sequence[str]], ti
 def _printable(cell: str) -> str:
     """A value without what would break its line or its column, or steer a terminal: messages say what they like."""
     return cell if cell.isprintable() else "".join(char if char.isprintable() else " " for char in cell)
-
-
-def shown(url: str) -> str:
-    """A store's URL without its password."""
-    return _PASSWORD.sub(lambda found: f"{found[1]}:***" if found[1] is not None else "***", url)

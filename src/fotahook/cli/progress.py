@@ -41,8 +41,11 @@ def _lines(total: int) -> Advance:
 
 
 @contextlib.contextmanager
-def counting(total: int, part: str) -> Iterator[Callable[[int], None]]:
-    """Show on stderr how far one part has come, where a person looks at it; stdout is for what was asked for."""
+def counting(total: int | None, part: str) -> Iterator[Callable[[int], None]]:
+    """Show on stderr how far one part has come, where a person looks at it; stdout is for what was asked for.
+
+    `total` None where nobody knows it before the end.
+    """
     if not sys.stderr.isatty():
         yield lambda done: None
         return

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from starlette.types import ASGIApp
 
 from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
+from fotahook.contract.urls import without_password
 from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, keep_house
 from fotahook.delivery.dispatcher import LEASE_MARGIN
 from fotahook.delivery.policy import DAY
@@ -27,14 +28,13 @@ from .failures import UsageError
 from .fault_points import fault_points
 from .hosting import Endpoint, check_pem, host, run
 from .logs import log_as_json
-from .output import print_table, shown
+from .output import print_table
 from .secret_key import key_place, secret_key
-from .stores import store_file
+from .stores import LONGEST_DAYS, check_retention, store_file
 
 LONGEST_LEASE: Final = 600.0
 LARGEST_WINDOW: Final = 256
 LONGEST_ATTEMPT: Final = 120.0
-LONGEST_DAYS: Final = 3650.0
 
 
 @Parameter(name="*")
@@ -104,7 +104,7 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
 
 async def _serve(options: ServeOptions, file: str | None) -> int:
     networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
-    facts = f"store={shown(options.store)}" + (" mode=dev" if options.dev else "")
+    facts = f"store={without_password(options.store)}" + (" mode=dev" if options.dev else "")
     faults = fault_points(options)
     async with _opened(options) as opened:
         store = faults.around_store(opened) if faults else opened
@@ -207,9 +207,8 @@ def _check_numbers(options: ServeOptions) -> None:
         raise UsageError(f"--lease {options.lease:g}: choose {shortest:g} to {LONGEST_LEASE:g} seconds")
     if not options.schedule or not all(0 <= pause <= 30 * DAY for pause in options.schedule):
         raise UsageError("--schedule: give one or more pauses of 0 to 2592000 seconds")
-    if not 0 < options.time_to_live <= LONGEST_DAYS or not 0 <= options.keep_days <= LONGEST_DAYS:
-        raise UsageError(f"--time-to-live and --keep-days: choose up to {LONGEST_DAYS:g} days")
-    if options.keep_bytes is not None and options.keep_bytes < 0:
-        raise UsageError(f"--keep-bytes {options.keep_bytes}: choose 0 or more")
+    if not 0 < options.time_to_live <= LONGEST_DAYS:
+        raise UsageError(f"--time-to-live {options.time_to_live:g}: choose more than 0 and up to {LONGEST_DAYS:g} days")
+    check_retention(options.keep_days, options.keep_bytes)
     if not 1 <= options.in_flight <= LARGEST_WINDOW:
         raise UsageError(f"--in-flight {options.in_flight}: choose 1 to {LARGEST_WINDOW}")

@@ -1,4 +1,4 @@
-"""URLs of stores as flags."""
+"""What flags say of stores: where they are, and how much they keep."""
 
 from typing import Final
 
@@ -7,6 +7,7 @@ from fotahook.store import sqlite_path
 from .failures import UsageError
 
 POSTGRES: Final = "postgresql://"
+LONGEST_DAYS: Final = 3650.0
 
 
 def store_file(flag: str, url: str) -> str | None:
@@ -17,3 +18,11 @@ def store_file(flag: str, url: str) -> str | None:
         return sqlite_path(url)
     except ValueError as error:
         raise UsageError(f"{flag}: {error}") from error
+
+
+def check_retention(keep_days: float, keep_bytes: int | None) -> None:
+    """A usage error for what cannot be kept for so long, or in so little."""
+    if not 0 <= keep_days <= LONGEST_DAYS:
+        raise UsageError(f"--keep-days {keep_days:g}: choose 0 to {LONGEST_DAYS:g} days")
+    if keep_bytes is not None and keep_bytes < 0:
+        raise UsageError(f"--keep-bytes {keep_bytes}: choose 0 or more")

@@ -18,6 +18,7 @@ ACCOUNT_LIMIT: Final = 64
 _FORBIDDEN_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff\\<>\"`{}|^]|%(?![0-9A-Fa-f]{2})")
 # Stricter than urllib.parse, which finds a host in "x[::1]y" too: what is vetted must be what a client connects to.
 _AUTHORITY = re.compile(r"(\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:]*))(:(?P<port>[0-9]{1,5}))?")
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)|(?<=[?&]password=)[^&]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
@@ -61,6 +62,11 @@ def url_refusal(url: object, *, allow_http: bool, allowed: Iterable[Network]) ->
     if not (parts.path + parts.query).isascii():
         return "url has a character that must be percent-encoded"
     return _authority_refusal(parts.netloc, allowed)
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown: with *** for a password in it."""
+    return _PASSWORD.sub(lambda found: f"{found[1]}:***" if found[1] is not None else "***", url)
 
 
 def _authority_refusal(authority: str, allowed: Iterable[Network]) -> str | None:

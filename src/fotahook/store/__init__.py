@@ -1,28 +1,53 @@
 """Keeps it: the Protocol that the other rooms speak, and the stores that fulfil it."""
 
+import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from .base import Clock, Store
+from .schema import Migrated
 from .sqlite import SqliteStore
+from .sqlite_schema import migrate
 
 _SQLITE: Final = "sqlite:///"
 _POSTGRES: Final = "postgresql://"
 
 
 async def open_store(url: str, *, clock: Clock = time.time) -> Store:
-    """The store at ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://…``, migrated as needed.
+    """The store at ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://…``, made if there is none.
 
     `clock` is what a SQLite store goes by; PostgreSQL has its own. ValueError for any other URL, ImportError if the
-    extra is missing; StoreUnavailable says what is wrong with the file or the server.
+    extra is missing; StoreUnavailable says what is wrong with the file or the server, WrongSchema that another
+    version of fotahook made the store.
     """
     if not url.startswith(_POSTGRES):
         return await SqliteStore.open(sqlite_path(url), clock=clock)
-    try:
+    with _postgres_installed():
         from .postgres import PostgresStore
+    return await PostgresStore.open(url, clock=clock)
+
+
+async def migrate_store(url: str) -> Migrated:
+    """Bring the store at a URL to this version's schema, making it if there is none; what was done.
+
+    Each migration is one transaction, and safe beside other processes: whoever comes second finds it done.
+    """
+    if not url.startswith(_POSTGRES):
+        return await asyncio.to_thread(migrate, Path(sqlite_path(url)))
+    with _postgres_installed():
+        from .postgres_schema import migrate_at
+    return await migrate_at(url)
+
+
+@contextlib.contextmanager
+def _postgres_installed() -> Iterator[None]:
+    try:
+        yield
     except ImportError as error:
         raise ImportError(f"a store on PostgreSQL needs {error.name}: pip install 'fotahook[postgres]'") from error
-    return await PostgresStore.open(url, clock=clock)
 
 
 def sqlite_path(url: str) -> str:
@@ -35,4 +60,4 @@ def sqlite_path(url: str) -> str:
     return path
 
 
-__all__ = ["SqliteStore", "Store", "open_store", "sqlite_path"]
+__all__ = ["Migrated", "SqliteStore", "Store", "migrate_store", "open_store", "sqlite_path"]

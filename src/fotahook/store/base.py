@@ -33,6 +33,10 @@ class StoreFull(StoreError):
     """There is no room left; nothing was written."""
 
 
+class WrongSchema(StoreUnavailable):
+    """The store was made by another version of fotahook; the text says what to do."""
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Facts at rest."""
 
@@ -249,6 +253,14 @@ class Retention(Record, frozen=True, kw_only=True):
     """Of the store in all: beyond it the oldest bodies go, whatever their age."""
 
 
+class Pruned(Record, frozen=True, kw_only=True):
+    """What one step of retention removed, and whether there is more to remove now."""
+
+    bodies: int
+    bytes: int
+    more: bool
+
+
 class Redelivery(Record, frozen=True, kw_only=True):
     """What came of asking for a message once more: its id (a new one if asked for as new), or why not."""
 
@@ -345,6 +357,9 @@ class Store(Protocol):
     async def tidy(self, retention: Retention) -> bool:
         """One small step of what can wait: redeliveries of many, then retention. Whether there is more to do now."""
 
+    async def prune(self, retention: Retention) -> Pruned:
+        """One small step of retention alone."""
+
     async def lease(self, limit: int, seconds: float) -> list[Lease]:
         """Take up to `limit` lanes that have something due, longest overdue first, for `seconds`."""
 
@@ -378,6 +393,9 @@ class Store(Protocol):
 
     async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:
         """Forget credentials."""
+
+    async def check(self) -> None:
+        """Return if the store can be read and has this version's schema; otherwise StoreUnavailable or WrongSchema."""
 
     async def close(self) -> None:
         """Finish what is being written and let go of the files or connections."""

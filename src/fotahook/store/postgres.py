@@ -27,6 +27,7 @@ from .base import (
     Message,
     NewMessage,
     Page,
+    Pruned,
     Redelivery,
     Retention,
     Settlement,
@@ -39,7 +40,7 @@ from .ids import MessageIds
 from .postgres_hints import Hints
 from .postgres_link import Db, Link, row, rows, value
 from .postgres_looks import list_accounts, list_changes, list_messages, read_messages
-from .postgres_schema import migrate
+from .postgres_schema import check_schema, make_or_check
 from .postgres_steps import (
     GROUP_LIMIT,
     Accept,
@@ -85,7 +86,7 @@ class PostgresStore:
 
     @classmethod
     async def open(cls, url: str, *, clock: Clock = time.time) -> "PostgresStore":
-        """The store at ``postgresql://…``, made and migrated as needed; `clock` is for the time within message ids.
+        """The store at ``postgresql://…``, made if its schema is empty; `clock` is for the time within message ids.
 
         ValueError if it is no such URL; StoreUnavailable says what is wrong with the server.
         """
@@ -93,11 +94,15 @@ class PostgresStore:
         try:
             await link.open()
             async with link.connection() as db:
-                await migrate(db)
+                await make_or_check(db, link.shown)
         except BaseException:
             await link.close()
             raise
         return cls(link, clock=clock)
+
+    async def check(self) -> None:
+        async with self._link.connection() as db:
+            await check_schema(db, self._link.shown)
 
     async def close(self) -> None:
         await self._writes.close()
@@ -254,8 +259,11 @@ class PostgresStore:
         if await self._link.write(step_redelivery):
             self._hints.give()
             return True
-        more, self._prune = await self._link.write(lambda db: step_retention(db, retention, self._prune))
-        return more
+        return (await self.prune(retention)).more
+
+    async def prune(self, retention: Retention) -> Pruned:
+        pruned, self._prune = await self._link.write(lambda db: step_retention(db, retention, self._prune))
+        return pruned
 
     # Dispatching
 

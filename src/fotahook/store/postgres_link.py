@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from ..contract.urls import without_password
 from .base import StoreError, StoreFull, StoreUnavailable
 from .queries import load_queries
 
@@ -94,6 +95,11 @@ class Link:
         check_url(url)
         self._url = url
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    @property
+    def shown(self) -> str:
+        """Its URL, without the password."""
+        return without_password(self._url)
 
     async def open(self) -> None:
         """Connect once, so that what is wrong is heard at once."""

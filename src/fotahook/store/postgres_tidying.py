@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from .base import Record, Retention
+from .base import Pruned, Record, Retention
 from .postgres_link import Db, row, rows, value
 from .postgres_steps import lock_lanes
 
@@ -47,8 +47,8 @@ async def step_redelivery(db: Db) -> bool:
     return True
 
 
-async def step_retention(db: Db, retention: Retention, at: Pruning) -> tuple[bool, Pruning]:
-    """Remove some bodies, going on where the last step ended; whether there is more to do now, and from where."""
+async def step_retention(db: Db, retention: Retention, at: Pruning) -> tuple[Pruned, Pruning]:
+    """Remove some bodies, going on where the last step ended; what went, and from where to go on."""
     excess = at.excess
     if at is BEGINNING:
         excess = 0 if retention.bytes is None else await value(db, "kept_bytes") - retention.bytes
@@ -63,9 +63,12 @@ async def step_retention(db: Db, retention: Retention, at: Pruning) -> tuple[boo
         if not body["pending"]:
             doomed.append(body["seq"])
             excess -= body["size"]
+    sizes: list[int] = []
     if doomed:
         await rows(db, "lock_messages", seqs=doomed)
-        await rows(db, "prune", seqs=doomed)
-    if len(found) < STEP:
-        return bool(doomed), BEGINNING
-    return True, Pruning(accepted_at=found[-1]["accepted_at"], seq=found[-1]["seq"], excess=excess)
+        sizes = [pruned["size"] for pruned in await rows(db, "prune", seqs=doomed)]
+    is_end = len(found) < STEP
+    step = Pruned(bodies=len(sizes), bytes=sum(sizes), more=bool(doomed) or not is_end)
+    if is_end:
+        return step, BEGINNING
+    return step, Pruning(accepted_at=found[-1]["accepted_at"], seq=found[-1]["seq"], excess=excess)

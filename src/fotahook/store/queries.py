@@ -10,9 +10,10 @@ _ROOT = files(__package__ or "")
 
 
 class Migration(NamedTuple):
-    """One step of the schema: its number and its SQL."""
+    """One step of the schema: its number, its name (`0001_initial`) and its SQL."""
 
     number: int
+    name: str
     sql: str
 
 
@@ -27,7 +28,9 @@ def load_migrations(engine: str) -> tuple[Migration, ...]:
     scripts = (_ROOT / "migrations" / engine).iterdir()
     return tuple(
         sorted(
-            Migration(int(script.name[:4]), script.read_text()) for script in scripts if script.name.endswith(".sql")
+            Migration(int(script.name[:4]), script.name.removesuffix(".sql"), script.read_text())
+            for script in scripts
+            if script.name.endswith(".sql")
         )
     )
 

@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
@@ -30,16 +29,17 @@ from .base import (
     Message,
     NewMessage,
     Page,
+    Pruned,
     Redelivery,
     Retention,
     Settlement,
-    StoreUnavailable,
     Wanted,
 )
 from .ids import MessageIds
 from .sqlite_bulk import Settling, accept_all, add_lanes, read_leases, settle_all
-from .sqlite_file import connect, lock_file, migrate, watch
+from .sqlite_file import connect, lock_file, watch
 from .sqlite_looks import list_accounts, list_changes, list_messages, read_message
+from .sqlite_schema import check_schema, make_or_check
 from .sqlite_steps import (
     Q,
     copy_as_new,
@@ -49,12 +49,9 @@ from .sqlite_steps import (
     read_delivery,
     read_lane,
     redeliver_one,
-    step_redelivery,
 )
+from .sqlite_tidying import choose_bodies, remove_bodies, step_redelivery
 from .writer import Reader, Writer
-
-STEP: Final = 200
-"""Messages in one step of what can wait, so that no delivery waits long behind it."""
 
 
 class SqliteStore:
@@ -62,6 +59,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, clock: Clock) -> None:
         self._path = path
+        self._url = f"sqlite:///{path}"
         self._clock = clock
         self._ids = MessageIds(clock)
         self._work = asyncio.Event()
@@ -73,21 +71,19 @@ class SqliteStore:
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], *, clock: Clock = time.time) -> "SqliteStore":
-        """The store in this file, made and migrated as needed. StoreUnavailable says what is wrong with the file."""
+        """The store in this file, made if it is empty. StoreUnavailable says what is wrong with the file."""
         path = Path(path)
+        store = cls(path, clock=clock)
         try:
-            # It holds message bodies, which may echo a password: nobody else's business.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            store = cls(path, clock=clock)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreUnavailable(f"cannot open the store {path}: {error}") from error
-        try:
-            await store._writer.run(migrate)
+            await store._writer.run(lambda db: make_or_check(db, store._url))
             store._writer.check_with(watch(path))
         except BaseException:
             await store.close()
             raise
         return store
+
+    async def check(self) -> None:
+        await self._reader.run(lambda db: check_schema(db, self._url))
 
     async def close(self) -> None:
         await asyncio.to_thread(self._writer.close)
@@ -244,28 +240,18 @@ class SqliteStore:
         return found
 
     async def tidy(self, retention: Retention) -> bool:
-        if await self._writer.run(lambda db: step_redelivery(db, STEP, self._clock())):
+        if await self._writer.run(lambda db: step_redelivery(db, self._clock())):
             self._work.set()
             return True
-        doomed, self._pruned_up_to, more = await self._reader.run(lambda db: self._choose_bodies(db, retention))
-        if doomed:
-            await self._writer.run(lambda db: db.executemany(Q["prune"], [{"seq": seq} for seq in doomed]))
-        return more
+        return (await self.prune(retention)).more
 
-    def _choose_bodies(self, db: sqlite3.Connection, retention: Retention) -> tuple[list[int], int, bool]:
-        """Bodies to remove, where to go on next time, and whether there is more to do now."""
-        over = 0 if retention.bytes is None else db.execute(Q["used_bytes"]).fetchone()["bytes"] - retention.bytes
-        before = float("-inf") if retention.seconds is None else self._clock() - retention.seconds
-        rows = db.execute(Q["old_bodies"], {"after": self._pruned_up_to, "limit": STEP}).fetchall()
-        doomed: list[int] = []
-        for row in rows:
-            if row["accepted_at"] >= before and over <= 0:
-                # The rest is younger still: begin again from the oldest next time.
-                return doomed, 0, bool(doomed)
-            if not row["pending"]:
-                doomed.append(row["seq"])
-                over -= row["size"]
-        return (doomed, rows[-1]["seq"], True) if len(rows) == STEP else (doomed, 0, bool(doomed))
+    async def prune(self, retention: Retention) -> Pruned:
+        after, now = self._pruned_up_to, self._clock()
+        doomed = await self._reader.run(lambda db: choose_bodies(db, retention, after, now))
+        self._pruned_up_to = doomed.after
+        if not doomed.seqs:
+            return Pruned(bodies=0, bytes=0, more=doomed.more)
+        return await self._writer.run(lambda db: remove_bodies(db, doomed))
 
     # Dispatching
 

@@ -69,18 +69,3 @@ def copy_as_new(db: sqlite3.Connection, row: dict[str, Any], ids: MessageIds, no
     )
     [[accepted]] = accept_all(db, [[message]], ids, now)
     return Redelivery(id=accepted.id)
-
-
-def step_redelivery(db: sqlite3.Connection, limit: int, now: float) -> bool:
-    """Send some more messages of the oldest wish for many; whether there was such a wish."""
-    wish = db.execute(Q["next_redelivery"]).fetchone()
-    if wish is None:
-        return False
-    found = db.execute(Q["redeliverable"], wish | {"limit": limit}).fetchall()
-    for row in found:
-        redeliver_one(db, row["seq"], wish["state"], now)
-    if len(found) < limit:
-        db.execute(Q["end_redelivery"], {"id": wish["id"]})
-    else:
-        db.execute(Q["advance_redelivery"], {"id": wish["id"], "done": found[-1]["seq"]})
-    return True

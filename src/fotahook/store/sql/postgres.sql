@@ -403,7 +403,8 @@ order by m.accepted_at, m.seq limit :limit;
 
 -- name: prune
 update messages m set body = null where seq = any(:seqs::bigint[])
-    and not exists (select from deliveries d where d.seq = m.seq and d.state not in ('delivered', 'dead'));
+    and not exists (select from deliveries d where d.seq = m.seq and d.state not in ('delivered', 'dead'))
+returning size;
 
 -- name: save_credential
 insert into credentials (kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at)

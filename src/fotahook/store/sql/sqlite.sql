@@ -329,7 +329,8 @@ from messages m where m.body is not null and m.seq > :after order by m.seq limit
 
 -- name: prune
 update messages set body = null where seq = :seq
-    and not exists (select 1 from deliveries d where d.seq = :seq and d.state in ('ready', 'behind'));
+    and not exists (select 1 from deliveries d where d.seq = :seq and d.state in ('ready', 'behind'))
+returning size;
 
 -- name: used_bytes
 select (page_count - freelist_count) * page_size as bytes

@@ -1,0 +1,19 @@
+"""The next version of fotahook, as far as a store is concerned: one migration more than this one."""
+
+from typing import Final
+
+import pytest
+
+from fotahook.store import postgres_schema, sqlite_schema
+from fotahook.store.queries import Migration
+
+_SCHEMAS: Final = {"sqlite": sqlite_schema, "postgres": postgres_schema}
+
+
+def add_migration(monkeypatch: pytest.MonkeyPatch, sql: str = "create table extra (id integer primary key);") -> None:
+    """Both stores want a migration `extra` too from now on."""
+    for engine, schema in _SCHEMAS.items():
+        known: tuple[Migration, ...] = schema.load_migrations(engine)
+        number = known[-1].number + 1
+        more = (*known, Migration(number, f"{number:04}_extra", sql))
+        monkeypatch.setattr(schema, "load_migrations", lambda engine, more=more: more)

@@ -1,0 +1,139 @@
+"""Stores of other versions: told apart when they are opened, and brought up to date one transaction at a time."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fotahook.store import SqliteStore, Store, migrate_store, open_store
+from fotahook.store.base import StoreUnavailable, WrongSchema
+from fotahook.store.queries import load_migrations
+from tests.migrations import add_migration
+from tests.postgres import a_schema
+
+from .conftest import ACCOUNT, ENGINES, URL, Accept
+
+pytestmark = pytest.mark.parametrize("engine", ENGINES)
+
+
+def newest(engine: str) -> int:
+    return load_migrations(engine)[-1].number
+
+
+def next_name(engine: str) -> str:
+    return f"{newest(engine) + 1:04}_extra"
+
+
+@pytest.fixture
+async def fresh_url(engine: str, store_url: str, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """Where there is nothing yet."""
+    if engine == "sqlite":
+        yield store_url
+        return
+    async with a_schema(request.getfixturevalue("postgres_server")) as url:
+        yield url
+
+
+async def test_a_store_is_made_whole_by_whoever_comes_first(engine: str, fresh_url: str) -> None:
+    done, again = await asyncio.gather(migrate_store(fresh_url), migrate_store(fresh_url))
+    first, second = (done, again) if done.applied else (again, done)
+    assert (first.before, first.after) == (0, newest(engine))
+    assert first.applied == tuple(migration.name for migration in load_migrations(engine))
+    assert (second.after, second.applied) == (newest(engine), ())
+    await (await open_store(fresh_url)).close()
+
+
+async def test_a_store_that_is_up_to_date_is_left_as_it_is(engine: str, store: Store, store_url: str) -> None:
+    done = await migrate_store(store_url)
+    assert (done.before, done.after, done.applied) == (newest(engine), newest(engine), ())
+    await store.check()
+
+
+async def test_an_older_store_is_refused_until_it_is_migrated(
+    engine: str, registered: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_migration(monkeypatch)
+    with pytest.raises(WrongSchema, match=r"has schema \d+ and .* works with \d+: run fotahook admin migrate") as older:
+        await open_store(store_url)
+    assert store_url.partition("?")[0] in str(older.value)
+    with pytest.raises(WrongSchema):
+        await registered.check()
+    done = await migrate_store(store_url)
+    assert (done.before, done.applied) == (newest(engine), (next_name(engine),))
+    await registered.check()
+    again = await open_store(store_url)
+    try:
+        callback = await again.callback(ACCOUNT)
+        assert callback is not None
+        assert callback.url == URL
+    finally:
+        await again.close()
+
+
+async def test_a_newer_store_is_refused_and_not_migrated_back(
+    engine: str, store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as next_version:
+        add_migration(next_version)
+        await migrate_store(store_url)
+    for refused in (open_store(store_url), migrate_store(store_url), store.check()):
+        with pytest.raises(WrongSchema, match=r"newer fotahook.*install"):
+            await refused
+
+
+async def test_several_that_migrate_at_once_do_it_once(
+    engine: str, store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_migration(monkeypatch)
+    all_done = await asyncio.gather(*(migrate_store(store_url) for _ in range(4)))
+    assert sorted(done.applied for done in all_done) == [(), (), (), (next_name(engine),)]
+    assert len({done.after for done in all_done}) == 1
+
+
+async def test_a_running_process_goes_on_while_another_one_migrates(
+    engine: str, registered: Store, store_url: str, accept: Accept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_migration(monkeypatch)
+    accepted, _ = await asyncio.gather(accept(b"{}"), migrate_store(store_url))
+    message = await registered.message(accepted[0].id)
+    assert message is not None
+
+
+async def test_a_migration_that_fails_leaves_the_store_as_it_was(
+    engine: str, store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as next_version:
+        add_migration(next_version, "create table half (id integer);\ninsert into nowhere values (1);")
+        with pytest.raises(StoreUnavailable, match="nowhere"):
+            await migrate_store(store_url)
+    await store.check()
+    add_migration(monkeypatch, "create table half (id integer);")
+    assert len((await migrate_store(store_url)).applied) == 1
+
+
+async def test_each_migration_stays_whatever_becomes_of_the_next(
+    engine: str, store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = load_migrations(engine)[-1].number + 1
+    add_migration(monkeypatch)
+    add_migration(monkeypatch, "insert into nowhere values (1);")
+    with pytest.raises(StoreUnavailable, match="nowhere"):
+        await migrate_store(store_url)
+    with pytest.raises(WrongSchema, match=f"has schema {good} "):
+        await store.check()
+
+
+async def test_what_is_no_store_is_left_alone(engine: str, store_url: str, tmp_path: Path) -> None:
+    if engine == "postgres":
+        with pytest.raises(StoreUnavailable, match="no schema has been selected"):
+            await migrate_store(store_url.partition("?")[0] + "?search_path=absent")
+        return
+    path = tmp_path / "else.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table notes (text)")
+    connection.close()
+    for refused in (SqliteStore.open(path), migrate_store(f"sqlite:///{path}")):
+        with pytest.raises(StoreUnavailable, match="something else"):
+            await refused
