@@ -7,9 +7,11 @@ import subprocess
 from pathlib import Path
 
 from fotahook.testing import Sandbox
+from tests.testing.receivers import receiving
 
-from .processes import DEADLINE, FOTAHOOK, environment
+from .processes import DEADLINE, FOTAHOOK, environment, running
 
+DOCS = Path(__file__).parents[2] / "docs"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -20,7 +22,7 @@ def at_a_terminal(*arguments: str, cwd: Path, **variables: str) -> str:
         process = subprocess.Popen(
             [*FOTAHOOK, *arguments],
             cwd=cwd,
-            env=environment(TERM="xterm-256color", COLUMNS="120", **variables),
+            env=environment(**{"TERM": "xterm-256color", "COLUMNS": "120"} | variables),
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -57,3 +59,26 @@ def test_the_demo_shows_bars_and_a_table(tmp_path: Path) -> None:
     shown = COLOUR.sub("", at_a_terminal("demo", "--devices", "5", cwd=tmp_path))
     assert "15/15" in shown
     assert re.search(r"┃ accepted ┃ delivered ┃ handled ┃ duplicates ┃ lost ┃ +p50 +┃ +p99 +┃", shown)
+
+
+def test_the_doctor_shows_what_to_do_beneath_what_it_found(tmp_path: Path) -> None:
+    with receiving() as peer:
+        shown = COLOUR.sub("", at_a_terminal("doctor", peer.url, "--dev", cwd=tmp_path))
+    assert "┃ check      ┃ result ┃ found, and what to do" in shown
+    assert re.search(r"│ url        │ warn   │ http://127.0.0.1:\d+/: nothing is encrypted", shown)
+    assert re.search(r"│            │        │ ThingSpace takes https:// alone", shown)
+    assert "4 pass, 5 warn, 0 fail" in shown
+
+
+def test_the_doctors_page_prints_what_it_prints(tmp_path: Path) -> None:
+    (printed,) = re.findall(r"```text\n(┏.*?)```", (DOCS / "doctor.md").read_text(), re.DOTALL)
+    with running("listen", "--port", "0", cwd=tmp_path) as listener:
+        shown = at_a_terminal("doctor", listener.url, "--dev", cwd=tmp_path, COLUMNS="100")
+    port = listener.url.split(":")[2].rstrip("/")
+    assert words(printed) == words(COLOUR.sub("", shown[shown.index("┏") :]).replace(port, "8081"))
+
+
+def words(shown: str) -> str:
+    """What is printed but for widths and milliseconds."""
+    milliseconds = re.compile(r"(?<=connect )\d+|(?<=firstByte )\d+|\d+(?= ms)")
+    return milliseconds.sub("#", " ".join(re.sub("[^\\w\\s.,:;/()-]", " ", shown).split()))

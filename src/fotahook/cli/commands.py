@@ -34,6 +34,7 @@ app.command("fotahook.cli.accounts:app", name="accounts", help="List accounts an
 app.command("fotahook.cli.accounts:pause", help="Send nothing to an account until it is resumed.")
 app.command("fotahook.cli.accounts:resume", help="End a pause, or a wait for an endpoint in trouble.")
 app.command("fotahook.cli.simulate:simulate", help="Send the messages of a campaign.")
+app.command("fotahook.cli.doctor:doctor", help="Check a callback URL before it is registered.")
 app.command("fotahook.cli.admin:app", name="admin", help="Clients, users and upkeep of a service.")
 
 

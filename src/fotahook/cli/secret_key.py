@@ -13,7 +13,7 @@ VARIABLE: Final = "FOTAHOOK_SECRET_KEY"
 
 def secret_key(store_file: str | None) -> bytes:
     """The key; `store_file` None where the store is no file. Failure says what is wrong with it, never what it is."""
-    if (key := _from_environment()) is not None:
+    if (key := secret_key_from_environment()) is not None:
         return key
     if store_file is None:
         raise Failure(
@@ -26,7 +26,7 @@ def secret_key(store_file: str | None) -> bytes:
         raise Failure(str(error)) from error
 
 
-def _from_environment() -> bytes | None:
+def secret_key_from_environment() -> bytes | None:
     """The key that the variable holds, if it is set."""
     text = os.environ.get(VARIABLE)
     try:

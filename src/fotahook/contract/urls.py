@@ -14,6 +14,8 @@ from .addresses import Network, refusal
 
 URL_LIMIT: Final = 2048
 ACCOUNT_LIMIT: Final = 64
+THINGSPACE_PORTS: Final = frozenset({80, 443, *range(9001, 9007), *range(50551, 50560), *range(28200, 28221)})
+"""Where ThingSpace delivers to, by the pages of its Connectivity API. Of this one it says nothing: none is refused."""
 
 _FORBIDDEN_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff\\<>\"`{}|^]|%(?![0-9A-Fa-f]{2})")
 # Stricter than urllib.parse, which finds a host in "x[::1]y" too: what is vetted must be what a client connects to.

@@ -57,7 +57,7 @@ class Sender:
         self._clock = clock
         self._monotonic = monotonic
         self._seed = signing_seed(settings.secret_key)
-        self._tls = _tls_context(settings)
+        self._tls = tls_context(settings.ca_file, settings.client_cert)
         self._connecting = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout)
 
     async def __aenter__(self) -> "Sender":
@@ -77,12 +77,15 @@ class Sender:
 
     async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
         """One POST of the message's bytes to the lane's callback, and what it came to."""
-        url = lease.url or ""
+        return await self.send(lease.url or "", self._headers(lease, delivery), delivery.body)
+
+    async def send(self, url: str, headers: dict[str, str], body: bytes) -> Outcome:
+        """One POST of these bytes, under these header fields alone, and what it came to."""
         exchange = timing.Timing(self._monotonic)
         timing.current.set(exchange)
         try:
             async with asyncio.timeout(self._settings.timeout):
-                outcome = await self._post_afresh_once(url, self._headers(lease, delivery), delivery.body, exchange)
+                outcome = await self._post_afresh_once(url, headers, body, exchange)
         except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, TimeoutError) as error:
             # The connector's own text says little; the error beneath it says what happened.
             cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
@@ -195,11 +198,12 @@ def _safe_text(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def _tls_context(settings: SenderSettings) -> ssl.SSLContext:
+def tls_context(ca_file: Path | None, client_cert: Path | None) -> ssl.SSLContext:
+    """How receivers are trusted: the system's authorities and those of a file, TLS 1.2 or above."""
     context = timing.TimedContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
-    if settings.ca_file is not None:
-        context.load_verify_locations(settings.ca_file)
-    if settings.client_cert is not None:
-        context.load_cert_chain(settings.client_cert)
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    if client_cert is not None:
+        context.load_cert_chain(client_cert)
     return context
