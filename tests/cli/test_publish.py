@@ -72,3 +72,63 @@ def test_an_option_that_is_none_is_not_taken_for_a_file(run: Run) -> None:
     said = run("publish", ACCOUNT, "--orderin-key", "--dev")
     assert said.code == 2
     assert "--orderin-key" in said.err
+
+
+# --batch
+
+
+def test_a_batch_is_published_line_by_line(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.reset()
+    lines = [
+        b'{"message": { "n": 1.50 }, "orderingKey": "d1", "idempotencyKey": "k"}',
+        b'{"account": "other", "message": {"n": 2}}',
+        b"",
+        b'{"message": { "n": 1.50 }, "orderingKey": "d1", "idempotencyKey": "k"}',
+    ]
+    (tmp_path / "m.ndjson").write_bytes(b"\r\n".join(lines))
+    arguments = ("publish", ACCOUNT, "m.ndjson", "--batch", "--base-url", sandbox.base_url, "--dev")
+    said = run(*arguments)
+    assert (said.code, said.out, said.err) == (0, "published\tduplicates\trefused\n2\t1\t0\n", "")
+    sandbox.register(ACCOUNT)
+    sandbox.register("other")
+    sandbox.drain()
+    assert {one.account: one.body for one in sandbox.deliveries()} == {ACCOUNT: b'{ "n": 1.50 }', "other": b'{"n": 2}'}
+    told = [json.loads(line) for line in run(*arguments, "--json").out.splitlines()]
+    assert [(line["line"], line["duplicate"]) for line in told] == [(1, True), (2, False), (4, True)]
+
+
+def test_more_than_one_batch_is_published(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.reset()
+    (tmp_path / "m.ndjson").write_bytes(
+        b'{"message": {}}\n' * 2001 + b'{"message": {"x": "%s"}}\n' % (b"y" * 200_000) * 25
+    )
+    said = run("publish", ACCOUNT, "m.ndjson", "--batch", "--base-url", sandbox.base_url, "--dev")
+    assert said.out.splitlines()[1] == "2026\t0\t0"
+
+
+def test_lines_that_are_refused_are_told_and_the_others_published(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    lines = [b"{}", b'{"message": [], "typo": 1}', b'{"message": []}', b'{"message": {}}', b"\xff"]
+    (tmp_path / "m.ndjson").write_bytes(b"\n".join(lines))
+    arguments = ("publish", ACCOUNT, "m.ndjson", "--batch", "--base-url", sandbox.base_url, "--dev")
+    said = run(*arguments)
+    assert said.code == 1
+    assert said.out.splitlines()[1] == "1\t0\t4"
+    assert [line.split(": ")[1] for line in said.err.splitlines()] == [f"m.ndjson, line {n}" for n in (1, 2, 5, 3)]
+    told = {line["line"]: line for line in map(json.loads, run(*arguments, "--json").out.splitlines())}
+    assert told[3]["errorCode"] == "INVALID_PARAMETER"
+    assert told[4]["duplicate"] is False
+
+
+def test_what_was_published_before_the_service_went_away_is_told(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "m.ndjson").write_bytes(b'{"message": {}}\n' * 1001)
+    sandbox.publish(ACCOUNT, {})
+    arguments = ("publish", ACCOUNT, "m.ndjson", "--batch", "--base-url", "http://127.0.0.1:9", "--dev")
+    said = run(*arguments)
+    assert (said.code, said.out) == (3, "published\tduplicates\trefused\n0\t0\t0\n")
+    assert is_one_line(said.err)
+
+
+def test_keys_are_the_lines_own(run: Run) -> None:
+    said = run("publish", ACCOUNT, "m.ndjson", "--batch", "--ordering-key", "k", "--dev")
+    assert said.code == 2
+    assert is_one_line(said.err)

@@ -41,22 +41,25 @@ def _lines(total: int) -> Advance:
 
 
 @contextlib.contextmanager
-def counting(total: int | None, part: str) -> Iterator[Callable[[int], None]]:
+def counting(
+    total: int | None, part: str, *, in_bytes: bool = False, shown: bool = True
+) -> Iterator[Callable[[int], None]]:
     """Show on stderr how far one part has come, where a person looks at it; stdout is for what was asked for.
 
-    `total` None where nobody knows it before the end.
+    `total` is None where nobody can know it beforehand.
     """
-    if not sys.stderr.isatty():
+    if not shown or not sys.stderr.isatty():
         yield lambda done: None
         return
-    with _progress(stderr=True) as shown:
-        task = shown.add_task(part, total=total)
-        yield lambda done: shown.update(task, completed=done)
+    with _progress(stderr=True, in_bytes=in_bytes) as bar:
+        task = bar.add_task(part, total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
-def _progress(*, stderr: bool) -> "Progress":
+def _progress(*, stderr: bool, in_bytes: bool = False) -> "Progress":
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    counted = DownloadColumn() if in_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), counted, TimeElapsedColumn())
     return Progress(*columns, console=Console(stderr=stderr))

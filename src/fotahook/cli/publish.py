@@ -1,16 +1,27 @@
-"""`fotahook publish`: one message from a file or from stdin."""
+"""`fotahook publish`: one message from a file or from stdin, or many, a line for each."""
 
-import sys
-from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 
 from fotahook.contract.messages import MESSAGE_LIMIT, MessageInvalid, parse_json
+from fotahook.contract.operator import BatchMessage
 
 from .failures import UsageError
+from .line_files import STDIN, opened
 from .output import print_facts
+from .publish_lines import publish_lines
 from .remote import DEFAULTS, Remote
+
+
+class Line(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A line of --batch, as `POST /v1/messages` has it; the account may be left out."""
+
+    message: msgspec.Raw
+    account: str | None = None
+    ordering_key: str | None = None
+    idempotency_key: str | None = None
 
 
 def publish(
@@ -20,8 +31,9 @@ def publish(
     *,
     ordering_key: str | None = None,
     idempotency_key: str | None = None,
+    batch: bool = False,
     remote: Remote = DEFAULTS,
-) -> None:
+) -> int:
     """Hand a message over for delivery, byte for byte as it stands; prints its id once the service has it on disk.
 
     Example: fotahook publish 0000123456-00001 message.json --ordering-key 990013907835573
@@ -31,29 +43,44 @@ def publish(
     account
         Whose callback it goes to.
     file
-        The message, a JSON object; - reads it from stdin.
+        The message, a JSON object; - reads it from stdin. With --batch many, a line for each.
     ordering_key
         Messages of one key are delivered in the order they were published in.
     idempotency_key
         Under one key a message is taken once, however often it is published.
+    batch
+        Each line is {"message": {…}, "orderingKey"?, "idempotencyKey"?, "account"?}; exit code 1 if one was refused.
     """
-    message = _read(file)
-    with remote.operator() as client:
-        published = client.publish(account, message, ordering_key=ordering_key, idempotency_key=idempotency_key)
-    print_facts({"id": published.id, "duplicate": published.duplicate}, as_json=remote.as_json)
+    if not batch:
+        message = _read(file)
+        with remote.operator() as client:
+            published = client.publish(account, message, ordering_key=ordering_key, idempotency_key=idempotency_key)
+        print_facts({"id": published.id, "duplicate": published.duplicate}, as_json=remote.as_json)
+        return 0
+    if ordering_key is not None or idempotency_key is not None:
+        raise UsageError("with --batch each line has keys of its own: leave out --ordering-key and --idempotency-key")
+    return publish_lines(file, "publish", lambda line: _message(line, account), remote)
+
+
+_decode = msgspec.json.Decoder(Line).decode
+
+
+def _message(line: bytes, account: str) -> BatchMessage:
+    """The message of a line, byte for byte as it stands there; ValueError says what is wrong with it."""
+    told = _decode(line)
+    return BatchMessage(
+        account=told.account or account,
+        message=bytes(told.message),
+        ordering_key=told.ordering_key,
+        idempotency_key=told.idempotency_key,
+    )
 
 
 def _read(file: str) -> bytes:
     """The bytes of the message; UsageError if the service would refuse them for what they are."""
-    name = "stdin" if file == "-" else file
-    if file.startswith("-") and file != "-":
-        # For the sake of - alone cyclopts lets everything through that begins like an option.
-        raise UsageError(f"Unknown option: {file}; see fotahook publish --help")
-    if file == "-":
-        message = sys.stdin.buffer.read(MESSAGE_LIMIT + 1)
-    else:
-        with Path(file).open("rb") as opened:
-            message = opened.read(MESSAGE_LIMIT + 1)
+    name = "stdin" if file == STDIN else file
+    with opened(file, "publish") as content:
+        message = content.read(MESSAGE_LIMIT + 1)
     if len(message) > MESSAGE_LIMIT:
         raise UsageError(f"{name}: a message has at most {MESSAGE_LIMIT} bytes")
     try:

@@ -259,7 +259,7 @@ def publish(
 
 def publish_batch(messages: Iterable[BatchMessage], new_key: Callable[[], str]) -> Call[list[Published | Refused]]:
     """Hand many messages over at once; each is accepted or refused by itself, and has an idempotency key at least."""
-    lines = [_line(message, new_key) for message in messages]
+    lines = [batch_line(message, new_key) for message in messages]
     if not 0 < len(lines) <= BATCH_MESSAGES:
         raise ValueError(f"a batch has 1 to {BATCH_MESSAGES} messages, not {len(lines)}")
     body = b"".join(lines)
@@ -369,7 +369,8 @@ def _read_batch(count: int, body: bytes) -> list[Published | Refused]:
     ]
 
 
-def _line(message: BatchMessage, new_key: Callable[[], str]) -> bytes:
+def batch_line(message: BatchMessage, new_key: Callable[[], str]) -> bytes:
+    """One message as a line of a batch; TypeError or ValueError for what cannot be one."""
     if not isinstance(message, BatchMessage):
         raise TypeError(f"a batch is made of BatchMessage, not {type(message).__name__}")
     if not isinstance(message.account, str):

@@ -1,0 +1,104 @@
+"""`fotahook export`: the messages of an account as a file, a line for each."""
+
+import sys
+import tempfile
+from contextlib import ExitStack
+from itertools import islice
+from typing import IO, Annotated, Final
+
+import msgspec
+from cyclopts import Parameter
+
+from .export_sources import Inbox, Service, Source
+from .exported import Exported
+from .failures import UsageError
+from .line_files import read_backwards
+from .messages import ALL, Filter
+from .output import on_terminal, print_facts
+from .progress import counting
+from .remote import DEFAULTS, Remote
+from .whole_files import STDOUT, whole_file
+
+_AT_ONCE: Final = 64
+"""Bodies that are asked for side by side."""
+
+
+def export(
+    account: str,
+    file: Annotated[str, Parameter(allow_leading_hyphen=True)] = STDOUT,
+    /,
+    *,
+    which: Filter = ALL,
+    inbox: str | None = None,
+    remote: Remote = DEFAULTS,
+) -> None:
+    """Write the messages of an account to a file, oldest first: a JSON object a line, with the exact bytes in body.
+
+    The file is whole or as it was before. Messages whose bytes retention has removed are left out, and counted.
+
+    Example: fotahook export 0000123456-00001 messages.jsonl --state dead --dev
+
+    Parameters
+    ----------
+    account
+        Whose messages.
+    file
+        Where to write them; - writes to stdout.
+    inbox
+        A listener's inbox to read from, such as sqlite:///inbox.db, in place of a service.
+    """
+    if file.startswith("-") and file != STDOUT:
+        # For the sake of - alone cyclopts lets everything through that begins like an option.
+        raise UsageError(f"Unknown option: {file}; see fotahook export --help")
+    with ExitStack() as stack:
+        source: Source
+        if inbox is not None:
+            source = stack.enter_context(Inbox(inbox, account, which))
+        else:
+            source = stack.enter_context(Service(stack.enter_context(remote.operator()), account, which))
+        # Before anything is asked for: that the file cannot be written is known at once.
+        target = stack.enter_context(whole_file(file))
+        exported, left_out = _write(source, target, shown=file != STDOUT or not on_terminal())
+    if file != STDOUT:
+        facts: dict[str, str | int | None] = {
+            "account": account,
+            "file": file,
+            "exported": exported,
+            "leftOut": left_out,
+        }
+        print_facts(facts, as_json=remote.as_json)
+    elif left_out:
+        print(f"fotahook: left out {left_out} whose bytes retention has removed", file=sys.stderr)
+
+
+def _write(source: Source, target: IO[bytes], *, shown: bool) -> tuple[int, int]:
+    """How many lines were written, and how many messages have no bytes any more."""
+    exported = left_out = 0
+    with tempfile.TemporaryFile() as spool:
+        total = _spool(source, spool, shown=shown)
+        newest_last = map(_decode, read_backwards(spool))
+        with counting(total, "exported", shown=shown) as advance:
+            while some := list(islice(newest_last, _AT_ONCE)):
+                for one, body in zip(some, source.bodies([one.id for one in some]), strict=True):
+                    if body is None:
+                        left_out += 1
+                    else:
+                        exported += 1
+                        whole = msgspec.structs.replace(one, body=body.decode())
+                        target.write(msgspec.json.encode(whole) + b"\n")
+                advance(exported + left_out)
+    return exported, left_out
+
+
+def _spool(source: Source, spool: IO[bytes], *, shown: bool) -> int:
+    """Note the messages, of which the newest is listed first, on disk: there may be more than fit into memory."""
+    count = 0
+    with counting(None, "listed", shown=shown) as advance:
+        for page in source.pages():
+            spool.writelines(msgspec.json.encode(one) + b"\n" for one in page)
+            count += len(page)
+            advance(count)
+    return count
+
+
+_decode: Final = msgspec.json.Decoder(Exported).decode

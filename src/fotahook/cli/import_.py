@@ -1,0 +1,34 @@
+"""`fotahook import`: what `fotahook export` wrote, published once more."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from .exported import to_message
+from .line_files import STDIN
+from .publish_lines import publish_lines
+from .remote import DEFAULTS, Remote
+
+
+def import_(
+    file: Annotated[str, Parameter(allow_leading_hyphen=True)] = STDIN,
+    /,
+    *,
+    account: str | None = None,
+    remote: Remote = DEFAULTS,
+) -> int:
+    """Publish the messages of an export, byte for byte and in order. What was imported before is not taken twice.
+
+    A message has a new id here; it is delivered whatever became of it where it was exported. Exit code 1 if a line was
+    refused.
+
+    Example: fotahook import messages.jsonl --dev
+
+    Parameters
+    ----------
+    file
+        What fotahook export wrote; - reads it from stdin.
+    account
+        Publish them to this account, in place of their own.
+    """
+    return publish_lines(file, "import", lambda line: to_message(line, account), remote)

@@ -1,0 +1,239 @@
+"""`fotahook export` and `import`: every byte, in order, once, and never half a file."""
+
+import asyncio
+import io
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from fotahook.cli.line_files import read_backwards
+from fotahook.store import open_store
+from fotahook.store.base import NewMessage, Retention
+from fotahook.testing import Sandbox
+
+from .conftest import Run, Said, is_one_line
+from .processes import fotahook
+
+ACCOUNT = "0000123456-00001"
+BODIES = [
+    b'{ "type": "a", "n": 1.50 }',
+    b'{\n  "type": "b",\r\n\t"text": "line\\nfeed" }\n',
+    '{"ä": "\\ud800 \\u001b € 😀"}'.encode(),
+    b"{}",
+]
+"""Messages that a tool which knows JSON would each like to write down in another way."""
+
+
+@pytest.fixture
+def service(sandbox: Sandbox) -> Sandbox:
+    sandbox.reset()
+    return sandbox
+
+
+@pytest.fixture
+def call(run: Run, service: Sandbox) -> Run:
+    def call(*arguments: str) -> Said:
+        return run(*arguments, "--base-url", service.base_url, "--dev")
+
+    return call
+
+
+def received(service: Sandbox, account: str) -> list[bytes]:
+    """What is delivered to an account, in order."""
+    service.register(account)
+    service.drain()
+    return [one.body for one in service.deliveries(account)]
+
+
+def test_what_was_exported_is_imported_byte_for_byte_in_order_and_once(
+    call: Run, service: Sandbox, tmp_path: Path
+) -> None:
+    for number in range(250):
+        service.publish(ACCOUNT, BODIES[number % len(BODIES)], ordering_key="k")
+    said = call("export", ACCOUNT, "messages.jsonl")
+    assert said.out == f"account\tfile\texported\tleftOut\n{ACCOUNT}\tmessages.jsonl\t250\t0\n"
+    lines = [json.loads(line) for line in (tmp_path / "messages.jsonl").read_text().splitlines()]
+    assert [line["body"].encode() for line in lines] == [BODIES[number % len(BODIES)] for number in range(250)]
+    assert set(lines[0]) == {"id", "account", "body", "sha256", "type", "orderingKey", "acceptedAt"}
+    assert call("import", "messages.jsonl", "--account", "copy").out == "published\tduplicates\trefused\n250\t0\t0\n"
+    assert call("import", "messages.jsonl", "--account", "copy").out == "published\tduplicates\trefused\n0\t250\t0\n"
+    assert received(service, "copy") == [line["body"].encode() for line in lines]
+    keys = call("messages", "list", "copy", "--key", "k", "--limit", "0").out.splitlines()
+    assert len(keys) == 251
+
+
+def test_it_may_go_over_pipes(service: Sandbox) -> None:
+    service.publish(ACCOUNT, BODIES[2])
+    remote = ("--base-url", service.base_url, "--dev")
+    exported = fotahook("export", ACCOUNT, *remote).stdout.encode()
+    said = fotahook("import", "-", "--account", "copy", "--json", *remote, stdin=exported)
+    told = json.loads(said.stdout)
+    assert (told["line"], told["duplicate"], said.stderr) == (1, False, "")
+    assert received(service, "copy") == [BODIES[2]]
+
+
+def test_only_what_is_meant_is_exported(call: Run, service: Sandbox) -> None:
+    for kind in ("a", "b"):
+        service.publish(ACCOUNT, {"type": kind}, kind)
+    for flags in (("--type", "a"), ("--key", "a"), ("--type", "a", "--state", "pending", "--since", "1h")):
+        (line,) = call("export", ACCOUNT, *flags).out.splitlines()
+        assert json.loads(line)["type"] == "a"
+    assert call("export", ACCOUNT, "--state", "dead").out == ""
+
+
+def test_the_file_is_its_owners_alone_and_replaces_what_was_there(call: Run, service: Sandbox, tmp_path: Path) -> None:
+    service.publish(ACCOUNT, {})
+    (tmp_path / "real.jsonl").write_text("old")
+    (tmp_path / "link.jsonl").symlink_to("real.jsonl")
+    assert call("export", ACCOUNT, "link.jsonl", "--json").code == 0
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert stat.S_IMODE((tmp_path / "real.jsonl").stat().st_mode) == 0o600
+    assert {file.name for file in tmp_path.iterdir()} == {"real.jsonl", "link.jsonl"}
+
+
+def test_a_pipe_is_written_to_and_not_replaced(call: Run, service: Sandbox, tmp_path: Path) -> None:
+    service.publish(ACCOUNT, {})
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert call("export", ACCOUNT, "pipe").code == 0
+        assert b'"body":"{}"' in os.read(reading, 65536)
+        assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    finally:
+        os.close(reading)
+
+
+@pytest.mark.parametrize("path", ["/body", "/accounts/"])
+def test_an_export_cut_short_leaves_the_file_as_it_was(call: Run, service: Sandbox, tmp_path: Path, path: str) -> None:
+    for _ in range(3):
+        service.publish(ACCOUNT, {})
+    (tmp_path / "m.jsonl").write_text("old")
+    service.faults.answer_calls(500, times=50, path=path)
+    said = call("export", ACCOUNT, "m.jsonl")
+    assert said.code == 1
+    assert is_one_line(said.err)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"m.jsonl": "old"}
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_asked_for(call: Run, service: Sandbox) -> None:
+    said = call("export", ACCOUNT, "no/such/folder.jsonl")
+    assert said.code == 1
+    assert is_one_line(said.err)
+    assert "no/such/folder.jsonl: No such file" in said.err
+
+
+def test_messages_without_their_bytes_are_left_out_and_counted(run: Run, tmp_path: Path) -> None:
+    with Sandbox(store=f"sqlite:///{tmp_path / 's.db'}") as sandbox:
+        sandbox.register(ACCOUNT)
+        sandbox.wait_delivered(sandbox.publish(ACCOUNT, {}))
+
+        async def prune() -> None:
+            store = await open_store(f"sqlite:///{tmp_path / 's.db'}", clock=lambda: sandbox.now() + 100)
+            await store.tidy(Retention(seconds=0))
+            await store.close()
+
+        asyncio.run(prune())
+        kept = sandbox.publish(ACCOUNT, {})
+        remote = ("--base-url", sandbox.base_url, "--dev")
+        assert run("export", ACCOUNT, "m.jsonl", *remote).out.splitlines()[1] == f"{ACCOUNT}\tm.jsonl\t1\t1"
+        said = run("export", ACCOUNT, *remote)
+    assert json.loads(said.out)["id"] == kept
+    assert is_one_line(said.err)
+    assert "left out 1" in said.err
+
+
+def test_an_inbox_is_exported_too(run: Run, tmp_path: Path) -> None:
+    async def receive() -> None:
+        store = await open_store(f"sqlite:///{tmp_path / 'inbox.db'}")
+        messages = [
+            NewMessage(account=account, body=body, type="t", ordering_key="d1", consumers=("handlers",))
+            for account in (ACCOUNT, "other")
+            for body in BODIES
+        ]
+        await store.accept(messages)
+        await store.close()
+
+    asyncio.run(receive())
+    said = run("export", ACCOUNT, "--inbox", "sqlite:///inbox.db", "--state", "pending")
+    lines = [json.loads(line) for line in said.out.splitlines()]
+    assert [line["body"].encode() for line in lines] == BODIES
+    assert {(line["type"], line["orderingKey"]) for line in lines} == {("t", "d1")}
+
+
+@pytest.mark.parametrize(
+    ("inbox", "complaint"), [("sqlite:///absent.db", "no such file"), ("mysql://x", "sqlite:///FILE")]
+)
+def test_an_inbox_that_is_none_is_told_and_not_made(run: Run, tmp_path: Path, inbox: str, complaint: str) -> None:
+    said = run("export", ACCOUNT, "--inbox", inbox)
+    assert said.code == 2
+    assert is_one_line(said.err)
+    assert complaint in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# What cannot be imported
+
+
+def test_lines_that_are_none_are_told_and_the_others_imported(call: Run, service: Sandbox, tmp_path: Path) -> None:
+    service.publish(ACCOUNT, {"n": 1})
+    call("export", ACCOUNT, "m.jsonl")
+    good = (tmp_path / "m.jsonl").read_text().strip()
+    changed = json.dumps(json.loads(good) | {"body": '{"n":2}'})
+    headless = json.dumps({name: value for name, value in json.loads(good).items() if name != "id"})
+    keyed = json.dumps(json.loads(good) | {"id": "other", "orderingKey": "a b"})
+    (tmp_path / "m.jsonl").write_text("\n".join([changed, "", headless, "noise", "[]", keyed, good, good]))
+    said = call("import", "m.jsonl", "--account", "copy")
+    assert said.code == 1
+    assert said.out.splitlines()[1] == "1\t1\t5"
+    told = said.err.splitlines()
+    assert [line.partition(": INVALID_LINE: ")[0] for line in told] == [
+        f"fotahook: m.jsonl, line {number}" for number in (1, 3, 4, 5, 6)
+    ]
+    assert "sha256" in told[0]
+
+
+def test_what_the_service_refuses_is_told_by_its_line(call: Run, service: Sandbox, tmp_path: Path) -> None:
+    service.publish(ACCOUNT, BODIES[1])
+    service.publish(ACCOUNT, BODIES[3])
+    call("export", ACCOUNT, "m.jsonl")
+    said = call("import", "m.jsonl", "--account", "no/account")
+    assert said.code == 1
+    assert [line[:28] for line in said.err.splitlines()] == [f"fotahook: m.jsonl, line {n}: I" for n in (1, 2)]
+    call("import", "m.jsonl")
+    # The same ids with other bytes: somebody's own file.
+    other = [json.loads(line)["id"] for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    service.publish("third", BODIES[1])
+    call("export", "third", "third.jsonl")
+    line = json.loads((tmp_path / "third.jsonl").read_text())
+    (tmp_path / "third.jsonl").write_text("\n".join(json.dumps(line | {"id": one}) for one in other))
+    said = call("import", "third.jsonl", "--account", ACCOUNT)
+    assert "line 2: CONFLICT: " in said.err
+
+
+@pytest.mark.parametrize("command", ["export", "import"])
+def test_an_option_that_is_none_is_not_taken_for_a_file(call: Run, command: str) -> None:
+    said = call(*((command, "1") if command == "export" else (command,)), "--al")
+    assert said.code == 2
+    assert is_one_line(said.err)
+    assert "--al" in said.err
+
+
+# Files of lines
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 100_000, 262_142, 262_143, 262_144, 262_145, 600_000])
+def test_a_file_is_read_from_its_end(length: int) -> None:
+    lines = [b"first", b"x" * length, b"y" * 10, b"z" * length]
+    written = io.BytesIO(b"".join(line + b"\n" for line in lines))
+    assert list(read_backwards(written)) == [line for line in reversed(lines) if line]
+
+
+def test_a_line_too_long_to_be_meant_is_told(call: Run, tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_bytes(b"x" * (8 * 1024 * 1024 + 1))
+    said = call("import", "m.jsonl")
+    assert said.code == 1
+    assert is_one_line(said.err)
+    assert "line 1 has more than" in said.err
