@@ -201,6 +201,17 @@ async def test_reads_that_fail_are_translated(path: Path) -> None:
     await store.close()
 
 
+async def test_what_cannot_be_read_at_once_is_read_by_the_thread(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    callback = await store.register(ACCOUNT, URL, actor="test")
+    # Every statement of this connection ends with an error from now on.
+    store._reader._peeking.set_progress_handler(lambda: 1, 1)
+    assert await store.callback(ACCOUNT) == callback
+    await store.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.callback(ACCOUNT)
+
+
 # The writer
 
 
@@ -340,7 +351,8 @@ async def test_a_transaction_that_sqlite_ends_by_itself_fails_for_all(connection
 
 async def test_a_read_sees_one_state_of_the_store(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("pragma journal_mode = wal")
-    reader = Reader(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
+    others = [sqlite3.connect(path, isolation_level=None, check_same_thread=False) for _ in range(2)]
+    reader = Reader(*others)
 
     def count_twice(db: sqlite3.Connection) -> tuple[object, object]:
         before = db.execute("select count(*) from numbers").fetchone()

@@ -65,9 +65,9 @@ class SqliteStore:
         self._work = asyncio.Event()
         self._dispatcher_lock: int | None = None
         self._pruned_up_to = 0
-        writing, reading = connect(path), connect(path)
+        writing, reading, peeking = connect(path), connect(path), connect(path, busy_seconds=0)
         self._writer = Writer(writing)
-        self._reader = Reader(reading)
+        self._reader = Reader(reading, peeking)
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], *, clock: Clock = time.time) -> "SqliteStore":
@@ -125,7 +125,7 @@ class SqliteStore:
             row = db.execute(Q["callback"], {"account": account}).fetchone()
             return Callback(**row) if row else None
 
-        return await self._reader.run(job)
+        return await self._reader.peek(job)
 
     # Messages
 
@@ -318,7 +318,7 @@ class SqliteStore:
             row = db.execute(Q["credential"], query).fetchone()
             return read_credential(row) if row else None
 
-        return await self._reader.run(job)
+        return await self._reader.peek(job)
 
     async def credentials(self, kind: str, owner: str) -> list[Credential]:
         def job(db: sqlite3.Connection) -> list[Credential]:
