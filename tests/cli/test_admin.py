@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fotahook.cli.admin import _entry, _row
 from fotahook.contract.keys import fingerprint
 from fotahook.store import open_store
 from fotahook.store.base import Credential
@@ -35,7 +36,8 @@ async def test_a_user_may_do_everything_unless_told_otherwise(run: Run) -> None:
     shown = json.loads((await to_thread(run, "admin", "user", "create", "ops", "--json")).out)
     found = await stored("user", "ops")
     assert found is not None
-    assert found.secret_hash == fingerprint(shown["password"])
+    assert found.secret_hash.startswith(b"$argon2id$")
+    assert shown["password"].encode() not in found.secret_hash
     assert (found.accounts, found.scopes) == (None, ("callbacks", "publish", "operate"))
 
 
@@ -69,3 +71,51 @@ def test_the_store_may_come_from_the_environment(run: Run, monkeypatch: pytest.M
     monkeypatch.setenv("FOTAHOOK_STORE", "sqlite:///elsewhere.db")
     assert run("admin", "user", "create", "ops").code == 0
     assert (tmp_path / "elsewhere.db").exists()
+
+
+@pytest.mark.parametrize("kind", ["client", "user"])
+def test_what_is_granted_is_listed_changed_and_revoked(run: Run, kind: str) -> None:
+    run("admin", kind, "create", "first", "--account", "1", "--account", "2", "--scope", "publish")
+    run("admin", kind, "create", "second")
+    columns, first, second = run("admin", kind, "list").out.splitlines()
+    assert columns.split("\t") == ["name", "accounts", "scopes", "created", "age"]
+    assert first.split("\t")[:3] == ["first", "1 2", "publish"]
+    assert second.split("\t")[:3] == ["second", "(all)", "callbacks publish operate"]
+    granted = json.loads(run("admin", kind, "grant", "first", "--all-accounts", "--json").out)
+    assert (granted["accounts"], granted["scopes"]) == (None, ["publish"])
+    granted = json.loads(run("admin", kind, "grant", "first", "--account", "3", "--scope", "operate", "--json").out)
+    assert (granted["accounts"], granted["scopes"]) == (["3"], ["operate"])
+    assert run("admin", kind, "revoke", "second").out == "name\trevoked\nsecond\tyes\n"
+    listed = json.loads(run("admin", kind, "list", "--json").out)
+    assert {name: listed[name] for name in ("name", "accounts", "scopes")} == {
+        "name": "first",
+        "accounts": ["3"],
+        "scopes": ["operate"],
+    }
+    assert listed["ageSeconds"] >= 0
+    assert listed["createdAt"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("grant", "app"), "give --account, --all-accounts or --scope"),
+        (("grant", "app", "--account", "1", "--all-accounts"), "give one of them"),
+        (("grant", "app", "--scope", "everything"), "no such scope"),
+        (("grant", "absent", "--scope", "publish"), "no client 'absent'"),
+        (("revoke", "absent"), "no client 'absent'"),
+    ],
+)
+def test_a_change_that_cannot_be_meant_is_refused(run: Run, arguments: tuple[str, ...], told: str) -> None:
+    run("admin", "client", "create", "app")
+    said = run("admin", "client", *arguments)
+    assert said.code == 2
+    assert is_one_line(said.err)
+    assert told in said.err
+
+
+@pytest.mark.parametrize(("seconds", "age"), [(-5, "0s"), (59, "59s"), (60, "1m"), (7200, "2h"), (90_000, "1d")])
+def test_an_age_is_told_in_its_largest_unit(seconds: int, age: str) -> None:
+    now = 1_800_000_000.0
+    credential = Credential(kind="client", id="app", created_at=now - seconds)
+    assert _row(_entry(credential, now))[-1] == age

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from starlette.types import ASGIApp, Message, Scope
 
-from fotahook.service import SCOPES, Settings, build_app, create_client, create_user, provision_dev
+from fotahook.service import SCOPES, PasswordCost, Settings, build_app, create_client, create_user, provision_dev
 from fotahook.service.openapi import document
 from fotahook.store import SqliteStore
 
@@ -192,6 +192,10 @@ class Api:
         self.both = {**self.bearer, "VZ-M2M-Token": await self.login(token)}
 
 
+CHEAP = PasswordCost(memory_kib=8, passes=1)
+"""A test need not wait for a password to be hashed."""
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -212,8 +216,8 @@ async def store(file: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
 @pytest.fixture
 async def api(store: SqliteStore, file: Path, clock: FakeClock) -> Api:
     """A service in which nothing but public HTTPS registers, its development client signed in."""
-    await provision_dev(store, clock=clock)
-    api = Api(build_app(store, Settings(secret_key=SECRET_KEY, clock=clock)), store, file, clock)
+    await provision_dev(store, clock=clock, cost=CHEAP)
+    api = Api(build_app(store, Settings(secret_key=SECRET_KEY, password_cost=CHEAP, clock=clock)), store, file, clock)
     await api.sign_in()
     return api
 
@@ -222,7 +226,7 @@ async def client_of(api: Api, accounts: list[str] | None = None, scopes: tuple[s
     """Both tokens of a client and a user of the same name who are granted just this."""
     name = secrets.token_hex(4)
     secret = await create_client(api.store, name, accounts=accounts, scopes=scopes, clock=api.clock)
-    password = await create_user(api.store, name, accounts=accounts, scopes=scopes, clock=api.clock)
+    password = await create_user(api.store, name, accounts=accounts, scopes=scopes, clock=api.clock, cost=CHEAP)
     token = await api.token(basic(name, secret))
     return {**bearer(token), "VZ-M2M-Token": await api.login(token, name, password)}
 

@@ -1,12 +1,24 @@
 """Clients and users are made with a secret that is shown once."""
 
+from collections.abc import Awaitable, Callable
+
+import msgspec
 import pytest
 
-from fotahook.service import create_client, create_user, drop_client, drop_user, provision_dev, withdraw_dev
+from fotahook.service import (
+    create_client,
+    create_user,
+    drop_client,
+    drop_user,
+    grant_client,
+    grant_user,
+    provision_dev,
+    withdraw_dev,
+)
 from fotahook.store import SqliteStore
 from fotahook.store.base import Credential
 
-from .conftest import CALLBACK, GRANT, LOGIN, TOKEN, Api, FakeClock, basic
+from .conftest import ACCOUNT, CALLBACK, CHEAP, GRANT, LOGIN, RESET, TOKEN, Api, FakeClock, basic, bearer
 
 
 async def test_a_secret_is_returned_and_not_stored(api: Api) -> None:
@@ -19,7 +31,7 @@ async def test_a_secret_is_returned_and_not_stored(api: Api) -> None:
 
 
 async def test_a_user_logs_in_with_the_password_that_was_returned(api: Api) -> None:
-    password = await create_user(api.store, "operator@example.com", clock=api.clock)
+    password = await create_user(api.store, "operator@example.com", clock=api.clock, cost=CHEAP)
     await api.login(await api.token(), "operator@example.com", password)
 
 
@@ -31,7 +43,7 @@ async def test_a_name_is_taken_once(store: SqliteStore) -> None:
     await create_client(store, "app-1")
     with pytest.raises(ValueError, match="already"):
         await create_client(store, "app-1")
-    await create_user(store, "app-1")
+    await create_user(store, "app-1", cost=CHEAP)
 
 
 @pytest.mark.parametrize("name", ["", "with space", "with:colon", "x" * 65, "\u00e9", "a\n"])
@@ -49,14 +61,14 @@ async def test_grants_that_are_none(store: SqliteStore) -> None:
 
 async def test_the_development_client_is_the_same_after_every_start(store: SqliteStore, clock: FakeClock) -> None:
     for _ in range(2):
-        await provision_dev(store, clock=clock)
+        await provision_dev(store, clock=clock, cost=CHEAP)
     found = await store.credential("client", "dev")
     assert found is not None
     assert (found.accounts, found.scopes) == (None, ("callbacks", "publish", "operate"))
 
 
 async def test_what_the_development_mode_gave_ends_with_it(api: Api) -> None:
-    await provision_dev(api.store, clock=api.clock)
+    await provision_dev(api.store, clock=api.clock, cost=CHEAP)
     token = await api.token()
     await withdraw_dev(api.store)
     assert await api.store.credential("client", "dev") is None
@@ -83,7 +95,7 @@ async def test_a_dropped_client_takes_its_tokens_along(api: Api) -> None:
 
 
 async def test_a_dropped_user_takes_the_sessions_along(api: Api) -> None:
-    password = await create_user(api.store, "someone", clock=api.clock)
+    password = await create_user(api.store, "someone", clock=api.clock, cost=CHEAP)
     session = await api.login(await api.token(), "someone", password)
     headers = {**api.bearer, "VZ-M2M-Token": session}
     assert (await api("GET", CALLBACK, headers=headers)).status == 200
@@ -98,14 +110,34 @@ async def test_a_dropped_user_takes_the_sessions_along(api: Api) -> None:
 @pytest.fixture
 def dropped_meanwhile(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is granted something is dropped just before that is written."""
-    save = api.store.save_credential
+    before_writing(api, monkeypatch, lambda: drop_both(api))
 
-    async def save_for_somebody_who_is_gone(credential: Credential) -> None:
-        await drop_client(api.store, "dev")
-        await drop_user(api.store, "dev")
+
+def before_writing(api: Api, monkeypatch: pytest.MonkeyPatch, do: Callable[[], Awaitable[object]]) -> None:
+    """Do something just before the next credential is written, as another process may."""
+    save, replace, done = api.store.save_credential, api.store.replace_credential, False
+
+    async def once() -> None:
+        nonlocal done
+        if not done:
+            done = True
+            await do()
+
+    async def late_save(credential: Credential) -> None:
+        await once()
         await save(credential)
 
-    monkeypatch.setattr(api.store, "save_credential", save_for_somebody_who_is_gone)
+    async def late_replace(old: Credential, new: Credential) -> bool:
+        await once()
+        return await replace(old, new)
+
+    monkeypatch.setattr(api.store, "save_credential", late_save)
+    monkeypatch.setattr(api.store, "replace_credential", late_replace)
+
+
+async def drop_both(api: Api) -> None:
+    await drop_client(api.store, "dev")
+    await drop_user(api.store, "dev")
 
 
 @pytest.mark.usefixtures("dropped_meanwhile")
@@ -127,3 +159,97 @@ async def test_no_session_is_kept_alive_for_a_user_who_is_gone(api: Api) -> None
     api.clock.advance(600)
     assert (await api("GET", CALLBACK, headers=api.both)).error == (401, "REQUEST_FAILED.SessionToken.Expired")
     assert await api.store.credentials("session", "dev") == []
+
+
+# Grants
+
+
+async def test_a_grant_changes_what_is_given_and_nothing_else(store: SqliteStore) -> None:
+    await create_client(store, "app", accounts=["1"], scopes=["publish"])
+    before = await store.credential("client", "app")
+    assert await grant_client(store, "app", scopes=["operate", "publish"]) == await store.credential("client", "app")
+    await grant_client(store, "app", accounts=["2"])
+    found = await store.credential("client", "app")
+    assert before is not None
+    assert found == msgspec.structs.replace(before, accounts=("2",), scopes=("publish", "operate"))
+    await grant_client(store, "app", accounts=None)
+    found = await store.credential("client", "app")
+    assert found is not None
+    assert found.accounts is None
+
+
+async def test_a_grant_to_nobody_or_of_nothing(store: SqliteStore) -> None:
+    assert await grant_client(store, "app", accounts=None) is None
+    assert await grant_user(store, "app", accounts=None) is None
+    await create_client(store, "app", scopes=["publish"])
+    for grants in ({"scopes": ["admin"]}, {"accounts": ["a/b"]}):
+        with pytest.raises(ValueError, match=r"admin|slash"):
+            await grant_client(store, "app", **grants)
+    found = await store.credential("client", "app")
+    assert found is not None
+    assert (found.accounts, found.scopes) == (None, ("publish",))
+
+
+async def test_a_live_token_and_a_live_session_follow_a_grant(api: Api) -> None:
+    await grant_client(api.store, "dev", accounts=["other"], scopes=["operate"])
+    api.clock.advance(1)
+    assert (await api("GET", f"/v1/accounts/{ACCOUNT}", headers=api.bearer)).error == (404, "NOT_FOUND")
+    assert (await api("GET", CALLBACK, headers=api.both)).error == (403, "INVALID_ACCESS")
+    # Still the same token, as long as it lives.
+    assert bearer(await api.token()) == api.bearer
+    await grant_client(api.store, "dev", accounts=None, scopes=["callbacks"])
+    await grant_user(api.store, "dev", accounts=["other"])
+    api.clock.advance(1)
+    assert (await api("GET", CALLBACK, headers=api.both)).error == (400, "REQUEST_FAILED.AccountNotFound")
+    await grant_user(api.store, "dev", accounts=[ACCOUNT])
+    api.clock.advance(1)
+    assert (await api("GET", CALLBACK, headers=api.both)).status == 200
+
+
+async def narrow_both(api: Api) -> None:
+    await grant_client(api.store, "dev", scopes=["publish"])
+    await grant_user(api.store, "dev", scopes=["publish"])
+
+
+async def test_no_token_grants_more_than_its_client_has(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.clock.advance(3600)
+    before_writing(api, monkeypatch, lambda: narrow_both(api))
+    headers = bearer(await api.token())
+    assert (await api("GET", "/v1/accounts", headers=headers)).error == (403, "INVALID_ACCESS")
+
+
+async def test_no_session_grants_more_than_its_user_has(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = await api.token()
+    before_writing(api, monkeypatch, lambda: grant_user(api.store, "dev", scopes=["publish"]))
+    headers = {**bearer(token), "VZ-M2M-Token": await api.login(token)}
+    assert (await api("GET", CALLBACK, headers=headers)).error == (403, "INVALID_ACCESS")
+
+
+async def test_a_session_kept_alive_follows_a_grant_of_that_moment(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.clock.advance(600)
+    before_writing(api, monkeypatch, lambda: grant_user(api.store, "dev", scopes=["publish"]))
+    assert (await api("GET", CALLBACK, headers=api.both)).error == (403, "INVALID_ACCESS")
+
+
+async def test_a_grant_and_a_new_password_at_once_both_hold(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    before_writing(api, monkeypatch, lambda: grant_user(api.store, "dev", accounts=["other"]))
+    answer = await api("PUT", RESET, b'{"oldPassword": "dev-password"}', api.both)
+    await api.login(await api.token(), "dev", answer.json["newPassword"])
+    found = await api.store.credential("user", "dev")
+    assert found is not None
+    assert found.accounts == ("other",)
+
+
+async def test_a_grant_reaches_a_token_that_changes_at_that_moment(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    (token,) = await api.store.credentials("token", "dev")
+    read, renewed = api.store.credentials, msgspec.structs.replace(token, expires_at=api.clock.now + 1000)
+
+    async def late_read(kind: str, owner: str) -> list[Credential]:
+        found = await read(kind, owner)
+        await api.store.save_credential(renewed)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(api.store, "credentials", late_read)
+        await grant_client(api.store, "dev", scopes=["publish"])
+    assert await api.store.credentials("token", "dev") == [msgspec.structs.replace(renewed, scopes=("publish",))]

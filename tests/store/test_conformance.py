@@ -436,6 +436,19 @@ async def test_saving_a_credential_again_replaces_it(store: Store) -> None:
     assert await store.credential("client", "c") == changed
 
 
+async def test_a_credential_is_replaced_only_if_it_is_still_the_same(store: Store, clock: VirtualClock) -> None:
+    first = CREDENTIAL
+    second = msgspec.structs.replace(first, scopes=("publish",), accounts=None, expires_at=clock() + 5)
+    assert await store.replace_credential(first, second) is False
+    assert await store.credential("client", "c") is None
+    await store.save_credential(first)
+    assert await store.replace_credential(second, first) is False
+    assert await store.replace_credential(first, second) is True
+    assert await store.credential("client", "c") == second
+    clock.advance(5)
+    assert await store.replace_credential(second, first) is False
+
+
 async def test_expired_and_dropped_credentials_are_gone(store: Store, clock: VirtualClock) -> None:
     brief = msgspec.structs.replace(CREDENTIAL, id="brief", expires_at=clock() + 10)
     await store.save_credential(CREDENTIAL)

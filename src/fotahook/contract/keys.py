@@ -48,7 +48,11 @@ def access_token(secret_key: bytes, client_id: str, issued_at: float) -> str:
 
 
 def fingerprint(secret: str) -> bytes:
-    """What is stored of a secret that is only ever verified. Ours are random and long, so a plain hash is enough."""
+    """What is stored of a secret that is only ever verified.
+
+    A plain hash is enough: these are 122 random bits or more, which nobody finds by trying, and they are verified at
+    every call. Passwords are another matter; see service.passwords.
+    """
     # Whatever a caller may send in its place: it is only wrong, never an error.
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 

@@ -2,6 +2,7 @@
 
 from .access import SCOPES
 from .app import build_app
+from .passwords import PasswordCost
 from .provision import (
     DEV_CLIENT,
     DEV_USER,
@@ -9,6 +10,8 @@ from .provision import (
     create_user,
     drop_client,
     drop_user,
+    grant_client,
+    grant_user,
     provision_dev,
     withdraw_dev,
 )
@@ -18,12 +21,15 @@ __all__ = [
     "DEV_CLIENT",
     "DEV_USER",
     "SCOPES",
+    "PasswordCost",
     "Settings",
     "build_app",
     "create_client",
     "create_user",
     "drop_client",
     "drop_user",
+    "grant_client",
+    "grant_user",
     "provision_dev",
     "withdraw_dev",
 ]

@@ -96,12 +96,21 @@ def proven(credential: Credential | None, secret: str) -> Credential | None:
     return credential if hmac.compare_digest(fingerprint(secret), known) else None
 
 
-async def outlive(service: Service, granted: Credential, kind: str, problem: problems.Problem) -> None:
-    """Take back what was just granted if its client or user went meanwhile: nothing may outlive those."""
-    if await service.store.credential(kind, granted.owner) is None:
+async def follow(service: Service, granted: Credential, kind: str, problem: problems.Problem) -> None:
+    """Have what was just written follow its client or user: it ends if those went meanwhile, and grants what they may.
+
+    Whoever drops or changes those does it first, and then looks for what was granted: so one of the two sees the other.
+    """
+    owner = await service.store.credential(kind, granted.owner)
+    if owner is None:
         await service.store.drop_credentials(granted.kind, [granted.id])
         service.memory.forget(granted.kind, granted.id)
         raise problem
+    if (owner.accounts, owner.scopes) != (granted.accounts, granted.scopes):
+        now = msgspec.structs.replace(granted, accounts=owner.accounts, scopes=owner.scopes)
+        # If it is not as it was any more, then whoever changed or ended it knew better.
+        await service.store.replace_credential(granted, now)
+        service.memory.forget(granted.kind, granted.id)
 
 
 def token_id(token: str) -> str:
@@ -134,16 +143,22 @@ async def _kept_alive(service: Service, session: Credential) -> Credential:
     if _is_fresh(session, service.now()):
         return session
     async with service.changing:
-        # Read again: another call may have done it, and a logout has the last word.
-        current = await service.store.credential("session", session.id)
-        if current is None:
-            raise problems.ended_session()
-        if not _is_fresh(current, service.now()):
-            current = msgspec.structs.replace(current, expires_at=service.now() + SESSION_IDLE)
-            await service.store.save_credential(current)
-            await outlive(service, current, "user", problems.ended_session())
-        service.memory.forget("session", session.id)
-    return current
+        try:
+            return await _renewed(service, session)
+        finally:
+            service.memory.forget("session", session.id)
+
+
+async def _renewed(service: Service, session: Credential) -> Credential:
+    # Read again: another call may have done it, and a logout has the last word.
+    while (current := await service.store.credential("session", session.id)) is not None:
+        if _is_fresh(current, service.now()):
+            return current
+        renewed = msgspec.structs.replace(current, expires_at=service.now() + SESSION_IDLE)
+        if await service.store.replace_credential(current, renewed):
+            await follow(service, renewed, "user", problems.ended_session())
+            return renewed
+    raise problems.ended_session()
 
 
 def _is_fresh(session: Credential, now: float) -> bool:

@@ -26,6 +26,7 @@ from . import (
     tokens,
 )
 from .context import Memory, Room, Service
+from .passwords import Passwords
 from .problems import Problem
 from .routing import SEGMENT, RawPath, Resource
 from .settings import Settings
@@ -44,7 +45,9 @@ def build_app(
 
     The store stays the caller's: to open before the first request, and to close after the last.
     """
-    service = Service(store, settings, Memory(store, settings), Room(settings.batch_room))
+    service = Service(
+        store, settings, Memory(store, settings), Room(settings.batch_room), Passwords(settings.password_cost)
+    )
     app = Starlette(
         routes=[*_thingspace(service), *_own(service), *routes],
         middleware=[Middleware(RawPath)],

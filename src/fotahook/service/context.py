@@ -9,6 +9,7 @@ from typing import Final
 from ..store.base import Credential, Store
 from . import problems
 from .lockout import Lockout
+from .passwords import Passwords
 from .settings import Settings
 
 _MEMORY_SECONDS: Final = 1.0
@@ -94,6 +95,7 @@ class Service:
     settings: Settings
     memory: Memory
     batch_room: Room
+    passwords: Passwords
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while credentials are read and written back, so that no call undoes another's change."""
     proving: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -1,6 +1,5 @@
 """ThingSpace's session calls: log in, log out, and have a new password."""
 
-import secrets
 from uuid import uuid4
 
 import msgspec
@@ -8,10 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..contract.auth import SESSION_IDLE
-from ..contract.keys import fingerprint
 from ..store.base import Credential
 from . import access, problems, reading
 from .context import Service
+from .passwords import new_password
 from .tokens import NO_STORE
 
 
@@ -45,6 +44,8 @@ async def login(service: Service, request: Request) -> Response:
     await access.bearer(service, request)
     told = reading.json_object(await reading.body(request, service.settings.body_limit), Login)
     user = await _proven(service, request, told.username, told.password)
+    if service.passwords.is_outdated(user.secret_hash):
+        await _replace_password(service, user, told.password)
     token, now = str(uuid4()), service.now()
     session = Credential(
         kind="session",
@@ -56,7 +57,7 @@ async def login(service: Service, request: Request) -> Response:
         expires_at=now + SESSION_IDLE,
     )
     await service.store.save_credential(session)
-    await access.outlive(service, session, "user", problems.login_refused())
+    await access.follow(service, session, "user", problems.login_refused())
     return problems.answer(SessionToken(token), headers=NO_STORE)
 
 
@@ -75,10 +76,11 @@ async def reset_password(service: Service, request: Request) -> Response:
     await access.bearer(service, request)
     session = await access.session(service, request)
     told = reading.json_object(await reading.body(request, service.settings.body_limit), PasswordReset)
-    async with service.changing:
-        user = await _proven(service, request, session.owner, told.old_password)
-        password = new_password()
-        await service.store.save_credential(msgspec.structs.replace(user, secret_hash=fingerprint(password)))
+    user = await _proven(service, request, session.owner, told.old_password)
+    password = new_password()
+    if not await _replace_password(service, user, password):
+        # Another call replaced it first: what was told here is the old one no more.
+        raise problems.login_refused()
     return problems.answer(NewPassword(password), headers=NO_STORE)
 
 
@@ -87,14 +89,19 @@ async def _proven(service: Service, request: Request, username: str, password: s
     address = request.client.host if request.client else ""
     async with service.proving:
         service.lockout.check(username, address, service.now())
-        user = access.proven(await service.store.credential("user", username), password)
-        if user is None:
+        user = await service.store.credential("user", username)
+        is_right = await service.passwords.prove(user.secret_hash if user else None, password)
+        if user is None or not is_right:
             service.lockout.failed(username, address, service.now())
             raise problems.login_refused()
         service.lockout.succeeded(username, address)
     return user
 
 
-def new_password() -> str:
-    """A password nobody could guess, so that a plain hash of it is enough to keep."""
-    return secrets.token_urlsafe(18)
+async def _replace_password(service: Service, user: Credential, password: str) -> bool:
+    """Store another hash for a user who proved the present one; False if that was replaced or dropped meanwhile."""
+    known, store = await service.passwords.hash(password), service.store
+    while (current := await store.credential("user", user.id)) is not None and current.secret_hash == user.secret_hash:
+        if await store.replace_credential(current, msgspec.structs.replace(current, secret_hash=known)):
+            return True
+    return False

@@ -7,6 +7,7 @@ from typing import Final
 from ..contract.addresses import Network
 from ..contract.messages import MESSAGE_LIMIT
 from ..store.base import Clock
+from .passwords import COST, PasswordCost
 
 BODY_LIMIT: Final = 16 * 1024
 """Bytes in the body of any other request than a message; the largest sensible one is a URL of 2,048 characters."""
@@ -36,4 +37,6 @@ class Settings:
     batch_room: int = BATCH_ROOM
     time_to_live: float = TIME_TO_LIVE
     """Seconds after which delivery gives a message up; here it only tells when that will be."""
+    password_cost: PasswordCost = COST
+    """What it costs to try a password; those that were hashed at another cost are hashed anew when they are used."""
     clock: Clock = time.time

@@ -116,5 +116,5 @@ async def _issue(service: Service, client: Credential) -> tuple[str, Credential]
         expires_at=now + OAUTH_LIFETIME,
     )
     await service.store.save_credential(credential)
-    await access.outlive(service, credential, "client", problems.wrong_client())
+    await access.follow(service, credential, "client", problems.wrong_client())
     return text, credential

@@ -333,6 +333,16 @@ class PostgresStore:
 
         await self._link.write(job)
 
+    async def replace_credential(self, old: Credential, new: Credential) -> bool:
+        async def job(db: Db) -> bool:
+            found = await row(db, "lock_credential", kind=old.kind, id=old.id)
+            if found is None or read_credential(found) != old:
+                return False
+            await rows(db, "save_credential", **msgspec.structs.asdict(new))
+            return True
+
+        return await self._link.write(job)
+
     async def credential(self, kind: str, credential_id: str) -> Credential | None:
         async with self._link.connection() as db:
             found = await row(db, "credential", kind=kind, id=credential_id)

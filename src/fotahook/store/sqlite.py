@@ -43,12 +43,14 @@ from .sqlite_schema import check_schema, make_or_check
 from .sqlite_steps import (
     Q,
     copy_as_new,
+    find_credential,
     hurry,
     next_revision,
     read_credential,
     read_delivery,
     read_lane,
     redeliver_one,
+    write_credential,
 )
 from .sqlite_tidying import choose_bodies, remove_bodies, step_redelivery
 from .writer import Reader, Writer
@@ -302,23 +304,23 @@ class SqliteStore:
     # Credentials
 
     async def save_credential(self, credential: Credential) -> None:
-        values = msgspec.structs.asdict(credential)
-        values["accounts"] = None if credential.accounts is None else msgspec.json.encode(credential.accounts).decode()
-        values["scopes"] = " ".join(credential.scopes)
-
         def job(db: sqlite3.Connection) -> None:
             db.execute(Q["drop_expired_credentials"], {"kind": credential.kind, "now": self._clock()})
-            db.execute(Q["save_credential"], values)
+            write_credential(db, credential)
 
         await self._writer.run(job)
 
-    async def credential(self, kind: str, credential_id: str) -> Credential | None:
-        def job(db: sqlite3.Connection) -> Credential | None:
-            query = {"kind": kind, "id": credential_id, "now": self._clock()}
-            row = db.execute(Q["credential"], query).fetchone()
-            return read_credential(row) if row else None
+    async def replace_credential(self, old: Credential, new: Credential) -> bool:
+        def job(db: sqlite3.Connection) -> bool:
+            if find_credential(db, old.kind, old.id, self._clock()) != old:
+                return False
+            write_credential(db, new)
+            return True
 
-        return await self._reader.peek(job)
+        return await self._writer.run(job)
+
+    async def credential(self, kind: str, credential_id: str) -> Credential | None:
+        return await self._reader.peek(lambda db: find_credential(db, kind, credential_id, self._clock()))
 
     async def credentials(self, kind: str, owner: str) -> list[Credential]:
         def job(db: sqlite3.Connection) -> list[Credential]:

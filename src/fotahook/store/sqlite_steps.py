@@ -38,6 +38,18 @@ def read_credential(row: dict[str, Any]) -> Credential:
     return Credential(**row | {"accounts": accounts, "scopes": tuple(row["scopes"].split())})
 
 
+def find_credential(db: sqlite3.Connection, kind: str, credential_id: str, now: float) -> Credential | None:
+    row = db.execute(Q["credential"], {"kind": kind, "id": credential_id, "now": now}).fetchone()
+    return read_credential(row) if row else None
+
+
+def write_credential(db: sqlite3.Connection, credential: Credential) -> None:
+    values = msgspec.structs.asdict(credential)
+    values["accounts"] = None if credential.accounts is None else msgspec.json.encode(credential.accounts).decode()
+    values["scopes"] = " ".join(credential.scopes)
+    db.execute(Q["save_credential"], values)
+
+
 def recompute_due(db: sqlite3.Connection, lanes: set[int]) -> None:
     """Make lanes due again after their deliveries changed."""
     db.executemany(Q["recompute_due"], [{"lane": lane} for lane in sorted(lanes)])

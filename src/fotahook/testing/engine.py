@@ -15,7 +15,7 @@ from fotahook.contract.urls import account_refusal, url_refusal
 from fotahook.delivery import Dispatcher, Outcome, Timings, keep_house
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
-from fotahook.service import DEV_CLIENT, DEV_USER, Settings, build_app, provision_dev
+from fotahook.service import DEV_CLIENT, DEV_USER, PasswordCost, Settings, build_app, provision_dev
 from fotahook.store import Store, open_store
 from fotahook.store.base import Delivery, Lease, Retention
 
@@ -34,6 +34,8 @@ _LEASE_SECONDS: Final = 100 * 365 * DAY
 """No advance of the clock may end a lease: there is nobody else from whom it protects."""
 _KEEP_SECONDS: Final = 30 * DAY
 _POLL_SECONDS: Final = 0.002
+_PASSWORD_COST: Final = PasswordCost(memory_kib=8, passes=1)
+"""The password is known to everybody, and a test need not wait."""
 _FORGET_SECONDS: Final = 1.0
 """For so long the service trusts its memory of a token."""
 
@@ -93,7 +95,7 @@ class Engine:
         self.store = await open_store(f"sqlite:///{self._file}", clock=self._wall)
         self._life.push_async_callback(self.store.close)
         try:
-            await provision_dev(self.store, clock=self._wall)
+            await provision_dev(self.store, clock=self._wall, cost=_PASSWORD_COST)
         except BaseException:
             await self._life.aclose()
             raise
@@ -104,7 +106,13 @@ class Engine:
             self._life.push_async_callback(_end, asyncio.create_task(work))
 
     def _settings(self) -> Settings:
-        return Settings(secret_key=self._key, allow_http=True, allowed_networks=EVERYWHERE, clock=self._wall)
+        return Settings(
+            secret_key=self._key,
+            allow_http=True,
+            allowed_networks=EVERYWHERE,
+            password_cost=_PASSWORD_COST,
+            clock=self._wall,
+        )
 
     def _new_dispatcher(self, store: Store) -> Dispatcher:
         return Dispatcher(

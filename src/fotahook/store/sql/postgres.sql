@@ -420,6 +420,10 @@ delete from credentials where kind = :kind and expires_at <= store_now();
 select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
 where kind = :kind and id = :id and (expires_at is null or expires_at > store_now());
 
+-- name: lock_credential
+select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
+where kind = :kind and id = :id and (expires_at is null or expires_at > store_now()) for update;
+
 -- name: credentials
 select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
 where kind = :kind and owner = :owner and (expires_at is null or expires_at > store_now()) order by created_at, id;

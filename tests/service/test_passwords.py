@@ -1,0 +1,111 @@
+"""Passwords are kept as argon2id hashes, one worked out at a time, and the same work is done for a name nobody has."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from argon2 import PasswordHasher
+
+from fotahook.service import PasswordCost, Settings, build_app, create_user, provision_dev, withdraw_dev
+from fotahook.service.passwords import COST, Passwords
+
+from .conftest import CHEAP, LOGIN, Api
+from .serving import SECRET_KEY
+
+DEARER = PasswordCost(memory_kib=16, passes=1)
+
+
+def body(name: str, password: str) -> bytes:
+    return msgspec.json.encode({"username": name, "password": password})
+
+
+async def stored(api: Api, name: str = "dev") -> bytes:
+    user = await api.store.credential("user", name)
+    assert user is not None
+    return user.secret_hash
+
+
+async def test_what_is_kept_of_a_password_is_argon2id_at_the_cost_of_owasp(api: Api) -> None:
+    password = await create_user(api.store, "ops")
+    known = await stored(api, "ops")
+    assert known.startswith(b"$argon2id$v=19$m=19456,t=2,p=1$")
+    assert password.encode() not in known
+    await api.login(await api.token(), "ops", password)
+
+
+@pytest.mark.parametrize("password", ["", "dev-password", "\u00e9\U0001f600", "\ud800", "a\x00b", "x" * 10_000])
+async def test_any_text_is_a_password(password: str) -> None:
+    passwords = Passwords(CHEAP)
+    known = await passwords.hash(password)
+    assert await passwords.prove(known, password)
+    assert not await passwords.prove(known, password + "x")
+
+
+@pytest.mark.parametrize("known", [b"", b"x", b"$argon2id$", bytes(32), b"$argon2id$v=19$m=8,t=1,p=1$AAAA$AAAA"])
+async def test_what_is_no_hash_proves_nothing(known: bytes) -> None:
+    assert not await Passwords(CHEAP).prove(known, "dev-password")
+
+
+async def test_a_login_hashes_anew_what_was_hashed_at_another_cost(api: Api) -> None:
+    before = await stored(api)
+    settings = Settings(secret_key=SECRET_KEY, password_cost=DEARER, clock=api.clock)
+    dearer = Api(build_app(api.store, settings), api.store, api.file, api.clock)
+    await dearer.login(await dearer.token())
+    after = await stored(api)
+    assert (b"m=8," in before, b"m=16," in after) == (True, True)
+    await dearer.login(await dearer.token())
+    assert await stored(api) == after
+    await api.login(await api.token())
+
+
+async def test_a_refused_login_costs_the_same_whether_or_not_the_user_exists(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def counted(work: Callable[..., object]) -> Callable[..., object]:
+        def count(*given: object) -> object:
+            done.append("once")
+            return work(*given)
+
+        return count
+
+    for name in ("hash", "verify"):
+        monkeypatch.setattr(PasswordHasher, name, counted(getattr(PasswordHasher, name)))
+    for name in ("dev", "nobody", ""):
+        done.clear()
+        assert (await api("POST", LOGIN, body(name, "wrong"), api.bearer)).error == (400, "LOGIN_REFUSED")
+        assert done == ["once"]
+
+
+async def test_one_is_worked_out_at_a_time_and_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    passwords, gate = Passwords(CHEAP), threading.Event()
+    running: set[int] = set()
+    crowds: list[int] = []
+
+    def work(hasher: PasswordHasher, password: bytes) -> str:
+        running.add(id(password))
+        crowds.append(len(running))
+        gate.wait(10)
+        running.discard(id(password))
+        return "hash"
+
+    monkeypatch.setattr(PasswordHasher, "hash", work)
+    hashing = [asyncio.ensure_future(passwords.hash(str(number))) for number in range(5)]
+    hashing[1].cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*hashing, return_exceptions=True)
+    assert set(crowds) == {1}
+
+
+async def test_the_development_user_is_hashed_too_and_withdrawn_by_the_password_it_has(api: Api) -> None:
+    await provision_dev(api.store, clock=api.clock)
+    assert (await stored(api)).startswith(b"$argon2id$v=19$m=%d," % COST.memory_kib)
+    await withdraw_dev(api.store)
+    assert await api.store.credential("user", "dev") is None
+    await create_user(api.store, "dev", cost=CHEAP)
+    await withdraw_dev(api.store)
+    assert await api.store.credential("user", "dev") is not None
