@@ -1,17 +1,15 @@
 """The service as one ASGI app: a value made of a store, settings, and what the composer adds."""
 
-import logging
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ExceptionHandler, Lifespan
+from starlette.types import Lifespan
 
-from ..store.base import Store, StoreFull, StoreUnavailable
+from ..store.base import Store, StoreError
 from . import (
     accounts,
     batch,
@@ -19,7 +17,6 @@ from . import (
     health,
     messages,
     openapi,
-    problems,
     redelivery,
     sessions,
     signing_keys,
@@ -28,10 +25,8 @@ from . import (
 from .context import Memory, Room, Service
 from .passwords import Passwords
 from .problems import Problem
-from .routing import SEGMENT, RawPath, Resource
+from .routing import SEGMENT, Paths, Resource, answer_error
 from .settings import Settings
-
-logger = logging.getLogger(__name__)
 
 
 def build_app(
@@ -48,15 +43,11 @@ def build_app(
     service = Service(
         store, settings, Memory(store, settings), Room(settings.batch_room), Passwords(settings.password_cost)
     )
-    app = Starlette(
-        routes=[*_thingspace(service), *_own(service), *routes],
-        middleware=[Middleware(RawPath)],
-        exception_handlers=_HANDLERS,
+    return Paths(
+        [*_thingspace(service), *_own(service), *routes],
+        exception_handlers=dict.fromkeys((Problem, StoreError, HTTPException, Exception), _answer_error),
         lifespan=lifespan,
     )
-    # A callback of the account "" is an error to tell of, not a path to be sent to.
-    app.router.redirect_slashes = False
-    return app
 
 
 def _thingspace(service: Service) -> list[Route]:
@@ -109,30 +100,5 @@ def _own(service: Service) -> list[Route]:
     ]
 
 
-async def _problem(request: Request, error: Exception) -> Response:
-    """The answer to whatever was raised: the one place where errors become answers."""
-    match error:
-        case Problem():
-            problem = error
-        case StoreFull():
-            logger.error("the store is full: %s", error)
-            problem = problems.store_full()
-        case StoreUnavailable():
-            logger.error("the store is unavailable: %s", error)
-            problem = problems.store_unavailable()
-        case HTTPException(status_code=404):
-            problem = problems.no_such_path()
-        case HTTPException():
-            # Raised by a route that the composer added.
-            problem = Problem(error.status_code, "REQUEST_FAILED", f"{error.detail}.", headers=error.headers)
-        case _:
-            problem = problems.internal_error()
-    response = problem.response(request.scope["path"])
-    if request.method == "HEAD":
-        response.body = b""
-    return response
-
-
-_HANDLERS: dict[type[Exception], ExceptionHandler] = dict.fromkeys(
-    (Problem, StoreFull, StoreUnavailable, HTTPException, Exception), _problem
-)
+async def _answer_error(request: Request, error: Exception) -> Response:
+    return answer_error(request, error)

@@ -34,6 +34,8 @@ _KEY = re.compile(rf"[\x21-\x7e]{{1,{KEY_LIMIT}}}")
 def segment(request: Request, name: str) -> str | None:
     """A segment of the path, percent-decoded once; None if what it stands for is not UTF-8."""
     raw: str = request.path_params[name]
+    if raw.isascii() and "%" not in raw:
+        return raw
     if _NOT_ENCODED.search(raw):
         return None
     try:
@@ -52,10 +54,11 @@ def account(request: Request) -> str:
 
 def header(request: Request, name: str) -> str | None:
     """A header that may come once; None if it is absent."""
-    values = request.headers.getlist(name)
+    wanted = name.lower().encode("latin-1")
+    values = [value for known, value in request.scope["headers"] if known == wanted]
     if len(values) > 1:
         raise problems.invalid(f"The header {name} came {len(values)} times; send it once.")
-    return values[0] if values else None
+    return values[0].decode("latin-1") if values else None
 
 
 def key_header(request: Request, name: str) -> str | None:

@@ -1,16 +1,24 @@
 """From a path and a method to the function that answers: percent-encoding kept, HEAD and OPTIONS as HTTP has them."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 from urllib.parse import quote
 
+from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import BaseRoute, Route
+from starlette.types import ExceptionHandler, Lifespan, Receive, Scope, Send
 
+from ..store.base import StoreError, StoreFull, StoreUnavailable
 from . import problems, reading
 from .context import Service
+from .problems import Problem
+
+logger = logging.getLogger(__name__)
 
 
 class Handler(Protocol):
@@ -39,18 +47,73 @@ class SegmentConvertor(Convertor[str]):
 register_url_convertor(SEGMENT, SegmentConvertor())
 
 
-class RawPath:
-    """Middleware that routes by the path as it was sent: once decoded, ``a%2Fb`` is two segments."""
+class Paths(Starlette):
+    """Starlette that finds our own resources by the segments of their paths, as they were sent.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    Once decoded, ``a%2Fb`` would be two segments. It takes a look for each segment, however many routes there are,
+    where Starlette tries one after the other; and since resources answer their own errors, none of its layers is
+    between. So what is to be around every call goes around the app. What is not ours is left to Starlette.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[BaseRoute],
+        *,
+        exception_handlers: Mapping[type[Exception], ExceptionHandler],
+        lifespan: Lifespan[Starlette] | None,
+    ) -> None:
+        super().__init__(routes=routes, exception_handlers=exception_handlers, lifespan=lifespan)
+        # A callback of the account "" is an error to tell of, not a path to be sent to.
+        self.router.redirect_slashes = False
+        self._start = _Place()
+        for route in routes:
+            if isinstance(route, Route) and isinstance(route.endpoint, Resource):
+                self._start.put(route.path_format.split("/"), route.endpoint)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            raw = scope.get("raw_path")
-            path = quote(scope["path"], errors="replace") if raw is None else raw.decode("latin-1")
-            scope = {**scope, "path": path}
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        raw = scope.get("raw_path")
+        path = quote(scope["path"], errors="replace") if raw is None else raw.decode("latin-1")
+        scope = {**scope, "app": self, "path": path}
+        resource, scope["path_params"] = self._start.find(path.removeprefix(scope.get("root_path", "")).split("/"))
+        await (resource or super().__call__)(scope, receive, send)
+
+
+class _Place:
+    """The end of the beginning of a path: what is served there, and what may follow."""
+
+    def __init__(self) -> None:
+        self._resource: Resource | None = None
+        self._next: dict[str, _Place] = {}
+        self._parameter = ""
+        self._any: _Place | None = None
+
+    def put(self, segments: Sequence[str], resource: "Resource") -> None:
+        """Serve the resource at a path, in which ``{account}`` stands for any segment."""
+        place = self
+        for segment in segments:
+            if segment.startswith("{"):
+                place._parameter, place._any = segment.strip("{}"), place._any or _Place()
+                place = place._any
+            else:
+                place = place._next.setdefault(segment, _Place())
+        # Of two at one path the first is served, as in Starlette.
+        place._resource = place._resource or resource
+
+    def find(self, segments: Sequence[str]) -> "tuple[Resource | None, dict[str, str]]":
+        """What is served at a path, if anything, and its parameters."""
+        place, params = self, dict[str, str]()
+        for segment in segments:
+            there = place._next.get(segment)
+            if there is None:
+                if place._any is None:
+                    return None, params
+                there = place._any
+                params[place._parameter] = segment
+            place = there
+        return place._resource, params
 
 
 class Resource:
@@ -71,17 +134,48 @@ class Resource:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        response = await self._respond(request)
-        if request.method == "HEAD":
+        try:
+            response = await self._respond(request)
+        except Exception as error:
+            await answer_error(request, error)(scope, receive, send)
+            if not isinstance(error, Problem | StoreError):
+                # A defect: the server logs what happened.
+                raise
+            return
+        if scope["method"] == "HEAD":
             # The headers stay, Content-Length among them.
             response.body = b""
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        if request.method == "OPTIONS":
-            return Response(status_code=204, headers={"Allow": self._allow})
         handler = self._handlers.get(request.method)
         if handler is None:
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers={"Allow": self._allow})
             raise problems.wrong_method(request.method, self._allow)
         reading.check_length(request, self._limit)
         return await handler(self._service, request)
+
+
+def answer_error(request: Request, error: Exception) -> Response:
+    """The answer to whatever was raised: the one place where errors become answers."""
+    match error:
+        case Problem():
+            problem = error
+        case StoreFull():
+            logger.error("the store is full: %s", error)
+            problem = problems.store_full()
+        case StoreUnavailable():
+            logger.error("the store is unavailable: %s", error)
+            problem = problems.store_unavailable()
+        case HTTPException(status_code=404):
+            problem = problems.no_such_path()
+        case HTTPException():
+            # Raised by a route that the composer added.
+            problem = Problem(error.status_code, "REQUEST_FAILED", f"{error.detail}.", headers=error.headers)
+        case _:
+            problem = problems.internal_error()
+    response = problem.response(request.scope["path"])
+    if request.method == "HEAD":
+        response.body = b""
+    return response

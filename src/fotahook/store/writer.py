@@ -152,10 +152,12 @@ class Reader:
         It is read here and now: a page or two of the file, mostly in memory, take a tenth of the way to a thread
         and back. What cannot be read at once is left to the thread, which may wait.
         """
-        if not self._closed:
-            with contextlib.suppress(sqlite3.Error):
-                return job(self._peeking)
-        return await self.run(job)
+        if self._closed:
+            return await self.run(job)
+        try:
+            return job(self._peeking)
+        except sqlite3.Error:
+            return await self.run(job)
 
     def close(self) -> None:
         """Finish the reads in hand, then end the thread."""
