@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench faults lock clean
+.PHONY: demo test check bench faults docs lock clean
 
 demo: .venv/ready
 	$(BIN)/fotahook demo --devices 200
@@ -15,6 +15,10 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The site, in build/site; the tests build it too.
+docs: .venv/ready
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
 
 bench: .venv/ready
 	$(BIN)/python -m bench
@@ -40,4 +44,4 @@ lock: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .cache .mypy_cache .ruff_cache dist
+	rm -rf .venv .cache .mypy_cache .ruff_cache build dist

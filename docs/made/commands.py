@@ -1,0 +1,88 @@
+"""Every command with its flags, from the help that the command itself prints."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from typing import Final
+
+from cyclopts import App
+from cyclopts.help import HelpPanel
+from rich.console import Console, ConsoleOptions
+
+from fotahook.cli.commands import app, run
+
+from .markdown import code, plain, table
+
+_NO_DEFAULT: Final = ("False", "()")
+"""How help prints that a flag is not set, and that a repeatable one is not given."""
+
+
+def commands() -> str:
+    """A section for each command, in the order of `fotahook --help`."""
+    # Help leaves out the variables of flags that are already set by one.
+    for name in [name for name in os.environ if name.startswith("FOTAHOOK_")]:
+        del os.environ[name]
+    return "".join(_section(path) for path in _paths(app))
+
+
+def _paths(group: App, *above: str) -> Iterator[tuple[str, ...]]:
+    for name in group:
+        if not name.startswith("-"):
+            command = group[name]
+            yield from _paths(command, *above, name) if command.default_command is None else [(*above, name)]
+
+
+def _section(path: tuple[str, ...]) -> str:
+    page = _Page()
+    app.help_formatter = page
+    with redirect_stdout(io.StringIO()) as printed:
+        code = run([*path, "--help"])
+    if code or printed.getvalue().strip():
+        raise ValueError(f"fotahook {' '.join(path)} --help: code {code}, printed {printed.getvalue()!r}")
+    return f"## fotahook {' '.join(path)}\n\n{page.text}"
+
+
+class _Page:
+    """What a command's help says, as Markdown: takes the place of what lays it out for a terminal."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def render_usage(self, console: Console, options: ConsoleOptions, usage: object) -> None:
+        """The line that shows how the command is called."""
+        self.text += f"```text\n{_text(usage).removeprefix('Usage: ').strip()}\n```\n\n"
+
+    def render_description(self, console: Console, options: ConsoleOptions, description: object) -> None:
+        """What the command does; its examples become code."""
+        for paragraph in _text(description).strip().split("\n\n"):
+            example = paragraph.removeprefix("Example: ")
+            self.text += f"{plain(paragraph)}\n\n" if example == paragraph else f"```sh\n{example}\n```\n\n"
+
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        """A table of arguments or flags."""
+        if not panel.entries:
+            return
+        rows = [
+            (
+                ", ".join(code(name) for name in entry.display_labels_with_metavar),
+                plain(_text(entry.description)) + (" Required." if entry.required else ""),
+                code(", ".join(entry.env_var or ())),
+                code("" if entry.default in _NO_DEFAULT else entry.default or ""),
+            )
+            for entry in panel.entries
+        ]
+        columns = [0, 1, *(column for column in (2, 3) if any(row[column] for row in rows))]
+        title = _text(panel.title).lower().strip()
+        header = (title.removesuffix("s") if title != "parameters" else "flag", "", "variable", "default")
+        self.text += table([header[n] for n in columns], ([row[n] for n in columns] for row in rows))
+
+
+def _text(renderable: object) -> str:
+    if renderable is None:
+        return ""
+    # Wide enough to break no line.
+    console = Console(file=io.StringIO(), width=10_000, no_color=True, highlight=False)
+    with console.capture() as capture:
+        console.print(renderable, end="")
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())

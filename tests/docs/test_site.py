@@ -1,0 +1,88 @@
+"""The site is built without a warning, has what the code has, and asks nobody for anything."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from fotahook.cli.commands import app as commands
+from fotahook.service import Settings, build_app
+from fotahook.service.openapi import document
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built site."""
+    folder = tmp_path_factory.mktemp("site")
+    # What `make docs` does, into another folder.
+    options = ["--quiet", "--fail-on-warning", "--keep-going", "-d", str(folder / "doctrees")]
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", *options, "docs", str(folder / "html")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"`make docs` fails; mend what it warns of:\n{done.stderr}"
+    return folder / "html"
+
+
+class _Needed(HTMLParser):
+    """What a page makes a browser fetch: scripts, styles, images, frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = dict(attrs)
+        if tag in ("script", "img", "iframe", "source"):
+            self.addresses.append(told.get("src") or "")
+        if tag == "link" and told.get("rel") != "canonical":
+            self.addresses.append(told.get("href") or "")
+
+
+def needed(page: Path) -> Iterator[str]:
+    parser = _Needed()
+    parser.feed(page.read_text())
+    yield from parser.addresses
+
+
+def test_no_page_asks_another_host_for_anything(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 10
+    for page in pages:
+        assert [address for address in needed(page) if re.match(r"(https?:)?//", address)] == [], page
+    for style in site.rglob("*.css"):
+        assert not re.search(r"(url\(|@import )[\"']?(https?:)?//", style.read_text()), style
+
+
+def test_every_command_has_its_section(site: Path) -> None:
+    page = (site / "reference" / "commands.html").read_text()
+    for name in commands:
+        assert name.startswith("-") or f'id="fotahook-{name}' in page, name
+
+
+def test_every_call_and_every_shape_has_its_section(site: Path) -> None:
+    page = (site / "reference" / "http.html").read_text()
+    told = document(build_app(None, Settings(secret_key=bytes(32))).routes)  # type: ignore[arg-type]  # none is called
+    for path, item in told["paths"].items():
+        for method in item.keys() - {"parameters"}:
+            assert f"{method.upper()} {path}<a" in page, path
+    for name in told["components"]["schemas"]:
+        assert f">{name}<a" in page, name
+
+
+@pytest.mark.parametrize("module", ["fotahook", "fotahook.listener", "fotahook.testing"])
+def test_every_public_name_is_in_the_reference(site: Path, module: str) -> None:
+    page = (site / "reference" / "python.html").read_text()
+    names = set(import_module(module).__all__) - {"__version__"}
+    told = set(re.findall(r'id="fotahook\.[a-z.]*?(\w+)"', page))
+    assert names - told == set(), f"add them to docs/reference/python.md: {sorted(names - told)}"
