@@ -100,7 +100,7 @@ class Receiver:
 
 @dataclass(eq=False)
 class Service:
-    """A `fotahook serve` process. `client` is None if it died before it was ready."""
+    """A `fotahook serve` process. `client` is None if it died before it was ready, or takes no calls."""
 
     process: asyncio.subprocess.Process
     client: AsyncOperatorClient | None
@@ -152,8 +152,8 @@ class World:
             await store.register(account, self.receiver.url, actor="test")
         await store.close()
 
-    async def start(self, fault: str | None = None) -> Service:
-        """A service that is ready, or that a fault point has killed already."""
+    async def start(self, fault: str | None = None, role: str = "all") -> Service:
+        """A service that is ready, or that a fault point has killed already; without a client if it takes no calls."""
         log = self.folder / f"serve-{len(self.services)}.log"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FOTAHOOK_")}
         environment["FOTAHOOK_SECRET_KEY"] = SECRET_KEY
@@ -162,6 +162,7 @@ class World:
         with log.open("wb") as stderr:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "fotahook", "serve", "--dev", "--port", "0", "--store", self.store),
+                *("--role", role),
                 *self.flags,
                 cwd=self.folder,
                 env=environment,
@@ -174,7 +175,7 @@ class World:
         async with asyncio.timeout(DEADLINE):
             ready = (await process.stdout.readline()).decode().split()
         client = None
-        if ready:
+        if ready and role != "dispatcher":
             client = AsyncOperatorClient(ready[2], *DEV_CLIENT, max_retries=0, proxy="")
             await self.stack.enter_async_context(client)
         service = Service(process, client, log)

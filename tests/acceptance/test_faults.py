@@ -12,9 +12,10 @@ from typing import Final
 import pytest
 
 from fotahook.cli import main
+from fotahook.store import open_store
 from tests.postgres import Server, a_schema
 
-from .crashes import World, a_world
+from .crashes import Service, World, a_world
 
 
 @pytest.fixture
@@ -115,6 +116,32 @@ async def test_a_kill_at_every_point_and_at_random_beside_another_service(
     faults = [f"{verb}.{side}:{times}" for verb, times in numbers.items() for side in ("before", "after")]
     async with a_schema(postgres_server) as url, a_world(url, tmp_path, *SHORT_LEASE, accounts=MANY) as world:
         await take_turns_dying(world, faults, random.Random(seed))
+        await world.check()
+
+
+async def first_tokens(world: World, service: Service) -> list[int]:
+    """Publish to every account, and lease its lane for a moment: the lease's token counts who did so before."""
+    assert service.client is not None
+    for account in world.accounts:
+        answer = await service.client.publish(account, b'{"n": 0}')
+        world.accepted[answer.id] = b'{"n": 0}'
+    store = await open_store(world.store)
+    try:
+        return [lease.token for lease in await store.lease(len(world.accounts), 0)]
+    finally:
+        await store.close()
+
+
+async def test_one_takes_calls_and_two_deliver_of_whom_one_is_killed(postgres_server: Server, tmp_path: Path) -> None:
+    flags = ("--timeout", "1", "--connect-timeout", "1", "--lease", "6")
+    async with a_schema(postgres_server) as url, a_world(url, tmp_path, *flags, accounts=MANY) as world:
+        api = await world.start(role="api")
+        assert await first_tokens(world, api) == [1] * len(MANY)
+        doomed, _ = await world.start(role="dispatcher"), await world.start(role="dispatcher")
+        async with world.publishing():
+            world.receiver.after(200, doomed.kill)
+            await world.killed(doomed)
+            world.going.set()
         await world.check()
 
 

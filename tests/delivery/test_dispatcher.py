@@ -193,6 +193,31 @@ async def test_a_store_that_is_away_is_tried_again(
     assert caplog.text.count("away on purpose") == 1
 
 
+async def test_it_tells_whether_it_is_leasing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fotahook.delivery.dispatcher.POLL_SECONDS", 0.001)
+    clock, asked = VirtualClock(), asyncio.Event()
+    told: list[bool] = []
+
+    class Watched(Flaky):
+        def __getattr__(self, name: str) -> object:
+            if name == "lease":
+                told.append(dispatcher.is_leasing())
+                if len(told) == 4:
+                    asked.set()
+            return super().__getattr__(name)
+
+    dispatcher = Dispatcher(Watched(store, "lease", 2), Counting(1), monotonic=clock)  # type: ignore[arg-type]
+    running = asyncio.create_task(dispatcher.run())
+    await asked.wait()
+    # Not after the first and the second call, which failed.
+    assert told == [True, False, False, True]
+    await finish(dispatcher, running)
+    assert dispatcher.is_leasing()
+    # As if it were stuck.
+    clock.advance(20)
+    assert not dispatcher.is_leasing()
+
+
 async def test_a_lane_that_breaks_is_dropped_loudly_and_the_others_go_on(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

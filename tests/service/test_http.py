@@ -12,6 +12,7 @@ from fotahook.contract.keys import signing_seed
 from fotahook.contract.signing import format_public_key
 from fotahook.service import Settings, build_app
 from fotahook.store.base import StoreFull, StoreUnavailable
+from tests.migrations import add_migration
 
 from .conftest import (
     ACCOUNT,
@@ -124,6 +125,33 @@ async def test_health_needs_no_token(api: Api) -> None:
     assert (await api("GET", "/readyz")).json == {"status": "ready"}
 
 
+async def test_what_is_not_ready_is_named(api: Api) -> None:
+    works = True
+    settings = Settings(secret_key=SECRET_KEY)
+    api.app = build_app(api.store, settings, parts={"dispatcher": lambda: works, "other": lambda: True})
+    assert (await api("GET", "/readyz")).json == {"status": "ready"}
+    works = False
+    answer = await api("GET", "/readyz")
+    assert answer.error == (503, "NOT_READY")
+    assert answer.json["errorMessage"] == "dispatcher: it does not work at the moment; the log says more."
+    assert (await api("GET", "/healthz")).status == 200
+
+
+async def test_a_store_of_another_version_is_not_ready(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_migration(monkeypatch)
+    answer = await api("GET", "/readyz")
+    assert answer.error == (503, "NOT_READY")
+    assert answer.json["errorMessage"].startswith("migrations: ")
+
+
+async def test_a_process_that_takes_no_calls_tells_how_it_is_and_nothing_else(api: Api) -> None:
+    app = build_app(api.store, Settings(secret_key=SECRET_KEY), calls=False)
+    for path in ("/healthz", "/readyz"):
+        assert (await ask(app, "GET", path)).status == 200
+    for method, path in (("POST", TOKEN), ("GET", CALLBACK), ("POST", MESSAGES), ("GET", "/openapi.json")):
+        assert (await ask(app, method, path, headers=api.both)).status == 404
+
+
 async def test_the_public_signing_key_needs_no_token(api: Api) -> None:
     assert (await api("GET", "/v1/signing-key")).json == {"public": format_public_key(signing_seed(SECRET_KEY))}
 
@@ -175,7 +203,7 @@ async def test_a_server_without_raw_path_is_served_too(api: Api) -> None:
 
 
 async def test_a_defect_is_told_without_its_details(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.store, "due_in", None)
+    monkeypatch.setattr(api.store, "check", None)
 
     async def caught(scope: Scope, receive: Receive, send: Send) -> None:
         # The app raises after it answered, so that the server can log what happened.

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 from starlette.types import ASGIApp
@@ -18,7 +18,7 @@ from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, keep_house
 from fotahook.delivery.dispatcher import LEASE_MARGIN
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
-from fotahook.service import Settings, build_app, provision_dev, withdraw_dev
+from fotahook.service import Check, Settings, build_app, provision_dev, withdraw_dev
 from fotahook.store import Store, open_store
 from fotahook.store.base import Retention
 
@@ -48,6 +48,8 @@ class ServeOptions:
     "Port to listen at; 0 picks a free one, and the ready line tells which."
     store: str = "sqlite:///fotahook.db"
     "Where messages are kept: sqlite:///relative.db, sqlite:////absolute.db or postgresql://user@host/database."
+    role: Literal["all", "api", "dispatcher"] = "all"
+    "What this process does, of many on one PostgreSQL: take calls (api), deliver (dispatcher), or both."
     dev: bool = False
     "For development: client dev / dev-secret, user dev / dev-password, callbacks at http:// and private addresses."
     allow_network: tuple[str, ...] = ()
@@ -93,6 +95,10 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
     Example: fotahook serve --dev
     """
     file = store_file("--store", options.store)
+    if file is not None and options.role != "all":
+        raise UsageError(
+            f"--role {options.role}: a SQLite store has one process for all; choose --store postgresql://…"
+        )
     _check(options)
     if options.explain:
         rows = explanation(options, omitted=("config", "explain", "fault"))
@@ -104,7 +110,6 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
 
 async def _serve(options: ServeOptions, file: str | None) -> int:
     networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
-    facts = f"store={without_password(options.store)}" + (" mode=dev" if options.dev else "")
     faults = fault_points(options)
     async with _opened(options) as opened:
         store = faults.around_store(opened) if faults else opened
@@ -117,12 +122,27 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
             time_to_live=options.time_to_live * DAY,
             clock=time.time,
         )
-        app: ASGIApp = build_app(store, settings, routes=console_routes())
-        app = faults.around_app(app) if faults else app
-        async with _sender(options, key, networks) as sender:
-            deliver = faults.around_deliver(sender.deliver) if faults else sender.deliver
-            async with _dispatching(store, deliver, options) as dispatching:
-                return await host(app, Endpoint.of(options), facts=facts, beside=dispatching)
+        async with contextlib.AsyncExitStack() as beside:
+            parts: dict[str, Check] = {}
+            task = None
+            if options.role != "api":
+                sender = await beside.enter_async_context(_sender(options, key, networks))
+                deliver = faults.around_deliver(sender.deliver) if faults else sender.deliver
+                dispatcher = _dispatcher(store, deliver, options)
+                task = await beside.enter_async_context(_dispatching(dispatcher, store, options))
+                parts["dispatcher"] = dispatcher.is_leasing
+            calls = options.role != "dispatcher"
+            app: ASGIApp = build_app(store, settings, routes=console_routes(), calls=calls, parts=parts)
+            app = faults.around_app(app) if faults else app
+            return await host(app, Endpoint.of(options), facts=_facts(options), beside=task)
+
+
+def _facts(options: ServeOptions) -> str:
+    """What the ready line tells beside the URL."""
+    facts = [f"store={without_password(options.store)}"]
+    if options.role != "all":
+        facts.append(f"role={options.role}")
+    return " ".join([*facts, *(["mode=dev"] if options.dev else [])])
 
 
 def _sender(options: ServeOptions, key: bytes, networks: tuple[Network, ...]) -> Sender:
@@ -141,18 +161,18 @@ def _sender(options: ServeOptions, key: bytes, networks: tuple[Network, ...]) ->
 async def _opened(options: ServeOptions) -> AsyncIterator[Store]:
     store = await open_store(options.store)
     try:
-        # Takes a file's dispatcher lock: a second service on the same file must end here, not idle beside the first.
-        await store.lease(0, 0)
-        await (provision_dev(store) if options.dev else withdraw_dev(store))
+        if options.role != "api":
+            # Takes a file's dispatcher lock: a second service on one file must end here, not idle beside the first.
+            await store.lease(0, 0)
+        if options.role != "dispatcher":
+            await (provision_dev(store) if options.dev else withdraw_dev(store))
         yield store
     finally:
         await store.close()
 
 
-@contextlib.asynccontextmanager
-async def _dispatching(store: Store, deliver: Deliver, options: ServeOptions) -> AsyncIterator[asyncio.Task[None]]:
-    """A dispatcher at work. On leaving it finishes what is in hand; if it failed, so does the leaving."""
-    dispatcher = Dispatcher(
+def _dispatcher(store: Store, deliver: Deliver, options: ServeOptions) -> Dispatcher:
+    return Dispatcher(
         store,
         deliver,
         rules=_rules(options),
@@ -160,6 +180,13 @@ async def _dispatching(store: Store, deliver: Deliver, options: ServeOptions) ->
         clock=time.time,
         monotonic=time.monotonic,
     )
+
+
+@contextlib.asynccontextmanager
+async def _dispatching(
+    dispatcher: Dispatcher, store: Store, options: ServeOptions
+) -> AsyncIterator[asyncio.Task[None]]:
+    """A dispatcher at work. On leaving it finishes what is in hand; if it failed, so does the leaving."""
     retention = Retention(seconds=options.keep_days * DAY, bytes=options.keep_bytes)
     keeping = asyncio.create_task(keep_house(store, retention), name="housekeeping")
     task = asyncio.create_task(dispatcher.run(), name="dispatcher")

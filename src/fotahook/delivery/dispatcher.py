@@ -20,6 +20,9 @@ POLL_SECONDS: Final = 1.0
 
 LEASE_MARGIN: Final = 5.0
 
+SILENCE_SECONDS: Final = 20.0
+"""Longer than a store may take to answer: a dispatcher that has not looked for so long is stuck."""
+
 
 class Dispatcher:
     """Drives deliveries from a store to `deliver`, at least once each, lane by lane.
@@ -52,7 +55,12 @@ class Dispatcher:
         self._serving: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._trouble: str | None = None
+        self._looked_at = self._chance.monotonic()
         self._wake = asyncio.Event()
+
+    def is_leasing(self) -> bool:
+        """Whether it could lease when it looked last, and looked not long ago."""
+        return self._trouble is None and self._chance.monotonic() - self._looked_at < SILENCE_SECONDS
 
     def stop(self) -> None:
         """Lease no more and start no more attempts; ``run`` returns when those in hand have ended."""
@@ -78,11 +86,11 @@ class Dispatcher:
 
     async def _lease(self) -> bool:
         """Take what is due, as far as there is room; whether anything was."""
+        # Taken before the query: the lease must never seem to last longer than the store says.
+        self._looked_at = asked_at = self._chance.monotonic()
         room = self._lanes - len(self._serving)
         if room <= 0:
             return False
-        # Taken before the query: the lease must never seem to last longer than the store says.
-        asked_at = self._chance.monotonic()
         try:
             leases = await self._store.lease(room, self._timings.lease)
         except StoreError as error:

@@ -2,6 +2,7 @@
 
 from .access import SCOPES
 from .app import build_app
+from .context import Check
 from .passwords import PasswordCost
 from .provision import (
     DEV_CLIENT,
@@ -21,6 +22,7 @@ __all__ = [
     "DEV_CLIENT",
     "DEV_USER",
     "SCOPES",
+    "Check",
     "PasswordCost",
     "Settings",
     "build_app",

@@ -1,6 +1,6 @@
 """The service as one ASGI app: a value made of a store, settings, and what the composer adds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,7 +22,7 @@ from . import (
     signing_keys,
     tokens,
 )
-from .context import Memory, Room, Service
+from .context import Check, Memory, Room, Service
 from .passwords import Passwords
 from .problems import Problem
 from .routing import SEGMENT, Paths, Resource, answer_error
@@ -35,16 +35,26 @@ def build_app(
     *,
     lifespan: Lifespan[Starlette] | None = None,
     routes: Sequence[BaseRoute] = (),
+    calls: bool = True,
+    parts: Mapping[str, Check] | None = None,
 ) -> Starlette:
     """The service over a store. `routes` come after its own; `lifespan` is for what runs beside it.
 
-    The store stays the caller's: to open before the first request, and to close after the last.
+    Without `calls` it only tells how it is: for a process that dispatches and serves nobody. `parts` are what else must
+    work for /readyz to say that it is ready. The store stays the caller's: to open before the first request, and to
+    close after the last.
     """
     service = Service(
-        store, settings, Memory(store, settings), Room(settings.batch_room), Passwords(settings.password_cost)
+        store,
+        settings,
+        Memory(store, settings),
+        Room(settings.batch_room),
+        Passwords(settings.password_cost),
+        parts or {},
     )
+    called = [*_thingspace(service), *_own(service), *routes] if calls else []
     return Paths(
-        [*_thingspace(service), *_own(service), *routes],
+        [*_health(service), *called],
         exception_handlers=dict.fromkeys((Problem, StoreError, HTTPException, Exception), _answer_error),
         lifespan=lifespan,
     )
@@ -94,9 +104,15 @@ def _own(service: Service) -> list[Route]:
         Route(f"{message}/why", Resource(service, GET=messages.why)),
         Route(f"{message}/redeliver", Resource(service, POST=redelivery.redeliver_one)),
         Route("/v1/signing-key", Resource(service, GET=health.signing_key)),
+        Route("/openapi.json", Resource(service, GET=openapi.show)),
+    ]
+
+
+def _health(service: Service) -> list[Route]:
+    """What monitors ask."""
+    return [
         Route("/healthz", Resource(service, GET=health.alive)),
         Route("/readyz", Resource(service, GET=health.ready)),
-        Route("/openapi.json", Resource(service, GET=openapi.show)),
     ]
 
 

@@ -1,7 +1,7 @@
 """What every call works with: the store, the settings, the tokens that were checked a moment ago, room for batches."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,6 +14,9 @@ from .settings import Settings
 
 _MEMORY_SECONDS: Final = 1.0
 _MEMORY_LIMIT: Final = 4096
+
+
+Check = Callable[[], bool]
 
 
 class Memory:
@@ -96,6 +99,8 @@ class Service:
     memory: Memory
     batch_room: Room
     passwords: Passwords
+    parts: Mapping[str, Check]
+    """What else must work for the service to be ready, by name: whether it does."""
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while credentials are read and written back, so that no call undoes another's change."""
     proving: asyncio.Lock = field(default_factory=asyncio.Lock)

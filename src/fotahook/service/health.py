@@ -28,8 +28,11 @@ async def alive(service: Service, request: Request) -> Response:
 
 
 async def ready(service: Service, request: Request) -> Response:
-    """The store answers too. Where it does not, the answer is 503 like that of any other call."""
-    await service.store.due_in()
+    """The store answers, its migrations are current, and what runs beside the calls works; else 503 names the part."""
+    await service.store.check()
+    for part, works in service.parts.items():
+        if not works():
+            raise problems.not_ready(part, "it does not work at the moment")
     return problems.answer(Status("ready"))
 
 

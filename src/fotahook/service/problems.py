@@ -215,6 +215,10 @@ def store_unavailable() -> Problem:
     return Problem(503, "STORE_UNAVAILABLE", message, headers={"Retry-After": "1"})
 
 
+def not_ready(part: str, why: str) -> Problem:
+    return Problem(503, "NOT_READY", f"{part}: {why}; the log says more.", headers={"Retry-After": "1"})
+
+
 def no_room() -> Problem:
     message = "Too many batches are being read just now and nothing of this one was kept; send the same request again."
     return Problem(503, "BUSY", message, headers={"Retry-After": "1"})

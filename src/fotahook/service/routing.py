@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ExceptionHandler, Lifespan, Receive, Scope, Send
 
-from ..store.base import StoreError, StoreFull, StoreUnavailable
+from ..store.base import StoreError, StoreFull, StoreUnavailable, WrongSchema
 from . import problems, reading
 from .context import Service
 from .problems import Problem
@@ -165,6 +165,9 @@ def answer_error(request: Request, error: Exception) -> Response:
         case StoreFull():
             logger.error("the store is full: %s", error)
             problem = problems.store_full()
+        case WrongSchema():
+            logger.error("%s", error)
+            problem = problems.not_ready("migrations", "the store has another schema than this fotahook works with")
         case StoreUnavailable():
             logger.error("the store is unavailable: %s", error)
             problem = problems.store_unavailable()
