@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,28 @@ async def test_another_process_that_holds_the_file_makes_the_store_unavailable(
     other.execute("rollback")
     other.close()
     assert (await store.accept([message]))[0].id
+    await store.close()
+
+
+VISIT = """
+import asyncio, sys
+from fotahook.store import SqliteStore
+
+async def visit():
+    store = await SqliteStore.open(sys.argv[1])
+    await store.message("any")
+    await store.close()
+
+asyncio.run(visit())
+"""
+
+
+async def test_a_process_that_comes_and_goes_leaves_the_log_to_those_that_stay(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    await store.register(ACCOUNT, URL, actor="a")
+    visitor = await asyncio.create_subprocess_exec(sys.executable, "-c", VISIT, str(path))
+    assert await visitor.wait() == 0
+    assert await store.deregister(ACCOUNT, actor="a")
     await store.close()
 
 

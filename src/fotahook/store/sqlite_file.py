@@ -1,5 +1,6 @@
 """The file of a SQLite store: how it is opened, watched and claimed for dispatching."""
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -19,11 +20,20 @@ CACHE_KIB: Final = 16 * 1024
 def connect(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
     """A connection whose every commit is synced, and whose rows are dicts. StoreUnavailable names the file."""
     try:
-        # It holds message bodies, which may echo a password: nobody else's business.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        _make(path)
         return _connect(path, busy_seconds)
     except (OSError, sqlite3.Error) as error:
         raise StoreUnavailable(f"cannot open the store {path}: {error}") from error
+
+
+def _make(path: Path) -> None:
+    """An empty file for its owner alone: it is to hold message bodies, which may echo a password.
+
+    One that is there already is not even opened: closing it would drop the locks of every other connection that this
+    process has to it, and the next process to come and go would take itself for the last one, and remove the log.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
