@@ -3,10 +3,11 @@
 import contextlib
 import os
 import selectors
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,8 +29,22 @@ def fotahook(
     *arguments: str, cwd: Path | None = None, stdin: bytes = b"", **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
+    return _finish([*FOTAHOOK, *arguments], cwd, stdin, variables)
+
+
+def in_shell(
+    before: str, *arguments: str, after: str = "", cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end in a shell, which does something to its streams or its limits first."""
+    line = f"{before} exec {shlex.join([*FOTAHOOK, *arguments])} {after}"
+    return _finish(["/bin/sh", "-c", line], cwd, b"", variables)
+
+
+def _finish(
+    command: Sequence[str], cwd: Path | None, stdin: bytes, variables: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [*FOTAHOOK, *arguments],
+        command,
         cwd=cwd,
         env=environment(**variables),
         input=stdin,

@@ -53,8 +53,8 @@ def test_each_failure_has_its_exit_code_and_one_line(error: Exception, code: int
     assert "\n" not in line
 
 
-def test_an_interrupted_command_says_nothing() -> None:
-    assert told(KeyboardInterrupt()) == (130, None)
+def test_an_interrupted_command_says_so() -> None:
+    assert told(KeyboardInterrupt()) == (130, "interrupted")
 
 
 def test_a_command_that_exits_keeps_its_code() -> None:

@@ -276,7 +276,7 @@ def test_ctrl_c_in_the_middle_leaves_the_callback_as_it_was(service: Sandbox, tm
     finally:
         process.kill()
         process.wait(DEADLINE)
-    assert (process.returncode, out, err) == (130, "", "")
+    assert (process.returncode, out, err) == (130, "", "fotahook: interrupted\n")
     with service.client() as client:
         summary = client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT).data
     assert summary is not None

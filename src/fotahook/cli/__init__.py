@@ -15,4 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"fotahook: the command line needs {error.name}: pip install 'fotahook[all]'", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("fotahook: interrupted", file=sys.stderr)
+        return 130
     return run(sys.argv[1:] if arguments is None else arguments)

@@ -1,6 +1,6 @@
 """The commands. Each lives in a module of its own that is imported when it is used."""
 
-import io
+import inspect
 import sys
 from collections.abc import Sequence
 
@@ -8,8 +8,22 @@ from cyclopts import App, Parameter
 
 from fotahook.contract.version import VERSION
 
+from . import streams
 from .configuration import SOURCES
 from .failures import Failure, told
+
+
+def _default(value: object) -> str | None:
+    """How help names a default; not at all where it is to do nothing."""
+    match value:
+        case None | False | ():
+            return None
+        case float():
+            return f"{value:g}"
+        case tuple():
+            return " ".join(filter(None, map(_default, value)))
+    return str(value)
+
 
 app = App(
     name="fotahook",
@@ -17,7 +31,7 @@ app = App(
     version=VERSION,
     # Markdown is what makes help slow to start, and ours has none.
     help_format="plaintext",
-    default_parameter=Parameter(negative=()),
+    default_parameter=Parameter(negative=(), show_default=_default),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
     verbose=False,
@@ -42,29 +56,33 @@ app.command("fotahook.cli.admin:app", name="admin", help="Clients, users and upk
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Whatever goes wrong becomes one line on stderr."""
-    _forgive(sys.stdout)
+    streams.open_missing()
+    streams.forgive(sys.stdout)
     try:
-        _let_speak_for_itself(*arguments[:1])
+        _let_speak_for_itself(arguments)
         result = app(list(arguments), exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except BaseException as error:
         code, line = told(error)
-        if isinstance(error, Failure) and error.details:
-            print(error.details, file=sys.stderr)
-        if line:
-            print(f"fotahook: {line}", file=sys.stderr)
+        streams.settle_output()
+        details = error.details if isinstance(error, Failure) else ""
+        streams.complain(*filter(None, (details, line and f"fotahook: {line}")))
         return code
     return result if isinstance(result, int) else 0
 
 
-def _let_speak_for_itself(name: str = "") -> None:
+def _let_speak_for_itself(names: Sequence[str]) -> None:
     """Give the command that is about to run the help of its own docstring; the lines above are for the list of all."""
-    command = app[name] if name and not name.startswith("-") and name in app else None
-    if command is not None and command.default_command is not None:
-        command.help = command.default_command.__doc__ or ""
+    command = app
+    for name in names:
+        if name.startswith("-") or name not in command:
+            break
+        command = command[name]
+    if command is not app and command.default_command is not None:
+        command.help = _flowing(command.default_command.__doc__ or command.help)
 
 
-def _forgive(stream: object) -> None:
-    """Print what the terminal's encoding lacks as an escape, rather than fail after the work was done."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")
+def _flowing(docstring: str) -> str:
+    """A docstring whose paragraphs are each one line, to be broken where the terminal ends."""
+    told, rule, parameters = inspect.cleandoc(docstring).partition("\n\nParameters\n---")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in told.split("\n\n")) + rule + parameters

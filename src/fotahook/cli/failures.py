@@ -1,8 +1,8 @@
 """How a command fails: an exit code, and one line that says what happened, to what, and what to do."""
 
 import asyncio
+import errno
 import os
-import sys
 import traceback
 from typing import Final
 
@@ -48,9 +48,8 @@ def told(error: BaseException) -> tuple[int, str | None]:
         case SystemExit():
             return error.code if isinstance(error.code, int) else FAILED, None
         case KeyboardInterrupt() | asyncio.CancelledError():
-            return INTERRUPTED, None
+            return INTERRUPTED, "interrupted"
         case BrokenPipeError():
-            drop_output()
             return FAILED, None
     code, line = _told(error)
     return code, one_line(line)
@@ -58,9 +57,11 @@ def told(error: BaseException) -> tuple[int, str | None]:
 
 def _told(error: BaseException) -> tuple[int, str]:
     # Imported where it is wanted: what goes well need not wait for SQLite.
-    from fotahook.store.base import StoreError
+    from fotahook.store.base import StoreError, StoreFull
 
     match error:
+        case StoreFull():
+            return FAILED, f"{error}; make room on the disk of the store and run it again"
         case StoreError():
             return FAILED, str(error)
         case Failure():
@@ -73,6 +74,8 @@ def _told(error: BaseException) -> tuple[int, str]:
             return FAILED, f"this command needs {missing}: pip install 'fotahook[all]'"
         case OSError(filename=str() | bytes() as name):
             return FAILED, f"{os.fsdecode(name)}: {error.strerror}"
+        case OSError(errno=errno.ENOSPC | errno.EFBIG | errno.EDQUOT):
+            return FAILED, f"cannot write: {error.strerror}; make room and run it again"
         case OSError():
             return FAILED, error.strerror or str(error)
         case ValueError():
@@ -121,8 +124,3 @@ def where(error: BaseException) -> str:
     if isinstance(error, SyntaxError) or not frames:
         return f"{getattr(error, 'filename', None)}, line {getattr(error, 'lineno', None)}"
     return f"{frames[-1].filename}, line {frames[-1].lineno}"
-
-
-def drop_output() -> None:
-    """Print into the void from now on: the reader of our output has gone, and nothing may fail for that."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,8 @@ from typing import Any, Final, Protocol
 import uvicorn
 from starlette.types import ASGIApp
 
-from .failures import INTERRUPTED, Failure, UsageError, drop_output
+from .failures import INTERRUPTED, Failure, UsageError
+from .streams import drop_output
 
 GRACE_SECONDS: Final = 20
 """For requests under way when the process is told to stop."""

@@ -4,17 +4,21 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
 from .paging import Pages
 
+if TYPE_CHECKING:
+    from rich.text import Text
+
 T = TypeVar("T", bound=msgspec.Struct)
 
-_RAW_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029]")
-_WHOLE = ("id", "sent as")
-_STYLES = {
+_RAW_IN_JSON: Final = re.compile("[\x7f-\x9f\u2028\u2029]")
+_WIDEST: Final = 4096
+_WHOLE: Final = ("id", "sent as")
+_STYLES: Final = {
     **dict.fromkeys(("delivered", "open"), "green"),
     **dict.fromkeys(("pending", "waiting", "held", "paused"), "yellow"),
     "dead": "bold red",
@@ -60,10 +64,8 @@ def print_listing(columns: Sequence[str], pages: Pages[T], row: Callable[[T], Se
     for page in pages:
         if as_json:
             print_structs(columns, page, row, as_json=True)
-        elif titled and not on_terminal():
-            _print_plain([row(one) for one in page])
         elif page or not titled:
-            print_table(columns, [row(one) for one in page])
+            _print_list(None if titled else columns, [row(one) for one in page])
             titled = True
     if pages.more:
         print("fotahook: there may be more; --limit 0 lists all of them", file=sys.stderr)
@@ -102,19 +104,40 @@ def _print_plain(rows: Sequence[Sequence[str]]) -> None:
         print("\t".join(map(_printable, row)))
 
 
+def _print_list(columns: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
+    """Rows of any number. At a terminal too narrow for them lines go on below, so that an id stays in one piece."""
+    if not on_terminal():
+        _print_plain(rows if columns is None else (columns, *rows))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=columns is not None)
+    for column in columns or rows[0]:
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    Console(width=_WIDEST).print(table)
+
+
 def _print_grid(columns: Sequence[str] | None, rows: Sequence[Sequence[str]], title: str | None) -> None:
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(title=title, title_justify="left", show_header=columns is not None)
     for column in columns or ():
         # An id that is cut or broken over two lines is good for nothing.
         table.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
     for row in rows:
-        # Text, since a value may look like rich's markup.
-        table.add_row(*(Text(_printable(cell), style=_STYLES.get(cell, "")) for cell in row))
+        table.add_row(*map(_cell, row))
     Console().print(table)
+
+
+def _cell(cell: str) -> "Text":
+    from rich.text import Text
+
+    # Text, since a value may look like rich's markup.
+    return Text(_printable(cell), style=_STYLES.get(cell, ""))
 
 
 def _printable(cell: str) -> str:

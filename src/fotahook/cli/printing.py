@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import Context
 
-from .failures import drop_output
 from .output import on_terminal
+from .streams import drop_output
 
 
 def print_message(message: CallbackMessage, context: Context) -> None:
