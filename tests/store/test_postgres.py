@@ -591,6 +591,12 @@ PLANS: dict[str, tuple[list[object], set[str]]] = {
     "settle": ([[1], [1], [""], *[[1]] * 4, [""], [""], [1], *[[""]] * 4], {"deliveries_pkey"}),
     "keep_lanes": ([*[[1]] * 4, [True], *[[1]] * 3, [""]], {"deliveries_ready", "lanes_pkey"}),
     "redeliver": ([[1], None], {"deliveries_by_key", "deliveries_pkey", "messages_pkey"}),
+    "messages_accepted": ([0, 9, 100], {"messages_pkey"}),
+    "attempts_finished": ([0, 9, 100], {"attempts_by_number", "attempts_pkey", "messages_pkey", "lanes_pkey"}),
+    "callbacks_changed": ([0, 9, 100], {"callback_history_by_number", "callback_history_pkey"}),
+    "lanes_changed": ([0, 9, 100], {"lane_changes_pkey", "lanes_pkey"}),
+    "remove_counts": ([1440, 1000], {"counts_pkey"}),
+    "stats": ([60, None], {"counts_pkey"}),
 }
 
 

@@ -7,6 +7,7 @@ so that only one clock is ever compared.
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
+from .events import Events, Mark, Stats
 from .records import (
     CALLBACK_CONSUMER,
     LOOK,
@@ -120,6 +121,15 @@ class Store(Protocol):
 
     async def callback_history(self, account: str, limit: int) -> list[CallbackChange]:
         """The last changes of an account's callback, newest first."""
+
+    async def events(self, after: Mark | None, *, limit: int) -> Events:
+        """What happened behind a mark, up to `limit` of each source; without one nothing, but the mark of the present.
+
+        Nothing is told before all that comes earlier in its source can be seen.
+        """
+
+    async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> Stats:
+        """How much happened in the last minutes, of which this is one, in these accounts or in all."""
 
     async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
         """Send nothing over a lane until it is resumed; everything is kept, and its time to live stands still."""

@@ -36,7 +36,9 @@ from .base import (
     Wanted,
 )
 from .coalescer import Coalescer
+from .events import Events, Mark, Stats
 from .ids import MessageIds
+from .postgres_events import Horizon, forget, read_events, read_stats
 from .postgres_hints import Hints
 from .postgres_link import Db, Link, row, rows, value
 from .postgres_looks import list_accounts, list_changes, list_messages, read_messages
@@ -83,6 +85,7 @@ class PostgresStore:
             self._fetch, limit=FETCH_LIMIT, weight=lambda asked: asked[1]
         )
         self._prune = BEGINNING
+        self._horizon = Horizon()
 
     @classmethod
     async def open(cls, url: str, *, clock: Clock = time.time) -> "PostgresStore":
@@ -183,6 +186,13 @@ class PostgresStore:
     async def callback_history(self, account: str, limit: int) -> list[CallbackChange]:
         return await self._link.read(lambda db: list_changes(db, account, limit))
 
+    async def events(self, after: Mark | None, *, limit: int) -> Events:
+        async with self._link.connection() as db:
+            return await read_events(db, self._horizon, after, limit)
+
+    async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> Stats:
+        return await self._link.read(lambda db: read_stats(db, minutes, among))
+
     # What an operator asks for
 
     async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
@@ -259,7 +269,8 @@ class PostgresStore:
         if await self._link.write(step_redelivery):
             self._hints.give()
             return True
-        return (await self.prune(retention)).more
+        forgetting = await self._link.write(lambda db: forget(db, retention))
+        return (await self.prune(retention)).more or forgetting
 
     async def prune(self, retention: Retention) -> Pruned:
         pruned, self._prune = await self._link.write(lambda db: step_retention(db, retention, self._prune))

@@ -35,8 +35,10 @@ from .base import (
     Settlement,
     Wanted,
 )
+from .events import Events, Mark, Stats
 from .ids import MessageIds
 from .sqlite_bulk import Settling, accept_all, add_lanes, read_leases, settle_all
+from .sqlite_events import forget, read_events, read_stats
 from .sqlite_file import connect, lock_file, watch
 from .sqlite_looks import list_accounts, list_changes, list_messages, read_message
 from .sqlite_schema import check_schema, make_or_check
@@ -68,6 +70,8 @@ class SqliteStore:
         self._dispatcher_lock: int | None = None
         self._pruned_up_to = 0
         writing, reading, peeking = connect(path), connect(path), connect(path, busy_seconds=0)
+        # The triggers that tell of changed lanes go by it too.
+        writing.create_function("store_now", 0, clock)
         self._writer = Writer(writing)
         self._reader = Reader(reading, peeking)
 
@@ -178,6 +182,12 @@ class SqliteStore:
     async def callback_history(self, account: str, limit: int) -> list[CallbackChange]:
         return await self._reader.run(lambda db: list_changes(db, account, limit))
 
+    async def events(self, after: Mark | None, *, limit: int) -> Events:
+        return await self._reader.run(lambda db: read_events(db, after, limit))
+
+    async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> Stats:
+        return await self._reader.run(lambda db: read_stats(db, minutes, among, self._clock()))
+
     # What an operator asks for
 
     async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
@@ -242,10 +252,15 @@ class SqliteStore:
         return found
 
     async def tidy(self, retention: Retention) -> bool:
-        if await self._writer.run(lambda db: step_redelivery(db, self._clock())):
+        def job(db: sqlite3.Connection) -> tuple[bool, bool]:
+            now = self._clock()
+            return step_redelivery(db, now), forget(db, retention, now)
+
+        redelivering, forgetting = await self._writer.run(job)
+        if redelivering:
             self._work.set()
             return True
-        return (await self.prune(retention)).more
+        return (await self.prune(retention)).more or forgetting
 
     async def prune(self, retention: Retention) -> Pruned:
         after, now = self._pruned_up_to, self._clock()

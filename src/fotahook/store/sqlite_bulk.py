@@ -6,6 +6,7 @@ event loop nor waits for it between any two of them.
 
 import hashlib
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -112,7 +113,21 @@ def _accept(db: sqlite3.Connection, messages: Sequence[NewMessage], ids: Message
             answers[known["position"]] = Accepted(
                 id=known["id"], duplicate=bool(known["duplicate"]), conflict=bool(known["conflict"])
             )
+    _count_accepted(db, messages, answers, now)
     return answers
+
+
+def _count_accepted(
+    db: sqlite3.Connection, messages: Sequence[NewMessage], answers: Sequence[Accepted], now: float
+) -> None:
+    new = Counter(
+        (message.account, consumer)
+        for message, answer in zip(messages, answers, strict=True)
+        if not answer.duplicate
+        for consumer in message.consumers
+    )
+    counts = [(*lane, count) for lane, count in new.items()]
+    db.execute(Q["count_accepted"], {"counts": _json(counts), "now": now})
 
 
 def _write_outcomes(db: sqlite3.Connection, outcomes: Sequence[tuple[Lease, Settlement]], now: float) -> None:
@@ -130,7 +145,19 @@ def _write_outcomes(db: sqlite3.Connection, outcomes: Sequence[tuple[Lease, Sett
         change = {"outcomes": _json(rows), "now": now}
         db.execute(Q["settle_deliveries"], change)
         db.execute(Q["add_attempts"], change)
+        _count_settled(db, [settlement for _, settlement in outcomes], now)
     _promote(db, settled_keys)
+
+
+def _count_settled(db: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
+    counts: dict[int, list[int]] = {}
+    for settlement in settlements:
+        count = counts.setdefault(settlement.delivery.lane, [0, 0, 0])
+        count[0] += settlement.attempt.outcome == "delivered"
+        count[1] += settlement.attempt.outcome == "failed"
+        count[2] += settlement.state == "dead"
+    rows = [(lane, *count) for lane, count in counts.items()]
+    db.execute(Q["count_settled"], {"counts": _json(rows), "now": now})
 
 
 def _promote(db: sqlite3.Connection, keys: Collection[tuple[str, str, str]]) -> None:

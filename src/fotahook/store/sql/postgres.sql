@@ -110,6 +110,10 @@ with added as (
     ) new
     join lanes l on l.id = new.lane
     returning lane, state
+), counted as (
+    insert into counts (minute, lane, accepted)
+    select floor(store_now() / 60), lane, count(*) from added group by lane
+    on conflict (minute, lane) do update set accepted = counts.accepted + excluded.accepted
 )
 update lanes l set due = store_now()
 from (select distinct lane from added where state = 'ready') new
@@ -266,14 +270,23 @@ with given as (
         lane, seq, state, delay, attempts,
         strikes, started_at, url, outcome, status, error_code, fix, phases, excerpt, number
     )
+), counted as (
+    insert into counts (minute, lane, delivered, failed, dead)
+    select floor(store_now() / 60), lane, count(*) filter (where outcome = 'delivered'),
+        count(*) filter (where outcome = 'failed'), count(*) filter (where state = 'dead')
+    from given group by lane
+    on conflict (minute, lane) do update set delivered = counts.delivered + excluded.delivered,
+        failed = counts.failed + excluded.failed, dead = counts.dead + excluded.dead
 ), settled as (
     update deliveries d set
         state = given.state, due = store_now() + given.delay, attempts = given.attempts, strikes = given.strikes,
         last_outcome = given.outcome, settled_at = case when given.state = 'ready' then null else store_now() end
     from given where d.seq = given.seq and d.lane = given.lane and d.state not in ('behind', 'delivered', 'dead')
 )
-insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt)
-select seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt from given order by number;
+insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, at, state)
+select seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, store_now(),
+    replace(state, 'ready', 'pending')
+from given order by number;
 
 -- name: promote
 -- The next of each key, unless it is ready already.
@@ -430,3 +443,75 @@ where kind = :kind and owner = :owner and (expires_at is null or expires_at > st
 
 -- name: drop_credentials
 delete from credentials where kind = :kind and id = any(:ids::text[]);
+
+-- name: event_ends
+-- The last number drawn for each source, seen or not, and up to which lane change retention has removed what was there.
+select m.last_value - (not m.is_called)::integer as messages, a.last_value - (not a.is_called)::integer as attempts,
+    c.last_value - (not c.is_called)::integer as callbacks, l.last_value - (not l.is_called)::integer as lanes,
+    coalesce((select case when state = 'removed' then number end from lane_changes order by number limit 1), 0) as removed
+from places m, attempts_number_seq a, callback_history_number_seq c, lane_changes_number_seq l;
+
+-- name: next_transaction
+-- The number of a transaction later than all that have drawn numbers so far.
+select pg_current_xact_id()::text::bigint;
+
+-- name: oldest_transaction
+-- All transactions before this one are over: what they wrote can be seen, or never will be.
+select pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+
+-- name: messages_accepted
+select seq as place, accepted_at as at, account, id as message, type, ordering_key, size
+from messages where seq > :after and seq <= :last order by seq limit :limit;
+
+-- name: attempts_finished
+-- The sum keeps the attempts of one message from being counted among all those before a number.
+select a.number, coalesce(a.at, a.started_at) as at, l.account, m.id as message, l.consumer, a.started_at, a.url,
+    a.outcome, a.status, a.error_code, a.phases,
+    coalesce(a.state, case a.outcome when 'delivered' then 'delivered' else 'pending' end) as state,
+    (select count(*) from attempts b where b.seq = a.seq and b.number + 0 <= a.number) as ordinal
+from (
+    select * from attempts where number >= :first and number <= :last order by number limit :limit
+) a join messages m on m.seq = a.seq join lanes l on l.id = a.lane
+order by a.number;
+
+-- name: callbacks_changed
+select h.number as place, h.at, h.account, h.url, h.actor, h.revision,
+    (select url from callback_history b where b.account = h.account and b.revision = h.revision - 1) is not null as before
+from callback_history h where h.number > :after and h.number <= :last order by h.number limit :limit;
+
+-- name: lanes_changed
+select c.number as place, c.at, l.account, l.consumer, c.state, c.until, c.reason
+from (
+    select * from lane_changes where number > :after and number <= :last and state <> 'removed'
+    order by number limit :limit
+) c join lanes l on l.id = c.lane
+order by c.number;
+
+-- name: old_lane_change
+-- The last of some lane changes that retention removes, if there are any.
+select max(number) from (
+    select number from lane_changes where at < store_now() - :seconds and state <> 'removed' order by number limit :limit
+) old;
+
+-- name: remove_lane_changes
+delete from lane_changes where number < :number returning number;
+
+-- name: mark_lane_change
+update lane_changes set state = 'removed' where number = :number;
+
+-- name: remove_counts
+delete from counts where (minute, lane) in (
+    select minute, lane from counts where minute < floor(store_now() / 60) - :minutes
+    order by minute limit :limit for update skip locked
+) returning minute;
+
+-- name: stats
+select minute, sum(accepted)::bigint as accepted, sum(delivered)::bigint as delivered, sum(failed)::bigint as failed,
+    sum(dead)::bigint as dead
+from counts
+where minute > floor(store_now() / 60) - :minutes
+    and (:among::text[] is null or lane in (select id from lanes where account = any(:among)))
+group by minute order by minute;
+
+-- name: this_minute
+select floor(store_now() / 60)::bigint;

@@ -132,10 +132,27 @@ update deliveries set state = 'ready' where state = 'behind' and (lane, seq) in 
 );
 
 -- name: add_attempts
-insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt)
+insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, at, state)
 select value ->> 1, value ->> 0, value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11,
-    value -> 12, value ->> 13
+    value -> 12, value ->> 13, :now, replace(value ->> 2, 'ready', 'pending')
 from json_each(:outcomes);
+
+-- name: count_accepted
+-- :counts is JSON, [account, consumer, messages] for each lane.
+insert into counts (minute, lane, accepted)
+select cast(:now / 60 as integer), l.id, value ->> 2
+from json_each(:counts) given
+cross join lanes l on l.account = given.value ->> 0 and l.consumer = given.value ->> 1
+where true
+on conflict (minute, lane) do update set accepted = accepted + excluded.accepted;
+
+-- name: count_settled
+-- :counts is JSON, [lane, delivered, failed, dead] for each lane.
+insert into counts (minute, lane, delivered, failed, dead)
+select cast(:now / 60 as integer), value ->> 0, value ->> 1, value ->> 2, value ->> 3
+from json_each(:counts) where true
+on conflict (minute, lane) do update set
+    delivered = delivered + excluded.delivered, failed = failed + excluded.failed, dead = dead + excluded.dead;
 
 -- name: keep_lanes
 update lanes set
@@ -178,7 +195,7 @@ from deliveries d join lanes l on l.id = d.lane where d.seq = :seq order by l.co
 
 -- name: attempts
 select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt
-from attempts a join messages m on m.seq = a.seq where m.id = :id order by a.rowid;
+from attempts a join messages m on m.seq = a.seq where m.id = :id order by a.number;
 
 -- name: lanes
 select l.consumer, l.held, l.paused, l.wait_until, l.failures, l.window, l.refused, l.reason,
@@ -335,3 +352,60 @@ returning size;
 -- name: used_bytes
 select (page_count - freelist_count) * page_size as bytes
 from pragma_page_count, pragma_freelist_count, pragma_page_size;
+
+-- name: event_ends
+-- The last number of each source, and up to which lane change retention has removed what was there.
+select (select coalesce(max(seq), 0) from messages) as messages,
+    (select coalesce(max(number), 0) from attempts) as attempts,
+    (select coalesce(max(number), 0) from callback_history) as callbacks,
+    (select coalesce(max(number), 0) from lane_changes) as lanes,
+    coalesce(
+        (select case state when 'removed' then number end from lane_changes order by number limit 1), 0
+    ) as removed;
+
+-- name: messages_accepted
+select seq as place, accepted_at as at, account, id as message, type, ordering_key, size
+from messages where seq > :after order by seq limit :limit;
+
+-- name: attempts_finished
+-- The plus keeps the attempts of one message from being counted among all those before a number.
+select a.number, coalesce(a.at, a.started_at) as at, l.account, m.id as message, l.consumer, a.started_at, a.url,
+    a.outcome, a.status, a.error_code, a.phases,
+    coalesce(a.state, case a.outcome when 'delivered' then 'delivered' else 'pending' end) as state,
+    (select count(*) from attempts b where b.seq = a.seq and +b.number <= a.number) as ordinal
+from attempts a join messages m on m.seq = a.seq join lanes l on l.id = a.lane
+where a.number >= :first order by a.number limit :limit;
+
+-- name: callbacks_changed
+select h.number as place, h.at, h.account, h.url, h.actor, h.revision,
+    (select url from callback_history b where b.account = h.account and b.revision = h.revision - 1) is not null as before
+from callback_history h where h.number > :after order by h.number limit :limit;
+
+-- name: lanes_changed
+select c.number as place, c.at, l.account, l.consumer, c.state, c.until, c.reason
+from lane_changes c join lanes l on l.id = c.lane
+where c.number > :after and c.state <> 'removed' order by c.number limit :limit;
+
+-- name: old_lane_change
+-- The last of some lane changes that retention removes, if there are any.
+select max(number) as number from (
+    select number from lane_changes where at < :before and state <> 'removed' order by number limit :limit
+);
+
+-- name: remove_lane_changes
+delete from lane_changes where number < :number;
+
+-- name: mark_lane_change
+update lane_changes set state = 'removed' where number = :number;
+
+-- name: remove_counts
+delete from counts where (minute, lane) in (select minute, lane from counts where minute < :before limit :limit);
+
+-- name: stats
+-- :among is JSON; null means all accounts.
+select minute, sum(accepted) as accepted, sum(delivered) as delivered, sum(failed) as failed, sum(dead) as dead
+from counts
+where minute > :after and (:among is null or lane in (
+    select l.id from json_each(:among) given cross join lanes l on l.account = given.value
+))
+group by minute order by minute;

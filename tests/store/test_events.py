@@ -1,0 +1,275 @@
+"""What every store must tell of what happened: all of it, once, in order, from whatever mark."""
+
+import msgspec
+import pytest
+
+from fotahook.store.base import (
+    Health,
+    LaneVerdict,
+    NewMessage,
+    Retention,
+    Store,
+)
+from fotahook.store.events import (
+    STATS_MINUTES,
+    AttemptFinished,
+    CallbackChanged,
+    Counts,
+    Events,
+    Happened,
+    LaneChanged,
+    Mark,
+    MessageAccepted,
+    MessageDead,
+)
+
+from .conftest import ACCOUNT, ENGINES, URL, WELL, Accept, VirtualClock, lease_one, settled
+
+pytestmark = pytest.mark.parametrize("engine", ENGINES)
+
+BEGINNING = Mark()
+TROUBLE = LaneVerdict(health=Health(failures=1, reason="timeout_connect"), wait=60)
+KINDS = {
+    MessageAccepted: "accepted",
+    AttemptFinished: "attempt",
+    MessageDead: "dead",
+    CallbackChanged: "callback",
+    LaneChanged: "lane",
+}
+
+
+async def read(store: Store, after: Mark = BEGINNING, *, limit: int = 100) -> Events:
+    """All that can be seen behind a mark, page by page."""
+    happened: list[Happened] = []
+    while True:
+        found = await store.events(after, limit=limit)
+        assert not found.lost
+        happened += found.happened
+        after = found.mark
+        if not found.more:
+            return Events(happened=tuple(happened), mark=after)
+
+
+async def told(store: Store, after: Mark = BEGINNING, *, limit: int = 100) -> list[str]:
+    return [KINDS[type(event)] for event in (await read(store, after, limit=limit)).happened]
+
+
+async def attempt(store: Store, state: str = "delivered", *, verdict: LaneVerdict = WELL, delay: float = 0) -> None:
+    """One attempt at what is due first, and what it came to."""
+    lease = await lease_one(store)
+    delivery, *_ = await store.fetch(lease, 100)
+    settlement = settled(delivery, state, delay=delay)
+    outcome = "delivered" if state == "delivered" else "failed"
+    tried = msgspec.structs.replace(
+        settlement.attempt, outcome=outcome, error_code=None if state == "delivered" else "x"
+    )
+    await store.settle(lease, [msgspec.structs.replace(settlement, attempt=tried)], verdict, keep=0)
+
+
+@pytest.fixture
+async def eventful(registered: Store, accept: Accept, clock: VirtualClock) -> Store:
+    """A store in which one of everything has happened, each at another time."""
+    clock.advance(1)
+    await accept(b'{"n": 1}')
+    clock.advance(1)
+    await attempt(registered, "pending", verdict=TROUBLE)
+    clock.advance(60)
+    await attempt(registered, "dead")
+    clock.advance(1)
+    await registered.deregister(ACCOUNT, actor="test")
+    clock.advance(1)
+    await accept(b'{"n": 2}', key="k")
+    return registered
+
+
+async def test_everything_that_happened_is_told_in_order(eventful: Store, clock: VirtualClock) -> None:
+    events = (await read(eventful)).happened
+    assert [KINDS[type(event)] for event in events] == [
+        *("callback", "lane", "accepted", "attempt", "lane", "attempt", "dead", "lane", "callback", "lane", "accepted")
+    ]
+    assert {event.account for event in events} == {ACCOUNT}
+    assert [event.at for event in events] == sorted(event.at for event in events)
+
+
+async def test_each_event_has_the_facts_of_its_row(eventful: Store, clock: VirtualClock) -> None:
+    registered, opened, accepted, failed, waiting, again, dead, better, gone, held, keyed = (
+        await read(eventful)
+    ).happened
+    began = clock() - 64
+    assert registered == CallbackChanged(
+        place=registered.place, at=began, account=ACCOUNT, url=URL, before=False, actor="test", revision=1
+    )
+    assert isinstance(gone, CallbackChanged)
+    assert (gone.url, gone.before, gone.revision) == (None, True, 2)
+    assert isinstance(accepted, MessageAccepted)
+    assert (accepted.type, accepted.ordering_key, accepted.size) == (None, None, 8)
+    assert isinstance(keyed, MessageAccepted)
+    assert keyed.ordering_key == "k"
+    assert failed == AttemptFinished(
+        place=failed.place,
+        at=began + 2,
+        account=ACCOUNT,
+        message=accepted.message,
+        consumer="",
+        number=1,
+        started_at=1.0,
+        url=URL,
+        outcome="failed",
+        status=200,
+        error_code="x",
+        milliseconds=1.5,
+        state="pending",
+    )
+    assert isinstance(again, AttemptFinished)
+    assert (again.number, again.state) == (2, "dead")
+    assert dead == MessageDead(
+        place=dead.place, at=again.at, account=ACCOUNT, message=accepted.message, consumer="", error_code="x"
+    )
+    changes = [event for event in (opened, waiting, better, held) if isinstance(event, LaneChanged)]
+    assert [(one.state, one.until, one.reason) for one in changes] == [
+        ("open", None, None),
+        ("waiting", began + 62, "timeout_connect"),
+        ("open", None, None),
+        ("held", None, None),
+    ]
+
+
+async def test_from_the_mark_behind_each_event_the_others_follow(eventful: Store) -> None:
+    everything = (await read(eventful)).happened
+    for count in range(len(everything) + 1):
+        mark = BEGINNING.behind(everything[:count])
+        assert (await read(eventful, mark)).happened == everything[count:]
+        assert all(mark.covers(event) for event in everything[:count])
+        assert not any(mark.covers(event) for event in everything[count:])
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+async def test_small_pages_tell_the_same_in_the_same_order(eventful: Store, limit: int) -> None:
+    assert (await read(eventful, limit=limit)).happened == (await read(eventful)).happened
+
+
+async def test_without_a_mark_it_begins_at_the_present(eventful: Store, accept: Accept) -> None:
+    present = await eventful.events(None, limit=10)
+    assert present.happened == ()
+    assert await told(eventful, present.mark) == []
+    await accept(b"{}")
+    assert await told(eventful, present.mark) == ["accepted"]
+
+
+async def test_nothing_happened_in_a_fresh_store(store: Store) -> None:
+    assert await read(store) == Events(happened=(), mark=BEGINNING)
+
+
+async def test_a_mark_of_another_store_is_told(eventful: Store, engine: str) -> None:
+    mark = (await read(eventful)).mark
+    for name in mark.__struct_fields__:
+        ahead = msgspec.structs.replace(mark, **{name: getattr(mark, name) + 100})
+        assert (await eventful.events(ahead, limit=10)).lost
+
+
+async def test_a_message_that_comes_again_is_no_event(store: Store) -> None:
+    message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k")
+    await store.accept([message, message])
+    await store.accept([message])
+    assert await told(store) == ["accepted"]
+
+
+async def test_a_redelivered_message_is_told_by_its_attempts_and_a_copy_is_new(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    (accepted,) = await accept(b"{}")
+    await attempt(registered)
+    mark = (await read(registered)).mark
+    await registered.redeliver(accepted.id)
+    await attempt(registered)
+    clock.advance(1)
+    await registered.redeliver(accepted.id, as_new=True)
+    await accept(b"{}")
+    assert await told(registered, mark) == ["attempt", "accepted", "accepted"]
+
+
+async def test_a_lane_is_told_of_when_its_state_changes_and_only_then(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    await accept(b"1", b"2")
+    mark = (await read(registered)).mark
+    for verdict in (WELL, TROUBLE, TROUBLE, WELL):
+        await attempt(registered, "pending", verdict=verdict)
+        clock.advance(61)
+    for _ in range(2):
+        await registered.pause(ACCOUNT)
+    await registered.register(ACCOUNT, "https://other.example/", actor="test")
+    for _ in range(2):
+        await registered.resume(ACCOUNT)
+    changes = [event for event in (await read(registered, mark)).happened if isinstance(event, LaneChanged)]
+    assert [change.state for change in changes] == ["waiting", "open", "paused", "open"]
+
+
+async def test_a_lane_that_an_endpoint_paused_says_why(registered: Store, accept: Accept) -> None:
+    await accept(b"{}")
+    gone = LaneVerdict(health=Health(reason="http_410"), pause=True)
+    await attempt(registered, "pending", verdict=gone)
+    *_, last = (await read(registered)).happened
+    assert isinstance(last, LaneChanged)
+    assert (last.state, last.reason) == ("paused", "http_410")
+
+
+async def test_lane_changes_that_retention_removed_are_missed_openly(registered: Store, clock: VirtualClock) -> None:
+    before = (await read(registered)).mark
+    await registered.pause(ACCOUNT)
+    seen = (await read(registered)).mark
+    clock.advance(100)
+    await registered.resume(ACCOUNT)
+    retention = Retention(seconds=50)
+    await registered.tidy(retention)
+    assert (await registered.events(before, limit=10)).lost
+    assert await told(registered, seen) == ["lane"]
+    clock.advance(100)
+    await registered.pause(ACCOUNT)
+    await registered.tidy(retention)
+    assert (await registered.events(seen, limit=10)).lost
+    assert await told(registered, msgspec.structs.replace(seen, lanes=seen.lanes + 1)) == ["lane"]
+
+
+# How much happened
+
+
+async def test_what_happened_is_counted_by_the_minute(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+    clock.advance(-clock() % 60)
+    minute = int(clock() // 60)
+    await accept(b"1", b"2", b"3")
+    await accept(b"4", account="other")
+    for state in ("delivered", "pending", "dead"):
+        await attempt(registered, state)
+    clock.advance(120)
+    await attempt(registered)
+    stats = await registered.stats(60)
+    assert stats.now == minute + 2
+    assert stats.minutes == (
+        Counts(minute=minute, accepted=4, delivered=1, failed=2, dead=1),
+        Counts(minute=minute + 2, accepted=0, delivered=1, failed=0, dead=0),
+    )
+    assert (await registered.stats(2)).minutes == stats.minutes[1:]
+
+
+async def test_counts_are_of_the_accounts_that_are_asked_for(store: Store, accept: Accept) -> None:
+    await accept(b"1")
+    await accept(b"2", b"3", account="other")
+    assert sum(one.accepted for one in (await store.stats(1, among=["other"])).minutes) == 2
+    assert (await store.stats(1, among=["nowhere"])).minutes == ()
+
+
+async def test_messages_that_come_again_are_not_counted(store: Store) -> None:
+    message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k")
+    await store.accept([message, message])
+    await store.accept([message])
+    assert [one.accepted for one in (await store.stats(1)).minutes] == [1]
+
+
+async def test_counts_are_forgotten_after_a_day(store: Store, accept: Accept, clock: VirtualClock) -> None:
+    await accept(b"1")
+    clock.advance((STATS_MINUTES + 1) * 60)
+    await accept(b"2")
+    assert len((await store.stats(STATS_MINUTES + 9)).minutes) == 2
+    await store.tidy(Retention())
+    assert len((await store.stats(STATS_MINUTES + 9)).minutes) == 1

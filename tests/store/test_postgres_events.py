@@ -1,0 +1,125 @@
+"""Transactions that end in another order than they began: nothing that happened is skipped, whoever reads meanwhile."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import asyncpg
+import pytest
+
+from fotahook.store import Store, open_store
+from fotahook.store.events import AttemptFinished, Events, Mark, MessageAccepted
+from fotahook.store.postgres_link import Connection
+
+from .conftest import ACCOUNT, Accept, VirtualClock
+from .test_events import attempt, read
+
+WRITERS = 5
+STEPS = 150
+
+
+@pytest.fixture
+def engine() -> str:
+    return "postgres"
+
+
+@pytest.fixture
+async def writers(store: Store, store_url: str) -> AsyncIterator[list[Connection]]:
+    """Connections of other processes, each for one transaction at a time."""
+    async with AsyncExitStack() as stack:
+        connections = []
+        for _ in range(WRITERS):
+            connections.append(await asyncpg.connect(store_url))
+            stack.push_async_callback(connections[-1].close)
+        yield connections
+
+
+async def write(writer: Connection, message_id: str) -> None:
+    """As a process does it that accepts a message: a lane is locked before a number is drawn."""
+    await writer.execute("insert into lanes (account, consumer, held) values ($1, '', true)", f"lane of {message_id}")
+    await writer.execute(
+        "insert into messages (id, account, body, size, sha256, accepted_at) values ($1, $2, '', 0, '', store_now())",
+        message_id,
+        ACCOUNT,
+    )
+
+
+def messages(found: Events) -> list[str]:
+    return [event.message for event in found.happened if isinstance(event, MessageAccepted)]
+
+
+async def test_what_is_committed_first_waits_for_what_began_before_it(
+    store: Store, accept: Accept, writers: list[Connection]
+) -> None:
+    async with writers[0].transaction():
+        await write(writers[0], "early")
+        (late,) = await accept(b"{}")
+        held_back = await store.events(Mark(), limit=10)
+        assert (held_back.happened, held_back.more) == ((), True)
+    assert messages(await read(store)) == ["early", late.id]
+
+
+async def test_what_was_rolled_back_is_not_waited_for(store: Store, accept: Accept, writers: list[Connection]) -> None:
+    transaction = writers[0].transaction()
+    await transaction.start()
+    await write(writers[0], "never")
+    (late,) = await accept(b"{}")
+    assert messages(await store.events(Mark(), limit=10)) == []
+    await transaction.rollback()
+    assert messages(await read(store)) == [late.id]
+
+
+async def test_another_process_may_know_more_and_its_marks_are_good(
+    store: Store, store_url: str, accept: Accept, clock: VirtualClock
+) -> None:
+    await accept(b"1", b"2")
+    here = await read(store)
+    other = await open_store(store_url, clock=clock)
+    try:
+        there = await other.events(here.mark, limit=10)
+        assert (there.happened, there.lost) == ((), False)
+    finally:
+        await other.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_the_order_of_beginnings_and_ends_all_is_told_once_and_in_order(
+    seed: int, store: Store, writers: list[Connection]
+) -> None:
+    chance = random.Random(seed)
+    begun: dict[int, tuple[asyncpg.transaction.Transaction, str]] = {}
+    kept: set[str] = set()
+    mark, seen = Mark(), list[str]()
+    for step in range(STEPS):
+        number = chance.randrange(WRITERS)
+        if number not in begun:
+            transaction = writers[number].transaction()
+            await transaction.start()
+            begun[number] = (transaction, f"message {step}")
+            await write(writers[number], f"message {step}")
+        else:
+            transaction, message = begun.pop(number)
+            if chance.random() < 0.2:
+                await transaction.rollback()
+            else:
+                await transaction.commit()
+                kept.add(message)
+        found = await store.events(mark, limit=chance.randint(1, 5))
+        mark, seen = found.mark, seen + messages(found)
+    for transaction, _ in begun.values():
+        await transaction.rollback()
+    seen += messages(await read(store, mark))
+    assert len(seen) == len(kept)
+    assert set(seen) == kept
+    stored = [row["id"] for row in await writers[0].fetch("select id from messages order by seq")]
+    assert seen == stored
+
+
+async def test_attempts_from_before_the_migration_are_told_by_what_is_known_of_them(
+    registered: Store, accept: Accept, writers: list[Connection]
+) -> None:
+    await accept(b"{}")
+    await attempt(registered)
+    await writers[0].execute("update attempts set at = null, state = null")
+    (found,) = [event for event in (await read(registered)).happened if isinstance(event, AttemptFinished)]
+    assert (found.at, found.state) == (found.started_at, "delivered")
