@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import fotahook
-from fotahook.delivery import Dispatcher
+from fotahook.store.sqlite_file import lock_file
 
 PATH = "/in/0123456789abcdef"
 """Nobody can guess it, so nothing is warned of."""
@@ -80,11 +80,7 @@ def sqlalchemy(folder: Path) -> ASGIApp:
 
 def accepting(folder: Path) -> ASGIApp:
     """Ours, while another process has the right to handle: this one only accepts."""
-
-    async def nothing(self: Dispatcher) -> bool:
-        return False
-
-    Dispatcher._lease = nothing  # type: ignore[method-assign]
+    lock_file(folder / "inbox.db")
     return fotahook.Listener(f"sqlite:///{folder}/inbox.db", path=PATH)
 
 

@@ -110,9 +110,8 @@ def _accept(db: sqlite3.Connection, messages: Sequence[NewMessage], ids: Message
     answers = [Accepted(id=row[0]) for row in rows]
     if any(message.idempotency_key is not None for message in messages):
         for known in db.execute(Q["known_messages"], change):
-            answers[known["position"]] = Accepted(
-                id=known["id"], duplicate=bool(known["duplicate"]), conflict=bool(known["conflict"])
-            )
+            conflict = bool(known["conflict"])
+            answers[known["position"]] = Accepted(id=known["id"], duplicate=True, conflict=conflict)
     _count_accepted(db, messages, answers, now)
     return answers
 

@@ -16,6 +16,9 @@ BUSY_SECONDS: Final = 2.0
 CACHE_KIB: Final = 16 * 1024
 """Pages kept by each connection: enough for the upper levels of the indexes of a long backlog."""
 
+CHECKPOINT_PAGES: Final = 4000
+"""Pages in the log before they go to the file: the more, the more often a busy page goes there only once."""
+
 
 def connect(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
     """A connection whose every commit is synced, and whose rows are dicts. StoreUnavailable names the file."""
@@ -44,6 +47,9 @@ def _connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
         connection.execute("pragma synchronous = full")
         connection.execute("pragma foreign_keys = on")
         connection.execute(f"pragma cache_size = -{CACHE_KIB}")
+        # What a statement may have to take back is kept in memory instead of a file made for each transaction.
+        connection.execute("pragma temp_store = memory")
+        connection.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}")
     except sqlite3.Error:
         connection.close()
         raise

@@ -44,7 +44,10 @@ class Writer:
     """Runs jobs one after the other in a thread. A job's caller hears of it after the commit is synced to disk."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._entries: queue.SimpleQueue[_Entry] = queue.SimpleQueue()
+        # Calls the thread to the entries; False ends it.
+        self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._calling: asyncio.AbstractEventLoop | None = None
         self._connection = connection
         self._thread = threading.Thread(target=self._work, name="fotahook-store-writer", daemon=True)
         self._closed = False
@@ -70,6 +73,10 @@ class Writer:
         loop = asyncio.get_running_loop()
         entry = _Entry(job, item, loop, loop.create_future())
         self._entries.put(entry)
+        if self._calling is not loop:
+            # Not at once: the thread would go away with the first of those that the loop has at hand.
+            self._calling = loop
+            loop.call_soon(self._call)
         result: T = await entry.future
         return result
 
@@ -77,43 +84,57 @@ class Writer:
         """Finish every job that was handed over, then end the thread."""
         if not self._closed:
             self._closed = True
-            self._entries.put(None)
+            self._calls.put(False)
             self._thread.join()
 
+    def _call(self) -> None:
+        self._calling = None
+        self._calls.put(True)
+
     def _work(self) -> None:
-        closing = False
-        while not closing:
-            batch = [self._entries.get()]
-            with contextlib.suppress(queue.Empty):
-                while len(batch) < _BATCH_LIMIT:
-                    batch.append(self._entries.get_nowait())
-            entries = [entry for entry in batch if entry is not None]
-            closing = len(entries) < len(batch)
-            if entries:
+        going_on = True
+        while going_on:
+            going_on = self._calls.get()
+            while entries := self._gathered():
                 self._commit(entries)
                 _resolve(entries)
         self._connection.close()
 
+    def _gathered(self) -> list[_Entry]:
+        entries: list[_Entry] = []
+        with contextlib.suppress(queue.Empty):
+            while len(entries) < _BATCH_LIMIT:
+                entries.append(self._entries.get_nowait())
+        return entries
+
     def _commit(self, entries: list[_Entry]) -> None:
         try:
             self._check()
-            self._connection.execute("begin immediate")
-            for group in _groups(entries):
-                self._attempt(group)
+            self._attempt_all(_groups(entries))
             self._connection.execute("commit")
         except (sqlite3.Error, StoreError) as error:
             # Nothing of this batch is on disk, so none of its callers may believe it is.
-            if self._connection.in_transaction:
-                self._connection.execute("rollback")
+            self._roll_back()
             for entry in entries:
                 entry.error = translate(error)
+
+    def _attempt_all(self, groups: list[list[_Entry]]) -> None:
+        """Run the jobs in a new transaction; where one of them raises, its writes alone are taken back."""
+        self._connection.execute("begin immediate")
+        try:
+            # Nearly always all goes well, and then a savepoint for each would only have cost time.
+            for group in groups:
+                _run(self._connection, group)
+        except Exception:
+            self._roll_back()
+            self._connection.execute("begin immediate")
+            for group in groups:
+                self._attempt(group)
 
     def _attempt(self, group: list[_Entry]) -> None:
         self._connection.execute("savepoint job")
         try:
-            results = group[0].job(self._connection, [entry.item for entry in group])
-            for entry, result in zip(group, results, strict=True):
-                entry.result = result
+            _run(self._connection, group)
         except Exception as error:
             # A full disk ends the whole transaction by itself: then there is no savepoint to go back to.
             if not self._connection.in_transaction:
@@ -126,6 +147,16 @@ class Writer:
             else:
                 group[0].error = translate(error)
         self._connection.execute("release job")
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("rollback")
+
+
+def _run(db: sqlite3.Connection, group: list[_Entry]) -> None:
+    results = group[0].job(db, [entry.item for entry in group])
+    for entry, result in zip(group, results, strict=True):
+        entry.result = result
 
 
 class Reader:

@@ -40,11 +40,11 @@ on conflict (account, idempotency_key) where idempotency_key is not null do upda
 update messages set type = :type where id = :id;
 
 -- name: known_messages
--- What is stored under each idempotency key of :messages.
-select given.key as position, m.id, m.id <> given.value ->> 0 as duplicate,
-    m.sha256 <> substr(:content, (given.value ->> 1) + (given.value ->> 2), 32) as conflict
+-- Those of :messages whose idempotency key was known, and what is stored under it.
+select given.key as position, m.id, m.sha256 <> substr(:content, (given.value ->> 1) + (given.value ->> 2), 32) as conflict
 from json_each(:messages) given
-cross join messages m on m.account = given.value ->> 3 and m.idempotency_key = given.value ->> 7;
+cross join messages m on m.account = given.value ->> 3 and m.idempotency_key = given.value ->> 7
+where m.id <> given.value ->> 0;
 
 -- name: add_lanes
 -- The lane to the callback is born held: the register call opens it. Others lead somewhere from the start.
