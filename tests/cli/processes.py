@@ -109,7 +109,7 @@ def running(*arguments: str, cwd: Path, **variables: str) -> Iterator[Running]:
         end(started.process)
 
 
-def end(process: subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     """Kill the process if it still runs, and close what we had of it."""
     process.kill()
     process.wait(DEADLINE)

@@ -2,12 +2,8 @@
 
 import hashlib
 import json
-import os
-import shutil
 import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -105,25 +101,6 @@ def test_a_value_cannot_break_its_row_or_steer_the_terminal(call: Run, service: 
 def test_the_body_is_printed_byte_for_byte(call: Run, service: Sandbox) -> None:
     message_id = service.publish(ACCOUNT, AWKWARD)
     assert call("messages", "show", message_id, "--body").out.encode() == AWKWARD
-
-
-CURL = """\
-import sys, urllib3
-arguments = sys.argv[1:]
-headers = dict(value.split(": ", 1) for flag, value in zip(arguments, arguments[1:]) if flag == "-H")
-assert arguments[:3] == ["-sS", "--data-binary", "@-"]
-urllib3.request("POST", arguments[-1], body=sys.stdin.buffer.read(), headers=headers)
-"""
-"""What stands in for curl on a machine that has none."""
-
-
-@pytest.fixture
-def curl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if shutil.which("curl") is None:
-        script = tmp_path / "curl"
-        script.write_text(f"#!{sys.executable}\n{CURL}")
-        script.chmod(0o755)
-        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
 
 
 @pytest.mark.usefixtures("curl")

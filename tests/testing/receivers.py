@@ -10,11 +10,12 @@ from fotahook.testing import Certificates
 
 
 class Receiver:
-    """Where it is, and the bodies that came. One that holds answers nobody before it is released."""
+    """Where it is, and what came. One that holds answers nobody before it is released."""
 
     def __init__(self, url: str, released: threading.Event) -> None:
         self.url = url
         self.bodies: list[bytes] = []
+        self.headers: list[dict[str, str]] = []
         self.release = released.set
 
 
@@ -27,6 +28,7 @@ def receiving(*, hold: bool = False, certificates: Certificates | None = None) -
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
             receiver.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
             released.wait()
             # Who waited for it in vain has hung up.

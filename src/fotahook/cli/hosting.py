@@ -56,6 +56,7 @@ async def host(
     *,
     path: str = "",
     facts: str = "",
+    on_ready: Callable[[str], None] = lambda url: None,
     prepare: Callable[[], Awaitable[None]] | None = None,
     beside: asyncio.Task[None] | None = None,
 ) -> int:
@@ -67,7 +68,13 @@ async def host(
     """
     with _bound(endpoint) as bound:
         context = _tls_context(endpoint)
-        server = _Server(app, context, on_ready=lambda: _say_ready(endpoint, bound, path, facts))
+        url = _url(endpoint, bound, path)
+
+        def ready() -> None:
+            on_ready(url)
+            _say_ready(url, facts)
+
+        server = _Server(app, context, on_ready=ready)
         if prepare is not None:
             await prepare()
         if beside is not None:
@@ -185,11 +192,15 @@ def check_pem(flag: str, path: Path | None, load: Callable[[ssl.SSLContext, Path
         raise Failure(f"{flag} {path}: {_reason(error)}; it must be a PEM file") from error
 
 
-def _say_ready(endpoint: Endpoint, bound: socket.socket, path: str, facts: str) -> None:
+def _url(endpoint: Endpoint, bound: socket.socket, path: str) -> str:
     scheme = "http" if endpoint.tls_cert is None else "https"
     name = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    return f"{scheme}://{name}:{bound.getsockname()[1]}{path}"
+
+
+def _say_ready(url: str, facts: str) -> None:
     try:
-        print(f"fotahook ready {scheme}://{name}:{bound.getsockname()[1]}{path} {facts}", flush=True)
+        print(f"fotahook ready {url} {facts}", flush=True)
     except BrokenPipeError:
         # Whoever started this does not care for its output.
         drop_output()

@@ -8,23 +8,30 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
 from fotahook.contract.urls import without_password
+from fotahook.delivery import Deliver
 from fotahook.listener import THINGSPACE_SOURCES, Forwarding, Listener, Proof
 
 from .configuration import explanation
 from .failures import Failure, UsageError, where
 from .fault_points import fault_points
 from .hosting import Endpoint, check_pem, host, run
+from .live_keys import keys_can_be_read
 from .logs import log_as_json
-from .output import print_table
+from .output import on_terminal, print_table
 from .printing import print_message
 from .registration import Registration
 from .remote import Remote
 from .secret_key import VARIABLE
+
+if TYPE_CHECKING:
+    from fotahook.testing.faults import FaultPoints
+
+    from .live import LiveInbox
 
 THINGSPACE: Final = "thingspace"
 """For --source: the networks that ThingSpace publishes."""
@@ -61,6 +68,8 @@ class ListenOptions:
     "Authorities (PEM) that the certificates of forwards may come from, besides the system's."
     print: bool = False
     "Print each message, beside what the module's handlers do."
+    replay_to: str | None = None
+    "URL to which the key r sends a message once more, at a terminal."
     register: str | None = None
     "Account whose callback is to lead here, at --public-url."
     public_url: str | None = None
@@ -112,24 +121,47 @@ def listen(
     log_as_json()
     listener = load_listener(module) if module else Listener()
     _configure(listener, options)
-    if options.print or not (module or options.forward_to):
+    live = _live(listener, options, handlers=module is not None)
+    return run(_listen(listener, options, live))
+
+
+def _live(listener: Listener, options: ListenOptions, *, handlers: bool) -> "LiveInbox | None":
+    """What shows messages to a person, if one is there to look; piped, a handler prints them."""
+    if not (options.print or options.replay_to) and (handlers or options.forward_to):
+        return None
+    if not on_terminal():
         listener.on_any(print_message)
-    return run(_listen(listener, options))
+        return None
+    from .live import LiveInbox
+
+    return LiveInbox(listener, handlers=handlers, replay_to=options.replay_to)
 
 
-async def _listen(listener: Listener, options: ListenOptions) -> int:
+async def _listen(listener: Listener, options: ListenOptions, live: "LiveInbox | None") -> int:
     faults = fault_points(options)
-    if faults is not None:
-        listener.wrap(faults.around_store, faults.around_deliver)
+    _wrap(listener, faults, live)
     with _registration(options) as registration:
-        async with listener.running(), _registered(registration, options):
+        async with (
+            live.showing() if live else contextlib.nullcontext(),
+            listener.running(),
+            _registered(registration, options),
+        ):
             return await host(
                 faults.around_app(listener) if faults else listener,
                 Endpoint.of(options),
                 path=listener.path,
                 facts=_facts(listener, options),
+                on_ready=live.ready if live else lambda url: None,
                 prepare=registration.begin if registration else None,
             )
+
+
+def _wrap(listener: Listener, faults: "FaultPoints | None", live: "LiveInbox | None") -> None:
+    def around(deliver: Deliver) -> Deliver:
+        shown = live.around(deliver) if live else deliver
+        return faults.around_deliver(shown) if faults else shown
+
+    listener.wrap(faults.around_store if faults else lambda store: store, around)
 
 
 def _facts(listener: Listener, options: ListenOptions) -> str:
@@ -170,6 +202,8 @@ def _check(options: ListenOptions) -> None:
         raise UsageError("--replace, --watch and --deregister-on-exit go with --register ACCOUNT --public-url URL")
     if options.path is not None and not options.path.startswith("/"):
         raise UsageError(f"--path {options.path}: a path begins with /")
+    if options.replay_to is not None and not keys_can_be_read():
+        raise UsageError("--replay-to needs a terminal, where the key r is pressed; --forward-to sends all messages on")
     fault_points(options)
     check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
 

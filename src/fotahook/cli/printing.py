@@ -1,6 +1,5 @@
-"""Messages as `fotahook listen` prints them: a JSON object a line when piped, laid out for people."""
+"""Messages as `fotahook listen` prints them where its output is piped: a JSON object a line."""
 
-import json
 import signal
 import sys
 from datetime import UTC, datetime
@@ -8,23 +7,17 @@ from datetime import UTC, datetime
 from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import Context
 
-from .output import on_terminal
+from .output import print_json
 from .streams import drop_output
 
 
 def print_message(message: CallbackMessage, context: Context) -> None:
     """A handler that prints; a message nobody could read stays unhandled."""
-    content = message.content
-    if isinstance(content, dict) and content.get("password"):
-        # ThingSpace may echo the callback's password.
-        content["password"] = "(hidden)"
     received = datetime.fromtimestamp(context.received_at, UTC).isoformat(timespec="milliseconds")
+    facts = {"id": context.id, "receivedAt": received, "account": message.account_name, "type": message.kind}
     try:
-        if on_terminal():
-            _show(message, content, received)
-        else:
-            line = {"id": context.id, "receivedAt": received, "account": message.account_name, "type": message.kind}
-            print(json.dumps({**line, "message": content}, ensure_ascii=False), flush=True)
+        print_json({**facts, "message": readable(message)})
+        sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has gone: the end, with this message unread, for the next time.
         drop_output()
@@ -32,13 +25,9 @@ def print_message(message: CallbackMessage, context: Context) -> None:
         raise
 
 
-def _show(message: CallbackMessage, content: object, received: str) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(file=sys.stdout)
-    title = Text(f"{received}  ", style="dim")
-    title.append(message.kind or "message of unknown kind", style="bold cyan")
-    title.append(f"  {message.account_name or ''}")
-    console.print(title)
-    console.print_json(json.dumps(content))
+def readable(message: CallbackMessage) -> object:
+    """A message's JSON without the callback's password, which ThingSpace may echo."""
+    content = message.content
+    if isinstance(content, dict) and content.get("password"):
+        content["password"] = "(hidden)"
+    return content
