@@ -1,0 +1,19 @@
+"""What of the pages is not run, each with the reason. An entry that no page needs any more fails a test."""
+
+from collections.abc import Mapping
+from typing import Final
+
+PAGES_NOT_RUN: Final[Mapping[str, str]] = {
+    # page: why
+    "docs/cli.md": "its sessions are recorded in tests/cli",
+}
+
+NOT_RUN: Final[Mapping[tuple[str, str], str]] = {
+    # (page, first line of the block): why
+}
+
+COMMANDS_NOT_RUN: Final[Mapping[str, str]] = {
+    # A command, wherever it stands: why
+    "pip": "the tests run with what is installed; that the extras are enough is tested with a built wheel",
+    "make": "it runs these tests; `make demo` has a test of its own, and the target is checked to be there",
+}

@@ -1,0 +1,180 @@
+"""A reader who does what a page says, block after block, and compares what comes with what the page prints."""
+
+import ast
+import asyncio
+import contextlib
+import difflib
+import inspect
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType
+from typing import Any, Final
+
+from fotahook.service import DEV_CLIENT, DEV_USER
+
+from .blocks import ROOT, RUN, Block
+from .exceptions import COMMANDS_NOT_RUN
+from .likeness import difference, stands_for
+from .terminal import DEADLINE, Terminal, reader_environment
+
+ADVICE: Final = (
+    "Change the page to what is true; or name the block in tests/docs/exceptions.py, with the reason why it is not run."
+)
+A_KEY: Final = "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+"""Stands for `whpk_…` in commands; of RFC 8032's first test vector."""
+
+
+class Reader:
+    """Runs the blocks of one page, in one folder; what they leave behind is there for the next."""
+
+    def __init__(self, page: str, folder: Path) -> None:
+        self.folder = folder / "page"
+        around = (ROOT / page).parent
+        if around in (ROOT, ROOT / "docs"):
+            self.folder.mkdir()
+        else:
+            # A page inside a project is about the files beside it.
+            shutil.copytree(around, self.folder)
+        state = folder / "state"
+        state.mkdir()
+        service, listener = _free_ports(2)
+        self._ports = {"8080": str(service), "8081": str(listener)}
+        self._stands_for = {f"127.0.0.1:{told}": f"127.0.0.1:{meant}" for told, meant in self._ports.items()}
+        self._stands_for["whpk_…"] = A_KEY
+        self._variables = {
+            "THINGSPACE_BASE_URL": f"http://127.0.0.1:{service}",
+            "THINGSPACE_OAUTH_OAUTH_CLIENT_ID": DEV_CLIENT[0],
+            "THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET": DEV_CLIENT[1],
+            "VZ_M2M_USERNAME": DEV_USER[0],
+            "VZ_M2M_PASSWORD": DEV_USER[1],
+        }
+        ports = {
+            "SERVICE": f"http://127.0.0.1:{service}",
+            "SERVICE_PORT": str(service),
+            "LISTENER_PORT": str(listener),
+        }
+        environment = reader_environment() | self._variables | ports
+        self._terminal = Terminal(self.folder, state, environment, COMMANDS_NOT_RUN)
+        self._serves = False
+        self._names: dict[str, Any] = {"__name__": "page"}
+
+    def follow(self, block: Block) -> str | None:
+        """What is wrong with a block; None if nothing is."""
+        try:
+            wrong = self._follow(block)
+        except Exception:
+            wrong = traceback.format_exc()
+        if wrong is None:
+            return None
+        return f"{block.place} ({block.language or 'no language'}): {wrong}\n{self._terminal.log()[-2000:]}"
+
+    def _follow(self, block: Block) -> str | None:
+        text = self._meant(block.text)
+        if named := re.match(r"# ([\w-]+\.[a-z]+)\n", text):
+            (self.folder / named[1]).write_text(text)
+        if block.language in RUN and not self._serves and _needs_service(block.text):
+            started = self._terminal.run("fotahook serve --dev")
+            self._serves = True
+            if started.code:
+                return f"the service does not start: {started}"
+        match block.language:
+            case "sh":
+                return self._shell(block, text)
+            case "python":
+                return self._python(block, text)
+        return None
+
+    def _shell(self, block: Block, text: str) -> str | None:
+        self._serves |= text.startswith("fotahook serve")
+        came = self._terminal.run(text)
+        # Where the page shows the answer, that is what counts: it may be a refusal.
+        if came.code and block.answer is None:
+            return f"it ended with {came.code}, having printed:\n{came.out}{came.err}"
+        return self._compare(block, came.out or came.err)
+
+    def _python(self, block: Block, text: str) -> str | None:
+        if re.search(r"^(async )?def test_", text, re.MULTILINE):
+            return self._pytest(text)
+        output = io.StringIO()
+        with self._inside(), contextlib.redirect_stdout(output):
+            _execute(text, block, self._names)
+        return self._compare(block, output.getvalue())
+
+    def _pytest(self, text: str) -> str | None:
+        (self.folder / "test_page.py").write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "fotahook.testing.plugin", "-p", "no:cacheprovider"],
+            cwd=self.folder,
+            env=reader_environment() | {"PYTHONPATH": str(self.folder)},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        return None if done.returncode == 0 else done.stdout + done.stderr
+
+    def _compare(self, block: Block, printed: str) -> str | None:
+        if block.answer is None:
+            return None
+        for told, meant in self._ports.items():
+            printed = re.sub(rf"\b{meant}\b", told, printed)
+        differ = difference(block.answer, printed)
+        if differ is None:
+            self._stands_for |= stands_for(block.answer, printed)
+            return None
+        wanted, came = (one.splitlines() for one in differ)
+        lines = difflib.unified_diff(wanted, came, "the page", "printed", lineterm="", n=1)
+        return "\n".join(["it printed something else:", *lines])
+
+    def _meant(self, text: str) -> str:
+        for told, meant in self._stands_for.items():
+            text = text.replace(told, meant)
+        return text
+
+    @contextlib.contextmanager
+    def _inside(self) -> Iterator[None]:
+        """This process in the page's folder, with the variables that a reader has set."""
+        path, environment = [*sys.path], dict(os.environ)
+        os.environ.update(self._variables)
+        sys.path.insert(0, str(self.folder))
+        try:
+            with contextlib.chdir(self.folder):
+                yield
+        finally:
+            sys.path[:] = path
+            os.environ.clear()
+            os.environ.update(environment)
+
+    def close(self) -> None:
+        """End what the page started."""
+        self._terminal.close()
+
+
+def _needs_service(text: str) -> bool:
+    return any(
+        word in text for word in ("127.0.0.1:8080", "--dev", "--register", "from_environment")
+    ) and not text.startswith("fotahook serve")
+
+
+def _execute(text: str, block: Block, names: dict[str, Any]) -> None:
+    """Run Python as `python -m asyncio` does: `await` may stand at the top."""
+    code: CodeType = compile(text, block.place, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    if code.co_flags & inspect.CO_COROUTINE:
+        run: Callable[[], Any] = lambda: eval(code, names)  # noqa: E731
+        asyncio.run(run())
+    else:
+        exec(code, names)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]

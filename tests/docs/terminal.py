@@ -1,0 +1,129 @@
+"""A reader's terminal: one shell for a page, in a folder of its own, with a service and a listener on free ports."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+DEADLINE: Final = 30.0
+"""Seconds after which a block is stuck."""
+
+WIDTH: Final = 100
+_DONE: Final = "\x1dcode"
+_ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\][^\x07]*\x07")
+
+# Takes the place of the command: `fotahook serve` and `listen` go on when their block ends, one of each at a time, and
+# commands that call a service are told where it is, since the port that the pages name may be taken.
+_COMMAND: Final = r"""#!/bin/bash
+stays() {
+  if [ -e "$STATE/$1.pid" ]; then
+    kill "$(cat "$STATE/$1.pid")"
+    while kill -0 "$(cat "$STATE/$1.pid")" 2>/dev/null; do sleep 0.02; done
+  fi
+  FOTAHOOK_PORT=$2 "$FOTAHOOK" "$1" "${@:3}" >"$STATE/$1.out" 2>"$STATE/$1.log" </dev/null &
+  echo $! >"$STATE/$1.pid"
+  until [ -s "$STATE/$1.out" ]; do
+    kill -0 $! 2>/dev/null || { cat "$STATE/$1.log"; exit 1; }
+    sleep 0.02
+  done
+  cat "$STATE/$1.out"
+}
+case "$*" in
+  *--explain*|*--help*|*--base-url*|*--to\ *|demo*|doctor*|admin*) exec "$FOTAHOOK" "$@" ;;
+  serve*) stays serve "$SERVICE_PORT" "${@:2}" ;;
+  listen*) stays listen "$LISTENER_PORT" --base-url "$SERVICE" "${@:2}" ;;
+  *) exec "$FOTAHOOK" "$@" --base-url "$SERVICE" ;;
+esac
+"""
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What a block came to. What went to the terminal is `out`, and `err` what went beside it."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Terminal:
+    """A shell whose output goes to a terminal, and what is told beside the output into a file."""
+
+    def __init__(self, folder: Path, state: Path, environment: Mapping[str, str], not_run: Iterable[str]) -> None:
+        self._state = state
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, WIDTH, 0, 0))
+        self._shell = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"],
+            cwd=folder,
+            env={**environment, "STATE": str(state), "PATH": f"{self._commands(not_run)}:{environment['PATH']}"},
+            stdin=subprocess.PIPE,
+            stdout=slave,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        os.close(slave)
+
+    def _commands(self, not_run: Iterable[str]) -> Path:
+        folder = self._state / "bin"
+        folder.mkdir()
+        for name, script in {"fotahook": _COMMAND, **dict.fromkeys(not_run, "#!/bin/sh\n")}.items():
+            (folder / name).write_text(script)
+            (folder / name).chmod(0o755)
+        return folder
+
+    def run(self, block: str) -> Printed:
+        """Run a block to its end. TimeoutError where that does not come."""
+        script, beside = self._state / "block.sh", self._state / "stderr"
+        script.write_text(block)
+        assert self._shell.stdin is not None
+        self._shell.stdin.write(f"source '{script}' </dev/null 2>'{beside}'; printf '\\035code%s\\n' $?\n")
+        self._shell.stdin.flush()
+        code, printed = self._read()
+        return Printed(code, _ESCAPES.sub("", printed).replace("\r\n", "\n").replace("\r", ""), beside.read_text())
+
+    def _read(self) -> tuple[int, str]:
+        printed, end = b"", time.monotonic() + DEADLINE
+        while _DONE.encode() not in printed or not printed.endswith(b"\n"):
+            if not select.select([self._master], [], [], max(0.0, end - time.monotonic()))[0]:
+                raise TimeoutError(f"still running after {DEADLINE:.0f} s, having printed: {printed.decode()}")
+            printed += os.read(self._master, 65536)
+        text, _, code = printed.decode().rpartition(_DONE)
+        return int(code), text
+
+    def log(self) -> str:
+        """What the service and the listener have logged."""
+        return "".join(path.read_text() for path in sorted(self._state.glob("*.log")))
+
+    def close(self) -> None:
+        """End the shell and all that it started."""
+        for file in self._state.glob("*.pid"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(file.read_text()), signal.SIGKILL)
+        self._shell.kill()
+        assert self._shell.stdin is not None
+        self._shell.stdin.close()
+        self._shell.wait(DEADLINE)
+        os.close(self._master)
+
+
+def reader_environment() -> dict[str, str]:
+    """Ours without what would configure fotahook, with its command first on the path, and no colour."""
+    foreign = ("FOTAHOOK_", "THINGSPACE_", "VZ_M2M_", "COLUMNS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    commands = Path(sys.executable).parent
+    ours = {"PATH": f"{commands}:{kept['PATH']}", "FOTAHOOK": str(commands / "fotahook")}
+    return kept | ours | {"NO_COLOR": "1", "NO_PROXY": "127.0.0.1", "TERM": "xterm"}
