@@ -52,6 +52,7 @@ app.command("fotahook.cli.import_:import_", name="import", help="Publish the mes
 app.command("fotahook.cli.simulate:simulate", help="Send the messages of a campaign.")
 app.command("fotahook.cli.doctor:doctor", help="Check a callback URL before it is registered.")
 app.command("fotahook.cli.admin:app", name="admin", help="Clients, users and upkeep of a service.")
+app.command("fotahook.cli.completion:completion", help="Print what a shell needs to complete commands and flags.")
 
 
 def run(arguments: Sequence[str]) -> int:

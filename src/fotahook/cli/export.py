@@ -4,6 +4,7 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from itertools import islice
+from pathlib import Path
 from typing import IO, Annotated, Final
 
 import msgspec
@@ -25,7 +26,7 @@ _AT_ONCE: Final = 64
 
 def export(
     account: str,
-    file: Annotated[str, Parameter(allow_leading_hyphen=True)] = STDOUT,
+    file: Annotated[Path, Parameter(allow_leading_hyphen=True)] = Path(STDOUT),
     /,
     *,
     which: Filter = ALL,
@@ -47,9 +48,10 @@ def export(
     inbox
         A listener's inbox to read from, such as sqlite:///inbox.db, in place of a service.
     """
-    if file.startswith("-") and file != STDOUT:
+    name = str(file)
+    if name.startswith("-") and name != STDOUT:
         # For the sake of - alone cyclopts lets everything through that begins like an option.
-        raise UsageError(f"Unknown option: {file}; see fotahook export --help")
+        raise UsageError(f"Unknown option: {name}; see fotahook export --help")
     with ExitStack() as stack:
         source: Source
         if inbox is not None:
@@ -57,12 +59,12 @@ def export(
         else:
             source = stack.enter_context(Service(stack.enter_context(remote.operator()), account, which))
         # Before anything is asked for: that the file cannot be written is known at once.
-        target = stack.enter_context(whole_file(file))
-        exported, left_out = _write(source, target, shown=file != STDOUT or not on_terminal())
-    if file != STDOUT:
+        target = stack.enter_context(whole_file(name))
+        exported, left_out = _write(source, target, shown=name != STDOUT or not on_terminal())
+    if name != STDOUT:
         facts: dict[str, str | int | None] = {
             "account": account,
-            "file": file,
+            "file": name,
             "exported": exported,
             "leftOut": left_out,
         }

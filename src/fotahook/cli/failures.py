@@ -1,23 +1,14 @@
 """How a command fails: an exit code, and one line that says what happened, to what, and what to do."""
 
-import asyncio
+# Whatever is loaded here, every command waits for, and so does --help: the rest is loaded when something failed.
 import errno
 import os
-import traceback
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from cyclopts.exceptions import CycloptsError
+if TYPE_CHECKING:
+    from cyclopts.exceptions import CycloptsError
 
-from fotahook.contract.errors import (
-    ApiException,
-    AuthenticationError,
-    FotahookError,
-    LoginRefused,
-    PermissionDenied,
-    ServerError,
-    TransportError,
-)
-from fotahook.contract.refusals import one_line
+    from fotahook.contract.errors import FotahookError
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -44,10 +35,14 @@ class UsageError(Failure):
 
 def told(error: BaseException) -> tuple[int, str | None]:
     """The exit code for what was raised, and its line; None where nothing need be said."""
+    from asyncio import CancelledError
+
+    from fotahook.contract.refusals import one_line
+
     match error:
         case SystemExit():
             return error.code if isinstance(error.code, int) else FAILED, None
-        case KeyboardInterrupt() | asyncio.CancelledError():
+        case KeyboardInterrupt() | CancelledError():
             return INTERRUPTED, "interrupted"
         case BrokenPipeError():
             return FAILED, None
@@ -56,7 +51,9 @@ def told(error: BaseException) -> tuple[int, str | None]:
 
 
 def _told(error: BaseException) -> tuple[int, str]:
-    # Imported where it is wanted: what goes well need not wait for SQLite.
+    from cyclopts.exceptions import CycloptsError
+
+    from fotahook.contract.errors import FotahookError
     from fotahook.store.base import StoreError, StoreFull
 
     match error:
@@ -83,13 +80,22 @@ def _told(error: BaseException) -> tuple[int, str]:
     return FAILED, _told_bug(error)
 
 
-def _told_usage(error: CycloptsError) -> str:
+def _told_usage(error: "CycloptsError") -> str:
     command = " ".join(["fotahook", *(error.command_chain or ())])
     said = str(error).strip().rstrip(".")
     return f"{said}{' ' if said.endswith('?') else '; '}see {command} --help"
 
 
-def _told_sdk(error: FotahookError) -> tuple[int, str]:
+def _told_sdk(error: "FotahookError") -> tuple[int, str]:
+    from fotahook.contract.errors import (
+        ApiException,
+        AuthenticationError,
+        LoginRefused,
+        PermissionDenied,
+        ServerError,
+        TransportError,
+    )
+
     said = str(error).rstrip(".")
     match error:
         case TransportError():
@@ -120,6 +126,8 @@ def _told_bug(error: BaseException) -> str:
 
 def where(error: BaseException) -> str:
     """File and line that raised an error."""
+    import traceback
+
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, SyntaxError) or not frames:
         return f"{getattr(error, 'filename', None)}, line {getattr(error, 'lineno', None)}"

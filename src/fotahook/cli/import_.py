@@ -1,5 +1,6 @@
 """`fotahook import`: what `fotahook export` wrote, published once more."""
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,7 +12,7 @@ from .remote import DEFAULTS, Remote
 
 
 def import_(
-    file: Annotated[str, Parameter(allow_leading_hyphen=True)] = STDIN,
+    file: Annotated[Path, Parameter(allow_leading_hyphen=True)] = Path(STDIN),
     /,
     *,
     account: str | None = None,
@@ -31,4 +32,4 @@ def import_(
     account
         Publish them to this account, in place of their own.
     """
-    return publish_lines(file, "import", lambda line: to_message(line, account), remote)
+    return publish_lines(str(file), "import", lambda line: to_message(line, account), remote)

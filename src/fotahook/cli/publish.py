@@ -1,5 +1,6 @@
 """`fotahook publish`: one message from a file or from stdin, or many, a line for each."""
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -26,7 +27,7 @@ class Line(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=Tr
 
 def publish(
     account: str,
-    file: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
+    file: Annotated[Path, Parameter(allow_leading_hyphen=True)] = Path(STDIN),
     /,
     *,
     ordering_key: str | None = None,
@@ -52,14 +53,14 @@ def publish(
         Each line is {"message": {…}, "orderingKey"?, "idempotencyKey"?, "account"?}; exit code 1 if one was refused.
     """
     if not batch:
-        message = _read(file)
+        message = _read(str(file))
         with remote.operator() as client:
             published = client.publish(account, message, ordering_key=ordering_key, idempotency_key=idempotency_key)
         print_facts({"id": published.id, "duplicate": published.duplicate}, as_json=remote.as_json)
         return 0
     if ordering_key is not None or idempotency_key is not None:
         raise UsageError("with --batch each line has keys of its own: leave out --ordering-key and --idempotency-key")
-    return publish_lines(file, "publish", lambda line: _message(line, account), remote)
+    return publish_lines(str(file), "publish", lambda line: _message(line, account), remote)
 
 
 _decode = msgspec.json.Decoder(Line).decode
