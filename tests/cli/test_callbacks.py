@@ -27,6 +27,18 @@ def test_a_callback_from_nothing_to_nothing(run: Run, sandbox: Sandbox) -> None:
     assert call("list", ACCOUNT) == {"account": ACCOUNT, "url": None}
 
 
+def test_what_may_not_be_meant_is_told_beside_the_answer(run: Run, sandbox: Sandbox) -> None:
+    for call in ("register", "update"):
+        said = run(
+            "callbacks", call, "123456-00001", "https://a.example:8443/", "--base-url", sandbox.base_url, "--dev"
+        )
+        assert said.code == 0
+        assert said.out == "account\turl\n123456-00001\thttps://a.example:8443/\n"
+        port, account = said.err.splitlines()
+        assert port.startswith("fotahook: port 8443 is none of those that ThingSpace documents")
+        assert account.startswith("fotahook: ThingSpace's accounts are usually")
+
+
 def test_what_is_piped_is_plain(run: Run, sandbox: Sandbox) -> None:
     said = run("callbacks", "list", "piped", "--base-url", sandbox.base_url, "--dev")
     assert said.out == "account\turl\npiped\t(none)\n"

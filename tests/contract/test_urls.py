@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from fotahook.contract.addresses import EVERYWHERE, parse_networks, refusal
-from fotahook.contract.urls import ACCOUNT_LIMIT, URL_LIMIT, account_refusal, url_refusal
+from fotahook.contract.urls import (
+    ACCOUNT_LIMIT,
+    URL_LIMIT,
+    account_refusal,
+    account_warning,
+    port_warning,
+    url_refusal,
+    without_password,
+)
 
 # The mission document's own examples.
 DOCUMENTED = [
@@ -249,3 +257,42 @@ def test_an_accepted_account_can_be_stored_and_sent(account: str) -> None:
     if account_refusal(account) is None:
         assert account.encode()
         assert account.isprintable() or not set(account) & set(map(chr, range(32)))
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("https://a.example/", None),
+        ("http://a.example/", None),
+        ("https://10.120.102.183:50559/x.asmx", None),
+        ("https://[2606:4700::1]:28220/", None),
+        ("https://a.example:00443/", None),
+        ("https://a.example:8443/", 8443),
+        ("http://[2606:4700::1]:50560/", 50560),
+    ],
+)
+def test_a_port_is_warned_of_unless_thingspace_documents_it(url: str, port: int | None) -> None:
+    assert url_refusal(url, allow_http=True, allowed=EVERYWHERE) is None
+    warning = port_warning(url)
+    assert (warning is None) == (port is None)
+    assert port is None or f"port {port} is none of those" in (warning or "")
+
+
+@pytest.mark.parametrize(
+    ("account", "is_usual"),
+    [("0000123456-00001", True), ("123456-00001", False), ("MyAccount-1", False), ("\u0660" * 10 + "-00001", False)],
+)
+def test_an_account_is_warned_of_unless_it_is_like_thingspaces(account: str, is_usual: bool) -> None:
+    assert (account_warning(account) is None) == is_usual
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@db.example/fota", "postgresql://me:***@db.example/fota"),
+        ("postgresql://db.example/fota?password=secret&x=1", "postgresql://db.example/fota?password=***&x=1"),
+        ("sqlite:///fotahook.db", "sqlite:///fotahook.db"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert without_password(url) == shown

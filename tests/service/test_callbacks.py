@@ -100,6 +100,26 @@ async def test_the_documented_examples_need_a_service_that_allows_them(api: Api,
     assert (answer.status, answer.json) == (200, {"url": url})
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_a_port_that_thingspace_does_not_document_is_taken_with_a_warning(api: Api, method: str) -> None:
+    answer = await api(method, CALLBACK, registration("https://fota.example.com:8443/"), api.both)
+    assert (answer.status, answer.json) == (200, {"url": "https://fota.example.com:8443/"})
+    warning = answer.header("warning") or ""
+    assert warning.startswith('299 fotahook "port 8443 is none of those')
+    assert "Connectivity API only" in warning
+    for url in ("https://fota.example.com/", "https://fota.example.com:50559/", "https://[2606:4700::1]:9006/"):
+        assert (await api(method, CALLBACK, registration(url), api.both)).header("warning") is None
+
+
+async def test_an_account_unlike_those_of_thingspace_is_taken_with_a_warning(api: Api) -> None:
+    answer = await api("POST", "/api/fota/v2/callbacks/123456-00001", registration("https://example.com:1/"), api.both)
+    assert answer.status == 200
+    first, second = (answer.header("warning") or "").split('", ')
+    assert "port 1 is none" in first
+    assert second.startswith('299 fotahook "')
+    assert "leading zeros" in second
+
+
 async def test_an_account_that_is_not_yours_looks_like_one_that_does_not_exist(api: Api) -> None:
     await api("POST", CALLBACK, registration(URL), api.both)
     mine = await client_of(api, accounts=["mine"])

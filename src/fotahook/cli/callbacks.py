@@ -1,11 +1,18 @@
 """`fotahook callbacks`: the four calls, by hand."""
 
+import re
+import sys
+from typing import Final
+
 from cyclopts import App
 
-from fotahook.contract.models import FotaV2CallbackRegistrationRequest
+from fotahook.contract.exchange import ApiResponse
+from fotahook.contract.models import FotaV2CallbackRegistrationRequest, FotaV2CallbackRegistrationResult
 
 from .output import print_facts
 from .remote import DEFAULTS, Remote
+
+_WARNING: Final = re.compile(r'299 [^ ]+ "([^"]*)"')
 
 app = App(name="callbacks", help="List, register, update and deregister the callback of an account.")
 
@@ -29,8 +36,8 @@ def register(account: str, url: str, /, *, remote: Remote = DEFAULTS) -> None:
     """
     with remote.client() as client:
         body = FotaV2CallbackRegistrationRequest(url)
-        result = client.software_management_callbacks_v2.register_callback(account, body).data
-    _print(account, result.url, remote)
+        response = client.software_management_callbacks_v2.register_callback(account, body)
+    _print_registered(account, response, remote)
 
 
 @app.command
@@ -41,8 +48,8 @@ def update(account: str, url: str, /, *, remote: Remote = DEFAULTS) -> None:
     """
     with remote.client() as client:
         body = FotaV2CallbackRegistrationRequest(url)
-        result = client.software_management_callbacks_v2.update_callback(account, body).data
-    _print(account, result.url, remote)
+        response = client.software_management_callbacks_v2.update_callback(account, body)
+    _print_registered(account, response, remote)
 
 
 @app.command
@@ -54,6 +61,12 @@ def deregister(account: str, /, *, remote: Remote = DEFAULTS) -> None:
     with remote.client() as client:
         result = client.software_management_callbacks_v2.deregister_callback(account).data
     print_facts({"account": account, "success": result.success}, as_json=remote.as_json)
+
+
+def _print_registered(account: str, response: ApiResponse[FotaV2CallbackRegistrationResult], remote: Remote) -> None:
+    _print(account, response.data.url, remote)
+    for warning in _WARNING.findall(response.headers.get("Warning", "")):
+        print(f"fotahook: {warning}", file=sys.stderr)
 
 
 def _print(account: str, url: str | None, remote: Remote) -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from yarl import URL
 
-from fotahook.contract.urls import THINGSPACE_PORTS, url_refusal
+from fotahook.contract.urls import THINGSPACE_PORTS, THINGSPACE_PORTS_TEXT, url_refusal
 
 from .doctor_findings import Check, Clock, Examination, Place, failed, passed, warned
 from .doctor_messages import check_messages
@@ -57,6 +57,5 @@ def check_port(place: Place) -> Check:
     return warned(
         "port",
         f"{place.port} is not among the ports that ThingSpace documents",
-        "It lists 80, 443, 9001-9006, 50551-50559 and 28200-28220, for its Connectivity API alone. To be sure, choose "
-        "one of them.",
+        f"It lists {THINGSPACE_PORTS_TEXT}, for its Connectivity API alone. To be sure, choose one of them.",
     )

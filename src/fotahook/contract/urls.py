@@ -16,11 +16,13 @@ URL_LIMIT: Final = 2048
 ACCOUNT_LIMIT: Final = 64
 THINGSPACE_PORTS: Final = frozenset({80, 443, *range(9001, 9007), *range(50551, 50560), *range(28200, 28221)})
 """Where ThingSpace delivers to, by the pages of its Connectivity API. Of this one it says nothing: none is refused."""
+THINGSPACE_PORTS_TEXT: Final = "80, 443, 9001-9006, 50551-50559 and 28200-28220"
 
 _FORBIDDEN_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff\\<>\"`{}|^]|%(?![0-9A-Fa-f]{2})")
 # Stricter than urllib.parse, which finds a host in "x[::1]y" too: what is vetted must be what a client connects to.
 _AUTHORITY = re.compile(r"(\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:]*))(:(?P<port>[0-9]{1,5}))?")
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)|(?<=[?&]password=)[^&]*")
+_USUAL_ACCOUNT = re.compile(r"[0-9]{10}-[0-9]{5}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
@@ -64,6 +66,25 @@ def url_refusal(url: object, *, allow_http: bool, allowed: Iterable[Network]) ->
     if not (parts.path + parts.query).isascii():
         return "url has a character that must be percent-encoded"
     return _authority_refusal(parts.netloc, allowed)
+
+
+def port_warning(url: str) -> str | None:
+    """What there is to say of a sound URL's port if it may not be one that ThingSpace delivers to; None if it is."""
+    parts = urlsplit(url)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    if port in THINGSPACE_PORTS:
+        return None
+    documented = f"those that ThingSpace documents, for its Connectivity API only: {THINGSPACE_PORTS_TEXT}"
+    return f"port {port} is none of {documented}"
+
+
+def account_warning(account: str) -> str | None:
+    """What there is to say of an account whose name is not like those in ThingSpace's documents; None if it is."""
+    if _USUAL_ACCOUNT.fullmatch(account):
+        return None
+    return (
+        "ThingSpace's accounts are usually ten digits, a dash and five digits; check this one, leading zeros included"
+    )
 
 
 def without_password(url: str) -> str:

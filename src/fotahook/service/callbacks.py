@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..contract.models import CallbackSummary, FotaV2CallbackRegistrationResult, FotaV2SuccessResult
-from ..contract.urls import url_refusal
+from ..contract.urls import account_warning, port_warning, url_refusal
 from . import access, problems, reading
 from .access import Caller
 from .context import Service
@@ -68,7 +68,14 @@ async def _replace(service: Service, request: Request, read: Callable[[bytes], o
     caller, account = await _enter(service, request)
     url = read(await reading.body(request, service.settings.body_limit))
     callback = await service.store.register(account, _checked(service, url), actor=caller.name)
-    return problems.answer(FotaV2CallbackRegistrationResult(callback.url))
+    return problems.answer(FotaV2CallbackRegistrationResult(callback.url), headers=_warnings(account, callback.url))
+
+
+def _warnings(account: str, url: str) -> dict[str, str]:
+    """What is registered all the same, but may not be meant: a Warning header (RFC 7234, section 5.5)."""
+    found = [text for text in (port_warning(url), account_warning(account)) if text is not None]
+    # 299: lasting, and of no code of its own.
+    return {"Warning": ", ".join(f'299 fotahook "{text}"' for text in found)} if found else {}
 
 
 def _checked(service: Service, url: object) -> str:
