@@ -1,135 +1,184 @@
-"""Verizon's official SDK, as it comes from PyPI, against a running service."""
+"""Verizon's official SDK, as it comes from PyPI, against a running `fotahook serve`: the cases of conformance.toml."""
 
-from collections.abc import Iterator
+import asyncio
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from apimatic_core.exceptions.auth_validation_exception import AuthValidationException
 from verizon.configuration import Configuration, Environment, Server
 from verizon.exceptions.api_exception import APIException
-from verizon.exceptions.connectivity_management_result_exception import ConnectivityManagementResultException
-from verizon.exceptions.fota_v2_result_exception import FotaV2ResultException
 from verizon.http.auth.thingspace_oauth import ThingspaceOauthCredentials
 from verizon.http.auth.vz_m2m_token import VZM2mTokenCredentials
-from verizon.models.callback_summary import CallbackSummary
 from verizon.models.fota_v2_callback_registration_request import FotaV2CallbackRegistrationRequest
-from verizon.models.fota_v2_callback_registration_result import FotaV2CallbackRegistrationResult
-from verizon.models.fota_v2_success_result import FotaV2SuccessResult
 from verizon.models.log_in_request import LogInRequest
 from verizon.models.session_reset_password_request import SessionResetPasswordRequest
 from verizon.verizon_client import VerizonClient
 
-from ..service.serving import serving
+from fotahook.service import create_client, create_user
+from fotahook.store import open_store
 
-# The mission document's examples, as printed there.
-ACCOUNT = "0000123456-00001"
-LISTED = "http://10.120.102.183:50559/CallbackListener/FirmwareServiceMessages.asmx"
-REGISTERED = "https://10.120.102.183:50559/CallbackListener/FirmwareServiceMessages.asmx"
-UPDATED = "https://255.255.11.135:50559/CallbackListener/FirmwareServiceMessages.asmx"
+from ..cli.processes import running
+
+CASES: Final = tomllib.loads((Path(__file__).parent / "conformance.toml").read_text())["case"]
+Step = Mapping[str, Any]
+
+SAID: Final = {"call", "account", "url", "body", "session", "client", "username", "password"}
+HELD: Final = {"status", "model", "answer", "differs", "raises", "code", "message", "says", "reason", "text", "headers"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service, and the secrets of those who may use it beside dev."""
+
+    url: str
+    secrets: Mapping[str, str]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("service")
+    with running("serve", "--dev", "--port", "0", cwd=folder) as service:
+        yield Service(service.url, asyncio.run(provision(f"sqlite:///{folder}/fotahook.db")))
+
+
+async def provision(store_url: str) -> dict[str, str]:
+    store = await open_store(store_url)
+    try:
+        return {
+            "narrow": "narrow:" + await create_client(store, "narrow", accounts=["0000000001-00001"]),
+            "publisher": "publisher:" + await create_client(store, "publisher", scopes=["publish"]),
+            "someone": await create_user(store, "someone"),
+        }
+    finally:
+        await store.close()
 
 
 @pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A development service that the SDK takes for production."""
+def instead_of_production(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK takes the service for production."""
     servers = Configuration.environments[Environment.PRODUCTION]
-    with serving(tmp_path) as base_url:
-        monkeypatch.setitem(servers, Server.SOFTWARE_MANAGEMENT_V2, f"{base_url}/api/fota/v2")
-        monkeypatch.setitem(servers, Server.OAUTH_SERVER, f"{base_url}/api/ts/v1")
-        monkeypatch.setitem(servers, Server.THINGSPACE, f"{base_url}/api")
-        yield base_url
+    monkeypatch.setitem(servers, Server.SOFTWARE_MANAGEMENT_V2, f"{service.url}/api/fota/v2")
+    monkeypatch.setitem(servers, Server.OAUTH_SERVER, f"{service.url}/api/ts/v1")
+    monkeypatch.setitem(servers, Server.THINGSPACE, f"{service.url}/api")
 
 
-def client(session: str | None = None, secret: str = "dev-secret") -> Any:
+@pytest.mark.usefixtures("instead_of_production")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_case(service: Service, case: Mapping[str, Any]) -> None:
+    known = dict(service.secrets)
+    known["session"] = call(known, {"call": "login", "username": "dev", "password": "dev-password"}).body.session_token
+    for step in case["steps"]:
+        take(known, {name: filled(value, known) for name, value in step.items()})
+
+
+def test_every_case_has_a_name_of_its_own_and_says_nothing_that_is_not_looked_at() -> None:
+    assert len({case["name"] for case in CASES}) == len(CASES) >= 40
+    assert {name for case in CASES for step in case["steps"] for name in step} <= {*SAID, *HELD, "keep"}
+    assert all(set(case) == {"name", "steps"} and case["steps"] for case in CASES)
+
+
+def filled(value: Any, known: Mapping[str, str]) -> Any:
+    """A value with {name} replaced by what earlier steps were answered."""
+    if isinstance(value, dict) and not value.keys() & known.keys():
+        return {name: filled(one, known) for name, one in value.items()}
+    if isinstance(value, str) and value.startswith("{") and value.endswith("}"):
+        return known[value.strip("{}")]
+    return value
+
+
+def take(known: dict[str, str], step: Step) -> None:
+    """Make the call of a step, and hold what comes of it against what the step says."""
+    if "raises" in step:
+        with pytest.raises((APIException, AuthValidationException)) as raised:
+            call(known, step)
+        check_error(raised.value, step)
+        return
+    answer = call(known, step)
+    assert answer.is_success()
+    assert answer.status_code == step.get("status", 200)
+    check_answer(answer, step)
+    for name, attribute in step.get("keep", {}).items():
+        known[name] = getattr(answer.body, attribute)
+        known[name.upper()] = known[name].upper()
+
+
+def check_error(error: Exception, step: Step) -> None:
+    assert type(error).__name__ == step["raises"]
+    # Of a body that it cannot read, the SDK's exception cannot be written as text.
+    assert str(error)
+    if isinstance(error, AuthValidationException):
+        return
+    told: Any = error
+    assert told.response_code == step["status"]
+    assert told.reason == step.get("reason", told.reason)
+    assert step.get("text", "") in told.response.text
+    check_headers(told.response, step)
+    if "code" in step:
+        assert told.error_code == step["code"]
+        assert told.error_message == step.get("message", told.error_message)
+        assert step.get("says", "") in told.error_message
+
+
+def check_answer(answer: Any, step: Step) -> None:
+    if "model" in step:
+        assert type(answer.body).__name__ == step["model"].replace("None", "NoneType")
+    for name, value in step.get("answer", {}).items():
+        assert getattr(answer.body, name) == value
+    for name, value in step.get("differs", {}).items():
+        assert getattr(answer.body, name) != value
+    assert step.get("text", "") in (answer.text or "")
+    check_headers(answer, step)
+
+
+def check_headers(response: Any, step: Step) -> None:
+    for name in step.get("headers", ()):
+        assert response.headers.get(name), json.dumps(dict(response.headers))
+
+
+def call(known: Mapping[str, str], step: Step) -> Any:
+    """The answer to a step's call."""
+    client = sdk(known, step)
+    callbacks, sessions = client.software_management_callbacks_v2, client.session_management
+    account = step.get("account")
+    match step["call"]:
+        case "list":
+            return callbacks.list_registered_callbacks(account)
+        case "register":
+            return callbacks.register_callback(account, request(step))
+        case "update":
+            return callbacks.update_callback(account, request(step))
+        case "deregister":
+            return callbacks.deregister_callback(account)
+        case "login":
+            login = LogInRequest(**{name: step[name] for name in ("username", "password") if name in step})
+            return sessions.start_connectivity_management_session(login)
+        case "logout":
+            return sessions.end_connectivity_management_session()
+        case "reset":
+            return sessions.reset_connectivity_management_password(SessionResetPasswordRequest(step["password"]))
+        case "token":
+            basic = client.thingspace_oauth.build_basic_auth_header()
+            return client.oauth_authorization.request_token_thingspace_oauth(basic)
+    raise ValueError(step["call"])
+
+
+def request(step: Step) -> FotaV2CallbackRegistrationRequest | None:
+    if step.get("body") == "none":
+        return None
+    return FotaV2CallbackRegistrationRequest(step["url"]) if "url" in step else FotaV2CallbackRegistrationRequest()
+
+
+def sdk(known: Mapping[str, str], step: Step) -> Any:
+    """A client of the SDK with the credentials that the step names."""
+    client_id, _, secret = step.get("client", "dev:dev-secret").partition(":")
+    session = step.get("session", known.get("session", "none"))
     return VerizonClient(
-        thingspace_oauth_credentials=ThingspaceOauthCredentials("dev", secret),
-        vz_m2m_token_credentials=VZM2mTokenCredentials(session) if session else None,
+        thingspace_oauth_credentials=ThingspaceOauthCredentials(client_id, secret),
+        vz_m2m_token_credentials=None if session == "none" else VZM2mTokenCredentials(session),
         timeout=10,
     )
-
-
-def login(password: str = "dev-password") -> str:
-    result = client().session_management.start_connectivity_management_session(LogInRequest("dev", password))
-    token: str = result.body.session_token
-    return token
-
-
-@pytest.fixture
-def callbacks(service: str) -> Any:
-    """The mission document's controller, both tokens in hand."""
-    return client(login()).software_management_callbacks_v2
-
-
-def test_list_register_list_update_list_deregister_list(callbacks: Any) -> None:
-    nothing = callbacks.list_registered_callbacks(ACCOUNT)
-    assert (nothing.status_code, nothing.body, nothing.is_success()) == (200, None, True)
-
-    registered = callbacks.register_callback(ACCOUNT, FotaV2CallbackRegistrationRequest(REGISTERED))
-    assert isinstance(registered.body, FotaV2CallbackRegistrationResult)
-    assert registered.body.url == REGISTERED
-    assert callbacks.list_registered_callbacks(ACCOUNT).body.url == REGISTERED
-
-    updated = callbacks.update_callback(ACCOUNT, FotaV2CallbackRegistrationRequest(UPDATED))
-    assert isinstance(updated.body, FotaV2CallbackRegistrationResult)
-    assert updated.body.url == UPDATED
-    listed = callbacks.list_registered_callbacks(ACCOUNT)
-    assert isinstance(listed.body, CallbackSummary)
-    assert listed.body.url == UPDATED
-
-    gone = callbacks.deregister_callback(ACCOUNT)
-    assert isinstance(gone.body, FotaV2SuccessResult)
-    assert gone.body.success is True
-    assert callbacks.list_registered_callbacks(ACCOUNT).body is None
-
-
-def test_a_plain_http_url_is_listed_as_it_was_registered(callbacks: Any) -> None:
-    callbacks.register_callback(ACCOUNT, FotaV2CallbackRegistrationRequest(LISTED))
-    assert callbacks.list_registered_callbacks(ACCOUNT).body.url == LISTED
-
-
-def test_a_400_is_the_sdks_own_exception(callbacks: Any) -> None:
-    with pytest.raises(FotaV2ResultException) as refused:
-        callbacks.register_callback(ACCOUNT, FotaV2CallbackRegistrationRequest("ftp://example.com/"))
-    assert refused.value.response_code == 400
-    assert refused.value.reason == "Unexpected error."
-    assert refused.value.error_code == "INVALID_PARAMETER"
-    assert "https://" in refused.value.error_message
-
-
-def test_verizons_own_messages_come_back(callbacks: Any) -> None:
-    with pytest.raises(FotaV2ResultException) as unnamed:
-        callbacks.list_registered_callbacks("a/b")
-    assert unnamed.value.error_message == "Invalid account name format"
-    with pytest.raises(FotaV2ResultException) as empty:
-        callbacks.update_callback(ACCOUNT, None)
-    assert empty.value.error_code == "INVALID_PARAMETER"
-
-
-def test_an_account_with_odd_characters_is_one_account(callbacks: Any) -> None:
-    for account in ("My Account-1", "ä+%2F", "a?b#c&d;e"):
-        callbacks.register_callback(account, FotaV2CallbackRegistrationRequest(REGISTERED))
-        assert callbacks.list_registered_callbacks(account).body.url == REGISTERED
-
-
-def test_the_session_calls(service: str) -> None:
-    sessions = client(login()).session_management
-    reset = sessions.reset_connectivity_management_password(SessionResetPasswordRequest("dev-password"))
-    assert login(reset.body.new_password)
-    assert sessions.end_connectivity_management_session().body.session_token
-    with pytest.raises(ConnectivityManagementResultException) as refused:
-        login("dev-password")
-    assert refused.value.error_code == "LOGIN_REFUSED"
-
-
-def test_a_session_that_is_over_is_a_401(service: str) -> None:
-    session = login()
-    client(session).session_management.end_connectivity_management_session()
-    with pytest.raises(APIException) as refused:
-        client(session).software_management_callbacks_v2.list_registered_callbacks(ACCOUNT)
-    assert refused.value.response_code == 401
-    assert "REQUEST_FAILED.SessionToken.Expired" in refused.value.response.text
-
-
-def test_a_wrong_secret_gets_no_token(service: str) -> None:
-    with pytest.raises(AuthValidationException):
-        client("x", secret="wrong").software_management_callbacks_v2.list_registered_callbacks(ACCOUNT)
