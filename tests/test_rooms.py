@@ -57,7 +57,7 @@ def test_no_room_reaches_into_another() -> None:
 
 
 def test_the_contract_needs_only_msgspec_and_does_no_io() -> None:
-    allowed = {"msgspec", "cryptography", "fotahook"}
+    allowed = {"msgspec", "nacl", "fotahook"}
     forbidden = {"socket", "asyncio", "os", "http", "ssl", "subprocess", "threading", "urllib.request"}
     for path in (SRC / "contract").glob("*.py"):
         for module in imported_modules(path):

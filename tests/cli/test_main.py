@@ -44,7 +44,7 @@ def test_help_loads_nothing_heavy() -> None:
     code = "import sys; from fotahook.cli import main; main(['--help']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert loaded.isdisjoint({"aiohttp", "uvicorn", "starlette", "structlog", "cryptography", "sqlite3", "trustme"})
+    assert loaded.isdisjoint({"aiohttp", "uvicorn", "starlette", "structlog", "nacl", "sqlite3", "trustme"})
 
 
 def test_a_reader_that_goes_away_is_no_fault() -> None:

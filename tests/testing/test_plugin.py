@@ -51,7 +51,7 @@ def test_a_run_that_does_not_use_it_does_not_pay_for_it() -> None:
     heavy = {
         "aiohttp",
         "asyncio",
-        "cryptography",
+        "nacl",
         "sqlite3",
         "starlette",
         "trustme",

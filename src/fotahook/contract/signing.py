@@ -10,10 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typing import Final
 
 SECRET_PREFIX: Final = "whsec_"
 PUBLIC_PREFIX: Final = "whpk_"
@@ -21,6 +18,7 @@ TOLERANCE: Final = 300.0
 """Seconds that a timestamp may be off, either way, before a message counts as replayed."""
 HEADER_LIMIT: Final = 4096
 """Characters of signatures looked at; ten keys' worth is about 900."""
+_ED25519_BYTES: Final = 64
 
 
 class SignatureRefused(Exception):
@@ -50,9 +48,7 @@ def format_secret(key: bytes) -> str:
 
 def format_public_key(seed: bytes) -> str:
     """The public half of an ed25519 seed as it is published: ``whpk_`` and base64."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    public, _ = _key_pair(seed)
     return PUBLIC_PREFIX + base64.b64encode(public).decode()
 
 
@@ -64,16 +60,19 @@ def sign_hmac(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
 
 def sign_ed25519(seed: bytes, message_id: str, timestamp: int, body: bytes) -> str:
     """One ``v1a,…`` signature, by the 32-byte seed of an ed25519 key."""
-    signature = _private_key(seed).sign(_signed(message_id, timestamp, body))
-    return "v1a," + base64.b64encode(signature).decode()
+    from nacl.bindings import crypto_sign
+
+    _, private = _key_pair(seed)
+    signed = crypto_sign(_signed(message_id, timestamp, body), private)
+    return "v1a," + base64.b64encode(signed[:_ED25519_BYTES]).decode()
 
 
 @lru_cache(maxsize=4)
-def _private_key(seed: bytes) -> "Ed25519PrivateKey":
+def _key_pair(seed: bytes) -> tuple[bytes, bytes]:
     # To derive a key takes as long as to sign with it.
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from nacl.bindings import crypto_sign_seed_keypair
 
-    return Ed25519PrivateKey.from_private_bytes(seed)
+    return crypto_sign_seed_keypair(seed)
 
 
 def headers(message_id: str, timestamp: int, signatures: Iterable[str]) -> dict[str, str]:
@@ -138,12 +137,14 @@ def _any_matches(
 
 
 def _ed25519_matches(public_key: bytes, signature: bytes, signed: bytes) -> bool:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from nacl.bindings import crypto_sign_open
+    from nacl.exceptions import BadSignatureError
 
+    if len(signature) != _ED25519_BYTES:
+        return False
     try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, signed)
-    except InvalidSignature:
+        crypto_sign_open(signature + signed, public_key)
+    except BadSignatureError:
         return False
     return True
 

@@ -87,7 +87,7 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
 
 
 def _lines(headers: Mapping[str, str]) -> str:
-    text = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if text.count("\r") != len(headers) or text.count("\n") != len(headers):
         raise ValueError("a header field of more than one line")
     return text

@@ -21,6 +21,7 @@ from fotahook.contract.version import VERSION
 from fotahook.store.base import Delivery, Lease
 
 from . import timing
+from .deadline import Deadline
 from .exchange import post, target_of
 from .outcomes import Outcome, code_of_status
 from .resolver import BlockedAddress, VettingResolver
@@ -57,6 +58,8 @@ class Sender:
         self._clock = clock
         self._monotonic = monotonic
         self._seed = signing_seed(settings.secret_key)
+        self._account_key = lru_cache(TARGETS)(lambda key_id: account_signing_key(settings.secret_key, key_id))
+        self._deadline = Deadline(settings.timeout)
         self._tls = tls_context(settings.ca_file, settings.client_cert)
         self._connecting = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout)
 
@@ -84,7 +87,7 @@ class Sender:
         exchange = timing.Timing(self._monotonic)
         timing.current.set(exchange)
         try:
-            async with asyncio.timeout(self._settings.timeout):
+            with self._deadline:
                 outcome = await self._post_afresh_once(url, headers, body, exchange)
         except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, TimeoutError) as error:
             # The connector's own text says little; the error beneath it says what happened.
@@ -126,10 +129,9 @@ class Sender:
     def _headers(self, lease: Lease, delivery: Delivery) -> dict[str, str]:
         timestamp = int(self._clock())
         signed = (delivery.message, timestamp, delivery.body)
-        account_keys = (account_signing_key(self._settings.secret_key, key_id) for key_id in lease.signing_keys)
         signatures = [
             signing.sign_ed25519(self._seed, *signed),
-            *(signing.sign_hmac(key, *signed) for key in account_keys),
+            *(signing.sign_hmac(self._account_key(key_id), *signed) for key_id in lease.signing_keys),
         ]
         return {
             "Content-Type": "application/json",
