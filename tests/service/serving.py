@@ -12,7 +12,7 @@ import uvicorn
 
 from fotahook.contract.addresses import EVERYWHERE
 from fotahook.service import Settings, build_app, provision_dev
-from fotahook.store import SqliteStore
+from fotahook.store import SqliteStore, Store
 
 SECRET_KEY = bytes(range(32))
 PATIENCE = 10.0
@@ -21,13 +21,18 @@ PATIENCE = 10.0
 class Server(uvicorn.Server):
     """A server that says when it listens."""
 
-    def __init__(self, config: uvicorn.Config, listening: "SimpleQueue[Server]") -> None:
+    def __init__(self, config: uvicorn.Config, listening: "SimpleQueue[Server]", closing: asyncio.Event) -> None:
         super().__init__(config)
         self._listening = listening
+        self._closing = closing
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         self._listening.put(self)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        self._closing.set()
+        await super().shutdown(sockets)
 
     @property
     def url(self) -> str:
@@ -49,12 +54,20 @@ def serving(folder: Path) -> Iterator[str]:
         thread.join(PATIENCE)
 
 
+def server_of(store: Store, listening: "SimpleQueue[Server]") -> Server:
+    """A server of the service over a store, on a free port of this machine."""
+    settings = Settings(secret_key=SECRET_KEY, allow_http=True, allowed_networks=EVERYWHERE)
+    closing = asyncio.Event()
+    config = uvicorn.Config(
+        build_app(store, settings, closing=closing), host="127.0.0.1", port=0, log_config=None, access_log=False
+    )
+    return Server(config, listening, closing)
+
+
 async def _serve(file: Path, listening: "SimpleQueue[Server]") -> None:
     store = await SqliteStore.open(file)
     try:
         await provision_dev(store)
-        app = build_app(store, Settings(secret_key=SECRET_KEY, allow_http=True, allowed_networks=EVERYWHERE))
-        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False)
-        await Server(config, listening).serve()
+        await server_of(store, listening).serve()
     finally:
         await store.close()

@@ -59,12 +59,13 @@ async def host(
     on_ready: Callable[[str], None] = lambda url: None,
     prepare: Callable[[], Awaitable[None]] | None = None,
     beside: asyncio.Task[None] | None = None,
+    closing: asyncio.Event | None = None,
 ) -> int:
     """Serve until a signal comes or `beside` ends; the exit code.
 
     The app's lifespan stays the caller's business: what it needs is open before and closed after, with errors that
     reach the person who started it. `prepare` is done when the socket listens: who connects meanwhile waits. `beside`
-    is the work without which serving makes no sense.
+    is the work without which serving makes no sense. `closing` is set before requests under way are waited for.
     """
     with _bound(endpoint) as bound:
         context = _tls_context(endpoint)
@@ -75,6 +76,7 @@ async def host(
             _say_ready(url, facts)
 
         server = _Server(app, context, on_ready=ready)
+        server.closing = closing or server.closing
         if prepare is not None:
             await prepare()
         if beside is not None:
@@ -112,11 +114,16 @@ class _Server(uvicorn.Server):
             )
         )
         self.interrupted = False
+        self.closing = asyncio.Event()
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.closing.set()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -132,9 +132,11 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 task = await beside.enter_async_context(_dispatching(dispatcher, store, options))
                 parts["dispatcher"] = dispatcher.is_leasing
             calls = options.role != "dispatcher"
-            app: ASGIApp = build_app(store, settings, routes=console_routes(), calls=calls, parts=parts)
+            closing = asyncio.Event()
+            routes = console_routes()
+            app: ASGIApp = build_app(store, settings, routes=routes, calls=calls, parts=parts, closing=closing)
             app = faults.around_app(app) if faults else app
-            return await host(app, Endpoint.of(options), facts=_facts(options), beside=task)
+            return await host(app, Endpoint.of(options), facts=_facts(options), beside=task, closing=closing)
 
 
 def _facts(options: ServeOptions) -> str:

@@ -1,5 +1,6 @@
 """The service as one ASGI app: a value made of a store, settings, and what the composer adds."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from starlette.applications import Starlette
@@ -14,6 +15,7 @@ from . import (
     accounts,
     batch,
     callbacks,
+    events,
     health,
     messages,
     openapi,
@@ -23,6 +25,7 @@ from . import (
     tokens,
 )
 from .context import Check, Memory, Room, Service
+from .feed import Feed
 from .passwords import Passwords
 from .problems import Problem
 from .routing import SEGMENT, Paths, Resource, answer_error
@@ -37,12 +40,13 @@ def build_app(
     routes: Sequence[BaseRoute] = (),
     calls: bool = True,
     parts: Mapping[str, Check] | None = None,
+    closing: asyncio.Event | None = None,
 ) -> Starlette:
     """The service over a store. `routes` come after its own; `lifespan` is for what runs beside it.
 
     Without `calls` it only tells how it is: for a process that dispatches and serves nobody. `parts` are what else must
-    work for /readyz to say that it is ready. The store stays the caller's: to open before the first request, and to
-    close after the last.
+    work for /readyz to say that it is ready. Set `closing` to end what would not end by itself. The store stays the
+    caller's: to open before the first request, and to close after the last.
     """
     service = Service(
         store,
@@ -51,6 +55,8 @@ def build_app(
         Room(settings.batch_room),
         Passwords(settings.password_cost),
         parts or {},
+        Feed(store),
+        closing or asyncio.Event(),
     )
     called = [*_thingspace(service), *_own(service), *routes] if calls else []
     return Paths(
@@ -103,6 +109,7 @@ def _own(service: Service) -> list[Route]:
         Route(f"{message}/attempts", Resource(service, GET=messages.attempts)),
         Route(f"{message}/why", Resource(service, GET=messages.why)),
         Route(f"{message}/redeliver", Resource(service, POST=redelivery.redeliver_one)),
+        Route("/v1/events", Resource(service, GET=events.follow)),
         Route("/v1/signing-key", Resource(service, GET=health.signing_key)),
         Route("/openapi.json", Resource(service, GET=openapi.show)),
     ]

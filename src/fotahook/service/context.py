@@ -1,6 +1,7 @@
 """What every call works with: the store, the settings, the tokens that were checked a moment ago, room for batches."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Final
 
 from ..store.base import Credential, Store
 from . import problems
+from .feed import Feed
 from .lockout import Lockout
 from .passwords import Passwords
 from .settings import Settings
@@ -101,6 +103,11 @@ class Service:
     passwords: Passwords
     parts: Mapping[str, Check]
     """What else must work for the service to be ready, by name: whether it does."""
+    feed: Feed
+    closing: asyncio.Event
+    """Set when the process is about to end: what would never end by itself does then."""
+    streams: Counter[str] = field(default_factory=Counter)
+    """How many streams of events each client has open."""
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while credentials are read and written back, so that no call undoes another's change."""
     proving: asyncio.Lock = field(default_factory=asyncio.Lock)

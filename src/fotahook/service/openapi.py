@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from ..contract import operator
+from ..contract.events import EVENTS
 from ..contract.models import (
     CallbackSummary,
     FotaV2CallbackRegistrationRequest,
@@ -17,7 +18,7 @@ from ..contract.models import (
 )
 from ..contract.urls import ACCOUNT_LIMIT
 from ..contract.version import VERSION
-from . import accounts, batch, callbacks, health, messages, redelivery, sessions, signing_keys, tokens
+from . import accounts, batch, callbacks, events, health, messages, redelivery, sessions, signing_keys, tokens
 from .access import SESSION_HEADER, Scope
 from .context import Service
 from .problems import GATEWAY_PATHS
@@ -67,6 +68,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 200
     answer: Model | None = None
     answer_media: str = JSON
+    kinds: tuple[Model, ...] = ()
+    """Of a stream: the models of what its events carry."""
     by: Literal["anyone", "client", "token", "both tokens"] = "token"
     scope: Scope | None = "operate"
     also: tuple[int, ...] = ()
@@ -123,6 +126,13 @@ CALLS: Final[Mapping[Handler, Call]] = {
         media=batch.MEDIA_TYPE,
         answer=operator.Published,
         answer_media=batch.MEDIA_TYPE,
+    ),
+    events.follow: Call(
+        query=events.EventsAsked,
+        headers=("Last-Event-ID",),
+        kinds=tuple(EVENTS.values()),
+        answer_media=events.EventStream.media_type,
+        also=(404, 410, 429),
     ),
     messages.show: Call(answer=operator.MessageState, also=(404,)),
     messages.body: Call(answer=AnyObject, also=(404, 410)),
@@ -187,15 +197,16 @@ _REFUSALS: Final = {
     403: "A scope is missing.",
     404: "No such thing among the caller's accounts.",
     409: "It does not fit what is there; the message says why.",
-    410: "The message's bytes were removed by retention.",
+    410: "It was there, and retention removed it.",
     413: "The body is too large.",
+    429: "Too much at once; Retry-After says when to come again.",
     503: "The store cannot be reached, or the service is busy; Retry-After says when to come again.",
     507: "The store has no room left.",
 }
 
 
 def _models(calls: Iterable[Call]) -> list[Model]:
-    told = [model for call in calls for model in (call.body, call.query, call.answer)]
+    told = [model for call in calls for model in (call.body, call.query, call.answer, *call.kinds)]
     return [model for model in dict.fromkeys(told) if model is not None]
 
 
@@ -262,6 +273,9 @@ def _responses(path: str, call: Call, method: str) -> Schema:
 
 
 def _answer(call: Call) -> Schema:
+    if call.kinds:
+        told: Schema = {"schema": {"type": "string"}, "x-event-data": [_schema(kind) for kind in call.kinds]}
+        return {"description": "Events, until the client leaves.", "content": {call.answer_media: told}}
     if call.answer is None:
         return {"description": "Done."}
     schema = _schema(call.answer)

@@ -224,5 +224,10 @@ def no_room() -> Problem:
     return Problem(503, "BUSY", message, headers={"Retry-After": "1"})
 
 
+def too_many_streams(limit: int) -> Problem:
+    message = f"The client has {limit} streams of events open already; close one that is not read."
+    return Problem(429, "TOO_MANY", message, headers={"Retry-After": "60"})
+
+
 def internal_error() -> Problem:
     return Problem(500, "INTERNAL_ERROR", "The service failed at this request; its log says why.")

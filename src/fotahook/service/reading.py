@@ -11,6 +11,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from ..contract.urls import account_refusal
+from ..store.events import Mark
 from . import problems
 
 KEY_LIMIT: Final = 128
@@ -27,6 +28,7 @@ class Asked(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     """What a call of our own is asked. A name that it does not know is refused: it may be one misspelt."""
 
 
+_MARK = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18}){3}")
 _NOT_ENCODED = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{KEY_LIMIT}}}")
 
@@ -175,6 +177,21 @@ def number_cursor(text: str | None) -> int | None:
     if not (place.isascii() and place.isdigit() and len(place) <= 18):
         raise _bad_cursor()
     return int(place)
+
+
+def mark_cursor(mark: Mark) -> str:
+    """A cursor to go on from behind a mark."""
+    return new_cursor(".".join(map(str, msgspec.structs.astuple(mark))))
+
+
+def mark(text: str | None) -> Mark | None:
+    """The mark that a cursor stands for; None if there is none."""
+    place = cursor(text)
+    if place is None:
+        return None
+    if not _MARK.fullmatch(place):
+        raise _bad_cursor()
+    return Mark(*map(int, place.split(".")))
 
 
 def _bad_cursor() -> problems.Problem:

@@ -19,6 +19,8 @@ BATCH_LINES: Final = 10_000
 BATCH_ROOM: Final = 64 * 1024 * 1024
 """Bytes of batches that are read at the same time, all together."""
 
+STREAMS: Final = 256
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -35,6 +37,8 @@ class Settings:
     batch_limit: int = BATCH_LIMIT
     batch_lines: int = BATCH_LINES
     batch_room: int = BATCH_ROOM
+    streams: int = STREAMS
+    """Streams of events that one client may have open at once."""
     time_to_live: float = TIME_TO_LIVE
     """Seconds after which delivery gives a message up; here it only tells when that will be."""
     password_cost: PasswordCost = COST

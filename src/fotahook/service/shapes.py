@@ -5,8 +5,11 @@ from datetime import UTC, datetime
 import msgspec
 
 from ..contract import operator
+from ..contract.events import AttemptFinished, CallbackChanged, EventData, LaneChanged, MessageAccepted, MessageDead
 from ..contract.operator import AccountState, Backlog, DeliveryState, LaneState, MessageState, RegisteredCallback
+from ..store import events
 from ..store.base import CALLBACK_CONSUMER, Account, Attempt, Callback, CallbackChange, Lane, Limits, Message, Placement
+from ..store.events import Happened
 
 
 def moment(seconds: float) -> datetime:
@@ -69,11 +72,75 @@ def callback_change(change: CallbackChange, before: CallbackChange | None) -> op
     replaced = before is not None and before.url is not None
     return operator.CallbackChange(
         url=change.url,
-        action="deregistered" if change.url is None else "replaced" if replaced else "registered",
+        action=_action(change.url, replaced),
         actor=change.actor,
         at=moment(change.at),
         revision=change.revision,
     )
+
+
+def event(happened: Happened) -> EventData:
+    """What happened, as events tell it."""
+    account, at = happened.account, moment(happened.at)
+    match happened:
+        case events.MessageAccepted():
+            return MessageAccepted(
+                id=happened.message,
+                account=account,
+                at=at,
+                type=happened.type,
+                ordering_key=happened.ordering_key,
+                size=happened.size,
+            )
+        case events.AttemptFinished():
+            return _attempt_finished(happened)
+        case events.MessageDead():
+            lane = lane_name(account, happened.consumer)
+            return MessageDead(id=happened.message, account=account, at=at, lane=lane, error_code=happened.error_code)
+        case events.LaneChanged():
+            return LaneChanged(
+                account=account,
+                at=at,
+                lane=lane_name(account, happened.consumer),
+                state=happened.state,
+                until=moment_or_none(happened.until),
+                reason=happened.reason,
+            )
+    assert isinstance(happened, events.CallbackChanged)
+    return CallbackChanged(
+        account=account,
+        at=at,
+        action=_action(happened.url, happened.before),
+        actor=happened.actor,
+        revision=happened.revision,
+        url=happened.url,
+    )
+
+
+def _attempt_finished(happened: events.AttemptFinished) -> AttemptFinished:
+    return AttemptFinished(
+        id=happened.message,
+        account=happened.account,
+        at=moment(happened.at),
+        lane=lane_name(happened.account, happened.consumer),
+        number=happened.number,
+        started_at=moment(happened.started_at),
+        outcome=happened.outcome,
+        state=happened.state,
+        url=happened.url,
+        http_status=happened.status,
+        error_code=happened.error_code,
+        milliseconds=happened.milliseconds,
+    )
+
+
+def lane_name(account: str, consumer: str) -> str:
+    """The lane to the callback is named by its account."""
+    return account if consumer == CALLBACK_CONSUMER else consumer
+
+
+def _action(url: str | None, replaced: bool) -> str:
+    return "deregistered" if url is None else "replaced" if replaced else "registered"
 
 
 def _callback(callback: Callback) -> RegisteredCallback:
@@ -102,8 +169,7 @@ def _delivery(account: str, place: Placement, now: float, time_to_live: float) -
     # While the lane is held or paused nobody can know when it will have lived for long enough.
     expires_at = now + time_to_live - place.age if pending and not place.stopped else None
     return DeliveryState(
-        # The lane to the callback is named by its account.
-        lane=account if place.consumer == CALLBACK_CONSUMER else place.consumer,
+        lane=lane_name(account, place.consumer),
         state=place.state,
         attempts=place.attempts,
         due=moment(place.due) if pending else None,

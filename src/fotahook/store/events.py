@@ -33,6 +33,10 @@ class Mark(msgspec.Struct, frozen=True):
         place: int = getattr(self, event.source)
         return event.place <= place
 
+    def later(self, other: "Mark") -> "Mark":
+        """What either of two marks covers."""
+        return Mark(*map(max, _places(self), _places(other)))
+
     def exceeds(self, other: "Mark") -> bool:
         """Whether it knows of something that another one does not."""
         return any(mine > theirs for mine, theirs in zip(_places(self), _places(other), strict=True))

@@ -55,7 +55,7 @@ class Horizon:
         # Another look may have been here meanwhile.
         awaited = self._awaited
         if await value(db, "oldest_transaction") > awaited.transaction:
-            self._decided = _later(self._decided, awaited.mark)
+            self._decided = self._decided.later(awaited.mark)
             self._awaited = None
         return self._decided
 
@@ -114,7 +114,3 @@ def _attempt(row: Row, after: Mark) -> Iterator[Happened]:
     number, phases = facts.pop("number"), msgspec.json.decode(facts.pop("phases"))
     facts |= {"number": facts.pop("ordinal"), "milliseconds": phases.get("total")}
     return attempt_events(number, facts, after.attempts)
-
-
-def _later(one: Mark, other: Mark) -> Mark:
-    return Mark(*map(max, msgspec.structs.astuple(one), msgspec.structs.astuple(other)))

@@ -99,11 +99,13 @@ class Engine:
         except BaseException:
             await self._life.aclose()
             raise
-        self._app = build_app(self.store, self._settings())
+        closing = asyncio.Event()
+        self._app = build_app(self.store, self._settings(), closing=closing)
         self._dispatcher = self._new_dispatcher(self.store)
         keeping = keep_house(self.store, Retention(seconds=_KEEP_SECONDS))
         for work in (self._dispatcher.run(), keeping):
             self._life.push_async_callback(_end, asyncio.create_task(work))
+        self._life.callback(closing.set)
 
     def _settings(self) -> Settings:
         return Settings(

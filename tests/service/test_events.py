@@ -1,0 +1,366 @@
+"""Events over a real socket: all of them, once, in order, to whoever may see them, however often he comes and goes."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from fotahook.contract.events import (
+    AttemptFinished,
+    CallbackChanged,
+    Event,
+    EventReader,
+    LaneChanged,
+    MessageAccepted,
+    MessageDead,
+)
+from fotahook.service import create_client, drop_client, events, feed, provision_dev
+from fotahook.service.reading import mark_cursor
+from fotahook.store import SqliteStore
+from fotahook.store.base import Attempt, Delivery, Health, LaneVerdict, NewMessage, Settlement, StoreUnavailable
+from fotahook.store.events import Events, Mark
+
+from .conftest import ACCOUNT, GRANT, TOKEN, URL, Api, basic, client_of
+from .serving import Server, server_of
+
+OTHER = "0000123456-00002"
+BEGINNING = mark_cursor(Mark())
+PATIENCE = 20.0
+
+
+class CountedStore(SqliteStore):
+    """A store that counts how often it is asked for events, and may be away for a while."""
+
+    asked = 0
+    away = 0
+
+    async def events(self, after: Mark | None, *, limit: int) -> Events:
+        self.asked += 1
+        if self.away:
+            self.away -= 1
+            raise StoreUnavailable("away")
+        return await super().events(after, limit=limit)
+
+
+class Live:
+    """A service behind a real server, in this event loop, and who calls it."""
+
+    def __init__(self, store: CountedStore, server: Server, http: aiohttp.ClientSession) -> None:
+        self.store, self.server, self._http = store, server, http
+        self.token = ""
+
+    async def sign_in(self, client_id: str, secret: str) -> str:
+        headers = basic(client_id, secret)
+        async with self._http.post(self.server.url + TOKEN, data=GRANT, headers=headers) as answer:
+            token: str = (await answer.json())["access_token"]
+            return token
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, query: str = "", *, cursor: str | None = None, token: str | None = None
+    ) -> AsyncIterator["Stream"]:
+        headers = {"Authorization": f"Bearer {token or self.token}"}
+        if cursor is not None:
+            headers["Last-Event-ID"] = cursor
+        async with self._http.get(f"{self.server.url}/v1/events{query}", headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            assert answer.headers["Content-Type"].startswith("text/event-stream")
+            stream = Stream(answer, cursor)
+            # The cursor to begin with: from here on nothing is missed.
+            while stream.reader.cursor is None:
+                await stream.more()
+            yield stream
+
+    async def publish(self, *bodies: bytes, account: str = ACCOUNT) -> None:
+        await self.store.accept([NewMessage(account=account, body=body) for body in bodies])
+
+    async def attempt(self, state: str = "delivered", verdict: LaneVerdict | None = None) -> None:
+        """One attempt at each message that is due, all of which come to the same."""
+        for lease in await self.store.lease(10, 30):
+            found = await self.store.fetch(lease, 1000)
+            settlements = [_settlement(delivery, state) for delivery in found]
+            await self.store.settle(lease, settlements, verdict or LaneVerdict(health=Health()), keep=0)
+
+
+class Stream:
+    def __init__(self, answer: aiohttp.ClientResponse, cursor: str | None) -> None:
+        self.answer = answer
+        self.reader = EventReader(cursor)
+        self.events: list[Event] = []
+
+    async def more(self) -> bool:
+        """Read a piece; False at the end."""
+        async with asyncio.timeout(PATIENCE):
+            piece = await self.answer.content.readany()
+        self.events += self.reader.read(piece)
+        return bool(piece)
+
+    async def read(self, count: int) -> list[Event]:
+        while len(self.events) < count:
+            assert await self.more(), self.events
+        return self.events[:count]
+
+
+def _settlement(delivery: Delivery, state: Any) -> Settlement:
+    good = state == "delivered"
+    attempt = Attempt(
+        started_at=1.0,
+        url=URL,
+        outcome="delivered" if good else "failed",
+        status=200 if good else 500,
+        error_code=None if good else "http_5xx",
+        phases={"total": 1.5},
+        excerpt="top secret",
+    )
+    return Settlement(delivery=delivery, state=state, attempts=1, strikes=0, attempt=attempt)
+
+
+@pytest.fixture
+async def live(tmp_path: Path) -> AsyncIterator[Live]:
+    opened = await CountedStore.open(tmp_path / "live.db")
+    assert isinstance(opened, CountedStore)
+    await provision_dev(opened)
+    listening: SimpleQueue[Server] = SimpleQueue()
+    server = server_of(opened, listening)
+    task = asyncio.create_task(server.serve())
+    await asyncio.to_thread(listening.get, timeout=PATIENCE)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+        live = Live(opened, server, http)
+        live.token = await live.sign_in("dev", "dev-secret")
+        yield live
+    server.should_exit = True
+    await task
+    await opened.close()
+
+
+async def once(holds: Any) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not holds():  # noqa: ASYNC110 - nobody tells when a server notices that a client has left
+            await asyncio.sleep(0.01)
+
+
+def pollers() -> list[str]:
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name() == "events"]
+
+
+async def test_what_happens_is_told_as_it_happens_without_bodies_or_what_receivers_said(live: Live) -> None:
+    async with live.stream() as stream:
+        await live.store.register(ACCOUNT, URL, actor="test")
+        await live.publish(b'{"password": "top secret"}')
+        await live.attempt("pending", LaneVerdict(health=Health(failures=1, reason="http_5xx"), wait=0))
+        await live.attempt("dead")
+        told = await stream.read(8)
+    assert [event.name for event in told] == [
+        *("callback.changed", "lane.changed", "message.accepted", "attempt.finished", "lane.changed"),
+        *("attempt.finished", "message.dead", "lane.changed"),
+    ]
+    registered, opened, accepted, first, waiting, second, dead, better = (event.data for event in told)
+    assert isinstance(registered, CallbackChanged)
+    assert (registered.action, registered.url, registered.actor, registered.revision) == ("registered", URL, "test", 1)
+    assert isinstance(accepted, MessageAccepted)
+    assert (accepted.account, accepted.size) == (ACCOUNT, 26)
+    assert isinstance(first, AttemptFinished)
+    assert (first.id, first.lane, first.number, first.state) == (accepted.id, ACCOUNT, 1, "pending")
+    assert (first.outcome, first.http_status, first.error_code) == ("failed", 500, "http_5xx")
+    assert (first.url, first.milliseconds) == (URL, 1.5)
+    assert isinstance(second, AttemptFinished)
+    assert (second.number, second.state) == (2, "dead")
+    assert isinstance(dead, MessageDead)
+    assert (dead.id, dead.lane, dead.error_code) == (accepted.id, ACCOUNT, "http_5xx")
+    states = [change.state for change in (opened, waiting, better) if isinstance(change, LaneChanged)]
+    assert states == ["open", "waiting", "open"]
+    assert b"top secret" not in msgspec.json.encode(told)
+
+
+async def test_from_each_cursor_the_rest_follows(live: Live) -> None:
+    await live.store.register(ACCOUNT, URL, actor="test")
+    await live.publish(b"1", b"2")
+    await live.attempt("dead")
+    async with live.stream(cursor=BEGINNING) as stream:
+        everything = await stream.read(8)
+    for place, event in enumerate(everything[:-1], 1):
+        async with live.stream(f"?after={event.cursor}") as stream:
+            assert await stream.read(8 - place) == everything[place:]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_connections_that_are_lost_at_random_lose_nothing(seed: int, live: Live) -> None:
+    chance = random.Random(seed)
+    await live.store.register(ACCOUNT, URL, actor="test")
+
+    async def happen() -> None:
+        for _ in range(40):
+            await live.publish(*[b"{}"] * chance.randint(1, 20))
+            await live.attempt(chance.choice(["delivered", "dead", "pending"]))
+            await asyncio.sleep(chance.random() * 0.01)
+
+    happening = asyncio.create_task(happen())
+    cursor, seen = BEGINNING, list[Event]()
+    while True:
+        async with live.stream(cursor=cursor) as stream:
+            for _ in range(chance.randint(1, 6)):
+                if happening.done() and stream.reader.cursor == await _end_of(live):
+                    break
+                await stream.more()
+            seen += stream.events
+            assert stream.reader.cursor is not None
+            cursor = stream.reader.cursor
+            # In the middle of whatever comes.
+            assert stream.answer.connection is not None
+            stream.answer.connection.close()
+        if happening.done() and cursor == await _end_of(live):
+            break
+    await happening
+    stored = await live.store.events(Mark(), limit=100_000)
+    assert not stored.more
+    assert len(seen) == len(stored.happened)
+    for kind in ("messages", "attempts", "callbacks", "lanes"):
+        assert _told(seen, kind) == [event.place for event in stored.happened if event.source == kind]
+
+
+async def _end_of(live: Live) -> str:
+    return mark_cursor((await live.store.events(Mark(), limit=100_000)).mark)
+
+
+def _told(seen: list[Event], kind: str) -> list[int]:
+    """The places that each event moved the cursor to in one source."""
+    from fotahook.service.reading import mark
+
+    names = {
+        "messages": ("message.accepted",),
+        "attempts": ("attempt.finished", "message.dead"),
+        "callbacks": ("callback.changed",),
+        "lanes": ("lane.changed",),
+    }[kind]
+    marks = [mark(event.cursor) for event in seen if event.name in names]
+    return [getattr(one, kind) for one in marks]
+
+
+async def test_a_caller_sees_his_accounts_alone(live: Live) -> None:
+    secret = await create_client(live.store, "narrow", accounts=[OTHER], scopes=("operate",))
+    token = await live.sign_in("narrow", secret)
+    async with (
+        live.stream(token=token) as narrow,
+        live.stream(f"?account={ACCOUNT}") as one,
+        live.stream() as everything,
+    ):
+        for number in range(3):
+            await live.publish(b"{}", account=ACCOUNT)
+            await live.publish(b"{}", account=OTHER)
+            await everything.read(2 * number + 2)
+        for stream, account in ((narrow, OTHER), (one, ACCOUNT)):
+            assert {event.data.account for event in await stream.read(3)} == {account}
+
+
+async def test_two_hundred_followers_cost_the_store_no_more_than_one(live: Live) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(live.stream()) for _ in range(200)]
+        before = live.store.asked
+        await live.publish(*[b"{}"] * 50)
+        told = await asyncio.gather(*(stream.read(50) for stream in streams))
+        assert all(events == told[0] for events in told)
+        assert live.store.asked - before < 50
+        assert len(pollers()) == 1
+    await once(lambda: not pollers())
+
+
+async def test_whoever_reads_slowly_holds_up_nobody_and_misses_nothing(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "PAST", 100)
+    async with live.stream() as slow, live.stream() as quick:
+        for _ in range(30):
+            await live.publish(*[b'{"type": "%b"}' % (b"x" * 900)] * 100)
+        assert len(await quick.read(3000)) == 3000
+        told = await slow.read(3000)
+        assert [event.data for event in told] == [event.data for event in quick.events]
+
+
+async def test_a_client_that_leaves_is_forgotten(live: Live) -> None:
+    async with live.stream() as stream:
+        await once(pollers)
+        assert stream.answer.connection is not None
+        stream.answer.connection.close()
+    await once(lambda: not pollers())
+
+
+async def test_streams_end_when_the_service_stops(live: Live) -> None:
+    async with live.stream() as stream:
+        live.server.should_exit = True
+        while await stream.more():
+            pass
+    await once(lambda: not pollers())
+
+
+async def test_a_store_that_was_away_is_followed_further(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "RETRY_SECONDS", 0.01)
+    async with live.stream() as stream:
+        live.store.away = 3
+        await live.publish(b"{}")
+        assert len(await stream.read(1)) == 1
+
+
+async def test_where_nothing_happens_the_cursor_is_told_now_and_then(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.05)
+    async with live.stream(f"?account={ACCOUNT}") as stream:
+        first = stream.reader.cursor
+        await live.publish(b"{}", account=OTHER)
+        while stream.reader.cursor == first:
+            await stream.more()
+        assert stream.events == []
+
+
+async def test_a_client_that_was_dropped_follows_no_longer(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = await create_client(live.store, "gone", accounts=None, scopes=("operate",))
+    token = await live.sign_in("gone", secret)
+    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.05)
+    async with live.stream(token=token) as stream:
+        await drop_client(live.store, "gone")
+        while await stream.more():
+            pass
+
+
+async def test_a_cursor_that_is_none_is_refused(api: Api) -> None:
+    for query in ("?after=x", "?after=MS4y", "?after=%00", f"?account=a%2Fb&after={BEGINNING}"):
+        assert (await api("GET", f"/v1/events{query}", b"", api.bearer)).error == (400, "INVALID_PARAMETER")
+
+
+async def test_a_cursor_of_another_store_is_told_plainly(api: Api) -> None:
+    ahead = mark_cursor(Mark(messages=7))
+    answer = await api("GET", f"/v1/events?after={ahead}", b"", api.bearer)
+    assert answer.error == (410, "GONE")
+    assert "begin without one" in answer.json["errorMessage"]
+
+
+async def test_an_account_that_is_somebody_elses_is_not_followed(api: Api) -> None:
+    mine = await client_of(api, accounts=["mine"])
+    assert (await api("GET", f"/v1/events?account={ACCOUNT}", b"", mine)).error == (404, "NOT_FOUND")
+
+
+async def test_head_tells_the_headers_alone(api: Api) -> None:
+    answer = await api("HEAD", "/v1/events", b"", api.bearer)
+    assert (answer.status, answer.header("content-type"), answer.body) == (
+        200,
+        "text/event-stream; charset=utf-8",
+        b"",
+    )
+
+
+async def test_a_client_has_so_many_streams_and_no_more(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(256):
+            await stack.enter_async_context(live.stream())
+        with pytest.raises(AssertionError, match="TOO_MANY"):
+            await stack.enter_async_context(live.stream())
+    await once(lambda: not pollers())
+    async with live.stream():
+        pass
