@@ -64,6 +64,16 @@ def test_it_may_be_sent_again_and_arrives_again(run: Run, service: Sandbox) -> N
     assert set(Counter(one.body for one in service.receiver.received).values()) == {2}
 
 
+def test_messages_that_wait_for_a_callback_are_told_of(run: Run, service: Sandbox) -> None:
+    said = run("simulate", ACCOUNT, *FAST, *through(service))
+    assert said.code == 0
+    assert said.err == (
+        f"fotahook: account {ACCOUNT} has no callback: its messages wait; see fotahook callbacks register --help\n"
+    )
+    service.register(ACCOUNT)
+    assert run("simulate", ACCOUNT, *FAST, *through(service)).err == ""
+
+
 def test_a_listener_is_posted_to_without_a_service(run: Run, service: Sandbox) -> None:
     said = run("simulate", ACCOUNT, *FAST, "--profile", "v1", "--seed", "8", "--to", service.receiver.url)
     facts = json.loads(said.out)
@@ -90,6 +100,7 @@ def test_what_a_listener_refuses_is_counted_and_the_command_fails(run: Run, serv
     said = run("simulate", ACCOUNT, *FAST, "--to", f"{service.base_url}/sandbox/nothing-here")
     assert said.code == 1
     assert json.loads(said.out)["http_404"] == 65
+    assert said.err == "fotahook: 65 of 65 posts were not taken: 65 http_404; see the listener's log\n"
 
 
 def test_a_listener_that_is_not_there_is_told_at_once(run: Run) -> None:
@@ -200,7 +211,7 @@ def test_an_account_without_a_callback_has_none_afterwards(run: Run, service: Sa
         ((ACCOUNT, "--failures", "101%"), "--failures 101%"),
         ((ACCOUNT, "--failures", "some"), "--failures some"),
         ((ACCOUNT, "--profile", "v3"), "v3"),
-        ((ACCOUNT, "--to", "ftp://x/"), "--to ftp://x/"),
+        ((ACCOUNT, "--to", "ftp://x/"), "--to ftp://x/: url must begin with https:// or http://"),
         ((ACCOUNT, "--ca-file", "ca.pem"), "--ca-file goes with --to"),
         ((ACCOUNT, "--to", "http://127.0.0.1/", "--fault-script", "script.toml"), "error is the receiver's"),
         ((ACCOUNT, "--fault-script", "bad.toml"), "bad.toml, line 3: times: "),
@@ -215,8 +226,9 @@ def test_what_cannot_be_meant_is_one_line(run: Run, tmp_path: Path, flags: tuple
     assert told in said.err
 
 
-def test_a_script_that_is_not_there_is_named(run: Run) -> None:
-    said = run("simulate", ACCOUNT, "--fault-script", "absent.toml", "--dev")
+@pytest.mark.parametrize("flags", [("--fault-script",), ("--to", "https://127.0.0.1:9/", "--ca-file")])
+def test_a_file_that_is_not_there_is_named(run: Run, flags: tuple[str, ...]) -> None:
+    said = run("simulate", ACCOUNT, "--dev", *flags, "absent.toml")
     assert said.code == 1
     assert is_one_line(said.err)
     assert "absent.toml" in said.err

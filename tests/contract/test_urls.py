@@ -76,6 +76,11 @@ def test_an_opened_network_is_enough_for_an_address_in_it() -> None:
     assert url_refusal(DOCUMENTED[2], allow_http=False, allowed=allowed) is not None
 
 
+def test_a_development_service_says_that_it_takes_both_schemes() -> None:
+    why = url_refusal("ftp://example.com", allow_http=True, allowed=())
+    assert why == "url must begin with https:// or http://"
+
+
 BAD: dict[str, list[object]] = {
     # no URL at all
     "url must be a string": [None, 7, True, ["https://example.com"], {"url": "https://example.com"}, b"https://a.b"],

@@ -1,5 +1,7 @@
 """`fotahook simulate`: a campaign's messages, through a service or straight to a listener."""
 
+import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +17,9 @@ from fotahook.testing.play import play
 from fotahook.testing.script import FaultScript, ScriptInvalid, read_fault_script
 from fotahook.testing.simulation import Profile, Simulation
 
-from .failures import UsageError
-from .output import print_json, print_table
+from .failures import Failure, UsageError
+from .hosting import check_pem
+from .output import print_card, print_json
 from .progress import counting
 from .remote import DEFAULTS, Remote
 from .simulate_stages import Direct, LiveStage, Pace, Through
@@ -50,7 +53,7 @@ class SimulateOptions:
     "TOML file with what is to go wrong on the way; see docs/testing.md."
 
 
-def simulate(account: str, /, *, options: SimulateOptions = SimulateOptions(), remote: Remote = DEFAULTS) -> int:
+def simulate(account: str, /, *, options: SimulateOptions = SimulateOptions(), remote: Remote = DEFAULTS) -> None:
     """Send the messages of a campaign: what is planned, what becomes of each device and why, the end.
 
     Exit code 1 if some messages were not delivered, as far as this is known here.
@@ -80,7 +83,10 @@ def simulate(account: str, /, *, options: SimulateOptions = SimulateOptions(), r
         "seconds": round(took, 3),
     }
     _tell(facts, as_json=remote.as_json)
-    return 1 if stage.lost else 0
+    if stage.lost is not None:
+        raise Failure(stage.lost)
+    if stage.waiting is not None:
+        print(f"fotahook: {stage.waiting}", file=sys.stderr)
 
 
 def _tell(facts: dict[str, str | int | float], *, as_json: bool) -> None:
@@ -88,7 +94,7 @@ def _tell(facts: dict[str, str | int | float], *, as_json: bool) -> None:
         print_json({**facts, "profileIsOurs": facts["profile"] == "v2"})
         return
     shown = facts | ({"profile": f"v2 ({OURS})"} if facts["profile"] == "v2" else {})
-    print_table(list(shown), [[str(fact) for fact in shown.values()]])
+    print_card({name: str(fact) for name, fact in shown.items()})
 
 
 @contextmanager
@@ -116,6 +122,7 @@ def _campaign(account: str, options: SimulateOptions) -> Simulation:
         refusal = url_refusal(options.to, allow_http=True, allowed=EVERYWHERE)
         if refusal is not None:
             raise UsageError(f"--to {options.to}: {refusal}")
+        check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
     elif options.ca_file is not None:
         raise UsageError("--ca-file goes with --to; a service is called with the system's authorities")
     return Simulation(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 import urllib3
 
 from fotahook.client import Client
+from fotahook.contract.errors import NotFound, PermissionDenied
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 from fotahook.contract.operator import BatchMessage, Refused
 from fotahook.contract.version import VERSION
@@ -58,8 +59,12 @@ class LiveStage(Stage, Protocol):
         """What became of the messages, by name."""
 
     @property
-    def lost(self) -> bool:
-        """Whether some were not delivered."""
+    def lost(self) -> str | None:
+        """What was not delivered, as far as this is known here, and what to do; None if nothing was lost."""
+
+    @property
+    def waiting(self) -> str | None:
+        """Why nothing is delivered for now; None if nothing is in the way."""
 
 
 class Pace:
@@ -143,8 +148,16 @@ class Direct:
         return {"posted": sum(self._answers.values()), **self._answers}
 
     @property
-    def lost(self) -> bool:
-        return any(not name.startswith("http_2") for name in self._answers)
+    def lost(self) -> str | None:
+        lost = {name: count for name, count in self._answers.items() if not name.startswith("http_2")}
+        if not lost:
+            return None
+        told = ", ".join(f"{count} {name}" for name, count in lost.items())
+        return f"{sum(lost.values())} of {self.counts['posted']} posts were not taken: {told}; see the listener's log"
+
+    @property
+    def waiting(self) -> str | None:
+        return None
 
     def _post(self, body: bytes) -> None:
         headers = {"Content-Type": "application/json", "User-Agent": f"fotahook-simulate/{VERSION}"}
@@ -174,6 +187,7 @@ class Through:
         self._trapped_until: int | None = None
         self._sent = 0
         self._pending = 0
+        self._held = False
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -218,6 +232,7 @@ class Through:
     def finish(self) -> None:
         """With a receiver of ours: wait until everything is delivered, or nothing moves any more."""
         if self._gate is None:
+            self._held = self._is_held()
             return
         moved_at = time.monotonic()
         while (pending := self._operator.account(self._account).backlog.pending) > 0:
@@ -236,8 +251,25 @@ class Through:
         return {"received": self._gate.passed, "pending": self._pending}
 
     @property
-    def lost(self) -> bool:
-        return self._pending > 0
+    def lost(self) -> str | None:
+        if self._pending == 0:
+            return None
+        return (
+            f"{self._pending} messages are not delivered, and for {PATIENCE_SECONDS:g} s none was; "
+            f"see fotahook messages list {self._account} --state pending"
+        )
+
+    @property
+    def waiting(self) -> str | None:
+        if not self._held:
+            return None
+        return f"account {self._account} has no callback: its messages wait; see fotahook callbacks register --help"
+
+    def _is_held(self) -> bool:
+        try:
+            return self._operator.account(self._account).lane.state == "held"
+        except (PermissionDenied, NotFound):
+            return False  # who may only publish need not know
 
     # The receiver of ours
 

@@ -60,7 +60,7 @@ def url_refusal(url: object, *, allow_http: bool, allowed: Iterable[Network]) ->
     if parts.scheme == "http" and not allow_http:
         return "url must begin with https:// (only --dev takes http://)"
     if parts.scheme not in ("https", "http"):
-        return "url must begin with https://"
+        return "url must begin with https:// or http://" if allow_http else "url must begin with https://"
     if "#" in url:
         return "url must not have a fragment"
     if not (parts.path + parts.query).isascii():
