@@ -63,6 +63,10 @@ def explanation(options: Any, *, omitted: Iterable[str] = (), masked: Iterable[s
             continue
         flag = "--" + field.name.replace("_", "-")
         value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            # Its fields are flags of the same command.
+            rows += explanation(value)
+            continue
         origin = origins.get(flag, "default")
         rows.append((flag, "(hidden)" if value and field.name in masked else _text(value), origin))
     return rows

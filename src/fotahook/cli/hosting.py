@@ -2,24 +2,35 @@
 
 import asyncio
 import contextlib
+import ctypes
 import errno
+import math
+import resource
 import signal
 import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from .failures import INTERRUPTED, Failure, UsageError
+from .guard import Guard, Guarded
 from .streams import drop_output
 
+OPEN_FILES: Final = 65_536
 GRACE_SECONDS: Final = 20
 """For requests under way when the process is told to stop."""
+
+# Of malloc.h, which has them as negative numbers.
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_LARGE_PIECE: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +64,7 @@ class HasEndpoint(Protocol):
 async def host(
     app: ASGIApp,
     endpoint: Endpoint,
+    guard: Guard,
     *,
     path: str = "",
     facts: str = "",
@@ -75,7 +87,7 @@ async def host(
             on_ready(url)
             _say_ready(url, facts)
 
-        server = _Server(app, context, on_ready=ready)
+        server = _Server(app, context, guard, on_ready=ready)
         server.closing = closing or server.closing
         if prepare is not None:
             await prepare()
@@ -88,6 +100,8 @@ async def host(
 
 def run(main: Coroutine[Any, Any, int]) -> int:
     """Run a server's main coroutine on the fastest loop there is."""
+    _open_many_files()
+    _give_memory_back()
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if sys.platform != "win32":
         import uvloop
@@ -97,24 +111,46 @@ def run(main: Coroutine[Any, Any, int]) -> int:
         return runner.run(main)
 
 
+def _open_many_files() -> None:
+    # The usual limit of 1,024 is one address's connections and not much more; nothing is taken by a higher one.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _give_memory_back() -> None:
+    # glibc learns from the first large piece that is freed to keep such pieces: 19 MiB for good once passwords are
+    # tried, 16 for batches. Told these two numbers, it goes on giving them back to the system.
+    if sys.platform != "linux" or (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is None:
+        return
+    mallopt(_M_MMAP_THRESHOLD, _LARGE_PIECE)
+    mallopt(_M_TRIM_THRESHOLD, _LARGE_PIECE)
+
+
 class _Server(uvicorn.Server):
-    def __init__(self, app: ASGIApp, context: ssl.SSLContext | None, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, context: ssl.SSLContext | None, guard: Guard, on_ready: Callable[[], None]
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                # Called like the class that it stands for.
+                http=cast("type[asyncio.Protocol]", partial(Guarded, guard)),
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                timeout_keep_alive=math.ceil(guard.limits.idle_seconds),
                 timeout_graceful_shutdown=GRACE_SECONDS,
                 ssl_context_factory=(lambda config, default: context) if context is not None else None,
             )
         )
         self.interrupted = False
         self.closing = asyncio.Event()
+        self._guard = guard
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -124,6 +160,12 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.closing.set()
         await super().shutdown(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        # Ten times a second.
+        if counter % 10 == 0:
+            self._guard.sweep()
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import os
 import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -15,17 +15,20 @@ from cyclopts import Parameter
 from fotahook.contract.urls import without_password
 from fotahook.delivery import Deliver
 from fotahook.listener import THINGSPACE_SOURCES, Forwarding, Listener, Proof
+from fotahook.listener.reception import HEALTH_PATH
 
 from .configuration import explanation
 from .failures import Failure, UsageError, where
 from .fault_points import fault_points
 from .hosting import Endpoint, check_pem, host, run
+from .limits import LimitOptions
 from .live_keys import keys_can_be_read
 from .logs import log_as_json
 from .output import on_terminal, print_table
 from .printing import print_message
 from .registration import Registration
 from .remote import Remote
+from .request_log import RequestLog
 from .secret_key import VARIABLE
 
 if TYPE_CHECKING:
@@ -90,6 +93,7 @@ class ListenOptions:
     "Certificate (PEM) to serve with; with no --tls-key, the file holds both."
     tls_key: Path | None = None
     "Private key (PEM) of the certificate."
+    limits: LimitOptions = field(default_factory=LimitOptions)
     config: Path | None = None
     "TOML file with these flags as keys."
     explain: Annotated[bool, Parameter(show_env_var=False)] = False
@@ -147,8 +151,10 @@ async def _listen(listener: Listener, options: ListenOptions, live: "LiveInbox |
             _registered(registration, options),
         ):
             return await host(
-                faults.around_app(listener) if faults else listener,
+                # Its path may be all that keeps others out, so it is not told.
+                RequestLog(faults.around_app(listener) if faults else listener, every=False, paths=False),
                 Endpoint.of(options),
+                options.limits.guard((HEALTH_PATH,)),
                 path=listener.path,
                 facts=_facts(listener, options),
                 on_ready=live.ready if live else lambda url: None,
@@ -204,6 +210,7 @@ def _check(options: ListenOptions) -> None:
         raise UsageError(f"--path {options.path}: a path begins with /")
     if options.replay_to is not None and not keys_can_be_read():
         raise UsageError("--replay-to needs a terminal, where the key r is pressed; --forward-to sends all messages on")
+    options.limits.check()
     fault_points(options)
     check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
 

@@ -5,7 +5,9 @@ import sys
 from typing import Final
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from .request_log import FIELDS, request_id
 
 # A frame's locals hold tokens and bodies: they stay out of the log.
 _TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
@@ -16,8 +18,9 @@ def log_as_json(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # Its INFO tells how it starts and stops, which the ready line and the exit code do already.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # Below that it tells how it starts and stops, which the ready line and the exit code do already, and of each
+    # client that speaks no HTTP, which the guard counts.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 def _formatter() -> structlog.stdlib.ProcessorFormatter:
@@ -25,6 +28,8 @@ def _formatter() -> structlog.stdlib.ProcessorFormatter:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.ExtraAdder(FIELDS),
+        _add_request_id,
     ]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=before,
@@ -35,3 +40,8 @@ def _formatter() -> structlog.stdlib.ProcessorFormatter:
             structlog.processors.JSONRenderer(),
         ],
     )
+
+
+def _add_request_id(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    own_id = request_id.get()
+    return event if own_id is None else {**event, "request_id": own_id}

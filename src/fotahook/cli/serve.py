@@ -5,7 +5,7 @@ import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -18,7 +18,8 @@ from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, keep_house
 from fotahook.delivery.dispatcher import LEASE_MARGIN
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
-from fotahook.service import Check, Settings, build_app, provision_dev, withdraw_dev
+from fotahook.service import HEALTH_PATHS, Check, Settings, build_app, provision_dev, withdraw_dev
+from fotahook.service.settings import REQUESTS_PER_MINUTE
 from fotahook.store import Store, open_store
 from fotahook.store.base import Retention
 
@@ -27,8 +28,10 @@ from .console import console_routes
 from .failures import UsageError
 from .fault_points import fault_points
 from .hosting import Endpoint, check_pem, host, run
+from .limits import LimitOptions
 from .logs import log_as_json
 from .output import print_table
+from .request_log import RequestLog
 from .secret_key import key_place, secret_key
 from .stores import LONGEST_DAYS, check_retention, store_file
 
@@ -78,6 +81,11 @@ class ServeOptions:
     "Days that the bytes of delivered and dead messages are kept."
     keep_bytes: int | None = None
     "Size of the store in bytes beyond which the oldest of them go earlier."
+    log_requests: bool = False
+    "Log a line for each request, not only for those that failed."
+    requests_per_minute: int = REQUESTS_PER_MINUTE
+    "Requests of one client in a minute, at any speed; 0 for no limit."
+    limits: LimitOptions = field(default_factory=LimitOptions)
     fault: Annotated[str | None, Parameter(show=False)] = None
     "With --dev only, POINT[:N]: a step boundary at which the process kills itself."
     config: Path | None = None
@@ -119,6 +127,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
             secret_key=key,
             allow_http=options.dev,
             allowed_networks=networks,
+            requests_per_minute=options.requests_per_minute,
             time_to_live=options.time_to_live * DAY,
             clock=time.time,
         )
@@ -135,8 +144,9 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
             closing = asyncio.Event()
             routes = console_routes()
             app: ASGIApp = build_app(store, settings, routes=routes, calls=calls, parts=parts, closing=closing)
-            app = faults.around_app(app) if faults else app
-            return await host(app, Endpoint.of(options), facts=_facts(options), beside=task, closing=closing)
+            app = RequestLog(faults.around_app(app) if faults else app, every=options.log_requests, paths=True)
+            guard = options.limits.guard(HEALTH_PATHS)
+            return await host(app, Endpoint.of(options), guard, facts=_facts(options), beside=task, closing=closing)
 
 
 def _facts(options: ServeOptions) -> str:
@@ -221,6 +231,7 @@ def _check(options: ServeOptions) -> None:
     except ValueError as error:
         raise UsageError(f"--allow-network: {error}") from error
     _check_numbers(options)
+    options.limits.check()
     fault_points(options)
     check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
     check_pem("--client-cert", options.client_cert, ssl.SSLContext.load_cert_chain)
@@ -239,5 +250,7 @@ def _check_numbers(options: ServeOptions) -> None:
     if not 0 < options.time_to_live <= LONGEST_DAYS:
         raise UsageError(f"--time-to-live {options.time_to_live:g}: choose more than 0 and up to {LONGEST_DAYS:g} days")
     check_retention(options.keep_days, options.keep_bytes)
+    if options.requests_per_minute < 0:
+        raise UsageError(f"--requests-per-minute {options.requests_per_minute}: choose 0 or more")
     if not 1 <= options.in_flight <= LARGEST_WINDOW:
         raise UsageError(f"--in-flight {options.in_flight}: choose 1 to {LARGEST_WINDOW}")

@@ -3,6 +3,7 @@
 from .access import SCOPES
 from .app import build_app
 from .context import Check
+from .health import HEALTH_PATHS
 from .passwords import PasswordCost
 from .provision import (
     DEV_CLIENT,
@@ -21,6 +22,7 @@ from .settings import Settings
 __all__ = [
     "DEV_CLIENT",
     "DEV_USER",
+    "HEALTH_PATHS",
     "SCOPES",
     "Check",
     "PasswordCost",

@@ -75,6 +75,7 @@ async def client(service: Service, request: Request) -> Credential:
     found = proven(await service.store.credential("client", client_id), secret)
     if found is None:
         raise problems.wrong_client()
+    service.rates.count(found.id, service.now())
     return found
 
 
@@ -133,6 +134,7 @@ async def _token(service: Service, request: Request) -> Credential:
     found = await service.memory.find("token", token_id(token))
     if found is None:
         raise problems.wrong_token()
+    service.rates.count(found.owner, service.now())
     return found
 
 

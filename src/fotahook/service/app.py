@@ -28,6 +28,7 @@ from .context import Check, Memory, Room, Service
 from .feed import Feed
 from .passwords import Passwords
 from .problems import Problem
+from .rates import Rates
 from .routing import SEGMENT, Paths, Resource, answer_error
 from .settings import Settings
 
@@ -54,6 +55,7 @@ def build_app(
         Memory(store, settings),
         Room(settings.batch_room),
         Passwords(settings.password_cost),
+        Rates(settings.requests_per_minute),
         parts or {},
         Feed(store),
         closing or asyncio.Event(),

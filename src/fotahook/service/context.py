@@ -12,6 +12,7 @@ from . import problems
 from .feed import Feed
 from .lockout import Lockout
 from .passwords import Passwords
+from .rates import Rates
 from .settings import Settings
 
 _MEMORY_SECONDS: Final = 1.0
@@ -101,6 +102,7 @@ class Service:
     memory: Memory
     batch_room: Room
     passwords: Passwords
+    rates: Rates
     parts: Mapping[str, Check]
     """What else must work for the service to be ready, by name: whether it does."""
     feed: Feed

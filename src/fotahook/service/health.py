@@ -1,5 +1,7 @@
 """What monitors and receivers ask without a token: is it alive, is it ready, which key does it sign with."""
 
+from typing import Final
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,6 +10,9 @@ from ..contract.keys import signing_seed
 from ..contract.signing import format_public_key
 from . import problems
 from .context import Service
+
+HEALTH_PATHS: Final = ("/healthz", "/readyz", "/metrics")
+"""What monitors ask: answered also to a client that has its share of everything else."""
 
 
 class Status(msgspec.Struct, frozen=True):

@@ -259,7 +259,7 @@ def _security(call: Call) -> list[dict[str, list[str]]]:
 def _responses(path: str, call: Call, method: str) -> Schema:
     refused = {400, 413, 503, *call.also}
     if call.by != "anyone":
-        refused.add(401)
+        refused |= {401, 429}
     if call.scope and call.by != "anyone":
         refused.add(403)
     if method != "GET":

@@ -199,6 +199,11 @@ def missing_scope(scope: str) -> Problem:
     return Problem(403, "INVALID_ACCESS", message)
 
 
+def too_many_requests(seconds: int) -> Problem:
+    message = f"The client has had its share of requests; wait for {seconds} seconds, and publish messages in batches."
+    return Problem(429, "TOO_MANY_REQUESTS", message, headers={"Retry-After": str(seconds)})
+
+
 def _unauthorized(code: str, message: str, fault: Fault | None, scheme: str) -> Problem:
     return Problem(401, code, message, fault=fault, headers={"WWW-Authenticate": scheme})
 

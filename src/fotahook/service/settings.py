@@ -16,6 +16,7 @@ TIME_TO_LIVE: Final = 7 * 24 * 3600.0
 
 BATCH_LIMIT: Final = 16 * 1024 * 1024
 BATCH_LINES: Final = 10_000
+REQUESTS_PER_MINUTE: Final = 300_000
 BATCH_ROOM: Final = 64 * 1024 * 1024
 """Bytes of batches that are read at the same time, all together."""
 
@@ -39,6 +40,8 @@ class Settings:
     batch_room: int = BATCH_ROOM
     streams: int = STREAMS
     """Streams of events that one client may have open at once."""
+    requests_per_minute: int = REQUESTS_PER_MINUTE
+    """Of one client; 0 for no limit."""
     time_to_live: float = TIME_TO_LIVE
     """Seconds after which delivery gives a message up; here it only tells when that will be."""
     password_cost: PasswordCost = COST

@@ -1,0 +1,77 @@
+"""Requests of one client are bounded; everybody else, and health checks, go on."""
+
+import pytest
+
+from fotahook.service import HEALTH_PATHS, Settings, build_app
+from fotahook.service.problems import Problem
+from fotahook.service.rates import Rates
+
+from .conftest import CALLBACK, GRANT, MESSAGES, TOKEN, Api, basic, client_of
+from .serving import SECRET_KEY
+
+
+@pytest.fixture
+async def limited(api: Api) -> Api:
+    """A service in which a client has ten requests a minute, none of them spent."""
+    api.app = build_app(api.store, Settings(secret_key=SECRET_KEY, clock=api.clock, requests_per_minute=10))
+    return api
+
+
+async def test_beyond_its_share_a_client_is_told_when_to_come_again(limited: Api) -> None:
+    for _ in range(10):
+        assert (await limited("POST", MESSAGES, b"{}", limited.bearer)).status == 202
+    for method, path, body, headers in (
+        ("POST", MESSAGES, b"{}", limited.bearer),
+        ("GET", CALLBACK, b"", limited.both),
+        ("POST", TOKEN, GRANT, basic()),
+    ):
+        answer = await limited(method, path, body, headers)
+        assert answer.error == (429, "TOO_MANY_REQUESTS")
+        assert answer.header("retry-after") == "6"
+    limited.clock.advance(6)
+    assert (await limited("POST", MESSAGES, b"{}", limited.bearer)).status == 202
+    assert (await limited("POST", MESSAGES, b"{}", limited.bearer)).status == 429
+
+
+async def test_others_go_on(limited: Api) -> None:
+    other = await client_of(limited)
+    answers = [await limited("GET", CALLBACK, headers=limited.both) for _ in range(11)]
+    assert [answer.status for answer in answers] == [200] * 10 + [429]
+    assert (await limited("GET", CALLBACK, headers=other)).status == 200
+    for path in HEALTH_PATHS[:2]:
+        assert (await limited("GET", path, headers=limited.both)).status == 200
+
+
+async def test_who_proves_nothing_spends_nobodys_share(limited: Api) -> None:
+    for _ in range(20):
+        assert (await limited("POST", TOKEN, GRANT, basic("dev", "wrong"))).status == 401
+    assert (await limited("POST", TOKEN, GRANT, basic())).status == 200
+
+
+def test_a_share_fills_up_to_a_minutes_worth_and_no_further() -> None:
+    rates = Rates(60)
+    for now in (0.0, 1_000_000.0):
+        for _ in range(60):
+            rates.count("a", now)
+        with pytest.raises(Problem, match="429"):
+            rates.count("a", now)
+
+
+def test_a_clock_that_is_set_back_locks_nobody_out() -> None:
+    rates = Rates(1)
+    rates.count("a", 1_000_000.0)
+    rates.count("a", 500.0)
+
+
+def test_there_may_be_no_limit() -> None:
+    rates = Rates(0)
+    for _ in range(1000):
+        rates.count("a", 1.0)
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fotahook.service.rates._KNOWN_LIMIT", 2)
+    rates = Rates(1)
+    for client in ("a", "b", "c", "a"):
+        rates.count(client, 1.0)
+    assert len(rates._paid) == 2
