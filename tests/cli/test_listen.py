@@ -148,6 +148,7 @@ def test_a_module_without_a_listener_is_told(
         (("--secret", "whsec_short"), 2, "--secret"),
         (("--public-key", "x"), 2, "--public-key"),
         (("--path", "here"), 2, "--path here"),
+        (("--dedupe-window", "-1"), 2, "--dedupe-window -1: give seconds, 0 or more"),
         (("--inbox", "mysql://x"), 2, "sqlite:///"),
         (("--inbox", "sqlite:///no/such/folder.db"), 1, "folder.db"),
         (("--forward-to", "ftp://127.0.0.1/"), 2, "--forward-to"),

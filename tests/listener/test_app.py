@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -78,6 +79,28 @@ async def test_repetitions_are_dropped(make: Make, inbox: str, seen: Seen, heade
     }
     assert len(seen.items) == 1
     assert (await stored(inbox, first.json["id"])).duplicates == 22
+
+
+@pytest.mark.parametrize(("options", "window"), [({}, 3600.0), ({"dedupe_window": 90.0}, 90.0)])
+async def test_equal_bytes_without_an_id_are_a_repetition_until_the_window_is_over(
+    make: Make, seen: Seen, options: dict[str, float], window: float
+) -> None:
+    told = []
+    # Each in a run of its own: what is known is on disk.
+    for now in (NOW, NOW + window - 0.25, NOW + window, NOW + window):
+        listener = make(clock=functools.partial(float, now), **options)
+        listener.on_any(seen.add)
+        async with listener.running():
+            told.append((await request(listener, PROGRESS)).json["duplicate"])
+    assert told == [False, True, False, True]
+
+
+async def test_a_window_of_nothing_lets_repetitions_without_an_id_pass(make: Make) -> None:
+    listener = make(dedupe_window=0)
+    async with listener.running():
+        answers = await asyncio.gather(*(request(listener, PROGRESS) for _ in range(3)))
+        named = [await request(listener, PROGRESS, headers={"webhook-id": "a"}) for _ in range(2)]
+    assert [answer.json["duplicate"] for answer in (*answers, *named)] == [False, False, False, False, True]
 
 
 async def test_an_id_that_comes_again_with_other_bytes_is_no_success(make: Make, seen: Seen) -> None:
@@ -584,6 +607,8 @@ async def test_a_web_socket_is_turned_away(make: Make) -> None:
         ({"handler_timeout": 0}, "above 0"),
         ({"schedule": ()}, "at least one"),
         ({"schedule": (0, -1)}, "0 seconds or more"),
+        ({"dedupe_window": -1}, "dedupe_window is a number of seconds"),
+        ({"dedupe_window": float("nan")}, "dedupe_window is a number of seconds"),
     ],
 )
 def test_impossible_settings_are_refused_at_once(make: Make, options: dict[str, object], reason: str) -> None:
@@ -596,7 +621,7 @@ async def test_configure_replaces_what_it_is_given(make: Make, tmp_path: Path) -
     before = listener.inbox
     listener.configure()
     assert (listener.path, listener.inbox) == ("/a", before)
-    listener.configure(path="/b", inbox=f"sqlite:///{tmp_path}/other.db")
+    listener.configure(path="/b", inbox=f"sqlite:///{tmp_path}/other.db", dedupe_window=60)
     assert (listener.path, listener.inbox) == ("/b", f"sqlite:///{tmp_path}/other.db")
     async with listener.running():
         assert (await request(listener, PROGRESS, path="/b")).status == 401

@@ -110,6 +110,46 @@ async def test_an_idempotency_key_belongs_to_its_account_and_holds_within_a_batc
     assert again.duplicate
 
 
+async def test_an_idempotency_key_with_a_window_is_known_until_the_window_is_over(
+    store: Store, clock: VirtualClock
+) -> None:
+    message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k", idempotency_window=60.0)
+    (first,) = await store.accept([message])
+    clock.advance(59.5)
+    (again,) = await store.accept([message])
+    assert (again.id, again.duplicate) == (first.id, True)
+    # The window began with the first message, whatever came in between.
+    clock.advance(0.5)
+    new, repeated = await store.accept([message, message])
+    assert (new.duplicate, repeated.duplicate, repeated.id) == (False, True, new.id)
+    clock.advance(59.5)
+    (known,) = await store.accept([message])
+    assert (known.id, known.duplicate) == (new.id, True)
+    assert {one.id for one in (first, new)} == {
+        found.id for found in (await store.messages(ACCOUNT, Wanted(), limit=9)).messages
+    }
+
+
+async def test_a_window_outlasts_a_restart(store_url: str, store: Store, clock: VirtualClock) -> None:
+    message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k", idempotency_window=60.0)
+    (first,) = await store.accept([message])
+    await store.close()
+    clock.advance(59.5)
+    restarted = await open_store(store_url, clock=clock)
+    (again,) = await restarted.accept([message])
+    await restarted.close()
+    assert (again.id, again.duplicate) == (first.id, True)
+
+
+async def test_a_window_is_of_those_messages_only_that_have_one(store: Store, clock: VirtualClock) -> None:
+    held = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="for ever")
+    brief = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="brief", idempotency_window=60.0)
+    await store.accept([held, brief, NewMessage(account=ACCOUNT, body=b"{}")])
+    clock.advance(60)
+    answers = await store.accept([held, brief])
+    assert [answer.duplicate for answer in answers] == [True, False]
+
+
 async def test_concurrent_accepts_of_one_key_store_one_message(store: Store) -> None:
     message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k")
     answers = await asyncio.gather(*(store.accept([message]) for _ in range(20)))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import asyncpg
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -22,14 +23,23 @@ T = TypeVar("T")
 ACCOUNTS = ("a", "b")
 LEASE = 30.0
 
+WINDOWED = "w"
+"""The idempotency key that is known for a while only."""
+WINDOW = 50.0
+
+
+def windowed(message: NewMessage) -> NewMessage:
+    return msgspec.structs.replace(message, idempotency_window=WINDOW if message.idempotency_key == WINDOWED else None)
+
+
 new_messages = st.builds(
     NewMessage,
     account=st.sampled_from(ACCOUNTS),
     body=st.sampled_from((b"1", b"2")),
     ordering_key=st.sampled_from((None, "k", "l")),
-    idempotency_key=st.sampled_from((None, None, None, "i", "j")),
+    idempotency_key=st.sampled_from((None, None, None, "i", "j", WINDOWED)),
     consumers=st.just(("c",)),
-)
+).map(windowed)
 fates = st.lists(
     st.tuples(st.sampled_from(("delivered", "dead", "pending")), st.sampled_from((0.0, 100.0))), min_size=1, max_size=4
 )
@@ -52,6 +62,7 @@ class Kept:
 
     id: str
     message: NewMessage
+    accepted_at: float
     due: float
     state: str = "pending"
 
@@ -106,12 +117,14 @@ class StoreMachine(RuleBasedStateMachine):
         for message, accepted in zip(messages, self.run(self.store.accept(messages)), strict=True):
             idempotency = (message.account, message.idempotency_key or "")
             known = self.known.get(idempotency)
+            if known is not None and message.idempotency_window is not None:
+                known = known if self.clock() < known.accepted_at + message.idempotency_window else None
             if known is not None:
                 assert (accepted.id, accepted.duplicate) == (known.id, True)
                 assert accepted.conflict == (message.body != known.message.body)
                 continue
             assert not accepted.duplicate
-            kept = Kept(accepted.id, message, self.clock())
+            kept = Kept(accepted.id, message, self.clock(), self.clock())
             self.lanes[message.account].kept.append(kept)
             if message.idempotency_key is not None:
                 self.known[idempotency] = kept

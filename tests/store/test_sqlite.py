@@ -153,7 +153,7 @@ async def test_a_full_disk_takes_nothing_and_says_so(path: Path) -> None:
 async def test_bodies_that_are_much_together_are_written_in_portions(
     store: Store, accept: Accept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite_bulk.PORTION_BYTES", 10)
+    monkeypatch.setattr("fotahook.store.sqlite_accept.PORTION_BYTES", 10)
     bodies = [b"x" * size for size in (4, 6, 1, 20, 0)]
     accepted = await accept(*bodies)
     stored = [await store.message(answer.id) for answer in accepted]

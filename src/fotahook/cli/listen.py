@@ -69,6 +69,8 @@ class ListenOptions:
     "Network (CIDR) that forwards may lie in although it is not globally reachable; may be given more than once."
     ca_file: Path | None = None
     "Authorities (PEM) that the certificates of forwards may come from, besides the system's."
+    dedupe_window: float | None = None
+    "Seconds in which equal bytes without a webhook-id are one message; 3600 unless the module says otherwise."
     print: bool = False
     "Print each message, beside what the module's handlers do."
     replay_to: str | None = None
@@ -206,6 +208,8 @@ def _check(options: ListenOptions) -> None:
         raise UsageError("--register ACCOUNT and --public-url URL go together")
     if options.register is None and (options.replace or options.watch or options.deregister_on_exit):
         raise UsageError("--replace, --watch and --deregister-on-exit go with --register ACCOUNT --public-url URL")
+    if options.dedupe_window is not None and not options.dedupe_window >= 0:
+        raise UsageError(f"--dedupe-window {options.dedupe_window:g}: give seconds, 0 or more")
     if options.path is not None and not options.path.startswith("/"):
         raise UsageError(f"--path {options.path}: a path begins with /")
     if options.replay_to is not None and not keys_can_be_read():
@@ -217,7 +221,11 @@ def _check(options: ListenOptions) -> None:
 
 def _configure(listener: Listener, options: ListenOptions) -> None:
     listener.configure(
-        inbox=options.inbox, proof=_proof(options), path=options.path, forwarding=_forwarding(listener, options)
+        inbox=options.inbox,
+        proof=_proof(options),
+        path=options.path,
+        forwarding=_forwarding(listener, options),
+        dedupe_window=options.dedupe_window,
     )
     for url in options.forward_to:
         try:

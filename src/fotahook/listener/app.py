@@ -19,8 +19,8 @@ from .forward import Forwarding, Forwards
 from .handlers import HandlerT, Router
 from .inbox import Inbox
 from .proof import Proof, Rejected
-from .receive import BODY_LIMIT
-from .reception import HEALTH_PATH, TOO_LONG, Reception, announced_too_long, checked_path
+from .receive import BODY_LIMIT, DEDUPE_WINDOW
+from .reception import HEALTH_PATH, TOO_LONG, Reception, announced_too_long, checked_path, checked_window
 
 log = logging.getLogger("fotahook.listener")
 
@@ -35,7 +35,7 @@ class Listener:
     """Receives callback messages into a durable inbox and drives handlers from there. An ASGI app.
 
     A message answered with 200 is on disk. Each one is shown to every handler that wants it at least once; repetitions
-    of a message (same ``webhook-id``, or without one the same bytes within the same hour) are dropped. A handler that
+    of a message (same ``webhook-id``, or without one the same bytes within `dedupe_window`) are dropped. A handler that
     raises is tried again later.
     """
 
@@ -53,6 +53,7 @@ class Listener:
         handler_timeout: float = HANDLER_SECONDS,
         body_timeout: float = BODY_SECONDS,
         schedule: Sequence[float] = SCHEDULE,
+        dedupe_window: float = DEDUPE_WINDOW,
         keep_days: float = KEEP_DAYS,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -65,8 +66,9 @@ class Listener:
 
         `path` is where messages are received, within the path that the listener is mounted at. `handler_timeout` and
         `body_timeout` are in seconds. `schedule` has the pause in seconds before each attempt at one message; after
-        the last of them it is dead. The bytes of messages that are done with are kept for `keep_days`. ValueError for
-        a key or a network that cannot be read, and for any other impossible value.
+        the last of them it is dead. A message without a ``webhook-id`` whose bytes came for the same account up to
+        `dedupe_window` seconds ago is a repetition. The bytes of messages that are done with are kept for `keep_days`.
+        ValueError for a key or a network that cannot be read, and for any other impossible value.
         """
         if handler_timeout <= 0:
             raise ValueError("handler_timeout is a number of seconds above 0")
@@ -85,6 +87,7 @@ class Listener:
         self._router = Router()
         self._forwards = Forwards(forwarding or Forwarding())
         self._reception = Reception(path, proof, router=self._router, forwards=self._forwards, clock=clock)
+        self._reception.dedupe_window = checked_window(dedupe_window)
         self._inbox = Inbox(
             inbox,
             self._router,
@@ -122,6 +125,7 @@ class Listener:
         proof: Proof | None = None,
         path: str | None = None,
         forwarding: Forwarding | None = None,
+        dedupe_window: float | None = None,
     ) -> None:
         """Replace what the constructor was given; of a proof, each part that is set.
 
@@ -129,8 +133,10 @@ class Listener:
         """
         self._check_idle()
         reception = self._reception
+        window = reception.dedupe_window if dedupe_window is None else checked_window(dedupe_window)
         reception.path = reception.path if path is None else checked_path(path)
         reception.proof = reception.proof if proof is None else reception.proof.replaced_by(proof)
+        reception.dedupe_window = window
         self._inbox.url = inbox or self._inbox.url
         self._forwards.forwarding = forwarding or self._forwards.forwarding
 

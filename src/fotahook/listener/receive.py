@@ -15,15 +15,14 @@ HANDLERS: Final = "handlers"
 """The consumer under which the inbox keeps what the handlers are to see."""
 BODY_LIMIT: Final = 1024 * 1024
 """Bytes of a body that are accepted; ours, ThingSpace names no limit."""
-DEDUPE_WINDOW: Final = 3600
-"""Seconds in which equal bytes without a webhook-id count as one message: ThingSpace publishes no message id."""
+DEDUPE_WINDOW: Final = 3600.0
+"""Seconds in which equal bytes without a webhook-id count as one message; ours, ThingSpace publishes no message id."""
 HEADERS: Final = frozenset(
     {"webhook-id", "webhook-timestamp", "webhook-signature", "fotahook-account", "content-length"}
 )
 """The headers that are looked at, beside the one that proxies write."""
 FORWARDED_FOR: Final = "x-forwarded-for"
 _KEY_LIMIT: Final = 256
-_SEPARATOR: Final = b"\0"
 
 Choose = Callable[[str, CallbackMessage], tuple[str, ...]]
 """The consumers that are to have a message of an account."""
@@ -52,7 +51,13 @@ def _to_handlers(account: str, message: CallbackMessage) -> tuple[str, ...]:
 
 
 def receive(
-    headers: Mapping[str, str], body: bytes, *, proof: Proof, now: float, choose: Choose = _to_handlers
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    proof: Proof,
+    now: float,
+    choose: Choose = _to_handlers,
+    dedupe_window: float = DEDUPE_WINDOW,
 ) -> NewMessage:
     """The message to put into the inbox; Rejected (400, 401 or 413) says why there is none.
 
@@ -68,12 +73,16 @@ def receive(
         raise Rejected(400, str(error)) from error
     proof.check_password(message)
     account = _account(headers, message)
+    message_id = headers.get("webhook-id", "")
+    # The prefixes keep an id that looks like a digest from passing for one.
+    by_body = f"body:{_digest(body)}" if dedupe_window > 0 else None
     return NewMessage(
         account=account,
         body=body,
         type=_storable(message.kind),
         ordering_key=_storable(_ordering_key(message)),
-        idempotency_key=_dedupe_key(headers, account, body, now),
+        idempotency_key=f"id:{_storable(message_id)}" if message_id else by_body,
+        idempotency_window=None if message_id else dedupe_window,
         consumers=choose(account, message),
     )
 
@@ -94,14 +103,6 @@ def _ordering_key(message: CallbackMessage) -> str | None:
     """Messages about one device stay in order, and so do those about one campaign as a whole."""
     devices = {device.device_id for device in message.devices if device.device_id}
     return devices.pop() if len(devices) == 1 else message.campaign_id
-
-
-def _dedupe_key(headers: Mapping[str, str], account: str, body: bytes, now: float) -> str:
-    message_id = headers.get("webhook-id", "")
-    # The prefixes keep an id that looks like a digest from passing for one.
-    if not message_id:
-        return f"body:{_digest(account.encode() + _SEPARATOR + body)}:{int(now) // DEDUPE_WINDOW}"
-    return f"id:{_storable(message_id)}"
 
 
 def _storable(text: str | None) -> str | None:

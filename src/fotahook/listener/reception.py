@@ -12,7 +12,7 @@ from .answers import Answer
 from .forward import Forwards
 from .handlers import Router
 from .proof import Proof, Rejected
-from .receive import BODY_LIMIT, FORWARDED_FOR, HANDLERS, receive, single_headers
+from .receive import BODY_LIMIT, DEDUPE_WINDOW, FORWARDED_FOR, HANDLERS, receive, single_headers
 
 log = logging.getLogger("fotahook.listener")
 
@@ -32,6 +32,7 @@ class Reception:
         self._router = router
         self._forwards = forwards
         self.clock = clock
+        self.dedupe_window = DEDUPE_WINDOW
         self._warned = False
 
     def warn_if_open(self) -> None:
@@ -59,7 +60,14 @@ class Reception:
 
     def take(self, headers: dict[str, str], body: bytes) -> NewMessage:
         """The message for the inbox; Rejected says why there is none."""
-        return receive(headers, body, proof=self.proof, now=self.clock(), choose=self._consumers)
+        return receive(
+            headers,
+            body,
+            proof=self.proof,
+            now=self.clock(),
+            choose=self._consumers,
+            dedupe_window=self.dedupe_window,
+        )
 
     def refuse(self, error: Exception, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
         """The answer to a request that met Rejected or a StoreError, with a line in the log."""
@@ -82,6 +90,14 @@ def checked_path(path: str) -> str:
     if path.rstrip("/") == HEALTH_PATH:
         raise ValueError(f"{HEALTH_PATH} is taken: it tells whether the listener is well")
     return path
+
+
+def checked_window(seconds: float) -> float:
+    """The time for which a message without an id is known; ValueError if it cannot be one."""
+    # Not "below 0": that would let pass what is no number.
+    if not seconds >= 0:
+        raise ValueError("dedupe_window is a number of seconds, 0 or more")
+    return seconds
 
 
 def announced_too_long(length: str) -> bool:

@@ -113,6 +113,7 @@ async def _accept(db: Db, accepts: Sequence[Accept], lanes: Mapping[tuple[str, s
         return []
     ids = [message_id for part in accepts for message_id in part.ids]
     digests = [digest for part in accepts for digest in part.digests]
+    await _forget_keys(db, [message for message in messages if message.idempotency_window is not None])
     stored = await rows(
         db,
         "add_messages",
@@ -152,6 +153,18 @@ async def _accept(db: Db, accepts: Sequence[Accept], lanes: Mapping[tuple[str, s
         else _duplicate(known[message.account, message.idempotency_key], digest)
         for message_id, message, digest in zip(ids, messages, digests, strict=True)
     ]
+
+
+async def _forget_keys(db: Db, messages: Sequence[NewMessage]) -> None:
+    """Free the idempotency keys of these messages where the time is over for which they were to be known."""
+    if messages:
+        await rows(
+            db,
+            "forget_keys",
+            accounts=[message.account for message in messages],
+            idempotency_keys=[message.idempotency_key for message in messages],
+            windows=[message.idempotency_window for message in messages],
+        )
 
 
 async def _count_duplicates(db: Db, keys: Iterable[tuple[str, str | None]]) -> dict[tuple[str, str | None], Row]:

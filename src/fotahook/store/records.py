@@ -57,6 +57,8 @@ class NewMessage(Record, frozen=True, kw_only=True):
     type: str | None = None
     ordering_key: str | None = None
     idempotency_key: str | None = None
+    idempotency_window: float | None = None
+    """Seconds after the first message of that key in which it is known; None: for ever."""
     consumers: tuple[str, ...] = (CALLBACK_CONSUMER,)
 
 

@@ -37,7 +37,8 @@ from .base import (
 )
 from .events import Events, Mark, Stats
 from .ids import MessageIds
-from .sqlite_bulk import Settling, accept_all, add_lanes, read_leases, settle_all
+from .sqlite_accept import accept_all
+from .sqlite_bulk import Settling, add_lanes, read_leases, settle_all
 from .sqlite_events import forget, read_events, read_stats
 from .sqlite_file import connect, lock_file, watch
 from .sqlite_looks import list_accounts, list_changes, list_messages, read_message

@@ -4,35 +4,19 @@ The rows are given to SQLite as JSON. It goes through them by itself, so that th
 event loop nor waits for it between any two of them.
 """
 
-import hashlib
 import sqlite3
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from .base import Accepted, Health, LaneVerdict, Lease, Limits, NewMessage, Settlement
-from .ids import MessageIds
+from .base import Health, LaneVerdict, Lease, Limits, Settlement
 from .queries import load_queries
 
 Q: Final = load_queries("sqlite")
 
-PORTION_BYTES: Final = 16 << 20
-"""Bodies that go into one statement, unless one alone is longer: SQLite takes a gigabyte."""
-
 Settling = tuple[Lease, Sequence[Settlement], LaneVerdict, float]
 """A lease, the outcomes under it, what became of the lane, and for how long it is kept."""
-
-
-def accept_all(
-    db: sqlite3.Connection, batches: Sequence[Sequence[NewMessage]], ids: MessageIds, now: float
-) -> list[list[Accepted]]:
-    """Insert messages with their deliveries, but for those whose idempotency key is known; an answer for each."""
-    messages = (message for batch in batches for message in batch)
-    answers = iter([answer for portion in _portions(messages) for answer in _accept(db, portion, ids, now)])
-    return [list(islice(answers, len(batch))) for batch in batches]
 
 
 def settle_all(db: sqlite3.Connection, settlings: Sequence[Settling], now: float) -> list[Lease | None]:
@@ -41,7 +25,7 @@ def settle_all(db: sqlite3.Connection, settlings: Sequence[Settling], now: float
     if len(lanes) > len(set(lanes)):
         # One after the other: the first may give the lane back.
         return [settled for settling in settlings for settled in settle_all(db, [settling], now)]
-    tokens = _json([(lease.lane, lease.token) for lease, *_ in settlings])
+    tokens = as_json([(lease.lane, lease.token) for lease, *_ in settlings])
     revisions = {row["lane"]: row["revision"] for row in db.execute(Q["fence"], {"leases": tokens})}
     mine = [settling for settling in settlings if settling[0].lane in revisions]
     _write_outcomes(db, [(lease, one) for lease, settlements, *_ in mine for one in settlements], now)
@@ -50,83 +34,31 @@ def settle_all(db: sqlite3.Connection, settlings: Sequence[Settling], now: float
         for lease, _, verdict, _ in mine
         if revisions[lease.lane] == lease.revision
     ]
-    db.execute(Q["judge_lanes"], {"verdicts": _json(verdicts), "now": now})
-    db.execute(Q["keep_lanes"], {"lanes": _json([(lease.lane, keep) for lease, *_, keep in mine]), "now": now})
+    db.execute(Q["judge_lanes"], {"verdicts": as_json(verdicts), "now": now})
+    db.execute(Q["keep_lanes"], {"lanes": as_json([(lease.lane, keep) for lease, *_, keep in mine]), "now": now})
     kept = read_leases(db, [lease.lane for lease, *_, keep in mine if keep > 0], now)
     return [kept.get(lane) for lane in lanes]
 
 
 def read_leases(db: sqlite3.Connection, lanes: Collection[int], now: float) -> dict[int, Lease]:
     """How these lanes' leases stand, by lane."""
-    rows = db.execute(Q["leased_lanes"], {"lanes": _json(lanes), "now": now})
+    rows = db.execute(Q["leased_lanes"], {"lanes": as_json(lanes), "now": now})
     return {row["lane"]: _lease(row) for row in rows}
 
 
 def add_lanes(db: sqlite3.Connection, lanes: Collection[tuple[str, str]], now: float) -> None:
     """Make those of these lanes that never were, each an account and a consumer."""
-    db.execute(Q["add_lanes"], {"lanes": _json(sorted(lanes)), "now": now})
+    db.execute(Q["add_lanes"], {"lanes": as_json(sorted(lanes)), "now": now})
 
 
-def _portions(messages: Iterable[NewMessage]) -> Iterator[list[NewMessage]]:
-    portion: list[NewMessage] = []
-    size = 0
-    for message in messages:
-        if portion and size + len(message.body) > PORTION_BYTES:
-            yield portion
-            portion, size = [], 0
-        portion.append(message)
-        size += len(message.body)
-    if portion:
-        yield portion
+def promote(db: sqlite3.Connection, keys: Collection[tuple[str, str, str]]) -> None:
+    """Make the first delivery of each key ready: account, consumer and ordering key."""
+    if keys:
+        db.execute(Q["promote"], {"keys": as_json(sorted(keys))})
 
 
-def _accept(db: sqlite3.Connection, messages: Sequence[NewMessage], ids: MessageIds, now: float) -> list[Accepted]:
-    rows = []
-    lanes = set()
-    keys = set()
-    # JSON holds no bytes: bodies, each with its hash behind it, go beside it as one value, of which SQLite takes parts.
-    content = bytearray()
-    for message in messages:
-        place = len(content) + 1
-        content += message.body
-        content += hashlib.sha256(message.body).digest()
-        facts = (message.account, message.consumers, message.type, message.ordering_key, message.idempotency_key)
-        rows.append((ids.next(), place, len(message.body), *facts))
-        for consumer in message.consumers:
-            lanes.add((message.account, consumer))
-            if message.ordering_key is not None:
-                keys.add((message.account, consumer, message.ordering_key))
-    add_lanes(db, lanes, now)
-    change = {"messages": _json(rows), "content": content, "lanes": _json(sorted(lanes)), "now": now}
-    db.execute(Q["add_messages"], change)
-    db.execute(Q["add_deliveries"], change)
-    # SQLite's JSON ends a text at a NUL. Keys and names have none, but a type may be any text.
-    cut = [
-        {"id": row[0], "type": one.type} for row, one in zip(rows, messages, strict=True) if "\0" in (one.type or "")
-    ]
-    db.executemany(Q["set_type"], cut)
-    _promote(db, keys)
-    db.execute(Q["make_due"], change)
-    answers = [Accepted(id=row[0]) for row in rows]
-    if any(message.idempotency_key is not None for message in messages):
-        for known in db.execute(Q["known_messages"], change):
-            conflict = bool(known["conflict"])
-            answers[known["position"]] = Accepted(id=known["id"], duplicate=True, conflict=conflict)
-    _count_accepted(db, messages, answers, now)
-    return answers
-
-
-def _count_accepted(
-    db: sqlite3.Connection, messages: Sequence[NewMessage], answers: Sequence[Accepted], now: float
-) -> None:
-    new = Counter(
-        (message.account, consumer)
-        for message, answer in zip(messages, answers, strict=True)
-        if not answer.duplicate
-        for consumer in message.consumers
-    )
-    counts = [(*lane, count) for lane, count in new.items()]
-    db.execute(Q["count_accepted"], {"counts": _json(counts), "now": now})
+def as_json(rows: Iterable[object]) -> str:
+    return msgspec.json.encode(rows).decode()
 
 
 def _write_outcomes(db: sqlite3.Connection, outcomes: Sequence[tuple[Lease, Settlement]], now: float) -> None:
@@ -141,11 +73,11 @@ def _write_outcomes(db: sqlite3.Connection, outcomes: Sequence[tuple[Lease, Sett
         if delivery.ordering_key is not None and not pending:
             settled_keys.add((lease.account, lease.consumer, delivery.ordering_key))
     if rows:
-        change = {"outcomes": _json(rows), "now": now}
+        change = {"outcomes": as_json(rows), "now": now}
         db.execute(Q["settle_deliveries"], change)
         db.execute(Q["add_attempts"], change)
         _count_settled(db, [settlement for _, settlement in outcomes], now)
-    _promote(db, settled_keys)
+    promote(db, settled_keys)
 
 
 def _count_settled(db: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
@@ -156,13 +88,7 @@ def _count_settled(db: sqlite3.Connection, settlements: Sequence[Settlement], no
         count[1] += settlement.attempt.outcome == "failed"
         count[2] += settlement.state == "dead"
     rows = [(lane, *count) for lane, count in counts.items()]
-    db.execute(Q["count_settled"], {"counts": _json(rows), "now": now})
-
-
-def _promote(db: sqlite3.Connection, keys: Collection[tuple[str, str, str]]) -> None:
-    """Make the first delivery of each key ready: account, consumer and ordering key."""
-    if keys:
-        db.execute(Q["promote"], {"keys": _json(sorted(keys))})
+    db.execute(Q["count_settled"], {"counts": as_json(rows), "now": now})
 
 
 def _lease(row: dict[str, Any]) -> Lease:
@@ -179,7 +105,3 @@ def read_health(row: dict[str, Any]) -> Health:
 
 
 _facts = msgspec.structs.astuple
-
-
-def _json(rows: Iterable[object]) -> str:
-    return msgspec.json.encode(rows).decode()

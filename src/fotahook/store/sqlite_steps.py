@@ -8,7 +8,8 @@ import msgspec
 from .base import Credential, Delivery, Lane, LaneState, NewMessage, Placement, Redelivery
 from .ids import MessageIds
 from .queries import load_queries
-from .sqlite_bulk import accept_all, read_health
+from .sqlite_accept import accept_all
+from .sqlite_bulk import read_health
 
 Q: Final = load_queries("sqlite")
 

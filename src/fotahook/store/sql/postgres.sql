@@ -83,6 +83,14 @@ select in_flight, per_second from limits where account = :account;
 insert into limits (account, in_flight, per_second) values (:account, :in_flight, :per_second)
 on conflict (account) do update set in_flight = excluded.in_flight, per_second = excluded.per_second;
 
+-- name: forget_keys
+-- Idempotency keys whose time is over: the next message of theirs is a new one.
+update messages m set idempotency_key = null
+from unnest(:accounts::text[], :idempotency_keys::text[], :windows::double precision[])
+    as given (account, idempotency_key, seconds)
+where m.account = given.account and m.idempotency_key = given.idempotency_key
+    and m.accepted_at + given.seconds <= store_now();
+
 -- name: add_messages
 -- In the order given, except those whose idempotency key is known. Another process may be storing the same key: this
 -- waits for it, and then leaves the key to it.

@@ -27,24 +27,36 @@ on conflict (account, consumer) do update set
 -- name: hold_callback_lane
 update lanes set held = 1, stopped_at = coalesce(stopped_at, :now) where account = :account and consumer = '';
 
+-- name: known_messages
+-- What is stored under these idempotency keys, and whether the time is over for which it is to be known.
+select m.account, m.idempotency_key, m.id, m.sha256, m.accepted_at + (given.value ->> 2) <= :now as lapsed
+from json_each(:keys) given
+cross join messages m on m.account = given.value ->> 0 and m.idempotency_key = given.value ->> 1;
+
+-- name: forget_keys
+update messages set idempotency_key = null where id in (select value from json_each(:ids));
+
 -- name: add_messages
--- :messages is JSON. Of :content, each message's body from its place on, and its hash behind it.
--- A known idempotency key counts one duplicate more instead.
+-- In the order given, so that their numbers follow one another. Of :content, each body from its place on, and its hash
+-- behind it.
 insert into messages (id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at)
-select value ->> 0, value ->> 3, value ->> 5, value ->> 6, value ->> 7,
+select value ->> 0, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
     substr(:content, value ->> 1, value ->> 2), value ->> 2, substr(:content, (value ->> 1) + (value ->> 2), 32), :now
-from json_each(:messages) where true
-on conflict (account, idempotency_key) where idempotency_key is not null do update set duplicates = duplicates + 1;
+from json_each(:messages);
+
+-- name: count_duplicates
+update messages set duplicates = duplicates + given.times
+from (select value ->> 0 as id, value ->> 1 as times from json_each(:repeated)) given
+where messages.id = given.id;
 
 -- name: set_type
 update messages set type = :type where id = :id;
 
--- name: known_messages
--- Those of :messages whose idempotency key was known, and what is stored under it.
-select given.key as position, m.id, m.sha256 <> substr(:content, (given.value ->> 1) + (given.value ->> 2), 32) as conflict
-from json_each(:messages) given
-cross join messages m on m.account = given.value ->> 3 and m.idempotency_key = given.value ->> 7
-where m.id <> given.value ->> 0;
+-- name: find_lanes
+select l.id, l.account, l.consumer, l.due is not null and l.due <= :now as is_due,
+    coalesce(l.stopped_at, :now) - l.stopped_for as clock
+from json_each(:lanes) given
+cross join lanes l on l.account = given.value ->> 0 and l.consumer = given.value ->> 1;
 
 -- name: add_lanes
 -- The lane to the callback is born held: the register call opens it. Others lead somewhere from the start.
@@ -54,21 +66,19 @@ from json_each(:lanes) where true
 on conflict (account, consumer) do nothing;
 
 -- name: add_deliveries
--- Those of an ordering key are promoted afterwards. Cross join: from the given to the stored, never the other way.
+-- Each a lane, a message, its ordering key, whether it is the only one of that key here, and its birth. Several of one
+-- key are promoted afterwards.
 insert into deliveries (lane, seq, place, key, state, due, born)
-select l.id, m.seq, m.seq, m.ordering_key, case when m.ordering_key is null then 'ready' else 'behind' end, :now,
-    coalesce(l.stopped_at, :now) - l.stopped_for
-from json_each(:messages) given
-cross join messages m on m.id = given.value ->> 0
-cross join json_each(given.value, '$[4]') consumer
-cross join lanes l on l.account = m.account and l.consumer = consumer.value;
+select given.value ->> 0, given.value ->> 1, given.value ->> 1, given.value ->> 2,
+    case when given.value ->> 2 is null or (given.value ->> 3 and not exists (
+        select true from deliveries d indexed by deliveries_by_key
+        where d.lane = given.value ->> 0 and d.key = given.value ->> 2 and d.state in ('ready', 'behind')
+    )) then 'ready' else 'behind' end, :now, given.value ->> 4
+from json_each(:deliveries) given;
 
 -- name: make_due
 update lanes set due = (select min(due) from deliveries where lane = lanes.id and state = 'ready')
-where id in (
-    select l.id from json_each(:lanes) given
-    cross join lanes l on l.account = given.value ->> 0 and l.consumer = given.value ->> 1
-);
+where id in (select value from json_each(:lanes));
 
 -- name: recompute_due
 update lanes set due = (select min(due) from deliveries where lane = lanes.id and state = 'ready') where id = :lane;
@@ -138,12 +148,9 @@ select value ->> 1, value ->> 0, value ->> 6, value ->> 7, value ->> 8, value ->
 from json_each(:outcomes);
 
 -- name: count_accepted
--- :counts is JSON, [account, consumer, messages] for each lane.
+-- :counts is JSON, a lane and its new messages each.
 insert into counts (minute, lane, accepted)
-select cast(:now / 60 as integer), l.id, value ->> 2
-from json_each(:counts) given
-cross join lanes l on l.account = given.value ->> 0 and l.consumer = given.value ->> 1
-where true
+select cast(:now / 60 as integer), value ->> 0, value ->> 1 from json_each(:counts) where true
 on conflict (minute, lane) do update set accepted = accepted + excluded.accepted;
 
 -- name: count_settled
