@@ -10,6 +10,7 @@ import re
 import selectors
 import signal
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Iterator
@@ -82,23 +83,41 @@ class Terminal:
         return bool(termios.tcgetattr(self._screen)[3] & termios.ICANON)
 
 
+IN_SESSION = """\
+import fcntl, signal, subprocess, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+command = subprocess.Popen(sys.argv[2:], process_group=0 if sys.argv[1] == "background" else None)
+signal.signal(signal.SIGINT, lambda *_: None)
+signal.signal(signal.SIGTERM, lambda *_: command.terminate())
+sys.exit(command.wait())
+"""
+"""A shell's part: a session whose terminal this is, and a command in its foreground or in its background."""
+
+
 @contextlib.contextmanager
-def listening(folder: Path, *arguments: str, stdin: int | None = None) -> Iterator[Terminal]:
+def listening(
+    folder: Path, *arguments: str, stdin: int | None = None, session: str | None = None
+) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
+    shell = () if session is None else (sys.executable, "-c", IN_SESSION, session)
     try:
         process = subprocess.Popen(
-            [*FOTAHOOK, "listen", *arguments, "--port", "0"],
+            [*shell, *FOTAHOOK, "listen", *arguments, "--port", "0"],
             cwd=folder,
             env=environment(TERM="xterm-256color", COLUMNS="160"),
             stdin=theirs if stdin is None else stdin,
             stdout=theirs,
             stderr=theirs,
+            start_new_session=session is not None,
         )
     finally:
         os.close(theirs)
     try:
         yield Terminal(process, ours)
     finally:
+        if session is not None:
+            process.terminate()
+            process.wait(DEADLINE)
         end(process)
         os.close(ours)
 
@@ -230,6 +249,22 @@ def test_without_a_keyboard_messages_are_shown_all_the_same(tmp_path: Path) -> N
         terminal.read(r"#1  \S+  of unknown kind  a-1")
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.process.wait(DEADLINE) == 0
+        assert "q quit" not in terminal.shown
+
+
+def test_in_the_foreground_ctrl_c_is_what_it_is_everywhere(tmp_path: Path) -> None:
+    with listening(tmp_path, session="foreground") as terminal:
+        terminal.read("waiting for messages at")
+        terminal.press("\x03")
+        assert terminal.process.wait(DEADLINE) == 130
+        assert terminal.gives_lines()
+
+
+def test_in_the_background_it_leaves_the_keyboard_alone(tmp_path: Path) -> None:
+    with listening(tmp_path, session="background") as terminal:
+        terminal.post(b'{"accountName": "a-1"}')
+        terminal.read(r"#1  \S+  of unknown kind  a-1")
+        assert terminal.gives_lines()
         assert "q quit" not in terminal.shown
 
 
