@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from fotahook.client import AsyncOperatorClient, OperatorClient
-from fotahook.contract import operator
+from fotahook.contract import operator_calls
 from fotahook.contract.errors import ApiException, NotFound
-from fotahook.contract.operator import BATCH_MESSAGES, BatchMessage, Published, Refused
+from fotahook.contract.operator import BatchMessage, Published, Refused
+from fotahook.contract.operator_calls import BATCH_MESSAGES
 from fotahook.service import DEV_CLIENT
 
 ACCOUNT = "0000123456-00001"
@@ -144,7 +145,7 @@ def test_times_need_a_zone() -> None:
 
 
 def test_an_answer_for_each_message_is_part_of_the_contract() -> None:
-    call = operator.publish_batch([BatchMessage("a", b"{}")] * 2, lambda: "k")
+    call = operator_calls.publish_batch([BatchMessage("a", b"{}")] * 2, lambda: "k")
     one = b'{"id":"x","duplicate":false}\n'
     assert call.read(one + one) == [Published("x", False)] * 2
     for body in (b"", one, one * 3):

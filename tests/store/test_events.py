@@ -13,6 +13,7 @@ from fotahook.store.base import (
 from fotahook.store.events import (
     STATS_MINUTES,
     AttemptFinished,
+    Backlog,
     CallbackChanged,
     Counts,
     Events,
@@ -273,3 +274,15 @@ async def test_counts_are_forgotten_after_a_day(store: Store, accept: Accept, cl
     assert len((await store.stats(STATS_MINUTES + 9)).minutes) == 2
     await store.tidy(Retention())
     assert len((await store.stats(STATS_MINUTES + 9)).minutes) == 1
+
+
+async def test_the_backlog_is_what_is_not_delivered(store: Store, accept: Accept, clock: VirtualClock) -> None:
+    assert await store.backlog() == Backlog(pending=0, dead=0, oldest_age=None)
+    await store.register(ACCOUNT, URL, actor="test")
+    await accept(b"1")
+    await attempt(store)
+    await accept(b"2", b"3", account="held")
+    clock.advance(9)
+    await accept(b"4")
+    await attempt(store, "dead")
+    assert await store.backlog() == Backlog(pending=2, dead=1, oldest_age=9)

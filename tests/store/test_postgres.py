@@ -597,6 +597,7 @@ PLANS: dict[str, tuple[list[object], set[str]]] = {
     "callbacks_changed": ([0, 9, 100], {"callback_history_by_number", "callback_history_pkey"}),
     "lanes_changed": ([0, 9, 100], {"lane_changes_pkey", "lanes_pkey"}),
     "remove_counts": ([1440, 1000], {"counts_pkey"}),
+    "backlog": ([], {"deliveries_pending", "deliveries_dead", "messages_pkey"}),
     "stats": ([60, None], {"counts_pkey"}),
 }
 

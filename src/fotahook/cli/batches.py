@@ -5,7 +5,8 @@ from typing import Final
 
 from fotahook.client import OperatorClient
 from fotahook.contract.errors import ApiException
-from fotahook.contract.operator import BatchMessage, Published, Refused, batch_line
+from fotahook.contract.operator import BatchMessage, Published, Refused
+from fotahook.contract.operator_calls import batch_line
 
 MOST: Final = 1000
 MOST_BYTES: Final = 4 * 1024 * 1024

@@ -49,6 +49,7 @@ app.command("fotahook.cli.accounts:pause", help="Send nothing to an account unti
 app.command("fotahook.cli.accounts:resume", help="End a pause, or a wait for an endpoint in trouble.")
 app.command("fotahook.cli.export:export", help="Write the messages of an account to a file.")
 app.command("fotahook.cli.import_:import_", name="import", help="Publish the messages of an export.")
+app.command("fotahook.cli.tail:tail", help="Follow what happens: messages, attempts, lanes, callbacks.")
 app.command("fotahook.cli.simulate:simulate", help="Send the messages of a campaign.")
 app.command("fotahook.cli.doctor:doctor", help="Check a callback URL before it is registered.")
 app.command("fotahook.cli.admin:app", name="admin", help="Clients, users and upkeep of a service.")

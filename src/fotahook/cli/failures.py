@@ -33,6 +33,12 @@ class UsageError(Failure):
     code = USAGE
 
 
+class Interrupted(Failure):
+    """Ctrl-C ended it; the text says how to go on."""
+
+    code = INTERRUPTED
+
+
 def told(error: BaseException) -> tuple[int, str | None]:
     """The exit code for what was raised, and its line; None where nothing need be said."""
     from asyncio import CancelledError

@@ -71,6 +71,21 @@ def print_listing(columns: Sequence[str], pages: Pages[T], row: Callable[[T], Se
         print("fotahook: there may be more; --limit 0 lists all of them", file=sys.stderr)
 
 
+def print_grown(row: Sequence[str], widths: Sequence[int]) -> None:
+    """One more row of a list that grows; at a terminal its cells are so wide at least."""
+    if on_terminal():
+        from rich.console import Console
+        from rich.text import Text
+
+        cells = [_cell(cell) for cell in row]
+        for cell, width in zip(cells, widths, strict=True):
+            cell.pad_right(max(0, width - cell.cell_len))
+        Console(width=_WIDEST).print(Text("  ").join(cells))
+    else:
+        _print_plain([row])
+    sys.stdout.flush()
+
+
 def print_structs(
     columns: Sequence[str], structs: Sequence[T], row: Callable[[T], Sequence[str]], *, as_json: bool
 ) -> None:

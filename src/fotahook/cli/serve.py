@@ -18,7 +18,7 @@ from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, keep_house
 from fotahook.delivery.dispatcher import LEASE_MARGIN
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
-from fotahook.service import HEALTH_PATHS, Check, Settings, build_app, provision_dev, withdraw_dev
+from fotahook.service import HEALTH_PATHS, Check, Metrics, Settings, build_app, provision_dev, withdraw_dev
 from fotahook.service.settings import REQUESTS_PER_MINUTE
 from fotahook.store import Store, open_store
 from fotahook.store.base import Retention
@@ -120,7 +120,9 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
     networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
     faults = fault_points(options)
     async with _opened(options) as opened:
-        store = faults.around_store(opened) if faults else opened
+        metrics = Metrics()
+        store = metrics.around(opened)
+        store = faults.around_store(store) if faults else store
         # Not before the store's file is known to be one: a key beside it is worth keeping.
         key = secret_key(file)
         settings = Settings(
@@ -142,8 +144,15 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 parts["dispatcher"] = dispatcher.is_leasing
             calls = options.role != "dispatcher"
             closing = asyncio.Event()
-            routes = console_routes()
-            app: ASGIApp = build_app(store, settings, routes=routes, calls=calls, parts=parts, closing=closing)
+            app: ASGIApp = build_app(
+                store,
+                settings,
+                routes=console_routes(),
+                calls=calls,
+                parts=parts,
+                closing=closing,
+                metrics=metrics,
+            )
             app = RequestLog(faults.around_app(app) if faults else app, every=options.log_requests, paths=True)
             guard = options.limits.guard(HEALTH_PATHS)
             return await host(app, Endpoint.of(options), guard, facts=_facts(options), beside=task, closing=closing)

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from inspect import isawaitable
 from typing import TypeVar
@@ -29,6 +30,7 @@ class AsyncTransport:
         self._sleep = sleep or asyncio.sleep
         self._ways: dict[str, dict[str, object]] = {}
         self._http: aiohttp.ClientSession | None = None
+        self._streams: weakref.WeakSet[AsyncStream] = weakref.WeakSet()
         self._opened: AsyncGenerator[aiohttp.ClientSession, None] | None = None
 
     async def drive(self, steps: Flow[T], seconds: float) -> T:
@@ -57,13 +59,19 @@ class AsyncTransport:
 
     async def close(self) -> None:
         """Close all connections."""
+        for stream in list(self._streams):
+            stream.close()
         opened, self._opened, self._http = self._opened, None, None
         if opened is not None:
             await opened.aclose()
 
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await self._sleep(seconds)
+
     async def _other(self, step: Pause | Hold | Ask) -> object:
         if isinstance(step, Pause):
-            await self._sleep(step.seconds)
+            await self.sleep(step.seconds)
             return None
         if isinstance(step, Hold):
             assert isinstance(step.lock, asyncio.Lock)
@@ -86,6 +94,10 @@ class AsyncTransport:
                 allow_redirects=False,
                 **way,  # type: ignore[arg-type]  # a dict of keywords of several types
             )
+            if step.streamed and 200 <= response.status < 300:
+                stream = AsyncStream(response, request)
+                self._streams.add(stream)
+                return _reply(response, b"", stream)
             return await _whole(response, request)
         except FotahookError:
             raise
@@ -125,6 +137,25 @@ async def _session() -> AsyncGenerator[aiohttp.ClientSession, None]:
         trust_env=False,
     ) as http:
         yield http
+
+
+class AsyncStream:
+    """The body of an answer that goes on, on a connection of its own."""
+
+    def __init__(self, response: aiohttp.ClientResponse, request: Request) -> None:
+        self._response, self._request = response, request
+
+    async def read(self, seconds: float) -> bytes:
+        """What has come, or comes within so many seconds; empty at the end."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError, ArithmeticError, ValueError) as error:
+            raise translated(error, self._request, late=isinstance(error, TimeoutError)) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._response.close()
 
 
 class _Deadline:
@@ -173,11 +204,15 @@ async def _whole(response: aiohttp.ClientResponse, request: Request) -> Reply:
         # At its end the body has let go of the connection; short of it, nothing else may use that.
         if not content.at_eof():
             response.close()
-    # The raw ones, for aiohttp reads them as UTF-8 and http.client does not.
-    reply = Reply(response.status, response.reason or "", Headers(response.raw_headers), b"".join(pieces))
+    reply = _reply(response, b"".join(pieces))
     if size > MAX_BODY:
         raise too_large(request, reply)
     return reply
+
+
+def _reply(response: aiohttp.ClientResponse, body: bytes, stream: object = None) -> Reply:
+    # The raw headers, for aiohttp reads them as UTF-8 and http.client does not.
+    return Reply(response.status, response.reason or "", Headers(response.raw_headers), body, stream)
 
 
 async def _ask(step: Ask) -> object:

@@ -41,6 +41,10 @@ class AsyncRunner:
         limits = self._patience.limits(now, None, None)
         return self._open().drive(flow(limits), limits.deadline - now)
 
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await self._open().sleep(seconds)
+
     async def close(self) -> None:
         """Close the connections; a later call raises RuntimeError."""
         self._closed = True

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -173,7 +173,7 @@ class Caller:
         shown = Headers([*headers.items(), *((name, MASK) for name in secrets)])
         body = MASK.encode() if call.secret and call.body is not None else call.body
         request = Request(call.method, self._servers[call.server] + call.path, shown, body)
-        return Send(request, {**headers, **secrets}, call.body)
+        return Send(request, {**headers, **secrets}, call.body, call.streamed)
 
     def _exchange(self, call: Call[T], step: Send) -> Flow[ApiResponse[T]]:
         """One request and what its answer means."""
@@ -227,7 +227,7 @@ def _seen(call: Call[T], reply: Reply, step: Send, error: ApiException | Respons
 def _read(call: Call[T], reply: Reply, step: Send) -> ApiResponse[T]:
     request = step.request
     try:
-        data = call.read(reply.body)
+        data = cast("T", reply.stream) if call.streamed else call.read(reply.body)
     except ValueError as error:
         told = one_line(f"{reply.status} for {request.method} {request.url} breaks the contract: {error}")
         # The cause may quote the body.

@@ -1,11 +1,11 @@
 """OperatorClient and AsyncOperatorClient: fotahook's own API, for who publishes messages and watches accounts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
-from ..contract import operator
+from ..contract import operator_calls as calls
 from ..contract.auth import ThingspaceOauthCredentials
 from ..contract.calls import Call
 from ..contract.operator import (
@@ -18,10 +18,14 @@ from ..contract.operator import (
     Published,
     Redelivered,
     Refused,
+    Stats,
     Why,
 )
 from ..contract.servers import servers_at
+from ._events import AsyncEventStream, EventStream
 from ._flow import Caller
+from ._following import Follower
+from ._operation import Follow, Plan, following, operation
 from ._runner import Runner
 from ._settings import (
     DEFAULT_MAX_RETRIES,
@@ -34,6 +38,8 @@ from ._settings import (
 )
 from ._steps import Hooks, World
 from ._tokens import Bearer
+
+T = TypeVar("T")
 
 
 class _OperatorClient:
@@ -71,29 +77,7 @@ class _OperatorClient:
 
     def _begin(self) -> None: ...
 
-    def _publishing(
-        self,
-        account: str,
-        message: bytes | Mapping[str, object],
-        ordering_key: str | None,
-        idempotency_key: str | None,
-    ) -> Call[Published]:
-        # A key of our own at least: a retry whose first try did arrive must not publish twice.
-        key = self._world.new_key() if idempotency_key is None else idempotency_key
-        return operator.publish(account, message, ordering_key, key)
-
-
-def _unrepeated(max_retries: int | None) -> int:
-    """The retries of a call that may come to something else when it is made again."""
-    return 0 if max_retries is None else max_retries
-
-
-class OperatorClient(_OperatorClient):
-    """fotahook's own API, for threads."""
-
-    def _begin(self) -> None:
-        self._runner = Runner(self._caller, self._connecting, self._patience, self._world)
-
+    @operation
     def publish(
         self,
         account: str,
@@ -103,43 +87,55 @@ class OperatorClient(_OperatorClient):
         idempotency_key: str | None = None,
         timeout: float | None = None,
         max_retries: int | None = None,
-    ) -> Published:
+    ) -> Plan[Published]:
         """Hand a message over for delivery; when this returns, the service has it on disk.
 
         Bytes are delivered as they are; a mapping as JSON. Messages of one ordering key arrive in order. Under one
         idempotency key a message is taken once, however often it is published.
         """
         call = self._publishing(account, message, ordering_key, idempotency_key)
-        return self._runner.call(call, timeout, max_retries).data
+        return Plan(call, timeout, max_retries)
 
-    def account(self, account: str, *, timeout: float | None = None, max_retries: int | None = None) -> AccountState:
+    @operation
+    def account(
+        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> Plan[AccountState]:
         """An account's callback, the state of its lane, and what is not delivered."""
-        return self._runner.call(operator.account(account), timeout, max_retries).data
+        return Plan(calls.account(account), timeout, max_retries)
 
-    def message(self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None) -> MessageState:
+    @operation
+    def message(
+        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> Plan[MessageState]:
         """What became of a message; NotFound for one that the service does not know."""
-        return self._runner.call(operator.message(message_id), timeout, max_retries).data
+        return Plan(calls.message(message_id), timeout, max_retries)
 
-    def message_body(self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None) -> bytes:
+    @operation
+    def message_body(
+        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> Plan[bytes]:
         """The bytes of a message as they were published; ApiException (410) if retention has removed them."""
-        return self._runner.call(operator.message_body(message_id), timeout, max_retries).data
+        return Plan(calls.message_body(message_id), timeout, max_retries)
 
+    @operation
     def attempts(
         self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> list[Attempt]:
+    ) -> Plan[list[Attempt]]:
         """Every attempt at a message, the first one first."""
-        return self._runner.call(operator.attempts(message_id), timeout, max_retries).data
+        return Plan(calls.attempts(message_id), timeout, max_retries)
 
+    @operation
     def publish_batch(
         self, messages: Iterable[BatchMessage], *, timeout: float | None = None, max_retries: int | None = None
-    ) -> list[Published | Refused]:
+    ) -> Plan[list[Published | Refused]]:
         """Hand up to 5,000 messages over at once; what is accepted is on disk when this returns, an answer for each.
 
         A message of bytes is one line of JSON. Those without an idempotency key get one of their own.
         """
-        call = operator.publish_batch(messages, self._world.new_key)
-        return self._runner.call(call, timeout, max_retries).data
+        call = calls.publish_batch(messages, self._world.new_key)
+        return Plan(call, timeout, max_retries)
 
+    @operation
     def accounts(
         self,
         *,
@@ -148,11 +144,12 @@ class OperatorClient(_OperatorClient):
         limit: int | None = None,
         timeout: float | None = None,
         max_retries: int | None = None,
-    ) -> AccountPage:
+    ) -> Plan[AccountPage]:
         """Some of the accounts, by name; `state` is `trouble` or that of a lane. `cursor` is the last page's."""
-        call = operator.accounts(state, cursor, limit)
-        return self._runner.call(call, timeout, max_retries).data
+        call = calls.accounts(state, cursor, limit)
+        return Plan(call, timeout, max_retries)
 
+    @operation
     def messages(
         self,
         account: str,
@@ -166,9 +163,9 @@ class OperatorClient(_OperatorClient):
         limit: int | None = None,
         timeout: float | None = None,
         max_retries: int | None = None,
-    ) -> MessagePage:
+    ) -> Plan[MessagePage]:
         """Some of an account's messages, newest first; `cursor` is the last page's."""
-        call = operator.messages(
+        call = calls.messages(
             account,
             state=state,
             message_type=message_type,
@@ -178,23 +175,26 @@ class OperatorClient(_OperatorClient):
             cursor=cursor,
             limit=limit,
         )
-        return self._runner.call(call, timeout, max_retries).data
+        return Plan(call, timeout, max_retries)
 
-    def why(self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None) -> Why:
+    @operation
+    def why(self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None) -> Plan[Why]:
         """Why a message stands where it stands: what it waits for, until when, and what would send it now."""
-        call = operator.why(message_id)
-        return self._runner.call(call, timeout, max_retries).data
+        call = calls.why(message_id)
+        return Plan(call, timeout, max_retries)
 
+    @operation
     def redeliver(
         self, message_id: str, *, as_new: bool = False, timeout: float | None = None, max_retries: int | None = None
-    ) -> Redelivered:
+    ) -> Plan[Redelivered]:
         """Send a settled message once more, under its id, or `as_new` under another one.
 
         Not tried again unless `max_retries` says so: a first try whose answer was lost may have arrived.
         """
-        call = operator.redeliver(message_id, as_new)
-        return self._runner.call(call, timeout, _unrepeated(max_retries)).data
+        call = calls.redeliver(message_id, as_new)
+        return Plan(call, timeout, _unrepeated(max_retries))
 
+    @operation
     def redeliver_all(
         self,
         account: str,
@@ -205,23 +205,82 @@ class OperatorClient(_OperatorClient):
         dry_run: bool = False,
         timeout: float | None = None,
         max_retries: int | None = None,
-    ) -> int:
+    ) -> Plan[int]:
         """Send an account's messages that are `dead` or `delivered` once more; how many. `dry_run` only counts them.
 
         Not tried again unless `max_retries` says so.
         """
-        call = operator.redeliver_all(account, state, since, until, dry_run)
-        return self._runner.call(call, timeout, _unrepeated(max_retries)).data
+        call = calls.redeliver_all(account, state, since, until, dry_run)
+        return Plan(call, timeout, _unrepeated(max_retries))
 
-    def pause(self, account: str, *, timeout: float | None = None, max_retries: int | None = None) -> AccountState:
+    @operation
+    def pause(
+        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> Plan[AccountState]:
         """Send nothing to an account until it is resumed; everything is kept."""
-        call = operator.pause(account)
-        return self._runner.call(call, timeout, max_retries).data
+        call = calls.pause(account)
+        return Plan(call, timeout, max_retries)
 
-    def resume(self, account: str, *, timeout: float | None = None, max_retries: int | None = None) -> AccountState:
+    @operation
+    def resume(
+        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> Plan[AccountState]:
         """End a pause, or a wait for an endpoint in trouble."""
-        call = operator.resume(account)
-        return self._runner.call(call, timeout, max_retries).data
+        call = calls.resume(account)
+        return Plan(call, timeout, max_retries)
+
+    @operation
+    def stats(
+        self, minutes: int | None = None, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> Plan[Stats]:
+        """How much happened in the last minutes (60 unless given, 1,440 at most): in all, and minute by minute."""
+        return Plan(calls.stats(minutes), timeout, max_retries)
+
+    @following
+    def events(
+        self,
+        account: str | None = None,
+        *,
+        after: str | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> Follow:
+        """What happens, as it happens, to one account or to all of the client's.
+
+        From behind a cursor, `after`, or from now on. A connection that is lost is made again for as long as it takes,
+        and goes on where it broke off; `max_retries` is for the first one. Ends after `timeout` seconds, if given.
+        """
+        return Follow(Follower(account, after, timeout, self._world), max_retries)
+
+    def _publishing(
+        self,
+        account: str,
+        message: bytes | Mapping[str, object],
+        ordering_key: str | None,
+        idempotency_key: str | None,
+    ) -> Call[Published]:
+        # A key of our own at least: a retry whose first try did arrive must not publish twice.
+        key = self._world.new_key() if idempotency_key is None else idempotency_key
+        return calls.publish(account, message, ordering_key, key)
+
+
+def _unrepeated(max_retries: int | None) -> int:
+    """The retries of a call that may come to something else when it is made again."""
+    return 0 if max_retries is None else max_retries
+
+
+class OperatorClient(_OperatorClient):
+    """fotahook's own API, for threads."""
+
+    def _begin(self) -> None:
+        self._runner = Runner(self._caller, self._connecting, self._patience, self._world)
+
+    def _carry_out(self, plan: Callable[[], Plan[T]]) -> T:
+        made = plan()
+        return self._runner.call(made.call, made.timeout, made.max_retries).data
+
+    def _follow(self, made: Follow) -> EventStream:
+        return EventStream(self._runner, made.follower, made.max_retries, self._world)
 
     def close(self) -> None:
         """Close all connections."""
@@ -244,144 +303,12 @@ class AsyncOperatorClient(_OperatorClient):
 
         self._runner = AsyncRunner(self._caller, self._connecting, self._patience, self._world)
 
-    async def publish(
-        self,
-        account: str,
-        message: bytes | Mapping[str, object],
-        *,
-        ordering_key: str | None = None,
-        idempotency_key: str | None = None,
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> Published:
-        """Hand a message over for delivery; when this returns, the service has it on disk.
+    async def _carry_out(self, plan: Callable[[], Plan[T]]) -> T:
+        made = plan()
+        return (await self._runner.call(made.call, made.timeout, made.max_retries)).data
 
-        Bytes are delivered as they are; a mapping as JSON. Messages of one ordering key arrive in order. Under one
-        idempotency key a message is taken once, however often it is published.
-        """
-        call = self._publishing(account, message, ordering_key, idempotency_key)
-        return (await self._runner.call(call, timeout, max_retries)).data
-
-    async def account(
-        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> AccountState:
-        """An account's callback, the state of its lane, and what is not delivered."""
-        return (await self._runner.call(operator.account(account), timeout, max_retries)).data
-
-    async def message(
-        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> MessageState:
-        """What became of a message; NotFound for one that the service does not know."""
-        return (await self._runner.call(operator.message(message_id), timeout, max_retries)).data
-
-    async def message_body(
-        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> bytes:
-        """The bytes of a message as they were published; ApiException (410) if retention has removed them."""
-        return (await self._runner.call(operator.message_body(message_id), timeout, max_retries)).data
-
-    async def attempts(
-        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> list[Attempt]:
-        """Every attempt at a message, the first one first."""
-        return (await self._runner.call(operator.attempts(message_id), timeout, max_retries)).data
-
-    async def publish_batch(
-        self, messages: Iterable[BatchMessage], *, timeout: float | None = None, max_retries: int | None = None
-    ) -> list[Published | Refused]:
-        """Hand up to 5,000 messages over at once; what is accepted is on disk when this returns, an answer for each.
-
-        A message of bytes is one line of JSON. Those without an idempotency key get one of their own.
-        """
-        call = operator.publish_batch(messages, self._world.new_key)
-        return (await self._runner.call(call, timeout, max_retries)).data
-
-    async def accounts(
-        self,
-        *,
-        state: str | None = None,
-        cursor: str | None = None,
-        limit: int | None = None,
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> AccountPage:
-        """Some of the accounts, by name; `state` is `trouble` or that of a lane. `cursor` is the last page's."""
-        call = operator.accounts(state, cursor, limit)
-        return (await self._runner.call(call, timeout, max_retries)).data
-
-    async def messages(
-        self,
-        account: str,
-        *,
-        state: str | None = None,
-        message_type: str | None = None,
-        ordering_key: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        cursor: str | None = None,
-        limit: int | None = None,
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> MessagePage:
-        """Some of an account's messages, newest first; `cursor` is the last page's."""
-        call = operator.messages(
-            account,
-            state=state,
-            message_type=message_type,
-            ordering_key=ordering_key,
-            since=since,
-            until=until,
-            cursor=cursor,
-            limit=limit,
-        )
-        return (await self._runner.call(call, timeout, max_retries)).data
-
-    async def why(self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None) -> Why:
-        """Why a message stands where it stands: what it waits for, until when, and what would send it now."""
-        call = operator.why(message_id)
-        return (await self._runner.call(call, timeout, max_retries)).data
-
-    async def redeliver(
-        self, message_id: str, *, as_new: bool = False, timeout: float | None = None, max_retries: int | None = None
-    ) -> Redelivered:
-        """Send a settled message once more, under its id, or `as_new` under another one.
-
-        Not tried again unless `max_retries` says so: a first try whose answer was lost may have arrived.
-        """
-        call = operator.redeliver(message_id, as_new)
-        return (await self._runner.call(call, timeout, _unrepeated(max_retries))).data
-
-    async def redeliver_all(
-        self,
-        account: str,
-        state: str,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        dry_run: bool = False,
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> int:
-        """Send an account's messages that are `dead` or `delivered` once more; how many. `dry_run` only counts them.
-
-        Not tried again unless `max_retries` says so.
-        """
-        call = operator.redeliver_all(account, state, since, until, dry_run)
-        return (await self._runner.call(call, timeout, _unrepeated(max_retries))).data
-
-    async def pause(
-        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> AccountState:
-        """Send nothing to an account until it is resumed; everything is kept."""
-        call = operator.pause(account)
-        return (await self._runner.call(call, timeout, max_retries)).data
-
-    async def resume(
-        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> AccountState:
-        """End a pause, or a wait for an endpoint in trouble."""
-        call = operator.resume(account)
-        return (await self._runner.call(call, timeout, max_retries)).data
+    def _follow(self, made: Follow) -> AsyncEventStream:
+        return AsyncEventStream(self._runner, made.follower, made.max_retries, self._world)
 
     async def aclose(self) -> None:
         """Close all connections."""

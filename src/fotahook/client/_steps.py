@@ -24,11 +24,15 @@ class Lock(Protocol):
 
 
 class Send(msgspec.Struct, frozen=True):
-    """Send a request and give back the Reply. `headers` and `body` are those of the wire, secrets included."""
+    """Send a request and give back the Reply. `headers` and `body` are those of the wire, secrets included.
+
+    Of a 2xx that is `streamed` the body is left to be read by the Reply's stream.
+    """
 
     request: Request
     headers: dict[str, str]
     body: bytes | None
+    streamed: bool = False
 
     def __repr__(self) -> str:
         return f"Send({self.request})"

@@ -1,9 +1,12 @@
 """Does: sends over urllib3 what a flow decides, in the calling thread."""
 
 import http.client
+import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from urllib3 import BaseHTTPResponse
@@ -18,6 +21,8 @@ from ._steps import Ask, Flow, Hold, Pause, Send, Step
 
 T = TypeVar("T")
 
+PIECE = 64 * 1024
+
 _FOREIGN = (HTTPError, http.client.HTTPException, OSError, ArithmeticError, ValueError)
 
 
@@ -29,6 +34,7 @@ class Transport:
         self._sleep = sleep
         self._opening = threading.Lock()
         self._pools: dict[str, Pool] = {}
+        self._streams: weakref.WeakSet[SyncStream] = weakref.WeakSet()
 
     def drive(self, steps: Flow[T], deadline: float) -> T:
         """What the flow comes to; what it raises."""
@@ -47,7 +53,9 @@ class Transport:
             return result
 
     def close(self) -> None:
-        """Close all idle connections; one in use is closed when it comes back."""
+        """Close all idle connections, and streams; one in use is closed when it comes back."""
+        for stream in list(self._streams):
+            stream.close()
         with self._opening:
             pools, self._pools = self._pools, {}
         for pool in pools.values():
@@ -78,7 +86,12 @@ class Transport:
         try:
             target = request.url if pool.whole_url else request.url[path:]
             headers = {**step.headers, **pool.headers} if pool.headers else step.headers
-            reply = _exchanged(connection, request, target, step.body, headers)
+            response = _answered(connection, request, target, step.body, headers)
+            if step.streamed and 200 <= response.status < 300:
+                stream = SyncStream(connection, response, request)
+                self._streams.add(stream)
+                return _reply(response, b"", stream)
+            reply = _whole(response, request)
         except _FOREIGN as error:
             connection.close()
             raise translated(error, request, late=time.monotonic() >= deadline) from error
@@ -96,25 +109,56 @@ class Transport:
         return found
 
 
-def _exchanged(
+class SyncStream:
+    """The body of an answer that goes on, on a connection of its own."""
+
+    def __init__(self, connection: Connection, response: BaseHTTPResponse, request: Request) -> None:
+        self._connection, self._response, self._request = connection, response, request
+
+    def read(self, seconds: float) -> bytes:
+        """What has come, or comes within so many seconds; empty at the end."""
+        exchange.deadline = time.monotonic() + seconds
+        try:
+            return self._response.read1(PIECE) or b""
+        except _FOREIGN as error:
+            raise translated(error, self._request, late=time.monotonic() >= exchange.deadline) from error
+
+    def close(self) -> None:
+        """Close the connection; somebody who reads from it in another thread is at its end."""
+        sock = self._connection.sock
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self._response.close()
+        self._connection.close()
+
+
+def _answered(
     connection: Connection, request: Request, target: str, body: bytes | None, headers: dict[str, str]
-) -> Reply:
+) -> BaseHTTPResponse:
     connection.request(request.method, target, body, headers, preload_content=False, decode_content=False)
-    response = connection.getresponse()
+    return connection.getresponse()
+
+
+def _reply(response: BaseHTTPResponse, body: bytes, stream: object = None) -> Reply:
+    return Reply(response.status, response.reason or "", Headers(response.headers.items()), body, stream)
+
+
+def _whole(response: BaseHTTPResponse, request: Request) -> Reply:
+    """The reply with all of its body, which leaves the connection free for the next one."""
     try:
-        return _whole(response, request)
+        return _read(response, request)
     except BaseException:
         response.close()
         raise
 
 
-def _whole(response: BaseHTTPResponse, request: Request) -> Reply:
-    """The reply with all of its body, which leaves the connection free for the next one."""
+def _read(response: BaseHTTPResponse, request: Request) -> Reply:
     body = response.read(MAX_BODY + 1)
     # A read may come back with less. One that finds nothing says that this is the end, or raises that it is missing.
     while response.length_remaining != 0 and len(body) <= MAX_BODY and (more := response.read(MAX_BODY + 1)):
         body += more
-    reply = Reply(response.status, response.reason or "", Headers(response.headers.items()), body)
+    reply = _reply(response, body)
     if len(body) > MAX_BODY:
         raise too_large(request, reply)
     return reply

@@ -34,6 +34,7 @@ class Call(msgspec.Struct, Generic[T_co], frozen=True):
         session: The session token goes along with the OAuth token.
         ends_session: The session is not begun anew for it.
         counted: A refusal counts towards the lock of the account, so that an unclear one is never repeated.
+        streamed: The body of a 2xx goes on, so it is not read: the data is the stream itself.
         error_400: The error for 400.
     """
 
@@ -50,6 +51,7 @@ class Call(msgspec.Struct, Generic[T_co], frozen=True):
     session: bool = False
     ends_session: bool = False
     counted: bool = False
+    streamed: bool = False
     error_400: type[ApiException] = ApiException
 
     def __repr__(self) -> str:

@@ -127,6 +127,10 @@ class EventReader:
             if event is not None:
                 yield event
 
+    def begin_again(self) -> None:
+        """Forget the event of which only the beginning came: the next stream tells it whole."""
+        self._rest = b""
+
     def _event(self, block: bytes) -> Event | None:
         fields = dict(_field(line) for line in block.split(b"\n"))
         if b"id" in fields:

@@ -62,12 +62,16 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What came back over the wire, whatever it is: the body as received, at most 1 MiB."""
+    """What came back over the wire, whatever it is: the body as received, at most 1 MiB.
+
+    `stream` is the body of an answer that goes on, which was not read.
+    """
 
     status: int
     reason: str
     headers: Headers
     body: bytes
+    stream: object = None
 
 
 class ApiResponse(msgspec.Struct, Generic[T_co], frozen=True):

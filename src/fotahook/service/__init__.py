@@ -4,6 +4,7 @@ from .access import SCOPES
 from .app import build_app
 from .context import Check
 from .health import HEALTH_PATHS
+from .metrics import Metrics
 from .passwords import PasswordCost
 from .provision import (
     DEV_CLIENT,
@@ -25,6 +26,7 @@ __all__ = [
     "HEALTH_PATHS",
     "SCOPES",
     "Check",
+    "Metrics",
     "PasswordCost",
     "Settings",
     "build_app",

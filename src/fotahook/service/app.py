@@ -22,10 +22,12 @@ from . import (
     redelivery,
     sessions,
     signing_keys,
+    stats,
     tokens,
 )
 from .context import Check, Memory, Room, Service
 from .feed import Feed
+from .metrics import Metrics
 from .passwords import Passwords
 from .problems import Problem
 from .rates import Rates
@@ -42,13 +44,18 @@ def build_app(
     calls: bool = True,
     parts: Mapping[str, Check] | None = None,
     closing: asyncio.Event | None = None,
+    metrics: Metrics | None = None,
 ) -> Starlette:
     """The service over a store. `routes` come after its own; `lifespan` is for what runs beside it.
 
     Without `calls` it only tells how it is: for a process that dispatches and serves nobody. `parts` are what else must
-    work for /readyz to say that it is ready. Set `closing` to end what would not end by itself. The store stays the
-    caller's: to open before the first request, and to close after the last.
+    work for /readyz to say that it is ready. Set `closing` to end what would not end by itself. Who gives
+    `metrics` has put them around the store, where others of the process use it too. The store stays the caller's: to
+    open before the first request, and to close after the last.
     """
+    if metrics is None:
+        metrics = Metrics(clock=settings.clock)
+        store = metrics.around(store)
     service = Service(
         store,
         settings,
@@ -58,6 +65,7 @@ def build_app(
         Rates(settings.requests_per_minute),
         parts or {},
         Feed(store),
+        metrics,
         closing or asyncio.Event(),
     )
     called = [*_thingspace(service), *_own(service), *routes] if calls else []
@@ -112,6 +120,7 @@ def _own(service: Service) -> list[Route]:
         Route(f"{message}/why", Resource(service, GET=messages.why)),
         Route(f"{message}/redeliver", Resource(service, POST=redelivery.redeliver_one)),
         Route("/v1/events", Resource(service, GET=events.follow)),
+        Route("/v1/stats", Resource(service, GET=stats.show)),
         Route("/v1/signing-key", Resource(service, GET=health.signing_key)),
         Route("/openapi.json", Resource(service, GET=openapi.show)),
     ]
@@ -122,6 +131,7 @@ def _health(service: Service) -> list[Route]:
     return [
         Route("/healthz", Resource(service, GET=health.alive)),
         Route("/readyz", Resource(service, GET=health.ready)),
+        Route("/metrics", Resource(service, GET=health.metrics)),
     ]
 
 

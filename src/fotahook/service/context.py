@@ -11,6 +11,7 @@ from ..store.base import Credential, Store
 from . import problems
 from .feed import Feed
 from .lockout import Lockout
+from .metrics import Metrics
 from .passwords import Passwords
 from .rates import Rates
 from .settings import Settings
@@ -106,6 +107,7 @@ class Service:
     parts: Mapping[str, Check]
     """What else must work for the service to be ready, by name: whether it does."""
     feed: Feed
+    metrics: Metrics
     closing: asyncio.Event
     """Set when the process is about to end: what would never end by itself does then."""
     streams: Counter[str] = field(default_factory=Counter)

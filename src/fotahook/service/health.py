@@ -3,6 +3,7 @@
 from typing import Final
 
 import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -39,6 +40,12 @@ async def ready(service: Service, request: Request) -> Response:
         if not works():
             raise problems.not_ready(part, "it does not work at the moment")
     return problems.answer(Status("ready"))
+
+
+async def metrics(service: Service, request: Request) -> Response:
+    """What this process knows of itself and of its store in numbers, for Prometheus."""
+    content = await service.metrics.text(service.store, service.streams.total())
+    return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def signing_key(service: Service, request: Request) -> Response:

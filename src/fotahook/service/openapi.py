@@ -18,7 +18,7 @@ from ..contract.models import (
 )
 from ..contract.urls import ACCOUNT_LIMIT
 from ..contract.version import VERSION
-from . import accounts, batch, callbacks, events, health, messages, redelivery, sessions, signing_keys, tokens
+from . import accounts, batch, callbacks, events, health, messages, redelivery, sessions, signing_keys, stats, tokens
 from .access import SESSION_HEADER, Scope
 from .context import Service
 from .problems import GATEWAY_PATHS
@@ -143,6 +143,8 @@ CALLS: Final[Mapping[Handler, Call]] = {
     ),
     health.signing_key: Call(by="anyone", answer=health.PublicKey),
     health.alive: Call(by="anyone", answer=health.Status),
+    health.metrics: Call(by="anyone", answer_media="text/plain"),
+    stats.show: Call(query=stats.StatsAsked, answer=operator.Stats),
     health.ready: Call(by="anyone", answer=health.Status),
 }
 
@@ -277,7 +279,8 @@ def _answer(call: Call) -> Schema:
         told: Schema = {"schema": {"type": "string"}, "x-event-data": [_schema(kind) for kind in call.kinds]}
         return {"description": "Events, until the client leaves.", "content": {call.answer_media: told}}
     if call.answer is None:
-        return {"description": "Done."}
+        text = {"content": {call.answer_media: {"schema": {"type": "string"}}}} if call.answer_media != JSON else {}
+        return {"description": "Done.", **text}
     schema = _schema(call.answer)
     if call.answer_media != JSON:
         # Of a batch each line has its own answer.

@@ -7,7 +7,7 @@ so that only one clock is ever compared.
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from .events import Events, Mark, Stats
+from .events import Backlog, Events, Mark, Stats
 from .records import (
     CALLBACK_CONSUMER,
     LOOK,
@@ -130,6 +130,9 @@ class Store(Protocol):
 
     async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> Stats:
         """How much happened in the last minutes, of which this is one, in these accounts or in all."""
+
+    async def backlog(self) -> Backlog:
+        """What is not delivered of the whole store."""
 
     async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
         """Send nothing over a lane until it is resumed; everything is kept, and its time to live stands still."""

@@ -136,6 +136,14 @@ class Stats(Record, frozen=True, kw_only=True):
     minutes: tuple[Counts, ...]
 
 
+class Backlog(Record, frozen=True, kw_only=True):
+    """What is not delivered of the whole store, and the seconds since the oldest of it was accepted."""
+
+    pending: int
+    dead: int
+    oldest_age: float | None
+
+
 class Source(msgspec.Struct, frozen=True):
     """Events of one source by their places; `more`: there are others behind them."""
 

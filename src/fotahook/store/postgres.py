@@ -36,7 +36,7 @@ from .base import (
     Wanted,
 )
 from .coalescer import Coalescer
-from .events import Events, Mark, Stats
+from .events import Backlog, Events, Mark, Stats
 from .ids import MessageIds
 from .postgres_events import Horizon, forget, read_events, read_stats
 from .postgres_hints import Hints
@@ -192,6 +192,11 @@ class PostgresStore:
 
     async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> Stats:
         return await self._link.read(lambda db: read_stats(db, minutes, among))
+
+    async def backlog(self) -> Backlog:
+        async with self._link.connection() as db:
+            (found,) = await rows(db, "backlog")
+        return Backlog(**found)
 
     # What an operator asks for
 

@@ -35,7 +35,7 @@ from .base import (
     Settlement,
     Wanted,
 )
-from .events import Events, Mark, Stats
+from .events import Backlog, Events, Mark, Stats
 from .ids import MessageIds
 from .sqlite_accept import accept_all
 from .sqlite_bulk import Settling, add_lanes, read_leases, settle_all
@@ -188,6 +188,12 @@ class SqliteStore:
 
     async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> Stats:
         return await self._reader.run(lambda db: read_stats(db, minutes, among, self._clock()))
+
+    async def backlog(self) -> Backlog:
+        def job(db: sqlite3.Connection) -> Backlog:
+            return Backlog(**db.execute(Q["backlog"], {"now": self._clock()}).fetchone())
+
+        return await self._reader.run(job)
 
     # What an operator asks for
 

@@ -513,6 +513,19 @@ delete from counts where (minute, lane) in (
     order by minute limit :limit for update skip locked
 ) returning minute;
 
+-- name: backlog
+-- Of the whole store. The oldest of each lane is found at once, and there are fewer lanes than messages.
+select (select count(*) from deliveries where state in ('ready', 'behind')) as pending,
+    (select count(*) from deliveries where state = 'dead') as dead,
+    store_now() - (
+        select accepted_at from messages where seq = (
+            select min(head.seq) from lanes l cross join lateral (
+                select d.seq from deliveries d
+                where d.lane = l.id and d.state in ('ready', 'behind') order by d.seq limit 1
+            ) head
+        )
+    ) as oldest_age;
+
 -- name: stats
 select minute, sum(accepted)::bigint as accepted, sum(delivered)::bigint as delivered, sum(failed)::bigint as failed,
     sum(dead)::bigint as dead

@@ -408,6 +408,19 @@ update lane_changes set state = 'removed' where number = :number;
 -- name: remove_counts
 delete from counts where (minute, lane) in (select minute, lane from counts where minute < :before limit :limit);
 
+-- name: backlog
+-- Of the whole store. The oldest of each lane is found at once, and there are fewer lanes than messages.
+select (select count(*) from deliveries indexed by deliveries_pending where state in ('ready', 'behind')) as pending,
+    (select count(*) from deliveries indexed by deliveries_dead where state = 'dead') as dead,
+    :now - (
+        select accepted_at from messages where seq = (
+            select min((
+                select d.seq from deliveries d indexed by deliveries_pending
+                where d.lane = l.id and d.state in ('ready', 'behind') order by d.seq limit 1
+            )) from lanes l
+        )
+    ) as oldest_age;
+
 -- name: stats
 -- :among is JSON; null means all accounts.
 select minute, sum(accepted) as accepted, sum(delivered) as delivered, sum(failed) as failed, sum(dead) as dead

@@ -1,0 +1,243 @@
+"""OperatorClient.events and its twin against a real service, over connections that are cut wherever it hurts."""
+
+import asyncio
+import contextlib
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from fotahook import ApiException, AsyncOperatorClient, ConnectionFailed, OperatorClient, ResponseError
+from fotahook.client._steps import World
+from fotahook.contract.events import AttemptFinished, Event, LaneChanged, MessageAccepted
+from fotahook.contract.operator import Stats
+from fotahook.service.reading import mark_cursor
+from fotahook.store.events import Mark
+
+ACCOUNT = "0000123456-00001"
+BEGINNING = mark_cursor(Mark())
+PATIENCE = 20.0
+
+
+class Relay:
+    """A way to a service on which each connection is cut after so many bytes of answers."""
+
+    def __init__(self, url: str, budgets: Iterator[int]) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname
+        assert parts.port
+        self._target = (parts.hostname, parts.port)
+        self._budgets = budgets
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+        self.cut = 0
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listening.accept()
+                far = socket.create_connection(self._target)
+                for source, sink, budget in ((near, far, 1 << 30), (far, near, next(self._budgets))):
+                    thread = threading.Thread(target=self._pump, args=(source, sink, budget))
+                    self._threads.append(thread)
+                    thread.start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, budget: int) -> None:
+        with contextlib.suppress(OSError):
+            while budget > 0 and (piece := source.recv(min(budget, 4096))):
+                sink.sendall(piece)
+                budget -= len(piece)
+            self.cut += budget <= 0
+        for one in (source, sink):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+
+@pytest.fixture
+def operator(base_url: str) -> Iterator[OperatorClient]:
+    with OperatorClient(base_url, "dev", "dev-secret") as operator:
+        yield operator
+
+
+@pytest.fixture
+def relay(base_url: str) -> Iterator[Callable[[Iterator[int]], Relay]]:
+    with contextlib.ExitStack() as stack:
+
+        def relay(budgets: Iterator[int]) -> Relay:
+            made = Relay(base_url, budgets)
+            stack.callback(made.close)
+            return made
+
+        yield relay
+
+
+def impatient() -> World:
+    """Whoever waits does not wait for long."""
+
+    async def asleep(seconds: float) -> None:
+        await asyncio.sleep(seconds / 100)
+
+    return World(sleep=lambda seconds: time.sleep(seconds / 100), asleep=asleep)
+
+
+async def followed(url: str, kind: str, count: int, *, after: str | None) -> list[Event]:
+    """So many events, as one client or the other gives them."""
+    if kind == "sync":
+        return await asyncio.to_thread(_followed, url, count, after)
+    async with AsyncOperatorClient(url, "dev", "dev-secret", _world=impatient()) as client:
+        events = client.events(ACCOUNT, after=after)
+        return [await anext(events) for _ in range(count)]
+
+
+def _followed(url: str, count: int, after: str | None) -> list[Event]:
+    with (
+        OperatorClient(url, "dev", "dev-secret", _world=impatient()) as client,
+        client.events(ACCOUNT, after=after) as events,
+    ):
+        return [next(events) for _ in range(count)]
+
+
+both = pytest.mark.parametrize("kind", ["sync", "async"])
+
+
+@both
+async def test_events_are_given_as_what_they_are(base_url: str, operator: OperatorClient, kind: str) -> None:
+    await asyncio.to_thread(operator.pause, ACCOUNT)
+    published = await asyncio.to_thread(operator.publish, ACCOUNT, {"type": "upgradeProgress"}, ordering_key="k")
+    paused, accepted = await followed(base_url, kind, 2, after=BEGINNING)
+    assert (paused.name, accepted.name) == ("lane.changed", "message.accepted")
+    assert isinstance(paused.data, LaneChanged)
+    assert paused.data.state == "paused"
+    assert isinstance(accepted.data, MessageAccepted)
+    assert (accepted.data.id, accepted.data.type) == (published.id, "upgradeProgress")
+    assert await followed(base_url, kind, 1, after=paused.cursor) == [accepted]
+
+
+@both
+@pytest.mark.parametrize("seed", range(2))
+async def test_lost_connections_are_made_again_and_nothing_is_missed_or_told_twice(
+    base_url: str, operator: OperatorClient, relay: Callable[[Iterator[int]], Relay], kind: str, seed: int
+) -> None:
+    chance = random.Random(seed)
+    way = relay(iter(lambda: chance.randint(700, 4000), None))
+    following = asyncio.create_task(followed(way.url, kind, 100, after=BEGINNING))
+    published = await asyncio.to_thread(lambda: [operator.publish(ACCOUNT, b"{}").id for _ in range(100)])
+    async with asyncio.timeout(PATIENCE):
+        events = await following
+    assert [event.data.id for event in events if isinstance(event.data, MessageAccepted)] == published
+    assert way.cut > 3
+
+
+def test_following_ends_with_its_time(operator: OperatorClient) -> None:
+    operator.publish(ACCOUNT, b"{}")
+    with operator.events(timeout=0.3, after=BEGINNING) as events:
+        assert [event.name for event in events] == ["message.accepted"]
+        assert list(events) == []
+
+
+async def test_following_ends_with_its_time_for_tasks_too(base_url: str) -> None:
+    async with (
+        AsyncOperatorClient(base_url, "dev", "dev-secret") as client,
+        client.events(timeout=0.3, after=BEGINNING) as events,
+    ):
+        assert [event async for event in events] == []
+
+
+def test_another_thread_may_end_it(operator: OperatorClient) -> None:
+    events = operator.events()
+    ended: list[list[Event]] = []
+    thread = threading.Thread(target=lambda: ended.append(list(events)))
+    thread.start()
+    while events.cursor is None:
+        time.sleep(0.01)
+    events.close()
+    thread.join(PATIENCE)
+    assert ended == [[]]
+
+
+def test_the_cursor_goes_on_behind_the_last_event_that_was_given(operator: OperatorClient) -> None:
+    ids = [operator.publish(ACCOUNT, b"{}").id for _ in range(3)]
+    with operator.events(after=BEGINNING) as events:
+        first = next(events)
+        assert events.cursor == first.cursor
+    with operator.events(after=events.cursor) as again:
+        told = [next(again).data for _ in range(2)]
+    assert [data.id for data in told if isinstance(data, MessageAccepted | AttemptFinished)] == ids[1:]
+
+
+@both
+async def test_a_service_that_is_not_there_is_told_at_once(kind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    with pytest.raises(ConnectionFailed):
+        await followed(url, kind, 1, after=None)
+
+
+@both
+async def test_a_refusal_is_an_error(base_url: str, kind: str) -> None:
+    with pytest.raises(ApiException, match="another store") as refused:
+        await followed(base_url, kind, 1, after=mark_cursor(Mark(messages=9)))
+    assert refused.value.status_code == 410
+
+
+@both
+async def test_what_is_no_stream_is_told(peer_of: Callable[..., str], kind: str) -> None:
+    with pytest.raises(ResponseError, match="text/html"):
+        await followed(peer_of(b"text/html", b"<p>hello"), kind, 1, after=None)
+    block = b"id: c\nevent: message.dead\ndata: {}\n\n"
+    with pytest.raises(ResponseError, match="breaks the contract"):
+        await followed(peer_of(b"text/event-stream", block), kind, 1, after=None)
+
+
+@pytest.fixture
+def peer_of() -> Iterator[Callable[..., str]]:
+    """A server that hands out a token, and answers everything else by the same bytes."""
+    with contextlib.ExitStack() as stack:
+
+        def peer(kind: bytes, body: bytes) -> str:
+            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            thread = threading.Thread(target=_answer, args=(listening, kind, body), daemon=True)
+            thread.start()
+            return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+        yield peer
+
+
+def _answer(listening: socket.socket, kind: bytes, body: bytes) -> None:
+    token = b'{"access_token":"t","token_type":"Bearer","expires_in":3600}'
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = listening.accept()
+            with connection:
+                asked = connection.recv(65536)
+                while b"\r\n\r\n" not in asked:
+                    asked += connection.recv(65536)
+                media, content = (b"application/json", token) if b"oauth2/token" in asked else (kind, body)
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+                connection.sendall(head % (media, len(content)) + content)
+
+
+def test_stats_are_typed(operator: OperatorClient) -> None:
+    operator.publish(ACCOUNT, b"{}")
+    stats = operator.stats(5)
+    assert isinstance(stats, Stats)
+    assert (stats.totals.accepted, len(stats.minutes)) == (1, 5)
+    assert len(operator.stats().minutes) == 60
+
+
+async def test_stats_are_typed_for_tasks_too(base_url: str) -> None:
+    async with AsyncOperatorClient(base_url, "dev", "dev-secret") as client:
+        assert (await client.stats(minutes=1)).totals.accepted == 0
