@@ -20,6 +20,7 @@ check: .venv/ready
 docs: .venv/ready
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
 
+# Its section service is loaded by wrk: apt-get install wrk. Without it that section says so, and the others run.
 bench: .venv/ready
 	$(BIN)/python -m bench
 

@@ -111,7 +111,7 @@ CONTESTANTS: dict[str, Callable[[Path], ASGIApp]] = {
 }
 
 
-async def _serve(app: ASGIApp) -> None:
+async def serve(app: ASGIApp) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as bound:
         config = uvicorn.Config(app, http="httptools", ws="none", log_config=None, access_log=False, lifespan="auto")
         server = uvicorn.Server(config)
@@ -123,4 +123,4 @@ async def _serve(app: ASGIApp) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(CONTESTANTS[sys.argv[1]](Path(sys.argv[2]))))
+    uvloop.run(serve(CONTESTANTS[sys.argv[1]](Path(sys.argv[2]))))

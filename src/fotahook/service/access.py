@@ -60,12 +60,17 @@ class Caller:
 
 async def bearer(service: Service, request: Request) -> Caller:
     """The caller of one of fotahook's own calls."""
+    return Caller((await _counted(service, request),))
+
+
+async def bearer_again(service: Service, request: Request) -> Caller:
+    """The same, looked at once more while the call goes on, which is no new request."""
     return Caller((await _token(service, request),))
 
 
 async def both_tokens(service: Service, request: Request) -> Caller:
     """The caller of one of ThingSpace's calls, whose session lives on by it."""
-    token = await _token(service, request)
+    token = await _counted(service, request)
     return Caller((token, await session(service, request)))
 
 
@@ -127,6 +132,12 @@ def canonical_guid(text: str) -> str | None:
     return guid if _GUID.fullmatch(guid) else None
 
 
+async def _counted(service: Service, request: Request) -> Credential:
+    token = await _token(service, request)
+    service.rates.count(token.owner, service.now())
+    return token
+
+
 async def _token(service: Service, request: Request) -> Credential:
     scheme, _, token = (reading.header(request, "Authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
@@ -134,7 +145,6 @@ async def _token(service: Service, request: Request) -> Credential:
     found = await service.memory.find("token", token_id(token))
     if found is None:
         raise problems.wrong_token()
-    service.rates.count(found.owner, service.now())
     return found
 
 

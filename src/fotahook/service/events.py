@@ -78,7 +78,7 @@ class Follower:
     async def look_again(self, service: Service, request: Request) -> bool:
         """Whether the caller may still see what he sees; he may see more than before, or less."""
         try:
-            self.caller = await access.bearer(service, request)
+            self.caller = await access.bearer_again(service, request)
             self.caller.need("operate")
         except problems.Problem:
             return False

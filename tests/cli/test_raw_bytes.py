@@ -1,0 +1,124 @@
+"""Arbitrary bytes over a socket, to every route of a service as it is started: no 5xx, no traceback in its log."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import urllib3
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.service.test_fuzz import ROUTES, bodies, route_paths
+
+from .processes import Running, running
+
+METHODS = [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"CONNECT", b"PRI", b"get"]
+FRAMING = [
+    b"Content-Length: 5",
+    b"Content-Length: -1",
+    b"Content-Length: 99999999999999999999",
+    b"Transfer-Encoding: chunked",
+    b"Transfer-Encoding: gzip, chunked",
+    b"Expect: 100-continue",
+    b"Connection: Upgrade\r\nUpgrade: websocket",
+    b"Connection: keep-alive",
+    b" folded",
+]
+EXAMPLES = settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def lines(size: int) -> st.SearchStrategy[bytes]:
+    """Bytes that do not end a line: with those the server might rightly wait for more."""
+    return st.binary(max_size=size).map(lambda text: text.replace(b"\r", b"").replace(b"\n", b""))
+
+
+targets = st.one_of(route_paths(), lines(60).map(lambda tail: b"/" + tail), lines(30))
+names = st.sampled_from([b"Authorization", b"VZ-M2M-Token", b"X-Request-Id", b"Host", b"Idempotency-Key"]) | lines(10)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("raw")
+    with running("serve", "--dev", "--port", "0", "--log-requests", cwd=folder) as service:
+        yield service
+        # Whatever came, it ends as it should, and so did every request.
+        assert service.stop() == 0
+        assert not_well(service.log) == []
+
+
+def not_well(log: Path) -> list[str]:
+    """What a log has of failures."""
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    return [
+        entry["message"]
+        for entry in entries
+        if entry["level"] in ("error", "critical") or "exception" in entry or entry.get("status", 0) >= 500
+    ]
+
+
+@pytest.fixture(scope="module")
+def tokens(service: Running) -> bytes:
+    """The headers of one who may do everything."""
+    with urllib3.PoolManager() as http:
+        url = service.url
+        basic = urllib3.make_headers(basic_auth="dev:dev-secret")
+        grant = b"grant_type=client_credentials"
+        token = http.request("POST", f"{url}/api/ts/v1/oauth2/token", body=grant, headers=basic).json()["access_token"]
+        body, bearer = b'{"username": "dev", "password": "dev-password"}', {"Authorization": f"Bearer {token}"}
+        login = http.request("POST", f"{url}/api/m2m/v1/session/login", body=body, headers=bearer).json()
+    return f"Authorization: Bearer {token}\r\nVZ-M2M-Token: {login['sessionToken']}\r\n".encode()
+
+
+def first_line(service: Running, request: bytes) -> bytes:
+    """The first line that comes back; a stream of events has no end to wait for."""
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as peer:
+        peer.sendall(request)
+        return peer.makefile("rb").readline()
+
+
+@EXAMPLES
+@given(
+    method=st.sampled_from(METHODS) | lines(8),
+    target=targets,
+    header=st.tuples(names, lines(40)),
+    body=bodies,
+    known=st.booleans(),
+)
+def test_whatever_is_a_whole_request_is_answered(
+    service: Running,
+    tokens: bytes,
+    method: bytes,
+    target: bytes,
+    header: tuple[bytes, bytes],
+    body: bytes,
+    known: bool,
+) -> None:
+    target = target.replace(b"{account}", b"0000123456-00001")
+    head = b"%b %b HTTP/1.1\r\nConnection: close\r\n%b" % (method, target, tokens if known else b"")
+    head += b"%b: %b\r\nContent-Length: %d\r\n\r\n" % (*header, len(body))
+    assert first_line(service, head + body)[:10] in (b"HTTP/1.1 2", b"HTTP/1.1 4")
+
+
+@EXAMPLES
+@given(
+    start=lines(40) | st.sampled_from([b"POST " + path + b" HTTP/1.1" for path in ROUTES]),
+    head=st.lists(st.sampled_from(FRAMING) | lines(30), max_size=4),
+    rest=st.binary(max_size=200)
+    | st.lists(st.sampled_from([b"5\r\nhello\r\n", b"0\r\n\r\n", b"ffff\r\n"])).map(b"".join),
+    known=st.booleans(),
+)
+def test_whatever_is_none_leaves_the_service_alive(
+    service: Running, tokens: bytes, start: bytes, head: list[bytes], rest: bytes, known: bool
+) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as peer:
+        peer.sendall(b"\r\n".join([start, *head]) + b"\r\n" + (tokens if known else b"") + b"\r\n" + rest)
+    assert first_line(service, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == b"HTTP/1.1 200 OK\r\n"
