@@ -1,15 +1,27 @@
 # Two commands do everything on a machine with python3, pip, make and git: `make demo` and `make test`.
-# Each sets up what it needs; nothing is installed outside .venv.
+# Each sets up what it needs in .venv; `make test` as root on Debian also installs a browser and other small tools.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench faults docs lock clean
+.PHONY: demo test system check bench faults docs lock clean
 
 demo: .venv/ready
 	$(BIN)/fotahook demo --devices 200
 
-test: .venv/ready
+test: .venv/ready system
 	$(BIN)/python -m pytest --cov --cov-fail-under=100
+
+# What the tests use of the system, as command:package. On Debian, as root, what is missing is installed.
+SYSTEM := chromium:chromium chromedriver:chromium-driver curl:curl jq:jq
+
+system:
+	@missing=$$(for one in $(SYSTEM); do command -v $${one%:*} >/dev/null || echo $${one#*:}; done); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	echo "the tests need these packages:" $$missing; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+			apt-get -qq install --yes --no-install-recommends $$missing >/dev/null; \
+	fi || echo "they could not be installed; tests that use them will fail"
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

@@ -1,93 +1,78 @@
-// The token lives in this module's memory alone: a reload signs out.
-let token = null;
+// Which page is shown, and who is signed in.
+import { showAccount } from "./account.js";
+import { showAccounts } from "./accounts.js";
+import { isSignedIn, onSignedOut, signIn, signOut } from "./api.js";
+import { el, tell } from "./dom.js";
+import { showLive } from "./live.js";
+import { showMessage } from "./message.js";
 
-const signIn = document.querySelector("#sign-in");
-const lookUp = document.querySelector("#look-up");
-const signOut = document.querySelector("#sign-out");
-const notice = document.querySelector("#notice");
-const account = document.querySelector("#account");
+const VIEWS = { accounts: showAccounts, account: showAccount, message: showMessage, live: showLive };
 
-const utf8ToBase64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
+const main = document.querySelector("main");
+const entry = document.querySelector("#sign-in");
+let leaving = new AbortController();
 
-class Refused extends Error {}
-
-async function call(path, options) {
-  const response = await fetch(path, { ...options, credentials: "omit", cache: "no-store" });
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) {
-    if (response.status === 401) leave();
-    throw new Refused(body.errorMessage ?? body.fault?.message ?? `The service answered ${response.status}.`);
+// The address tells what is shown, and never who looks.
+async function show() {
+  leaving.abort();
+  leaving = new AbortController();
+  const { signal } = leaving;
+  const [view, ...names] = place();
+  tell("");
+  entry.hidden = isSignedIn();
+  for (const one of document.querySelectorAll("[data-signed-in]")) one.hidden = !isSignedIn();
+  if (!isSignedIn()) {
+    main.replaceChildren();
+    return entry.elements.id.focus();
   }
-  return body;
+  for (const one of document.querySelectorAll("header nav a")) {
+    if (one.dataset.view === view) one.setAttribute("aria-current", "page");
+    else one.removeAttribute("aria-current");
+  }
+  const page = el("div");
+  main.setAttribute("aria-busy", "true");
+  try {
+    await VIEWS[view](page, signal, ...names);
+  } catch (error) {
+    if (!signal.aborted) tell(error);
+  }
+  if (signal.aborted) return;
+  main.replaceChildren(page);
+  main.removeAttribute("aria-busy");
+  page.querySelector("h2")?.focus();
 }
 
-function arrive(newToken) {
-  token = newToken;
-  signIn.reset();
-  signIn.hidden = true;
-  lookUp.hidden = signOut.hidden = false;
-  lookUp.elements.account.focus();
+function place() {
+  try {
+    const names = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+    if (Object.hasOwn(VIEWS, names[0])) return names;
+  } catch {
+    // An address that somebody cut off leads where no address does.
+  }
+  return ["accounts"];
 }
 
-function leave() {
-  token = null;
-  signIn.hidden = false;
-  lookUp.hidden = signOut.hidden = account.hidden = true;
-}
-
-function onSubmit(form, act) {
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const button = form.querySelector("button");
-    button.disabled = true;
-    notice.textContent = "";
-    try {
-      await act(new FormData(form));
-    } catch (error) {
-      account.hidden = true;
-      notice.textContent = error instanceof Refused ? error.message : "The service cannot be reached.";
-    } finally {
-      button.disabled = false;
-    }
-  });
-}
-
-onSubmit(signIn, async (fields) => {
-  const basic = utf8ToBase64(`${fields.get("id")}:${fields.get("secret")}`);
-  const answer = await call("/api/ts/v1/oauth2/token", {
-    method: "POST",
-    headers: { Authorization: `Basic ${basic}`, "Content-Type": "application/x-www-form-urlencoded" },
-    body: "grant_type=client_credentials",
-  });
-  arrive(answer.access_token);
+entry.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const pressed = entry.querySelector("button");
+  pressed.disabled = true;
+  try {
+    await signIn(entry.elements.id.value, entry.elements.secret.value);
+    entry.reset();
+    await show();
+  } catch (error) {
+    tell(error);
+  } finally {
+    pressed.disabled = false;
+  }
 });
 
-onSubmit(lookUp, async (fields) => {
-  const name = encodeURIComponent(fields.get("account"));
-  show(await call(`/v1/accounts/${name}`, { headers: { Authorization: `Bearer ${token}` } }));
+onSignedOut((why) => {
+  show();
+  tell(why);
 });
-
-signOut.addEventListener("click", () => {
-  leave();
-  notice.textContent = "";
-});
-
-function show(found) {
-  const { callback, lane, backlog } = found;
-  account.querySelector("h2").textContent = found.account;
-  put("callback", callback ? `${callback.url}\nrevision ${callback.revision}, since ${moment(callback.registeredAt)}` : "none");
-  put("lane", [lane.state, lane.reason, lane.until && `until ${moment(lane.until)}`].filter(Boolean).join(", "), lane.state);
-  const oldest = backlog.oldestAcceptedAt ? `, the oldest since ${moment(backlog.oldestAcceptedAt)}` : "";
-  put("pending", `${backlog.pending}${oldest}`);
-  put("dead", `${backlog.dead}`);
-  account.hidden = false;
-}
-
-// Text alone is ever put into the page, so that nothing in an answer can become part of it.
-function put(fact, text, state = "") {
-  const cell = account.querySelector(`[data-fact="${fact}"]`);
-  cell.textContent = text;
-  cell.dataset.state = state;
-}
-
-const moment = (text) => new Date(text).toLocaleString();
+document.querySelector("#sign-out").addEventListener("click", () => signOut());
+addEventListener("hashchange", show);
+// A browser may keep the page for its "back": neither the token nor the stream of events is to outlive the visit.
+addEventListener("pagehide", () => signOut());
+show();

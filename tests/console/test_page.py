@@ -1,0 +1,290 @@
+"""The console in a real browser: what an operator sees there and does there, and what nobody can do to him."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from fotahook import Client, FotaV2CallbackRegistrationRequest, OperatorClient
+from fotahook.service import DEV_CLIENT, DEV_USER
+
+from ..cli.processes import Running, running
+from .browser import Browser, browsing
+
+HOSTILE = "<img src=x onerror=\"document.title='mine'\">"
+
+
+class Receiver:
+    """Answers what it is told to."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.received = 0
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.received += 1
+                self.send_response(receiver.status)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    # One attempt, so that a refused message is dead at once.
+    with running("serve", "--dev", "--port", "0", "--schedule", "0", cwd=tmp_path_factory.mktemp("service")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def browser(service: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browsing(service.url, tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def operator(service: Running) -> Iterator[OperatorClient]:
+    with OperatorClient(service.url, *DEV_CLIENT) as operator:
+        yield operator
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    thread = threading.Thread(target=receiver.server.serve_forever)
+    thread.start()
+    yield receiver
+    receiver.server.shutdown()
+    thread.join()
+    receiver.server.server_close()
+
+
+@pytest.fixture
+def register(service: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator["Register"]:
+    variables = {
+        "THINGSPACE_BASE_URL": service.url,
+        "THINGSPACE_OAUTH_OAUTH_CLIENT_ID": DEV_CLIENT[0],
+        "THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET": DEV_CLIENT[1],
+        "VZ_M2M_USERNAME": DEV_USER[0],
+        "VZ_M2M_PASSWORD": DEV_USER[1],
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with Client.from_environment() as client:
+        yield Register(client)
+
+
+class Register:
+    """Registers callbacks."""
+
+    def __init__(self, client: Client) -> None:
+        self._callbacks = client.software_management_callbacks_v2
+
+    def __call__(self, account: str, url: str) -> None:
+        self._callbacks.register_callback(account, FotaV2CallbackRegistrationRequest(url))
+
+
+@pytest.fixture
+def signed_in(browser: Browser) -> Browser:
+    browser.open()
+    browser.sign_in()
+    browser.see("Accounts")
+    return browser
+
+
+def test_a_wrong_secret_is_told_and_shows_nothing(browser: Browser) -> None:
+    browser.open()
+    browser.sign_in(secret="wrong")
+    browser.see("secret")
+    assert "Sign out" not in browser.text
+    assert "Accounts" not in browser.text
+
+
+def test_who_signs_in_is_shown_what_was_asked_for_and_nothing_is_kept(browser: Browser) -> None:
+    browser.open("#/accounts/all")
+    browser.sign_in()
+    browser.see("Sign out")
+    browser.see("All")
+    kept = "return [document.cookie, localStorage.length, sessionStorage.length, location.search, location.hash]"
+    assert browser.driver.execute_script(kept) == ["", 0, 0, "", "#/accounts/all"]
+    for leave in ("location.reload()", "location = 'about:blank'"):
+        browser.driver.execute_script(leave)
+        if "blank" in leave:
+            browser.driver.back()
+        browser.see("Client secret")
+        assert "Sign out" not in browser.text
+
+
+def test_signing_out_takes_everything_away(signed_in: Browser) -> None:
+    signed_in.press("Sign out")
+    signed_in.see("Client secret")
+    assert "In trouble" not in signed_in.text
+
+
+def test_a_failing_account_is_first_and_says_why(
+    signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
+) -> None:
+    register("failing", receiver.url)
+    receiver.status = 503
+    message = operator.publish("failing", {"type": "upgradeProgress"}, ordering_key="device-1")
+    signed_in.see("Accounts")
+    # It shows up by itself.
+    signed_in.find("//tr[.//a='failing']//span[.='waiting']")
+    signed_in.find("//a[.='failing']").click()
+    signed_in.see("http_503")
+    signed_in.see("tried again")
+    signed_in.find(f"//a[.='{message.id}']").click()
+    signed_in.see("The endpoint failed")
+    signed_in.see("The receiver is overloaded or down for maintenance: check it.")
+    signed_in.find("//ul[@class='phases']/li[starts-with(., 'in all')]")
+    signed_in.press("Show it")
+    signed_in.see('{"type":"upgradeProgress"}')
+
+
+def test_an_account_is_paused_and_resumed(signed_in: Browser, operator: OperatorClient, register: Register) -> None:
+    register("steered", "http://127.0.0.1:9/")
+    signed_in.go("account", "steered")
+    signed_in.press("Pause")
+    signed_in.see("Paused: nothing is sent until it is resumed.")
+    assert operator.account("steered").lane.state == "paused"
+    signed_in.press("Resume")
+    signed_in.see("Resumed.")
+    assert operator.account("steered").lane.state == "open"
+
+
+def test_limits_are_set_and_taken_away(signed_in: Browser, operator: OperatorClient, register: Register) -> None:
+    register("limited", "http://127.0.0.1:9/")
+    signed_in.go("account", "limited")
+    signed_in.see("Connected")
+    signed_in.fill("In flight", "3")
+    signed_in.press("Change")
+    signed_in.see("The limits are changed.")
+    assert operator.account("limited").limits.in_flight == 3
+    signed_in.fill("In flight", "")
+    signed_in.press("Change")
+    signed_in.see("The limits are changed.")
+    assert operator.account("limited").limits.in_flight is None
+
+
+def test_dead_messages_are_counted_and_then_sent_again(
+    signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
+) -> None:
+    register("refusing", receiver.url)
+    receiver.status = 404
+    one, two = (operator.publish("refusing", {"n": n}) for n in range(2))
+    signed_in.go("account", "refusing")
+    signed_in.find("//dt[.='Dead']/following-sibling::dd[.='2']")
+    receiver.status = 200
+    signed_in.press("Count them")
+    signed_in.see("2 dead messages go to the tail of the lane")
+    assert receiver.received == 2
+    signed_in.press("Send them")
+    signed_in.see("2 sent once more.")
+    # The page hears of it and looks again by itself.
+    signed_in.find("//dt[.='Dead']/following-sibling::dd[.='0']")
+    signed_in.go("message", two.id)
+    signed_in.find("//span[@class='badge' and .='delivered']")
+    assert operator.message(one.id).deliveries[0].state == "delivered"
+
+
+def test_one_message_is_redelivered_as_a_new_one(
+    signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
+) -> None:
+    register("again", receiver.url)
+    message = operator.publish("again", {"type": "first"})
+    signed_in.go("message", message.id)
+    signed_in.find("//span[@class='badge' and .='delivered']")
+    signed_in.find("//input[@name='asNew']").click()
+    signed_in.press("Redeliver")
+    signed_in.find("//p[@id='notice']/a").click()
+    signed_in.find(f"//h2[starts-with(., 'Message') and not(contains(., '{message.id}'))]")
+    signed_in.find("//span[@class='badge' and .='delivered']")
+    assert receiver.received == 2
+
+
+def test_messages_are_found_by_state_and_type_page_after_page(
+    signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
+) -> None:
+    register("long", receiver.url)
+    operator.pause("long")
+    for n in range(51):
+        operator.publish("long", {"type": "odd" if n == 0 else "usual"})
+    signed_in.go("account", "long")
+    signed_in.see("usual")
+    assert "odd" not in signed_in.text
+    signed_in.press("Next →")
+    signed_in.see("odd")
+    signed_in.press("← Back")
+    signed_in.see("usual")
+    signed_in.fill("Type", "odd")
+    signed_in.press("Find")
+    signed_in.see("odd")
+    assert "usual" not in signed_in.text
+
+
+def test_what_happens_is_seen_as_it_happens(
+    signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
+) -> None:
+    register("lively", receiver.url)
+    signed_in.go("live")
+    signed_in.see("Connected")
+    message = operator.publish("lively", {"type": "upgradeProgress"})
+    signed_in.find(f"//li[@data-event='message.accepted' and contains(., '{message.id}')]")
+    signed_in.find(f"//li[@data-event='attempt.finished' and contains(., '{message.id}')]")
+
+
+def test_the_history_of_a_callback_is_shown(signed_in: Browser, register: Register) -> None:
+    register("moved", "http://127.0.0.1:9/old")
+    register("moved", "http://127.0.0.1:9/new")
+    signed_in.go("account", "moved")
+    signed_in.see("Connected")
+    signed_in.find("//summary").click()
+    signed_in.find("//td[.='http://127.0.0.1:9/old']")
+    signed_in.see("replaced")
+
+
+def test_hostile_text_is_text(signed_in: Browser, operator: OperatorClient, register: Register) -> None:
+    account = HOSTILE.replace("/", "")
+    register(account, "http://127.0.0.1:9/")
+    message = operator.publish(account, {"type": HOSTILE, "body": "</pre><script>document.title='mine'</script>"})
+    signed_in.go("account", account)
+    signed_in.see(account)
+    signed_in.go("message", message.id)
+    signed_in.press("Show it")
+    signed_in.see("</pre><script>")
+    signed_in.go("accounts", "all")
+    signed_in.see(account)
+    foreign = "return [document.title, document.querySelectorAll('main img, main script').length]"
+    assert signed_in.driver.execute_script(foreign) == ["fotahook", 0]
+
+
+def test_what_is_not_there_is_told(signed_in: Browser) -> None:
+    signed_in.go("account", "a" * 65)
+    signed_in.see("Invalid account name format")
+    signed_in.go("message", "01a20540-c2d0-7000-877f-40931f0d3f40")
+    signed_in.see("no such message")
+
+
+def test_a_service_that_went_away_is_told(tmp_path: Path, browser: Browser) -> None:
+    with running("serve", "--dev", "--port", "0", cwd=tmp_path) as other:
+        elsewhere = Browser(browser.driver, other.url)
+        elsewhere.open()
+        elsewhere.sign_in()
+        elsewhere.see("Sign out")
+    elsewhere.go("accounts", "all")
+    elsewhere.see("The service cannot be reached.")
+    browser.open()
+
+
+def test_the_policy_is_broken_nowhere(browser: Browser) -> None:
+    """The tests above have shown every page; the browser would have told of anything that the policy refused."""
+    assert [told for told in browser.log() if "Content Security Policy" in told] == []
