@@ -50,7 +50,7 @@ from .sqlite_steps import (
     hurry,
     next_revision,
     read_credential,
-    read_delivery,
+    read_deliveries,
     read_lane,
     redeliver_one,
     write_credential,
@@ -294,8 +294,8 @@ class SqliteStore:
 
     async def fetch(self, lease: Lease, limit: int) -> list[Delivery]:
         def job(db: sqlite3.Connection) -> list[Delivery]:
-            rows = db.execute(Q["fetch"], {"lane": lease.lane, "now": self._clock(), "limit": limit})
-            return [read_delivery(row) for row in rows]
+            query = {"lane": lease.lane, "now": self._clock(), "limit": limit}
+            return read_deliveries(lease, db.execute(Q["fetch"], query).fetchone()["deliveries"])
 
         return await self._reader.run(job)
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from .base import Credential, Delivery, Lane, LaneState, NewMessage, Placement, Redelivery
+from .base import Credential, Delivery, Lane, LaneState, Lease, NewMessage, Placement, Redelivery
 from .ids import MessageIds
 from .queries import load_queries
 from .sqlite_accept import accept_all
@@ -13,14 +13,32 @@ from .sqlite_bulk import read_health
 
 Q: Final = load_queries("sqlite")
 
+_FETCHED: Final = msgspec.json.Decoder(list[tuple[int, str, str | None, str | None, str, float, int, int, float]])
+
 
 def next_revision(db: sqlite3.Connection, account: str) -> int:
     last: int = db.execute(Q["last_revision"], {"account": account}).fetchone()["revision"]
     return last + 1
 
 
-def read_delivery(row: dict[str, Any]) -> Delivery:
-    return Delivery(**row)
+def read_deliveries(lease: Lease, fetched: str) -> list[Delivery]:
+    """The deliveries of a leased lane, out of what `fetch` found."""
+    return [
+        Delivery(
+            lane=lease.lane,
+            seq=seq,
+            message=message,
+            account=lease.account,
+            type=kind,
+            ordering_key=ordering_key,
+            body=bytes.fromhex(body),
+            accepted_at=accepted_at,
+            attempts=attempts,
+            strikes=strikes,
+            age=age,
+        )
+        for seq, message, kind, ordering_key, body, accepted_at, attempts, strikes, age in _FETCHED.decode(fetched)
+    ]
 
 
 def read_placement(row: dict[str, Any]) -> Placement:
