@@ -89,6 +89,35 @@ async def test_deliveries_of_one_key_go_one_at_a_time_in_accepted_order(
     assert receiver.most_in_hand <= 3
 
 
+async def test_a_backlog_of_one_key_is_served_in_one_turn(accept: Accept, serve: Serve, receiver: Receiver) -> None:
+    await accept(*(b"%d" % number for number in range(30)), key="k")
+    assert await serve() == 1
+    assert receiver.seen == [b"%d" % number for number in range(30)]
+    assert await serve() == 0
+
+
+async def test_the_turn_of_a_lane_of_one_key_ends_like_any_other_if_others_wait(
+    store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
+) -> None:
+    await accept(*(b"%d" % number for number in range(150)), key="k")
+    server = a_server(await lease_one(store), clock(), store, receiver.deliver, clock, crowded=lambda: True)
+    await server.run()
+    assert receiver.seen == [b"%d" % number for number in range(100)]
+    assert await store.due_in() == 0
+
+
+async def test_a_message_that_is_alone_in_its_key_costs_one_write_and_the_lane_is_given_back(
+    store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
+) -> None:
+    await accept(b"alone", key="k")
+    never_away = Flaky(store, "settle", 0)
+    server = a_server(await lease_one(store), clock(), never_away, receiver.deliver, clock)  # type: ignore[arg-type]
+    await server.run()
+    assert receiver.seen == [b"alone"]
+    assert -never_away.times == 1
+    assert await store.due_in() is None
+
+
 async def test_a_refused_message_holds_back_its_key_only_and_is_tried_again(
     store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
 ) -> None:

@@ -347,6 +347,22 @@ async def test_a_delivered_head_promotes_the_next_of_its_key(registered: Store, 
     assert successor.body == b"2"
 
 
+async def test_a_head_knows_whether_another_of_its_key_stands_behind_it(registered: Store, accept: Accept) -> None:
+    await accept(b"head", b"behind", key="k")
+    await accept(b"alone", key="other")
+    await accept(b"keyless", b"as well")
+    (lease,) = await registered.lease(10, 30)
+    found = {delivery.body: delivery.followed for delivery in await registered.fetch(lease, 10)}
+    assert found == {b"head": True, b"alone": False, b"keyless": False, b"as well": False}
+
+
+@pytest.mark.parametrize("body", [b"", b"\x00\xff\x00", b'{"a": "\xc3\xa9"}', bytes(range(256)) * 1024])
+async def test_any_bytes_are_fetched_as_they_are(registered: Store, accept: Accept, body: bytes) -> None:
+    await accept(body, b"next")
+    (lease,) = await registered.lease(10, 30)
+    assert [delivery.body for delivery in await registered.fetch(lease, 10)] == [body, b"next"]
+
+
 async def test_a_failing_head_holds_back_its_key_and_nothing_else(
     registered: Store, accept: Accept, clock: VirtualClock
 ) -> None:

@@ -124,7 +124,8 @@ class LaneServer:
         return self._lease.open and not (troubled or self._stopping())
 
     def _finished(self) -> bool:
-        return not self._open() or not (self._ready or self._maybe_more) or self._pause_before_next() > 0
+        more = self._ready or self._maybe_more or any(map(_promotes, self._settlements))
+        return not self._open() or not more or self._pause_before_next() > 0
 
     def _window(self) -> int:
         return min(self._health.window, self._rules.in_flight)
@@ -366,6 +367,11 @@ def _settlement(delivery: Delivery, decision: Decision, outcome: Outcome, starte
             excerpt=outcome.excerpt,
         ),
     )
+
+
+def _promotes(settlement: Settlement) -> bool:
+    """Whether writing it makes the next of its key ready, for which the lane may as well be kept."""
+    return settlement.state != "pending" and settlement.delivery.followed
 
 
 def _expiry(delivery: Delivery, now: float) -> Settlement:

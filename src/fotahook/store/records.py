@@ -126,6 +126,8 @@ class Delivery(Record, frozen=True, kw_only=True):
     """Endpoint troubles met while this delivery was tried; they are charged to nobody."""
     age: float
     """Seconds that count towards its time to live: those in which the lane was neither held nor paused."""
+    followed: bool = False
+    """Whether another of its ordering key stood behind it when it was fetched."""
 
 
 class Attempt(Record, frozen=True, kw_only=True):

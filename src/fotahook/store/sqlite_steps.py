@@ -13,7 +13,8 @@ from .sqlite_bulk import read_health
 
 Q: Final = load_queries("sqlite")
 
-_FETCHED: Final = msgspec.json.Decoder(list[tuple[int, str, str | None, str | None, str, float, int, int, float]])
+_Fetched = tuple[int, str, str | None, str | None, str, float, int, int, float, int]
+_FETCHED: Final = msgspec.json.Decoder(list[_Fetched])
 
 
 def next_revision(db: sqlite3.Connection, account: str) -> int:
@@ -23,22 +24,25 @@ def next_revision(db: sqlite3.Connection, account: str) -> int:
 
 def read_deliveries(lease: Lease, fetched: str) -> list[Delivery]:
     """The deliveries of a leased lane, out of what `fetch` found."""
-    return [
-        Delivery(
-            lane=lease.lane,
-            seq=seq,
-            message=message,
-            account=lease.account,
-            type=kind,
-            ordering_key=ordering_key,
-            body=bytes.fromhex(body),
-            accepted_at=accepted_at,
-            attempts=attempts,
-            strikes=strikes,
-            age=age,
-        )
-        for seq, message, kind, ordering_key, body, accepted_at, attempts, strikes, age in _FETCHED.decode(fetched)
-    ]
+    return [_read_delivery(lease, facts) for facts in _FETCHED.decode(fetched)]
+
+
+def _read_delivery(lease: Lease, facts: _Fetched) -> Delivery:
+    seq, message, type_, ordering_key, body, accepted_at, attempts, strikes, age, followed = facts
+    return Delivery(
+        lane=lease.lane,
+        seq=seq,
+        message=message,
+        account=lease.account,
+        type=type_,
+        ordering_key=ordering_key,
+        body=bytes.fromhex(body),
+        accepted_at=accepted_at,
+        attempts=attempts,
+        strikes=strikes,
+        age=age,
+        followed=bool(followed),
+    )
 
 
 def read_placement(row: dict[str, Any]) -> Placement:

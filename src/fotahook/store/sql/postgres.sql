@@ -258,7 +258,11 @@ from taken join lane_facts f using (lane);
 -- name: fetch
 -- For several leases at once; `number` says which of them a row answers.
 select asked.number, d.lane, d.seq, m.id, m.account, m.type, m.ordering_key, m.body, m.accepted_at,
-    d.attempts, d.strikes, coalesce(l.stopped_at, store_now()) - l.stopped_for - d.born as age
+    d.attempts, d.strikes, coalesce(l.stopped_at, store_now()) - l.stopped_for - d.born as age,
+    exists (
+        select from deliveries b
+        where b.lane = d.lane and b.key = d.key and b.state in ('ready', 'behind') and b.seq <> d.seq
+    ) as followed
 from unnest(:lanes::bigint[], :limits::bigint[]) with ordinality as asked (lane, most, number)
 join lanes l on l.id = asked.lane
 cross join lateral (

@@ -110,11 +110,15 @@ left join limits m on m.account = l.account;
 -- All as one JSON text, bodies in hex: between any two rows the reading thread would wait for the event loop. JSON's own
 -- numbers have 15 digits, a time needs 17.
 select json_group_array(json_array(
-    seq, id, type, ordering_key, hex(body), json(printf('%!.17g', accepted_at)), attempts, strikes, age
+    seq, id, type, ordering_key, hex(body), json(printf('%!.17g', accepted_at)), attempts, strikes, age, followed
 )) as deliveries
 from (
     select d.seq, m.id, m.type, m.ordering_key, m.body, m.accepted_at, d.attempts, d.strikes,
-        coalesce(l.stopped_at, :now) - l.stopped_for - d.born as age
+        coalesce(l.stopped_at, :now) - l.stopped_for - d.born as age,
+        exists (
+            select 1 from deliveries b
+            where b.lane = d.lane and b.key = d.key and b.state in ('ready', 'behind') and b.seq <> d.seq
+        ) as followed
     from deliveries d join messages m on m.seq = d.seq join lanes l on l.id = d.lane
     where d.lane = :lane and d.state = 'ready' and d.due <= :now
     order by d.due, d.place limit :limit
