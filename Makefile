@@ -42,7 +42,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 # Twenty rounds of kills at random moments; the seed of one that fails is in its test's name, FAULT_SEEDS repeats it.
 faults: .venv/ready
-	FAULT_ROUNDS=20 $(BIN)/python -m pytest -k "random_moments" tests/acceptance
+	FAULT_ROUNDS=20 $(BIN)/python -m pytest -k "at_random" tests/acceptance
 
 lock: .venv/ready
 	echo uv | $(COMPILE) - --output-file bootstrap.lock

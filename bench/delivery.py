@@ -1,7 +1,8 @@
 """The delivery engine beside bare libraries, what users would write instead, and itself under a long backlog.
 
 Every contestant runs in a process of its own, against a receiver in another. They take turns, and what is held against
-a target is the median of the ratios of each turn. Batches are accepted by the store itself, not over HTTP.
+a target is the median of the ratios of each turn. Batches are accepted by the store itself, and once more over HTTP
+by a whole `fotahook serve`.
 """
 
 import time

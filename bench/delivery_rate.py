@@ -20,6 +20,7 @@ import uvloop
 
 from bench import rig
 from bench.delivery_accept import ACCOUNTS, BATCH, BODY
+from bench.delivery_serve import serve
 from fotahook.delivery import Dispatcher, Outcome
 from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.store import open_store
@@ -33,12 +34,16 @@ HUEY_THREADS = 8
 """More are slower, and so are fewer."""
 JSON = {"Content-Type": "application/json"}
 
+NDJSON = ", accepting NDJSON"
+
 # Contestant, store and how many messages: about two seconds of each.
 SQLITE, POSTGRES = "sqlite:////DIRECTORY/store.db", "postgresql://"
 TURNS = {
     "bare aiohttp": ("aiohttp", SQLITE, 10_000),
     "fotahook on SQLite": ("fotahook", SQLITE, 10_000),
     "fotahook on PostgreSQL": ("fotahook", POSTGRES, 5_000),
+    f"fotahook serve on SQLite{NDJSON}": ("serve", SQLITE, 10_000),
+    f"fotahook serve on PostgreSQL{NDJSON}": ("serve", POSTGRES, 5_000),
     "huey on SQLite": ("huey", SQLITE, 1_000),
     "procrastinate": ("procrastinate", POSTGRES, 400),
 }
@@ -155,6 +160,7 @@ async def huey(receiver: str, url: str, count: int) -> float:
 Contestant = Callable[[str, str, int], Awaitable[float]]
 CONTESTANTS: dict[str, Contestant] = {
     "fotahook": fotahook,
+    "serve": serve,
     "aiohttp": aiohttp,
     "procrastinate": procrastinate,
     "huey": huey,
@@ -185,9 +191,12 @@ def figures() -> list[rig.Figure]:
         return rig.Figure(title, rig.ratio(rounds, ours, theirs), at_least=at_least)
 
     sqlite, on_postgres = "fotahook on SQLite", "fotahook on PostgreSQL"
+    over_http = "accepted over HTTP in NDJSON, end to end on"
     return [
         figure("end to end on SQLite, x bare aiohttp", sqlite, "bare aiohttp", 0.5),
         figure("end to end on PostgreSQL, x bare aiohttp", on_postgres, "bare aiohttp", 0.4),
+        figure(f"{over_http} SQLite, x bare aiohttp", f"fotahook serve on SQLite{NDJSON}", "bare aiohttp", 0.4),
+        figure(f"{over_http} PostgreSQL, x bare aiohttp", f"fotahook serve on PostgreSQL{NDJSON}", "bare aiohttp", 0.4),
         figure("end to end on PostgreSQL, x procrastinate and aiohttp", on_postgres, "procrastinate", 10),
         figure("end to end on SQLite, x huey and requests", sqlite, "huey on SQLite", 3),
     ]

@@ -1,7 +1,8 @@
 """A receiver of callbacks that costs as little as possible, in a process of its own.
 
 `python -m bench.receiver [CORE]` prints its URL and serves until its input ends. A path of ``/slow/SECONDS`` answers
-after so many seconds, every other at once; all keep the connection open.
+after so many seconds, every other at once; all keep the connection open. ``/count`` answers how many others were
+answered so far.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class _Protocol(asyncio.Protocol):
+    answered = 0
+
     def __init__(self) -> None:
         self._seen = b""
 
@@ -31,6 +34,10 @@ class _Protocol(asyncio.Protocol):
         if len(body) < int(length or 0):
             return
         self._seen = b""
+        if head.startswith(b"GET /count "):
+            count = str(_Protocol.answered).encode()
+            self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(count), count))
+            return
         _, slow, rest = head.partition(b" /slow/")
         if slow:
             seconds = float(rest.partition(b" ")[0])
@@ -39,6 +46,7 @@ class _Protocol(asyncio.Protocol):
             self._answer()
 
     def _answer(self) -> None:
+        _Protocol.answered += 1
         # Who asked may have given up meanwhile.
         if not self._transport.is_closing():
             self._transport.write(ANSWER)

@@ -1,0 +1,89 @@
+"""A whole `fotahook serve` as a process: messages accepted over HTTP in NDJSON batches, until all are settled."""
+
+import asyncio
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import cycle, islice
+
+import aiohttp
+
+from bench.delivery_accept import ACCOUNTS, BATCH, BODY
+from fotahook import AsyncOperatorClient
+from fotahook.store import open_store
+
+ACCEPTING = 4
+"""Callers that send batches side by side."""
+CLIENT = ("dev", "dev-secret")
+LOOK_SECONDS = 0.01
+
+
+async def serve(receiver: str, store_url: str, count: int) -> float:
+    """Messages per second. One in flight per lane: as many posts side by side as there are accounts."""
+    store = await open_store(store_url)
+    for account in ACCOUNTS:
+        await store.register(account, f"{receiver}/callbacks", actor="bench")
+    await store.close()
+    async with _service(store_url) as url, AsyncOperatorClient(url, *CLIENT) as operator, _session(url) as session:
+
+        async def publish() -> None:
+            for account in accounts:
+                line = b'{"account": "%b", "message": %b}\n' % (account.encode(), BODY)
+                async with session.post(f"{url}/v1/messages", data=line * BATCH) as answer:
+                    answer.raise_for_status()
+                    await answer.read()
+
+        accounts = islice(cycle(ACCOUNTS), count // BATCH)
+        before = await _answered(session, receiver)
+        begun = time.perf_counter()
+        await asyncio.gather(*(publish() for _ in range(ACCEPTING)))
+        # The backlogs are counted row by row: nobody asks for them before it is nearly done.
+        await _until(lambda: _is_answered(session, receiver, before + count))
+        await _until(lambda: _is_settled(operator))
+        return count / (time.perf_counter() - begun)
+
+
+@asynccontextmanager
+async def _service(store_url: str) -> AsyncIterator[str]:
+    """The URL of a service on this store."""
+    flags = ("--dev", "--port", "0", "--store", store_url, "--in-flight", "1")
+    command = [sys.executable, "-m", "fotahook", "serve", *flags]
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=DEVNULL)
+    assert process.stdout is not None
+    try:
+        yield (await process.stdout.readline()).decode().split()[2]
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@asynccontextmanager
+async def _session(url: str) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session that is logged in."""
+    async with aiohttp.ClientSession() as session:
+        form = {"grant_type": "client_credentials"}
+        async with session.post(f"{url}/api/ts/v1/oauth2/token", data=form, auth=aiohttp.BasicAuth(*CLIENT)) as answer:
+            token = (await answer.json())["access_token"]
+        session.headers["Authorization"] = f"Bearer {token}"
+        yield session
+
+
+async def _answered(session: aiohttp.ClientSession, receiver: str) -> int:
+    async with session.get(f"{receiver}/count") as answer:
+        return int(await answer.read())
+
+
+async def _is_answered(session: aiohttp.ClientSession, receiver: str, count: int) -> bool:
+    return await _answered(session, receiver) >= count
+
+
+async def _is_settled(operator: AsyncOperatorClient) -> bool:
+    page = await operator.accounts(limit=len(ACCOUNTS))
+    return not any(account.backlog.pending for account in page.accounts)
+
+
+async def _until(done: Callable[[], Awaitable[bool]]) -> None:
+    while not await done():  # noqa: ASYNC110  # another process, which can only be asked
+        await asyncio.sleep(LOOK_SECONDS)
