@@ -16,7 +16,10 @@ from fotahook.cli import serve as serving
 from fotahook.cli.failures import told
 from fotahook.client import OperatorClient
 from fotahook.contract.errors import AuthenticationError
+from fotahook.contract.events import MessageAccepted
 from fotahook.delivery import Dispatcher
+from fotahook.service.reading import mark_cursor
+from fotahook.store.events import Mark
 from fotahook.testing import Certificates, make_certificates
 
 from .conftest import Run, is_one_line
@@ -51,6 +54,22 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
                 assert client.publish(ACCOUNT, b"{}", idempotency_key="k").duplicate is duplicate
             assert service.stop() == 0
     assert stat.S_IMODE((tmp_path / "fotahook.db.key").stat().st_mode) == 0o600
+
+
+def test_those_who_follow_are_let_go_when_it_ends_and_go_on_when_it_is_back(tmp_path: Path) -> None:
+    with running("serve", "--dev", "--port", "0", cwd=tmp_path) as service:
+        port = service.url.rpartition(":")[2]
+        client = OperatorClient(service.url, "dev", "dev-secret", proxy="")
+        events = client.events(ACCOUNT, after=mark_cursor(Mark()))
+        first = client.publish(ACCOUNT, b"{}")
+        assert next(events).data == next(client.events(after=mark_cursor(Mark()))).data
+        assert service.stop() == 0
+        assert "ERROR" not in service.log.read_text().upper()
+    with client, running("serve", "--dev", "--port", port, cwd=tmp_path):
+        second = client.publish(ACCOUNT, b"{}")
+        told = next(events).data
+    assert isinstance(told, MessageAccepted)
+    assert told.id == second.id > first.id
 
 
 def test_what_is_in_hand_is_finished_before_it_ends(service: Running, tmp_path: Path) -> None:

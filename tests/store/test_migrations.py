@@ -1,19 +1,23 @@
 """Stores of other versions: told apart when they are opened, and brought up to date one transaction at a time."""
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
-from fotahook.store import SqliteStore, Store, migrate_store, open_store
+from fotahook.store import SqliteStore, Store, migrate_store, open_store, postgres_schema, sqlite_schema
 from fotahook.store.base import StoreUnavailable, WrongSchema
+from fotahook.store.events import AttemptFinished, CallbackChanged, MessageAccepted
 from fotahook.store.queries import load_migrations
 from tests.migrations import add_migration
 from tests.postgres import a_schema
 
 from .conftest import ACCOUNT, ENGINES, URL, Accept
+from .test_events import read
 
 pytestmark = pytest.mark.parametrize("engine", ENGINES)
 
@@ -137,3 +141,50 @@ async def test_what_is_no_store_is_left_alone(engine: str, store_url: str, tmp_p
     for refused in (SqliteStore.open(path), migrate_store(f"sqlite:///{path}")):
         with pytest.raises(StoreUnavailable, match="something else"):
             await refused
+
+
+OLD_ROWS = """
+insert into callback_history (account, revision, url, actor, at) values ('a', 1, 'https://x.example/', 'test', 1.0);
+insert into callback_history (account, revision, url, actor, at) values ('a', 2, null, 'test', 4.0);
+insert into messages (id, account, size, sha256, accepted_at) values ('m', 'a', 2, SHA, 2.0);
+insert into lanes (account, consumer, held) values ('a', '', HELD);
+insert into attempts (seq, lane, started_at, outcome, phases, excerpt)
+    select m.seq, l.id, 3.0, 'delivered', '{"total": 1.5}', 'ok' from messages m, lanes l;
+"""
+
+
+async def execute(engine: str, url: str, sql: str) -> None:
+    if engine == "postgres":
+        connection = await asyncpg.connect(url)
+        await connection.execute(sql)
+        await connection.close()
+        return
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as file:
+        file.executescript(sql)
+
+
+async def test_what_happened_before_there_were_events_is_told_too(
+    engine: str, fresh_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as first_version:
+        for schema in (sqlite_schema, postgres_schema):
+            first = load_migrations(engine)[:1]
+            first_version.setattr(schema, "load_migrations", lambda engine, first=first: first)
+        await migrate_store(fresh_url)
+    digest, held = ("x''", "1") if engine == "sqlite" else ("''", "true")
+    await execute(engine, fresh_url, OLD_ROWS.replace("SHA", digest).replace("HELD", held))
+    await migrate_store(fresh_url)
+    store = await open_store(fresh_url)
+    try:
+        events = (await read(store)).happened
+        assert [(type(event), event.at) for event in events] == [
+            (CallbackChanged, 1.0),
+            (MessageAccepted, 2.0),
+            (AttemptFinished, 3.0),
+            (CallbackChanged, 4.0),
+        ]
+        (attempt,) = await store.attempts("m")
+        assert (attempt.outcome, attempt.phases) == ("delivered", {"total": 1.5})
+        assert [change.revision for change in await store.callback_history("a", 9)] == [2, 1]
+    finally:
+        await store.close()

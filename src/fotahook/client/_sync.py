@@ -113,7 +113,9 @@ class SyncStream:
     """The body of an answer that goes on, on a connection of its own."""
 
     def __init__(self, connection: Connection, response: BaseHTTPResponse, request: Request) -> None:
-        self._connection, self._response, self._request = connection, response, request
+        self._response, self._request = response, request
+        # One that is dropped without being closed leaves nothing open.
+        self._close = weakref.finalize(self, _shut, connection, response)
 
     def read(self, seconds: float) -> bytes:
         """What has come, or comes within so many seconds; empty at the end."""
@@ -125,12 +127,15 @@ class SyncStream:
 
     def close(self) -> None:
         """Close the connection; somebody who reads from it in another thread is at its end."""
-        sock = self._connection.sock
-        if sock is not None:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        self._response.close()
-        self._connection.close()
+        self._close()
+
+
+def _shut(connection: Connection, response: BaseHTTPResponse) -> None:
+    if connection.sock is not None:
+        with suppress(OSError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
+    response.close()
+    connection.close()
 
 
 def _answered(

@@ -16,7 +16,7 @@ from prometheus_client import ProcessCollector as Process
 from ..store.base import Accepted, Callback, LaneVerdict, Lease, NewMessage, Settlement, Store, StoreError
 
 FRESH_SECONDS: Final = 5.0
-"""For so long what was read of the store is told again."""
+"""For so long what was read of the store is told again, or for twenty times as long as it took."""
 LATENCIES: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
 COMMITS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 UNKNOWN: Final = float("nan")
@@ -32,7 +32,7 @@ class Metrics:
         self._clock = clock
         self.monotonic = monotonic
         self._looking = asyncio.Lock()
-        self._looked_at = float("-inf")
+        self._look_again_at = float("-inf")
         self._leased: set[int] = set()
         Process(registry=self.registry)
         self._accepted = self._counter("messages_accepted", "Messages accepted, without those that came again.")
@@ -98,9 +98,11 @@ class Metrics:
     async def text(self, store: Store, streams: int) -> bytes:
         """All of it as Prometheus reads it."""
         async with self._looking:
-            if self.monotonic() - self._looked_at >= FRESH_SECONDS:
+            began = self.monotonic()
+            if began >= self._look_again_at:
                 await self._look(store)
-                self._looked_at = self.monotonic()
+                took = self.monotonic() - began
+                self._look_again_at = began + max(FRESH_SECONDS, 20 * took)
         self._lanes.set(len(self._leased))
         self._streams.set(streams)
         return generate_latest(self.registry)
