@@ -122,7 +122,7 @@ class Feed:
                 mark = mark if found.more else mark.later(beginning)
                 place = self._join(mark)
                 if not found.happened and place is None:
-                    await asyncio.sleep(PACE_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
             elif place < self._gone + len(self._past):
                 blocks, mark = self._past[place - self._gone].behind(mark, wanted)
                 place += 1
