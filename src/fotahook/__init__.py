@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 from .client import (
     AsyncClient,
+    AsyncEventStream,
     AsyncOperatorClient,
     AsyncSoftwareManagementCallbacksV2Controller,
     Client,
+    EventStream,
     OperatorClient,
     SoftwareManagementCallbacksV2Controller,
 )
@@ -28,6 +30,7 @@ from .contract.errors import (
     TlsError,
     TransportError,
 )
+from .contract.events import Event
 from .contract.exchange import ApiResponse, Headers, Request
 from .contract.models import (
     CallbackSummary,
@@ -46,6 +49,7 @@ from .contract.operator import (
     Reason,
     Redelivered,
     Refused,
+    Stats,
     Why,
 )
 from .contract.servers import Environment, Server
@@ -61,6 +65,7 @@ __all__ = [
     "ApiException",
     "ApiResponse",
     "AsyncClient",
+    "AsyncEventStream",
     "AsyncOperatorClient",
     "AsyncSoftwareManagementCallbacksV2Controller",
     "Attempt",
@@ -71,6 +76,8 @@ __all__ = [
     "Client",
     "ConnectionFailed",
     "Environment",
+    "Event",
+    "EventStream",
     "FotaV2CallbackRegistrationRequest",
     "FotaV2CallbackRegistrationResult",
     "FotaV2ResultException",
@@ -96,6 +103,7 @@ __all__ = [
     "ServerError",
     "SessionCredentials",
     "SoftwareManagementCallbacksV2Controller",
+    "Stats",
     "ThingspaceOauthCredentials",
     "TimedOut",
     "TlsError",

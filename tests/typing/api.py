@@ -87,6 +87,9 @@ async def asynchronous() -> None:
         await client.logout()
     async with fotahook.AsyncOperatorClient("http://127.0.0.1:8080", "id", "secret") as operator:
         assert_type(await operator.publish("a", {"type": "x"}), fotahook.Published)
+        assert_type(await operator.stats(5, timeout=1.0), fotahook.Stats)
+        async for event in operator.events("a", after="cursor"):
+            assert_type(event, fotahook.Event)
 
 
 with fotahook.OperatorClient("http://127.0.0.1:8080", "id", "secret", timeout=1) as operator:
@@ -94,4 +97,7 @@ with fotahook.OperatorClient("http://127.0.0.1:8080", "id", "secret", timeout=1)
     assert_type(operator.account("a"), fotahook.AccountState)
     assert_type(operator.message("m"), fotahook.MessageState)
     assert_type(operator.attempts("m"), list[fotahook.Attempt])
+    assert_type(operator.stats(), fotahook.Stats)
+    assert_type(operator.events(timeout=1.0), fotahook.EventStream)
+    assert_type(next(operator.events()), fotahook.Event)
     operator.publish("a", "text")  # type: ignore[arg-type]  # bytes or a mapping

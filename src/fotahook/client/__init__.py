@@ -2,13 +2,16 @@
 
 from ._callbacks import AsyncSoftwareManagementCallbacksV2Controller, SoftwareManagementCallbacksV2Controller
 from ._client import AsyncClient, Client
+from ._events import AsyncEventStream, EventStream
 from ._operator import AsyncOperatorClient, OperatorClient
 
 __all__ = [
     "AsyncClient",
+    "AsyncEventStream",
     "AsyncOperatorClient",
     "AsyncSoftwareManagementCallbacksV2Controller",
     "Client",
+    "EventStream",
     "OperatorClient",
     "SoftwareManagementCallbacksV2Controller",
 ]

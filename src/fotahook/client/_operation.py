@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 import msgspec
 
 from ..contract.calls import Call
+from ._events import AsyncEventStream, EventStream
 from ._following import Follower
 
 if TYPE_CHECKING:
-    from ._events import AsyncEventStream, EventStream
     from ._operator import AsyncOperatorClient, OperatorClient
 
 P = ParamSpec("P")
@@ -67,9 +67,9 @@ class following(Generic[P]):
     @overload
     def __get__(self, client: None, kind: type[object]) -> Callable[Concatenate[Any, P], Any]: ...
     @overload
-    def __get__(self, client: "OperatorClient", kind: type[object]) -> "Callable[P, EventStream]": ...
+    def __get__(self, client: "OperatorClient", kind: type[object]) -> Callable[P, EventStream]: ...
     @overload
-    def __get__(self, client: "AsyncOperatorClient", kind: type[object]) -> "Callable[P, AsyncEventStream]": ...
+    def __get__(self, client: "AsyncOperatorClient", kind: type[object]) -> Callable[P, AsyncEventStream]: ...
     def __get__(self, client: Any, kind: type[object]) -> Callable[..., Any]:
         plan = self._plan
 
@@ -85,6 +85,6 @@ def _bound(method: Callable[..., Any], client: object) -> Callable[..., Any]:
     if client is not None:
         return types.MethodType(method, client)
     told = inspect.signature(method)
-    (kind,) = get_args(told.return_annotation) or (None,)
-    method.__dict__["__signature__"] = told if kind is None else told.replace(return_annotation=kind)
+    (kind,) = get_args(told.return_annotation) or (EventStream | AsyncEventStream,)
+    method.__dict__["__signature__"] = told.replace(return_annotation=kind)
     return method
