@@ -102,7 +102,8 @@ class Feed:
             async for blocks, reached in self._steps(mark, wanted, quiet):
                 if blocks:
                     yield blocks
-                elif time.monotonic() - told_at >= quiet:
+                # By so much a timer may be early.
+                elif time.monotonic() - told_at >= quiet - POLL_SECONDS:
                     yield cursor_block(mark_cursor(reached))
                 else:
                     continue
