@@ -208,11 +208,12 @@ def test_what_can_be_no_callback_is_refused(sandbox: Sandbox, account: str, url:
         sandbox.register(account, url)
 
 
-def test_without_the_extras_it_says_what_to_install() -> None:
+@pytest.mark.parametrize("library", ["uvicorn", "aiohttp"])
+def test_without_the_extras_it_says_what_to_install(library: str) -> None:
     code = (
-        "import sys; sys.modules['uvicorn'] = None\n"
+        f"import sys; sys.modules['{library}'] = None\n"
         "try: from fotahook.testing import Sandbox\n"
         "except ImportError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("fotahook.testing.Sandbox needs uvicorn: pip install 'fotahook[")
+    assert done.stdout.startswith(f"fotahook.testing.Sandbox needs {library}: pip install 'fotahook[")

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -14,7 +16,6 @@ from fotahook.contract.addresses import EVERYWHERE
 from fotahook.contract.urls import account_refusal, url_refusal
 from fotahook.delivery import Dispatcher, Outcome, Timings, keep_house
 from fotahook.delivery.policy import DAY
-from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.service import DEV_CLIENT, DEV_USER, PasswordCost, Settings, build_app, provision_dev
 from fotahook.store import Store, open_store
 from fotahook.store.base import Delivery, Lease, Retention
@@ -24,6 +25,13 @@ from .clock import VirtualClock
 from .distrusted import distrusted
 from .receiver import Receiver
 from .troubles import Answer, Delay, Distrust, Drop, Duplicate, Faults, Trouble
+
+if TYPE_CHECKING:
+    from fotahook.delivery.sender import Sender
+
+if find_spec("aiohttp") is None:
+    # Told when a sandbox is made, though it is not loaded before something is sent.
+    raise ModuleNotFoundError("No module named 'aiohttp'", name="aiohttp")
 
 RECEIVER_PATH: Final = "/sandbox/receiver"
 _OWN_PATHS: Final = "/sandbox/"
@@ -67,14 +75,13 @@ class Engine:
         self._life = contextlib.AsyncExitStack()
         self._kept = contextlib.AsyncExitStack()
         self._distrusted_url: str | None = None
+        self._sender: Sender | None = None
+        self._loading = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The first service, with whatever the file holds already; on leaving, the end of the last one."""
         async with self._kept:
-            settings = SenderSettings(secret_key=self._key, timeout=self._attempt_seconds, allowed_networks=EVERYWHERE)
-            sender = Sender(settings, clock=self._wall, monotonic=time.monotonic)
-            self._sender = await self._kept.enter_async_context(sender)
             await self._begin()
             try:
                 yield
@@ -175,9 +182,22 @@ class Engine:
 
     async def _attempt(self, lease: Lease, delivery: Delivery, instead: str | None) -> Outcome:
         sent = lease if instead is None else msgspec.structs.replace(lease, url=instead)
-        outcome = msgspec.structs.replace(await self._sender.deliver(sent, delivery), url=lease.url)
+        sender = await self._ready_sender()
+        outcome = msgspec.structs.replace(await sender.deliver(sent, delivery), url=lease.url)
         self.delivered.append(_delivered(delivery, outcome))
         return outcome
+
+    async def _ready_sender(self) -> "Sender":
+        """What sends, from the first delivery on: its HTTP client takes as long to load as all the rest."""
+        async with self._loading:
+            if self._sender is None:
+                module = await asyncio.to_thread(import_module, "fotahook.delivery.sender")
+                settings = module.SenderSettings(
+                    secret_key=self._key, timeout=self._attempt_seconds, allowed_networks=EVERYWHERE
+                )
+                sender: Sender = module.Sender(settings, clock=self._wall, monotonic=time.monotonic)
+                self._sender = await self._kept.enter_async_context(sender)
+            return self._sender
 
     # What tests ask for
 
