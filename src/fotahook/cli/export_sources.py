@@ -1,20 +1,17 @@
 """Where exported messages come from: a service, or the inbox of a listener."""
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, Protocol, Self
 
 from fotahook.client import OperatorClient
 from fotahook.contract.errors import ApiException
 
 from .exported import Exported
-from .failures import UsageError
+from .inboxes import OpenInbox
 from .messages import Filter
 from .paging import PAGE
-from .stores import store_file
 
 _GONE: Final = 410
 _THREADS: Final = 8
@@ -63,33 +60,13 @@ class Service:
             return None
 
 
-class Inbox:
+class Inbox(OpenInbox):
     """Messages that a listener has received; it may be running meanwhile."""
 
     def __init__(self, url: str, account: str, which: Filter) -> None:
-        file = store_file("--inbox", url)
-        # Opening it would make one.
-        if file is not None and not Path(file).exists():
-            raise UsageError(f"--inbox {url}: there is no such file")
-        self._url = url
+        super().__init__(url)
         self._account = account
         self._which = which
-
-    def __enter__(self) -> Self:
-        from fotahook.store import open_store
-
-        self._runner = asyncio.Runner()
-        self._runner.__enter__()
-        try:
-            self._store = self._runner.run(open_store(self._url))
-        except BaseException:
-            self._runner.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._runner.run(self._store.close())
-        self._runner.close()
 
     def pages(self) -> Iterator[Sequence[Exported]]:
         from fotahook.store.base import Wanted
@@ -104,7 +81,7 @@ class Inbox:
         )
         before: int | None = None
         while True:
-            page = self._runner.run(self._store.messages(self._account, wanted, before=before, limit=PAGE))
+            page = self.run(self.store.messages(self._account, wanted, before=before, limit=PAGE))
             yield [
                 Exported(
                     one.id,
@@ -122,8 +99,8 @@ class Inbox:
                 return
 
     def bodies(self, ids: Sequence[str]) -> Sequence[bytes | None]:
-        return [self._runner.run(self._body(message_id)) for message_id in ids]
+        return [self.run(self._body(message_id)) for message_id in ids]
 
     async def _body(self, message_id: str) -> bytes | None:
-        message = await self._store.message(message_id)
+        message = await self.store.message(message_id)
         return None if message is None else message.body

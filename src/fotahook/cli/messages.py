@@ -14,8 +14,9 @@ from fotahook.contract.version import VERSION
 
 from .curl import as_curl
 from .failures import Failure, UsageError
+from .inboxes import SERVICE, Messages, Source
 from .moments import Span, shown_moment
-from .output import print_bytes, print_card, print_json, print_listing, print_table
+from .output import print_bytes, print_card, print_json, print_lines, print_listing, print_table
 from .paging import Pages
 from .remote import DEFAULTS, Remote
 
@@ -40,7 +41,7 @@ class Filter(Span):
     key: str | None = None
     "Only messages of this ordering key."
 
-    def pages(self, client: OperatorClient, account: str, limit: int = 0) -> Pages[MessageState]:
+    def pages(self, client: Messages, account: str, limit: int = 0) -> Pages[MessageState]:
         """The messages of an account that are meant, newest first."""
         since, until = self.ends()
 
@@ -64,7 +65,7 @@ ALL = Filter()
 
 
 @app.command(name="list")
-def list_(account: str, /, *, which: Filter = ALL, limit: int = 50, remote: Remote = DEFAULTS) -> None:
+def list_(account: str, /, *, which: Filter = ALL, limit: int = 50, source: Source = SERVICE) -> None:
     """List messages of an account, newest first.
 
     Example: fotahook messages list 0000123456-00001 --state dead --since 2h --dev
@@ -76,8 +77,8 @@ def list_(account: str, /, *, which: Filter = ALL, limit: int = 50, remote: Remo
     limit
         At most so many; 0 for all of them.
     """
-    with remote.operator() as client:
-        print_listing(COLUMNS, which.pages(client, account, limit), _row, as_json=remote.as_json)
+    with source.stored() as client:
+        print_listing(COLUMNS, which.pages(client, account, limit), _row, as_json=source.as_json)
 
 
 @app.command
@@ -87,7 +88,7 @@ def show(
     *,
     body: bool = False,
     as_: Annotated[Literal["curl"] | None, Parameter(name="--as")] = None,
-    remote: Remote = DEFAULTS,
+    source: Source = SERVICE,
 ) -> None:
     """Show a message: where it stands, and every attempt at it with what to do about a failure.
 
@@ -102,19 +103,25 @@ def show(
     as_
         Print a command for the shell that posts the same bytes to the same URL, unsigned.
     """
-    if body + (as_ is not None) + remote.as_json > 1:
+    if body + (as_ is not None) + source.as_json > 1:
         raise UsageError("--body, --as and --json are three ways to print a message; choose one")
-    with remote.operator() as client:
-        if body:
-            print_bytes(client.message_body(message_id))
-        elif as_ is not None:
+    if as_ is not None:
+        if source.inbox is not None:
+            raise UsageError("--as curl repeats a delivery of a service; with --inbox, --body has the message's bytes")
+        with source.operator() as client:
             print_bytes(_as_curl(client, message_id))
-        else:
-            message, attempts = client.message(message_id), client.attempts(message_id)
-            if remote.as_json:
-                print_json({**msgspec.to_builtins(message), "attempts": msgspec.to_builtins(attempts)})
-            else:
-                _show(message, attempts)
+        return
+    with source.stored() as stored:
+        if body:
+            print_bytes(stored.message_body(message_id))
+            return
+        message, attempts = stored.message(message_id), stored.attempts(message_id)
+    if source.as_json:
+        print_json({**msgspec.to_builtins(message), "attempts": msgspec.to_builtins(attempts)})
+    else:
+        _show(message, attempts if source.inbox is None else [_briefly(attempt) for attempt in attempts])
+        if source.inbox is not None:
+            _show_last_failure(attempts)
 
 
 def why(message_id: Annotated[str, Parameter(name="ID")], /, *, remote: Remote = DEFAULTS) -> None:
@@ -176,6 +183,20 @@ def _show(message: MessageState, attempts: Sequence[Attempt]) -> None:
         print_table(ATTEMPT, [_attempt(attempt) for attempt in attempts])
         print()
         print_table(ANSWER, [_answer(attempt) for attempt in attempts])
+
+
+def _briefly(attempt: Attempt) -> Attempt:
+    """A handler's failure by the last line of its traceback."""
+    lines = (attempt.excerpt or "").strip().splitlines()
+    return msgspec.structs.replace(attempt, excerpt=lines[-1] if lines else None)
+
+
+def _show_last_failure(attempts: Sequence[Attempt]) -> None:
+    """What the last attempt that failed says in whole: a handler's traceback has many lines."""
+    said = [attempt.excerpt for attempt in attempts if attempt.excerpt]
+    if said:
+        print()
+        print_lines(said[-1])
 
 
 def _row(message: MessageState) -> Sequence[str]:

@@ -42,6 +42,12 @@ def print_bytes(content: bytes) -> None:
     sys.stdout.buffer.write(content)
 
 
+def print_lines(text: str) -> None:
+    """A text of several lines, such as a traceback, with nothing in it that steers a terminal."""
+    for line in text.splitlines():
+        print(_printable(line))
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
     """Rows under their columns' names."""
     if on_terminal():

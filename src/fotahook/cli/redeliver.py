@@ -7,13 +7,12 @@ from cyclopts import Parameter
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from fotahook.client import OperatorClient
 from fotahook.contract.errors import ApiException
 
 from .failures import REFUSED, UsageError
+from .inboxes import SERVICE, Messages, Refused, Source
 from .moments import EVER, Span
 from .output import print_facts, print_structs
-from .remote import DEFAULTS, Remote
 
 
 class Sent(Struct, frozen=True, rename="camel"):
@@ -30,7 +29,7 @@ def redeliver(
     span: Span = EVER,
     dry_run: bool = False,
     as_new: bool = False,
-    remote: Remote = DEFAULTS,
+    source: Source = SERVICE,
 ) -> int:
     """Send messages that are dead or delivered once more: some by their ids, or an account's of one state.
 
@@ -57,28 +56,28 @@ def redeliver(
             raise UsageError("give the ids of messages, or --account A --state dead; see fotahook redeliver --help")
         if state is not None or span != EVER or dry_run:
             raise UsageError("--state, --since, --until and --dry-run go with --account, not with ids")
-        with remote.operator() as client:
-            return _each(client, ids, as_new=as_new, as_json=remote.as_json)
+        with source.stored() as stored:
+            return _each(stored, ids, as_new=as_new, as_json=source.as_json)
     if ids or as_new:
         raise UsageError("--account takes no ids and no --as-new; leave it out to name messages one by one")
     if state is None:
         raise UsageError("--account needs --state dead or --state delivered")
     since, until = span.ends()
-    with remote.operator() as client:
-        count = client.redeliver_all(account, state, since=since, until=until, dry_run=dry_run)
+    with source.stored() as stored:
+        count = stored.redeliver_all(account, state, since=since, until=until, dry_run=dry_run)
     facts: dict[str, str | int | None] = {"account": account, "state": state, "count": count, "dryRun": dry_run}
-    print_facts(facts, as_json=remote.as_json)
+    print_facts(facts, as_json=source.as_json)
     return 0
 
 
-def _each(client: OperatorClient, ids: tuple[str, ...], *, as_new: bool, as_json: bool) -> int:
+def _each(stored: Messages, ids: tuple[str, ...], *, as_new: bool, as_json: bool) -> int:
     """Each by itself; a refusal of one is told, and the others are tried all the same."""
     sent: list[Sent] = []
     try:
         for message_id in ids:
             try:
-                sent.append(Sent(message_id, client.redeliver(message_id, as_new=as_new).id))
-            except ApiException as error:
+                sent.append(Sent(message_id, stored.redeliver(message_id, as_new=as_new).id))
+            except (ApiException, Refused) as error:
                 if len(ids) == 1:
                     raise
                 print(f"fotahook: {message_id}: {error}", file=sys.stderr)

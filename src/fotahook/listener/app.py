@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from starlette.types import Receive, Scope, Send
 
@@ -19,6 +19,7 @@ from .forward import Forwarding, Forwards
 from .handlers import HandlerT, Router
 from .inbox import Inbox
 from .proof import Proof, Rejected
+from .quarantine import Quarantined, quarantined
 from .receive import BODY_LIMIT, DEDUPE_WINDOW
 from .reception import HEALTH_PATH, TOO_LONG, Reception, announced_too_long, checked_path, checked_window
 
@@ -168,6 +169,33 @@ class Listener:
     def forward_key(self) -> str | None:
         """The ``whpk_…`` that verifies what is forwarded; made with the inbox's secret key. None without forwards."""
         return self._forwards.public_key(self.inbox)
+
+    async def quarantined(self, account: str, *, limit: int = 50) -> list[Quarantined]:
+        """Up to `limit` of an account's messages whose every attempt failed, newest first, with what failed last."""
+        return await quarantined(await self._inbox.store(), account, limit)
+
+    async def redeliver(self, message_id: str) -> bool:
+        """Show a message to all its handlers, and send it to its forwards, once more: as from its first attempt.
+
+        False where that cannot be: it is not known, it is still waiting for one of them, or its bytes are removed.
+        """
+        return (await (await self._inbox.store()).redeliver(message_id)).refused is None
+
+    async def redeliver_all(
+        self,
+        account: str,
+        state: Literal["dead", "delivered"] = "dead",
+        *,
+        since: float = 0.0,
+        until: float = float("inf"),
+        dry_run: bool = False,
+    ) -> int:
+        """Redeliver all of an account's messages that are in a state and were received in a span; how many.
+
+        `since` and `until` in Unix seconds. They are redelivered bit by bit. `dry_run` only counts them.
+        """
+        store = await self._inbox.store()
+        return await store.redeliver_all(account, state, since=since, until=until, dry_run=dry_run)
 
     def wrap(self, store: Callable[[Store], Store], deliver: Callable[[Deliver], Deliver]) -> None:
         """Put something around the inbox's store and its deliverer when they are opened; for fault points."""

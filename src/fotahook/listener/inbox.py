@@ -92,12 +92,15 @@ class Inbox:
 
     async def accept(self, message: NewMessage) -> Accepted:
         """Store a message; on return it is on disk. StoreError if it is not, whatever the reason."""
+        (accepted,) = await (await self.store()).accept([message])
+        return accepted
+
+    async def store(self) -> Store:
+        """The store, opened if need be. StoreError if that cannot be, whatever the reason."""
         try:
-            handling = self._ready() or await self.open()
+            return (self._ready() or await self.open()).store
         except (ValueError, ImportError) as error:
             raise StoreUnavailable(str(error)) from error
-        (accepted,) = await handling.store.accept([message])
-        return accepted
 
     def _ready(self) -> Handling | None:
         """What is open in this event loop: nearly always there, and quicker than to wait for it."""
