@@ -238,6 +238,14 @@ async def test_a_body_that_does_not_arrive_in_time_is_408(make: Make) -> None:
     assert "within 0.001 s" in answer.json["errorMessage"]
 
 
+def test_bodies_have_their_time_in_one_event_loop_after_the_other(make: Make) -> None:
+    listener = make(body_timeout=0.05)
+    for _ in range(2):
+        # A timer that is still set ends with its loop.
+        assert asyncio.run(request(listener, b"{")).error == (400, "MESSAGE_REFUSED")
+        assert asyncio.run(request(listener, b"{", asyncio.Event())).error == (408, "MESSAGE_REFUSED")
+
+
 async def test_a_sender_that_hangs_up_leaves_nothing_behind(make: Make, inbox: str) -> None:
     assert (await request(make(), b"{}", HungUp())).error == (400, "MESSAGE_REFUSED")
     assert not Path(inbox.removeprefix("sqlite:///")).exists()

@@ -3,10 +3,11 @@
 ``Sender`` is in a module of its own, since only it needs an HTTP client: ``fotahook.delivery.sender``.
 """
 
+from .deadline import Deadline
 from .dispatcher import Dispatcher
 from .housekeeping import keep_house
 from .lane import Deliver, Timings
 from .outcomes import Outcome
 from .policy import Rules
 
-__all__ = ["Deliver", "Dispatcher", "Outcome", "Rules", "Timings", "keep_house"]
+__all__ = ["Deadline", "Deliver", "Dispatcher", "Outcome", "Rules", "Timings", "keep_house"]

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from starlette.types import Receive, Scope, Send
 
-from fotahook.delivery import Deliver, Rules
+from fotahook.delivery import Deadline, Deliver, Rules
 from fotahook.store import Store
 from fotahook.store.base import Retention, StoreError
 
@@ -85,6 +85,7 @@ class Listener:
             basic=basic,
         )
         self._body_timeout = body_timeout
+        self._deadline: tuple[asyncio.AbstractEventLoop, Deadline] | None = None
         self._router = Router()
         self._forwards = Forwards(forwarding or Forwarding())
         self._reception = Reception(path, proof, router=self._router, forwards=self._forwards, clock=clock)
@@ -251,7 +252,7 @@ class Listener:
         chunks: list[bytes] = []
         left = BODY_LIMIT
         try:
-            async with asyncio.timeout(self._body_timeout):
+            with self._body_deadline():
                 while True:
                     event = await receive()
                     if event["type"] == "http.disconnect":
@@ -264,6 +265,13 @@ class Listener:
                         return b"".join(chunks)
         except TimeoutError as error:
             raise Rejected(408, f"the body did not arrive within {self._body_timeout:g} s") from error
+
+    def _body_deadline(self) -> Deadline:
+        """The limit for bodies in this event loop: its one timer belongs to the loop, the listener may outlive that."""
+        loop = asyncio.get_running_loop()
+        if self._deadline is None or self._deadline[0] is not loop:
+            self._deadline = loop, Deadline(self._body_timeout)
+        return self._deadline[1]
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

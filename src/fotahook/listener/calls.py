@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from fotahook.contract.messages import CallbackMessage, parse_message
-from fotahook.delivery import Outcome
+from fotahook.delivery import Deadline, Outcome
 from fotahook.store.base import Delivery, Lease
 
 from .handlers import Context, Router, Rule
@@ -46,6 +46,7 @@ class Caller:
     def __init__(self, router: Router, *, timeout: float) -> None:
         self._router = router
         self._timeout = timeout
+        self._deadline = Deadline(timeout)
         self._threads = Threads(THREADS)
         self._overrunning: dict[tuple[str, Rule], asyncio.Future[Result]] = {}
 
@@ -93,18 +94,21 @@ class Caller:
         """Wait for what a handler returned, if that is something to wait for."""
         if not inspect.isawaitable(returned):
             return
-        limit = asyncio.timeout(self._timeout)
+        own: TimeoutError | None = None
         try:
-            async with limit:
-                await returned
+            with self._deadline:
+                try:
+                    await returned
+                except TimeoutError as error:
+                    own = error
         except TimeoutError as error:
-            if not limit.expired():
-                raise  # the handler's own
             raise Overran(f"it was ended after {self._timeout:g} s") from error
         except BaseException as error:
             if isinstance(error, Exception | KeyboardInterrupt | GeneratorExit) or _is_own_cancellation(error):
                 raise
             raise Stopped(f"it raised {type(error).__name__}") from error
+        if own is not None:
+            raise own
 
     async def _call_in_thread(self, rule: Rule, arguments: tuple[object, ...], message_id: str) -> object:
         """What a plain handler returned.

@@ -17,11 +17,19 @@ BODY_LIMIT: Final = 1024 * 1024
 """Bytes of a body that are accepted; ours, ThingSpace names no limit."""
 DEDUPE_WINDOW: Final = 3600.0
 """Seconds in which equal bytes without a webhook-id count as one message; ours, ThingSpace publishes no message id."""
-HEADERS: Final = frozenset(
-    {"webhook-id", "webhook-timestamp", "webhook-signature", "fotahook-account", "content-length"}
-)
-"""The headers that are looked at, beside the one that proxies write."""
 FORWARDED_FOR: Final = "x-forwarded-for"
+HEADERS: Final = {
+    name.encode(): name
+    for name in (
+        "webhook-id",
+        "webhook-timestamp",
+        "webhook-signature",
+        "fotahook-account",
+        "content-length",
+        FORWARDED_FOR,
+    )
+}
+"""The headers that are looked at, by their bytes."""
 _KEY_LIMIT: Final = 256
 
 Choose = Callable[[str, CallbackMessage], tuple[str, ...]]
@@ -35,13 +43,14 @@ def single_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for raw_name, value in pairs:
-        name = raw_name.decode("latin-1").lower()
+        if (name := HEADERS.get(raw_name.lower())) is None:
+            continue
         if name == FORWARDED_FOR:
             # Every proxy may add one of its own: together they are one list.
             found[name] = ",".join(filter(None, (found.get(name), value.decode("latin-1"))))
         elif name in found:
             raise Rejected(400, f"{name} came more than once")
-        elif name in HEADERS:
+        else:
             found[name] = value.decode("latin-1")
     return found
 
