@@ -22,7 +22,7 @@ DEADLINE: Final = 30.0
 
 WIDTH: Final = 100
 _DONE: Final = "\x1dcode"
-_ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\][^\x07]*\x07")
+_PIECES: Final = re.compile(r"\x1b\[(?P<count>[0-9;?]*)(?P<order>[a-zA-Z])|\x1b\][^\x07]*\x07|(?P<text>[^\x1b])")
 
 # Takes the place of the command: `fotahook serve` and `listen` go on when their block ends, one of each at a time, and
 # commands that call a service are told where it is, since the port that the pages name may be taken.
@@ -41,7 +41,7 @@ stays() {
   cat "$STATE/$1.out"
 }
 case "$*" in
-  *--explain*|*--help*|*--base-url*|*--to\ *|demo*|doctor*|admin*) exec "$FOTAHOOK" "$@" ;;
+  *--explain*|*--help*|*--base-url*|*--to\ *|demo*|doctor*|admin*|completion*) exec "$FOTAHOOK" "$@" ;;
   serve*) stays serve "$SERVICE_PORT" "${@:2}" ;;
   listen*) stays listen "$LISTENER_PORT" --base-url "$SERVICE" "${@:2}" ;;
   *) exec "$FOTAHOOK" "$@" --base-url "$SERVICE" ;;
@@ -63,6 +63,7 @@ class Terminal:
 
     def __init__(self, folder: Path, state: Path, environment: Mapping[str, str], not_run: Iterable[str]) -> None:
         self._state = state
+        self._stuck = False
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, WIDTH, 0, 0))
         self._shell = subprocess.Popen(
@@ -86,19 +87,22 @@ class Terminal:
         return folder
 
     def run(self, block: str) -> Printed:
-        """Run a block to its end. TimeoutError where that does not come."""
+        """Run a block to its end. TimeoutError where that does not come, and at once for what is to follow it."""
+        if self._stuck:
+            raise TimeoutError("a block before this one is still running")
         script, beside = self._state / "block.sh", self._state / "stderr"
         script.write_text(block)
         assert self._shell.stdin is not None
         self._shell.stdin.write(f"source '{script}' </dev/null 2>'{beside}'; printf '\\035code%s\\n' $?\n")
         self._shell.stdin.flush()
         code, printed = self._read()
-        return Printed(code, _ESCAPES.sub("", printed).replace("\r\n", "\n").replace("\r", ""), beside.read_text())
+        return Printed(code, on_screen(printed), beside.read_text())
 
     def _read(self) -> tuple[int, str]:
         printed, end = b"", time.monotonic() + DEADLINE
         while _DONE.encode() not in printed or not printed.endswith(b"\n"):
             if not select.select([self._master], [], [], max(0.0, end - time.monotonic()))[0]:
+                self._stuck = True
                 raise TimeoutError(f"still running after {DEADLINE:.0f} s, having printed: {printed.decode()}")
             printed += os.read(self._master, 65536)
         text, _, code = printed.decode().rpartition(_DONE)
@@ -118,6 +122,26 @@ class Terminal:
         self._shell.stdin.close()
         self._shell.wait(DEADLINE)
         os.close(self._master)
+
+
+def on_screen(printed: str) -> str:
+    """What is to be seen in the end: of a bar that was drawn again and again, the last one."""
+    lines, row, column = [""], 0, 0
+    for piece in _PIECES.finditer(printed):
+        match piece["order"] or piece["text"]:
+            case "A" if piece["order"]:
+                row = max(0, row - int(piece["count"] or 1))
+            case "K" if piece["order"]:
+                lines[row] = "" if piece["count"] == "2" else lines[row][:column]
+            case "\n":
+                row += 1
+                lines += [""] * (row == len(lines))
+            case "\r":
+                column = 0
+            case str(text) if piece["text"]:
+                lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + 1 :]
+                column += 1
+    return "\n".join(lines)
 
 
 def reader_environment() -> dict[str, str]:

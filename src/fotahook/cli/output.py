@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -95,20 +96,29 @@ def print_grown(row: Sequence[str], widths: Sequence[int]) -> None:
 def print_structs(
     columns: Sequence[str], structs: Sequence[T], row: Callable[[T], Sequence[str]], *, as_json: bool
 ) -> None:
-    """Some records: as a table, or as one JSON object a line."""
+    """Some records: a row for each, or one JSON object a line."""
     if as_json:
         for one in structs:
             print_json(msgspec.to_builtins(one))
     else:
-        print_table(columns, [row(one) for one in structs])
+        _print_list(columns, [row(one) for one in structs])
 
 
 def print_facts(facts: Mapping[str, str | int | None], *, as_json: bool) -> None:
     """What is known of one thing, by name."""
+    texts = {name: _text(fact) for name, fact in facts.items()}
     if as_json:
         print_json(facts)
+    elif on_terminal() and not _fit(texts):
+        print_card(texts)
     else:
-        print_table(list(facts), [[_text(fact) for fact in facts.values()]])
+        print_table(list(texts), [list(texts.values())])
+
+
+def _fit(facts: Mapping[str, str]) -> bool:
+    """Whether a framed row of them is no wider than the terminal."""
+    width = sum(max(len(name), len(text)) + len(" │ ") for name, text in facts.items()) + 1
+    return width <= shutil.get_terminal_size().columns
 
 
 def _text(fact: str | int | None) -> str:
