@@ -150,6 +150,22 @@ def test_a_failing_account_is_first_and_says_why(
     signed_in.see('{"type":"upgradeProgress"}')
 
 
+def test_the_last_hour_is_told_in_numbers_and_drawn(
+    signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
+) -> None:
+    register("counted", receiver.url)
+    message = operator.publish("counted", {"type": "upgradeProgress"})
+    signed_in.go("message", message.id)
+    signed_in.find("//span[@class='badge' and .='delivered']")
+    totals = operator.stats().totals
+    signed_in.go("accounts")
+    signed_in.find(f"//section[@class='stats']//dt[.='delivered']/following-sibling::dd[.='{totals.delivered}']")
+    heights = "return [...document.querySelectorAll('.stats rect')].map((bar) => Number(bar.getAttribute('height')))"
+    bars = signed_in.driver.execute_script(heights)
+    assert len(bars) == 60
+    assert max(bars) == 40
+
+
 def test_an_account_is_paused_and_resumed(signed_in: Browser, operator: OperatorClient, register: Register) -> None:
     register("steered", "http://127.0.0.1:9/")
     signed_in.go("account", "steered")

@@ -150,4 +150,6 @@ def reader_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     commands = Path(sys.executable).parent
     ours = {"PATH": f"{commands}:{kept['PATH']}", "FOTAHOOK": str(commands / "fotahook")}
+    # Nor is a reader's pytest slowed down by the plugins that our own tests need.
+    ours["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     return kept | ours | {"NO_COLOR": "1", "NO_PROXY": "127.0.0.1", "TERM": "xterm"}

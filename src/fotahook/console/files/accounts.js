@@ -1,7 +1,8 @@
-// All accounts, those in trouble first.
+// All accounts, those in trouble first, and how much happened in the last hour.
 import { query, read } from "./api.js";
 import { address, atMostEvery, badge, count, el, field, form, link, moment, pages, table, tell } from "./dom.js";
 import { follow } from "./events.js";
+import { stats } from "./stats.js";
 
 const STATES = [["trouble", "In trouble"], ["all", "All"], ["open", "Open"], ["waiting", "Waiting"], ["held", "Held"], ["paused", "Paused"]];
 const HEADER = ["Account", "Lane", "Pending", "Dead", "Oldest", "Callback"];
@@ -16,6 +17,7 @@ export async function showAccounts(main, signal, state = "trouble") {
   const list = el("div");
   main.append(
     el("h2", { tabindex: "-1" }, "Accounts"),
+    await stats(signal),
     form({ class: "line" }, ({ account }) => (location.hash = address("account", account)),
       field("Go to an account", el("input", { name: "account", maxlength: "64", required: true, placeholder: "0000123456-00001" })), el("button", {}, "Show")),
     el("nav", { class: "tabs", "aria-label": "Accounts by state" }, tabs),

@@ -64,6 +64,7 @@ export function select(name, options, chosen) {
 
 async function guarded(pressed, act) {
   pressed.disabled = true;
+  tell("");
   try {
     await act();
   } catch (error) {
