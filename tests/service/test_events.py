@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import random
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -36,16 +38,19 @@ PATIENCE = 20.0
 
 
 class CountedStore(SqliteStore):
-    """A store that counts how often it is asked for events, and may be away for a while."""
+    """A store that counts how often it is asked for events, may be away for a while, or be another one than before."""
 
     asked = 0
     away = 0
+    replaced = False
 
     async def events(self, after: Mark | None, *, limit: int) -> Events:
         self.asked += 1
         if self.away:
             self.away -= 1
             raise StoreUnavailable("away")
+        if self.replaced and after is not None:
+            return Events(happened=(), mark=after, lost=True)
         return await super().events(after, limit=limit)
 
 
@@ -283,6 +288,22 @@ async def test_whoever_reads_slowly_holds_up_nobody_and_misses_nothing(
         assert [event.data for event in told] == [event.data for event in quick.events]
 
 
+async def test_whoever_reads_nothing_at_all_is_sent_away(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "STALL_SECONDS", 0.1)
+    monkeypatch.setattr(events, "LAST_SECONDS", 0.1)
+    parts = urlsplit(live.server.url)
+    assert parts.port
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", parts.port))
+        request = f"GET /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {live.token}\r\n\r\n"
+        deaf.sendall(request.encode())
+        await once(pollers)
+        while pollers():
+            await live.publish(*[b'{"type": "%b"}' % (b"x" * 900)] * 200)
+            await asyncio.sleep(0.01)
+
+
 async def test_a_client_that_leaves_is_forgotten(live: Live) -> None:
     async with live.stream() as stream:
         await once(pollers)
@@ -305,6 +326,14 @@ async def test_a_store_that_was_away_is_followed_further(live: Live, monkeypatch
         live.store.away = 3
         await live.publish(b"{}")
         assert len(await stream.read(1)) == 1
+
+
+async def test_streams_end_where_the_store_is_another_one_than_before(live: Live) -> None:
+    async with live.stream() as stream:
+        live.store.replaced = True
+        while await stream.more():
+            pass
+    await once(lambda: not pollers())
 
 
 async def test_where_nothing_happens_the_cursor_is_told_now_and_then(
