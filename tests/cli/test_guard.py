@@ -319,6 +319,19 @@ async def test_requests_sent_together_are_answered_in_turn(served: Served) -> No
     assert [await peer.answer() for _ in range(3)] == [(200, b"well")] * 3
 
 
+async def test_more_requests_sent_together_than_anybody_needs_end_the_connection(served: Served) -> None:
+    peer = await served.connect(GET.replace(b"/ ", b"/waits ", 1) + GET * 1000)
+    assert await peer.reader.read() == b""
+    served.app.go_on.set()
+
+
+@pytest.mark.parametrize("rest", [b"\0\r\n\r\n", b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"x" * 5000)])
+async def test_what_follows_a_request_is_not_refused_in_place_of_its_answer(served: Served, rest: bytes) -> None:
+    peer = await served.connect(GET.replace(b"/ ", b"/waits ", 1) + rest)
+    assert await peer.reader.read() == b""
+    served.app.go_on.set()
+
+
 async def test_head_and_body_of_an_answer_leave_together(served: Served) -> None:
     peer = await served.connect(GET)
     assert (await peer.reader.read(65536)).endswith(b"\r\n\r\nwell")

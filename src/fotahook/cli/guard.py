@@ -19,10 +19,12 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from .joined import Joined
-from .refusals import BODY_TOO_SLOW, CROWDED, HEAD_TOO_LARGE, HEAD_TOO_SLOW, NOT_HTTP, Refusal
+from .refusals import BODY_TOO_SLOW, CROWDED, HEAD_TOO_LARGE, HEAD_TOO_SLOW, NOT_HTTP, TOO_MANY_TOGETHER, Refusal
 
 logger = logging.getLogger(__name__)
 
+_TOGETHER_LIMIT: Final = 100
+"""Requests that wait for the answer to an earlier one. A single read has room for thousands, which take megabytes."""
 _SUMMARY_SECONDS: Final = 60.0
 _TOLD_LIMIT: Final = 100
 _IPV6_CLIENT_BITS: Final = 64
@@ -219,6 +221,8 @@ class Guarded(HttpToolsProtocol):
         size = len(self.url) + 4 * len(self.headers) + sum(map(len, chain.from_iterable(self.headers)))
         if size > self._limits.header_bytes:
             self._refuse(HEAD_TOO_LARGE)
+        if len(self.pipeline) >= _TOGETHER_LIMIT:
+            self._refuse(TOO_MANY_TOGETHER)
         if not self._admitted and self.url.partition(b"?")[0] not in self._guard.open_paths:
             self._refuse(CROWDED)
         self._enter(Phase.BODY)
@@ -270,18 +274,23 @@ class Guarded(HttpToolsProtocol):
         raise ValueError(refusal.title)
 
     def _end(self, refusal: Refusal) -> None:
-        """Refuse, unless another answer has begun; nothing more is read."""
+        """Refuse, unless an answer has begun, and read nothing more."""
         if self.phase is Phase.OVER or self.transport.is_closing():
             return
         self._guard.count(refusal.title)
         # None before the first request, whatever uvicorn's types say.
         cycle: RequestResponseCycle | None = self.cycle
-        if cycle is None or cycle.response_complete or not cycle.response_started:
+        under_way = cycle is not None and not cycle.response_complete
+        if under_way and (self.phase is not Phase.BODY or self.pipeline):
+            # An earlier request is to be answered yet, and this would pass for its answer.
+            self.drop()
+            return
+        if not under_way or not self.cycle.response_started:
             self.transport.write(refusal.response())
-        if cycle is not None and not cycle.response_complete:
+        if under_way:
             # Whoever waits for the body, or writes the answer, learns that it is over.
-            cycle.disconnected = True
-            cycle.message_event.set()
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self._enter(Phase.OVER)
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -27,6 +27,9 @@ NOT_HTTP: Final = Refusal("not HTTP", 400, "INVALID_PARAMETER", "These bytes are
 HEAD_TOO_LARGE: Final = Refusal("heads too large", 431, "HEADERS_TOO_LARGE", "The request's head is too large.")
 HEAD_TOO_SLOW: Final = Refusal("heads too slow", 408, "REQUEST_TIMEOUT", "The request's head took too long to arrive.")
 BODY_TOO_SLOW: Final = Refusal("bodies too slow", 408, "REQUEST_TIMEOUT", "The request's body took too long to arrive.")
+TOO_MANY_TOGETHER: Final = Refusal(
+    "requests sent too many together", 429, "TOO_MANY_REQUESTS", "Wait for answers before sending more."
+)
 CROWDED: Final = Refusal(
     "connections beyond an address's share",
     429,
