@@ -87,6 +87,23 @@ def curl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
 
 
+@pytest.fixture
+def service(sandbox: Sandbox) -> Sandbox:
+    """The same, as new."""
+    sandbox.reset()
+    return sandbox
+
+
+@pytest.fixture
+def call(run: Run, service: Sandbox) -> Run:
+    """Runs a command that calls the service."""
+
+    def call(*arguments: str) -> Said:
+        return run(*arguments, "--base-url", service.base_url, "--dev")
+
+    return call
+
+
 def is_one_line(text: str) -> bool:
     """Whether a command complained as it should."""
     return text.startswith("fotahook: ") and text.endswith("\n") and text.count("\n") == 1

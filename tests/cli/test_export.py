@@ -14,7 +14,7 @@ from fotahook.store import open_store
 from fotahook.store.base import NewMessage, Retention
 from fotahook.testing import Sandbox
 
-from .conftest import Run, Said, is_one_line
+from .conftest import Run, is_one_line
 from .processes import fotahook
 
 ACCOUNT = "0000123456-00001"
@@ -25,20 +25,6 @@ BODIES = [
     b"{}",
 ]
 """Messages that a tool which knows JSON would each like to write down in another way."""
-
-
-@pytest.fixture
-def service(sandbox: Sandbox) -> Sandbox:
-    sandbox.reset()
-    return sandbox
-
-
-@pytest.fixture
-def call(run: Run, service: Sandbox) -> Run:
-    def call(*arguments: str) -> Said:
-        return run(*arguments, "--base-url", service.base_url, "--dev")
-
-    return call
 
 
 def received(service: Sandbox, account: str) -> list[bytes]:

@@ -11,25 +11,11 @@ from fotahook.cli import moments
 from fotahook.cli.failures import UsageError
 from fotahook.testing import Sandbox
 
-from .conftest import Run, Said, is_one_line
+from .conftest import Run, is_one_line
 
 ACCOUNT = "0000123456-00001"
 AWKWARD = '{ "type": "it\'s $HOME `x`",\n\t"ä": "\\u001b\\ud800", "n": 1.50 }\n\n'.encode()
 """A message that a shell, a table and a JSON tool would each like to change."""
-
-
-@pytest.fixture
-def service(sandbox: Sandbox) -> Sandbox:
-    sandbox.reset()
-    return sandbox
-
-
-@pytest.fixture
-def call(run: Run, service: Sandbox) -> Run:
-    def call(*arguments: str) -> Said:
-        return run(*arguments, "--base-url", service.base_url, "--dev")
-
-    return call
 
 
 def rows(text: str) -> list[list[str]]:
