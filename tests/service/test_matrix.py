@@ -21,9 +21,27 @@ CALLS = [
 GUARDED = [(method, path, call) for method, path, call in CALLS if call.by in ("token", "both tokens")]
 
 
+# Written out, so that nobody opens a call by forgetting to guard it.
+OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/signing-key"}
+BY_CLIENT = {"/api/ts/v1/oauth2/token", "/api/ts/v1/oauth2/revoke"}
+WITHOUT_SCOPE = {f"/api/m2m/v1/session/{call}" for call in ("login", "logout", "password/actions/reset")}
+
+
 def each(calls: list[tuple[str, str, Call]]) -> pytest.MarkDecorator:
     ids = [f"{method} {path}" for method, path, _ in calls]
     return pytest.mark.parametrize(("method", "path", "call"), calls, ids=ids)
+
+
+def test_every_route_is_in_the_matrix() -> None:
+    assert all(isinstance(route, Route) and isinstance(route.endpoint, Resource) for route in APP.routes)
+    assert {path for _, path, call in CALLS if call.by == "anyone"} == OPEN
+    assert {path for _, path, call in CALLS if call.by == "client"} == BY_CLIENT
+    assert {path for _, path, _ in GUARDED} == {path for _, path, _ in CALLS} - OPEN - BY_CLIENT
+    assert {path for _, path, call in GUARDED if call.scope is None} == WITHOUT_SCOPE
+    # ThingSpace's calls need both tokens, once there is a session.
+    assert {path for _, path, call in GUARDED if path.startswith("/api/") and call.by == "token"} == {
+        "/api/m2m/v1/session/login"
+    }
 
 
 async def asked(api: Api, method: str, path: str, headers: dict[str, str], account: str = ACCOUNT) -> tuple[int, str]:
