@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import urllib3
 
 from fotahook import Client, FotaV2CallbackRegistrationRequest, SessionCredentials, ThingspaceOauthCredentials
+from fotahook.testing import make_certificates
 
 from .conftest import Run, is_one_line
 from .processes import Running, running
@@ -160,3 +162,17 @@ def test_limits_that_cannot_be_meant_are_refused(run: Run, command: str, flag: s
 
 def test_a_number_of_requests_below_zero_is_refused(run: Run) -> None:
     assert "choose 0 or more" in run("serve", "--requests-per-minute", "-1").err
+
+
+def test_a_client_that_says_no_farewell_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    made = make_certificates(tmp_path, "127.0.0.1")
+    flags = ("--tls-cert", str(made.cert_file), "--tls-key", str(made.key_file))
+    with running("serve", "--port", "0", *flags, cwd=tmp_path) as service:
+        host, _, port = service.url.removeprefix("https://").partition(":")
+        context = ssl.create_default_context(cafile=made.ca_file)
+        with context.wrap_socket(socket.create_connection((host, int(port))), server_hostname=host) as peer:
+            peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert b"".join(iter(lambda: peer.recv(65536), b"")).startswith(b"HTTP/1.1 200 ")
+            assert service.stop() == 0
+        # It would say that it waited in vain.
+        assert service.log.read_text() == ""

@@ -246,7 +246,8 @@ class Guarded(HttpToolsProtocol):
             self._enter(Phase.IDLE)
 
     def shutdown(self) -> None:
-        if self.phase is Phase.OVER:
+        if self.phase is Phase.OVER or (self.transport.is_closing() and not self.transport.get_write_buffer_size()):
+            # All was said, and only the client's farewell is awaited, over TLS for half a minute.
             self.drop()
         else:
             super().shutdown()
