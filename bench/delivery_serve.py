@@ -1,6 +1,7 @@
 """A whole `fotahook serve` as a process: messages accepted over HTTP in NDJSON batches, until all are settled."""
 
 import asyncio
+import os
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
@@ -12,6 +13,7 @@ import aiohttp
 
 from bench.delivery_accept import ACCOUNTS, BATCH, BODY
 from fotahook import AsyncOperatorClient
+from fotahook.contract.keys import generate_secret_key
 from fotahook.store import open_store
 
 ACCEPTING = 4
@@ -50,12 +52,14 @@ async def _service(store_url: str) -> AsyncIterator[str]:
     """The URL of a service on this store."""
     flags = ("--dev", "--port", "0", "--store", store_url, "--in-flight", "1")
     command = [sys.executable, "-m", "fotahook", "serve", *flags]
-    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=DEVNULL)
+    environment = os.environ | {"FOTAHOOK_SECRET_KEY": generate_secret_key()}
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=DEVNULL, env=environment)
     assert process.stdout is not None
     try:
         yield (await process.stdout.readline()).decode().split()[2]
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await process.wait()
 
 
