@@ -47,6 +47,12 @@ def test_help_loads_nothing_heavy() -> None:
     assert loaded.isdisjoint({"aiohttp", "uvicorn", "starlette", "structlog", "nacl", "sqlite3", "trustme"})
 
 
+def test_what_calls_a_service_loads_no_store_and_no_loop() -> None:
+    code = "import sys; from fotahook.cli import main; main(['messages', 'list', '--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()).isdisjoint({"asyncio", "sqlite3", "fotahook.store", "fotahook.service"})
+
+
 def test_a_reader_that_goes_away_is_no_fault() -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f"{sys.executable} -m fotahook serve --explain | true"], capture_output=True, check=True

@@ -1,22 +1,23 @@
 """A listener's inbox as commands reach it: a service's calls about stored messages, answered out of the inbox."""
 
-import asyncio
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, TypeVar
 
 import msgspec
 from cyclopts import Parameter
 
 from fotahook.contract.operator import Attempt, DeliveryState, MessagePage, MessageState, Phases, Redelivered
-from fotahook.store import base
 
 from .failures import REFUSED, Failure, UsageError
 from .remote import Remote
 from .stores import store_file
+
+if TYPE_CHECKING:
+    from fotahook.store import base
 
 T = TypeVar("T")
 
@@ -101,6 +102,9 @@ class OpenInbox:
         self._url = url
 
     def __enter__(self) -> Self:
+        # Here and below: what is about a service need not wait for stores.
+        import asyncio
+
         from fotahook.store import open_store
 
         self._runner = asyncio.Runner()
@@ -137,6 +141,8 @@ class Inbox(OpenInbox):
         limit: int | None = None,
     ) -> MessagePage:
         """A page of an account's messages, newest first."""
+        from fotahook.store import base
+
         wanted = msgspec.convert(
             {
                 "state": state,
@@ -193,6 +199,8 @@ class Inbox(OpenInbox):
         until: datetime | None,
         dry_run: bool,
     ) -> int:
+        from fotahook.store.base import Retention
+
         count = await self.store.redeliver_all(
             account,
             state,
@@ -201,18 +209,18 @@ class Inbox(OpenInbox):
             dry_run=dry_run,
         )
         # Where no listener runs nobody else would do it now.
-        while not dry_run and await self.store.tidy(base.Retention()):
+        while not dry_run and await self.store.tidy(Retention()):
             pass
         return count
 
-    def _found(self, message_id: str) -> base.Message:
+    def _found(self, message_id: str) -> "base.Message":
         message = self.run(self.store.message(message_id))
         if message is None:
             raise Refused(_REFUSALS["unknown"])
         return message
 
 
-def _message(message: base.Message) -> MessageState:
+def _message(message: "base.Message") -> MessageState:
     return MessageState(
         id=message.id,
         account=message.account,
@@ -225,7 +233,7 @@ def _message(message: base.Message) -> MessageState:
     )
 
 
-def _delivery(place: base.Placement) -> DeliveryState:
+def _delivery(place: "base.Placement") -> DeliveryState:
     return DeliveryState(
         lane=place.consumer,
         state=place.state,
@@ -235,7 +243,7 @@ def _delivery(place: base.Placement) -> DeliveryState:
     )
 
 
-def _attempt(number: int, attempt: base.Attempt) -> Attempt:
+def _attempt(number: int, attempt: "base.Attempt") -> Attempt:
     return Attempt(
         number=number,
         started_at=_moment(attempt.started_at),

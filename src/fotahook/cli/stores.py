@@ -2,8 +2,6 @@
 
 from typing import Final
 
-from fotahook.store import sqlite_path
-
 from .failures import UsageError
 
 POSTGRES: Final = "postgresql://"
@@ -14,6 +12,9 @@ def store_file(flag: str, url: str) -> str | None:
     """The file of a SQLite store; None for one on PostgreSQL. A usage error for any other URL."""
     if url.startswith(POSTGRES):
         return None
+    # Not before a store is named: commands about a service need none.
+    from fotahook.store import sqlite_path
+
     try:
         return sqlite_path(url)
     except ValueError as error:
