@@ -11,6 +11,7 @@ import pytest
 import urllib3
 
 from fotahook import Client, FotaV2CallbackRegistrationRequest, SessionCredentials, ThingspaceOauthCredentials
+from fotahook.service import HEALTH_PATHS
 from fotahook.testing import make_certificates
 
 from .conftest import Run, is_one_line
@@ -56,7 +57,7 @@ def ask_for_token(url: str) -> urllib3.BaseHTTPResponse:
 
 def call_everything(url: str) -> None:
     with urllib3.PoolManager(retries=False, timeout=5.0) as http:
-        for path in ("/healthz", "/readyz"):
+        for path in HEALTH_PATHS:
             assert http.request("GET", url + path).status == 200
     with Client(
         base_url=url,
