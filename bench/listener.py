@@ -1,10 +1,12 @@
 """The listener beside a bare Starlette app and what users write instead: 64 connections, over real sockets.
 
+Each is one worker on one core, with all of its threads; the load is on another.
 `python -m bench.listener CONTESTANT` measures one, in messages per second.
 """
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -130,6 +132,7 @@ async def measure(contestant: str) -> float:
     count = MESSAGES[contestant]
     everything = requests(WARM_UP + count)
     with tempfile.TemporaryDirectory(prefix="fotahook-bench-") as folder, serving(contestant, folder) as port:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         await post(port, everything[:WARM_UP])
         if contestant == "handling":
             await handled(port, WARM_UP)

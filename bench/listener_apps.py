@@ -1,9 +1,10 @@
 """What receives messages in the listener's bench: ours, and what users would write. All behind the same server.
 
-`python -m bench.listener_apps CONTESTANT FOLDER` prints its URL and serves until its input ends.
+`python -m bench.listener_apps CONTESTANT FOLDER` prints its URL and serves, on the first core, until its input ends.
 """
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -123,4 +124,5 @@ async def serve(app: ASGIApp) -> None:
 
 
 if __name__ == "__main__":
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     uvloop.run(serve(CONTESTANTS[sys.argv[1]](Path(sys.argv[2]))))
