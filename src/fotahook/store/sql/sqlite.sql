@@ -116,7 +116,7 @@ from (
     select d.seq, m.id, m.type, m.ordering_key, m.body, m.accepted_at, d.attempts, d.strikes,
         coalesce(l.stopped_at, :now) - l.stopped_for - d.born as age,
         exists (
-            select 1 from deliveries b
+            select 1 from deliveries b indexed by deliveries_by_key
             where b.lane = d.lane and b.key = d.key and b.state in ('ready', 'behind') and b.seq <> d.seq
         ) as followed
     from deliveries d join messages m on m.seq = d.seq join lanes l on l.id = d.lane
