@@ -67,6 +67,18 @@ def test_a_file_that_is_no_store_is_named(run: Run, tmp_path: Path) -> None:
     assert "s.db" in said.err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("client", "list"), ("user", "revoke", "ops"), ("client", "grant", "x", "--all-accounts"), ("prune",)],
+    ids=" ".join,
+)
+def test_a_path_misspelt_makes_no_store(run: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    said = run("admin", *arguments, "--store", "sqlite:///misspelt.db")
+    assert (said.code, said.out) == (2, "")
+    assert said.err == "fotahook: --store sqlite:///misspelt.db: there is no such file\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_store_may_come_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FOTAHOOK_STORE", "sqlite:///elsewhere.db")
     assert run("admin", "user", "create", "ops").code == 0

@@ -277,7 +277,12 @@ async def test_a_clock_stepped_back_an_hour_loses_nothing_and_repeats_nothing(
         async def late_ones_are_through() -> bool:
             return late <= gate.seen.keys()
 
+        async def what_was_sent_is_settled() -> bool:
+            return [lane.pending for lane in await store.lanes(ACCOUNT)] == [100 - len(gate.seen)]
+
         await until(late_ones_are_through)
+        # By the clock that comes next the lease has ended: what is in hand then would be sent once more.
+        await until(what_was_sent_is_settled)
         # What was accepted before the step is due when the clock has caught up.
         clock.advance(HOUR)
         await until_settled(store)

@@ -27,6 +27,7 @@ from .configuration import PREFIX
 from .failures import UsageError
 from .moments import shown_moment
 from .output import print_facts, print_structs
+from .stores import check_there
 
 T = TypeVar("T")
 
@@ -128,7 +129,9 @@ def _group(kind: Kind) -> App:
         store: StoreUrl = "sqlite:///fotahook.db",
         as_json: Json = False,
     ) -> None:
-        secret = _in_store(store, lambda opened: kind.create(opened, name, accounts=account or None, scopes=scope))
+        secret = _in_store(
+            store, lambda opened: kind.create(opened, name, accounts=account or None, scopes=scope), made=True
+        )
         print_facts(dict(zip(kind.shown_as, (name, secret), strict=True)), as_json=as_json)
 
     @group.command(
@@ -194,7 +197,11 @@ app.command("fotahook.cli.upkeep:migrate")
 app.command("fotahook.cli.upkeep:prune")
 
 
-def _in_store(url: str, do: Callable[[Store], Awaitable[T]]) -> T:
+def _in_store(url: str, do: Callable[[Store], Awaitable[T]], *, made: bool = False) -> T:
+    """What `do` finds or does in a store, which must be there unless it may be `made`."""
+    if not made:
+        check_there("--store", url)
+
     async def opened() -> T:
         store = await open_store(url)
         try:

@@ -43,7 +43,7 @@ def check_url(examination: Examination) -> Check:
     """By the rules of registration."""
     url, allowed = examination.url, examination.sender.allowed_networks
     if (why := url_refusal(url, allow_http=examination.allow_http, allowed=allowed)) is not None:
-        return failed("url", f"{url}: {why}", "Register a URL that this does not hold against.")
+        return failed("url", f"{url}: {why}", "Register a URL that keeps to this rule.")
     if URL(url).scheme == "http":
         fix = "ThingSpace takes https:// alone, and so does fotahook serve without --dev: put TLS before the receiver."
         return warned("url", f"{url}: nothing is encrypted", fix)

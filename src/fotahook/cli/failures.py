@@ -88,7 +88,7 @@ def _told(error: BaseException) -> tuple[int, str]:
 
 def _told_usage(error: "CycloptsError") -> str:
     command = " ".join(["fotahook", *(error.command_chain or ())])
-    said = str(error).strip().rstrip(".")
+    said = str(error).strip().rstrip("., ")
     return f"{said}{' ' if said.endswith('?') else '; '}see {command} --help"
 
 

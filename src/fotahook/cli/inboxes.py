@@ -4,7 +4,6 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, TypeVar
 
 import msgspec
@@ -12,9 +11,9 @@ from cyclopts import Parameter
 
 from fotahook.contract.operator import Attempt, DeliveryState, MessagePage, MessageState, Phases, Redelivered
 
-from .failures import REFUSED, Failure, UsageError
+from .failures import REFUSED, Failure
 from .remote import Remote
-from .stores import store_file
+from .stores import check_there
 
 if TYPE_CHECKING:
     from fotahook.store import base
@@ -95,10 +94,7 @@ class OpenInbox:
     """The store of a listener, which may be running meanwhile. A context manager."""
 
     def __init__(self, url: str) -> None:
-        file = store_file("--inbox", url)
-        # Opening it would make one.
-        if file is not None and not Path(file).exists():
-            raise UsageError(f"--inbox {url}: there is no such file")
+        check_there("--inbox", url)
         self._url = url
 
     def __enter__(self) -> Self:

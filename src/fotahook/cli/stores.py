@@ -1,5 +1,6 @@
 """What flags say of stores: where they are, and how much they keep."""
 
+from pathlib import Path
 from typing import Final
 
 from .failures import UsageError
@@ -19,6 +20,13 @@ def store_file(flag: str, url: str) -> str | None:
         return sqlite_path(url)
     except ValueError as error:
         raise UsageError(f"{flag}: {error}") from error
+
+
+def check_there(flag: str, url: str) -> None:
+    """A usage error where no store's file is: a path misspelt must not make an empty store."""
+    path = store_file(flag, url)
+    if path is not None and not Path(path).exists():
+        raise UsageError(f"{flag} {url}: there is no such file")
 
 
 def check_retention(keep_days: float, keep_bytes: int | None) -> None:

@@ -13,7 +13,7 @@ from fotahook.store.base import Retention
 from .configuration import PREFIX
 from .output import print_json
 from .progress import counting
-from .stores import check_retention, store_file
+from .stores import check_retention, check_there, store_file
 
 StoreUrl = Annotated[str, Parameter(help="The service's store, or a listener's inbox.", env_var=f"{PREFIX}STORE")]
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
@@ -65,8 +65,8 @@ def prune(
 
     Example: fotahook admin prune --keep-days 7
     """
-    store_file("--store", store)
     check_retention(keep_days, keep_bytes)
+    check_there("--store", store)
     bodies, size = asyncio.run(_prune(store, Retention(seconds=keep_days * DAY, bytes=keep_bytes)))
     if as_json:
         print_json({"bodies": bodies, "bytes": size})
