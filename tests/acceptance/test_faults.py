@@ -17,6 +17,9 @@ from tests.postgres import Server, a_schema
 
 from .crashes import Service, World, a_world
 
+SHORT_LEASE: Final = ("--timeout", "1", "--connect-timeout", "1", "--lease", "6")
+"""On PostgreSQL a lane is in dead hands until its lease has ended: the shortest that attempts of a second allow."""
+
 
 @pytest.fixture
 def store_url(tmp_path: Path) -> str:
@@ -43,7 +46,7 @@ async def test_a_kill_around_accept(store_url: str, tmp_path: Path) -> None:
 
 async def test_a_kill_around_lease(store_url: str, tmp_path: Path) -> None:
     async with a_world(store_url, tmp_path) as world:
-        await live_through(world, "lease.before:5", "lease.after:5")
+        await live_through(world, "lease.before:2", "lease.after:2")
         await world.check()
 
 
@@ -74,23 +77,33 @@ def seeds(default: Sequence[int] = (1, 2, 3)) -> Sequence[int]:
     return [int(seed) for seed in os.environ.get("FAULT_SEEDS", "").split()] or chosen or default
 
 
+async def die_at_random(world: World, chance: random.Random) -> None:
+    """One service after the other is killed in the middle of everything, and a last one lives."""
+    service = await world.start()
+    async with world.publishing():
+        for _ in range(2):
+            world.receiver.after(chance.randint(1, 200), service.kill)
+            await world.killed(service)
+            service = await world.start()
+
+
 @pytest.mark.parametrize("seed", seeds())
 async def test_kills_at_random_moments(seed: int, store_url: str, tmp_path: Path) -> None:
-    chance = random.Random(seed)
     async with a_world(store_url, tmp_path) as world:
-        service = await world.start()
-        async with world.publishing():
-            for _ in range(2):
-                world.receiver.after(chance.randint(1, 200), service.kill)
-                await world.killed(service)
-                service = await world.start()
+        await die_at_random(world, random.Random(seed))
+        await world.check()
+
+
+@pytest.mark.parametrize("seed", seeds())
+async def test_kills_at_random_moments_on_postgresql(seed: int, postgres_server: Server, tmp_path: Path) -> None:
+    async with a_schema(postgres_server) as url, a_world(url, tmp_path, *SHORT_LEASE) as world:
+        await die_at_random(world, random.Random(seed))
         await world.check()
 
 
 # Two services on one PostgreSQL: who is killed leaves its lanes to the other, when the leases have ended.
 
 MANY: Final = tuple(f"0000123456-{number:05}" for number in range(1, 13))
-SHORT_LEASE: Final = ("--timeout", "3", "--connect-timeout", "3", "--lease", "8")
 
 
 async def take_turns_dying(world: World, faults: Iterable[str], chance: random.Random) -> None:
@@ -133,8 +146,7 @@ async def first_tokens(world: World, service: Service) -> list[int]:
 
 
 async def test_one_takes_calls_and_two_deliver_of_whom_one_is_killed(postgres_server: Server, tmp_path: Path) -> None:
-    flags = ("--timeout", "1", "--connect-timeout", "1", "--lease", "6")
-    async with a_schema(postgres_server) as url, a_world(url, tmp_path, *flags, accounts=MANY) as world:
+    async with a_schema(postgres_server) as url, a_world(url, tmp_path, *SHORT_LEASE, accounts=MANY) as world:
         api = await world.start(role="api")
         assert await first_tokens(world, api) == [1] * len(MANY)
         doomed, _ = await world.start(role="dispatcher"), await world.start(role="dispatcher")

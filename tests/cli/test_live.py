@@ -125,7 +125,7 @@ def listening(
 def test_messages_are_shown_with_what_they_say_of_devices(tmp_path: Path) -> None:
     messages = list(Simulation("0000123456-00001", devices=2, failures=0.5))
     with listening(tmp_path) as terminal:
-        terminal.read("waiting for messages at http://127")
+        terminal.read("waiting for messages at http://127", anew=True)
         for message in (messages[0], messages[-2], messages[-3]):
             terminal.post(message.body)
         terminal.read(r"#1  \d\d:\d\d:\d\d  softwareList  0000123456-00001  \d+ bytes  not proved")
@@ -254,7 +254,7 @@ def test_without_a_keyboard_messages_are_shown_all_the_same(tmp_path: Path) -> N
 
 def test_in_the_foreground_ctrl_c_is_what_it_is_everywhere(tmp_path: Path) -> None:
     with listening(tmp_path, session="foreground") as terminal:
-        terminal.read("waiting for messages at")
+        terminal.read("waiting for messages at", anew=True)
         terminal.press("\x03")
         assert terminal.process.wait(DEADLINE) == 130
         assert terminal.gives_lines()

@@ -170,6 +170,14 @@ async def test_a_message_is_put_into_every_lane_of_its_consumers(store: Store, a
 # Lanes: held, open
 
 
+async def test_a_message_for_nobody_is_kept(store: Store, accept: Accept) -> None:
+    (accepted,) = await accept(b"{}", consumers=())
+    message = await store.message(accepted.id)
+    assert message is not None
+    assert (message.body, message.placements) == (b"{}", ())
+    assert await store.lanes(ACCOUNT) == []
+
+
 async def test_without_a_callback_the_lane_is_held_and_keeps_everything(store: Store, accept: Accept) -> None:
     await accept(b"{}", b"{}")
     assert await store.lease(10, 30) == []
