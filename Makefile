@@ -9,7 +9,7 @@ demo: .venv/ready
 	$(BIN)/fotahook demo --devices 200
 
 test: .venv/ready system
-	$(BIN)/python -m pytest --cov --cov-fail-under=100
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --cov --cov-fail-under=100
 
 # What the tests use of the system, as command:package. On Debian, as root, what is missing is installed.
 SYSTEM := chromium:chromium chromedriver:chromium-driver curl:curl jq:jq

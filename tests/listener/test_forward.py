@@ -191,7 +191,7 @@ async def test_a_receiver_that_says_it_is_gone_is_asked_again(impatient: Make, i
 # What is sent
 
 
-@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("key", [None, KEY], ids=["made", "given"])
 async def test_forwards_are_signed_with_a_key_of_the_inbox(make: Make, inbox: str, key: str | None) -> None:
     listener, consumer = make(forwarding=Forwarding(secret_key=key)), Consumer()
     assert listener.forward_key() is None
