@@ -18,6 +18,7 @@ from fotahook.client import AsyncOperatorClient
 from fotahook.contract.errors import TransportError
 from fotahook.service import DEV_CLIENT
 from fotahook.store import open_store
+from fotahook.store.base import Message
 
 DEADLINE: Final = 60.0
 """Seconds after which something is stuck; nothing here takes a tenth of that."""
@@ -26,6 +27,7 @@ KEYS: Final = ("device-a", "device-b", None)
 SECRET_KEY: Final = base64.urlsafe_b64encode(bytes(32)).decode()
 MOST_BACKLOG: Final = 200
 """Messages that publishers are ahead of the receiver; they wait while lanes rest in dead hands."""
+READS: Final = 4
 LAST_WORDS: Final = 3
 """What each publisher still publishes when there is no more killing to be done."""
 
@@ -220,8 +222,15 @@ class World:
 
     async def _pending(self, ids: Iterable[str]) -> list[str]:
         store = await open_store(self.store)
+        # No more at once than a store has connections: who waits too long for one is refused.
+        places = asyncio.Semaphore(READS)
+
+        async def read(message_id: str) -> Message | None:
+            async with places:
+                return await store.message(message_id)
+
         try:
-            found = await asyncio.gather(*map(store.message, ids))
+            found = await asyncio.gather(*map(read, ids))
         finally:
             await store.close()
         return [message.id for message in found if message is not None and message.placements[0].state == "pending"]
