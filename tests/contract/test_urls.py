@@ -1,6 +1,7 @@
 """What may be registered: account names and callback URLs."""
 
 from ipaddress import IPv6Address, ip_address
+from itertools import chain
 
 import pytest
 from hypothesis import example, given
@@ -213,7 +214,17 @@ def test_any_value_is_accepted_or_refused_in_words(url: object) -> None:
     assert reason is None or (reason and reason.encode())
 
 
+def test_a_host_that_is_taken_is_the_same_to_the_sender_whatever_its_letters() -> None:
+    # Every letter but Chinese, Korean and most of the rare ones, which are many and all alike.
+    numbers = chain(range(0x80, 0x3400), range(0xA000, 0xAC00), range(0xF900, 0x10000), range(0x10000, 0x110000, 499))
+    hosts = [f"a{chr(number)}b.example" for number in numbers]
+    taken = [host for host in hosts if strictly(f"https://{host}/") is None]
+    assert len(taken) > 5_000
+    assert [host for host in taken if URL(f"https://{host}/").raw_host != host.encode("idna").decode()] == []
+
+
 @given(st.text(characters, max_size=40).map(lambda text: f"https://{text}"))
+@example("https://\U000e0080")
 def test_the_sender_connects_to_the_host_that_was_vetted(url: str) -> None:
     if strictly(url) is not None:
         return

@@ -7,6 +7,7 @@ reachable from its data centres (docs/thingspace.md, The four calls). The limits
 import re
 from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
+from stringprep import in_table_a1
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -25,6 +26,8 @@ _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)|(?<=[?&]password=)[^&]*")
 _USUAL_ACCOUNT = re.compile(r"[0-9]{10}-[0-9]{5}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
+# Cherokee, whose small letters came later, and letters that are never seen.
+_DIFFERING = re.compile(r"[\u13a0-\u13f4\u115f\u1160\u17b4\u17b5]")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 
 
@@ -125,6 +128,11 @@ def _host_refusal(host: str, allowed: Iterable[Network]) -> str | None:
     return refusal(address, allowed)
 
 
+def _is_odd(character: str) -> bool:
+    """Whether clients differ over a character in a host: IDNA of 2003 (RFC 3490) knew nothing of it, or it changed."""
+    return in_table_a1(character) or _DIFFERING.match(character) is not None
+
+
 def _name_refusal(host: str) -> str | None:
     try:
         ascii_host = host.encode("idna").decode("ascii")
@@ -136,7 +144,7 @@ def _name_refusal(host: str) -> str | None:
         return "url has a host that looks like a number but is not an IPv4 address in plain notation"
     if len(ascii_host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         return "url has an invalid host name"
-    if not host.isascii() and ascii_host.encode().decode("idna") != host.lower():
+    if not host.isascii() and (any(map(_is_odd, host)) or ascii_host.encode().decode("idna") != host.lower()):
         # Such as a soft hyphen or a German ß: what becomes of them differs between clients, and so would the host.
         return "url has a host name that is not in its plain form: write it as xn--…"
     return None
