@@ -9,9 +9,10 @@ from V2's other models, not published by Verizon.
 
 import codecs
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -31,10 +32,14 @@ class MessageInvalid(ValueError):
     """The bytes are not JSON, or nested too deeply."""
 
 
-class Element(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+# On fields that no message sets, whatever names it has: the decoder refuses every value for them.
+_OURS: Final = msgspec.Meta(min_length=sys.maxsize)
+
+
+class Element(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, gc=False):
     """A part of a message: what is known of it in typed fields, everything else in ``extra``."""
 
-    extra: Mapping[str, object] = {}
+    extra: Annotated[Mapping[str, object], _OURS] = {}
 
 
 class Firmware(Element, frozen=True, kw_only=True):
@@ -86,12 +91,12 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
     upgrade_scheduled: Upgrade | None = None
     upgrade_progress: Upgrade | None = None
     campaign: Upgrade | None = None
-    raw: bytes = b""
+    raw: Annotated[bytes, _OURS] = b""
 
     @property
     def parts(self) -> tuple[Upgrade, ...]:
         """The members about an upgrade that the message has."""
-        return tuple(part for part in (self.upgrade_progress, self.upgrade_scheduled, self.campaign) if part)
+        return tuple([part for part in (self.upgrade_progress, self.upgrade_scheduled, self.campaign) if part])
 
     @property
     def kind(self) -> str | None:
@@ -119,7 +124,7 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
     @property
     def devices(self) -> tuple[Device, ...]:
         """The devices whose results the message reports."""
-        return tuple(device for part in self.parts for device in part.device_list)
+        return tuple([device for part in self.parts for device in part.device_list])
 
     @property
     def statuses(self) -> frozenset[str]:
@@ -153,10 +158,29 @@ def parse_message(raw: bytes) -> CallbackMessage:
 
     A byte order mark is passed over: some senders write one, and a message refused may never come again.
     """
+    if (message := _read_at_once(raw)) is not None:
+        return message
     content = _parse(raw)
     if not isinstance(content, dict):
         return CallbackMessage(raw=raw)
     return _element(CallbackMessage, content, raw=raw)
+
+
+_MESSAGE: Final = msgspec.json.Decoder(CallbackMessage)
+_NOTHING: Final = Upgrade()
+
+
+def _read_at_once(raw: bytes) -> CallbackMessage | None:
+    """The message, if it has known names with fitting values only, as most have; None if it must be gone through."""
+    try:
+        message = _MESSAGE.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    # That may have been an empty object, which counts as absent.
+    if _NOTHING in message.parts:
+        return None
+    msgspec.structs.force_setattr(message, "raw", raw)
+    return message
 
 
 def _parse(raw: bytes) -> object:
