@@ -83,7 +83,7 @@ async def bare(path: Path, count: int = BATCHED, batch: int = BATCH) -> float:
     await (await opened(path)).close()
     now, ids, digest = time.time(), MessageIds(time.time), hashlib.sha256(BODY).digest()
     messages = [
-        (number + 1, ids.next(), ACCOUNTS[number // batch % 50], BODY, len(BODY), digest, now)
+        (number + 1, *ids.take(1), ACCOUNTS[number // batch % 50], BODY, len(BODY), digest, now)
         for number in range(count)
     ]
     deliveries = [(number // batch % 50 + 1, number + 1, number + 1, now, now) for number in range(count)]

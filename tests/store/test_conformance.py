@@ -1,6 +1,7 @@
 """What every store must do. Nothing here knows which store it is."""
 
 import asyncio
+import hashlib
 
 import msgspec
 import pytest
@@ -110,10 +111,24 @@ async def test_an_idempotency_key_belongs_to_its_account_and_holds_within_a_batc
     assert again.duplicate
 
 
+async def test_without_a_key_a_message_with_a_window_is_known_by_its_bytes(store: Store) -> None:
+    places = [("a", b"1"), ("a", b"2"), ("b", b"1"), ("a", b"1")]
+    messages = [NewMessage(account=account, body=body, idempotency_window=60.0) for account, body in places]
+    first, *others, again = await store.accept(messages)
+    assert not any(accepted.duplicate for accepted in (first, *others))
+    assert (again.id, again.duplicate, again.conflict) == (first.id, True, False)
+    found = await store.message(first.id)
+    assert found is not None
+    assert found.idempotency_key == f"sha256:{hashlib.sha256(b'1').hexdigest()}"
+    (listed, _) = (await store.messages("a", Wanted(), limit=9)).messages[::-1]
+    assert listed.idempotency_key == found.idempotency_key
+
+
+@pytest.mark.parametrize("key", ["k", None])
 async def test_an_idempotency_key_with_a_window_is_known_until_the_window_is_over(
-    store: Store, clock: VirtualClock
+    key: str | None, store: Store, clock: VirtualClock
 ) -> None:
-    message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k", idempotency_window=60.0)
+    message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key=key, idempotency_window=60.0)
     (first,) = await store.accept([message])
     clock.advance(59.5)
     (again,) = await store.accept([message])

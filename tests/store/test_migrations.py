@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from fotahook.store import SqliteStore, Store, migrate_store, open_store, postgres_schema, sqlite_schema
-from fotahook.store.base import StoreUnavailable, WrongSchema
+from fotahook.store.base import NewMessage, StoreUnavailable, WrongSchema
 from fotahook.store.events import AttemptFinished, CallbackChanged, MessageAccepted
 from fotahook.store.queries import load_migrations
 from tests.migrations import add_migration
@@ -146,7 +146,7 @@ async def test_what_is_no_store_is_left_alone(engine: str, store_url: str, tmp_p
 OLD_ROWS = """
 insert into callback_history (account, revision, url, actor, at) values ('a', 1, 'https://x.example/', 'test', 1.0);
 insert into callback_history (account, revision, url, actor, at) values ('a', 2, null, 'test', 4.0);
-insert into messages (id, account, size, sha256, accepted_at) values ('m', 'a', 2, SHA, 2.0);
+insert into messages (id, account, idempotency_key, size, sha256, accepted_at) values ('m', 'a', 'k', 2, SHA, 2.0);
 insert into lanes (account, consumer, held) values ('a', '', HELD);
 insert into attempts (seq, lane, started_at, outcome, phases, excerpt)
     select m.seq, l.id, 3.0, 'delivered', '{"total": 1.5}', 'ok' from messages m, lanes l;
@@ -163,7 +163,7 @@ async def execute(engine: str, url: str, sql: str) -> None:
         file.executescript(sql)
 
 
-async def test_what_happened_before_there_were_events_is_told_too(
+async def test_what_the_first_version_kept_is_known_to_this_one(
     engine: str, fresh_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as first_version:
@@ -186,5 +186,7 @@ async def test_what_happened_before_there_were_events_is_told_too(
         (attempt,) = await store.attempts("m")
         assert (attempt.outcome, attempt.phases) == ("delivered", {"total": 1.5})
         assert [change.revision for change in await store.callback_history("a", 9)] == [2, 1]
+        (repeated,) = await store.accept([NewMessage(account="a", body=b"{}", idempotency_key="k")])
+        assert (repeated.id, repeated.duplicate) == ("m", True)
     finally:
         await store.close()

@@ -26,10 +26,23 @@ LEASE = 30.0
 WINDOWED = "w"
 """The idempotency key that is known for a while only."""
 WINDOW = 50.0
+BYTES = "bytes"
+"""Stands for no key but a window: the message is known by its bytes for a while."""
 
 
 def windowed(message: NewMessage) -> NewMessage:
-    return msgspec.structs.replace(message, idempotency_window=WINDOW if message.idempotency_key == WINDOWED else None)
+    return msgspec.structs.replace(
+        message,
+        idempotency_key=None if message.idempotency_key == BYTES else message.idempotency_key,
+        idempotency_window=WINDOW if message.idempotency_key in (WINDOWED, BYTES) else None,
+    )
+
+
+def mark(message: NewMessage) -> str | bytes | None:
+    """What a message is known by."""
+    if message.idempotency_key is None and message.idempotency_window is not None:
+        return message.body
+    return message.idempotency_key
 
 
 new_messages = st.builds(
@@ -37,7 +50,7 @@ new_messages = st.builds(
     account=st.sampled_from(ACCOUNTS),
     body=st.sampled_from((b"1", b"2")),
     ordering_key=st.sampled_from((None, "k", "l")),
-    idempotency_key=st.sampled_from((None, None, None, "i", "j", WINDOWED)),
+    idempotency_key=st.sampled_from((None, None, None, "i", "j", WINDOWED, BYTES)),
     consumers=st.just(("c",)),
 ).map(windowed)
 fates = st.lists(
@@ -106,7 +119,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.clock = world.clock
         self.store = self.run(world.empty_store())
         self.lanes = {account: ModelLane() for account in ACCOUNTS}
-        self.known: dict[tuple[str, str], Kept] = {}
+        self.known: dict[tuple[str, str | bytes | None], Kept] = {}
         self.workers: list[Worker] = []
 
     def run(self, doing: Coroutine[Any, Any, T]) -> T:
@@ -115,8 +128,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(messages=st.lists(new_messages, min_size=1, max_size=5))
     def accept(self, messages: list[NewMessage]) -> None:
         for message, accepted in zip(messages, self.run(self.store.accept(messages)), strict=True):
-            idempotency = (message.account, message.idempotency_key or "")
-            known = self.known.get(idempotency)
+            known = self.known.get((message.account, mark(message)))
             if known is not None and message.idempotency_window is not None:
                 known = known if self.clock() < known.accepted_at + message.idempotency_window else None
             if known is not None:
@@ -126,8 +138,8 @@ class StoreMachine(RuleBasedStateMachine):
             assert not accepted.duplicate
             kept = Kept(accepted.id, message, self.clock(), self.clock())
             self.lanes[message.account].kept.append(kept)
-            if message.idempotency_key is not None:
-                self.known[idempotency] = kept
+            if mark(message) is not None:
+                self.known[message.account, mark(message)] = kept
 
     @rule(limit=st.integers(1, 2))
     def lease(self, limit: int) -> None:

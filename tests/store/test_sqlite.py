@@ -6,6 +6,7 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,21 @@ async def test_bodies_that_are_much_together_are_written_in_portions(
     stored = [await store.message(answer.id) for answer in accepted]
     assert [message.body for message in stored if message] == bodies
     assert await store.accept([]) == []
+
+
+async def test_marks_whose_hashes_are_equal_are_told_apart(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fotahook.store.sqlite_accept.short_hash", lambda digest: 1)
+    monkeypatch.setattr("fotahook.store.sqlite_accept.key_hash", lambda account, key: 1)
+    messages = [
+        NewMessage(account=account, body=body, idempotency_key=key, idempotency_window=60.0)
+        for account, body, key in product("ab", (b"1", b"2"), ("i", "j", None))
+    ]
+    in_one_batch = await store.accept(messages)
+    one_by_one = [(await store.accept([message]))[0] for message in messages]
+    for answers in (in_one_batch, one_by_one):
+        # Of each account two keys, and two messages known by their bytes.
+        assert len({answer.id for answer in answers}) == 2 * 4
+        assert [answer.conflict for answer in answers] == [False, False, False, True, True, False] * 2
 
 
 async def test_a_message_that_cannot_be_written_is_its_own_accepts_trouble(path: Path) -> None:

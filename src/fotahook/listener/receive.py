@@ -83,15 +83,14 @@ def receive(
     proof.check_password(message)
     account = _account(headers, message)
     message_id = headers.get("webhook-id", "")
-    # The prefixes keep an id that looks like a digest from passing for one.
-    by_body = f"body:{_digest(body)}" if dedupe_window > 0 else None
     return NewMessage(
         account=account,
         body=body,
         type=_storable(message.kind),
         ordering_key=_storable(_ordering_key(message)),
-        idempotency_key=f"id:{_storable(message_id)}" if message_id else by_body,
-        idempotency_window=None if message_id else dedupe_window,
+        # The prefix keeps an id from passing for the hash of another message's bytes, which stores may keep as a key.
+        idempotency_key=f"id:{_storable(message_id)}" if message_id else None,
+        idempotency_window=None if message_id or dedupe_window == 0 else dedupe_window,
         consumers=choose(account, message),
     )
 

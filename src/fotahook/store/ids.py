@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 
-_COUNTER_LIMIT = 1 << 12
+_COUNTER_BITS = 12
 
 
 class MessageIds:
@@ -11,14 +11,16 @@ class MessageIds:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._last = (0, 0)
+        self._next = 0
 
-    def next(self) -> str:
-        """A fresh id: 48 bits of milliseconds, a 12-bit counter within them, 62 random bits."""
-        now = int(self._clock() * 1000)
-        last, counter = self._last
-        self._last = (now, 0) if now > last else divmod(last * _COUNTER_LIMIT + counter + 1, _COUNTER_LIMIT)
-        milliseconds, counter = self._last
-        random = int.from_bytes(os.urandom(8)) >> 2
-        digits = f"{milliseconds << 16 | 0x7 << 12 | counter:016x}{0b10 << 62 | random:016x}"
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    def take(self, count: int) -> list[str]:
+        """Fresh ids: each 48 bits of milliseconds, a 12-bit counter within them, 62 random bits."""
+        first = max(int(self._clock() * 1000) << _COUNTER_BITS, self._next)
+        self._next = first + count
+        random = os.urandom(8 * count).hex()
+        return [_id(f"{first + number:015x}", random[16 * number : 16 * number + 16]) for number in range(count)]
+
+
+def _id(ordered: str, random: str) -> str:
+    variant = "89ab"[int(random[0], 16) & 0b11]
+    return f"{ordered[:8]}-{ordered[8:12]}-7{ordered[12:]}-{variant}{random[1:4]}-{random[4:]}"

@@ -45,13 +45,11 @@ from .postgres_looks import list_accounts, list_changes, list_messages, read_mes
 from .postgres_schema import check_schema, make_or_check
 from .postgres_steps import (
     GROUP_LIMIT,
-    Accept,
     Answer,
     Part,
     Settle,
     Settled,
     commit_group,
-    digests,
     lock_lanes,
     read_attempt,
     read_credential,
@@ -59,6 +57,7 @@ from .postgres_steps import (
     read_lane,
     read_lease,
     settled_lane,
+    to_accept,
     weight,
 )
 from .postgres_tidying import BEGINNING, redeliver_messages, step_redelivery, step_retention
@@ -147,7 +146,7 @@ class PostgresStore:
     # Messages
 
     async def accept(self, messages: Sequence[NewMessage]) -> list[Accepted]:
-        part = Accept(messages, [self._ids.next() for _ in messages], digests(messages))
+        part = to_accept(messages, self._ids.take(len(messages)))
         accepted = cast("list[Accepted]", await self._writes.ask(part))
         if not all(each.duplicate for each in accepted):
             self._hints.give()

@@ -35,11 +35,12 @@ _UNHOLDABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
 class Accept(msgspec.Struct, frozen=True, eq=False):
-    """A caller's messages, with the ids they get if they are new."""
+    """A caller's messages, with the ids they get if they are new, and the keys of those that may be repetitions."""
 
     messages: Sequence[NewMessage]
     ids: Sequence[str]
     digests: Sequence[bytes]
+    keys: Sequence[str | None]
 
 
 class Settle(msgspec.Struct, frozen=True, eq=False):
@@ -75,8 +76,15 @@ def settled_lane(part: Part) -> int | None:
     return part.lease.lane if isinstance(part, Settle) else None
 
 
-def digests(messages: Iterable[NewMessage]) -> list[bytes]:
-    return [hashlib.sha256(message.body).digest() for message in messages]
+def to_accept(messages: Sequence[NewMessage], ids: Sequence[str]) -> Accept:
+    digests = [hashlib.sha256(message.body).digest() for message in messages]
+    return Accept(messages, ids, digests, list(map(_key, messages, digests)))
+
+
+def _key(message: NewMessage, digest: bytes) -> str | None:
+    if message.idempotency_key is None and message.idempotency_window is not None:
+        return f"sha256:{digest.hex()}"
+    return message.idempotency_key
 
 
 async def commit_group(db: Db, parts: Sequence[Part]) -> list[Answer]:
@@ -113,7 +121,8 @@ async def _accept(db: Db, accepts: Sequence[Accept], lanes: Mapping[tuple[str, s
         return []
     ids = [message_id for part in accepts for message_id in part.ids]
     digests = [digest for part in accepts for digest in part.digests]
-    await _forget_keys(db, [message for message in messages if message.idempotency_window is not None])
+    keys = [key for part in accepts for key in part.keys]
+    await _forget_keys(db, zip(messages, keys, strict=True))
     stored = await rows(
         db,
         "add_messages",
@@ -121,7 +130,7 @@ async def _accept(db: Db, accepts: Sequence[Accept], lanes: Mapping[tuple[str, s
         accounts=[message.account for message in messages],
         types=[message.type for message in messages],
         ordering_keys=[message.ordering_key for message in messages],
-        idempotency_keys=[message.idempotency_key for message in messages],
+        idempotency_keys=keys,
         bodies=[message.body for message in messages],
         digests=digests,
     )
@@ -142,28 +151,27 @@ async def _accept(db: Db, accepts: Sequence[Accept], lanes: Mapping[tuple[str, s
     known = await _count_duplicates(
         db,
         (
-            (message.account, message.idempotency_key)
-            for message_id, message in zip(ids, messages, strict=True)
+            (message.account, key)
+            for message_id, message, key in zip(ids, messages, keys, strict=True)
             if message_id not in new
         ),
     )
     return [
-        Accepted(id=message_id)
-        if message_id in new
-        else _duplicate(known[message.account, message.idempotency_key], digest)
-        for message_id, message, digest in zip(ids, messages, digests, strict=True)
+        Accepted(id=message_id) if message_id in new else _duplicate(known[message.account, key], digest)
+        for message_id, message, key, digest in zip(ids, messages, keys, digests, strict=True)
     ]
 
 
-async def _forget_keys(db: Db, messages: Sequence[NewMessage]) -> None:
+async def _forget_keys(db: Db, keys: Iterable[tuple[NewMessage, str | None]]) -> None:
     """Free the idempotency keys of these messages where the time is over for which they were to be known."""
-    if messages:
+    windowed = [(message, key) for message, key in keys if message.idempotency_window is not None]
+    if windowed:
         await rows(
             db,
             "forget_keys",
-            accounts=[message.account for message in messages],
-            idempotency_keys=[message.idempotency_key for message in messages],
-            windows=[message.idempotency_window for message in messages],
+            accounts=[message.account for message, _ in windowed],
+            idempotency_keys=[key for _, key in windowed],
+            windows=[message.idempotency_window for message, _ in windowed],
         )
 
 

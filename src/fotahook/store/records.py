@@ -36,8 +36,8 @@ class WrongSchema(StoreUnavailable):
     """The store was made by another version of fotahook; the text says what to do."""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts at rest."""
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Facts at rest. They hold nothing that could hold them, so that the garbage collector need not look at them."""
 
 
 class Callback(Record, frozen=True, kw_only=True):
@@ -58,7 +58,8 @@ class NewMessage(Record, frozen=True, kw_only=True):
     ordering_key: str | None = None
     idempotency_key: str | None = None
     idempotency_window: float | None = None
-    """Seconds after the first message of that key in which it is known; None: for ever."""
+    """Seconds after the first message of that key in which it is known; None: for ever. A message that has a window and
+    no key is known by its bytes."""
     consumers: tuple[str, ...] = (CALLBACK_CONSUMER,)
 
 
@@ -187,6 +188,7 @@ class Message(Record, frozen=True, kw_only=True):
     type: str | None
     ordering_key: str | None
     idempotency_key: str | None
+    """Of a message that is known by its bytes, ``sha256:`` and their hash."""
     body: bytes | None
     """None once retention has removed it, and wherever many are listed."""
     size: int

@@ -15,20 +15,16 @@ import msgspec
 
 from .base import Accepted, NewMessage
 from .ids import MessageIds
-from .sqlite_bulk import Q, add_lanes, as_json, promote
+from .sqlite_bulk import ROWS_LIMIT, Q, Row, add_lanes, as_json, promote, run_rows
+from .sqlite_schema import key_hash, short_hash
 
-PORTION_BYTES: Final = 16 << 20
-"""Bodies that go into one statement, unless one alone is longer: SQLite takes a gigabyte."""
+PORTION_BYTES: Final = 256 << 10
+"""Bodies that go into one statement, unless one alone is longer: SQLite keeps them until it is run again."""
 
 Place = tuple[str, str]
-"""An account, and a consumer or an idempotency key of it."""
-
-
-class Known(msgspec.Struct, frozen=True):
-    """What is stored under an idempotency key."""
-
-    id: str
-    sha256: bytes
+"""An account and a consumer."""
+Mark = tuple[str, str | bytes]
+"""An account, and what a message of it is known by: its idempotency key or the hash of its bytes."""
 
 
 class Lane(msgspec.Struct, frozen=True):
@@ -39,14 +35,6 @@ class Lane(msgspec.Struct, frozen=True):
     """Whether it is due already, so that more in it changes nothing."""
     clock: float
     """The lane's own time."""
-
-
-class Fresh(msgspec.Struct, frozen=True):
-    """A message that is stored, with its id and the hash of its body."""
-
-    id: str
-    sha256: bytes
-    message: NewMessage
 
 
 def accept_all(
@@ -62,95 +50,93 @@ def _portions(messages: Iterable[NewMessage]) -> Iterator[list[NewMessage]]:
     portion: list[NewMessage] = []
     size = 0
     for message in messages:
-        if portion and size + len(message.body) > PORTION_BYTES:
-            yield portion
-            portion, size = [], 0
-        portion.append(message)
         size += len(message.body)
+        if portion and (size > PORTION_BYTES or len(portion) == ROWS_LIMIT):
+            yield portion
+            portion, size = [], len(message.body)
+        portion.append(message)
     if portion:
         yield portion
 
 
 def _accept(db: sqlite3.Connection, messages: Sequence[NewMessage], ids: MessageIds, now: float) -> list[Accepted]:
-    known = _known(db, messages, now)
+    digests = [hashlib.sha256(message.body).digest() for message in messages]
+    hashes = list(map(_hash, messages, digests))
+    known = _known(db, messages, digests, hashes, now)
     answers: list[Accepted] = []
-    fresh: list[Fresh] = []
-    for message in messages:
-        digest = hashlib.sha256(message.body).digest()
-        if message.idempotency_key is not None:
-            place = (message.account, message.idempotency_key)
-            if (earlier := known.get(place)) is not None:
-                answers.append(Accepted(id=earlier.id, duplicate=True, conflict=earlier.sha256 != digest))
+    fresh: list[NewMessage] = []
+    rows: list[Row] = []
+    for message, digest, number, message_id in zip(messages, digests, hashes, ids.take(len(messages)), strict=True):
+        account, key, body = message.account, message.idempotency_key, message.body
+        if number is not None:
+            mark = digest if key is None else key
+            earlier_id, earlier_digest = known.setdefault((account, mark), (message_id, digest))
+            if earlier_id != message_id:
+                answers.append(Accepted(id=earlier_id, duplicate=True, conflict=earlier_digest != digest))
                 continue
-            message_id = ids.next()
-            known[place] = Known(message_id, digest)
-        else:
-            message_id = ids.next()
         answers.append(Accepted(id=message_id))
-        fresh.append(Fresh(message_id, digest, message))
+        fresh.append(message)
+        facts = (message_id, account, message.type, message.ordering_key, key, number)
+        rows.append((*facts, body, len(body), digest, now))
     if fresh:
-        first = _add_messages(db, fresh, now)
-        _add_deliveries(db, [one.message for one in fresh], first, now)
+        (added,) = run_rows(db, "add_messages", rows)
+        assert added.lastrowid is not None
+        _add_deliveries(db, fresh, added.lastrowid - len(fresh) + 1, now)
     if len(fresh) < len(messages):
         repeated = Counter(answer.id for answer in answers if answer.duplicate)
         db.execute(Q["count_duplicates"], {"repeated": as_json(list(repeated.items()))})
     return answers
 
 
-def _known(db: sqlite3.Connection, messages: Iterable[NewMessage], now: float) -> dict[Place, Known]:
-    """What is stored under the idempotency keys of these messages; a key whose time is over is forgotten."""
-    keys = [
-        (message.account, message.idempotency_key, message.idempotency_window)
-        for message in messages
-        if message.idempotency_key is not None
+def _hash(message: NewMessage, digest: bytes) -> int | None:
+    """The number under which a message is found that may be a repetition; None for one that is none."""
+    if message.idempotency_key is not None:
+        return key_hash(message.account, message.idempotency_key)
+    return None if message.idempotency_window is None else short_hash(digest)
+
+
+def _known(
+    db: sqlite3.Connection,
+    messages: Sequence[NewMessage],
+    digests: Sequence[bytes],
+    hashes: Sequence[int | None],
+    now: float,
+) -> dict[Mark, tuple[str, bytes]]:
+    """Id and hash of the messages that these may repeat; one whose time is over is found no more."""
+    rows = [
+        (number, message.account, message.idempotency_key, digest, message.idempotency_window, now)
+        for message, digest, number in zip(messages, digests, hashes, strict=True)
+        if number is not None
     ]
-    if not keys:
-        return {}
-    rows = db.execute(Q["known_messages"], {"keys": as_json(keys), "now": now}).fetchall()
-    if lapsed := [row["id"] for row in rows if row["lapsed"]]:
+    found = [row for cursor in run_rows(db, "known_messages", rows) for row in cursor.fetchall()]
+    if lapsed := [row["id"] for row in found if row["lapsed"]]:
         db.execute(Q["forget_keys"], {"ids": as_json(lapsed)})
-    return {
-        (row["account"], row["idempotency_key"]): Known(row["id"], row["sha256"]) for row in rows if not row["lapsed"]
-    }
-
-
-def _add_messages(db: sqlite3.Connection, fresh: Sequence[Fresh], now: float) -> int:
-    """The number of the first; the others follow it."""
-    rows = []
-    # JSON holds no bytes: bodies, each with its hash behind it, go beside it as one value, of which SQLite takes parts.
-    content = bytearray()
-    for one in fresh:
-        message = one.message
-        facts = (message.account, message.type, message.ordering_key, message.idempotency_key)
-        rows.append((one.id, len(content) + 1, len(message.body), *facts))
-        content += message.body
-        content += one.sha256
-    last = db.execute(Q["add_messages"], {"messages": as_json(rows), "content": content, "now": now}).lastrowid
-    assert last is not None
-    # SQLite's JSON ends a text at a NUL. Keys and names have none, but a type may be any text.
-    cut = [{"id": one.id, "type": one.message.type} for one in fresh if "\0" in (one.message.type or "")]
-    if cut:
-        db.executemany(Q["set_type"], cut)
-    return last - len(fresh) + 1
+    known: dict[Mark, tuple[str, bytes]] = {}
+    for row in found:
+        if not row["lapsed"]:
+            key, digest = row["idempotency_key"], row["sha256"]
+            known[row["account"], digest if key is None else key] = row["id"], digest
+    return known
 
 
 def _add_deliveries(db: sqlite3.Connection, messages: Sequence[NewMessage], first: int, now: float) -> None:
-    places = Counter((message.account, consumer) for message in messages for consumer in message.consumers)
+    """Put messages, of which the first has this number, into their lanes."""
+    places = Counter([(message.account, consumer) for message in messages for consumer in message.consumers])
     if not places:
         return
     lanes = _lanes(db, places, now)
-    same_key = Counter((message.account, message.ordering_key) for message in messages)
-    rows = []
-    together = set()
+    same_key = Counter([(message.account, message.ordering_key) for message in messages])
+    rows: list[Row] = []
+    together: set[tuple[int, str]] = set()
     for number, message in enumerate(messages, first):
-        key = message.ordering_key
-        alone = key is None or same_key[message.account, key] == 1
+        account, key = message.account, message.ordering_key
+        alone = key is None or same_key[account, key] == 1
         for consumer in message.consumers:
-            lane = lanes[message.account, consumer]
-            rows.append((lane.id, number, key, alone, lane.clock))
-            if key is not None and not alone:
-                together.add((message.account, consumer, key))
-    db.execute(Q["add_deliveries"], {"deliveries": as_json(rows), "now": now})
+            lane = lanes[account, consumer]
+            rows.append((lane.id, number, key, alone, now, lane.clock))
+            if not alone and key is not None:
+                together.add((lane.id, key))
+    run_rows(db, "add_deliveries", rows)
     promote(db, together)
     if idle := [lane.id for lane in lanes.values() if not lane.due]:
         db.execute(Q["make_due"], {"lanes": as_json(idle)})

@@ -1,11 +1,14 @@
 """Steps of the SQLite store that take many at once: a statement each, however many lanes and messages there are.
 
-The rows are given to SQLite as JSON. It goes through them by itself, so that the writing thread neither holds up the
-event loop nor waits for it between any two of them.
+SQLite goes through the rows by itself, so that the writing thread neither holds up the event loop nor waits for it
+between any two of them. Rows for every message are given as ``values``; what there is little of, as JSON.
 """
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +22,33 @@ Settling = tuple[Lease, Sequence[Settlement], LaneVerdict, float]
 """A lease, the outcomes under it, what became of the lane, and for how long it is kept."""
 
 
+Row = tuple[object, ...]
+
+ROWS_LIMIT: Final = 256
+"""Rows in one statement."""
+_COUNTS: Final = (*range(8, 65, 8), 128, 192, ROWS_LIMIT)
+"""Numbers of rows that there are statements for, so that few are prepared; what is missing is filled with null."""
+
+
+def run_rows(db: sqlite3.Connection, name: str, rows: Sequence[Row]) -> Sequence[sqlite3.Cursor]:
+    """Run the statement of this name with these rows, all of one width; a cursor for each ROWS_LIMIT of them."""
+    parts = [rows[begin : begin + ROWS_LIMIT] for begin in range(0, len(rows), ROWS_LIMIT)]
+    return [_run_part(db, name, part) for part in parts]
+
+
+def _run_part(db: sqlite3.Connection, name: str, rows: Sequence[Row]) -> sqlite3.Cursor:
+    width = len(rows[0])
+    count = _COUNTS[bisect_left(_COUNTS, len(rows))]
+    missing = (None,) * (width * (count - len(rows)))
+    return db.execute(_statement(name, width, count), (*chain.from_iterable(rows), *missing))
+
+
+@cache
+def _statement(name: str, width: int, count: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return Q[name].format(rows=", ".join([row] * count))
+
+
 def settle_all(db: sqlite3.Connection, settlings: Sequence[Settling], now: float) -> list[Lease | None]:
     """Write outcomes and verdicts of those leases that still hold; how these stand now, if they are kept."""
     lanes = [lease.lane for lease, *_ in settlings]
@@ -28,7 +58,7 @@ def settle_all(db: sqlite3.Connection, settlings: Sequence[Settling], now: float
     tokens = as_json([(lease.lane, lease.token) for lease, *_ in settlings])
     revisions = {row["lane"]: row["revision"] for row in db.execute(Q["fence"], {"leases": tokens})}
     mine = [settling for settling in settlings if settling[0].lane in revisions]
-    _write_outcomes(db, [(lease, one) for lease, settlements, *_ in mine for one in settlements], now)
+    _write_outcomes(db, [one for _, settlements, *_ in mine for one in settlements], now)
     verdicts = [
         (lease.lane, verdict.wait, verdict.pause, *_facts(verdict.health))
         for lease, _, verdict, _ in mine
@@ -51,32 +81,32 @@ def add_lanes(db: sqlite3.Connection, lanes: Collection[tuple[str, str]], now: f
     db.execute(Q["add_lanes"], {"lanes": as_json(sorted(lanes)), "now": now})
 
 
-def promote(db: sqlite3.Connection, keys: Collection[tuple[str, str, str]]) -> None:
-    """Make the first delivery of each key ready: account, consumer and ordering key."""
-    if keys:
-        db.execute(Q["promote"], {"keys": as_json(sorted(keys))})
+def promote(db: sqlite3.Connection, keys: Collection[tuple[int, str]]) -> None:
+    """Make the first delivery of each key ready: lane and ordering key."""
+    run_rows(db, "promote", sorted(keys))
 
 
-def as_json(rows: Iterable[object]) -> str:
-    return msgspec.json.encode(rows).decode()
+def as_json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
-def _write_outcomes(db: sqlite3.Connection, outcomes: Sequence[tuple[Lease, Settlement]], now: float) -> None:
-    rows = []
-    settled_keys = set()
-    for lease, settlement in outcomes:
-        delivery, attempt = settlement.delivery, settlement.attempt
-        pending = settlement.state == "pending"
-        state = "ready" if pending else settlement.state
-        place = (delivery.lane, delivery.seq, state, settlement.delay, settlement.attempts, settlement.strikes)
-        rows.append((*place, *_facts(attempt)))
-        if delivery.ordering_key is not None and not pending:
-            settled_keys.add((lease.account, lease.consumer, delivery.ordering_key))
-    if rows:
-        change = {"outcomes": as_json(rows), "now": now}
-        db.execute(Q["settle_deliveries"], change)
-        db.execute(Q["add_attempts"], change)
-        _count_settled(db, [settlement for _, settlement in outcomes], now)
+def _write_outcomes(db: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
+    changes: list[Row] = []
+    attempts: list[Row] = []
+    settled_keys: set[tuple[int, str]] = set()
+    for one in settlements:
+        lane, seq, key, attempt = one.delivery.lane, one.delivery.seq, one.delivery.ordering_key, one.attempt
+        pending = one.state == "pending"
+        state, settled_at = ("ready", None) if pending else (one.state, now)
+        changes.append((lane, seq, state, now + one.delay, one.attempts, one.strikes, attempt.outcome, settled_at))
+        started_at, url, outcome, status, error_code, fix, phases, excerpt = _facts(attempt)
+        facts = (started_at, url, outcome, status, error_code, fix, as_json(phases), excerpt)
+        attempts.append((seq, lane, *facts, now, one.state))
+        if key is not None and not pending:
+            settled_keys.add((lane, key))
+    run_rows(db, "settle_deliveries", changes)
+    run_rows(db, "add_attempts", attempts)
+    _count_settled(db, settlements, now)
     promote(db, settled_keys)
 
 
@@ -87,8 +117,9 @@ def _count_settled(db: sqlite3.Connection, settlements: Sequence[Settlement], no
         count[0] += settlement.attempt.outcome == "delivered"
         count[1] += settlement.attempt.outcome == "failed"
         count[2] += settlement.state == "dead"
-    rows = [(lane, *count) for lane, count in counts.items()]
-    db.execute(Q["count_settled"], {"counts": as_json(rows), "now": now})
+    if counts:
+        rows = [(lane, *count) for lane, count in counts.items()]
+        db.execute(Q["count_settled"], {"counts": as_json(rows), "now": now})
 
 
 def _lease(row: dict[str, Any]) -> Lease:

@@ -16,6 +16,9 @@ BUSY_SECONDS: Final = 2.0
 CACHE_KIB: Final = 16 * 1024
 """Pages kept by each connection: enough for the upper levels of the indexes of a long backlog."""
 
+STATEMENTS: Final = 256
+"""Statements that a connection keeps prepared: all that there are, those for many rows in all their lengths."""
+
 CHECKPOINT_PAGES: Final = 4000
 """Pages in the log before they go to the file: the more, the more often a busy page goes there only once."""
 
@@ -40,7 +43,9 @@ def _make(path: Path) -> None:
 
 
 def _connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS
+    )
     connection.row_factory = as_dict
     try:
         connection.execute("pragma journal_mode = wal")

@@ -1,5 +1,6 @@
 """The schema of a SQLite store: the file's `user_version` is the number of the last migration."""
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,16 @@ from .writer import translate
 
 MIGRATION_SECONDS: Final = 600.0
 """How long another process that writes, or migrates, is waited for."""
+
+
+def key_hash(account: str, key: str) -> int:
+    """The number under which an idempotency key is found. Others may have it too."""
+    return short_hash(hashlib.sha256(f"{account}\0{key}".encode()).digest())
+
+
+def short_hash(digest: bytes) -> int:
+    """As much of a hash as one of SQLite's integers holds."""
+    return int.from_bytes(digest[:8], signed=True)
 
 
 def make_or_check(db: sqlite3.Connection, url: str) -> None:
@@ -62,6 +73,7 @@ def _step(db: sqlite3.Connection, migrations: Sequence[Migration]) -> tuple[int,
 def _apply(db: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
     if _version(db) == 0 and db.execute("select 1 from sqlite_schema limit 1").fetchone() is not None:
         raise StoreUnavailable("the file is the database of something else; choose another --store")
+    db.create_function("key_hash", 2, key_hash, deterministic=True)
     for migration in migrations:
         # Not executescript, which would commit.
         for statement in _statements(migration.sql):

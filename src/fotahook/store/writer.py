@@ -5,10 +5,12 @@ import contextlib
 import queue
 import sqlite3
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from .base import StoreError, StoreFull, StoreUnavailable
 
@@ -22,22 +24,12 @@ _BATCH_LIMIT: Final = 1000
 """Jobs that share one commit at the most, so that the first of them does not wait too long."""
 
 
-@dataclass(eq=False, slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, eq=False):
     job: BulkJob[Any, Any]
     item: object
-    loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
-    result: object = field(default=None)
-    error: Exception | None = field(default=None)
-
-    def resolve(self) -> None:
-        if self.future.done():  # the caller was cancelled meanwhile
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
+    result: object = None
+    error: Exception | None = None
 
 
 class Writer:
@@ -66,19 +58,18 @@ class Writer:
 
         return await self.run_with_others(alone, None)
 
-    async def run_with_others(self, job: BulkJob[Item, T], item: Item) -> T:
+    def run_with_others(self, job: BulkJob[Item, T], item: Item) -> asyncio.Future[T]:
         """What `job` returns for `item`; it is called once with all the items that wait for it at that moment."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
         loop = asyncio.get_running_loop()
-        entry = _Entry(job, item, loop, loop.create_future())
-        self._entries.put(entry)
+        future: asyncio.Future[T] = loop.create_future()
+        self._entries.put(_Entry(job, item, future))
         if self._calling is not loop:
             # Not at once: the thread would go away with the first of those that the loop has at hand.
             self._calling = loop
             loop.call_soon(self._call)
-        result: T = await entry.future
-        return result
+        return future
 
     def close(self) -> None:
         """Finish every job that was handed over, then end the thread."""
@@ -211,9 +202,9 @@ class Reader:
 
 def _groups(entries: list[_Entry]) -> list[list[_Entry]]:
     """Entries of the same job together, in the order of the first of each."""
-    groups: dict[BulkJob[Any, Any], list[_Entry]] = {}
+    groups: defaultdict[BulkJob[Any, Any], list[_Entry]] = defaultdict(list)
     for entry in entries:
-        groups.setdefault(entry.job, []).append(entry)
+        groups[entry.job].append(entry)
     return list(groups.values())
 
 
@@ -229,9 +220,10 @@ def translate(error: Exception) -> Exception:
 
 
 def _resolve(entries: list[_Entry]) -> None:
-    loops = {entry.loop for entry in entries}
-    for loop in loops:
-        mine = [entry for entry in entries if entry.loop is loop]
+    by_loop: defaultdict[asyncio.AbstractEventLoop, list[_Entry]] = defaultdict(list)
+    for entry in entries:
+        by_loop[entry.future.get_loop()].append(entry)
+    for loop, mine in by_loop.items():
         # One wake-up of the loop for the whole batch. A loop that is closed has nobody left to tell.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(_resolve_all, mine)
@@ -239,4 +231,9 @@ def _resolve(entries: list[_Entry]) -> None:
 
 def _resolve_all(entries: list[_Entry]) -> None:
     for entry in entries:
-        entry.resolve()
+        if entry.future.done():  # the caller was cancelled meanwhile
+            continue
+        if entry.error is not None:
+            entry.future.set_exception(entry.error)
+        else:
+            entry.future.set_result(entry.result)

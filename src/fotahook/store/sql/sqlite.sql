@@ -28,29 +28,26 @@ on conflict (account, consumer) do update set
 update lanes set held = 1, stopped_at = coalesce(stopped_at, :now) where account = :account and consumer = '';
 
 -- name: known_messages
--- What is stored under these idempotency keys, and whether the time is over for which it is to be known.
-select m.account, m.idempotency_key, m.id, m.sha256, m.accepted_at + (given.value ->> 2) <= :now as lapsed
-from json_each(:keys) given
-cross join messages m on m.account = given.value ->> 0 and m.idempotency_key = given.value ->> 1;
+-- What is stored under these idempotency keys, or of these bytes where there is no key, and whether the time is over for
+-- which it is to be known. Rows: hash, account, key, hash of the bytes, seconds in which it is known, now.
+select m.account, m.idempotency_key, m.id, m.sha256, m.accepted_at + given.column5 <= given.column6 as lapsed
+from (values {rows}) given
+cross join messages m indexed by messages_by_key_hash
+    on m.key_hash = given.column1 and m.account = given.column2 and m.idempotency_key is given.column3
+    and (given.column3 is not null or m.sha256 = given.column4);
 
 -- name: forget_keys
-update messages set idempotency_key = null where id in (select value from json_each(:ids));
+update messages set idempotency_key = null, key_hash = null where id in (select value from json_each(:ids));
 
 -- name: add_messages
--- In the order given, so that their numbers follow one another. Of :content, each body from its place on, and its hash
--- behind it.
-insert into messages (id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at)
-select value ->> 0, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
-    substr(:content, value ->> 1, value ->> 2), value ->> 2, substr(:content, (value ->> 1) + (value ->> 2), 32), :now
-from json_each(:messages);
+-- In the order given, so that their numbers follow one another.
+insert into messages (id, account, type, ordering_key, idempotency_key, key_hash, body, size, sha256, accepted_at)
+select * from (values {rows}) where column1 is not null;
 
 -- name: count_duplicates
 update messages set duplicates = duplicates + given.times
 from (select value ->> 0 as id, value ->> 1 as times from json_each(:repeated)) given
 where messages.id = given.id;
-
--- name: set_type
-update messages set type = :type where id = :id;
 
 -- name: find_lanes
 select l.id, l.account, l.consumer, l.due is not null and l.due <= :now as is_due,
@@ -66,15 +63,15 @@ from json_each(:lanes) where true
 on conflict (account, consumer) do nothing;
 
 -- name: add_deliveries
--- Each a lane, a message, its ordering key, whether it is the only one of that key here, and its birth. Several of one
--- key are promoted afterwards.
+-- Several of one key are promoted afterwards. Rows: lane, message, ordering key, whether it is the only one of that key
+-- here, now, birth.
 insert into deliveries (lane, seq, place, key, state, due, born)
-select given.value ->> 0, given.value ->> 1, given.value ->> 1, given.value ->> 2,
-    case when given.value ->> 2 is null or (given.value ->> 3 and not exists (
+select column1, column2, column2, column3,
+    case when column3 is null or (column4 and not exists (
         select true from deliveries d indexed by deliveries_by_key
-        where d.lane = given.value ->> 0 and d.key = given.value ->> 2 and d.state in ('ready', 'behind')
-    )) then 'ready' else 'behind' end, :now, given.value ->> 4
-from json_each(:deliveries) given;
+        where d.lane = column1 and d.key = column3 and d.state in ('ready', 'behind')
+    )) then 'ready' else 'behind' end, column5, column6
+from (values {rows}) where column1 is not null;
 
 -- name: make_due
 update lanes set due = (select min(due) from deliveries where lane = lanes.id and state = 'ready')
@@ -131,32 +128,26 @@ cross join lanes l on l.id = given.value ->> 0 and l.token = given.value ->> 1 a
 left join callbacks c on c.account = l.account and l.consumer = '';
 
 -- name: settle_deliveries
+-- Rows: lane, message, state, due, attempts, strikes, outcome of the last attempt, when it was settled.
 update deliveries set
-    state = given.state, due = :now + given.delay, attempts = given.attempts, strikes = given.strikes,
-    last_outcome = given.outcome, settled_at = case when given.state = 'ready' then null else :now end
-from (
-    select value ->> 0 as lane, value ->> 1 as seq, value ->> 2 as state, value ->> 3 as delay,
-        value ->> 4 as attempts, value ->> 5 as strikes, value ->> 8 as outcome
-    from json_each(:outcomes)
-) given
-where deliveries.lane = given.lane and deliveries.seq = given.seq and deliveries.state = 'ready';
+    state = given.column3, due = given.column4, attempts = given.column5, strikes = given.column6,
+    last_outcome = given.column7, settled_at = given.column8
+from (values {rows}) given
+where deliveries.lane = given.column1 and deliveries.seq = given.column2 and deliveries.state = 'ready';
 
 -- name: promote
--- The first pending delivery of each of these keys: account, consumer, ordering key.
+-- The first pending delivery of each of these keys. Rows: lane, ordering key.
 update deliveries set state = 'ready' where state = 'behind' and (lane, seq) in (
-    select l.id, (
+    select column1, (
         select d.seq from deliveries d
-        where d.lane = l.id and d.key = given.value ->> 2 and d.state in ('ready', 'behind') order by d.place limit 1
+        where d.lane = column1 and d.key = column2 and d.state in ('ready', 'behind') order by d.place limit 1
     )
-    from json_each(:keys) given
-    cross join lanes l on l.account = given.value ->> 0 and l.consumer = given.value ->> 1
+    from (values {rows})
 );
 
 -- name: add_attempts
 insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, at, state)
-select value ->> 1, value ->> 0, value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11,
-    value -> 12, value ->> 13, :now, replace(value ->> 2, 'ready', 'pending')
-from json_each(:outcomes);
+select * from (values {rows}) where column1 is not null;
 
 -- name: count_accepted
 -- :counts is JSON, a lane and its new messages each.
@@ -199,7 +190,9 @@ update lanes set leased_until = 0 where leased_until > 0;
 select min(next) as next from lanes where held = 0 and paused = 0 and due is not null;
 
 -- name: message
-select seq, id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at, duplicates
+select seq, id, account, type, ordering_key,
+    coalesce(idempotency_key, iif(key_hash is null, null, 'sha256:' || lower(hex(sha256)))) as idempotency_key,
+    body, size, sha256, accepted_at, duplicates
 from messages where id = :id;
 
 -- name: placements
@@ -257,8 +250,9 @@ where lane = :lane and state = 'dead' and seq < :before order by seq desc limit 
 select id from lanes where account = :account;
 
 -- name: wanted
-select m.seq, m.id, m.account, m.type, m.ordering_key, m.idempotency_key, null as body, m.size, m.sha256, m.accepted_at,
-    m.duplicates
+select m.seq, m.id, m.account, m.type, m.ordering_key,
+    coalesce(m.idempotency_key, iif(m.key_hash is null, null, 'sha256:' || lower(hex(m.sha256)))) as idempotency_key,
+    null as body, m.size, m.sha256, m.accepted_at, m.duplicates
 from json_each(:seqs) given
 cross join messages m on m.seq = given.value
 where (:type is null or m.type = :type) and (:ordering_key is null or m.ordering_key = :ordering_key)
