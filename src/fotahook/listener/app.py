@@ -1,6 +1,5 @@
 """The listener: an ASGI app that answers 2xx only for messages that are on disk, and shows them to handlers."""
 
-import asyncio
 import contextlib
 import logging
 import time
@@ -21,7 +20,7 @@ from .inbox import Inbox
 from .proof import Proof, Rejected
 from .quarantine import Quarantined, quarantined
 from .receive import BODY_LIMIT, DEDUPE_WINDOW
-from .reception import HEALTH_PATH, TOO_LONG, Reception, announced_too_long, checked_path, checked_window
+from .reception import HEALTH_PATH, TOO_LONG, Reception, announced_too_long, checked_window
 
 log = logging.getLogger("fotahook.listener")
 
@@ -85,7 +84,7 @@ class Listener:
             basic=basic,
         )
         self._body_timeout = body_timeout
-        self._deadline: tuple[asyncio.AbstractEventLoop, Deadline] | None = None
+        self._deadline = Deadline(body_timeout)
         self._router = Router()
         self._forwards = Forwards(forwarding or Forwarding())
         self._reception = Reception(path, proof, router=self._router, forwards=self._forwards, clock=clock)
@@ -136,7 +135,7 @@ class Listener:
         self._check_idle()
         reception = self._reception
         window = reception.dedupe_window if dedupe_window is None else checked_window(dedupe_window)
-        reception.path = reception.path if path is None else checked_path(path)
+        reception.path = reception.path if path is None else path
         reception.proof = reception.proof if proof is None else reception.proof.replaced_by(proof)
         reception.dedupe_window = window
         self._inbox.url = inbox or self._inbox.url
@@ -220,20 +219,20 @@ class Listener:
             await self._inbox.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "http":
+        if scope["type"] == "http":
             answer = await self._respond(scope, receive)
             await send({"type": "http.response.start", "status": answer.status, "headers": answer.raw_headers()})
             await send({"type": "http.response.body", "body": answer.body})
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000, "reason": "messages are POSTed"})
         else:
             raise ValueError(f"the listener speaks HTTP, not {scope['type']}")
 
     async def _respond(self, scope: Scope, receive: Receive) -> Answer:
-        method, path = scope["method"], _path_within(scope)
-        if path.rstrip("/") == HEALTH_PATH:
+        method, path = scope["method"], _path_within(scope).rstrip("/")
+        if path == HEALTH_PATH:
             return self._answer_health(method)
         if (elsewhere := self._reception.elsewhere(method, path)) is not None:
             return elsewhere
@@ -252,7 +251,7 @@ class Listener:
         chunks: list[bytes] = []
         left = BODY_LIMIT
         try:
-            with self._body_deadline():
+            with self._deadline:
                 while True:
                     event = await receive()
                     if event["type"] == "http.disconnect":
@@ -265,13 +264,6 @@ class Listener:
                         return b"".join(chunks)
         except TimeoutError as error:
             raise Rejected(408, f"the body did not arrive within {self._body_timeout:g} s") from error
-
-    def _body_deadline(self) -> Deadline:
-        """The limit for bodies in this event loop: its one timer belongs to the loop, the listener may outlive that."""
-        loop = asyncio.get_running_loop()
-        if self._deadline is None or self._deadline[0] is not loop:
-            self._deadline = loop, Deadline(self._body_timeout)
-        return self._deadline[1]
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

@@ -130,6 +130,8 @@ class Forwards:
 
     def wanting(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
         """The consumers that want a message."""
+        if not self._forwards:
+            return ()
         return tuple(dict.fromkeys(one.consumer for one in self._forwards if one.wants(account, message)))
 
     def public_key(self, inbox: str) -> str | None:

@@ -92,7 +92,9 @@ class Inbox:
 
     async def accept(self, message: NewMessage) -> Accepted:
         """Store a message; on return it is on disk. StoreError if it is not, whatever the reason."""
-        (accepted,) = await (await self.store()).accept([message])
+        handling = self._ready()
+        store = await self.store() if handling is None else handling.store
+        (accepted,) = await store.accept([message])
         return accepted
 
     async def store(self) -> Store:

@@ -27,13 +27,23 @@ class Reception:
     def __init__(
         self, path: str, proof: Proof, *, router: Router, forwards: Forwards, clock: Callable[[], float]
     ) -> None:
-        self.path = checked_path(path)
+        self.path = path
         self.proof = proof
         self._router = router
         self._forwards = forwards
         self.clock = clock
         self.dedupe_window = DEDUPE_WINDOW
         self._warned = False
+
+    @property
+    def path(self) -> str:
+        """Where messages are received. ValueError for where they cannot be."""
+        return self._path
+
+    @path.setter
+    def path(self, path: str) -> None:
+        self._path = checked_path(path)
+        self._place = path.rstrip("/")
 
     def warn_if_open(self) -> None:
         """Say, once, that nothing proves who sends."""
@@ -47,8 +57,8 @@ class Reception:
             )
 
     def elsewhere(self, method: str, path: str) -> Answer | None:
-        """The answer to what is no message: another path or method. None: read the body."""
-        if path.rstrip("/") != self.path.rstrip("/"):
+        """The answer to what is no message: another path (without its last slash) or method. None: read the body."""
+        if path != self._place:
             return answers.NOT_FOUND
         return None if method == "POST" else answers.POST_ONLY
 

@@ -56,9 +56,9 @@ class WsgiListener:
     def _respond(self, environ: "WSGIEnvironment") -> Answer:
         reception = self._listener.reception
         # PEP 3333: bytes as latin-1.
-        path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace") or "/"
+        path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace").rstrip("/")
         method: str = environ["REQUEST_METHOD"]
-        if path.rstrip("/") == HEALTH_PATH:
+        if path == HEALTH_PATH:
             return answers.HEALTHY if method in ("GET", "HEAD") else answers.GET_ONLY
         if (elsewhere := reception.elsewhere(method, path)) is not None:
             return elsewhere
