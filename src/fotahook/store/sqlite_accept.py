@@ -8,7 +8,7 @@ import hashlib
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 import msgspec
@@ -24,7 +24,7 @@ PORTION_BYTES: Final = 256 << 10
 Place = tuple[str, str]
 """An account and a consumer."""
 Mark = tuple[str, str | bytes]
-"""An account, and what a message of it is known by: its idempotency key or the hash of its bytes."""
+"""What may be repeated: an account, and an idempotency key of it or the hash of a message's bytes."""
 
 
 class Lane(msgspec.Struct, frozen=True):
@@ -61,23 +61,24 @@ def _portions(messages: Iterable[NewMessage]) -> Iterator[list[NewMessage]]:
 
 def _accept(db: sqlite3.Connection, messages: Sequence[NewMessage], ids: MessageIds, now: float) -> list[Accepted]:
     digests = [hashlib.sha256(message.body).digest() for message in messages]
-    hashes = list(map(_hash, messages, digests))
-    known = _known(db, messages, digests, hashes, now)
+    marks = list(map(_mark, messages, digests))
+    hashes = [None if mark is None else _hash(mark) for mark in marks]
+    known = _known(db, messages, marks, hashes, now)
     answers: list[Accepted] = []
     fresh: list[NewMessage] = []
     rows: list[Row] = []
-    for message, digest, number, message_id in zip(messages, digests, hashes, ids.take(len(messages)), strict=True):
-        account, key, body = message.account, message.idempotency_key, message.body
-        if number is not None:
-            mark = digest if key is None else key
-            earlier_id, earlier_digest = known.setdefault((account, mark), (message_id, digest))
+    for message, digest, mark, number, message_id in zip(
+        messages, digests, marks, hashes, ids.take(len(messages)), strict=True
+    ):
+        if mark is not None:
+            earlier_id, earlier_digest = known.setdefault(mark, (message_id, digest))
             if earlier_id != message_id:
                 answers.append(Accepted(id=earlier_id, duplicate=True, conflict=earlier_digest != digest))
                 continue
         answers.append(Accepted(id=message_id))
         fresh.append(message)
-        facts = (message_id, account, message.type, message.ordering_key, key, number)
-        rows.append((*facts, body, len(body), digest, now))
+        facts = (message_id, message.account, message.type, message.ordering_key, message.idempotency_key, number)
+        rows.append((*facts, message.body, len(message.body), digest, now))
     if fresh:
         (added,) = run_rows(db, "add_messages", rows)
         assert added.lastrowid is not None
@@ -88,34 +89,41 @@ def _accept(db: sqlite3.Connection, messages: Sequence[NewMessage], ids: Message
     return answers
 
 
-def _hash(message: NewMessage, digest: bytes) -> int | None:
-    """The number under which a message is found that may be a repetition; None for one that is none."""
+def _mark(message: NewMessage, digest: bytes) -> Mark | None:
     if message.idempotency_key is not None:
-        return key_hash(message.account, message.idempotency_key)
-    return None if message.idempotency_window is None else short_hash(digest)
+        return message.account, message.idempotency_key
+    return None if message.idempotency_window is None else (message.account, digest)
+
+
+def _hash(mark: Mark) -> int:
+    account, key = mark
+    return short_hash(key) if isinstance(key, bytes) else key_hash(account, key)
 
 
 def _known(
     db: sqlite3.Connection,
     messages: Sequence[NewMessage],
-    digests: Sequence[bytes],
+    marks: Sequence[Mark | None],
     hashes: Sequence[int | None],
     now: float,
 ) -> dict[Mark, tuple[str, bytes]]:
-    """Id and hash of the messages that these may repeat; one whose time is over is found no more."""
-    rows = [
-        (number, message.account, message.idempotency_key, digest, message.idempotency_window, now)
-        for message, digest, number in zip(messages, digests, hashes, strict=True)
-        if number is not None
-    ]
-    found = [row for cursor in run_rows(db, "known_messages", rows) for row in cursor.fetchall()]
-    if lapsed := [row["id"] for row in found if row["lapsed"]]:
-        db.execute(Q["forget_keys"], {"ids": as_json(lapsed)})
+    """Id and hash of the stored messages that these may repeat; one whose time is over is found no more."""
+    windows = dict(zip(marks, [message.idempotency_window for message in messages], strict=True))
+    rows = [(number,) for number in hashes if number is not None]
     known: dict[Mark, tuple[str, bytes]] = {}
-    for row in found:
-        if not row["lapsed"]:
-            key, digest = row["idempotency_key"], row["sha256"]
-            known[row["account"], digest if key is None else key] = row["id"], digest
+    lapsed: list[str] = []
+    for row in chain.from_iterable(run_rows(db, "known_messages", rows)):
+        key, digest = row["idempotency_key"], row["sha256"]
+        mark = (row["account"], digest if key is None else key)
+        if mark not in windows:  # nothing but the hash is the same
+            continue
+        window = windows[mark]
+        if window is not None and row["accepted_at"] + window <= now:
+            lapsed.append(row["id"])
+        else:
+            known[mark] = row["id"], digest
+    if lapsed:
+        db.execute(Q["forget_keys"], {"ids": as_json(lapsed)})
     return known
 
 

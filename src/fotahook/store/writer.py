@@ -22,6 +22,8 @@ BulkJob = Callable[[sqlite3.Connection, list[Item]], list[T]]
 
 _BATCH_LIMIT: Final = 1000
 """Jobs that share one commit at the most, so that the first of them does not wait too long."""
+_GATHERING_TURNS: Final = 3
+"""Turns of the event loop for which a commit waits at the most while each brings more jobs to share it."""
 
 
 class _Entry(msgspec.Struct, eq=False):
@@ -66,9 +68,8 @@ class Writer:
         future: asyncio.Future[T] = loop.create_future()
         self._entries.put(_Entry(job, item, future))
         if self._calling is not loop:
-            # Not at once: the thread would go away with the first of those that the loop has at hand.
             self._calling = loop
-            loop.call_soon(self._call)
+            loop.call_soon(self._call, loop, 0, _GATHERING_TURNS)
         return future
 
     def close(self) -> None:
@@ -78,9 +79,14 @@ class Writer:
             self._calls.put(False)
             self._thread.join()
 
-    def _call(self) -> None:
-        self._calling = None
-        self._calls.put(True)
+    def _call(self, loop: asyncio.AbstractEventLoop, seen: int, turns: int) -> None:
+        """Call the thread, unless the loop's last turn brought more: it would go away with the first of them."""
+        waiting = self._entries.qsize()
+        if waiting > seen and turns > 0:
+            loop.call_soon(self._call, loop, waiting, turns - 1)
+        else:
+            self._calling = None
+            self._calls.put(True)
 
     def _work(self) -> None:
         going_on = True

@@ -28,13 +28,9 @@ on conflict (account, consumer) do update set
 update lanes set held = 1, stopped_at = coalesce(stopped_at, :now) where account = :account and consumer = '';
 
 -- name: known_messages
--- What is stored under these idempotency keys, or of these bytes where there is no key, and whether the time is over for
--- which it is to be known. Rows: hash, account, key, hash of the bytes, seconds in which it is known, now.
-select m.account, m.idempotency_key, m.id, m.sha256, m.accepted_at + given.column5 <= given.column6 as lapsed
-from (values {rows}) given
-cross join messages m indexed by messages_by_key_hash
-    on m.key_hash = given.column1 and m.account = given.column2 and m.idempotency_key is given.column3
-    and (given.column3 is not null or m.sha256 = given.column4);
+-- What may be stored under the idempotency keys, or of the bytes, that have these hashes. Rows: hash.
+select account, idempotency_key, id, sha256, accepted_at
+from messages indexed by messages_by_key_hash where key_hash in (values {rows});
 
 -- name: forget_keys
 update messages set idempotency_key = null, key_hash = null where id in (select value from json_each(:ids));
