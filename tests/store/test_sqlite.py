@@ -332,6 +332,21 @@ async def test_a_cancelled_caller_does_not_disturb_the_others(connection: sqlite
     assert cancelled.cancelled()
 
 
+async def test_jobs_of_successive_turns_of_the_loop_share_a_commit(connection: sqlite3.Connection) -> None:
+    commits: list[str] = []
+    connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "commit" else None)
+    writer = Writer(connection)
+
+    async def come(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await writer.run(insert(turns))
+
+    await asyncio.gather(*map(come, range(3)))
+    await asyncio.to_thread(writer.close)
+    assert len(commits) == 1
+
+
 async def test_a_commit_that_fails_fails_all_of_its_jobs(connection: sqlite3.Connection) -> None:
     connection.execute("pragma foreign_keys = on")
     connection.execute("create table orphans (number integer references numbers deferrable initially deferred)")
