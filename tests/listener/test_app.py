@@ -246,6 +246,18 @@ def test_bodies_have_their_time_in_one_event_loop_after_the_other(make: Make) ->
         assert asyncio.run(request(listener, b"{", asyncio.Event())).error == (408, "MESSAGE_REFUSED")
 
 
+async def test_a_request_in_another_event_loop_leaves_the_bodies_of_this_one_their_time(make: Make) -> None:
+    listener = make(body_timeout=0.2)
+    async with listener.running():
+        stalled = asyncio.create_task(request(listener, b"{", asyncio.Event()))
+        await asyncio.sleep(0)
+        elsewhere = await asyncio.to_thread(asyncio.run, request(listener, PROGRESS))
+        assert elsewhere.error == (503, "INBOX_AWAY")
+        # Not by a deadline of the test's own, which would end it with the same answer.
+        ended, _ = await asyncio.wait({stalled}, timeout=10)
+        assert {task.result().error for task in ended} == {(408, "MESSAGE_REFUSED")}
+
+
 async def test_a_sender_that_hangs_up_leaves_nothing_behind(make: Make, inbox: str) -> None:
     assert (await request(make(), b"{}", HungUp())).error == (400, "MESSAGE_REFUSED")
     assert not Path(inbox.removeprefix("sqlite:///")).exists()

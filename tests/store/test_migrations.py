@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -147,9 +148,11 @@ OLD_ROWS = """
 insert into callback_history (account, revision, url, actor, at) values ('a', 1, 'https://x.example/', 'test', 1.0);
 insert into callback_history (account, revision, url, actor, at) values ('a', 2, null, 'test', 4.0);
 insert into messages (id, account, idempotency_key, size, sha256, accepted_at) values ('m', 'a', 'k', 2, SHA, 2.0);
+insert into messages (id, account, idempotency_key, size, sha256, accepted_at)
+    values ('n', 'a', 'body:DIGEST', 2, BYTES, 3.5);
 insert into lanes (account, consumer, held) values ('a', '', HELD);
 insert into attempts (seq, lane, started_at, outcome, phases, excerpt)
-    select m.seq, l.id, 3.0, 'delivered', '{"total": 1.5}', 'ok' from messages m, lanes l;
+    select m.seq, l.id, 3.0, 'delivered', '{"total": 1.5}', 'ok' from messages m, lanes l where m.id = 'm';
 """
 
 
@@ -171,8 +174,13 @@ async def test_what_the_first_version_kept_is_known_to_this_one(
             first = load_migrations(engine)[:1]
             first_version.setattr(schema, "load_migrations", lambda engine, first=first: first)
         await migrate_store(fresh_url)
-    digest, held = ("x''", "1") if engine == "sqlite" else ("''", "true")
-    await execute(engine, fresh_url, OLD_ROWS.replace("SHA", digest).replace("HELD", held))
+    digest = hashlib.sha256(b"{}").hexdigest()
+    sqlite = {"SHA": "x''", "HELD": "1", "BYTES": f"x'{digest}'"}
+    postgres = {"SHA": "''", "HELD": "true", "BYTES": f"'\\x{digest}'"}
+    sql = OLD_ROWS.replace("DIGEST", digest)
+    for name, value in (sqlite if engine == "sqlite" else postgres).items():
+        sql = sql.replace(name, value)
+    await execute(engine, fresh_url, sql)
     await migrate_store(fresh_url)
     store = await open_store(fresh_url)
     try:
@@ -181,12 +189,16 @@ async def test_what_the_first_version_kept_is_known_to_this_one(
             (CallbackChanged, 1.0),
             (MessageAccepted, 2.0),
             (AttemptFinished, 3.0),
+            (MessageAccepted, 3.5),
             (CallbackChanged, 4.0),
         ]
         (attempt,) = await store.attempts("m")
         assert (attempt.outcome, attempt.phases) == ("delivered", {"total": 1.5})
         assert [change.revision for change in await store.callback_history("a", 9)] == [2, 1]
-        (repeated,) = await store.accept([NewMessage(account="a", body=b"{}", idempotency_key="k")])
-        assert (repeated.id, repeated.duplicate) == ("m", True)
+        messages = [
+            NewMessage(account="a", body=b"{}", idempotency_key="k"),
+            NewMessage(account="a", body=b"{}", idempotency_window=float("inf")),
+        ]
+        assert [(one.id, one.duplicate) for one in await store.accept(messages)] == [("m", True), ("n", True)]
     finally:
         await store.close()

@@ -8,20 +8,16 @@ class Deadline:
     """``with deadline:`` ends what runs within it by TimeoutError once it has taken so many seconds.
 
     As ``asyncio.timeout``, which sets a timer for each. What shares a limit is due in the order in which it began, so
-    that only the first needs one. Not to be entered twice by one task, nor in two event loops at a time.
+    that only the first needs one. Not to be entered twice by one task.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._due: dict[asyncio.Task[object], float] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            # The last one has ended, and with it the timer and all that was due.
-            self._loop, self._timer, self._due = loop, None, {}
         due = self._due[_this_task()] = loop.time() + self._seconds
         if self._timer is None:
             self._timer = loop.call_at(due, self._ring)

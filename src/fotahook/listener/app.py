@@ -1,5 +1,6 @@
 """The listener: an ASGI app that answers 2xx only for messages that are on disk, and shows them to handlers."""
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -84,7 +85,7 @@ class Listener:
             basic=basic,
         )
         self._body_timeout = body_timeout
-        self._deadline = Deadline(body_timeout)
+        self._deadline: tuple[asyncio.AbstractEventLoop, Deadline] | None = None
         self._router = Router()
         self._forwards = Forwards(forwarding or Forwarding())
         self._reception = Reception(path, proof, router=self._router, forwards=self._forwards, clock=clock)
@@ -251,7 +252,7 @@ class Listener:
         chunks: list[bytes] = []
         left = BODY_LIMIT
         try:
-            with self._deadline:
+            with self._body_deadline():
                 while True:
                     event = await receive()
                     if event["type"] == "http.disconnect":
@@ -264,6 +265,13 @@ class Listener:
                         return b"".join(chunks)
         except TimeoutError as error:
             raise Rejected(408, f"the body did not arrive within {self._body_timeout:g} s") from error
+
+    def _body_deadline(self) -> Deadline:
+        """The limit for bodies in this event loop: its one timer belongs to the loop, the listener may outlive that."""
+        loop = asyncio.get_running_loop()
+        if self._deadline is None or self._deadline[0] is not loop:
+            self._deadline = loop, Deadline(self._body_timeout)
+        return self._deadline[1]
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

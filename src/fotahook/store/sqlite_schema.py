@@ -74,6 +74,7 @@ def _apply(db: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
     if _version(db) == 0 and db.execute("select 1 from sqlite_schema limit 1").fetchone() is not None:
         raise StoreUnavailable("the file is the database of something else; choose another --store")
     db.create_function("key_hash", 2, key_hash, deterministic=True)
+    db.create_function("short_hash", 1, short_hash, deterministic=True)
     for migration in migrations:
         # Not executescript, which would commit.
         for statement in _statements(migration.sql):
