@@ -266,6 +266,14 @@ def insert(number: int) -> Job[int]:
     return lambda db: db.execute("insert into numbers values (?)", (number,)).rowcount
 
 
+@pytest.fixture
+def commits(connection: sqlite3.Connection) -> list[str]:
+    """The commits on the connection so far."""
+    seen: list[str] = []
+    connection.set_trace_callback(lambda sql: seen.append(sql) if sql == "commit" else None)
+    return seen
+
+
 class Gate:
     """A job that keeps the writer busy until it is opened, so that jobs gather behind it."""
 
@@ -281,9 +289,7 @@ class Gate:
         self._open.wait()
 
 
-async def test_concurrent_jobs_share_a_commit(connection: sqlite3.Connection) -> None:
-    commits: list[str] = []
-    connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "commit" else None)
+async def test_concurrent_jobs_share_a_commit(connection: sqlite3.Connection, commits: list[str]) -> None:
     writer, gate = Writer(connection), Gate()
     blocking = asyncio.ensure_future(writer.run(gate.job))
     await asyncio.to_thread(gate.reached.wait)
@@ -332,9 +338,9 @@ async def test_a_cancelled_caller_does_not_disturb_the_others(connection: sqlite
     assert cancelled.cancelled()
 
 
-async def test_jobs_of_successive_turns_of_the_loop_share_a_commit(connection: sqlite3.Connection) -> None:
-    commits: list[str] = []
-    connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "commit" else None)
+async def test_jobs_of_successive_turns_of_the_loop_share_a_commit(
+    connection: sqlite3.Connection, commits: list[str]
+) -> None:
     writer = Writer(connection)
 
     async def come(turns: int) -> None:

@@ -20,10 +20,8 @@ class Answer(msgspec.Struct, frozen=True):
 
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
         """The same as ASGI wants them."""
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(self.body))]
-        for name, value in self.headers:
-            headers.append((name.encode("latin-1"), value.encode("latin-1")))
-        return headers
+        own = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers]
+        return [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(self.body)), *own]
 
 
 def accepted(accepted: Accepted) -> Answer:

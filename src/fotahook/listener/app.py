@@ -136,7 +136,8 @@ class Listener:
         self._check_idle()
         reception = self._reception
         window = reception.dedupe_window if dedupe_window is None else checked_window(dedupe_window)
-        reception.path = reception.path if path is None else path
+        if path is not None:
+            reception.path = path
         reception.proof = reception.proof if proof is None else reception.proof.replaced_by(proof)
         reception.dedupe_window = window
         self._inbox.url = inbox or self._inbox.url

@@ -82,9 +82,7 @@ def to_accept(messages: Sequence[NewMessage], ids: Sequence[str]) -> Accept:
 
 
 def _key(message: NewMessage, digest: bytes) -> str | None:
-    if message.idempotency_key is None and message.idempotency_window is not None:
-        return f"sha256:{digest.hex()}"
-    return message.idempotency_key
+    return f"sha256:{digest.hex()}" if message.known_by_bytes else message.idempotency_key
 
 
 async def commit_group(db: Db, parts: Sequence[Part]) -> list[Answer]:

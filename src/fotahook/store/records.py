@@ -62,6 +62,11 @@ class NewMessage(Record, frozen=True, kw_only=True):
     no key is known by its bytes."""
     consumers: tuple[str, ...] = (CALLBACK_CONSUMER,)
 
+    @property
+    def known_by_bytes(self) -> bool:
+        """Whether it is its bytes that tell a repetition."""
+        return self.idempotency_key is None and self.idempotency_window is not None
+
 
 class Accepted(Record, frozen=True, kw_only=True):
     """What became of a new message. `conflict`: its idempotency key is known with other bytes; nothing was stored."""

@@ -90,9 +90,8 @@ def _accept(db: sqlite3.Connection, messages: Sequence[NewMessage], ids: Message
 
 
 def _mark(message: NewMessage, digest: bytes) -> Mark | None:
-    if message.idempotency_key is not None:
-        return message.account, message.idempotency_key
-    return None if message.idempotency_window is None else (message.account, digest)
+    key = digest if message.known_by_bytes else message.idempotency_key
+    return None if key is None else (message.account, key)
 
 
 def _hash(mark: Mark) -> int:

@@ -8,6 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from .base import StoreError, StoreFull, StoreUnavailable
 
 T = TypeVar("T")
 Item = TypeVar("Item")
+Key = TypeVar("Key")
 Job = Callable[[sqlite3.Connection], T]
 BulkJob = Callable[[sqlite3.Connection, list[Item]], list[T]]
 """Does for many items at once what it would do for each; a result for each, in order."""
@@ -107,7 +109,7 @@ class Writer:
     def _commit(self, entries: list[_Entry]) -> None:
         try:
             self._check()
-            self._attempt_all(_groups(entries))
+            self._attempt_all(list(_grouped(entries, attrgetter("job")).values()))
             self._connection.execute("commit")
         except (sqlite3.Error, StoreError) as error:
             # Nothing of this batch is on disk, so none of its callers may believe it is.
@@ -206,12 +208,12 @@ class Reader:
             raise translate(error) from error
 
 
-def _groups(entries: list[_Entry]) -> list[list[_Entry]]:
-    """Entries of the same job together, in the order of the first of each."""
-    groups: defaultdict[BulkJob[Any, Any], list[_Entry]] = defaultdict(list)
+def _grouped(entries: list[_Entry], key: Callable[[_Entry], Key]) -> dict[Key, list[_Entry]]:
+    """Entries with the same key together, in the order of the first of each."""
+    groups: defaultdict[Key, list[_Entry]] = defaultdict(list)
     for entry in entries:
-        groups[entry.job].append(entry)
-    return list(groups.values())
+        groups[key(entry)].append(entry)
+    return groups
 
 
 def translate(error: Exception) -> Exception:
@@ -226,10 +228,7 @@ def translate(error: Exception) -> Exception:
 
 
 def _resolve(entries: list[_Entry]) -> None:
-    by_loop: defaultdict[asyncio.AbstractEventLoop, list[_Entry]] = defaultdict(list)
-    for entry in entries:
-        by_loop[entry.future.get_loop()].append(entry)
-    for loop, mine in by_loop.items():
+    for loop, mine in _grouped(entries, lambda entry: entry.future.get_loop()).items():
         # One wake-up of the loop for the whole batch. A loop that is closed has nobody left to tell.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(_resolve_all, mine)
