@@ -1,9 +1,11 @@
 """The sandbox's clock, which tests move on, and its beginning anew."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from fotahook import AuthenticationError, Client, LoginRefused, OperatorClient
 from fotahook.contract.auth import SESSION_IDLE, SessionCredentials, ThingspaceOauthCredentials
@@ -145,6 +147,18 @@ def test_an_attempt_under_way_ends_with_a_reset(sandbox: Sandbox) -> None:
         time.sleep(0.002)
     sandbox.reset()
     assert (sandbox.deliveries(), sandbox.receiver.received) == ([], [])
+
+
+def test_a_call_under_way_ends_with_a_reset(sandbox: Sandbox) -> None:
+    sandbox.faults.delay_calls(30, path="/healthz")
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(urllib3.request, "GET", sandbox.base_url + "/healthz", retries=False)
+        while sandbox.faults.left:
+            time.sleep(0.002)
+        sandbox.reset()
+        with pytest.raises(urllib3.exceptions.ProtocolError):
+            call.result()
+    assert urllib3.request("GET", sandbox.base_url + "/healthz").status == 200
 
 
 def test_a_session_before_a_reset_is_none_after_it(sandbox: Sandbox) -> None:

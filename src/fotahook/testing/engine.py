@@ -20,7 +20,7 @@ from fotahook.service import DEV_CLIENT, DEV_USER, PasswordCost, Settings, build
 from fotahook.store import Store, open_store
 from fotahook.store.base import Delivery, Lease, Retention
 
-from .answering import answer, troubled
+from .answering import answer, drop, troubled
 from .clock import VirtualClock
 from .distrusted import distrusted
 from .receiver import Receiver
@@ -73,6 +73,8 @@ class Engine:
         self.receiver = Receiver(base_url + RECEIVER_PATH)
         self.delivered: list[Delivered] = []
         self._life = contextlib.AsyncExitStack()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._changing = asyncio.Lock()
         self._kept = contextlib.AsyncExitStack()
         self._distrusted_url: str | None = None
         self._sender: Sender | None = None
@@ -90,13 +92,14 @@ class Engine:
 
     async def reset(self) -> None:
         """Another service in an empty file, by the true time, with no fault to come."""
-        await self._life.aclose()
-        _remove(self._file)
-        self.clock = VirtualClock()
-        self._faults.clear()
-        self.receiver.clear()
-        self.delivered.clear()
-        await self._begin()
+        async with self._changing:
+            await self._life.aclose()
+            _remove(self._file)
+            self.clock = VirtualClock()
+            self._faults.clear()
+            self.receiver.clear()
+            self.delivered.clear()
+            await self._begin()
 
     async def _begin(self) -> None:
         self.store = await open_store(f"sqlite:///{self._file}", clock=self._wall)
@@ -112,7 +115,14 @@ class Engine:
         keeping = keep_house(self.store, Retention(seconds=_KEEP_SECONDS))
         for work in (self._dispatcher.run(), keeping):
             self._life.push_async_callback(_end, asyncio.create_task(work))
+        self._life.push_async_callback(self._end_calls)
         self._life.callback(closing.set)
+
+    async def _end_calls(self) -> None:
+        """Whoever is not answered yet asked a service that is no more."""
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
 
     def _settings(self) -> Settings:
         return Settings(
@@ -152,7 +162,19 @@ class Engine:
         elif path.startswith(_OWN_PATHS):
             await answer(send, 404)
         else:
-            await troubled(self._app, self._faults.calls.take(path))(scope, receive, send)
+            await self._serve_call(scope, receive, send)
+
+    async def _serve_call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._changing:
+            app = troubled(self._app, self._faults.calls.take(scope["path"]))
+            call = asyncio.ensure_future(app(scope, receive, send))
+            self._calls.add(call)
+        await asyncio.wait((call,))
+        self._calls.remove(call)
+        if call.cancelled():
+            await drop(scope, receive)
+        else:
+            call.result()
 
     # What it sends
 

@@ -180,8 +180,8 @@ class Sandbox:
     def reset(self) -> None:
         """Forget everything: callbacks, messages, history, tokens, faults, what was received; the clock is right again.
 
-        The URL and the public key stay. Clients made earlier hold tokens that have ended: make new ones. A `store` that
-        was named is emptied.
+        The URL and the public key stay. Calls and attempts under way end unanswered. Clients made earlier hold tokens
+        that have ended: make new ones. A `store` that was named is emptied.
         """
         self._call(self._engine.reset())
         self._pointed.close()
