@@ -72,10 +72,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     try:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
-        async with asyncio.timeout(STOP_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        pass
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

@@ -2,7 +2,10 @@
 
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Annotated, Final
@@ -10,18 +13,25 @@ from typing import IO, Annotated, Final
 import msgspec
 from cyclopts import Parameter
 
-from .export_sources import Inbox, Service, Source
+from fotahook.contract.errors import ApiException
+from fotahook.contract.operator import MessageState
+
 from .exported import Exported
 from .failures import UsageError
+from .inboxes import SERVICE, Messages, Refused, Source
 from .line_files import read_backwards
 from .messages import ALL, Filter
 from .output import on_terminal, print_facts
 from .progress import counting
-from .remote import DEFAULTS, Remote
 from .whole_files import STDOUT, whole_file
 
 _AT_ONCE: Final = 64
-"""Bodies that are asked for side by side."""
+"""Bodies that are asked for together."""
+_THREADS: Final = 8
+_GONE: Final = 410
+
+Listed = Iterable[Sequence[MessageState]]
+Bodies = Callable[[Iterable[str]], Iterable[bytes | None]]
 
 
 def export(
@@ -30,8 +40,7 @@ def export(
     /,
     *,
     which: Filter = ALL,
-    inbox: str | None = None,
-    remote: Remote = DEFAULTS,
+    source: Source = SERVICE,
 ) -> None:
     """Write the messages of an account to a file, oldest first: a JSON object a line, with the exact bytes in body.
 
@@ -45,22 +54,23 @@ def export(
         Whose messages.
     file
         Where to write them; - writes to stdout.
-    inbox
-        A listener's inbox to read from, such as sqlite:///inbox.db, in place of a service.
     """
     name = str(file)
     if name.startswith("-") and name != STDOUT:
         # For the sake of - alone cyclopts lets everything through that begins like an option.
         raise UsageError(f"Unknown option: {name}; see fotahook export --help")
     with ExitStack() as stack:
-        source: Source
-        if inbox is not None:
-            source = stack.enter_context(Inbox(inbox, account, which))
-        else:
-            source = stack.enter_context(Service(stack.enter_context(remote.operator()), account, which))
+        stored = stack.enter_context(source.stored())
+        pages = which.pages(stored, account)
         # Before anything is asked for: that the file cannot be written is known at once.
         target = stack.enter_context(whole_file(name))
-        exported, left_out = _write(source, target, shown=name != STDOUT or not on_terminal())
+        bodies: Bodies = partial(map, partial(_body, stored))
+        if source.inbox is None:
+            # A service answers several at once.
+            pool = ThreadPoolExecutor(_THREADS)
+            stack.callback(pool.shutdown, cancel_futures=True)
+            bodies = partial(pool.map, partial(_body, stored))
+        exported, left_out = _write(pages, bodies, target, shown=name != STDOUT or not on_terminal())
     if name != STDOUT:
         facts: dict[str, str | int | None] = {
             "account": account,
@@ -68,20 +78,32 @@ def export(
             "exported": exported,
             "leftOut": left_out,
         }
-        print_facts(facts, as_json=remote.as_json)
+        print_facts(facts, as_json=source.as_json)
     elif left_out:
         print(f"fotahook: left out {left_out} whose bytes retention has removed", file=sys.stderr)
 
 
-def _write(source: Source, target: IO[bytes], *, shown: bool) -> tuple[int, int]:
+def _body(stored: Messages, message_id: str) -> bytes | None:
+    """A message's bytes; None where retention has removed them."""
+    try:
+        return stored.message_body(message_id)
+    except ApiException as error:
+        if error.status_code != _GONE:
+            raise
+    except Refused:
+        pass
+    return None
+
+
+def _write(pages: Listed, bodies: Bodies, target: IO[bytes], *, shown: bool) -> tuple[int, int]:
     """How many lines were written, and how many messages have no bytes any more."""
     exported = left_out = 0
     with tempfile.TemporaryFile() as spool:
-        total = _spool(source, spool, shown=shown)
+        total = _spool(pages, spool, shown=shown)
         newest_last = map(_decode, read_backwards(spool))
         with counting(total, "exported", shown=shown) as advance:
             while some := list(islice(newest_last, _AT_ONCE)):
-                for one, body in zip(some, source.bodies([one.id for one in some]), strict=True):
+                for one, body in zip(some, bodies([one.id for one in some]), strict=True):
                     if body is None:
                         left_out += 1
                     else:
@@ -92,15 +114,20 @@ def _write(source: Source, target: IO[bytes], *, shown: bool) -> tuple[int, int]
     return exported, left_out
 
 
-def _spool(source: Source, spool: IO[bytes], *, shown: bool) -> int:
+def _spool(pages: Listed, spool: IO[bytes], *, shown: bool) -> int:
     """Note the messages, of which the newest is listed first, on disk: there may be more than fit into memory."""
     count = 0
     with counting(None, "listed", shown=shown) as advance:
-        for page in source.pages():
-            spool.writelines(msgspec.json.encode(one) + b"\n" for one in page)
+        for page in pages:
+            spool.writelines(msgspec.json.encode(_unwritten(one)) + b"\n" for one in page)
             count += len(page)
             advance(count)
     return count
+
+
+def _unwritten(one: MessageState) -> Exported:
+    """All of a line but the bytes."""
+    return Exported(one.id, one.account, "", one.sha256, one.type, one.ordering_key, one.accepted_at)
 
 
 _decode: Final = msgspec.json.Decoder(Exported).decode

@@ -3,13 +3,13 @@
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, TypeVar
 
 import msgspec
 from cyclopts import Parameter
 
-from fotahook.contract.operator import Attempt, DeliveryState, MessagePage, MessageState, Phases, Redelivered
+from fotahook.contract.operator import Attempt, MessagePage, MessageState, Redelivered
 
 from .failures import REFUSED, Failure
 from .remote import Remote
@@ -90,8 +90,8 @@ class Source(Remote):
 SERVICE: Final = Source()
 
 
-class OpenInbox:
-    """The store of a listener, which may be running meanwhile. A context manager."""
+class Inbox:
+    """The messages of a listener, which may be running meanwhile. A context manager."""
 
     def __init__(self, url: str) -> None:
         check_there("--inbox", url)
@@ -106,23 +106,15 @@ class OpenInbox:
         self._runner = asyncio.Runner()
         self._runner.__enter__()
         try:
-            self.store = self._runner.run(open_store(self._url))
+            self._store = self._runner.run(open_store(self._url))
         except BaseException:
             self._runner.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._runner.run(self.store.close())
+        self._runner.run(self._store.close())
         self._runner.close()
-
-    def run(self, doing: Coroutine[object, object, T]) -> T:
-        """What the store answers."""
-        return self._runner.run(doing)
-
-
-class Inbox(OpenInbox):
-    """The messages of a listener."""
 
     def messages(
         self,
@@ -150,12 +142,12 @@ class Inbox(OpenInbox):
             base.Wanted,
         )
         before = None if cursor is None else int(cursor)
-        page = self.run(self.store.messages(account, wanted, before=before, limit=limit or base.LOOK))
-        return MessagePage([_message(one) for one in page.messages], None if page.next is None else str(page.next))
+        page = self._run(self._store.messages(account, wanted, before=before, limit=limit or base.LOOK))
+        return MessagePage([_state(one) for one in page.messages], None if page.next is None else str(page.next))
 
     def message(self, message_id: str) -> MessageState:
         """One message and where it stands. Refused if there is none."""
-        return _message(self._found(message_id))
+        return _state(self._found(message_id))
 
     def message_body(self, message_id: str) -> bytes:
         """Its bytes. Refused if they are not there any more."""
@@ -166,11 +158,13 @@ class Inbox(OpenInbox):
 
     def attempts(self, message_id: str) -> list[Attempt]:
         """Every attempt to handle it or to send it on, oldest first."""
-        return [_attempt(number, one) for number, one in enumerate(self.run(self.store.attempts(message_id)), 1)]
+        from fotahook.store.told import attempt
+
+        return [attempt(number, one) for number, one in enumerate(self._run(self._store.attempts(message_id)), 1)]
 
     def redeliver(self, message_id: str, *, as_new: bool = False) -> Redelivered:
         """Show it to its handlers and send it on once more; the listener sees it within a second, or when it starts."""
-        redelivery = self.run(self.store.redeliver(message_id, as_new=as_new))
+        redelivery = self._run(self._store.redeliver(message_id, as_new=as_new))
         if redelivery.id is None:
             raise Refused(_REFUSALS[redelivery.refused or "unknown"])
         return Redelivered(id=redelivery.id)
@@ -185,7 +179,7 @@ class Inbox(OpenInbox):
         dry_run: bool = False,
     ) -> int:
         """How many of an account are redelivered, or would be."""
-        return self.run(self._redeliver_all(account, state, since, until, dry_run))
+        return self._run(self._redeliver_all(account, state, since, until, dry_run))
 
     async def _redeliver_all(
         self,
@@ -197,7 +191,7 @@ class Inbox(OpenInbox):
     ) -> int:
         from fotahook.store.base import Retention
 
-        count = await self.store.redeliver_all(
+        count = await self._store.redeliver_all(
             account,
             state,
             since=0.0 if since is None else since.timestamp(),
@@ -205,53 +199,22 @@ class Inbox(OpenInbox):
             dry_run=dry_run,
         )
         # Where no listener runs nobody else would do it now.
-        while not dry_run and await self.store.tidy(Retention()):
+        while not dry_run and await self._store.tidy(Retention()):
             pass
         return count
 
+    def _run(self, doing: Coroutine[object, object, T]) -> T:
+        return self._runner.run(doing)
+
     def _found(self, message_id: str) -> "base.Message":
-        message = self.run(self.store.message(message_id))
+        message = self._run(self._store.message(message_id))
         if message is None:
             raise Refused(_REFUSALS["unknown"])
         return message
 
 
-def _message(message: "base.Message") -> MessageState:
-    return MessageState(
-        id=message.id,
-        account=message.account,
-        type=message.type,
-        ordering_key=message.ordering_key,
-        size=message.size,
-        sha256=message.sha256.hex(),
-        accepted_at=_moment(message.accepted_at),
-        deliveries=[_delivery(place) for place in message.placements],
-    )
+def _state(message: "base.Message") -> MessageState:
+    from fotahook.store.told import message_state
 
-
-def _delivery(place: "base.Placement") -> DeliveryState:
-    return DeliveryState(
-        lane=place.consumer,
-        state=place.state,
-        attempts=place.attempts,
-        due=_moment(place.due) if place.state == "pending" else None,
-        last_outcome=place.last_outcome,
-    )
-
-
-def _attempt(number: int, attempt: "base.Attempt") -> Attempt:
-    return Attempt(
-        number=number,
-        started_at=_moment(attempt.started_at),
-        outcome=attempt.outcome,
-        url=attempt.url,
-        http_status=attempt.status,
-        error_code=attempt.error_code,
-        fix=attempt.fix,
-        phases=msgspec.convert(attempt.phases, Phases),
-        excerpt=attempt.excerpt,
-    )
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    # An inbox waits for its handlers however long it takes.
+    return message_state(message, expires_at=lambda place: None)

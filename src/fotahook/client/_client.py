@@ -1,11 +1,12 @@
 """Client and AsyncClient: the settings, checked and put together."""
 
-from types import TracebackType, UnionType
+from types import UnionType
 from typing import Self, Unpack
 
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from ..contract.servers import Environment, servers_at, servers_of
 from ._callbacks import AsyncSoftwareManagementCallbacksV2Controller, SoftwareManagementCallbacksV2Controller
+from ._closing import AsyncClosing, Closing
 from ._environment import options
 from ._flow import Caller
 from ._runner import Runner
@@ -98,7 +99,7 @@ def _require(name: str, value: object, kinds: type | UnionType) -> None:
         raise TypeError(f"{name} must be {kinds}, not {type(value).__name__}")
 
 
-class Client(_Client):
+class Client(_Client, Closing):
     """The SDK for threads: any number of them may share one client. Nothing is sent before the first call."""
 
     software_management_callbacks_v2: SoftwareManagementCallbacksV2Controller
@@ -123,16 +124,8 @@ class Client(_Client):
         """Close all connections. Sends nothing: `logout()` and `revoke_token()` do, if wanted."""
         self._runner.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class AsyncClient(_Client):
+class AsyncClient(_Client, AsyncClosing):
     """The SDK for tasks of one event loop, any number of them. Needs `pip install 'fotahook[async]'`."""
 
     software_management_callbacks_v2: AsyncSoftwareManagementCallbacksV2Controller
@@ -158,11 +151,3 @@ class AsyncClient(_Client):
     async def aclose(self) -> None:
         """Close all connections. Sends nothing: `logout()` and `revoke_token()` do, if wanted."""
         await self._runner.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()

@@ -1,10 +1,10 @@
 """Events as something to iterate over: the two drivers of _following."""
 
 from collections.abc import AsyncIterator, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..contract.events import Event
+from ._closing import AsyncClosing, Closing
 from ._following import Connect, Follower, Listen
 from ._settings import DEFAULT_TIMEOUT
 from ._steps import Pause, World
@@ -34,7 +34,7 @@ class _Events:
         return self._follower.cursor
 
 
-class EventStream(_Events, Iterator[Event]):
+class EventStream(_Events, Closing, Iterator[Event]):
     """Events for a thread, as `OperatorClient.events` gives them; a context manager that closes at its end."""
 
     def __init__(self, runner: "Runner", follower: Follower, max_retries: int | None, world: World) -> None:
@@ -59,14 +59,6 @@ class EventStream(_Events, Iterator[Event]):
         """End it, from another thread too."""
         self._follower.end()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _do(self, step: Connect | Listen | Pause) -> object:
         match step:
             case Connect(call, seconds):
@@ -78,7 +70,7 @@ class EventStream(_Events, Iterator[Event]):
         return None
 
 
-class AsyncEventStream(_Events, AsyncIterator[Event]):
+class AsyncEventStream(_Events, AsyncClosing, AsyncIterator[Event]):
     """Events for a task, as `AsyncOperatorClient.events` gives them; a context manager that closes at its end."""
 
     def __init__(self, runner: "AsyncRunner", follower: Follower, max_retries: int | None, world: World) -> None:
@@ -102,14 +94,6 @@ class AsyncEventStream(_Events, AsyncIterator[Event]):
     async def aclose(self) -> None:
         """End it."""
         self._follower.end()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def _do(self, step: Connect | Listen | Pause) -> Any:
         match step:

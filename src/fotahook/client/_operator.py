@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from ..contract import operator_calls as calls
 from ..contract.auth import ThingspaceOauthCredentials
@@ -22,6 +21,7 @@ from ..contract.operator import (
     Why,
 )
 from ..contract.servers import servers_at
+from ._closing import AsyncClosing, Closing
 from ._events import AsyncEventStream, EventStream
 from ._flow import Caller
 from ._following import Follower
@@ -269,7 +269,7 @@ def _unrepeated(max_retries: int | None) -> int:
     return 0 if max_retries is None else max_retries
 
 
-class OperatorClient(_OperatorClient):
+class OperatorClient(_OperatorClient, Closing):
     """fotahook's own API, for threads."""
 
     def _begin(self) -> None:
@@ -286,16 +286,8 @@ class OperatorClient(_OperatorClient):
         """Close all connections."""
         self._runner.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class AsyncOperatorClient(_OperatorClient):
+class AsyncOperatorClient(_OperatorClient, AsyncClosing):
     """fotahook's own API, for tasks of one event loop. Needs `pip install 'fotahook[async]'`."""
 
     def _begin(self) -> None:
@@ -313,11 +305,3 @@ class AsyncOperatorClient(_OperatorClient):
     async def aclose(self) -> None:
         """Close all connections."""
         await self._runner.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from ..contract.messages import MessageInvalid, parse_json
 from ..contract.operator import Attempts, MessagePage, Published
 from ..store.base import Message, NewMessage, Wanted
+from ..store.told import attempt
 from . import access, problems, reading, shapes
 from .accounts import enter
 from .context import Service
@@ -67,7 +68,7 @@ async def list_messages(service: Service, request: Request) -> Response:
     )
     found, before = await _look(service, account, wanted, reading.number_cursor(asked.cursor), asked.limit)
     now, time_to_live = service.now(), service.settings.time_to_live
-    states = [shapes.message_state(message, now, time_to_live) for message in found]
+    states = [shapes.message(message, now, time_to_live) for message in found]
     more = None if before is None else reading.new_cursor(str(before))
     return problems.answer(MessagePage(messages=states, cursor=more))
 
@@ -89,7 +90,7 @@ async def _look(
 async def show(service: Service, request: Request) -> Response:
     """A message and where it stands, without its bytes."""
     message = await find(service, request)
-    return problems.answer(shapes.message_state(message, service.now(), service.settings.time_to_live))
+    return problems.answer(shapes.message(message, service.now(), service.settings.time_to_live))
 
 
 async def body(service: Service, request: Request) -> Response:
@@ -104,7 +105,7 @@ async def attempts(service: Service, request: Request) -> Response:
     """Every attempt at a message, oldest first."""
     message = await find(service, request)
     tried = await service.store.attempts(message.id)
-    return problems.answer(Attempts(attempts=[shapes.attempt(number, one) for number, one in enumerate(tried, 1)]))
+    return problems.answer(Attempts(attempts=[attempt(number, one) for number, one in enumerate(tried, 1)]))
 
 
 async def why(service: Service, request: Request) -> Response:

@@ -9,7 +9,7 @@ import msgspec
 
 from ..contract.operator import Reason, Why
 from ..store.base import Attempt, DeliveryState, Lane, Limits, Message, Placement
-from .shapes import moment, moment_or_none
+from ..store.told import moment, moment_or_none
 
 _GONE = "http_410"
 _EXPIRED = "expired"

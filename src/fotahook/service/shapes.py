@@ -1,24 +1,12 @@
 """Records of the store as our own calls answer them."""
 
-from datetime import UTC, datetime
-
-import msgspec
-
 from ..contract import operator
 from ..contract.events import AttemptFinished, CallbackChanged, EventData, LaneChanged, MessageAccepted, MessageDead
-from ..contract.operator import AccountState, Backlog, DeliveryState, LaneState, MessageState, RegisteredCallback
+from ..contract.operator import AccountState, Backlog, LaneState, MessageState, RegisteredCallback
 from ..store import events
-from ..store.base import CALLBACK_CONSUMER, Account, Attempt, Callback, CallbackChange, Lane, Limits, Message, Placement
+from ..store.base import Account, Callback, CallbackChange, Lane, Limits, Message, Placement
 from ..store.events import Happened
-
-
-def moment(seconds: float) -> datetime:
-    """A time of the store as answers have it; JSON writes it by RFC 3339."""
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def moment_or_none(seconds: float | None) -> datetime | None:
-    return None if seconds is None else moment(seconds)
+from ..store.told import lane_name, message_state, moment, moment_or_none
 
 
 def unknown_account(account: str, limits: Limits) -> AccountState:
@@ -40,31 +28,12 @@ def account_state(account: Account) -> AccountState:
     )
 
 
-def message_state(message: Message, now: float, time_to_live: float) -> MessageState:
-    return MessageState(
-        id=message.id,
-        account=message.account,
-        type=message.type,
-        ordering_key=message.ordering_key,
-        size=message.size,
-        sha256=message.sha256.hex(),
-        accepted_at=moment(message.accepted_at),
-        deliveries=[_delivery(message.account, place, now, time_to_live) for place in message.placements],
-    )
+def message(message: Message, now: float, time_to_live: float) -> MessageState:
+    def expires_at(place: Placement) -> float | None:
+        # While the lane is held or paused nobody can know when it will have lived for long enough.
+        return now + time_to_live - place.age if place.state == "pending" and not place.stopped else None
 
-
-def attempt(number: int, attempt: Attempt) -> operator.Attempt:
-    return operator.Attempt(
-        number=number,
-        started_at=moment(attempt.started_at),
-        outcome=attempt.outcome,
-        url=attempt.url,
-        http_status=attempt.status,
-        error_code=attempt.error_code,
-        fix=attempt.fix,
-        phases=msgspec.convert(attempt.phases, operator.Phases),
-        excerpt=attempt.excerpt,
-    )
+    return message_state(message, expires_at)
 
 
 def callback_change(change: CallbackChange, before: CallbackChange | None) -> operator.CallbackChange:
@@ -134,11 +103,6 @@ def _attempt_finished(happened: events.AttemptFinished) -> AttemptFinished:
     )
 
 
-def lane_name(account: str, consumer: str) -> str:
-    """The lane to the callback is named by its account."""
-    return account if consumer == CALLBACK_CONSUMER else consumer
-
-
 def _action(url: str | None, replaced: bool) -> str:
     return "deregistered" if url is None else "replaced" if replaced else "registered"
 
@@ -162,17 +126,3 @@ def _lane(lane: Lane, limits: Limits) -> LaneState:
 
 def _limits(limits: Limits) -> operator.Limits:
     return operator.Limits(in_flight=limits.in_flight, per_second=limits.per_second)
-
-
-def _delivery(account: str, place: Placement, now: float, time_to_live: float) -> DeliveryState:
-    pending = place.state == "pending"
-    # While the lane is held or paused nobody can know when it will have lived for long enough.
-    expires_at = now + time_to_live - place.age if pending and not place.stopped else None
-    return DeliveryState(
-        lane=lane_name(account, place.consumer),
-        state=place.state,
-        attempts=place.attempts,
-        due=moment(place.due) if pending else None,
-        expires_at=moment_or_none(expires_at),
-        last_outcome=place.last_outcome,
-    )

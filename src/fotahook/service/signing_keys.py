@@ -12,11 +12,11 @@ from ..contract.models import FotaV2SuccessResult
 from ..contract.operator import NewSigningKey, SigningKey, SigningKeys
 from ..contract.signing import format_secret
 from ..store.base import Credential
+from ..store.told import moment, moment_or_none
 from . import problems, reading
 from .accounts import enter
 from .context import Service
 from .reading import Asked
-from .shapes import moment, moment_or_none
 from .tokens import NO_STORE
 
 OVERLAP_SECONDS: Final = 24 * 3600.0

@@ -8,10 +8,10 @@ from starlette.responses import Response
 
 from ..contract.operator import Counts, MinuteCounts, Stats
 from ..store import events
+from ..store.told import moment
 from . import access, problems, reading
 from .context import Service
 from .reading import Asked
-from .shapes import moment
 
 
 class StatsAsked(Asked, frozen=True):
