@@ -3,7 +3,9 @@
 import hashlib
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -75,6 +77,39 @@ def test_a_message_is_shown_with_its_attempts_and_what_to_do(call: Run, service:
     told = json.loads(call("messages", "show", message_id, "--json").out)
     assert [attempt["httpStatus"] for attempt in told["attempts"]] == [500, 200]
     assert told["deliveries"][0]["state"] == "delivered"
+
+
+class OneAnswer(BaseHTTPRequestHandler):
+    """Answers the first message of each connection, and ends it on the second."""
+
+    protocol_version = "HTTP/1.1"
+    answered = False
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.answered:
+            self.close_connection = True
+        else:
+            self.answered = True
+            self.send_response(204)
+            self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_history_tells_that_a_message_was_sent_twice(call: Run, service: Sandbox) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), OneAnswer) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(server.serve_forever, 0.01)
+        try:
+            service.register(ACCOUNT, f"http://127.0.0.1:{server.server_address[1]}/")
+            ids = [service.publish(ACCOUNT, {"n": number}, "k") for number in range(2)]
+            service.drain()
+        finally:
+            server.shutdown()
+    told = [json.loads(call("messages", "show", one, "--json").out)["attempts"] for one in ids]
+    assert [[attempt.get("resent") for attempt in attempts] for attempts in told] == [[None], [True]]
+    shown = call("messages", "show", ids[1]).out.split("\n\n")[2]
+    assert rows(shown)[1][2] == "delivered, sent twice"
 
 
 def test_a_value_cannot_break_its_row_or_steer_the_terminal(call: Run, service: Sandbox) -> None:

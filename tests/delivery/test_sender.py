@@ -303,9 +303,32 @@ async def test_a_kept_connection_that_died_is_tried_once_more_afresh() -> None:
 
     async with receiver(serve_one) as port, sender() as made:
         lease = a_lease(url=f"http://127.0.0.1:{port}/")
-        assert (await made.deliver(lease, a_delivery())).code == "delivered"
-        assert (await made.deliver(lease, a_delivery())).code == "delivered"
+        outcomes = [await made.deliver(lease, a_delivery()) for _ in range(2)]
+    assert [(one.code, one.resent) for one in outcomes] == [("delivered", False), ("delivered", True)]
     assert connections == 2
+
+
+async def test_where_one_kept_connection_died_no_other_is_tried() -> None:
+    together = asyncio.Barrier(2)
+    connections = 0
+
+    async def serve_two(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await read_request(reader)
+        if connections <= 2:
+            await together.wait()
+            writer.write(OK)
+            await read_request(reader)
+        else:
+            writer.write(OK)
+            await writer.drain()
+
+    async with receiver(serve_two) as port, sender() as made:
+        lease = a_lease(url=f"http://127.0.0.1:{port}/")
+        await asyncio.gather(made.deliver(lease, a_delivery()), made.deliver(lease, a_delivery()))
+        outcome = await made.deliver(lease, a_delivery())
+    assert (outcome.code, outcome.resent, connections) == ("delivered", True, 3)
 
 
 async def test_nothing_listens() -> None:

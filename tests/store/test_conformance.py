@@ -458,12 +458,14 @@ async def test_a_settled_delivery_is_not_settled_twice(registered: Store, accept
 
 async def test_every_attempt_is_kept_oldest_first(registered: Store, accept: Accept, clock: VirtualClock) -> None:
     (accepted,) = await accept(b"{}")
-    for state in ("pending", "delivered"):
+    for state, resent in (("pending", False), ("delivered", True)):
         lease = await lease_one(registered)
         (delivery,) = await registered.fetch(lease, 10)
-        await registered.settle(lease, [settled(delivery, state)], WELL, keep=0)
+        one = settled(delivery, state)
+        one = msgspec.structs.replace(one, attempt=msgspec.structs.replace(one.attempt, resent=resent))
+        await registered.settle(lease, [one], WELL, keep=0)
     attempts = await registered.attempts(accepted.id)
-    assert [attempt.outcome for attempt in attempts] == ["pending", "delivered"]
+    assert [(attempt.outcome, attempt.resent) for attempt in attempts] == [("pending", False), ("delivered", True)]
     assert attempts[0].phases == {"total": 1.5}
     message = await registered.message(accepted.id)
     assert message is not None

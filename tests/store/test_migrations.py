@@ -193,7 +193,7 @@ async def test_what_the_first_version_kept_is_known_to_this_one(
             (CallbackChanged, 4.0),
         ]
         (attempt,) = await store.attempts("m")
-        assert (attempt.outcome, attempt.phases) == ("delivered", {"total": 1.5})
+        assert (attempt.outcome, attempt.phases, attempt.resent) == ("delivered", {"total": 1.5}, False)
         assert [change.revision for change in await store.callback_history("a", 9)] == [2, 1]
         messages = [
             NewMessage(account="a", body=b"{}", idempotency_key="k"),

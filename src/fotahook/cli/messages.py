@@ -229,7 +229,7 @@ def _attempt(attempt: Attempt) -> Sequence[str]:
     return (
         str(attempt.number),
         shown_moment(attempt.started_at),
-        attempt.outcome,
+        attempt.outcome + ", sent twice" * bool(attempt.resent),
         str(attempt.http_status or ""),
         *("" if part is None else f"{part:.1f}" for part in parts),
     )

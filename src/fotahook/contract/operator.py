@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -199,7 +200,11 @@ class Phases(_Camel, frozen=True):
 
 
 class Attempt(_Camel, frozen=True):
-    """One try of one delivery. `fix` says what the receiver's side can do about a failure."""
+    """One try of one delivery. `fix` says what the receiver's side can do about a failure.
+
+    `resent`: the connection that it was sent on, kept from an earlier one, ended without an answer. It was sent once
+    more on a new one, at once; the receiver may have had it twice. Left out where that did not happen.
+    """
 
     number: int
     started_at: datetime
@@ -210,6 +215,7 @@ class Attempt(_Camel, frozen=True):
     fix: str | None = None
     phases: Phases = Phases()
     excerpt: str | None = None
+    resent: bool | UnsetType = UNSET
 
 
 class Attempts(_Camel, frozen=True):

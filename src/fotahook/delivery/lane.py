@@ -365,6 +365,7 @@ def _settlement(delivery: Delivery, decision: Decision, outcome: Outcome, starte
             fix=outcome.fix,
             phases=outcome.phases,
             excerpt=outcome.excerpt,
+            resent=outcome.resent,
         ),
     )
 

@@ -50,7 +50,10 @@ _MESSAGE_CODES: Final = frozenset({"handler_error", "handler_timeout", "internal
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What one attempt came to. `code` is ``delivered`` or an error code; phases are milliseconds."""
+    """What one attempt came to. `code` is ``delivered`` or an error code; phases are milliseconds.
+
+    `resent`: the kept connection that it was sent on ended without an answer, so that it was sent on a new one at once.
+    """
 
     code: str
     status: int | None = None
@@ -58,6 +61,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: float | None = None
     phases: Mapping[str, float] = {}
     excerpt: str = ""
+    resent: bool = False
 
     @property
     def fix(self) -> str | None:

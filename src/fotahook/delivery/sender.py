@@ -97,7 +97,7 @@ class Sender:
             cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
             excerpt = _safe_text(str(cause))[:EXCERPT_LIMIT]
             outcome = Outcome(code=_code_of_error(error, exchange), excerpt=excerpt)
-        return msgspec.structs.replace(outcome, url=url, phases=exchange.phases())
+        return msgspec.structs.replace(outcome, url=url, phases=exchange.phases(), resent=exchange.resent)
 
     async def _post_afresh_once(
         self, url: str, headers: dict[str, str], body: bytes, exchange: timing.Timing
@@ -113,7 +113,7 @@ class Sender:
                 or isinstance(error, aiohttp.ClientConnectorError)
             ):
                 raise
-            exchange.reused = False
+            exchange.begin_again()
             return await self._post(url, headers, body, exchange)
 
     async def _post(self, url: str, headers: dict[str, str], body: bytes, exchange: timing.Timing) -> Outcome:

@@ -16,17 +16,23 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 class Timing:
     """The moments of one exchange, in seconds of a monotonic clock."""
 
-    __slots__ = ("_clock", "_moments", "reused")
+    __slots__ = ("_clock", "_moments", "resent", "reused")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._moments = {"start": clock()}
         self.reused = False
+        self.resent = False
 
     def mark(self, moment: str) -> None:
         """Remember when something happened; only the first time counts."""
         if moment not in self._moments:
             self._moments[moment] = self._clock()
+
+    def begin_again(self) -> None:
+        """It is sent once more, on a connection of its own."""
+        self.resent, self.reused = True, False
+        self._moments.pop("sent", None)
 
     def happened(self, moment: str) -> bool:
         """Whether it did."""
@@ -89,6 +95,10 @@ class TimedConnector(aiohttp.TCPConnector):
         if not exchange.reused:
             exchange.mark("connected")
         return connection
+
+    async def _get(self, key: Any, traces: list[Any]) -> aiohttp.connector.Connection | None:
+        # Of several kept connections to a receiver that went away, the next one would be as dead as the first.
+        return None if current.get().resent else await super()._get(key, traces)
 
 
 def _new_socket(address: tuple[Any, ...]) -> socket.socket:

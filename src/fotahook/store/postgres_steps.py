@@ -235,6 +235,7 @@ async def _write_outcomes(db: Db, settlements: Sequence[Settlement]) -> None:
         fixes=[_holdable(attempt.fix) for attempt in attempts],
         phases=[msgspec.json.encode(attempt.phases).decode() for attempt in attempts],
         excerpts=[_holdable(attempt.excerpt) for attempt in attempts],
+        resent=[attempt.resent for attempt in attempts],
     )
     freed = {
         (each.delivery.lane, each.delivery.ordering_key)

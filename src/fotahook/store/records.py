@@ -137,7 +137,10 @@ class Delivery(Record, frozen=True, kw_only=True):
 
 
 class Attempt(Record, frozen=True, kw_only=True):
-    """One try of one delivery, as history keeps it. Phases in milliseconds."""
+    """One try of one delivery, as history keeps it. Phases in milliseconds.
+
+    `resent`: it was sent twice, since the first connection, a kept one, ended without an answer.
+    """
 
     started_at: float
     url: str | None
@@ -147,6 +150,7 @@ class Attempt(Record, frozen=True, kw_only=True):
     fix: str | None = None
     phases: Mapping[str, float] = {}
     excerpt: str = ""
+    resent: bool = False
 
 
 class Settlement(Record, frozen=True, kw_only=True):

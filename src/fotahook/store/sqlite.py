@@ -41,7 +41,7 @@ from .sqlite_accept import accept_all
 from .sqlite_bulk import Settling, add_lanes, read_leases, settle_all
 from .sqlite_events import forget, read_events, read_stats
 from .sqlite_file import connect, lock_file, watch
-from .sqlite_looks import list_accounts, list_changes, list_messages, read_message
+from .sqlite_looks import list_accounts, list_changes, list_messages, read_attempt, read_message
 from .sqlite_schema import check_schema, make_or_check
 from .sqlite_steps import (
     Q,
@@ -154,7 +154,7 @@ class SqliteStore:
     async def attempts(self, message_id: str) -> list[Attempt]:
         def job(db: sqlite3.Connection) -> list[Attempt]:
             rows = db.execute(Q["attempts"], {"id": message_id})
-            return [Attempt(**row | {"phases": msgspec.json.decode(row["phases"])}) for row in rows]
+            return [read_attempt(row) for row in rows]
 
         return await self._reader.run(job)
 

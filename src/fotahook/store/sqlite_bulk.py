@@ -99,8 +99,8 @@ def _write_outcomes(db: sqlite3.Connection, settlements: Sequence[Settlement], n
         pending = one.state == "pending"
         state, settled_at = ("ready", None) if pending else (one.state, now)
         changes.append((lane, seq, state, now + one.delay, one.attempts, one.strikes, attempt.outcome, settled_at))
-        started_at, url, outcome, status, error_code, fix, phases, excerpt = _facts(attempt)
-        facts = (started_at, url, outcome, status, error_code, fix, as_json(phases), excerpt)
+        started_at, url, outcome, status, error_code, fix, phases, excerpt, resent = _facts(attempt)
+        facts = (started_at, url, outcome, status, error_code, fix, as_json(phases), excerpt, resent)
         attempts.append((seq, lane, *facts, now, one.state))
         if key is not None and not pending:
             settled_keys.add((lane, key))

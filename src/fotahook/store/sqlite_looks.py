@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from .base import LOOK, Account, AccountState, Callback, CallbackChange, Limits, Message, Page, Wanted
+from .base import LOOK, Account, AccountState, Attempt, Callback, CallbackChange, Limits, Message, Page, Wanted
 from .sqlite_steps import Q, read_lane, read_placement
 
 
@@ -44,6 +44,10 @@ def list_changes(db: sqlite3.Connection, account: str, limit: int) -> list[Callb
 def read_message(db: sqlite3.Connection, row: dict[str, Any], now: float) -> Message:
     rows = db.execute(Q["placements"], {"seq": row.pop("seq"), "now": now})
     return Message(**row, placements=tuple(read_placement(found) for found in rows))
+
+
+def read_attempt(row: dict[str, Any]) -> Attempt:
+    return Attempt(**row | {"phases": msgspec.json.decode(row["phases"]), "resent": bool(row["resent"])})
 
 
 def _candidates(db: sqlite3.Connection, account: str, wanted: Wanted, before: int | None) -> list[int]:

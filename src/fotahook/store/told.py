@@ -61,4 +61,5 @@ def attempt(number: int, attempt: Attempt) -> operator.Attempt:
         fix=attempt.fix,
         phases=msgspec.convert(attempt.phases, operator.Phases),
         excerpt=attempt.excerpt,
+        resent=attempt.resent or msgspec.UNSET,
     )

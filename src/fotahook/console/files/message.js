@@ -49,12 +49,12 @@ function reason({ code, text, until }) {
   return el("li", { "data-code": code }, text, until && [" (", moment(until), ")"]);
 }
 
-function attempt({ number, startedAt, outcome, httpStatus, errorCode, fix, phases, url, excerpt }) {
+function attempt({ number, startedAt, outcome, httpStatus, errorCode, fix, phases, url, excerpt, resent }) {
   const took = PHASES.filter(([name]) => phases[name] != null).map(([name, text]) => el("li", {}, `${text} ${Math.round(phases[name] * 10) / 10}`));
   return [
     count(number), moment(startedAt),
     [el("strong", { "data-kind": errorCode ? "bad" : "good" }, outcome), errorCode ? `: ${errorCode}` : httpStatus && ` (${httpStatus})`],
-    fix ?? "–", el("ul", { class: "phases" }, took), [url, excerpt && el("pre", {}, excerpt)],
+    fix ?? "–", el("ul", { class: "phases" }, took), [url, resent && " (sent twice: a kept connection had ended)", excerpt && el("pre", {}, excerpt)],
   ];
 }
 

@@ -148,7 +148,7 @@ select d.seq, l.consumer, d.state, d.attempts, d.due, d.settled_at, d.last_outco
 from deliveries d join lanes l on l.id = d.lane where d.seq = any(:seqs::bigint[]) order by l.consumer;
 
 -- name: attempts
-select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt
+select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt, a.resent
 from attempts a join messages m on m.seq = a.seq where m.id = :id order by a.number;
 
 -- name: lanes
@@ -277,10 +277,10 @@ with given as (
     select * from unnest(
         :lanes::bigint[], :seqs::bigint[], :states::text[], :delays::double precision[], :attempts::integer[],
         :strikes::integer[], :started::double precision[], :urls::text[], :outcomes::text[], :statuses::integer[],
-        :error_codes::text[], :fixes::text[], :phases::text[], :excerpts::text[]
+        :error_codes::text[], :fixes::text[], :phases::text[], :excerpts::text[], :resent::boolean[]
     ) with ordinality as given (
         lane, seq, state, delay, attempts,
-        strikes, started_at, url, outcome, status, error_code, fix, phases, excerpt, number
+        strikes, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, number
     )
 ), counted as (
     insert into counts (minute, lane, delivered, failed, dead)
@@ -295,8 +295,8 @@ with given as (
         last_outcome = given.outcome, settled_at = case when given.state = 'ready' then null else store_now() end
     from given where d.seq = given.seq and d.lane = given.lane and d.state not in ('behind', 'delivered', 'dead')
 )
-insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, at, state)
-select seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, store_now(),
+insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, at, state)
+select seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, store_now(),
     replace(state, 'ready', 'pending')
 from given order by number;
 

@@ -142,7 +142,7 @@ update deliveries set state = 'ready' where state = 'behind' and (lane, seq) in 
 );
 
 -- name: add_attempts
-insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, at, state)
+insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, at, state)
 select * from (values {rows}) where column1 is not null;
 
 -- name: count_accepted
@@ -201,7 +201,7 @@ select l.consumer, d.state, d.attempts, d.due, d.settled_at, d.last_outcome,
 from deliveries d join lanes l on l.id = d.lane where d.seq = :seq order by l.consumer;
 
 -- name: attempts
-select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt
+select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt, a.resent
 from attempts a join messages m on m.seq = a.seq where m.id = :id order by a.number;
 
 -- name: lanes
