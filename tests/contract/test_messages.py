@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -298,6 +299,15 @@ def test_brackets_beyond_any_stack_are_refused_all_the_same() -> None:
             parse_message(raw)
 
 
+@pytest.mark.parametrize("name", ["extra", "raw", "firmwareList", "upgradeProgress", "x"])
+@pytest.mark.parametrize("around", [b"%b", b'{"upgradeProgress": %b}', b'{"firmwareList": [%b]}'])
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+def test_depth_is_refused_wherever_it_stands(name: str, around: bytes, opening: bytes) -> None:
+    deep = b'{"%b": {"a": %b}}' % (name.encode(), nested(5000, opening, b"]" if opening == b"[" else b"}"))
+    with pytest.raises(MessageInvalid, match="nested more than 100 levels deep"):
+        parse_message(around % deep)
+
+
 def test_many_brackets_beside_each_other_are_not_deep() -> None:
     assert parse_json(b"[" + b",".join([b"[]"] * 1000) + b"]") == [[]] * 1000
 
@@ -349,6 +359,37 @@ def test_any_json_is_a_message_and_nothing_of_it_is_lost(content: object) -> Non
     parsed = parse_message(raw)
     assert (parsed.raw, parsed.content) == (raw, content)
     touch(parsed)
+
+
+parts = st.fixed_dictionaries(
+    {},
+    optional={name: st.none() | st.text() | shaped for name in ("id", "status", "campaignId", "upgradeId", "x")}
+    | {"deviceList": st.lists(st.dictionaries(st.sampled_from(["deviceId", "status", "x"]), st.none() | st.text()))},
+)
+messages = st.fixed_dictionaries(
+    {},
+    optional={name: st.none() | st.text() | shaped for name in ("accountName", "type", "password", "raw", "extra")}
+    | {name: st.none() | parts for name in ("upgradeScheduled", "upgradeProgress", "campaign")}
+    | {"firmwareList": st.lists(st.dictionaries(st.sampled_from(["model", "make", "x"]), st.none() | st.text()))},
+)
+
+
+@given(messages | shaped)
+@example(FIRMWARE_AVAILABLE)
+@example(PROGRESS)
+def test_what_is_read_at_once_is_what_is_read_member_by_member(content: object) -> None:
+    raw = json.dumps(content).encode()
+    # Behind a byte order mark nothing is read at once.
+    assert msgspec.structs.replace(parse_message(b"\xef\xbb\xbf" + raw), raw=raw) == parse_message(raw)
+
+
+@given(messages)
+@example(FIRMWARE_AVAILABLE)
+@example(PROGRESS | {"later": [1]})
+def test_a_message_can_be_written_and_read_by_msgspec(content: object) -> None:
+    parsed = message(content)
+    assert msgspec.json.decode(msgspec.json.encode(parsed), type=CallbackMessage) == parsed
+    assert msgspec.convert(msgspec.to_builtins(parsed), CallbackMessage) == parsed
 
 
 @given(

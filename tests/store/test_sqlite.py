@@ -1,10 +1,13 @@
 """What only the SQLite store promises: group commit, one dispatcher per file, honest errors."""
 
 import asyncio
+import contextlib
+import queue
 import sqlite3
 import stat
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -346,9 +349,11 @@ async def test_jobs_of_successive_turns_of_the_loop_share_a_commit(
     async def come(turns: int) -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
+        # The thread would go to work now, had it been called.
+        time.sleep(0.02)  # noqa: ASYNC251 - the loop must not go on meanwhile
         await writer.run(insert(turns))
 
-    await asyncio.gather(*map(come, range(3)))
+    await asyncio.gather(*map(come, range(4)))
     await asyncio.to_thread(writer.close)
     assert len(commits) == 1
 
@@ -375,6 +380,65 @@ async def test_closing_finishes_what_was_handed_over_and_can_be_repeated(connect
     writer.close()
     assert await last == 1
     await blocking
+
+
+async def test_what_is_handed_over_while_it_closes_is_done(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer(connection)
+    closing = threading.Thread(target=writer.close)
+
+    class Late(queue.SimpleQueue[object]):
+        def put(self, item: object, block: bool = True, timeout: float | None = None) -> None:
+            closing.start()
+            # It cannot end before this is put: the longer it is waited for, the surer a fault is seen.
+            closing.join(0.1)
+            super().put(item, block, timeout)
+
+    monkeypatch.setattr(writer, "_entries", Late())
+    async with asyncio.timeout(20):
+        assert await writer.run(insert(1)) == 1
+    await asyncio.to_thread(closing.join)
+    with pytest.raises(StoreUnavailable, match="the store is closed"):
+        await writer.run(insert(2))
+
+
+async def test_a_transaction_that_cannot_be_taken_back_holds_up_the_next_one_only(
+    connection: sqlite3.Connection, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer(connection)
+    roll_back = writer._roll_back
+    failing = iter([True, True])
+
+    def fail_twice() -> None:
+        if next(failing, False):
+            raise sqlite3.OperationalError("disk I/O error")
+        roll_back()
+
+    monkeypatch.setattr(writer, "_roll_back", fail_twice)
+
+    def broken(db: sqlite3.Connection) -> None:
+        insert(1)(db)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    for job in (broken, insert(2)):
+        with pytest.raises(StoreUnavailable):
+            await writer.run(job)
+    assert await writer.run(insert(3)) == 1
+    await asyncio.to_thread(writer.close)
+    with contextlib.closing(sqlite3.connect(path)) as again:
+        assert again.execute("select * from numbers").fetchall() == [(3,)]
+
+
+async def test_whatever_a_job_raises_its_caller_is_told(connection: sqlite3.Connection) -> None:
+    writer = Writer(connection)
+
+    def stop(_: sqlite3.Connection) -> None:
+        raise StopIteration
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await writer.run(stop)
+    await asyncio.to_thread(writer.close)
 
 
 def test_a_caller_whose_loop_is_gone_does_not_stop_the_writer(connection: sqlite3.Connection) -> None:

@@ -9,10 +9,10 @@ from V2's other models, not published by Verizon.
 
 import codecs
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Annotated, Any, Final, TypeVar
+from types import GenericAlias
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -32,14 +32,10 @@ class MessageInvalid(ValueError):
     """The bytes are not JSON, or nested too deeply."""
 
 
-# On fields that no message sets, whatever names it has: the decoder refuses every value for them.
-_OURS: Final = msgspec.Meta(min_length=sys.maxsize)
-
-
-class Element(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, gc=False):
+class Element(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """A part of a message: what is known of it in typed fields, everything else in ``extra``."""
 
-    extra: Annotated[Mapping[str, object], _OURS] = {}
+    extra: Mapping[str, object] = {}
 
 
 class Firmware(Element, frozen=True, kw_only=True):
@@ -91,7 +87,7 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
     upgrade_scheduled: Upgrade | None = None
     upgrade_progress: Upgrade | None = None
     campaign: Upgrade | None = None
-    raw: Annotated[bytes, _OURS] = b""
+    raw: bytes = b""
 
     @property
     def parts(self) -> tuple[Upgrade, ...]:
@@ -166,21 +162,68 @@ def parse_message(raw: bytes) -> CallbackMessage:
     return _element(CallbackMessage, content, raw=raw)
 
 
-_MESSAGE: Final = msgspec.json.Decoder(CallbackMessage)
-_NOTHING: Final = Upgrade()
-
-
 def _read_at_once(raw: bytes) -> CallbackMessage | None:
     """The message, if it has known names with fitting values only, as most have; None if it must be gone through."""
     try:
-        message = _MESSAGE.decode(raw)
+        plain: CallbackMessage = _PLAIN_MESSAGE.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    # That may have been an empty object, which counts as absent.
-    if _NOTHING in message.parts:
+    # Such a one may have been an empty object, which counts as absent.
+    if _PLAIN_NOTHING in (plain.upgrade_scheduled, plain.upgrade_progress, plain.campaign):
         return None
-    msgspec.structs.force_setattr(message, "raw", raw)
-    return message
+    return CallbackMessage(
+        account_name=plain.account_name,
+        participant_name=plain.participant_name,
+        type=plain.type,
+        username=plain.username,
+        password=plain.password,
+        firmware_list=tuple([Firmware(**msgspec.structs.asdict(one)) for one in plain.firmware_list]),
+        upgrade_scheduled=plain.upgrade_scheduled and _read_plain(plain.upgrade_scheduled),
+        upgrade_progress=plain.upgrade_progress and _read_plain(plain.upgrade_progress),
+        campaign=plain.campaign and _read_plain(plain.campaign),
+        raw=raw,
+    )
+
+
+def _read_plain(plain: Upgrade) -> Upgrade:
+    return Upgrade(
+        firmware_name=plain.firmware_name,
+        upgrade_id=plain.upgrade_id,
+        start_date=plain.start_date,
+        id=plain.id,
+        campaign_id=plain.campaign_id,
+        software_name=plain.software_name,
+        status=plain.status,
+        device_list=tuple(
+            [
+                Device(device_id=device.device_id, status=device.status, result_reason=device.result_reason)
+                for device in plain.device_list
+            ]
+        ),
+    )
+
+
+def _plain(kind: type[Element], **parts: object) -> type[msgspec.Struct]:
+    """The fields of a part of a message, by the same names, and nothing else: whatever else stands there is refused."""
+    fields = [
+        (field.name, parts.get(field.name, field.type), field.default)
+        for field in msgspec.structs.fields(kind)
+        if field.name not in ("extra", "raw")
+    ]
+    return msgspec.defstruct(kind.__name__, fields, rename="camel", forbid_unknown_fields=True, frozen=True, gc=False)
+
+
+_PLAIN_UPGRADE: Final = _plain(Upgrade, device_list=GenericAlias(tuple, (_plain(Device), ...)))
+_PLAIN_NOTHING: Final = _PLAIN_UPGRADE()
+_PLAIN_MESSAGE: Final = msgspec.json.Decoder[Any](
+    _plain(
+        CallbackMessage,
+        firmware_list=GenericAlias(tuple, (_plain(Firmware), ...)),
+        upgrade_scheduled=_PLAIN_UPGRADE | None,
+        upgrade_progress=_PLAIN_UPGRADE | None,
+        campaign=_PLAIN_UPGRADE | None,
+    )
+)
 
 
 def _parse(raw: bytes) -> object:

@@ -46,6 +46,8 @@ class Writer:
         self._calling: asyncio.AbstractEventLoop | None = None
         self._connection = connection
         self._thread = threading.Thread(target=self._work, name="fotahook-store-writer", daemon=True)
+        # An entry that is put behind the last call would wait for ever.
+        self._closing = threading.Lock()
         self._closed = False
         self._check: Callable[[], None] = lambda: None
         self._thread.start()
@@ -64,11 +66,12 @@ class Writer:
 
     def run_with_others(self, job: BulkJob[Item, T], item: Item) -> asyncio.Future[T]:
         """What `job` returns for `item`; it is called once with all the items that wait for it at that moment."""
-        if self._closed:
-            raise StoreUnavailable("the store is closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._entries.put(_Entry(job, item, future))
+        with self._closing:
+            if self._closed:
+                raise StoreUnavailable("the store is closed")
+            self._entries.put(_Entry(job, item, future))
         if self._calling is not loop:
             self._calling = loop
             loop.call_soon(self._call, loop, 0, _GATHERING_TURNS)
@@ -76,10 +79,10 @@ class Writer:
 
     def close(self) -> None:
         """Finish every job that was handed over, then end the thread."""
-        if not self._closed:
+        with self._closing:
             self._closed = True
-            self._calls.put(False)
-            self._thread.join()
+        self._calls.put(False)
+        self._thread.join()
 
     def _call(self, loop: asyncio.AbstractEventLoop, seen: int, turns: int) -> None:
         """Call the thread, unless the loop's last turn brought more: it would go away with the first of them."""
@@ -111,11 +114,13 @@ class Writer:
             self._check()
             self._attempt_all(list(_grouped(entries, attrgetter("job")).values()))
             self._connection.execute("commit")
-        except (sqlite3.Error, StoreError) as error:
+        except Exception as error:
             # Nothing of this batch is on disk, so none of its callers may believe it is.
-            self._roll_back()
             for entry in entries:
                 entry.error = translate(error)
+            # What cannot be taken back now is taken back later: until then no transaction can begin.
+            with contextlib.suppress(sqlite3.Error):
+                self._roll_back()
 
     def _attempt_all(self, groups: list[list[_Entry]]) -> None:
         """Run the jobs in a new transaction; where one of them raises, its writes alone are taken back."""
@@ -218,6 +223,9 @@ def _grouped(entries: list[_Entry], key: Callable[[_Entry], Key]) -> dict[Key, l
 
 def translate(error: Exception) -> Exception:
     """The store's own error for one of SQLite's; any other exception as it is."""
+    if isinstance(error, StopIteration):
+        # A future would not take it.
+        return RuntimeError("a job of the store raised StopIteration")
     if not isinstance(error, sqlite3.Error):
         return error
     name = getattr(error, "sqlite_errorname", "")
