@@ -136,6 +136,9 @@ def _is_odd(character: str) -> bool:
 def _name_refusal(host: str) -> str | None:
     try:
         ascii_host = host.encode("idna").decode("ascii")
+        # Not all of it can be decoded: a ⒛ is 20 and a dot, which begins another label. What came as xn--… need not be,
+        # for it may be a name of today's rules (RFC 5891), which this codec does not know.
+        plain_host = host.lower() if host.isascii() else ascii_host.encode().decode("idna")
     except UnicodeError:
         return "url has an invalid host name"
     labels = ascii_host.removesuffix(".").split(".")
@@ -144,7 +147,7 @@ def _name_refusal(host: str) -> str | None:
         return "url has a host that looks like a number but is not an IPv4 address in plain notation"
     if len(ascii_host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         return "url has an invalid host name"
-    if not host.isascii() and (any(map(_is_odd, host)) or ascii_host.encode().decode("idna") != host.lower()):
+    if any(map(_is_odd, host)) or plain_host != host.lower():
         # Such as a soft hyphen or a German ß: what becomes of them differs between clients, and so would the host.
         return "url has a host name that is not in its plain form: write it as xn--…"
     return None
