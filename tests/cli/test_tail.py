@@ -115,8 +115,11 @@ def test_every_kind_of_event_has_its_words(run: Run, sandbox: Sandbox) -> None:
     sandbox.drain()
     with OperatorClient(sandbox.base_url, "dev", "dev-secret", proxy="") as client:
         client.pause(ACCOUNT)
-        events = list(client.events(after=BEGINNING, timeout=0.5))
-    told = [_told(event.data) for event in events]
+        told = []
+        for event in client.events(after=BEGINNING, timeout=DEADLINE):
+            told.append(_told(event.data))
+            if told[-1][0] == "paused":
+                break
     assert ("accepted", message_id, "no type, 2 bytes") in told
     assert ("dead", message_id, "given up: http_500") in told
     assert ("paused", "", f"lane {ACCOUNT}") in told

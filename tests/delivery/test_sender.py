@@ -242,7 +242,7 @@ async def test_a_body_that_drips_ends_at_the_deadline() -> None:
             await asyncio.sleep(0.02)
 
     async with receiver(drip) as port:
-        outcome = await deliver_to(f"http://127.0.0.1:{port}/", timeout=0.2)
+        outcome = await deliver_to(f"http://127.0.0.1:{port}/", timeout=1)
     assert outcome.code == "response_too_slow"
 
 
@@ -252,7 +252,7 @@ async def test_headers_that_never_come_end_at_the_deadline() -> None:
         await asyncio.Event().wait()
 
     async with receiver(hang) as port:
-        outcome = await deliver_to(f"http://127.0.0.1:{port}/", timeout=0.2)
+        outcome = await deliver_to(f"http://127.0.0.1:{port}/", timeout=1)
     assert outcome.code == "timeout_response"
 
 
@@ -261,7 +261,7 @@ async def test_a_connection_that_is_never_agreed_on_ends_at_its_own_deadline() -
         await asyncio.Event().wait()
 
     async with receiver(silent) as port:
-        outcome = await deliver_to(f"https://127.0.0.1:{port}/", connect_timeout=0.2)
+        outcome = await deliver_to(f"https://127.0.0.1:{port}/", connect_timeout=1)
     assert outcome.code == "timeout_connect"
 
 

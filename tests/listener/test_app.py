@@ -247,12 +247,13 @@ def test_bodies_have_their_time_in_one_event_loop_after_the_other(make: Make) ->
 
 
 async def test_a_request_in_another_event_loop_leaves_the_bodies_of_this_one_their_time(make: Make) -> None:
-    listener = make(body_timeout=0.2)
+    listener = make(body_timeout=1)
     async with listener.running():
         stalled = asyncio.create_task(request(listener, b"{", asyncio.Event()))
         await asyncio.sleep(0)
         elsewhere = await asyncio.to_thread(asyncio.run, request(listener, PROGRESS))
         assert elsewhere.error == (503, "INBOX_AWAY")
+        assert not stalled.done()
         # Not by a deadline of the test's own, which would end it with the same answer.
         ended, _ = await asyncio.wait({stalled}, timeout=10)
         assert {task.result().error for task in ended} == {(408, "MESSAGE_REFUSED")}

@@ -119,9 +119,20 @@ async def test_without_a_key_a_message_with_a_window_is_known_by_its_bytes(store
     assert (again.id, again.duplicate, again.conflict) == (first.id, True, False)
     found = await store.message(first.id)
     assert found is not None
-    assert found.idempotency_key == f"sha256:{hashlib.sha256(b'1').hexdigest()}"
-    (listed, _) = (await store.messages("a", Wanted(), limit=9)).messages[::-1]
-    assert listed.idempotency_key == found.idempotency_key
+    assert found.idempotency_key is None
+    listed = (await store.messages("a", Wanted(), limit=9)).messages
+    assert [message.idempotency_key for message in listed] == [None, None]
+
+
+async def test_no_key_is_taken_for_the_bytes_of_a_message(store: Store) -> None:
+    digest = hashlib.sha256(b"{}").hexdigest()
+    keys = [digest, f"sha256:{digest}", f"body:{digest}"]
+    known = NewMessage(account=ACCOUNT, body=b"{}", idempotency_window=60.0)
+    others = [NewMessage(account=ACCOUNT, body=b"1", idempotency_key=key) for key in keys]
+    first, second = [await store.accept([known, *others]) for _ in range(2)]
+    assert len({one.id for one in first}) == 4
+    assert [one.id for one in second] == [one.id for one in first]
+    assert not any(one.conflict for one in second)
 
 
 @pytest.mark.parametrize("key", ["k", None])

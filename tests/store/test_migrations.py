@@ -150,9 +150,15 @@ insert into callback_history (account, revision, url, actor, at) values ('a', 2,
 insert into messages (id, account, idempotency_key, size, sha256, accepted_at) values ('m', 'a', 'k', 2, SHA, 2.0);
 insert into messages (id, account, idempotency_key, size, sha256, accepted_at)
     values ('n', 'a', 'body:DIGEST', 2, BYTES, 3.5);
+insert into messages (id, account, idempotency_key, size, sha256, accepted_at)
+    values ('o', 'b', 'body:DIGEST', 2, BYTES, 3.7);
 insert into lanes (account, consumer, held) values ('a', '', HELD);
+insert into lanes (account, consumer, held) values ('b', '', HELD);
+insert into deliveries (seq, lane, place, state, due, born)
+    select m.seq, l.id, m.seq, 'ready', 0, 0 from messages m join lanes l on l.account = 'b' where m.id = 'o';
 insert into attempts (seq, lane, started_at, outcome, phases, excerpt)
-    select m.seq, l.id, 3.0, 'delivered', '{"total": 1.5}', 'ok' from messages m, lanes l where m.id = 'm';
+    select m.seq, l.id, 3.0, 'delivered', '{"total": 1.5}', 'ok'
+    from messages m join lanes l on l.account = m.account where m.id = 'm';
 """
 
 
@@ -190,6 +196,7 @@ async def test_what_the_first_version_kept_is_known_to_this_one(
             (MessageAccepted, 2.0),
             (AttemptFinished, 3.0),
             (MessageAccepted, 3.5),
+            (MessageAccepted, 3.7),
             (CallbackChanged, 4.0),
         ]
         (attempt,) = await store.attempts("m")
@@ -198,7 +205,10 @@ async def test_what_the_first_version_kept_is_known_to_this_one(
         messages = [
             NewMessage(account="a", body=b"{}", idempotency_key="k"),
             NewMessage(account="a", body=b"{}", idempotency_window=float("inf")),
+            # It was the publisher's own key, whatever it looks like.
+            NewMessage(account="b", body=b"{}", idempotency_key=f"body:{digest}"),
         ]
-        assert [(one.id, one.duplicate) for one in await store.accept(messages)] == [("m", True), ("n", True)]
+        accepted = await store.accept(messages)
+        assert [(one.id, one.duplicate) for one in accepted] == [("m", True), ("n", True), ("o", True)]
     finally:
         await store.close()

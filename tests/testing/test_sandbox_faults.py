@@ -90,7 +90,7 @@ def test_faults_are_in_the_way_of_any_receiver(sandbox: Sandbox) -> None:
 
 
 def test_an_attempt_ends_at_the_limit_it_was_given() -> None:
-    with Sandbox(timeout=0.2) as sandbox, receiving(hold=True) as receiver:
+    with Sandbox(timeout=1) as sandbox, receiving(hold=True) as receiver:
         sandbox.register(ACCOUNT, receiver.url)
         message_id = sandbox.publish(ACCOUNT, b"{}")
         while not sandbox.deliveries():

@@ -6,7 +6,7 @@ import msgspec
 
 from .base import LOOK, Account, AccountState, Callback, CallbackChange, Limits, Message, Page, Placement, Wanted
 from .postgres_link import Db, Row, rows
-from .postgres_steps import read_lane, read_placement
+from .postgres_steps import read_key, read_lane, read_placement
 
 
 async def list_accounts(
@@ -42,6 +42,7 @@ async def read_messages(db: Db, found: Sequence[Row]) -> list[Message]:
 def _message(row: Row, placements: Sequence[Placement]) -> Message:
     values = dict(row)
     del values["seq"]
+    values["idempotency_key"] = read_key(row["idempotency_key"])
     return Message(**values, placements=tuple(placements))
 
 

@@ -64,6 +64,9 @@ Answer = list[Accepted] | Settled
 
 LOST: Final = Settled(None, False)
 
+_BYTES: Final = "\x01"
+"""Begins the key by which a message is found that is known by its bytes: no key that anybody gives begins so."""
+
 
 def weight(part: Part) -> int:
     if isinstance(part, Settle):
@@ -82,7 +85,12 @@ def to_accept(messages: Sequence[NewMessage], ids: Sequence[str]) -> Accept:
 
 
 def _key(message: NewMessage, digest: bytes) -> str | None:
-    return f"sha256:{digest.hex()}" if message.known_by_bytes else message.idempotency_key
+    return f"{_BYTES}{digest.hex()}" if message.known_by_bytes else message.idempotency_key
+
+
+def read_key(key: str | None) -> str | None:
+    """The idempotency key that a message was given."""
+    return None if key is None or key.startswith(_BYTES) else key
 
 
 async def commit_group(db: Db, parts: Sequence[Part]) -> list[Answer]:

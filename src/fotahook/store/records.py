@@ -58,8 +58,8 @@ class NewMessage(Record, frozen=True, kw_only=True):
     ordering_key: str | None = None
     idempotency_key: str | None = None
     idempotency_window: float | None = None
-    """Seconds after the first message of that key in which it is known; None: for ever. A message that has a window and
-    no key is known by its bytes."""
+    """Seconds after the first message of that key in which it is known, the same for all of one key; None: for ever. A
+    message that has a window and no key is known by its bytes."""
     consumers: tuple[str, ...] = (CALLBACK_CONSUMER,)
 
     @property
@@ -197,7 +197,7 @@ class Message(Record, frozen=True, kw_only=True):
     type: str | None
     ordering_key: str | None
     idempotency_key: str | None
-    """Of a message that is known by its bytes, ``sha256:`` and their hash."""
+    """None as well where the message is known by its bytes, or its key's window is over."""
     body: bytes | None
     """None once retention has removed it, and wherever many are listed."""
     size: int

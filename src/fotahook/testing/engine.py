@@ -169,8 +169,11 @@ class Engine:
             app = troubled(self._app, self._faults.calls.take(scope["path"]))
             call = asyncio.ensure_future(app(scope, receive, send))
             self._calls.add(call)
-        await asyncio.wait((call,))
-        self._calls.remove(call)
+        try:
+            await asyncio.wait((call,))
+        finally:
+            self._calls.remove(call)
+            call.cancel()
         if call.cancelled():
             await drop(scope, receive)
         else:

@@ -186,9 +186,7 @@ update lanes set leased_until = 0 where leased_until > 0;
 select min(next) as next from lanes where held = 0 and paused = 0 and due is not null;
 
 -- name: message
-select seq, id, account, type, ordering_key,
-    coalesce(idempotency_key, iif(key_hash is null, null, 'sha256:' || lower(hex(sha256)))) as idempotency_key,
-    body, size, sha256, accepted_at, duplicates
+select seq, id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at, duplicates
 from messages where id = :id;
 
 -- name: placements
@@ -246,9 +244,8 @@ where lane = :lane and state = 'dead' and seq < :before order by seq desc limit 
 select id from lanes where account = :account;
 
 -- name: wanted
-select m.seq, m.id, m.account, m.type, m.ordering_key,
-    coalesce(m.idempotency_key, iif(m.key_hash is null, null, 'sha256:' || lower(hex(m.sha256)))) as idempotency_key,
-    null as body, m.size, m.sha256, m.accepted_at, m.duplicates
+select m.seq, m.id, m.account, m.type, m.ordering_key, m.idempotency_key, null as body, m.size, m.sha256,
+    m.accepted_at, m.duplicates
 from json_each(:seqs) given
 cross join messages m on m.seq = given.value
 where (:type is null or m.type = :type) and (:ordering_key is null or m.ordering_key = :ordering_key)
