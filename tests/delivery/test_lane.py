@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from fotahook.delivery import Outcome, Rules
+from fotahook.delivery.lane import LOOK_SECONDS
 from fotahook.store.base import Delivery, Lease, Limits, Store
 from tests.store.conftest import ACCOUNT, URL, VirtualClock, lease_one
 
@@ -64,6 +65,52 @@ async def test_a_lane_starts_with_one_and_grows_to_its_limit(accept: Accept, ser
     await accept(*(b"%d" % number for number in range(100)))
     await serve()
     assert receiver.most_in_hand == Rules().in_flight
+
+
+async def test_a_lane_without_a_slow_start_begins_with_its_limit(
+    store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
+) -> None:
+    rules = Rules(slow_start=False)
+    receiver.answers[b"0"] = failed("connection_refused")
+    await accept(*(b"%d" % number for number in range(8)))
+    await serve(rules=rules)
+    assert receiver.most_in_hand == rules.in_flight
+    receiver.default = failed("connection_refused")
+    await accept(*(b"%d" % number for number in range(8)))
+    await serve(rules=rules)
+    # Now there is trouble, and as anywhere one is sent to probe.
+    receiver.most_in_hand = 0
+    clock.advance(await store.due_in() or 0)
+    await serve(rules=rules)
+    assert receiver.most_in_hand == 1
+
+
+@pytest.mark.parametrize("key", [None, "another"])
+async def test_what_comes_while_an_attempt_hangs_is_sent_beside_it(
+    key: str | None, store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
+) -> None:
+    await accept(b"1", b"2", b"3")
+    await serve()
+    hangs, let_go, beside = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        if delivery.body == b"hangs":
+            hangs.set()
+            await let_go.wait()
+        else:
+            beside.set()
+        return DELIVERED
+
+    await accept(b"hangs", key="k")
+    serving = asyncio.ensure_future(serve(deliver))
+    async with asyncio.timeout(20):
+        await hangs.wait()
+        await accept(b"beside", key=key)
+        clock.advance(LOOK_SECONDS)
+        await beside.wait()
+        let_go.set()
+        await serving
+    assert await store.due_in() is None
 
 
 async def test_a_lane_whose_every_delivery_fails_never_has_two_in_flight(

@@ -357,6 +357,27 @@ async def test_a_message_that_never_succeeds_is_kept_as_dead(make: Make, inbox: 
     assert (placement.state, placement.attempts) == ("dead", 2)
 
 
+async def test_a_handler_that_hangs_holds_up_no_other_campaign(make: Make, seen: Seen) -> None:
+    listener = make()
+    hangs, let_go = asyncio.Event(), asyncio.Event()
+
+    @listener.on_any
+    async def handle(message: CallbackMessage) -> None:
+        if message.campaign_id == "c-1":
+            hangs.set()
+            await let_go.wait()
+        seen.add(message.campaign_id)
+
+    async with listener.running():
+        await request(listener, PROGRESS)
+        await hangs.wait()
+        for campaign in (b"c-2", b"c-3", b"c-4"):
+            await request(listener, PROGRESS.replace(b"c-1", campaign))
+        assert sorted(await seen.wait(3)) == ["c-2", "c-3", "c-4"]
+        let_go.set()
+        assert (await seen.wait(4))[-1] == "c-1"
+
+
 async def test_messages_about_one_device_are_shown_in_the_order_of_their_arrival(make: Make, seen: Seen) -> None:
     listener = make()
 

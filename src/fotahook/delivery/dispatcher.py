@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from fotahook.store.base import Lease, Store, StoreError
@@ -27,7 +27,8 @@ SILENCE_SECONDS: Final = 20.0
 class Dispatcher:
     """Drives deliveries from a store to `deliver`, at least once each, lane by lane.
 
-    Several dispatchers may share a store that allows it; each lane is served by one of them at a time.
+    Several dispatchers may share a store that allows it; each lane is served by one of them at a time. `rules_of`:
+    consumers whose lanes go by other rules.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Dispatcher:
         deliver: Deliver,
         *,
         rules: Rules | None = None,
+        rules_of: Mapping[str, Rules] | None = None,
         timings: Timings | None = None,
         lanes: int = 512,
         in_flight: int = 512,
@@ -46,6 +48,7 @@ class Dispatcher:
         self._store = store
         self._deliver = deliver
         self._rules = rules or Rules()
+        self._rules_of = rules_of or {}
         self._timings = timings or Timings()
         if self._timings.lease < self._timings.attempt + LEASE_MARGIN:
             raise ValueError(f"a lease must outlast an attempt by {LEASE_MARGIN:.0f} s")
@@ -110,7 +113,7 @@ class Dispatcher:
             leased_at,
             store=self._store,
             deliver=self._deliver,
-            rules=self._rules,
+            rules=self._rules_of.get(lease.consumer, self._rules),
             timings=self._timings,
             chance=self._chance,
             in_flight=self._in_flight,

@@ -30,6 +30,8 @@ Deliver = Callable[[Lease, Delivery], Awaitable[Outcome]]
 TURN_DELIVERIES: Final = 100
 TURN_SECONDS: Final = 1.0
 """A callback is read afresh at least this often, so that no attempt starts on an old one later than that."""
+LOOK_SECONDS: Final = 0.25
+"""What comes while other attempts are under way, and there is room beside them, is seen this late at the most."""
 RETRY_SECONDS: Final = 0.5
 """Pause before a store that is away is tried again."""
 
@@ -92,6 +94,7 @@ class LaneServer:
         self._settling: asyncio.Task[Lease | None] | None = None
         self._taken: set[int] = set()
         self._maybe_more = True
+        self._looked_at = float("-inf")
         self._lost = False
         self._trouble: Trouble | None = None
         self._paused = False
@@ -128,19 +131,27 @@ class LaneServer:
         return not self._open() or not more or self._pause_before_next() > 0
 
     def _window(self) -> int:
+        if not self._rules.slow_start and self._health.failures == 0:
+            return self._rules.in_flight
         return min(self._health.window, self._rules.in_flight)
 
     def _pause_before_next(self) -> float:
         """Seconds until the account's own pace allows another attempt."""
         return max(0.0, self._next_start - self._now())
 
+    def _has_room(self) -> bool:
+        """Whether another attempt might be started if there were something to send."""
+        return not self._ready and self._open() and len(self._hand) < self._window()
+
     async def _fill(self) -> None:
-        if self._ready or not self._maybe_more or not self._open() or len(self._hand) >= self._window():
+        may_have_come = bool(self._hand) and self._now() - self._looked_at >= LOOK_SECONDS
+        if not self._has_room() or not (self._maybe_more or may_have_come):
             return
         # What is settled while the answer is on its way may still be in that answer.
         known = set(self._taken)
         limit = TURN_DELIVERIES + len(known)
         self._maybe_more = False
+        self._looked_at = self._now()
         try:
             found = await self._store.fetch(self._lease, limit)
         except StoreError as error:
@@ -214,6 +225,8 @@ class LaneServer:
             return
         # Not asyncio.wait: it would look at everything in hand each time that one of them ends.
         timeout = min(self._refresh_seconds(), self._pause_before_next() or self._timings.renew)
+        if self._has_room():
+            timeout = min(timeout, LOOK_SECONDS)
         alarm = asyncio.get_running_loop().call_later(timeout, self._news.set)
         try:
             await self._news.wait()

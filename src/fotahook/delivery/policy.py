@@ -25,6 +25,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """The pause before each attempt at one message; after the last of them it is dead."""
     in_flight: int = 8
     """Deliveries in flight at once in a healthy lane."""
+    slow_start: bool = True
+    """Whether a lane begins with one in flight; without it, it does so after trouble only."""
     backoff: float = 5.0
     """The first ceiling of a lane's wait; it doubles with each trouble in a row."""
     backoff_cap: float = HOUR

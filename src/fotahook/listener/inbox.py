@@ -157,6 +157,8 @@ class Inbox:
                 store,
                 self._wrap_deliver(_by_consumer(caller, forward)),
                 rules=self._rules,
+                # Handlers are no endpoint that could be overrun when it comes back.
+                rules_of={HANDLERS: msgspec.structs.replace(self._rules, slow_start=False)},
                 timings=Timings(lease=attempt + _MARGIN, attempt=attempt),
                 clock=self._clock,
             )
