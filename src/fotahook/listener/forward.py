@@ -154,7 +154,8 @@ class Forwards:
 
             async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
                 if lease.consumer not in ways:
-                    return Outcome(code="forward_missing")
+                    excerpt = f"this listener has no forward for the lane {lease.consumer}"
+                    return Outcome(code="forward_missing", excerpt=excerpt)
                 url, sender = ways[lease.consumer]
                 outcome = await sender.deliver(msgspec.structs.replace(lease, url=url), delivery)
                 # Nobody can register another URL here, nor resume the lane: it waits until the receiver is back.
