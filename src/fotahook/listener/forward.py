@@ -128,6 +128,11 @@ class Forwards:
             raise ValueError(f"a forward to {url!r}: {why}")
         self._forwards.append(Forward(url=url, types=_set(types), accounts=_set(accounts)))
 
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where the lanes lead, by their consumers."""
+        return {forward.consumer: forward.url for forward in self._forwards}
+
     def wanting(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
         """The consumers that want a message."""
         if not self._forwards:
