@@ -14,6 +14,7 @@ from fotahook.contract.urls import (
     URL_LIMIT,
     account_refusal,
     account_warning,
+    origin,
     port_warning,
     url_refusal,
     without_password,
@@ -314,3 +315,18 @@ def test_an_account_is_warned_of_unless_it_is_like_thingspaces(account: str, is_
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://example.com:8443/tok?key=tok", "https://example.com:8443"),
+        ("http://[::1]:80/", "http://[::1]:80"),
+        ("https://user:tok@example.com?tok", "https://example.com"),
+        ("https://[tok", "a URL without a host"),
+        ("tok", "a URL without a host"),
+        ("", "a URL without a host"),
+    ],
+)
+def test_the_origin_of_a_url_has_nothing_that_may_be_secret(url: str, told: str) -> None:
+    assert origin(url) == told

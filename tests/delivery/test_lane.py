@@ -291,6 +291,18 @@ async def test_a_failure_of_our_own_is_charged_to_the_message_not_the_lane(
     assert await store.due_in() == 5
 
 
+async def test_the_log_names_the_host_of_the_callback_that_failed(
+    accept: Accept, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refused(lease: Lease, delivery: Delivery) -> Outcome:
+        return Outcome(code="redirect", status=302, url="https://callback.example:8443/tok?key=tok")
+
+    (message_id,) = await accept(b"{}")
+    await serve(refused)
+    assert f"message {message_id} of {ACCOUNT} to https://callback.example:8443: redirect; " in caplog.text
+    assert "tok" not in caplog.text
+
+
 # The lease
 
 

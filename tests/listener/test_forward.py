@@ -18,10 +18,10 @@ from fotahook.contract.messages import CallbackMessage, parse_message
 from fotahook.contract.signing import format_public_key
 from fotahook.listener import Forwarding, Listener
 from fotahook.listener.forward import Forward, Forwards
-from fotahook.store.base import Message
+from fotahook.store.base import Attempt, Message
 from tests.delivery.conftest import a_delivery, a_lease
 
-from .conftest import NOW, PROGRESS, Seen, request, stored
+from .conftest import NOW, PROGRESS, Seen, reading, request, stored
 
 Make = Callable[..., Listener]
 KEY = generate_secret_key()
@@ -86,6 +86,15 @@ async def settled(inbox: str, message_id: str) -> Message:
             if all(placement.state != "pending" for placement in message.placements):
                 return message
             await asyncio.sleep(0.005)
+
+
+async def tried(listener: Listener, message_id: str, times: int) -> list[Attempt]:
+    """The attempts at a message, once they are so many."""
+    store = (await listener._inbox.open()).store
+    async with asyncio.timeout(20):
+        while len(attempts := await store.attempts(message_id)) < times:
+            await store.wait(0.005)
+    return attempts
 
 
 # Lanes of their own
@@ -167,7 +176,28 @@ async def test_a_lane_that_leads_nowhere_says_what_to_do(make: Make) -> None:
     async with make()._forwards.sending("sqlite:///none.db", lambda: NOW) as deliver:
         outcome = await deliver(a_lease(consumer="forward:gone"), a_delivery())
     assert outcome.code == "forward_missing"
-    assert outcome.fix == "The listener forwards there no longer: give it that forward again."
+    assert outcome.excerpt == "this listener has no forward for the lane forward:gone"
+    assert outcome.fix == "The listener has this forward no longer: add it again; earlier attempts tell its URL."
+
+
+async def test_the_log_says_which_forward_failed_and_nothing_that_may_be_secret(
+    impatient: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    down, first = Consumer(), impatient()
+    first.forward(f"{down.url}/tok-1?key=tok-2")
+    async with first.running():
+        answer = await request(first, PROGRESS)
+        await tried(first, answer.json["id"], 1)
+    assert f"message {answer.json['id']} of 0000123456-00001 to http://127.0.0.1:{down.port}: conn" in caplog.text
+    assert "tok-" not in caplog.text
+    caplog.clear()
+    async with reading(first.inbox) as store:
+        before = len(await store.attempts(answer.json["id"]))
+    without = impatient()
+    async with without.running():
+        await tried(without, answer.json["id"], before + 1)
+    (forward,) = first._forwards._forwards
+    assert f"of 0000123456-00001 to {forward.consumer}: forward_missing; " in caplog.text
 
 
 async def test_a_receiver_that_says_it_is_gone_is_asked_again(impatient: Make, inbox: str) -> None:
@@ -177,13 +207,9 @@ async def test_a_receiver_that_says_it_is_gone_is_asked_again(impatient: Make, i
     listener.forward(consumer.url)
     async with consumer.up(), listener.running():
         answer = await request(listener, PROGRESS)
-        store = (await listener._inbox.open()).store
-        async with asyncio.timeout(20):
-            while len(await store.attempts(answer.json["id"])) < 2:
-                await store.wait(0.005)
+        attempts = await tried(listener, answer.json["id"], 2)
         consumer.status = 200
         await consumer.seen.wait(1)
-        attempts = await store.attempts(answer.json["id"])
     assert attempts[0].error_code == "forward_gone"
     assert attempts[0].fix is not None
 

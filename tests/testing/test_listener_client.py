@@ -8,7 +8,16 @@ import pytest
 from fotahook import CallbackMessage, Listener
 from fotahook.contract import signing
 from fotahook.contract.messages import parse_message
-from fotahook.testing import Sandbox, campaign, firmware_available, listener_client, upgrade_progress, upgrade_scheduled
+from fotahook.listener.adapters.wsgi import WsgiListener
+from fotahook.testing import (
+    Forwarded,
+    Sandbox,
+    campaign,
+    firmware_available,
+    listener_client,
+    upgrade_progress,
+    upgrade_scheduled,
+)
 from fotahook.testing.listener import Postable, _bytes
 
 
@@ -78,13 +87,118 @@ def test_posts_are_proved_and_may_be_late() -> None:
     assert "s old, more than 300 s" in (late.error or "")
 
 
+def test_a_listener_with_public_keys_alone_is_posted_to_and_its_proof_is_run(sandbox: Sandbox) -> None:
+    listener = Listener(public_keys=[sandbox.public_key])
+    before = listener.reception.proof
+    with listener_client(listener, serve=True) as client:
+        assert [answer.status for answer in client.post(b"{}")] == [200]
+        assert [answer.status for answer in client.post(b"[]", late=400)] == [401]
+        sandbox.register("1", client.url)
+        sandbox.wait_delivered(sandbox.publish("1", b'{"type": "x"}'))
+    assert listener.reception.proof == before
+
+
+def test_a_secret_goes_before_public_keys() -> None:
+    public = signing.format_public_key(bytes(32))
+    listener = Listener(secrets=[signing.format_secret(bytes(range(32)))], public_keys=[public])
+    with listener_client(listener) as client:
+        assert listener.reception.proof.public_keys == (signing.parse_public_key(public),)
+        assert [answer.status for answer in client.post(b"{}")] == [200]
+
+
+# Forwards
+
+
+def test_nothing_is_forwarded_but_kept(listener: Listener, sandbox: Sandbox) -> None:
+    other = "https://billing.example/fota"
+    listener.forward(sandbox.receiver.url)
+    listener.forward(other, types=["firmwareList"])
+    messages = [b'{"accountName": "1", "type": "%s", "firmwareList": []}' % kind for kind in (b"x", b"firmwareList")]
+    with listener_client(listener) as client:
+        first, second = client.post(*messages)
+        assert client.wait_for(forwarded=3) == []
+        assert client.handled == client.failures == []
+    ours = [one for one in client.forwarded if one.url != other]
+    assert ours == [
+        Forwarded(id=answer.id or "", account="1", url=sandbox.receiver.url, body=body)
+        for answer, body in zip((first, second), messages, strict=True)
+    ]
+    assert [(one.id, one.body) for one in client.forwarded if one.url == other] == [(second.id, messages[1])]
+    assert sandbox.receiver.received == []
+
+
+def test_forwards_are_sent_where_that_is_asked_for(listener: Listener, sandbox: Sandbox) -> None:
+    listener.forward(sandbox.receiver.url)
+    with listener_client(listener, forward=True) as client:
+        (answer,) = client.post(b"{}")
+        client.wait_for(forwarded=1)
+    (received,) = sandbox.receiver.received
+    assert received.id == answer.id
+    assert [(one.id, one.url) for one in client.forwarded] == [(answer.id, sandbox.receiver.url)]
+
+
+def test_a_forward_that_fails_is_told_by_its_host(listener: Listener) -> None:
+    listener.on_any(lambda message: None)
+    listener.forward("http://127.0.0.1:9/tok?key=tok")
+    with listener_client(listener, forward=True) as client:
+        client.post(b"{}")
+        client.wait_for(handled=1)
+        while not client.failures:
+            time.sleep(0.002)
+        said = r"^handled: 1; forwarded: 0 of 1; the last failure:\nforward to http://127.0.0.1:9: connection_refused: "
+        with pytest.raises(TimeoutError, match=said) as raised:
+            client.wait_for(forwarded=1, timeout=0)
+    assert "tok" not in str(raised.value)
+
+
+def test_waiting_for_handlers_where_there_are_none_says_what_to_wait_for(listener: Listener) -> None:
+    listener.forward("https://billing.example/fota", types=["x"])
+    with listener_client(listener) as client:
+        client.post(b'{"type": "x"}', b'{"type": "nobody wants it"}')
+        client.wait_for(forwarded=1, handled=1)
+        with pytest.raises(TimeoutError, match=r"^handled: 1 of 2; forwarded: 1; .*: wait for forwarded=$"):
+            client.wait_for(handled=2, timeout=0)
+        with pytest.raises(TimeoutError, match=r"^handled: 1 of 2; forwarded: 1 of 2; "):
+            client.wait_for(handled=2, forwarded=2, timeout=0)
+        with pytest.raises(TypeError, match="handled= or forwarded="):
+            client.wait_for()
+
+
+# What cannot be meant
+
+
+def test_what_cannot_be_posted_so_often_is_refused(listener: Listener) -> None:
+    with listener_client(listener) as client:
+        with pytest.raises(ValueError, match=r"duplicate=-1.*0 or more"):
+            client.post(b"{}", duplicate=-1)
+        assert len(client.post(b"{}", duplicate=0)) == 1
+
+
+@pytest.mark.parametrize(("wrong", "named"), [(5, "int"), (time, "module"), (WsgiListener(Listener()), "WsgiListener")])
+def test_what_is_no_listener_is_refused_in_words(wrong: Listener, named: str) -> None:
+    with pytest.raises(TypeError, match=f"takes a fotahook.Listener, not {named}$"), listener_client(wrong):
+        pass
+
+
+def test_a_listener_is_under_one_test_at_a_time(listener: Listener) -> None:
+    with listener_client(listener) as client:
+        with pytest.raises(RuntimeError, match="under test already"), listener_client(listener):
+            pass
+        client.post(b"{}")
+        client.wait_for(handled=1)
+    assert listener.inbox == "sqlite:///never.db"
+
+
+# Waiting
+
+
 def test_waiting_in_vain_tells_why(listener: Listener) -> None:
     @listener.on_any
     async def fail(message: CallbackMessage) -> None:
         raise ValueError("the reason")
 
     with listener_client(listener) as client:
-        with pytest.raises(TimeoutError, match=r"^0 of 1 messages are handled$"):
+        with pytest.raises(TimeoutError, match=r"^handled: 0 of 1$"):
             client.wait_for(handled=1, timeout=0)
         client.post(b"{}")
         while not client.failures:

@@ -95,6 +95,16 @@ def without_password(url: str) -> str:
     return _PASSWORD.sub(lambda found: f"{found[1]}:***" if found[1] is not None else "***", url)
 
 
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL, as logs may have it: in the rest of it there may be secrets."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}" if host else "a URL without a host"
+
+
 def _authority_refusal(authority: str, allowed: Iterable[Network]) -> str | None:
     if "@" in authority:
         return "url must not carry credentials"

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from fotahook.contract.urls import origin
 from fotahook.store.base import (
     Attempt,
     Delivery,
@@ -273,9 +274,10 @@ class LaneServer:
 
     def _tell(self, delivery: Delivery, decision: Decision, outcome: Outcome) -> None:
         log.warning(
-            "attempt failed: message %s of %s: %s; %s",
+            "attempt failed: message %s of %s to %s: %s; %s",
             delivery.message,
             delivery.account,
+            self._lease.consumer if outcome.url is None else origin(outcome.url),
             outcome.code,
             "the message is dead" if decision.state == "dead" else outcome.fix or "it is tried again",
         )

@@ -12,22 +12,22 @@ Trouble = Literal["none", "endpoint", "message", "gone"]
 
 FIXES: Final[Mapping[str, str]] = {
     "dns_error": "The host name does not resolve: check its spelling and its DNS records.",
-    "connection_refused": "Nothing listens on that port: start the receiver, or register the right port.",
+    "connection_refused": "Nothing listens on that port: start the receiver, or correct the port in the URL.",
     "connection_failed": "The receiver cannot be reached: check its network, routes and firewall.",
     "connection_lost": "The receiver closed the connection before it answered: see its log for a crash or a limit.",
     "tls_untrusted": "The certificate is not signed by a trusted authority: install a public one with its chain, or "
     "give its authority with --ca-file.",
     "tls_expired": "The certificate has expired: renew it.",
-    "tls_wrong_host": "The certificate is for another host name: register that name, or install the right certificate.",
+    "tls_wrong_host": "The certificate is for another host name: use that name, or install the right certificate.",
     "tls_failed": "No TLS connection could be agreed on: check protocol versions and whether the port speaks TLS.",
     "timeout_connect": "The receiver did not accept the connection in time: check firewall and load.",
     "timeout_response": "The receiver did not answer in time: store the message first, work on it after the answer.",
     "response_too_slow": "The receiver's answer did not end in time: answer with a short body or none.",
     "response_invalid": "The receiver's answer is not HTTP: check what listens on that port.",
     "response_cut_off": "The receiver's answer broke off: see its log for a crash.",
-    "blocked_address": "The address may not be delivered to: register a public one, or open it with --allow-network.",
-    "url_invalid": "The registered URL cannot be used: register it anew in plain notation.",
-    "redirect": "Redirects are not followed: register the address that it names.",
+    "blocked_address": "The address may not be delivered to: use a public one, or open it with --allow-network.",
+    "url_invalid": "The URL cannot be used: write it in plain notation.",
+    "redirect": "Redirects are not followed: use the URL that it leads to.",
     "http_408": "The receiver timed out while it read the request: check its load.",
     "http_410": "The receiver says that it is gone for good: register a new URL, then resume the account.",
     "http_429": "The receiver asks to be sent less: it is sent less; raise its limit if this goes on.",
@@ -40,7 +40,7 @@ FIXES: Final[Mapping[str, str]] = {
     "handler_error": "A handler raised an exception: see the traceback, mend it, then redeliver.",
     "handler_timeout": "A handler did not return in time: make it quicker or raise its limit.",
     "forward_gone": "The receiver says that it is gone for good: it is asked again now and then; or forward elsewhere.",
-    "forward_missing": "The listener forwards there no longer: give it that forward again.",
+    "forward_missing": "The listener has this forward no longer: add it again; earlier attempts tell its URL.",
     "internal_error": "fotahook itself failed on this message: see its log and report it.",
 }
 """What to do about each error code, in plain words."""

@@ -128,6 +128,11 @@ class Forwards:
             raise ValueError(f"a forward to {url!r}: {why}")
         self._forwards.append(Forward(url=url, types=_set(types), accounts=_set(accounts)))
 
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where the lanes lead, by their consumers."""
+        return {forward.consumer: forward.url for forward in self._forwards}
+
     def wanting(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
         """The consumers that want a message."""
         if not self._forwards:
@@ -154,7 +159,8 @@ class Forwards:
 
             async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
                 if lease.consumer not in ways:
-                    return Outcome(code="forward_missing")
+                    excerpt = f"this listener has no forward for the lane {lease.consumer}"
+                    return Outcome(code="forward_missing", excerpt=excerpt)
                 url, sender = ways[lease.consumer]
                 outcome = await sender.deliver(msgspec.structs.replace(lease, url=url), delivery)
                 # Nobody can register another URL here, nor resume the lane: it waits until the receiver is back.

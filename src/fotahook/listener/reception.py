@@ -29,8 +29,8 @@ class Reception:
     ) -> None:
         self.path = path
         self.proof = proof
-        self._router = router
-        self._forwards = forwards
+        self.router = router
+        self.forwards = forwards
         self.clock = clock
         self.dedupe_window = DEDUPE_WINDOW
         self._warned = False
@@ -89,8 +89,8 @@ class Reception:
 
     def _consumers(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
         """The lanes of a message. What nobody wants is the handlers' too: there, a handler is suggested for it."""
-        forwards = self._forwards.wanting(account, message)
-        return (HANDLERS, *forwards) if len(self._router) or not forwards else forwards
+        forwards = self.forwards.wanting(account, message)
+        return (HANDLERS, *forwards) if len(self.router) or not forwards else forwards
 
 
 def checked_path(path: str) -> str:

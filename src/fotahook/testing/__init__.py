@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from .campaigns import CampaignMessage, campaign
     from .certificates import Certificates, make_certificates
     from .engine import Delivered
-    from .listener import Answered, ListenerClient, listener_client
+    from .listener import Answered, Forwarded, ListenerClient, listener_client
     from .messages import firmware_available, upgrade_progress, upgrade_scheduled
     from .receiver import Received, Receiver
     from .rehearsal import Rehearsed
@@ -23,6 +23,7 @@ __all__ = [
     "Delivered",
     "FaultScript",
     "Faults",
+    "Forwarded",
     "ListenerClient",
     "Received",
     "Receiver",
@@ -45,7 +46,7 @@ _MODULES = {
     "campaigns": ("CampaignMessage", "campaign"),
     "certificates": ("Certificates", "make_certificates"),
     "engine": ("Delivered",),
-    "listener": ("Answered", "ListenerClient", "listener_client"),
+    "listener": ("Answered", "Forwarded", "ListenerClient", "listener_client"),
     "messages": ("firmware_available", "upgrade_progress", "upgrade_scheduled"),
     "receiver": ("Received", "Receiver"),
     "rehearsal": ("Rehearsed",),

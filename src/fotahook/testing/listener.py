@@ -1,14 +1,16 @@
 """A listener under test: messages posted to it as a sender would, and waiting until its handlers have seen them.
 
-The listener runs in a thread of its own, with an inbox in a temporary folder; nothing goes over the network.
+The listener runs in a thread of its own, with an inbox in a temporary folder. Nothing goes over the network: what would
+be forwarded is kept, unless a test asks for it to be sent.
 """
 
 import itertools
+import secrets
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
@@ -19,9 +21,9 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from starlette.types import Message
 
 from fotahook.contract import signing
+from fotahook.contract.urls import origin
 from fotahook.delivery import Deliver, Outcome
-from fotahook.listener import Listener
-from fotahook.listener.receive import HANDLERS
+from fotahook.listener import Listener, Proof
 from fotahook.store.base import Delivery, Lease
 
 from .answering import serving
@@ -41,17 +43,29 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class Forwarded(msgspec.Struct, frozen=True, kw_only=True):
+    """One message that was forwarded to `url`, or would have been. `id` is the message's in the inbox."""
+
+    id: str
+    account: str
+    url: str
+    body: bytes
+
+
 class ListenerClient:
     """Posts to a listener; made by ``listener_client``."""
 
-    def __init__(self, listener: Listener, portal: BlockingPortal) -> None:
+    def __init__(self, listener: Listener, portal: BlockingPortal, *, seed: bytes, forward: bool) -> None:
         self.url = ""
         "Where the listener is served; empty where it is not."
         self._listener = listener
         self._portal = portal
+        self._seed = seed
+        self._forward = forward
         self._numbers = itertools.count(1)
         self._changed = threading.Condition()
         self._handled: dict[str, None] = {}
+        self._forwarded: list[Forwarded] = []
         self._failures: list[str] = []
 
     @property
@@ -61,8 +75,14 @@ class ListenerClient:
             return list(self._handled)
 
     @property
+    def forwarded(self) -> list[Forwarded]:
+        """What went to the forwards, in that order: kept instead of sent, or with `forward` accepted by a receiver."""
+        with self._changed:
+            return list(self._forwarded)
+
+    @property
     def failures(self) -> list[str]:
-        """The tracebacks of handlers that failed, oldest first."""
+        """The tracebacks of handlers that failed, and what came of forwards that did, oldest first."""
         with self._changed:
             return list(self._failures)
 
@@ -73,44 +93,72 @@ class ListenerClient:
 
         `duplicate`: how often each comes again, with the same ``webhook-id``. `late`: seconds that have passed since it
         was signed. `reorder`: the seed by which all of them, repetitions too, are shuffled. The client stands in one of
-        the listener's source networks, and signs with its first secret if it has one; with ``public_keys`` alone
-        nothing can be signed, and everything is refused.
+        the listener's source networks, and signs with its first secret; where it has ``public_keys`` alone, with a key
+        that it takes for one of them until the block ends.
         """
+        if duplicate < 0:
+            raise ValueError(f"duplicate={duplicate}: it is how often each message comes again, 0 or more")
         posts = [(f"test-{next(self._numbers)}", _bytes(message)) for message in messages]
         posts = [post for post in posts for _ in range(1 + duplicate)]
         if reorder is not None:
             Random(reorder).shuffle(posts)
         return [self._portal.call(self._post, message_id, body, late) for message_id, body in posts]
 
-    def wait_for(self, *, handled: int, timeout: float = 5.0) -> list[str]:
-        """The ids of the messages handled so far, once there are so many; TimeoutError tells what failed instead."""
+    def wait_for(self, *, handled: int | None = None, forwarded: int | None = None, timeout: float = 5.0) -> list[str]:
+        """The ids of the messages handled so far, once so many are handled and so many forwarded.
+
+        A message for two forwards is forwarded twice. One for forwards alone, in a listener without handlers, is never
+        handled. TimeoutError tells how many there are, and what failed instead.
+        """
+        if handled is None and forwarded is None:
+            raise TypeError("wait_for needs handled= or forwarded=, the number of messages to wait for")
         until = time.monotonic() + timeout
         with self._changed:
-            while len(self._handled) < handled:
+            while len(self._handled) < (handled or 0) or len(self._forwarded) < (forwarded or 0):
                 left = until - time.monotonic()
                 if left <= 0:
-                    last = f"; the last failure:\n{self._failures[-1]}" if self._failures else ""
-                    raise TimeoutError(f"{len(self._handled)} of {handled} messages are handled{last}")
+                    raise TimeoutError(self._told(handled, forwarded))
                 self._changed.wait(left)
             return list(self._handled)
 
+    def _told(self, handled: int | None, forwarded: int | None) -> str:
+        """How far it came, and what may be why it came no further."""
+        reception = self._listener.reception
+        parts = [_share("handled", self._handled, handled)]
+        if len(reception.forwards) or forwarded is not None:
+            parts.append(_share("forwarded", self._forwarded, forwarded))
+        if handled and len(reception.forwards) and not len(reception.router):
+            parts.append("without a handler what is forwarded is not handled: wait for forwarded=")
+        if self._failures:
+            parts.append(f"the last failure:\n{self._failures[-1]}")
+        return "; ".join(parts)
+
     def watch(self, deliver: Deliver) -> Deliver:
-        """The same deliverer, which this client hears of."""
+        """The same deliverer, which this client hears of; but nothing is sent, unless that is wanted."""
+        urls = self._listener.reception.forwards.urls
 
         async def watched(lease: Lease, delivery: Delivery) -> Outcome:
-            outcome = await deliver(lease, delivery)
-            if lease.consumer == HANDLERS:
-                self._hear(delivery.message, outcome)
+            url = urls.get(lease.consumer)
+            if url is None or self._forward:
+                outcome = await deliver(lease, delivery)
+            else:
+                outcome = Outcome(code="delivered", url=url)
+            self._hear(delivery, url, outcome)
             return outcome
 
         return watched
 
-    def _hear(self, message_id: str, outcome: Outcome) -> None:
+    def _hear(self, delivery: Delivery, url: str | None, outcome: Outcome) -> None:
+        """Note what came of an attempt: at a forward's URL, or by the handlers."""
         with self._changed:
-            if outcome.code == "delivered":
-                self._handled[message_id] = None
+            if outcome.code != "delivered":
+                place = "" if url is None else f"forward to {origin(url)}: {outcome.code}: "
+                self._failures.append(place + outcome.excerpt)
+            elif url is None:
+                self._handled[delivery.message] = None
             else:
-                self._failures.append(outcome.excerpt)
+                forwarded = Forwarded(id=delivery.message, account=delivery.account, url=url, body=delivery.body)
+                self._forwarded.append(forwarded)
             self._changed.notify_all()
 
     async def _post(self, message_id: str, body: bytes, late: float) -> Answered:
@@ -135,8 +183,7 @@ class ListenerClient:
         sources = reception.proof.sources
         peer = str(sources[0].network_address) if sources else _PEER
         timestamp = int(reception.clock() - late)
-        signatures = [signing.sign_hmac(key, message_id, timestamp, body) for key in reception.proof.secrets[:1]]
-        headers = signing.headers(message_id, timestamp, signatures)
+        headers = signing.headers(message_id, timestamp, self._signatures(message_id, timestamp, body))
         return {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -151,17 +198,30 @@ class ListenerClient:
             "client": (peer, 50_000),
         }
 
+    def _signatures(self, message_id: str, timestamp: int, body: bytes) -> list[str]:
+        proof = self._listener.reception.proof
+        if proof.secrets:
+            return [signing.sign_hmac(proof.secrets[0], message_id, timestamp, body)]
+        return [signing.sign_ed25519(self._seed, message_id, timestamp, body)] if proof.public_keys else []
+
 
 @contextmanager
-def listener_client(listener: Listener, *, serve: bool = False) -> Iterator[ListenerClient]:
+def listener_client(listener: Listener, *, serve: bool = False, forward: bool = False) -> Iterator[ListenerClient]:
     """Run a listener, its inbox in a temporary folder, until the block ends; handlers in hand may end then.
 
-    With `serve` it is also at `url`, a free port of 127.0.0.1, for a sandbox to deliver to.
+    What would be forwarded is not sent: it is in `forwarded`, and counts as delivered. With `forward` it is sent. With
+    `serve` the listener is also at `url`, a free port of 127.0.0.1, for a sandbox to deliver to.
     """
-    inbox = listener.inbox
+    if not isinstance(listener, Listener):
+        raise TypeError(f"listener_client takes a fotahook.Listener, not {type(listener).__name__}")
+    inbox, proof = listener.inbox, listener.reception.proof
     with tempfile.TemporaryDirectory(prefix="fotahook-listener-") as folder, start_blocking_portal() as portal:
-        client = ListenerClient(listener, portal)
-        listener.configure(inbox=f"sqlite:///{Path(folder, 'inbox.db')}")
+        seed = secrets.token_bytes(32)
+        client = ListenerClient(listener, portal, seed=seed, forward=forward)
+        try:
+            listener.configure(inbox=f"sqlite:///{Path(folder, 'inbox.db')}", proof=_trusting(seed, proof))
+        except RuntimeError as error:
+            raise RuntimeError("the listener is under test already, or running: leave that block first") from error
         listener.wrap(lambda store: store, client.watch)
         try:
             with portal.wrap_async_context_manager(listener.running()), ExitStack() as stack:
@@ -172,7 +232,20 @@ def listener_client(listener: Listener, *, serve: bool = False) -> Iterator[List
                 yield client
         finally:
             listener.wrap(lambda store: store, lambda deliver: deliver)
-            listener.configure(inbox=inbox)
+            listener.configure(inbox=inbox, proof=proof)
+
+
+def _trusting(seed: bytes, proof: Proof) -> Proof:
+    """The same proof, with one more public key where it has such alone: their private halves are not here."""
+    if proof.secrets or not proof.public_keys:
+        return proof
+    own = signing.parse_public_key(signing.format_public_key(seed))
+    # Those that it has stay: a sandbox may deliver here, and sign with one of them.
+    return msgspec.structs.replace(proof, public_keys=(*proof.public_keys, own))
+
+
+def _share(what: str, found: Sized, wanted: int | None) -> str:
+    return f"{what}: {len(found)}" + ("" if wanted is None else f" of {wanted}")
 
 
 def _bytes(message: Postable) -> bytes:
