@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from fotahook.contract.urls import without_password
+from fotahook.contract.addresses import EVERYWHERE
+from fotahook.contract.urls import url_refusal, without_password
 from fotahook.delivery import Deliver
 from fotahook.listener import THINGSPACE_SOURCES, Forwarding, Listener, Proof
 from fotahook.listener.reception import HEALTH_PATH
@@ -27,7 +28,7 @@ from .logs import log_as_json
 from .output import on_terminal, print_table
 from .printing import print_message
 from .registration import Registration
-from .remote import Remote
+from .remote import BaseUrl, Remote
 from .request_log import RequestLog
 from .secret_key import VARIABLE
 
@@ -85,7 +86,7 @@ class ListenOptions:
     "Look every three minutes whether the registered URL is still this one, and say loudly when it is not."
     deregister_on_exit: bool = False
     "Deregister at the end, if the registered URL is still this one."
-    base_url: str = "http://127.0.0.1:8080"
+    base_url: BaseUrl = "http://127.0.0.1:8080"
     "Service to register at; ThingSpace is https://thingspace.verizon.com."
     dev: bool = False
     "For development: register with the credentials of a service in --dev, in place of those in the environment."
@@ -208,6 +209,11 @@ def _check(options: ListenOptions) -> None:
         raise UsageError("--register ACCOUNT and --public-url URL go together")
     if options.register is None and (options.replace or options.watch or options.deregister_on_exit):
         raise UsageError("--replace, --watch and --deregister-on-exit go with --register ACCOUNT --public-url URL")
+    if options.public_url is not None:
+        # Which of the others may be registered is the service's to say. Not shown: its path may be a secret.
+        refusal = url_refusal(options.public_url, allow_http=True, allowed=EVERYWHERE)
+        if refusal is not None:
+            raise UsageError(f"--public-url: {refusal}")
     if options.dedupe_window is not None and not options.dedupe_window >= 0:
         raise UsageError(f"--dedupe-window {options.dedupe_window:g}: give seconds, 0 or more")
     if options.path is not None and not options.path.startswith("/"):

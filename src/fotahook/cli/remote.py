@@ -2,12 +2,13 @@
 
 import os
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
 from cyclopts import Parameter
 
 from fotahook.client import Client, OperatorClient
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
+from fotahook.contract.servers import checked_base_url
 
 from .failures import UsageError
 
@@ -20,12 +21,24 @@ _SECRET: Final = "THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET"
 _SESSION: Final = "VZ_M2M_USERNAME and VZ_M2M_PASSWORD, or VZ_M2M_TOKEN_VZ_M2M_TOKEN"
 
 
+def _check_base_url(_: object, url: str) -> None:
+    """A usage error for a URL that no service can have. It is not shown: it may carry a password."""
+    try:
+        checked_base_url(url)
+    except ValueError as error:
+        raise UsageError("--base-url" + str(error).removeprefix("base_url")) from error
+
+
+BaseUrl: TypeAlias = Annotated[str, Parameter(validator=_check_base_url)]
+"""Looked at when the command line is read, whether the command comes to call a service or not."""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Remote:
     """Flags of every command that calls a service."""
 
-    base_url: str = "http://127.0.0.1:8080"
+    base_url: BaseUrl = "http://127.0.0.1:8080"
     "The service to call."
     dev: bool = False
     "Use the credentials of a service in --dev, in place of those in the environment."
