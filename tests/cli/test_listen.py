@@ -12,8 +12,8 @@ import pytest
 import urllib3
 
 from fotahook.cli.registration import Registration
-from fotahook.client import Client
-from fotahook.contract.auth import ThingspaceOauthCredentials, VZM2mTokenCredentials
+from fotahook.client import AsyncClient
+from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from fotahook.contract.keys import parse_secret_key, signing_seed
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 from fotahook.contract.signing import format_public_key, headers, sign_ed25519
@@ -161,8 +161,15 @@ def test_a_module_without_a_listener_is_told(
         (("--register", "a-1"), 2, "--public-url"),
         (("--public-url", "https://x/"), 2, "--register"),
         (("--watch",), 2, "--register"),
+        (("--register", "a-1", "--public-url", "", "--dev"), 2, "--public-url: url must begin with https://"),
+        (("--register", "a-1", "--public-url", "hunter2", "--dev"), 2, "--public-url: url must begin with https://"),
+        (("--register", "a-1", "--public-url", "https://x/#", "--dev"), 2, "--public-url: url must not have a frag"),
         (("--register", "a-1", "--public-url", "https://x/"), 2, "no credentials"),
-        (("--register", "a-1", "--public-url", "https://x/", "--dev", "--base-url", "http://127.0.0.1:9"), 3, "reach"),
+        (
+            ("--register", "a-1", "--public-url", "https://x/", "--dev", "--base-url", "http://127.0.0.1:9"),
+            3,
+            "http://127.0.0.1:9",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -204,7 +211,7 @@ def test_another_callback_is_replaced_only_if_that_is_asked_for(sandbox: Sandbox
     flags = ("--register", "a-2", "--public-url", ours, "--base-url", sandbox.base_url, "--dev", "--port", "0")
     refused = fotahook("listen", *flags, "--deregister-on-exit", cwd=tmp_path)
     assert refused.returncode == 4
-    assert "another callback, at 127.0.0.1:9; " in refused.stderr
+    assert "another callback, at 127.0.0.1:9, with another port and path; " in refused.stderr
     assert "hunter2" not in refused.stderr
     assert registered(sandbox, "a-2") == theirs
     with running("listen", *flags, "--replace", "--deregister-on-exit", cwd=tmp_path) as listener:
@@ -217,7 +224,7 @@ def test_another_callback_is_replaced_only_if_that_is_asked_for(sandbox: Sandbox
 
 async def test_watching_says_when_somebody_replaced_it(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     ours = "http://127.0.0.1:8/"
-    with sandbox.client() as client:
+    async with client_of(sandbox) as client:
         registration = Registration(client, "a-3", ours, replace=False)
         await registration.begin()
         await registration.begin()
@@ -232,7 +239,7 @@ async def test_watching_says_when_somebody_replaced_it(sandbox: Sandbox, caplog:
 
 
 async def test_what_cannot_be_looked_at_or_ended_is_only_told(caplog: pytest.LogCaptureFixture) -> None:
-    with Client(
+    async with AsyncClient(
         base_url="http://127.0.0.1:9",
         thingspace_oauth_credentials=ThingspaceOauthCredentials("dev", "dev-secret"),
         vz_m2m_token_credentials=VZM2mTokenCredentials("a-session"),
@@ -244,6 +251,15 @@ async def test_what_cannot_be_looked_at_or_ended_is_only_told(caplog: pytest.Log
             await said(caplog, "cannot look which callback account a-4 has")
         await registration.end()
     assert "is still registered" in caplog.text
+
+
+def client_of(sandbox: Sandbox) -> AsyncClient:
+    return AsyncClient(
+        base_url=sandbox.base_url,
+        thingspace_oauth_credentials=ThingspaceOauthCredentials("dev", "dev-secret"),
+        vz_m2m_token_credentials=SessionCredentials("dev", "dev-password"),
+        proxy="",
+    )
 
 
 def registered(sandbox: Sandbox, account: str) -> str | None:

@@ -101,6 +101,17 @@ def test_a_wrong_flag_is_told(run: Run, command: Command) -> None:
     assert f"see fotahook {' '.join(command)} --help" in said.err
 
 
+def test_a_base_url_that_cannot_be_one_is_told_by_its_flag(run: Run, folder: Path, clients: list[Command]) -> None:
+    for command in (*clients, ("listen",), ("tail",)):
+        for url in ("foo", "https://somebody:hunter2@h.example/", "http://["):
+            said = run(*command, "--base-url", url)
+            assert (said.code, said.out) == (2, ""), command
+            assert is_one_line(said.err), command
+            assert said.err.startswith("fotahook: --base-url "), command
+            assert "hunter2" not in said.err
+    assert files(folder) == {"m.json", "m.jsonl"}
+
+
 def test_missing_credentials_are_told_by_the_variable(run: Run, folder: Path, clients: list[Command]) -> None:
     for command in clients:
         said = run(*command)

@@ -196,6 +196,21 @@ async def test_wrong_paths_and_methods_are_json_errors_that_do_not_tell_the_path
     assert "secret" not in answer.body.decode()
 
 
+async def test_what_is_posted_to_another_path_is_told_once_a_minute_and_never_the_path(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    moments = list[float]()
+    listener = make(path="/hooks/secret", clock=lambda: moments[-1])
+    for moment, told in ((NOW, 1), (NOW + 59, 1), (NOW + 60, 2), (NOW + 119, 2), (NOW - 3600, 3)):
+        moments.append(moment)
+        for method in ("POST", "GET"):
+            assert (await request(listener, PROGRESS, method=method, path="/hooks/secre")).status == 404
+        assert len(caplog.records) == told
+    counted = [record.getMessage().partition(" since")[0].rpartition("(")[2] for record in caplog.records]
+    assert counted == ["1", "2", "2"]
+    assert "secre" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("configured", "asked"), [("/a", "/a"), ("/a", "/a/"), ("/a/", "/a"), ("/", "/"), ("/ü", "/ü")]
 )

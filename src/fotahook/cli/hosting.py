@@ -10,7 +10,8 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,40 +62,54 @@ class HasEndpoint(Protocol):
     def tls_key(self) -> Path | None: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a server listens already: who connects waits until it serves."""
+
+    socket: socket.socket
+    tls: ssl.SSLContext | None
+    url: str
+    """Without a path."""
+
+
+@contextlib.contextmanager
+def listening(endpoint: Endpoint) -> Iterator[Place]:
+    """Listen, so that everything wrong with the address or the certificate is known before anything is started."""
+    with _bound(endpoint) as bound:
+        yield Place(socket=bound, tls=_tls_context(endpoint), url=_url(endpoint, bound))
+
+
 async def host(
     app: ASGIApp,
-    endpoint: Endpoint,
+    place: Place,
     guard: Guard,
     *,
     path: str = "",
     facts: str = "",
     on_ready: Callable[[str], None] = lambda url: None,
-    prepare: Callable[[], Awaitable[None]] | None = None,
+    meanwhile: AbstractAsyncContextManager[None] | None = None,
     beside: asyncio.Task[None] | None = None,
     closing: asyncio.Event | None = None,
 ) -> int:
     """Serve until a signal comes or `beside` ends; the exit code.
 
     The app's lifespan stays the caller's business: what it needs is open before and closed after, with errors that
-    reach the person who started it. `prepare` is done when the socket listens: who connects meanwhile waits. `beside`
-    is the work without which serving makes no sense. `closing` is set before requests under way are waited for.
+    reach the person who started it. `meanwhile` is entered when requests are served already, and left while they still
+    are; a second signal does not wait for it. `beside` is the work without which serving makes no sense. `closing` is
+    set before requests under way are waited for.
     """
-    with _bound(endpoint) as bound:
-        context = _tls_context(endpoint)
-        url = _url(endpoint, bound, path)
+    url = place.url + path
 
-        def ready() -> None:
-            on_ready(url)
-            _say_ready(url, facts)
+    def ready() -> None:
+        on_ready(url)
+        _say_ready(url, facts)
 
-        server = _Server(app, context, guard, on_ready=ready)
-        server.closing = closing or server.closing
-        if prepare is not None:
-            await prepare()
-        if beside is not None:
-            beside.add_done_callback(lambda _: server.stop())
-        with server.signals():
-            await server.serve([bound])
+    server = _Server(app, place.tls, guard, on_ready=ready, meanwhile=meanwhile or contextlib.nullcontext())
+    server.closing = closing or server.closing
+    if beside is not None:
+        beside.add_done_callback(lambda _: server.stop())
+    with server.signals():
+        await server.serve([place.socket])
     return INTERRUPTED if server.interrupted else 0
 
 
@@ -130,7 +145,13 @@ def _give_memory_back() -> None:
 
 class _Server(uvicorn.Server):
     def __init__(
-        self, app: ASGIApp, context: ssl.SSLContext | None, guard: Guard, on_ready: Callable[[], None]
+        self,
+        app: ASGIApp,
+        context: ssl.SSLContext | None,
+        guard: Guard,
+        *,
+        on_ready: Callable[[], None],
+        meanwhile: AbstractAsyncContextManager[None],
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -152,14 +173,29 @@ class _Server(uvicorn.Server):
         self.closing = asyncio.Event()
         self._guard = guard
         self._on_ready = on_ready
+        self._meanwhile = meanwhile
+        self._told = asyncio.Event()
+        self._presence: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._on_ready()
+        self._presence = asyncio.create_task(self._be_present(), name="presence")
+        self._presence.add_done_callback(self._end)
+
+    async def _be_present(self) -> None:
+        async with self._meanwhile:
+            self._on_ready()
+            await self._told.wait()
+
+    def _end(self, _: asyncio.Task[None]) -> None:
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.closing.set()
         await super().shutdown(sockets)
+        if self._presence is not None and not self._presence.cancelled():
+            # What was under way is answered: if it failed, that may be told now.
+            self._presence.result()
 
     async def on_tick(self, counter: int) -> bool:
         # Ten times a second.
@@ -186,8 +222,11 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def stop(self) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True
+        """Leave what is done meanwhile, and then end; the second time, at once."""
+        self.force_exit = self._told.is_set()
+        self._told.set()
+        if self.force_exit and self._presence is not None:
+            self._presence.cancel()
 
     def _hear(self, number: signal.Signals) -> None:
         self.interrupted = self.interrupted or number == signal.SIGINT
@@ -196,7 +235,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def _bound(endpoint: Endpoint) -> Iterator[socket.socket]:
-    """A socket that listens, so that everything wrong with the address is known before anything is started."""
+    """A socket that listens."""
     if not 0 <= endpoint.port <= 65535:
         raise UsageError(f"--port {endpoint.port}: choose 1 to 65535, or 0 for any that is free")
     place = f"{endpoint.host}:{endpoint.port}"
@@ -241,10 +280,10 @@ def check_pem(flag: str, path: Path | None, load: Callable[[ssl.SSLContext, Path
         raise Failure(f"{flag} {path}: {_reason(error)}; it must be a PEM file") from error
 
 
-def _url(endpoint: Endpoint, bound: socket.socket, path: str) -> str:
+def _url(endpoint: Endpoint, bound: socket.socket) -> str:
     scheme = "http" if endpoint.tls_cert is None else "https"
     name = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    return f"{scheme}://{name}:{bound.getsockname()[1]}{path}"
+    return f"{scheme}://{name}:{bound.getsockname()[1]}"
 
 
 def _say_ready(url: str, facts: str) -> None:

@@ -2,32 +2,35 @@
 
 import contextlib
 import importlib
+import logging
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import unquote, urlsplit
 
 from cyclopts import Parameter
 
-from fotahook.contract.urls import without_password
+from fotahook.contract.addresses import EVERYWHERE
+from fotahook.contract.urls import url_refusal, without_password
 from fotahook.delivery import Deliver
 from fotahook.listener import THINGSPACE_SOURCES, Forwarding, Listener, Proof
-from fotahook.listener.reception import HEALTH_PATH
+from fotahook.listener.reception import HEALTH_PATH, is_secret
 
 from .configuration import explanation
 from .failures import Failure, UsageError, where
 from .fault_points import fault_points
-from .hosting import Endpoint, check_pem, host, run
+from .hosting import Endpoint, check_pem, host, listening, run
 from .limits import LimitOptions
 from .live_keys import keys_can_be_read
 from .logs import log_as_json
 from .output import on_terminal, print_table
 from .printing import print_message
 from .registration import Registration
-from .remote import Remote
+from .remote import BaseUrl, Remote
 from .request_log import RequestLog
 from .secret_key import VARIABLE
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from fotahook.testing.faults import FaultPoints
 
     from .live import LiveInbox
+
+log = logging.getLogger("fotahook.listener")
 
 THINGSPACE: Final = "thingspace"
 """For --source: the networks that ThingSpace publishes."""
@@ -85,7 +90,7 @@ class ListenOptions:
     "Look every three minutes whether the registered URL is still this one, and say loudly when it is not."
     deregister_on_exit: bool = False
     "Deregister at the end, if the registered URL is still this one."
-    base_url: str = "http://127.0.0.1:8080"
+    base_url: BaseUrl = "http://127.0.0.1:8080"
     "Service to register at; ThingSpace is https://thingspace.verizon.com."
     dev: bool = False
     "For development: register with the credentials of a service in --dev, in place of those in the environment."
@@ -146,21 +151,21 @@ def _live(listener: Listener, options: ListenOptions, *, handlers: bool) -> "Liv
 async def _listen(listener: Listener, options: ListenOptions, live: "LiveInbox | None") -> int:
     faults = fault_points(options)
     _wrap(listener, faults, live)
-    with _registration(options) as registration:
+    with listening(Endpoint.of(options)) as place:
         async with (
+            _registration(options) as registration,
             live.showing() if live else contextlib.nullcontext(),
             listener.running(),
-            _registered(registration, options),
         ):
             return await host(
                 # Its path may be all that keeps others out, so it is not told.
                 RequestLog(faults.around_app(listener) if faults else listener, every=False, paths=False),
-                Endpoint.of(options),
+                place,
                 options.limits.guard((HEALTH_PATH,)),
                 path=listener.path,
                 facts=_facts(listener, options),
                 on_ready=live.ready if live else lambda url: None,
-                prepare=registration.begin if registration else None,
+                meanwhile=_registered(registration, listener, options) if registration else None,
             )
 
 
@@ -181,25 +186,39 @@ def _facts(listener: Listener, options: ListenOptions) -> str:
     return " ".join(f"{name}={fact}" for name, fact in facts.items() if fact)
 
 
-@contextlib.contextmanager
-def _registration(options: ListenOptions) -> Iterator[Registration | None]:
+@contextlib.asynccontextmanager
+async def _registration(options: ListenOptions) -> AsyncIterator[Registration | None]:
     if options.register is None or options.public_url is None:
         yield None
         return
-    with Remote(base_url=options.base_url, dev=options.dev).client() as client:
-        yield Registration(client, options.register, options.public_url, replace=options.replace)
+    async with Remote(base_url=options.base_url, dev=options.dev).async_client() as client:
+        registration = Registration(client, options.register, options.public_url, replace=options.replace)
+        # Before anything is handled: a listener that may not be the callback is not to do half of its work.
+        await registration.ask()
+        yield registration
 
 
 @contextlib.asynccontextmanager
-async def _registered(registration: Registration | None, options: ListenOptions) -> AsyncIterator[None]:
-    if registration is None:
-        yield
-        return
+async def _registered(registration: Registration, listener: Listener, options: ListenOptions) -> AsyncIterator[None]:
+    _warn_of_path(listener, urlsplit(registration.url).path or "/")
+    await registration.begin()
     async with registration.watched() if options.watch else contextlib.nullcontext():
         yield
-    # Not where the block raised: what was refused was never registered.
+    # Not where the block raised: then nobody waits any more.
     if options.deregister_on_exit:
         await registration.end()
+
+
+def _warn_of_path(listener: Listener, path: str) -> None:
+    """Say so where the registered path is another than the listener's, which may be right behind a proxy."""
+    if not listener.reception.receives_at(unquote(path)):
+        public, own = ("(hidden)" if is_secret(one) else one for one in (path, listener.path))
+        log.warning(
+            "--public-url AND --path DIFFER: the service is to send to %s, and messages are received at %s; "
+            "unless a proxy rewrites the path, each is answered 404 and lost",
+            public,
+            own,
+        )
 
 
 def _check(options: ListenOptions) -> None:
@@ -208,6 +227,11 @@ def _check(options: ListenOptions) -> None:
         raise UsageError("--register ACCOUNT and --public-url URL go together")
     if options.register is None and (options.replace or options.watch or options.deregister_on_exit):
         raise UsageError("--replace, --watch and --deregister-on-exit go with --register ACCOUNT --public-url URL")
+    if options.public_url is not None:
+        # Which of the others may be registered is the service's to say. Not shown: its path may be a secret.
+        refusal = url_refusal(options.public_url, allow_http=True, allowed=EVERYWHERE)
+        if refusal is not None:
+            raise UsageError(f"--public-url: {refusal}")
     if options.dedupe_window is not None and not options.dedupe_window >= 0:
         raise UsageError(f"--dedupe-window {options.dedupe_window:g}: give seconds, 0 or more")
     if options.path is not None and not options.path.startswith("/"):

@@ -27,7 +27,7 @@ from .configuration import explanation
 from .console import console_routes
 from .failures import UsageError
 from .fault_points import fault_points
-from .hosting import Endpoint, check_pem, host, run
+from .hosting import Endpoint, check_pem, host, listening, run
 from .limits import LimitOptions
 from .logs import log_as_json
 from .output import print_table
@@ -155,7 +155,8 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
             )
             app = RequestLog(faults.around_app(app) if faults else app, every=options.log_requests, paths=True)
             guard = options.limits.guard(HEALTH_PATHS)
-            return await host(app, Endpoint.of(options), guard, facts=_facts(options), beside=task, closing=closing)
+            with listening(Endpoint.of(options)) as place:
+                return await host(app, place, guard, facts=_facts(options), beside=task, closing=closing)
 
 
 def _facts(options: ServeOptions) -> str:

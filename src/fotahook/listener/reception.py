@@ -19,6 +19,8 @@ log = logging.getLogger("fotahook.listener")
 HEALTH_PATH: Final = "/healthz"
 _SECRET_LENGTH: Final = 16
 """Characters of a part of the path that make it hard to guess."""
+_MISSED_SECONDS: Final = 60.0
+"""Between two words about what came to other paths: this must not become a way to fill the disk."""
 
 
 class Reception:
@@ -34,6 +36,8 @@ class Reception:
         self.clock = clock
         self.dedupe_window = DEDUPE_WINDOW
         self._warned = False
+        self._missed = 0
+        self._missed_told = float("-inf")
 
     @property
     def path(self) -> str:
@@ -50,15 +54,21 @@ class Reception:
         if self._warned or self.proof.wanted:
             return
         self._warned = True
-        if not any(len(part) >= _SECRET_LENGTH for part in self.path.split("/")):
+        if not is_secret(self.path):
             log.warning(
                 "no proof of sender is configured (no key, no source network, no password, no secret path): "
                 "anybody who reaches this listener can send it messages"
             )
 
+    def receives_at(self, path: str) -> bool:
+        """Whether messages are received at a path, with or without a slash at its end."""
+        return path.rstrip("/") == self._place
+
     def elsewhere(self, method: str, path: str) -> Answer | None:
         """The answer to what is no message: another path (without its last slash) or method. None: read the body."""
         if path != self._place:
+            if method == "POST":
+                self._tell_missed()
             return answers.NOT_FOUND
         return None if method == "POST" else answers.POST_ONLY
 
@@ -87,6 +97,19 @@ class Reception:
             log.error("the inbox is %s: %s", "full" if isinstance(error, StoreFull) else "away", error)
         return answers.refused(error, headers)
 
+    def _tell_missed(self) -> None:
+        """Count what was posted to another path, and say so now and then. Not to which: it may be all but a secret."""
+        self._missed += 1
+        now = self.clock()
+        # Either way, for the clock may be set back.
+        if abs(now - self._missed_told) >= _MISSED_SECONDS:
+            log.warning(
+                "answered 404 to what was posted to another path than the listener's (%d since this was last said): "
+                "if these were messages, they are lost; compare the registered URL with the listener's path",
+                self._missed,
+            )
+            self._missed, self._missed_told = 0, now
+
     def _consumers(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
         """The lanes of a message. What nobody wants is the handlers' too: there, a handler is suggested for it."""
         forwards = self.forwards.wanting(account, message)
@@ -100,6 +123,11 @@ def checked_path(path: str) -> str:
     if path.rstrip("/") == HEALTH_PATH:
         raise ValueError(f"{HEALTH_PATH} is taken: it tells whether the listener is well")
     return path
+
+
+def is_secret(path: str) -> bool:
+    """Whether a path counts as one that nobody can guess, and so is not to be told."""
+    return any(len(part) >= _SECRET_LENGTH for part in path.split("/"))
 
 
 def checked_window(seconds: float) -> float:

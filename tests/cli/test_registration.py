@@ -1,0 +1,281 @@
+"""`fotahook listen --register` and a service: what is asked when, what counts as the same URL, and how it ends."""
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from fotahook.cli.registration import Refused, Registration
+from fotahook.client import AsyncClient
+from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
+from tests.client.conftest import Peer, Pieces, Seen, answer
+
+from .conftest import is_one_line
+from .processes import DEADLINE, FOTAHOOK, end, environment, fotahook, running
+
+ACCOUNT = "0000123456-00001"
+BODY = b'{"accountName": "0000123456-00001", "type": "upgradeProgress"}'
+
+
+@dataclass
+class Service:
+    """A service that keeps one callback. `before` is done for a method before its call is carried out."""
+
+    peer: Peer
+    registered: str | None = None
+    before: dict[str, Callable[[], None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.peer.routes["callbacks/"] = self._call
+
+    def _call(self, seen: Seen) -> Pieces:
+        self.before.get(seen.method, lambda: None)()
+        match seen.method:
+            case "GET":
+                return answer(body={"url": self.registered} if self.registered else b"")
+            case "POST":
+                self.registered = json.loads(seen.body)["url"]
+                return answer(body={"url": self.registered})
+        self.registered = None
+        return answer(body={"success": True})
+
+    @property
+    def asked(self) -> list[str]:
+        """The methods of the calls about callbacks."""
+        return [seen.method for seen in self.peer.calls]
+
+    def client(self) -> AsyncClient:
+        return AsyncClient(
+            base_url=self.peer.url,
+            thingspace_oauth_credentials=ThingspaceOauthCredentials("dev", "dev-secret"),
+            vz_m2m_token_credentials=SessionCredentials("dev", "dev-password"),
+            proxy="",
+        )
+
+    def registration(self, client: AsyncClient, url: str) -> Registration:
+        return Registration(client, ACCOUNT, url, replace=False)
+
+    def flags(self, url: str) -> tuple[str, ...]:
+        return ("--register", ACCOUNT, "--public-url", url, "--base-url", self.peer.url, "--dev")
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    peer = Peer()
+    yield Service(peer)
+    peer.close()
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def post(url: str) -> int:
+    return urllib3.request("POST", url, body=BODY, retries=False).status
+
+
+# When what is asked
+
+
+def test_what_may_not_be_registered_is_known_before_the_inbox_is_opened(service: Service, tmp_path: Path) -> None:
+    service.registered = "https://h.example/theirs"
+    done = fotahook("listen", "--port", "0", *service.flags("https://h.example/"), cwd=tmp_path)
+    assert done.returncode == 4
+    assert "has another callback, at h.example, with another path; " in done.stderr
+    assert service.asked == ["GET"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_is_taken_is_known_before_anything_else(service: Service, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = fotahook("listen", "--port", port, *service.flags("https://h.example/"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert is_one_line(done.stderr)
+    assert f"127.0.0.1:{port} is in use" in done.stderr
+    assert service.asked == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_url_that_the_service_does_not_take_is_told_by_its_flag(service: Service, tmp_path: Path) -> None:
+    refusal = {"errorCode": "REQUEST_FAILED_INPUT", "errorMessage": "url must begin with https://"}
+    call = service.peer.routes["callbacks/"]
+    service.peer.routes["callbacks/"] = lambda seen: answer(400, refusal) if seen.method == "POST" else call(seen)
+    done = fotahook("listen", "--port", "0", *service.flags("http://h.example/?hunter2"), cwd=tmp_path)
+    assert done.returncode == 4
+    last = done.stderr.splitlines(keepends=True)[-1]
+    assert is_one_line(last)
+    assert f"--public-url is not registered for account {ACCOUNT}: " in last
+    assert "url must begin with https://" in last
+    assert "hunter2" not in done.stderr
+    assert "fotahook ready" not in done.stdout
+
+
+# From the first message to the last
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_messages_are_taken_from_before_it_is_registered_until_it_no_longer_is(
+    service: Service, tmp_path: Path, port: int, number: signal.Signals, code: int
+) -> None:
+    """What a service sends while it registers or deregisters the callback is answered before the call is."""
+    # Not printed, which might go before the ready line.
+    (tmp_path / "handlers.py").write_text("import fotahook\nlistener = fotahook.Listener()\n")
+    url, statuses = f"http://127.0.0.1:{port}/", list[int]()
+    service.before = {method: lambda: statuses.append(post(url)) for method in ("POST", "DELETE")}
+    flags = (*service.flags(url), "--deregister-on-exit", "--watch")
+    with running("listen", "handlers:listener", "--port", str(port), *flags, cwd=tmp_path) as listener:
+        assert service.registered == url
+        assert listener.stop(number) == code
+    assert statuses == [200, 200]
+    assert service.registered is None
+
+
+def test_a_second_signal_does_not_wait_until_it_is_deregistered(service: Service, tmp_path: Path) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        asked.set()
+        release.wait(DEADLINE)
+
+    service.before["DELETE"] = hold
+    flags = (*service.flags("https://h.example/"), "--deregister-on-exit")
+    with running("listen", "--port", "0", *flags, cwd=tmp_path) as listener:
+        listener.process.send_signal(signal.SIGTERM)
+        assert asked.wait(DEADLINE)
+        # Nothing is closed yet.
+        assert post(listener.url) == 200
+        assert listener.stop() == 0
+        assert not release.is_set()
+        release.set()
+    assert f"the callback of account {ACCOUNT} may still be registered" in listener.log.read_text()
+    assert "Traceback" not in listener.log.read_text()
+
+
+def test_signals_are_heard_while_it_is_registered(service: Service, tmp_path: Path) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        asked.set()
+        release.wait(DEADLINE)
+
+    service.before["POST"] = hold
+    process = subprocess.Popen(
+        [*FOTAHOOK, "listen", "--port", "0", *service.flags("https://h.example/")],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert asked.wait(DEADLINE)
+        # Two of one kind might come as one.
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 130
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
+    finally:
+        release.set()
+        end(process)
+
+
+def test_without_the_service_it_ends_all_the_same(service: Service, tmp_path: Path) -> None:
+    flags = (*service.flags("https://h.example/"), "--deregister-on-exit")
+    with running("listen", "--port", "0", *flags, cwd=tmp_path) as listener:
+        service.peer.routes["callbacks/"] = lambda _: answer(403)  # not tried again
+        assert listener.stop() == 0
+    assert f"the callback of account {ACCOUNT} is still registered: " in listener.log.read_text()
+
+
+# Where the path leads
+
+
+@pytest.mark.parametrize(
+    ("public", "path", "told"),
+    [
+        ("https://h.example/hooks", "/", "to send to /hooks, and messages are received at /; "),
+        ("https://h.example/0123456789abcdef", "/in", "to send to (hidden), and messages are received at /in; "),
+        ("https://h.example/in?hunter2", "/in/0123456789abcdef", "to send to /in, and messages are received at (hidd"),
+        ("https://h.example", "/", None),
+        ("https://h.example/%C3%BC/?hunter2", "/ü", None),
+    ],
+)
+def test_a_public_url_that_leads_past_the_path_is_warned_of(
+    service: Service, tmp_path: Path, public: str, path: str, told: str | None
+) -> None:
+    with running("listen", "--port", "0", "--path", path, *service.flags(public), cwd=tmp_path) as listener:
+        said = [json.loads(line)["message"] for line in listener.log.read_text().splitlines()]
+    warnings = [line for line in said if "--public-url AND --path DIFFER" in line]
+    assert len(warnings) == (told is not None)
+    assert all(told in line for line in warnings if told is not None)
+    assert not any("0123456789abcdef" in line or "hunter2" in line for line in said)
+
+
+# The same URL, and another
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("https://H.Example.com:443", "https://h.example.com/"),
+        ("https://h.example.com/", "HTTPS://h.EXAMPLE.com"),
+        ("http://127.0.0.1:80/a?b", "http://127.0.0.1/a?b"),
+    ],
+)
+async def test_another_spelling_of_the_same_url_is_ours(
+    service: Service, caplog: pytest.LogCaptureFixture, theirs: str, ours: str
+) -> None:
+    service.registered = theirs
+    async with service.client() as client:
+        registration = service.registration(client, ours)
+        await registration.begin()
+        assert service.asked == ["GET"]
+        async with registration.watched(pause=0.0):
+            looks, more = 0, threading.Event()
+
+            def count() -> None:
+                nonlocal looks
+                looks += 1
+                if looks == 3:
+                    more.set()
+
+            service.before["GET"] = count
+            await asyncio.to_thread(more.wait, DEADLINE)
+        assert caplog.records == []
+        await registration.end()
+    assert service.registered is None
+
+
+@pytest.mark.parametrize(
+    ("theirs", "place"),
+    [
+        ("https://h.example.com/Hunter2", "h.example.com, with another path; "),
+        ("https://H.example.com/hunter2?hunter3", "H.example.com, with another path and query; "),
+        ("https://h.example.com:8443/hunter2", "h.example.com:8443, with another port and path; "),
+        ("http://somebody:hunter2@h.example.com/in", "h.example.com, with another scheme and user and port; "),
+        ("https://other.example.com:1/hunter2", "other.example.com:1; "),
+        ("hunter2", "an unknown place; "),
+        ("https://[hunter2", "an unknown place; "),
+    ],
+)
+async def test_another_url_is_told_by_its_place_and_by_what_differs_there(
+    service: Service, theirs: str, place: str
+) -> None:
+    service.registered = theirs
+    async with service.client() as client:
+        with pytest.raises(Refused, match="has another callback") as refused:
+            await service.registration(client, "https://h.example.com/in").ask()
+    assert f"has another callback, at {place}" in str(refused.value)
+    assert "unter" not in str(refused.value)
