@@ -87,6 +87,11 @@ def test_what_is_dead_is_listed_and_shown_with_its_traceback(call: Run) -> None:
     assert call("messages", "show", message_id, "--body").out.encode() == BODIES[1]
 
 
+def test_messages_that_name_no_account_are_listed_under_none(call: Run) -> None:
+    Handlers().receive(b'{"type": "nobody\'s"}', BODIES[0])
+    assert json.loads(call("messages", "list", "", "--json").out)["type"] == "nobody's"
+
+
 def test_it_is_handled_once_its_handler_is_mended(call: Run, handlers: Handlers) -> None:
     (message_id,) = dead(call)
     assert call("redeliver", message_id).out == f"id\tsent as\n{message_id}\t{message_id}\n"

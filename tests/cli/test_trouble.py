@@ -16,6 +16,7 @@ import pytest
 
 from fotahook.cli import main
 from fotahook.testing import Sandbox
+from tests.modes import modes_bind
 
 from .conftest import COMMANDS, Run, is_one_line
 from .processes import DEADLINE, FOTAHOOK, environment, fotahook, in_shell
@@ -224,6 +225,16 @@ def test_no_room_for_a_store_is_told(tmp_path: Path, arguments: Command, complai
     last = done.stderr.splitlines(keepends=True)[-1]
     assert is_one_line(last)
     assert complaint in last
+
+
+def test_a_store_that_can_only_be_read_is_told(run: Run, tmp_path: Path) -> None:
+    assert run("admin", "migrate").code == 0
+    (tmp_path / "fotahook.db").chmod(0o444)
+    with modes_bind():
+        said = run("serve", "--port", "0")
+    assert (said.code, said.out, is_one_line(said.err)) == (1, "", True)
+    assert said.err.startswith("fotahook: cannot open the store fotahook.db: attempt to write a readonly database")
+    assert "the right to write to fotahook.db" in said.err
 
 
 def test_an_export_that_finds_no_room_leaves_the_old_file(sandbox: Sandbox, tmp_path: Path) -> None:

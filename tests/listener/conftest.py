@@ -50,6 +50,7 @@ async def request(
     root_path: str = "",
     headers: Sequence[tuple[str, str]] | dict[str, str] = (),
     http_version: str = "1.1",
+    client: str | None = "192.0.2.1",
 ) -> Answer:
     """One request, its body in chunks: an event holds the rest back until it is set, an exception is a hang-up."""
     waiting = list(chunks)
@@ -78,7 +79,7 @@ async def request(
         "query_string": b"",
         "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs],
         "server": ("listener.example", 443),
-        "client": ("192.0.2.1", 50000),
+        "client": client and (client, 50000),
     }
     async with asyncio.timeout(20):
         await app(scope, receive, send)

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import socket
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fotahook.contract import signing
 from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import Context, Listener, Proof
+from fotahook.listener.pulse import Pulse
 from fotahook.listener.receive import BODY_LIMIT
+from fotahook.listener.reception import FRESH_SECONDS
 from fotahook.store import SqliteStore
 from fotahook.store.base import StoreError
+from tests.modes import modes_bind
 
 from .conftest import NOW, PROGRESS, SECRET, Answer, Seen, by_hmac, reading, request, stored
 
 Make = Callable[..., Listener]
+NAN = float("nan")
 
 
 class HungUp(Exception):
@@ -225,7 +231,7 @@ async def test_what_is_no_json_is_refused_and_logged_without_its_bytes(
 ) -> None:
     answer = await request(make(), b"password=hunter2")
     assert answer.error == (400, "MESSAGE_REFUSED")
-    assert "refused a message with 400" in caplog.text
+    assert "refused a message with 400 from 192.0.2.1: the body is not JSON" in caplog.text
     assert "hunter2" not in caplog.text + answer.body.decode()
     # Nothing to store: the inbox was not even opened.
     assert not Path(inbox.removeprefix("sqlite:///")).exists()
@@ -274,9 +280,35 @@ async def test_a_request_in_another_event_loop_leaves_the_bodies_of_this_one_the
         assert {task.result().error for task in ended} == {(408, "MESSAGE_REFUSED")}
 
 
-async def test_a_sender_that_hangs_up_leaves_nothing_behind(make: Make, inbox: str) -> None:
-    assert (await request(make(), b"{}", HungUp())).error == (400, "MESSAGE_REFUSED")
+async def test_a_body_that_is_cut_off_leaves_nothing_behind(make: Make, inbox: str) -> None:
+    """By its sender or by the server, of which only the latter knows."""
+    answer = await request(make(), b"{}", HungUp())
+    assert answer.error == (400, "MESSAGE_REFUSED")
+    assert answer.json["errorMessage"] == "the body ended before it was whole"
     assert not Path(inbox.removeprefix("sqlite:///")).exists()
+
+
+@pytest.mark.parametrize(
+    ("client", "forwarded", "told"),
+    [
+        ("192.0.2.1", None, "192.0.2.1"),
+        ("192.0.2.1", "203.0.113.5, 198.51.100.7", "198.51.100.7"),
+        ("192.0.2.9", "198.51.100.7", "192.0.2.9"),  # no proxy that is trusted
+        ("192.0.2.1", "nobody", "192.0.2.1"),
+        ("evil\n\x1b[31m" + "x" * 500, None, "evil [31m" + "x" * 90 + "…"),
+        (None, None, "an unknown address"),
+    ],
+)
+async def test_a_refusal_says_in_the_log_from_where(
+    make: Make, caplog: pytest.LogCaptureFixture, client: str | None, forwarded: str | None, told: str
+) -> None:
+    listener = make(secrets=[signing.format_secret(SECRET)], trusted_proxies=["192.0.2.1/32"])
+    headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
+    assert (await request(listener, PROGRESS, headers=headers, client=client)).status == 401
+    assert f"refused a message with 401 from {told}: " in caplog.messages[-1]
+    twice = [("webhook-id", "a"), ("webhook-id", "b")]
+    assert (await request(listener, PROGRESS, headers=twice)).status == 400
+    assert "refused a message with 400 from 192.0.2.1: " in caplog.messages[-1]
 
 
 @pytest.mark.parametrize(
@@ -330,6 +362,83 @@ async def test_health_tells_when_messages_are_no_longer_handled(
     assert answer.error == (503, "NOT_HANDLING")
     assert taken.status == 200
     assert "messages are stored but no longer handled" in caplog.text
+
+
+@pytest.fixture
+def looked_at_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Health tries the inbox each time that it is asked for, and soon gives up."""
+    monkeypatch.setattr("fotahook.listener.pulse.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.store.sqlite_file.BUSY_SECONDS", 0.01)
+
+
+async def health(listener: Listener) -> Answer:
+    return await request(listener, method="GET", path="/healthz")
+
+
+@pytest.mark.usefixtures("looked_at_always")
+async def test_health_tells_of_an_inbox_that_is_locked_and_recovers_by_itself(
+    make: Make, inbox: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before anybody's message has failed, and with nobody sending any."""
+    listener = make()
+    async with listener.running():
+        with contextlib.closing(sqlite3.connect(inbox.removeprefix("sqlite:///"), isolation_level=None)) as other:
+            other.execute("begin immediate")
+            for answer in [await health(listener) for _ in range(2)]:
+                assert (answer.error, answer.headers["retry-after"]) == ((503, "INBOX_AWAY"), "5")
+                assert "inbox.db" not in answer.body.decode()
+        assert (await health(listener)).json == {"status": "ok"}
+    (told,) = (message for message in caplog.messages if message.startswith("the inbox is away"))
+    assert told.endswith("inbox.db: database is locked (SQLITE_BUSY); another process holds it: let that one end")
+
+
+@pytest.mark.usefixtures("looked_at_always")
+async def test_health_tells_of_a_message_that_found_no_room_for_a_while_or_until_one_does(make: Make) -> None:
+    now = [NOW]
+    listener = make(clock=lambda: now[0])
+    large = b'"' + b"x" * 100_000 + b'"'
+    async with listener.running():
+        handling = await listener._inbox.open()
+        assert isinstance(handling.store, SqliteStore)
+        await handling.store._writer.run(lambda db: db.execute("pragma max_page_count = 1"))
+        for later in (FRESH_SECONDS, -1.0):
+            assert (await request(listener, large)).error == (507, "INBOX_FULL")
+            assert (await health(listener)).error == (503, "INBOX_FULL")
+            # A load balancer that stopped sending begins again; a clock set back makes no difference.
+            now[0] += later
+            assert (await health(listener)).status == 200
+        assert (await request(listener, large)).status == 507
+        await handling.store._writer.run(lambda db: db.execute("pragma max_page_count = 1000000"))
+        assert (await health(listener)).status == 503
+        assert (await request(listener, large)).status == 200
+        assert (await health(listener)).status == 200
+
+
+async def test_health_tells_of_an_inbox_that_cannot_be_opened_once_a_message_came(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "inbox.db").mkdir()
+    listener = make()
+    assert (await health(listener)).status == 200
+    assert (await request(listener, PROGRESS)).status == 503
+    assert (await health(listener)).error == (503, "INBOX_AWAY")
+
+
+class Counted(SqliteStore):
+    """Counts how often it was tried."""
+
+    tried = 0
+
+    async def check(self) -> None:
+        self.tried += 1
+        await super().check()
+
+
+async def test_an_inbox_is_tried_once_a_second_however_many_ask(tmp_path: Path) -> None:
+    store = await Counted.open(tmp_path / "inbox.db")
+    assert isinstance(store, Counted)
+    pulse = Pulse(store)
+    assert await asyncio.gather(*(pulse.trouble() for _ in range(20))) == [None] * 20
+    assert store.tried == 1
+    await store.close()
 
 
 # Handling
@@ -621,6 +730,40 @@ async def test_a_start_that_fails_says_why(inbox: str, reason: str) -> None:
             pass
 
 
+async def test_an_inbox_that_can_only_be_read_is_no_inbox(make: Make, inbox: str) -> None:
+    """Or every message would be refused, by a listener that seems well."""
+    file = Path(inbox.removeprefix("sqlite:///"))
+    async with make().running():
+        pass
+    file.chmod(0o444)
+    with modes_bind():
+        answer = await anext(lifespan(make()))
+    assert answer["type"] == "lifespan.startup.failed"
+    assert f"cannot open the store {file}: " in answer["message"]
+    assert f"the right to write to {file}" in answer["message"]
+
+
+async def test_a_second_process_on_an_inbox_says_calmly_that_it_stands_by(
+    make: Make, seen: Seen, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fotahook.delivery")
+    first, second = make(), make()
+    first.on_any(lambda message: seen.add("first"))
+    second.on_any(lambda message: seen.add("second"))
+    async with contextlib.AsyncExitStack() as beside:
+        async with first.running():
+            await request(first, PROGRESS)
+            await seen.wait(1)
+            await beside.enter_async_context(second.running())
+            while not any("takes over when that one ends" in message for message in caplog.messages):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        await request(second, b"{}")
+        assert await seen.wait(2) == ["first", "second"]
+    told = [record for record in caplog.records if record.name == "fotahook.delivery"]
+    assert {record.levelno for record in told} == {logging.INFO}
+    assert "stop it" not in caplog.text
+
+
 async def test_no_proof_is_warned_of_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     proofs: list[dict[str, Any]] = [
         {"secrets": [signing.format_secret(SECRET)]},
@@ -665,12 +808,56 @@ async def test_a_web_socket_is_turned_away(make: Make) -> None:
         ({"schedule": ()}, "at least one"),
         ({"schedule": (0, -1)}, "0 seconds or more"),
         ({"dedupe_window": -1}, "dedupe_window is a number of seconds"),
-        ({"dedupe_window": float("nan")}, "dedupe_window is a number of seconds"),
+        ({"dedupe_window": NAN}, "dedupe_window is a number of seconds"),
+        ({"handler_timeout": NAN}, "handler_timeout is a number of seconds above 0"),
+        ({"handler_timeout": math.inf}, "handler_timeout is a number of seconds above 0"),
+        ({"body_timeout": -1}, "body_timeout is a number of seconds above 0"),
+        ({"body_timeout": NAN}, "body_timeout is a number of seconds above 0"),
+        ({"keep_days": -1}, "keep_days is a number of days, 0 or more"),
+        ({"keep_days": NAN}, "keep_days is a number of days, 0 or more"),
+        ({"schedule": (0, NAN)}, "schedule has a pause of 0 seconds or more"),
+        ({"schedule": (0, math.inf)}, "schedule has a pause of 0 seconds or more"),
     ],
 )
 def test_impossible_settings_are_refused_at_once(make: Make, options: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         make(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"handler_timeout": "30"}, "handler_timeout is a number, not of type str"),
+        ({"body_timeout": None}, "body_timeout is a number, not of type NoneType"),
+        ({"keep_days": True}, "keep_days is a number, not of type bool"),
+        ({"dedupe_window": "x"}, "dedupe_window is a number, not of type str"),
+        ({"schedule": 5}, "schedule is a list"),
+        ({"schedule": (0, "5")}, "each pause of schedule is a number, not of type str"),
+        ({"secrets": (5,)}, "secrets has texts only, and one of them is of type int"),
+        ({"secrets": "whsec_x"}, "secrets is a list"),
+        ({"public_keys": 5}, "public_keys is a list"),
+        ({"sources": [None]}, "sources has texts only"),
+        ({"path": 5}, "path is a text, not of type int"),
+    ],
+)
+def test_settings_of_another_type_are_refused_at_once(make: Make, options: dict[str, object], reason: str) -> None:
+    with pytest.raises(TypeError, match=f"^{reason}"):
+        make(**options)
+
+
+def test_an_inbox_is_named_by_a_text(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="inbox is a text, not of type PosixPath"):
+        Listener(tmp_path)  # type: ignore[arg-type]  # what is tried here
+    with pytest.raises(ValueError, match="inbox is empty"):
+        Listener("")
+    with pytest.raises(ValueError, match="inbox is empty"):
+        Listener().configure(inbox="")
+
+
+@pytest.mark.parametrize("asked", [{"kind": 5}, {"status": b"x"}, {"account": 123456}])
+def test_what_a_handler_asks_for_is_text(make: Make, asked: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="is a text, not of type"):
+        make().on(**asked)
 
 
 async def test_configure_replaces_what_it_is_given(make: Make, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The decision about a request: a message for the inbox, or a refusal with its status and reason."""
 
 import asyncio
+import gzip
 import hashlib
 import json
 from pathlib import Path
@@ -168,6 +169,33 @@ def test_what_is_no_json_is_refused(body: bytes) -> None:
     assert (status, reason.startswith("the body is ")) == (400, True)
 
 
+@pytest.mark.parametrize("body", [b"", b" \r\n"])
+def test_an_empty_body_is_told_as_that(body: bytes) -> None:
+    assert refusal({"content-encoding": "gzip"}, body) == (400, "the body is empty")
+
+
+def test_what_cannot_be_read_for_its_encoding_is_refused_for_that() -> None:
+    packed = gzip.compress(PROGRESS)
+    status, reason = refusal({"content-encoding": "gzip"}, packed)
+    assert (status, reason) == (415, "the body's Content-Encoding, gzip, is not read here; send it without one")
+    assert refusal({"content-encoding": "identity, br"}, packed)[0] == 415
+    long = refusal({"content-encoding": "\x1b" + "x" * 200}, packed)[1]
+    assert (len(long) < 120, long.isprintable()) == (True, True)
+    for plain in ("", "identity", " Identity ,identity"):
+        assert refusal({"content-encoding": plain}, packed)[0] == 400
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "gzip"])
+def test_json_is_taken_whatever_encoding_is_named(encoding: str) -> None:
+    assert take(headers={"content-encoding": encoding}) == take()
+
+
+def test_encodings_may_come_one_by_one() -> None:
+    assert single_headers([(b"Content-Encoding", b"gzip"), (b"content-encoding", b"br")]) == {
+        "content-encoding": "gzip,br"
+    }
+
+
 def test_a_body_has_a_limit() -> None:
     fits = b'"' + b"x" * (BODY_LIMIT - 2) + b'"'
     assert take(fits).body == fits
@@ -209,7 +237,7 @@ def anywhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("inbox")
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(headers_of_all_kinds, json_bodies | st.binary())
 @example([(b"webhook-id", b"\xff" * 300)], rb'{"accountName":"\ud800","type":"\udc00","id":"\u0000"}')
 @example([(b"fotahook-account", b"%ED%A0%80")], b'{"later":1e999}')

@@ -1,9 +1,12 @@
 """The WSGI adapter: it accepts as the ASGI app does, in any number of threads and after a fork, and no more."""
 
 import asyncio
+import contextlib
 import io
 import os
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,8 +18,9 @@ import pytest
 
 from fotahook.contract import signing
 from fotahook.listener import Listener
-from fotahook.listener.adapters.wsgi import WsgiListener
+from fotahook.listener.adapters.wsgi import Intake, WsgiListener
 from fotahook.listener.receive import BODY_LIMIT
+from tests.modes import modes_bind
 
 from .conftest import PROGRESS, SECRET, Answer, Seen, by_hmac, stored
 
@@ -165,6 +169,42 @@ def test_an_inbox_that_could_not_be_opened_is_tried_again(wrap: Wrap, tmp_path: 
     app.close()
     app.close()
     assert call(app).json["duplicate"]
+
+
+def test_an_inbox_that_can_only_be_read_is_away_until_it_can_be_written(wrap: Wrap, inbox: str) -> None:
+    file = Path(inbox.removeprefix("sqlite:///"))
+    app = wrap()
+    assert call(app).status == 200
+    app.close()
+    file.chmod(0o444)
+    with modes_bind():
+        assert call(app).error == (503, "INBOX_AWAY")
+        for each in file.parent.glob("inbox.db*"):
+            each.chmod(0o600)
+        assert call(app).json["duplicate"]
+        app.close()
+
+
+def test_health_is_that_of_the_inbox(wrap: Wrap, inbox: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fotahook.listener.pulse.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.store.sqlite_file.BUSY_SECONDS", 0.01)
+    app = wrap()
+    assert call(app).status == 200
+    with contextlib.closing(sqlite3.connect(inbox.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        other.execute("begin immediate")
+        assert call(app, method="GET", path="/healthz").error == (503, "INBOX_AWAY")
+        assert call(app).error == (503, "INBOX_AWAY")
+    # Nothing was stored since.
+    assert call(app, method="GET", path="/healthz").error == (503, "INBOX_AWAY")
+    assert call(app).json["duplicate"]
+    assert call(app, method="GET", path="/healthz").json == {"status": "ok"}
+
+
+def test_health_does_not_open_the_inbox(wrap: Wrap, inbox: str) -> None:
+    app = wrap()
+    app._intake = Intake(inbox, time.time)
+    assert call(app, method="GET", path="/healthz").status == 200
+    assert not Path(inbox.removeprefix("sqlite:///")).exists()
 
 
 def test_an_inbox_that_is_none_is_no_traceback() -> None:

@@ -113,15 +113,28 @@ async def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 
 async def test_a_server_that_is_not_there_is_unavailable_and_no_password_is_told(postgres_server: Server) -> None:
-    url = f"postgresql://user:secret@127.0.0.1:{postgres_server.unused_port()}/db"
-    with pytest.raises(StoreUnavailable, match="PostgreSQL") as unavailable:
+    place = f"127.0.0.1:{postgres_server.unused_port()}/db"
+    url = f"postgresql://user:secret@{place}?sslpassword=secret"
+    with pytest.raises(StoreUnavailable) as unavailable:
         await open_store(url)
-    assert "secret" not in str(unavailable.value)
+    told = str(unavailable.value)
+    assert told.startswith(f"cannot open the store postgresql://{place}: PostgreSQL: ")
+    assert told.endswith("; check the user, host, port and database in its URL, and that the server runs")
+    assert "secret" not in told
 
 
 async def test_a_database_that_is_not_there_is_named(postgres_server: Server) -> None:
     with pytest.raises(StoreUnavailable, match='"absent" does not exist'):
         await open_store(postgres_server.url.replace("/postgres", "/absent"))
+
+
+async def test_a_server_that_can_only_be_read_is_found_out(store: Store, store_url: str) -> None:
+    """As a standby is."""
+    await store.check()
+    standby = await open_store(f"{store_url}&default_transaction_read_only=on")
+    with pytest.raises(StoreUnavailable, match="read-only transaction"):
+        await standby.check()
+    await standby.close()
 
 
 async def test_a_session_whose_commits_are_not_durable_is_refused(fresh_url: str) -> None:

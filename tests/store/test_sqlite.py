@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import queue
 import sqlite3
 import stat
@@ -16,9 +17,11 @@ from typing import Any
 import pytest
 
 from fotahook.store import SqliteStore, Store, open_store, sqlite_path
-from fotahook.store.base import NewMessage, StoreFull, StoreUnavailable
+from fotahook.store.base import DispatchedElsewhere, NewMessage, StoreFull, StoreUnavailable
 from fotahook.store.queries import load_migrations, load_queries
+from fotahook.store.sqlite_file import told
 from fotahook.store.writer import Job, Reader, Writer, translate
+from tests.modes import modes_bind
 
 from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, lease_one, settled
 
@@ -39,6 +42,11 @@ def test_four_slashes_name_an_absolute_file() -> None:
     assert sqlite_path("sqlite:///f.db") == "f.db"
 
 
+def test_a_store_in_memory_is_refused_for_what_it_is() -> None:
+    with pytest.raises(ValueError, match=r"^sqlite:///:memory: would keep nothing on disk"):
+        sqlite_path("sqlite:///:memory:")
+
+
 async def test_the_file_is_nobody_elses_to_read(path: Path) -> None:
     store = await SqliteStore.open(path)
     await store.close()
@@ -46,21 +54,89 @@ async def test_the_file_is_nobody_elses_to_read(path: Path) -> None:
 
 
 async def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StoreUnavailable, match=r"missing/store\.db"):
+    with pytest.raises(StoreUnavailable) as refused:
         await SqliteStore.open(tmp_path / "missing" / "store.db")
+    assert str(refused.value) == (
+        f"cannot open the store {tmp_path}/missing/store.db: No such file or directory; "
+        f"make the directory {tmp_path}/missing first"
+    )
+
+
+async def test_a_folder_is_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match=f"cannot open the store {tmp_path}: .*; name a file, not a directory"):
+        await SqliteStore.open(tmp_path)
 
 
 async def test_a_file_that_is_no_database_is_named(path: Path) -> None:
     path.write_bytes(b"not a database, but long enough to be read as one" * 100)
-    with pytest.raises(StoreUnavailable, match="not a database"):
+    with pytest.raises(StoreUnavailable, match=f"{path}: file is not a database .*; choose another file"):
         await SqliteStore.open(path)
+
+
+async def test_the_database_of_something_else_is_named_and_left_alone(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table theirs (number integer)")
+    connection.close()
+    with pytest.raises(StoreUnavailable, match=f"^{path} is the database of something else; choose another file"):
+        await SqliteStore.open(path)
+
+
+async def test_a_file_that_another_process_holds_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fotahook.store.sqlite_file.BUSY_SECONDS", 0.01)
+    store = await SqliteStore.open(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        for doing in (store.check(), SqliteStore.open(path)):
+            with pytest.raises(StoreUnavailable, match=f"{path}: database is locked .*; another process holds it"):
+                await doing
+    await store.check()
+    await store.close()
+
+
+async def test_a_file_that_can_only_be_read_is_read_and_found_out(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    (accepted,) = await store.accept([NewMessage(account=ACCOUNT, body=b"{}")])
+    await store.close()
+    path.chmod(0o444)
+    with modes_bind():
+        store = await SqliteStore.open(path)
+        assert await store.message(accepted.id) is not None
+        with pytest.raises(StoreUnavailable) as refused:
+            await store.check()
+        await store.close()
+    assert str(refused.value) == (
+        f"cannot open the store {path}: attempt to write a readonly database (SQLITE_READONLY); "
+        f"give this user (uid {os.geteuid()}) the right to write to {path}, {path}-wal, {path}-shm"
+    )
+
+
+@pytest.mark.parametrize("made", [True, False])
+async def test_a_folder_that_cannot_be_written_to_is_named(path: Path, made: bool) -> None:
+    if made:
+        await (await SqliteStore.open(path)).close()
+    path.parent.chmod(0o555)
+    with modes_bind(), pytest.raises(StoreUnavailable, match=f"the right to write to {path.parent}$"):
+        await SqliteStore.open(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "told_as"),
+    [
+        (sqlite3.OperationalError("disk I/O error"), "disk I/O error; check the file"),
+        (OSError("odd"), "odd; check the file"),
+    ],
+)
+def test_what_nothing_is_known_of_is_told_all_the_same(
+    path: Path, error: OSError | sqlite3.Error, told_as: str
+) -> None:
+    assert told_as in told(path, error)
 
 
 async def test_a_store_of_a_newer_version_is_left_alone(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("pragma user_version = 9999")
     connection.close()
-    with pytest.raises(StoreUnavailable, match="newer fotahook"):
+    with pytest.raises(StoreUnavailable, match=f"the store sqlite:///{path} has schema 9999, of a newer fotahook"):
         await SqliteStore.open(path)
 
 
@@ -85,7 +161,7 @@ async def test_every_commit_is_synced(path: Path) -> None:
 async def test_one_process_dispatches_from_a_file(path: Path, clock: VirtualClock) -> None:
     first, second = await SqliteStore.open(path, clock=clock), await SqliteStore.open(path, clock=clock)
     await first.lease(1, 30)
-    with pytest.raises(StoreUnavailable, match="another process dispatches"):
+    with pytest.raises(DispatchedElsewhere, match="another process dispatches"):
         await second.lease(1, 30)
     await first.close()
     assert await second.lease(1, 30) == []

@@ -183,6 +183,7 @@ def _sender(options: ServeOptions, key: bytes, networks: tuple[Network, ...]) ->
 async def _opened(options: ServeOptions) -> AsyncIterator[Store]:
     store = await open_store(options.store)
     try:
+        await store.check()
         if options.role != "api":
             # Takes a file's dispatcher lock: a second service on one file must end here, not idle beside the first.
             await store.lease(0, 0)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from fotahook.store.base import Lease, Store, StoreError
+from fotahook.store.base import DispatchedElsewhere, Lease, Store, StoreError
 
 from .lane import Chance, Deliver, LaneServer, Timings
 from .policy import Rules
@@ -98,7 +98,7 @@ class Dispatcher:
             leases = await self._store.lease(room, self._timings.lease)
         except StoreError as error:
             if str(error) != self._trouble:
-                log.warning("nothing is sent from here meanwhile: %s", error)
+                _tell(error)
             self._trouble = str(error)
             await asyncio.sleep(POLL_SECONDS)
             return False
@@ -157,3 +157,11 @@ class Dispatcher:
         except StoreError:
             return POLL_SECONDS
         return POLL_SECONDS if due_in is None else min(POLL_SECONDS, due_in)
+
+
+def _tell(error: StoreError) -> None:
+    if isinstance(error, DispatchedElsewhere):
+        # Nothing is wrong, as where several processes receive for one inbox.
+        log.info("another process handles the messages of this store; this one takes over when that one ends")
+    else:
+        log.warning("nothing is sent from here meanwhile: %s", error)

@@ -40,6 +40,11 @@ def refused(error: Exception, headers: tuple[tuple[str, str], ...] = ()) -> Answ
     return problem(503, "INBOX_AWAY", "messages cannot be stored now", ("retry-after", "5"))
 
 
+def unwell(error: Exception) -> Answer:
+    """What health says while messages meet one of the store's errors."""
+    return msgspec.structs.replace(refused(error), status=503)
+
+
 def problem(status: int, code: str, text: str, *headers: tuple[str, str]) -> Answer:
     """An error, in the shape of ThingSpace's."""
     return Answer(status, msgspec.json.encode({"errorCode": code, "errorMessage": text}), headers)

@@ -13,7 +13,7 @@ from fotahook.delivery import Deadline, Deliver, Rules
 from fotahook.store import Store
 from fotahook.store.base import Retention, StoreError
 
-from . import answers
+from . import answers, options
 from .answers import Answer
 from .forward import Forwarding, Forwards
 from .handlers import HandlerT, Router
@@ -21,7 +21,7 @@ from .inbox import Inbox
 from .proof import Proof, Rejected
 from .quarantine import Quarantined, quarantined
 from .receive import BODY_LIMIT, DEDUPE_WINDOW
-from .reception import HEALTH_PATH, TOO_LONG, Reception, announced_too_long, checked_window
+from .reception import CUT_OFF, HEALTH_PATH, TOO_LONG, Reception, announced_too_long, checked_window
 
 log = logging.getLogger("fotahook.listener")
 
@@ -69,34 +69,29 @@ class Listener:
         `body_timeout` are in seconds. `schedule` has the pause in seconds before each attempt at one message; after
         the last of them it is dead. A message without a ``webhook-id`` whose bytes came for the same account up to
         `dedupe_window` seconds ago is a repetition. The bytes of messages that are done with are kept for `keep_days`.
-        ValueError for a key or a network that cannot be read, and for any other impossible value.
+        ValueError for a key or a network that cannot be read, and for any other impossible value; TypeError for what is
+        not even of the right type.
         """
-        if handler_timeout <= 0:
-            raise ValueError("handler_timeout is a number of seconds above 0")
-        if not schedule or min(schedule) < 0:
-            raise ValueError("schedule has a pause of 0 seconds or more for each attempt, and at least one")
-        if keep_days < 0:
-            raise ValueError("keep_days is a number of days, 0 or more")
         proof = Proof.of(
-            secrets=secrets,
-            public_keys=public_keys,
-            sources=() if sources is None else sources,
-            trusted_proxies=trusted_proxies,
+            secrets=options.texts("secrets", secrets),
+            public_keys=options.texts("public_keys", public_keys),
+            sources=() if sources is None else options.texts("sources", sources),
+            trusted_proxies=options.texts("trusted_proxies", trusted_proxies),
             basic=basic,
         )
-        self._body_timeout = body_timeout
+        self._body_timeout = options.seconds("body_timeout", body_timeout)
         self._deadline: tuple[asyncio.AbstractEventLoop, Deadline] | None = None
         self._router = Router()
         self._forwards = Forwards(forwarding or Forwarding())
         self._reception = Reception(path, proof, router=self._router, forwards=self._forwards, clock=clock)
         self._reception.dedupe_window = checked_window(dedupe_window)
         self._inbox = Inbox(
-            inbox,
+            options.store_url("inbox", inbox),
             self._router,
             self._forwards,
-            handler_timeout=handler_timeout,
-            schedule=schedule,
-            retention=Retention(seconds=keep_days * _DAY),
+            handler_timeout=options.seconds("handler_timeout", handler_timeout),
+            schedule=options.pauses("schedule", schedule),
+            retention=Retention(seconds=options.span("keep_days", keep_days, "days") * _DAY),
             clock=clock,
         )
 
@@ -131,16 +126,17 @@ class Listener:
     ) -> None:
         """Replace what the constructor was given; of a proof, each part that is set.
 
-        ValueError as from the constructor, with nothing replaced; RuntimeError once the inbox is open.
+        ValueError and TypeError as from the constructor, with nothing replaced; RuntimeError once the inbox is open.
         """
         self._check_idle()
         reception = self._reception
+        url = self._inbox.url if inbox is None else options.store_url("inbox", inbox)
         window = reception.dedupe_window if dedupe_window is None else checked_window(dedupe_window)
         if path is not None:
             reception.path = path
         reception.proof = reception.proof if proof is None else reception.proof.replaced_by(proof)
         reception.dedupe_window = window
-        self._inbox.url = inbox or self._inbox.url
+        self._inbox.url = url
         self._forwards.forwarding = forwarding or self._forwards.forwarding
 
     def on(
@@ -149,6 +145,9 @@ class Listener:
         """Register a handler for messages of a kind, that name a status, of an account; what is not given is any."""
         if callable(kind):
             raise TypeError("write @listener.on(…) with its parentheses, or @listener.on_any")
+        for name, wanted in (("kind", kind), ("status", status), ("account", account)):
+            if wanted is not None:
+                options.text(name, wanted)
 
         def register(handler: HandlerT) -> HandlerT:
             return self._router.add(handler, kind, status, account)
@@ -235,17 +234,19 @@ class Listener:
     async def _respond(self, scope: Scope, receive: Receive) -> Answer:
         method, path = scope["method"], _path_within(scope).rstrip("/")
         if path == HEALTH_PATH:
-            return self._answer_health(method)
+            return await self._answer_health(method)
         if (elsewhere := self._reception.elsewhere(method, path)) is not None:
             return elsewhere
+        peer: str | None = (scope.get("client") or (None,))[0]
+        headers: dict[str, str] = {}
         try:
-            headers = self._reception.admit(scope["headers"], (scope.get("client") or (None,))[0])
+            headers = self._reception.admit(scope["headers"], peer)
             body = await self._read_body(headers.get("content-length", ""), receive)
             message = self._reception.take(headers, body)
             self._reception.warn_if_open()
-            return answers.accepted(await self._inbox.accept(message))
+            return self._reception.stored(await self._inbox.accept(message))
         except (Rejected, StoreError) as error:
-            return self._reception.refuse(error, _farewell(scope))
+            return self._reception.refuse(error, peer, headers, _farewell(scope))
 
     async def _read_body(self, length: str, receive: Receive) -> bytes:
         if announced_too_long(length):
@@ -257,7 +258,8 @@ class Listener:
                 while True:
                     event = await receive()
                     if event["type"] == "http.disconnect":
-                        raise Rejected(400, "the sender hung up in the middle of the body")
+                        # Whether the sender hung up or the server had enough of it is not told.
+                        raise Rejected(400, CUT_OFF)
                     chunks.append(event.get("body", b""))
                     left -= len(chunks[-1])
                     if left < 0:
@@ -290,10 +292,12 @@ class Listener:
         self._reception.warn_if_open()
         await self._inbox.open()
 
-    def _answer_health(self, method: str) -> Answer:
+    async def _answer_health(self, method: str) -> Answer:
         if method not in ("GET", "HEAD"):
             return answers.GET_ONLY
-        return answers.NOT_HANDLING if self._inbox.abandoned else answers.HEALTHY
+        if self._inbox.abandoned:
+            return answers.NOT_HANDLING
+        return self._reception.health(await self._inbox.trouble())
 
 
 def _path_within(scope: Scope) -> str:

@@ -26,7 +26,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """The message's id in the inbox: the same on every attempt, so that a handler can tell a repetition."""
     attempt: int
-    """1 on the first attempt."""
+    """1 on the first attempt. One in which the process died is not counted: its number comes again."""
     received_at: float
     """When the message was stored, in Unix seconds."""
 

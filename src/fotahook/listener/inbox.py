@@ -10,11 +10,12 @@ import msgspec
 
 from fotahook.delivery import Deliver, Dispatcher, Outcome, Rules, Timings, keep_house
 from fotahook.store import Store, open_store
-from fotahook.store.base import Accepted, Delivery, Lease, NewMessage, Retention, StoreUnavailable
+from fotahook.store.base import Accepted, Clock, Delivery, Lease, NewMessage, Retention, StoreError, StoreUnavailable
 
 from .calls import Caller
 from .forward import Forwards
 from .handlers import Router
+from .pulse import Pulse
 from .receive import HANDLERS
 
 log = logging.getLogger("fotahook.listener")
@@ -27,6 +28,7 @@ class Handling(msgspec.Struct, frozen=True, kw_only=True):
     """An open inbox."""
 
     store: Store
+    pulse: Pulse
     dispatcher: Dispatcher
     dispatching: asyncio.Task[None]
     keeping: asyncio.Task[None]
@@ -97,6 +99,11 @@ class Inbox:
         (accepted,) = await store.accept([message])
         return accepted
 
+    async def trouble(self) -> StoreError | None:
+        """Why nothing can be stored; None if it can, or if the inbox is not open, which only a message changes."""
+        handling = self._ready()
+        return None if handling is None else await handling.pulse.trouble()
+
     async def store(self) -> Store:
         """The store, opened if need be. StoreError if that cannot be, whatever the reason."""
         try:
@@ -146,7 +153,7 @@ class Inbox:
         if left_behind is not None:
             await _let_go(left_behind)
         async with contextlib.AsyncExitStack() as stack:
-            store = self._wrap_store(await open_store(self.url, clock=self._clock))
+            store = self._wrap_store(await open_inbox(self.url, self._clock))
             stack.push_async_callback(store.close)
             # Not before the inbox is known to be one: a key beside it is worth keeping.
             forward = await stack.enter_async_context(self._forwards.sending(self.url, self._clock))
@@ -166,6 +173,7 @@ class Inbox:
             dispatching.add_done_callback(_tell_of_end)
             return Handling(
                 store=store,
+                pulse=Pulse(store),
                 dispatcher=dispatcher,
                 dispatching=dispatching,
                 keeping=asyncio.create_task(keep_house(store, self._retention), name="fotahook inbox"),
@@ -173,6 +181,17 @@ class Inbox:
                 grace=attempt + _MARGIN,
                 leaving=stack.pop_all(),
             )
+
+
+async def open_inbox(url: str, clock: Clock) -> Store:
+    """The store at a URL, into which messages can be written. Errors as of ``open_store``."""
+    store = await open_store(url, clock=clock)
+    try:
+        await store.check()
+    except BaseException:
+        await store.close()
+        raise
+    return store
 
 
 def _by_consumer(caller: Caller, forward: Deliver) -> Deliver:

@@ -6,6 +6,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from fotahook.contract.messages import CallbackMessage, MessageInvalid, parse_message
+from fotahook.contract.refusals import one_line
 from fotahook.contract.urls import account_refusal
 from fotahook.store.base import NewMessage
 
@@ -18,6 +19,9 @@ BODY_LIMIT: Final = 1024 * 1024
 DEDUPE_WINDOW: Final = 3600.0
 """Seconds in which equal bytes without a webhook-id count as one message; ours, ThingSpace publishes no message id."""
 FORWARDED_FOR: Final = "x-forwarded-for"
+CONTENT_ENCODING: Final = "content-encoding"
+_LISTS: Final = (FORWARDED_FOR, CONTENT_ENCODING)
+"""Headers that may come several times: together they are one list."""
 HEADERS: Final = {
     name.encode(): name
     for name in (
@@ -26,11 +30,12 @@ HEADERS: Final = {
         "webhook-signature",
         "fotahook-account",
         "content-length",
-        FORWARDED_FOR,
+        *_LISTS,
     )
 }
 """The headers that are looked at, by their bytes."""
 _KEY_LIMIT: Final = 256
+_ENCODING_LIMIT: Final = 40
 
 Choose = Callable[[str, CallbackMessage], tuple[str, ...]]
 """The consumers that are to have a message of an account."""
@@ -45,8 +50,7 @@ def single_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     for raw_name, value in pairs:
         if (name := HEADERS.get(raw_name.lower())) is None:
             continue
-        if name == FORWARDED_FOR:
-            # Every proxy may add one of its own: together they are one list.
+        if name in _LISTS:
             found[name] = ",".join(filter(None, (found.get(name), value.decode("latin-1"))))
         elif name in found:
             raise Rejected(400, f"{name} came more than once")
@@ -68,7 +72,7 @@ def receive(
     choose: Choose = _to_handlers,
     dedupe_window: float = DEDUPE_WINDOW,
 ) -> NewMessage:
-    """The message to put into the inbox; Rejected (400, 401 or 413) says why there is none.
+    """The message to put into the inbox; Rejected (400, 401, 413 or 415) says why there is none.
 
     `headers` has lower-case names. Any JSON is taken, whatever its shape and its Content-Type: which shapes ThingSpace
     sends is only partly published, and a message refused may never come again.
@@ -76,10 +80,12 @@ def receive(
     if len(body) > BODY_LIMIT:
         raise Rejected(413, f"the body has more than {BODY_LIMIT} bytes")
     proof.check_signature(headers, body, now)
+    if not body.strip():
+        raise Rejected(400, "the body is empty")
     try:
         message = parse_message(body)
     except MessageInvalid as error:
-        raise Rejected(400, str(error)) from error
+        raise _unreadable(headers.get(CONTENT_ENCODING, ""), error) from error
     proof.check_password(message)
     account = _account(headers, message)
     message_id = headers.get("webhook-id", "")
@@ -93,6 +99,14 @@ def receive(
         idempotency_window=None if message_id or dedupe_window == 0 else dedupe_window,
         consumers=choose(account, message),
     )
+
+
+def _unreadable(encoding: str, error: MessageInvalid) -> Rejected:
+    """Why a body cannot be read. Its encoding is to blame only now: some senders name one, and then send plain JSON."""
+    if all(each.strip().lower() in ("", "identity") for each in encoding.split(",")):
+        return Rejected(400, str(error))
+    named = one_line(encoding, _ENCODING_LIMIT)
+    return Rejected(415, f"the body's Content-Encoding, {named}, is not read here; send it without one")
 
 
 def _account(headers: Mapping[str, str], message: CallbackMessage) -> str:

@@ -1,22 +1,29 @@
 """Reception: what the ASGI app and the WSGI adapter do alike with a request, before and after its body is read."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from fotahook.contract.messages import CallbackMessage
-from fotahook.store.base import NewMessage, StoreFull
+from fotahook.contract.refusals import one_line
+from fotahook.store.base import Accepted, NewMessage, StoreError, StoreFull, StoreUnavailable
 
-from . import answers
+from . import answers, options
 from .answers import Answer
 from .forward import Forwards
 from .handlers import Router
-from .proof import Proof, Rejected
+from .proof import Proof, Rejected, sender_address
 from .receive import BODY_LIMIT, DEDUPE_WINDOW, FORWARDED_FOR, HANDLERS, receive, single_headers
 
 log = logging.getLogger("fotahook.listener")
 
 HEALTH_PATH: Final = "/healthz"
+FRESH_SECONDS: Final = 10.0
+"""How long a message that could not be stored speaks against the inbox, if none is stored after it.
+
+Not for ever: a load balancer that stops sending on account of it must begin again, or nothing would ever be stored.
+"""
+_PEER_LIMIT: Final = 100
 _SECRET_LENGTH: Final = 16
 """Characters of a part of the path that make it hard to guess."""
 _MISSED_SECONDS: Final = 60.0
@@ -38,6 +45,7 @@ class Reception:
         self._warned = False
         self._missed = 0
         self._missed_told = float("-inf")
+        self._failed: tuple[float, StoreError] | None = None
 
     @property
     def path(self) -> str:
@@ -89,13 +97,40 @@ class Reception:
             dedupe_window=self.dedupe_window,
         )
 
-    def refuse(self, error: Exception, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
-        """The answer to a request that met Rejected or a StoreError, with a line in the log."""
+    def stored(self, accepted: Accepted) -> Answer:
+        """The answer to a message that the inbox has taken, now or earlier; Rejected (409) if that was another one."""
+        self._failed = None
+        return answers.accepted(accepted)
+
+    def refuse(
+        self,
+        error: Rejected | StoreError,
+        peer: str | None,
+        headers: Mapping[str, str],
+        farewell: tuple[tuple[str, str], ...] = (),
+    ) -> Answer:
+        """The answer to a request that met an error, with a line in the log. `headers` are those that `admit` found."""
         if isinstance(error, Rejected):
-            log.warning("refused a message with %d: %s", error.status, error)
+            log.warning("refused a message with %d from %s: %s", error.status, self._sender(peer, headers), error)
         else:
+            # Any other error lies with the message.
+            if isinstance(error, StoreFull | StoreUnavailable):
+                self._failed = self.clock(), error
             log.error("the inbox is %s: %s", "full" if isinstance(error, StoreFull) else "away", error)
-        return answers.refused(error, headers)
+        return answers.refused(error, farewell)
+
+    def health(self, trouble: StoreError | None) -> Answer:
+        """Whether messages are stored. `trouble` is what came of trying the inbox, if it is open."""
+        if trouble is None and self._failed is not None:
+            failed_at, error = self._failed
+            # The clock may have been set back since.
+            trouble = error if 0 <= self.clock() - failed_at < FRESH_SECONDS else None
+        return answers.HEALTHY if trouble is None else answers.unwell(trouble)
+
+    def _sender(self, peer: str | None, headers: Mapping[str, str]) -> str:
+        """Who sent a request, for the log: where that cannot be told as an address, whatever the server says."""
+        address = sender_address(peer, headers.get(FORWARDED_FOR, ""), self.proof.trusted_proxies)
+        return str(address or one_line(peer or "an unknown address", _PEER_LIMIT))
 
     def _tell_missed(self) -> None:
         """Count what was posted to another path, and say so now and then. Not to which: it may be all but a secret."""
@@ -118,7 +153,7 @@ class Reception:
 
 def checked_path(path: str) -> str:
     """The path, if messages can be received there; ValueError if not."""
-    if not path.startswith("/"):
+    if not options.text("path", path).startswith("/"):
         raise ValueError(f"a path begins with /, unlike {path!r}")
     if path.rstrip("/") == HEALTH_PATH:
         raise ValueError(f"{HEALTH_PATH} is taken: it tells whether the listener is well")
@@ -131,11 +166,8 @@ def is_secret(path: str) -> bool:
 
 
 def checked_window(seconds: float) -> float:
-    """The time for which a message without an id is known; ValueError if it cannot be one."""
-    # Not "below 0": that would let pass what is no number.
-    if not seconds >= 0:
-        raise ValueError("dedupe_window is a number of seconds, 0 or more")
-    return seconds
+    """The time for which a message without an id is known; TypeError or ValueError if it cannot be one."""
+    return options.span("dedupe_window", seconds, "seconds")
 
 
 def announced_too_long(length: str) -> bool:
@@ -143,4 +175,5 @@ def announced_too_long(length: str) -> bool:
     return length.isascii() and length.isdigit() and int(length[:20]) > BODY_LIMIT
 
 
+CUT_OFF: Final = "the body ended before it was whole"
 TOO_LONG: Final = f"the body has more than {BODY_LIMIT} bytes"

@@ -53,7 +53,9 @@ def _postgres_installed() -> Iterator[None]:
 def sqlite_path(url: str) -> str:
     """The file of a ``sqlite:///`` URL; ValueError if it is none."""
     path = url.removeprefix(_SQLITE)
-    if not url.startswith(_SQLITE) or not path or path == ":memory:":
+    if path == ":memory:":
+        raise ValueError("sqlite:///:memory: would keep nothing on disk; use sqlite:///FILE")
+    if not url.startswith(_SQLITE) or not path:
         # Not the URL itself: another database's may hold a password.
         scheme = url.partition("//")[0]
         raise ValueError(f"not the URL of a store: {scheme}…; use sqlite:///FILE or postgresql://…")

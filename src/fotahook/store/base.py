@@ -20,6 +20,7 @@ from .records import (
     Credential,
     Delivery,
     DeliveryState,
+    DispatchedElsewhere,
     Health,
     Lane,
     LaneState,
@@ -55,6 +56,7 @@ __all__ = [
     "Credential",
     "Delivery",
     "DeliveryState",
+    "DispatchedElsewhere",
     "Health",
     "Lane",
     "LaneState",
@@ -204,7 +206,7 @@ class Store(Protocol):
         """Forget credentials."""
 
     async def check(self) -> None:
-        """Return if the store can be read and has this version's schema; otherwise StoreUnavailable or WrongSchema."""
+        """Return if the store can be read and written and has this version's schema; otherwise a StoreError."""
 
     async def close(self) -> None:
         """Finish what is being written and let go of the files or connections."""

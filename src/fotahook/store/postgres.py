@@ -105,6 +105,7 @@ class PostgresStore:
     async def check(self) -> None:
         async with self._link.connection() as db:
             await check_schema(db, self._link.shown)
+            await rows(db, "write_nothing")
 
     async def close(self) -> None:
         await self._writes.close()

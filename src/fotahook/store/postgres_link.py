@@ -31,6 +31,10 @@ PLAN_SECONDS: Final = 30
 TRIES: Final = 4
 """Of a transaction that the server ends in favour of another one."""
 
+_RAISED: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""By the driver and by the network."""
+_REMEDY: Final = "check the user, host, port and database in its URL, and that the server runs"
+
 SESSION: Final[Mapping[str, str]] = {
     "application_name": "fotahook",
     "timezone": "UTC",
@@ -103,7 +107,7 @@ class Link:
 
     async def open(self) -> None:
         """Connect once, so that what is wrong is heard at once."""
-        with translated():
+        try:
             self._pool = await asyncpg.create_pool(
                 self._url,
                 min_size=1,
@@ -121,6 +125,10 @@ class Link:
                     "idle_in_transaction_session_timeout": _milliseconds(SILENCE_SECONDS),
                 },
             )
+        except _RAISED as error:
+            raise StoreUnavailable(
+                f"cannot open the store {_place(self._url)}: {translate(error)}; {_REMEDY}"
+            ) from error
 
     async def close(self) -> None:
         pool, self._pool = self._pool, None
@@ -181,12 +189,18 @@ def check_url(url: str) -> None:
         )
 
 
+def _place(url: str) -> str:
+    """Where a URL leads to, without who connects."""
+    parts = urlsplit(url)
+    return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Turns what the driver and the network raise into the store's own errors."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+    except _RAISED as error:
         raise translate(error) from error
 
 

@@ -28,6 +28,10 @@ class StoreUnavailable(StoreError):
     """The store is away, locked or broken; nothing was written, and the same call may work later."""
 
 
+class DispatchedElsewhere(StoreUnavailable):
+    """Another process dispatches from the store, which only one may; everything else goes on."""
+
+
 class StoreFull(StoreError):
     """There is no room left; nothing was written."""
 

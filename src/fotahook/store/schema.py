@@ -20,12 +20,12 @@ def check_version(version: int, wanted: int, url: str) -> None:
     """WrongSchema, with what to do, if a store's schema is not the one this version of fotahook works with."""
     if version > wanted:
         raise WrongSchema(
-            f"the store has schema {version}, of a newer fotahook, and this one works with {wanted}: "
+            f"the store {url} has schema {version}, of a newer fotahook, and this one works with {wanted}: "
             "install the newer fotahook"
         )
     if version < wanted:
         raise WrongSchema(
-            f"the store has schema {version} and this fotahook works with {wanted}: "
+            f"the store {url} has schema {version} and this fotahook works with {wanted}: "
             f"run fotahook admin migrate --store {shlex.quote(url)}"
         )
 

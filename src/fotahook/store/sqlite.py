@@ -5,7 +5,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -33,6 +33,8 @@ from .base import (
     Redelivery,
     Retention,
     Settlement,
+    StoreFull,
+    StoreUnavailable,
     Wanted,
 )
 from .events import Backlog, Events, Mark, Stats
@@ -40,7 +42,7 @@ from .ids import MessageIds
 from .sqlite_accept import accept_all
 from .sqlite_bulk import Settling, add_lanes, read_leases, settle_all
 from .sqlite_events import forget, read_events, read_stats
-from .sqlite_file import connect, lock_file, watch
+from .sqlite_file import connect, lock_file, told, watch
 from .sqlite_looks import list_accounts, list_changes, list_messages, read_attempt, read_message
 from .sqlite_schema import check_schema, make_or_check
 from .sqlite_steps import (
@@ -82,7 +84,8 @@ class SqliteStore:
         path = Path(path)
         store = cls(path, clock=clock)
         try:
-            await store._writer.run(lambda db: make_or_check(db, store._url))
+            with store._named():
+                await store._writer.run(lambda db: make_or_check(db, store._url))
             store._writer.check_with(watch(path))
         except BaseException:
             await store.close()
@@ -90,7 +93,20 @@ class SqliteStore:
         return store
 
     async def check(self) -> None:
-        await self._reader.run(lambda db: check_schema(db, self._url))
+        with self._named():
+            await self._reader.run(lambda db: check_schema(db, self._url))
+            # An immediate transaction alone would begin on a file that can only be read.
+            await self._writer.run(lambda db: db.execute(Q["write_nothing"]))
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Says of SQLite's errors which file they are about, and what to do."""
+        try:
+            yield
+        except (StoreFull, StoreUnavailable) as error:
+            if isinstance(error.__cause__, sqlite3.Error):
+                raise type(error)(told(self._path, error.__cause__)) from error.__cause__
+            raise
 
     async def close(self) -> None:
         await asyncio.to_thread(self._writer.close)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from .base import StoreUnavailable
+from .base import DispatchedElsewhere, StoreUnavailable
 
 BUSY_SECONDS: Final = 2.0
 """How long a write waits for another process that holds the file."""
@@ -23,13 +23,40 @@ CHECKPOINT_PAGES: Final = 4000
 """Pages in the log before they go to the file: the more, the more often a busy page goes there only once."""
 
 
+_REMEDIES: Final = {
+    "SQLITE_BUSY": "another process holds it: let that one end",
+    "SQLITE_CORRUPT": "put a backup in its place",
+    "SQLITE_NOTADB": "choose another file",
+}
+
+
 def connect(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
     """A connection whose every commit is synced, and whose rows are dicts. StoreUnavailable names the file."""
     try:
         _make(path)
         return _connect(path, busy_seconds)
     except (OSError, sqlite3.Error) as error:
-        raise StoreUnavailable(f"cannot open the store {path}: {error}") from error
+        raise StoreUnavailable(told(path, error)) from error
+
+
+def told(path: Path, error: OSError | sqlite3.Error) -> str:
+    """What is wrong with a store's file, and what to do."""
+    name = getattr(error, "sqlite_errorname", "")
+    what = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f"cannot open the store {path}: {what}{f' ({name})' if name else ''}; {_remedy(path, name)}"
+
+
+def _remedy(path: Path, name: str) -> str:
+    if not os.path.isdir(path.parent):
+        return f"make the directory {path.parent} first"
+    if os.path.isdir(path):
+        return "name a file, not a directory"
+    # SQLite says the same of all of them. The directory is where it makes the other two.
+    needed = (str(path), f"{path}-wal", f"{path}-shm", str(path.parent))
+    closed = [each for each in needed if os.path.exists(each) and not os.access(each, os.W_OK, effective_ids=True)]
+    if closed:
+        return f"give this user (uid {os.geteuid()}) the right to write to {', '.join(closed)}"
+    return _REMEDIES.get(name, "check the file, and the disk that it is on")
 
 
 def _make(path: Path) -> None:
@@ -95,5 +122,5 @@ def lock_file(path: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
-        raise StoreUnavailable(f"another process dispatches from {path}; stop it first") from error
+        raise DispatchedElsewhere(f"another process dispatches from {path}; stop it first") from error
     return lock

@@ -72,7 +72,8 @@ def _step(db: sqlite3.Connection, migrations: Sequence[Migration]) -> tuple[int,
 
 def _apply(db: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
     if _version(db) == 0 and db.execute("select 1 from sqlite_schema limit 1").fetchone() is not None:
-        raise StoreUnavailable("the file is the database of something else; choose another --store")
+        file = db.execute("pragma database_list").fetchone()["file"]
+        raise StoreUnavailable(f"{file} is the database of something else; choose another file")
     db.create_function("key_hash", 2, key_hash, deterministic=True)
     db.create_function("short_hash", 1, short_hash, deterministic=True)
     for migration in migrations:

@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from fotahook.store import Store, open_store
+from fotahook.store import Store
 from fotahook.store.base import Accepted, NewMessage, StoreError, StoreUnavailable
 
 from .. import answers
 from ..answers import Answer
 from ..app import Listener
+from ..inbox import open_inbox
 from ..proof import Rejected
+from ..pulse import Pulse
 from ..receive import BODY_LIMIT
-from ..reception import HEALTH_PATH, TOO_LONG, announced_too_long
+from ..reception import CUT_OFF, HEALTH_PATH, TOO_LONG, announced_too_long
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -59,16 +61,23 @@ class WsgiListener:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace").rstrip("/")
         method: str = environ["REQUEST_METHOD"]
         if path == HEALTH_PATH:
-            return answers.HEALTHY if method in ("GET", "HEAD") else answers.GET_ONLY
+            return reception.health(self._trouble()) if method in ("GET", "HEAD") else answers.GET_ONLY
         if (elsewhere := reception.elsewhere(method, path)) is not None:
             return elsewhere
+        peer: str | None = environ.get("REMOTE_ADDR")
+        headers: dict[str, str] = {}
         try:
-            headers = reception.admit(_headers(environ), environ.get("REMOTE_ADDR"))
+            headers = reception.admit(_headers(environ), peer)
             message = reception.take(headers, _read_body(environ))
             reception.warn_if_open()
-            return answers.accepted(self._accept(message))
+            return reception.stored(self._accept(message))
         except (Rejected, StoreError) as error:
-            return reception.refuse(error)
+            return reception.refuse(error, peer, headers)
+
+    def _trouble(self) -> StoreError | None:
+        with self._lock:
+            intake = self._intake
+        return intake.trouble() if intake is not None and intake.is_ours else None
 
     def _accept(self, message: NewMessage) -> Accepted:
         with self._lock:
@@ -87,6 +96,7 @@ class Intake:
         self._clock = clock
         self._pid = os.getpid()
         self._store: Store | None = None
+        self._pulse: Pulse | None = None
         self._loop = asyncio.new_event_loop()
         self._opening = asyncio.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fotahook inbox", daemon=True)
@@ -101,6 +111,10 @@ class Intake:
         """Store a message; on return it is on disk. StoreError if it is not."""
         return asyncio.run_coroutine_threadsafe(self._accept(message), self._loop).result()
 
+    def trouble(self) -> StoreError | None:
+        """Why nothing can be stored; None if it can, or if the inbox is not open yet."""
+        return asyncio.run_coroutine_threadsafe(self._trouble(), self._loop).result()
+
     def close(self) -> None:
         """Finish what is being written, and end the thread."""
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(CLOSE_SECONDS)
@@ -112,11 +126,15 @@ class Intake:
         async with self._opening:
             if self._store is None:
                 try:
-                    self._store = await open_store(self._url, clock=self._clock)
+                    self._store = await open_inbox(self._url, self._clock)
                 except (ValueError, ImportError) as error:
                     raise StoreUnavailable(str(error)) from error
+                self._pulse = Pulse(self._store)
         (accepted,) = await self._store.accept([message])
         return accepted
+
+    async def _trouble(self) -> StoreError | None:
+        return None if self._pulse is None else await self._pulse.trouble()
 
     async def _close(self) -> None:
         if self._store is not None:
@@ -138,7 +156,9 @@ def _read_body(environ: "WSGIEnvironment") -> bytes:
         length = int(announced)
         body = read(length)
         if len(body) < length:
-            raise Rejected(400, "the sender hung up in the middle of the body")
+            raise Rejected(400, CUT_OFF)
         return body
-    # Without a length, reading may go on into the next request, unless the server says that it ends the body.
-    return read(BODY_LIMIT + 1) if environ.get("wsgi.input_terminated") else b""
+    if not environ.get("wsgi.input_terminated"):
+        # Reading might go on into the next request.
+        raise Rejected(400, "the body is empty, or has no Content-Length, without which its end is not known here")
+    return read(BODY_LIMIT + 1)

@@ -25,6 +25,10 @@ from unnest(:accounts::text[], :consumers::text[]) as named (account, consumer)
 order by account, consumer
 on conflict (account, consumer) do nothing;
 
+-- name: write_nothing
+-- Fails where nothing can be written, and changes nothing where it can.
+update lanes set token = token where false;
+
 -- name: callback
 select account, url, revision, registered_at from callbacks where account = :account;
 

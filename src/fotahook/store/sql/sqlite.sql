@@ -1,5 +1,9 @@
 -- Every statement of the SQLite store, by name. Parameters are named; :now is the store's clock.
 
+-- name: write_nothing
+-- Fails where nothing can be written, and changes nothing where it can.
+update lanes set token = token where false;
+
 -- name: callback
 select account, url, revision, registered_at from callbacks where account = :account;
 
