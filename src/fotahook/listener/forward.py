@@ -63,7 +63,10 @@ class Forwarding(msgspec.Struct, frozen=True, kw_only=True):
         if self.secret_key is not None:
             return parse_secret_key(self.secret_key)
         if not inbox.startswith("sqlite:"):
-            raise ValueError("forwards out of an inbox on PostgreSQL need a secret key, the same in every process")
+            raise ValueError(
+                "forwards out of an inbox on PostgreSQL need a secret key, the same in every process: "
+                "set FOTAHOOK_SECRET_KEY or Forwarding(secret_key=…)"
+            )
         return read_or_make_key(sqlite_path(inbox))
 
 
