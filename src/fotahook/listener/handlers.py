@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -17,7 +18,8 @@ HandlerT = TypeVar("HandlerT", bound=Handler)
 
 _SUGGESTIONS: Final = 100
 """Kinds for which a missing handler is suggested, once each: a sender could name others without end."""
-_KIND_LIMIT: Final = 100
+_PLAIN_KIND: Final = re.compile(r"[\w.:/ -]{1,100}", re.ASCII)
+"""What can be pasted from a log of JSON, where quotes and backslashes are escaped, and is short enough for it."""
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,11 +90,11 @@ class Router:
 
     def _suggest(self, message: CallbackMessage) -> None:
         kind = message.kind
-        if kind is not None and len(kind) > _KIND_LIMIT:
-            kind = None  # it would flood the log, and nobody would paste it
+        if kind is not None and not _PLAIN_KIND.fullmatch(kind):
+            kind = None
         if kind not in self._suggested and len(self._suggested) < _SUGGESTIONS:
             self._suggested.add(kind)
-            log.warning("no handler wants %r; one that does:\n\n%s", message, _suggestion(kind))
+            log.warning("no handler wants %r; one that does: %s", message, _suggestion(kind))
 
 
 def _is_async(handler: Handler) -> bool:
@@ -129,5 +131,6 @@ def _name(handler: Handler) -> str:
 
 
 def _suggestion(kind: str | None) -> str:
+    # One line, unlike a decorated function: a log of JSON escapes where lines end.
     on = "on_any" if kind is None else f"on({kind!r})"
-    return f"@listener.{on}\ndef handle(message):\n    ...\n"
+    return f"listener.{on}(lambda message: print(message))"
