@@ -27,7 +27,7 @@ from .configuration import explanation
 from .console import console_routes
 from .failures import UsageError
 from .fault_points import fault_points
-from .hosting import Endpoint, check_pem, host, run
+from .hosting import Endpoint, check_pem, host, load_certificate, run
 from .limits import LimitOptions
 from .logs import log_as_json
 from .output import print_table
@@ -243,7 +243,7 @@ def _check(options: ServeOptions) -> None:
     options.limits.check()
     fault_points(options)
     check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
-    check_pem("--client-cert", options.client_cert, ssl.SSLContext.load_cert_chain)
+    check_pem("--client-cert", options.client_cert, load_certificate)
 
 
 def _check_numbers(options: ServeOptions) -> None:
