@@ -21,7 +21,7 @@ from .configuration import explanation
 from .failures import Failure, UsageError, where
 from .fault_points import fault_points
 from .hosting import Endpoint, check_pem, host, run
-from .limits import LimitOptions
+from .limits import LimitOptions, check_wait
 from .live_keys import keys_can_be_read
 from .logs import log_as_json
 from .output import on_terminal, print_table
@@ -95,6 +95,8 @@ class ListenOptions:
     "Certificate (PEM) to serve with; with no --tls-key, the file holds both."
     tls_key: Path | None = None
     "Private key (PEM) of the certificate."
+    body_timeout: float | None = None
+    "Seconds for the body of a message to arrive, and for its answer to be taken; 30 unless the module says otherwise."
     limits: LimitOptions = field(default_factory=LimitOptions)
     config: Path | None = None
     "TOML file with these flags as keys."
@@ -156,7 +158,7 @@ async def _listen(listener: Listener, options: ListenOptions, live: "LiveInbox |
                 # Its path may be all that keeps others out, so it is not told.
                 RequestLog(faults.around_app(listener) if faults else listener, every=False, paths=False),
                 Endpoint.of(options),
-                options.limits.guard((HEALTH_PATH,)),
+                options.limits.guard((HEALTH_PATH,), body_timeout=listener.body_timeout),
                 path=listener.path,
                 facts=_facts(listener, options),
                 on_ready=live.ready if live else lambda url: None,
@@ -215,6 +217,8 @@ def _check(options: ListenOptions) -> None:
     if options.replay_to is not None and not keys_can_be_read():
         raise UsageError("--replay-to needs a terminal, where the key r is pressed; --forward-to sends all messages on")
     options.limits.check()
+    if options.body_timeout is not None:
+        check_wait("--body-timeout", options.body_timeout)
     fault_points(options)
     check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
 
@@ -226,6 +230,7 @@ def _configure(listener: Listener, options: ListenOptions) -> None:
         path=options.path,
         forwarding=_forwarding(listener, options),
         dedupe_window=options.dedupe_window,
+        body_timeout=options.body_timeout,
     )
     for url in options.forward_to:
         try:

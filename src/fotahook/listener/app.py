@@ -21,7 +21,7 @@ from .inbox import Inbox
 from .proof import Proof, Rejected
 from .quarantine import Quarantined, quarantined
 from .receive import BODY_LIMIT, DEDUPE_WINDOW
-from .reception import HEALTH_PATH, TOO_LONG, Reception, announced_too_long, checked_window
+from .reception import HEALTH_PATH, TOO_LONG, Reception, announced_too_long, checked_timeout, checked_window
 
 log = logging.getLogger("fotahook.listener")
 
@@ -84,7 +84,7 @@ class Listener:
             trusted_proxies=trusted_proxies,
             basic=basic,
         )
-        self._body_timeout = body_timeout
+        self._body_timeout = checked_timeout(body_timeout)
         self._deadline: tuple[asyncio.AbstractEventLoop, Deadline] | None = None
         self._router = Router()
         self._forwards = Forwards(forwarding or Forwarding())
@@ -111,6 +111,11 @@ class Listener:
         return self._reception.path
 
     @property
+    def body_timeout(self) -> float:
+        """Seconds for the body of a message to arrive."""
+        return self._body_timeout
+
+    @property
     def reception(self) -> Reception:
         """What decides about requests; for adapters."""
         return self._reception
@@ -128,6 +133,7 @@ class Listener:
         path: str | None = None,
         forwarding: Forwarding | None = None,
         dedupe_window: float | None = None,
+        body_timeout: float | None = None,
     ) -> None:
         """Replace what the constructor was given; of a proof, each part that is set.
 
@@ -136,10 +142,12 @@ class Listener:
         self._check_idle()
         reception = self._reception
         window = reception.dedupe_window if dedupe_window is None else checked_window(dedupe_window)
+        timeout = self._body_timeout if body_timeout is None else checked_timeout(body_timeout)
         if path is not None:
             reception.path = path
         reception.proof = reception.proof if proof is None else reception.proof.replaced_by(proof)
         reception.dedupe_window = window
+        self._body_timeout, self._deadline = timeout, None
         self._inbox.url = inbox or self._inbox.url
         self._forwards.forwarding = forwarding or self._forwards.forwarding
 

@@ -110,6 +110,13 @@ def checked_window(seconds: float) -> float:
     return seconds
 
 
+def checked_timeout(seconds: float) -> float:
+    """The time for a body to arrive; ValueError if nothing can."""
+    if not seconds > 0:
+        raise ValueError("body_timeout is a number of seconds above 0")
+    return seconds
+
+
 def announced_too_long(length: str) -> bool:
     """Whether a Content-Length says that a body is too long to be read."""
     return length.isascii() and length.isdigit() and int(length[:20]) > BODY_LIMIT
