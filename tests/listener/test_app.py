@@ -197,9 +197,12 @@ async def test_wrong_paths_and_methods_are_json_errors_that_do_not_tell_the_path
 
 
 @pytest.mark.parametrize(
-    ("configured", "asked"), [("/a", "/a"), ("/a", "/a/"), ("/a/", "/a"), ("/", "/"), ("/ü", "/ü")]
+    ("configured", "asked"),
+    [("/a", "/a"), ("/a", "/a/"), ("/a/", "/a"), ("/", "/"), ("/ü", "/ü"), ("/%C3%BC%20/x%3Fy/", "/ü /x?y")],
 )
-async def test_a_slash_at_the_end_makes_no_difference(make: Make, configured: str, asked: str) -> None:
+async def test_a_path_is_found_as_servers_decode_it_with_a_slash_at_the_end_or_without(
+    make: Make, configured: str, asked: str
+) -> None:
     listener = make(path=configured)
     async with listener.running():
         assert (await request(listener, PROGRESS, path=asked)).status == 200
@@ -631,6 +634,11 @@ async def test_a_web_socket_is_turned_away(make: Make) -> None:
         ({"path": ""}, "a path begins with /"),
         ({"path": "/healthz"}, "is taken"),
         ({"path": "/healthz/"}, "is taken"),
+        ({"path": "/%68ealthz"}, "is taken"),
+        ({"path": "/x?y"}, r"'\?' needs percent-encoding in '/x\?y'"),
+        ({"path": "/x#y"}, "needs percent-encoding"),
+        ({"path": "/a b"}, "' ' needs percent-encoding"),
+        ({"path": "/a\n"}, r"'\\n' needs percent-encoding"),
         ({"secrets": ["whsec_AAAA"]}, "24 to 64 bytes"),
         ({"public_keys": ["whpk_AAAA"]}, "32 bytes"),
         ({"handler_timeout": 0}, "above 0"),

@@ -65,10 +65,11 @@ class Listener:
         are those whose ``X-Forwarded-For`` is believed. `basic`: the user name and password that were registered, which
         V1 messages repeat.
 
-        `path` is where messages are received, within the path that the listener is mounted at. `handler_timeout` and
-        `body_timeout` are in seconds. `schedule` has the pause in seconds before each attempt at one message; after
-        the last of them it is dead. A message without a ``webhook-id`` whose bytes came for the same account up to
-        `dedupe_window` seconds ago is a repetition. The bytes of messages that are done with are kept for `keep_days`.
+        `path` is where messages are received, as it is written in a URL, within the path that the listener is mounted
+        at. `handler_timeout` and `body_timeout` are in seconds. `schedule` has the pause in seconds before each attempt
+        at one message; after the last of them it is dead. A message without a ``webhook-id`` whose bytes came for the
+        same account up to `dedupe_window` seconds ago is a repetition. The bytes of messages that are done with are
+        kept for `keep_days`.
         ValueError for a key or a network that cannot be read, and for any other impossible value.
         """
         if handler_timeout <= 0:
