@@ -1,6 +1,7 @@
 """The limits of a server as it is started, and that it stays well while others hang on."""
 
 import json
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import pytest
 import urllib3
 
 from fotahook import Client, FotaV2CallbackRegistrationRequest, SessionCredentials, ThingspaceOauthCredentials
+from fotahook.cli.listen import ListenOptions, _configure
+from fotahook.listener import Listener
 from fotahook.service import HEALTH_PATHS
 from fotahook.testing import make_certificates
 
@@ -141,6 +144,30 @@ def test_a_listener_has_them_too(tmp_path: Path) -> None:
         assert received(slow).startswith(b"HTTP/1.1 408 ")
         with urllib3.PoolManager() as http:
             assert http.request("GET", listener.url.rstrip("/") + "/healthz").headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize(
+    ("module", "flags"), [("0.1", ()), ("3600", ("--body-timeout", "0.1"))], ids=["by the module", "by the flag"]
+)
+def test_a_listener_ends_slow_bodies_whether_it_reads_them_or_not(
+    tmp_path: Path, module: str, flags: tuple[str, ...]
+) -> None:
+    source = f"import fotahook\nlistener = fotahook.Listener(body_timeout={module})\n"
+    (tmp_path / "handlers.py").write_text(source)
+    with running("listen", "handlers:listener", "--port", "0", *flags, cwd=tmp_path) as listener:
+        for path, statuses in (("/", ["408"]), ("/elsewhere", ["404", "408"])):
+            begun = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode()
+            said = received(connect(listener.url, begun)).decode()
+            assert re.findall(r"HTTP/1.1 (\d+)", said) == statuses
+            assert '"errorCode":"REQUEST_TIMEOUT"' in said
+
+
+def test_a_listener_gives_bodies_the_time_of_the_flag_or_else_of_its_module(tmp_path: Path) -> None:
+    listener = Listener(body_timeout=45)
+    _configure(listener, ListenOptions())
+    assert listener.body_timeout == 45
+    _configure(listener, ListenOptions(body_timeout=120))
+    assert listener.body_timeout == 120
 
 
 @pytest.mark.parametrize("command", ["serve", "listen"])

@@ -16,13 +16,14 @@ from fotahook.client import AsyncClient
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from fotahook.contract.keys import parse_secret_key, signing_seed
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
-from fotahook.contract.signing import format_public_key, headers, sign_ed25519
+from fotahook.contract.signing import format_public_key, format_secret, headers, sign_ed25519
 from fotahook.testing import Sandbox, make_certificates
 from tests.testing.receivers import receiving
 
 from .conftest import Run, is_one_line
 from .processes import fotahook, running
 
+GOOD_SECRET = format_secret(bytes(32))
 BODY = b'{"accountName": "0000123456-00001", "type": "upgradeProgress", "password": "hush"}'
 
 
@@ -145,18 +146,24 @@ def test_a_module_without_a_listener_is_told(
 @pytest.mark.parametrize(
     ("flags", "code", "complaint"),
     [
-        (("--secret", "whsec_short"), 2, "--secret"),
-        (("--public-key", "x"), 2, "--public-key"),
-        (("--path", "here"), 2, "--path here"),
+        (("--secret", "whsec_short"), 2, ": --secret: not whsec_…"),
+        (("--secret", GOOD_SECRET, "--secret", "hunter2="), 2, ": --secret (number 2 of 2): a signing secret"),
+        (("--public-key", "x"), 2, ": --public-key: not whpk_…"),
+        (("--path", "here"), 2, ": --path: a path begins with /, unlike 'here'"),
+        (("--path", "/a b"), 2, ": --path: a path is written as in a URL"),
+        (("--path", "/healthz"), 2, ": --path: /healthz is taken"),
         (("--dedupe-window", "-1"), 2, "--dedupe-window -1: give seconds, 0 or more"),
         (("--inbox", "mysql://x"), 2, "sqlite:///"),
         (("--inbox", "sqlite:///no/such/folder.db"), 1, "folder.db"),
         (("--forward-to", "ftp://127.0.0.1/"), 2, "--forward-to"),
         (("--forward-to", "http://10.0.0.1/"), 2, "--allow-network"),
-        (("--allow-network", "x"), 2, "--allow-network"),
-        (("--source", "here"), 2, "--source"),
-        (("--trusted-proxy", "10.0.0.1/8"), 2, "--trusted-proxy"),
-        (("--basic", "hunter2"), 2, "--basic"),
+        (("--allow-network", "x"), 2, ": --allow-network: not a network in CIDR notation: 'x'"),
+        (("--source", "here"), 2, ": --source: not a network in CIDR notation: 'here'"),
+        (("--source", "thingspace", "--source", "x"), 2, ": --source (number 2 of 2): not a network"),
+        (("--trusted-proxy", "10.0.0.1/8"), 2, ": --trusted-proxy: not a network in CIDR notation: '10.0.0.1/8'"),
+        (("--trusted-proxy", "10.0.0.0/8"), 2, ": --trusted-proxy goes with --source CIDR: without sources"),
+        (("--basic", "hunter2"), 2, ": --basic: give USER:PASSWORD"),
+        (("--basic", "hunter2:"), 2, ": --basic: give USER:PASSWORD"),
         (("--ca-file", "absent.pem"), 1, "--ca-file"),
         (("--register", "a-1"), 2, "--public-url"),
         (("--public-url", "https://x/"), 2, "--register"),

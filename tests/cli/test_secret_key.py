@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fotahook.cli.failures import Failure
+from fotahook.cli.failures import Failure, UsageError
 from fotahook.cli.secret_key import VARIABLE, key_place, secret_key
 from fotahook.contract.keys import generate_secret_key, parse_secret_key
 
@@ -48,5 +48,5 @@ def test_a_key_that_is_none_is_refused_and_not_repeated(
         secret_key(str(tmp_path / "s.db"))
     assert not text or text not in str(refused.value)
     monkeypatch.setenv(VARIABLE, text)
-    with pytest.raises(Failure, match=VARIABLE):
+    with pytest.raises(UsageError, match=VARIABLE):
         secret_key(str(tmp_path / "s.db"))

@@ -11,6 +11,12 @@ from pathlib import Path
 
 import pytest
 import urllib3
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from fotahook.cli import serve as serving
 from fotahook.cli.failures import told
@@ -222,6 +228,25 @@ def test_a_key_of_another_certificate_is_refused(run: Run, certificates: tuple[C
     said = run("serve", "--port", "0", "--tls-cert", str(one.cert_file), "--tls-key", str(other.key_file))
     assert said.code == 1
     assert "belong together" in said.err
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_passphrase(
+    run: Run, tmp_path: Path, certificates: tuple[Certificates, Certificates]
+) -> None:
+    one, _ = certificates
+    key = load_pem_private_key(one.key_file.read_bytes(), None)
+    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"hunter2"))
+    (tmp_path / "key.pem").write_bytes(locked)
+    (tmp_path / "both.pem").write_bytes(locked + one.cert_file.read_bytes())
+    for flags, named, file in (
+        (("--tls-cert", str(one.cert_file), "--tls-key", "key.pem"), "--tls-key key.pem", "key.pem"),
+        (("--tls-cert", "both.pem"), "--tls-cert both.pem", "both.pem"),
+        (("--client-cert", "both.pem"), "--client-cert both.pem", "both.pem"),
+    ):
+        said = run("serve", "--port", "0", *flags)
+        assert said.code == 1
+        assert f"fotahook: {named}: the private key is encrypted, and nobody is asked" in said.err
+        assert f"openssl pkey -in {file} prints" in said.err
 
 
 async def test_the_end_of_its_dispatcher_is_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

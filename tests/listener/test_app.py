@@ -218,9 +218,12 @@ async def test_what_is_posted_to_another_path_is_told_once_a_minute_and_never_th
 
 
 @pytest.mark.parametrize(
-    ("configured", "asked"), [("/a", "/a"), ("/a", "/a/"), ("/a/", "/a"), ("/", "/"), ("/ü", "/ü")]
+    ("configured", "asked"),
+    [("/a", "/a"), ("/a", "/a/"), ("/a/", "/a"), ("/", "/"), ("/ü", "/ü"), ("/%C3%BC%20/x%3Fy/", "/ü /x?y")],
 )
-async def test_a_slash_at_the_end_makes_no_difference(make: Make, configured: str, asked: str) -> None:
+async def test_a_path_is_found_as_servers_decode_it_with_a_slash_at_the_end_or_without(
+    make: Make, configured: str, asked: str
+) -> None:
     listener = make(path=configured)
     async with listener.running():
         assert (await request(listener, PROGRESS, path=asked)).status == 200
@@ -255,8 +258,16 @@ async def test_a_body_that_does_not_say_how_long_it_is_is_read_up_to_the_limit(m
 
 async def test_a_body_that_does_not_arrive_in_time_is_408(make: Make) -> None:
     answer = await request(make(body_timeout=0.001), b"{", asyncio.Event())
-    assert answer.error == (408, "MESSAGE_REFUSED")
+    assert answer.error == (408, "REQUEST_TIMEOUT")
     assert "within 0.001 s" in answer.json["errorMessage"]
+
+
+async def test_the_time_for_a_body_may_be_configured_until_the_inbox_is_open(make: Make) -> None:
+    listener = make(body_timeout=3600)
+    assert (await request(listener, b"{")).status == 400
+    listener.configure(body_timeout=0.001)
+    assert listener.body_timeout == 0.001
+    assert (await request(listener, b"{", asyncio.Event())).status == 408
 
 
 def test_bodies_have_their_time_in_one_event_loop_after_the_other(make: Make) -> None:
@@ -264,7 +275,7 @@ def test_bodies_have_their_time_in_one_event_loop_after_the_other(make: Make) ->
     for _ in range(2):
         # A timer that is still set ends with its loop.
         assert asyncio.run(request(listener, b"{")).error == (400, "MESSAGE_REFUSED")
-        assert asyncio.run(request(listener, b"{", asyncio.Event())).error == (408, "MESSAGE_REFUSED")
+        assert asyncio.run(request(listener, b"{", asyncio.Event())).error == (408, "REQUEST_TIMEOUT")
 
 
 async def test_a_request_in_another_event_loop_leaves_the_bodies_of_this_one_their_time(make: Make) -> None:
@@ -277,7 +288,7 @@ async def test_a_request_in_another_event_loop_leaves_the_bodies_of_this_one_the
         assert not stalled.done()
         # Not by a deadline of the test's own, which would end it with the same answer.
         ended, _ = await asyncio.wait({stalled}, timeout=10)
-        assert {task.result().error for task in ended} == {(408, "MESSAGE_REFUSED")}
+        assert {task.result().error for task in ended} == {(408, "REQUEST_TIMEOUT")}
 
 
 async def test_a_body_that_is_cut_off_leaves_nothing_behind(make: Make, inbox: str) -> None:
@@ -802,9 +813,16 @@ async def test_a_web_socket_is_turned_away(make: Make) -> None:
         ({"path": ""}, "a path begins with /"),
         ({"path": "/healthz"}, "is taken"),
         ({"path": "/healthz/"}, "is taken"),
+        ({"path": "/%68ealthz"}, "is taken"),
+        ({"path": "/x?y"}, r"'\?' needs percent-encoding in '/x\?y'"),
+        ({"path": "/x#y"}, "needs percent-encoding"),
+        ({"path": "/a b"}, "' ' needs percent-encoding"),
+        ({"path": "/a\n"}, r"'\\n' needs percent-encoding"),
         ({"secrets": ["whsec_AAAA"]}, "24 to 64 bytes"),
         ({"public_keys": ["whpk_AAAA"]}, "32 bytes"),
         ({"handler_timeout": 0}, "above 0"),
+        ({"body_timeout": 0}, "body_timeout is a number of seconds above 0"),
+        ({"body_timeout": float("nan")}, "body_timeout is a number of seconds above 0"),
         ({"schedule": ()}, "at least one"),
         ({"schedule": (0, -1)}, "0 seconds or more"),
         ({"dedupe_window": -1}, "dedupe_window is a number of seconds"),

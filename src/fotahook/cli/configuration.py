@@ -1,6 +1,8 @@
 """Where the flags of `serve` and `listen` come from: the command line, then FOTAHOOK_…, then the file of --config."""
 
 import dataclasses
+import os
+import tomllib
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any, Final
 
 from cyclopts import App, Token
 from cyclopts.argument import ArgumentCollection
-from cyclopts.config import Env, Toml
+from cyclopts.config import Dict, Env
 
 from fotahook.contract.urls import without_password
 
@@ -24,16 +26,41 @@ def _file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) ->
     for argument in arguments:
         if argument.name == "--config" and argument.tokens:
             path = Path(argument.tokens[0].value)
-            if not path.is_file():
-                raise UsageError(f"--config {path}: there is no such file")
-            source = Toml(path, use_commands_as_keys=False)
-            for key, value in source.config.items():
+            values = _read(path)
+            for key, value in values.items():
                 # Those named like a command would be passed over in silence.
                 if isinstance(value, dict):
                     raise UsageError(
                         f"--config {path}: no tables such as [{key}]; the flags are keys of the file itself"
                     )
-            source(app, commands, arguments)
+            Dict(values, use_commands_as_keys=False, source=str(path.absolute()))(app, commands, arguments)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {(error.strerror or str(error)).lower()}") from error
+    except ValueError as error:
+        raise UsageError(f"--config {path} is not TOML: {error}") from error
+
+
+def _refuse_empty(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """A usage error for what is given and empty: the expansion or the mount that was to fill it has failed.
+
+    A list would pass for one that was not given, and a listener without keys and networks takes messages from anybody.
+    """
+    for argument in arguments:
+        variable = PREFIX + argument.name.lstrip("-").replace("-", "_").upper()
+        on_command_line = any(token.source == "cli" for token in argument.tokens)
+        if not on_command_line and not os.environ.get(variable, variable).strip():
+            raise UsageError(f"{variable} is empty: give it a value, or unset it")
+        for token in argument.tokens:
+            # A flag that takes no value has an implicit one.
+            if not token.value and token.implicit_value is not True:
+                in_file = f"--config {token.source}: {argument.name.lstrip('-')}"
+                place = argument.name if on_command_line else in_file
+                raise UsageError(f"{place} is empty: give it a value, or leave it out")
 
 
 def _remember_origins(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -50,8 +77,8 @@ def _origin(token: Token) -> str:
     return token.source
 
 
-SOURCES: Final = (Env(PREFIX, command=False), _file, _remember_origins)
-"""For cyclopts: the first that has a value for a flag decides."""
+SOURCES: Final = (Env(PREFIX, command=False), _refuse_empty, _file, _refuse_empty, _remember_origins)
+"""For cyclopts: the first that has a value for a flag decides. Which file there is must be known to read it."""
 
 
 def explanation(options: Any, *, omitted: Iterable[str] = (), masked: Iterable[str] = ()) -> list[tuple[str, str, str]]:

@@ -23,7 +23,7 @@ from .doctor_checks import examine
 from .doctor_findings import Check, Examination
 from .doctor_report import report
 from .failures import FAILED, UsageError
-from .hosting import check_pem
+from .hosting import check_pem, load_certificate
 from .secret_key import secret_key_from_environment
 
 ACCOUNT: Final = "fotahook-doctor"
@@ -102,7 +102,7 @@ def _examination(url: str, options: DoctorOptions) -> Examination:
         if not 0 < seconds <= LONGEST_SECONDS:
             raise UsageError(f"{flag} {seconds:g}: choose seconds above 0, up to {LONGEST_SECONDS:g}")
     check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
-    check_pem("--client-cert", options.client_cert, ssl.SSLContext.load_cert_chain)
+    check_pem("--client-cert", options.client_cert, load_certificate)
     try:
         secret = None if options.secret is None else parse_secret(options.secret)
         networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)

@@ -262,12 +262,30 @@ def _tls_context(endpoint: Endpoint) -> ssl.SSLContext | None:
     if endpoint.tls_cert is None:
         raise UsageError("--tls-key needs --tls-cert")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    what = [f"--tls-cert {endpoint.tls_cert}", *([f"--tls-key {endpoint.tls_key}"] if endpoint.tls_key else [])]
     try:
-        context.load_cert_chain(endpoint.tls_cert, endpoint.tls_key)
+        load_certificate(context, endpoint.tls_cert, endpoint.tls_key)
+    except _KeyEncrypted as error:
+        raise Failure(f"{what[-1]}: {error}") from error
     except OSError as error:
-        what = f"--tls-cert {endpoint.tls_cert}" + (f" --tls-key {endpoint.tls_key}" if endpoint.tls_key else "")
-        raise Failure(f"{what}: {_reason(error)}; they must be PEM files that belong together") from error
+        raise Failure(f"{' '.join(what)}: {_reason(error)}; they must be PEM files that belong together") from error
     return context
+
+
+def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None = None) -> None:
+    """Load a certificate and its key. OSError if it cannot be; nobody is asked for a passphrase."""
+
+    def refuse() -> str:
+        raise _KeyEncrypted(
+            "the private key is encrypted, and nobody is asked for its passphrase; give a key without one, as "
+            f"openssl pkey -in {key or certificate} prints it, in a file that its owner alone can read"
+        )
+
+    context.load_cert_chain(certificate, key, refuse)
+
+
+class _KeyEncrypted(Exception):
+    """A private key needs a passphrase."""
 
 
 def check_pem(flag: str, path: Path | None, load: Callable[[ssl.SSLContext, Path], object]) -> None:
@@ -276,6 +294,8 @@ def check_pem(flag: str, path: Path | None, load: Callable[[ssl.SSLContext, Path
         return
     try:
         load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), path)
+    except _KeyEncrypted as error:
+        raise Failure(f"{flag} {path}: {error}") from error
     except OSError as error:
         raise Failure(f"{flag} {path}: {_reason(error)}; it must be a PEM file") from error
 

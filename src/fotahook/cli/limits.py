@@ -17,14 +17,15 @@ LONGEST_WAIT: Final = 3600.0
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class LimitOptions:
-    """Limits that nobody meets who means well; `fotahook serve` and `fotahook listen` both have them."""
+    """Limits that nobody meets who means well; `fotahook serve` and `fotahook listen` both have them.
+
+    Each has a --body-timeout of its own besides, since a module's Listener may say what that is.
+    """
 
     header_bytes: int = Limits.header_bytes
     "Bytes in the head of a request."
     header_timeout: float = Limits.header_seconds
     "Seconds for the head of a request to arrive."
-    body_timeout: float = Limits.body_seconds
-    "Seconds for the body of a request to arrive, and for an answer to be taken."
     idle_timeout: float = Limits.idle_seconds
     "Seconds that a connection is kept without a request."
     connections_per_address: int = Limits.per_address
@@ -34,23 +35,24 @@ class LimitOptions:
         """A usage error for limits that cannot be meant."""
         if not SMALLEST_HEADER <= self.header_bytes <= LARGEST_HEADER:
             raise UsageError(f"--header-bytes {self.header_bytes}: choose {SMALLEST_HEADER} to {LARGEST_HEADER}")
-        for flag, seconds in (
-            ("--header-timeout", self.header_timeout),
-            ("--body-timeout", self.body_timeout),
-            ("--idle-timeout", self.idle_timeout),
-        ):
-            if not 0 < seconds <= LONGEST_WAIT:
-                raise UsageError(f"{flag} {seconds:g}: choose more than 0 and at most {LONGEST_WAIT:g} seconds")
+        check_wait("--header-timeout", self.header_timeout)
+        check_wait("--idle-timeout", self.idle_timeout)
         if self.connections_per_address < 1:
             raise UsageError(f"--connections-per-address {self.connections_per_address}: choose 1 or more")
 
-    def guard(self, open_paths: Collection[str]) -> Guard:
+    def guard(self, open_paths: Collection[str], *, body_timeout: float) -> Guard:
         """The guard of one server, which answers these paths even to an address that has its share."""
         limits = Limits(
             header_bytes=self.header_bytes,
             header_seconds=self.header_timeout,
-            body_seconds=self.body_timeout,
+            body_seconds=body_timeout,
             idle_seconds=self.idle_timeout,
             per_address=self.connections_per_address,
         )
         return Guard(limits, open_paths)
+
+
+def check_wait(flag: str, seconds: float) -> None:
+    """A usage error for a time that nobody can be given."""
+    if not 0 < seconds <= LONGEST_WAIT:
+        raise UsageError(f"{flag} {seconds:g}: choose more than 0 and at most {LONGEST_WAIT:g} seconds")

@@ -6,25 +6,27 @@ import logging
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from cyclopts import Parameter
 
-from fotahook.contract.addresses import EVERYWHERE
+from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
+from fotahook.contract.signing import parse_public_key, parse_secret
 from fotahook.contract.urls import url_refusal, without_password
 from fotahook.delivery import Deliver
 from fotahook.listener import THINGSPACE_SOURCES, Forwarding, Listener, Proof
-from fotahook.listener.reception import HEALTH_PATH, is_secret
+from fotahook.listener.reception import HEALTH_PATH, checked_path, is_secret
 
 from .configuration import explanation
 from .failures import Failure, UsageError, where
 from .fault_points import fault_points
 from .hosting import Endpoint, check_pem, host, listening, run
-from .limits import LimitOptions
+from .limits import LimitOptions, check_wait
 from .live_keys import keys_can_be_read
 from .logs import log_as_json
 from .output import on_terminal, print_table
@@ -32,7 +34,7 @@ from .printing import print_message
 from .registration import Registration
 from .remote import BaseUrl, Remote
 from .request_log import RequestLog
-from .secret_key import VARIABLE
+from .secret_key import VARIABLE, secret_key_from_environment
 
 if TYPE_CHECKING:
     from fotahook.testing.faults import FaultPoints
@@ -43,6 +45,8 @@ log = logging.getLogger("fotahook.listener")
 
 THINGSPACE: Final = "thingspace"
 """For --source: the networks that ThingSpace publishes."""
+
+Read = TypeVar("Read")
 
 
 @Parameter(name="*")
@@ -100,6 +104,8 @@ class ListenOptions:
     "Certificate (PEM) to serve with; with no --tls-key, the file holds both."
     tls_key: Path | None = None
     "Private key (PEM) of the certificate."
+    body_timeout: float | None = None
+    "Seconds for the body of a message to arrive, and for its answer to be taken; 30 unless the module says otherwise."
     limits: LimitOptions = field(default_factory=LimitOptions)
     config: Path | None = None
     "TOML file with these flags as keys."
@@ -161,7 +167,7 @@ async def _listen(listener: Listener, options: ListenOptions, live: "LiveInbox |
                 # Its path may be all that keeps others out, so it is not told.
                 RequestLog(faults.around_app(listener) if faults else listener, every=False, paths=False),
                 place,
-                options.limits.guard((HEALTH_PATH,)),
+                options.limits.guard((HEALTH_PATH,), body_timeout=listener.body_timeout),
                 path=listener.path,
                 facts=_facts(listener, options),
                 on_ready=live.ready if live else lambda url: None,
@@ -234,11 +240,12 @@ def _check(options: ListenOptions) -> None:
             raise UsageError(f"--public-url: {refusal}")
     if options.dedupe_window is not None and not options.dedupe_window >= 0:
         raise UsageError(f"--dedupe-window {options.dedupe_window:g}: give seconds, 0 or more")
-    if options.path is not None and not options.path.startswith("/"):
-        raise UsageError(f"--path {options.path}: a path begins with /")
+    _read_each("--path", () if options.path is None else (options.path,), checked_path)
     if options.replay_to is not None and not keys_can_be_read():
         raise UsageError("--replay-to needs a terminal, where the key r is pressed; --forward-to sends all messages on")
     options.limits.check()
+    if options.body_timeout is not None:
+        check_wait("--body-timeout", options.body_timeout)
     fault_points(options)
     check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
 
@@ -250,7 +257,10 @@ def _configure(listener: Listener, options: ListenOptions) -> None:
         path=options.path,
         forwarding=_forwarding(listener, options),
         dedupe_window=options.dedupe_window,
+        body_timeout=options.body_timeout,
     )
+    if options.trusted_proxy and not listener.reception.proof.sources:
+        raise UsageError("--trusted-proxy goes with --source CIDR: without sources messages may come from anywhere")
     for url in options.forward_to:
         try:
             listener.forward(url)
@@ -259,33 +269,54 @@ def _configure(listener: Listener, options: ListenOptions) -> None:
 
 
 def _proof(options: ListenOptions) -> Proof:
-    sources: list[str] = []
-    for source in options.source:
-        sources.extend(THINGSPACE_SOURCES if source == THINGSPACE else (source,))
-    try:
-        return Proof.of(
-            secrets=options.secret,
-            public_keys=options.public_key,
-            sources=sources,
-            trusted_proxies=options.trusted_proxy,
-            basic=None if options.basic is None else options.basic.partition(":")[::2],
-        )
-    except ValueError as error:
-        raise UsageError(f"--secret, --public-key, --source, --trusted-proxy or --basic: {error}") from error
+    return Proof(
+        secrets=_read_each("--secret", options.secret, parse_secret),
+        public_keys=_read_each("--public-key", options.public_key, parse_public_key),
+        sources=tuple(chain.from_iterable(_read_each("--source", options.source, _sources))),
+        trusted_proxies=_read_each("--trusted-proxy", options.trusted_proxy, _network),
+        basic=None if options.basic is None else _user_and_password(options.basic),
+    )
+
+
+def _read_each(flag: str, texts: Sequence[str], read: Callable[[str], Read]) -> tuple[Read, ...]:
+    """What the values of a flag stand for. A usage error names the one that cannot be read by its number: no secret."""
+    found = []
+    for number, text in enumerate(texts, 1):
+        try:
+            found.append(read(text))
+        except ValueError as error:
+            which = f"{flag} (number {number} of {len(texts)})" if len(texts) > 1 else flag
+            raise UsageError(f"{which}: {error}") from error
+    return tuple(found)
+
+
+def _sources(text: str) -> tuple[Network, ...]:
+    return parse_networks(THINGSPACE_SOURCES if text == THINGSPACE else (text,))
+
+
+def _network(text: str) -> Network:
+    return parse_networks((text,))[0]
+
+
+def _user_and_password(text: str) -> tuple[str, str]:
+    user, _, password = text.partition(":")
+    if not user or not password:
+        raise UsageError("--basic: give USER:PASSWORD, neither of them empty")
+    return user, password
 
 
 def _forwarding(listener: Listener, options: ListenOptions) -> Forwarding:
     """What the module says of its forwards, with what the flags and the environment say before it."""
     given = listener.forwarding
-    try:
-        return Forwarding(
-            secret_key=os.environ.get(VARIABLE, given.secret_key),
-            allow_networks=options.allow_network or given.allow_networks,
-            ca_file=options.ca_file or given.ca_file,
-            timeout=given.timeout,
-        )
-    except ValueError as error:
-        raise UsageError(f"--allow-network or {VARIABLE}: {error}") from error
+    # Read once more below, but refused here by their names.
+    _read_each("--allow-network", options.allow_network, _network)
+    secret_key_from_environment()
+    return Forwarding(
+        secret_key=os.environ.get(VARIABLE, given.secret_key),
+        allow_networks=options.allow_network or given.allow_networks,
+        ca_file=options.ca_file or given.ca_file,
+        timeout=given.timeout,
+    )
 
 
 def load_listener(place: str) -> Listener:

@@ -6,7 +6,7 @@ from typing import Final
 from fotahook.contract.keys import parse_secret_key
 from fotahook.store.key_file import key_file, read_or_make_key
 
-from .failures import Failure
+from .failures import Failure, UsageError
 
 VARIABLE: Final = "FOTAHOOK_SECRET_KEY"
 
@@ -27,12 +27,12 @@ def secret_key(store_file: str | None) -> bytes:
 
 
 def secret_key_from_environment() -> bytes | None:
-    """The key that the variable holds, if it is set."""
+    """The key that the variable holds, if it is set. UsageError if that is none."""
     text = os.environ.get(VARIABLE)
     try:
         return None if text is None else parse_secret_key(text)
     except ValueError as error:
-        raise Failure(f"{VARIABLE}: {error}") from error
+        raise UsageError(f"{VARIABLE}: {error}") from error
 
 
 def key_place(store_file: str | None) -> str:

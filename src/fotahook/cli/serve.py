@@ -27,8 +27,9 @@ from .configuration import explanation
 from .console import console_routes
 from .failures import UsageError
 from .fault_points import fault_points
-from .hosting import Endpoint, check_pem, host, listening, run
-from .limits import LimitOptions
+from .guard import Limits
+from .hosting import Endpoint, check_pem, host, listening, load_certificate, run
+from .limits import LimitOptions, check_wait
 from .logs import log_as_json
 from .output import print_table
 from .request_log import RequestLog
@@ -85,6 +86,8 @@ class ServeOptions:
     "Log a line for each request, not only for those that failed."
     requests_per_minute: int = REQUESTS_PER_MINUTE
     "Requests of one client in a minute, at any speed; 0 for no limit."
+    body_timeout: float = Limits.body_seconds
+    "Seconds for the body of a request to arrive, and for an answer to be taken."
     limits: LimitOptions = field(default_factory=LimitOptions)
     fault: Annotated[str | None, Parameter(show=False)] = None
     "With --dev only, POINT[:N]: a step boundary at which the process kills itself."
@@ -154,7 +157,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 metrics=metrics,
             )
             app = RequestLog(faults.around_app(app) if faults else app, every=options.log_requests, paths=True)
-            guard = options.limits.guard(HEALTH_PATHS)
+            guard = options.limits.guard(HEALTH_PATHS, body_timeout=options.body_timeout)
             with listening(Endpoint.of(options)) as place:
                 return await host(app, place, guard, facts=_facts(options), beside=task, closing=closing)
 
@@ -243,9 +246,10 @@ def _check(options: ServeOptions) -> None:
         raise UsageError(f"--allow-network: {error}") from error
     _check_numbers(options)
     options.limits.check()
+    check_wait("--body-timeout", options.body_timeout)
     fault_points(options)
     check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
-    check_pem("--client-cert", options.client_cert, ssl.SSLContext.load_cert_chain)
+    check_pem("--client-cert", options.client_cert, load_certificate)
 
 
 def _check_numbers(options: ServeOptions) -> None:

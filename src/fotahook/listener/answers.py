@@ -1,5 +1,7 @@
 """What the listener answers: a status, headers and JSON; for ASGI and WSGI alike."""
 
+from http import HTTPStatus
+
 import msgspec
 
 from fotahook.store.base import Accepted, StoreFull
@@ -34,7 +36,9 @@ def accepted(accepted: Accepted) -> Answer:
 def refused(error: Exception, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
     """What an error comes to: Rejected, or one of the store's."""
     if isinstance(error, Rejected):
-        return problem(error.status, "MESSAGE_REFUSED", str(error), *headers)
+        # The code with which `fotahook listen` ends a body that came too slowly before the app does.
+        code = "REQUEST_TIMEOUT" if error.status == HTTPStatus.REQUEST_TIMEOUT else "MESSAGE_REFUSED"
+        return problem(error.status, code, str(error), *headers)
     if isinstance(error, StoreFull):
         return problem(507, "INBOX_FULL", "there is no room left for messages")
     return problem(503, "INBOX_AWAY", "messages cannot be stored now", ("retry-after", "5"))

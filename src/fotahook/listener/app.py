@@ -65,10 +65,11 @@ class Listener:
         are those whose ``X-Forwarded-For`` is believed. `basic`: the user name and password that were registered, which
         V1 messages repeat.
 
-        `path` is where messages are received, within the path that the listener is mounted at. `handler_timeout` and
-        `body_timeout` are in seconds. `schedule` has the pause in seconds before each attempt at one message; after
-        the last of them it is dead. A message without a ``webhook-id`` whose bytes came for the same account up to
-        `dedupe_window` seconds ago is a repetition. The bytes of messages that are done with are kept for `keep_days`.
+        `path` is where messages are received, as it is written in a URL, within the path that the listener is mounted
+        at. `handler_timeout` and `body_timeout` are in seconds. `schedule` has the pause in seconds before each attempt
+        at one message; after the last of them it is dead. A message without a ``webhook-id`` whose bytes came for the
+        same account up to `dedupe_window` seconds ago is a repetition. The bytes of messages that are done with are
+        kept for `keep_days`.
         ValueError for a key or a network that cannot be read, and for any other impossible value; TypeError for what is
         not even of the right type.
         """
@@ -106,6 +107,11 @@ class Listener:
         return self._reception.path
 
     @property
+    def body_timeout(self) -> float:
+        """Seconds for the body of a message to arrive."""
+        return self._body_timeout
+
+    @property
     def reception(self) -> Reception:
         """What decides about requests; for adapters."""
         return self._reception
@@ -123,6 +129,7 @@ class Listener:
         path: str | None = None,
         forwarding: Forwarding | None = None,
         dedupe_window: float | None = None,
+        body_timeout: float | None = None,
     ) -> None:
         """Replace what the constructor was given; of a proof, each part that is set.
 
@@ -132,10 +139,12 @@ class Listener:
         reception = self._reception
         url = self._inbox.url if inbox is None else options.store_url("inbox", inbox)
         window = reception.dedupe_window if dedupe_window is None else checked_window(dedupe_window)
+        timeout = self._body_timeout if body_timeout is None else options.seconds("body_timeout", body_timeout)
         if path is not None:
             reception.path = path
         reception.proof = reception.proof if proof is None else reception.proof.replaced_by(proof)
         reception.dedupe_window = window
+        self._body_timeout, self._deadline = timeout, None
         self._inbox.url = url
         self._forwards.forwarding = forwarding or self._forwards.forwarding
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
+from urllib.parse import unquote
 
 from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.refusals import one_line
@@ -49,13 +50,14 @@ class Reception:
 
     @property
     def path(self) -> str:
-        """Where messages are received. ValueError for where they cannot be."""
+        """Where messages are received, as in a URL. ValueError for where they cannot be."""
         return self._path
 
     @path.setter
     def path(self, path: str) -> None:
         self._path = checked_path(path)
-        self._place = path.rstrip("/")
+        # Servers decode the path of a request.
+        self._place = unquote(path).rstrip("/")
 
     def warn_if_open(self) -> None:
         """Say, once, that nothing proves who sends."""
@@ -155,7 +157,10 @@ def checked_path(path: str) -> str:
     """The path, if messages can be received there; ValueError if not."""
     if not options.text("path", path).startswith("/"):
         raise ValueError(f"a path begins with /, unlike {path!r}")
-    if path.rstrip("/") == HEALTH_PATH:
+    for character in path:
+        if character in " ?#" or not character.isprintable():
+            raise ValueError(f"a path is written as in a URL: {character!r} needs percent-encoding in {path!r}")
+    if unquote(path).rstrip("/") == HEALTH_PATH:
         raise ValueError(f"{HEALTH_PATH} is taken: it tells whether the listener is well")
     return path
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -190,7 +191,7 @@ class ListenerClient:
             "http_version": "1.1",
             "method": "POST",
             "scheme": "https",
-            "path": self._listener.path,
+            "path": unquote(self._listener.path),
             "root_path": "",
             "query_string": b"",
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
