@@ -168,7 +168,7 @@ def test_a_module_without_a_listener_is_told(
         (("--register", "a-1"), 2, "--public-url"),
         (("--public-url", "https://x/"), 2, "--register"),
         (("--watch",), 2, "--register"),
-        (("--register", "a-1", "--public-url", "", "--dev"), 2, "--public-url: url must begin with https://"),
+        (("--register", "a-1", "--public-url", "", "--dev"), 2, "--public-url is empty"),
         (("--register", "a-1", "--public-url", "hunter2", "--dev"), 2, "--public-url: url must begin with https://"),
         (("--register", "a-1", "--public-url", "https://x/#", "--dev"), 2, "--public-url: url must not have a frag"),
         (("--register", "a-1", "--public-url", "https://x/"), 2, "no credentials"),

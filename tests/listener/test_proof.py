@@ -50,6 +50,8 @@ def test_a_single_text_is_told_from_a_list(name: str) -> None:
         ({"basic": ("user", "")}, "neither of them empty"),
         ({"basic": ("user",)}, "a user name and a password"),
         ({"basic": "ab"}, "a user name and a password"),
+        ({"basic": ("user", 5)}, "a user name and a password"),
+        ({"basic": 5}, "a user name and a password"),
     ],
 )
 def test_what_cannot_be_read_is_refused(options: dict[str, object], reason: str) -> None:

@@ -168,7 +168,8 @@ def sender_address(peer: str | None, forwarded: str, trusted: Iterable[Network])
 
 
 def _pair(basic: Sequence[str]) -> tuple[str, str]:
-    if isinstance(basic, str) or len(basic) != 2 or not all(basic):
+    texts = isinstance(basic, tuple | list) and all(isinstance(part, str) and part for part in basic)
+    if not texts or len(basic) != 2:
         raise ValueError("basic is a user name and a password, neither of them empty")
     return basic[0], basic[1]
 
