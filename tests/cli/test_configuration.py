@@ -34,6 +34,14 @@ def test_the_file_may_be_named_by_the_environment(run: Run, monkeypatch: pytest.
     assert explained(run("serve", "--explain").out)["--port"][0] == "1"
 
 
+def test_what_the_environment_switches_on_the_command_line_can_switch_off(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOTAHOOK_WATCH", "true")
+    assert explained(run("listen", "--explain").out)["--watch"] == ("yes", "FOTAHOOK_WATCH")
+    assert explained(run("listen", "--watch=false", "--explain").out)["--watch"] == ("no", "command line")
+
+
 def test_secrets_are_not_explained(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOTAHOOK_SECRET", "whsec_first whsec_second")
     monkeypatch.setenv("FOTAHOOK_SECRET_KEY", "something")

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fotahook.delivery import Outcome, Rules
-from fotahook.delivery.lane import LOOK_SECONDS
+from fotahook.delivery.lane import LOOK_SECONDS, LOOK_SECONDS_CAP
 from fotahook.store.base import Delivery, Lease, Limits, Store
 from tests.store.conftest import ACCOUNT, URL, VirtualClock, lease_one
 
@@ -47,8 +47,8 @@ async def test_what_is_settled_while_more_is_fetched_is_not_sent_again(
                 self.settlements.add(settled)
                 return await settled
 
-            async def fetch(*args: object) -> object:
-                found = await real(*args)  # type: ignore[operator]
+            async def fetch(*args: object, **options: object) -> object:
+                found = await real(*args, **options)  # type: ignore[operator]
                 await asyncio.gather(*self.settlements)
                 return found
 
@@ -111,6 +111,49 @@ async def test_what_comes_while_an_attempt_hangs_is_sent_beside_it(
         let_go.set()
         await serving
     assert await store.due_in() is None
+
+
+async def test_while_an_attempt_hangs_it_is_looked_for_more_less_and_less_often(
+    store: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    hangs, let_go = asyncio.Event(), asyncio.Event()
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        hangs.set()
+        await let_go.wait()
+        return DELIVERED
+
+    looks: asyncio.Queue[float] = asyncio.Queue()
+
+    class Watched(Flaky):
+        def __getattr__(self, name: str) -> object:
+            real = super().__getattr__(name)
+
+            async def fetch(*args: object, **options: object) -> object:
+                found = await real(*args, **options)  # type: ignore[operator]
+                looks.put_nowait(clock())
+                # Each look is made when it is time for it, by the clock that the lane goes by.
+                clock.advance(LOOK_SECONDS)
+                return found
+
+            return fetch if name == "fetch" else real
+
+    await accept(b"hangs")
+    watched = Watched(store, "", 0)
+    rules = Rules(slow_start=False)
+    server = a_server(await lease_one(store), clock(), watched, deliver, clock, rules=rules)  # type: ignore[arg-type]
+    serving = asyncio.ensure_future(server.run())
+    async with asyncio.timeout(20):
+        await hangs.wait()
+        await looks.get()
+        first = await looks.get()
+        clock.advance(LOOK_SECONDS)
+        second = await looks.get()
+        clock.advance(3 * LOOK_SECONDS)
+        third = await looks.get()
+        let_go.set()
+        await serving
+    assert (second - first, third - second) == (2 * LOOK_SECONDS, LOOK_SECONDS_CAP)
 
 
 async def test_a_lane_whose_every_delivery_fails_never_has_two_in_flight(

@@ -308,6 +308,25 @@ async def test_a_kept_connection_that_died_is_tried_once_more_afresh() -> None:
     assert connections == 2
 
 
+async def test_what_could_not_be_sent_again_was_not_sent_twice() -> None:
+    async def serve_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)
+        await read_request(reader)
+        came_again.set()
+        await asyncio.Event().wait()
+
+    came_again = asyncio.Event()
+    async with sender() as made:
+        async with receiver(serve_once) as port:
+            lease = a_lease(url=f"http://127.0.0.1:{port}/")
+            assert (await made.deliver(lease, a_delivery())).code == "delivered"
+            second = asyncio.create_task(made.deliver(lease, a_delivery()))
+            await came_again.wait()
+        outcome = await second
+    assert (outcome.code, outcome.resent) == ("connection_refused", False)
+
+
 async def test_where_one_kept_connection_died_no_other_is_tried() -> None:
     together = asyncio.Barrier(2)
     connections = 0

@@ -467,6 +467,15 @@ async def test_a_settled_delivery_is_not_settled_twice(registered: Store, accept
     assert message.placements[0].state == "delivered"
 
 
+async def test_what_is_in_hand_is_left_out_if_that_is_asked_for(registered: Store, accept: Accept) -> None:
+    await accept(*(b"%d" % number for number in range(5)))
+    lease = await lease_one(registered)
+    first, second, *others = await registered.fetch(lease, 9)
+    without = [first.seq, others[1].seq]
+    assert await registered.fetch(lease, 2, without=without) == [second, others[0]]
+    assert await registered.fetch(lease, 9, without=[each.seq for each in (first, second, *others)]) == []
+
+
 async def test_every_attempt_is_kept_oldest_first(registered: Store, accept: Accept, clock: VirtualClock) -> None:
     (accepted,) = await accept(b"{}")
     for state, resent in (("pending", False), ("delivered", True)):

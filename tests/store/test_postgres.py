@@ -595,7 +595,7 @@ def test_queries_are_read_by_name_without_comments() -> None:
 PLANS: dict[str, tuple[list[object], set[str]]] = {
     "lease": ([50, 30.0], {"lanes_by_next", "lanes_pkey"}),
     "lease_late": ([50, 30.0], {"lanes_by_next", "lanes_pkey"}),
-    "fetch": ([[1, 2], [100, 100]], {"deliveries_ready", "messages_pkey"}),
+    "fetch": ([[1, 2], [100, 100], ["{}", "{7,8}"]], {"deliveries_ready", "messages_pkey"}),
     "lock_lanes": ([["a"], [""], [1]], {"lanes_account_consumer_key", "lanes_pkey"}),
     "due_in": ([], {"lanes_by_next"}),
     "promote": ([[1], ["k"]], {"deliveries_by_key"}),

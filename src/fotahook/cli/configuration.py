@@ -56,8 +56,8 @@ def _refuse_empty(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
         if not on_command_line and not os.environ.get(variable, variable).strip():
             raise UsageError(f"{variable} is empty: give it a value, or unset it")
         for token in argument.tokens:
-            # A flag that takes no value has an implicit one.
-            if not token.value and token.implicit_value is not True:
+            # A flag that is on or off has no text.
+            if not token.value and not isinstance(token.implicit_value, bool):
                 in_file = f"--config {token.source}: {argument.name.lstrip('-')}"
                 place = argument.name if on_command_line else in_file
                 raise UsageError(f"{place} is empty: give it a value, or leave it out")

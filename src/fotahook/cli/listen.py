@@ -259,8 +259,6 @@ def _configure(listener: Listener, options: ListenOptions) -> None:
         dedupe_window=options.dedupe_window,
         body_timeout=options.body_timeout,
     )
-    if options.trusted_proxy and not listener.reception.proof.sources:
-        raise UsageError("--trusted-proxy goes with --source CIDR: without sources messages may come from anywhere")
     for url in options.forward_to:
         try:
             listener.forward(url)

@@ -32,7 +32,9 @@ TURN_DELIVERIES: Final = 100
 TURN_SECONDS: Final = 1.0
 """A callback is read afresh at least this often, so that no attempt starts on an old one later than that."""
 LOOK_SECONDS: Final = 0.25
-"""What comes while other attempts are under way, and there is room beside them, is seen this late at the most."""
+LOOK_SECONDS_CAP: Final = 1.0
+"""What comes while other attempts are under way, and there is room beside them, is seen this late at the most: sooner
+if they have not been for long."""
 RETRY_SECONDS: Final = 0.5
 """Pause before a store that is away is tried again."""
 
@@ -96,6 +98,7 @@ class LaneServer:
         self._taken: set[int] = set()
         self._maybe_more = True
         self._looked_at = float("-inf")
+        self._look_seconds = LOOK_SECONDS
         self._lost = False
         self._trouble: Trouble | None = None
         self._paused = False
@@ -142,28 +145,28 @@ class LaneServer:
 
     def _has_room(self) -> bool:
         """Whether another attempt might be started if there were something to send."""
-        return not self._ready and self._open() and len(self._hand) < self._window()
+        room = not self._ready and len(self._hand) < self._window()
+        return room and self._open() and self._pause_before_next() == 0
 
     async def _fill(self) -> None:
-        may_have_come = bool(self._hand) and self._now() - self._looked_at >= LOOK_SECONDS
+        may_have_come = bool(self._hand) and self._now() - self._looked_at >= self._look_seconds
         if not self._has_room() or not (self._maybe_more or may_have_come):
             return
         # What is settled while the answer is on its way may still be in that answer.
-        known = set(self._taken)
-        limit = TURN_DELIVERIES + len(known)
+        known = tuple(self._taken)
         self._maybe_more = False
         self._looked_at = self._now()
         try:
-            found = await self._store.fetch(self._lease, limit)
+            found = await self._store.fetch(self._lease, TURN_DELIVERIES, without=known)
         except StoreError as error:
             log.warning("the store is away, lane %s waits: %s", self._lease.account, error)
             self._maybe_more = True
             await asyncio.sleep(RETRY_SECONDS)
             return
-        self._maybe_more |= len(found) == limit
+        self._maybe_more |= len(found) == TURN_DELIVERIES
+        # Where nothing comes, it is looked for less and less often.
+        self._look_seconds = LOOK_SECONDS if found else min(2 * self._look_seconds, LOOK_SECONDS_CAP)
         for delivery in found:
-            if delivery.seq in known:
-                continue
             if expired(delivery, self._rules):
                 self._settlements.append(_expiry(delivery, self._chance.clock()))
                 self._take(delivery)
@@ -227,7 +230,7 @@ class LaneServer:
         # Not asyncio.wait: it would look at everything in hand each time that one of them ends.
         timeout = min(self._refresh_seconds(), self._pause_before_next() or self._timings.renew)
         if self._has_room():
-            timeout = min(timeout, LOOK_SECONDS)
+            timeout = min(timeout, self._look_seconds)
         alarm = asyncio.get_running_loop().call_later(timeout, self._news.set)
         try:
             await self._news.wait()

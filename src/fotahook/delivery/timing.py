@@ -16,13 +16,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 class Timing:
     """The moments of one exchange, in seconds of a monotonic clock."""
 
-    __slots__ = ("_clock", "_moments", "resent", "reused")
+    __slots__ = ("_clock", "_moments", "afresh", "reused")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._moments = {"start": clock()}
         self.reused = False
-        self.resent = False
+        self.afresh = False
 
     def mark(self, moment: str) -> None:
         """Remember when something happened; only the first time counts."""
@@ -31,8 +31,13 @@ class Timing:
 
     def begin_again(self) -> None:
         """It is sent once more, on a connection of its own."""
-        self.resent, self.reused = True, False
+        self.afresh, self.reused = True, False
         self._moments.pop("sent", None)
+
+    @property
+    def resent(self) -> bool:
+        """Whether it was sent a second time: the new connection came about."""
+        return self.afresh and self.happened("sent")
 
     def happened(self, moment: str) -> bool:
         """Whether it did."""
@@ -98,7 +103,7 @@ class TimedConnector(aiohttp.TCPConnector):
 
     async def _get(self, key: Any, traces: list[Any]) -> aiohttp.connector.Connection | None:
         # Of several kept connections to a receiver that went away, the next one would be as dead as the first.
-        return None if current.get().resent else await super()._get(key, traces)
+        return None if current.get().afresh else await super()._get(key, traces)
 
 
 def _new_socket(address: tuple[Any, ...]) -> socket.socket:

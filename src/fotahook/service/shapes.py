@@ -28,12 +28,12 @@ def account_state(account: Account) -> AccountState:
     )
 
 
-def message(message: Message, now: float, time_to_live: float) -> MessageState:
+def message(stored: Message, now: float, time_to_live: float) -> MessageState:
     def expires_at(place: Placement) -> float | None:
         # While the lane is held or paused nobody can know when it will have lived for long enough.
         return now + time_to_live - place.age if place.state == "pending" and not place.stopped else None
 
-    return message_state(message, expires_at)
+    return message_state(stored, expires_at)
 
 
 def callback_change(change: CallbackChange, before: CallbackChange | None) -> operator.CallbackChange:

@@ -171,8 +171,11 @@ class Store(Protocol):
     async def lease(self, limit: int, seconds: float) -> list[Lease]:
         """Take up to `limit` lanes that have something due, longest overdue first, for `seconds`."""
 
-    async def fetch(self, lease: Lease, limit: int) -> list[Delivery]:
-        """The deliveries of a leased lane that are due, earliest first; nothing that stands behind its key's head."""
+    async def fetch(self, lease: Lease, limit: int, *, without: Collection[int] = ()) -> list[Delivery]:
+        """The deliveries of a leased lane that are due, earliest first; nothing that stands behind its key's head.
+
+        `without`: the numbers (`seq`) of those that are in hand already.
+        """
 
     async def settle(
         self, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float

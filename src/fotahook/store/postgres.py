@@ -80,7 +80,7 @@ class PostgresStore:
         self._writes: Coalescer[Part, Answer] = Coalescer(
             self._commit, limit=GROUP_LIMIT, weight=weight, key=settled_lane
         )
-        self._fetches: Coalescer[tuple[int, int], list[Delivery]] = Coalescer(
+        self._fetches: Coalescer[tuple[int, int, str], list[Delivery]] = Coalescer(
             self._fetch, limit=FETCH_LIMIT, weight=lambda asked: asked[1]
         )
         self._prune = BEGINNING
@@ -297,14 +297,14 @@ class PostgresStore:
                 leases += [read_lease(each) for each in late]
         return leases
 
-    async def fetch(self, lease: Lease, limit: int) -> list[Delivery]:
-        return await self._fetches.ask((lease.lane, limit))
+    async def fetch(self, lease: Lease, limit: int, *, without: Collection[int] = ()) -> list[Delivery]:
+        return await self._fetches.ask((lease.lane, limit, f"{{{','.join(map(str, without))}}}"))
 
-    async def _fetch(self, asked: Sequence[tuple[int, int]]) -> list[list[Delivery]]:
+    async def _fetch(self, asked: Sequence[tuple[int, int, str]]) -> list[list[Delivery]]:
         found: list[list[Delivery]] = [[] for _ in asked]
         async with self._link.connection() as db:
-            lanes, limits = [lane for lane, _ in asked], [limit for _, limit in asked]
-            for each in await rows(db, "fetch", lanes=lanes, limits=limits):
+            lanes, limits, without = zip(*asked, strict=True)
+            for each in await rows(db, "fetch", lanes=lanes, limits=limits, without=without):
                 found[each["number"] - 1].append(read_delivery(each))
         return found
 

@@ -201,7 +201,7 @@ class Message(Record, frozen=True, kw_only=True):
     type: str | None
     ordering_key: str | None
     idempotency_key: str | None
-    """None as well where the message is known by its bytes, or its key's window is over."""
+    """None as well where the message is known by its bytes, or where its key came again when its window was over."""
     body: bytes | None
     """None once retention has removed it, and wherever many are listed."""
     size: int

@@ -40,7 +40,7 @@ from .base import (
 from .events import Backlog, Events, Mark, Stats
 from .ids import MessageIds
 from .sqlite_accept import accept_all
-from .sqlite_bulk import Settling, add_lanes, read_leases, settle_all
+from .sqlite_bulk import Settling, add_lanes, as_json, read_leases, settle_all
 from .sqlite_events import forget, read_events, read_stats
 from .sqlite_file import connect, lock_file, told, watch
 from .sqlite_looks import list_accounts, list_changes, list_messages, read_attempt, read_message
@@ -308,9 +308,11 @@ class SqliteStore:
 
         return await self._writer.run(job)
 
-    async def fetch(self, lease: Lease, limit: int) -> list[Delivery]:
+    async def fetch(self, lease: Lease, limit: int, *, without: Collection[int] = ()) -> list[Delivery]:
+        besides = as_json(list(without))
+
         def job(db: sqlite3.Connection) -> list[Delivery]:
-            query = {"lane": lease.lane, "now": self._clock(), "limit": limit}
+            query = {"lane": lease.lane, "now": self._clock(), "limit": limit, "without": besides}
             return read_deliveries(lease, db.execute(Q["fetch"], query).fetchone()["deliveries"])
 
         return await self._reader.run(job)

@@ -49,17 +49,17 @@ def message_state(message: Message, expires_at: Callable[[Placement], float | No
     )
 
 
-def attempt(number: int, attempt: Attempt) -> operator.Attempt:
+def attempt(number: int, made: Attempt) -> operator.Attempt:
     """One attempt in a message's history."""
     return operator.Attempt(
         number=number,
-        started_at=moment(attempt.started_at),
-        outcome=attempt.outcome,
-        url=attempt.url,
-        http_status=attempt.status,
-        error_code=attempt.error_code,
-        fix=attempt.fix,
-        phases=msgspec.convert(attempt.phases, operator.Phases),
-        excerpt=attempt.excerpt,
-        resent=attempt.resent or msgspec.UNSET,
+        started_at=moment(made.started_at),
+        outcome=made.outcome,
+        url=made.url,
+        http_status=made.status,
+        error_code=made.error_code,
+        fix=made.fix,
+        phases=msgspec.convert(made.phases, operator.Phases),
+        excerpt=made.excerpt,
+        resent=made.resent or msgspec.UNSET,
     )

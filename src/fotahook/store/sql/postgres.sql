@@ -260,18 +260,20 @@ select taken.*, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys
 from taken join lane_facts f using (lane);
 
 -- name: fetch
--- For several leases at once; `number` says which of them a row answers.
+-- For several leases at once; `number` says which of them a row answers. :without has an array, written as one, for each.
 select asked.number, d.lane, d.seq, m.id, m.account, m.type, m.ordering_key, m.body, m.accepted_at,
     d.attempts, d.strikes, coalesce(l.stopped_at, store_now()) - l.stopped_for - d.born as age,
     exists (
         select from deliveries b
         where b.lane = d.lane and b.key = d.key and b.state in ('ready', 'behind') and b.seq <> d.seq
     ) as followed
-from unnest(:lanes::bigint[], :limits::bigint[]) with ordinality as asked (lane, most, number)
+from unnest(:lanes::bigint[], :limits::bigint[], :without::text[])
+    with ordinality as asked (lane, most, without, number)
 join lanes l on l.id = asked.lane
 cross join lateral (
     select * from deliveries
-    where lane = asked.lane and state = 'ready' and due <= store_now() order by due, place limit asked.most
+    where lane = asked.lane and state = 'ready' and due <= store_now() and seq <> all(asked.without::bigint[])
+    order by due, place limit asked.most
 ) d
 join messages m on m.seq = d.seq
 order by asked.number, d.due, d.place;

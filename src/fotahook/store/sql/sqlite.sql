@@ -118,6 +118,7 @@ from (
         ) as followed
     from deliveries d join messages m on m.seq = d.seq join lanes l on l.id = d.lane
     where d.lane = :lane and d.state = 'ready' and d.due <= :now
+        and d.seq not in (select value from json_each(:without))
     order by d.due, d.place limit :limit
 );
 
