@@ -99,7 +99,6 @@ def statuses(caller: Caller, operation: "APIOperation[Any, Any, Any, Any]", mode
 
     @settings(
         max_examples=EACH,
-        deadline=None,
         derandomize=True,
         database=None,
         phases=(Phase.generate,),

@@ -37,9 +37,9 @@ def test_the_file_may_be_named_by_the_environment(run: Run, monkeypatch: pytest.
 def test_what_the_environment_switches_on_the_command_line_can_switch_off(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FOTAHOOK_WATCH", "true")
-    assert explained(run("listen", "--explain").out)["--watch"] == ("yes", "FOTAHOOK_WATCH")
-    assert explained(run("listen", "--watch=false", "--explain").out)["--watch"] == ("no", "command line")
+    monkeypatch.setenv("FOTAHOOK_PRINT", "true")
+    assert explained(run("listen", "--explain").out)["--print"] == ("yes", "FOTAHOOK_PRINT")
+    assert explained(run("listen", "--print=false", "--explain").out)["--print"] == ("no", "command line")
 
 
 def test_secrets_are_not_explained(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,6 @@ FRAMING = [
 ]
 EXAMPLES = settings(
     max_examples=200,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -13,9 +13,7 @@ import fotahook
 from .conftest import ACCOUNT, BODY, OAUTH, USER, Peer, answer
 
 DOCUMENTED = (fotahook.ApiException, fotahook.ResponseError, fotahook.TransportError, fotahook.LoginRefused)
-QUICK = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
-)
+QUICK = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),

@@ -101,7 +101,6 @@ def fuzzed() -> Iterator[tuple[asyncio.Runner, Api, bytes]]:
 
 @settings(
     max_examples=600,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
@@ -133,7 +132,7 @@ def test_whatever_comes_has_an_answer(
 
 
 @pytest.mark.parametrize("path", ROUTES, ids=bytes.decode)
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=bodies, extra=headers, method=st.sampled_from(METHODS))
 def test_whatever_comes_to_a_route_that_lets_it_in_has_an_answer(
     fuzzed: tuple[asyncio.Runner, Api, bytes],

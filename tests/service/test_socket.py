@@ -87,7 +87,7 @@ def lively(base_url: str, caplog: pytest.LogCaptureFixture) -> str:
     return base_url
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=line(60),
     header=st.tuples(line(20), line(40)),

@@ -315,7 +315,6 @@ def test_whatever_happens_nothing_is_lost_and_each_lane_has_one_owner(world: Wor
         settings=settings(
             max_examples=50,
             stateful_step_count=40,
-            deadline=None,
             derandomize=True,
             database=None,
             suppress_health_check=list(HealthCheck),
