@@ -782,13 +782,14 @@ async def test_no_proof_is_warned_of_once(make: Make, caplog: pytest.LogCaptureF
         {"basic": ("user", "password")},
         {"path": "/in/0123456789abcdef"},
     ]
-    for options in [{"path": "/in"}, *proofs]:
+    open_to_all = [{"path": "/in"}, {"path": "/in/%C3%BC%C3%A4%C3%B6"}]
+    for options in [*open_to_all, *proofs]:
         listener = make(**options)
         for _ in range(2):
             async with listener.running():
                 await request(listener, PROGRESS, path="/in")
     warnings = [record for record in caplog.records if "no proof of sender is configured" in record.getMessage()]
-    assert [record.levelno for record in warnings] == [logging.WARNING]
+    assert [record.levelno for record in warnings] == [logging.WARNING] * len(open_to_all)
 
 
 async def test_a_web_socket_is_turned_away(make: Make) -> None:

@@ -167,7 +167,8 @@ def checked_path(path: str) -> str:
 
 def is_secret(path: str) -> bool:
     """Whether a path counts as one that nobody can guess, and so is not to be told."""
-    return any(len(part) >= _SECRET_LENGTH for part in path.split("/"))
+    # By what it says: percent-encoding makes a short word long, and no harder to guess.
+    return any(len(part) >= _SECRET_LENGTH for part in unquote(path).split("/"))
 
 
 def checked_window(seconds: float) -> float:
