@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from fotahook.store import Store
 from fotahook.store.base import Accepted, NewMessage, StoreError, StoreUnavailable
+from fotahook.store.pulse import Pulse
 
 from .. import answers
 from ..answers import Answer
 from ..app import Listener
-from ..inbox import open_inbox
+from ..inbox import open_inbox, pulse_of
 from ..proof import Rejected
-from ..pulse import Pulse
 from ..receive import BODY_LIMIT
 from ..reception import CUT_OFF, HEALTH_PATH, TOO_LONG, announced_too_long
 
@@ -129,7 +129,7 @@ class Intake:
                     self._store = await open_inbox(self._url, self._clock)
                 except (ValueError, ImportError) as error:
                     raise StoreUnavailable(str(error)) from error
-                self._pulse = Pulse(self._store)
+                self._pulse = pulse_of(self._store)
         (accepted,) = await self._store.accept([message])
         return accepted
 
