@@ -300,21 +300,56 @@ def test_what_is_no_url_is_refused_at_once(make: Make, url: str) -> None:
         make().forward(url)
 
 
-async def test_settings_that_cannot_be_meant_are_refused(make: Make) -> None:
+def test_settings_that_cannot_be_meant_are_refused() -> None:
     for options, reason in (
         ({"secret_key": "short"}, "base64"),
         ({"allow_networks": ("here",)}, "CIDR"),
         ({"timeout": 0}, "above 0"),
+        ({"timeout": float("nan")}, "above 0"),
+        ({"timeout": float("inf")}, "above 0"),
     ):
         with pytest.raises(ValueError, match=reason):
             Forwarding(**options)
-    with pytest.raises(TypeError, match="allow_networks is a list"):
-        Forwarding(allow_networks="10.0.0.0/8")  # type: ignore[arg-type]  # what is refused
-    with pytest.raises(TypeError, match="types is a list"):
-        make().forward("https://consumer.example/", types="firmwareList")
     with pytest.raises(ValueError, match="secret key"):
         Forwarding().key("postgresql://host/db")
     assert KEY not in repr(Forwarding(secret_key=KEY))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"secret_key": 5}, "secret_key is a text, not of type int"),
+        ({"allow_networks": "10.0.0.0/8"}, "allow_networks is a list"),
+        ({"allow_networks": 5}, "allow_networks is a list"),
+        ({"allow_networks": (5,)}, "allow_networks has texts only"),
+        ({"timeout": True}, "timeout is a number, not of type bool"),
+        ({"timeout": "5"}, "timeout is a number, not of type str"),
+    ],
+)
+def test_settings_of_another_type_are_refused(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(TypeError, match=f"^{reason}"):
+        Forwarding(**options)
+
+
+def test_networks_may_come_one_by_one() -> None:
+    forwarding = Forwarding(allow_networks=(each for each in ("10.0.0.0/8",)))  # type: ignore[arg-type]  # what is tried
+    assert forwarding.allow_networks == ("10.0.0.0/8",)
+    assert len(forwarding.networks) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"url": 5}, "url is a text, not of type int"),
+        ({"types": "firmwareList"}, "types is a list"),
+        ({"types": 5}, "types is a list"),
+        ({"types": [5]}, "types has texts only, and one of them is of type int"),
+        ({"accounts": [None]}, "accounts has texts only"),
+    ],
+)
+def test_a_forward_of_another_type_is_refused(make: Make, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(TypeError, match=f"^{reason}"):
+        make().forward(**{"url": "https://consumer.example/", **options})
 
 
 async def test_a_listener_that_runs_takes_no_more_forwards(make: Make) -> None:

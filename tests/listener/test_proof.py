@@ -36,9 +36,12 @@ def test_a_proof_is_made_of_keys_as_they_are_written() -> None:
 
 
 @pytest.mark.parametrize("name", ["secrets", "public_keys", "sources", "trusted_proxies"])
-def test_a_single_text_is_told_from_a_list(name: str) -> None:
-    with pytest.raises(TypeError, match=f"{name} is a list"):
-        Proof.of(**{name: "192.0.2.0/24"})
+def test_what_is_no_list_of_texts_is_refused(name: str) -> None:
+    for value in ("192.0.2.0/24", 5):
+        with pytest.raises(TypeError, match=f"^{name} is a list"):
+            Proof.of(**{name: value})  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(TypeError, match=f"^{name} has texts only, and one of them is of type int"):
+        Proof.of(**{name: [5]})  # type: ignore[arg-type]  # what is refused
 
 
 @pytest.mark.parametrize(

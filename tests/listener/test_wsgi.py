@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import gc
 import io
-import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -186,7 +189,7 @@ def test_an_inbox_that_can_only_be_read_is_away_until_it_can_be_written(wrap: Wr
 
 
 def test_health_is_that_of_the_inbox(wrap: Wrap, inbox: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotahook.listener.pulse.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.store.pulse.PAUSE_SECONDS", 0.0)
     monkeypatch.setattr("fotahook.store.sqlite_file.BUSY_SECONDS", 0.01)
     app = wrap()
     assert call(app).status == 200
@@ -213,15 +216,114 @@ def test_an_inbox_that_is_none_is_no_traceback() -> None:
     app.close()
 
 
-def test_after_a_fork_the_inbox_is_opened_anew(wrap: Wrap, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a server that loads the app and then forks does; threads stay behind, and so does what they held."""
-    app, pid = wrap(), os.getpid()
+def until(happened: Callable[[], object]) -> None:
+    while not happened():
+        time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def accepting(app: WsgiListener, inbox: str) -> Iterator[tuple[Intake, Future[Answer], sqlite3.Connection]]:
+    """A message that the inbox has in hand, for as long as another process holds it."""
+    assert call(app, b"{}").status == 200
+    intake = app._intake
+    assert intake is not None
+    with (
+        ThreadPoolExecutor(1) as threads,
+        contextlib.closing(sqlite3.connect(inbox.removeprefix("sqlite:///"), isolation_level=None)) as other,
+    ):
+        other.execute("begin immediate")
+        answer = threads.submit(call, app)
+        until(lambda: intake._asked)
+        yield intake, answer, other
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inboxes wait for other processes for longer than any test."""
+    monkeypatch.setattr("fotahook.store.sqlite_file.BUSY_SECONDS", 600.0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_closing_lets_a_message_in_hand_be_stored_and_refuses_the_next(wrap: Wrap, inbox: str) -> None:
+    app = wrap()
+    with accepting(app, inbox) as (intake, answer, other), ThreadPoolExecutor(1) as threads:
+        closing = threads.submit(app.close)
+        until(lambda: intake._ended)
+        # As for a thread that had the intake in hand already.
+        app._intake = intake
+        assert call(app, b"[]").error == (503, "INBOX_AWAY")
+        assert call(app, method="GET", path="/healthz").error == (503, "INBOX_AWAY")
+        app._intake = None
+        other.execute("rollback")
+        closing.result(20)
+        assert answer.result(20).json["duplicate"] is False
+    assert call(app).json["duplicate"] is True
+
+
+@pytest.mark.usefixtures("patient")
+def test_closing_leaves_nobody_waiting_for_what_cannot_be_stored(
+    wrap: Wrap, inbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = wrap()
+    with accepting(app, inbox) as (intake, answer, other):
+        monkeypatch.setattr("fotahook.listener.adapters.wsgi.CLOSE_SECONDS", 0.01)
+        app.close()
+        assert answer.result(20).error == (503, "INBOX_AWAY")
+        other.execute("rollback")
+        intake._thread.join(20)
+    assert not intake._thread.is_alive()
+
+
+FORK = """
+import os, signal, sys, threading
+from fotahook.listener import Listener
+from fotahook.listener.adapters.wsgi import WsgiListener
+from tests.listener.test_wsgi import call
+
+inbox, opened = sys.argv[1:]
+app = WsgiListener(Listener(inbox))
+WsgiListener(Listener(inbox))
+if opened == "opened":
     assert call(app).status == 200
-    parents = app._intake
-    assert parents is not None
-    monkeypatch.setattr(os, "getpid", lambda: pid + 1)
-    assert call(app).json["duplicate"]
-    assert app._intake is not parents
+held, forked = threading.Event(), threading.Event()
+
+def hold():
+    with app._lock, app._listener.reception._repeats._lock:
+        held.set()
+        forked.wait()
+
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    answers = call(app, method="GET", path="/healthz"), call(app), call(app), call(app, b"no JSON")
     app.close()
-    monkeypatch.undo()
-    parents.close()
+    os.write(1, b"%a" % [answer.status for answer in answers])
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+forked.set()
+os.write(1, b" %d %d" % (os.waitstatus_to_exitcode(status), call(app).status))
+app.close()
+"""
+
+
+@pytest.mark.parametrize("opened", ["opened", "not yet"])
+def test_a_fork_while_another_thread_is_at_work_leaves_the_child_nothing_to_wait_for(inbox: str, opened: str) -> None:
+    """As a server that loads the app and then forks does; threads stay behind, and so does what they held."""
+    forked = subprocess.run(
+        [sys.executable, "-c", FORK, inbox, opened],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert forked.stdout == "[200, 200, 200, 400] 0 200"
+    assert "Traceback" not in forked.stderr
+
+
+def test_an_adapter_that_is_done_with_is_not_kept_for_forks_to_come(make: Make) -> None:
+    adapter = weakref.ref(WsgiListener(make()))
+    gc.collect()
+    assert adapter() is None

@@ -144,6 +144,26 @@ async def test_a_store_of_another_version_is_not_ready(api: Api, monkeypatch: py
     assert answer.json["errorMessage"].startswith("migrations: ")
 
 
+async def test_the_store_is_tried_now_and_then_however_many_ask_whether_it_is_ready(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = 0
+
+    async def gone() -> None:
+        nonlocal tried
+        tried += 1
+        raise StoreUnavailable("gone")
+
+    with monkeypatch.context() as away:
+        away.setattr(api.store, "check", gone)
+        away.setattr("fotahook.store.pulse.PAUSE_SECONDS", 3600.0)
+        for _ in range(3):
+            assert (await api("GET", "/readyz")).error == (503, "STORE_UNAVAILABLE")
+        assert tried == 1
+    monkeypatch.setattr("fotahook.store.pulse.PAUSE_SECONDS", 0.0)
+    assert (await api("GET", "/readyz")).json == {"status": "ready"}
+
+
 async def test_a_process_that_takes_no_calls_tells_how_it_is_and_nothing_else(api: Api) -> None:
     app = build_app(api.store, Settings(secret_key=SECRET_KEY), calls=False)
     for path in ("/healthz", "/readyz"):

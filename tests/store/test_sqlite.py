@@ -19,7 +19,7 @@ import pytest
 from fotahook.store import SqliteStore, Store, open_store, sqlite_path
 from fotahook.store.base import DispatchedElsewhere, NewMessage, StoreFull, StoreUnavailable
 from fotahook.store.queries import load_migrations, load_queries
-from fotahook.store.sqlite_file import told
+from fotahook.store.sqlite_file import connect, told
 from fotahook.store.writer import Job, Reader, Writer, translate
 from tests.modes import modes_bind
 
@@ -79,6 +79,15 @@ async def test_the_database_of_something_else_is_named_and_left_alone(path: Path
     connection.close()
     with pytest.raises(StoreUnavailable, match=f"^{path} is the database of something else; choose another file"):
         await SqliteStore.open(path)
+
+
+@pytest.mark.parametrize(("given", "told"), [(None, 70), (0, 0), (5.0, 5000)])
+def test_a_connection_waits_as_long_as_it_is_told_to(
+    path: Path, monkeypatch: pytest.MonkeyPatch, given: float | None, told: int
+) -> None:
+    monkeypatch.setattr("fotahook.store.sqlite_file.BUSY_SECONDS", 0.07)
+    with contextlib.closing(connect(path, busy_seconds=given)) as connection:
+        assert connection.execute("pragma busy_timeout").fetchone() == {"timeout": told}
 
 
 async def test_a_file_that_another_process_holds_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 from fotahook import CallbackMessage, Listener
 from fotahook.contract import signing
 from fotahook.contract.messages import parse_message
+from fotahook.listener import Forwarding
 from fotahook.listener.adapters.wsgi import WsgiListener
 from fotahook.testing import (
     Forwarded,
@@ -125,6 +126,19 @@ def test_nothing_is_forwarded_but_kept(listener: Listener, sandbox: Sandbox) -> 
     ]
     assert [(one.id, one.body) for one in client.forwarded if one.url == other] == [(second.id, messages[1])]
     assert sandbox.receiver.received == []
+
+
+@pytest.mark.parametrize("forwarding", [Forwarding(), Forwarding(ca_file=Path("/nowhere/production.pem"))])
+def test_what_is_not_sent_needs_neither_an_open_network_nor_an_authority(forwarding: Forwarding) -> None:
+    """As `fotahook listen --allow-network` gives in production."""
+    listener = Listener(forwarding=forwarding)
+    listener.forward("http://10.0.0.5/x")
+    with listener_client(listener) as client:
+        client.post(b"{}")
+        client.wait_for(forwarded=1)
+    assert [one.url for one in client.forwarded] == ["http://10.0.0.5/x"]
+    with pytest.raises(ValueError, match="needs https://"), listener_client(listener, forward=True):
+        pass
 
 
 def test_forwards_are_sent_where_that_is_asked_for(listener: Listener, sandbox: Sandbox) -> None:

@@ -74,10 +74,10 @@ class Listener:
         not even of the right type.
         """
         proof = Proof.of(
-            secrets=options.texts("secrets", secrets),
-            public_keys=options.texts("public_keys", public_keys),
-            sources=() if sources is None else options.texts("sources", sources),
-            trusted_proxies=options.texts("trusted_proxies", trusted_proxies),
+            secrets=secrets,
+            public_keys=public_keys,
+            sources=() if sources is None else sources,
+            trusted_proxies=trusted_proxies,
             basic=basic,
         )
         self._body_timeout = options.seconds("body_timeout", body_timeout)
@@ -171,7 +171,8 @@ class Listener:
         """Send the messages on to another receiver as well: those of some kinds, of some accounts, or all.
 
         Each receiver is served by itself, with the retries, signatures and history of deliveries: one that is down
-        holds up nothing else. ValueError for a URL that cannot be one; RuntimeError once the inbox is open.
+        holds up nothing else. ValueError for a URL that cannot be one, TypeError for what is no text; RuntimeError
+        once the inbox is open.
         """
         self._check_idle()
         self._forwards.add(url, types, accounts)

@@ -21,6 +21,8 @@ from fotahook.store import sqlite_path
 from fotahook.store.base import Delivery, Lease
 from fotahook.store.key_file import read_or_make_key
 
+from . import options
+
 if TYPE_CHECKING:
     from fotahook.delivery.sender import Sender
 
@@ -30,7 +32,7 @@ _DIGITS: Final = 16
 
 
 class Forwarding(msgspec.Struct, frozen=True, kw_only=True):
-    """How a listener's forwards are sent. ValueError for what cannot be read."""
+    """How a listener's forwards are sent. ValueError for what cannot be read, TypeError for another type."""
 
     secret_key: str | None = None
     """What the signing key is derived from: URL-safe base64 of 32 bytes. None: made once, beside a SQLite inbox."""
@@ -42,13 +44,13 @@ class Forwarding(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for one attempt in all."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.allow_networks, str):
-            raise TypeError("allow_networks is a list: write (network,) for a single one")
-        parse_networks(self.allow_networks)
+        networks = options.texts("allow_networks", self.allow_networks)
+        # What can be gone through once only has been now.
+        msgspec.structs.force_setattr(self, "allow_networks", networks)
+        parse_networks(networks)
         if self.secret_key is not None:
-            parse_secret_key(self.secret_key)
-        if self.timeout <= 0:
-            raise ValueError("timeout is a number of seconds above 0")
+            parse_secret_key(options.text("secret_key", self.secret_key))
+        options.seconds("timeout", self.timeout)
 
     def __repr__(self) -> str:
         return f"<Forwarding timeout={self.timeout:g}>"
@@ -118,18 +120,20 @@ class Forwards:
     def __init__(self, forwarding: Forwarding) -> None:
         self.forwarding = forwarding
         self._forwards: list[Forward] = []
+        self._instead: Deliver | None = None
 
     def __len__(self) -> int:
         return len(self._forwards)
 
     def add(self, url: str, types: Iterable[str] | None, accounts: Iterable[str] | None) -> None:
         """Add a forward; ValueError if its URL cannot be one. Two with one URL share their lanes."""
-        for name, value in (("types", types), ("accounts", accounts)):
-            if isinstance(value, str):
-                raise TypeError(f"{name} is a list: write (value,) for a single one")
-        if (why := url_refusal(url, allow_http=True, allowed=EVERYWHERE)) is not None:
+        if (why := url_refusal(options.text("url", url), allow_http=True, allowed=EVERYWHERE)) is not None:
             raise ValueError(f"a forward to {url!r}: {why}")
-        self._forwards.append(Forward(url=url, types=_set(types), accounts=_set(accounts)))
+        self._forwards.append(Forward(url=url, types=_set("types", types), accounts=_set("accounts", accounts)))
+
+    def give_to(self, instead: Deliver | None) -> None:
+        """Give what is to be forwarded to this deliverer, and open nothing to send with; None: send it. For tests."""
+        self._instead = instead
 
     @property
     def urls(self) -> dict[str, str]:
@@ -149,6 +153,9 @@ class Forwards:
     @contextlib.asynccontextmanager
     async def sending(self, inbox: str, clock: Callable[[], float]) -> AsyncIterator[Deliver]:
         """Delivers to the forward that a lane leads to. ValueError if one of them may not be sent to."""
+        if self._instead is not None:
+            yield self._instead
+            return
         opened = self.forwarding.networks
         async with contextlib.AsyncExitStack() as stack:
             senders: dict[tuple[Network, ...], Sender] = {}
@@ -186,5 +193,5 @@ class Forwards:
         return Sender(settings, clock=clock, monotonic=time.monotonic)
 
 
-def _set(values: Iterable[str] | None) -> frozenset[str] | None:
-    return None if values is None else frozenset(values)
+def _set(name: str, values: Iterable[str] | None) -> frozenset[str] | None:
+    return None if values is None else frozenset(options.texts(name, values))

@@ -11,11 +11,11 @@ import msgspec
 from fotahook.delivery import Deliver, Dispatcher, Outcome, Rules, Timings, keep_house
 from fotahook.store import Store, open_store
 from fotahook.store.base import Accepted, Clock, Delivery, Lease, NewMessage, Retention, StoreError, StoreUnavailable
+from fotahook.store.pulse import Pulse
 
 from .calls import Caller
 from .forward import Forwards
 from .handlers import Router
-from .pulse import Pulse
 from .receive import HANDLERS
 
 log = logging.getLogger("fotahook.listener")
@@ -173,7 +173,7 @@ class Inbox:
             dispatching.add_done_callback(_tell_of_end)
             return Handling(
                 store=store,
-                pulse=Pulse(store),
+                pulse=pulse_of(store),
                 dispatcher=dispatcher,
                 dispatching=dispatching,
                 keeping=asyncio.create_task(keep_house(store, self._retention), name="fotahook inbox"),
@@ -192,6 +192,11 @@ async def open_inbox(url: str, clock: Clock) -> Store:
         await store.close()
         raise
     return store
+
+
+def pulse_of(store: Store) -> Pulse:
+    """The pulse of an open inbox, whose troubles go to the log."""
+    return Pulse(store, tell=lambda trouble: log.error("the inbox is away: %s", trouble))
 
 
 def _by_consumer(caller: Caller, forward: Deliver) -> Deliver:

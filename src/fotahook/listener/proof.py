@@ -16,6 +16,8 @@ from fotahook.contract.addresses import Address, Network, parse_networks
 from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.signing import TOLERANCE, SignatureRefused, parse_public_key, parse_secret, verify
 
+from . import options
+
 THINGSPACE_SOURCES: Final = (
     "3.87.163.45/32",
     "3.91.119.203/32",
@@ -62,21 +64,15 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
         trusted_proxies: Iterable[str] = (),
         basic: Sequence[str] | None = None,
     ) -> "Proof":
-        """The proof by keys and networks as they are written down; ValueError for one that cannot be read."""
-        lists = {
-            "secrets": secrets,
-            "public_keys": public_keys,
-            "sources": sources,
-            "trusted_proxies": trusted_proxies,
-        }
-        for name, value in lists.items():
-            if isinstance(value, str):
-                raise TypeError(f"{name} is a list: write (value,) for a single one")
+        """The proof by keys and networks as they are written down.
+
+        ValueError for one that cannot be read, TypeError for what is no list of texts.
+        """
         return cls(
-            secrets=tuple(parse_secret(text) for text in secrets),
-            public_keys=tuple(parse_public_key(text) for text in public_keys),
-            sources=parse_networks(sources),
-            trusted_proxies=parse_networks(trusted_proxies),
+            secrets=tuple(parse_secret(text) for text in options.texts("secrets", secrets)),
+            public_keys=tuple(parse_public_key(text) for text in options.texts("public_keys", public_keys)),
+            sources=parse_networks(options.texts("sources", sources)),
+            trusted_proxies=parse_networks(options.texts("trusted_proxies", trusted_proxies)),
             basic=None if basic is None else _pair(basic),
         )
 

@@ -15,6 +15,7 @@ from .forward import Forwards
 from .handlers import Router
 from .proof import Proof, Rejected, sender_address
 from .receive import BODY_LIMIT, DEDUPE_WINDOW, FORWARDED_FOR, HANDLERS, receive, single_headers
+from .repeats import Repeats
 
 log = logging.getLogger("fotahook.listener")
 
@@ -27,8 +28,6 @@ Not for ever: a load balancer that stops sending on account of it must begin aga
 _PEER_LIMIT: Final = 100
 _SECRET_LENGTH: Final = 16
 """Characters of a part of the path that make it hard to guess."""
-_MISSED_SECONDS: Final = 60.0
-"""Between two words about what came to other paths: this must not become a way to fill the disk."""
 
 
 class Reception:
@@ -44,8 +43,7 @@ class Reception:
         self.clock = clock
         self.dedupe_window = DEDUPE_WINDOW
         self._warned = False
-        self._missed = 0
-        self._missed_told = float("-inf")
+        self._repeats = Repeats(clock)
         self._failed: tuple[float, StoreError] | None = None
 
     @property
@@ -58,6 +56,10 @@ class Reception:
         self._path = checked_path(path)
         # Servers decode the path of a request.
         self._place = unquote(path).rstrip("/")
+
+    def begin_anew(self) -> None:
+        """After a fork: a thread that stayed behind may have been counting just then."""
+        self._repeats = Repeats(self.clock)
 
     def warn_if_open(self) -> None:
         """Say, once, that nothing proves who sends."""
@@ -111,15 +113,14 @@ class Reception:
         headers: Mapping[str, str],
         farewell: tuple[tuple[str, str], ...] = (),
     ) -> Answer:
-        """The answer to a request that met an error, with a line in the log. `headers` are those that `admit` found."""
-        if isinstance(error, Rejected):
-            log.warning("refused a message with %d from %s: %s", error.status, self._sender(peer, headers), error)
-        else:
-            # Any other error lies with the message.
-            if isinstance(error, StoreFull | StoreUnavailable):
-                self._failed = self.clock(), error
-            log.error("the inbox is %s: %s", "full" if isinstance(error, StoreFull) else "away", error)
-        return answers.refused(error, farewell)
+        """The answer to a request that met an error, told in the log. `headers` are those that `admit` found."""
+        # Any other error of the store lies with the message.
+        if isinstance(error, StoreFull | StoreUnavailable):
+            self._failed = self.clock(), error
+        answer = answers.refused(error, farewell)
+        if (untold := self._repeats.due(answer.status)) is not None:
+            self._tell_refused(error, answer.status, self._sender(peer, headers), untold)
+        return answer
 
     def health(self, trouble: StoreError | None) -> Answer:
         """Whether messages are stored. `trouble` is what came of trying the inbox, if it is open."""
@@ -134,18 +135,21 @@ class Reception:
         address = sender_address(peer, headers.get(FORWARDED_FOR, ""), self.proof.trusted_proxies)
         return str(address or one_line(peer or "an unknown address", _PEER_LIMIT))
 
+    def _tell_refused(self, error: Rejected | StoreError, status: int, sender: str, untold: int) -> None:
+        more = f" ({untold} more were answered {status} since this was last said)" if untold else ""
+        if isinstance(error, Rejected):
+            log.warning("refused a message with %d from %s: %s%s", status, sender, error, more)
+        else:
+            log.error("the inbox is %s: %s%s", "full" if isinstance(error, StoreFull) else "away", error, more)
+
     def _tell_missed(self) -> None:
         """Count what was posted to another path, and say so now and then. Not to which: it may be all but a secret."""
-        self._missed += 1
-        now = self.clock()
-        # Either way, for the clock may be set back.
-        if abs(now - self._missed_told) >= _MISSED_SECONDS:
+        if (untold := self._repeats.due(answers.NOT_FOUND.status, at_once=1)) is not None:
             log.warning(
                 "answered 404 to what was posted to another path than the listener's (%d since this was last said): "
                 "if these were messages, they are lost; compare the registered URL with the listener's path",
-                self._missed,
+                1 + untold,
             )
-            self._missed, self._missed_told = 0, now
 
     def _consumers(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
         """The lanes of a message. What nobody wants is the handlers' too: there, a handler is suggested for it."""
@@ -167,7 +171,8 @@ def checked_path(path: str) -> str:
 
 def is_secret(path: str) -> bool:
     """Whether a path counts as one that nobody can guess, and so is not to be told."""
-    return any(len(part) >= _SECRET_LENGTH for part in path.split("/"))
+    # By what it says: percent-encoding makes a short word long, and no harder to guess.
+    return any(len(part) >= _SECRET_LENGTH for part in unquote(path).split("/"))
 
 
 def checked_window(seconds: float) -> float:

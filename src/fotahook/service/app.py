@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Lifespan
 
 from ..store.base import Store, StoreError
+from ..store.pulse import Pulse
 from . import (
     accounts,
     batch,
@@ -60,6 +61,7 @@ def build_app(
         store,
         settings,
         Memory(store, settings),
+        Pulse(store),
         Room(settings.batch_room),
         Passwords(settings.password_cost),
         Rates(settings.requests_per_minute),

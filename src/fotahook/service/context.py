@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ..store.base import Credential, Store
+from ..store.pulse import Pulse
 from . import problems
 from .feed import Feed
 from .lockout import Lockout
@@ -101,6 +102,7 @@ class Service:
     store: Store
     settings: Settings
     memory: Memory
+    pulse: Pulse
     batch_room: Room
     passwords: Passwords
     rates: Rates

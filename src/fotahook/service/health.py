@@ -35,7 +35,9 @@ async def alive(service: Service, request: Request) -> Response:
 
 async def ready(service: Service, request: Request) -> Response:
     """The store answers, its migrations are current, and what runs beside the calls works; else 503 names the part."""
-    await service.store.check()
+    if (trouble := await service.pulse.trouble()) is not None:
+        # One trouble is raised for many requests, and would gather the traceback of each.
+        raise trouble.with_traceback(None)
     for part, works in service.parts.items():
         if not works():
             raise problems.not_ready(part, "it does not work at the moment")

@@ -30,11 +30,14 @@ _REMEDIES: Final = {
 }
 
 
-def connect(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
-    """A connection whose every commit is synced, and whose rows are dicts. StoreUnavailable names the file."""
+def connect(path: Path, *, busy_seconds: float | None = None) -> sqlite3.Connection:
+    """A connection whose every commit is synced, and whose rows are dicts. StoreUnavailable names the file.
+
+    `busy_seconds`: how long a statement waits for another process, BUSY_SECONDS unless it is given.
+    """
     try:
         _make(path)
-        return _connect(path, busy_seconds)
+        return _connect(path, BUSY_SECONDS if busy_seconds is None else busy_seconds)
     except (OSError, sqlite3.Error) as error:
         raise StoreUnavailable(told(path, error)) from error
 

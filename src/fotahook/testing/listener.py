@@ -56,13 +56,12 @@ class Forwarded(msgspec.Struct, frozen=True, kw_only=True):
 class ListenerClient:
     """Posts to a listener; made by ``listener_client``."""
 
-    def __init__(self, listener: Listener, portal: BlockingPortal, *, seed: bytes, forward: bool) -> None:
+    def __init__(self, listener: Listener, portal: BlockingPortal, *, seed: bytes) -> None:
         self.url = ""
         "Where the listener is served; empty where it is not."
         self._listener = listener
         self._portal = portal
         self._seed = seed
-        self._forward = forward
         self._numbers = itertools.count(1)
         self._changed = threading.Condition()
         self._handled: dict[str, None] = {}
@@ -135,19 +134,19 @@ class ListenerClient:
         return "; ".join(parts)
 
     def watch(self, deliver: Deliver) -> Deliver:
-        """The same deliverer, which this client hears of; but nothing is sent, unless that is wanted."""
+        """The same deliverer, which this client hears of."""
         urls = self._listener.reception.forwards.urls
 
         async def watched(lease: Lease, delivery: Delivery) -> Outcome:
-            url = urls.get(lease.consumer)
-            if url is None or self._forward:
-                outcome = await deliver(lease, delivery)
-            else:
-                outcome = Outcome(code="delivered", url=url)
-            self._hear(delivery, url, outcome)
+            outcome = await deliver(lease, delivery)
+            self._hear(delivery, urls.get(lease.consumer), outcome)
             return outcome
 
         return watched
+
+    async def keep(self, lease: Lease, delivery: Delivery) -> Outcome:
+        """A deliverer of forwards that sends nothing: this client hears of them, and that is all."""
+        return Outcome(code="delivered", url=self._listener.reception.forwards.urls[lease.consumer])
 
     def _hear(self, delivery: Delivery, url: str | None, outcome: Outcome) -> None:
         """Note what came of an attempt: at a forward's URL, or by the handlers."""
@@ -218,12 +217,13 @@ def listener_client(listener: Listener, *, serve: bool = False, forward: bool = 
     inbox, proof = listener.inbox, listener.reception.proof
     with tempfile.TemporaryDirectory(prefix="fotahook-listener-") as folder, start_blocking_portal() as portal:
         seed = secrets.token_bytes(32)
-        client = ListenerClient(listener, portal, seed=seed, forward=forward)
+        client = ListenerClient(listener, portal, seed=seed)
         try:
             listener.configure(inbox=f"sqlite:///{Path(folder, 'inbox.db')}", proof=_trusting(seed, proof))
         except RuntimeError as error:
             raise RuntimeError("the listener is under test already, or running: leave that block first") from error
         listener.wrap(lambda store: store, client.watch)
+        listener.reception.forwards.give_to(None if forward else client.keep)
         try:
             with portal.wrap_async_context_manager(listener.running()), ExitStack() as stack:
                 if serve:
@@ -232,6 +232,7 @@ def listener_client(listener: Listener, *, serve: bool = False, forward: bool = 
                     stack.enter_context(portal.wrap_async_context_manager(serving(listener, bound)))
                 yield client
         finally:
+            listener.reception.forwards.give_to(None)
             listener.wrap(lambda store: store, lambda deliver: deliver)
             listener.configure(inbox=inbox, proof=proof)
 

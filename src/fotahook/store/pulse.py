@@ -1,24 +1,25 @@
-"""Whether an inbox takes messages, found out by trying; for whoever asks for health."""
+"""Whether a store can be written, found out by trying; for whoever asks for health."""
 
 import asyncio
-import logging
 import math
+from collections.abc import Callable
 from typing import Final
 
-from fotahook.store import Store
-from fotahook.store.base import StoreError
-
-log = logging.getLogger("fotahook.listener")
+from .base import Store, StoreError
 
 PAUSE_SECONDS: Final = 1.0
 """Between two looks: whoever asks more often hears the last answer again."""
 
 
 class Pulse:
-    """Tries an open store, once a second at the most, however many ask. Belongs to one event loop."""
+    """Tries an open store, once a second at the most, however many ask. Belongs to one event loop.
 
-    def __init__(self, store: Store) -> None:
+    `tell` hears of each trouble once, until another one comes or the store is well in between.
+    """
+
+    def __init__(self, store: Store, tell: Callable[[StoreError], None] = lambda trouble: None) -> None:
         self._store = store
+        self._tell = tell
         self._looking = asyncio.Lock()
         self._looked_at = -math.inf
         self._trouble: StoreError | None = None
@@ -29,7 +30,7 @@ class Pulse:
             if asyncio.get_running_loop().time() - self._looked_at >= PAUSE_SECONDS:
                 trouble = await self._look()
                 if trouble is not None and str(trouble) != str(self._trouble):
-                    log.error("the inbox is away: %s", trouble)
+                    self._tell(trouble)
                 self._trouble = trouble
                 self._looked_at = asyncio.get_running_loop().time()
             return self._trouble
