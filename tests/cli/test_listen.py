@@ -1,9 +1,11 @@
 """`fotahook listen` as a process: printing, handlers from a module, and modules that hold none."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -118,6 +120,26 @@ def test_it_ends_when_nobody_reads_any_more_what_it_prints(tmp_path: Path) -> No
         assert listener.process.wait(30) == 0
 
 
+def test_a_handler_that_does_not_end_is_not_waited_for_at_another_signal(tmp_path: Path) -> None:
+    (tmp_path / "handlers.py").write_text(
+        "import asyncio, fotahook\n"
+        "listener = fotahook.Listener()\n"
+        "@listener.on_any\n"
+        "async def handle(message):\n"
+        "    print('begun', flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+    )
+    with running("listen", "handlers:listener", "--port", "0", cwd=tmp_path) as listener:
+        assert post(listener.url) == 200
+        assert listener.read_line() == "begun\n"
+        # Those that come while requests are waited for end that alone.
+        while listener.process.poll() is None:
+            listener.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                listener.process.wait(0.05)
+        assert listener.process.returncode == -signal.SIGTERM
+
+
 @pytest.mark.parametrize(
     ("source", "place", "code", "complaint"),
     [
@@ -152,7 +174,7 @@ def test_a_module_without_a_listener_is_told(
         (("--path", "here"), 2, ": --path: a path begins with /, unlike 'here'"),
         (("--path", "/a b"), 2, ": --path: a path is written as in a URL"),
         (("--path", "/healthz"), 2, ": --path: /healthz is taken"),
-        (("--dedupe-window", "-1"), 2, "--dedupe-window -1: give seconds, 0 or more"),
+        (("--dedupe-window", "-1"), 2, ": --dedupe-window: dedupe_window is a number of seconds, 0 or more"),
         (("--inbox", "mysql://x"), 2, "sqlite:///"),
         (("--inbox", "sqlite:///no/such/folder.db"), 1, "folder.db"),
         (("--forward-to", "ftp://127.0.0.1/"), 2, "--forward-to"),

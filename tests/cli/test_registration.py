@@ -22,6 +22,7 @@ from .conftest import is_one_line
 from .processes import DEADLINE, FOTAHOOK, end, environment, fotahook, running
 
 ACCOUNT = "0000123456-00001"
+CREDENTIALS = ThingspaceOauthCredentials("dev", "dev-secret")
 BODY = b'{"accountName": "0000123456-00001", "type": "upgradeProgress"}'
 
 
@@ -52,10 +53,10 @@ class Service:
         """The methods of the calls about callbacks."""
         return [seen.method for seen in self.peer.calls]
 
-    def client(self) -> AsyncClient:
+    def client(self, credentials: ThingspaceOauthCredentials = CREDENTIALS) -> AsyncClient:
         return AsyncClient(
             base_url=self.peer.url,
-            thingspace_oauth_credentials=ThingspaceOauthCredentials("dev", "dev-secret"),
+            thingspace_oauth_credentials=credentials,
             vz_m2m_token_credentials=SessionCredentials("dev", "dev-password"),
             proxy="",
         )
@@ -67,11 +68,30 @@ class Service:
         return ("--register", ACCOUNT, "--public-url", url, "--base-url", self.peer.url, "--dev")
 
 
+@dataclass
+class Hold:
+    """What a call waits for before it is carried out."""
+
+    asked: threading.Event = field(default_factory=threading.Event)
+    release: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self) -> None:
+        self.asked.set()
+        self.release.wait(DEADLINE)
+
+
 @pytest.fixture
 def service() -> Iterator[Service]:
     peer = Peer()
     yield Service(peer)
     peer.close()
+
+
+@pytest.fixture
+def hold() -> Iterator[Hold]:
+    hold = Hold()
+    yield hold
+    hold.release.set()
 
 
 @pytest.fixture
@@ -141,54 +161,59 @@ def test_messages_are_taken_from_before_it_is_registered_until_it_no_longer_is(
     assert service.registered is None
 
 
-def test_a_second_signal_does_not_wait_until_it_is_deregistered(service: Service, tmp_path: Path) -> None:
-    asked, release = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        asked.set()
-        release.wait(DEADLINE)
-
+def test_a_second_signal_does_not_wait_until_it_is_deregistered(service: Service, hold: Hold, tmp_path: Path) -> None:
     service.before["DELETE"] = hold
     flags = (*service.flags("https://h.example/"), "--deregister-on-exit")
     with running("listen", "--port", "0", *flags, cwd=tmp_path) as listener:
         listener.process.send_signal(signal.SIGTERM)
-        assert asked.wait(DEADLINE)
+        assert hold.asked.wait(DEADLINE)
         # Nothing is closed yet.
         assert post(listener.url) == 200
         assert listener.stop() == 0
-        assert not release.is_set()
-        release.set()
-    assert f"the callback of account {ACCOUNT} may still be registered" in listener.log.read_text()
+    told = f"the callback of account {ACCOUNT} may still be registered: there was no time to wait"
+    assert told in listener.log.read_text()
     assert "Traceback" not in listener.log.read_text()
 
 
-def test_signals_are_heard_while_it_is_registered(service: Service, tmp_path: Path) -> None:
-    asked, release = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        asked.set()
-        release.wait(DEADLINE)
-
-    service.before["POST"] = hold
-    process = subprocess.Popen(
-        [*FOTAHOOK, "listen", "--port", "0", *service.flags("https://h.example/")],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert asked.wait(DEADLINE)
+@pytest.mark.parametrize(
+    ("method", "numbers", "code"),
+    [
+        ("GET", (signal.SIGTERM,), 0),
+        ("POST", (signal.SIGTERM,), 0),
+        ("POST", (signal.SIGINT,), 130),
         # Two of one kind might come as one.
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(DEADLINE) == 130
+        ("POST", (signal.SIGTERM, signal.SIGINT), 130),
+    ],
+)
+def test_a_signal_ends_it_while_it_registers(
+    service: Service, hold: Hold, tmp_path: Path, method: str, numbers: tuple[signal.Signals, ...], code: int
+) -> None:
+    # The first GET is before it serves.
+    service.before = {"GET": lambda: service.before.update({method: hold})}
+    log = tmp_path / "listen.log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [*FOTAHOOK, "listen", "--port", "0", *service.flags("https://h.example/")],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    try:
+        assert hold.asked.wait(DEADLINE)
+        for number in numbers:
+            process.send_signal(number)
+        assert process.wait(DEADLINE) == code
         assert process.stdout is not None
         assert process.stdout.read() == ""
     finally:
-        release.set()
         end(process)
+    # Nothing is registered that nobody serves, or else that is told.
+    assert service.asked == ["GET", "GET", *(["POST"] if method == "POST" else [])]
+    told = f"the callback of account {ACCOUNT} may be registered, with nobody there"
+    assert (told in log.read_text()) == (method == "POST")
+    assert "Traceback" not in log.read_text()
 
 
 def test_without_the_service_it_ends_all_the_same(service: Service, tmp_path: Path) -> None:
@@ -197,6 +222,58 @@ def test_without_the_service_it_ends_all_the_same(service: Service, tmp_path: Pa
         service.peer.routes["callbacks/"] = lambda _: answer(403)  # not tried again
         assert listener.stop() == 0
     assert f"the callback of account {ACCOUNT} is still registered: " in listener.log.read_text()
+
+
+async def test_a_service_that_does_not_answer_is_not_waited_for_for_long(
+    service: Service, hold: Hold, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.before["GET"] = hold
+    async with service.client() as client:
+        await service.registration(client, "https://h.example/").end(within=0.05)
+    assert f"the callback of account {ACCOUNT} may still be registered: the service did not answer within 0.05 s" in (
+        caplog.text
+    )
+    assert not hold.release.is_set()
+
+
+# Watching
+
+
+async def test_it_is_watched_on_whatever_goes_wrong(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    looked = threading.Event()
+    service.before["GET"] = looked.set
+    failures = iter([OSError("no room for the token")])
+
+    def keep(_: object) -> None:
+        for failure in failures:
+            raise failure
+
+    credentials = ThingspaceOauthCredentials("dev", "dev-secret", oauth_on_token_update=keep)
+    async with (
+        service.client(credentials) as client,
+        service.registration(client, "https://h.example/").watched(pause=0.0),
+    ):
+        assert await asyncio.to_thread(looked.wait, DEADLINE)
+    assert f"cannot look which callback account {ACCOUNT} has" in caplog.text
+    assert "no room for the token" in caplog.text
+
+
+async def test_who_is_cancelled_while_watching_ends_is_cancelled(service: Service) -> None:
+    watched, leave = asyncio.Event(), asyncio.Event()
+
+    async def watch() -> None:
+        async with service.client() as client, service.registration(client, "https://h.example/").watched():
+            watched.set()
+            await leave.wait()
+
+    watching = asyncio.create_task(watch())
+    await watched.wait()
+    leave.set()
+    # It leaves now, and waits for the task that looks.
+    await asyncio.sleep(0)
+    watching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watching
 
 
 # Where the path leads
@@ -252,7 +329,7 @@ async def test_another_spelling_of_the_same_url_is_ours(
                     more.set()
 
             service.before["GET"] = count
-            await asyncio.to_thread(more.wait, DEADLINE)
+            assert await asyncio.to_thread(more.wait, DEADLINE)
         assert caplog.records == []
         await registration.end()
     assert service.registered is None

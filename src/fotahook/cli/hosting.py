@@ -95,7 +95,8 @@ async def host(
 
     The app's lifespan stays the caller's business: what it needs is open before and closed after, with errors that
     reach the person who started it. `meanwhile` is entered when requests are served already, and left while they still
-    are; a second signal does not wait for it. `beside` is the work without which serving makes no sense. `closing` is
+    are; a signal that comes before ends the entering, and then nobody is told that it is ready; a second one does not
+    wait for the leaving. `beside` is the work without which serving makes no sense. `closing` is
     set before requests under way are waited for.
     """
     url = place.url + path
@@ -174,18 +175,24 @@ class _Server(uvicorn.Server):
         self._guard = guard
         self._on_ready = on_ready
         self._meanwhile = meanwhile
-        self._told = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._entered = False
         self._presence: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._stopping.is_set():
+            self.should_exit = True
+            return
         self._presence = asyncio.create_task(self._be_present(), name="presence")
         self._presence.add_done_callback(self._end)
 
     async def _be_present(self) -> None:
         async with self._meanwhile:
-            self._on_ready()
-            await self._told.wait()
+            self._entered = True
+            if not self._stopping.is_set():
+                self._on_ready()
+                await self._stopping.wait()
 
     def _end(self, _: asyncio.Task[None]) -> None:
         self.should_exit = True
@@ -222,10 +229,10 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def stop(self) -> None:
-        """Leave what is done meanwhile, and then end; the second time, at once."""
-        self.force_exit = self._told.is_set()
-        self._told.set()
-        if self.force_exit and self._presence is not None:
+        """Leave what is done meanwhile, and then end; where it is not entered yet, and the second time, at once."""
+        self.force_exit = self._stopping.is_set()
+        self._stopping.set()
+        if self._presence is not None and (self.force_exit or not self._entered):
             self._presence.cancel()
 
     def _hear(self, number: signal.Signals) -> None:

@@ -20,7 +20,7 @@ from fotahook.contract.signing import parse_public_key, parse_secret
 from fotahook.contract.urls import url_refusal, without_password
 from fotahook.delivery import Deliver
 from fotahook.listener import THINGSPACE_SOURCES, Forwarding, Listener, Proof
-from fotahook.listener.reception import HEALTH_PATH, checked_path, is_secret
+from fotahook.listener.reception import HEALTH_PATH, checked_path, checked_window, is_secret
 
 from .configuration import explanation
 from .failures import Failure, UsageError, where
@@ -46,6 +46,7 @@ log = logging.getLogger("fotahook.listener")
 THINGSPACE: Final = "thingspace"
 """For --source: the networks that ThingSpace publishes."""
 
+Given = TypeVar("Given")
 Read = TypeVar("Read")
 
 
@@ -238,9 +239,10 @@ def _check(options: ListenOptions) -> None:
         refusal = url_refusal(options.public_url, allow_http=True, allowed=EVERYWHERE)
         if refusal is not None:
             raise UsageError(f"--public-url: {refusal}")
-    if options.dedupe_window is not None and not options.dedupe_window >= 0:
-        raise UsageError(f"--dedupe-window {options.dedupe_window:g}: give seconds, 0 or more")
     _read_each("--path", () if options.path is None else (options.path,), checked_path)
+    _read_each("--dedupe-window", () if options.dedupe_window is None else (options.dedupe_window,), checked_window)
+    _read_each("--allow-network", options.allow_network, _network)
+    secret_key_from_environment()
     if options.replay_to is not None and not keys_can_be_read():
         raise UsageError("--replay-to needs a terminal, where the key r is pressed; --forward-to sends all messages on")
     options.limits.check()
@@ -276,14 +278,14 @@ def _proof(options: ListenOptions) -> Proof:
     )
 
 
-def _read_each(flag: str, texts: Sequence[str], read: Callable[[str], Read]) -> tuple[Read, ...]:
+def _read_each(flag: str, values: Sequence[Given], read: Callable[[Given], Read]) -> tuple[Read, ...]:
     """What the values of a flag stand for. A usage error names the one that cannot be read by its number: no secret."""
     found = []
-    for number, text in enumerate(texts, 1):
+    for number, value in enumerate(values, 1):
         try:
-            found.append(read(text))
+            found.append(read(value))
         except ValueError as error:
-            which = f"{flag} (number {number} of {len(texts)})" if len(texts) > 1 else flag
+            which = f"{flag} (number {number} of {len(values)})" if len(values) > 1 else flag
             raise UsageError(f"{which}: {error}") from error
     return tuple(found)
 
@@ -306,9 +308,6 @@ def _user_and_password(text: str) -> tuple[str, str]:
 def _forwarding(listener: Listener, options: ListenOptions) -> Forwarding:
     """What the module says of its forwards, with what the flags and the environment say before it."""
     given = listener.forwarding
-    # Read once more below, but refused here by their names.
-    _read_each("--allow-network", options.allow_network, _network)
-    secret_key_from_environment()
     return Forwarding(
         secret_key=os.environ.get(VARIABLE, given.secret_key),
         allow_networks=options.allow_network or given.allow_networks,

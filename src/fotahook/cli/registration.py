@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,6 +17,9 @@ log = logging.getLogger("fotahook.listener")
 
 LOOK_SECONDS: Final = 180.0
 """Between two looks of --watch."""
+
+END_SECONDS: Final = 5.0
+"""For deregistering: whoever stops the process kills it soon, and handlers in hand need their time too."""
 
 _PORTS: Final = {"https": 443, "http": 80}
 
@@ -55,16 +58,29 @@ class Registration:
             await self._calls.register_callback(self._account, FotaV2CallbackRegistrationRequest(self.url))
         except FotaV2ResultException as error:
             raise Refused(f"--public-url is not registered for account {self._account}: {error}") from error
+        except asyncio.CancelledError:
+            log.error(
+                "the callback of account %s may be registered, with nobody there: it was stopped before the answer",
+                self._account,
+            )
+            raise
         log.info("the callback of account %s leads here now", self._account)
         if registered is not None:
             log.warning("it led to %s before, which gets no more messages", self._place(registered))
 
-    async def end(self) -> None:
+    async def end(self, within: float = END_SECONDS) -> None:
         """Deregister, if it is still ours; what goes wrong is only told, since the listener ends all the same."""
         try:
-            await self._deregister()
+            async with asyncio.timeout(within):
+                await self._deregister()
         except FotahookError as error:
             log.error("the callback of account %s is still registered: %s", self._account, error)
+        except TimeoutError:
+            log.error(
+                "the callback of account %s may still be registered: the service did not answer within %g s",
+                self._account,
+                within,
+            )
         except asyncio.CancelledError:
             log.error("the callback of account %s may still be registered: there was no time to wait", self._account)
             raise
@@ -77,8 +93,8 @@ class Registration:
             yield
         finally:
             watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
+            # Its cancellation, not ours: that may come while it is waited for.
+            await asyncio.gather(watching, return_exceptions=True)
 
     async def _deregister(self) -> None:
         if not self._is_ours(await self._look()):
@@ -93,14 +109,16 @@ class Registration:
             await asyncio.sleep(pause)
             try:
                 found = await self._look()
+                # However it is spelt.
+                found = self.url if self._is_ours(found) else found
+                if found != known:
+                    self._tell(found)
+                known = found
             except FotahookError as error:
                 log.warning("cannot look which callback account %s has: %s", self._account, error)
-                continue
-            # However it is spelt.
-            found = self.url if self._is_ours(found) else found
-            if found != known:
-                self._tell(found)
-            known = found
+            except Exception:
+                # A fault of ours, which is no reason to watch no longer.
+                log.exception("cannot look which callback account %s has", self._account)
 
     async def _look(self) -> str | None:
         summary = (await self._calls.list_registered_callbacks(self._account)).data

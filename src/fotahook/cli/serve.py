@@ -122,21 +122,21 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
 async def _serve(options: ServeOptions, file: str | None) -> int:
     networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
     faults = fault_points(options)
-    async with _opened(options) as opened:
-        metrics = Metrics()
-        store = metrics.around(opened)
-        store = faults.around_store(store) if faults else store
-        # Not before the store's file is known to be one: a key beside it is worth keeping.
-        key = secret_key(file)
-        settings = Settings(
-            secret_key=key,
-            allow_http=options.dev,
-            allowed_networks=networks,
-            requests_per_minute=options.requests_per_minute,
-            time_to_live=options.time_to_live * DAY,
-            clock=time.time,
-        )
-        async with contextlib.AsyncExitStack() as beside:
+    with listening(Endpoint.of(options)) as place:
+        async with _opened(options) as opened, contextlib.AsyncExitStack() as beside:
+            metrics = Metrics()
+            store = metrics.around(opened)
+            store = faults.around_store(store) if faults else store
+            # Not before the store's file is known to be one: a key beside it is worth keeping.
+            key = secret_key(file)
+            settings = Settings(
+                secret_key=key,
+                allow_http=options.dev,
+                allowed_networks=networks,
+                requests_per_minute=options.requests_per_minute,
+                time_to_live=options.time_to_live * DAY,
+                clock=time.time,
+            )
             parts: dict[str, Check] = {}
             task = None
             if options.role != "api":
@@ -158,8 +158,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
             )
             app = RequestLog(faults.around_app(app) if faults else app, every=options.log_requests, paths=True)
             guard = options.limits.guard(HEALTH_PATHS, body_timeout=options.body_timeout)
-            with listening(Endpoint.of(options)) as place:
-                return await host(app, place, guard, facts=_facts(options), beside=task, closing=closing)
+            return await host(app, place, guard, facts=_facts(options), beside=task, closing=closing)
 
 
 def _facts(options: ServeOptions) -> str:
