@@ -136,6 +136,8 @@ def listen(
         rows = explanation(options, omitted=("config", "explain", "fault"), masked=("secret", "basic"))
         print_table(("flag", "value", "source"), rows)
         return 0
+    # Not a flag, so that --explain has nothing to say of it.
+    secret_key_from_environment()
     log_as_json()
     listener = load_listener(module) if module else Listener()
     _configure(listener, options)
@@ -242,7 +244,6 @@ def _check(options: ListenOptions) -> None:
     _read_each("--path", () if options.path is None else (options.path,), checked_path)
     _read_each("--dedupe-window", () if options.dedupe_window is None else (options.dedupe_window,), checked_window)
     _read_each("--allow-network", options.allow_network, _network)
-    secret_key_from_environment()
     if options.replay_to is not None and not keys_can_be_read():
         raise UsageError("--replay-to needs a terminal, where the key r is pressed; --forward-to sends all messages on")
     options.limits.check()
