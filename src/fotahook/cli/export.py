@@ -87,12 +87,12 @@ def _body(stored: Messages, message_id: str) -> bytes | None:
     """A message's bytes; None where retention has removed them."""
     try:
         return stored.message_body(message_id)
-    except ApiException as error:
-        if error.status_code != _GONE:
-            raise
     except Refused:
-        pass
-    return None
+        return None
+    except ApiException as error:
+        if error.status_code == _GONE:
+            return None
+        raise
 
 
 def _write(pages: Listed, bodies: Bodies, target: IO[bytes], *, shown: bool) -> tuple[int, int]:

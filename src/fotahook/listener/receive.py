@@ -80,12 +80,10 @@ def receive(
     if len(body) > BODY_LIMIT:
         raise Rejected(413, f"the body has more than {BODY_LIMIT} bytes")
     proof.check_signature(headers, body, now)
-    if not body.strip():
-        raise Rejected(400, "the body is empty")
     try:
         message = parse_message(body)
     except MessageInvalid as error:
-        raise _unreadable(headers.get(CONTENT_ENCODING, ""), error) from error
+        raise _unreadable(body, headers.get(CONTENT_ENCODING, ""), error) from error
     proof.check_password(message)
     account = _account(headers, message)
     message_id = headers.get("webhook-id", "")
@@ -101,8 +99,10 @@ def receive(
     )
 
 
-def _unreadable(encoding: str, error: MessageInvalid) -> Rejected:
+def _unreadable(body: bytes, encoding: str, error: MessageInvalid) -> Rejected:
     """Why a body cannot be read. Its encoding is to blame only now: some senders name one, and then send plain JSON."""
+    if not body.strip():
+        return Rejected(400, "the body is empty")
     if all(each.strip().lower() in ("", "identity") for each in encoding.split(",")):
         return Rejected(400, str(error))
     named = one_line(encoding, _ENCODING_LIMIT)
