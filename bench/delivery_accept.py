@@ -16,7 +16,7 @@ from bench import rig
 from fotahook.store import SqliteStore
 from fotahook.store.base import NewMessage
 from fotahook.store.ids import MessageIds
-from fotahook.store.sqlite_file import connect
+from fotahook.store.sqlite.file import connect
 
 ROUNDS = 5
 BATCH = 100

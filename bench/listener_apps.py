@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import fotahook
-from fotahook.store.sqlite_file import lock_file
+from fotahook.store.sqlite.file import lock_file
 
 PATH = "/in/0123456789abcdef"
 """Nobody can guess it, so nothing is warned of."""

@@ -20,7 +20,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from fotahook.store.postgres_schema import migrate
+from fotahook.store.postgres.schema import migrate
 
 START_SECONDS: Final = 60.0
 SETTINGS: Final = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fotahook.cli.admin import _entry, _row
+from fotahook.cli.admin.credentials import _entry, _row
 from fotahook.contract.keys import fingerprint
 from fotahook.store import open_store
 from fotahook.store.base import Credential

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fotahook.cli.demo_evidence import INBOX_FILE, SERVICE_FILE, Evidence, gather, read_ledger
-from fotahook.cli.demo_handlers import LEDGER
-from fotahook.cli.demo_report import report
+from fotahook.cli.demo.evidence import INBOX_FILE, SERVICE_FILE, Evidence, gather, read_ledger
+from fotahook.cli.demo.handlers import LEDGER
+from fotahook.cli.demo.report import report
 from fotahook.store import open_store
 from fotahook.store.base import NewMessage
 from fotahook.testing import CampaignMessage, campaign

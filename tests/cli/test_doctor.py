@@ -22,11 +22,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID
 
 from fotahook import Listener
-from fotahook.cli.doctor import ACCOUNT
-from fotahook.cli.doctor_checks import examine
-from fotahook.cli.doctor_findings import Check, Examination, Place, Result
-from fotahook.cli.doctor_messages import TYPE
-from fotahook.cli.doctor_network import MOST_ADDRESSES, check_addresses, check_connection
+from fotahook.cli.doctor.checks import examine
+from fotahook.cli.doctor.command import ACCOUNT
+from fotahook.cli.doctor.findings import Check, Examination, Place, Result
+from fotahook.cli.doctor.messages import TYPE
+from fotahook.cli.doctor.network import MOST_ADDRESSES, check_addresses, check_connection
 from fotahook.contract import signing
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.keys import signing_seed

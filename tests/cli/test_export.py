@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fotahook.cli.line_files import read_backwards
+from fotahook.cli.transfer.line_files import read_backwards
 from fotahook.store import open_store
 from fotahook.store.base import NewMessage, Retention
 from fotahook.testing import Sandbox

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from fotahook.cli.failures import Failure, UsageError, told
+from fotahook.cli.shared.errors import Failure, UsageError, told
 from fotahook.contract.errors import (
     ApiException,
     AuthenticationError,

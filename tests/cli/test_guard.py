@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from fotahook.cli.guard import Guard, Guarded, Limits, _client
+from fotahook.hosting.connection_limits import Guard, Guarded, Limits, _client
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HEALTH = b"GET /healthz?x=1 HTTP/1.1\r\nHost: x\r\n\r\n"

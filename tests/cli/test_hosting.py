@@ -7,8 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from fotahook.cli.hosting import Endpoint, host, listening
-from fotahook.cli.limits import LimitOptions
+from fotahook.cli.shared.limit_flags import LimitOptions
+from fotahook.hosting.server import Endpoint, host, listening
 
 from .processes import DEADLINE
 

@@ -8,7 +8,7 @@ import pytest
 
 from fotahook import CallbackMessage, Listener
 from fotahook.listener import receive
-from fotahook.listener.proof import Proof
+from fotahook.listener.verification import Proof
 from fotahook.store import open_store
 
 from .conftest import Run, Said, is_one_line

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from fotahook.cli.registration import Registration
+from fotahook.cli.listen.registration import Registration
 from fotahook.client import AsyncClient
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from fotahook.contract.keys import parse_secret_key, signing_seed

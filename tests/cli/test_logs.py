@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fotahook.cli.logs import log_as_json
+from fotahook.hosting.logging import log_as_json
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from fotahook.cli.registration import Refused, Registration
+from fotahook.cli.listen.registration import Refused, Registration
 from fotahook.client import AsyncClient
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
 from tests.client.conftest import Peer, Pieces, Seen, answer

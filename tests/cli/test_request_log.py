@@ -13,8 +13,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from fotahook.cli.logs import log_as_json
-from fotahook.cli.request_log import RequestLog
+from fotahook.hosting.logging import log_as_json
+from fotahook.hosting.request_log import RequestLog
 from tests.service.conftest import Answer, ask
 
 logger = logging.getLogger("fotahook.test")
@@ -88,7 +88,7 @@ async def test_a_request_that_failed_has_a_line_and_others_have_none(log: Log) -
     assert line.pop("timestamp")
     assert line == {
         "level": "warning",
-        "logger": "fotahook.cli.request_log",
+        "logger": "fotahook.hosting.request_log",
         "method": "GET",
         "path": "/a",
         "status": 503,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fotahook.cli.failures import Failure, UsageError
-from fotahook.cli.secret_key import VARIABLE, key_place, secret_key
+from fotahook.cli.shared.errors import Failure, UsageError
+from fotahook.cli.shared.secret_key import VARIABLE, key_place, secret_key
 from fotahook.contract.keys import generate_secret_key, parse_secret_key
 
 

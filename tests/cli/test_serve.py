@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fotahook.cli import serve as serving
-from fotahook.cli.failures import told
+from fotahook.cli.shared.errors import told
 from fotahook.client import OperatorClient
 from fotahook.contract.errors import AuthenticationError
 from fotahook.contract.events import MessageAccepted
 from fotahook.delivery import Dispatcher
-from fotahook.service.reading import mark_cursor
+from fotahook.service.requests import mark_cursor
 from fotahook.store.events import Mark
 from fotahook.testing import Certificates, make_certificates
 

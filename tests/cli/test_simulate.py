@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fotahook.cli.simulate_stages import Pace
+from fotahook.cli.simulate.targets import Pace
 from fotahook.testing import Sandbox, Simulation, make_certificates
 
 from ..testing.receivers import receiving

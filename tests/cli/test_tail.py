@@ -14,7 +14,7 @@ import pytest
 
 from fotahook import OperatorClient
 from fotahook.cli.tail import _told
-from fotahook.service.reading import mark_cursor
+from fotahook.service.requests import mark_cursor
 from fotahook.store.events import Mark
 from fotahook.testing import Sandbox
 

@@ -44,7 +44,7 @@ def test_the_twins_have_the_same_methods_signatures_and_words(plain: type[Any], 
 
 def test_all_is_sorted_and_names_everything_public() -> None:
     assert fotahook.__all__ == sorted(fotahook.__all__)
-    modules = {"client", "contract", "listener", "store", "delivery", "service", "testing", "cli", "console"}
+    modules = {"client", "contract", "listener", "store", "delivery", "service", "testing", "cli", "console", "hosting"}
     found = {name for name in vars(fotahook) if not name.startswith("_")} - modules - {"TYPE_CHECKING", "import_module"}
     lazy = {"CallbackMessage", "Listener", "__version__"}
     assert found | lazy == set(fotahook.__all__) | (found & lazy)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fotahook.contract import errors
+from fotahook.contract.error_answers import excerpt, fault, masked, one_line, refusal
 from fotahook.contract.errors import (
     ApiException,
     FotahookError,
@@ -18,7 +19,6 @@ from fotahook.contract.errors import (
     TimedOut,
 )
 from fotahook.contract.exchange import Headers, Reply, Request
-from fotahook.contract.refusals import excerpt, fault, masked, one_line, refusal
 
 REQUEST = Request("GET", "https://x/api/fota/v2/callbacks/a", Headers([("accept", "application/json")]))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from fotahook.delivery import Rules, Timings
 from fotahook.delivery.outcomes import EXPIRED, FIXES, Outcome, trouble_of
 from fotahook.delivery.policy import DAY
-from fotahook.testing.faults import POINTS
+from fotahook.testing.sandbox.fault_points import POINTS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "delivery.md").read_text()
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)

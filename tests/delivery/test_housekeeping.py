@@ -43,7 +43,7 @@ async def test_a_store_that_is_away_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("fotahook.delivery.housekeeping.PAUSE_SECONDS", 0)
+    monkeypatch.setattr("fotahook.delivery.maintenance.PAUSE_SECONDS", 0)
     (message_id,) = await accept(b"1")
     await serve()
     clock.advance(10)

@@ -22,8 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fotahook.contract import signing
 from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import Context, Listener, Proof
-from fotahook.listener.receive import BODY_LIMIT
-from fotahook.listener.reception import FRESH_SECONDS
+from fotahook.listener.intake import BODY_LIMIT
+from fotahook.listener.requests import FRESH_SECONDS
 from fotahook.store import SqliteStore
 from fotahook.store.base import StoreError
 from tests.modes import modes_bind
@@ -377,8 +377,8 @@ async def test_health_tells_when_messages_are_no_longer_handled(
 @pytest.fixture
 def looked_at_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Health tries the inbox each time that it is asked for, and soon gives up."""
-    monkeypatch.setattr("fotahook.store.pulse.PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr("fotahook.store.sqlite_file.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("fotahook.store.health.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.store.sqlite.file.BUSY_SECONDS", 0.01)
 
 
 async def health(listener: Listener) -> Answer:

@@ -17,7 +17,7 @@ from fotahook.contract.keys import generate_secret_key, parse_secret_key, signin
 from fotahook.contract.messages import CallbackMessage, parse_message
 from fotahook.contract.signing import format_public_key
 from fotahook.listener import Forwarding, Listener
-from fotahook.listener.forward import Forward, Forwards
+from fotahook.listener.forwards import Forward, Forwards
 from fotahook.store.base import Attempt, Message
 from tests.delivery.conftest import a_delivery, a_lease
 

@@ -15,8 +15,8 @@ import pytest
 from fotahook.contract.messages import CallbackMessage
 from fotahook.delivery import Outcome
 from fotahook.listener import Context, Listener
-from fotahook.listener.calls import THREADS, Caller, Threads
 from fotahook.listener.handlers import Router
+from fotahook.listener.invocation import THREADS, Caller, Threads
 from fotahook.store.base import Delivery, Lease
 from tests.delivery.conftest import a_delivery, a_lease
 

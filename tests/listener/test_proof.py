@@ -10,7 +10,7 @@ from fotahook.contract import signing
 from fotahook.contract.addresses import parse_networks
 from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import THINGSPACE_SOURCES
-from fotahook.listener.proof import Proof, Rejected, sender_address
+from fotahook.listener.verification import Proof, Rejected, sender_address
 
 from .conftest import NOW, PROGRESS, SECRET, SEED, by_hmac, rich_text
 

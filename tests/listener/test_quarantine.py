@@ -90,7 +90,7 @@ async def test_what_failed_for_good_is_shown_with_its_traceback(
         await settled.wait("dead", 2)
         newest, oldest = await listener.quarantined(ACCOUNT)
         assert await listener.quarantined(ACCOUNT, limit=1) == [newest]
-        monkeypatch.setattr("fotahook.store.sqlite_looks.LOOK", 1)
+        monkeypatch.setattr("fotahook.store.sqlite.listing.LOOK", 1)
         assert await listener.quarantined(ACCOUNT) == [newest, oldest]
         assert await listener.quarantined("another") == []
     assert (oldest.raw, newest.raw) == (first, second)

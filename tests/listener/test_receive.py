@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fotahook.listener.proof import Proof, Rejected
-from fotahook.listener.receive import BODY_LIMIT, DEDUPE_WINDOW, receive, single_headers
+from fotahook.listener.intake import BODY_LIMIT, DEDUPE_WINDOW, receive, single_headers
+from fotahook.listener.verification import Proof, Rejected
 from fotahook.store import SqliteStore
 from fotahook.store.base import NewMessage
 

@@ -8,7 +8,7 @@ import pytest
 
 from fotahook.contract import signing
 from fotahook.listener import Listener
-from fotahook.listener.repeats import AT_ONCE, PAUSE_SECONDS, Repeats
+from fotahook.listener.log_rate_limit import AT_ONCE, PAUSE_SECONDS, Repeats
 from fotahook.store import SqliteStore
 
 from .conftest import NOW, PROGRESS, SECRET, request

@@ -6,7 +6,7 @@ import pytest
 from fotahook.contract.keys import account_signing_key
 from fotahook.contract.operator import AccountState, CallbackHistory
 from fotahook.contract.signing import parse_secret
-from fotahook.service import accounts
+from fotahook.service.operator import accounts
 from fotahook.store.base import Health, LaneVerdict, Limits
 
 from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Answer, Api, client_of

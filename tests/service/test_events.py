@@ -23,8 +23,9 @@ from fotahook.contract.events import (
     MessageAccepted,
     MessageDead,
 )
-from fotahook.service import create_client, drop_client, events, feed, provision_dev
-from fotahook.service.reading import mark_cursor
+from fotahook.service import create_client, drop_client, event_feed, provision_dev
+from fotahook.service.operator import events
+from fotahook.service.requests import mark_cursor
 from fotahook.store import SqliteStore
 from fotahook.store.base import Attempt, Delivery, Health, LaneVerdict, NewMessage, Settlement, StoreUnavailable
 from fotahook.store.events import Events, Mark
@@ -236,7 +237,7 @@ async def _end_of(live: Live) -> str:
 
 def _told(seen: list[Event], kind: str) -> list[int]:
     """The places that each event moved the cursor to in one source."""
-    from fotahook.service.reading import mark
+    from fotahook.service.requests import mark
 
     names = {
         "messages": ("message.accepted",),
@@ -279,7 +280,7 @@ async def test_two_hundred_followers_cost_the_store_no_more_than_one(live: Live)
 async def test_whoever_reads_slowly_holds_up_nobody_and_misses_nothing(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "PAST", 100)
+    monkeypatch.setattr(event_feed, "PAST", 100)
     async with live.stream() as slow, live.stream() as quick:
         for _ in range(30):
             await live.publish(*[b'{"type": "%b"}' % (b"x" * 900)] * 100)
@@ -321,7 +322,7 @@ async def test_streams_end_when_the_service_stops(live: Live) -> None:
 
 
 async def test_a_store_that_was_away_is_followed_further(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(event_feed, "RETRY_SECONDS", 0.01)
     async with live.stream() as stream:
         live.store.away = 3
         await live.publish(b"{}")

@@ -15,7 +15,7 @@ from fotahook import ApiException, AsyncOperatorClient, ConnectionFailed, Operat
 from fotahook.client._steps import World
 from fotahook.contract.events import AttemptFinished, Event, LaneChanged, MessageAccepted
 from fotahook.contract.operator import Stats
-from fotahook.service.reading import mark_cursor
+from fotahook.service.requests import mark_cursor
 from fotahook.store.events import Mark
 
 ACCOUNT = "0000123456-00001"

@@ -156,11 +156,11 @@ async def test_the_store_is_tried_now_and_then_however_many_ask_whether_it_is_re
 
     with monkeypatch.context() as away:
         away.setattr(api.store, "check", gone)
-        away.setattr("fotahook.store.pulse.PAUSE_SECONDS", 3600.0)
+        away.setattr("fotahook.store.health.PAUSE_SECONDS", 3600.0)
         for _ in range(3):
             assert (await api("GET", "/readyz")).error == (503, "STORE_UNAVAILABLE")
         assert tried == 1
-    monkeypatch.setattr("fotahook.store.pulse.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.store.health.PAUSE_SECONDS", 0.0)
     assert (await api("GET", "/readyz")).json == {"status": "ready"}
 
 

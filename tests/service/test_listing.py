@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from fotahook.contract.operator import AccountPage, MessagePage
-from fotahook.service import messages
+from fotahook.service.operator import messages
 from fotahook.store.base import LOOK, Attempt, DeliveryState, Health, LaneVerdict, NewMessage, Settlement
 
 from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Api, client_of

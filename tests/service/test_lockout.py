@@ -5,9 +5,9 @@ import asyncio
 import msgspec
 import pytest
 
-from fotahook.service import lockout
-from fotahook.service.lockout import Lockout
-from fotahook.service.problems import Problem
+from fotahook.service.auth import lockout
+from fotahook.service.auth.lockout import Lockout
+from fotahook.service.errors import Problem
 
 from .conftest import LOGIN, RESET, Answer, Api, FakeClock
 

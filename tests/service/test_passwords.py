@@ -9,7 +9,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from fotahook.service import PasswordCost, Settings, build_app, create_user, provision_dev, withdraw_dev
-from fotahook.service.passwords import COST, Passwords
+from fotahook.service.auth.passwords import COST, Passwords
 
 from .conftest import CHEAP, LOGIN, Api
 from .serving import SECRET_KEY

@@ -3,8 +3,8 @@
 import pytest
 
 from fotahook.service import HEALTH_PATHS, Settings, build_app
-from fotahook.service.problems import Problem
-from fotahook.service.rates import Rates
+from fotahook.service.auth.rate_limit import Rates
+from fotahook.service.errors import Problem
 
 from .conftest import CALLBACK, GRANT, MESSAGES, TOKEN, Api, basic, client_of
 from .serving import SECRET_KEY
@@ -70,7 +70,7 @@ def test_there_may_be_no_limit() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotahook.service.rates._KNOWN_LIMIT", 2)
+    monkeypatch.setattr("fotahook.service.auth.rate_limit._KNOWN_LIMIT", 2)
     rates = Rates(1)
     for client in ("a", "b", "c", "a"):
         rates.count(client, 1.0)

@@ -3,9 +3,9 @@
 import msgspec
 
 from fotahook.contract.operator import Reason, Why
-from fotahook.service.reasons import Facts, explain
+from fotahook.service.operator.why import Facts, explain
 from fotahook.store.base import Attempt, Health, Lane, LaneVerdict, Limits, Message, Placement
-from fotahook.store.told import moment
+from fotahook.store.views import moment
 
 from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Api
 

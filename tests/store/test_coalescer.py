@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from fotahook.store.base import StoreUnavailable
-from fotahook.store.coalescer import Coalescer
+from fotahook.store.postgres.group_commit import Coalescer
 
 
 class Batches:

@@ -10,10 +10,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fotahook.store import SqliteStore, Store, migrate_store, open_store, postgres_schema, sqlite_schema
+from fotahook.store import SqliteStore, Store, migrate_store, open_store
 from fotahook.store.base import NewMessage, StoreUnavailable, WrongSchema
 from fotahook.store.events import AttemptFinished, CallbackChanged, MessageAccepted
+from fotahook.store.postgres import schema as postgres_schema
 from fotahook.store.queries import load_migrations
+from fotahook.store.sqlite import schema as sqlite_schema
 from tests.migrations import add_migration
 from tests.postgres import a_schema
 

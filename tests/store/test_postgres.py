@@ -12,8 +12,6 @@ import msgspec
 import pytest
 
 from fotahook.store import open_store
-from fotahook.store import postgres_hints as hints_module
-from fotahook.store import postgres_link as link_module
 from fotahook.store.base import (
     Health,
     LaneVerdict,
@@ -26,8 +24,10 @@ from fotahook.store.base import (
     StoreFull,
     StoreUnavailable,
 )
-from fotahook.store.postgres import PostgresStore
-from fotahook.store.postgres_link import Db, S, number_parameters, refusal
+from fotahook.store.postgres import connection as link_module
+from fotahook.store.postgres import notify as hints_module
+from fotahook.store.postgres.connection import Db, S, number_parameters, refusal
+from fotahook.store.postgres.store import PostgresStore
 from fotahook.store.queries import load_migrations, load_queries
 from tests.postgres import Server, a_schema
 

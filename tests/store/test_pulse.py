@@ -8,7 +8,7 @@ import pytest
 
 from fotahook.store import SqliteStore
 from fotahook.store.base import StoreUnavailable
-from fotahook.store.pulse import Pulse
+from fotahook.store.health import Pulse
 
 
 class Counted(SqliteStore):
@@ -35,14 +35,14 @@ async def store(tmp_path: Path) -> AsyncIterator[Counted]:
 async def test_a_store_is_tried_once_in_a_while_however_many_ask(
     store: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotahook.store.pulse.PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr("fotahook.store.health.PAUSE_SECONDS", 3600.0)
     pulse = Pulse(store)
     assert await asyncio.gather(*(pulse.trouble() for _ in range(20))) == [None] * 20
     assert store.tried == 1
 
 
 async def test_each_trouble_is_told_once(store: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotahook.store.pulse.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.store.health.PAUSE_SECONDS", 0.0)
     told: list[str] = []
     pulse, silent = Pulse(store, tell=lambda trouble: told.append(str(trouble))), Pulse(store)
     for store.away in ("locked", "locked", "moved", None, "moved"):

@@ -19,8 +19,8 @@ import pytest
 from fotahook.store import SqliteStore, Store, open_store, sqlite_path
 from fotahook.store.base import DispatchedElsewhere, NewMessage, StoreFull, StoreUnavailable
 from fotahook.store.queries import load_migrations, load_queries
-from fotahook.store.sqlite_file import connect, told
-from fotahook.store.writer import Job, Reader, Writer, translate
+from fotahook.store.sqlite.file import connect, told
+from fotahook.store.sqlite.writer import Job, Reader, Writer, translate
 from tests.modes import modes_bind
 
 from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, lease_one, settled
@@ -85,13 +85,13 @@ async def test_the_database_of_something_else_is_named_and_left_alone(path: Path
 def test_a_connection_waits_as_long_as_it_is_told_to(
     path: Path, monkeypatch: pytest.MonkeyPatch, given: float | None, told: int
 ) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite_file.BUSY_SECONDS", 0.07)
+    monkeypatch.setattr("fotahook.store.sqlite.file.BUSY_SECONDS", 0.07)
     with contextlib.closing(connect(path, busy_seconds=given)) as connection:
         assert connection.execute("pragma busy_timeout").fetchone() == {"timeout": told}
 
 
 async def test_a_file_that_another_process_holds_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite_file.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("fotahook.store.sqlite.file.BUSY_SECONDS", 0.01)
     store = await SqliteStore.open(path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("begin immediate")
@@ -192,7 +192,7 @@ async def test_a_new_dispatcher_takes_the_old_ones_leases_over_at_once(
 async def test_another_process_that_holds_the_file_makes_the_store_unavailable(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite_file.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("fotahook.store.sqlite.file.BUSY_SECONDS", 0.01)
     store = await SqliteStore.open(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("begin immediate")
@@ -242,7 +242,7 @@ async def test_a_full_disk_takes_nothing_and_says_so(path: Path) -> None:
 async def test_bodies_that_are_much_together_are_written_in_portions(
     store: Store, accept: Accept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite_accept.PORTION_BYTES", 10)
+    monkeypatch.setattr("fotahook.store.sqlite.accept.PORTION_BYTES", 10)
     bodies = [b"x" * size for size in (4, 6, 1, 20, 0)]
     accepted = await accept(*bodies)
     stored = [await store.message(answer.id) for answer in accepted]
@@ -251,8 +251,8 @@ async def test_bodies_that_are_much_together_are_written_in_portions(
 
 
 async def test_marks_whose_hashes_are_equal_are_told_apart(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite_accept.short_hash", lambda digest: 1)
-    monkeypatch.setattr("fotahook.store.sqlite_accept.key_hash", lambda account, key: 1)
+    monkeypatch.setattr("fotahook.store.sqlite.accept.short_hash", lambda digest: 1)
+    monkeypatch.setattr("fotahook.store.sqlite.accept.key_hash", lambda account, key: 1)
     messages = [
         NewMessage(account=account, body=body, idempotency_key=key, idempotency_window=60.0)
         for account, body, key in product("ab", (b"1", b"2"), ("i", "j", None))

@@ -4,7 +4,7 @@ import pytest
 
 from fotahook.contract.messages import parse_message
 from fotahook.testing import campaign
-from fotahook.testing.campaigns import FAILURES, STEPS
+from fotahook.testing.simulator.campaigns import FAILURES, STEPS
 
 ACCOUNT = "0000123456-00001"
 

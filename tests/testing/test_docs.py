@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from fotahook.testing import Faults, Sandbox, parse_fault_script
-from fotahook.testing.script import DOINGS
+from fotahook.testing.simulator.fault_script import DOINGS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
 (SCRIPT,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 from fotahook.delivery import Outcome
 from fotahook.store import SqliteStore
 from fotahook.store.base import Delivery, Lease, NewMessage, Store
-from fotahook.testing.faults import POINTS, FaultPoints
+from fotahook.testing.sandbox.fault_points import POINTS, FaultPoints
 from tests.delivery.conftest import DELIVERED
 from tests.store.conftest import ACCOUNT, URL, WELL, settled
 

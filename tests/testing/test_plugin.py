@@ -56,7 +56,7 @@ def test_a_run_that_does_not_use_it_does_not_pay_for_it() -> None:
         "starlette",
         "trustme",
         "uvicorn",
-        "fotahook.testing.sandbox",
+        "fotahook.testing.sandbox.sandbox",
     }
     assert heavy.isdisjoint(loaded)
     assert "fotahook.testing.plugin" in loaded

@@ -6,8 +6,8 @@ import pytest
 import urllib3
 
 from fotahook.testing import FaultScript, Sandbox, ScriptInvalid, Simulation
-from fotahook.testing.gate import gate
-from fotahook.testing.script import DropStep, ErrorStep
+from fotahook.testing.sandbox.faulty_proxy import gate
+from fotahook.testing.simulator.fault_script import DropStep, ErrorStep
 
 from .receivers import receiving
 from .test_script import EVERYTHING

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from fotahook.testing import CampaignMessage, FaultScript, ScriptInvalid, parse_fault_script, read_fault_script
-from fotahook.testing.play import play
-from fotahook.testing.script import (
+from fotahook.testing.simulator.fault_script import (
     CertificateStep,
     DelayStep,
     DropStep,
@@ -17,6 +16,7 @@ from fotahook.testing.script import (
     ReceiverStep,
     ReorderStep,
 )
+from fotahook.testing.simulator.script_runner import play
 
 EVERYTHING = """
 # what a bad day looks like

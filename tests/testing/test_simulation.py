@@ -10,8 +10,8 @@ import pytest
 
 from fotahook.contract.messages import CallbackMessage, parse_message
 from fotahook.testing import Simulation
-from fotahook.testing.campaigns import FAILURES
-from fotahook.testing.simulation import REJECTIONS, Profile
+from fotahook.testing.simulator.campaigns import FAILURES
+from fotahook.testing.simulator.simulation import REJECTIONS, Profile
 
 ACCOUNT = "0000123456-00001"
 PROFILES: list[Profile] = ["v1", "v2"]

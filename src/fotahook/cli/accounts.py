@@ -7,10 +7,10 @@ from cyclopts import App
 
 from fotahook.contract.operator import AccountState
 
-from .moments import shown_moment
-from .output import print_listing, print_structs
-from .paging import Pages
-from .remote import DEFAULTS, Remote
+from .shared.paging import Pages
+from .shared.remote import DEFAULTS, Remote
+from .shared.tables import print_listing, print_structs
+from .shared.times import shown_moment
 
 app = App(name="accounts", help="List accounts and show how they are.")
 

@@ -9,8 +9,8 @@ from cyclopts import App
 from fotahook.contract.exchange import ApiResponse
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest, FotaV2CallbackRegistrationResult
 
-from .output import print_facts
-from .remote import DEFAULTS, Remote
+from .shared.remote import DEFAULTS, Remote
+from .shared.tables import print_facts
 
 _WARNING: Final = re.compile(r'299 [^ ]+ "([^"]*)"')
 

@@ -8,9 +8,9 @@ from cyclopts import App, Parameter
 
 from fotahook.contract.version import VERSION
 
-from . import streams
-from .configuration import SOURCES
-from .failures import Failure, told
+from .shared import stdio
+from .shared.configuration import SOURCES
+from .shared.errors import Failure, told
 
 
 def _default(value: object) -> str | None:
@@ -37,38 +37,38 @@ app = App(
     verbose=False,
 )
 app.command("fotahook.cli.serve:serve", help="Run the service: callbacks, messages, delivery.", config=SOURCES)
-app.command("fotahook.cli.listen:listen", help="Receive messages into a durable inbox.", config=SOURCES)
-app.command("fotahook.cli.demo:demo", help="Show the whole loop at work on this machine.")
+app.command("fotahook.cli.listen.command:listen", help="Receive messages into a durable inbox.", config=SOURCES)
+app.command("fotahook.cli.demo.command:demo", help="Show the whole loop at work on this machine.")
 app.command("fotahook.cli.callbacks:app", name="callbacks", help="List, register, update, deregister a callback.")
-app.command("fotahook.cli.publish:publish", help="Hand a message over for delivery, or many.")
+app.command("fotahook.cli.transfer.publish:publish", help="Hand a message over for delivery, or many.")
 app.command("fotahook.cli.messages:app", name="messages", help="List messages, show what became of each.")
 app.command("fotahook.cli.messages:why", help="Say why a message stands where it stands.")
 app.command("fotahook.cli.redeliver:redeliver", help="Send messages once more.")
 app.command("fotahook.cli.accounts:app", name="accounts", help="List accounts and show how they are.")
 app.command("fotahook.cli.accounts:pause", help="Send nothing to an account until it is resumed.")
 app.command("fotahook.cli.accounts:resume", help="End a pause, or a wait for an endpoint in trouble.")
-app.command("fotahook.cli.export:export", help="Write the messages of an account to a file.")
-app.command("fotahook.cli.import_:import_", name="import", help="Publish the messages of an export.")
+app.command("fotahook.cli.transfer.export:export", help="Write the messages of an account to a file.")
+app.command("fotahook.cli.transfer.import_:import_", name="import", help="Publish the messages of an export.")
 app.command("fotahook.cli.tail:tail", help="Follow what happens: messages, attempts, lanes, callbacks.")
-app.command("fotahook.cli.simulate:simulate", help="Send the messages of a campaign.")
-app.command("fotahook.cli.doctor:doctor", help="Check a callback URL before it is registered.")
-app.command("fotahook.cli.admin:app", name="admin", help="Clients, users and upkeep of a service.")
+app.command("fotahook.cli.simulate.command:simulate", help="Send the messages of a campaign.")
+app.command("fotahook.cli.doctor.command:doctor", help="Check a callback URL before it is registered.")
+app.command("fotahook.cli.admin.credentials:app", name="admin", help="Clients, users and upkeep of a service.")
 app.command("fotahook.cli.completion:completion", help="Print what a shell needs to complete commands and flags.")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Whatever goes wrong becomes one line on stderr."""
-    streams.open_missing()
-    streams.forgive(sys.stdout)
+    stdio.open_missing()
+    stdio.forgive(sys.stdout)
     try:
         _let_speak_for_itself(arguments)
         result = app(list(arguments), exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except BaseException as error:
         code, line = told(error)
-        streams.settle_output()
+        stdio.settle_output()
         details = error.details if isinstance(error, Failure) else ""
-        streams.complain(*filter(None, (details, line and f"fotahook: {line}")))
+        stdio.complain(*filter(None, (details, line and f"fotahook: {line}")))
         return code
     return result if isinstance(result, int) else 0
 

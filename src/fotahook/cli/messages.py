@@ -12,13 +12,13 @@ from fotahook.client import OperatorClient
 from fotahook.contract.operator import Attempt, DeliveryState, MessageState, Reason
 from fotahook.contract.version import VERSION
 
-from .curl import as_curl
-from .failures import Failure, UsageError
-from .inboxes import SERVICE, Messages, Source
-from .moments import Span, shown_moment
-from .output import print_bytes, print_card, print_json, print_lines, print_listing, print_table
-from .paging import Pages
-from .remote import DEFAULTS, Remote
+from .shared.curl import as_curl
+from .shared.errors import Failure, UsageError
+from .shared.inbox import SERVICE, Messages, Source
+from .shared.paging import Pages
+from .shared.remote import DEFAULTS, Remote
+from .shared.tables import print_bytes, print_card, print_json, print_lines, print_listing, print_table
+from .shared.times import Span, shown_moment
 
 app = App(name="messages", help="List messages and show what became of each.")
 

@@ -9,10 +9,10 @@ from msgspec.structs import astuple
 
 from fotahook.contract.errors import ApiException
 
-from .failures import REFUSED, UsageError
-from .inboxes import SERVICE, Messages, Refused, Source
-from .moments import EVER, Span
-from .output import print_facts, print_structs
+from .shared.errors import REFUSED, UsageError
+from .shared.inbox import SERVICE, Messages, Refused, Source
+from .shared.tables import print_facts, print_structs
+from .shared.times import EVER, Span
 
 
 class Sent(Struct, frozen=True, rename="camel"):

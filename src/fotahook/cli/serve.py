@@ -23,18 +23,18 @@ from fotahook.service.settings import REQUESTS_PER_MINUTE
 from fotahook.store import Store, open_store
 from fotahook.store.base import Retention
 
-from .configuration import explanation
+from ..hosting.connection_limits import Limits
+from ..hosting.logging import log_as_json
+from ..hosting.request_log import RequestLog
+from ..hosting.server import Endpoint, check_pem, host, listening, load_certificate, run
 from .console import console_routes
-from .failures import UsageError
-from .fault_points import fault_points
-from .guard import Limits
-from .hosting import Endpoint, check_pem, host, listening, load_certificate, run
-from .limits import LimitOptions, check_wait
-from .logs import log_as_json
-from .output import print_table
-from .request_log import RequestLog
-from .secret_key import key_place, secret_key
-from .stores import LONGEST_DAYS, check_retention, store_file
+from .shared.configuration import explanation
+from .shared.errors import UsageError
+from .shared.fault_flags import fault_points
+from .shared.limit_flags import LimitOptions, check_wait
+from .shared.secret_key import key_place, secret_key
+from .shared.store_flags import LONGEST_DAYS, check_retention, store_file
+from .shared.tables import print_table
 
 LONGEST_LEASE: Final = 600.0
 LARGEST_WINDOW: Final = 256

@@ -17,10 +17,10 @@ from fotahook.contract.events import (
     MessageDead,
 )
 
-from .failures import Interrupted
-from .moments import shown_moment
-from .output import print_grown, print_json
-from .remote import DEFAULTS, Remote
+from .shared.errors import Interrupted
+from .shared.remote import DEFAULTS, Remote
+from .shared.tables import print_grown, print_json
+from .shared.times import shown_moment
 
 COLUMNS: Final = ("time", "event", "account", "state", "message", "what")
 WIDTHS: Final = (20, 16, 16, 12, 36, 0)

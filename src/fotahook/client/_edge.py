@@ -4,9 +4,9 @@ import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ..contract.error_answers import one_line
 from ..contract.errors import ConnectionFailed, FotahookError, ResponseError, TimedOut, TlsError
 from ..contract.exchange import Reply, Request
-from ..contract.refusals import one_line
 
 if TYPE_CHECKING:
     from ._settings import Connecting

@@ -8,9 +8,9 @@ import msgspec
 
 from ..contract.auth import ThingspaceOauthCredentials, logout_call, revoke_call, stale_tokens
 from ..contract.calls import JSON, Call
+from ..contract.error_answers import masked, masked_text, one_line, refusal
 from ..contract.errors import AnsweredError, ApiException, FotahookError, ResponseError, TransportError
 from ..contract.exchange import MASK, ApiResponse, Headers, Reply, Request
-from ..contract.refusals import masked, masked_text, one_line, refusal
 from ..contract.servers import Servers
 from ..contract.version import VERSION
 from ._retry import wait_before_retry

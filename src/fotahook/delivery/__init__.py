@@ -5,8 +5,8 @@
 
 from .deadline import Deadline
 from .dispatcher import Dispatcher
-from .housekeeping import keep_house
 from .lane import Deliver, Timings
+from .maintenance import keep_house
 from .outcomes import Outcome
 from .policy import Rules
 

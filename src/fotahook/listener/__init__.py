@@ -1,11 +1,11 @@
 """Receives it: a message answered with 2xx is on disk; handlers and forwards run from there."""
 
 from .app import Listener
-from .forward import Forwarding
+from .dead_letters import Quarantined
+from .forwards import Forwarding
 from .handlers import Context, Handler
-from .proof import THINGSPACE_SOURCES, Proof, Rejected
-from .quarantine import Quarantined
-from .receive import receive
+from .intake import receive
+from .verification import THINGSPACE_SOURCES, Proof, Rejected
 
 __all__ = [
     "THINGSPACE_SOURCES",

@@ -13,15 +13,15 @@ from fotahook.delivery import Deadline, Deliver, Rules
 from fotahook.store import Store
 from fotahook.store.base import Retention, StoreError
 
-from . import answers, options
-from .answers import Answer
-from .forward import Forwarding, Forwards
+from . import responses, validation
+from .dead_letters import Quarantined, quarantined
+from .forwards import Forwarding, Forwards
 from .handlers import HandlerT, Router
 from .inbox import Inbox
-from .proof import Proof, Rejected
-from .quarantine import Quarantined, quarantined
-from .receive import BODY_LIMIT, DEDUPE_WINDOW
-from .reception import CUT_OFF, HEALTH_PATH, TOO_LONG, Reception, announced_too_long, checked_window
+from .intake import BODY_LIMIT, DEDUPE_WINDOW
+from .requests import CUT_OFF, HEALTH_PATH, TOO_LONG, Reception, announced_too_long, checked_window
+from .responses import Answer
+from .verification import Proof, Rejected
 
 log = logging.getLogger("fotahook.listener")
 
@@ -80,19 +80,19 @@ class Listener:
             trusted_proxies=trusted_proxies,
             basic=basic,
         )
-        self._body_timeout = options.seconds("body_timeout", body_timeout)
+        self._body_timeout = validation.seconds("body_timeout", body_timeout)
         self._deadline: tuple[asyncio.AbstractEventLoop, Deadline] | None = None
         self._router = Router()
         self._forwards = Forwards(forwarding or Forwarding())
         self._reception = Reception(path, proof, router=self._router, forwards=self._forwards, clock=clock)
         self._reception.dedupe_window = checked_window(dedupe_window)
         self._inbox = Inbox(
-            options.store_url("inbox", inbox),
+            validation.store_url("inbox", inbox),
             self._router,
             self._forwards,
-            handler_timeout=options.seconds("handler_timeout", handler_timeout),
-            schedule=options.pauses("schedule", schedule),
-            retention=Retention(seconds=options.span("keep_days", keep_days, "days") * _DAY),
+            handler_timeout=validation.seconds("handler_timeout", handler_timeout),
+            schedule=validation.pauses("schedule", schedule),
+            retention=Retention(seconds=validation.span("keep_days", keep_days, "days") * _DAY),
             clock=clock,
         )
 
@@ -137,9 +137,9 @@ class Listener:
         """
         self._check_idle()
         reception = self._reception
-        url = self._inbox.url if inbox is None else options.store_url("inbox", inbox)
+        url = self._inbox.url if inbox is None else validation.store_url("inbox", inbox)
         window = reception.dedupe_window if dedupe_window is None else checked_window(dedupe_window)
-        timeout = self._body_timeout if body_timeout is None else options.seconds("body_timeout", body_timeout)
+        timeout = self._body_timeout if body_timeout is None else validation.seconds("body_timeout", body_timeout)
         if path is not None:
             reception.path = path
         reception.proof = reception.proof if proof is None else reception.proof.replaced_by(proof)
@@ -156,7 +156,7 @@ class Listener:
             raise TypeError("write @listener.on(…) with its parentheses, or @listener.on_any")
         for name, wanted in (("kind", kind), ("status", status), ("account", account)):
             if wanted is not None:
-                options.text(name, wanted)
+                validation.text(name, wanted)
 
         def register(handler: HandlerT) -> HandlerT:
             return self._router.add(handler, kind, status, account)
@@ -304,9 +304,9 @@ class Listener:
 
     async def _answer_health(self, method: str) -> Answer:
         if method not in ("GET", "HEAD"):
-            return answers.GET_ONLY
+            return responses.GET_ONLY
         if self._inbox.abandoned:
-            return answers.NOT_HANDLING
+            return responses.NOT_HANDLING
         return self._reception.health(await self._inbox.trouble())
 
 

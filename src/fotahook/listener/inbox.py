@@ -11,12 +11,12 @@ import msgspec
 from fotahook.delivery import Deliver, Dispatcher, Outcome, Rules, Timings, keep_house
 from fotahook.store import Store, open_store
 from fotahook.store.base import Accepted, Clock, Delivery, Lease, NewMessage, Retention, StoreError, StoreUnavailable
-from fotahook.store.pulse import Pulse
+from fotahook.store.health import Pulse
 
-from .calls import Caller
-from .forward import Forwards
+from .forwards import Forwards
 from .handlers import Router
-from .receive import HANDLERS
+from .intake import HANDLERS
+from .invocation import Caller
 
 log = logging.getLogger("fotahook.listener")
 

@@ -2,11 +2,7 @@
 
 from .access import SCOPES
 from .app import build_app
-from .context import Check
-from .health import HEALTH_PATHS
-from .metrics import Metrics
-from .passwords import PasswordCost
-from .provision import (
+from .auth.credentials import (
     DEV_CLIENT,
     DEV_USER,
     create_client,
@@ -18,6 +14,10 @@ from .provision import (
     provision_dev,
     withdraw_dev,
 )
+from .auth.passwords import PasswordCost
+from .context import Check
+from .health import HEALTH_PATHS
+from .metrics import Metrics
 from .settings import Settings
 
 __all__ = [

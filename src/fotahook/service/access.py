@@ -17,7 +17,7 @@ from starlette.requests import Request
 from ..contract.auth import SESSION_IDLE
 from ..contract.keys import fingerprint
 from ..store.base import Credential
-from . import problems, reading
+from . import errors, requests
 from .context import Service
 
 Scope = Literal["callbacks", "publish", "operate"]
@@ -51,7 +51,7 @@ class Caller:
     def need(self, scope: Scope) -> None:
         """Refuse a caller without this scope."""
         if not all(scope in grant.scopes for grant in self.grants):
-            raise problems.missing_scope(scope)
+            raise errors.missing_scope(scope)
 
     def has(self, account: str) -> bool:
         """Whether the account is one of the caller's."""
@@ -79,22 +79,22 @@ async def client(service: Service, request: Request) -> Credential:
     client_id, secret = _basic(request)
     found = proven(await service.store.credential("client", client_id), secret)
     if found is None:
-        raise problems.wrong_client()
+        raise errors.wrong_client()
     service.rates.count(found.id, service.now())
     return found
 
 
 async def session(service: Service, request: Request) -> Credential:
     """The session whose token the request carries."""
-    text = reading.header(request, SESSION_HEADER)
+    text = requests.header(request, SESSION_HEADER)
     if not text:
-        raise problems.no_session()
+        raise errors.no_session()
     token = canonical_guid(text)
     if token is None:
-        raise problems.malformed_session()
+        raise errors.malformed_session()
     found = await service.memory.find("session", token_id(token))
     if found is None:
-        raise problems.ended_session()
+        raise errors.ended_session()
     return await _kept_alive(service, found)
 
 
@@ -104,7 +104,7 @@ def proven(credential: Credential | None, secret: str) -> Credential | None:
     return credential if hmac.compare_digest(fingerprint(secret), known) else None
 
 
-async def follow(service: Service, granted: Credential, kind: str, problem: problems.Problem) -> None:
+async def follow(service: Service, granted: Credential, kind: str, problem: errors.Problem) -> None:
     """Have what was just written follow its client or user: it ends if those went meanwhile, and grants what they may.
 
     Whoever drops or changes those does it first, and then looks for what was granted: so one of the two sees the other.
@@ -139,12 +139,12 @@ async def _counted(service: Service, request: Request) -> Credential:
 
 
 async def _token(service: Service, request: Request) -> Credential:
-    scheme, _, token = (reading.header(request, "Authorization") or "").partition(" ")
+    scheme, _, token = (requests.header(request, "Authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise problems.no_token()
+        raise errors.no_token()
     found = await service.memory.find("token", token_id(token))
     if found is None:
-        raise problems.wrong_token()
+        raise errors.wrong_token()
     return found
 
 
@@ -166,9 +166,9 @@ async def _renewed(service: Service, session: Credential) -> Credential:
             return current
         renewed = msgspec.structs.replace(current, expires_at=service.now() + SESSION_IDLE)
         if await service.store.replace_credential(current, renewed):
-            await follow(service, renewed, "user", problems.ended_session())
+            await follow(service, renewed, "user", errors.ended_session())
             return renewed
-    raise problems.ended_session()
+    raise errors.ended_session()
 
 
 def _is_fresh(session: Credential, now: float) -> bool:
@@ -177,12 +177,12 @@ def _is_fresh(session: Credential, now: float) -> bool:
 
 def _basic(request: Request) -> tuple[str, str]:
     """The id and secret of an Authorization: Basic header."""
-    scheme, _, encoded = (reading.header(request, "Authorization") or "").partition(" ")
+    scheme, _, encoded = (requests.header(request, "Authorization") or "").partition(" ")
     if scheme.lower() != "basic":
-        raise problems.no_client()
+        raise errors.no_client()
     try:
         pair = base64.b64decode(encoded, validate=True).decode()
     except (binascii.Error, ValueError):
-        raise problems.wrong_client() from None
+        raise errors.wrong_client() from None
     client_id, _, secret = pair.partition(":")
     return client_id, secret

@@ -11,29 +11,18 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Lifespan
 
 from ..store.base import Store, StoreError
-from ..store.pulse import Pulse
-from . import (
-    accounts,
-    batch,
-    callbacks,
-    events,
-    health,
-    messages,
-    openapi,
-    redelivery,
-    sessions,
-    signing_keys,
-    stats,
-    tokens,
-)
+from ..store.health import Pulse
+from . import health, openapi
+from .auth.passwords import Passwords
+from .auth.rate_limit import Rates
 from .context import Check, Memory, Room, Service
-from .feed import Feed
+from .errors import Problem
+from .event_feed import Feed
 from .metrics import Metrics
-from .passwords import Passwords
-from .problems import Problem
-from .rates import Rates
+from .operator import accounts, batch, events, messages, redelivery, signing_keys, stats
 from .routing import SEGMENT, Paths, Resource, answer_error
 from .settings import Settings
+from .thingspace import callbacks, sessions, tokens
 
 
 def build_app(

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ..store.base import Credential, Store
-from ..store.pulse import Pulse
-from . import problems
-from .feed import Feed
-from .lockout import Lockout
+from ..store.health import Pulse
+from . import errors
+from .auth.lockout import Lockout
+from .auth.passwords import Passwords
+from .auth.rate_limit import Rates
+from .event_feed import Feed
 from .metrics import Metrics
-from .passwords import Passwords
-from .rates import Rates
 from .settings import Settings
 
 _MEMORY_SECONDS: Final = 1.0
@@ -78,7 +78,7 @@ class Room:
     def take(self, size: int) -> None:
         """Make the room smaller; a Problem if it has not as much left."""
         if size > self._left:
-            raise problems.no_room()
+            raise errors.no_room()
         self._left -= size
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from ..contract.keys import signing_seed
 from ..contract.signing import format_public_key
-from . import problems
+from . import errors
 from .context import Service
 
 HEALTH_PATHS: Final = ("/healthz", "/readyz", "/metrics")
@@ -30,7 +30,7 @@ class PublicKey(msgspec.Struct, frozen=True):
 
 async def alive(service: Service, request: Request) -> Response:
     """The process answers; nothing else is looked at."""
-    return problems.answer(Status("alive"))
+    return errors.answer(Status("alive"))
 
 
 async def ready(service: Service, request: Request) -> Response:
@@ -40,8 +40,8 @@ async def ready(service: Service, request: Request) -> Response:
         raise trouble.with_traceback(None)
     for part, works in service.parts.items():
         if not works():
-            raise problems.not_ready(part, "it does not work at the moment")
-    return problems.answer(Status("ready"))
+            raise errors.not_ready(part, "it does not work at the moment")
+    return errors.answer(Status("ready"))
 
 
 async def metrics(service: Service, request: Request) -> Response:
@@ -52,4 +52,4 @@ async def metrics(service: Service, request: Request) -> Response:
 
 async def signing_key(service: Service, request: Request) -> Response:
     """The public key by which receivers verify every delivery."""
-    return problems.answer(PublicKey(format_public_key(signing_seed(service.settings.secret_key))))
+    return errors.answer(PublicKey(format_public_key(signing_seed(service.settings.secret_key))))

@@ -18,11 +18,13 @@ from ..contract.models import (
 )
 from ..contract.urls import ACCOUNT_LIMIT
 from ..contract.version import VERSION
-from . import accounts, batch, callbacks, events, health, messages, redelivery, sessions, signing_keys, stats, tokens
+from . import health
 from .access import SESSION_HEADER, Scope
 from .context import Service
-from .problems import GATEWAY_PATHS
+from .errors import GATEWAY_PATHS
+from .operator import accounts, batch, events, messages, redelivery, signing_keys, stats
 from .routing import Handler, Resource
+from .thingspace import callbacks, sessions, tokens
 
 JSON: Final = "application/json"
 FORM: Final = "application/x-www-form-urlencoded"

@@ -14,9 +14,9 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ExceptionHandler, Lifespan, Receive, Scope, Send
 
 from ..store.base import StoreError, StoreFull, StoreUnavailable, WrongSchema
-from . import problems, reading
+from . import errors, requests
 from .context import Service
-from .problems import Problem
+from .errors import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -152,8 +152,8 @@ class Resource:
         if handler is None:
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers={"Allow": self._allow})
-            raise problems.wrong_method(request.method, self._allow)
-        reading.check_length(request, self._limit)
+            raise errors.wrong_method(request.method, self._allow)
+        requests.check_length(request, self._limit)
         return await handler(self._service, request)
 
 
@@ -164,20 +164,20 @@ def answer_error(request: Request, error: Exception) -> Response:
             problem = error
         case StoreFull():
             logger.error("the store is full: %s", error)
-            problem = problems.store_full()
+            problem = errors.store_full()
         case WrongSchema():
             logger.error("%s", error)
-            problem = problems.not_ready("migrations", "the store has another schema than this fotahook works with")
+            problem = errors.not_ready("migrations", "the store has another schema than this fotahook works with")
         case StoreUnavailable():
             logger.error("the store is unavailable: %s", error)
-            problem = problems.store_unavailable()
+            problem = errors.store_unavailable()
         case HTTPException(status_code=404):
-            problem = problems.no_such_path()
+            problem = errors.no_such_path()
         case HTTPException():
             # Raised by a route that the composer added.
             problem = Problem(error.status_code, "REQUEST_FAILED", f"{error.detail}.", headers=error.headers)
         case _:
-            problem = problems.internal_error()
+            problem = errors.internal_error()
     response = problem.response(request.scope["path"])
     if request.method == "HEAD":
         response.body = b""

@@ -7,7 +7,7 @@ from typing import Final
 from ..contract.addresses import Network
 from ..contract.messages import MESSAGE_LIMIT
 from ..store.base import Clock
-from .passwords import COST, PasswordCost
+from .auth.passwords import COST, PasswordCost
 
 BODY_LIMIT: Final = 16 * 1024
 """Bytes in the body of any other request than a message; the largest sensible one is a URL of 2,048 characters."""

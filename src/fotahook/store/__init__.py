@@ -9,8 +9,8 @@ from typing import Final
 
 from .base import Clock, Store
 from .schema import Migrated
-from .sqlite import SqliteStore
-from .sqlite_schema import migrate
+from .sqlite.schema import migrate
+from .sqlite.store import SqliteStore
 
 _SQLITE: Final = "sqlite:///"
 _POSTGRES: Final = "postgresql://"
@@ -26,7 +26,7 @@ async def open_store(url: str, *, clock: Clock = time.time) -> Store:
     if not url.startswith(_POSTGRES):
         return await SqliteStore.open(sqlite_path(url), clock=clock)
     with _postgres_installed():
-        from .postgres import PostgresStore
+        from .postgres.store import PostgresStore
     return await PostgresStore.open(url, clock=clock)
 
 
@@ -38,7 +38,7 @@ async def migrate_store(url: str) -> Migrated:
     if not url.startswith(_POSTGRES):
         return await asyncio.to_thread(migrate, Path(sqlite_path(url)))
     with _postgres_installed():
-        from .postgres_schema import migrate_at
+        from .postgres.schema import migrate_at
     return await migrate_at(url)
 
 

@@ -1,4 +1,4 @@
-"""SQL lives in files: named statements in ``sql/``, numbered forward migrations in ``migrations/``."""
+"""Loads SQL from the folder of each store: named statements in ``queries.sql``, numbered ``migrations/``."""
 
 import re
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ class Migration(NamedTuple):
 
 
 def load_queries(engine: str) -> Mapping[str, str]:
-    """The statements of ``sql/<engine>.sql`` by name, without comments (a driver would parse them every time)."""
-    _, *parts = _NAME.split((_ROOT / "sql" / f"{engine}.sql").read_text())
+    """The statements of ``<engine>/queries.sql`` by name, without comments (a driver would parse them every time)."""
+    _, *parts = _NAME.split((_ROOT / engine / "queries.sql").read_text())
     return {name: _strip_comments(sql) for name, sql in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def load_migrations(engine: str) -> tuple[Migration, ...]:
-    """The steps of ``migrations/<engine>`` in order."""
-    scripts = (_ROOT / "migrations" / engine).iterdir()
+    """The steps of ``<engine>/migrations`` in order."""
+    scripts = (_ROOT / engine / "migrations").iterdir()
     return tuple(
         sorted(
             Migration(int(script.name[:4]), script.name.removesuffix(".sql"), script.read_text())

@@ -4,17 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .campaigns import CampaignMessage, campaign
     from .certificates import Certificates, make_certificates
-    from .engine import Delivered
     from .listener import Answered, Forwarded, ListenerClient, listener_client
-    from .messages import firmware_available, upgrade_progress, upgrade_scheduled
-    from .receiver import Received, Receiver
-    from .rehearsal import Rehearsed
-    from .sandbox import Sandbox
-    from .script import FaultScript, ScriptInvalid, parse_fault_script, read_fault_script
-    from .simulation import Simulation
-    from .troubles import Faults
+    from .sandbox.fault_injection import Faults
+    from .sandbox.receiver import Received, Receiver
+    from .sandbox.sandbox import Sandbox
+    from .sandbox.service import Delivered
+    from .simulator.campaigns import CampaignMessage, campaign
+    from .simulator.fault_script import FaultScript, ScriptInvalid, parse_fault_script, read_fault_script
+    from .simulator.messages import firmware_available, upgrade_progress, upgrade_scheduled
+    from .simulator.script_in_sandbox import Rehearsed
+    from .simulator.simulation import Simulation
 
 __all__ = [
     "Answered",
@@ -43,17 +43,17 @@ __all__ = [
 
 # Loaded when asked for: pytest loads the plugin of this package in every run, whether a test uses it or not.
 _MODULES = {
-    "campaigns": ("CampaignMessage", "campaign"),
+    "simulator.campaigns": ("CampaignMessage", "campaign"),
     "certificates": ("Certificates", "make_certificates"),
-    "engine": ("Delivered",),
+    "sandbox.service": ("Delivered",),
     "listener": ("Answered", "Forwarded", "ListenerClient", "listener_client"),
-    "messages": ("firmware_available", "upgrade_progress", "upgrade_scheduled"),
-    "receiver": ("Received", "Receiver"),
-    "rehearsal": ("Rehearsed",),
-    "sandbox": ("Sandbox",),
-    "script": ("FaultScript", "ScriptInvalid", "parse_fault_script", "read_fault_script"),
-    "simulation": ("Simulation",),
-    "troubles": ("Faults",),
+    "simulator.messages": ("firmware_available", "upgrade_progress", "upgrade_scheduled"),
+    "sandbox.receiver": ("Received", "Receiver"),
+    "simulator.script_in_sandbox": ("Rehearsed",),
+    "sandbox.sandbox": ("Sandbox",),
+    "simulator.fault_script": ("FaultScript", "ScriptInvalid", "parse_fault_script", "read_fault_script"),
+    "simulator.simulation": ("Simulation",),
+    "sandbox.fault_injection": ("Faults",),
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 

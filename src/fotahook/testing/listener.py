@@ -27,8 +27,8 @@ from fotahook.delivery import Deliver, Outcome
 from fotahook.listener import Listener, Proof
 from fotahook.store.base import Delivery, Lease
 
-from .answering import serving
-from .campaigns import CampaignMessage
+from .sandbox.http_server import serving
+from .simulator.campaigns import CampaignMessage
 
 Postable = bytes | Mapping[str, object] | CampaignMessage
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from fotahook.store import Store
 from fotahook.store.base import Accepted, NewMessage, StoreError, StoreUnavailable
-from fotahook.store.pulse import Pulse
+from fotahook.store.health import Pulse
 
-from .. import answers
-from ..answers import Answer
+from .. import responses
 from ..app import Listener
 from ..inbox import open_inbox, pulse_of
-from ..proof import Rejected
-from ..receive import BODY_LIMIT
-from ..reception import CUT_OFF, HEALTH_PATH, TOO_LONG, announced_too_long
+from ..intake import BODY_LIMIT
+from ..requests import CUT_OFF, HEALTH_PATH, TOO_LONG, announced_too_long
+from ..responses import Answer
+from ..verification import Rejected
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -76,7 +76,7 @@ class WsgiListener:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace").rstrip("/")
         method: str = environ["REQUEST_METHOD"]
         if path == HEALTH_PATH:
-            return reception.health(self._trouble()) if method in ("GET", "HEAD") else answers.GET_ONLY
+            return reception.health(self._trouble()) if method in ("GET", "HEAD") else responses.GET_ONLY
         if (elsewhere := reception.elsewhere(method, path)) is not None:
             return elsewhere
         peer: str | None = environ.get("REMOTE_ADDR")

@@ -1,0 +1,1 @@
+"""`fotahook admin`: clients, users and store maintenance."""

@@ -1,0 +1,1 @@
+"""`fotahook demo`: the whole loop on this machine."""

@@ -1,0 +1,1 @@
+"""`fotahook doctor`: checks a callback URL before it is registered."""

@@ -1,0 +1,1 @@
+"""`fotahook listen`: runs a listener."""

@@ -1,0 +1,312 @@
+"""`fotahook listen`: a listener with the user's handlers, or one that prints what comes."""
+
+import contextlib
+import importlib
+import logging
+import os
+import ssl
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from cyclopts import Parameter
+
+from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
+from fotahook.contract.signing import parse_public_key, parse_secret
+from fotahook.contract.urls import url_refusal, without_password
+from fotahook.listener import THINGSPACE_SOURCES, Forwarding, Listener, Proof
+from fotahook.listener.requests import HEALTH_PATH, checked_path, checked_window, is_secret
+
+from ...hosting.logging import log_as_json
+from ...hosting.request_log import RequestLog
+from ...hosting.server import Endpoint, check_pem, host, listening, run
+from ..shared.configuration import explanation
+from ..shared.errors import Failure, UsageError, where
+from ..shared.fault_flags import fault_points
+from ..shared.limit_flags import LimitOptions, check_wait
+from ..shared.remote import BaseUrl, Remote
+from ..shared.secret_key import VARIABLE, secret_key_from_environment
+from ..shared.tables import on_terminal, print_table
+from .printing import print_json_line, print_readable
+from .registration import Registration
+
+log = logging.getLogger("fotahook.listener")
+
+THINGSPACE: Final = "thingspace"
+"""For --source: the networks that ThingSpace publishes."""
+
+Given = TypeVar("Given")
+Read = TypeVar("Read")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ListenOptions:
+    """What `fotahook listen` can be told. None leaves to the module's Listener what it was made with."""
+
+    host: str = "127.0.0.1"
+    "Address to listen at."
+    port: int = 8081
+    "Port to listen at; 0 picks a free one, and the ready line tells which."
+    path: str | None = None
+    "Path at which messages are received; / unless the module says otherwise."
+    inbox: str | None = None
+    "Where messages are kept until they are handled; sqlite:///inbox.db unless the module says otherwise."
+    secret: tuple[str, ...] = ()
+    "Secret (whsec_…) that messages may be signed with; may be given more than once."
+    public_key: tuple[str, ...] = ()
+    "Public key (whpk_…) that messages may be signed with; may be given more than once."
+    source: tuple[str, ...] = ()
+    "Network (CIDR) that messages must come from, or thingspace for those it publishes; may be given more than once."
+    trusted_proxy: tuple[str, ...] = ()
+    "Network (CIDR) of a proxy whose X-Forwarded-For is believed; may be given more than once."
+    basic: str | None = None
+    "USER:PASSWORD that messages must repeat, as V1's do; FOTAHOOK_BASIC keeps it out of sight."
+    forward_to: tuple[str, ...] = ()
+    "URL that every message is sent on to; may be given more than once."
+    allow_network: tuple[str, ...] = ()
+    "Network (CIDR) that forwards may lie in although it is not globally reachable; may be given more than once."
+    ca_file: Path | None = None
+    "Authorities (PEM) that the certificates of forwards may come from, besides the system's."
+    dedupe_window: float | None = None
+    "Seconds in which equal bytes without a webhook-id are one message; 3600 unless the module says otherwise."
+    print: bool = False
+    "Print each message in addition to running the module's handlers."
+    json: Annotated[bool, Parameter(show_env_var=False)] = False
+    "Print messages as JSON, one object a line; the default when stdout is not a terminal."
+    register: str | None = None
+    "Account whose callback is to lead here, at --public-url."
+    public_url: str | None = None
+    "URL at which the service reaches this listener."
+    replace: bool = False
+    "Take the place of another URL that is registered."
+    watch: bool = False
+    "Look every three minutes whether the registered URL is still this one, and say loudly when it is not."
+    deregister_on_exit: bool = False
+    "Deregister at the end, if the registered URL is still this one."
+    base_url: BaseUrl = "http://127.0.0.1:8080"
+    "Service to register at; ThingSpace is https://thingspace.verizon.com."
+    dev: bool = False
+    "For development: register with the credentials of a service in --dev, in place of those in the environment."
+    fault: Annotated[str | None, Parameter(show=False)] = None
+    "With --dev only, POINT[:N]: a step boundary at which the process kills itself."
+    tls_cert: Path | None = None
+    "Certificate (PEM) to serve with; with no --tls-key, the file holds both."
+    tls_key: Path | None = None
+    "Private key (PEM) of the certificate."
+    body_timeout: float | None = None
+    "Seconds for the body of a message to arrive, and for its answer to be taken; 30 unless the module says otherwise."
+    limits: LimitOptions = field(default_factory=LimitOptions)
+    config: Path | None = None
+    "TOML file with these flags as keys."
+    explain: Annotated[bool, Parameter(show_env_var=False)] = False
+    "Print each value and where it comes from, and do nothing else."
+
+
+def listen(
+    module: Annotated[str | None, Parameter(show_env_var=False)] = None,
+    /,
+    *,
+    options: ListenOptions = ListenOptions(),
+) -> int:
+    """Receive messages: each is on disk before it is answered, and shown to the handlers from there.
+
+    Each flag is also a variable FOTAHOOK_<FLAG> and a key of the file of --config; the command line goes first.
+
+    Example: fotahook listen handlers:listener --public-key whpk_…
+
+    Parameters
+    ----------
+    module
+        Where the Listener with your handlers is, as MODULE:NAME; without one, messages are printed.
+    """
+    _check(options)
+    if options.explain:
+        rows = explanation(options, omitted=("config", "explain", "fault"), masked=("secret", "basic"))
+        print_table(("flag", "value", "source"), rows)
+        return 0
+    # Not a flag, so that --explain has nothing to say of it.
+    secret_key_from_environment()
+    log_as_json()
+    listener = load_listener(module) if module else Listener()
+    _configure(listener, options)
+    if options.print or options.json or not (module or options.forward_to):
+        listener.on_any(print_json_line if options.json or not on_terminal() else print_readable)
+    return run(_listen(listener, options))
+
+
+async def _listen(listener: Listener, options: ListenOptions) -> int:
+    faults = fault_points(options)
+    if faults:
+        listener.wrap(faults.around_store, faults.around_deliver)
+    with listening(Endpoint.of(options)) as place:
+        async with (
+            _registration(options) as registration,
+            listener.running(),
+        ):
+            return await host(
+                # Its path may be all that keeps others out, so it is not told.
+                RequestLog(faults.around_app(listener) if faults else listener, every=False, paths=False),
+                place,
+                options.limits.guard((HEALTH_PATH,), body_timeout=listener.body_timeout),
+                path=listener.path,
+                facts=_facts(listener, options),
+                meanwhile=_registered(registration, listener, options) if registration else None,
+            )
+
+
+def _facts(listener: Listener, options: ListenOptions) -> str:
+    facts = {
+        "inbox": without_password(listener.inbox),
+        "forward-key": listener.forward_key(),
+        "registered": options.register,
+    }
+    return " ".join(f"{name}={fact}" for name, fact in facts.items() if fact)
+
+
+@contextlib.asynccontextmanager
+async def _registration(options: ListenOptions) -> AsyncIterator[Registration | None]:
+    if options.register is None or options.public_url is None:
+        yield None
+        return
+    async with Remote(base_url=options.base_url, dev=options.dev).async_client() as client:
+        registration = Registration(client, options.register, options.public_url, replace=options.replace)
+        # Before anything is handled: a listener that may not be the callback is not to do half of its work.
+        await registration.ask()
+        yield registration
+
+
+@contextlib.asynccontextmanager
+async def _registered(registration: Registration, listener: Listener, options: ListenOptions) -> AsyncIterator[None]:
+    _warn_of_path(listener, urlsplit(registration.url).path or "/")
+    await registration.begin()
+    async with registration.watched() if options.watch else contextlib.nullcontext():
+        yield
+    # Not where the block raised: then nobody waits any more.
+    if options.deregister_on_exit:
+        await registration.end()
+
+
+def _warn_of_path(listener: Listener, path: str) -> None:
+    """Say so where the registered path is another than the listener's, which may be right behind a proxy."""
+    if not listener.reception.receives_at(unquote(path)):
+        public, own = ("(hidden)" if is_secret(one) else one for one in (path, listener.path))
+        log.warning(
+            "--public-url AND --path DIFFER: the service is to send to %s, and messages are received at %s; "
+            "unless a proxy rewrites the path, each is answered 404 and lost",
+            public,
+            own,
+        )
+
+
+def _check(options: ListenOptions) -> None:
+    """Refuse what cannot be meant before anything is opened."""
+    if (options.register is None) != (options.public_url is None):
+        raise UsageError("--register ACCOUNT and --public-url URL go together")
+    if options.register is None and (options.replace or options.watch or options.deregister_on_exit):
+        raise UsageError("--replace, --watch and --deregister-on-exit go with --register ACCOUNT --public-url URL")
+    if options.public_url is not None:
+        # Which of the others may be registered is the service's to say. Not shown: its path may be a secret.
+        refusal = url_refusal(options.public_url, allow_http=True, allowed=EVERYWHERE)
+        if refusal is not None:
+            raise UsageError(f"--public-url: {refusal}")
+    _read_each("--path", () if options.path is None else (options.path,), checked_path)
+    _read_each("--dedupe-window", () if options.dedupe_window is None else (options.dedupe_window,), checked_window)
+    _read_each("--allow-network", options.allow_network, _network)
+    options.limits.check()
+    if options.body_timeout is not None:
+        check_wait("--body-timeout", options.body_timeout)
+    fault_points(options)
+    check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
+
+
+def _configure(listener: Listener, options: ListenOptions) -> None:
+    listener.configure(
+        inbox=options.inbox,
+        proof=_proof(options),
+        path=options.path,
+        forwarding=_forwarding(listener, options),
+        dedupe_window=options.dedupe_window,
+        body_timeout=options.body_timeout,
+    )
+    for url in options.forward_to:
+        try:
+            listener.forward(url)
+        except ValueError as error:
+            raise UsageError(f"--forward-to: {error}") from error
+
+
+def _proof(options: ListenOptions) -> Proof:
+    return Proof(
+        secrets=_read_each("--secret", options.secret, parse_secret),
+        public_keys=_read_each("--public-key", options.public_key, parse_public_key),
+        sources=tuple(chain.from_iterable(_read_each("--source", options.source, _sources))),
+        trusted_proxies=_read_each("--trusted-proxy", options.trusted_proxy, _network),
+        basic=None if options.basic is None else _user_and_password(options.basic),
+    )
+
+
+def _read_each(flag: str, values: Sequence[Given], read: Callable[[Given], Read]) -> tuple[Read, ...]:
+    """What the values of a flag stand for. A usage error names the one that cannot be read by its number: no secret."""
+    found = []
+    for number, value in enumerate(values, 1):
+        try:
+            found.append(read(value))
+        except ValueError as error:
+            which = f"{flag} (number {number} of {len(values)})" if len(values) > 1 else flag
+            raise UsageError(f"{which}: {error}") from error
+    return tuple(found)
+
+
+def _sources(text: str) -> tuple[Network, ...]:
+    return parse_networks(THINGSPACE_SOURCES if text == THINGSPACE else (text,))
+
+
+def _network(text: str) -> Network:
+    return parse_networks((text,))[0]
+
+
+def _user_and_password(text: str) -> tuple[str, str]:
+    user, _, password = text.partition(":")
+    if not user or not password:
+        raise UsageError("--basic: give USER:PASSWORD, neither of them empty")
+    return user, password
+
+
+def _forwarding(listener: Listener, options: ListenOptions) -> Forwarding:
+    """What the module says of its forwards, with what the flags and the environment say before it."""
+    given = listener.forwarding
+    return Forwarding(
+        secret_key=os.environ.get(VARIABLE, given.secret_key),
+        allow_networks=options.allow_network or given.allow_networks,
+        ca_file=options.ca_file or given.ca_file,
+        timeout=given.timeout,
+    )
+
+
+def load_listener(place: str) -> Listener:
+    """The Listener at MODULE:NAME, the working directory coming first on the path."""
+    module_name, _, name = place.partition(":")
+    if not module_name or not name:
+        raise UsageError(f"{place}: name the module and the listener in it as MODULE:NAME")
+    found = getattr(_load_module(module_name), name, None)
+    if not isinstance(found, Listener):
+        what = "has no such name" if found is None else f"holds something of type {type(found).__name__}"
+        raise UsageError(f"{place}: the module {what} there; write {name} = fotahook.Listener(…) in it")
+    return found
+
+
+def _load_module(name: str) -> object:
+    sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise Failure(f"{name} needs the module {error.name}, which is not installed ({where(error)})") from error
+        raise UsageError(f"there is no module {name} in {os.getcwd()} or among the installed ones") from error
+    except (Exception, SystemExit) as error:
+        raise Failure(f"{name} cannot be imported: {type(error).__name__}: {error} ({where(error)})") from error

@@ -1,0 +1,110 @@
+"""Where the flags of `serve` and `listen` come from: the command line, then FOTAHOOK_…, then the file of --config."""
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Final
+
+from cyclopts import App, Token
+from cyclopts.argument import ArgumentCollection
+from cyclopts.config import Dict, Env
+
+from fotahook.contract.urls import without_password
+
+from .errors import UsageError
+
+PREFIX: Final = "FOTAHOOK_"
+
+_origins: ContextVar[Mapping[str, str]] = ContextVar("fotahook_cli_origins")
+
+
+def _file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill in from the file that --config names."""
+    for argument in arguments:
+        if argument.name == "--config" and argument.tokens:
+            path = Path(argument.tokens[0].value)
+            values = _read(path)
+            for key, value in values.items():
+                # Those named like a command would be passed over in silence.
+                if isinstance(value, dict):
+                    raise UsageError(
+                        f"--config {path}: no tables such as [{key}]; the flags are keys of the file itself"
+                    )
+            Dict(values, use_commands_as_keys=False, source=str(path.absolute()))(app, commands, arguments)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {(error.strerror or str(error)).lower()}") from error
+    except ValueError as error:
+        raise UsageError(f"--config {path} is not TOML: {error}") from error
+
+
+def _refuse_empty(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """A usage error for what is given and empty: the expansion or the mount that was to fill it has failed.
+
+    A list would pass for one that was not given, and a listener without keys and networks takes messages from anybody.
+    """
+    for argument in arguments:
+        variable = PREFIX + argument.name.lstrip("-").replace("-", "_").upper()
+        on_command_line = any(token.source == "cli" for token in argument.tokens)
+        if not on_command_line and not os.environ.get(variable, variable).strip():
+            raise UsageError(f"{variable} is empty: give it a value, or unset it")
+        for token in argument.tokens:
+            # A flag that is on or off has no text.
+            if not token.value and not isinstance(token.implicit_value, bool):
+                in_file = f"--config {token.source}: {argument.name.lstrip('-')}"
+                place = argument.name if on_command_line else in_file
+                raise UsageError(f"{place} is empty: give it a value, or leave it out")
+
+
+def _remember_origins(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Keep, for --explain, where each flag that was given came from."""
+    _origins.set({argument.name: _origin(argument.tokens[0]) for argument in arguments if argument.tokens})
+
+
+def _origin(token: Token) -> str:
+    match token.source:
+        case "cli":
+            return "command line"
+        case "env":
+            return token.keyword or token.source
+    return token.source
+
+
+SOURCES: Final = (Env(PREFIX, command=False), _refuse_empty, _file, _refuse_empty, _remember_origins)
+"""For cyclopts: the first that has a value for a flag decides. Which file there is must be known to read it."""
+
+
+def explanation(options: Any, *, omitted: Iterable[str] = (), masked: Iterable[str] = ()) -> list[tuple[str, str, str]]:
+    """A row for each field of a command's options: flag, value, where it came from."""
+    origins = _origins.get({})
+    rows = []
+    for field in dataclasses.fields(options):
+        if field.name in omitted:
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            # Its fields are flags of the same command.
+            rows += explanation(value)
+            continue
+        origin = origins.get(flag, "default")
+        rows.append((flag, "(hidden)" if value and field.name in masked else _text(value), origin))
+    return rows
+
+
+def _text(value: object) -> str:
+    match value:
+        case None | ():
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case tuple():
+            return " ".join(map(str, value))
+    return without_password(str(value))

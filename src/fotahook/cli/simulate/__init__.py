@@ -1,0 +1,1 @@
+"""`fotahook simulate`: sends the messages of a campaign."""

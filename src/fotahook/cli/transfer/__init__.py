@@ -1,0 +1,1 @@
+"""`fotahook publish`, `export` and `import`: messages in and out of files."""

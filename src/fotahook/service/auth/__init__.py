@@ -1,0 +1,1 @@
+"""Who may call the service: clients, users, passwords, lockout and rate limits."""

@@ -1,0 +1,1 @@
+"""fotahook's own API, `/v1/...`."""

@@ -1,0 +1,1 @@
+"""ThingSpace's API: callbacks, tokens and sessions."""

@@ -1,0 +1,66 @@
+"""Hints between the processes of one PostgreSQL store that a lane may have become due. They may be lost."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from ..base import StoreError
+from .connection import Connection, translated
+
+log = logging.getLogger("fotahook.store")
+
+PACE_SECONDS: Final = 0.01
+"""Between two hints to others; those given meanwhile become one."""
+RECONNECT_SECONDS: Final = 1.0
+
+
+class Hints:
+    """Tells other processes that there is work, and sets `work` when they tell it; on a connection of its own."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], work: asyncio.Event) -> None:
+        self._connect = connect
+        self._work = work
+        self._news = asyncio.Event()
+        self._task = asyncio.create_task(self._keep_connected())
+
+    def give(self) -> None:
+        """Wake whoever waits for work: here at once, elsewhere soon. Call it after the commit."""
+        self._work.set()
+        self._news.set()
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _keep_connected(self) -> None:
+        while True:
+            try:
+                await self._exchange()
+            except StoreError as error:
+                log.info("no hints from other processes for the moment: %s", error)
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _exchange(self) -> None:
+        """Hear and give hints until the connection is lost."""
+        connection = await self._connect()
+        try:
+            with translated():
+                channel = await connection.fetchval("select 'fotahook_' || current_schema()::regnamespace::oid")
+                connection.add_termination_listener(lambda _: self._news.set())
+                own = connection.get_server_pid()
+
+                def hear(_: object, pid: int, channel: str, payload: object) -> None:
+                    if pid != own:
+                        self._work.set()
+
+                await connection.add_listener(channel, hear)
+                # What was said before we listened is not heard any more.
+                self._work.set()
+                while True:
+                    await self._news.wait()
+                    self._news.clear()
+                    await connection.execute("select pg_notify($1, '')", channel)
+                    await asyncio.sleep(PACE_SECONDS)
+        finally:
+            connection.terminate()

@@ -1,0 +1,252 @@
+"""SQLite from asyncio: one writing thread whose concurrent jobs share a commit, one reading thread beside it."""
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from ..base import StoreError, StoreFull, StoreUnavailable
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+Key = TypeVar("Key")
+Job = Callable[[sqlite3.Connection], T]
+BulkJob = Callable[[sqlite3.Connection, list[Item]], list[T]]
+"""Does for many items at once what it would do for each; a result for each, in order."""
+
+_BATCH_LIMIT: Final = 1000
+"""Jobs that share one commit at the most, so that the first of them does not wait too long."""
+_GATHERING_TURNS: Final = 3
+"""Turns of the event loop for which a commit waits at the most while each brings more jobs to share it."""
+
+
+class _Entry(msgspec.Struct, eq=False):
+    job: BulkJob[Any, Any]
+    item: object
+    future: asyncio.Future[Any]
+    result: object = None
+    error: Exception | None = None
+
+
+class Writer:
+    """Runs jobs one after the other in a thread. A job's caller hears of it after the commit is synced to disk."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._entries: queue.SimpleQueue[_Entry] = queue.SimpleQueue()
+        # Calls the thread to the entries; False ends it.
+        self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._calling: asyncio.AbstractEventLoop | None = None
+        self._connection = connection
+        self._thread = threading.Thread(target=self._work, name="fotahook-store-writer", daemon=True)
+        # An entry that is put behind the last call would wait for ever.
+        self._closing = threading.Lock()
+        self._closed = False
+        self._check: Callable[[], None] = lambda: None
+        self._thread.start()
+
+    def check_with(self, check: Callable[[], None]) -> None:
+        """Call `check` before every transaction; what it raises fails all jobs of that transaction."""
+        self._check = check
+
+    async def run(self, job: Job[T]) -> T:
+        """What `job` returns, once its transaction is on disk. A job that raises takes back only its own writes."""
+
+        def alone(db: sqlite3.Connection, _: list[None]) -> list[T]:
+            return [job(db)]
+
+        return await self.run_with_others(alone, None)
+
+    def run_with_others(self, job: BulkJob[Item, T], item: Item) -> asyncio.Future[T]:
+        """What `job` returns for `item`; it is called once with all the items that wait for it at that moment."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        with self._closing:
+            if self._closed:
+                raise StoreUnavailable("the store is closed")
+            self._entries.put(_Entry(job, item, future))
+        if self._calling is not loop:
+            self._calling = loop
+            loop.call_soon(self._call, loop, 0, _GATHERING_TURNS)
+        return future
+
+    def close(self) -> None:
+        """Finish every job that was handed over, then end the thread."""
+        with self._closing:
+            self._closed = True
+        self._calls.put(False)
+        self._thread.join()
+
+    def _call(self, loop: asyncio.AbstractEventLoop, seen: int, turns: int) -> None:
+        """Call the thread, unless the loop's last turn brought more: it would go away with the first of them."""
+        waiting = self._entries.qsize()
+        if waiting > seen and turns > 0:
+            loop.call_soon(self._call, loop, waiting, turns - 1)
+        else:
+            self._calling = None
+            self._calls.put(True)
+
+    def _work(self) -> None:
+        going_on = True
+        while going_on:
+            going_on = self._calls.get()
+            while entries := self._gathered():
+                self._commit(entries)
+                _resolve(entries)
+        self._connection.close()
+
+    def _gathered(self) -> list[_Entry]:
+        entries: list[_Entry] = []
+        with contextlib.suppress(queue.Empty):
+            while len(entries) < _BATCH_LIMIT:
+                entries.append(self._entries.get_nowait())
+        return entries
+
+    def _commit(self, entries: list[_Entry]) -> None:
+        try:
+            self._check()
+            self._attempt_all(list(_grouped(entries, attrgetter("job")).values()))
+            self._connection.execute("commit")
+        except Exception as error:
+            # Nothing of this batch is on disk, so none of its callers may believe it is.
+            for entry in entries:
+                entry.error = translate(error)
+            # What cannot be taken back now is taken back later: until then no transaction can begin.
+            with contextlib.suppress(sqlite3.Error):
+                self._roll_back()
+
+    def _attempt_all(self, groups: list[list[_Entry]]) -> None:
+        """Run the jobs in a new transaction; where one of them raises, its writes alone are taken back."""
+        self._connection.execute("begin immediate")
+        try:
+            # Nearly always all goes well, and then a savepoint for each would only have cost time.
+            for group in groups:
+                _run(self._connection, group)
+        except Exception:
+            self._roll_back()
+            self._connection.execute("begin immediate")
+            for group in groups:
+                self._attempt(group)
+
+    def _attempt(self, group: list[_Entry]) -> None:
+        self._connection.execute("savepoint job")
+        try:
+            _run(self._connection, group)
+        except Exception as error:
+            # A full disk ends the whole transaction by itself: then there is no savepoint to go back to.
+            if not self._connection.in_transaction:
+                raise
+            self._connection.execute("rollback to job")
+            if len(group) > 1:
+                # Each by itself, so that the trouble of one is not another's.
+                for entry in group:
+                    self._attempt([entry])
+            else:
+                group[0].error = translate(error)
+        self._connection.execute("release job")
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("rollback")
+
+
+def _run(db: sqlite3.Connection, group: list[_Entry]) -> None:
+    results = group[0].job(db, [entry.item for entry in group])
+    for entry, result in zip(group, results, strict=True):
+        entry.result = result
+
+
+class Reader:
+    """Runs reads in a thread of its own: they see what is committed and never wait for a write.
+
+    `peeking` is a connection of the event loop's own, which must not wait for a lock.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, peeking: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._peeking = peeking
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="fotahook-store-reader")
+        self._closed = False
+
+    async def run(self, job: Job[T]) -> T:
+        """What `job` returns."""
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._read, job)
+
+    async def peek(self, job: Job[T]) -> T:
+        """What `job`, a single statement that finds a row by its key, returns.
+
+        It is read here and now: a page or two of the file, mostly in memory, take a tenth of the way to a thread
+        and back. What cannot be read at once is left to the thread, which may wait.
+        """
+        if self._closed:
+            return await self.run(job)
+        try:
+            return job(self._peeking)
+        except sqlite3.Error:
+            return await self.run(job)
+
+    def close(self) -> None:
+        """Finish the reads in hand, then end the thread."""
+        self._closed = True
+        self._executor.shutdown()
+        self._connection.close()
+        self._peeking.close()
+
+    def _read(self, job: Job[T]) -> T:
+        try:
+            # One transaction, so that a job of several statements sees one state of the store.
+            self._connection.execute("begin")
+            try:
+                return job(self._connection)
+            finally:
+                self._connection.execute("rollback")
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+
+def _grouped(entries: list[_Entry], key: Callable[[_Entry], Key]) -> dict[Key, list[_Entry]]:
+    """Entries with the same key together, in the order of the first of each."""
+    groups: defaultdict[Key, list[_Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[key(entry)].append(entry)
+    return groups
+
+
+def translate(error: Exception) -> Exception:
+    """The store's own error for one of SQLite's; any other exception as it is."""
+    if isinstance(error, StopIteration):
+        # A future would not take it.
+        return RuntimeError("a job of the store raised StopIteration")
+    if not isinstance(error, sqlite3.Error):
+        return error
+    name = getattr(error, "sqlite_errorname", "")
+    kind: type[StoreError] = StoreFull if name == "SQLITE_FULL" else StoreUnavailable
+    translated = kind(f"SQLite: {error} ({name or type(error).__name__})")
+    translated.__cause__ = error
+    return translated
+
+
+def _resolve(entries: list[_Entry]) -> None:
+    for loop, mine in _grouped(entries, lambda entry: entry.future.get_loop()).items():
+        # One wake-up of the loop for the whole batch. A loop that is closed has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_resolve_all, mine)
+
+
+def _resolve_all(entries: list[_Entry]) -> None:
+    for entry in entries:
+        if entry.future.done():  # the caller was cancelled meanwhile
+            continue
+        if entry.error is not None:
+            entry.future.set_exception(entry.error)
+        else:
+            entry.future.set_result(entry.result)

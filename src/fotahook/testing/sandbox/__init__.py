@@ -1,0 +1,1 @@
+"""The whole service inside the test process."""

@@ -1,0 +1,1 @@
+"""A campaign's messages, generated from a seed."""
