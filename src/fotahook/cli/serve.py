@@ -24,7 +24,7 @@ from fotahook.store import Store, open_store
 from fotahook.store.base import Retention
 
 from ..hosting.connection_limits import Limits
-from ..hosting.logging import log_as_json
+from ..hosting.logging import configure_logging
 from ..hosting.request_log import RequestLog
 from ..hosting.server import Endpoint, check_pem, host, listening, load_certificate, run
 from .console import console_routes
@@ -115,7 +115,7 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
         rows = explanation(options, omitted=("config", "explain", "fault"))
         print_table(("flag", "value", "source"), [*rows, ("secret key", "(hidden)", key_place(file))])
         return 0
-    log_as_json()
+    configure_logging()
     return run(_serve(options, file))
 
 

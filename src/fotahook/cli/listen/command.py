@@ -21,7 +21,7 @@ from fotahook.contract.urls import url_refusal, without_password
 from fotahook.listener import THINGSPACE_SOURCES, Forwarding, Listener, Proof
 from fotahook.listener.requests import HEALTH_PATH, checked_path, checked_window, is_secret
 
-from ...hosting.logging import log_as_json
+from ...hosting.logging import configure_logging
 from ...hosting.request_log import RequestLog
 from ...hosting.server import Endpoint, check_pem, host, listening, run
 from ..shared.configuration import explanation
@@ -131,7 +131,7 @@ def listen(
         return 0
     # Not a flag, so that --explain has nothing to say of it.
     secret_key_from_environment()
-    log_as_json()
+    configure_logging()
     listener = load_listener(module) if module else Listener()
     _configure(listener, options)
     if options.print or options.json or not (module or options.forward_to):

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from fotahook.hosting.logging import log_as_json
+from fotahook.hosting.logging import configure_logging
 from fotahook.hosting.request_log import RequestLog
 from tests.service.conftest import Answer, ask
 
@@ -46,7 +46,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     monkeypatch.setattr("sys.stderr", text)
     handlers, level, server = logging.root.handlers, logging.root.level, logging.getLogger("uvicorn.error").level
     monkeypatch.setattr(logging.root, "handlers", [])
-    log_as_json()
+    configure_logging()
     yield Log(text)
     logging.root.handlers, logging.root.level = handlers, level
     logging.getLogger("uvicorn.error").setLevel(server)

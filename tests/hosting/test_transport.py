@@ -10,9 +10,8 @@ import urllib3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.cli.processes import Running, running
 from tests.service.test_fuzz import ROUTES, bodies, route_paths
-
-from .processes import Running, running
 
 METHODS = [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"CONNECT", b"PRI", b"get"]
 FRAMING = [

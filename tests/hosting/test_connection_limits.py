@@ -146,7 +146,7 @@ def beginning(connection: Guarded) -> bool:
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What we logged; uvicorn's own words on such clients are left out by log_as_json."""
+    """What we logged; uvicorn's own words on such clients are left out by configure_logging."""
     return [record.getMessage() for record in caplog.records if record.name.startswith("fotahook")]
 
 
