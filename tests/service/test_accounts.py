@@ -7,7 +7,7 @@ from fotahook.contract.keys import account_signing_key
 from fotahook.contract.operator import AccountState, CallbackHistory
 from fotahook.contract.signing import parse_secret
 from fotahook.service.operator import accounts
-from fotahook.store.base import Health, LaneVerdict, Limits
+from fotahook.store.base import Attempt, Health, LaneVerdict, Limits, Settlement
 
 from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Answer, Api, client_of
 from .serving import SECRET_KEY
@@ -29,6 +29,7 @@ async def test_an_account_that_nothing_happened_to(api: Api) -> None:
         "lane": {"state": "held", "reason": None, "until": None, "inFlight": 0, "failures": 0},
         "backlog": {"pending": 0, "dead": 0, "oldestAcceptedAt": None},
         "limits": {"inFlight": None, "perSecond": None},
+        "known": False,
     }
     assert msgspec.json.decode(answer.body, type=AccountState).account == ACCOUNT
 
@@ -45,7 +46,32 @@ async def test_an_account_with_a_callback_and_a_backlog(api: Api) -> None:
         "lane": {"state": "open", "reason": None, "until": None, "inFlight": 1, "failures": 0},
         "backlog": {"pending": 2, "dead": 0, "oldestAcceptedAt": "2025-06-15T15:06:40Z"},
         "limits": {"inFlight": None, "perSecond": None},
+        "known": True,
     }
+
+
+async def test_an_account_is_known_by_its_callbacks_and_messages_alone(api: Api) -> None:
+    async def is_known(account: str) -> bool:
+        known: bool = (await api("GET", f"/v1/accounts/{account}", headers=api.bearer)).json["known"]
+        listed = (await api("GET", "/v1/accounts", headers=api.bearer)).json["accounts"]
+        assert all(one["known"] is known for one in listed if one["account"] == account)
+        return known
+
+    await api("POST", "/v1/accounts/typo/pause", b"", api.bearer)
+    await api("PATCH", "/v1/accounts/typo", b'{"limits": {"inFlight": 2}}', api.bearer)
+    assert not await is_known("typo")
+    await api("POST", CALLBACK, msgspec.json.encode({"url": URL}), api.both)
+    await api("DELETE", CALLBACK, b"", api.both)
+    assert await is_known(ACCOUNT)
+    await api("POST", "/v1/accounts/messages/messages", b"{}", api.bearer)
+    await api.store.register("messages", URL, actor="test")
+    [lease] = await api.store.lease(1, 30)
+    [delivery] = await api.store.fetch(lease, 1)
+    attempt = Attempt(started_at=1.0, url=URL, outcome="delivered")
+    done = Settlement(delivery=delivery, state="delivered", attempts=1, strikes=0, attempt=attempt)
+    await api.store.settle(lease, [done], LaneVerdict(health=Health()), keep=0)
+    await api.store.deregister("messages", actor="test")
+    assert await is_known("messages")
 
 
 async def test_a_lane_that_waits_says_why_and_until_when(api: Api) -> None:

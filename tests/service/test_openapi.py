@@ -92,7 +92,7 @@ def test_what_a_call_answers_is_its_model() -> None:
     told: dict[str, Any] = DOCUMENT["paths"]["/v1/accounts/{account}"]["get"]["responses"]["200"]
     assert told["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/AccountState"}
     properties = DOCUMENT["components"]["schemas"]["AccountState"]["properties"]
-    assert set(properties) == {"account", "callback", "lane", "backlog", "limits"}
+    assert set(properties) == {"account", "callback", "lane", "backlog", "limits", "known"}
 
 
 @pytest.mark.parametrize(

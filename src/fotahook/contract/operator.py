@@ -64,20 +64,27 @@ class Backlog(_Camel, frozen=True):
 
 
 class Limits(_Camel, frozen=True):
-    """How many deliveries an account may have in flight and begin per second; None: no limit of its own."""
+    """An account's own limits: deliveries in flight at once, and deliveries started per second.
+
+    `in_flight` None: the service's default (8 unless configured otherwise). `per_second` None: no limit.
+    """
 
     in_flight: int | None = None
     per_second: float | None = None
 
 
 class AccountState(_Camel, frozen=True):
-    """An account as its operator sees it; `callback` is None if nothing is registered."""
+    """An account as its operator sees it; `callback` is None if nothing is registered.
+
+    `known` is False for an account that never had a callback or a message: its name may be misspelt.
+    """
 
     account: str
     callback: RegisteredCallback | None
     lane: LaneState
     backlog: Backlog
     limits: Limits = Limits()
+    known: bool = True
 
 
 class DeliveryState(_Camel, frozen=True):

@@ -12,10 +12,10 @@ from ..store.views import lane_name, message_state, moment, moment_or_none
 def unknown_account(account: str, limits: Limits) -> AccountState:
     """An account with neither a callback nor a message so far: its lane would be born held."""
     lane, backlog = LaneState(state="held"), Backlog(pending=0, dead=0)
-    return AccountState(account=account, callback=None, lane=lane, backlog=backlog, limits=_limits(limits))
+    return AccountState(account=account, callback=None, lane=lane, backlog=backlog, limits=_limits(limits), known=False)
 
 
-def account_state(account: Account) -> AccountState:
+def account_state(account: Account, *, known: bool) -> AccountState:
     lane = account.lane
     return AccountState(
         account=account.account,
@@ -25,6 +25,7 @@ def account_state(account: Account) -> AccountState:
             pending=lane.pending, dead=lane.dead, oldest_accepted_at=moment_or_none(lane.oldest_accepted_at)
         ),
         limits=_limits(account.limits),
+        known=known,
     )
 
 

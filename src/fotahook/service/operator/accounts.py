@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...contract.operator import AccountPage, AccountState, CallbackHistory
-from ...store.base import CALLBACK_CONSUMER, Account, Limits
+from ...store.base import CALLBACK_CONSUMER, Account, Limits, Wanted
 from .. import access, errors, requests, views
 from ..context import Service
 from ..requests import Asked, PageLimit
@@ -60,7 +60,8 @@ async def list_accounts(service: Service, request: Request) -> Response:
         limit=asked.limit,
     )
     more = requests.new_cursor(found[-1].account) if len(found) == asked.limit else None
-    return errors.answer(AccountPage(accounts=[views.account_state(one) for one in found], cursor=more))
+    states = [views.account_state(one, known=await _is_known(service, one)) for one in found]
+    return errors.answer(AccountPage(accounts=states, cursor=more))
 
 
 async def change(service: Service, request: Request) -> Response:
@@ -118,4 +119,14 @@ async def _state(service: Service, account: str) -> AccountState:
     if lane is None:
         return views.unknown_account(account, limits)
     callback = await service.store.callback(account)
-    return views.account_state(Account(account=account, callback=callback, lane=lane, limits=limits))
+    found = Account(account=account, callback=callback, lane=lane, limits=limits)
+    return views.account_state(found, known=await _is_known(service, found))
+
+
+async def _is_known(service: Service, found: Account) -> bool:
+    """Whether the account ever had a callback or a message; pausing it is not enough."""
+    if found.callback is not None or found.lane.pending or found.lane.dead:
+        return True
+    if await service.store.callback_history(found.account, 1):
+        return True
+    return bool((await service.store.messages(found.account, Wanted(), limit=1)).messages)
