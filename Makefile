@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test system check bench faults docs lock clean
+.PHONY: demo test system check bench faults docs wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/fotahook demo --devices 200
@@ -31,6 +31,10 @@ check: .venv/ready
 # The site, in build/site; the tests build it too.
 docs: .venv/ready
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
+
+# The wheel, in dist/.
+wheel: .venv/ready
+	$(BIN)/hatchling build --target wheel
 
 # Its section service is loaded by wrk: apt-get install wrk. Without it that section says so, and the others run.
 bench: .venv/ready

@@ -16,6 +16,6 @@ NOT_RUN: Final[Mapping[tuple[str, str], str]] = {
 
 COMMANDS_NOT_RUN: Final[Mapping[str, str]] = {
     # A command, wherever it stands: why
-    "pip": "the tests run with what is installed; that the extras are enough is tested with a built wheel",
+    "pip": "the tests run with what is installed; tests/docs/test_install.py follows the install lines",
     "make": "it runs these tests; `make demo` has a test of its own, and the target is checked to be there",
 }
