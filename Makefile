@@ -52,6 +52,12 @@ lock: .venv/ready
 	echo uv | $(COMPILE) - --output-file bootstrap.lock
 	$(COMPILE) pyproject.toml --all-extras --group dev --group docs --group bench --output-file requirements.lock
 
+# The environment belongs to one interpreter: `make test PYTHON=python3.13` makes it anew if it has another one.
+WHICH := -c "import os, sys; print(os.path.realpath(sys.executable))"
+ifneq ($(shell $(PYTHON) $(WHICH)),$(shell $(BIN)/python $(WHICH) 2>/dev/null))
+.PHONY: .venv/ready
+endif
+
 # --without-pip and pip's own --python: this works where Debian keeps ensurepip in a package of its own.
 .venv/ready: bootstrap.lock requirements.lock pyproject.toml
 	$(PYTHON) -m venv --clear --without-pip .venv

@@ -21,8 +21,8 @@ import asyncpg
 import pytest
 
 from fotahook.store.postgres.schema import migrate
+from tests.deadlines import DEADLINE
 
-START_SECONDS: Final = 60.0
 SETTINGS: Final = {
     # fsync stays on, as in earnest; the rest is for a server that lives for a minute.
     "checkpoint_timeout": "1h",
@@ -83,7 +83,7 @@ class Server:
                 process_group=0,  # a Ctrl-C is for the tests, which then end it in order
                 preexec_fn=_die_with_parent,
             )
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + DEADLINE
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL did not start:\n{(self.directory / 'log').read_text()[-2000:]}")

@@ -19,8 +19,8 @@ from fotahook.contract.errors import TransportError
 from fotahook.service import DEV_CLIENT
 from fotahook.store import open_store
 from fotahook.store.base import Message
+from tests.deadlines import DEADLINE
 
-DEADLINE: Final = 60.0
 """Seconds after which something is stuck; nothing here takes a tenth of that."""
 ACCOUNTS: Final = ("0000123456-00001", "0000123456-00002", "0000123456-00003")
 KEYS: Final = ("device-a", "device-b", None)

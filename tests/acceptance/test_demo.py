@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import DEADLINE, FOTAHOOK, environment, fotahook
+from tests.cli.processes import FOTAHOOK, environment, fotahook
+from tests.deadlines import DEADLINE
 
 
 def figures(out: str) -> dict[str, str]:

@@ -18,7 +18,8 @@ from fotahook.contract.messages import parse_message
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 from fotahook.service import DEV_CLIENT, DEV_USER
 from fotahook.testing import Certificates, campaign, make_certificates
-from tests.cli.processes import DEADLINE, FOTAHOOK, end, environment, running
+from tests.cli.processes import FOTAHOOK, end, environment, running
+from tests.deadlines import DEADLINE
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 MESSAGES: Final = [one.body for one in itertools.islice(campaign("0000123456-00001", devices=34), 100)]

@@ -16,12 +16,12 @@ from fotahook.contract.errors import ServerError, TransportError
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 from fotahook.store import open_store
 from tests.cli.processes import Running, end, running, start
+from tests.deadlines import DEADLINE
 
 ACCOUNT: Final = "0000123456-00001"
 MESSAGES: Final = 1_000
 KILLS: Final = 3
 PUBLISHERS: Final = 16
-DEADLINE: Final = 90.0
 
 HANDLERS: Final = """
 import json
@@ -88,7 +88,7 @@ class Publisher:
                 tasks.create_task(self._publish_some(client))
 
     async def wait_accepted(self, least: int) -> None:
-        async with asyncio.timeout(DEADLINE), self.progress:
+        async with asyncio.timeout(3 * DEADLINE), self.progress:
             await self.progress.wait_for(lambda: len(self.accepted) >= least)
 
     async def _publish_some(self, client: AsyncOperatorClient) -> None:
@@ -115,7 +115,7 @@ def read_ledger(folder: Path) -> list[tuple[int, str]]:
 
 
 async def wait_for(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
+    async with asyncio.timeout(3 * DEADLINE):
         while not condition():  # noqa: ASYNC110 what is waited for happens in other processes
             await asyncio.sleep(0.05)
 

@@ -22,9 +22,10 @@ import pytest
 
 from fotahook.cli import main
 from fotahook.store import open_store
-from tests.acceptance.crashes import DEADLINE, _end, until
+from tests.acceptance.crashes import _end, until
 from tests.acceptance.test_faults import seeds
 from tests.cli.processes import FOTAHOOK, environment
+from tests.deadlines import DEADLINE
 
 ACCOUNT: Final = "0000123456-00001"
 CAMPAIGNS: Final = ("c-1", "c-2", None)

@@ -21,6 +21,7 @@ from verizon.verizon_client import VerizonClient
 
 from fotahook.service import create_client, create_user
 from fotahook.store import open_store
+from tests.deadlines import DEADLINE
 
 from ..cli.processes import running
 
@@ -180,5 +181,5 @@ def sdk(known: Mapping[str, str], step: Step) -> Any:
     return VerizonClient(
         thingspace_oauth_credentials=ThingspaceOauthCredentials(client_id, secret),
         vz_m2m_token_credentials=None if session == "none" else VZM2mTokenCredentials(session),
-        timeout=10,
+        timeout=DEADLINE,
     )

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadlines import DEADLINE
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -17,7 +19,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this tree, built without a network and unpacked as an installer would."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=3 * DEADLINE)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "installed")
@@ -39,7 +41,7 @@ def run(*arguments: str, cwd: Path, installed: Path) -> str:
         env=variables | {"PYTHONPATH": str(installed), "NO_PROXY": "127.0.0.1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=3 * DEADLINE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -9,6 +9,7 @@ import pytest
 
 from fotahook.service import DEV_CLIENT, DEV_USER
 from fotahook.testing import Sandbox
+from tests.deadlines import DEADLINE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ACCOUNT = "0000123456-00001"
@@ -32,7 +33,9 @@ def run(sandbox: Sandbox, folder: Path, name: str, *arguments: str) -> list[str]
         "VZ_M2M_PASSWORD": DEV_USER[1],
     }
     program = [sys.executable, str(EXAMPLES / name), *arguments]
-    done = subprocess.run(program, cwd=folder, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        program, cwd=folder, env=variables, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

@@ -15,6 +15,7 @@ import urllib3
 
 from fotahook.contract.keys import generate_secret_key
 from tests.cli.processes import Running, fotahook, running
+from tests.deadlines import DEADLINE
 from tests.postgres import Server, a_schema
 from tests.testing.receivers import receiving
 
@@ -139,7 +140,7 @@ def live(run: Run, client_secret: str, password: str, receiver: str) -> None:
 def events(url: str, bearer: str) -> bytes:
     """What a stream of events begins with."""
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as peer:
+    with socket.create_connection((host, int(port)), timeout=DEADLINE) as peer:
         peer.sendall(f"GET /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\n\r\n".encode())
         return peer.recv(65536)
 

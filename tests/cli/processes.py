@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-DEADLINE: Final = 30.0
-"""Seconds after which a process is stuck; nothing here takes a tenth of that."""
+from tests.deadlines import DEADLINE
 
 FOTAHOOK: Final = (sys.executable, "-m", "fotahook")
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadlines import DEADLINE
+
 from .conftest import COMMANDS, Run
 from .processes import fotahook
 
@@ -48,7 +50,7 @@ def test_bash_completes_commands_flags_and_what_they_may_be(
     script: Path, words: tuple[str, ...], offered: list[str]
 ) -> None:
     command = ["bash", "--norc", "-c", COMPLETE, "bash", *words]
-    done = subprocess.run(command, cwd=script, capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(command, cwd=script, capture_output=True, text=True, check=True, timeout=DEADLINE)
     assert done.stderr == ""
     assert done.stdout.removesuffix("\n").split("\n") == offered
 

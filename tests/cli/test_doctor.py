@@ -33,11 +33,12 @@ from fotahook.contract.keys import signing_seed
 from fotahook.contract.urls import THINGSPACE_PORTS
 from fotahook.delivery.sender import SenderSettings
 from fotahook.testing import listener_client
+from tests.deadlines import DEADLINE
 from tests.delivery.test_sender import OK, Behaviour, Request, answering, read_request, receiver, status
 from tests.testing.receivers import receiving
 
 from .conftest import Run, is_one_line
-from .processes import DEADLINE, FOTAHOOK, environment
+from .processes import FOTAHOOK, environment
 
 SECRET_KEY = b"k" * 32
 SECRET = b"s" * 32
@@ -48,7 +49,7 @@ DAY = timedelta(days=1)
 
 async def examined(url: str, *, now: datetime = NOW, tick: float = 0.001, **changes: object) -> dict[str, Check]:
     """What is found of a URL, by the names of the checks."""
-    settings: dict[str, object] = {"secret_key": SECRET_KEY, "allowed_networks": EVERYWHERE, "timeout": 5.0}
+    settings: dict[str, object] = {"secret_key": SECRET_KEY, "allowed_networks": EVERYWHERE, "timeout": DEADLINE}
     settings |= {name: changes.pop(name) for name in [*changes] if name in SenderSettings.__struct_fields__}
     examination = Examination(
         **{"url": url, "run": "r", "account": ACCOUNT, "allow_http": True} | changes,  # type: ignore[arg-type]
@@ -137,14 +138,14 @@ async def test_a_port_at_which_nothing_listens_fails() -> None:
 async def test_an_address_that_takes_no_connections_beside_one_that_does_is_warned_of() -> None:
     async with receiver(answering(OK)) as port:
         place = Place.of(f"http://two.example:{port}/")
-        reachable, check = await check_connection(place, ["127.0.0.2", "127.0.0.1"], timeout=5)
+        reachable, check = await check_connection(place, ["127.0.0.2", "127.0.0.1"], timeout=DEADLINE)
     assert reachable == "127.0.0.1"
     assert check.result == "warn"
     assert "1 of 2 addresses cannot be reached from here: 127.0.0.2: connection refused" in check.found
 
 
 async def test_what_cannot_be_reached_at_all_fails() -> None:
-    reachable, check = await check_connection(Place.of("https://far.example/"), ["255.255.255.255"], timeout=5)
+    reachable, check = await check_connection(Place.of("https://far.example/"), ["255.255.255.255"], timeout=DEADLINE)
     assert reachable is None
     assert check.result == "fail"
     assert "network, routes and firewall" in str(check.fix)
@@ -365,8 +366,8 @@ async def test_a_port_that_says_nothing_to_tls_is_left_after_a_while() -> None:
         await asyncio.Event().wait()
 
     async with receiver(silent) as port:
-        checks = await examined(f"https://127.0.0.1:{port}/", connect_timeout=0.2)
-    assert checks["tls"].found == "no TLS connection within 0.2 s"
+        checks = await examined(f"https://127.0.0.1:{port}/", connect_timeout=1)
+    assert checks["tls"].found == "no TLS connection within 1 s"
 
 
 async def test_a_port_that_hangs_up_on_tls() -> None:
@@ -451,7 +452,7 @@ async def endless_headers(reader: asyncio.StreamReader, writer: asyncio.StreamWr
 )
 async def test_a_receiver_that_does_not_take_the_test_message(behave: Behaviour, found: str, fix: str) -> None:
     async with receiver(behave) as port:
-        checks = await examined(f"http://127.0.0.1:{port}/", timeout=2)
+        checks = await examined(f"http://127.0.0.1:{port}/", timeout=1 if behave is never else DEADLINE)
     assert list(checks)[-1] == "answer"
     assert checks["answer"].result == "fail"
     assert found in checks["answer"].found

@@ -10,6 +10,7 @@ from fotahook import CallbackMessage, Listener
 from fotahook.listener import receive
 from fotahook.listener.verification import Proof
 from fotahook.store import open_store
+from tests.deadlines import DEADLINE
 
 from .conftest import Run, Said, is_one_line
 
@@ -44,7 +45,7 @@ class Handlers:
                 raise RuntimeError("the database is away")
             self.handled.append(message.raw)
 
-        async with listener.running(), asyncio.timeout(20):
+        async with listener.running(), asyncio.timeout(DEADLINE):
             store = await listener._inbox.store()
             await store.accept([receive({}, body, proof=Proof(), now=0.0) for body in bodies])
             await done.wait()

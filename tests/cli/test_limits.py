@@ -16,6 +16,7 @@ from fotahook.cli.listen.command import ListenOptions, _configure
 from fotahook.listener import Listener
 from fotahook.service import HEALTH_PATHS
 from fotahook.testing import make_certificates
+from tests.deadlines import DEADLINE
 
 from .conftest import Run, is_one_line
 from .processes import Running, running
@@ -31,7 +32,7 @@ SLOW_BODY = (
 
 def connect(url: str, sent: bytes) -> socket.socket:
     host, _, port = url.removeprefix("http://").partition(":")
-    peer = socket.create_connection((host, int(port.partition("/")[0])), timeout=20)
+    peer = socket.create_connection((host, int(port.partition("/")[0])), timeout=DEADLINE)
     peer.sendall(sent)
     return peer
 
@@ -51,7 +52,7 @@ def hanging_on(url: str) -> Iterator[list[socket.socket]]:
 
 
 def ask_for_token(url: str) -> urllib3.BaseHTTPResponse:
-    with urllib3.PoolManager(retries=False, timeout=5.0) as http:
+    with urllib3.PoolManager(retries=False, timeout=DEADLINE) as http:
         headers = urllib3.make_headers(basic_auth="dev:dev-secret")
         return http.request(
             "POST", f"{url}/api/ts/v1/oauth2/token", body=b"grant_type=client_credentials", headers=headers
@@ -59,14 +60,14 @@ def ask_for_token(url: str) -> urllib3.BaseHTTPResponse:
 
 
 def call_everything(url: str) -> None:
-    with urllib3.PoolManager(retries=False, timeout=5.0) as http:
+    with urllib3.PoolManager(retries=False, timeout=DEADLINE) as http:
         for path in HEALTH_PATHS:
             assert http.request("GET", url + path).status == 200
     with Client(
         base_url=url,
         thingspace_oauth_credentials=ThingspaceOauthCredentials("dev", "dev-secret"),
         vz_m2m_token_credentials=SessionCredentials("dev", "dev-password"),
-        timeout=5.0,
+        timeout=DEADLINE,
         max_retries=0,
         proxy="",
     ) as client:

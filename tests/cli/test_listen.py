@@ -20,6 +20,7 @@ from fotahook.contract.keys import parse_secret_key, signing_seed
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 from fotahook.contract.signing import format_public_key, format_secret, headers, sign_ed25519
 from fotahook.testing import Sandbox, make_certificates
+from tests.deadlines import DEADLINE
 from tests.testing.receivers import receiving
 
 from .conftest import Run, is_one_line
@@ -117,7 +118,7 @@ def test_it_ends_when_nobody_reads_any_more_what_it_prints(tmp_path: Path) -> No
         assert listener.process.stdout is not None
         listener.process.stdout.close()
         assert post(listener.url) == 200
-        assert listener.process.wait(30) == 0
+        assert listener.process.wait(DEADLINE) == 0
 
 
 def test_a_handler_that_does_not_end_is_not_waited_for_at_another_signal(tmp_path: Path) -> None:
@@ -309,14 +310,14 @@ def deregister(sandbox: Sandbox, account: str) -> None:
 
 async def said(caplog: pytest.LogCaptureFixture, text: str) -> None:
     """Return when the log says so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE):
         while text not in caplog.text:  # noqa: ASYNC110  # logging wakes nobody
             await asyncio.sleep(0.002)
 
 
 def wait_until(true: Callable[[], bool]) -> None:
     """Return when something has become true."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + DEADLINE
     while not true():
         assert time.monotonic() < until
         time.sleep(0.002)

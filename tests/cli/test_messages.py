@@ -12,6 +12,7 @@ import pytest
 from fotahook.cli.shared import times
 from fotahook.cli.shared.errors import UsageError
 from fotahook.testing import Sandbox
+from tests.deadlines import DEADLINE
 
 from .conftest import Run, is_one_line
 
@@ -133,7 +134,7 @@ def test_the_curl_command_posts_the_bytes_of_the_delivery(call: Run, service: Sa
     service.register(ACCOUNT)
     service.wait_delivered(message_id)
     command = call("messages", "show", message_id, "--as", "curl").out
-    subprocess.run(["/bin/sh", "-c", command], check=True, timeout=30)
+    subprocess.run(["/bin/sh", "-c", command], check=True, timeout=DEADLINE)
     delivered, again = service.receiver.received
     assert again.body == delivered.body == AWKWARD
     for name in ("content-type", "webhook-id", "fotahook-account", "user-agent"):

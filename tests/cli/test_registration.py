@@ -17,9 +17,10 @@ from fotahook.cli.listen.registration import Refused, Registration
 from fotahook.client import AsyncClient
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
 from tests.client.conftest import Peer, Pieces, Seen, answer
+from tests.deadlines import DEADLINE
 
 from .conftest import is_one_line
-from .processes import DEADLINE, FOTAHOOK, end, environment, fotahook, running
+from .processes import FOTAHOOK, end, environment, fotahook, running
 
 ACCOUNT = "0000123456-00001"
 CREDENTIALS = ThingspaceOauthCredentials("dev", "dev-secret")

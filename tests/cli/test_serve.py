@@ -27,6 +27,7 @@ from fotahook.delivery import Dispatcher
 from fotahook.service.requests import mark_cursor
 from fotahook.store.events import Mark
 from fotahook.testing import Certificates, make_certificates
+from tests.deadlines import DEADLINE
 
 from .conftest import Run, is_one_line
 from .processes import Running, end, fotahook, running, start
@@ -81,7 +82,7 @@ def test_those_who_follow_are_let_go_when_it_ends_and_go_on_when_it_is_back(tmp_
 def test_what_is_in_hand_is_finished_before_it_ends(service: Running, tmp_path: Path) -> None:
     """SIGTERM in the middle of a delivery: its outcome is heard and kept."""
     with socket.create_server(("127.0.0.1", 0)) as receiver:
-        receiver.settimeout(30)
+        receiver.settimeout(DEADLINE)
         url = f"http://127.0.0.1:{receiver.getsockname()[1]}/"
         assert fotahook("callbacks", "register", ACCOUNT, url, "--base-url", service.url, "--dev").returncode == 0
         with OperatorClient(service.url, "dev", "dev-secret", proxy="") as client:
@@ -93,7 +94,7 @@ def test_what_is_in_hand_is_finished_before_it_ends(service: Running, tmp_path: 
             service.process.send_signal(signal.SIGTERM)
             wait_until_refused(service.url)
             taken.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            assert service.process.wait(30) == 0
+            assert service.process.wait(DEADLINE) == 0
     with (
         running("serve", "--dev", "--port", "0", cwd=tmp_path) as again,
         OperatorClient(again.url, "dev", "dev-secret", proxy="") as client,

@@ -15,10 +15,11 @@ import pytest
 
 from fotahook.cli.simulate.targets import Pace
 from fotahook.testing import Sandbox, Simulation, make_certificates
+from tests.deadlines import DEADLINE
 
 from ..testing.receivers import receiving
 from .conftest import Run, is_one_line
-from .processes import DEADLINE, FOTAHOOK, environment, fotahook
+from .processes import FOTAHOOK, environment, fotahook
 from .test_terminal import COLOUR, at_a_terminal
 
 ACCOUNT = "0000123456-00001"

@@ -17,9 +17,10 @@ from fotahook.cli.tail import _told
 from fotahook.service.requests import mark_cursor
 from fotahook.store.events import Mark
 from fotahook.testing import Sandbox
+from tests.deadlines import DEADLINE
 
 from .conftest import Run, is_one_line
-from .processes import DEADLINE, FOTAHOOK, end, environment
+from .processes import FOTAHOOK, end, environment
 
 ACCOUNT = "0000123456-00001"
 BEGINNING = mark_cursor(Mark())

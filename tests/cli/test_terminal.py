@@ -7,9 +7,10 @@ import subprocess
 from pathlib import Path
 
 from fotahook.testing import Sandbox
+from tests.deadlines import DEADLINE
 from tests.testing.receivers import receiving
 
-from .processes import DEADLINE, FOTAHOOK, environment, running
+from .processes import FOTAHOOK, environment, running
 
 DOCS = Path(__file__).parents[2] / "docs"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -16,10 +16,11 @@ import pytest
 
 from fotahook.cli import main
 from fotahook.testing import Sandbox
+from tests.deadlines import DEADLINE
 from tests.modes import modes_bind
 
 from .conftest import COMMANDS, Run, is_one_line
-from .processes import DEADLINE, FOTAHOOK, environment, fotahook, in_shell
+from .processes import FOTAHOOK, environment, fotahook, in_shell
 
 Command = tuple[str, ...]
 Done = subprocess.CompletedProcess[str]

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fotahook
+from tests.deadlines import DEADLINE
 
 from .conftest import ACCOUNT, BODY, OAUTH, USER, Peer, answer
 
@@ -48,7 +49,7 @@ class Both:
             "vz_m2m_token_credentials": USER,
             "base_url": url,
             "max_retries": 0,
-            "timeout": 5,
+            "timeout": DEADLINE,
         }
         self.sync = fotahook.Client(**options)
         self.asynchronous = fotahook.AsyncClient(**options)

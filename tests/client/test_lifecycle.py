@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import fotahook
+from tests.deadlines import DEADLINE
 
 from .conftest import ACCOUNT, OAUTH, USER, OpenSdk, Peer, Pieces, Seen, answer, opened
 
@@ -32,7 +33,7 @@ def waiting(peer: Peer) -> threading.Event:
     let_go = threading.Event()
 
     def wait(_: Seen) -> Pieces:
-        let_go.wait(10)
+        let_go.wait(DEADLINE)
         return answer(200, {"url": "x"})
 
     peer.routes["callbacks/"] = wait
@@ -40,7 +41,7 @@ def waiting(peer: Peer) -> threading.Event:
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE):
         while not condition():  # noqa: ASYNC110 - what is awaited happens in the peer's thread
             await asyncio.sleep(0.005)
 
@@ -96,7 +97,7 @@ async def test_cancelling_who_fetches_the_token_lets_the_next_one_fetch_it(peer:
     inner = peer.routes["oauth2/token"]
 
     def slow(seen: Seen) -> Pieces:
-        let_go.wait(10)
+        let_go.wait(DEADLINE)
         return inner(seen)
 
     peer.routes["oauth2/token"] = slow
@@ -160,18 +161,23 @@ client.close()
 
 
 def test_an_interrupt_leaves_no_connection_and_the_client_goes_on(peer: Peer) -> None:
+    interrupted = threading.Event()
+
     def first_waits(seen: Seen) -> Pieces:
         if seen.target.endswith("/1"):
             process.send_signal(signal.SIGINT)
             # Neither an answer nor an end of the connection: only the interrupt ends the call.
-            time.sleep(0.5)
+            interrupted.wait(DEADLINE)
         return answer(200, {"url": "later"})
 
     peer.routes["callbacks/"] = first_waits
     command = [sys.executable, "-W", "error", "-c", INTERRUPTED, peer.url]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    out, errors = process.communicate(timeout=30)
-    assert (out, errors) == ("interrupted\nsockets 0\nlater\n", "")
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    interrupted.set()
+    out, errors = process.communicate(timeout=DEADLINE)
+    assert (first + out, errors) == ("interrupted\nsockets 0\nlater\n", "")
 
 
 FORKED = """
@@ -200,7 +206,7 @@ print("done")
 @pytest.mark.parametrize("lock", ["free", "held"])
 def test_a_client_used_before_a_fork_works_in_parent_and_child(peer: Peer, lock: str) -> None:
     command = [sys.executable, "-W", "error", "-c", FORKED, peer.url, lock]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert (done.stdout, done.stderr) == ("done\n", "")
     asked = [seen.target.rpartition("/")[2] for seen in peer.calls]
     assert asked.count("child") == 5
@@ -240,7 +246,7 @@ def test_more_connections_than_are_kept_are_closed(peer: Peer, monkeypatch: pyte
     meeting = threading.Barrier(2)
 
     def meet(_: Seen) -> Pieces:
-        meeting.wait(10)
+        meeting.wait(DEADLINE)
         return answer(200, {"url": "x"})
 
     with fotahook.Client(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import fotahook
+from tests.deadlines import DEADLINE
 
 from .conftest import OAUTH, USER, Peer
 
@@ -65,7 +66,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=False)
     return done.stdout + done.stderr
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import fotahook
+from tests.deadlines import DEADLINE
 
 from .conftest import ACCOUNT, OAUTH, USER, Clock, OpenSdk, Peer, Pieces, Seen, answer, opened
 
@@ -43,7 +44,7 @@ def gated(peer: Peer, part: str, callers: int) -> None:
     threading.Timer(0.1, ready.set).start()
 
     def route(seen: Seen) -> Pieces:
-        ready.wait(5)
+        ready.wait(DEADLINE)
         return inner(seen)
 
     peer.routes[part] = route

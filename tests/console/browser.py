@@ -13,9 +13,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.deadlines import DEADLINE
+
 Found = TypeVar("Found")
 
-PATIENCE: Final = 10.0
 """Seconds after which what should show up will not."""
 
 _FLAGS: Final = (
@@ -81,7 +82,7 @@ class Browser:
         return [entry["message"] for entry in told]
 
     def _until(self, look: Callable[[Chrome], Found], otherwise: str) -> Found:
-        waiting = WebDriverWait(self.driver, PATIENCE, 0.05, ignored_exceptions=[StaleElementReferenceException])
+        waiting = WebDriverWait(self.driver, DEADLINE, 0.05, ignored_exceptions=[StaleElementReferenceException])
         try:
             return waiting.until(look)
         except TimeoutException:

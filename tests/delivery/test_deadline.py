@@ -1,14 +1,16 @@
 """One timer for many: each ends at its own time, and only by it."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from fotahook.delivery.deadline import Deadline
+from tests.deadlines import DEADLINE
 
 
 async def test_what_takes_too_long_ends_by_timeout_and_what_does_not_goes_on() -> None:
-    deadline = Deadline(0.05)
+    deadline = Deadline(0.5)
 
     async def run(until: asyncio.Event) -> str:
         with deadline:
@@ -42,7 +44,8 @@ async def test_each_is_counted_from_its_own_beginning() -> None:
 async def test_a_deadline_serves_again_after_it_has_been_idle() -> None:
     deadline = Deadline(0.02)
     for _ in range(2):
-        with deadline:
+        # On a busy machine even this may take too long, which is not what is tried here.
+        with contextlib.suppress(TimeoutError), deadline:
             await asyncio.sleep(0)
         await asyncio.sleep(0.03)
         with pytest.raises(TimeoutError), deadline:
@@ -50,7 +53,7 @@ async def test_a_deadline_serves_again_after_it_has_been_idle() -> None:
 
 
 async def test_a_cancellation_from_elsewhere_stays_one() -> None:
-    deadline = Deadline(0.02)
+    deadline = Deadline(DEADLINE)
 
     async def run() -> None:
         with deadline:

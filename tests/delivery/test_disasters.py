@@ -23,13 +23,13 @@ from fotahook.service import DEV_CLIENT, Settings, build_app, provision_dev
 from fotahook.store import SqliteStore
 from fotahook.store.base import Delivery, Lease, NewMessage, StoreFull, StoreUnavailable
 from fotahook.store.ids import MessageIds
+from tests.deadlines import DEADLINE
 from tests.service.conftest import MESSAGES, TOKEN, ask
 from tests.service.serving import SECRET_KEY
 from tests.store.conftest import ACCOUNT, URL, VirtualClock
 
 from .conftest import DELIVERED
 
-PATIENCE = 10.0
 A_MEGABYTE = 2**20
 HOUR = 3600.0
 
@@ -60,7 +60,7 @@ async def accept(store: SqliteStore, number: int = 1) -> set[str]:
 
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(DEADLINE):
         while not await true():  # noqa: ASYNC110  # what is waited for happens in threads and in the file
             await asyncio.sleep(0.005)
 
@@ -115,7 +115,7 @@ async def dispatching(store: SqliteStore, receiver: Receiver, clock: VirtualCloc
     dispatcher = Dispatcher(store, receiver, clock=clock)
     running = asyncio.create_task(dispatcher.run())
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             yield
         dispatcher.stop()
         await running

@@ -7,6 +7,7 @@ import pytest
 from fotahook.delivery import Outcome, Rules
 from fotahook.delivery.lane import LOOK_SECONDS, LOOK_SECONDS_CAP
 from fotahook.store.base import Delivery, Lease, Limits, Store
+from tests.deadlines import DEADLINE
 from tests.store.conftest import ACCOUNT, URL, VirtualClock, lease_one
 
 from .conftest import DELIVERED, Accept, Flaky, Receiver, Serve, a_server, failed
@@ -103,7 +104,7 @@ async def test_what_comes_while_an_attempt_hangs_is_sent_beside_it(
 
     await accept(b"hangs", key="k")
     serving = asyncio.ensure_future(serve(deliver))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE):
         await hangs.wait()
         await accept(b"beside", key=key)
         clock.advance(LOOK_SECONDS)
@@ -143,7 +144,7 @@ async def test_while_an_attempt_hangs_it_is_looked_for_more_less_and_less_often(
     rules = Rules(slow_start=False)
     server = a_server(await lease_one(store), clock(), watched, deliver, clock, rules=rules)  # type: ignore[arg-type]
     serving = asyncio.ensure_future(server.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE):
         await hangs.wait()
         await looks.get()
         first = await looks.get()

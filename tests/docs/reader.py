@@ -19,11 +19,12 @@ from types import CodeType
 from typing import Any, Final
 
 from fotahook.service import DEV_CLIENT, DEV_USER
+from tests.deadlines import DEADLINE
 
 from .blocks import ROOT, RUN, Block
 from .exceptions import COMMANDS_NOT_RUN
 from .likeness import difference, stands_for
-from .terminal import DEADLINE, Terminal, reader_environment
+from .terminal import Terminal, reader_environment
 
 ADVICE: Final = (
     "Change the page to what is true; or name the block in tests/docs/exceptions.py, with the reason why it is not run."

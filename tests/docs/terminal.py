@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-DEADLINE: Final = 30.0
+from tests.deadlines import DEADLINE
+
 """Seconds after which a block is stuck."""
 
 WIDTH: Final = 100

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from fotahook.cli.shared.limit_flags import LimitOptions
 from fotahook.hosting.server import Endpoint, host, listening
-from tests.cli.processes import DEADLINE
+from tests.deadlines import DEADLINE
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.cli.processes import Running, running
+from tests.deadlines import DEADLINE
 from tests.service.test_fuzz import ROUTES, bodies, route_paths
 
 METHODS = [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"CONNECT", b"PRI", b"get"]
@@ -77,7 +78,7 @@ def tokens(service: Running) -> bytes:
 def first_line(service: Running, request: bytes) -> bytes:
     """The first line that comes back; a stream of events has no end to wait for."""
     host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as peer:
+    with socket.create_connection((host, int(port)), timeout=DEADLINE) as peer:
         peer.sendall(request)
         return peer.makefile("rb").readline()
 
@@ -117,6 +118,6 @@ def test_whatever_is_none_leaves_the_service_alive(
     service: Running, tokens: bytes, start: bytes, head: list[bytes], rest: bytes, known: bool
 ) -> None:
     host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as peer:
+    with socket.create_connection((host, int(port)), timeout=DEADLINE) as peer:
         peer.sendall(b"\r\n".join([start, *head]) + b"\r\n" + (tokens if known else b"") + b"\r\n" + rest)
     assert first_line(service, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == b"HTTP/1.1 200 OK\r\n"

@@ -18,6 +18,7 @@ from fotahook.contract import signing
 from fotahook.listener import Listener
 from fotahook.store import SqliteStore
 from fotahook.store.base import Message as Stored
+from tests.deadlines import DEADLINE
 
 NOW = 1_800_000_000.0
 SECRET = bytes(range(32))
@@ -81,7 +82,7 @@ async def request(
         "server": ("listener.example", 443),
         "client": client and (client, 50000),
     }
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE):
         await app(scope, receive, send)
     start, *rest = sent
     return Answer(
@@ -120,7 +121,7 @@ class Seen:
         """The items, once there are that many."""
         more = asyncio.Event()
         self._wake = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, more.set)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             while len(self.items) < count:
                 await more.wait()
                 more.clear()

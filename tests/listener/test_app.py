@@ -26,6 +26,7 @@ from fotahook.listener.intake import BODY_LIMIT
 from fotahook.listener.requests import FRESH_SECONDS
 from fotahook.store import SqliteStore
 from fotahook.store.base import StoreError
+from tests.deadlines import DEADLINE
 from tests.modes import modes_bind
 
 from .conftest import NOW, PROGRESS, SECRET, Answer, Seen, by_hmac, reading, request, stored
@@ -278,7 +279,7 @@ def test_bodies_have_their_time_in_one_event_loop_after_the_other(make: Make) ->
 
 
 async def test_a_request_in_another_event_loop_leaves_the_bodies_of_this_one_their_time(make: Make) -> None:
-    listener = make(body_timeout=1)
+    listener = make(body_timeout=2)
     async with listener.running():
         stalled = asyncio.create_task(request(listener, b"{", asyncio.Event()))
         await asyncio.sleep(0)
@@ -286,7 +287,7 @@ async def test_a_request_in_another_event_loop_leaves_the_bodies_of_this_one_the
         assert elsewhere.error == (503, "INBOX_AWAY")
         assert not stalled.done()
         # Not by a deadline of the test's own, which would end it with the same answer.
-        ended, _ = await asyncio.wait({stalled}, timeout=10)
+        ended, _ = await asyncio.wait({stalled}, timeout=DEADLINE)
         assert {task.result().error for task in ended} == {(408, "REQUEST_TIMEOUT")}
 
 
@@ -683,7 +684,7 @@ async def lifespan(app: ASGIApp) -> AsyncIterator[Message]:
     task = asyncio.ensure_future(app(scope, inward.get, outward.put))
     for event in ("startup", "shutdown"):
         inward.put_nowait({"type": f"lifespan.{event}"})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             yield await outward.get()
     await task
 

@@ -19,6 +19,7 @@ from fotahook.contract.signing import format_public_key
 from fotahook.listener import Forwarding, Listener
 from fotahook.listener.forwards import Forward, Forwards
 from fotahook.store.base import Attempt, Message
+from tests.deadlines import DEADLINE
 from tests.delivery.conftest import a_delivery, a_lease
 
 from .conftest import NOW, PROGRESS, Seen, reading, request, stored
@@ -80,7 +81,7 @@ def about(device: str, number: int) -> bytes:
 
 async def settled(inbox: str, message_id: str) -> Message:
     """The message once nothing of it is pending."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE):
         while True:
             message = await stored(inbox, message_id)
             if all(placement.state != "pending" for placement in message.placements):
@@ -91,7 +92,7 @@ async def settled(inbox: str, message_id: str) -> Message:
 async def tried(listener: Listener, message_id: str, times: int) -> list[Attempt]:
     """The attempts at a message, once they are so many."""
     store = (await listener._inbox.open()).store
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE):
         while len(attempts := await store.attempts(message_id)) < times:
             await store.wait(0.005)
     return attempts

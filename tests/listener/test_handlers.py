@@ -18,6 +18,7 @@ from fotahook.listener import Context, Listener
 from fotahook.listener.handlers import Router
 from fotahook.listener.invocation import THREADS, Caller, Threads
 from fotahook.store.base import Delivery, Lease
+from tests.deadlines import DEADLINE
 from tests.delivery.conftest import a_delivery, a_lease
 
 from .conftest import NOW
@@ -43,7 +44,7 @@ def delivery(body: bytes = PROGRESS, **facts: object) -> Delivery:
     return a_delivery(body=body, accepted_at=NOW, **facts)
 
 
-async def deliver(router: Router, body: bytes = PROGRESS, *, timeout: float = 20.0, **facts: object) -> Outcome:
+async def deliver(router: Router, body: bytes = PROGRESS, *, timeout: float = DEADLINE, **facts: object) -> Outcome:
     caller = Caller(router, timeout=timeout)
     try:
         return await caller.deliver(LEASE, delivery(body, **facts))
@@ -369,7 +370,7 @@ async def test_somebody_at_the_keyboard_is_obeyed(router: Router) -> None:
         raise KeyboardInterrupt
 
     on_any(router, handler)
-    caller = Caller(router, timeout=20)
+    caller = Caller(router, timeout=DEADLINE)
     # Not in a task: asyncio would let it end the test's own loop, as it should.
     coroutine = caller.deliver(LEASE, delivery())
     with pytest.raises(KeyboardInterrupt):
@@ -454,7 +455,7 @@ class Gate:
     def __call__(self, message: CallbackMessage) -> None:
         self.calls += 1
         self.begun.release()
-        self.open.wait(20)
+        self.open.wait(DEADLINE)
         if self.error is not None:
             raise self.error
 
@@ -467,7 +468,7 @@ def impatient(router: Router) -> Iterator[Caller]:
 
 
 def be_patient(caller: Caller) -> None:
-    caller._timeout = 20.0
+    caller._timeout = DEADLINE
 
 
 async def test_a_thread_that_overran_is_waited_for_and_its_success_counts(router: Router, impatient: Caller) -> None:
@@ -505,7 +506,7 @@ async def test_what_overran_on_one_message_is_not_waited_for_on_another(router: 
     for message in ("m-1", "m-2"):
         await impatient.deliver(LEASE, delivery(message=message))
     for _ in range(2):
-        assert await asyncio.to_thread(gate.begun.acquire, timeout=20)
+        assert await asyncio.to_thread(gate.begun.acquire, timeout=DEADLINE)
     gate.open.set()
 
 
@@ -552,4 +553,4 @@ def test_a_thread_that_outlives_its_loop_only_says_so() -> None:
         stack.callback(log.removeHandler, handler)
         asyncio.run(start())
         gate.set()
-        assert "ended after the listener had stopped" in said.get(timeout=20)
+        assert "ended after the listener had stopped" in said.get(timeout=DEADLINE)

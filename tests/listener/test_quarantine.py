@@ -11,6 +11,7 @@ from fotahook import CallbackMessage
 from fotahook.listener import Context, Listener
 from fotahook.store import Store
 from fotahook.store.base import LaneVerdict, Lease, Settlement
+from tests.deadlines import DEADLINE
 
 from .conftest import NOW, PROGRESS, Seen, request
 
@@ -62,7 +63,7 @@ class Settled:
 
     async def wait(self, state: str, count: int) -> None:
         """Return when messages have come to a state so often."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             while self._counts[state] < count:
                 self._news.clear()
                 await self._news.wait()

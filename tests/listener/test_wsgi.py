@@ -23,6 +23,7 @@ from fotahook.contract import signing
 from fotahook.listener import Listener
 from fotahook.listener.adapters.wsgi import Intake, WsgiListener
 from fotahook.listener.intake import BODY_LIMIT
+from tests.deadlines import DEADLINE
 from tests.modes import modes_bind
 
 from .conftest import PROGRESS, SECRET, Answer, Seen, by_hmac, stored
@@ -255,8 +256,8 @@ def test_closing_lets_a_message_in_hand_be_stored_and_refuses_the_next(wrap: Wra
         assert call(app, method="GET", path="/healthz").error == (503, "INBOX_AWAY")
         app._intake = None
         other.execute("rollback")
-        closing.result(20)
-        assert answer.result(20).json["duplicate"] is False
+        closing.result(DEADLINE)
+        assert answer.result(DEADLINE).json["duplicate"] is False
     assert call(app).json["duplicate"] is True
 
 
@@ -268,9 +269,9 @@ def test_closing_leaves_nobody_waiting_for_what_cannot_be_stored(
     with accepting(app, inbox) as (intake, answer, other):
         monkeypatch.setattr("fotahook.listener.adapters.wsgi.CLOSE_SECONDS", 0.01)
         app.close()
-        assert answer.result(20).error == (503, "INBOX_AWAY")
+        assert answer.result(DEADLINE).error == (503, "INBOX_AWAY")
         other.execute("rollback")
-        intake._thread.join(20)
+        intake._thread.join(DEADLINE)
     assert not intake._thread.is_alive()
 
 
@@ -316,7 +317,7 @@ def test_a_fork_while_another_thread_is_at_work_leaves_the_child_nothing_to_wait
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=True,
     )
     assert forked.stdout == "[200, 200, 200, 400] 0 200"

@@ -13,9 +13,9 @@ import uvicorn
 from fotahook.contract.addresses import EVERYWHERE
 from fotahook.service import Settings, build_app, provision_dev
 from fotahook.store import SqliteStore, Store
+from tests.deadlines import DEADLINE
 
 SECRET_KEY = bytes(range(32))
-PATIENCE = 10.0
 
 
 class Server(uvicorn.Server):
@@ -46,12 +46,12 @@ def serving(folder: Path) -> Iterator[str]:
     listening: SimpleQueue[Server] = SimpleQueue()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(folder / "served.db", listening)))
     thread.start()
-    server = listening.get(timeout=PATIENCE)
+    server = listening.get(timeout=DEADLINE)
     try:
         yield server.url
     finally:
         server.should_exit = True
-        thread.join(PATIENCE)
+        thread.join(DEADLINE)
 
 
 def server_of(store: Store, listening: "SimpleQueue[Server]") -> Server:

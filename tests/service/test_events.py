@@ -29,13 +29,13 @@ from fotahook.service.requests import mark_cursor
 from fotahook.store import SqliteStore
 from fotahook.store.base import Attempt, Delivery, Health, LaneVerdict, NewMessage, Settlement, StoreUnavailable
 from fotahook.store.events import Events, Mark
+from tests.deadlines import DEADLINE
 
 from .conftest import ACCOUNT, GRANT, TOKEN, URL, Api, basic, client_of
 from .serving import Server, server_of
 
 OTHER = "0000123456-00002"
 BEGINNING = mark_cursor(Mark())
-PATIENCE = 20.0
 
 
 class CountedStore(SqliteStore):
@@ -103,7 +103,7 @@ class Stream:
 
     async def more(self) -> bool:
         """Read a piece; False at the end."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             piece = await self.answer.content.readany()
         self.events += self.reader.read(piece)
         return bool(piece)
@@ -136,7 +136,7 @@ async def live(tmp_path: Path) -> AsyncIterator[Live]:
     listening: SimpleQueue[Server] = SimpleQueue()
     server = server_of(opened, listening)
     task = asyncio.create_task(server.serve())
-    await asyncio.to_thread(listening.get, timeout=PATIENCE)
+    await asyncio.to_thread(listening.get, timeout=DEADLINE)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         live = Live(opened, server, http)
         live.token = await live.sign_in("dev", "dev-secret")
@@ -147,7 +147,7 @@ async def live(tmp_path: Path) -> AsyncIterator[Live]:
 
 
 async def once(holds: Any) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(DEADLINE):
         while not holds():  # noqa: ASYNC110 - nobody tells when a server notices that a client has left
             await asyncio.sleep(0.01)
 

@@ -17,10 +17,10 @@ from fotahook.contract.events import AttemptFinished, Event, LaneChanged, Messag
 from fotahook.contract.operator import Stats
 from fotahook.service.requests import mark_cursor
 from fotahook.store.events import Mark
+from tests.deadlines import DEADLINE
 
 ACCOUNT = "0000123456-00001"
 BEGINNING = mark_cursor(Mark())
-PATIENCE = 20.0
 
 
 class Relay:
@@ -42,7 +42,7 @@ class Relay:
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(DEADLINE)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -135,7 +135,7 @@ async def test_lost_connections_are_made_again_and_nothing_is_missed_or_told_twi
     way = relay(iter(lambda: chance.randint(700, 4000), None))
     following = asyncio.create_task(followed(way.url, kind, 100, after=BEGINNING))
     published = await asyncio.to_thread(lambda: [operator.publish(ACCOUNT, b"{}").id for _ in range(100)])
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(DEADLINE):
         events = await following
     assert [event.data.id for event in events if isinstance(event.data, MessageAccepted)] == published
     assert way.cut > 3
@@ -163,7 +163,7 @@ def test_another_thread_may_end_it(operator: OperatorClient) -> None:
     while events.cursor is None:
         time.sleep(0.01)
     events.close()
-    thread.join(PATIENCE)
+    thread.join(DEADLINE)
     assert ended == [[]]
 
 

@@ -10,6 +10,7 @@ from argon2 import PasswordHasher
 
 from fotahook.service import PasswordCost, Settings, build_app, create_user, provision_dev, withdraw_dev
 from fotahook.service.auth.passwords import COST, Passwords
+from tests.deadlines import DEADLINE
 
 from .conftest import CHEAP, LOGIN, Api
 from .serving import SECRET_KEY
@@ -88,7 +89,7 @@ async def test_one_is_worked_out_at_a_time_and_the_loop_goes_on(monkeypatch: pyt
     def work(hasher: PasswordHasher, password: bytes) -> str:
         running.add(id(password))
         crowds.append(len(running))
-        gate.wait(10)
+        gate.wait(DEADLINE)
         running.discard(id(password))
         return "hash"
 

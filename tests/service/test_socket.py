@@ -9,6 +9,8 @@ import urllib3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.deadlines import DEADLINE
+
 from .conftest import ACCOUNT, CALLBACK, GRANT, LOGIN, LOGOUT, MESSAGES, TOKEN, basic, bearer
 
 EXAMPLE = "https://10.120.102.183:50559/CallbackListener/FirmwareServiceMessages.asmx"
@@ -16,7 +18,7 @@ EXAMPLE = "https://10.120.102.183:50559/CallbackListener/FirmwareServiceMessages
 
 @pytest.fixture
 def http() -> urllib3.PoolManager:
-    return urllib3.PoolManager(retries=False, timeout=10.0)
+    return urllib3.PoolManager(retries=False, timeout=DEADLINE)
 
 
 @pytest.fixture
@@ -128,7 +130,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(
 
 def connection(base_url: str) -> socket.socket:
     host, port = base_url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    return socket.create_connection((host, int(port)), timeout=DEADLINE)
 
 
 def exchange(base_url: str, request: bytes) -> bytes:

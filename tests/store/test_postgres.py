@@ -29,6 +29,7 @@ from fotahook.store.postgres import notify as hints_module
 from fotahook.store.postgres.connection import Db, S, number_parameters, refusal
 from fotahook.store.postgres.store import PostgresStore
 from fotahook.store.queries import load_migrations, load_queries
+from tests.deadlines import DEADLINE
 from tests.postgres import Server, a_schema
 
 from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, lease_one, settled
@@ -74,7 +75,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def once(condition: Callable[[], Awaitable[Any]]) -> None:
     """Return as soon as something holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE):
         while not await condition():  # noqa: ASYNC110 - it is the server that knows
             await asyncio.sleep(0.005)
 
@@ -240,7 +241,7 @@ async def test_a_server_that_says_nothing_is_not_waited_for_for_ever(
     store = await open_store(store_url, clock=clock)
     postgres_server.freeze()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             with pytest.raises(StoreUnavailable, match="no answer in time"):
                 await store.accept([MESSAGE])
             with pytest.raises(StoreUnavailable):
@@ -250,7 +251,7 @@ async def test_a_server_that_says_nothing_is_not_waited_for_for_ever(
     assert len(await store.accept([MESSAGE])) == 1
     postgres_server.freeze()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE):
             await store.close()
     finally:
         postgres_server.thaw()
@@ -558,7 +559,7 @@ async def test_a_lane_given_back_with_more_to_send_is_a_hint(registered: Store, 
 
 async def connected(store: Store) -> None:
     """Wait until hints are heard: the store then says so itself, for it cannot know what it has missed."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE):
         await store.wait(60)
 
 

@@ -21,6 +21,7 @@ from fotahook.store.base import DispatchedElsewhere, NewMessage, StoreFull, Stor
 from fotahook.store.queries import load_migrations, load_queries
 from fotahook.store.sqlite.file import connect, told
 from fotahook.store.sqlite.writer import Job, Reader, Writer, translate
+from tests.deadlines import DEADLINE
 from tests.modes import modes_bind
 
 from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, lease_one, settled
@@ -481,7 +482,7 @@ async def test_what_is_handed_over_while_it_closes_is_done(
             super().put(item, block, timeout)
 
     monkeypatch.setattr(writer, "_entries", Late())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE):
         assert await writer.run(insert(1)) == 1
     await asyncio.to_thread(closing.join)
     with pytest.raises(StoreUnavailable, match="the store is closed"):

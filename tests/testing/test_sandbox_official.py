@@ -15,6 +15,7 @@ from verizon.models.log_in_request import LogInRequest
 from verizon.verizon_client import VerizonClient
 
 from fotahook.testing import Sandbox, firmware_available, upgrade_progress, upgrade_scheduled
+from tests.deadlines import DEADLINE
 
 ACCOUNT = "0000123456-00001"
 ACCOUNTS = [ACCOUNT, "MyAccount-1", "TestAccount-2", "123456", "My Account", "ä+%2F", "a?b#c&d;e", "0"]
@@ -34,7 +35,7 @@ def client(session: str | None = None, environment: Environment = Environment.PR
         thingspace_oauth_credentials=ThingspaceOauthCredentials("dev", "dev-secret"),
         vz_m2m_token_credentials=VZM2mTokenCredentials(session) if session else None,
         environment=environment,
-        timeout=10,
+        timeout=DEADLINE,
     )
 
 

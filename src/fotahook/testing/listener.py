@@ -104,7 +104,7 @@ class ListenerClient:
             Random(reorder).shuffle(posts)
         return [self._portal.call(self._post, message_id, body, late) for message_id, body in posts]
 
-    def wait_for(self, *, handled: int | None = None, forwarded: int | None = None, timeout: float = 5.0) -> list[str]:
+    def wait_for(self, *, handled: int | None = None, forwarded: int | None = None, timeout: float = 30.0) -> list[str]:
         """The ids of the messages handled so far, once so many are handled and so many forwarded.
 
         A message for two forwards is forwarded twice. One for forwards alone, in a listener without handlers, is never

@@ -45,7 +45,7 @@ class Receiver:
             return list(self._received)
 
     def wait(
-        self, count: int = 1, *, kind: str | None = None, account: str | None = None, timeout: float = 5.0
+        self, count: int = 1, *, kind: str | None = None, account: str | None = None, timeout: float = 30.0
     ) -> list[Received]:
         """What came of this kind and for this account, once it is so many; TimeoutError tells what came instead.
 

@@ -140,14 +140,14 @@ class Sandbox:
         """Every attempt made so far, of one account or of all, in the order in which they ended."""
         return [one for one in tuple(self._engine.delivered) if account in (None, one.account)]
 
-    def wait_delivered(self, message_id: str, timeout: float = 5) -> None:
+    def wait_delivered(self, message_id: str, timeout: float = 30) -> None:
         """Return once a message is delivered; TimeoutError tells where it stands, LookupError if it does not exist.
 
         `timeout` is real seconds; a message that waits for its next attempt needs `advance` or `drain`.
         """
         self._call(self._engine.wait_delivered(message_id, timeout))
 
-    def drain(self, timeout: float = 5) -> None:
+    def drain(self, timeout: float = 30) -> None:
         """Return once nothing is left that could be sent: the clock moves on through every wait, to the end.
 
         Messages are delivered or dead then, or their account is held or paused. TimeoutError after `timeout` real
