@@ -48,8 +48,8 @@ def test_it_says_where_it_is_ready_and_how(service: Running) -> None:
         assert http.request("GET", f"{service.url}/readyz").status == 200
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_it_ends_as_it_is_told(service: Running, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
+def test_a_signal_stops_it(service: Running, number: signal.Signals, code: int) -> None:
     assert service.stop(number) == code
     assert "Traceback" not in service.log.read_text()
 
@@ -79,8 +79,11 @@ def test_those_who_follow_are_let_go_when_it_ends_and_go_on_when_it_is_back(tmp_
     assert told.id == second.id > first.id
 
 
-def test_what_is_in_hand_is_finished_before_it_ends(service: Running, tmp_path: Path) -> None:
-    """SIGTERM in the middle of a delivery: its outcome is heard and kept."""
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGHUP, signal.SIGHUP)])
+def test_a_delivery_under_way_is_finished_before_it_ends(
+    service: Running, tmp_path: Path, numbers: tuple[signal.Signals, ...]
+) -> None:
+    """A closing terminal sends SIGHUP more than once, which hurries nothing."""
     with socket.create_server(("127.0.0.1", 0)) as receiver:
         receiver.settimeout(DEADLINE)
         url = f"http://127.0.0.1:{receiver.getsockname()[1]}/"
@@ -91,8 +94,9 @@ def test_what_is_in_hand_is_finished_before_it_ends(service: Running, tmp_path: 
         with taken:
             request = taken.recv(65536)
             assert message_id.encode() in request
-            service.process.send_signal(signal.SIGTERM)
-            wait_until_refused(service.url)
+            for number in numbers:
+                service.process.send_signal(number)
+                wait_until_refused(service.url)
             taken.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             assert service.process.wait(DEADLINE) == 0
     with (
@@ -242,7 +246,7 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_passphrase(
     ):
         said = run("serve", "--port", "0", *flags)
         assert said.code == 1
-        assert f"fotahook: {named}: the private key is encrypted, and nobody is asked" in said.err
+        assert f"fotahook: {named}: the private key is encrypted, and fotahook does not ask" in said.err
         assert f"openssl pkey -in {file} prints" in said.err
 
 

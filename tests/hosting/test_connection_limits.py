@@ -1,4 +1,4 @@
-"""uvicorn's protocol with bounds, over real sockets and by a clock that is moved on."""
+"""Timeouts and limits of connections, over real sockets and with a manual clock."""
 
 import asyncio
 import contextlib
@@ -11,16 +11,16 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from fotahook.hosting.connection_limits import Guard, Guarded, Limits, _client
+from fotahook.hosting.connection_limits import ConnectionLimiter, ConnectionLimits, LimitedProtocol, Phase, _client_key
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HEALTH = b"GET /healthz?x=1 HTTP/1.1\r\nHost: x\r\n\r\n"
-LIMITS = Limits(header_bytes=4096, header_seconds=10, body_seconds=60, idle_seconds=75, per_address=3)
+LIMITS = ConnectionLimits(header_bytes=4096, header_seconds=10, body_seconds=60, idle_seconds=75, per_address=3)
 BIG = bytes(range(256)) * 80_000
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  # what a server has heard is nowhere announced
+    while not condition():  # noqa: ASYNC110  # the server does not announce what it received
         await asyncio.sleep(0)
 
 
@@ -34,19 +34,19 @@ class Clock:
 
 @dataclass
 class App:
-    """Reads the body, then answers "well"; what it does at other paths is in their names."""
+    """Reads the body, then responds "ok"; other paths are named after what they do."""
 
     events: list[Message] = field(default_factory=list)
-    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    proceed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/waits":
-            await self.go_on.wait()
+            await self.proceed.wait()
         if scope["path"] != "/early":
             while not self.events or self.events[-1].get("more_body"):
                 self.events.append(await receive())
             self.events.append({"type": "read"})
-        body = BIG if scope["path"] == "/big" else b"well"
+        body = BIG if scope["path"] == "/big" else b"ok"
         await send(
             {
                 "type": "http.response.start",
@@ -61,10 +61,10 @@ class App:
 
 @dataclass
 class Served:
-    """A guarded server, and the means to talk to it."""
+    """A server under a limiter, and the means to talk to it."""
 
     app: App
-    guard: Guard
+    limiter: ConnectionLimiter
     clock: Clock
     port: int
     peers: list["Peer"] = field(default_factory=list)
@@ -75,16 +75,16 @@ class Served:
         self.peers.append(Peer(reader, writer))
         return self.peers[-1]
 
-    def connections(self) -> list[Guarded]:
-        return [one for peers in self.guard._peers.values() for one in peers]
+    def connections(self) -> list[LimitedProtocol]:
+        return [one for peers in self.limiter._by_address.values() for one in peers]
 
-    async def seen(self, condition: Callable[[Guarded], bool], count: int = 1) -> None:
-        """Return when so many connections are as they should be."""
+    async def until(self, condition: Callable[[LimitedProtocol], bool], count: int = 1) -> None:
+        """Return once the condition holds for so many connections."""
         await until(lambda: sum(condition(one) for one in self.connections()) >= count)
 
     def pass_time(self, seconds: float) -> None:
         self.clock.now += seconds
-        self.guard.sweep()
+        self.limiter.sweep()
 
 
 @dataclass
@@ -95,29 +95,29 @@ class Peer:
     def send(self, data: bytes) -> None:
         self.writer.write(data)
 
-    async def answer(self) -> tuple[int, bytes]:
-        """Status and body of the next answer."""
+    async def response(self) -> tuple[int, bytes]:
+        """Status and body of the next response."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         return int(head.split()[1]), await self.reader.readexactly(length)
 
     async def refusal(self) -> tuple[int, str, bytes]:
-        """Status, code and everything of the last answer, after which the connection was closed."""
-        said = await self.reader.read()
-        head, _, body = said.partition(b"\r\n\r\n")
+        """Status, code and all bytes of the last response, after which the connection was closed."""
+        received = await self.reader.read()
+        head, _, body = received.partition(b"\r\n\r\n")
         assert b"\r\nconnection: close" in head
         problem = msgspec.json.decode(body)
         assert set(problem) == {"errorCode", "errorMessage"}
-        return int(head.split()[1]), problem["errorCode"], said
+        return int(head.split()[1]), problem["errorCode"], received
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, guard: Guard) -> AsyncIterator[int]:
+async def serving(app: ASGIApp, limiter: ConnectionLimiter) -> AsyncIterator[int]:
     config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, access_log=False)
     config.load()
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
-        lambda: Guarded(guard, config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        lambda: LimitedProtocol(limiter, config=config, server_state=state, app_state={}), "127.0.0.1", 0
     )
     async with server:
         yield server.sockets[0].getsockname()[1]
@@ -129,24 +129,24 @@ async def serving(app: ASGIApp, guard: Guard) -> AsyncIterator[int]:
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
     app, clock = App(), Clock()
-    guard = Guard(LIMITS, ["/healthz"], clock)
-    async with serving(app, guard) as port:
-        served = Served(app, guard, clock, port)
+    limiter = ConnectionLimiter(LIMITS, ["/healthz"], clock)
+    async with serving(app, limiter) as port:
+        served = Served(app, limiter, clock, port)
         yield served
         for peer in served.peers:
             peer.writer.close()
 
 
-def sending_body(connection: Guarded) -> bool:
-    return connection.phase.value == "body"
+def sending_body(connection: LimitedProtocol) -> bool:
+    return connection.phase is Phase.BODY
 
 
-def beginning(connection: Guarded) -> bool:
-    return connection._loose > 0
+def beginning(connection: LimitedProtocol) -> bool:
+    return connection._incomplete_bytes > 0
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What we logged; uvicorn's own words on such clients are left out by configure_logging."""
+def log_messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Our own log messages; configure_logging leaves out uvicorn's about such clients."""
     return [record.getMessage() for record in caplog.records if record.name.startswith("fotahook")]
 
 
@@ -155,47 +155,47 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 async def test_a_head_that_takes_too_long_is_refused(served: Served) -> None:
     peer = await served.connect(GET[:10])
-    await served.seen(beginning)
+    await served.until(beginning)
     served.pass_time(10)
     peer.send(GET[10:12])
-    await served.seen(lambda one: one._loose == 12)
+    await served.until(lambda one: one._incomplete_bytes == 12)
     served.pass_time(1)
     assert (await peer.refusal())[:2] == (408, "REQUEST_TIMEOUT")
 
 
-async def test_a_head_in_time_is_answered(served: Served) -> None:
+async def test_a_head_in_time_gets_a_response(served: Served) -> None:
     peer = await served.connect(GET[:10])
-    await served.seen(beginning)
+    await served.until(beginning)
     served.pass_time(10)
     peer.send(GET[10:])
-    assert await peer.answer() == (200, b"well")
+    assert await peer.response() == (200, b"ok")
 
 
-async def test_who_says_nothing_is_told_nothing(served: Served) -> None:
+async def test_a_silent_client_is_disconnected_without_a_response(served: Served) -> None:
     peer = await served.connect()
-    await served.seen(lambda one: True)
+    await served.until(lambda one: True)
     served.pass_time(11)
     assert await peer.reader.read() == b""
 
 
-async def test_an_idle_connection_ends(served: Served) -> None:
+async def test_an_idle_connection_is_closed(served: Served) -> None:
     peer = await served.connect(GET)
-    await peer.answer()
+    await peer.response()
     served.pass_time(75)
     peer.send(GET)
-    await peer.answer()
+    await peer.response()
     served.pass_time(76)
     assert await peer.reader.read() == b""
 
 
-async def test_line_breaks_do_not_keep_an_idle_connection(served: Served) -> None:
+async def test_empty_lines_do_not_keep_an_idle_connection_open(served: Served) -> None:
     peer = await served.connect(GET)
-    await peer.answer()
+    await peer.response()
     peer.send(b"\r\n")
-    await served.seen(beginning)
+    await served.until(beginning)
     served.pass_time(9)
     peer.send(b"\r\n")
-    await served.seen(lambda one: one._loose == 4)
+    await served.until(lambda one: one._incomplete_bytes == 4)
     served.pass_time(2)
     assert (await peer.refusal())[0] == 408
 
@@ -207,35 +207,35 @@ async def test_a_head_that_is_too_large_is_refused(served: Served, pieces: int) 
     peer = await served.connect()
     for start in range(0, len(head), size):
         peer.send(head[start : start + size])
-        await served.seen(lambda one, least=start: one._loose >= least or one.phase.value == "over")  # type: ignore[misc]
+        await served.until(lambda one, least=start: one._incomplete_bytes >= least or one.phase is Phase.CLOSING)  # type: ignore[misc]
     assert (await peer.refusal())[:2] == (431, "HEADERS_TOO_LARGE")
 
 
-async def test_a_head_just_small_enough_is_answered(served: Served) -> None:
+async def test_a_head_of_the_maximum_size_gets_a_response(served: Served) -> None:
     head = b"GET / HTTP/1.1\r\nX: %b\r\n\r\n"
     peer = await served.connect(head % (b"x" * 4090))
-    assert await peer.answer() == (200, b"well")
+    assert await peer.response() == (200, b"ok")
     peer.send(head % (b"x" * 4091))
     assert (await peer.refusal())[0] == 431
 
 
-async def test_what_follows_a_body_is_bounded_like_a_head(served: Served) -> None:
+async def test_trailers_are_bounded_like_a_head(served: Served) -> None:
     peer = await served.connect(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
-    await served.seen(sending_body)
+    await served.until(sending_body)
     peer.send(b"X: " + b"x" * 5000)
     assert (await peer.refusal())[0] == 431
 
 
-async def test_what_is_no_http_is_refused(served: Served) -> None:
+async def test_bytes_that_are_not_http_are_refused(served: Served) -> None:
     peer = await served.connect(b"\x16\x03\x01 hello\r\n\r\n")
-    status, code, said = await peer.refusal()
+    status, code, received = await peer.refusal()
     assert (status, code) == (400, "INVALID_PARAMETER")
-    assert said.count(b"HTTP/1.1") == 1
+    assert received.count(b"HTTP/1.1") == 1
 
 
-async def test_a_refused_client_that_does_not_hang_up_is_cut_off(served: Served) -> None:
+async def test_a_refused_client_that_stays_is_disconnected(served: Served) -> None:
     await served.connect(b"?\r\n\r\n")
-    await served.seen(lambda one: one.phase.value == "over")
+    await served.until(lambda one: one.phase is Phase.CLOSING)
     served.pass_time(11)
     await until(lambda: not served.connections())
 
@@ -245,147 +245,147 @@ async def test_a_refused_client_that_does_not_hang_up_is_cut_off(served: Served)
 
 async def test_a_body_that_takes_too_long_is_refused(served: Served) -> None:
     peer = await served.connect(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nhalf")
-    await served.seen(sending_body)
+    await served.until(sending_body)
     served.pass_time(60)
     peer.send(b"more")
-    await served.seen(lambda one: bool(served.app.events))
+    await served.until(lambda one: bool(served.app.events))
     served.pass_time(1)
     assert (await peer.refusal())[:2] == (408, "REQUEST_TIMEOUT")
     assert served.app.events[-2]["type"] == "http.disconnect"
 
 
-async def test_a_body_in_time_is_answered(served: Served) -> None:
+async def test_a_body_in_time_gets_a_response(served: Served) -> None:
     peer = await served.connect(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nhalf")
-    await served.seen(sending_body)
+    await served.until(sending_body)
     served.pass_time(60)
     peer.send(b"a body")
-    assert await peer.answer() == (200, b"well")
+    assert await peer.response() == (200, b"ok")
 
 
-async def test_a_body_that_is_not_read_for_long_is_not_the_clients_fault(served: Served) -> None:
+async def test_a_body_that_the_app_reads_slowly_does_not_time_out(served: Served) -> None:
     peer = await served.connect(b"POST /waits HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(BIG))
     peer.send(BIG)
-    await served.seen(lambda one: sending_body(one) and one.flow.read_paused)
+    await served.until(lambda one: sending_body(one) and one.flow.read_paused)
     served.pass_time(1000)
-    served.app.go_on.set()
-    assert await peer.answer() == (200, b"well")
+    served.app.proceed.set()
+    assert await peer.response() == (200, b"ok")
 
 
-async def test_a_body_that_was_answered_early_does_not_go_on_for_ever(served: Served) -> None:
+async def test_the_rest_of_a_body_times_out_after_an_early_response(served: Served) -> None:
     peer = await served.connect(b"POST /early HTTP/1.1\r\nContent-Length: 10\r\n\r\nhalf")
-    assert await peer.answer() == (200, b"well")
+    assert await peer.response() == (200, b"ok")
     served.pass_time(60)
     peer.send(b"m")
     served.pass_time(1)
     assert (await peer.refusal())[0] == 408
 
 
-async def test_after_a_body_that_was_answered_early_the_connection_goes_on(served: Served) -> None:
+async def test_the_connection_is_reused_after_an_early_response(served: Served) -> None:
     peer = await served.connect(b"POST /early HTTP/1.1\r\nContent-Length: 8\r\n\r\nhalf")
-    assert await peer.answer() == (200, b"well")
+    assert await peer.response() == (200, b"ok")
     peer.send(b"half" + GET)
-    assert await peer.answer() == (200, b"well")
+    assert await peer.response() == (200, b"ok")
 
 
-# Answers
+# Responses
 
 
-async def test_a_large_answer_arrives_whole(served: Served) -> None:
+async def test_a_large_response_arrives_whole(served: Served) -> None:
     peer = await served.connect(GET.replace(b"/ ", b"/big ", 1))
-    assert await peer.answer() == (200, BIG)
+    assert await peer.response() == (200, BIG)
 
 
-async def test_who_does_not_read_the_answer_is_cut_off(served: Served) -> None:
+async def test_a_client_that_does_not_read_the_response_is_disconnected(served: Served) -> None:
     peer = await served.connect(GET.replace(b"/ ", b"/big ", 1))
     peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # typed as a transport that only writes
-    await served.seen(lambda one: one.phase.value == "reader")
+    await served.until(lambda one: one.phase is Phase.READER)
     served.pass_time(61)
     await until(lambda: not served.connections())
     peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-        await peer.answer()
+        await peer.response()
 
 
-async def test_an_answer_that_takes_long_is_waited_for(served: Served) -> None:
+async def test_a_slow_app_does_not_time_out(served: Served) -> None:
     peer = await served.connect(GET.replace(b"/ ", b"/waits ", 1))
-    await served.seen(lambda one: one.phase.value == "answer")
+    await served.until(lambda one: one.phase is Phase.RESPONSE)
     served.pass_time(86_400)
-    served.app.go_on.set()
-    assert await peer.answer() == (200, b"well")
+    served.app.proceed.set()
+    assert await peer.response() == (200, b"ok")
 
 
-async def test_requests_sent_together_are_answered_in_turn(served: Served) -> None:
+async def test_pipelined_requests_get_responses_in_order(served: Served) -> None:
     peer = await served.connect(GET.replace(b"/ ", b"/early ", 1) * 2 + HEALTH)
-    assert [await peer.answer() for _ in range(3)] == [(200, b"well")] * 3
+    assert [await peer.response() for _ in range(3)] == [(200, b"ok")] * 3
 
 
-async def test_more_requests_sent_together_than_anybody_needs_end_the_connection(served: Served) -> None:
+async def test_too_many_pipelined_requests_close_the_connection(served: Served) -> None:
     peer = await served.connect(GET.replace(b"/ ", b"/waits ", 1) + GET * 1000)
     assert await peer.reader.read() == b""
-    served.app.go_on.set()
+    served.app.proceed.set()
 
 
 @pytest.mark.parametrize("rest", [b"\0\r\n\r\n", b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"x" * 5000)])
-async def test_what_follows_a_request_is_not_refused_in_place_of_its_answer(served: Served, rest: bytes) -> None:
+async def test_a_pipelined_bad_request_does_not_get_the_earlier_ones_response(served: Served, rest: bytes) -> None:
     peer = await served.connect(GET.replace(b"/ ", b"/waits ", 1) + rest)
     assert await peer.reader.read() == b""
-    served.app.go_on.set()
+    served.app.proceed.set()
 
 
-async def test_head_and_body_of_an_answer_leave_together(served: Served) -> None:
+async def test_head_and_body_of_a_response_are_sent_together(served: Served) -> None:
     peer = await served.connect(GET)
-    assert (await peer.reader.read(65536)).endswith(b"\r\n\r\nwell")
+    assert (await peer.reader.read(65536)).endswith(b"\r\n\r\nok")
 
 
 # Addresses
 
 
-async def test_a_connection_too_many_takes_the_place_of_the_one_that_waited_longest(served: Served) -> None:
+async def test_a_connection_over_the_limit_replaces_the_one_that_waits_longest(served: Served) -> None:
     sending = await served.connect(b"POST / HTTP/1.1\r\nContent-Length: 8\r\n\r\nhalf")
-    await served.seen(sending_body)
+    await served.until(sending_body)
     slow = await served.connect(GET[:5])
-    await served.seen(beginning, 1)
+    await served.until(beginning, 1)
     served.pass_time(1)
     idle = await served.connect(GET.replace(b"/ ", b"/early ", 1))
-    await idle.answer()
+    await idle.response()
     new = await served.connect(GET.replace(b"/ ", b"/early ", 1))
-    assert await new.answer() == (200, b"well")
+    assert await new.response() == (200, b"ok")
     assert await slow.reader.read() == b""
     sending.send(b"half")
-    assert await sending.answer() == (200, b"well")
+    assert await sending.response() == (200, b"ok")
     idle.send(HEALTH)
-    assert await idle.answer() == (200, b"well")
+    assert await idle.response() == (200, b"ok")
 
 
-async def test_where_all_are_at_work_a_new_one_is_refused_but_for_health(
+async def test_a_connection_over_the_limit_is_refused_while_all_others_are_busy_except_for_health(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     busy = [await served.connect(GET.replace(b"/ ", b"/waits ", 1)) for _ in range(3)]
-    await served.seen(lambda one: one.phase.value == "answer", 3)
+    await served.until(lambda one: one.phase is Phase.RESPONSE, 3)
     for _ in range(2):
-        status, code, said = await (await served.connect(GET)).refusal()
+        status, code, received = await (await served.connect(GET)).refusal()
         assert (status, code) == (429, "TOO_MANY_CONNECTIONS")
-        assert b"\r\nretry-after: 1\r\n" in said
+        assert b"\r\nretry-after: 1\r\n" in received
         healthy = await served.connect(HEALTH)
-        assert b"well" in await healthy.reader.read()
-    served.app.go_on.set()
-    assert [await one.answer() for one in busy] == [(200, b"well")] * 3
-    (warning,) = told(caplog)
+        assert b"ok" in await healthy.reader.read()
+    served.app.proceed.set()
+    assert [await one.response() for one in busy] == [(200, b"ok")] * 3
+    (warning,) = log_messages(caplog)
     assert "127.0.0.1 has 3 connections" in warning
     assert "--connections-per-address" in warning
 
 
-def test_a_client_of_ipv6_is_its_network() -> None:
-    assert _client("2001:db8:1:2:3:4:5:6") == _client("2001:db8:1:2::") == "2001:db8:1:2::/64"
-    assert _client("2001:db8:1:3::") != _client("2001:db8:1:2::")
-    assert _client("::ffff:192.0.2.1") == _client("192.0.2.1") == "192.0.2.1"
+def test_an_ipv6_client_is_counted_by_its_network() -> None:
+    assert _client_key("2001:db8:1:2:3:4:5:6") == _client_key("2001:db8:1:2::") == "2001:db8:1:2::/64"
+    assert _client_key("2001:db8:1:3::") != _client_key("2001:db8:1:2::")
+    assert _client_key("::ffff:192.0.2.1") == _client_key("192.0.2.1") == "192.0.2.1"
 
 
-async def test_what_was_refused_is_summed_up_once_a_minute(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+async def test_refusals_are_summarized_once_a_minute(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         await (await served.connect(b"?\r\n\r\n")).refusal()
     served.pass_time(59)
-    assert told(caplog) == []
+    assert log_messages(caplog) == []
     served.pass_time(1)
     served.pass_time(60)
-    assert told(caplog) == ["refused or ended in the last minute: 2 not HTTP"]
+    assert log_messages(caplog) == ["refused or closed in the last minute: 2 not HTTP"]

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ssl
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -23,10 +22,11 @@ from fotahook.service.settings import REQUESTS_PER_MINUTE
 from fotahook.store import Store, open_store
 from fotahook.store.base import Retention
 
-from ..hosting.connection_limits import Limits
+from ..hosting.connection_limits import ConnectionLimits
 from ..hosting.logging import configure_logging
 from ..hosting.request_log import RequestLog
-from ..hosting.server import Endpoint, check_pem, host, listening, load_certificate, run
+from ..hosting.server import open_socket, run, serve_app
+from ..hosting.tls import check_pem_files
 from .console import console_routes
 from .shared.configuration import explanation
 from .shared.errors import UsageError
@@ -86,7 +86,7 @@ class ServeOptions:
     "Log a line for each request, not only for those that failed."
     requests_per_minute: int = REQUESTS_PER_MINUTE
     "Requests of one client in a minute, at any speed; 0 for no limit."
-    body_timeout: float = Limits.body_seconds
+    body_timeout: float = ConnectionLimits.body_seconds
     "Seconds for the body of a request to arrive, and for an answer to be taken."
     limits: LimitOptions = field(default_factory=LimitOptions)
     fault: Annotated[str | None, Parameter(show=False)] = None
@@ -122,7 +122,7 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
 async def _serve(options: ServeOptions, file: str | None) -> int:
     networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
     faults = fault_points(options)
-    with listening(Endpoint.of(options)) as place:
+    with open_socket(options.host, options.port, options.tls_cert, options.tls_key) as listening:
         async with _opened(options) as opened, contextlib.AsyncExitStack() as beside:
             metrics = Metrics()
             store = metrics.around(opened)
@@ -156,9 +156,11 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 closing=closing,
                 metrics=metrics,
             )
-            app = RequestLog(faults.around_app(app) if faults else app, every=options.log_requests, paths=True)
-            guard = options.limits.guard(HEALTH_PATHS, body_timeout=options.body_timeout)
-            return await host(app, place, guard, facts=_facts(options), beside=task, closing=closing)
+            app = RequestLog(faults.around_app(app) if faults else app, log_all=options.log_requests, log_paths=True)
+            limiter = options.limits.limiter(HEALTH_PATHS, body_timeout=options.body_timeout)
+            return await serve_app(
+                app, listening, limiter, details=_facts(options), background=task, shutting_down=closing
+            )
 
 
 def _facts(options: ServeOptions) -> str:
@@ -247,8 +249,7 @@ def _check(options: ServeOptions) -> None:
     options.limits.check()
     check_wait("--body-timeout", options.body_timeout)
     fault_points(options)
-    check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
-    check_pem("--client-cert", options.client_cert, load_certificate)
+    check_pem_files(ca_file=options.ca_file, client_cert=options.client_cert)
 
 
 def _check_numbers(options: ServeOptions) -> None:

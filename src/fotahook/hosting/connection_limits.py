@@ -1,44 +1,51 @@
-"""uvicorn's HTTP protocol with bounds: nobody keeps a connection by being slow, and no address keeps all of them.
+"""uvicorn's HTTP protocol with a timeout for each phase of a connection and a limit on connections per address.
 
-uvicorn waits for ever for the head and for the body of a request, and for whoever does not read the answer. Here each
-connection is in one phase at a time, and most phases have a deadline, looked at once a second.
+uvicorn alone waits for ever for a request's head and body, and for a client that does not read the response.
 """
 
 import asyncio
 import logging
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, auto
 from ipaddress import IPv6Address, IPv6Network
 from itertools import chain
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from .refusals import BODY_TOO_SLOW, CROWDED, HEAD_TOO_LARGE, HEAD_TOO_SLOW, NOT_HTTP, TOO_MANY_TOGETHER, Refusal
-from .transport import Joined
+from .error_responses import (
+    BODY_TIMEOUT,
+    HEAD_TIMEOUT,
+    HEAD_TOO_LARGE,
+    NOT_HTTP,
+    TOO_MANY_CONNECTIONS,
+    TOO_MANY_PIPELINED,
+    ErrorResponse,
+)
+from .transport import write_buffered
 
 logger = logging.getLogger(__name__)
 
-_TOGETHER_LIMIT: Final = 100
-"""Requests that wait for the answer to an earlier one. A single read has room for thousands, which take megabytes."""
+_PIPELINED_LIMIT: Final = 100
+"""Requests that wait for an earlier response. One read has room for thousands, which take megabytes."""
 _SUMMARY_SECONDS: Final = 60.0
-_TOLD_LIMIT: Final = 100
-_IPV6_CLIENT_BITS: Final = 64
-"""One client's share of IPv6 addresses, of which it may use any."""
+_WARNED_ADDRESSES_LIMIT: Final = 100
+_IPV6_PREFIX: Final = 64
+"""One client's share of IPv6 addresses; it may use any of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one connection, and one address, may take of a server. Seconds and bytes."""
+class ConnectionLimits:
+    """Limits for one connection and for one address. Seconds and bytes."""
 
     header_bytes: int = 32 * 1024
     header_seconds: float = 10.0
     body_seconds: float = 60.0
-    """For a body to arrive, and for an answer to be taken."""
+    """For a request body to arrive, and for a response to be read."""
     idle_seconds: float = 75.0
     per_address: int = 512
 
@@ -46,169 +53,164 @@ class Limits:
 class Phase(Enum):
     """What a connection waits for."""
 
-    HEAD = "head"
-    BODY = "body"
-    ANSWER = "answer"
-    READER = "reader"
+    HEAD = auto()
+    BODY = auto()
+    RESPONSE = auto()
+    """For the app to respond."""
+    READER = auto()
     """For the client to read what was written."""
-    IDLE = "idle"
-    OVER = "over"
-    """For the client to hang up: closed at once, what it still sends would make its system forget our last words."""
+    IDLE = auto()
+    CLOSING = auto()
+    """For the client to hang up: closed at once, what it still sends would make its system discard our last bytes."""
 
 
-class Guard:
-    """The connections of one server, by address. `open_paths` are answered even where an address has its share."""
+class ConnectionLimiter:
+    """Enforces the limits on one server's connections; `open_paths` stay available to an address at its limit."""
 
     def __init__(
-        self, limits: Limits, open_paths: Collection[str], monotonic: Callable[[], float] = time.monotonic
+        self,
+        limits: ConnectionLimits,
+        open_paths: Collection[str],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
         self.open_paths = frozenset(path.encode() for path in open_paths)
-        self.now = monotonic
-        self._peers: dict[str, dict[Guarded, None]] = {}
-        self._told: set[str] = set()
+        self.monotonic = monotonic
+        self._by_address: dict[str, set[LimitedProtocol]] = defaultdict(set)
+        self._warned: set[str] = set()
         self._refused: Counter[str] = Counter()
-        self._summed_up = monotonic()
+        self._summarized_at = monotonic()
 
-    def enter(self, connection: "Guarded") -> bool:
-        """Count a connection; False if its address has its share already, all at work.
+    def add(self, connection: "LimitedProtocol") -> bool:
+        """Count a connection; False if its address is at its limit and all its connections wait for the app.
 
-        Before that those go that only wait for their client, the longest waiting first and those that are sending a
-        body last. So slow clients push out one another, and whoever shares their address gets through.
+        Otherwise connections that wait for their client make room: those waiting longest first, uploads last. So slow
+        clients push out one another, and others at their address get through.
         """
-        peers = self._peers.setdefault(connection.address, {})
-        peers[connection] = None
-        if len(peers) <= self.limits.per_address:
+        connections = self._by_address[connection.address]
+        connections.add(connection)
+        if len(connections) <= self.limits.per_address:
             return True
-        here = [peer for peer in peers if not peer.transport.is_closing()]
-        excess = len(here) - self.limits.per_address
+        open_ones = [one for one in connections if not one.transport.is_closing()]
+        excess = len(open_ones) - self.limits.per_address
         if excess <= 0:
             return True
-        self._tell(connection.address)
-        waiting = sorted((peer for peer in here if peer.waits() and peer is not connection), key=Guarded.rank)
-        for peer in waiting[:excess]:
-            self.count(CROWDED.title)
-            peer.drop()
-        return len(waiting) >= excess
+        self._warn_once(connection.address)
+        evictable = [one for one in open_ones if one.waits_for_client() and one is not connection]
+        for one in sorted(evictable, key=LimitedProtocol.eviction_order)[:excess]:
+            self.count(TOO_MANY_CONNECTIONS.label)
+            one.transport.abort()
+        return len(evictable) >= excess
 
-    def leave(self, connection: "Guarded") -> None:
-        """A connection that is over counts no more."""
-        peers = self._peers.get(connection.address, {})
-        peers.pop(connection, None)
-        if not peers:
-            self._peers.pop(connection.address, None)
+    def remove(self, connection: "LimitedProtocol") -> None:
+        """Forget a connection that is closed."""
+        connections = self._by_address[connection.address]
+        connections.discard(connection)
+        if not connections:
+            del self._by_address[connection.address]
 
     def sweep(self) -> None:
-        """End what is over its time; say once a minute how much was refused."""
-        now = self.now()
-        for peers in list(self._peers.values()):
-            for connection in list(peers):
-                connection.check(now)
-        if now - self._summed_up >= _SUMMARY_SECONDS:
-            self._summed_up = now
+        """Close connections over their timeout; once a minute, log how many were refused or closed."""
+        now = self.monotonic()
+        for connection in list(chain.from_iterable(self._by_address.values())):
+            connection.enforce_timeout(now)
+        if now - self._summarized_at >= _SUMMARY_SECONDS:
+            self._summarized_at = now
             if self._refused:
-                told = ", ".join(f"{count} {title}" for title, count in self._refused.items())
+                counts = ", ".join(f"{count} {label}" for label, count in self._refused.items())
                 self._refused.clear()
-                logger.warning("refused or ended in the last minute: %s", told)
+                logger.warning("refused or closed in the last minute: %s", counts)
 
-    def count(self, title: str) -> None:
-        """Something was refused or ended."""
-        self._refused[title] += 1
+    def count(self, label: str) -> None:
+        """Add a refused request or a closed connection to the next summary."""
+        self._refused[label] += 1
 
-    def _tell(self, address: str) -> None:
+    def _warn_once(self, address: str) -> None:
         # Once for each address: this must not become another way to fill the disk.
-        if address not in self._told and len(self._told) < _TOLD_LIMIT:
-            self._told.add(address)
+        if address not in self._warned and len(self._warned) < _WARNED_ADDRESSES_LIMIT:
+            self._warned.add(address)
             logger.warning(
-                "%s has %d connections, its share: those that wait are closed for new ones. If it is a proxy, "
-                "give it a larger share with --connections-per-address",
+                "%s has %d connections, the limit for one address: waiting ones are closed for new ones. "
+                "If it is a proxy, raise --connections-per-address",
                 address,
                 self.limits.per_address,
             )
 
 
-class Guarded(HttpToolsProtocol):
-    """One connection under a guard."""
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection under a limiter."""
 
-    def __init__(self, guard: Guard, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, limiter: ConnectionLimiter, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._guard = guard
-        self._limits = guard.limits
+        self._limiter = limiter
         self.address = ""
         self.phase = Phase.HEAD
-        self.since = guard.now()
-        self._patience = {
-            Phase.HEAD: self._limits.header_seconds,
-            Phase.BODY: self._limits.body_seconds,
-            Phase.ANSWER: math.inf,
-            Phase.READER: self._limits.body_seconds,
-            Phase.IDLE: self._limits.idle_seconds,
-            Phase.OVER: self._limits.header_seconds,
+        self._phase_began = limiter.monotonic()
+        limits = limiter.limits
+        self._header_bytes = limits.header_bytes
+        self._timeouts = {
+            Phase.HEAD: limits.header_seconds,
+            Phase.BODY: limits.body_seconds,
+            Phase.RESPONSE: math.inf,
+            Phase.READER: limits.body_seconds,
+            Phase.IDLE: limits.idle_seconds,
+            Phase.CLOSING: limits.header_seconds,
         }
         self._admitted = True
-        self._loose = 0
-        """Bytes that came since the last piece of a request was complete: of a head, or of what follows a body."""
-        self._refusal = NOT_HTTP
+        self._incomplete_bytes = 0
+        """Received since the last complete piece of a request: part of a head, or of what follows a body."""
+        self._parser_error = NOT_HTTP
 
-    # What the guard asks
+    # Called by the limiter
 
-    def waits(self) -> bool:
-        """Whether it is the client's turn."""
-        return self.phase is not Phase.ANSWER
+    def waits_for_client(self) -> bool:
+        return self.phase is not Phase.RESPONSE
 
-    def rank(self) -> tuple[bool, bool, float]:
-        """Which of those that wait is to go first: the lowest."""
-        return self.phase is Phase.BODY, self.phase is not Phase.OVER, self.since
+    def eviction_order(self) -> tuple[bool, bool, float]:
+        """Sort key of connections that wait for their client: the lowest is closed first."""
+        return self.phase is Phase.BODY, self.phase is not Phase.CLOSING, self._phase_began
 
-    def drop(self) -> None:
-        """End the connection without another word."""
-        self.transport.abort()
-
-    def check(self, now: float) -> None:
-        """End the connection if its client had its time."""
+    def enforce_timeout(self, now: float) -> None:
+        """Close the connection if its client took too long."""
         if self.phase is Phase.BODY and self.flow.read_paused:
-            # It is not the client who is slow.
-            self.since = now
-        if now - self.since <= self._patience[self.phase]:
+            # The app is slow, not the client.
+            self._phase_began = now
+        if now - self._phase_began <= self._timeouts[self.phase]:
             return
-        if self.transport.is_closing():
-            # What was written at the end is not read.
-            self.drop()
-            return
-        match self.phase:
-            case Phase.HEAD if self._loose:
-                self._end(HEAD_TOO_SLOW)
-            case Phase.BODY:
-                self._end(BODY_TOO_SLOW)
-            case Phase.READER:
-                self._guard.count("answers not read")
-                self.drop()
-            case Phase.OVER:
-                self.drop()
-            case _:
-                # Where nothing was asked there is nothing to answer.
-                self.transport.close()
+        if self.phase is Phase.CLOSING or self.transport.is_closing():
+            # The client does not read the last response.
+            self.transport.abort()
+        elif self.phase is Phase.HEAD and self._incomplete_bytes:
+            self._respond_and_close(HEAD_TIMEOUT)
+        elif self.phase is Phase.BODY:
+            self._respond_and_close(BODY_TIMEOUT)
+        elif self.phase is Phase.READER:
+            self._limiter.count("responses not read")
+            self.transport.abort()
+        else:
+            # Without a request there is nothing to respond to.
+            self.transport.close()
 
-    # What uvicorn is told by the event loop, and by its parser
+    # Called by the event loop, and by uvicorn and its parser
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(Joined(transport, self.loop))
-        self.address = _client(self.client[0] if self.client else "")
-        self._admitted = self._guard.enter(self)
+        super().connection_made(write_buffered(transport, self.loop))
+        self.address = _client_key(self.client[0] if self.client else "")
+        self._admitted = self._limiter.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._guard.leave(self)
+        self._limiter.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.phase is Phase.OVER:
+        if self.phase is Phase.CLOSING:
             return
         if self.phase is Phase.IDLE:
             self._enter(Phase.HEAD)
-        self._loose += len(data)
+        self._incomplete_bytes += len(data)
         super().data_received(data)
-        if self._loose > self._limits.header_bytes:
-            self._end(HEAD_TOO_LARGE)
+        if self._incomplete_bytes > self._header_bytes:
+            self._respond_and_close(HEAD_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -216,92 +218,95 @@ class Guarded(HttpToolsProtocol):
             self._enter(Phase.HEAD)
 
     def on_headers_complete(self) -> None:
-        self._loose = 0
-        # Each with ": " and the line's end, as it was sent.
+        self._incomplete_bytes = 0
+        # Each header with ": " and its line end, as it was sent.
         size = len(self.url) + 4 * len(self.headers) + sum(map(len, chain.from_iterable(self.headers)))
-        if size > self._limits.header_bytes:
-            self._refuse(HEAD_TOO_LARGE)
-        if len(self.pipeline) >= _TOGETHER_LIMIT:
-            self._refuse(TOO_MANY_TOGETHER)
-        if not self._admitted and self.url.partition(b"?")[0] not in self._guard.open_paths:
-            self._refuse(CROWDED)
+        if size > self._header_bytes:
+            self._stop_parser(HEAD_TOO_LARGE)
+        if len(self.pipeline) >= _PIPELINED_LIMIT:
+            self._stop_parser(TOO_MANY_PIPELINED)
+        if not self._admitted and self.url.partition(b"?")[0] not in self._limiter.open_paths:
+            self._stop_parser(TOO_MANY_CONNECTIONS)
         self._enter(Phase.BODY)
         super().on_headers_complete()
         if not self._admitted:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        self._loose = 0
+        self._incomplete_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._loose = 0
-        self._enter(Phase.IDLE if self.cycle.response_complete else Phase.ANSWER)
+        self._incomplete_bytes = 0
+        self._enter_response_or_idle()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        # Not where the rest of a body still comes, or where the next request does or is in hand.
-        if self.phase is Phase.ANSWER and self.cycle.response_complete:
+        # Not while the rest of a body, or the next request, still arrives or is being handled.
+        if self.phase is Phase.RESPONSE and self.cycle.response_complete:
             self._enter(Phase.IDLE)
 
     def shutdown(self) -> None:
-        if self.phase is Phase.OVER or (self.transport.is_closing() and not self.transport.get_write_buffer_size()):
-            # All was said, and only the client's farewell is awaited, over TLS for half a minute.
-            self.drop()
+        if self.phase is Phase.CLOSING or (self.transport.is_closing() and not self.transport.get_write_buffer_size()):
+            # Everything is sent; over TLS the client's close_notify could take another half a minute.
+            self.transport.abort()
         else:
             super().shutdown()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self.phase is Phase.ANSWER:
+        if self.phase is Phase.RESPONSE:
             self._enter(Phase.READER)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self.phase is Phase.READER:
-            self._enter(Phase.IDLE if self.cycle.response_complete else Phase.ANSWER)
+            self._enter_response_or_idle()
 
     def send_400_response(self, msg: str) -> None:
-        # Called for whatever the parser, or a callback of it, does not like.
-        self._end(self._refusal)
+        # uvicorn calls this when the parser, or one of its callbacks, raises.
+        self._respond_and_close(self._parser_error)
 
     def _enter(self, phase: Phase) -> None:
-        self.phase, self.since = phase, self._guard.now()
+        self.phase, self._phase_began = phase, self._limiter.monotonic()
 
-    def _refuse(self, refusal: Refusal) -> None:
-        """Stop the parser, in one of its callbacks."""
-        self._refusal = refusal
-        raise ValueError(refusal.title)
+    def _enter_response_or_idle(self) -> None:
+        self._enter(Phase.IDLE if self.cycle.response_complete else Phase.RESPONSE)
 
-    def _end(self, refusal: Refusal) -> None:
-        """Refuse, unless an answer has begun, and read nothing more."""
-        if self.phase is Phase.OVER or self.transport.is_closing():
+    def _stop_parser(self, error: ErrorResponse) -> None:
+        """Called in one of the parser's callbacks."""
+        self._parser_error = error
+        raise ValueError(error.label)
+
+    def _respond_and_close(self, error: ErrorResponse) -> None:
+        """Send an error response, unless another response has begun, and read nothing more."""
+        if self.phase is Phase.CLOSING or self.transport.is_closing():
             return
-        self._guard.count(refusal.title)
+        self._limiter.count(error.label)
         # None before the first request, whatever uvicorn's types say.
         cycle: RequestResponseCycle | None = self.cycle
-        under_way = cycle is not None and not cycle.response_complete
-        if under_way and (self.phase is not Phase.BODY or self.pipeline):
-            # An earlier request is to be answered yet, and this would pass for its answer.
-            self.drop()
+        in_request = cycle is not None and not cycle.response_complete
+        if in_request and (self.phase is not Phase.BODY or self.pipeline):
+            # An earlier request has no response yet, and this one would pass for it.
+            self.transport.abort()
             return
-        if not under_way or not self.cycle.response_started:
-            self.transport.write(refusal.response())
-        if under_way:
-            # Whoever waits for the body, or writes the answer, learns that it is over.
+        if not in_request or not self.cycle.response_started:
+            self.transport.write(error.encode())
+        if in_request:
+            # Wakes an app that waits for the body or writes the response.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self._enter(Phase.OVER)
+        self._enter(Phase.CLOSING)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()
 
 
-def _client(address: str) -> str:
-    """What stands for the client at an address: itself, or for IPv6 the network it is in."""
+def _client_key(address: str) -> str:
+    """The address that a client's connections are counted by; for IPv6 its network."""
     if ":" not in address:
         return address
     ip = IPv6Address(address)
-    return str(ip.ipv4_mapped or IPv6Network((ip, _IPV6_CLIENT_BITS), strict=False))
+    return str(ip.ipv4_mapped or IPv6Network((ip, _IPV6_PREFIX), strict=False))

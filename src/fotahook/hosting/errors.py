@@ -1,9 +1,9 @@
-"""What hosting raises when a server cannot start. The command line turns it into an exit code."""
+"""Errors of a server that cannot start; the command line turns them into exit codes."""
 
 
 class HostingError(Exception):
-    """The server cannot start; the text says what failed and what to change."""
+    """The server cannot start; the text says why and what to change."""
 
 
 class BadOption(HostingError):
-    """An option has a value that cannot be used."""
+    """An option has an invalid value."""

@@ -1,4 +1,4 @@
-"""Output whose reader has gone."""
+"""Output streams that nobody reads any more."""
 
 import contextlib
 import io
@@ -8,7 +8,7 @@ from typing import TextIO
 
 
 def discard_stdout() -> None:
-    """Send all further output to the null device: the reader has gone, and no work may fail for that."""
+    """Send all further output to the null device, so that no work fails because its reader is gone."""
     discard(sys.stdout)
 
 

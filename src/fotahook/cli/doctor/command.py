@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import secrets
-import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from fotahook.contract.signing import format_public_key, parse_secret
 from fotahook.contract.urls import account_refusal
 from fotahook.delivery.sender import SenderSettings
 
-from ...hosting.server import check_pem, load_certificate
+from ...hosting.tls import check_pem_files
 from ..shared.errors import FAILED, UsageError
 from ..shared.secret_key import secret_key_from_environment
 from .checks import examine
@@ -101,8 +100,7 @@ def _examination(url: str, options: DoctorOptions) -> Examination:
     for flag, seconds in (("--timeout", options.timeout), ("--connect-timeout", options.connect_timeout)):
         if not 0 < seconds <= LONGEST_SECONDS:
             raise UsageError(f"{flag} {seconds:g}: choose seconds above 0, up to {LONGEST_SECONDS:g}")
-    check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
-    check_pem("--client-cert", options.client_cert, load_certificate)
+    check_pem_files(ca_file=options.ca_file, client_cert=options.client_cert)
     try:
         secret = None if options.secret is None else parse_secret(options.secret)
         networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)

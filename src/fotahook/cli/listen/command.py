@@ -4,7 +4,6 @@ import contextlib
 import importlib
 import logging
 import os
-import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,8 @@ from fotahook.listener.requests import HEALTH_PATH, checked_path, checked_window
 
 from ...hosting.logging import configure_logging
 from ...hosting.request_log import RequestLog
-from ...hosting.server import Endpoint, check_pem, host, listening, run
+from ...hosting.server import open_socket, run, serve_app
+from ...hosting.tls import check_pem_files
 from ..shared.configuration import explanation
 from ..shared.errors import Failure, UsageError, where
 from ..shared.fault_flags import fault_points
@@ -143,19 +143,19 @@ async def _listen(listener: Listener, options: ListenOptions) -> int:
     faults = fault_points(options)
     if faults:
         listener.wrap(faults.around_store, faults.around_deliver)
-    with listening(Endpoint.of(options)) as place:
+    with open_socket(options.host, options.port, options.tls_cert, options.tls_key) as listening:
         async with (
             _registration(options) as registration,
             listener.running(),
         ):
-            return await host(
+            return await serve_app(
                 # Its path may be all that keeps others out, so it is not told.
-                RequestLog(faults.around_app(listener) if faults else listener, every=False, paths=False),
-                place,
-                options.limits.guard((HEALTH_PATH,), body_timeout=listener.body_timeout),
+                RequestLog(faults.around_app(listener) if faults else listener, log_all=False, log_paths=False),
+                listening,
+                options.limits.limiter((HEALTH_PATH,), body_timeout=listener.body_timeout),
                 path=listener.path,
-                facts=_facts(listener, options),
-                meanwhile=_registered(registration, listener, options) if registration else None,
+                details=_facts(listener, options),
+                while_serving=_registered(registration, listener, options) if registration else None,
             )
 
 
@@ -221,7 +221,7 @@ def _check(options: ListenOptions) -> None:
     if options.body_timeout is not None:
         check_wait("--body-timeout", options.body_timeout)
     fault_points(options)
-    check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
+    check_pem_files(ca_file=options.ca_file)
 
 
 def _configure(listener: Listener, options: ListenOptions) -> None:

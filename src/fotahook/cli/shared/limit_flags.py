@@ -6,7 +6,7 @@ from typing import Final
 
 from cyclopts import Parameter
 
-from ...hosting.connection_limits import Guard, Limits
+from ...hosting.connection_limits import ConnectionLimiter, ConnectionLimits
 from .errors import UsageError
 
 SMALLEST_HEADER: Final = 4096
@@ -22,13 +22,13 @@ class LimitOptions:
     Each has a --body-timeout of its own besides, since a module's Listener may say what that is.
     """
 
-    header_bytes: int = Limits.header_bytes
+    header_bytes: int = ConnectionLimits.header_bytes
     "Bytes in the head of a request."
-    header_timeout: float = Limits.header_seconds
+    header_timeout: float = ConnectionLimits.header_seconds
     "Seconds for the head of a request to arrive."
-    idle_timeout: float = Limits.idle_seconds
+    idle_timeout: float = ConnectionLimits.idle_seconds
     "Seconds that a connection is kept without a request."
-    connections_per_address: int = Limits.per_address
+    connections_per_address: int = ConnectionLimits.per_address
     "Connections at once from one address; a proxy needs as many as it opens."
 
     def check(self) -> None:
@@ -40,16 +40,16 @@ class LimitOptions:
         if self.connections_per_address < 1:
             raise UsageError(f"--connections-per-address {self.connections_per_address}: choose 1 or more")
 
-    def guard(self, open_paths: Collection[str], *, body_timeout: float) -> Guard:
-        """The guard of one server, which answers these paths even to an address that has its share."""
-        limits = Limits(
+    def limiter(self, open_paths: Collection[str], *, body_timeout: float) -> ConnectionLimiter:
+        """The limiter of one server; `open_paths` stay available to an address at its limit."""
+        limits = ConnectionLimits(
             header_bytes=self.header_bytes,
             header_seconds=self.header_timeout,
             body_seconds=body_timeout,
             idle_seconds=self.idle_timeout,
             per_address=self.connections_per_address,
         )
-        return Guard(limits, open_paths)
+        return ConnectionLimiter(limits, open_paths)
 
 
 def check_wait(flag: str, seconds: float) -> None:

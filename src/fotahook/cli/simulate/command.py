@@ -1,6 +1,5 @@
 """`fotahook simulate`: a campaign's messages, through a service or straight to a listener."""
 
-import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from fotahook.testing.simulator.fault_script import FaultScript, ScriptInvalid, 
 from fotahook.testing.simulator.script_runner import play
 from fotahook.testing.simulator.simulation import Profile, Simulation
 
-from ...hosting.server import check_pem
+from ...hosting.tls import check_pem_files
 from ..shared.errors import Failure, UsageError
 from ..shared.progress import counting
 from ..shared.remote import DEFAULTS, Remote
@@ -122,7 +121,7 @@ def _campaign(account: str, options: SimulateOptions) -> Simulation:
         refusal = url_refusal(options.to, allow_http=True, allowed=EVERYWHERE)
         if refusal is not None:
             raise UsageError(f"--to {options.to}: {refusal}")
-        check_pem("--ca-file", options.ca_file, ssl.SSLContext.load_verify_locations)
+        check_pem_files(ca_file=options.ca_file)
     elif options.ca_file is not None:
         raise UsageError("--ca-file goes with --to; a service is called with the system's authorities")
     return Simulation(
