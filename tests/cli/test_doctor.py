@@ -1,4 +1,4 @@
-"""`fotahook doctor` against receivers with planted faults, over real sockets and real TLS."""
+"""`fotahook doctor` against faulty receivers, over real sockets and real TLS."""
 
 import asyncio
 import itertools
@@ -22,11 +22,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID
 
 from fotahook import Listener
-from fotahook.cli.doctor.checks import examine
-from fotahook.cli.doctor.command import ACCOUNT
-from fotahook.cli.doctor.findings import Check, Examination, Place, Result
+from fotahook.cli.doctor.checks import (
+    MAX_ADDRESSES,
+    Check,
+    Result,
+    Target,
+    check_addresses,
+    check_connection,
+    check_port,
+)
+from fotahook.cli.doctor.command import ACCOUNT, run_checks
 from fotahook.cli.doctor.messages import TYPE
-from fotahook.cli.doctor.network import MOST_ADDRESSES, check_addresses, check_connection
 from fotahook.contract import signing
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.keys import signing_seed
@@ -47,26 +53,30 @@ NOW = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAY = timedelta(days=1)
 
 
-async def examined(url: str, *, now: datetime = NOW, tick: float = 0.001, **changes: object) -> dict[str, Check]:
-    """What is found of a URL, by the names of the checks."""
+def target(url: str, **changes: object) -> Target:
+    """A target whose settings, the sender's too, are changed by name."""
     settings: dict[str, object] = {"secret_key": SECRET_KEY, "allowed_networks": EVERYWHERE, "timeout": DEADLINE}
     settings |= {name: changes.pop(name) for name in [*changes] if name in SenderSettings.__struct_fields__}
-    examination = Examination(
-        **{"url": url, "run": "r", "account": ACCOUNT, "allow_http": True} | changes,  # type: ignore[arg-type]
+    return Target(
+        **{"url": url, "run_id": "r", "account": ACCOUNT, "allow_http": True} | changes,  # type: ignore[arg-type]
         sender=SenderSettings(**settings),  # type: ignore[arg-type]
     )
+
+
+async def check(url: str, *, now: datetime = NOW, tick: float = 0.001, **changes: object) -> dict[str, Check]:
+    """The checks of a URL, by name."""
     ticks = itertools.count()
-    checks = examine(examination, clock=now.timestamp, monotonic=lambda: next(ticks) * tick)
-    found = [check async for check in checks]
-    assert len({check.check for check in found}) == len(found)
-    return {check.check: check for check in found}
+    checks = run_checks(target(url, **changes), clock=now.timestamp, monotonic=lambda: next(ticks) * tick)
+    found = [one async for one in checks]
+    assert len({one.check for one in found}) == len(found)
+    return {one.check: one for one in found}
 
 
 def results(checks: dict[str, Check]) -> dict[str, Result]:
     return {name: check.result for name, check in checks.items()}
 
 
-# What stands in the way of every message
+# URL, port, addresses and connection
 
 
 @pytest.mark.parametrize(
@@ -79,17 +89,17 @@ def results(checks: dict[str, Check]) -> dict[str, Result]:
         ("https://fota.example.com/\x1b[31m", "percent-encoded"),
     ],
 )
-async def test_a_url_that_cannot_be_registered_is_all_that_is_looked_at(url: str, why: str) -> None:
-    checks = await examined(url, allow_http=False, allowed_networks=())
+async def test_a_url_that_cannot_be_registered_ends_the_checks(url: str, why: str) -> None:
+    checks = await check(url, allow_http=False, allowed_networks=())
     assert results(checks) == {"url": "fail"}
     assert why in checks["url"].found
     assert checks["url"].found.isprintable()
 
 
-async def test_a_name_that_leads_to_a_forbidden_address_fails() -> None:
+async def test_a_name_with_a_forbidden_address_fails() -> None:
     requests: list[Request] = []
     async with receiver(answering(OK, requests)) as port:
-        checks = await examined(f"https://localhost:{port}/", allowed_networks=())
+        checks = await check(f"https://localhost:{port}/", allowed_networks=())
     assert checks["addresses"].result == "fail"
     assert "127.0.0.1 is not globally reachable (loopback)" in checks["addresses"].found
     assert "--allow-network" in str(checks["addresses"].fix)
@@ -97,31 +107,30 @@ async def test_a_name_that_leads_to_a_forbidden_address_fails() -> None:
     assert requests == []
 
 
-async def test_an_address_that_was_opened_is_warned_of() -> None:
-    place = Place.of("https://localhost/")
-    settings = SenderSettings(secret_key=SECRET_KEY, allowed_networks=parse_networks(["127.0.0.0/8"]))
-    _, check = await check_addresses(place, settings)
-    assert check.result == "warn"
-    assert "ThingSpace needs a public one" in str(check.fix)
+async def test_a_private_address_that_is_allowed_warns() -> None:
+    allowed = parse_networks(["127.0.0.0/8"])
+    _, found = await check_addresses(target("https://localhost/", allowed_networks=allowed))
+    assert found.result == "warn"
+    assert "ThingSpace needs a public address" in str(found.fix)
 
 
-async def test_one_forbidden_address_among_others_forbids_the_name(resolved: Callable[..., None]) -> None:
+async def test_one_forbidden_address_among_others_blocks_the_name(resolved: Callable[..., None]) -> None:
     resolved("93.184.215.14", "10.0.0.1")
-    _, check = await check_addresses(Place.of("https://mixed.example/"), SenderSettings(secret_key=SECRET_KEY))
-    assert check.result == "fail"
-    assert "10.0.0.1" in check.found
-    assert "among 2 addresses" in check.found
+    _, found = await check_addresses(target("https://mixed.example/", allowed_networks=()))
+    assert found.result == "fail"
+    assert "10.0.0.1" in found.found
+    assert "among 2 addresses" in found.found
 
 
-async def test_many_addresses_are_shown_and_tried_in_part(resolved: Callable[..., None]) -> None:
+async def test_only_some_of_many_addresses_are_listed(resolved: Callable[..., None]) -> None:
     resolved(*(f"93.184.215.{last}" for last in range(100)))
-    addresses, check = await check_addresses(Place.of("https://many.example/"), SenderSettings(secret_key=SECRET_KEY))
-    assert (len(addresses), check.result) == (100, "pass")
-    assert check.found.endswith(f"and {100 - MOST_ADDRESSES} more")
+    addresses, found = await check_addresses(target("https://many.example/", allowed_networks=()))
+    assert (len(addresses), found.result) == (100, "pass")
+    assert found.found.endswith(f"and {100 - MAX_ADDRESSES} more")
 
 
 async def test_a_name_that_does_not_resolve_fails() -> None:
-    checks = await examined("https://nobody.invalid/")
+    checks = await check("https://nobody.invalid/")
     assert results(checks) == {"url": "pass", "port": "pass", "addresses": "fail"}
     assert "nobody.invalid does not resolve" in checks["addresses"].found
 
@@ -129,42 +138,47 @@ async def test_a_name_that_does_not_resolve_fails() -> None:
 async def test_a_port_at_which_nothing_listens_fails() -> None:
     async with receiver(answering(OK)) as port:
         pass
-    checks = await examined(f"https://127.0.0.1:{port}/")
+    checks = await check(f"https://127.0.0.1:{port}/")
     assert checks["connection"].result == "fail"
     assert checks["connection"].found == f"127.0.0.1, port {port}: connection refused"
     assert "tls" not in checks
 
 
-async def test_an_address_that_takes_no_connections_beside_one_that_does_is_warned_of() -> None:
+async def test_one_unreachable_address_of_two_warns() -> None:
     async with receiver(answering(OK)) as port:
-        place = Place.of(f"http://two.example:{port}/")
-        reachable, check = await check_connection(place, ["127.0.0.2", "127.0.0.1"], timeout=DEADLINE)
+        two = target(f"http://two.example:{port}/", connect_timeout=DEADLINE)
+        reachable, found = await check_connection(two, ["127.0.0.2", "127.0.0.1"])
     assert reachable == "127.0.0.1"
-    assert check.result == "warn"
-    assert "1 of 2 addresses cannot be reached from here: 127.0.0.2: connection refused" in check.found
+    assert found.result == "warn"
+    assert "1 of 2 addresses cannot be reached from here: 127.0.0.2: connection refused" in found.found
 
 
-async def test_what_cannot_be_reached_at_all_fails() -> None:
-    reachable, check = await check_connection(Place.of("https://far.example/"), ["255.255.255.255"], timeout=DEADLINE)
+async def test_an_unreachable_receiver_fails() -> None:
+    far = target("https://far.example/", connect_timeout=DEADLINE)
+    reachable, found = await check_connection(far, ["255.255.255.255"])
     assert reachable is None
-    assert check.result == "fail"
-    assert "network, routes and firewall" in str(check.fix)
+    assert found.result == "fail"
+    assert "network, routes and firewall" in str(found.fix)
 
 
-async def test_a_resolver_that_says_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_resolver_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     async def silent(*args: object, **options: object) -> object:
         return await asyncio.Event().wait()
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", silent)
-    checks = await examined("https://slow.example/", timeout=0.1)
+    checks = await check("https://slow.example/", timeout=0.1)
     assert checks["addresses"].found == "slow.example: no answer within 0.1 s"
 
 
-async def test_ports_outside_of_thingspaces_list_are_warned_of() -> None:
+def test_ports_outside_thingspaces_list_warn_except_on_loopback() -> None:
     assert {80, 443, 9001, 9006, 50551, 50559, 28200, 28220} <= THINGSPACE_PORTS
     assert not {79, 9000, 9007, 50550, 50560, 28199, 28221} & THINGSPACE_PORTS
-    found = {url: await examined(url) for url in ("https://nobody.invalid:8443/", "https://nobody.invalid:50559/")}
-    assert [checks["port"].result for checks in found.values()] == ["warn", "pass"]
+    for host, port, result in (
+        ("example.invalid", 8443, "warn"),
+        ("example.invalid", 50559, "pass"),
+        ("[::1]", 1, "pass"),
+    ):
+        assert check_port(target(f"https://{host}:{port}/")).result == result
 
 
 @pytest.fixture
@@ -229,11 +243,13 @@ async def over_tls(tls: ssl.SSLContext, behave: Behaviour | None = None) -> Asyn
         yield f"https://localhost:{port}/"
 
 
-async def test_a_receiver_in_good_order_passes_but_for_what_is_private(authority: trustme.CA, ca_file: Path) -> None:
+async def test_a_correct_receiver_on_a_private_address_passes_with_warnings(
+    authority: trustme.CA, ca_file: Path
+) -> None:
     intermediate = authority.create_child_ca()
     async with over_tls(server_tls(intermediate.issue_cert("localhost", not_after=NOW + 90 * DAY))) as url:
-        checks = await examined(url, ca_file=ca_file)
-    warned = {"port", "addresses", "trust", "tampered", "unsigned"}
+        checks = await check(url, ca_file=ca_file)
+    warned = {"addresses", "trust", "tampered", "unsigned"}
     assert results(checks) == {
         name: "warn" if name in warned else "pass"
         for name in (
@@ -247,12 +263,12 @@ async def test_a_receiver_in_good_order_passes_but_for_what_is_private(authority
     assert checks["validity"].found == f"90 days left, until {NOW + 90 * DAY:%Y-%m-%d}"
 
 
-async def test_an_authority_of_the_systems_passes(
+async def test_an_authority_of_the_system_passes(
     authority: trustme.CA, ca_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
     async with over_tls(server_tls(authority.issue_cert("localhost"))) as url:
-        checks = await examined(url)
+        checks = await check(url)
     assert checks["trust"].result == "pass"
 
 
@@ -270,55 +286,55 @@ async def test_the_dates_of_a_certificate(
 ) -> None:
     issued = authority.issue_cert("localhost", not_before=NOW + from_day * DAY, not_after=NOW + to_day * DAY)
     async with over_tls(server_tls(issued)) as url:
-        checks = await examined(url, ca_file=ca_file)
+        checks = await check(url, ca_file=ca_file)
     assert checks["validity"].result == result
     assert found in checks["validity"].found
     assert {checks["trust"].result, checks["host"].result} == {"warn", "pass"}
     assert ("answer" in checks) == (result != "fail")
 
 
-async def test_the_certificate_that_ends_first_counts(ca_file: Path, authority: trustme.CA) -> None:
+async def test_the_certificate_that_expires_first_counts(ca_file: Path, authority: trustme.CA) -> None:
     day_after_all = datetime(3000, 1, 1, tzinfo=UTC)
     async with over_tls(server_tls(authority.issue_cert("localhost", not_after=day_after_all))) as url:
-        checks = await examined(url, ca_file=ca_file, now=day_after_all - DAY)
+        checks = await check(url, ca_file=ca_file, now=day_after_all - DAY)
     assert checks["validity"].result == "warn"
 
 
-async def test_a_self_signed_certificate(tmp_path: Path) -> None:
+async def test_a_self_signed_certificate_fails(tmp_path: Path) -> None:
     async with over_tls(self_signed(tmp_path)) as url:
-        checks = await examined(url)
+        checks = await check(url)
     assert checks["trust"].result == "fail"
     assert checks["trust"].found == "the certificate is self-signed, by my laptop"
     assert checks["host"].result == "pass"
     assert "answer" not in checks
 
 
-async def test_an_authority_that_nobody_knows(tmp_path: Path) -> None:
+async def test_an_unknown_authority_fails(tmp_path: Path) -> None:
     private = trustme.CA()
     issued = private.issue_cert("localhost")
     (certificate,) = (pem.bytes() for pem in issued.cert_chain_pems)
     tls = shown_as(tmp_path, issued.private_key_pem.bytes(), certificate, private.cert_pem.bytes())
     async with over_tls(tls) as url:
-        checks = await examined(url)
+        checks = await check(url)
     assert checks["trust"].result == "fail"
     assert "self-signed certificate in certificate chain; 2 certificates sent" in checks["trust"].found
     assert "--ca-file" in str(checks["trust"].fix)
 
 
-async def test_a_chain_without_its_intermediate(authority: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
+async def test_a_chain_without_its_intermediate_fails(authority: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
     issued = authority.create_child_ca().issue_cert("localhost")
     leaf, *_ = (pem.bytes() for pem in issued.cert_chain_pems)
     async with over_tls(shown_as(tmp_path, issued.private_key_pem.bytes(), leaf)) as url:
-        checks = await examined(url, ca_file=ca_file)
+        checks = await check(url, ca_file=ca_file)
     assert checks["trust"].result == "fail"
     assert "the chain is incomplete: 1 certificate sent" in checks["trust"].found
     assert "fullchain.pem" in str(checks["trust"].fix)
 
 
-async def test_a_certificate_for_other_names(authority: trustme.CA, ca_file: Path) -> None:
+async def test_a_certificate_for_other_names_fails(authority: trustme.CA, ca_file: Path) -> None:
     names = ("other.example", "192.0.2.1", *(f"{letter}.example" for letter in "abcdef"))
     async with over_tls(server_tls(authority.issue_cert(*names))) as url:
-        checks = await examined(url, ca_file=ca_file)
+        checks = await check(url, ca_file=ca_file)
     assert checks["host"].result == "fail"
     assert "for other.example, 192.0.2.1, a.example" in checks["host"].found
     assert checks["host"].found.endswith("…, not for localhost")
@@ -328,58 +344,58 @@ async def test_a_certificate_without_any_host_name(tmp_path: Path, authority: tr
     # An authority's own, as who mixes up two files shows it.
     key = authority.private_key_pem.bytes()
     async with over_tls(shown_as(tmp_path, key, authority.cert_pem.bytes())) as url:
-        checks = await examined(url, ca_file=ca_file)
+        checks = await check(url, ca_file=ca_file)
     assert "no host name at all" in checks["host"].found
 
 
-async def test_a_certificate_that_nobody_can_read(tmp_path: Path) -> None:
+async def test_an_unreadable_certificate_fails(tmp_path: Path) -> None:
     nonsense = x509.UnrecognizedExtension(ExtensionOID.AUTHORITY_INFORMATION_ACCESS, b"nonsense")
     async with over_tls(self_signed(tmp_path, nonsense)) as url:
-        checks = await examined(url)
+        checks = await check(url)
     assert checks["tls"].result == "fail"
     assert "the certificate cannot be read" in checks["tls"].found
 
 
-async def test_several_faults_are_all_told() -> None:
+async def test_all_faults_of_a_certificate_are_reported() -> None:
     issued = trustme.CA().issue_cert("other.example", not_before=NOW - 9 * DAY, not_after=NOW - DAY)
     async with over_tls(server_tls(issued)) as url:
-        checks = await examined(url)
+        checks = await check(url)
     assert [checks[name].result for name in ("tls", "trust", "validity", "host")] == ["pass", "fail", "fail", "fail"]
 
 
-async def test_plain_http_on_a_port_for_tls() -> None:
+async def test_plain_http_where_tls_is_expected_fails() -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(status("400 Bad Request"))
         await writer.drain()
 
     async with receiver(plain) as port:
-        checks = await examined(f"https://127.0.0.1:{port}/")
+        checks = await check(f"https://127.0.0.1:{port}/")
     assert checks["tls"].result == "fail"
     assert "no TLS connection: " in checks["tls"].found
     assert "whether the port speaks TLS" in str(checks["tls"].fix)
     assert "answer" not in checks
 
 
-async def test_a_port_that_says_nothing_to_tls_is_left_after_a_while() -> None:
+async def test_a_port_that_is_silent_during_tls_times_out() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
     async with receiver(silent) as port:
-        checks = await examined(f"https://127.0.0.1:{port}/", connect_timeout=1)
+        checks = await check(f"https://127.0.0.1:{port}/", connect_timeout=1)
     assert checks["tls"].found == "no TLS connection within 1 s"
 
 
-async def test_a_port_that_hangs_up_on_tls() -> None:
+async def test_a_port_that_closes_during_tls_fails() -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
     async with receiver(hang_up) as port:
-        checks = await examined(f"https://127.0.0.1:{port}/")
+        checks = await check(f"https://127.0.0.1:{port}/")
     assert checks["tls"].result == "fail"
 
 
-async def test_a_receiver_that_asks_for_a_client_certificate(
+async def test_a_receiver_that_requires_a_client_certificate(
     authority: trustme.CA, ca_file: Path, tmp_path: Path
 ) -> None:
     tls = server_tls(authority.issue_cert("localhost"))
@@ -388,14 +404,14 @@ async def test_a_receiver_that_asks_for_a_client_certificate(
     client = tmp_path / "client.pem"
     authority.issue_cert("fotahook.example").private_key_and_cert_chain_pem.write_to_path(str(client))
     async with over_tls(tls) as url:
-        without = await examined(url, ca_file=ca_file)
-        shown = await examined(url, ca_file=ca_file, client_cert=client)
+        without = await check(url, ca_file=ca_file)
+        shown = await check(url, ca_file=ca_file, client_cert=client)
     assert without["answer"].result == "fail"
     assert "--client-cert" in str(without["answer"].fix)
     assert shown["answer"].result == "pass"
 
 
-# What a receiver answers
+# Responses to test messages
 
 
 async def cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -436,7 +452,7 @@ async def endless_headers(reader: asyncio.StreamReader, writer: asyncio.StreamWr
         (answering(status("500 Oops")), "answers 500", "failed on the test message"),
         (answering(status("503 Busy")), "answers 503", "overloaded"),
         (answering(status("404 Not Found")), "answers 404", "check the URL's path"),
-        (answering(status("405 No")), "answers 405", "takes no POST"),
+        (answering(status("405 No")), "answers 405", "accepts no POST"),
         (answering(status("401 No")), "answers 401", "--secret"),
         (answering(status("403 No")), "answers 403", "certain addresses"),
         (answering(status("410 Gone")), "answers 410", "register another URL"),
@@ -450,24 +466,24 @@ async def endless_headers(reader: asyncio.StreamReader, writer: asyncio.StreamWr
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-async def test_a_receiver_that_does_not_take_the_test_message(behave: Behaviour, found: str, fix: str) -> None:
+async def test_a_receiver_that_does_not_accept_the_test_message_fails(behave: Behaviour, found: str, fix: str) -> None:
     async with receiver(behave) as port:
-        checks = await examined(f"http://127.0.0.1:{port}/", timeout=1 if behave is never else DEADLINE)
+        checks = await check(f"http://127.0.0.1:{port}/", timeout=1 if behave is never else DEADLINE)
     assert list(checks)[-1] == "answer"
     assert checks["answer"].result == "fail"
     assert found in checks["answer"].found
     assert fix in str(checks["answer"].fix)
 
 
-async def test_an_answer_that_takes_long_is_warned_of() -> None:
+async def test_a_slow_response_warns() -> None:
     async with receiver(answering(OK)) as port:
-        quick = await examined(f"http://127.0.0.1:{port}/", tick=0.01)
-        slow = await examined(f"http://127.0.0.1:{port}/", tick=1.0)
+        quick = await check(f"http://127.0.0.1:{port}/", tick=0.01)
+        slow = await check(f"http://127.0.0.1:{port}/", tick=1.0)
     assert (quick["time"].result, slow["time"].result) == ("pass", "warn")
     assert "firstByte" in slow["time"].found
 
 
-async def test_an_endless_answer_is_left_after_a_little() -> None:
+async def test_an_endless_response_is_cut_short() -> None:
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -476,14 +492,14 @@ async def test_an_endless_answer_is_left_after_a_little() -> None:
             await writer.drain()
 
     async with receiver(endless) as port:
-        checks = await examined(f"http://127.0.0.1:{port}/")
+        checks = await check(f"http://127.0.0.1:{port}/")
     assert checks["answer"].result == "pass"
 
 
-async def test_the_messages_are_recognisable_and_come_as_they_should() -> None:
+async def test_the_test_messages_are_recognisable_and_correctly_signed() -> None:
     requests: list[Request] = []
     async with receiver(answering(OK, requests)) as port:
-        await examined(f"http://127.0.0.1:{port}/in?x=1", secret=SECRET)
+        await check(f"http://127.0.0.1:{port}/in?x=1", secret=SECRET)
     signed, again, tampered, unsigned = requests
     public = signing.parse_public_key(signing.format_public_key(signing_seed(SECRET_KEY)))
     for request in requests:
@@ -505,15 +521,15 @@ async def test_the_messages_are_recognisable_and_come_as_they_should() -> None:
 async def test_a_listener_that_verifies_signatures_passes(tmp_path: Path) -> None:
     listener = Listener(f"sqlite:///{tmp_path}/inbox.db", secrets=[signing.format_secret(SECRET)], clock=NOW.timestamp)
     with listener_client(listener, serve=True) as client:
-        checks = await examined(client.url, secret=SECRET)
-        stranger = await examined(client.url)
+        checks = await check(client.url, secret=SECRET)
+        stranger = await check(client.url)
     assert {checks[name].result for name in ("answer", "duplicate", "tampered", "unsigned")} == {"pass"}
     assert "answers 401" in checks["tampered"].found
     assert "ThingSpace signs nothing" in checks["unsigned"].found
     assert stranger["answer"].result == "fail"
 
 
-async def test_a_receiver_that_refuses_a_repetition_fails() -> None:
+async def test_a_receiver_that_refuses_a_duplicate_fails() -> None:
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for response in (OK, status("409 Conflict"), status("500 Oops"), status("503 Busy")):
             await read_request(reader)
@@ -521,19 +537,19 @@ async def test_a_receiver_that_refuses_a_repetition_fails() -> None:
             await writer.drain()
 
     async with receiver(once) as port:
-        checks = await examined(f"http://127.0.0.1:{port}/")
+        checks = await check(f"http://127.0.0.1:{port}/")
     assert checks["duplicate"].result == "fail"
     assert "comes again and again" in str(checks["duplicate"].fix)
     # What crashes on a bad message does not refuse it.
     for name, code in (("tampered", 500), ("unsigned", 503)):
         assert checks[name].result == "warn"
-        assert checks[name].found == f"answers {code}, which neither takes the message nor refuses it"
+        assert checks[name].found == f"answers {code}, which neither accepts the message nor refuses it"
 
 
 # The command
 
 
-def test_findings_are_rows_when_piped_and_one_object_as_json(run: Run) -> None:
+def test_checks_are_rows_when_piped_and_one_object_as_json(run: Run) -> None:
     with receiving() as peer:
         rows = run("doctor", peer.url, "--dev")
         found = json.loads(run("doctor", peer.url, "--dev", "--json").out)
@@ -543,20 +559,20 @@ def test_findings_are_rows_when_piped_and_one_object_as_json(run: Run) -> None:
     assert rows.err.startswith("fotahook: the test messages are signed by whpk_")
     assert (found["url"], found["result"]) == (peer.url, "warn")
     assert found["publicKey"].startswith("whpk_")
-    assert {tuple(sorted(check)) for check in found["checks"]} == {
+    assert {tuple(sorted(one)) for one in found["checks"]} == {
         ("check", "found", "result"),
         ("check", "fix", "found", "result"),
     }
 
 
-def test_what_fails_is_exit_code_one(run: Run) -> None:
+def test_a_failed_check_is_exit_code_1(run: Run) -> None:
     said = run("doctor", "https://127.0.0.1:1/", "--json")
     assert said.code == 1
     assert said.err == ""
     assert json.loads(said.out)["result"] == "fail"
 
 
-def test_the_key_of_a_service_is_used_where_it_is_known(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_services_key_is_used_if_it_is_set(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOTAHOOK_SECRET_KEY", "a" * 43 + "=")
     keys = {json.loads(run("doctor", "x", "--json").out)["publicKey"] for _ in range(2)}
     monkeypatch.delenv("FOTAHOOK_SECRET_KEY")
@@ -564,7 +580,7 @@ def test_the_key_of_a_service_is_used_where_it_is_known(run: Run, monkeypatch: p
     assert len(keys) == 3
 
 
-def test_ctrl_c_ends_it(tmp_path: Path) -> None:
+def test_ctrl_c_stops_it(tmp_path: Path) -> None:
     with receiving(hold=True) as peer:
         command = [*FOTAHOOK, "doctor", peer.url, "--dev"]
         process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=PIPE, stderr=PIPE, text=True)
@@ -593,7 +609,7 @@ def test_ctrl_c_ends_it(tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_cannot_be_meant_is_told(run: Run, flags: tuple[str, ...], code: int, complaint: str) -> None:
+def test_invalid_options_are_usage_errors(run: Run, flags: tuple[str, ...], code: int, complaint: str) -> None:
     said = run("doctor", *flags)
     assert said.code == code
     assert is_one_line(said.err)

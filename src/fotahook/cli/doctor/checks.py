@@ -1,61 +1,155 @@
-"""What `fotahook doctor` looks at, each thing only after those that it rests on."""
+"""Results of `fotahook doctor`, and its checks of a URL, its port, its addresses and their connections."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Final, Literal
 
+import msgspec
 from yarl import URL
 
+from fotahook.contract.addresses import EVERYWHERE, refusal
+from fotahook.contract.error_answers import one_line
 from fotahook.contract.urls import THINGSPACE_PORTS, THINGSPACE_PORTS_TEXT, url_refusal
+from fotahook.delivery.outcomes import FIXES
+from fotahook.delivery.resolver import VettingResolver
+from fotahook.delivery.sender import SenderSettings
 
-from .findings import Check, Clock, Examination, Place, failed, passed, warned
-from .messages import check_messages
-from .network import check_addresses, check_connection
-from .tls import check_tls
+Result = Literal["pass", "warn", "fail"]
 
-
-async def examine(examination: Examination, *, clock: Clock, monotonic: Clock) -> AsyncIterator[Check]:
-    """Each check as soon as it is made. After one that failed, those that rest on it are not made."""
-    settings = examination.sender
-    checked = check_url(examination)
-    yield checked
-    if checked.result == "fail":
-        return
-    place = Place.of(examination.url)
-    yield check_port(place)
-    addresses, checked = await check_addresses(place, settings)
-    yield checked
-    if checked.result == "fail":
-        return
-    reachable, checked = await check_connection(place, addresses, settings.connect_timeout)
-    yield checked
-    if reachable is None:
-        return
-    if place.tls:
-        checks = await check_tls(place, reachable, settings, now=clock())
-        for checked in checks:
-            yield checked
-        if any(checked.result == "fail" for checked in checks):
-            return
-    async for checked in check_messages(examination, clock=clock, monotonic=monotonic):
-        yield checked
+MAX_ADDRESSES: Final = 8
+"""Addresses of one name that are tried; a name can have hundreds."""
 
 
-def check_url(examination: Examination) -> Check:
+class Check(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The result of one check; `fix` says what to do unless it passed."""
+
+    check: str
+    result: Result
+    found: str
+    fix: str | None = None
+
+
+def passed(check: str, found: str) -> Check:
+    return Check(check, "pass", one_line(found))
+
+
+def warned(check: str, found: str, fix: str) -> Check:
+    """Messages arrive, but not from every sender or not for long."""
+    return Check(check, "warn", one_line(found), fix)
+
+
+def failed(check: str, found: str, fix: str) -> Check:
+    """No message arrives."""
+    return Check(check, "fail", one_line(found), fix)
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A callback URL and the settings to check it with. `run_id` is part of every test message's id."""
+
+    url: str
+    run_id: str
+    account: str
+    secret: bytes | None = None
+    """Signs test messages in addition to the sender's key."""
+    allow_http: bool = False
+    sender: SenderSettings
+
+    @property
+    def tls(self) -> bool:
+        return URL(self.url).scheme == "https"
+
+    @property
+    def host(self) -> str:
+        return (URL(self.url).raw_host or "").rstrip(".")
+
+    @property
+    def port(self) -> int:
+        return URL(self.url).port or 0
+
+
+def check_url(target: Target) -> Check:
     """By the rules of registration."""
-    url, allowed = examination.url, examination.sender.allowed_networks
-    if (why := url_refusal(url, allow_http=examination.allow_http, allowed=allowed)) is not None:
-        return failed("url", f"{url}: {why}", "Register a URL that keeps to this rule.")
-    if URL(url).scheme == "http":
-        fix = "ThingSpace takes https:// alone, and so does fotahook serve without --dev: put TLS before the receiver."
-        return warned("url", f"{url}: nothing is encrypted", fix)
-    return passed("url", url)
+    url, allowed = target.url, target.sender.allowed_networks
+    if (why := url_refusal(url, allow_http=target.allow_http, allowed=allowed)) is not None:
+        return failed("url", f"{url}: {why}", "Register a URL that follows this rule.")
+    if target.tls:
+        return passed("url", url)
+    fix = "ThingSpace, and fotahook serve without --dev, accept https:// only: put TLS in front of the receiver."
+    return warned("url", f"{url}: nothing is encrypted", fix)
 
 
-def check_port(place: Place) -> Check:
+def check_port(target: Target) -> Check:
     """Against ThingSpace's list, which it documents for another API."""
-    if place.port in THINGSPACE_PORTS:
-        return passed("port", str(place.port))
+    if target.port in THINGSPACE_PORTS:
+        return passed("port", str(target.port))
+    if target.host in ("localhost", "::1") or target.host.startswith("127."):
+        return passed("port", f"{target.port}; ThingSpace's ports do not matter on this machine")
     return warned(
         "port",
-        f"{place.port} is not among the ports that ThingSpace documents",
-        f"It lists {THINGSPACE_PORTS_TEXT}, for its Connectivity API alone. To be sure, choose one of them.",
+        f"{target.port} is not among the ports that ThingSpace documents",
+        f"It lists {THINGSPACE_PORTS_TEXT}, but only for its Connectivity API. To be sure, choose one of them.",
     )
+
+
+async def check_addresses(target: Target) -> tuple[list[str], Check]:
+    """The addresses of the host, and whether all of them may be delivered to."""
+    host, allowed, timeout = target.host, target.sender.allowed_networks, target.sender.timeout
+    try:
+        async with asyncio.timeout(timeout):
+            results = await VettingResolver(EVERYWHERE).resolve(host, target.port)
+    except TimeoutError:
+        return [], failed("addresses", f"{host}: no answer within {timeout:g} s", FIXES["dns_error"])
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return [], failed("addresses", f"{host} does not resolve: {reason}", FIXES["dns_error"])
+    addresses = list(dict.fromkeys(result["host"] for result in results))
+    if blocked := [why for address in addresses if (why := refusal(address, allowed)) is not None]:
+        among = "" if len(addresses) == 1 else f"; one such among {len(addresses)} addresses blocks the whole name"
+        return addresses, failed("addresses", blocked[0] + among, FIXES["blocked_address"])
+    listed = _listed(addresses)
+    if private := [address for address in addresses if refusal(address) is not None]:
+        fix = "Only your own service, with --dev or --allow-network, delivers there; ThingSpace needs a public address."
+        return addresses, warned("addresses", f"{listed}: {private[0]} is not globally reachable", fix)
+    return addresses, passed("addresses", listed)
+
+
+async def check_connection(target: Target, addresses: Sequence[str]) -> tuple[str | None, Check]:
+    """The first address that accepts a connection; all of them should, since a sender may use any."""
+    tried = addresses[:MAX_ADDRESSES]
+    problems = await asyncio.gather(*(_connect(address, target) for address in tried))
+    reachable = [address for address, problem in zip(tried, problems, strict=True) if problem is None]
+    broken = [(address, *problem) for address, problem in zip(tried, problems, strict=True) if problem is not None]
+    if not broken:
+        return reachable[0], passed("connection", f"port {target.port} of {_listed(tried)} accepts connections")
+    address, reason, fix = broken[0]
+    if not reachable:
+        return None, failed("connection", f"{address}, port {target.port}: {reason}", fix)
+    return reachable[0], warned(
+        "connection",
+        f"{len(broken)} of {len(tried)} addresses cannot be reached from here: {address}: {reason}",
+        "A sender may use any of them: make each accept connections, or remove it from the DNS.",
+    )
+
+
+async def _connect(address: str, target: Target) -> tuple[str, str] | None:
+    """Why an address accepts no connection, and what to do about it; None if it does."""
+    timeout = target.sender.connect_timeout
+    try:
+        async with asyncio.timeout(timeout):
+            _, writer = await asyncio.open_connection(address, target.port)
+    except TimeoutError:
+        return f"no answer within {timeout:g} s", FIXES["timeout_connect"]
+    except ConnectionRefusedError:
+        return "connection refused", FIXES["connection_refused"]
+    except OSError as error:
+        # asyncio's own text hides the system's.
+        reason = os.strerror(error.errno) if error.errno is not None else str(error)
+        return reason.lower(), FIXES["connection_failed"]
+    writer.transport.abort()
+    return None
+
+
+def _listed(addresses: Sequence[str]) -> str:
+    more = len(addresses) - MAX_ADDRESSES
+    return ", ".join(addresses[:MAX_ADDRESSES]) + (f" and {more} more" if more > 0 else "")

@@ -1,15 +1,16 @@
-"""`fotahook doctor`: whether a callback URL is fit to be registered, and what to mend."""
+"""`fotahook doctor`: options, the order of the checks, and the report."""
 
 import asyncio
-import contextlib
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
+import msgspec
 from cyclopts import Parameter
 
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
@@ -21,31 +22,34 @@ from fotahook.delivery.sender import SenderSettings
 from ...hosting.tls import check_pem_files
 from ..shared.errors import FAILED, UsageError
 from ..shared.secret_key import secret_key_from_environment
-from .checks import examine
-from .findings import Check, Examination
-from .report import report
+from ..shared.tables import on_terminal, print_json, print_table
+from .checks import Check, Result, Target, check_addresses, check_connection, check_port, check_url
+from .messages import check_messages
+from .tls import check_tls
 
 ACCOUNT: Final = "fotahook-doctor"
-LONGEST_SECONDS: Final = 300.0
+MAX_SECONDS: Final = 300.0
+
+_STYLES: Final[dict[Result, str]] = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions:
-    """What `fotahook doctor` can be told."""
+    """Options of `fotahook doctor`."""
 
     secret: str | None = None
     "Secret (whsec_…) that the receiver verifies signatures with."
     account: str = ACCOUNT
     "Account that the test messages name."
     dev: bool = False
-    "For receivers on this machine: http:// and private or loopback addresses too, as serve --dev takes them."
+    "For receivers on this machine: accept http:// and private or loopback addresses, as serve --dev does."
     allow_network: tuple[str, ...] = ()
     "Network (CIDR) that may be sent to although it is not globally reachable; may be given more than once."
     ca_file: Path | None = None
     "Authorities (PEM) that the certificate may come from, besides the system's."
     client_cert: Path | None = None
-    "Certificate and key (PEM, one file) for a receiver that asks for one."
+    "Certificate and key (PEM, one file) for a receiver that requires one."
     timeout: float = 15.0
     "Seconds for one message, its answer included."
     connect_timeout: float = 5.0
@@ -55,7 +59,7 @@ class DoctorOptions:
 
 
 def doctor(url: str, /, *, options: DoctorOptions = DoctorOptions()) -> int:
-    """Check a callback URL before it is registered: each thing passes, is warned of or fails, with what to do about it.
+    """Check a callback URL before it is registered: each check passes, warns or fails, and says what to do.
 
     Sends up to four test messages, of type fotahookDoctor: a signed one, the same again, a changed and an unsigned one.
     Exit code 1 if something failed. Signs with FOTAHOOK_SECRET_KEY if that is set, else with a key made for this run.
@@ -65,50 +69,35 @@ def doctor(url: str, /, *, options: DoctorOptions = DoctorOptions()) -> int:
     Parameters
     ----------
     url
-        The URL that is to be registered.
+        The URL to check.
     """
-    examination = _examination(url, options)
-    key = format_public_key(signing_seed(examination.sender.secret_key))
-    if not options.as_json:
-        print(f"fotahook: the test messages are signed by {key}", file=sys.stderr)
-    checks = asyncio.run(_checks(examination))
-    report(url, checks, key, as_json=options.as_json)
-    return FAILED if any(check.result == "fail" for check in checks) else 0
-
-
-async def _checks(examination: Examination) -> list[Check]:
-    with _busy():
-        return [check async for check in examine(examination, clock=time.time, monotonic=time.monotonic)]
-
-
-@contextlib.contextmanager
-def _busy() -> Iterator[None]:
-    """Something that moves, where a person waits."""
-    if not sys.stderr.isatty():
-        yield
-        return
     from rich.console import Console
 
-    with Console(stderr=True).status("examining"):
-        yield
+    target = _target(url, options)
+    key = format_public_key(signing_seed(target.sender.secret_key))
+    if not options.as_json:
+        print(f"fotahook: the test messages are signed by {key}", file=sys.stderr)
+    with Console(stderr=True).status("checking"):
+        checks = asyncio.run(_all_checks(target))
+    _print_report(url, checks, key, as_json=options.as_json)
+    return FAILED if _verdict(checks) == "fail" else 0
 
 
-def _examination(url: str, options: DoctorOptions) -> Examination:
-    """What is to be done; UsageError for what cannot be meant."""
+def _target(url: str, options: DoctorOptions) -> Target:
     if (refusal := account_refusal(options.account)) is not None:
         raise UsageError(f"--account {options.account!r}: {refusal}")
     for flag, seconds in (("--timeout", options.timeout), ("--connect-timeout", options.connect_timeout)):
-        if not 0 < seconds <= LONGEST_SECONDS:
-            raise UsageError(f"{flag} {seconds:g}: choose seconds above 0, up to {LONGEST_SECONDS:g}")
+        if not 0 < seconds <= MAX_SECONDS:
+            raise UsageError(f"{flag} {seconds:g}: choose seconds above 0, up to {MAX_SECONDS:g}")
     check_pem_files(ca_file=options.ca_file, client_cert=options.client_cert)
     try:
         secret = None if options.secret is None else parse_secret(options.secret)
         networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
     except ValueError as error:
         raise UsageError(f"--secret or --allow-network: {error}") from error
-    return Examination(
+    return Target(
         url=url,
-        run=secrets.token_hex(8),
+        run_id=secrets.token_hex(8),
         account=options.account,
         secret=secret,
         allow_http=options.dev,
@@ -121,3 +110,71 @@ def _examination(url: str, options: DoctorOptions) -> Examination:
             client_cert=options.client_cert,
         ),
     )
+
+
+async def _all_checks(target: Target) -> list[Check]:
+    return [check async for check in run_checks(target, clock=time.time, monotonic=time.monotonic)]
+
+
+async def run_checks(
+    target: Target, *, clock: Callable[[], float], monotonic: Callable[[], float]
+) -> AsyncIterator[Check]:
+    """Each check as soon as it is made; after a failed one, those that depend on it are left out."""
+    yield (url := check_url(target))
+    if url.result == "fail":
+        return
+    yield check_port(target)
+    addresses, resolved = await check_addresses(target)
+    yield resolved
+    if resolved.result == "fail":
+        return
+    address, connected = await check_connection(target, addresses)
+    yield connected
+    if address is None:
+        return
+    if target.tls:
+        tls_checks = await check_tls(target, address, now=clock())
+        for check in tls_checks:
+            yield check
+        if _verdict(tls_checks) == "fail":
+            return
+    async for check in check_messages(target, clock=clock, monotonic=monotonic):
+        yield check
+
+
+def _verdict(checks: Sequence[Check]) -> Result:
+    """The worst result."""
+    results = {check.result for check in checks}
+    return "fail" if "fail" in results else "warn" if "warn" in results else "pass"
+
+
+def _print_report(url: str, checks: Sequence[Check], public_key: str, *, as_json: bool) -> None:
+    """A table at a terminal, tab-separated rows when piped, or one JSON object."""
+    if as_json:
+        found = [msgspec.to_builtins(check) for check in checks]
+        print_json({"url": url, "result": _verdict(checks), "publicKey": public_key, "checks": found})
+    elif on_terminal():
+        _print_report_table(checks)
+    else:
+        rows = [(check.check, check.result, check.found, check.fix or "") for check in checks]
+        print_table(("check", "result", "found", "fix"), rows)
+
+
+def _print_report_table(checks: Sequence[Check]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("check", "result", "found, and what to do")
+    for check in checks:
+        text = Text(check.found)
+        if check.fix is not None:
+            text.append(f"\n{check.fix}", style="dim")
+        table.add_row(check.check, Text(check.result, style=_STYLES[check.result]), text)
+    counts = Counter(check.result for check in checks)
+    summary = ", ".join(f"{counts[result]} {result}" for result in _STYLES)
+    if counts["fail"]:
+        summary += "; the checks that depend on a failed one were not made"
+    console = Console()
+    console.print(table)
+    console.print(summary, style=_STYLES[_verdict(checks)], highlight=False)

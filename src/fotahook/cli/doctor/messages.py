@@ -1,9 +1,9 @@
-"""The test messages of `fotahook doctor`, and what it makes of the answers.
+"""Test messages of `fotahook doctor`, and checks of the responses.
 
-They are of a type of our own, so that no application takes one for news of a device: ``fotahookDoctor``.
+Their type, ``fotahookDoctor``, is ours, so that no application takes them for news of a device.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 from urllib.parse import quote
 
@@ -15,159 +15,141 @@ from fotahook.contract.version import VERSION
 from fotahook.delivery.outcomes import Outcome, trouble_of
 from fotahook.delivery.sender import Sender
 
-from .findings import Check, Clock, Examination, failed, passed, warned
+from .checks import Check, Target, failed, passed, warned
 
 TYPE: Final = "fotahookDoctor"
 SLOW_MILLISECONDS: Final = 3000
-"""Above this an answer is slow; ours, ThingSpace names no limit."""
+"""A response that takes longer is slow; the limit is ours, ThingSpace names none."""
 
+_PLAIN_HEADERS: Final = {"Content-Type": "application/json", "User-Agent": f"fotahook-doctor/{VERSION}"}
+"""Those of an unsigned message, as ThingSpace sends them."""
 _FIXES: Final = {
     401: "If it verifies signatures, give its secret with --secret whsec_…, or set FOTAHOOK_SECRET_KEY to that of the "
     "service whose public key it knows.",
-    403: "If it lets only certain addresses in, run this from one of them. If it verifies signatures, give its secret "
+    403: "If it accepts certain addresses only, run this from one of them. If it verifies signatures, give its secret "
     "with --secret whsec_….",
     404: "Nothing receives messages at that path: check the URL's path.",
-    405: "That path takes no POST: check the URL's path.",
+    405: "That path accepts no POST: check the URL's path.",
     410: "It says that it is gone for good: register another URL.",
 }
-_CLIENT_CERTIFICATE: Final = (
-    " It may also ask for a client certificate: give one with --client-cert; ThingSpace shows none."
-)
 _FAMILIES: Final = {
     4: "The receiver refuses the test message: see its log. It should answer 2xx to types that it does not know.",
     5: "The receiver failed on the test message: see its log.",
 }
 
 
-async def check_messages(examination: Examination, *, clock: Clock, monotonic: Clock) -> AsyncIterator[Check]:
-    """A signed message, the same once more, one that was changed on its way, and one that nobody signed."""
-    async with Sender(examination.sender, clock=clock, monotonic=monotonic) as sender:
-        write = Writer(examination, clock)
-        body = write.body("signed")
-        outcome = await sender.send(examination.url, write.headers("signed", body), body)
-        checked = of_answer(outcome)
-        yield checked
-        if checked.result == "fail":
+async def check_messages(
+    target: Target, *, clock: Callable[[], float], monotonic: Callable[[], float]
+) -> AsyncIterator[Check]:
+    """Send a signed message, the same one again, a tampered one and an unsigned one."""
+    async with Sender(target.sender, clock=clock, monotonic=monotonic) as sender:
+        body = _body(target, "signed")
+        outcome = await sender.send(target.url, _signed_headers(target, "signed", body, clock()), body)
+        yield (answer := _check_answer(outcome))
+        if answer.result == "fail":
             return
-        yield of_time(outcome)
-        yield of_duplicate(await sender.send(examination.url, write.headers("signed", body, attempt=2), body))
-        changed = write.body("changed")
-        yield of_tampered(await sender.send(examination.url, write.headers("tampered", body), changed))
-        plain = write.body("unsigned")
-        yield of_unsigned(await sender.send(examination.url, write.plain_headers(), plain))
+        yield _check_time(outcome)
+        again = _signed_headers(target, "signed", body, clock(), attempt=2)
+        yield _check_duplicate(await sender.send(target.url, again, body))
+        headers = _signed_headers(target, "tampered", body, clock())
+        yield _check_tampered(await sender.send(target.url, headers, _body(target, "changed")))
+        yield _check_unsigned(await sender.send(target.url, dict(_PLAIN_HEADERS), _body(target, "unsigned")))
 
 
-class Writer:
-    """Writes test messages: harmless, and easy to tell from others."""
-
-    def __init__(self, examination: Examination, clock: Clock) -> None:
-        self._examination = examination
-        self._clock = clock
-
-    def body(self, test: str) -> bytes:
-        """A message of our own type, of an account that is nobody's."""
-        return msgspec.json.encode(
-            {
-                "accountName": self._examination.account,
-                "type": TYPE,
-                "test": test,
-                "run": self._examination.run,
-                "note": "A test by fotahook doctor. There is nothing to do.",
-            }
-        )
-
-    def headers(self, test: str, body: bytes, *, attempt: int = 1) -> dict[str, str]:
-        """As of a delivery, with signatures of a body."""
-        message_id, timestamp = f"doctor-{self._examination.run}-{test}", int(self._clock())
-        seed, secret = signing_seed(self._examination.sender.secret_key), self._examination.secret
-        signatures = [signing.sign_ed25519(seed, message_id, timestamp, body)]
-        if secret is not None:
-            signatures.append(signing.sign_hmac(secret, message_id, timestamp, body))
-        return {
-            **self.plain_headers(),
-            "Fotahook-Account": quote(self._examination.account, safe=""),
-            "Fotahook-Attempt": str(attempt),
-            **signing.headers(message_id, timestamp, signatures),
-        }
-
-    def plain_headers(self) -> dict[str, str]:
-        """As of a message that ThingSpace sends."""
-        return {"Content-Type": "application/json", "User-Agent": f"fotahook-doctor/{VERSION}"}
-
-
-def of_answer(outcome: Outcome) -> Check:
-    """To a message that is in order in every way."""
-    if trouble_of(outcome) == "none":
-        return passed("answer", f"{_told(outcome)} to a signed test message")
-    return failed("answer", _told(outcome), _fix(outcome))
-
-
-def of_time(outcome: Outcome) -> Check:
-    """How long the answer took, and what of it."""
-    total = outcome.phases["total"]
-    found = f"{total:.0f} ms: " + ", ".join(
-        f"{phase} {milliseconds:.0f}" for phase, milliseconds in outcome.phases.items() if phase != "total"
+def _body(target: Target, test: str) -> bytes:
+    note = "A test by fotahook doctor. There is nothing to do."
+    return msgspec.json.encode(
+        {"accountName": target.account, "type": TYPE, "test": test, "run": target.run_id, "note": note}
     )
+
+
+def _signed_headers(target: Target, test: str, body: bytes, now: float, *, attempt: int = 1) -> dict[str, str]:
+    """As of a delivery, with signatures of this body."""
+    message_id, timestamp = f"doctor-{target.run_id}-{test}", int(now)
+    signatures = [signing.sign_ed25519(signing_seed(target.sender.secret_key), message_id, timestamp, body)]
+    if target.secret is not None:
+        signatures.append(signing.sign_hmac(target.secret, message_id, timestamp, body))
+    return {
+        **_PLAIN_HEADERS,
+        "Fotahook-Account": quote(target.account, safe=""),
+        "Fotahook-Attempt": str(attempt),
+        **signing.headers(message_id, timestamp, signatures),
+    }
+
+
+def _check_answer(outcome: Outcome) -> Check:
+    if _is_accepted(outcome):
+        return passed("answer", f"{_described(outcome)} to a signed test message")
+    return failed("answer", _described(outcome), _fix(outcome))
+
+
+def _check_time(outcome: Outcome) -> Check:
+    total = outcome.phases["total"]
+    phases = [f"{phase} {milliseconds:.0f}" for phase, milliseconds in outcome.phases.items() if phase != "total"]
+    found = f"{total:.0f} ms: {', '.join(phases)}"
     if total <= SLOW_MILLISECONDS:
         return passed("time", found)
-    fix = "Store the message, answer, and work on it afterwards: a sender that waits sends less, or gives up."
+    fix = "Store the message, answer, and process it afterwards: a sender that waits sends less, or gives up."
     return warned("time", found, fix)
 
 
-def of_duplicate(outcome: Outcome) -> Check:
-    """To the same message under the same id, as it comes when an answer was lost."""
-    if trouble_of(outcome) == "none":
-        return passed("duplicate", f"{_told(outcome)} to the same message again")
-    return failed(
-        "duplicate",
-        f"{_told(outcome)} to the same message again",
-        "Answer 2xx to a message that is there already: until then it comes again and again.",
+def _check_duplicate(outcome: Outcome) -> Check:
+    """The same message with the same id comes again when a response was lost."""
+    found = f"{_described(outcome)} to the same message again"
+    if _is_accepted(outcome):
+        return passed("duplicate", found)
+    fix = "Answer 2xx to a message that is there already: until then it comes again and again."
+    return failed("duplicate", found, fix)
+
+
+def _check_tampered(outcome: Outcome) -> Check:
+    found = f"{_described(outcome)} to a message that was changed after it was signed"
+    if _is_refused(outcome):
+        return passed("tampered", found)
+    if not _is_accepted(outcome):
+        return _undecided("tampered", outcome)
+    fix = "ThingSpace does not sign, so for it this is right. Behind fotahook, let the receiver verify signatures."
+    return warned("tampered", found, fix)
+
+
+def _check_unsigned(outcome: Outcome) -> Check:
+    found = f"{_described(outcome)} to an unsigned message"
+    if _is_refused(outcome):
+        return passed("unsigned", f"{found}: right behind fotahook, but ThingSpace signs nothing")
+    if not _is_accepted(outcome):
+        return _undecided("unsigned", outcome)
+    fix = (
+        "ThingSpace does not sign, so for it this is right: accept its addresses only, or register a path that nobody "
+        "can guess. Behind fotahook, let the receiver verify signatures."
     )
+    return warned("unsigned", f"{found}: anyone who knows the URL can send one", fix)
 
 
-def of_tampered(outcome: Outcome) -> Check:
-    """To a body that its signature does not cover."""
-    if _is_refusal(outcome):
-        return passed("tampered", f"{_told(outcome)} to a message that was changed on its way")
-    if trouble_of(outcome) == "none":
-        fix = "ThingSpace signs nothing, so for it this is right. Behind fotahook have the receiver verify signatures."
-        return warned("tampered", f"{_told(outcome)} to a message that was changed on its way", fix)
-    return _neither("tampered", outcome)
+def _undecided(check: str, outcome: Outcome) -> Check:
+    fix = "It should answer 401: a sender takes this answer for a failure and tries again."
+    return warned(check, f"{_described(outcome)}, which neither accepts the message nor refuses it", fix)
 
 
-def of_unsigned(outcome: Outcome) -> Check:
-    """To a message as ThingSpace sends them."""
-    if _is_refusal(outcome):
-        found = f"{_told(outcome)} to an unsigned message: right behind fotahook, but ThingSpace signs nothing"
-        return passed("unsigned", found)
-    if trouble_of(outcome) == "none":
-        fix = (
-            "ThingSpace signs nothing, so for it this is right: let only its addresses in, or register a path that "
-            "nobody can guess. Behind fotahook have the receiver verify signatures."
-        )
-        return warned("unsigned", f"{_told(outcome)} to an unsigned message: whoever knows the URL gets in", fix)
-    return _neither("unsigned", outcome)
+def _is_accepted(outcome: Outcome) -> bool:
+    return trouble_of(outcome) == "none"
 
 
-def _neither(check: str, outcome: Outcome) -> Check:
-    fix = "It should answer 401: as it is, whoever sends this takes it for trouble and tries again."
-    return warned(check, f"{_told(outcome)}, which neither takes the message nor refuses it", fix)
-
-
-def _is_refusal(outcome: Outcome) -> bool:
+def _is_refused(outcome: Outcome) -> bool:
     return trouble_of(outcome) in ("message", "gone") and outcome.status is not None and outcome.status < 500
 
 
-def _told(outcome: Outcome) -> str:
+def _described(outcome: Outcome) -> str:
     if outcome.status is None:
         return f"{outcome.code}: {outcome.excerpt}" if outcome.excerpt else outcome.code
-    told = f"answers {outcome.status}"
-    return told if trouble_of(outcome) == "none" or not outcome.excerpt else f"{told} ({outcome.excerpt[:200]})"
+    excerpt = "" if _is_accepted(outcome) or not outcome.excerpt else f" ({outcome.excerpt[:200]})"
+    return f"answers {outcome.status}{excerpt}"
 
 
 def _fix(outcome: Outcome) -> str:
     status = outcome.status or 0
-    by_family = _FAMILIES.get(status // 100) if trouble_of(outcome) in ("message", "gone") else None
-    fix = _FIXES.get(status) or by_family or outcome.fix or ""
-    # The handshake is over by the time that such a receiver hangs up.
-    return fix + _CLIENT_CERTIFICATE if outcome.code == "connection_lost" and "tls" in outcome.phases else fix
+    family = _FAMILIES.get(status // 100) if trouble_of(outcome) in ("message", "gone") else None
+    fix = _FIXES.get(status) or family or outcome.fix or ""
+    if outcome.code == "connection_lost" and "tls" in outcome.phases:
+        # A receiver that misses a client certificate hangs up only after the handshake.
+        return f"{fix} It may also require a client certificate: give one with --client-cert; ThingSpace sends none."
+    return fix

@@ -1,7 +1,7 @@
-"""What `fotahook doctor` sees of TLS: trust, dates and host name each by itself, so that one fault hides no other.
+"""TLS checks of `fotahook doctor`. Trust, dates and host name are verified separately, so no fault hides another.
 
-A sender's handshake stops at the first thing that is wrong. Here there are several: one that verifies nothing shows the
-certificates, and each of the others has only one thing to verify, by OpenSSL as in earnest.
+A sender's handshake stops at the first fault. Here one handshake verifies nothing and reads the certificates; each of
+the others verifies one thing, by OpenSSL as in a delivery.
 """
 
 import _ssl
@@ -9,192 +9,165 @@ import asyncio
 import ssl
 import sys
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fotahook.delivery.outcomes import FIXES
-from fotahook.delivery.sender import SenderSettings, tls_context
+from fotahook.delivery.sender import tls_context
 
-from .findings import Check, Place, failed, passed, warned
+from .checks import Check, Target, failed, passed, warned
 
-DAYS_LEFT: Final = 21
-"""A certificate that renews itself has more left than this: those of 90 days are renewed at 30, or a third of them."""
+MIN_DAYS_LEFT: Final = 21
+"""Automatic renewal comes earlier: certificates of 90 days are renewed at 30, or at a third of their lifetime."""
 _DAY: Final = 86400.0
-_MOST_NAMES: Final = 5
+_MAX_NAMES: Final = 5
 
-_NO_CHECK_TIME: Final = 0x200000
+_NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME: dates are read from the certificates instead."""
 _SELF_SIGNED: Final = 18
 _UNKNOWN_ISSUER: Final = frozenset({2, 20, 21})
-"""OpenSSL's X509_V_ERR_* numbers, when there is no certificate of the next issuer."""
+"""OpenSSL's X509_V_ERR_* codes for a missing issuer certificate."""
+
+Chain: TypeAlias = tuple[x509.Certificate, ...]
 
 
-class Shown(msgspec.Struct, frozen=True):
-    """What a handshake showed. `verified` are the certificates up to the trusted one, where trust was verified."""
+class Handshake(msgspec.Struct, frozen=True):
+    """The result of a handshake. `verified` leads to a trusted certificate; empty where trust was not verified."""
 
     protocol: str
-    sent: tuple[x509.Certificate, ...]
-    verified: tuple[x509.Certificate, ...] = ()
+    sent: Chain
+    verified: Chain = ()
 
 
-class Trust(msgspec.Struct, frozen=True):
-    """Whether a chain leads to a trusted authority, and by which certificates."""
-
-    check: Check
-    chain: tuple[x509.Certificate, ...]
-
-
-async def check_tls(place: Place, address: str, settings: SenderSettings, *, now: float) -> list[Check]:
+async def check_tls(target: Target, address: str, *, now: float) -> list[Check]:
     """Protocol, trust, dates and host name of the receiver at an address."""
-    shaking = Handshakes(place, address, settings)
     try:
-        shown = await shaking.look()
-        trust = await _check_trust(shaking, shown, settings.ca_file)
-        return [
-            passed("tls", shown.protocol),
-            trust.check,
-            _check_dates(trust.chain, now),
-            await _check_host(shaking, shown, place),
-        ]
+        handshake = await _shake_hands(target, address, _unverified(target))
+        chain, trust = await _check_trust(target, address, handshake.sent)
+        host = await _check_host(target, address, handshake.sent[0])
+        return [passed("tls", handshake.protocol), trust, _check_dates(chain, now), host]
     except TimeoutError:
-        found = f"no TLS connection within {settings.connect_timeout:g} s"
+        found = f"no TLS connection within {target.sender.connect_timeout:g} s"
         return [failed("tls", found, "Check that the port speaks TLS, and the load of the receiver.")]
     except OSError as error:
         return [failed("tls", f"no TLS connection: {_reason(error)}", FIXES["tls_failed"])]
     except ValueError as error:
-        return [failed("tls", f"the certificate cannot be read: {error}", "Install one that follows the standard.")]
+        fix = "Install a certificate that follows the standard."
+        return [failed("tls", f"the certificate cannot be read: {error}", fix)]
 
 
-class Handshakes:
-    """TLS handshakes with one receiver, each verifying something else."""
-
-    def __init__(self, place: Place, address: str, settings: SenderSettings) -> None:
-        self._place = place
-        self._address = address
-        self._settings = settings
-
-    async def look(self) -> Shown:
-        """Verify nothing."""
-        context = tls_context(None, self._settings.client_cert)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return await self._shake(context)
-
-    async def trust(self, ca_file: Path | None) -> Shown:
-        """Verify that the chain leads to an authority of the system's or of a file."""
-        context = tls_context(ca_file, self._settings.client_cert)
-        context.check_hostname = False
-        context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
-        return await self._shake(context)
-
-    async def host(self, certificate: x509.Certificate) -> Shown:
-        """Verify that this certificate is for the host: it is trusted for that."""
-        context = tls_context(None, self._settings.client_cert)
-        context.load_verify_locations(cadata=certificate.public_bytes(Encoding.DER))
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(_NO_CHECK_TIME)
-        return await self._shake(context)
-
-    async def _shake(self, context: ssl.SSLContext) -> Shown:
-        async with asyncio.timeout(self._settings.connect_timeout):
-            _, writer = await asyncio.open_connection(
-                self._address, self._place.port, ssl=context, server_hostname=self._place.host
-            )
-        try:
-            made: ssl.SSLObject = writer.get_extra_info("ssl_object")
-            verified = _certificates(made, verified=True) if context.verify_mode is ssl.CERT_REQUIRED else ()
-            return Shown(made.version() or "", _certificates(made, verified=False), verified)
-        finally:
-            writer.transport.abort()
+def _unverified(target: Target) -> ssl.SSLContext:
+    context = tls_context(None, target.sender.client_cert)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
-async def _check_trust(shaking: Handshakes, shown: Shown, ca_file: Path | None) -> Trust:
-    leaf = shown.sent[0]
-    sent = f"{len(shown.sent)} certificate{'s' if len(shown.sent) > 1 else ''} sent"
+async def _shake_hands(target: Target, address: str, context: ssl.SSLContext) -> Handshake:
+    async with asyncio.timeout(target.sender.connect_timeout):
+        _, writer = await asyncio.open_connection(address, target.port, ssl=context, server_hostname=target.host)
     try:
-        chain = (await shaking.trust(None)).verified
-        return Trust(passed("trust", f"{sent}, up to {_name(chain[-1].subject)}"), chain)
+        connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
+        sent = _certificates(connection, verified=False)
+        verified = _certificates(connection, verified=True) if context.verify_mode is ssl.CERT_REQUIRED else ()
+        return Handshake(connection.version() or "", sent, verified)
+    finally:
+        writer.transport.abort()
+
+
+async def _check_trust(target: Target, address: str, sent: Chain) -> tuple[Chain, Check]:
+    """The chain to check the dates of, and whether it leads to an authority of the system's or of --ca-file."""
+    count = f"{len(sent)} certificate{'s' if len(sent) > 1 else ''} sent"
+    chain = await _verified_chain(target, address, ca_file=None)
+    if isinstance(chain, tuple):
+        return chain, passed("trust", f"{count}, up to {_name(chain[-1].subject)}")
+    if target.sender.ca_file is not None:
+        chain = await _verified_chain(target, address, ca_file=target.sender.ca_file)
+    if isinstance(chain, tuple):
+        found = f"{count}, up to {_name(chain[-1].subject)}, which is trusted through --ca-file alone"
+        fix = "Your own service accepts it with the same --ca-file; ThingSpace requires a public authority."
+        return chain, warned("trust", found, fix)
+    return sent[:1], _untrusted(chain.verify_code, chain.verify_message, sent[-1], count)
+
+
+async def _verified_chain(
+    target: Target, address: str, *, ca_file: Path | None
+) -> Chain | ssl.SSLCertVerificationError:
+    context = tls_context(ca_file, target.sender.client_cert)
+    context.check_hostname = False
+    context.verify_flags |= _NO_CHECK_TIME
+    try:
+        return (await _shake_hands(target, address, context)).verified
     except ssl.SSLCertVerificationError as error:
-        refused = error
-    if ca_file is not None:
-        try:
-            chain = (await shaking.trust(ca_file)).verified
-            found = f"{sent}, up to {_name(chain[-1].subject)}, which is trusted through --ca-file alone"
-            fix = "A service of your own with the same --ca-file accepts it; ThingSpace asks for a public authority."
-            return Trust(warned("trust", found, fix), chain)
-        except ssl.SSLCertVerificationError as error:
-            refused = error
-    return Trust(_distrusted(refused.verify_code, refused.verify_message, shown.sent, sent), (leaf,))
+        return error
 
 
-def _distrusted(code: int, message: str, chain: tuple[x509.Certificate, ...], sent: str) -> Check:
-    last = chain[-1]
+def _untrusted(code: int, message: str, last: x509.Certificate, count: str) -> Check:
     if code == _SELF_SIGNED:
         return failed(
             "trust",
             f"the certificate is self-signed, by {_name(last.subject)}",
-            "Install one of a public authority: ThingSpace takes no self-signed one. A service of your own can be "
-            "told to trust it with --ca-file.",
+            "Install one from a public authority: ThingSpace accepts no self-signed ones. Your own service trusts it "
+            "with --ca-file.",
         )
     if code in _UNKNOWN_ISSUER and last.issuer != last.subject:
         return failed(
             "trust",
-            f"the chain is incomplete: {sent}, and {_name(last.issuer)}, which issued the last, is neither sent nor "
+            f"the chain is incomplete: {count}, and {_name(last.issuer)}, which issued the last, is neither sent nor "
             "trusted",
             "Install the certificate with its intermediates, often a file called fullchain.pem. If the authority is "
             "your own, give it with --ca-file.",
         )
-    return failed("trust", f"{message}; {sent}, up to {_name(last.issuer)}", FIXES["tls_untrusted"])
+    return failed("trust", f"{message}; {count}, up to {_name(last.issuer)}", FIXES["tls_untrusted"])
 
 
-def _check_dates(chain: Iterable[x509.Certificate], now: float) -> Check:
-    """Of the certificate that ends first."""
+def _check_dates(chain: Chain, now: float) -> Check:
+    """Of the certificate that expires first."""
     first = min(chain, key=lambda certificate: certificate.not_valid_after_utc)
     begins, ends = first.not_valid_before_utc, first.not_valid_after_utc
-    left = (ends.timestamp() - now) / _DAY
+    days_left = (ends.timestamp() - now) / _DAY
     whose = f"{_name(first.subject)}, issued by {_name(first.issuer)}"
-    if left <= 0:
-        return failed("validity", f"expired on {_day(ends)}: {whose}", FIXES["tls_expired"])
+    if days_left <= 0:
+        return failed("validity", f"expired on {ends:%Y-%m-%d}: {whose}", FIXES["tls_expired"])
     if now < begins.timestamp():
         fix = "Wait until then, or install one that is valid now; check the clocks of both sides."
         return failed("validity", f"not valid before {begins:%Y-%m-%d %H:%M} UTC: {whose}", fix)
-    found = f"{int(left)} days left, until {_day(ends)}"
-    if left < DAYS_LEFT:
-        fix = "Renew it now, and see why that was not done by itself: from that day on nothing is delivered."
+    found = f"{int(days_left)} days left, until {ends:%Y-%m-%d}"
+    if days_left < MIN_DAYS_LEFT:
+        fix = "Renew it now, and find out why it was not renewed automatically: after that day nothing is delivered."
         return warned("validity", f"{found}: {whose}", fix)
     return passed("validity", found)
 
 
-async def _check_host(shaking: Handshakes, shown: Shown, place: Place) -> Check:
-    leaf = shown.sent[0]
+async def _check_host(target: Target, address: str, leaf: x509.Certificate) -> Check:
+    """Whether the certificate, trusted for this handshake, is for the host."""
+    context = tls_context(None, target.sender.client_cert)
+    context.load_verify_locations(cadata=leaf.public_bytes(Encoding.DER))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
     try:
-        await shaking.host(leaf)
+        await _shake_hands(target, address, context)
     except ssl.SSLCertVerificationError:
-        return failed("host", f"the certificate is for {_names(leaf)}, not for {place.host}", FIXES["tls_wrong_host"])
-    return passed("host", f"the certificate is for {place.host}")
+        return failed("host", f"the certificate is for {_names(leaf)}, not for {target.host}", FIXES["tls_wrong_host"])
+    return passed("host", f"the certificate is for {target.host}")
 
 
 def _names(certificate: x509.Certificate) -> str:
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return "no host name at all"
-    names = [str(getattr(name, "value", name)) for name in found]
-    return ", ".join(names[:_MOST_NAMES]) + (" …" if len(names) > _MOST_NAMES else "")
+    texts = [str(getattr(name, "value", name)) for name in names]
+    return ", ".join(texts[:_MAX_NAMES]) + (" …" if len(texts) > _MAX_NAMES else "")
 
 
 def _name(name: x509.Name) -> str:
-    """The common name, or all of it where there is none."""
+    """The common name, or the whole name if it has none."""
     common = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return str(common[0].value) if common else name.rfc4514_string() or "(no name)"
-
-
-def _day(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d}"
 
 
 def _reason(error: OSError) -> str:
@@ -203,13 +176,13 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-def _certificates(made: ssl.SSLObject, *, verified: bool) -> tuple[x509.Certificate, ...]:
+def _certificates(connection: ssl.SSLObject, *, verified: bool) -> Chain:
     chain: Iterable[bytes]
     if sys.version_info >= (3, 13):
-        chain = made.get_verified_chain() if verified else made.get_unverified_chain()
+        chain = connection.get_verified_chain() if verified else connection.get_unverified_chain()
     else:
-        # The same, before it was made public.
-        inner = made._sslobj  # type: ignore[attr-defined]  # that is how it is called there
+        # The same methods, before they were public.
+        inner = connection._sslobj  # type: ignore[attr-defined]  # private before 3.13
         found = inner.get_verified_chain() if verified else inner.get_unverified_chain()
         chain = (certificate.public_bytes(_ssl.ENCODING_DER) for certificate in found)
     return tuple(x509.load_der_x509_certificate(certificate) for certificate in chain)
