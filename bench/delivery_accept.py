@@ -14,8 +14,8 @@ from pathlib import Path
 
 from bench import rig
 from fotahook.store import SqliteStore
-from fotahook.store.base import NewMessage
 from fotahook.store.ids import MessageIds
+from fotahook.store.records import NewMessage
 from fotahook.store.sqlite.file import connect
 
 ROUNDS = 5

@@ -21,7 +21,7 @@ from bench import rig
 from bench.delivery_rate import sender
 from fotahook.delivery import Dispatcher
 from fotahook.store import open_store
-from fotahook.store.base import NewMessage
+from fotahook.store.records import NewMessage
 
 LANES = 10_000
 FEW_LANES = 100

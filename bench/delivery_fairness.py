@@ -20,7 +20,7 @@ from bench.delivery_accept import BODY
 from bench.delivery_rate import sender
 from fotahook.delivery import Dispatcher, Outcome
 from fotahook.store import Store, open_store
-from fotahook.store.base import Delivery, Health, LaneVerdict, Lease, NewMessage
+from fotahook.store.records import Delivery, Health, LaneVerdict, Lease, NewMessage
 
 ROUNDS = 3
 HEALTHY = [f"healthy-{number:03}" for number in range(200)]

@@ -24,7 +24,7 @@ from bench.delivery_serve import serve
 from fotahook.delivery import Dispatcher, Outcome
 from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.store import open_store
-from fotahook.store.base import Delivery, Lease, NewMessage
+from fotahook.store.records import Delivery, Lease, NewMessage
 
 ROUNDS = 5
 CONCURRENT = 50

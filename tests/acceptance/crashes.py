@@ -18,7 +18,7 @@ from fotahook.client import AsyncOperatorClient
 from fotahook.contract.errors import TransportError
 from fotahook.service import DEV_CLIENT
 from fotahook.store import open_store
-from fotahook.store.base import Message
+from fotahook.store.records import Message
 from tests.deadlines import DEADLINE
 
 """Seconds after which something is stuck; nothing here takes a tenth of that."""
@@ -233,7 +233,7 @@ class World:
             found = await asyncio.gather(*map(read, ids))
         finally:
             await store.close()
-        return [message.id for message in found if message is not None and message.placements[0].state == "pending"]
+        return [message.id for message in found if message is not None and message.deliveries[0].state == "pending"]
 
     async def _publish(self, account: str, key: str | None) -> None:
         """Publish one message after the other, each until it is accepted."""

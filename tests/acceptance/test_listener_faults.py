@@ -148,7 +148,7 @@ class World:
             found = [await store.message(message_id) for message_id in dict.fromkeys(self.handled)]
         finally:
             await store.close()
-        return [message.id for message in found if message is not None and message.placements[0].state == "pending"]
+        return [message.id for message in found if message is not None and message.deliveries[0].state == "pending"]
 
     async def check(self) -> None:
         """All handled, none twice but what was in hand at a kill, each campaign in order, and all of it settled."""

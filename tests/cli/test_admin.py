@@ -9,7 +9,7 @@ import pytest
 from fotahook.cli.admin.credentials import _entry, _row
 from fotahook.contract.keys import fingerprint
 from fotahook.store import open_store
-from fotahook.store.base import Credential
+from fotahook.store.records import Credential
 
 from .conftest import Run, is_one_line
 

@@ -9,7 +9,7 @@ from fotahook.cli.demo.evidence import INBOX_FILE, SERVICE_FILE, Evidence, gathe
 from fotahook.cli.demo.handlers import LEDGER
 from fotahook.cli.demo.report import report
 from fotahook.store import open_store
-from fotahook.store.base import NewMessage
+from fotahook.store.records import NewMessage
 from fotahook.testing import CampaignMessage, campaign
 
 ACCOUNT = "0000123456-00001"

@@ -11,7 +11,7 @@ import pytest
 
 from fotahook.cli.transfer.line_files import read_backwards
 from fotahook.store import open_store
-from fotahook.store.base import NewMessage, Retention
+from fotahook.store.records import NewMessage, Retention
 from fotahook.testing import Sandbox
 
 from .conftest import Run, is_one_line

@@ -18,7 +18,7 @@ from fotahook.contract.errors import (
     TimedOut,
     TlsError,
 )
-from fotahook.store.base import StoreFull, StoreUnavailable
+from fotahook.store.records import StoreFull, StoreUnavailable
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from fotahook.contract.errors import AuthenticationError
 from fotahook.contract.events import MessageAccepted
 from fotahook.delivery import Dispatcher
 from fotahook.service.requests import mark_cursor
-from fotahook.store.events import Mark
+from fotahook.store.events import EventCursor
 from fotahook.testing import Certificates, make_certificates
 from tests.deadlines import DEADLINE
 
@@ -67,9 +67,9 @@ def test_those_who_follow_are_let_go_when_it_ends_and_go_on_when_it_is_back(tmp_
     with running("serve", "--dev", "--port", "0", cwd=tmp_path) as service:
         port = service.url.rpartition(":")[2]
         client = OperatorClient(service.url, "dev", "dev-secret", proxy="")
-        events = client.events(ACCOUNT, after=mark_cursor(Mark()))
+        events = client.events(ACCOUNT, after=mark_cursor(EventCursor()))
         first = client.publish(ACCOUNT, b"{}")
-        assert next(events).data == next(client.events(after=mark_cursor(Mark()))).data
+        assert next(events).data == next(client.events(after=mark_cursor(EventCursor()))).data
         assert service.stop() == 0
         assert "ERROR" not in service.log.read_text().upper()
     with client, running("serve", "--dev", "--port", port, cwd=tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from fotahook.delivery import Deliver, Outcome, Rules, Timings
 from fotahook.delivery.lane import Chance, LaneServer
 from fotahook.store import open_store
-from fotahook.store.base import Delivery, Health, Lease, Limits, NewMessage, Store, StoreUnavailable
+from fotahook.store.base import Store
+from fotahook.store.records import Delivery, Health, Lease, Limits, NewMessage, StoreUnavailable
 from tests.store.conftest import ACCOUNT, ENGINES, URL, VirtualClock, engine, store_url
 
 __all__ = ["engine", "store_url"]  # fixtures

@@ -8,7 +8,8 @@ import pytest
 
 from fotahook.delivery import Dispatcher, Outcome, Timings
 from fotahook.store import SqliteStore
-from fotahook.store.base import Delivery, Lease, NewMessage, Store
+from fotahook.store.base import Store
+from fotahook.store.records import Delivery, Lease, NewMessage
 from tests.store.conftest import URL, VirtualClock
 
 from .conftest import DELIVERED, Flaky
@@ -139,7 +140,7 @@ async def test_stopping_lets_what_is_in_hand_end(store: Store) -> None:
     await running
     message = await store.message(message_id)
     assert message is not None
-    assert message.placements[0].state == "delivered"
+    assert message.deliveries[0].state == "delivered"
 
 
 async def test_cancelling_leaves_no_task_behind(store: Store) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from fotahook.delivery import keep_house
-from fotahook.store.base import Retention, Store
+from fotahook.store.base import Store
+from fotahook.store.records import Retention
 from tests.store.conftest import ACCOUNT, VirtualClock
 
 from .conftest import Accept, Flaky, Receiver, Serve, failed

@@ -6,7 +6,8 @@ import pytest
 
 from fotahook.delivery import Outcome, Rules
 from fotahook.delivery.lane import LOOK_SECONDS, LOOK_SECONDS_CAP
-from fotahook.store.base import Delivery, Lease, Limits, Store
+from fotahook.store.base import Store
+from fotahook.store.records import Delivery, Lease, Limits
 from tests.deadlines import DEADLINE
 from tests.store.conftest import ACCOUNT, URL, VirtualClock, lease_one
 
@@ -16,7 +17,7 @@ from .conftest import DELIVERED, Accept, Flaky, Receiver, Serve, a_server, faile
 async def state_of(store: Store, message_id: str) -> str:
     message = await store.message(message_id)
     assert message is not None
-    return message.placements[0].state
+    return message.deliveries[0].state
 
 
 async def test_everything_due_is_delivered_and_settled(

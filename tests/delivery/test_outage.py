@@ -11,7 +11,8 @@ import pytest
 from fotahook.delivery import Outcome, Rules, Timings
 from fotahook.delivery.lane import Chance, LaneServer
 from fotahook.delivery.policy import HOUR, MINUTE
-from fotahook.store.base import Delivery, Lease, NewMessage, Store
+from fotahook.store.base import Store
+from fotahook.store.records import Delivery, Lease, NewMessage
 from tests.store.conftest import URL, VirtualClock
 
 from .conftest import DELIVERED, failed
@@ -182,7 +183,7 @@ async def check_messages(outage: Simulation, store: Store) -> None:
     for message_id, body in outage.bodies.items():
         message = await store.message(message_id)
         assert message is not None
-        [placement] = message.placements
+        [placement] = message.deliveries
         assert placement.state == "delivered"
         codes = [attempt.error_code for attempt in await store.attempts(message_id)]
         own = [code for code in codes if code not in ("connection_refused", "http_503")]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fotahook.delivery.outcomes import FIXES, Outcome, code_of_status, trouble_of
 from fotahook.delivery.policy import DAY, HOUR, Decision, Rules, decide, expired
-from fotahook.store.base import Delivery, Health
+from fotahook.store.records import Delivery, Health
 
 from .conftest import DELIVERED, a_delivery, failed
 

@@ -7,7 +7,8 @@ import pytest
 
 from fotahook.delivery import Dispatcher, Outcome
 from fotahook.store import open_store
-from fotahook.store.base import Delivery, Lease, Store
+from fotahook.store.base import Store
+from fotahook.store.records import Delivery, Lease
 from tests.store.conftest import VirtualClock
 
 from .conftest import DELIVERED

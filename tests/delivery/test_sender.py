@@ -19,7 +19,7 @@ from fotahook.delivery import Outcome
 from fotahook.delivery.exchange import RESPONSE_LIMIT
 from fotahook.delivery.resolver import BlockedAddress, VettingResolver
 from fotahook.delivery.sender import EXCERPT_LIMIT, Sender, SenderSettings
-from fotahook.store.base import Delivery, Lease
+from fotahook.store.records import Delivery, Lease
 
 from .conftest import a_delivery, a_lease
 

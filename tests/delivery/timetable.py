@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from fotahook.store.base import Lane
+from fotahook.store.records import Lane
 
 DAY = 86400.0
 

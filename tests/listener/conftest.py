@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message
 from fotahook.contract import signing
 from fotahook.listener import Listener
 from fotahook.store import SqliteStore
-from fotahook.store.base import Message as Stored
+from fotahook.store.records import Message as Stored
 from tests.deadlines import DEADLINE
 
 NOW = 1_800_000_000.0

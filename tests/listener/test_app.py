@@ -25,7 +25,7 @@ from fotahook.listener import Context, Listener, Proof
 from fotahook.listener.intake import BODY_LIMIT
 from fotahook.listener.requests import FRESH_SECONDS
 from fotahook.store import SqliteStore
-from fotahook.store.base import StoreError
+from fotahook.store.records import StoreError
 from tests.deadlines import DEADLINE
 from tests.modes import modes_bind
 
@@ -55,7 +55,7 @@ async def test_a_message_is_on_disk_when_it_is_answered(make: Make, inbox: str) 
         kept = await stored(inbox, answer.json["id"])
         hold.set()
     assert (answer.status, answer.json["duplicate"]) == (200, False)
-    assert (kept.body, kept.account, kept.placements[0].state) == (PROGRESS, "0000123456-00001", "pending")
+    assert (kept.body, kept.account, kept.deliveries[0].state) == (PROGRESS, "0000123456-00001", "pending")
 
 
 async def test_a_handled_message_is_shown_once_with_its_bytes(make: Make, inbox: str, seen: Seen) -> None:
@@ -69,7 +69,7 @@ async def test_a_handled_message_is_shown_once_with_its_bytes(make: Make, inbox:
         answer = await request(listener, PROGRESS)
         await seen.wait(1)
     assert seen.items == [(PROGRESS, Context(id=answer.json["id"], attempt=1, received_at=NOW))]
-    assert (await stored(inbox, answer.json["id"])).placements[0].state == "delivered"
+    assert (await stored(inbox, answer.json["id"])).deliveries[0].state == "delivered"
 
 
 @pytest.mark.parametrize("headers", [{}, {"webhook-id": "msg-1"}])
@@ -378,7 +378,7 @@ async def test_health_tells_when_messages_are_no_longer_handled(
 @pytest.fixture
 def looked_at_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Health tries the inbox each time that it is asked for, and soon gives up."""
-    monkeypatch.setattr("fotahook.store.health.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.store.health.INTERVAL_SECONDS", 0.0)
     monkeypatch.setattr("fotahook.store.sqlite.file.BUSY_SECONDS", 0.01)
 
 
@@ -469,7 +469,7 @@ async def test_a_message_that_never_succeeds_is_kept_as_dead(make: Make, inbox: 
         poison = await request(listener, b'{"poison": true, "campaign": {"id": "c"}}')
         good = await request(listener, b'{"campaign": {"id": "c"}}')
         assert await seen.wait(1) == [good.json["id"]]
-    placement = (await stored(inbox, poison.json["id"])).placements[0]
+    placement = (await stored(inbox, poison.json["id"])).deliveries[0]
     assert (placement.state, placement.attempts) == ("dead", 2)
 
 
@@ -544,7 +544,7 @@ async def test_closing_waits_for_the_handlers_in_hand(make: Make, inbox: str, se
         hold.set()
         await closing
     assert seen.items == ["done"]
-    assert (await stored(inbox, answer.json["id"])).placements[0].state == "delivered"
+    assert (await stored(inbox, answer.json["id"])).deliveries[0].state == "delivered"
 
 
 async def test_what_was_stored_and_not_handled_is_handled_after_a_restart(make: Make, seen: Seen) -> None:
@@ -583,7 +583,7 @@ async def test_a_handler_that_does_not_end_is_left_to_the_next_start(make: Make,
         await begun.wait()
         handling = await listener._inbox.open()
         await msgspec.structs.replace(handling, grace=0.0).close()
-    assert (await stored(inbox, answer.json["id"])).placements[0].state == "pending"
+    assert (await stored(inbox, answer.json["id"])).deliveries[0].state == "pending"
 
 
 async def test_the_inbox_is_opened_by_the_first_message_where_no_lifespan_is_sent(make: Make, seen: Seen) -> None:

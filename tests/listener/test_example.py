@@ -27,7 +27,7 @@ async def received(listener: Listener, *bodies: bytes) -> list[str]:
         async with listener.running():
             ids.append((await request(listener, body)).json["id"])
             store = (await listener._inbox.open()).store
-            while (found := await store.message(ids[-1])) and found.placements[0].state == "pending":
+            while (found := await store.message(ids[-1])) and found.deliveries[0].state == "pending":
                 await store.wait(0.01)
     return ids
 

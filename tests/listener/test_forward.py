@@ -18,7 +18,7 @@ from fotahook.contract.messages import CallbackMessage, parse_message
 from fotahook.contract.signing import format_public_key
 from fotahook.listener import Forwarding, Listener
 from fotahook.listener.forwards import Forward, Forwards
-from fotahook.store.base import Attempt, Message
+from fotahook.store.records import Attempt, Message
 from tests.deadlines import DEADLINE
 from tests.delivery.conftest import a_delivery, a_lease
 
@@ -84,7 +84,7 @@ async def settled(inbox: str, message_id: str) -> Message:
     async with asyncio.timeout(DEADLINE):
         while True:
             message = await stored(inbox, message_id)
-            if all(placement.state != "pending" for placement in message.placements):
+            if all(placement.state != "pending" for placement in message.deliveries):
                 return message
             await asyncio.sleep(0.005)
 
@@ -134,10 +134,10 @@ async def test_one_accept_puts_a_message_into_the_lanes_of_all_who_want_it(make:
         plain = await request(listener, about("d", 1))
         await asyncio.gather(seen.wait(1), consumer.seen.wait(1))
         message = await settled(inbox, plain.json["id"])
-    ours, theirs = sorted(message.placements, key=lambda placement: placement.consumer, reverse=True)
+    ours, theirs = sorted(message.deliveries, key=lambda placement: placement.consumer, reverse=True)
     assert ours.consumer == "handlers"
     assert theirs.consumer == Forward(url=consumer.url, types=None, accounts=None).consumer
-    assert {placement.state for placement in message.placements} == {"delivered"}
+    assert {placement.state for placement in message.deliveries} == {"delivered"}
 
 
 async def test_without_handlers_the_handlers_have_no_lane_but_for_what_nobody_wants(
@@ -150,8 +150,8 @@ async def test_without_handlers_the_handlers_have_no_lane_but_for_what_nobody_wa
         unwanted = await request(listener, b'{"type": "other"}')
         await consumer.seen.wait(1)
         sent, kept = [await settled(inbox, answer.json["id"]) for answer in (wanted, unwanted)]
-    assert [placement.consumer.partition(":")[0] for placement in sent.placements] == ["forward"]
-    assert [placement.consumer for placement in kept.placements] == ["handlers"]
+    assert [placement.consumer.partition(":")[0] for placement in sent.deliveries] == ["forward"]
+    assert [placement.consumer for placement in kept.deliveries] == ["handlers"]
     assert "no handler wants" in caplog.text
 
 
@@ -164,7 +164,7 @@ async def test_what_was_not_forwarded_waits_over_restarts(impatient: Make) -> No
     without = impatient()
     async with without.running():
         # It leads nowhere now, and waits.
-        (placement,) = (await stored(without.inbox, answer.json["id"])).placements
+        (placement,) = (await stored(without.inbox, answer.json["id"])).deliveries
         assert placement.state == "pending"
     again = impatient()
     again.forward(consumer.url)

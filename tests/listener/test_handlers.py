@@ -17,7 +17,7 @@ from fotahook.delivery import Outcome
 from fotahook.listener import Context, Listener
 from fotahook.listener.handlers import Router
 from fotahook.listener.invocation import THREADS, Caller, Threads
-from fotahook.store.base import Delivery, Lease
+from fotahook.store.records import Delivery, Lease
 from tests.deadlines import DEADLINE
 from tests.delivery.conftest import a_delivery, a_lease
 

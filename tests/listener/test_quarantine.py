@@ -10,7 +10,7 @@ import pytest
 from fotahook import CallbackMessage
 from fotahook.listener import Context, Listener
 from fotahook.store import Store
-from fotahook.store.base import LaneVerdict, Lease, Settlement
+from fotahook.store.records import LaneVerdict, Lease, Settlement
 from tests.deadlines import DEADLINE
 
 from .conftest import NOW, PROGRESS, Seen, request
@@ -91,7 +91,7 @@ async def test_what_failed_for_good_is_shown_with_its_traceback(
         await settled.wait("dead", 2)
         newest, oldest = await listener.quarantined(ACCOUNT)
         assert await listener.quarantined(ACCOUNT, limit=1) == [newest]
-        monkeypatch.setattr("fotahook.store.sqlite.listing.LOOK", 1)
+        monkeypatch.setattr("fotahook.store.sqlite.listing.SCAN_LIMIT", 1)
         assert await listener.quarantined(ACCOUNT) == [newest, oldest]
         assert await listener.quarantined("another") == []
     assert (oldest.raw, newest.raw) == (first, second)

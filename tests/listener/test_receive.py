@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fotahook.listener.intake import BODY_LIMIT, DEDUPE_WINDOW, receive, single_headers
 from fotahook.listener.verification import Proof, Rejected
 from fotahook.store import SqliteStore
-from fotahook.store.base import NewMessage
+from fotahook.store.records import NewMessage
 
 from .conftest import NOW, PROGRESS, SECRET, by_hmac
 

@@ -190,7 +190,7 @@ def test_an_inbox_that_can_only_be_read_is_away_until_it_can_be_written(wrap: Wr
 
 
 def test_health_is_that_of_the_inbox(wrap: Wrap, inbox: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotahook.store.health.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.store.health.INTERVAL_SECONDS", 0.0)
     monkeypatch.setattr("fotahook.store.sqlite.file.BUSY_SECONDS", 0.01)
     app = wrap()
     assert call(app).status == 200

@@ -7,7 +7,7 @@ from fotahook.contract.keys import account_signing_key
 from fotahook.contract.operator import AccountState, CallbackHistory
 from fotahook.contract.signing import parse_secret
 from fotahook.service.operator import accounts
-from fotahook.store.base import Attempt, Health, LaneVerdict, Limits, Settlement
+from fotahook.store.records import Attempt, Health, LaneVerdict, Limits, Settlement
 
 from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Answer, Api, client_of
 from .serving import SECRET_KEY

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from fotahook.service import Settings, build_app
-from fotahook.store.base import StoreFull
+from fotahook.store.records import StoreFull
 
 from .conftest import ACCOUNT, MESSAGES, Answer, Api, client_of
 from .serving import SECRET_KEY

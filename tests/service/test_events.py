@@ -27,15 +27,15 @@ from fotahook.service import create_client, drop_client, event_feed, provision_d
 from fotahook.service.operator import events
 from fotahook.service.requests import mark_cursor
 from fotahook.store import SqliteStore
-from fotahook.store.base import Attempt, Delivery, Health, LaneVerdict, NewMessage, Settlement, StoreUnavailable
-from fotahook.store.events import Events, Mark
+from fotahook.store.events import EventCursor, EventPage
+from fotahook.store.records import Attempt, Delivery, Health, LaneVerdict, NewMessage, Settlement, StoreUnavailable
 from tests.deadlines import DEADLINE
 
 from .conftest import ACCOUNT, GRANT, TOKEN, URL, Api, basic, client_of
 from .serving import Server, server_of
 
 OTHER = "0000123456-00002"
-BEGINNING = mark_cursor(Mark())
+BEGINNING = mark_cursor(EventCursor())
 
 
 class CountedStore(SqliteStore):
@@ -45,13 +45,13 @@ class CountedStore(SqliteStore):
     away = 0
     replaced = False
 
-    async def events(self, after: Mark | None, *, limit: int) -> Events:
+    async def events(self, after: EventCursor | None, *, limit: int) -> EventPage:
         self.asked += 1
         if self.away:
             self.away -= 1
             raise StoreUnavailable("away")
         if self.replaced and after is not None:
-            return Events(happened=(), mark=after, lost=True)
+            return EventPage(events=(), cursor=after, lost=True)
         return await super().events(after, limit=limit)
 
 
@@ -224,15 +224,15 @@ async def test_connections_that_are_lost_at_random_lose_nothing(seed: int, live:
         if happening.done() and cursor == await _end_of(live):
             break
     await happening
-    stored = await live.store.events(Mark(), limit=100_000)
+    stored = await live.store.events(EventCursor(), limit=100_000)
     assert not stored.more
-    assert len(seen) == len(stored.happened)
+    assert len(seen) == len(stored.events)
     for kind in ("messages", "attempts", "callbacks", "lanes"):
-        assert _told(seen, kind) == [event.place for event in stored.happened if event.source == kind]
+        assert _told(seen, kind) == [event.position for event in stored.events if event.source == kind]
 
 
 async def _end_of(live: Live) -> str:
-    return mark_cursor((await live.store.events(Mark(), limit=100_000)).mark)
+    return mark_cursor((await live.store.events(EventCursor(), limit=100_000)).cursor)
 
 
 def _told(seen: list[Event], kind: str) -> list[int]:
@@ -365,7 +365,7 @@ async def test_a_cursor_that_is_none_is_refused(api: Api) -> None:
 
 
 async def test_a_cursor_of_another_store_is_told_plainly(api: Api) -> None:
-    ahead = mark_cursor(Mark(messages=7))
+    ahead = mark_cursor(EventCursor(messages=7))
     answer = await api("GET", f"/v1/events?after={ahead}", b"", api.bearer)
     assert answer.error == (410, "GONE")
     assert "begin without one" in answer.json["errorMessage"]

@@ -16,11 +16,11 @@ from fotahook.client._steps import World
 from fotahook.contract.events import AttemptFinished, Event, LaneChanged, MessageAccepted
 from fotahook.contract.operator import Stats
 from fotahook.service.requests import mark_cursor
-from fotahook.store.events import Mark
+from fotahook.store.events import EventCursor
 from tests.deadlines import DEADLINE
 
 ACCOUNT = "0000123456-00001"
-BEGINNING = mark_cursor(Mark())
+BEGINNING = mark_cursor(EventCursor())
 
 
 class Relay:
@@ -188,7 +188,7 @@ async def test_a_service_that_is_not_there_is_told_at_once(kind: str) -> None:
 @both
 async def test_a_refusal_is_an_error(base_url: str, kind: str) -> None:
     with pytest.raises(ApiException, match="another store") as refused:
-        await followed(base_url, kind, 1, after=mark_cursor(Mark(messages=9)))
+        await followed(base_url, kind, 1, after=mark_cursor(EventCursor(messages=9)))
     assert refused.value.status_code == 410
 
 

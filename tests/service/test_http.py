@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from fotahook.contract.keys import signing_seed
 from fotahook.contract.signing import format_public_key
 from fotahook.service import Settings, build_app
-from fotahook.store.base import StoreFull, StoreUnavailable
+from fotahook.store.records import StoreFull, StoreUnavailable
 from tests.migrations import add_migration
 
 from .conftest import (
@@ -156,11 +156,11 @@ async def test_the_store_is_tried_now_and_then_however_many_ask_whether_it_is_re
 
     with monkeypatch.context() as away:
         away.setattr(api.store, "check", gone)
-        away.setattr("fotahook.store.health.PAUSE_SECONDS", 3600.0)
+        away.setattr("fotahook.store.health.INTERVAL_SECONDS", 3600.0)
         for _ in range(3):
             assert (await api("GET", "/readyz")).error == (503, "STORE_UNAVAILABLE")
         assert tried == 1
-    monkeypatch.setattr("fotahook.store.health.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.store.health.INTERVAL_SECONDS", 0.0)
     assert (await api("GET", "/readyz")).json == {"status": "ready"}
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from fotahook.contract.operator import AccountPage, MessagePage
 from fotahook.service.operator import messages
-from fotahook.store.base import LOOK, Attempt, DeliveryState, Health, LaneVerdict, NewMessage, Settlement
+from fotahook.store.records import SCAN_LIMIT, Attempt, DeliveryState, Health, LaneVerdict, NewMessage, Settlement
 
 from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Api, client_of
 
@@ -133,7 +133,7 @@ async def test_messages_are_gone_through_page_by_page(api: Api) -> None:
 
 async def test_a_rare_message_is_found_behind_many_others(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     rare = await publish(api, b'{"type": "rare"}')
-    await api.store.accept([NewMessage(account=ACCOUNT, body=b"{}") for _ in range(LOOK)])
+    await api.store.accept([NewMessage(account=ACCOUNT, body=b"{}") for _ in range(SCAN_LIMIT)])
     assert await listed(api, "type=rare") == [rare]
     monkeypatch.setattr(messages, "LOOKS", 1)
     page = (await api("GET", f"{MESSAGES}?type=rare", headers=api.bearer)).json

@@ -6,7 +6,7 @@ from fotahook.service import context
 from fotahook.service.context import Memory
 from fotahook.service.settings import Settings
 from fotahook.store import SqliteStore
-from fotahook.store.base import Credential
+from fotahook.store.records import Credential
 
 from .conftest import CALLBACK, Api, FakeClock
 from .serving import SECRET_KEY

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from fotahook.contract.operator import MessageState
-from fotahook.store.base import Attempt, DeliveryState, Health, LaneVerdict, Settlement
+from fotahook.store.records import Attempt, DeliveryState, Health, LaneVerdict, Settlement
 
 from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Api, client_of
 

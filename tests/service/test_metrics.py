@@ -8,8 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fotahook.service import Metrics, Settings, build_app
 from fotahook.store import SqliteStore, Store
-from fotahook.store.base import Attempt, Health, LaneVerdict, NewMessage, Settlement, StoreUnavailable
 from fotahook.store.events import Backlog
+from fotahook.store.records import Attempt, Health, LaneVerdict, NewMessage, Settlement, StoreUnavailable
 
 from .conftest import ACCOUNT, MESSAGES, URL, Api, FakeClock, ask, client_of
 from .serving import SECRET_KEY

@@ -16,7 +16,7 @@ from fotahook.service import (
     withdraw_dev,
 )
 from fotahook.store import SqliteStore
-from fotahook.store.base import Credential
+from fotahook.store.records import Credential
 
 from .conftest import ACCOUNT, CALLBACK, CHEAP, GRANT, LOGIN, RESET, TOKEN, Api, FakeClock, basic, bearer
 

@@ -4,14 +4,14 @@ import msgspec
 
 from fotahook.contract.operator import Reason, Why
 from fotahook.service.operator.why import Facts, explain
-from fotahook.store.base import Attempt, Health, Lane, LaneVerdict, Limits, Message, Placement
-from fotahook.store.views import moment
+from fotahook.store.records import Attempt, DeliveryStatus, Health, Lane, LaneVerdict, Limits, Message
+from fotahook.store.views import to_datetime
 
 from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Api
 
 NOW = 1_750_000_000.0
 
-PLACE = Placement(
+PLACE = DeliveryStatus(
     consumer="",
     state="pending",
     attempts=0,
@@ -33,7 +33,7 @@ MESSAGE = Message(
     sha256=b"",
     accepted_at=NOW,
     duplicates=0,
-    placements=(PLACE,),
+    deliveries=(PLACE,),
 )
 LANE = Lane(consumer="", state="open", until=None, health=Health(), pending=1, dead=0, oldest_accepted_at=NOW)
 REFUSED = Attempt(started_at=NOW, url=URL, outcome="failed", error_code="http_422", fix="See the receiver's log.")
@@ -44,13 +44,13 @@ replace = msgspec.structs.replace
 
 
 def why(
-    *places: Placement,
+    *places: DeliveryStatus,
     lane: Lane = LANE,
     limits: Limits = NO_LIMITS,
     attempts: tuple[Attempt, ...] = (),
     body: bytes | None = b"{}",
 ) -> Why:
-    message = replace(MESSAGE, placements=places or (PLACE,), body=body)
+    message = replace(MESSAGE, deliveries=places or (PLACE,), body=body)
     other = replace(LANE, consumer="x")
     return explain(replace(FACTS, message=message, lanes=(lane, other), limits=limits, attempts=attempts))
 
@@ -89,7 +89,7 @@ def test_a_waiting_lane_says_until_when_and_what_failed() -> None:
     failed = replace(REFUSED, error_code="dns_error", fix="Check its DNS records.")
     told = why(replace(PLACE, due=NOW + 60.1), lane=waiting, attempts=(failed,))
     assert codes(told) == ["waiting", "last_failure"]
-    assert told.reasons[0].until == moment(NOW + 60)
+    assert told.reasons[0].until == to_datetime(NOW + 60)
     assert "failed 3 times in a row (dns_error)" in told.reasons[0].text
     assert told.reasons[1].text == "The last failure was dns_error: Check its DNS records."
     once = replace(waiting, health=Health(failures=1, reason="dns_error"))
@@ -104,7 +104,7 @@ def test_a_message_behind_another_names_it() -> None:
 def test_a_refused_message_waits_for_its_next_attempt() -> None:
     told = why(replace(PLACE, attempts=2, due=NOW + 300), attempts=(REFUSED,))
     assert codes(told) == ["scheduled", "last_failure"]
-    assert told.reasons[0].until == moment(NOW + 300)
+    assert told.reasons[0].until == to_datetime(NOW + 300)
 
 
 def test_a_lane_that_waits_and_a_message_that_waits_for_longer_are_two_reasons() -> None:
@@ -146,7 +146,7 @@ def test_a_message_in_several_lanes_is_as_far_as_the_last_of_them() -> None:
     delivered, dead = replace(PLACE, state="delivered"), replace(PLACE, state="dead", consumer="x")
     assert why(delivered, dead, PLACE).state == "pending"
     assert why(delivered, dead).state == "dead"
-    message = replace(MESSAGE, placements=())
+    message = replace(MESSAGE, deliveries=())
     assert explain(replace(FACTS, message=message)) == Why("delivered", [])
 
 
@@ -166,6 +166,6 @@ async def test_the_call_tells_what_the_store_knows(api: Api) -> None:
     verdict = LaneVerdict(health=Health(failures=1, reason="dns_error"), wait=60)
     await api.store.settle(lease, [], verdict, keep=0)
     told = await ask(published[0])
-    assert (codes(told), told.reasons[0].until) == (["waiting"], moment(api.clock.now + 60))
+    assert (codes(told), told.reasons[0].until) == (["waiting"], to_datetime(api.clock.now + 60))
     await api("POST", f"/v1/accounts/{ACCOUNT}/pause", b"", api.bearer)
     assert codes(await ask(published[0])) == ["paused"]

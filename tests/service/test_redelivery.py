@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from fotahook.contract.operator import Redelivered, Redeliveries
-from fotahook.store.base import Retention
+from fotahook.store.records import Retention
 
 from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Answer, Api, client_of
 from .test_listing import publish, settle_all

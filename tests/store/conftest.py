@@ -7,17 +7,8 @@ from typing import Final
 import pytest
 
 from fotahook.store import open_store
-from fotahook.store.base import (
-    Accepted,
-    Attempt,
-    Delivery,
-    Health,
-    LaneVerdict,
-    Lease,
-    NewMessage,
-    Settlement,
-    Store,
-)
+from fotahook.store.base import Store
+from fotahook.store.records import Accepted, Attempt, Delivery, Health, LaneVerdict, Lease, NewMessage, Settlement
 from tests.postgres import ClockFile, Server, a_schema
 
 ENGINES: Final = ("sqlite", "postgres")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from fotahook.store.base import StoreUnavailable
 from fotahook.store.postgres.group_commit import Coalescer
+from fotahook.store.records import StoreUnavailable
 
 
 class Batches:

@@ -7,25 +7,25 @@ import msgspec
 import pytest
 
 from fotahook.store import open_store
-from fotahook.store.base import (
-    LOOK,
+from fotahook.store.base import Store
+from fotahook.store.records import (
+    SCAN_LIMIT,
     Accepted,
     AccountState,
     CallbackChange,
     Credential,
     DeliveryState,
+    DeliveryStatus,
     Health,
     LaneVerdict,
     Lease,
     Limits,
+    MessageFilter,
     NewMessage,
-    Placement,
     Pruned,
     Redelivery,
     Retention,
-    Store,
     StoreUnavailable,
-    Wanted,
 )
 
 from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, lease_one, settled
@@ -67,7 +67,7 @@ async def test_accepted_bytes_come_back_exactly(registered: Store, accept: Accep
     assert message is not None
     assert message.body == body
     assert len(message.sha256) == 32
-    assert message.placements[0].state == "pending"
+    assert message.deliveries[0].state == "pending"
 
 
 async def test_an_unknown_message_is_none(store: Store) -> None:
@@ -120,7 +120,7 @@ async def test_without_a_key_a_message_with_a_window_is_known_by_its_bytes(store
     found = await store.message(first.id)
     assert found is not None
     assert found.idempotency_key is None
-    listed = (await store.messages("a", Wanted(), limit=9)).messages
+    listed = (await store.messages("a", MessageFilter(), limit=9)).messages
     assert [message.idempotency_key for message in listed] == [None, None]
 
 
@@ -152,7 +152,7 @@ async def test_an_idempotency_key_with_a_window_is_known_until_the_window_is_ove
     (known,) = await store.accept([message])
     assert (known.id, known.duplicate) == (new.id, True)
     assert {one.id for one in (first, new)} == {
-        found.id for found in (await store.messages(ACCOUNT, Wanted(), limit=9)).messages
+        found.id for found in (await store.messages(ACCOUNT, MessageFilter(), limit=9)).messages
     }
 
 
@@ -187,7 +187,7 @@ async def test_a_message_is_put_into_every_lane_of_its_consumers(store: Store, a
     (accepted,) = await accept(b"{}", consumers=("billing", "handlers"))
     message = await store.message(accepted.id)
     assert message is not None
-    assert [placement.consumer for placement in message.placements] == ["billing", "handlers"]
+    assert [placement.consumer for placement in message.deliveries] == ["billing", "handlers"]
     leases = await store.lease(10, 30)
     assert sorted(lease.consumer for lease in leases) == ["billing", "handlers"]
     assert [lease.url for lease in leases] == [None, None]
@@ -200,7 +200,7 @@ async def test_a_message_for_nobody_is_kept(store: Store, accept: Accept) -> Non
     (accepted,) = await accept(b"{}", consumers=())
     message = await store.message(accepted.id)
     assert message is not None
-    assert (message.body, message.placements) == (b"{}", ())
+    assert (message.body, message.deliveries) == (b"{}", ())
     assert await store.lanes(ACCOUNT) == []
 
 
@@ -283,7 +283,7 @@ async def test_a_worker_that_lost_its_lease_cannot_settle(
     await registered.settle(quick, [settled(delivery)], WELL, keep=0)
     message = await registered.message(accepted.id)
     assert message is not None
-    assert message.placements[0].state == "delivered"
+    assert message.deliveries[0].state == "delivered"
     assert len(await registered.attempts(accepted.id)) == 1
 
 
@@ -326,7 +326,7 @@ async def test_a_lane_held_while_it_is_leased_can_still_be_settled(registered: S
     assert (kept.open, kept.url) == (False, None)
     message = await registered.message(accepted.id)
     assert message is not None
-    assert message.placements[0].state == "delivered"
+    assert message.deliveries[0].state == "delivered"
 
 
 async def test_what_was_learnt_of_an_old_endpoint_is_not_held_against_the_new_one(
@@ -464,7 +464,7 @@ async def test_a_settled_delivery_is_not_settled_twice(registered: Store, accept
     await registered.settle(lease, [settled(delivery, "dead")], WELL, keep=0)
     message = await registered.message(accepted.id)
     assert message is not None
-    assert message.placements[0].state == "delivered"
+    assert message.deliveries[0].state == "delivered"
 
 
 async def test_what_is_in_hand_is_left_out_if_that_is_asked_for(registered: Store, accept: Accept) -> None:
@@ -489,7 +489,7 @@ async def test_every_attempt_is_kept_oldest_first(registered: Store, accept: Acc
     assert attempts[0].phases == {"total": 1.5}
     message = await registered.message(accepted.id)
     assert message is not None
-    assert message.placements[0].settled_at == clock()
+    assert message.deliveries[0].settled_at == clock()
 
 
 async def test_lanes_tell_the_oldest_undelivered(registered: Store, accept: Accept, clock: VirtualClock) -> None:
@@ -757,7 +757,7 @@ ACCOUNT_STATES: tuple[AccountState, ...] = ("open", "waiting", "held", "paused",
 async def test_messages_are_listed_newest_first_without_their_bodies(registered: Store, accept: Accept) -> None:
     await accept(b"{}", account="other")
     accepted = await accept(b"1", b"22", b"333", key="k")
-    page = await registered.messages(ACCOUNT, Wanted(), limit=10)
+    page = await registered.messages(ACCOUNT, MessageFilter(), limit=10)
     assert [message.id for message in page.messages] == [one.id for one in reversed(accepted)]
     assert page.next is None
     whole = await registered.message(accepted[0].id)
@@ -767,10 +767,10 @@ async def test_messages_are_listed_newest_first_without_their_bodies(registered:
 
 async def test_messages_come_in_pages_that_new_ones_do_not_shift(store: Store, accept: Accept) -> None:
     ids = [one.id for one in await accept(*(b"%d" % number for number in range(5)))]
-    first = await store.messages(ACCOUNT, Wanted(), limit=2)
+    first = await store.messages(ACCOUNT, MessageFilter(), limit=2)
     await accept(b"new")
-    second = await store.messages(ACCOUNT, Wanted(), before=first.next, limit=2)
-    third = await store.messages(ACCOUNT, Wanted(), before=second.next, limit=2)
+    second = await store.messages(ACCOUNT, MessageFilter(), before=first.next, limit=2)
+    third = await store.messages(ACCOUNT, MessageFilter(), before=second.next, limit=2)
     seen = [message.id for page in (first, second, third) for message in page.messages]
     assert seen == list(reversed(ids))
     assert third.next is None
@@ -779,19 +779,19 @@ async def test_messages_come_in_pages_that_new_ones_do_not_shift(store: Store, a
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [
-        (Wanted(state="pending"), [b"other lane", b"late", b"behind"]),
-        (Wanted(state="delivered"), [b"other lane", b"delivered"]),
-        (Wanted(state="dead"), [b"dead"]),
-        (Wanted(type="t"), [b"dead"]),
-        (Wanted(ordering_key="k"), [b"behind", b"delivered"]),
-        (Wanted(state="pending", ordering_key="k"), [b"behind"]),
-        (Wanted(since=1_800_000_010), [b"other lane", b"late"]),
-        (Wanted(until=1_800_000_010), [b"behind", b"dead", b"delivered"]),
-        (Wanted(state="dead", since=1_800_000_010), []),
+        (MessageFilter(state="pending"), [b"other lane", b"late", b"behind"]),
+        (MessageFilter(state="delivered"), [b"other lane", b"delivered"]),
+        (MessageFilter(state="dead"), [b"dead"]),
+        (MessageFilter(type="t"), [b"dead"]),
+        (MessageFilter(ordering_key="k"), [b"behind", b"delivered"]),
+        (MessageFilter(state="pending", ordering_key="k"), [b"behind"]),
+        (MessageFilter(since=1_800_000_010), [b"other lane", b"late"]),
+        (MessageFilter(until=1_800_000_010), [b"behind", b"dead", b"delivered"]),
+        (MessageFilter(state="dead", since=1_800_000_010), []),
     ],
 )
 async def test_messages_are_found_by_what_is_wanted(
-    registered: Store, accept: Accept, clock: VirtualClock, wanted: Wanted, found: list[bytes]
+    registered: Store, accept: Accept, clock: VirtualClock, wanted: MessageFilter, found: list[bytes]
 ) -> None:
     bodies = {}
     (one,) = await accept(b"delivered", key="k")
@@ -821,10 +821,10 @@ async def test_a_page_may_be_empty_and_not_the_last(
     (oldest,) = await accept(b"oldest", key="k")
     if state is not None:
         await settle_all(registered, state)
-    newer = [NewMessage(account=ACCOUNT, body=b"{}", type="t") for _ in range(LOOK)]
+    newer = [NewMessage(account=ACCOUNT, body=b"{}", type="t") for _ in range(SCAN_LIMIT)]
     await registered.accept(newer)
     await settle_all(registered, "dead")
-    wanted = Wanted(state=state, ordering_key="k")
+    wanted = MessageFilter(state=state, ordering_key="k")
     first = await registered.messages(ACCOUNT, wanted, limit=10)
     assert first.messages == ()
     assert first.next is not None
@@ -856,10 +856,10 @@ async def test_a_placement_behind_another_of_its_key_says_which(registered: Stor
     assert [(await placement_of(registered, one)).behind for one in (head, second, third)] == [None, None, second.id]
 
 
-async def placement_of(store: Store, accepted: Accepted) -> Placement:
+async def placement_of(store: Store, accepted: Accepted) -> DeliveryStatus:
     message = await store.message(accepted.id)
     assert message is not None
-    return message.placements[0]
+    return message.deliveries[0]
 
 
 # Redelivery
@@ -907,7 +907,7 @@ async def test_a_message_asked_for_as_new_gets_another_id(registered: Store, acc
     assert redelivery.id > accepted.id
     copy = await registered.message(redelivery.id)
     assert copy is not None
-    assert (copy.body, copy.ordering_key, len(copy.placements)) == (b'{"a": 1}', "k", 1)
+    assert (copy.body, copy.ordering_key, len(copy.deliveries)) == (b'{"a": 1}', "k", 1)
 
 
 async def test_what_cannot_be_redelivered_says_why(registered: Store, accept: Accept, clock: VirtualClock) -> None:

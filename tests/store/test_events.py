@@ -3,32 +3,27 @@
 import msgspec
 import pytest
 
-from fotahook.store.base import (
-    Health,
-    LaneVerdict,
-    NewMessage,
-    Retention,
-    Store,
-)
+from fotahook.store.base import Store
 from fotahook.store.events import (
     STATS_MINUTES,
     AttemptFinished,
     Backlog,
     CallbackChanged,
-    Counts,
-    Events,
-    Happened,
+    Event,
+    EventCursor,
+    EventPage,
     LaneChanged,
-    Mark,
     MessageAccepted,
     MessageDead,
+    MinuteCounts,
 )
+from fotahook.store.records import Health, LaneVerdict, NewMessage, Retention
 
 from .conftest import ACCOUNT, ENGINES, URL, WELL, Accept, VirtualClock, lease_one, settled
 
 pytestmark = pytest.mark.parametrize("engine", ENGINES)
 
-BEGINNING = Mark()
+BEGINNING = EventCursor()
 TROUBLE = LaneVerdict(health=Health(failures=1, reason="timeout_connect"), wait=60)
 KINDS = {
     MessageAccepted: "accepted",
@@ -39,20 +34,20 @@ KINDS = {
 }
 
 
-async def read(store: Store, after: Mark = BEGINNING, *, limit: int = 100) -> Events:
+async def read(store: Store, after: EventCursor = BEGINNING, *, limit: int = 100) -> EventPage:
     """All that can be seen behind a mark, page by page."""
-    happened: list[Happened] = []
+    happened: list[Event] = []
     while True:
         found = await store.events(after, limit=limit)
         assert not found.lost
-        happened += found.happened
-        after = found.mark
+        happened += found.events
+        after = found.cursor
         if not found.more:
-            return Events(happened=tuple(happened), mark=after)
+            return EventPage(events=tuple(happened), cursor=after)
 
 
-async def told(store: Store, after: Mark = BEGINNING, *, limit: int = 100) -> list[str]:
-    return [KINDS[type(event)] for event in (await read(store, after, limit=limit)).happened]
+async def told(store: Store, after: EventCursor = BEGINNING, *, limit: int = 100) -> list[str]:
+    return [KINDS[type(event)] for event in (await read(store, after, limit=limit)).events]
 
 
 async def attempt(store: Store, state: str = "delivered", *, verdict: LaneVerdict = WELL, delay: float = 0) -> None:
@@ -84,7 +79,7 @@ async def eventful(registered: Store, accept: Accept, clock: VirtualClock) -> St
 
 
 async def test_everything_that_happened_is_told_in_order(eventful: Store, clock: VirtualClock) -> None:
-    events = (await read(eventful)).happened
+    events = (await read(eventful)).events
     assert [KINDS[type(event)] for event in events] == [
         *("callback", "lane", "accepted", "attempt", "lane", "attempt", "dead", "lane", "callback", "lane", "accepted")
     ]
@@ -95,10 +90,10 @@ async def test_everything_that_happened_is_told_in_order(eventful: Store, clock:
 async def test_each_event_has_the_facts_of_its_row(eventful: Store, clock: VirtualClock) -> None:
     registered, opened, accepted, failed, waiting, again, dead, better, gone, held, keyed = (
         await read(eventful)
-    ).happened
+    ).events
     began = clock() - 64
     assert registered == CallbackChanged(
-        place=registered.place, at=began, account=ACCOUNT, url=URL, before=False, actor="test", revision=1
+        position=registered.position, at=began, account=ACCOUNT, url=URL, before=False, actor="test", revision=1
     )
     assert isinstance(gone, CallbackChanged)
     assert (gone.url, gone.before, gone.revision) == (None, True, 2)
@@ -107,7 +102,7 @@ async def test_each_event_has_the_facts_of_its_row(eventful: Store, clock: Virtu
     assert isinstance(keyed, MessageAccepted)
     assert keyed.ordering_key == "k"
     assert failed == AttemptFinished(
-        place=failed.place,
+        position=failed.position,
         at=began + 2,
         account=ACCOUNT,
         message=accepted.message,
@@ -124,7 +119,7 @@ async def test_each_event_has_the_facts_of_its_row(eventful: Store, clock: Virtu
     assert isinstance(again, AttemptFinished)
     assert (again.number, again.state) == (2, "dead")
     assert dead == MessageDead(
-        place=dead.place, at=again.at, account=ACCOUNT, message=accepted.message, consumer="", error_code="x"
+        position=dead.position, at=again.at, account=ACCOUNT, message=accepted.message, consumer="", error_code="x"
     )
     changes = [event for event in (opened, waiting, better, held) if isinstance(event, LaneChanged)]
     assert [(one.state, one.until, one.reason) for one in changes] == [
@@ -136,33 +131,33 @@ async def test_each_event_has_the_facts_of_its_row(eventful: Store, clock: Virtu
 
 
 async def test_from_the_mark_behind_each_event_the_others_follow(eventful: Store) -> None:
-    everything = (await read(eventful)).happened
+    everything = (await read(eventful)).events
     for count in range(len(everything) + 1):
-        mark = BEGINNING.behind(everything[:count])
-        assert (await read(eventful, mark)).happened == everything[count:]
+        mark = BEGINNING.advance(everything[:count])
+        assert (await read(eventful, mark)).events == everything[count:]
         assert all(mark.covers(event) for event in everything[:count])
         assert not any(mark.covers(event) for event in everything[count:])
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 async def test_small_pages_tell_the_same_in_the_same_order(eventful: Store, limit: int) -> None:
-    assert (await read(eventful, limit=limit)).happened == (await read(eventful)).happened
+    assert (await read(eventful, limit=limit)).events == (await read(eventful)).events
 
 
 async def test_without_a_mark_it_begins_at_the_present(eventful: Store, accept: Accept) -> None:
     present = await eventful.events(None, limit=10)
-    assert present.happened == ()
-    assert await told(eventful, present.mark) == []
+    assert present.events == ()
+    assert await told(eventful, present.cursor) == []
     await accept(b"{}")
-    assert await told(eventful, present.mark) == ["accepted"]
+    assert await told(eventful, present.cursor) == ["accepted"]
 
 
 async def test_nothing_happened_in_a_fresh_store(store: Store) -> None:
-    assert await read(store) == Events(happened=(), mark=BEGINNING)
+    assert await read(store) == EventPage(events=(), cursor=BEGINNING)
 
 
 async def test_a_mark_of_another_store_is_told(eventful: Store, engine: str) -> None:
-    mark = (await read(eventful)).mark
+    mark = (await read(eventful)).cursor
     for name in mark.__struct_fields__:
         ahead = msgspec.structs.replace(mark, **{name: getattr(mark, name) + 100})
         assert (await eventful.events(ahead, limit=10)).lost
@@ -180,7 +175,7 @@ async def test_a_redelivered_message_is_told_by_its_attempts_and_a_copy_is_new(
 ) -> None:
     (accepted,) = await accept(b"{}")
     await attempt(registered)
-    mark = (await read(registered)).mark
+    mark = (await read(registered)).cursor
     await registered.redeliver(accepted.id)
     await attempt(registered)
     clock.advance(1)
@@ -193,7 +188,7 @@ async def test_a_lane_is_told_of_when_its_state_changes_and_only_then(
     registered: Store, accept: Accept, clock: VirtualClock
 ) -> None:
     await accept(b"1", b"2")
-    mark = (await read(registered)).mark
+    mark = (await read(registered)).cursor
     for verdict in (WELL, TROUBLE, TROUBLE, WELL):
         await attempt(registered, "pending", verdict=verdict)
         clock.advance(61)
@@ -202,7 +197,7 @@ async def test_a_lane_is_told_of_when_its_state_changes_and_only_then(
     await registered.register(ACCOUNT, "https://other.example/", actor="test")
     for _ in range(2):
         await registered.resume(ACCOUNT)
-    changes = [event for event in (await read(registered, mark)).happened if isinstance(event, LaneChanged)]
+    changes = [event for event in (await read(registered, mark)).events if isinstance(event, LaneChanged)]
     assert [change.state for change in changes] == ["waiting", "open", "paused", "open"]
 
 
@@ -210,15 +205,15 @@ async def test_a_lane_that_an_endpoint_paused_says_why(registered: Store, accept
     await accept(b"{}")
     gone = LaneVerdict(health=Health(reason="http_410"), pause=True)
     await attempt(registered, "pending", verdict=gone)
-    *_, last = (await read(registered)).happened
+    *_, last = (await read(registered)).events
     assert isinstance(last, LaneChanged)
     assert (last.state, last.reason) == ("paused", "http_410")
 
 
 async def test_lane_changes_that_retention_removed_are_missed_openly(registered: Store, clock: VirtualClock) -> None:
-    before = (await read(registered)).mark
+    before = (await read(registered)).cursor
     await registered.pause(ACCOUNT)
-    seen = (await read(registered)).mark
+    seen = (await read(registered)).cursor
     clock.advance(100)
     await registered.resume(ACCOUNT)
     retention = Retention(seconds=50)
@@ -247,8 +242,8 @@ async def test_what_happened_is_counted_by_the_minute(registered: Store, accept:
     stats = await registered.stats(60)
     assert stats.now == minute + 2
     assert stats.minutes == (
-        Counts(minute=minute, accepted=4, delivered=1, failed=2, dead=1),
-        Counts(minute=minute + 2, accepted=0, delivered=1, failed=0, dead=0),
+        MinuteCounts(minute=minute, accepted=4, delivered=1, failed=2, dead=1),
+        MinuteCounts(minute=minute + 2, accepted=0, delivered=1, failed=0, dead=0),
     )
     assert (await registered.stats(2)).minutes == stats.minutes[1:]
 

@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 
 from fotahook.store import SqliteStore, Store, migrate_store, open_store
-from fotahook.store.base import NewMessage, StoreUnavailable, WrongSchema
 from fotahook.store.events import AttemptFinished, CallbackChanged, MessageAccepted
 from fotahook.store.postgres import schema as postgres_schema
 from fotahook.store.queries import load_migrations
+from fotahook.store.records import NewMessage, StoreUnavailable, WrongSchema
 from fotahook.store.sqlite import schema as sqlite_schema
 from tests.migrations import add_migration
 from tests.postgres import a_schema
@@ -192,7 +192,7 @@ async def test_what_the_first_version_kept_is_known_to_this_one(
     await migrate_store(fresh_url)
     store = await open_store(fresh_url)
     try:
-        events = (await read(store)).happened
+        events = (await read(store)).events
         assert [(type(event), event.at) for event in events] == [
             (CallbackChanged, 1.0),
             (MessageAccepted, 2.0),

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from fotahook.store import open_store
-from fotahook.store.base import Delivery, Health, LaneVerdict, Lease, NewMessage, Settlement, Store
+from fotahook.store.base import Store
+from fotahook.store.records import Delivery, Health, LaneVerdict, Lease, NewMessage, Settlement
 from tests.postgres import ClockFile, Server, a_schema
 
 from .conftest import ENGINES, VirtualClock, settled
@@ -229,7 +230,7 @@ class StoreMachine(RuleBasedStateMachine):
                 for kept in lane.kept:
                     message = self.run(self.store.message(kept.id))
                     assert message is not None
-                    assert message.placements[0].state == kept.state
+                    assert message.deliveries[0].state == kept.state
                     assert kept.state != "pending"
         finally:
             self.run(self.world.leave(self.store))

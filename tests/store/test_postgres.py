@@ -12,23 +12,23 @@ import msgspec
 import pytest
 
 from fotahook.store import open_store
-from fotahook.store.base import (
+from fotahook.store.base import Store
+from fotahook.store.postgres import connection as link_module
+from fotahook.store.postgres import notify as hints_module
+from fotahook.store.postgres.connection import Db, S, number_parameters, refusal
+from fotahook.store.postgres.store import PostgresStore
+from fotahook.store.queries import load_migrations, load_queries
+from fotahook.store.records import (
     Health,
     LaneVerdict,
     Lease,
     NewMessage,
     Redelivery,
     Retention,
-    Store,
     StoreError,
     StoreFull,
     StoreUnavailable,
 )
-from fotahook.store.postgres import connection as link_module
-from fotahook.store.postgres import notify as hints_module
-from fotahook.store.postgres.connection import Db, S, number_parameters, refusal
-from fotahook.store.postgres.store import PostgresStore
-from fotahook.store.queries import load_migrations, load_queries
 from tests.deadlines import DEADLINE
 from tests.postgres import Server, a_schema
 

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from fotahook.store import Store, open_store
-from fotahook.store.events import AttemptFinished, Events, Mark, MessageAccepted
+from fotahook.store.events import AttemptFinished, EventCursor, EventPage, MessageAccepted
 from fotahook.store.postgres.connection import Connection
 
 from .conftest import ACCOUNT, Accept, VirtualClock
@@ -44,8 +44,8 @@ async def write(writer: Connection, message_id: str) -> None:
     )
 
 
-def messages(found: Events) -> list[str]:
-    return [event.message for event in found.happened if isinstance(event, MessageAccepted)]
+def messages(found: EventPage) -> list[str]:
+    return [event.message for event in found.events if isinstance(event, MessageAccepted)]
 
 
 async def test_what_is_committed_first_waits_for_what_began_before_it(
@@ -54,8 +54,8 @@ async def test_what_is_committed_first_waits_for_what_began_before_it(
     async with writers[0].transaction():
         await write(writers[0], "early")
         (late,) = await accept(b"{}")
-        held_back = await store.events(Mark(), limit=10)
-        assert (held_back.happened, held_back.more) == ((), True)
+        held_back = await store.events(EventCursor(), limit=10)
+        assert (held_back.events, held_back.more) == ((), True)
     assert messages(await read(store)) == ["early", late.id]
 
 
@@ -64,7 +64,7 @@ async def test_what_was_rolled_back_is_not_waited_for(store: Store, accept: Acce
     await transaction.start()
     await write(writers[0], "never")
     (late,) = await accept(b"{}")
-    assert messages(await store.events(Mark(), limit=10)) == []
+    assert messages(await store.events(EventCursor(), limit=10)) == []
     await transaction.rollback()
     assert messages(await read(store)) == [late.id]
 
@@ -76,8 +76,8 @@ async def test_another_process_may_know_more_and_its_marks_are_good(
     here = await read(store)
     other = await open_store(store_url, clock=clock)
     try:
-        there = await other.events(here.mark, limit=10)
-        assert (there.happened, there.lost) == ((), False)
+        there = await other.events(here.cursor, limit=10)
+        assert (there.events, there.lost) == ((), False)
     finally:
         await other.close()
 
@@ -89,7 +89,7 @@ async def test_whatever_the_order_of_beginnings_and_ends_all_is_told_once_and_in
     chance = random.Random(seed)
     begun: dict[int, tuple[asyncpg.transaction.Transaction, str]] = {}
     kept: set[str] = set()
-    mark, seen = Mark(), list[str]()
+    mark, seen = EventCursor(), list[str]()
     for step in range(STEPS):
         number = chance.randrange(WRITERS)
         if number not in begun:
@@ -105,7 +105,7 @@ async def test_whatever_the_order_of_beginnings_and_ends_all_is_told_once_and_in
                 await transaction.commit()
                 kept.add(message)
         found = await store.events(mark, limit=chance.randint(1, 5))
-        mark, seen = found.mark, seen + messages(found)
+        mark, seen = found.cursor, seen + messages(found)
     for transaction, _ in begun.values():
         await transaction.rollback()
     seen += messages(await read(store, mark))
@@ -121,5 +121,5 @@ async def test_attempts_from_before_the_migration_are_told_by_what_is_known_of_t
     await accept(b"{}")
     await attempt(registered)
     await writers[0].execute("update attempts set at = null, state = null")
-    (found,) = [event for event in (await read(registered)).happened if isinstance(event, AttemptFinished)]
+    (found,) = [event for event in (await read(registered)).events if isinstance(event, AttemptFinished)]
     assert (found.at, found.state) == (found.started_at, "delivered")

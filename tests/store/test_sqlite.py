@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from fotahook.store import SqliteStore, Store, open_store, sqlite_path
-from fotahook.store.base import DispatchedElsewhere, NewMessage, StoreFull, StoreUnavailable
 from fotahook.store.queries import load_migrations, load_queries
+from fotahook.store.records import DispatchedElsewhere, NewMessage, StoreFull, StoreUnavailable
 from fotahook.store.sqlite.file import connect, told
 from fotahook.store.sqlite.writer import Job, Reader, Writer, translate
 from tests.deadlines import DEADLINE

@@ -9,7 +9,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fotahook.delivery import Outcome
 from fotahook.store import SqliteStore
-from fotahook.store.base import Delivery, Lease, NewMessage, Store
+from fotahook.store.base import Store
+from fotahook.store.records import Delivery, Lease, NewMessage
 from fotahook.testing.sandbox.fault_points import POINTS, FaultPoints
 from tests.delivery.conftest import DELIVERED
 from tests.store.conftest import ACCOUNT, URL, WELL, settled

@@ -10,7 +10,7 @@ import pytest
 
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 from fotahook.store import sqlite_path
-from fotahook.store.base import StoreUnavailable
+from fotahook.store.records import StoreUnavailable
 from fotahook.testing import Sandbox
 
 from .receivers import Receiver, receiving

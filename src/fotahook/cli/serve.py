@@ -20,7 +20,7 @@ from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.service import HEALTH_PATHS, Check, Metrics, Settings, build_app, provision_dev, withdraw_dev
 from fotahook.service.settings import REQUESTS_PER_MINUTE
 from fotahook.store import Store, open_store
-from fotahook.store.base import Retention
+from fotahook.store.records import Retention
 
 from ..hosting.connection_limits import ConnectionLimits
 from ..hosting.logging import configure_logging

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from fotahook.store.base import DispatchedElsewhere, Lease, Store, StoreError
+from fotahook.store.base import Store
+from fotahook.store.records import DispatchedElsewhere, Lease, StoreError
 
 from .lane import Chance, Deliver, LaneServer, Timings
 from .policy import Rules

@@ -9,16 +9,8 @@ from typing import Final
 import msgspec
 
 from fotahook.contract.urls import origin
-from fotahook.store.base import (
-    Attempt,
-    Delivery,
-    Health,
-    LaneVerdict,
-    Lease,
-    Settlement,
-    Store,
-    StoreError,
-)
+from fotahook.store.base import Store
+from fotahook.store.records import Attempt, Delivery, Health, LaneVerdict, Lease, Settlement, StoreError
 
 from .outcomes import EXPIRED, Outcome
 from .policy import Decision, Rules, decide, expired

@@ -4,7 +4,8 @@ import asyncio
 import logging
 from typing import Final
 
-from fotahook.store.base import Retention, Store, StoreError
+from fotahook.store.base import Store
+from fotahook.store.records import Retention, StoreError
 
 log = logging.getLogger("fotahook.delivery")
 

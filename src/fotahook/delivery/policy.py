@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from fotahook.store.base import Delivery, DeliveryState, Health
+from fotahook.store.records import Delivery, DeliveryState, Health
 
 from .outcomes import Outcome, trouble_of
 

@@ -18,7 +18,7 @@ from fotahook.contract import signing
 from fotahook.contract.addresses import Network
 from fotahook.contract.keys import account_signing_key, signing_seed
 from fotahook.contract.version import VERSION
-from fotahook.store.base import Delivery, Lease
+from fotahook.store.records import Delivery, Lease
 
 from . import timing
 from .deadline import Deadline

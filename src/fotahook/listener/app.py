@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from fotahook.delivery import Deadline, Deliver, Rules
 from fotahook.store import Store
-from fotahook.store.base import Retention, StoreError
+from fotahook.store.records import Retention, StoreError
 
 from . import responses, validation
 from .dead_letters import Quarantined, quarantined

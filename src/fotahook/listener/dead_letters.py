@@ -3,7 +3,7 @@
 import msgspec
 
 from fotahook.store import Store
-from fotahook.store.base import Message, Wanted
+from fotahook.store.records import Message, MessageFilter
 
 
 class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +28,7 @@ async def quarantined(store: Store, account: str, limit: int) -> list[Quarantine
     found: list[Quarantined] = []
     before: int | None = None
     while True:
-        page = await store.messages(account, Wanted(state="dead"), before=before, limit=limit - len(found))
+        page = await store.messages(account, MessageFilter(state="dead"), before=before, limit=limit - len(found))
         for listed in page.messages:
             message = await store.message(listed.id)
             assert message is not None  # its row stays for ever, so that dedupe never weakens

@@ -18,8 +18,8 @@ from fotahook.contract.signing import format_public_key
 from fotahook.contract.urls import url_refusal
 from fotahook.delivery import Deliver, Outcome
 from fotahook.store import sqlite_path
-from fotahook.store.base import Delivery, Lease
 from fotahook.store.key_file import read_or_make_key
+from fotahook.store.records import Delivery, Lease
 
 from . import validation
 

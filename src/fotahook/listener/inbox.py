@@ -10,8 +10,9 @@ import msgspec
 
 from fotahook.delivery import Deliver, Dispatcher, Outcome, Rules, Timings, keep_house
 from fotahook.store import Store, open_store
-from fotahook.store.base import Accepted, Clock, Delivery, Lease, NewMessage, Retention, StoreError, StoreUnavailable
-from fotahook.store.health import Pulse
+from fotahook.store.base import Clock
+from fotahook.store.health import StoreHealth
+from fotahook.store.records import Accepted, Delivery, Lease, NewMessage, Retention, StoreError, StoreUnavailable
 
 from .forwards import Forwards
 from .handlers import Router
@@ -28,7 +29,7 @@ class Handling(msgspec.Struct, frozen=True, kw_only=True):
     """An open inbox."""
 
     store: Store
-    pulse: Pulse
+    pulse: StoreHealth
     dispatcher: Dispatcher
     dispatching: asyncio.Task[None]
     keeping: asyncio.Task[None]
@@ -102,7 +103,7 @@ class Inbox:
     async def trouble(self) -> StoreError | None:
         """Why nothing can be stored; None if it can, or if the inbox is not open, which only a message changes."""
         handling = self._ready()
-        return None if handling is None else await handling.pulse.trouble()
+        return None if handling is None else await handling.pulse.error()
 
     async def store(self) -> Store:
         """The store, opened if need be. StoreError if that cannot be, whatever the reason."""
@@ -194,9 +195,9 @@ async def open_inbox(url: str, clock: Clock) -> Store:
     return store
 
 
-def pulse_of(store: Store) -> Pulse:
+def pulse_of(store: Store) -> StoreHealth:
     """The pulse of an open inbox, whose troubles go to the log."""
-    return Pulse(store, tell=lambda trouble: log.error("the inbox is away: %s", trouble))
+    return StoreHealth(store, on_error=lambda error: log.error("the inbox is away: %s", error))
 
 
 def _by_consumer(caller: Caller, forward: Deliver) -> Deliver:

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from fotahook.contract.error_answers import one_line
 from fotahook.contract.messages import CallbackMessage, MessageInvalid, parse_message
 from fotahook.contract.urls import account_refusal
-from fotahook.store.base import NewMessage
+from fotahook.store.records import NewMessage
 
 from .verification import Proof, Rejected
 

@@ -14,7 +14,7 @@ import msgspec
 
 from fotahook.contract.messages import CallbackMessage, parse_message
 from fotahook.delivery import Deadline, Outcome
-from fotahook.store.base import Delivery, Lease
+from fotahook.store.records import Delivery, Lease
 
 from .handlers import Context, Router, Rule
 

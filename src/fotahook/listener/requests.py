@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from fotahook.contract.error_answers import one_line
 from fotahook.contract.messages import CallbackMessage
-from fotahook.store.base import Accepted, NewMessage, StoreError, StoreFull, StoreUnavailable
+from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, StoreUnavailable
 
 from . import responses, validation
 from .forwards import Forwards

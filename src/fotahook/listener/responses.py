@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from fotahook.store.base import Accepted, StoreFull
+from fotahook.store.records import Accepted, StoreFull
 
 from .verification import Rejected
 

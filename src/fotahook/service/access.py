@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from ..contract.auth import SESSION_IDLE
 from ..contract.keys import fingerprint
-from ..store.base import Credential
+from ..store.records import Credential
 from . import errors, requests
 from .context import Service
 

@@ -10,8 +10,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Lifespan
 
-from ..store.base import Store, StoreError
-from ..store.health import Pulse
+from ..store.base import Store
+from ..store.health import StoreHealth
+from ..store.records import StoreError
 from . import health, openapi
 from .auth.passwords import Passwords
 from .auth.rate_limit import Rates
@@ -50,7 +51,7 @@ def build_app(
         store,
         settings,
         Memory(store, settings),
-        Pulse(store),
+        StoreHealth(store),
         Room(settings.batch_room),
         Passwords(settings.password_cost),
         Rates(settings.requests_per_minute),

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from ..store.base import Credential, Store
-from ..store.health import Pulse
+from ..store.base import Store
+from ..store.health import StoreHealth
+from ..store.records import Credential
 from . import errors
 from .auth.lockout import Lockout
 from .auth.passwords import Passwords
@@ -102,7 +103,7 @@ class Service:
     store: Store
     settings: Settings
     memory: Memory
-    pulse: Pulse
+    pulse: StoreHealth
     batch_room: Room
     passwords: Passwords
     rates: Rates

@@ -14,9 +14,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from typing import Final, NamedTuple
 
 from ..contract.events import cursor_block, event_block
-from ..store.base import Store, StoreError
-from ..store.events import Events, Happened, Mark
-from . import views
+from ..store import views
+from ..store.base import Store
+from ..store.events import Event, EventCursor, EventPage
+from ..store.records import StoreError
 from .requests import mark_cursor
 
 logger = logging.getLogger(__name__)
@@ -39,20 +40,20 @@ Wanted = Callable[[str], bool] | None
 class Page(NamedTuple):
     """What one look found: each event with its block, all blocks in one, and the marks before and after them."""
 
-    before: Mark
-    after: Mark
-    told: tuple[tuple[Happened, bytes], ...]
+    before: EventCursor
+    after: EventCursor
+    told: tuple[tuple[Event, bytes], ...]
     whole: bytes
 
     @classmethod
-    def of(cls, events: Iterable[Happened], before: Mark) -> "Page":
+    def of(cls, events: Iterable[Event], before: EventCursor) -> "Page":
         told, mark = [], before
         for event in events:
-            mark = mark.behind([event])
+            mark = mark.advance([event])
             told.append((event, _block(event, mark)))
         return cls(before, mark, tuple(told), b"".join(block for _, block in told))
 
-    def behind(self, mark: Mark, wanted: Wanted) -> tuple[bytes, Mark]:
+    def behind(self, mark: EventCursor, wanted: Wanted) -> tuple[bytes, EventCursor]:
         """The blocks of what a mark does not cover, and the mark after them."""
         if mark == self.before:
             if wanted is None:
@@ -62,10 +63,10 @@ class Page(NamedTuple):
         for event, _ in self.told:
             # Whoever read by himself may have seen the events of several sources in another order.
             if not mark.covers(event):
-                mark = mark.behind([event])
+                mark = mark.advance([event])
                 if wanted is None or wanted(event.account):
                     blocks.append(_block(event, mark))
-        return b"".join(blocks), mark.later(self.after)
+        return b"".join(blocks), mark.merge(self.after)
 
 
 class Feed:
@@ -76,23 +77,23 @@ class Feed:
         self._past: deque[Page] = deque()
         self._kept = 0
         self._gone = 0
-        self._mark = Mark()
+        self._mark = EventCursor()
         self._news = asyncio.Event()
         self._followers = 0
         self._starting = asyncio.Lock()
         self._poller: asyncio.Task[None] | None = None
         self._catching_up = asyncio.Semaphore(CATCHING_UP)
 
-    async def present(self) -> Mark:
+    async def present(self) -> EventCursor:
         """The mark behind which everything is still to come."""
-        return (await self._store.events(None, limit=1)).mark
+        return (await self._store.events(None, limit=1)).cursor
 
-    async def read(self, mark: Mark) -> Events:
+    async def read(self, mark: EventCursor) -> EventPage:
         """A page from the store."""
         async with self._catching_up:
             return await self._store.events(mark, limit=PAGE)
 
-    async def follow(self, mark: Mark, wanted: Wanted, quiet: float) -> AsyncGenerator[bytes, None]:
+    async def follow(self, mark: EventCursor, wanted: Wanted, quiet: float) -> AsyncGenerator[bytes, None]:
         """Blocks of what happens behind a mark; after so many quiet seconds one that tells the cursor alone.
 
         It ends if the mark is not of this store any more. What `wanted` says may change meanwhile.
@@ -109,7 +110,7 @@ class Feed:
                     continue
                 told_at = time.monotonic()
 
-    async def _steps(self, mark: Mark, wanted: Wanted, quiet: float) -> AsyncIterator[tuple[bytes, Mark]]:
+    async def _steps(self, mark: EventCursor, wanted: Wanted, quiet: float) -> AsyncIterator[tuple[bytes, EventCursor]]:
         """What each step found, which may be nothing, and how far it came."""
         place = self._join(mark)
         while self._poller is not None and not self._poller.done():
@@ -118,11 +119,11 @@ class Feed:
                 found = await self.read(mark)
                 if found.lost:
                     return
-                blocks, mark = Page.of(found.happened, mark).behind(mark, wanted)
+                blocks, mark = Page.of(found.events, mark).behind(mark, wanted)
                 # All that could be seen then was read, so nothing of it is missing before that past.
-                mark = mark if found.more else mark.later(beginning)
+                mark = mark if found.more else mark.merge(beginning)
                 place = self._join(mark)
-                if not found.happened and place is None:
+                if not found.events and place is None:
                     await asyncio.sleep(POLL_SECONDS)
             elif place < self._gone + len(self._past):
                 blocks, mark = self._past[place - self._gone].behind(mark, wanted)
@@ -132,11 +133,11 @@ class Feed:
                 await self._wait(quiet)
             yield blocks, mark
 
-    def _join(self, mark: Mark) -> int | None:
+    def _join(self, mark: EventCursor) -> int | None:
         """The number of the first page that is kept, if all that is behind the mark is in there or still to come."""
-        return None if self._beginning().exceeds(mark) else self._gone
+        return None if self._beginning().is_ahead_of(mark) else self._gone
 
-    def _beginning(self) -> Mark:
+    def _beginning(self) -> EventCursor:
         return self._past[0].before if self._past else self._mark
 
     async def _wait(self, seconds: float) -> None:
@@ -177,8 +178,8 @@ class Feed:
             if found.lost:
                 logger.warning("the store is another one than before: those who follow its events begin again")
                 break
-            if found.happened:
-                self._keep(Page.of(found.happened, self._mark))
+            if found.events:
+                self._keep(Page.of(found.events, self._mark))
             await asyncio.sleep(PACE_SECONDS if found.more else POLL_SECONDS)
         self._tell()
 
@@ -196,5 +197,5 @@ class Feed:
         news.set()
 
 
-def _block(event: Happened, mark: Mark) -> bytes:
-    return event_block(mark_cursor(mark), views.event(event))
+def _block(event: Event, mark: EventCursor) -> bytes:
+    return event_block(mark_cursor(mark), views.event_data(event))

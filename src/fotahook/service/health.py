@@ -35,7 +35,7 @@ async def alive(service: Service, request: Request) -> Response:
 
 async def ready(service: Service, request: Request) -> Response:
     """The store answers, its migrations are current, and what runs beside the calls works; else 503 names the part."""
-    if (trouble := await service.pulse.trouble()) is not None:
+    if (trouble := await service.pulse.error()) is not None:
         # One trouble is raised for many requests, and would gather the traceback of each.
         raise trouble.with_traceback(None)
     for part, works in service.parts.items():

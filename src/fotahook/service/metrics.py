@@ -13,7 +13,8 @@ from typing import Any, Final, cast
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client import ProcessCollector as Process
 
-from ..store.base import Accepted, Callback, LaneVerdict, Lease, NewMessage, Settlement, Store, StoreError
+from ..store.base import Store
+from ..store.records import Accepted, Callback, LaneVerdict, Lease, NewMessage, Settlement, StoreError
 
 FRESH_SECONDS: Final = 5.0
 """For so long what was read of the store is told again, or for twenty times as long as it took."""

@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from ..contract.urls import account_refusal
-from ..store.events import Mark
+from ..store.events import EventCursor
 from . import errors
 
 KEY_LIMIT: Final = 128
@@ -179,19 +179,19 @@ def number_cursor(text: str | None) -> int | None:
     return int(place)
 
 
-def mark_cursor(mark: Mark) -> str:
+def mark_cursor(mark: EventCursor) -> str:
     """A cursor to go on from behind a mark."""
     return new_cursor(".".join(map(str, msgspec.structs.astuple(mark))))
 
 
-def mark(text: str | None) -> Mark | None:
+def mark(text: str | None) -> EventCursor | None:
     """The mark that a cursor stands for; None if there is none."""
     place = cursor(text)
     if place is None:
         return None
     if not _MARK.fullmatch(place):
         raise _bad_cursor()
-    return Mark(*map(int, place.split(".")))
+    return EventCursor(*map(int, place.split(".")))
 
 
 def _bad_cursor() -> errors.Problem:

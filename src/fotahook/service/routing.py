@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ExceptionHandler, Lifespan, Receive, Scope, Send
 
-from ..store.base import StoreError, StoreFull, StoreUnavailable, WrongSchema
+from ..store.records import StoreError, StoreFull, StoreUnavailable, WrongSchema
 from . import errors, requests
 from .context import Service
 from .errors import Problem

@@ -1,41 +1,42 @@
-"""Whether a store can be written, found out by trying; for whoever asks for health."""
+"""The health check of a store: whether it can be written."""
 
 import asyncio
 import math
 from collections.abc import Callable
 from typing import Final
 
-from .base import Store, StoreError
+from .base import Store
+from .records import StoreError
 
-PAUSE_SECONDS: Final = 1.0
-"""Between two looks: whoever asks more often hears the last answer again."""
+INTERVAL_SECONDS: Final = 1.0
+"""How long the result of a check is kept."""
 
 
-class Pulse:
-    """Tries an open store, once a second at the most, however many ask. Belongs to one event loop.
+class StoreHealth:
+    """Checks an open store, and keeps the result for one second. Belongs to one event loop.
 
-    `tell` hears of each trouble once, until another one comes or the store is well in between.
+    `on_error` gets each error once, until another one occurs or a check succeeds.
     """
 
-    def __init__(self, store: Store, tell: Callable[[StoreError], None] = lambda trouble: None) -> None:
+    def __init__(self, store: Store, on_error: Callable[[StoreError], None] = lambda error: None) -> None:
         self._store = store
-        self._tell = tell
-        self._looking = asyncio.Lock()
-        self._looked_at = -math.inf
-        self._trouble: StoreError | None = None
+        self._on_error = on_error
+        self._lock = asyncio.Lock()
+        self._checked_at = -math.inf
+        self._error: StoreError | None = None
 
-    async def trouble(self) -> StoreError | None:
+    async def error(self) -> StoreError | None:
         """Why the store cannot be written; None if it can."""
-        async with self._looking:
-            if asyncio.get_running_loop().time() - self._looked_at >= PAUSE_SECONDS:
-                trouble = await self._look()
-                if trouble is not None and str(trouble) != str(self._trouble):
-                    self._tell(trouble)
-                self._trouble = trouble
-                self._looked_at = asyncio.get_running_loop().time()
-            return self._trouble
+        async with self._lock:
+            if asyncio.get_running_loop().time() - self._checked_at >= INTERVAL_SECONDS:
+                error = await self._check()
+                if error is not None and str(error) != str(self._error):
+                    self._on_error(error)
+                self._error = error
+                self._checked_at = asyncio.get_running_loop().time()
+            return self._error
 
-    async def _look(self) -> StoreError | None:
+    async def _check(self) -> StoreError | None:
         try:
             await self._store.check()
         except StoreError as error:

@@ -1,4 +1,4 @@
-"""What a store keeps and tells, as frozen records, and the errors it raises.
+"""The records that a store keeps and returns, and the errors it raises.
 
 Times in records are Unix seconds by the store's clock.
 """
@@ -9,39 +9,39 @@ from typing import Final, Literal
 import msgspec
 
 CALLBACK_CONSUMER: Final = ""
-"""The consumer of the lane that leads to an account's registered callback; held while nothing is registered."""
+"""The consumer of the lane to an account's registered callback; the lane is held while none is registered."""
 
 DeliveryState = Literal["pending", "delivered", "dead"]
 LaneState = Literal["open", "waiting", "held", "paused"]
 AccountState = Literal["open", "waiting", "held", "paused", "trouble"]
 """A lane's state; or trouble: its endpoint fails or is gone, or messages wait and no callback is registered."""
 
-LOOK: Final = 1000
-"""Messages that are looked at for one page, so that nothing waits long behind it."""
+SCAN_LIMIT: Final = 1000
+"""Messages that are read for one page, so that other reads do not wait long."""
 
 
 class StoreError(Exception):
-    """The store could not do what it was asked to."""
+    """The store could not do what was asked."""
 
 
 class StoreUnavailable(StoreError):
-    """The store is away, locked or broken; nothing was written, and the same call may work later."""
+    """The store is down, locked or broken; nothing was written, and the same call may succeed later."""
 
 
 class DispatchedElsewhere(StoreUnavailable):
-    """Another process dispatches from the store, which only one may; everything else goes on."""
+    """Another process dispatches from the store, and only one may; every other verb works."""
 
 
 class StoreFull(StoreError):
-    """There is no room left; nothing was written."""
+    """There is no space left; nothing was written."""
 
 
 class WrongSchema(StoreUnavailable):
-    """The store was made by another version of fotahook; the text says what to do."""
+    """Another version of fotahook made the store; the text says what to do."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Facts at rest. They hold nothing that could hold them, so that the garbage collector need not look at them."""
+    """Base of all records. Records never form cycles, so the garbage collector skips them."""
 
 
 class Callback(Record, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ class Callback(Record, frozen=True, kw_only=True):
 
 
 class NewMessage(Record, frozen=True, kw_only=True):
-    """A message to accept. `consumers` are the lanes of its account that it is put into."""
+    """A message to accept. `consumers` are the lanes of its account that it goes into."""
 
     account: str
     body: bytes
@@ -62,18 +62,18 @@ class NewMessage(Record, frozen=True, kw_only=True):
     ordering_key: str | None = None
     idempotency_key: str | None = None
     idempotency_window: float | None = None
-    """Seconds after the first message of that key in which it is known, the same for all of one key; None: for ever. A
-    message that has a window and no key is known by its bytes."""
+    """Seconds after the first message of that key in which duplicates are dropped, the same for all of one key; None:
+    forever. A message with a window and no key is deduplicated by its bytes."""
     consumers: tuple[str, ...] = (CALLBACK_CONSUMER,)
 
     @property
-    def known_by_bytes(self) -> bool:
-        """Whether it is its bytes that tell a repetition."""
+    def deduplicated_by_bytes(self) -> bool:
+        """Whether duplicates are found by the message's bytes."""
         return self.idempotency_key is None and self.idempotency_window is not None
 
 
 class Accepted(Record, frozen=True, kw_only=True):
-    """What became of a new message. `conflict`: its idempotency key is known with other bytes; nothing was stored."""
+    """The result for a new message. `conflict`: its idempotency key is known with other bytes; nothing was stored."""
 
     id: str
     duplicate: bool = False
@@ -81,16 +81,16 @@ class Accepted(Record, frozen=True, kw_only=True):
 
 
 class Health(Record, frozen=True, kw_only=True):
-    """What the last outcomes say of a lane's endpoint; delivery's policy reads and writes it."""
+    """The health of a lane's endpoint by its last outcomes; delivery's policy reads and writes it."""
 
     failures: int = 0
-    """Endpoint troubles in a row."""
+    """Endpoint failures in a row."""
     window: int = 1
     """Deliveries that may be in flight at once."""
     refused: int = 0
     """Different messages refused in a row, with none accepted."""
     reason: str | None = None
-    """Error code of the last endpoint trouble."""
+    """Error code of the last endpoint failure."""
 
 
 class Limits(Record, frozen=True, kw_only=True):
@@ -101,18 +101,18 @@ class Limits(Record, frozen=True, kw_only=True):
 
 
 class Lease(Record, frozen=True, kw_only=True):
-    """A dispatcher's time-limited right to a lane. Whoever leases the lane next gets a higher token."""
+    """A dispatcher's time-limited right to a lane. The lane's next lease has a higher token."""
 
     lane: int
     token: int
     account: str
     consumer: str
     open: bool
-    """False while the lane is held or paused: what is in hand may end, nothing may begin."""
+    """False while the lane is held or paused: attempts in flight may end, none may start."""
     url: str | None
-    """Where the account's callback is registered; None in lanes that lead elsewhere."""
+    """URL of the account's callback; None in lanes that lead elsewhere."""
     revision: int
-    """Of that callback; 0 where there is none."""
+    """Revision of that callback; 0 where there is none."""
     signing_keys: tuple[str, ...]
     """Ids of the account's live signing keys."""
     limits: Limits
@@ -120,7 +120,7 @@ class Lease(Record, frozen=True, kw_only=True):
 
 
 class Delivery(Record, frozen=True, kw_only=True):
-    """A message's place in a lane, ready to be tried."""
+    """A message's place in a lane, ready for an attempt."""
 
     lane: int
     seq: int
@@ -133,17 +133,17 @@ class Delivery(Record, frozen=True, kw_only=True):
     attempts: int
     """Attempts charged to the message so far."""
     strikes: int
-    """Endpoint troubles met while this delivery was tried; they are charged to nobody."""
+    """Endpoint failures during attempts at this delivery, which are not charged to it."""
     age: float
     """Seconds that count towards its time to live: those in which the lane was neither held nor paused."""
     followed: bool = False
-    """Whether another of its ordering key stood behind it when it was fetched."""
+    """Whether another delivery of its ordering key waited behind it when it was fetched."""
 
 
 class Attempt(Record, frozen=True, kw_only=True):
-    """One try of one delivery, as history keeps it. Phases in milliseconds.
+    """One attempt at one delivery, as history keeps it. Phases in milliseconds.
 
-    `resent`: it was sent twice, since the first connection, a kept one, ended without an answer.
+    `resent`: it was sent twice, because the first connection, a reused one, closed without an answer.
     """
 
     started_at: float
@@ -158,7 +158,7 @@ class Attempt(Record, frozen=True, kw_only=True):
 
 
 class Settlement(Record, frozen=True, kw_only=True):
-    """What one attempt came to. `delay`: seconds until a pending delivery is due again."""
+    """The result of one attempt. `delay`: seconds until a pending delivery is due again."""
 
     delivery: Delivery
     state: DeliveryState
@@ -169,15 +169,15 @@ class Settlement(Record, frozen=True, kw_only=True):
 
 
 class LaneVerdict(Record, frozen=True, kw_only=True):
-    """What became of the lane itself. `wait`: seconds in which nothing is sent; `pause`: until somebody resumes it."""
+    """The result for the lane itself. `wait`: seconds of backoff; `pause`: stop until somebody resumes the lane."""
 
     health: Health
     wait: float = 0.0
     pause: bool = False
 
 
-class Placement(Record, frozen=True, kw_only=True):
-    """How a message stands in one lane."""
+class DeliveryStatus(Record, frozen=True, kw_only=True):
+    """The status of a message's delivery in one lane."""
 
     consumer: str
     state: DeliveryState
@@ -188,28 +188,28 @@ class Placement(Record, frozen=True, kw_only=True):
     stopped: bool
     """Whether its lane is held or paused, so that its age stands still."""
     behind: str | None
-    """Id of the message of the same key that goes first; None if it is the first itself, or settled."""
+    """Id of the first message of the same key; None if it is the first itself, or settled."""
     settled_at: float | None
     last_outcome: str | None
 
 
 class Message(Record, frozen=True, kw_only=True):
-    """A stored message and where it stands."""
+    """A stored message and its deliveries."""
 
     id: str
     account: str
     type: str | None
     ordering_key: str | None
     idempotency_key: str | None
-    """None as well where the message is known by its bytes, or where its key came again when its window was over."""
+    """None as well if the message is deduplicated by its bytes, or if its key came again after its window."""
     body: bytes | None
-    """None once retention has removed it, and wherever many are listed."""
+    """None in lists, and once retention has removed it."""
     size: int
     sha256: bytes
     accepted_at: float
     duplicates: int
-    """How often it came again and was dropped."""
-    placements: tuple[Placement, ...]
+    """How many duplicates of it were dropped."""
+    deliveries: tuple[DeliveryStatus, ...]
 
 
 class Lane(Record, frozen=True, kw_only=True):
@@ -225,7 +225,7 @@ class Lane(Record, frozen=True, kw_only=True):
 
 
 class Account(Record, frozen=True, kw_only=True):
-    """An account that has something to do with callbacks, by the lane that leads there."""
+    """An account that has a lane to a callback."""
 
     account: str
     callback: Callback | None
@@ -234,7 +234,7 @@ class Account(Record, frozen=True, kw_only=True):
 
 
 class CallbackChange(Record, frozen=True, kw_only=True):
-    """Who changed an account's callback, and when; `url` None where it was deregistered."""
+    """A change of an account's callback; `url` is None if it was deregistered."""
 
     url: str | None
     actor: str
@@ -242,11 +242,11 @@ class CallbackChange(Record, frozen=True, kw_only=True):
     revision: int
 
 
-class Wanted(Record, frozen=True, kw_only=True):
-    """Which messages to list; None means all of them. `until` itself is no part of the span."""
+class MessageFilter(Record, frozen=True, kw_only=True):
+    """Which messages to list; None means all of them. `until` is exclusive."""
 
     state: DeliveryState | None = None
-    """Of at least one delivery."""
+    """The state of at least one delivery."""
     type: str | None = None
     ordering_key: str | None = None
     since: float | None = None
@@ -254,9 +254,9 @@ class Wanted(Record, frozen=True, kw_only=True):
 
 
 class Page(Record, frozen=True, kw_only=True):
-    """Some of the messages that were asked for, newest first, and where to go on; None at the end.
+    """Some of the messages asked for, newest first, and where the next page begins; None at the end.
 
-    A page may be short, or empty: no more than so many are looked at in one go.
+    A page may be short or empty, since only SCAN_LIMIT messages are read for it.
     """
 
     messages: tuple[Message, ...]
@@ -264,11 +264,11 @@ class Page(Record, frozen=True, kw_only=True):
 
 
 class Retention(Record, frozen=True, kw_only=True):
-    """How long and how much is kept of messages whose every delivery is delivered or dead; None means without end."""
+    """How long and how much is kept of messages whose deliveries are all delivered or dead; None: without limit."""
 
     seconds: float | None = None
     bytes: int | None = None
-    """Of the store in all: beyond it the oldest bodies go, whatever their age."""
+    """Of the whole store: above it the oldest bodies are removed, whatever their age."""
 
 
 class Pruned(Record, frozen=True, kw_only=True):
@@ -280,14 +280,14 @@ class Pruned(Record, frozen=True, kw_only=True):
 
 
 class Redelivery(Record, frozen=True, kw_only=True):
-    """What came of asking for a message once more: its id (a new one if asked for as new), or why not."""
+    """The result of a redelivery: the id of the message sent again (a new one for a copy), or why it was refused."""
 
     id: str | None = None
     refused: Literal["unknown", "pending", "pruned"] | None = None
 
 
 class Credential(Record, frozen=True, kw_only=True):
-    """Something that proves who is calling, or that the service signs with. Secrets are kept as hashes or not at all.
+    """Authenticates a caller, or names a key that the service signs with. Secrets are stored as hashes or not at all.
 
     `kind` is client, user, token, session or signing_key; `owner` the client, user or account it belongs to;
     `accounts` None means all of them.

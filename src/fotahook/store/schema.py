@@ -3,8 +3,8 @@
 import shlex
 from collections.abc import Sequence
 
-from .base import Record, WrongSchema
 from .queries import Migration
+from .records import Record, WrongSchema
 
 
 class Migrated(Record, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ from fotahook.contract import signing
 from fotahook.contract.urls import origin
 from fotahook.delivery import Deliver, Outcome
 from fotahook.listener import Listener, Proof
-from fotahook.store.base import Delivery, Lease
+from fotahook.store.records import Delivery, Lease
 
 from .sandbox.http_server import serving
 from .simulator.campaigns import CampaignMessage

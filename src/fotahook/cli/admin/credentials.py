@@ -21,7 +21,7 @@ from fotahook.service import (
     grant_user,
 )
 from fotahook.store import Store, open_store
-from fotahook.store.base import Credential
+from fotahook.store.records import Credential
 
 from ..shared.configuration import PREFIX
 from ..shared.errors import UsageError

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from fotahook.contract.urls import without_password
 from fotahook.delivery.policy import DAY
 from fotahook.store import Migrated, migrate_store, open_store
-from fotahook.store.base import Retention
+from fotahook.store.records import Retention
 
 from ..shared.configuration import PREFIX
 from ..shared.progress import counting

@@ -11,7 +11,7 @@ from typing import Final
 
 from fotahook.contract.messages import parse_message
 from fotahook.store import Store, open_store
-from fotahook.store.base import Message
+from fotahook.store.records import Message
 from fotahook.testing import CampaignMessage
 
 from ..shared.errors import Failure
@@ -104,11 +104,11 @@ def _webhook_id(received: Message) -> str:
 
 
 def _state(message: Message) -> str:
-    return message.placements[0].state
+    return message.deliveries[0].state
 
 
 def _settled_at(message: Message) -> float:
-    return message.placements[0].settled_at or math.inf
+    return message.deliveries[0].settled_at or math.inf
 
 
 def _statuses(ledger: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:

@@ -61,7 +61,7 @@ def _told(error: BaseException) -> tuple[int, str]:
 
     from fotahook.contract.errors import FotahookError
     from fotahook.hosting.errors import BadOption, HostingError
-    from fotahook.store.base import StoreError, StoreFull
+    from fotahook.store.records import StoreError, StoreFull
 
     match error:
         case StoreFull():

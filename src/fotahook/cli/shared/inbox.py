@@ -16,7 +16,7 @@ from .remote import Remote
 from .store_flags import check_there
 
 if TYPE_CHECKING:
-    from fotahook.store import base
+    from fotahook.store import records
 
 T = TypeVar("T")
 
@@ -129,7 +129,7 @@ class Inbox:
         limit: int | None = None,
     ) -> MessagePage:
         """A page of an account's messages, newest first."""
-        from fotahook.store import base
+        from fotahook.store import records
 
         wanted = msgspec.convert(
             {
@@ -139,10 +139,10 @@ class Inbox:
                 "since": None if since is None else since.timestamp(),
                 "until": None if until is None else until.timestamp(),
             },
-            base.Wanted,
+            records.MessageFilter,
         )
         before = None if cursor is None else int(cursor)
-        page = self._run(self._store.messages(account, wanted, before=before, limit=limit or base.LOOK))
+        page = self._run(self._store.messages(account, wanted, before=before, limit=limit or records.SCAN_LIMIT))
         return MessagePage([_state(one) for one in page.messages], None if page.next is None else str(page.next))
 
     def message(self, message_id: str) -> MessageState:
@@ -158,9 +158,9 @@ class Inbox:
 
     def attempts(self, message_id: str) -> list[Attempt]:
         """Every attempt to handle it or to send it on, oldest first."""
-        from fotahook.store.views import attempt
+        from fotahook.store.views import attempt_state
 
-        return [attempt(number, one) for number, one in enumerate(self._run(self._store.attempts(message_id)), 1)]
+        return [attempt_state(number, one) for number, one in enumerate(self._run(self._store.attempts(message_id)), 1)]
 
     def redeliver(self, message_id: str, *, as_new: bool = False) -> Redelivered:
         """Show it to its handlers and send it on once more; the listener sees it within a second, or when it starts."""
@@ -189,7 +189,7 @@ class Inbox:
         until: datetime | None,
         dry_run: bool,
     ) -> int:
-        from fotahook.store.base import Retention
+        from fotahook.store.records import Retention
 
         count = await self._store.redeliver_all(
             account,
@@ -206,15 +206,15 @@ class Inbox:
     def _run(self, doing: Coroutine[object, object, T]) -> T:
         return self._runner.run(doing)
 
-    def _found(self, message_id: str) -> "base.Message":
+    def _found(self, message_id: str) -> "records.Message":
         message = self._run(self._store.message(message_id))
         if message is None:
             raise Refused(_REFUSALS["unknown"])
         return message
 
 
-def _state(message: "base.Message") -> MessageState:
+def _state(message: "records.Message") -> MessageState:
     from fotahook.store.views import message_state
 
     # An inbox waits for its handlers however long it takes.
-    return message_state(message, expires_at=lambda place: None)
+    return message_state(message)

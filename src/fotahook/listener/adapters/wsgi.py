@@ -14,8 +14,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from fotahook.store import Store
-from fotahook.store.base import Accepted, NewMessage, StoreError, StoreUnavailable
-from fotahook.store.health import Pulse
+from fotahook.store.health import StoreHealth
+from fotahook.store.records import Accepted, NewMessage, StoreError, StoreUnavailable
 
 from .. import responses
 from ..app import Listener
@@ -113,7 +113,7 @@ class Intake:
         self._url = url
         self._clock = clock
         self._store: Store | None = None
-        self._pulse: Pulse | None = None
+        self._pulse: StoreHealth | None = None
         self._opening = asyncio.Lock()
         self._asked: set[asyncio.Task[object]] = set()
         self._ending = asyncio.Event()
@@ -190,7 +190,7 @@ class Intake:
         return accepted
 
     async def _trouble(self) -> StoreError | None:
-        return None if self._pulse is None else await self._pulse.trouble()
+        return None if self._pulse is None else await self._pulse.error()
 
 
 def _headers(environ: "WSGIEnvironment") -> Iterator[tuple[bytes, bytes]]:

@@ -11,7 +11,8 @@ from msgspec import UNSET, UnsetType
 
 from ...contract.keys import fingerprint
 from ...contract.urls import account_refusal
-from ...store.base import Clock, Credential, Store
+from ...store.base import Clock, Store
+from ...store.records import Credential
 from ..access import SCOPES
 from .passwords import COST, PasswordCost, Passwords, new_password
 

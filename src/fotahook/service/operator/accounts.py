@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...contract.operator import AccountPage, AccountState, CallbackHistory
-from ...store.base import CALLBACK_CONSUMER, Account, Limits, Wanted
-from .. import access, errors, requests, views
+from ...store import views
+from ...store.records import CALLBACK_CONSUMER, Account, Limits, MessageFilter
+from .. import access, errors, requests
 from ..context import Service
 from ..requests import Asked, PageLimit
 
@@ -117,7 +118,7 @@ async def _state(service: Service, account: str) -> AccountState:
     lane = next((lane for lane in lanes if lane.consumer == CALLBACK_CONSUMER), None)
     limits = await service.store.limits(account)
     if lane is None:
-        return views.unknown_account(account, limits)
+        return views.unknown_account_state(account, limits)
     callback = await service.store.callback(account)
     found = Account(account=account, callback=callback, lane=lane, limits=limits)
     return views.account_state(found, known=await _is_known(service, found))
@@ -129,4 +130,4 @@ async def _is_known(service: Service, found: Account) -> bool:
         return True
     if await service.store.callback_history(found.account, 1):
         return True
-    return bool((await service.store.messages(found.account, Wanted(), limit=1)).messages)
+    return bool((await service.store.messages(found.account, MessageFilter(), limit=1)).messages)

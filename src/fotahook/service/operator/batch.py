@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from ...contract.operator import Published
 from ...contract.urls import account_refusal
-from ...store.base import Accepted, NewMessage
+from ...store.records import Accepted, NewMessage
 from .. import access, errors, requests
 from ..access import Caller
 from ..context import Hold, Service

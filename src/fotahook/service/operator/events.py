@@ -12,8 +12,8 @@ from starlette.types import Receive, Scope, Send
 
 from ...contract.events import cursor_block
 from ...contract.urls import account_refusal
-from ...store.base import StoreError
-from ...store.events import Mark
+from ...store.events import EventCursor
+from ...store.records import StoreError
 from .. import access, errors, requests
 from ..access import Caller
 from ..context import Service
@@ -90,7 +90,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, service: Service, request: Request, follower: Follower, mark: Mark) -> None:
+    def __init__(self, service: Service, request: Request, follower: Follower, mark: EventCursor) -> None:
         # Not Response's own, which would tell the length of a body.
         self.status_code, self.background = 200, None
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})

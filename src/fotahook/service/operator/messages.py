@@ -7,10 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...contract.messages import MessageInvalid, parse_json
-from ...contract.operator import Attempts, MessagePage, Published
-from ...store.base import Message, NewMessage, Wanted
-from ...store.views import attempt
-from .. import access, errors, requests, views
+from ...contract.operator import Attempts, MessagePage, MessageState, Published
+from ...store import views
+from ...store.records import Message, MessageFilter, NewMessage
+from .. import access, errors, requests
 from ..context import Service
 from ..requests import Asked, Moment, PageLimit
 from .accounts import enter
@@ -59,7 +59,7 @@ async def list_messages(service: Service, request: Request) -> Response:
     """Messages of the account, newest first; a page may be short although there is a cursor."""
     account = await enter(service, request)
     asked = requests.query(request, MessagesAsked)
-    wanted = Wanted(
+    wanted = MessageFilter(
         state=asked.state,
         type=asked.type,
         ordering_key=asked.key,
@@ -67,14 +67,13 @@ async def list_messages(service: Service, request: Request) -> Response:
         until=None if asked.until is None else asked.until.timestamp(),
     )
     found, before = await _look(service, account, wanted, requests.number_cursor(asked.cursor), asked.limit)
-    now, time_to_live = service.now(), service.settings.time_to_live
-    states = [views.message(message, now, time_to_live) for message in found]
+    states = [_state(service, message) for message in found]
     more = None if before is None else requests.new_cursor(str(before))
     return errors.answer(MessagePage(messages=states, cursor=more))
 
 
 async def _look(
-    service: Service, account: str, wanted: Wanted, before: int | None, limit: int
+    service: Service, account: str, wanted: MessageFilter, before: int | None, limit: int
 ) -> tuple[list[Message], int | None]:
     """Up to so many messages, and where to go on; each look is short, so that others get their turn in between."""
     found: list[Message] = []
@@ -90,7 +89,11 @@ async def _look(
 async def show(service: Service, request: Request) -> Response:
     """A message and where it stands, without its bytes."""
     message = await find(service, request)
-    return errors.answer(views.message(message, service.now(), service.settings.time_to_live))
+    return errors.answer(_state(service, message))
+
+
+def _state(service: Service, message: Message) -> MessageState:
+    return views.message_state(message, now=service.now(), time_to_live=service.settings.time_to_live)
 
 
 async def body(service: Service, request: Request) -> Response:
@@ -105,7 +108,7 @@ async def attempts(service: Service, request: Request) -> Response:
     """Every attempt at a message, oldest first."""
     message = await find(service, request)
     tried = await service.store.attempts(message.id)
-    return errors.answer(Attempts(attempts=[attempt(number, one) for number, one in enumerate(tried, 1)]))
+    return errors.answer(Attempts(attempts=[views.attempt_state(number, one) for number, one in enumerate(tried, 1)]))
 
 
 async def why(service: Service, request: Request) -> Response:

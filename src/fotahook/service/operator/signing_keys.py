@@ -11,8 +11,8 @@ from ...contract.keys import account_signing_key
 from ...contract.models import FotaV2SuccessResult
 from ...contract.operator import NewSigningKey, SigningKey, SigningKeys
 from ...contract.signing import format_secret
-from ...store.base import Credential
-from ...store.views import moment, moment_or_none
+from ...store.records import Credential
+from ...store.views import to_datetime, to_datetime_or_none
 from .. import errors, requests
 from ..context import Service
 from ..requests import Asked
@@ -72,7 +72,7 @@ async def delete_key(service: Service, request: Request) -> Response:
 def _key(key: Credential, now: float) -> SigningKey:
     return SigningKey(
         id=key.id,
-        created_at=moment(key.created_at),
+        created_at=to_datetime(key.created_at),
         age_seconds=int(now - key.created_at),
-        expires_at=moment_or_none(key.expires_at),
+        expires_at=to_datetime_or_none(key.expires_at),
     )

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from ...contract.operator import Counts, MinuteCounts, Stats
 from ...store import events
-from ...store.views import moment
+from ...store.views import to_datetime
 from .. import access, errors, requests
 from ..context import Service
 from ..requests import Asked
@@ -43,8 +43,8 @@ def _stats(found: events.Stats, minutes: int) -> Stats:
     )
 
 
-def _minute(minute: int, counts: events.Counts | None) -> MinuteCounts:
-    at = moment(60.0 * minute)
+def _minute(minute: int, counts: events.MinuteCounts | None) -> MinuteCounts:
+    at = to_datetime(60.0 * minute)
     if counts is None:
         return MinuteCounts(at=at)
     return MinuteCounts(

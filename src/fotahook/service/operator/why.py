@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from ...contract.operator import Reason, Why
-from ...store.base import Attempt, DeliveryState, Lane, Limits, Message, Placement
-from ...store.views import moment, moment_or_none
+from ...store.records import Attempt, DeliveryState, DeliveryStatus, Lane, Limits, Message
+from ...store.views import to_datetime, to_datetime_or_none
 
 _GONE = "http_410"
 _EXPIRED = "expired"
@@ -29,7 +29,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 def explain(facts: Facts) -> Why:
     """The message's state, pending before dead before delivered where its lanes differ, and each reason for it."""
-    places = facts.message.placements
+    places = facts.message.deliveries
     state = next((state for state in _STATES if any(place.state == state for place in places)), "delivered")
     reasons = [reason for place in places if place.state == state for reason in _reasons(facts, place)]
     return Why(state=state, reasons=reasons)
@@ -38,10 +38,10 @@ def explain(facts: Facts) -> Why:
 _STATES: tuple[DeliveryState, ...] = ("pending", "dead", "delivered")
 
 
-def _reasons(facts: Facts, place: Placement) -> Iterator[Reason]:
+def _reasons(facts: Facts, place: DeliveryStatus) -> Iterator[Reason]:
     match place.state:
         case "delivered":
-            when = "" if place.settled_at is None else f" at {moment(place.settled_at):%Y-%m-%dT%H:%M:%SZ}"
+            when = "" if place.settled_at is None else f" at {to_datetime(place.settled_at):%Y-%m-%dT%H:%M:%SZ}"
             yield Reason("delivered", f"The receiver accepted it{when}, on attempt {place.attempts}.")
         case "dead":
             yield from _dead(facts, place)
@@ -49,7 +49,7 @@ def _reasons(facts: Facts, place: Placement) -> Iterator[Reason]:
             yield from _pending(facts, place)
 
 
-def _dead(facts: Facts, place: Placement) -> Iterator[Reason]:
+def _dead(facts: Facts, place: DeliveryStatus) -> Iterator[Reason]:
     if place.last_outcome == _EXPIRED:
         yield Reason(_EXPIRED, "It was not accepted within its time to live.")
     else:
@@ -62,7 +62,7 @@ def _dead(facts: Facts, place: Placement) -> Iterator[Reason]:
         yield Reason("settled", "Nothing sends it again by itself: once the cause is mended, redeliver it.")
 
 
-def _pending(facts: Facts, place: Placement) -> Iterator[Reason]:
+def _pending(facts: Facts, place: DeliveryStatus) -> Iterator[Reason]:
     lane = next(lane for lane in facts.lanes if lane.consumer == place.consumer)
     blocked = [*_lane(lane), *_place(facts, lane, place)]
     yield from blocked or [*_turn(facts, lane)]
@@ -82,15 +82,15 @@ def _lane(lane: Lane) -> Iterator[Reason]:
         case "waiting":
             times = "once" if lane.health.failures == 1 else f"{lane.health.failures} times in a row"
             text = f"The endpoint failed {times} ({lane.health.reason}), so nothing is sent to it until then"
-            yield Reason("waiting", f"{text}: resume the account to try at once.", moment_or_none(lane.until))
+            yield Reason("waiting", f"{text}: resume the account to try at once.", to_datetime_or_none(lane.until))
 
 
-def _place(facts: Facts, lane: Lane, place: Placement) -> Iterator[Reason]:
+def _place(facts: Facts, lane: Lane, place: DeliveryStatus) -> Iterator[Reason]:
     if place.behind is not None:
         yield Reason("behind", f"Message {place.behind} of the same ordering key goes first.")
     elif place.due > max(facts.now, lane.until or 0.0) + _MOMENT:
         text = "Its next attempt is made then, as its schedule has it; there is no way to hurry it."
-        yield Reason("scheduled", text, moment(place.due))
+        yield Reason("scheduled", text, to_datetime(place.due))
 
 
 def _turn(facts: Facts, lane: Lane) -> Iterator[Reason]:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...contract.auth import SESSION_IDLE
-from ...store.base import Credential
+from ...store.records import Credential
 from .. import access, errors, requests
 from ..auth.passwords import new_password
 from ..context import Service

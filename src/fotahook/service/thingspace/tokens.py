@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from ...contract.auth import OAUTH_LIFETIME
 from ...contract.keys import access_token
-from ...store.base import Credential
+from ...store.records import Credential
 from .. import access, errors, requests
 from ..context import Service
 

@@ -4,18 +4,19 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from ...contract.urls import without_password
-from ..base import StoreError, StoreFull, StoreUnavailable
 from ..queries import load_queries
+from ..records import StoreError, StoreFull, StoreUnavailable
 
 T = TypeVar("T")
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-Row: TypeAlias = asyncpg.Record
+Row: TypeAlias = Mapping[str, Any]
+"""An asyncpg.Record, which reads like a mapping of its columns."""
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 CONNECTIONS: Final = 4
@@ -74,16 +75,16 @@ def number_parameters(sql: str) -> Statement:
 S: Final = {name: number_parameters(sql) for name, sql in load_queries("postgres").items()}
 
 
-async def rows(db: Db, name: str, **values: object) -> list[asyncpg.Record]:
-    """What the named statement returns."""
+async def rows(db: Db, name: str, **values: object) -> list[Row]:
+    """The rows that the named statement returns."""
     sql, names = S[name]
-    return await db.fetch(sql, *[values[each] for each in names])
+    return cast("list[Row]", await db.fetch(sql, *[values[each] for each in names]))
 
 
-async def row(db: Db, name: str, **values: object) -> asyncpg.Record | None:
+async def row(db: Db, name: str, **values: object) -> Row | None:
     """The first row that the named statement returns."""
     sql, names = S[name]
-    return await db.fetchrow(sql, *[values[each] for each in names])
+    return cast("Row | None", await db.fetchrow(sql, *[values[each] for each in names]))
 
 
 async def value(db: Db, name: str, **values: object) -> Any:

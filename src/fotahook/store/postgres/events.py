@@ -1,116 +1,88 @@
-"""What happened, read from the PostgreSQL store, where rows may be seen in another order than that of their numbers.
+"""Reading events and counts of the PostgreSQL store, where rows become visible in another order than their numbers.
 
-Whoever writes has a transaction before he draws a number: the lanes are locked first. So once all transactions are over
-that had begun when the numbers up to one were drawn, every row up to that number can be seen, or never will be. That
-costs those who write nothing. A transaction of anybody on the server that writes for long holds events back.
+A writer has a transaction before it draws a number, since it locks the lanes first. Once all transactions are over that
+had begun when the last number was drawn, every row up to that number is visible, or was rolled back. Waiting for that
+costs the writers nothing. A long write transaction of any client of the server delays events.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterator
-from typing import Final, NamedTuple
+from collections.abc import Collection
+from typing import NamedTuple
 
 import msgspec
 
-from ..base import Retention
 from ..events import (
+    FORGET_STEP,
     STATS_MINUTES,
-    CallbackChanged,
-    Counts,
-    Events,
-    Happened,
-    LaneChanged,
-    Mark,
-    MessageAccepted,
-    Source,
+    EventCursor,
+    EventPage,
+    MinuteCounts,
     Stats,
-    attempt_events,
-    merged,
-    next_attempt,
+    merge_sources,
+    present_cursor,
+    read_source,
+    statements,
 )
-from .connection import Db, Row, rows, value
-
-STEP: Final = 1000
-"""Rows that are removed at once, so that nothing waits long behind them."""
+from ..records import Retention
+from .connection import Db, rows, value
 
 
-class Drawn(NamedTuple):
-    """The last numbers drawn at a moment, and a transaction that began later than all that had drawn them."""
+class _Snapshot(NamedTuple):
+    """The last numbers drawn at a moment, and a transaction that began after all that had drawn them."""
 
-    mark: Mark
+    cursor: EventCursor
     transaction: int
 
 
-class Horizon:
-    """Up to which numbers all is decided, as one process knows it."""
+class VisibilityTracker:
+    """Tracks up to which numbers every row is visible, for the readers of one process."""
 
     def __init__(self) -> None:
-        self._decided = Mark()
-        self._awaited: Drawn | None = None
+        self._visible = EventCursor()
+        self._pending: _Snapshot | None = None
 
-    async def look(self, db: Db, present: Mark) -> Mark:
-        """The marks up to which all can be seen by a statement that begins now; `present` are the last ones drawn."""
-        if present == self._decided:
+    async def visible(self, db: Db, present: EventCursor) -> EventCursor:
+        """The numbers up to which a statement that begins now sees all rows; `present` has the last ones drawn."""
+        if present == self._visible:
             return present
-        if self._awaited is None:
-            self._awaited = Drawn(present, await value(db, "next_transaction"))
-        # Another look may have been here meanwhile.
-        awaited = self._awaited
-        if await value(db, "oldest_transaction") > awaited.transaction:
-            self._decided = self._decided.later(awaited.mark)
-            self._awaited = None
-        return self._decided
+        if self._pending is None:
+            self._pending = _Snapshot(present, await value(db, "next_transaction"))
+        # Another reader may have been here meanwhile.
+        pending = self._pending
+        if await value(db, "oldest_transaction") > pending.transaction:
+            self._visible = self._visible.merge(pending.cursor)
+            self._pending = None
+        return self._visible
 
 
-async def read_events(db: Db, horizon: Horizon, after: Mark | None, limit: int) -> Events:
-    """Up to `limit` of each source behind a mark. Each statement sees what was committed before it."""
-    ends = dict((await rows(db, "event_ends"))[0])
-    removed = ends.pop("removed")
-    present = Mark(**ends | {"attempts": 2 * ends["attempts"] + 1})
+async def read_events(db: Db, tracker: VisibilityTracker, after: EventCursor | None, limit: int) -> EventPage:
+    """The events after a cursor, up to `limit` of each source. Each statement sees what was committed before it."""
+    (ends,) = await rows(db, "event_ends")
+    present = present_cursor(ends)
     if after is None:
-        return Events(happened=(), mark=present)
-    if after.exceeds(present) or after.lanes < removed:
-        return Events(happened=(), mark=after, lost=True)
-    last = await horizon.look(db, present)
-    found = merged([source async for source in _sources(db, after, last, limit)], after)
-    return msgspec.structs.replace(found, more=found.more or last != present)
-
-
-async def _sources(db: Db, after: Mark, last: Mark, limit: int) -> AsyncIterator[Source]:
-    """Those in which something may have happened; the others cost no round trip."""
-    if last.messages > after.messages:
-        found = await rows(db, "messages_accepted", after=after.messages, last=last.messages, limit=limit)
-        yield Source([MessageAccepted(**row) for row in found], len(found) == limit)
-    if last.attempts > after.attempts:
-        span = {"first": next_attempt(after), "last": last.attempts // 2}
-        found = await rows(db, "attempts_finished", **span, limit=limit)
-        yield Source([event for row in found for event in _attempt(row, after)], len(found) == limit)
-    if last.callbacks > after.callbacks:
-        found = await rows(db, "callbacks_changed", after=after.callbacks, last=last.callbacks, limit=limit)
-        yield Source([CallbackChanged(**row) for row in found], len(found) == limit)
-    if last.lanes > after.lanes:
-        found = await rows(db, "lanes_changed", after=after.lanes, last=last.lanes, limit=limit)
-        yield Source([LaneChanged(**row) for row in found], len(found) == limit)
+        return EventPage(events=(), cursor=present)
+    if after.is_ahead_of(present) or after.lanes < ends["removed"]:
+        return EventPage(events=(), cursor=after, lost=True)
+    visible = await tracker.visible(db, present)
+    sources = []
+    for name, span in statements(after, visible):
+        sources.append(read_source(name, await rows(db, name, **span, limit=limit), after, limit))
+    page = merge_sources(sources, after)
+    return msgspec.structs.replace(page, more=page.more or visible != present)
 
 
 async def read_stats(db: Db, minutes: int, among: Collection[str] | None) -> Stats:
     """How much happened in the last minutes."""
     now = await value(db, "this_minute")
-    names = None if among is None else list(among)
-    return Stats(now=now, minutes=tuple(Counts(**row) for row in await rows(db, "stats", minutes=minutes, among=names)))
+    counts = await rows(db, "stats", minutes=minutes, among=None if among is None else list(among))
+    return Stats(now=now, minutes=tuple(MinuteCounts(**each) for each in counts))
 
 
 async def forget(db: Db, retention: Retention) -> bool:
     """Remove some old lane changes and counts; whether there may be more of them."""
-    removed = len(await rows(db, "remove_counts", minutes=STATS_MINUTES, limit=STEP))
+    removed = len(await rows(db, "remove_counts", minutes=STATS_MINUTES, limit=FORGET_STEP))
     if retention.seconds is not None:
-        number = await value(db, "old_lane_change", seconds=retention.seconds, limit=STEP)
+        number = await value(db, "old_lane_change", seconds=retention.seconds, limit=FORGET_STEP)
         if number is not None:
             removed += len(await rows(db, "remove_lane_changes", number=number))
             await rows(db, "mark_lane_change", number=number)
-    return removed >= STEP
-
-
-def _attempt(row: Row, after: Mark) -> Iterator[Happened]:
-    facts = dict(row)
-    number, phases = facts.pop("number"), msgspec.json.decode(facts.pop("phases"))
-    facts |= {"number": facts.pop("ordinal"), "milliseconds": phases.get("total")}
-    return attempt_events(number, facts, after.attempts)
+    return removed >= FORGET_STEP

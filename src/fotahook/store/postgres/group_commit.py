@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-from ..base import StoreUnavailable
+from ..records import StoreUnavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -4,7 +4,18 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from ..base import LOOK, Account, AccountState, Callback, CallbackChange, Limits, Message, Page, Placement, Wanted
+from ..records import (
+    SCAN_LIMIT,
+    Account,
+    AccountState,
+    Callback,
+    CallbackChange,
+    DeliveryStatus,
+    Limits,
+    Message,
+    MessageFilter,
+    Page,
+)
 from .connection import Db, Row, rows
 from .rows import read_key, read_lane, read_placement
 
@@ -17,13 +28,13 @@ async def list_accounts(
     return [_account(row) for row in found]
 
 
-async def list_messages(db: Db, account: str, wanted: Wanted, before: int | None, limit: int) -> Page:
+async def list_messages(db: Db, account: str, wanted: MessageFilter, before: int | None, limit: int) -> Page:
     """Of the newest that may be wanted, those that are."""
     statement = f"recent_{wanted.state}" if wanted.state in ("pending", "dead") else "recent"
     before = (1 << 63) - 1 if before is None else before
-    seqs = [row["seq"] for row in await rows(db, statement, account=account, before=before, limit=LOOK)]
+    seqs = [row["seq"] for row in await rows(db, statement, account=account, before=before, limit=SCAN_LIMIT)]
     found = await rows(db, "wanted", seqs=seqs, limit=limit, **msgspec.structs.asdict(wanted))
-    more = found[-1]["seq"] if len(found) == limit else seqs[-1] if len(seqs) == LOOK else None
+    more = found[-1]["seq"] if len(found) == limit else seqs[-1] if len(seqs) == SCAN_LIMIT else None
     return Page(messages=tuple(await read_messages(db, found)), next=more)
 
 
@@ -33,17 +44,17 @@ async def list_changes(db: Db, account: str, limit: int) -> list[CallbackChange]
 
 async def read_messages(db: Db, found: Sequence[Row]) -> list[Message]:
     """Messages with their placements."""
-    placements: dict[int, list[Placement]] = {row["seq"]: [] for row in found}
+    placements: dict[int, list[DeliveryStatus]] = {row["seq"]: [] for row in found}
     for row in await rows(db, "placements", seqs=list(placements)):
         placements[row["seq"]].append(read_placement(row))
     return [_message(row, placements[row["seq"]]) for row in found]
 
 
-def _message(row: Row, placements: Sequence[Placement]) -> Message:
+def _message(row: Row, placements: Sequence[DeliveryStatus]) -> Message:
     values = dict(row)
     del values["seq"]
     values["idempotency_key"] = read_key(row["idempotency_key"])
-    return Message(**values, placements=tuple(placements))
+    return Message(**values, deliveries=tuple(placements))
 
 
 def _account(row: Row) -> Account:

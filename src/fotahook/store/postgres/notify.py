@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from ..base import StoreError
+from ..records import StoreError
 from .connection import Connection, translated
 
 log = logging.getLogger("fotahook.store")

@@ -478,7 +478,7 @@ select pg_current_xact_id()::text::bigint;
 select pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
 
 -- name: messages_accepted
-select seq as place, accepted_at as at, account, id as message, type, ordering_key, size
+select seq as position, accepted_at as at, account, id as message, type, ordering_key, size
 from messages where seq > :after and seq <= :last order by seq limit :limit;
 
 -- name: attempts_finished
@@ -488,17 +488,17 @@ select a.number, coalesce(a.at, a.started_at) as at, l.account, m.id as message,
     coalesce(a.state, case a.outcome when 'delivered' then 'delivered' else 'pending' end) as state,
     (select count(*) from attempts b where b.seq = a.seq and b.number + 0 <= a.number) as ordinal
 from (
-    select * from attempts where number >= :first and number <= :last order by number limit :limit
+    select * from attempts where number > :after and number <= :last order by number limit :limit
 ) a join messages m on m.seq = a.seq join lanes l on l.id = a.lane
 order by a.number;
 
 -- name: callbacks_changed
-select h.number as place, h.at, h.account, h.url, h.actor, h.revision,
+select h.number as position, h.at, h.account, h.url, h.actor, h.revision,
     (select url from callback_history b where b.account = h.account and b.revision = h.revision - 1) is not null as before
 from callback_history h where h.number > :after and h.number <= :last order by h.number limit :limit;
 
 -- name: lanes_changed
-select c.number as place, c.at, l.account, l.consumer, c.state, c.until, c.reason
+select c.number as position, c.at, l.account, l.consumer, c.state, c.until, c.reason
 from (
     select * from lane_changes where number > :after and number <= :last and state <> 'removed'
     order by number limit :limit

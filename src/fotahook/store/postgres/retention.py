@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from ..base import Pruned, Record, Retention
+from ..records import Pruned, Record, Retention
 from .connection import Db, row, rows, value
 from .rows import lock_lanes
 

@@ -8,11 +8,12 @@ from typing import Final
 
 import msgspec
 
-from ..base import (
+from ..records import (
     Accepted,
     Attempt,
     Credential,
     Delivery,
+    DeliveryStatus,
     Health,
     Lane,
     LaneState,
@@ -20,7 +21,6 @@ from ..base import (
     Lease,
     Limits,
     NewMessage,
-    Placement,
     Settlement,
 )
 from .connection import Db, Row, rows
@@ -85,7 +85,7 @@ def to_accept(messages: Sequence[NewMessage], ids: Sequence[str]) -> Accept:
 
 
 def _key(message: NewMessage, digest: bytes) -> str | None:
-    return f"{_BYTES}{digest.hex()}" if message.known_by_bytes else message.idempotency_key
+    return f"{_BYTES}{digest.hex()}" if message.deduplicated_by_bytes else message.idempotency_key
 
 
 def read_key(key: str | None) -> str | None:
@@ -284,11 +284,11 @@ def read_delivery(row: Row) -> Delivery:
     return Delivery(message=values.pop("id"), **values)
 
 
-def read_placement(row: Row) -> Placement:
+def read_placement(row: Row) -> DeliveryStatus:
     values = dict(row)
     del values["seq"]
     state = "pending" if row["state"] in ("ready", "behind") else row["state"]
-    return Placement(**values | {"state": state})
+    return DeliveryStatus(**values | {"state": state})
 
 
 def read_attempt(row: Row) -> Attempt:

@@ -8,7 +8,10 @@ from typing import Final, cast
 
 import msgspec
 
-from ..base import (
+from ..base import Clock
+from ..events import Backlog, EventCursor, EventPage, Stats
+from ..ids import MessageIds
+from ..records import (
     CALLBACK_CONSUMER,
     Accepted,
     Account,
@@ -16,7 +19,6 @@ from ..base import (
     Attempt,
     Callback,
     CallbackChange,
-    Clock,
     Credential,
     Delivery,
     DeliveryState,
@@ -25,6 +27,7 @@ from ..base import (
     Lease,
     Limits,
     Message,
+    MessageFilter,
     NewMessage,
     Page,
     Pruned,
@@ -33,12 +36,9 @@ from ..base import (
     Settlement,
     StoreError,
     StoreUnavailable,
-    Wanted,
 )
-from ..events import Backlog, Events, Mark, Stats
-from ..ids import MessageIds
 from .connection import Db, Link, row, rows, value
-from .events import Horizon, forget, read_events, read_stats
+from .events import VisibilityTracker, forget, read_events, read_stats
 from .group_commit import Coalescer
 from .listing import list_accounts, list_changes, list_messages, read_messages
 from .notify import Hints
@@ -84,7 +84,7 @@ class PostgresStore:
             self._fetch, limit=FETCH_LIMIT, weight=lambda asked: asked[1]
         )
         self._prune = BEGINNING
-        self._horizon = Horizon()
+        self._visibility = VisibilityTracker()
 
     @classmethod
     async def open(cls, url: str, *, clock: Clock = time.time) -> "PostgresStore":
@@ -180,15 +180,15 @@ class PostgresStore:
     ) -> list[Account]:
         return await self._link.read(lambda db: list_accounts(db, state, among, after, limit))
 
-    async def messages(self, account: str, wanted: Wanted, *, before: int | None = None, limit: int) -> Page:
+    async def messages(self, account: str, wanted: MessageFilter, *, before: int | None = None, limit: int) -> Page:
         return await self._link.read(lambda db: list_messages(db, account, wanted, before, limit))
 
     async def callback_history(self, account: str, limit: int) -> list[CallbackChange]:
         return await self._link.read(lambda db: list_changes(db, account, limit))
 
-    async def events(self, after: Mark | None, *, limit: int) -> Events:
+    async def events(self, after: EventCursor | None, *, limit: int) -> EventPage:
         async with self._link.connection() as db:
-            return await read_events(db, self._horizon, after, limit)
+            return await read_events(db, self._visibility, after, limit)
 
     async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> Stats:
         return await self._link.read(lambda db: read_stats(db, minutes, among))
@@ -252,7 +252,7 @@ class PostgresStore:
             body=found.body,
             type=found.type,
             ordering_key=found.ordering_key,
-            consumers=tuple(placement.consumer for placement in found.placements),
+            consumers=tuple(placement.consumer for placement in found.deliveries),
         )
         (accepted,) = await self.accept([message])
         return Redelivery(id=accepted.id)

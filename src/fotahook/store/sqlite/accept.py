@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from ..base import Accepted, NewMessage
 from ..ids import MessageIds
+from ..records import Accepted, NewMessage
 from .bulk import ROWS_LIMIT, Q, Row, add_lanes, as_json, promote, run_rows
 from .schema import key_hash, short_hash
 
@@ -90,7 +90,7 @@ def _accept(db: sqlite3.Connection, messages: Sequence[NewMessage], ids: Message
 
 
 def _mark(message: NewMessage, digest: bytes) -> Mark | None:
-    key = digest if message.known_by_bytes else message.idempotency_key
+    key = digest if message.deduplicated_by_bytes else message.idempotency_key
     return None if key is None else (message.account, key)
 
 

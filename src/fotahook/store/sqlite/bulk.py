@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
-from ..base import Health, LaneVerdict, Lease, Limits, Settlement
 from ..queries import load_queries
+from ..records import Health, LaneVerdict, Lease, Limits, Settlement
 
 Q: Final = load_queries("sqlite")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from ..base import DispatchedElsewhere, StoreUnavailable
+from ..records import DispatchedElsewhere, StoreUnavailable
 
 BUSY_SECONDS: Final = 2.0
 """How long a write waits for another process that holds the file."""

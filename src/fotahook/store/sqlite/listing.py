@@ -8,7 +8,18 @@ from typing import Any
 
 import msgspec
 
-from ..base import LOOK, Account, AccountState, Attempt, Callback, CallbackChange, Limits, Message, Page, Wanted
+from ..records import (
+    SCAN_LIMIT,
+    Account,
+    AccountState,
+    Attempt,
+    Callback,
+    CallbackChange,
+    Limits,
+    Message,
+    MessageFilter,
+    Page,
+)
 from .rows import Q, read_lane, read_placement
 
 
@@ -26,13 +37,13 @@ def list_accounts(
 
 
 def list_messages(
-    db: sqlite3.Connection, account: str, wanted: Wanted, before: int | None, limit: int, now: float
+    db: sqlite3.Connection, account: str, wanted: MessageFilter, before: int | None, limit: int, now: float
 ) -> Page:
     """Of the newest that may be wanted, those that are."""
     seqs = _candidates(db, account, wanted, before)
     query = msgspec.structs.asdict(wanted) | {"seqs": msgspec.json.encode(seqs).decode(), "limit": limit}
     found = db.execute(Q["wanted"], query).fetchall()
-    more = found[-1]["seq"] if len(found) == limit else seqs[-1] if len(seqs) == LOOK else None
+    more = found[-1]["seq"] if len(found) == limit else seqs[-1] if len(seqs) == SCAN_LIMIT else None
     return Page(messages=tuple(read_message(db, row, now) for row in found), next=more)
 
 
@@ -43,22 +54,22 @@ def list_changes(db: sqlite3.Connection, account: str, limit: int) -> list[Callb
 
 def read_message(db: sqlite3.Connection, row: dict[str, Any], now: float) -> Message:
     rows = db.execute(Q["placements"], {"seq": row.pop("seq"), "now": now})
-    return Message(**row, placements=tuple(read_placement(found) for found in rows))
+    return Message(**row, deliveries=tuple(read_placement(found) for found in rows))
 
 
 def read_attempt(row: dict[str, Any]) -> Attempt:
     return Attempt(**row | {"phases": msgspec.json.decode(row["phases"]), "resent": bool(row["resent"])})
 
 
-def _candidates(db: sqlite3.Connection, account: str, wanted: Wanted, before: int | None) -> list[int]:
-    query = {"account": account, "before": (1 << 63) - 1 if before is None else before, "limit": LOOK}
+def _candidates(db: sqlite3.Connection, account: str, wanted: MessageFilter, before: int | None) -> list[int]:
+    query = {"account": account, "before": (1 << 63) - 1 if before is None else before, "limit": SCAN_LIMIT}
     if wanted.state not in ("pending", "dead"):
         return [row["seq"] for row in db.execute(Q["recent"], query)]
     # These have an index in each lane, so that the few dead of very many messages are found at once.
     lanes = db.execute(Q["lanes_of_account"], query).fetchall()
     rows = [db.execute(Q[f"recent_{wanted.state}"], query | {"lane": lane["id"]}) for lane in lanes]
     newest = heapq.merge(*([row["seq"] for row in each] for each in rows), reverse=True)
-    return list(islice(dict.fromkeys(newest), LOOK))
+    return list(islice(dict.fromkeys(newest), SCAN_LIMIT))
 
 
 def _account(row: dict[str, Any], now: float) -> Account:

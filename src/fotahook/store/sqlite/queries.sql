@@ -374,7 +374,7 @@ select (select coalesce(max(seq), 0) from messages) as messages,
     ) as removed;
 
 -- name: messages_accepted
-select seq as place, accepted_at as at, account, id as message, type, ordering_key, size
+select seq as position, accepted_at as at, account, id as message, type, ordering_key, size
 from messages where seq > :after order by seq limit :limit;
 
 -- name: attempts_finished
@@ -384,15 +384,15 @@ select a.number, coalesce(a.at, a.started_at) as at, l.account, m.id as message,
     coalesce(a.state, case a.outcome when 'delivered' then 'delivered' else 'pending' end) as state,
     (select count(*) from attempts b where b.seq = a.seq and +b.number <= a.number) as ordinal
 from attempts a join messages m on m.seq = a.seq join lanes l on l.id = a.lane
-where a.number >= :first order by a.number limit :limit;
+where a.number > :after order by a.number limit :limit;
 
 -- name: callbacks_changed
-select h.number as place, h.at, h.account, h.url, h.actor, h.revision,
+select h.number as position, h.at, h.account, h.url, h.actor, h.revision,
     (select url from callback_history b where b.account = h.account and b.revision = h.revision - 1) is not null as before
 from callback_history h where h.number > :after order by h.number limit :limit;
 
 -- name: lanes_changed
-select c.number as place, c.at, l.account, l.consumer, c.state, c.until, c.reason
+select c.number as position, c.at, l.account, l.consumer, c.state, c.until, c.reason
 from lane_changes c join lanes l on l.id = c.lane
 where c.number > :after and c.state <> 'removed' order by c.number limit :limit;
 

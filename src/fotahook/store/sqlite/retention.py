@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from ..base import Pruned, Record, Retention
+from ..records import Pruned, Record, Retention
 from .rows import Q, redeliver_one
 
 STEP: Final = 200

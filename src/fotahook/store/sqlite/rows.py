@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import msgspec
 
-from ..base import Credential, Delivery, Lane, LaneState, Lease, NewMessage, Placement, Redelivery
 from ..ids import MessageIds
 from ..queries import load_queries
+from ..records import Credential, Delivery, DeliveryStatus, Lane, LaneState, Lease, NewMessage, Redelivery
 from .accept import accept_all
 from .bulk import read_health
 
@@ -45,9 +45,9 @@ def _read_delivery(lease: Lease, facts: _Fetched) -> Delivery:
     )
 
 
-def read_placement(row: dict[str, Any]) -> Placement:
+def read_placement(row: dict[str, Any]) -> DeliveryStatus:
     state = "pending" if row["state"] in ("ready", "behind") else row["state"]
-    return Placement(**row | {"state": state, "stopped": bool(row["stopped"])})
+    return DeliveryStatus(**row | {"state": state, "stopped": bool(row["stopped"])})
 
 
 def read_lane(row: dict[str, Any], now: float) -> Lane:

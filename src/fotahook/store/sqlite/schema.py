@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from ..base import StoreUnavailable
 from ..queries import Migration, load_migrations
+from ..records import StoreUnavailable
 from ..schema import Migrated, check_version, next_steps
 from .file import connect
 from .writer import translate

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from ..base import (
+from ..base import Clock
+from ..events import Backlog, EventCursor, EventPage, Stats
+from ..ids import MessageIds
+from ..records import (
     CALLBACK_CONSUMER,
     Accepted,
     Account,
@@ -18,7 +21,6 @@ from ..base import (
     Attempt,
     Callback,
     CallbackChange,
-    Clock,
     Credential,
     Delivery,
     DeliveryState,
@@ -27,6 +29,7 @@ from ..base import (
     Lease,
     Limits,
     Message,
+    MessageFilter,
     NewMessage,
     Page,
     Pruned,
@@ -35,10 +38,7 @@ from ..base import (
     Settlement,
     StoreFull,
     StoreUnavailable,
-    Wanted,
 )
-from ..events import Backlog, Events, Mark, Stats
-from ..ids import MessageIds
 from .accept import accept_all
 from .bulk import Settling, add_lanes, as_json, read_leases, settle_all
 from .events import forget, read_events, read_stats
@@ -193,13 +193,13 @@ class SqliteStore:
     ) -> list[Account]:
         return await self._reader.run(lambda db: list_accounts(db, state, among, after, limit, self._clock()))
 
-    async def messages(self, account: str, wanted: Wanted, *, before: int | None = None, limit: int) -> Page:
+    async def messages(self, account: str, wanted: MessageFilter, *, before: int | None = None, limit: int) -> Page:
         return await self._reader.run(lambda db: list_messages(db, account, wanted, before, limit, self._clock()))
 
     async def callback_history(self, account: str, limit: int) -> list[CallbackChange]:
         return await self._reader.run(lambda db: list_changes(db, account, limit))
 
-    async def events(self, after: Mark | None, *, limit: int) -> Events:
+    async def events(self, after: EventCursor | None, *, limit: int) -> EventPage:
         return await self._reader.run(lambda db: read_events(db, after, limit))
 
     async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> Stats:

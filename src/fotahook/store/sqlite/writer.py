@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ..base import StoreError, StoreFull, StoreUnavailable
+from ..records import StoreError, StoreFull, StoreUnavailable
 
 T = TypeVar("T")
 Item = TypeVar("Item")

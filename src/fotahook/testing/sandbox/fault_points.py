@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fotahook.delivery import Deliver, Outcome
 from fotahook.store import Store
-from fotahook.store.base import Delivery, Lease
+from fotahook.store.records import Delivery, Lease
 
 log = logging.getLogger("fotahook.testing")
 

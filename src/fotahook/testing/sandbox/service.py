@@ -18,7 +18,7 @@ from fotahook.delivery import Dispatcher, Outcome, Timings, keep_house
 from fotahook.delivery.policy import DAY
 from fotahook.service import DEV_CLIENT, DEV_USER, PasswordCost, Settings, build_app, provision_dev
 from fotahook.store import Store, open_store
-from fotahook.store.base import Delivery, Lease, Retention
+from fotahook.store.records import Delivery, Lease, Retention
 
 from .clock import VirtualClock
 from .fault_injection import Answer, Delay, Distrust, Drop, Duplicate, Faults, Trouble
@@ -251,7 +251,7 @@ class Engine:
             message = await self.store.message(message_id)
             if message is None:
                 raise LookupError(f"there is no message {message_id}")
-            state = message.placements[0].state
+            state = message.deliveries[0].state
             if state == "delivered":
                 return
             if state == "dead" or time.monotonic() > until:
