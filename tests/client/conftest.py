@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 import fotahook
-from fotahook.client._steps import World
+from fotahook.client._effects import Runtime
 
 ACCOUNT = "0000123456-00001"
 LISTENER = "https://10.120.102.183:50559/CallbackListener/FirmwareServiceMessages.asmx"
@@ -197,8 +197,11 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
 
-    async def asleep(self, seconds: float) -> None:
+    async def async_sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
+
+    def runtime(self) -> Runtime:
+        return Runtime(now=self.now, jitter=lambda: 0.0, sleep=self.sleep, async_sleep=self.async_sleep)
 
 
 @pytest.fixture
@@ -213,13 +216,12 @@ OpenSdk = Callable[..., Any]
 async def opened(kind: str, url: str, clock: Clock | None, **options: Any) -> AsyncIterator[Sdk]:
     """A client of a kind, which waits by the clock if there is one."""
     given = {"thingspace_oauth_credentials": OAUTH, "vz_m2m_token_credentials": USER, "base_url": url, **options}
-    if clock is not None:
-        given["_world"] = World(now=clock.now, chance=lambda: 0.0, sleep=clock.sleep, asleep=clock.asleep)
+    runtime = Runtime() if clock is None else clock.runtime()
     if kind == "sync":
-        with fotahook.Client(**given) as client:
+        with fotahook.Client._with_runtime(runtime, **given) as client:
             yield _Sync(client)
     else:
-        async with fotahook.AsyncClient(**given) as aclient:
+        async with fotahook.AsyncClient._with_runtime(runtime, **given) as aclient:
             yield _Async(aclient)
 
 

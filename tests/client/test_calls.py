@@ -177,7 +177,7 @@ async def test_a_redirect_is_not_followed_and_leaks_nothing(peer: Peer, open_sdk
 async def test_any_other_3xx_is_no_answer_either(peer: Peer, open_sdk: OpenSdk, status: int) -> None:
     peer.routes["callbacks/"] = lambda _: answer(status)
     async with open_sdk() as sdk:
-        with pytest.raises(fotahook.ResponseError, match="not an answer of this API"):
+        with pytest.raises(fotahook.ResponseError, match="not a response of this API"):
             await sdk.call("list_registered_callbacks", ACCOUNT)
 
 
@@ -224,7 +224,7 @@ async def test_an_account_is_one_segment_of_the_path(peer: Peer, open_sdk: OpenS
 @pytest.mark.parametrize("name", NAMES)
 async def test_arguments_that_cannot_be_meant_send_nothing(peer: Peer, open_sdk: OpenSdk, name: str) -> None:
     async with open_sdk() as sdk:
-        with pytest.raises(TypeError, match="account must be a str, not int: a number loses the leading zeros"):
+        with pytest.raises(TypeError, match="account must be a str, not int: a number loses its leading zeros"):
             await sdk.call(name, *arguments(name, 123456))
         with pytest.raises(TypeError, match="account must be a str, not NoneType"):
             await sdk.call(name, *arguments(name, None))

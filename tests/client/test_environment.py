@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import fotahook
-from fotahook.client._environment import options
+from fotahook.client._environment import environment_options
 from fotahook.client._settings import ClientOptions
 from fotahook.contract.servers import servers_of
 
@@ -39,7 +39,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def read(monkeypatch: pytest.MonkeyPatch, _given: ClientOptions | None = None, /, **variables: Any) -> dict[str, Any]:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    return {**options(None, _given or ClientOptions())}
+    return {**environment_options(None, _given or ClientOptions())}
 
 
 def test_nothing_is_needed() -> None:
@@ -124,7 +124,7 @@ def test_a_dotenv_file_fills_in_what_the_environment_lacks(monkeypatch: pytest.M
     assert (found["timeout"], found["max_retries"]) == (6.0, 1)
     (tmp_path / "other.env").write_text("MAX_RETRIES=3\n")
     with fotahook.Client.from_environment(dotenv_path=str(tmp_path / "other.env")) as client:
-        assert client._patience.max_retries == 3
+        assert client._transport._call_options.max_retries == 3
 
 
 def test_without_dotenv_only_a_given_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,4 +137,4 @@ def test_without_dotenv_only_a_given_path_is_an_error(monkeypatch: pytest.Monkey
 def test_an_environment_chooses_the_servers() -> None:
     for environment in fotahook.Environment:
         client = fotahook.Client(environment=environment)
-        assert client._caller._servers == servers_of(environment)
+        assert client._pipeline._servers == servers_of(environment)

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 import fotahook
-from fotahook.client._edge import MAX_BODY
+from fotahook.client._transport_errors import MAX_BODY
 
 from .conftest import ACCOUNT, BODY, OpenSdk, Peer, Pieces, Seen, answer
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fotahook.client._flow import Caller, Limits
-from fotahook.client._retry import LONGEST_RETRY_AFTER, LONGEST_WAIT, retry_after, wait_before_retry
-from fotahook.client._steps import Ask, Hold, Hooks, Pause, Send, World
-from fotahook.client._tokens import Bearer, Session
+from fotahook.client._effects import Acquire, Hooks, Invoke, Runtime, Send, Sleep
+from fotahook.client._flow import Limits, Pipeline
+from fotahook.client._retry import MAX_BACKOFF, MAX_RETRY_AFTER, retry_after, retry_delay
+from fotahook.client._tokens import BearerToken, SessionToken
 from fotahook.contract.auth import OauthToken, SessionCredentials, ThingspaceOauthCredentials
 from fotahook.contract.calls import list_registered_callbacks
 from fotahook.contract.errors import (
@@ -28,7 +28,7 @@ from fotahook.contract.exchange import Headers, Reply
 from fotahook.contract.servers import servers_at
 
 CALL = list_registered_callbacks("a")
-WORLD = World(monotonic=lambda: 0.0, now=lambda: 1000.0, chance=lambda: 0.0, new_key=lambda: "key")
+RUNTIME = Runtime(monotonic=lambda: 0.0, now=lambda: 1000.0, jitter=lambda: 0.0, new_key=lambda: "key")
 LIMITS = Limits(deadline=60.0, max_retries=2)
 
 
@@ -42,10 +42,10 @@ class Lock:
         self.held -= 1
 
 
-def caller() -> Caller:
-    bearer = Bearer(ThingspaceOauthCredentials("id", "secret"), WORLD)
-    session = Session(SessionCredentials("user", "password"), WORLD)
-    one = Caller(servers_at("http://x"), bearer, session, Hooks(), WORLD)
+def pipeline() -> Pipeline:
+    bearer = BearerToken(ThingspaceOauthCredentials("id", "secret"), RUNTIME)
+    session = SessionToken(SessionCredentials("user", "password"), RUNTIME)
+    one = Pipeline(servers_at("http://x"), bearer, session, Hooks(), RUNTIME)
     one.renew_locks(Lock)
     return one
 
@@ -57,7 +57,7 @@ def ok(body: bytes) -> Reply:
 TOKEN, SESSION = ok(b'{"access_token": "t"}'), ok(b'{"sessionToken": "s"}')
 
 
-def play(one: Caller, replies: list[Reply | Exception]) -> tuple[list[str], object]:
+def play(one: Pipeline, replies: list[Reply | Exception]) -> tuple[list[str], object]:
     """Drive a call with the replies; the steps it took, and what it came to."""
     steps: Generator[Any, Any, Any] = one.perform(CALL, LIMITS)
     taken: list[str] = []
@@ -70,12 +70,12 @@ def play(one: Caller, replies: list[Reply | Exception]) -> tuple[list[str], obje
                 case Send(request):
                     taken.append(request.url.rpartition("/")[2])
                     given = replies.pop(0)
-                case Pause(seconds):
-                    taken.append(f"pause {seconds:g}")
-                case Hold(lock):
+                case Sleep(seconds):
+                    taken.append(f"sleep {seconds:g}")
+                case Acquire(lock):
                     assert isinstance(lock, Lock)
                     lock.held += 1
-                    taken.append("hold")
+                    taken.append("acquire")
     except StopIteration as done:
         return taken, done.value.data
     except (ApiException, ResponseError, LoginRefused, ConnectionFailed, TimedOut) as error:
@@ -83,9 +83,9 @@ def play(one: Caller, replies: list[Reply | Exception]) -> tuple[list[str], obje
 
 
 def test_a_cold_call_holds_the_locks_while_it_fetches_and_no_longer() -> None:
-    one = caller()
+    one = pipeline()
     taken, data = play(one, [TOKEN, SESSION, ok(b"")])
-    assert taken == ["hold", "hold", "token", "login", "a"]
+    assert taken == ["acquire", "acquire", "token", "login", "a"]
     assert data is None
     assert play(one, [ok(b"")])[0] == ["a"]
     assert one.bearer is not None
@@ -102,7 +102,7 @@ lost = st.sampled_from([ConnectionFailed("x"), TimedOut("x"), ResponseError("x")
 
 @given(st.lists(failures | lost | st.sampled_from([TOKEN, SESSION, ok(b"{")]), max_size=12))
 def test_whatever_comes_back_every_lock_is_free_in_the_end_and_logins_are_few(replies: list[Reply | Exception]) -> None:
-    one = caller()
+    one = pipeline()
     taken, _ = play(one, [*replies, *[Reply(400, "", Headers(), b"")] * 20])
     assert one.bearer is not None
     assert one.session is not None
@@ -115,10 +115,10 @@ def test_whatever_comes_back_every_lock_is_free_in_the_end_and_logins_are_few(re
 
 
 def test_a_closed_flow_lets_its_locks_go() -> None:
-    one = caller()
+    one = pipeline()
     steps = one.perform(CALL, LIMITS)
     hold = next(steps)
-    assert isinstance(hold, Hold)
+    assert isinstance(hold, Acquire)
     assert isinstance(hold.lock, Lock)
     hold.lock.held += 1
     steps.send(None)
@@ -127,21 +127,21 @@ def test_a_closed_flow_lets_its_locks_go() -> None:
 
 
 def test_a_token_that_came_while_waiting_is_taken() -> None:
-    one = caller()
+    one = pipeline()
     assert one.session is not None
     steps = one.perform(CALL, LIMITS)
-    assert isinstance(next(steps), Hold)
+    assert isinstance(next(steps), Acquire)
     one.session._token = "s"
     one.session._used_at = 1000.0
-    assert isinstance(steps.send(None), Hold)
+    assert isinstance(steps.send(None), Acquire)
 
 
 def test_an_update_hook_is_asked_after_the_token_is_kept() -> None:
     hooked = ThingspaceOauthCredentials("id", "secret", oauth_on_token_update=lambda _: None)
-    bearer = Bearer(hooked, WORLD)
-    steps = bearer.renewed(lambda call, authorization=None: iter_of(OauthToken("t")))
-    assert isinstance(next(steps), Ask)
-    assert bearer.held() == "t"
+    bearer = BearerToken(hooked, RUNTIME)
+    steps = bearer.fetch(lambda call, authorization=None: iter_of(OauthToken("t")))
+    assert isinstance(next(steps), Invoke)
+    assert bearer.last == "t"
 
 
 def iter_of(value: object) -> Generator[Any, Any, Any]:
@@ -151,30 +151,30 @@ def iter_of(value: object) -> Generator[Any, Any, Any]:
 
 @pytest.mark.parametrize("failure", [TimedOut("x"), TlsError("x"), ResponseError("x"), LoginRefused("x")])
 def test_only_connections_and_answers_are_worth_a_retry(failure: Any) -> None:
-    assert wait_before_retry(failure, 1, now=0, chance=0) is None
+    assert retry_delay(failure, 1, now=0, jitter=0) is None
 
 
 @given(
     status=st.integers(400, 700),
     tries=st.integers(1, 10_000),
     now=st.floats(0, 1e10),
-    chance=st.floats(0, 1),
+    jitter=st.floats(0, 1),
     after=st.none() | st.text() | st.integers().map(str),
 )
 def test_a_wait_is_bounded_and_only_for_what_may_pass(
-    status: int, tries: int, now: float, chance: float, after: str | None
+    status: int, tries: int, now: float, jitter: float, after: str | None
 ) -> None:
     headers = Headers([("Retry-After", after)] if after is not None else [])
     failure = ServerError("x", reply=Reply(status, "", headers, b""))
-    wait = wait_before_retry(failure, tries, now=now, chance=chance)
+    wait = retry_delay(failure, tries, now=now, jitter=jitter)
     assert (wait is not None) == (status in (408, 429) or status >= 500)
-    assert wait is None or 0 <= wait <= max(LONGEST_WAIT, LONGEST_RETRY_AFTER)
+    assert wait is None or 0 <= wait <= max(MAX_BACKOFF, MAX_RETRY_AFTER)
 
 
-@given(tries=st.integers(1, 50), chance=st.floats(0, 1))
-def test_half_of_a_wait_is_left_to_chance(tries: int, chance: float) -> None:
-    wait = wait_before_retry(ConnectionFailed("x"), tries, now=0, chance=chance)
-    longest = wait_before_retry(ConnectionFailed("x"), tries, now=0, chance=1)
+@given(tries=st.integers(1, 50), jitter=st.floats(0, 1))
+def test_half_of_a_wait_is_left_to_chance(tries: int, jitter: float) -> None:
+    wait = retry_delay(ConnectionFailed("x"), tries, now=0, jitter=jitter)
+    longest = retry_delay(ConnectionFailed("x"), tries, now=0, jitter=1)
     assert wait is not None
     assert longest is not None
     assert longest / 2 <= wait <= longest
@@ -198,4 +198,4 @@ def test_a_retry_after_that_says_nothing_is_ignored() -> None:
 
 
 def test_an_authentication_error_is_final() -> None:
-    assert wait_before_retry(AuthenticationError("x"), 1, now=0, chance=0) is None
+    assert retry_delay(AuthenticationError("x"), 1, now=0, jitter=0) is None

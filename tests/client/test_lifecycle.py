@@ -189,8 +189,8 @@ callbacks = client.software_management_callbacks_v2
 callbacks.list_registered_callbacks("before")
 held = sys.argv[2] == "held"
 if held:
-    client._caller.bearer.lock.acquire()
-    client._caller.bearer.drop()
+    client._pipeline.bearer.lock.acquire()
+    client._pipeline.bearer.clear()
 pid = os.fork()
 for _ in range(5):
     if pid == 0 or not held:
@@ -242,7 +242,7 @@ def test_a_dropped_idle_connection_is_replaced_unseen(peer: Peer) -> None:
 
 
 def test_more_connections_than_are_kept_are_closed(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotahook.client._connections.IDLE", 1)
+    monkeypatch.setattr("fotahook.client._connections.MAX_IDLE", 1)
     meeting = threading.Barrier(2)
 
     def meet(_: Seen) -> Pieces:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 import fotahook
-from fotahook.client._steps import World
 from fotahook.contract import operator
 
 from .conftest import Clock, Peer, Pieces, Seen, answer
@@ -55,9 +54,8 @@ class Operators:
     """An operator's client of either form, called in the same way."""
 
     def __init__(self, kind: str, url: str, clock: Clock) -> None:
-        world = World(now=clock.now, chance=lambda: 0.0, sleep=clock.sleep, asleep=clock.asleep)
         form = fotahook.OperatorClient if kind == "sync" else fotahook.AsyncOperatorClient
-        self.kind, self.client = kind, form(url, "an-id", "a-client-secret", _world=world)
+        self.kind, self.client = kind, form._with_runtime(clock.runtime(), url, "an-id", "a-client-secret")
 
     async def __call__(self, name: str, *args: object, **kwargs: object) -> Any:
         method = getattr(self.client, name)

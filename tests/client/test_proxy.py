@@ -9,8 +9,7 @@ import pytest
 import trustme
 
 import fotahook
-from fotahook.client._environment import proxy_for
-from fotahook.client._proxy import Proxy, read_proxy
+from fotahook.client._proxy import Proxy, parse_proxy, proxy_for
 
 from .conftest import ACCOUNT, BODY, OpenSdk, Peer, answer, opened, tls_peer
 
@@ -166,8 +165,8 @@ async def test_cookies_are_not_kept(peer: Peer, open_sdk: OpenSdk) -> None:
     ],
 )
 def test_a_proxy_is_read_from_its_url(url: str, proxy: Proxy) -> None:
-    assert read_proxy(url) == proxy
-    assert read_proxy(proxy.url).host == proxy.host
+    assert parse_proxy(url) == proxy
+    assert parse_proxy(proxy.url).host == proxy.host
     assert "c:d" not in repr(proxy)
 
 

@@ -30,7 +30,10 @@ def public(kind: type[Any]) -> dict[str, tuple[str, str | None]]:
     own = ("__enter__", "__exit__", "__aenter__", "__aexit__")
     methods = inspect.getmembers(kind, callable)
     return {
-        RENAMED.get(name, name): (str(inspect.signature(method)), (method.__doc__ or "").split("\n")[0])
+        RENAMED.get(name, name): (
+            str(inspect.signature(method)).replace("AsyncEventStream", "EventStream"),
+            (method.__doc__ or "").split("\n")[0],
+        )
         for name, method in methods
         if not name.startswith("_") or name in own
     }

@@ -12,7 +12,6 @@ from fotahook.contract.auth import (
     SessionCredentials,
     ThingspaceOauthCredentials,
     VZM2mTokenCredentials,
-    dated,
     is_refused_login,
     login_call,
     logout_call,
@@ -21,6 +20,7 @@ from fotahook.contract.auth import (
     session_is_idle,
     stale_tokens,
     token_call,
+    with_expiry,
 )
 from fotahook.contract.calls import list_registered_callbacks
 from fotahook.contract.errors import ApiException
@@ -75,16 +75,16 @@ def test_a_refused_login_is_told_from_other_failures(status: int, code: str | No
 
 @given(lifetime=st.floats(0, 1e9), now=st.floats(0, 4e9), skew=st.floats(0, 1e6))
 def test_a_token_is_renewed_within_its_life_but_not_at_once(lifetime: float, now: float, skew: float) -> None:
-    expiry = dated(OauthToken("t", expires_in=lifetime), now).expiry
+    expiry = with_expiry(OauthToken("t", expires_in=lifetime), now).expiry
     assert expiry is not None
     renewed = renewal_time(OauthToken("t", expires_in=lifetime), now, skew)
     assert now + (expiry - now) / 2 - 1e-3 <= renewed <= expiry
 
 
 def test_a_token_dates_from_its_expiry_before_its_lifetime() -> None:
-    assert dated(OauthToken("t"), 1000).expiry == 1000 + OAUTH_LIFETIME
-    assert dated(OauthToken("t", expires_in=10), 1000).expiry == 1010
-    assert dated(OauthToken("t", expires_in=10, expiry=5), 1000).expiry == 5
+    assert with_expiry(OauthToken("t"), 1000).expiry == 1000 + OAUTH_LIFETIME
+    assert with_expiry(OauthToken("t", expires_in=10), 1000).expiry == 1010
+    assert with_expiry(OauthToken("t", expires_in=10, expiry=5), 1000).expiry == 5
     assert renewal_time(OauthToken("t", expiry=5), 1000) == 1000
     assert renewal_time(OauthToken("t", expires_in=-10), 1000) == 1000
     assert renewal_time(OauthToken("t", expires_in=3600), 0) == 3540
@@ -101,7 +101,7 @@ def test_the_calls_for_tokens_hide_their_bodies() -> None:
         assert call.secret
         assert call.method == "POST"
     assert revoke_call("a b&c").body == b"grant_type=client_credentials&token=a+b%26c"
-    assert LOGIN.counted
+    assert LOGIN.is_login
     assert logout_call().session
     assert logout_call().ends_session
     assert "a-secret" not in repr(token_call(credentials))

@@ -49,7 +49,7 @@ def test_a_segment_is_a_str(value: object) -> None:
 
 @given(st.text())
 def test_a_url_of_any_text_goes_out_and_comes_back(url: str) -> None:
-    sent = calls.registration(models.FotaV2CallbackRegistrationRequest(url))
+    sent = calls.encode_registration(models.FotaV2CallbackRegistrationRequest(url))
     assert calls.read_json(models.FotaV2CallbackRegistrationResult)(sent).url == url
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fotahook.contract import errors
-from fotahook.contract.error_answers import excerpt, fault, masked, one_line, refusal
+from fotahook.contract.error_responses import error_from_reply, excerpt, mask_reply, one_line, parse_error_body
 from fotahook.contract.errors import (
     ApiException,
     FotahookError,
@@ -28,7 +28,7 @@ def reply(status: int = 400, body: bytes = b"", reason: str = "Bad Request", **h
 
 
 def refused(status: int = 400, body: bytes = b"", **headers: str) -> ApiException | ResponseError:
-    error = refusal(reply(status, body, **headers), REQUEST, FotaV2ResultException)
+    error = error_from_reply(reply(status, body, **headers), REQUEST, FotaV2ResultException)
     assert error is not None
     return error
 
@@ -58,9 +58,9 @@ def test_an_answered_error_without_an_answer_has_empty_parts() -> None:
     assert (error.status_code, dict(error.headers), error.raw_body, error.request) == (0, {}, b"", None)
 
 
-def test_a_2xx_is_no_refusal() -> None:
+def test_a_2xx_is_no_error_from_reply() -> None:
     for status in (200, 201, 204, 299):
-        assert refusal(reply(status), REQUEST, ApiException) is None
+        assert error_from_reply(reply(status), REQUEST, ApiException) is None
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_2xx_is_no_refusal() -> None:
     ],
 )
 def test_codes_are_read_wherever_a_body_hides_them(body: bytes, expected: tuple[str | None, str | None]) -> None:
-    assert fault(body) == expected
+    assert parse_error_body(body) == expected
 
 
 def test_the_line_says_the_status_the_call_and_what_was_wrong() -> None:
@@ -101,7 +101,7 @@ def test_the_line_says_the_status_the_call_and_what_was_wrong() -> None:
     assert str(refused(502, b"<html>\n<h1>Bad\tgateway</h1></html>")) == f"502 {about}: Bad gateway"
     assert str(refused(500, b"\xff\x00\x01")) == f"500 {about}: a body of 3 bytes that are not text"
     assert str(refused(500, b"")) == f"500 {about}: Bad Request"
-    bare = refusal(reply(500, b"", ""), REQUEST, ApiException)
+    bare = error_from_reply(reply(500, b"", ""), REQUEST, ApiException)
     assert str(bare) == f"500 {about}: The service failed."
 
 
@@ -112,12 +112,12 @@ def test_a_redirect_names_its_target_and_no_more() -> None:
 
 
 def test_an_interim_status_is_no_answer() -> None:
-    assert str(refused(101)).endswith("not an answer of this API")
+    assert str(refused(101)).endswith("not a response of this API")
 
 
 @given(status=st.integers(100, 999), body=st.binary(), reason=st.text())
 def test_any_answer_gives_one_printable_line(status: int, body: bytes, reason: str) -> None:
-    error = refusal(reply(status, body, reason), REQUEST, FotaV2ResultException)
+    error = error_from_reply(reply(status, body, reason), REQUEST, FotaV2ResultException)
     if error is not None:
         line = str(error)
         assert line.isprintable()
@@ -140,14 +140,14 @@ def test_a_long_text_is_cut_with_a_sign() -> None:
 @given(secret=st.text(min_size=4, max_size=30), around=st.text(max_size=10))
 def test_no_secret_comes_through(secret: str, around: str) -> None:
     held = (around + secret + around).encode(errors="surrogatepass")
-    shown = masked(reply(400, held, secret, echo=secret), [secret, "a", ""])
+    shown = mask_reply(reply(400, held, secret, echo=secret), [secret, "a", ""])
     assert secret.encode(errors="surrogatepass") not in shown.body or secret in "***"
     assert shown.headers["echo"] == "***"
     assert shown.reason == "***"
 
 
 def test_a_longer_secret_is_masked_before_a_part_of_it() -> None:
-    assert masked(reply(400, b"Bearer abcdef"), ["abcdef", "Bearer abcdef"]).body == b"***"
+    assert mask_reply(reply(400, b"Bearer abcdef"), ["abcdef", "Bearer abcdef"]).body == b"***"
 
 
 def test_a_status_above_599_is_a_server_error() -> None:

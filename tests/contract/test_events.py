@@ -41,7 +41,7 @@ def test_an_event_without_its_end_is_none_yet() -> None:
     reader = EventReader("c1")
     assert list(reader.read(event_block("c2", PAUSED)[:-1])) == []
     assert reader.cursor == "c1"
-    reader.begin_again()
+    reader.reset()
     assert list(reader.read(STREAM)) == EVENTS
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from fotahook import ApiException, AsyncOperatorClient, ConnectionFailed, OperatorClient, ResponseError
-from fotahook.client._steps import World
+from fotahook.client._effects import Runtime
 from fotahook.contract.events import AttemptFinished, Event, LaneChanged, MessageAccepted
 from fotahook.contract.operator import Stats
 from fotahook.service.requests import mark_cursor
@@ -84,27 +84,27 @@ def relay(base_url: str) -> Iterator[Callable[[Iterator[int]], Relay]]:
         yield relay
 
 
-def impatient() -> World:
-    """Whoever waits does not wait for long."""
+def short_sleeps() -> Runtime:
+    """Sleeps a hundredth of the time."""
 
-    async def asleep(seconds: float) -> None:
+    async def async_sleep(seconds: float) -> None:
         await asyncio.sleep(seconds / 100)
 
-    return World(sleep=lambda seconds: time.sleep(seconds / 100), asleep=asleep)
+    return Runtime(sleep=lambda seconds: time.sleep(seconds / 100), async_sleep=async_sleep)
 
 
 async def followed(url: str, kind: str, count: int, *, after: str | None) -> list[Event]:
     """So many events, as one client or the other gives them."""
     if kind == "sync":
         return await asyncio.to_thread(_followed, url, count, after)
-    async with AsyncOperatorClient(url, "dev", "dev-secret", _world=impatient()) as client:
+    async with AsyncOperatorClient._with_runtime(short_sleeps(), url, "dev", "dev-secret") as client:
         events = client.events(ACCOUNT, after=after)
         return [await anext(events) for _ in range(count)]
 
 
 def _followed(url: str, count: int, after: str | None) -> list[Event]:
     with (
-        OperatorClient(url, "dev", "dev-secret", _world=impatient()) as client,
+        OperatorClient._with_runtime(short_sleeps(), url, "dev", "dev-secret") as client,
         client.events(ACCOUNT, after=after) as events,
     ):
         return [next(events) for _ in range(count)]

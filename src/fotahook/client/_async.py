@@ -1,135 +1,145 @@
-"""Does: sends over aiohttp what a flow decides, in the running event loop."""
+"""The asynchronous transport: runs flows over aiohttp in the running event loop."""
 
 import asyncio
 import io
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from inspect import isawaitable
 from typing import TypeVar
 
 import aiohttp
 from yarl import URL
 
-from ..contract.errors import FotahookError, TimedOut
+from ..contract.errors import FotahookError
 from ..contract.exchange import Headers, Reply, Request
-from ._edge import MAX_BODY, context_for, too_large, translated
-from ._environment import proxy_for
-from ._settings import Connecting
-from ._steps import Ask, Flow, Hold, Pause, Send, Step
+from ._effects import Acquire, Effect, Flow, Invoke, Runtime, Send, Sleep, drive_async
+from ._flow import Limits, Pipeline
+from ._proxy import proxy_for
+from ._settings import CallOptions, TransportOptions
+from ._transport_errors import MAX_BODY, body_too_large, timed_out, transport_error
 
 T = TypeVar("T")
 
-AT_ONCE = 256 * 1024
+MAX_WRITE = 256 * 1024
+
+_LIBRARY_ERRORS = (aiohttp.ClientError, OSError, ArithmeticError, ValueError)
 
 
 class AsyncTransport:
-    """A connection pool on one event loop, and the driver of flows over it."""
+    """Runs the flows of one client, in one event loop at a time."""
 
-    def __init__(self, connecting: Connecting, sleep: Callable[[float], Awaitable[None]] | None) -> None:
-        self._connecting = connecting
-        self._sleep = sleep or asyncio.sleep
-        self._ways: dict[str, dict[str, object]] = {}
-        self._http: aiohttp.ClientSession | None = None
+    def __init__(
+        self, pipeline: Pipeline, transport_options: TransportOptions, call_options: CallOptions, runtime: Runtime
+    ) -> None:
+        self._pipeline, self._runtime = pipeline, runtime
+        self._options, self._call_options = transport_options, call_options
         self._streams: weakref.WeakSet[AsyncStream] = weakref.WeakSet()
-        self._opened: AsyncGenerator[aiohttp.ClientSession, None] | None = None
+        self._origin_options: dict[str, dict[str, object]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._http: aiohttp.ClientSession | None = None
+        self._http_owner: AsyncGenerator[aiohttp.ClientSession, None] | None = None
+        self._closed = False
 
-    async def drive(self, steps: Flow[T], seconds: float) -> T:
-        """What the flow comes to; what it raises. Cancelled, it closes the connection in use."""
-        step: Step | None = None
-        deadline = _Deadline(seconds)
+    async def run(
+        self,
+        make_flow: Callable[[Pipeline, Limits], Flow[T]],
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> T:
+        """Run a flow within its limits; None stands for the client's own. Cancelled, it closes its connection."""
+        now = self._runtime.monotonic()
+        limits = self._call_options.limits(now, timeout, max_retries)
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        if self._loop is not (loop := asyncio.get_running_loop()):
+            # Connections and locks belong to the loop that they were made in.
+            self._loop, self._http, self._http_owner = loop, None, None
+            self._pipeline.renew_locks(asyncio.Lock)
+        deadline = _Deadline(limits.deadline - now)
         try:
             with deadline:
-                step = next(steps)
-                while True:
-                    try:
-                        answer = await (self._send(step) if isinstance(step, Send) else self._other(step))
-                    except BaseException as error:
-                        # Cancellation too: the flow may hold a lock.
-                        step = steps.throw(error)
-                    else:
-                        step = steps.send(answer)
-        except StopIteration as done:
-            result: T = done.value
-            return result
+                return await drive_async(make_flow(self._pipeline, limits), partial(self._perform, deadline))
         except TimeoutError as error:
             # A function of the user's may have raised one of its own.
             if not deadline.passed:
                 raise
-            raise _timed_out(step) from error
+            raise timed_out(deadline.request) from error
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close the streams and connections."""
+        self._closed = True
         for stream in list(self._streams):
             stream.close()
-        opened, self._opened, self._http = self._opened, None, None
-        if opened is not None:
-            await opened.aclose()
+        owner, self._http, self._http_owner = self._http_owner, None, None
+        if owner is not None:
+            await owner.aclose()
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
-        await self._sleep(seconds)
+        await (self._runtime.async_sleep or asyncio.sleep)(seconds)
 
-    async def _other(self, step: Pause | Hold | Ask) -> object:
-        if isinstance(step, Pause):
-            await self.sleep(step.seconds)
-            return None
-        if isinstance(step, Hold):
-            assert isinstance(step.lock, asyncio.Lock)
-            return await step.lock.acquire()
-        return await _ask(step)
+    def _perform(self, deadline: "_Deadline", effect: Effect) -> Awaitable[object]:
+        if isinstance(effect, Send):
+            deadline.request = effect.request
+            return self._send(effect)
+        deadline.request = None
+        if isinstance(effect, Sleep):
+            return self.sleep(effect.seconds)
+        return _acquire(effect) if isinstance(effect, Acquire) else _invoke(effect)
 
-    async def _send(self, step: Send) -> Reply:
-        request = step.request
+    async def _send(self, send: Send) -> Reply:
+        request = send.request
         origin = request.url[: request.url.index("/", 8)]
-        way = self._ways.get(origin)
-        if way is None:
-            way = self._ways[origin] = self._way(origin)
+        options = self._origin_options.get(origin)
+        if options is None:
+            options = self._origin_options[origin] = self._options_for(origin)
         http = self._http or await self._open()
         try:
             response = await http.request(
                 request.method,
                 URL(request.url, encoded=True),
-                data=_data(step.body),
-                headers=step.headers,
+                data=_data(send.body),
+                headers=send.headers,
                 allow_redirects=False,
-                **way,  # type: ignore[arg-type]  # a dict of keywords of several types
+                **options,  # type: ignore[arg-type]  # a dict of keywords of several types
             )
-            if step.streamed and 200 <= response.status < 300:
+            if send.streamed and 200 <= response.status < 300:
                 stream = AsyncStream(response, request)
                 self._streams.add(stream)
                 return _reply(response, b"", stream)
-            return await _whole(response, request)
+            return await _read_all(response, request)
         except FotahookError:
             raise
         except aiohttp.ClientResponseError as error:
-            # It holds the request's headers with the tokens; the parser's own error beneath says what was wrong.
-            raise translated(error, request, late=False) from error.__cause__
-        except (aiohttp.ClientError, OSError, ArithmeticError, ValueError) as error:
-            raise translated(error, request, late=False) from error
+            # It contains the request's headers with the tokens; the parser's error behind it has the details.
+            raise transport_error(error, request, late=False) from error.__cause__
+        except _LIBRARY_ERRORS as error:
+            raise transport_error(error, request, late=False) from error
 
     async def _open(self) -> aiohttp.ClientSession:
-        self._opened = _session()
-        self._http = await anext(self._opened)
+        self._http_owner = _new_session()
+        self._http = await anext(self._http_owner)
         return self._http
 
-    def _way(self, origin: str) -> dict[str, object]:
-        """What a request to an origin needs: certificates for https alone, for they take long to load."""
-        way: dict[str, object] = {}
+    def _options_for(self, origin: str) -> dict[str, object]:
+        """The options of a request to an origin; certificates for https only, because they take long to load."""
+        options: dict[str, object] = {}
         if origin.startswith("https:"):
-            way["ssl"] = context_for(self._connecting)
-        proxy = proxy_for(origin, self._connecting.proxy)
+            options["ssl"] = self._options.ssl_context()
+        proxy = proxy_for(origin, self._options.proxy)
         if proxy is not None:
-            known = proxy.authorization
-            way["proxy"] = proxy.url
-            # aiohttp turns it into Proxy-Authorization, on the tunnel's request or on the call's own.
-            way["proxy_headers"] = {"Authorization": known} if known else None
-        return way
+            authorization = proxy.authorization
+            options["proxy"] = proxy.url
+            # aiohttp sends it as Proxy-Authorization, with CONNECT or with the request itself.
+            options["proxy_headers"] = {"Authorization": authorization} if authorization else None
+        return options
 
 
-async def _session() -> AsyncGenerator[aiohttp.ClientSession, None]:
-    """A session, closed with the generator: by the event loop itself, where it ends first or the client is dropped."""
+async def _new_session() -> AsyncGenerator[aiohttp.ClientSession, None]:
+    """A session that is closed with this generator: by close(), by the garbage collector, or by the event loop."""
     async with aiohttp.ClientSession(
-        # No limit of connections here: how many calls run at once is the caller's to say.
+        # No limit: the caller decides how many calls run at once.
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
@@ -140,18 +150,18 @@ async def _session() -> AsyncGenerator[aiohttp.ClientSession, None]:
 
 
 class AsyncStream:
-    """The body of an answer that goes on, on a connection of its own."""
+    """The body of a streamed response, on a connection of its own."""
 
     def __init__(self, response: aiohttp.ClientResponse, request: Request) -> None:
         self._response, self._request = response, request
 
     async def read(self, seconds: float) -> bytes:
-        """What has come, or comes within so many seconds; empty at the end."""
+        """The next bytes, within so many seconds; empty at the end."""
         try:
             async with asyncio.timeout(seconds):
                 return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError, ArithmeticError, ValueError) as error:
-            raise translated(error, self._request, late=isinstance(error, TimeoutError)) from error
+        except _LIBRARY_ERRORS as error:
+            raise transport_error(error, self._request, late=isinstance(error, TimeoutError)) from error
 
     def close(self) -> None:
         """Close the connection."""
@@ -159,12 +169,14 @@ class AsyncStream:
 
 
 class _Deadline:
-    """What asyncio.timeout() does, at half of its cost, which is a twentieth of a call."""
+    """asyncio.timeout() at half its cost, which is a twentieth of a call; also notes the request in progress."""
 
     def __init__(self, seconds: float) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._task, self._cancelling, self.passed = task, task.cancelling(), False
+        self.request: Request | None = None
+        self.passed = False
+        self._task, self._cancelling = task, task.cancelling()
         self._timer = task.get_loop().call_later(seconds, self._pass)
 
     def _pass(self) -> None:
@@ -176,45 +188,43 @@ class _Deadline:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._timer.cancel()
-        # Somebody else's cancellation goes on as one.
+        # A cancellation from elsewhere stays one.
         if self.passed and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
 
 def _data(body: bytes | None) -> bytes | io.BytesIO | None:
-    # aiohttp writes bytes in one go, and warns of the time that a large body may take so.
-    return io.BytesIO(body) if body is not None and len(body) > AT_ONCE else body
+    # aiohttp writes bytes at once, and warns about large ones.
+    return io.BytesIO(body) if body is not None and len(body) > MAX_WRITE else body
 
 
-def _timed_out(step: Step | None) -> TimedOut:
-    if isinstance(step, Send):
-        request = step.request
-        return TimedOut(f"{request.method} {request.url}: no whole answer before the deadline", request=request)
-    return TimedOut("the deadline passed while another call was fetching the token")
-
-
-async def _whole(response: aiohttp.ClientResponse, request: Request) -> Reply:
-    """The reply with all of its body, or as much as shows that it is too large."""
-    content, pieces, size = response.content, [], 0
+async def _read_all(response: aiohttp.ClientResponse, request: Request) -> Reply:
+    """The reply with its whole body, or with as much as shows that it is too large."""
+    content, chunks, size = response.content, [], 0
     try:
         while size <= MAX_BODY and not content.at_eof():
-            pieces.append(await content.readany())
-            size += len(pieces[-1])
+            chunks.append(await content.readany())
+            size += len(chunks[-1])
     finally:
-        # At its end the body has let go of the connection; short of it, nothing else may use that.
+        # A body read to its end releases the connection; any other connection cannot be reused.
         if not content.at_eof():
             response.close()
-    reply = _reply(response, b"".join(pieces))
+    reply = _reply(response, b"".join(chunks))
     if size > MAX_BODY:
-        raise too_large(request, reply)
+        raise body_too_large(request, reply)
     return reply
 
 
 def _reply(response: aiohttp.ClientResponse, body: bytes, stream: object = None) -> Reply:
-    # The raw headers, for aiohttp reads them as UTF-8 and http.client does not.
+    # The raw headers: aiohttp decodes them as UTF-8, http.client as Latin-1.
     return Reply(response.status, response.reason or "", Headers(response.raw_headers), body, stream)
 
 
-async def _ask(step: Ask) -> object:
-    answer = step.function(step.argument)
-    return await answer if isawaitable(answer) else answer
+async def _acquire(acquire: Acquire) -> object:
+    assert isinstance(acquire.lock, asyncio.Lock)
+    return await acquire.lock.acquire()
+
+
+async def _invoke(invoke: Invoke) -> object:
+    result = invoke.function(invoke.argument)
+    return await result if isawaitable(result) else result

@@ -1,4 +1,4 @@
-"""The controller of the four calls, for threads and for tasks. Only the words `async` and `await` tell them apart."""
+"""The controller of the four callback calls, for threads and for tasks."""
 
 from typing import TYPE_CHECKING
 
@@ -10,29 +10,29 @@ from ..contract.models import (
     FotaV2CallbackRegistrationResult,
     FotaV2SuccessResult,
 )
+from ._base import AsyncMethods, Operation, SyncMethods, operation, response_of
 
 if TYPE_CHECKING:
-    from ._async_runner import AsyncRunner
-    from ._runner import Runner
+    from ._async import AsyncTransport
+    from ._sync import SyncTransport
 
 
-class SoftwareManagementCallbacksV2Controller:
-    """The four calls about the one callback URL of an account.
+class _Callbacks:
+    """The four calls; each `account` has one callback URL.
 
-    Each takes `timeout` (seconds for the whole call, its retries included) and `max_retries` in place of the client's.
-    Each raises TypeError or ValueError for bad arguments, FotaV2ResultException on 400, and else what
-    `fotahook.FotahookError` lists.
+    `timeout` (seconds for the whole call, retries included) and `max_retries` override the client's. Bad arguments
+    raise TypeError or ValueError, a 400 raises FotaV2ResultException, and other failures what `fotahook.FotahookError`
+    lists.
     """
 
-    def __init__(self, runner: "Runner") -> None:
-        self._runner = runner
-
+    @operation
     def list_registered_callbacks(
         self, account: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> ApiResponse[CallbackSummary | None]:
+    ) -> Operation[ApiResponse[CallbackSummary | None]]:
         """The callback registered for an account; `data` is None if there is none."""
-        return self._runner.call(calls.list_registered_callbacks(account), timeout, max_retries)
+        return response_of(calls.list_registered_callbacks(account), timeout, max_retries)
 
+    @operation
     def update_callback(
         self,
         account: str,
@@ -40,10 +40,11 @@ class SoftwareManagementCallbacksV2Controller:
         *,
         timeout: float | None = None,
         max_retries: int | None = None,
-    ) -> ApiResponse[FotaV2CallbackRegistrationResult]:
+    ) -> Operation[ApiResponse[FotaV2CallbackRegistrationResult]]:
         """Replace the callback URL of an account."""
-        return self._runner.call(calls.update_callback(account, body), timeout, max_retries)
+        return response_of(calls.update_callback(account, body), timeout, max_retries)
 
+    @operation
     def register_callback(
         self,
         account: str,
@@ -51,58 +52,27 @@ class SoftwareManagementCallbacksV2Controller:
         *,
         timeout: float | None = None,
         max_retries: int | None = None,
-    ) -> ApiResponse[FotaV2CallbackRegistrationResult]:
+    ) -> Operation[ApiResponse[FotaV2CallbackRegistrationResult]]:
         """Register the callback URL of an account, in place of an earlier one."""
-        return self._runner.call(calls.register_callback(account, body), timeout, max_retries)
+        return response_of(calls.register_callback(account, body), timeout, max_retries)
 
+    @operation
     def deregister_callback(
         self, account: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> ApiResponse[FotaV2SuccessResult]:
+    ) -> Operation[ApiResponse[FotaV2SuccessResult]]:
         """Remove the callback URL of an account."""
-        return self._runner.call(calls.deregister_callback(account), timeout, max_retries)
+        return response_of(calls.deregister_callback(account), timeout, max_retries)
 
 
-class AsyncSoftwareManagementCallbacksV2Controller:
-    """The four calls about the one callback URL of an account, as coroutines.
+class SoftwareManagementCallbacksV2Controller(_Callbacks, SyncMethods):
+    __doc__ = _Callbacks.__doc__
 
-    Each takes `timeout` (seconds for the whole call, its retries included) and `max_retries` in place of the client's.
-    Each raises TypeError or ValueError for bad arguments, FotaV2ResultException on 400, and else what
-    `fotahook.FotahookError` lists.
-    """
+    def __init__(self, transport: "SyncTransport") -> None:
+        self._transport = transport
 
-    def __init__(self, runner: "AsyncRunner") -> None:
-        self._runner = runner
 
-    async def list_registered_callbacks(
-        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> ApiResponse[CallbackSummary | None]:
-        """The callback registered for an account; `data` is None if there is none."""
-        return await self._runner.call(calls.list_registered_callbacks(account), timeout, max_retries)
+class AsyncSoftwareManagementCallbacksV2Controller(_Callbacks, AsyncMethods):
+    __doc__ = f"{_Callbacks.__doc__}\n    The methods are coroutines.\n"
 
-    async def update_callback(
-        self,
-        account: str,
-        body: FotaV2CallbackRegistrationRequest,
-        *,
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> ApiResponse[FotaV2CallbackRegistrationResult]:
-        """Replace the callback URL of an account."""
-        return await self._runner.call(calls.update_callback(account, body), timeout, max_retries)
-
-    async def register_callback(
-        self,
-        account: str,
-        body: FotaV2CallbackRegistrationRequest,
-        *,
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> ApiResponse[FotaV2CallbackRegistrationResult]:
-        """Register the callback URL of an account, in place of an earlier one."""
-        return await self._runner.call(calls.register_callback(account, body), timeout, max_retries)
-
-    async def deregister_callback(
-        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> ApiResponse[FotaV2SuccessResult]:
-        """Remove the callback URL of an account."""
-        return await self._runner.call(calls.deregister_callback(account), timeout, max_retries)
+    def __init__(self, transport: "AsyncTransport") -> None:
+        self._transport = transport

@@ -1,7 +1,7 @@
-"""Connections of urllib3's, bounded by a deadline, and those of them that wait for the next call.
+"""urllib3 connections with a deadline, and a pool of them for each origin.
 
-urllib3 speaks HTTP and TLS; its pools are left out, since their bookkeeping for retries and redirects that are never
-wanted here costs a tenth of a call.
+urllib3 implements HTTP and TLS. Its own pools are not used: their bookkeeping for retries and redirects, which never
+happen here, costs a tenth of a call.
 """
 
 import socket
@@ -17,18 +17,16 @@ from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from ._edge import context_for
-from ._environment import proxy_for
-from ._head import StrictResponse
-from ._proxy import Proxy
-from ._settings import Connecting
+from ._proxy import Proxy, proxy_for
+from ._response_parser import StrictResponse
+from ._settings import TransportOptions
 
-# Idle connections kept to one server; more are opened when more threads call at once.
-IDLE = 64
+# Idle connections kept for one origin; more are opened if more threads call at once.
+MAX_IDLE = 64
 
 
 class _Exchange(threading.local):
-    """The exchange that this thread is in: its deadline, and whether a body follows the headers."""
+    """The current exchange of this thread: its deadline, and whether a body follows the headers."""
 
     deadline = 0.0
     has_body = False
@@ -45,7 +43,7 @@ def _time_left() -> float:
 
 
 class _Socket(socket.socket):
-    """A socket whose every operation has what is left of the exchange: its own timeout begins anew with each byte."""
+    """A socket that sets its timeout to the time left before each operation; a fixed one restarts with each byte."""
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self.settimeout(_time_left())
@@ -57,7 +55,7 @@ class _Socket(socket.socket):
 
 
 class TlsSocket(ssl.SSLSocket):
-    """The same over TLS, where sendall() is made of many send()."""
+    """The same over TLS, where sendall() calls send() repeatedly."""
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self.settimeout(_time_left())
@@ -69,38 +67,38 @@ class TlsSocket(ssl.SSLSocket):
 
 
 class Connection(HTTPConnection):
-    """Connects within the deadline, however many addresses the name has, and sends headers and body in one piece."""
+    """Tries all addresses of the host within the deadline; sends headers and body in one piece."""
 
     response_class = StrictResponse
-    _held: bytes | None = None
+    _unsent: bytes | None = None
 
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
-        self._held = b"" if exchange.has_body else None
+        self._unsent = b"" if exchange.has_body else None
         super().endheaders(*args, **kwargs)
 
     def send(self, data: Any) -> None:
-        if self._held == b"":
-            self._held = data
+        if self._unsent == b"":
+            self._unsent = data
             return
-        held, self._held = self._held, None
-        super().send(held + data if held else data)
+        head, self._unsent = self._unsent, None
+        super().send(head + data if head else data)
 
     def _new_conn(self) -> socket.socket:
-        # urllib3 names this method as the one to replace for sockets of another kind.
+        # The method that urllib3 documents for overriding the socket class.
         failure: OSError | None = None
         for family, kind, number, _, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
-            made = _Socket(family, kind, number)
+            connection = _Socket(family, kind, number)
             try:
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                made.settimeout(_time_left())
-                made.connect(address)
-                made.settimeout(_time_left())
-                return made
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.settimeout(_time_left())
+                connection.connect(address)
+                connection.settimeout(_time_left())
+                return connection
             except OSError as error:
-                made.close()
+                connection.close()
                 failure = error
             except BaseException:
-                made.close()
+                connection.close()
                 raise
         raise failure or OSError(f"{self.host} has no address")
 
@@ -110,21 +108,21 @@ class TlsConnection(Connection, HTTPSConnection):
 
 
 class Pool:
-    """The connections to one origin. Taking and giving back need no lock: a deque's own operations are atomic."""
+    """The connections to one origin. No lock is needed: the operations of a deque are atomic."""
 
-    def __init__(self, origin: str, connecting: Connecting) -> None:
-        self._proxy = proxy_for(origin, connecting.proxy)
-        self._connect = _connector(origin, self._proxy, connecting)
+    def __init__(self, origin: str, options: TransportOptions) -> None:
+        self._proxy = proxy_for(origin, options.proxy)
+        self._connect = _connector(origin, self._proxy, options)
         self._idle: deque[Connection] = deque()
         self._closed = False
-        # A client that is dropped without being closed leaves nothing open.
+        # Also closes the connections of a client that is garbage-collected without being closed.
         weakref.finalize(self, _close_all, self._idle)
-        # A proxy that forwards is told the whole URL, all others its path.
-        self.whole_url = self._proxy is not None and origin.startswith("http:")
-        self.headers = _proxy_headers(self._proxy) if self.whole_url else {}
+        # A forwarding proxy needs the full URL in the request line, a server only the path.
+        self.absolute_url = self._proxy is not None and origin.startswith("http:")
+        self.headers = _proxy_headers(self._proxy) if self.absolute_url else {}
 
-    def take(self) -> Connection:
-        """A connection, the one used last if it is still open."""
+    def get(self) -> Connection:
+        """The connection used last if it is still open, or a new one."""
         while self._idle:
             try:
                 found = self._idle.pop()
@@ -135,9 +133,9 @@ class Pool:
             found.close()
         return self._connect()
 
-    def give(self, connection: Connection) -> None:
-        """Keep a connection whose answer was read to its end."""
-        if len(self._idle) < IDLE:
+    def put(self, connection: Connection) -> None:
+        """Keep a connection whose response was read completely."""
+        if len(self._idle) < MAX_IDLE:
             self._idle.append(connection)
         else:
             connection.close()
@@ -145,7 +143,7 @@ class Pool:
             self.close()
 
     def close(self) -> None:
-        """Close the idle ones, and from now on each that comes back."""
+        """Close the idle connections, and each other one when it is returned."""
         self._closed = True
         _close_all(self._idle)
 
@@ -157,27 +155,27 @@ def _close_all(idle: deque[Connection]) -> None:
             idle.pop().close()
 
 
-def _connector(origin: str, proxy: Proxy | None, connecting: Connecting) -> Callable[[], Connection]:
+def _connector(origin: str, proxy: Proxy | None, options: TransportOptions) -> Callable[[], Connection]:
     parts = urlsplit(origin)
     assert parts.hostname
     host, tls = parts.hostname, parts.scheme == "https"
     port = parts.port or (443 if tls else 80)
     if not tls:
-        place = (host, port) if proxy is None else (proxy.host, proxy.port)
-        return lambda: Connection(*place, timeout=None)
-    context = context_for(connecting)
+        address = (host, port) if proxy is None else (proxy.host, proxy.port)
+        return lambda: Connection(*address, timeout=None)
+    context = options.ssl_context()
     context.sslsocket_class = TlsSocket
     if proxy is None:
         return lambda: TlsConnection(host, port, ssl_context=context, timeout=None)
 
     def tunnel() -> Connection:
-        made = TlsConnection(proxy.host, proxy.port, ssl_context=context, timeout=None)
-        made.set_tunnel(host, port, _proxy_headers(proxy))
-        return made
+        connection = TlsConnection(proxy.host, proxy.port, ssl_context=context, timeout=None)
+        connection.set_tunnel(host, port, _proxy_headers(proxy))
+        return connection
 
     return tunnel
 
 
 def _proxy_headers(proxy: Proxy | None) -> dict[str, str]:
-    known = proxy.authorization if proxy is not None else None
-    return {"Proxy-Authorization": known} if known else {}
+    authorization = proxy.authorization if proxy is not None else None
+    return {"Proxy-Authorization": authorization} if authorization else {}

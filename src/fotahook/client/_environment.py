@@ -1,4 +1,4 @@
-"""Reads the environment: the options of `from_environment`, and the proxy. Nothing else of the SDK does."""
+"""The options that `from_environment` reads from environment variables."""
 
 import math
 import os
@@ -7,27 +7,11 @@ from urllib.parse import quote
 
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from ..contract.servers import Environment, environment_named
-from ._proxy import Proxy, read_proxy
 from ._settings import ClientOptions
 
 
-def proxy_for(origin: str, given: str | None) -> Proxy | None:
-    """The proxy for an origin: the one given, none if that is "", else the one that the environment names."""
-    if given is not None:
-        return read_proxy(given) if given else None
-    if not any(name.lower().endswith("_proxy") for name in os.environ) and os.name == "posix":
-        return None
-    # Takes as long to import as a call takes, and most processes have no proxy.
-    from urllib.request import getproxies, proxy_bypass
-
-    scheme, _, host = origin.partition("://")
-    proxies = getproxies()
-    url = proxies.get(scheme) or proxies.get("all")
-    return read_proxy(url) if url and not proxy_bypass(host) else None
-
-
-def options(dotenv_path: str | None, overrides: ClientOptions) -> ClientOptions:
-    """The options that the environment names, under those given; ValueError for a variable that cannot be read."""
+def environment_options(dotenv_path: str | None, overrides: ClientOptions) -> ClientOptions:
+    """The options in the environment, overridden by those given; ValueError names a variable that is not valid."""
     variables = {**_dotenv(dotenv_path), **os.environ}
     found: ClientOptions = {
         "thingspace_oauth_credentials": _oauth(variables),
@@ -40,14 +24,14 @@ def options(dotenv_path: str | None, overrides: ClientOptions) -> ClientOptions:
         found["max_retries"] = _whole_number("MAX_RETRIES", variables["MAX_RETRIES"])
     if variables.get("PROXY_ADDRESS"):
         found["proxy"] = _proxy(variables)
-    # An override makes a name acceptable that means another program's environment.
+    # With an override the variable may have any value: it may belong to another program.
     if variables.get("ENVIRONMENT") and "environment" not in overrides:
         found["environment"] = _environment(variables["ENVIRONMENT"])
     return {**found, **overrides}
 
 
 def _dotenv(path: str | None) -> Mapping[str, str]:
-    """The variables of a `.env` file, none where python-dotenv is not installed."""
+    """The variables of a `.env` file; none if python-dotenv is not installed."""
     try:
         from dotenv import dotenv_values, find_dotenv
     except ImportError:
@@ -68,7 +52,7 @@ def _oauth(variables: Mapping[str, str]) -> ThingspaceOauthCredentials | None:
 
 
 def _session(variables: Mapping[str, str]) -> SessionCredentials | VZM2mTokenCredentials | None:
-    """User name and password come first: a session can be renewed with them."""
+    """User name and password take precedence: they can renew a session."""
     username, password = variables.get("VZ_M2M_USERNAME"), variables.get("VZ_M2M_PASSWORD")
     if username and password:
         return SessionCredentials(username, password)
@@ -78,11 +62,11 @@ def _session(variables: Mapping[str, str]) -> SessionCredentials | VZM2mTokenCre
 
 def _proxy(variables: Mapping[str, str]) -> str:
     """The official SDK's four variables as one URL."""
-    scheme, found, place = variables["PROXY_ADDRESS"].rstrip("/").rpartition("://")
+    scheme, separator, address = variables["PROXY_ADDRESS"].rstrip("/").rpartition("://")
     username, password = variables.get("PROXY_USERNAME"), variables.get("PROXY_PASSWORD")
     user = f"{quote(username, safe='')}:{quote(password or '', safe='')}@" if username else ""
     port = f":{variables['PROXY_PORT']}" if variables.get("PROXY_PORT") else ""
-    return f"{scheme if found else 'http'}://{user}{place}{port}"
+    return f"{scheme if separator else 'http'}://{user}{address}{port}"
 
 
 def _environment(name: str) -> Environment:

@@ -1,51 +1,60 @@
-"""OperatorClient and AsyncOperatorClient: fotahook's own API, for who publishes messages and watches accounts."""
+"""OperatorClient and AsyncOperatorClient: fotahook's own API, to publish messages and to watch accounts."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
-from ..contract import operator_calls as calls
+import msgspec
+
 from ..contract.auth import ThingspaceOauthCredentials
-from ..contract.calls import Call
+from ..contract.calls import Call, read_json, segment
 from ..contract.operator import (
     AccountPage,
     AccountState,
     Attempt,
+    Attempts,
     BatchMessage,
     MessagePage,
     MessageState,
     Published,
     Redelivered,
+    Redeliveries,
     Refused,
     Stats,
     Why,
 )
+from ..contract.operator_calls import (
+    batch_body,
+    message_bytes,
+    publish_headers,
+    query_string,
+    read_batch,
+    timestamp,
+)
 from ..contract.servers import servers_at
-from ._closing import AsyncClosing, Closing
-from ._events import AsyncEventStream, EventStream
-from ._flow import Caller
-from ._following import Follower
-from ._operation import Follow, Plan, following, operation
-from ._runner import Runner
+from ._base import AsyncBaseClient, BaseClient, Operation, SyncClient, data_of, operation
+from ._effects import Hooks
+from ._event_stream import AsyncEventStream, EventStream
 from ._settings import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,
+    CallOptions,
     ClientCert,
     OnRequest,
     OnResponse,
-    Patience,
-    checked_connecting,
+    TransportOptions,
 )
-from ._steps import Hooks, World
-from ._tokens import Bearer
 
 T = TypeVar("T")
 
 
-class _OperatorClient:
-    """What both have in common. `client_id` and `client_secret` are those of a client of the service; the other
-    arguments are Client's. Each method takes `timeout` and `max_retries` in place of the client's, and raises
-    ApiException and its kin, TransportError, ResponseError, and TypeError or ValueError for bad arguments.
+class _OperatorClient(BaseClient):
+    """The methods of both operator clients.
+
+    `client_id` and `client_secret` are those of a client of the service; the other arguments are Client's. `timeout`
+    and `max_retries` of a method override the client's. The methods raise the errors of `fotahook.FotahookError`, and
+    TypeError or ValueError for bad arguments.
     """
 
     def __init__(
@@ -61,21 +70,15 @@ class _OperatorClient:
         client_cert: ClientCert | None = None,
         on_request: OnRequest | None = None,
         on_response: OnResponse | None = None,
-        _world: World | None = None,
     ) -> None:
-        self._world = _world or World()
-        self._connecting = checked_connecting(proxy, ca_file, client_cert)
-        self._patience = Patience(timeout, max_retries)
-        self._caller = Caller(
+        self._set_up(
             servers_at(base_url),
-            Bearer(ThingspaceOauthCredentials(client_id, client_secret), self._world),
+            ThingspaceOauthCredentials(client_id, client_secret),
             None,
+            TransportOptions(proxy, ca_file, client_cert),
+            CallOptions(timeout, max_retries),
             Hooks(on_request, on_response),
-            self._world,
         )
-        self._begin()
-
-    def _begin(self) -> None: ...
 
     @operation
     def publish(
@@ -87,53 +90,36 @@ class _OperatorClient:
         idempotency_key: str | None = None,
         timeout: float | None = None,
         max_retries: int | None = None,
-    ) -> Plan[Published]:
-        """Hand a message over for delivery; when this returns, the service has it on disk.
+    ) -> Operation[Published]:
+        """Publish a message for delivery; when this returns, the service has it on disk.
 
-        Bytes are delivered as they are; a mapping as JSON. Messages of one ordering key arrive in order. Under one
-        idempotency key a message is taken once, however often it is published.
+        Bytes are delivered unchanged, a mapping as JSON. Messages with the same ordering key arrive in order. With an
+        idempotency key, a message is accepted once, however often it is published.
         """
-        call = self._publishing(account, message, ordering_key, idempotency_key)
-        return Plan(call, timeout, max_retries)
-
-    @operation
-    def account(
-        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Plan[AccountState]:
-        """An account's callback, the state of its lane, and what is not delivered."""
-        return Plan(calls.account(account), timeout, max_retries)
-
-    @operation
-    def message(
-        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Plan[MessageState]:
-        """What became of a message; NotFound for one that the service does not know."""
-        return Plan(calls.message(message_id), timeout, max_retries)
-
-    @operation
-    def message_body(
-        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Plan[bytes]:
-        """The bytes of a message as they were published; ApiException (410) if retention has removed them."""
-        return Plan(calls.message_body(message_id), timeout, max_retries)
-
-    @operation
-    def attempts(
-        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Plan[list[Attempt]]:
-        """Every attempt at a message, the first one first."""
-        return Plan(calls.attempts(message_id), timeout, max_retries)
+        # Without a key, a retry after a lost response would publish the message twice.
+        key = self._runtime.new_key() if idempotency_key is None else idempotency_key
+        path, body = f"{_account(account)}/messages", message_bytes(message)
+        call = Call("POST", None, path, read_json(Published), body, headers=publish_headers(key, ordering_key))
+        return data_of(call, timeout, max_retries)
 
     @operation
     def publish_batch(
         self, messages: Iterable[BatchMessage], *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Plan[list[Published | Refused]]:
-        """Hand up to 5,000 messages over at once; what is accepted is on disk when this returns, an answer for each.
+    ) -> Operation[list[Published | Refused]]:
+        """Publish up to 5,000 messages; when this returns, accepted ones are on disk. Returns one result for each.
 
-        A message of bytes is one line of JSON. Those without an idempotency key get one of their own.
+        A message of bytes must be one line of JSON. Messages without an idempotency key get one.
         """
-        call = calls.publish_batch(messages, self._world.new_key)
-        return Plan(call, timeout, max_retries)
+        body, count = batch_body(messages, self._runtime.new_key)
+        call = Call("POST", None, "/v1/messages", partial(read_batch, count), body, "application/x-ndjson")
+        return data_of(call, timeout, max_retries)
+
+    @operation
+    def account(
+        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> Operation[AccountState]:
+        """An account's callback, the state of its lane, and its backlog."""
+        return data_of(_get(_account(account), AccountState), timeout, max_retries)
 
     @operation
     def accounts(
@@ -144,10 +130,46 @@ class _OperatorClient:
         limit: int | None = None,
         timeout: float | None = None,
         max_retries: int | None = None,
-    ) -> Plan[AccountPage]:
-        """Some of the accounts, by name; `state` is `trouble` or that of a lane. `cursor` is the last page's."""
-        call = calls.accounts(state, cursor, limit)
-        return Plan(call, timeout, max_retries)
+    ) -> Operation[AccountPage]:
+        """A page of accounts, by name. `state` is `trouble` or the state of a lane, `cursor` that of the last page."""
+        query = query_string(state=state, cursor=cursor, limit=limit)
+        return data_of(_get(f"/v1/accounts{query}", AccountPage), timeout, max_retries)
+
+    @operation
+    def pause(
+        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> Operation[AccountState]:
+        """Stop deliveries to an account until it is resumed. No message is lost."""
+        return data_of(_post(f"{_account(account)}/pause", AccountState), timeout, max_retries)
+
+    @operation
+    def resume(
+        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> Operation[AccountState]:
+        """End a pause, or the backoff of a failing endpoint."""
+        return data_of(_post(f"{_account(account)}/resume", AccountState), timeout, max_retries)
+
+    @operation
+    def message(
+        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> Operation[MessageState]:
+        """A message and the state of its deliveries; NotFound if the service does not know it."""
+        return data_of(_get(_message(message_id), MessageState), timeout, max_retries)
+
+    @operation
+    def message_body(
+        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> Operation[bytes]:
+        """The bytes of a message as they were published; ApiException (410) if retention has removed them."""
+        return data_of(Call("GET", None, f"{_message(message_id)}/body", bytes), timeout, max_retries)
+
+    @operation
+    def attempts(
+        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> Operation[list[Attempt]]:
+        """All delivery attempts of a message, oldest first."""
+        call = Call("GET", None, f"{_message(message_id)}/attempts", _read_attempts)
+        return data_of(call, timeout, max_retries)
 
     @operation
     def messages(
@@ -163,36 +185,34 @@ class _OperatorClient:
         limit: int | None = None,
         timeout: float | None = None,
         max_retries: int | None = None,
-    ) -> Plan[MessagePage]:
-        """Some of an account's messages, newest first; `cursor` is the last page's."""
-        call = calls.messages(
-            account,
+    ) -> Operation[MessagePage]:
+        """A page of an account's messages, newest first. `cursor` is that of the last page."""
+        query = query_string(
             state=state,
-            message_type=message_type,
-            ordering_key=ordering_key,
-            since=since,
-            until=until,
+            type=message_type,
+            key=ordering_key,
+            since=timestamp("since", since),
+            until=timestamp("until", until),
             cursor=cursor,
             limit=limit,
         )
-        return Plan(call, timeout, max_retries)
+        return data_of(_get(f"{_account(account)}/messages{query}", MessagePage), timeout, max_retries)
 
     @operation
-    def why(self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None) -> Plan[Why]:
-        """Why a message stands where it stands: what it waits for, until when, and what would send it now."""
-        call = calls.why(message_id)
-        return Plan(call, timeout, max_retries)
+    def why(self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None) -> Operation[Why]:
+        """Why a message is in its state: what it waits for, until when, and what would send it now."""
+        return data_of(_get(f"{_message(message_id)}/why", Why), timeout, max_retries)
 
     @operation
     def redeliver(
         self, message_id: str, *, as_new: bool = False, timeout: float | None = None, max_retries: int | None = None
-    ) -> Plan[Redelivered]:
-        """Send a settled message once more, under its id, or `as_new` under another one.
+    ) -> Operation[Redelivered]:
+        """Deliver a settled message again, under its id, or `as_new` under another one.
 
-        Not tried again unless `max_retries` says so: a first try whose answer was lost may have arrived.
+        Not retried unless `max_retries` is given: an attempt whose response was lost may have succeeded.
         """
-        call = calls.redeliver(message_id, as_new)
-        return Plan(call, timeout, _unrepeated(max_retries))
+        call = _post(f"{_message(message_id)}/redeliver", Redelivered, asNew=as_new)
+        return data_of(call, timeout, 0 if max_retries is None else max_retries)
 
     @operation
     def redeliver_all(
@@ -205,38 +225,51 @@ class _OperatorClient:
         dry_run: bool = False,
         timeout: float | None = None,
         max_retries: int | None = None,
-    ) -> Plan[int]:
-        """Send an account's messages that are `dead` or `delivered` once more; how many. `dry_run` only counts them.
+    ) -> Operation[int]:
+        """Deliver an account's `dead` or `delivered` messages again; returns how many. `dry_run` only counts them.
 
-        Not tried again unless `max_retries` says so.
+        Not retried unless `max_retries` is given.
         """
-        call = calls.redeliver_all(account, state, since, until, dry_run)
-        return Plan(call, timeout, _unrepeated(max_retries))
-
-    @operation
-    def pause(
-        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Plan[AccountState]:
-        """Send nothing to an account until it is resumed; everything is kept."""
-        call = calls.pause(account)
-        return Plan(call, timeout, max_retries)
-
-    @operation
-    def resume(
-        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Plan[AccountState]:
-        """End a pause, or a wait for an endpoint in trouble."""
-        call = calls.resume(account)
-        return Plan(call, timeout, max_retries)
+        span = {"since": timestamp("since", since), "until": timestamp("until", until)}
+        body = msgspec.json.encode({"state": state, **span, "dryRun": dry_run})
+        call = Call("POST", None, f"{_account(account)}/redeliver", _read_count, body)
+        return data_of(call, timeout, 0 if max_retries is None else max_retries)
 
     @operation
     def stats(
         self, minutes: int | None = None, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Plan[Stats]:
-        """How much happened in the last minutes (60 unless given, 1,440 at most): in all, and minute by minute."""
-        return Plan(calls.stats(minutes), timeout, max_retries)
+    ) -> Operation[Stats]:
+        """Totals and counts by minute of the last minutes (by default 60, at most 1,440)."""
+        return data_of(_get(f"/v1/stats{query_string(minutes=minutes)}", Stats), timeout, max_retries)
 
-    @following
+
+def _account(account: str) -> str:
+    return f"/v1/accounts/{segment('account', account)}"
+
+
+def _message(message_id: str) -> str:
+    return f"/v1/messages/{segment('message_id', message_id)}"
+
+
+def _get(path: str, kind: type[T]) -> Call[T]:
+    return Call("GET", None, path, read_json(kind))
+
+
+def _post(path: str, kind: type[T], **members: object) -> Call[T]:
+    return Call("POST", None, path, read_json(kind), msgspec.json.encode(members) if members else None)
+
+
+def _read_attempts(body: bytes) -> list[Attempt]:
+    return read_json(Attempts)(body).attempts
+
+
+def _read_count(body: bytes) -> int:
+    return read_json(Redeliveries)(body).count
+
+
+class OperatorClient(_OperatorClient, SyncClient):
+    """fotahook's own API, for threads."""
+
     def events(
         self,
         account: str | None = None,
@@ -244,64 +277,29 @@ class _OperatorClient:
         after: str | None = None,
         timeout: float | None = None,
         max_retries: int | None = None,
-    ) -> Follow:
-        """What happens, as it happens, to one account or to all of the client's.
+    ) -> EventStream:
+        """Events of one account, or of all the client's, as they happen.
 
-        From behind a cursor, `after`, or from now on. A connection that is lost is made again for as long as it takes,
-        and goes on where it broke off; `max_retries` is for the first one. Ends after `timeout` seconds, if given.
+        Begins behind a cursor, `after`, or now. Lost connections are made again and continue where they broke off;
+        `max_retries` is for the first one. Ends after `timeout` seconds, if given.
         """
-        return Follow(Follower(account, after, timeout, self._world), max_retries)
-
-    def _publishing(
-        self,
-        account: str,
-        message: bytes | Mapping[str, object],
-        ordering_key: str | None,
-        idempotency_key: str | None,
-    ) -> Call[Published]:
-        # A key of our own at least: a retry whose first try did arrive must not publish twice.
-        key = self._world.new_key() if idempotency_key is None else idempotency_key
-        return calls.publish(account, message, ordering_key, key)
+        return EventStream(self._transport, self._runtime, account, after, timeout, max_retries)
 
 
-def _unrepeated(max_retries: int | None) -> int:
-    """The retries of a call that may come to something else when it is made again."""
-    return 0 if max_retries is None else max_retries
-
-
-class OperatorClient(_OperatorClient, Closing):
-    """fotahook's own API, for threads."""
-
-    def _begin(self) -> None:
-        self._runner = Runner(self._caller, self._connecting, self._patience, self._world)
-
-    def _carry_out(self, plan: Callable[[], Plan[T]]) -> T:
-        made = plan()
-        return self._runner.call(made.call, made.timeout, made.max_retries).data
-
-    def _follow(self, made: Follow) -> EventStream:
-        return EventStream(self._runner, made.follower, made.max_retries, self._world)
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._runner.close()
-
-
-class AsyncOperatorClient(_OperatorClient, AsyncClosing):
+class AsyncOperatorClient(_OperatorClient, AsyncBaseClient):
     """fotahook's own API, for tasks of one event loop. Needs `pip install 'fotahook[async]'`."""
 
-    def _begin(self) -> None:
-        from ._async_runner import AsyncRunner
+    def events(
+        self,
+        account: str | None = None,
+        *,
+        after: str | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> AsyncEventStream:
+        """Events of one account, or of all the client's, as they happen.
 
-        self._runner = AsyncRunner(self._caller, self._connecting, self._patience, self._world)
-
-    async def _carry_out(self, plan: Callable[[], Plan[T]]) -> T:
-        made = plan()
-        return (await self._runner.call(made.call, made.timeout, made.max_retries)).data
-
-    def _follow(self, made: Follow) -> AsyncEventStream:
-        return AsyncEventStream(self._runner, made.follower, made.max_retries, self._world)
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._runner.close()
+        Begins behind a cursor, `after`, or now. Lost connections are made again and continue where they broke off;
+        `max_retries` is for the first one. Ends after `timeout` seconds, if given.
+        """
+        return AsyncEventStream(self._transport, self._runtime, account, after, timeout, max_retries)

@@ -1,5 +1,6 @@
-"""An HTTP proxy as a value."""
+"""HTTP proxies: from a URL, or from the environment."""
 
+import os
 from base64 import b64encode
 from urllib.parse import unquote, urlsplit
 
@@ -11,25 +12,25 @@ class Proxy(msgspec.Struct, frozen=True):
 
     host: str
     port: int
-    basic: str | None = None
+    credentials: str | None = None
 
     @property
     def url(self) -> str:
-        """Where it is, without credentials."""
+        """Its URL without credentials."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     @property
     def authorization(self) -> str | None:
-        """The value of the header that lets us in."""
-        return f"Basic {b64encode(self.basic.encode()).decode()}" if self.basic else None
+        """The value of its `Proxy-Authorization` header."""
+        return f"Basic {b64encode(self.credentials.encode()).decode()}" if self.credentials else None
 
     def __repr__(self) -> str:
         return f"Proxy({self.url!r})"
 
 
-def read_proxy(url: str) -> Proxy:
-    """A proxy from its URL; ValueError if it is not http:// or names no host. Port 80 if it names none."""
+def parse_proxy(url: str) -> Proxy:
+    """The proxy at a URL, by default on port 80; ValueError if it is not http:// or has no host."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port or 80
@@ -37,7 +38,22 @@ def read_proxy(url: str) -> Proxy:
     except ValueError:
         parts, port = urlsplit(""), 0
     if parts.scheme != "http" or not parts.hostname:
-        # The URL is not repeated: it may hold a password.
+        # The message omits the URL, which may contain a password.
         raise ValueError("proxy must be an http:// URL with a host, such as http://user:password@proxy.example:3128")
     credentials, at, _ = parts.netloc.rpartition("@")
     return Proxy(parts.hostname, port, unquote(credentials) if at else None)
+
+
+def proxy_for(origin: str, option: str | None) -> Proxy | None:
+    """The proxy for an origin: the one in the option, none if that is "", the environment's if it is None."""
+    if option is not None:
+        return parse_proxy(option) if option else None
+    if not any(name.lower().endswith("_proxy") for name in os.environ) and os.name == "posix":
+        return None
+    # Takes as long to import as a call takes, and most processes have no proxy.
+    from urllib.request import getproxies, proxy_bypass
+
+    scheme, _, host = origin.partition("://")
+    proxies = getproxies()
+    url = proxies.get(scheme) or proxies.get("all")
+    return parse_proxy(url) if url and not proxy_bypass(host) else None

@@ -1,136 +1,147 @@
-"""Does: sends over urllib3 what a flow decides, in the calling thread."""
+"""The synchronous transport: runs flows over urllib3 in the calling thread."""
 
 import http.client
+import os
 import socket
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
-from ..contract.errors import TimedOut
 from ..contract.exchange import Headers, Reply, Request
 from ._connections import Connection, Pool, exchange
-from ._edge import MAX_BODY, too_large, translated
-from ._settings import Connecting
-from ._steps import Ask, Flow, Hold, Pause, Send, Step
+from ._effects import Acquire, Effect, Flow, Invoke, Runtime, Send, Sleep, drive
+from ._flow import Limits, Pipeline
+from ._settings import CallOptions, TransportOptions
+from ._transport_errors import MAX_BODY, body_too_large, timed_out, transport_error
 
 T = TypeVar("T")
 
-PIECE = 64 * 1024
+CHUNK = 64 * 1024
 
-_FOREIGN = (HTTPError, http.client.HTTPException, OSError, ArithmeticError, ValueError)
+_LIBRARY_ERRORS = (HTTPError, http.client.HTTPException, OSError, ArithmeticError, ValueError)
 
 
-class Transport:
-    """Connection pools, one for each origin, and the driver of flows over them."""
+class SyncTransport:
+    """Runs the flows of one client; any number of threads may share it."""
 
-    def __init__(self, connecting: Connecting, sleep: Callable[[float], None]) -> None:
-        self._connecting = connecting
-        self._sleep = sleep
-        self._opening = threading.Lock()
-        self._pools: dict[str, Pool] = {}
+    def __init__(
+        self, pipeline: Pipeline, transport_options: TransportOptions, call_options: CallOptions, runtime: Runtime
+    ) -> None:
+        self._pipeline, self._runtime = pipeline, runtime
+        self._options, self._call_options = transport_options, call_options
         self._streams: weakref.WeakSet[SyncStream] = weakref.WeakSet()
+        self._pools: dict[str, Pool] = {}
+        self._closed = False
+        self._renew_locks()
+        _live.add(self)
 
-    def drive(self, steps: Flow[T], deadline: float) -> T:
-        """What the flow comes to; what it raises."""
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    answer = self._do(step, deadline)
-                except BaseException as error:
-                    # KeyboardInterrupt too: the flow may hold a lock.
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(answer)
-        except StopIteration as done:
-            result: T = done.value
-            return result
+    def run(
+        self,
+        make_flow: Callable[[Pipeline, Limits], Flow[T]],
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> T:
+        """Run a flow within its limits; None stands for the client's own."""
+        limits = self._call_options.limits(self._runtime.monotonic(), timeout, max_retries)
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        return drive(make_flow(self._pipeline, limits), partial(self._perform, limits.deadline))
 
     def close(self) -> None:
-        """Close all idle connections, and streams; one in use is closed when it comes back."""
+        """Close the streams and idle connections; one in use is closed when it is returned."""
+        self._closed = True
         for stream in list(self._streams):
             stream.close()
+        for pool in self._drop_pools():
+            pool.close()
+
+    def after_fork(self) -> None:
+        """In a child process: drop the parent's connections, and locks that its threads may hold."""
+        self._renew_locks()
+        for pool in self._drop_pools():
+            pool.close()
+
+    def _renew_locks(self) -> None:
+        self._opening = threading.Lock()
+        self._pipeline.renew_locks(threading.Lock)
+
+    def _drop_pools(self) -> list[Pool]:
         with self._opening:
             pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            pool.close()
+        return list(pools.values())
 
-    def abandon(self) -> None:
-        """Let go of the connections in a forked child, where a lock may be held by a thread that is not there."""
-        for pool in self._pools.values():
-            pool.close()
+    def _perform(self, deadline: float, effect: Effect) -> object:
+        if isinstance(effect, Send):
+            return self._send(effect, deadline)
+        if isinstance(effect, Invoke):
+            return _invoke(effect)
+        if isinstance(effect, Sleep):
+            self._runtime.sleep(effect.seconds)
+        else:
+            _acquire(effect, deadline)
+        return None
 
-    def _do(self, step: Step, deadline: float) -> object:
-        if isinstance(step, Send):
-            return self._send(step, deadline)
-        if isinstance(step, Pause):
-            self._sleep(step.seconds)
-            return None
-        if isinstance(step, Hold):
-            _acquire(step, deadline)
-            return None
-        return _ask(step)
-
-    def _send(self, step: Send, deadline: float) -> Reply:
-        exchange.deadline, exchange.has_body = deadline, bool(step.body)
-        request = step.request
+    def _send(self, send: Send, deadline: float) -> Reply:
+        exchange.deadline, exchange.has_body = deadline, bool(send.body)
+        request = send.request
         path = request.url.index("/", 8)
         pool = self._pool(request.url[:path])
-        connection = pool.take()
+        connection = pool.get()
         try:
-            target = request.url if pool.whole_url else request.url[path:]
-            headers = {**step.headers, **pool.headers} if pool.headers else step.headers
-            response = _answered(connection, request, target, step.body, headers)
-            if step.streamed and 200 <= response.status < 300:
+            target = request.url if pool.absolute_url else request.url[path:]
+            headers = {**send.headers, **pool.headers} if pool.headers else send.headers
+            response = _response(connection, request.method, target, send.body, headers)
+            if send.streamed and 200 <= response.status < 300:
                 stream = SyncStream(connection, response, request)
                 self._streams.add(stream)
                 return _reply(response, b"", stream)
-            reply = _whole(response, request)
-        except _FOREIGN as error:
+            reply = _read_all(response, request)
+        except _LIBRARY_ERRORS as error:
             connection.close()
-            raise translated(error, request, late=time.monotonic() >= deadline) from error
+            raise transport_error(error, request, late=time.monotonic() >= deadline) from error
         except BaseException:
             connection.close()
             raise
-        pool.give(connection)
+        pool.put(connection)
         return reply
 
     def _pool(self, origin: str) -> Pool:
-        found = self._pools.get(origin)
-        if found is None:
+        pool = self._pools.get(origin)
+        if pool is None:
             with self._opening:
-                found = self._pools.get(origin) or self._pools.setdefault(origin, Pool(origin, self._connecting))
-        return found
+                pool = self._pools.get(origin) or self._pools.setdefault(origin, Pool(origin, self._options))
+        return pool
 
 
 class SyncStream:
-    """The body of an answer that goes on, on a connection of its own."""
+    """The body of a streamed response, on a connection of its own."""
 
     def __init__(self, connection: Connection, response: BaseHTTPResponse, request: Request) -> None:
         self._response, self._request = response, request
-        # One that is dropped without being closed leaves nothing open.
-        self._close = weakref.finalize(self, _shut, connection, response)
+        # Also closes the connection of a stream that is garbage-collected without being closed.
+        self._close = weakref.finalize(self, _shut_down, connection, response)
 
     def read(self, seconds: float) -> bytes:
-        """What has come, or comes within so many seconds; empty at the end."""
+        """The next bytes, within so many seconds; empty at the end."""
         exchange.deadline = time.monotonic() + seconds
         try:
-            return self._response.read1(PIECE) or b""
-        except _FOREIGN as error:
-            raise translated(error, self._request, late=time.monotonic() >= exchange.deadline) from error
+            return self._response.read1(CHUNK) or b""
+        except _LIBRARY_ERRORS as error:
+            raise transport_error(error, self._request, late=time.monotonic() >= exchange.deadline) from error
 
     def close(self) -> None:
-        """Close the connection; somebody who reads from it in another thread is at its end."""
+        """Close the connection; ends a read in another thread."""
         self._close()
 
 
-def _shut(connection: Connection, response: BaseHTTPResponse) -> None:
+def _shut_down(connection: Connection, response: BaseHTTPResponse) -> None:
     if connection.sock is not None:
         with suppress(OSError):
             connection.sock.shutdown(socket.SHUT_RDWR)
@@ -138,10 +149,10 @@ def _shut(connection: Connection, response: BaseHTTPResponse) -> None:
     connection.close()
 
 
-def _answered(
-    connection: Connection, request: Request, target: str, body: bytes | None, headers: dict[str, str]
+def _response(
+    connection: Connection, method: str, target: str, body: bytes | None, headers: dict[str, str]
 ) -> BaseHTTPResponse:
-    connection.request(request.method, target, body, headers, preload_content=False, decode_content=False)
+    connection.request(method, target, body, headers, preload_content=False, decode_content=False)
     return connection.getresponse()
 
 
@@ -149,36 +160,43 @@ def _reply(response: BaseHTTPResponse, body: bytes, stream: object = None) -> Re
     return Reply(response.status, response.reason or "", Headers(response.headers.items()), body, stream)
 
 
-def _whole(response: BaseHTTPResponse, request: Request) -> Reply:
-    """The reply with all of its body, which leaves the connection free for the next one."""
+def _read_all(response: BaseHTTPResponse, request: Request) -> Reply:
+    """The reply with its whole body, after which the connection can be reused."""
     try:
-        return _read(response, request)
+        body = response.read(MAX_BODY + 1)
+        # A read may return less than is there. At the end it returns nothing, or raises if the body is incomplete.
+        while response.length_remaining != 0 and len(body) <= MAX_BODY and (more := response.read(MAX_BODY + 1)):
+            body += more
+        if len(body) > MAX_BODY:
+            raise body_too_large(request, _reply(response, body))
+        return _reply(response, body)
     except BaseException:
         response.close()
         raise
 
 
-def _read(response: BaseHTTPResponse, request: Request) -> Reply:
-    body = response.read(MAX_BODY + 1)
-    # A read may come back with less. One that finds nothing says that this is the end, or raises that it is missing.
-    while response.length_remaining != 0 and len(body) <= MAX_BODY and (more := response.read(MAX_BODY + 1)):
-        body += more
-    reply = _reply(response, body)
-    if len(body) > MAX_BODY:
-        raise too_large(request, reply)
-    return reply
-
-
-def _acquire(step: Hold, deadline: float) -> None:
-    lock = step.lock
+def _acquire(acquire: Acquire, deadline: float) -> None:
+    lock = acquire.lock
     assert isinstance(lock, type(threading.Lock()))
     if not lock.acquire(timeout=max(deadline - time.monotonic(), 0)):
-        raise TimedOut("the deadline passed while another call was fetching the token")
+        raise timed_out(None)
 
 
-def _ask(step: Ask) -> object:
-    answer = step.function(step.argument)
-    if hasattr(answer, "__await__"):
-        answer.close() if hasattr(answer, "close") else None
+def _invoke(invoke: Invoke) -> object:
+    result = invoke.function(invoke.argument)
+    if hasattr(result, "__await__"):
+        result.close() if hasattr(result, "close") else None
         raise TypeError("Client takes plain functions; coroutine functions are for AsyncClient")
-    return answer
+    return result
+
+
+_live: "weakref.WeakSet[SyncTransport]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for transport in list(_live):
+        transport.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,7 +1,7 @@
-"""Who calls: the credentials, and the rules of the two tokens that every callback call needs.
+"""Credentials, and the rules of the OAuth token and the session token that every callback call needs.
 
-The OAuth token lives an hour from its first issue; asked again within the hour, the service answers the same token.
-The session token ends after 20 minutes without use, and five refused logins in a row lock the account.
+The OAuth token is valid for an hour; within the hour the token endpoint returns the same token again. The session ends
+after 20 idle minutes, and five refused logins in a row lock the account.
 """
 
 import math
@@ -16,24 +16,24 @@ from .calls import Call, read_json, read_nothing
 from .errors import ApiException
 from .servers import Server
 
-# A token without `expires_in` is taken to live as long as ThingSpace documents.
+# The documented lifetime, for a token without `expires_in`.
 OAUTH_LIFETIME = 3600.0
-# Renewed this much before the end, so that no call leaves with a token that dies on the way.
+# Tokens are renewed this long before they expire, so that none expires on the way.
 OAUTH_MARGIN = 60.0
 SESSION_IDLE = 20 * 60.0
 SESSION_MARGIN = 30.0
 
-# Seen with or without a prefix such as `UnifiedWebService.`.
+# With or without a prefix such as `UnifiedWebService.`.
 _SESSION_CODES = ("SessionToken.Expired", "SessionToken.Format", "SessionToken.Invalid")
-# 900901 invalid, 900902 missing credentials: the gateway's faults about the OAuth token.
+# The gateway's faults about the OAuth token: 900901 invalid, 900902 missing credentials.
 _BEARER_CODES = ("900901", "900902")
 
-# A token goes into a header: anything else than visible ASCII could start another one.
+# A token is sent in a header: anything but visible ASCII could inject another one.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 class OauthToken(msgspec.Struct, frozen=True):
-    """An answer of the token endpoint. `expires_in` counts seconds; `expiry` is a Unix time and set by us if absent."""
+    """A response of the token endpoint. `expires_in` is in seconds; `expiry` is a Unix time, set by us if absent."""
 
     access_token: str
     token_type: str = "Bearer"
@@ -62,11 +62,11 @@ class ThingspaceOauthCredentials(msgspec.Struct, frozen=True):
     Args:
         oauth_client_id: The application's key.
         oauth_client_secret: The application's secret.
-        oauth_token: A token to begin with; renewed like any other.
-        oauth_clock_skew: Seconds by which to renew earlier, for a clock that runs behind the service's.
-        oauth_token_provider: Called with the last token, or None, for a new one, in place of the token endpoint. With
+        oauth_token: A first token; renewed like any other.
+        oauth_clock_skew: Renew this many seconds earlier, if the clock runs behind the service's.
+        oauth_token_provider: Called with the last token, or None, to get a new one; replaces the token endpoint. With
             `AsyncClient` it may be a coroutine function.
-        oauth_on_token_update: Called with each new token, for instance to keep it for the next process.
+        oauth_on_token_update: Called with each new token, for instance to save it for the next process.
     """
 
     oauth_client_id: str
@@ -98,7 +98,7 @@ class ThingspaceOauthCredentials(msgspec.Struct, frozen=True):
 
 
 class VZM2mTokenCredentials(msgspec.Struct, frozen=True):
-    """A session token that was fetched elsewhere. It cannot be renewed here; use SessionCredentials for that."""
+    """A session token from elsewhere. It cannot be renewed; SessionCredentials can."""
 
     vz_m2m_token: str
 
@@ -110,7 +110,7 @@ class VZM2mTokenCredentials(msgspec.Struct, frozen=True):
 
 
 class SessionCredentials(msgspec.Struct, frozen=True):
-    """User name and password for the session login, done when first needed and again after 20 idle minutes."""
+    """User name and password for the session login, at the first call and again after 20 idle minutes."""
 
     username: str
     password: str
@@ -154,53 +154,43 @@ class _SessionToken(msgspec.Struct, frozen=True, rename="camel"):
         _require_token("sessionToken", self.session_token)
 
 
-# Not strict: token services are known to write `"expires_in": "3600"`.
-_read_oauth_token = read_json(OauthToken, strict=False)
 _FORM = "application/x-www-form-urlencoded"
 
 
 def token_call(credentials: ThingspaceOauthCredentials) -> Call[OauthToken]:
-    """Fetch the OAuth token; goes with `Authorization: Basic`."""
-    words = (credentials.oauth_client_secret,)
-    body = b"grant_type=client_credentials"
-    return Call(
-        "token", "POST", Server.OAUTH_SERVER, "/oauth2/token", _read_oauth_token, body, _FORM, secret=True, words=words
-    )
+    """Fetch the OAuth token; needs `Authorization: Basic`."""
+    # Not strict: some token services write `"expires_in": "3600"`.
+    read = read_json(OauthToken, strict=False)
+    body, secrets = b"grant_type=client_credentials", (credentials.oauth_client_secret,)
+    return Call("POST", Server.OAUTH_SERVER, "/oauth2/token", read, body, _FORM, secret=True, secrets=secrets)
 
 
 def revoke_call(token: str) -> Call[None]:
-    """Revoke an OAuth token, so that the next token call gets a new one; goes with `Authorization: Basic`."""
-    words = (token,)
+    """Revoke an OAuth token, so that the next token call returns a new one; needs `Authorization: Basic`."""
+    path, secrets = "/oauth2/revoke", (token,)
     body = urlencode({"grant_type": "client_credentials", "token": token}).encode()
-    return Call(
-        "revoke", "POST", Server.OAUTH_SERVER, "/oauth2/revoke", read_nothing, body, _FORM, secret=True, words=words
-    )
+    return Call("POST", Server.OAUTH_SERVER, path, read_nothing, body, _FORM, secret=True, secrets=secrets)
 
 
 def login_call(username: str, password: str) -> Call[str]:
-    """Begin a session; the answer is its token. Goes with the OAuth token alone."""
+    """Begin a session; returns its token. Needs the OAuth token only."""
+    path, secrets = "/m2m/v1/session/login", (password,)
     body = msgspec.json.encode({"username": username, "password": password})
-    path = "/m2m/v1/session/login"
-    return Call(
-        "login", "POST", Server.THINGSPACE, path, _session_token, body, secret=True, words=(password,), counted=True
-    )
+    return Call("POST", Server.THINGSPACE, path, _session_token, body, secret=True, secrets=secrets, is_login=True)
 
 
 def logout_call() -> Call[None]:
-    """End the session. Callback messages keep coming after that."""
+    """End the session. Callback messages keep coming."""
     path = "/m2m/v1/session/logout"
-    return Call("logout", "POST", Server.THINGSPACE, path, read_nothing, secret=True, session=True, ends_session=True)
-
-
-_read_session = read_json(_SessionToken)
+    return Call("POST", Server.THINGSPACE, path, read_nothing, secret=True, session=True, ends_session=True)
 
 
 def _session_token(body: bytes) -> str:
-    return _read_session(body).session_token
+    return read_json(_SessionToken)(body).session_token
 
 
-def dated(token: OauthToken, now: float) -> OauthToken:
-    """The token with its `expiry` filled in, counted from now."""
+def with_expiry(token: OauthToken, now: float) -> OauthToken:
+    """The token with its `expiry`, computed from `expires_in` if absent."""
     if token.expiry is not None:
         return token
     lifetime = OAUTH_LIFETIME if token.expires_in is None else token.expires_in
@@ -210,23 +200,23 @@ def dated(token: OauthToken, now: float) -> OauthToken:
 def renewal_time(token: OauthToken, now: float, skew: float = 0) -> float:
     """When to fetch the next token, a Unix time.
 
-    Never less than half of the remaining life away: shortly before the end the service still answers the same
-    token, and fetching it with every call would not make it live longer.
+    Never before half of the remaining lifetime: until it expires, the service returns the same token, so fetching it
+    with every call would be useless.
     """
-    left = max((dated(token, now).expiry or now) - now, 0.0)
+    left = max((with_expiry(token, now).expiry or now) - now, 0.0)
     return now + left - min(OAUTH_MARGIN + skew, left / 2)
 
 
 def session_is_idle(last_used: float, now: float) -> bool:
-    """Whether a session last used at a time must be taken for ended."""
+    """Whether a session has probably ended by its idle timeout."""
     return now - last_used >= SESSION_IDLE - SESSION_MARGIN
 
 
 def stale_tokens(error: ApiException, call: Call[object]) -> tuple[bool, bool]:
-    """Whether an error says that the OAuth token, and that the session token, is no longer good.
+    """Whether an error means that the OAuth token is stale, and whether it means that the session token is.
 
-    A 401 that names neither casts doubt on both; but not on a login, where it means the password. Which error the
-    callback calls give for a stale session is not published; the codes here are those of the session calls' family.
+    A 401 that names neither means both, except at a login, where it means the password. The error of a callback call
+    for a stale session is not published; the codes here are those of the session calls.
     """
     code = error.error_code or ""
     if code.endswith(_SESSION_CODES):
@@ -235,9 +225,9 @@ def stale_tokens(error: ApiException, call: Call[object]) -> tuple[bool, bool]:
         return False, False
     if code in _BEARER_CODES:
         return True, False
-    return not call.counted, not call.counted
+    return not call.is_login, not call.is_login
 
 
 def is_refused_login(error: ApiException) -> bool:
-    """Whether an error of the login call counts as a failed login, of which five lock the account."""
+    """Whether an error of the login call counts as a failed login; five of them lock the account."""
     return error.status_code in (400, 401, 403) and (error.error_code or "") not in _BEARER_CODES

@@ -127,8 +127,8 @@ class EventReader:
             if event is not None:
                 yield event
 
-    def begin_again(self) -> None:
-        """Forget the event of which only the beginning came: the next stream tells it whole."""
+    def reset(self) -> None:
+        """Drop an incomplete event; the next stream sends it again."""
         self._rest = b""
 
     def _event(self, block: bytes) -> Event | None:

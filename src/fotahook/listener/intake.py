@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 from urllib.parse import unquote
 
-from fotahook.contract.error_answers import one_line
+from fotahook.contract.error_responses import one_line
 from fotahook.contract.messages import CallbackMessage, MessageInvalid, parse_message
 from fotahook.contract.urls import account_refusal
 from fotahook.store.records import NewMessage

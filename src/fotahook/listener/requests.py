@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 from urllib.parse import unquote
 
-from fotahook.contract.error_answers import one_line
+from fotahook.contract.error_responses import one_line
 from fotahook.contract.messages import CallbackMessage
 from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, StoreUnavailable
 

@@ -9,7 +9,7 @@ import msgspec
 from yarl import URL
 
 from fotahook.contract.addresses import EVERYWHERE, refusal
-from fotahook.contract.error_answers import one_line
+from fotahook.contract.error_responses import one_line
 from fotahook.contract.urls import THINGSPACE_PORTS, THINGSPACE_PORTS_TEXT, url_refusal
 from fotahook.delivery.outcomes import FIXES
 from fotahook.delivery.resolver import VettingResolver

@@ -10,7 +10,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from fotahook.contract.error_answers import one_line
+from fotahook.contract.error_responses import one_line
 from fotahook.contract.messages import CallbackMessage
 from fotahook.hosting.stdio import discard_stdout
 from fotahook.listener import Context

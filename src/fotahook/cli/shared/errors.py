@@ -43,7 +43,7 @@ def told(error: BaseException) -> tuple[int, str | None]:
     """The exit code for what was raised, and its line; None where nothing need be said."""
     from asyncio import CancelledError
 
-    from fotahook.contract.error_answers import one_line
+    from fotahook.contract.error_responses import one_line
 
     match error:
         case SystemExit():

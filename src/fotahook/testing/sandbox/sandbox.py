@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from fotahook.client import Client, OperatorClient
-from fotahook.client._steps import World
+from fotahook.client._effects import Runtime
 from fotahook.contract import signing
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
 from fotahook.contract.keys import generate_secret_key, parse_secret_key, signing_seed
@@ -98,12 +98,12 @@ class Sandbox:
 
     def client(self) -> Client:
         """The SDK, pointed here, with credentials, and by the sandbox's clock; the caller closes it."""
-        return Client(
+        return Client._with_runtime(
+            Runtime(now=self.now),
             base_url=self.base_url,
             thingspace_oauth_credentials=ThingspaceOauthCredentials(*DEV_CLIENT),
             vz_m2m_token_credentials=SessionCredentials(*DEV_USER),
             proxy="",
-            _world=World(now=self.now),
         )
 
     def point_official_sdk(self, configuration: OfficialConfiguration) -> None:

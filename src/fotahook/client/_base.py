@@ -1,0 +1,184 @@
+"""What the four clients share: set-up, closing, and methods that are written once for threads and for tasks."""
+
+import functools
+import inspect
+import types
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, get_args, overload
+
+import msgspec
+
+from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
+from ..contract.calls import Call
+from ..contract.exchange import ApiResponse
+from ..contract.servers import Servers
+from ._effects import Flow, Hooks, Runtime
+from ._flow import Limits, Pipeline
+from ._settings import CallOptions, TransportOptions
+from ._tokens import BearerToken, SessionToken
+
+if TYPE_CHECKING:
+    from ._async import AsyncTransport
+    from ._sync import SyncTransport
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Closable(ABC):
+    """A context manager that calls close()."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncClosable(ABC):
+    """An asynchronous context manager that calls aclose()."""
+
+    @abstractmethod
+    async def aclose(self) -> None: ...
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class SyncMethods:
+    """A class whose operations block."""
+
+    _transport: "SyncTransport"
+
+
+class AsyncMethods:
+    """A class whose operations are coroutines."""
+
+    _transport: "AsyncTransport"
+
+
+class Operation(msgspec.Struct, Generic[T], frozen=True):
+    """A flow to run, with the limits given by the caller; None stands for the client's own."""
+
+    make_flow: Callable[[Pipeline, Limits], Flow[T]]
+    timeout: float | None = None
+    max_retries: int | None = None
+
+
+def response_of(
+    call: Call[T], timeout: float | None = None, max_retries: int | None = None
+) -> Operation[ApiResponse[T]]:
+    """A call that returns its whole response."""
+    return Operation(lambda pipeline, limits: pipeline.perform(call, limits), timeout, max_retries)
+
+
+def data_of(call: Call[T], timeout: float | None, max_retries: int | None) -> Operation[T]:
+    """A call that returns the data of its response."""
+
+    def flow(pipeline: Pipeline, limits: Limits) -> Flow[T]:
+        return (yield from pipeline.perform(call, limits)).data
+
+    return Operation(flow, timeout, max_retries)
+
+
+class operation(Generic[P, T]):
+    """Decorates a method that returns an Operation; the result is a method or coroutine function that runs it."""
+
+    def __init__(self, plan: Callable[Concatenate[Any, P], Operation[T]]) -> None:
+        def method(client: Any, *args: P.args, **kwargs: P.kwargs) -> T:
+            planned = plan(client, *args, **kwargs)
+            result: T = client._transport.run(planned.make_flow, planned.timeout, planned.max_retries)
+            return result
+
+        async def async_method(client: Any, *args: P.args, **kwargs: P.kwargs) -> T:
+            planned = plan(client, *args, **kwargs)
+            result: T = await client._transport.run(planned.make_flow, planned.timeout, planned.max_retries)
+            return result
+
+        signature = inspect.signature(plan)
+        (returned,) = get_args(signature.return_annotation)
+        for function in (method, async_method):
+            functools.update_wrapper(function, plan)
+            function.__dict__["__signature__"] = signature.replace(return_annotation=returned)
+        self._method, self._async_method = method, async_method
+
+    @overload
+    def __get__(self, client: None, owner: type[object]) -> Callable[Concatenate[Any, P], Any]: ...
+    @overload
+    def __get__(self, client: SyncMethods, owner: type[object]) -> Callable[P, T]: ...
+    @overload
+    def __get__(self, client: AsyncMethods, owner: type[object]) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(self, client: Any, owner: Any) -> Callable[..., Any]:
+        function = self._async_method if issubclass(owner, AsyncMethods) else self._method
+        return function if client is None else types.MethodType(function, client)
+
+
+class BaseClient(ABC):
+    """Sets a client up from its checked options. `_runtime` is replaced by tests and by the sandbox."""
+
+    _runtime: Runtime = Runtime()
+
+    @classmethod
+    def _with_runtime(cls, runtime: Runtime, *args: Any, **kwargs: Any) -> Self:
+        """A client with other clocks, sleep or random source."""
+        client = cls.__new__(cls)
+        client._runtime = runtime
+        cls.__init__(client, *args, **kwargs)
+        return client
+
+    def _set_up(
+        self,
+        servers: Servers,
+        oauth: ThingspaceOauthCredentials | None,
+        session: SessionCredentials | VZM2mTokenCredentials | None,
+        transport_options: TransportOptions,
+        call_options: CallOptions,
+        hooks: Hooks,
+    ) -> None:
+        self._pipeline = Pipeline(
+            servers,
+            BearerToken(oauth, self._runtime) if oauth else None,
+            SessionToken(session, self._runtime) if session else None,
+            hooks,
+            self._runtime,
+        )
+        self._open(transport_options, call_options)
+
+    @abstractmethod
+    def _open(self, transport_options: TransportOptions, call_options: CallOptions) -> None: ...
+
+
+class SyncClient(BaseClient, SyncMethods, Closable):
+    """A client for threads."""
+
+    def _open(self, transport_options: TransportOptions, call_options: CallOptions) -> None:
+        # Here, so that `import fotahook` loads no HTTP library.
+        from ._sync import SyncTransport
+
+        self._transport = SyncTransport(self._pipeline, transport_options, call_options, self._runtime)
+
+    def close(self) -> None:
+        """Close all connections. Sends nothing."""
+        self._transport.close()
+
+
+class AsyncBaseClient(BaseClient, AsyncMethods, AsyncClosable):
+    """A client for tasks."""
+
+    def _open(self, transport_options: TransportOptions, call_options: CallOptions) -> None:
+        try:
+            from ._async import AsyncTransport
+        except ImportError as error:
+            raise ImportError(f"{type(self).__name__} needs aiohttp: pip install 'fotahook[async]'") from error
+        self._transport = AsyncTransport(self._pipeline, transport_options, call_options, self._runtime)
+
+    async def aclose(self) -> None:
+        """Close all connections. Sends nothing."""
+        await self._transport.close()

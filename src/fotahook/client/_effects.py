@@ -1,0 +1,125 @@
+"""Effects: what a flow asks its driver to do.
+
+A flow is a generator that decides (tokens, retries, errors) and yields effects. A driver, in a thread or in a task,
+performs each effect and sends the result back into the flow, or throws the error into it.
+"""
+
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import msgspec
+
+from ..contract.exchange import ApiResponse, Request
+
+EffectT = TypeVar("EffectT")
+T = TypeVar("T")
+
+
+class Lock(Protocol):
+    """What threading.Lock and asyncio.Lock have in common: release() never blocks."""
+
+    def release(self) -> None: ...
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Send a request; the result is the Reply. `headers` and `body` go out as they are, secrets included.
+
+    If `streamed`, the body of a 2xx is not read: the Reply carries it as an open stream.
+    """
+
+    request: Request
+    headers: dict[str, str]
+    body: bytes | None
+    streamed: bool = False
+
+    def __repr__(self) -> str:
+        return f"Send({self.request})"
+
+
+class Sleep(msgspec.Struct, frozen=True):
+    """Wait."""
+
+    seconds: float
+
+
+class Acquire(msgspec.Struct, frozen=True):
+    """Acquire a lock, or raise TimedOut at the deadline. The flow releases it."""
+
+    lock: Lock
+
+
+class Invoke(msgspec.Struct, frozen=True):
+    """Call a function of the user's. With an async driver it may be a coroutine function."""
+
+    function: Callable[[Any], object]
+    argument: object
+
+
+Effect: TypeAlias = Send | Sleep | Acquire | Invoke
+# The result of an effect depends on its class, which Generator's type parameters cannot express.
+Flow: TypeAlias = Generator[Effect, Any, T]
+
+
+def drive(flow: Generator[EffectT, Any, T], perform: Callable[[EffectT], object]) -> T:
+    """Run a flow in this thread; returns its result."""
+    try:
+        effect = next(flow)
+        while True:
+            try:
+                result = perform(effect)
+            except BaseException as error:
+                # KeyboardInterrupt too: the flow may hold a lock.
+                effect = flow.throw(error)
+            else:
+                effect = flow.send(result)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+async def drive_async(flow: Generator[EffectT, Any, T], perform: Callable[[EffectT], Awaitable[object]]) -> T:
+    """Run a flow in this task; returns its result."""
+    try:
+        effect = next(flow)
+        while True:
+            try:
+                result = await perform(effect)
+            except BaseException as error:
+                # CancelledError too: the flow may hold a lock.
+                effect = flow.throw(error)
+            else:
+                effect = flow.send(result)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+def _new_key() -> str:
+    return os.urandom(16).hex()
+
+
+class Runtime(msgspec.Struct, frozen=True):
+    """Clocks, sleep and random source, injected. `monotonic` serves deadlines, `now` (Unix time) token lifetimes."""
+
+    sleep: Callable[[float], None] = time.sleep
+    async_sleep: Callable[[float], Awaitable[None]] | None = None
+    monotonic: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.time
+    jitter: Callable[[], float] = random.random
+    new_key: Callable[[], str] = _new_key
+
+
+class Hooks(msgspec.Struct, frozen=True):
+    """The user's `on_request` and `on_response`."""
+
+    on_request: Callable[[Request], object] | None = None
+    on_response: Callable[[ApiResponse[None]], object] | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            function = getattr(self, name)
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be callable")

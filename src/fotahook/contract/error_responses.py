@@ -1,0 +1,130 @@
+"""Turns an error response into an exception: finds code and message in the body, masks secrets."""
+
+import re
+from collections.abc import Collection
+
+import msgspec
+
+from .errors import (
+    ApiException,
+    AuthenticationError,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+    ResponseError,
+    ServerError,
+)
+from .exchange import MASK, Headers, Reply, Request
+
+ERROR_CLASSES: dict[int, type[ApiException]] = {
+    401: AuthenticationError,
+    403: PermissionDenied,
+    404: NotFound,
+    429: RateLimited,
+}
+
+EXCERPT = 200
+# Masking shorter ones would make messages unreadable; no secret is that short.
+MIN_SECRET = 4
+
+# The gateway sends some faults as XML: `<am:fault><am:code>…</am:code><am:message>…`. An XML parser would do more than
+# read two fields, such as expand entities.
+_XML_FIELD = r"<(?:\w+:)?%s>\s*([^<]{0,2000}?)\s*</"
+_XML_CODE = re.compile(_XML_FIELD % "code")
+_XML_MESSAGE = re.compile(_XML_FIELD % "message")
+_TAG = re.compile(r"<[^<>]{0,2000}>")
+
+
+def error_from_reply(
+    reply: Reply, request: Request, error_400: type[ApiException], secrets: Collection[str] = ()
+) -> ApiException | ResponseError | None:
+    """The exception for a response, or None for a 2xx. `secrets` are masked wherever the response echoes them."""
+    status = reply.status
+    if 200 <= status < 300:
+        return None
+    reply = mask_reply(reply, secrets)
+    if status < 400:
+        return _unexpected(reply, request)
+    code, message = parse_error_body(reply.body)
+    kind = error_400 if status == 400 else ERROR_CLASSES.get(status, ServerError if status >= 500 else ApiException)
+    text = ": ".join(part for part in (code, message) if part) or excerpt(reply.body) or reply.reason
+    line = one_line(f"{status} for {request.method} {request.url}: {text or kind.reason}")
+    return kind(line, request=request, reply=reply, error_code=code, error_message=message)
+
+
+def _unexpected(reply: Reply, request: Request) -> ResponseError:
+    location = reply.headers.get("location")
+    if reply.status < 300 or location is None:
+        problem = "not a response of this API"
+    else:
+        problem = f"redirects are not followed; it points to {location}"
+    text = one_line(f"{reply.status} for {request.method} {request.url}: {problem}")
+    return ResponseError(text, request=request, reply=reply)
+
+
+def mask_reply(reply: Reply, secrets: Collection[str]) -> Reply:
+    """The reply with each secret in its body, reason and headers replaced by `***`."""
+    for secret in _longest_first(secrets):
+        headers = Headers([(name, value.replace(secret, MASK)) for name, value in reply.headers.items()])
+        body = reply.body.replace(secret.encode(errors="surrogatepass"), MASK.encode())
+        reply = Reply(reply.status, reply.reason.replace(secret, MASK), headers, body)
+    return reply
+
+
+def mask_text(text: str, secrets: Collection[str]) -> str:
+    """The text with each secret replaced by `***`."""
+    for secret in _longest_first(secrets):
+        text = text.replace(secret, MASK)
+    return text
+
+
+def _longest_first(secrets: Collection[str]) -> list[str]:
+    return sorted((secret for secret in secrets if len(secret) >= MIN_SECRET), key=len, reverse=True)
+
+
+def parse_error_body(body: bytes) -> tuple[str | None, str | None]:
+    """The code and the message in an error body, None for what is missing.
+
+    Understands ThingSpace's `{"errorCode", "errorMessage"}`, the gateway's `{"fault": {"code", "message",
+    "description"}}` in JSON and in XML, and OAuth's `{"error", "error_description"}` (RFC 6749, section 5.2).
+    """
+    try:
+        content = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return _parse_xml(body)
+    if not isinstance(content, dict):
+        return None, None
+    fault = content.get("fault")
+    if isinstance(fault, dict):
+        return _text(fault.get("code")), _text(fault.get("description")) or _text(fault.get("message"))
+    code = _text(content.get("errorCode")) or _text(content.get("error"))
+    return code, _text(content.get("errorMessage")) or _text(content.get("error_description"))
+
+
+def _parse_xml(body: bytes) -> tuple[str | None, str | None]:
+    text = body.decode("utf-8", "replace")
+    code, message = _XML_CODE.search(text), _XML_MESSAGE.search(text)
+    return (code and code[1]) or None, (message and message[1]) or None
+
+
+def _text(value: object) -> str | None:
+    """A code or message as text; some gateways send codes as numbers."""
+    if isinstance(value, bool | dict | list) or value is None:
+        return None
+    return str(value) or None
+
+
+def excerpt(body: bytes) -> str:
+    """The beginning of a body as one readable line: of HTML the text, of binary data the size."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return f"a body of {len(body)} bytes that are not text"
+    return one_line(_TAG.sub(" ", text[: EXCERPT * 10]), EXCERPT)
+
+
+def one_line(text: str, limit: int = EXCERPT * 3) -> str:
+    """The text as one printable line of at most `limit` characters."""
+    printable = "".join(char if char.isprintable() else " " for char in text[: limit * 4])
+    line = " ".join(printable.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
