@@ -8,7 +8,7 @@ import pytest
 
 from fotahook import CallbackMessage, Listener
 from fotahook.listener import receive
-from fotahook.listener.verification import Proof
+from fotahook.listener.verification import Verification
 from fotahook.store import open_store
 from tests.deadlines import DEADLINE
 
@@ -47,7 +47,7 @@ class Handlers:
 
         async with listener.running(), asyncio.timeout(DEADLINE):
             store = await listener._inbox.store()
-            await store.accept([receive({}, body, proof=Proof(), now=0.0) for body in bodies])
+            await store.accept([receive({}, body, verification=Verification(), now=0.0) for body in bodies])
             await done.wait()
 
 

@@ -121,6 +121,21 @@ except ImportError as error:
     assert run(code) == "fotahook.Listener needs starlette_is_not_here: pip install 'fotahook[listener]'\n"
 
 
+@pytest.mark.parametrize("module", ["fotahook.listener", "fotahook.listener.adapters.wsgi"])
+def test_importing_the_listener_without_its_extra_names_the_extra(module: str) -> None:
+    code = f"""
+import sys
+sys.modules["starlette"] = None
+try:
+    import {module}
+except ImportError as error:
+    print(error)
+"""
+    said = run(code)
+    assert said.startswith("fotahook.listener needs starlette")
+    assert said.endswith(": pip install 'fotahook[listener]'\n")
+
+
 def test_what_is_lazy_is_there() -> None:
     assert fotahook.CallbackMessage.__name__ == "CallbackMessage"
     assert {"CallbackMessage", "Listener"} <= set(dir(fotahook))

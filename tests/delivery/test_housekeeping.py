@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from fotahook.delivery import keep_house
+from fotahook.delivery import run_maintenance
 from fotahook.store.base import Store
 from fotahook.store.records import Retention
 from tests.store.conftest import ACCOUNT, VirtualClock
@@ -25,7 +25,7 @@ async def test_dead_messages_are_redelivered_in_the_background(
     await accept(b"1")
     clock.advance(7 * 86400)
     await serve()
-    keeping = asyncio.create_task(keep_house(store, Retention()))
+    keeping = asyncio.create_task(run_maintenance(store, Retention()))
     assert await store.redeliver_all(ACCOUNT, "dead", since=0, until=clock()) == 1
 
     async def pending() -> bool:
@@ -49,7 +49,7 @@ async def test_a_store_that_is_away_is_waited_for(
     await serve()
     clock.advance(10)
     flaky = Flaky(store, "tidy", 2)
-    keeping = asyncio.create_task(keep_house(flaky, Retention(seconds=1)))  # type: ignore[arg-type]
+    keeping = asyncio.create_task(run_maintenance(flaky, Retention(seconds=1)))  # type: ignore[arg-type]
 
     async def pruned() -> bool:
         message = await store.message(message_id)

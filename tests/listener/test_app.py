@@ -21,9 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fotahook.contract import signing
 from fotahook.contract.messages import CallbackMessage
-from fotahook.listener import Context, Listener, Proof
+from fotahook.listener import Context, Listener, Verification
 from fotahook.listener.intake import BODY_LIMIT
-from fotahook.listener.requests import FRESH_SECONDS
+from fotahook.listener.requests import RECENT_SECONDS
 from fotahook.store import SqliteStore
 from fotahook.store.records import StoreError
 from tests.deadlines import DEADLINE
@@ -142,7 +142,7 @@ async def test_header_names_are_read_in_any_case_and_once_only(make: Make) -> No
         assert (await request(listener, PROGRESS, headers=headers)).status == 200
         twice = await request(listener, PROGRESS, headers=[*headers, ("WEBHOOK-ID", "msg-2")])
     assert twice.error == (400, "MESSAGE_REFUSED")
-    assert "webhook-id came more than once" in twice.json["errorMessage"]
+    assert "the header webhook-id is repeated" in twice.json["errorMessage"]
 
 
 async def test_only_from_the_sources_and_behind_a_proxy_only_if_it_is_trusted(make: Make) -> None:
@@ -234,7 +234,7 @@ async def test_what_is_no_json_is_refused_and_logged_without_its_bytes(
 ) -> None:
     answer = await request(make(), b"password=hunter2")
     assert answer.error == (400, "MESSAGE_REFUSED")
-    assert "refused a message with 400 from 192.0.2.1: the body is not JSON" in caplog.text
+    assert "rejected a message with 400 from 192.0.2.1: the body is not JSON" in caplog.text
     assert "hunter2" not in caplog.text + answer.body.decode()
     # Nothing to store: the inbox was not even opened.
     assert not Path(inbox.removeprefix("sqlite:///")).exists()
@@ -295,7 +295,7 @@ async def test_a_body_that_is_cut_off_leaves_nothing_behind(make: Make, inbox: s
     """By its sender or by the server, of which only the latter knows."""
     answer = await request(make(), b"{}", HungUp())
     assert answer.error == (400, "MESSAGE_REFUSED")
-    assert answer.json["errorMessage"] == "the body ended before it was whole"
+    assert answer.json["errorMessage"] == "the body ended before it was complete"
     assert not Path(inbox.removeprefix("sqlite:///")).exists()
 
 
@@ -316,10 +316,10 @@ async def test_a_refusal_says_in_the_log_from_where(
     listener = make(secrets=[signing.format_secret(SECRET)], trusted_proxies=["192.0.2.1/32"])
     headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
     assert (await request(listener, PROGRESS, headers=headers, client=client)).status == 401
-    assert f"refused a message with 401 from {told}: " in caplog.messages[-1]
+    assert f"rejected a message with 401 from {told}: " in caplog.messages[-1]
     twice = [("webhook-id", "a"), ("webhook-id", "b")]
     assert (await request(listener, PROGRESS, headers=twice)).status == 400
-    assert "refused a message with 400 from 192.0.2.1: " in caplog.messages[-1]
+    assert "rejected a message with 400 from 192.0.2.1: " in caplog.messages[-1]
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ async def test_health_tells_of_an_inbox_that_is_locked_and_recovers_by_itself(
                 assert (answer.error, answer.headers["retry-after"]) == ((503, "INBOX_AWAY"), "5")
                 assert "inbox.db" not in answer.body.decode()
         assert (await health(listener)).json == {"status": "ok"}
-    (told,) = (message for message in caplog.messages if message.startswith("the inbox is away"))
+    (told,) = (message for message in caplog.messages if message.startswith("the inbox is unavailable"))
     assert told.endswith("inbox.db: database is locked (SQLITE_BUSY); another process holds it: let that one end")
 
 
@@ -412,7 +412,7 @@ async def test_health_tells_of_a_message_that_found_no_room_for_a_while_or_until
         handling = await listener._inbox.open()
         assert isinstance(handling.store, SqliteStore)
         await handling.store._writer.run(lambda db: db.execute("pragma max_page_count = 1"))
-        for later in (FRESH_SECONDS, -1.0):
+        for later in (RECENT_SECONDS, -1.0):
             assert (await request(listener, large)).error == (507, "INBOX_FULL")
             assert (await health(listener)).error == (503, "INBOX_FULL")
             # A load balancer that stopped sending begins again; a clock set back makes no difference.
@@ -769,7 +769,7 @@ async def test_no_proof_is_warned_of_once(make: Make, caplog: pytest.LogCaptureF
         for _ in range(2):
             async with listener.running():
                 await request(listener, PROGRESS, path="/in")
-    warnings = [record for record in caplog.records if "no proof of sender is configured" in record.getMessage()]
+    warnings = [record for record in caplog.records if "senders are not verified" in record.getMessage()]
     assert [record.levelno for record in warnings] == [logging.WARNING] * len(open_to_all)
 
 
@@ -791,32 +791,32 @@ async def test_a_web_socket_is_turned_away(make: Make) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"path": "callbacks"}, "a path begins with /"),
-        ({"path": ""}, "a path begins with /"),
-        ({"path": "/healthz"}, "is taken"),
-        ({"path": "/healthz/"}, "is taken"),
-        ({"path": "/%68ealthz"}, "is taken"),
-        ({"path": "/x?y"}, r"'\?' needs percent-encoding in '/x\?y'"),
-        ({"path": "/x#y"}, "needs percent-encoding"),
-        ({"path": "/a b"}, "' ' needs percent-encoding"),
-        ({"path": "/a\n"}, r"'\\n' needs percent-encoding"),
+        ({"path": "callbacks"}, "a path must begin with /"),
+        ({"path": ""}, "a path must begin with /"),
+        ({"path": "/healthz"}, "the path /healthz is reserved"),
+        ({"path": "/healthz/"}, "the path /healthz is reserved"),
+        ({"path": "/%68ealthz"}, "the path /healthz is reserved"),
+        ({"path": "/x?y"}, r"percent-encode '\?' in '/x\?y'"),
+        ({"path": "/x#y"}, "percent-encode '#'"),
+        ({"path": "/a b"}, "percent-encode ' ' in"),
+        ({"path": "/a\n"}, r"percent-encode '\\n' in"),
         ({"secrets": ["whsec_AAAA"]}, "24 to 64 bytes"),
         ({"public_keys": ["whpk_AAAA"]}, "32 bytes"),
         ({"handler_timeout": 0}, "above 0"),
-        ({"body_timeout": 0}, "body_timeout is a number of seconds above 0"),
-        ({"body_timeout": float("nan")}, "body_timeout is a number of seconds above 0"),
+        ({"body_timeout": 0}, "body_timeout must be a number of seconds above 0"),
+        ({"body_timeout": float("nan")}, "body_timeout must be a number of seconds above 0"),
         ({"schedule": ()}, "at least one"),
-        ({"schedule": (0, -1)}, "0 seconds or more"),
-        ({"dedupe_window": -1}, "dedupe_window is a number of seconds"),
-        ({"dedupe_window": NAN}, "dedupe_window is a number of seconds"),
-        ({"handler_timeout": NAN}, "handler_timeout is a number of seconds above 0"),
-        ({"handler_timeout": math.inf}, "handler_timeout is a number of seconds above 0"),
-        ({"body_timeout": -1}, "body_timeout is a number of seconds above 0"),
-        ({"body_timeout": NAN}, "body_timeout is a number of seconds above 0"),
-        ({"keep_days": -1}, "keep_days is a number of days, 0 or more"),
-        ({"keep_days": NAN}, "keep_days is a number of days, 0 or more"),
-        ({"schedule": (0, NAN)}, "schedule has a pause of 0 seconds or more"),
-        ({"schedule": (0, math.inf)}, "schedule has a pause of 0 seconds or more"),
+        ({"schedule": (0, -1)}, "each of 0 seconds or more"),
+        ({"dedupe_window": -1}, "dedupe_window must be a number of seconds"),
+        ({"dedupe_window": NAN}, "dedupe_window must be a number of seconds"),
+        ({"handler_timeout": NAN}, "handler_timeout must be a number of seconds above 0"),
+        ({"handler_timeout": math.inf}, "handler_timeout must be a number of seconds above 0"),
+        ({"body_timeout": -1}, "body_timeout must be a number of seconds above 0"),
+        ({"body_timeout": NAN}, "body_timeout must be a number of seconds above 0"),
+        ({"keep_days": -1}, "keep_days must be a number of days, 0 or more"),
+        ({"keep_days": NAN}, "keep_days must be a number of days, 0 or more"),
+        ({"schedule": (0, NAN)}, "schedule must have at least one delay, each of 0"),
+        ({"schedule": (0, math.inf)}, "schedule must have at least one delay, each of 0"),
     ],
 )
 def test_impossible_settings_are_refused_at_once(make: Make, options: dict[str, object], reason: str) -> None:
@@ -827,17 +827,17 @@ def test_impossible_settings_are_refused_at_once(make: Make, options: dict[str, 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"handler_timeout": "30"}, "handler_timeout is a number, not of type str"),
-        ({"body_timeout": None}, "body_timeout is a number, not of type NoneType"),
-        ({"keep_days": True}, "keep_days is a number, not of type bool"),
-        ({"dedupe_window": "x"}, "dedupe_window is a number, not of type str"),
-        ({"schedule": 5}, "schedule is a list"),
-        ({"schedule": (0, "5")}, "each pause of schedule is a number, not of type str"),
-        ({"secrets": (5,)}, "secrets has texts only, and one of them is of type int"),
-        ({"secrets": "whsec_x"}, "secrets is a list"),
-        ({"public_keys": 5}, "public_keys is a list"),
-        ({"sources": [None]}, "sources has texts only"),
-        ({"path": 5}, "path is a text, not of type int"),
+        ({"handler_timeout": "30"}, "handler_timeout must be a number, not str"),
+        ({"body_timeout": None}, "body_timeout must be a number, not NoneType"),
+        ({"keep_days": True}, "keep_days must be a number, not bool"),
+        ({"dedupe_window": "x"}, "dedupe_window must be a number, not str"),
+        ({"schedule": 5}, "schedule must be a list"),
+        ({"schedule": (0, "5")}, "each delay in schedule must be a number, not str"),
+        ({"secrets": (5,)}, "secrets must have only strings, and one of them is int"),
+        ({"secrets": "whsec_x"}, "secrets must be a list"),
+        ({"public_keys": 5}, "public_keys must be a list"),
+        ({"sources": [None]}, "sources must have only strings"),
+        ({"path": 5}, "path must be a string, not int"),
     ],
 )
 def test_settings_of_another_type_are_refused_at_once(make: Make, options: dict[str, object], reason: str) -> None:
@@ -846,7 +846,7 @@ def test_settings_of_another_type_are_refused_at_once(make: Make, options: dict[
 
 
 def test_an_inbox_is_named_by_a_text(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="inbox is a text, not of type PosixPath"):
+    with pytest.raises(TypeError, match="inbox must be a string, not PosixPath"):
         Listener(tmp_path)  # type: ignore[arg-type]  # what is tried here
     with pytest.raises(ValueError, match="inbox is empty"):
         Listener("")
@@ -856,7 +856,7 @@ def test_an_inbox_is_named_by_a_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("asked", [{"kind": 5}, {"status": b"x"}, {"account": 123456}])
 def test_what_a_handler_asks_for_is_text(make: Make, asked: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match="is a text, not of type"):
+    with pytest.raises(TypeError, match="must be a string, not"):
         make().on(**asked)
 
 
@@ -872,9 +872,9 @@ async def test_configure_replaces_what_it_is_given(make: Make, tmp_path: Path) -
         assert (await request(listener, PROGRESS, path="/b", headers=by_hmac(PROGRESS))).status == 200
         with pytest.raises(RuntimeError, match="is running"):
             listener.configure(path="/c")
-    with pytest.raises(ValueError, match="begins with /"):
-        listener.configure(path="c", proof=Proof.of(secrets=[signing.format_secret(bytes(24))]))
-    listener.configure(proof=Proof.of(secrets=[signing.format_secret(bytes(24))]))
+    with pytest.raises(ValueError, match="must begin with /"):
+        listener.configure(path="c", verification=Verification.parse(secrets=[signing.format_secret(bytes(24))]))
+    listener.configure(verification=Verification.parse(secrets=[signing.format_secret(bytes(24))]))
     async with listener.running():
         assert (await request(listener, b"{}", path="/b", headers=by_hmac(b"{}"))).status == 401
 

@@ -16,7 +16,7 @@ from fotahook.contract.messages import CallbackMessage
 from fotahook.delivery import Outcome
 from fotahook.listener import Context, Listener
 from fotahook.listener.handlers import Router
-from fotahook.listener.invocation import THREADS, Caller, Threads
+from fotahook.listener.invocation import THREADS, DaemonThreadPool, Invoker
 from fotahook.store.records import Delivery, Lease
 from tests.deadlines import DEADLINE
 from tests.delivery.conftest import a_delivery, a_lease
@@ -45,7 +45,7 @@ def delivery(body: bytes = PROGRESS, **facts: object) -> Delivery:
 
 
 async def deliver(router: Router, body: bytes = PROGRESS, *, timeout: float = DEADLINE, **facts: object) -> Outcome:
-    caller = Caller(router, timeout=timeout)
+    caller = Invoker(router, timeout=timeout)
     try:
         return await caller.deliver(LEASE, delivery(body, **facts))
     finally:
@@ -142,6 +142,28 @@ async def test_a_message_that_nobody_wants_is_handled_and_a_handler_is_suggested
     assert max(len(record.getMessage()) for record in caplog.records) < 500
 
 
+async def test_a_message_that_every_filter_excludes_is_logged_with_the_filters(
+    router: Router, caplog: pytest.LogCaptureFixture
+) -> None:
+    def on_failure(message: CallbackMessage) -> None: ...
+    def on_account(message: CallbackMessage) -> None: ...
+
+    router.add(on_failure, "upgradeProgress", "UpgradeFailed", None)
+    router.add(on_account, None, "Removed", "a-2")
+    router.add(on_failure, "firmwareList", None, None)
+    assert await deliver(router) == DELIVERED
+    assert await deliver(router) == DELIVERED
+    (line,) = caplog.messages
+    assert line.startswith("no handler's filters match <CallbackMessage kind='upgradeProgress' account='a-1' ")
+    filters = line.partition("> with UpgradeSuccess: ")[2].split("; ")
+    name = on_failure.__qualname__
+    assert filters == [
+        f"{name} wants status='UpgradeFailed'",
+        f"{on_account.__qualname__} wants status='Removed', account='a-2'",
+    ]
+    assert "@listener" not in line
+
+
 @pytest.mark.parametrize("body", [PROGRESS, b"{}", b'{"type": "it\'s\\n"}'])
 async def test_what_is_suggested_can_be_pasted(body: bytes, caplog: pytest.LogCaptureFixture) -> None:
     listener = Listener()
@@ -202,7 +224,7 @@ def test_whether_a_handler_is_given_the_context(
     router: Router, handler: Callable[..., object], wants_context: bool
 ) -> None:
     on_any(router, handler)
-    assert [rule.wants_context for rule in router._rules] == [wants_context]
+    assert [route.wants_context for route in router._routes] == [wants_context]
 
 
 @pytest.mark.parametrize(
@@ -215,9 +237,9 @@ def test_whether_a_handler_is_given_the_context(
         (print, "print does not"),
         (generator, "is a generator"),
         (async_generator, "is a generator"),
-        (dict, "does not tell its arguments"),
-        ("upgradeProgress", "a handler is a function, not 'upgradeProgress'"),
-        (None, "a handler is a function"),
+        (dict, "the parameters of dict are unknown"),
+        ("upgradeProgress", "a handler must be a function, not 'upgradeProgress'"),
+        (None, "a handler must be a function"),
     ],
 )
 def test_what_cannot_be_called_with_a_message_is_refused_at_once(router: Router, handler: Any, reason: str) -> None:
@@ -370,7 +392,7 @@ async def test_somebody_at_the_keyboard_is_obeyed(router: Router) -> None:
         raise KeyboardInterrupt
 
     on_any(router, handler)
-    caller = Caller(router, timeout=DEADLINE)
+    caller = Invoker(router, timeout=DEADLINE)
     # Not in a task: asyncio would let it end the test's own loop, as it should.
     coroutine = caller.deliver(LEASE, delivery())
     with pytest.raises(KeyboardInterrupt):
@@ -439,7 +461,7 @@ async def test_an_async_handler_is_ended_at_its_limit(router: Router) -> None:
     on_any(router, following)
     outcome = await deliver(router, timeout=0.001)
     assert outcome.code == "handler_timeout"
-    assert "it was ended after 0.001 s" in outcome.excerpt
+    assert "cancelled after 0.001 s" in outcome.excerpt
     assert ended == ["slow", "next"]
 
 
@@ -461,23 +483,23 @@ class Gate:
 
 
 @pytest.fixture
-def impatient(router: Router) -> Iterator[Caller]:
-    caller = Caller(router, timeout=0.001)
+def impatient(router: Router) -> Iterator[Invoker]:
+    caller = Invoker(router, timeout=0.001)
     yield caller
     caller.close()
 
 
-def be_patient(caller: Caller) -> None:
+def be_patient(caller: Invoker) -> None:
     caller._timeout = DEADLINE
 
 
-async def test_a_thread_that_overran_is_waited_for_and_its_success_counts(router: Router, impatient: Caller) -> None:
+async def test_a_thread_that_overran_is_waited_for_and_its_success_counts(router: Router, impatient: Invoker) -> None:
     gate = Gate()
     on_any(router, gate)
     for _ in range(3):
         outcome = await impatient.deliver(LEASE, delivery())
         assert outcome.code == "handler_timeout"
-        assert "it still runs after 0.001 s" in outcome.excerpt
+        assert "still running after 0.001 s" in outcome.excerpt
     gate.open.set()
     be_patient(impatient)
     assert await impatient.deliver(LEASE, delivery()) == DELIVERED
@@ -487,7 +509,7 @@ async def test_a_thread_that_overran_is_waited_for_and_its_success_counts(router
     assert gate.calls == 2
 
 
-async def test_a_thread_that_overran_and_failed_is_called_again(router: Router, impatient: Caller) -> None:
+async def test_a_thread_that_overran_and_failed_is_called_again(router: Router, impatient: Invoker) -> None:
     gate = Gate(ValueError("late"))
     on_any(router, gate)
     assert (await impatient.deliver(LEASE, delivery())).code == "handler_timeout"
@@ -500,7 +522,7 @@ async def test_a_thread_that_overran_and_failed_is_called_again(router: Router, 
     assert gate.calls == 2
 
 
-async def test_what_overran_on_one_message_is_not_waited_for_on_another(router: Router, impatient: Caller) -> None:
+async def test_what_overran_on_one_message_is_not_waited_for_on_another(router: Router, impatient: Invoker) -> None:
     gate = Gate()
     on_any(router, gate)
     for message in ("m-1", "m-2"):
@@ -510,7 +532,7 @@ async def test_what_overran_on_one_message_is_not_waited_for_on_another(router: 
     gate.open.set()
 
 
-async def test_waiting_for_a_thread_does_not_count_towards_the_limit(router: Router, impatient: Caller) -> None:
+async def test_waiting_for_a_thread_does_not_count_towards_the_limit(router: Router, impatient: Invoker) -> None:
     gate = Gate()
     on_any(router, gate)
     overran = [impatient.deliver(LEASE, delivery(message=f"m-{number}")) for number in range(THREADS)]
@@ -524,9 +546,9 @@ async def test_waiting_for_a_thread_does_not_count_towards_the_limit(router: Rou
 
 
 async def test_threads_are_reused_and_end_when_they_are_closed() -> None:
-    threads, names = Threads(4), set[str]()
+    threads, names = DaemonThreadPool(4), set[str]()
     for _ in range(20):
-        result = await (await threads.start(lambda: threading.current_thread().name))
+        result = await (await threads.submit(lambda: threading.current_thread().name))
         names.add(str(result.value))
     assert len(names) == 1
     thread = next(one for one in threading.enumerate() if one.name in names)
@@ -544,7 +566,7 @@ def test_a_thread_that_outlives_its_loop_only_says_so() -> None:
             said.put(record.getMessage())
 
     async def start() -> None:
-        await Threads(1).start(gate.wait, 20)
+        await DaemonThreadPool(1).submit(gate.wait, 20)
 
     log = logging.getLogger("fotahook.listener")
     with contextlib.ExitStack() as stack:

@@ -10,27 +10,27 @@ from fotahook.contract import signing
 from fotahook.contract.addresses import parse_networks
 from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import THINGSPACE_SOURCES
-from fotahook.listener.verification import Proof, Rejected, sender_address
+from fotahook.listener.verification import Verification, WebhookRejected, sender_address
 
 from .conftest import NOW, PROGRESS, SECRET, SEED, by_hmac, rich_text
 
 PROXIES = parse_networks(("10.0.0.0/8", "fd00::/8"))
-BY_SOURCE = Proof.of(sources=["192.0.2.0/24", "2001:db8::/32"], trusted_proxies=["10.0.0.0/8"])
-BY_PASSWORD = Proof.of(basic=("user", "hunter2"))
+BY_SOURCE = Verification.parse(sources=["192.0.2.0/24", "2001:db8::/32"], trusted_proxies=["10.0.0.0/8"])
+BY_PASSWORD = Verification.parse(basic=("user", "hunter2"))
 
 
 # Signatures
 
 
 def test_a_proof_is_made_of_keys_as_they_are_written() -> None:
-    written = Proof.of(secrets=[signing.format_secret(SECRET)], public_keys=[signing.format_public_key(SEED)])
-    assert written == Proof(secrets=(SECRET,), public_keys=written.public_keys)
-    assert written.wanted
-    assert not Proof().wanted
+    written = Verification.parse(secrets=[signing.format_secret(SECRET)], public_keys=[signing.format_public_key(SEED)])
+    assert written == Verification(secrets=(SECRET,), public_keys=written.public_keys)
+    assert written.required
+    assert not Verification().required
     written.check_signature(by_hmac(PROGRESS), PROGRESS, NOW)
     by_seed = signing.headers("m", int(NOW), [signing.sign_ed25519(SEED, "m", int(NOW), PROGRESS)])
     written.check_signature(by_seed, PROGRESS, NOW)
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(WebhookRejected) as caught:
         written.check_signature({}, PROGRESS, NOW)
     assert caught.value.status == 401
 
@@ -38,10 +38,10 @@ def test_a_proof_is_made_of_keys_as_they_are_written() -> None:
 @pytest.mark.parametrize("name", ["secrets", "public_keys", "sources", "trusted_proxies"])
 def test_what_is_no_list_of_texts_is_refused(name: str) -> None:
     for value in ("192.0.2.0/24", 5):
-        with pytest.raises(TypeError, match=f"^{name} is a list"):
-            Proof.of(**{name: value})  # type: ignore[arg-type]  # what is refused
-    with pytest.raises(TypeError, match=f"^{name} has texts only, and one of them is of type int"):
-        Proof.of(**{name: [5]})  # type: ignore[arg-type]  # what is refused
+        with pytest.raises(TypeError, match=f"^{name} must be a list"):
+            Verification.parse(**{name: value})  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(TypeError, match=f"^{name} must have only strings, and one of them is int"):
+        Verification.parse(**{name: [5]})  # type: ignore[arg-type]  # what is refused
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_is_no_list_of_texts_is_refused(name: str) -> None:
 )
 def test_what_cannot_be_read_is_refused(options: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        Proof.of(**options)  # type: ignore[arg-type]  # what is refused
+        Verification.parse(**options)  # type: ignore[arg-type]  # what is refused
 
 
 # Addresses
@@ -107,16 +107,16 @@ def test_any_header_is_an_address_or_none(text: str) -> None:
         ("198.51.100.7", "", "came from 198.51.100.7, which is in none"),
         ("198.51.100.7", "192.0.2.1", "came from 198.51.100.7"),
         ("10.0.0.1", "198.51.100.7", "came from 198.51.100.7"),
-        ("10.0.0.1", "nonsense\n", "it cannot be told"),
-        (None, "", "it cannot be told"),
+        ("10.0.0.1", "nonsense\n", "the address of the sender is unknown"),
+        (None, "", "the address of the sender is unknown"),
     ],
 )
 def test_what_comes_from_elsewhere_is_refused(peer: str | None, forwarded: str, reason: str) -> None:
-    with pytest.raises(Rejected, match=reason) as caught:
+    with pytest.raises(WebhookRejected, match=reason) as caught:
         BY_SOURCE.check_source(peer, forwarded)
     assert caught.value.status == 403
     assert str(caught.value).isprintable()
-    Proof().check_source(peer, forwarded)
+    Verification().check_source(peer, forwarded)
 
 
 @pytest.mark.parametrize(("peer", "forwarded"), [("192.0.2.1", ""), ("2001:db8::1", ""), ("10.0.0.1", "192.0.2.9")])
@@ -125,8 +125,8 @@ def test_what_comes_from_a_source_passes(peer: str, forwarded: str) -> None:
 
 
 def test_the_published_addresses_are_networks() -> None:
-    assert len(Proof.of(sources=THINGSPACE_SOURCES).sources) == 9
-    Proof.of(sources=THINGSPACE_SOURCES).check_source("68.128.212.217", "")
+    assert len(Verification.parse(sources=THINGSPACE_SOURCES).sources) == 9
+    Verification.parse(sources=THINGSPACE_SOURCES).check_source("68.128.212.217", "")
 
 
 # Passwords
@@ -148,11 +148,11 @@ def test_the_password_in_the_message_must_be_the_one_registered(
     username: str | None, password: str | None, passes: bool
 ) -> None:
     message = CallbackMessage(username=username, password=password)
-    Proof().check_password(message)
+    Verification().check_password(message)
     if passes:
         BY_PASSWORD.check_password(message)
         return
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(WebhookRejected) as caught:
         BY_PASSWORD.check_password(message)
     assert caught.value.status == 401
     assert "hunter2" not in str(caught.value)
@@ -162,17 +162,17 @@ def test_the_password_in_the_message_must_be_the_one_registered(
 
 
 def test_what_is_set_replaces_what_was() -> None:
-    secrets = Proof.of(secrets=[signing.format_secret(SECRET)])
-    keys = Proof.of(public_keys=[signing.format_public_key(SEED)])
-    assert secrets.replaced_by(Proof()) == secrets
-    assert secrets.replaced_by(keys) == keys  # keys of both kinds are one list
-    both = secrets.replaced_by(BY_SOURCE).replaced_by(BY_PASSWORD)
+    secrets = Verification.parse(secrets=[signing.format_secret(SECRET)])
+    keys = Verification.parse(public_keys=[signing.format_public_key(SEED)])
+    assert secrets.updated(Verification()) == secrets
+    assert secrets.updated(keys) == keys  # keys of both kinds are one list
+    both = secrets.updated(BY_SOURCE).updated(BY_PASSWORD)
     assert (both.secrets, both.sources, both.basic) == (secrets.secrets, BY_SOURCE.sources, BY_PASSWORD.basic)
     assert both.trusted_proxies == BY_SOURCE.trusted_proxies
 
 
 def test_a_proof_shows_no_key() -> None:
-    proof = Proof(secrets=(b"hunter2" * 4,), public_keys=(bytes(32),), basic=("user", "hunter2"))
+    proof = Verification(secrets=(b"hunter2" * 4,), public_keys=(bytes(32),), basic=("user", "hunter2"))
     for shown in (repr(proof), str(proof), rich_text(proof)):
         assert "hunter2" not in shown
         assert "x00" not in shown

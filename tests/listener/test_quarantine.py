@@ -89,11 +89,11 @@ async def test_what_failed_for_good_is_shown_with_its_traceback(
         for body in (first, second):
             await request(listener, body)
         await settled.wait("dead", 2)
-        newest, oldest = await listener.quarantined(ACCOUNT)
-        assert await listener.quarantined(ACCOUNT, limit=1) == [newest]
+        newest, oldest = await listener.dead_letters(ACCOUNT)
+        assert await listener.dead_letters(ACCOUNT, limit=1) == [newest]
         monkeypatch.setattr("fotahook.store.sqlite.listing.SCAN_LIMIT", 1)
-        assert await listener.quarantined(ACCOUNT) == [newest, oldest]
-        assert await listener.quarantined("another") == []
+        assert await listener.dead_letters(ACCOUNT) == [newest, oldest]
+        assert await listener.dead_letters("another") == []
     assert (oldest.raw, newest.raw) == (first, second)
     assert (newest.account, newest.kind, newest.received_at, newest.attempts) == (ACCOUNT, "t", NOW, 2)
     assert newest.failure.startswith("<tests.listener.test_quarantine.Failing object")
@@ -110,7 +110,7 @@ async def test_it_is_shown_again_from_its_first_attempt_on(make: Make, failing: 
         failing.mended = True
         assert await listener.redeliver(message_id)
         await settled.wait("delivered", 1)
-        assert await listener.quarantined(ACCOUNT) == []
+        assert await listener.dead_letters(ACCOUNT) == []
     assert [attempt for _, attempt in failing.seen.items] == [1, 2, 1]
 
 

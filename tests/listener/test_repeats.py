@@ -8,7 +8,7 @@ import pytest
 
 from fotahook.contract import signing
 from fotahook.listener import Listener
-from fotahook.listener.log_rate_limit import AT_ONCE, PAUSE_SECONDS, Repeats
+from fotahook.listener.log_rate_limit import BURST, INTERVAL_SECONDS, LogRateLimit
 from fotahook.store import SqliteStore
 
 from .conftest import NOW, PROGRESS, SECRET, request
@@ -30,53 +30,53 @@ def clock() -> Clock:
 
 
 def test_the_first_few_are_told_and_then_one_a_minute_with_the_number_of_the_rest(clock: Clock) -> None:
-    repeats = Repeats(clock)
-    assert [repeats.due(401) for _ in range(AT_ONCE + 2)] == [0] * AT_ONCE + [None] * 2
-    clock.now += PAUSE_SECONDS - 1
-    assert repeats.due(401) is None
+    repeats = LogRateLimit(clock)
+    assert [repeats.hit(401) for _ in range(BURST + 2)] == [0] * BURST + [None] * 2
+    clock.now += INTERVAL_SECONDS - 1
+    assert repeats.hit(401) is None
     clock.now += 1
-    assert [repeats.due(401) for _ in range(3)] == [3, None, None]
-    clock.now += PAUSE_SECONDS
-    assert repeats.due(401) == 2
+    assert [repeats.hit(401) for _ in range(3)] == [3, None, None]
+    clock.now += INTERVAL_SECONDS
+    assert repeats.hit(401) == 2
     # Nothing was left untold for a minute.
-    clock.now += PAUSE_SECONDS
-    assert [repeats.due(401) for _ in range(AT_ONCE + 1)] == [0] * AT_ONCE + [None]
+    clock.now += INTERVAL_SECONDS
+    assert [repeats.hit(401) for _ in range(BURST + 1)] == [0] * BURST + [None]
 
 
 def test_each_kind_is_counted_by_itself(clock: Clock) -> None:
-    repeats = Repeats(clock)
-    assert [repeats.due(404, at_once=1) for _ in range(3)] == [0, None, None]
-    assert repeats.due(401) == 0
+    repeats = LogRateLimit(clock)
+    assert [repeats.hit(404, burst=1) for _ in range(3)] == [0, None, None]
+    assert repeats.hit(401) == 0
 
 
 def test_a_clock_that_is_set_back_silences_nothing(clock: Clock) -> None:
-    repeats = Repeats(clock)
-    assert [repeats.due(507, at_once=1) for _ in range(2)] == [0, None]
+    repeats = LogRateLimit(clock)
+    assert [repeats.hit(507, burst=1) for _ in range(2)] == [0, None]
     clock.now -= 3600
-    assert repeats.due(507, at_once=1) == 1
+    assert repeats.hit(507, burst=1) == 1
 
 
 def test_threads_tell_no_more_and_lose_no_count(clock: Clock) -> None:
-    repeats = Repeats(clock)
+    repeats = LogRateLimit(clock)
     with ThreadPoolExecutor(8) as threads:
-        told = [due for due in threads.map(lambda _: repeats.due(401), range(2000)) if due is not None]
-    assert told == [0] * AT_ONCE
-    clock.now += PAUSE_SECONDS
-    assert repeats.due(401) == 2000 - AT_ONCE
+        told = [due for due in threads.map(lambda _: repeats.hit(401), range(2000)) if due is not None]
+    assert told == [0] * BURST
+    clock.now += INTERVAL_SECONDS
+    assert repeats.hit(401) == 2000 - BURST
 
 
 async def test_refusals_do_not_fill_the_log(make: Make, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     listener = make(clock=clock, secrets=[signing.format_secret(SECRET)])
     for _ in range(50):
         assert (await request(listener, PROGRESS)).status == 401
-    assert len(caplog.records) == AT_ONCE
+    assert len(caplog.records) == BURST
     assert "more were" not in caplog.text
-    clock.now += PAUSE_SECONDS
+    clock.now += INTERVAL_SECONDS
     assert (await request(listener, PROGRESS, client="192.0.2.7")).status == 401
     *_, told = caplog.messages
-    assert len(caplog.records) == AT_ONCE + 1
-    assert told.startswith("refused a message with 401 from 192.0.2.7: ")
-    assert told.endswith(" (45 more were answered 401 since this was last said)")
+    assert len(caplog.records) == BURST + 1
+    assert told.startswith("rejected a message with 401 from 192.0.2.7: ")
+    assert told.endswith(" (45 more responses with 401 since the last such line)")
 
 
 async def test_a_full_inbox_does_not_fill_the_log(make: Make, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -89,9 +89,9 @@ async def test_a_full_inbox_does_not_fill_the_log(make: Make, clock: Clock, capl
         caplog.clear()
         for _ in range(20):
             assert (await request(listener, large)).status == 507
-        clock.now += PAUSE_SECONDS
+        clock.now += INTERVAL_SECONDS
         assert (await request(listener, large)).status == 507
     told = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(told) == AT_ONCE + 1
+    assert len(told) == BURST + 1
     assert told[0].getMessage().startswith("the inbox is full: ")
-    assert told[-1].getMessage().endswith(" (15 more were answered 507 since this was last said)")
+    assert told[-1].getMessage().endswith(" (15 more responses with 507 since the last such line)")

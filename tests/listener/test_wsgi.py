@@ -21,7 +21,7 @@ import pytest
 
 from fotahook.contract import signing
 from fotahook.listener import Listener
-from fotahook.listener.adapters.wsgi import Intake, WsgiListener
+from fotahook.listener.adapters.wsgi import InboxThread, WsgiListener
 from fotahook.listener.intake import BODY_LIMIT
 from tests.deadlines import DEADLINE
 from tests.modes import modes_bind
@@ -206,7 +206,7 @@ def test_health_is_that_of_the_inbox(wrap: Wrap, inbox: str, monkeypatch: pytest
 
 def test_health_does_not_open_the_inbox(wrap: Wrap, inbox: str) -> None:
     app = wrap()
-    app._intake = Intake(inbox, time.time)
+    app._inbox = InboxThread(inbox, time.time)
     assert call(app, method="GET", path="/healthz").status == 200
     assert not Path(inbox.removeprefix("sqlite:///")).exists()
 
@@ -223,10 +223,10 @@ def until(happened: Callable[[], object]) -> None:
 
 
 @contextlib.contextmanager
-def accepting(app: WsgiListener, inbox: str) -> Iterator[tuple[Intake, Future[Answer], sqlite3.Connection]]:
+def accepting(app: WsgiListener, inbox: str) -> Iterator[tuple[InboxThread, Future[Answer], sqlite3.Connection]]:
     """A message that the inbox has in hand, for as long as another process holds it."""
     assert call(app, b"{}").status == 200
-    intake = app._intake
+    intake = app._inbox
     assert intake is not None
     with (
         ThreadPoolExecutor(1) as threads,
@@ -234,7 +234,7 @@ def accepting(app: WsgiListener, inbox: str) -> Iterator[tuple[Intake, Future[An
     ):
         other.execute("begin immediate")
         answer = threads.submit(call, app)
-        until(lambda: intake._asked)
+        until(lambda: intake._pending)
         yield intake, answer, other
 
 
@@ -249,12 +249,12 @@ def test_closing_lets_a_message_in_hand_be_stored_and_refuses_the_next(wrap: Wra
     app = wrap()
     with accepting(app, inbox) as (intake, answer, other), ThreadPoolExecutor(1) as threads:
         closing = threads.submit(app.close)
-        until(lambda: intake._ended)
+        until(lambda: intake._closed)
         # As for a thread that had the intake in hand already.
-        app._intake = intake
+        app._inbox = intake
         assert call(app, b"[]").error == (503, "INBOX_AWAY")
         assert call(app, method="GET", path="/healthz").error == (503, "INBOX_AWAY")
-        app._intake = None
+        app._inbox = None
         other.execute("rollback")
         closing.result(DEADLINE)
         assert answer.result(DEADLINE).json["duplicate"] is False
@@ -289,7 +289,7 @@ if opened == "opened":
 held, forked = threading.Event(), threading.Event()
 
 def hold():
-    with app._lock, app._listener.reception._repeats._lock:
+    with app._lock, app._listener._requests._log_limit._lock:
         held.set()
         forked.wait()
 

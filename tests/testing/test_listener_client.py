@@ -8,7 +8,7 @@ import pytest
 from fotahook import CallbackMessage, Listener
 from fotahook.contract import signing
 from fotahook.contract.messages import parse_message
-from fotahook.listener import Forwarding
+from fotahook.listener import ForwardSettings
 from fotahook.listener.adapters.wsgi import WsgiListener
 from fotahook.testing import (
     Forwarded,
@@ -90,20 +90,20 @@ def test_posts_are_proved_and_may_be_late() -> None:
 
 def test_a_listener_with_public_keys_alone_is_posted_to_and_its_proof_is_run(sandbox: Sandbox) -> None:
     listener = Listener(public_keys=[sandbox.public_key])
-    before = listener.reception.proof
+    before = listener.request_handler.verification
     with listener_client(listener, serve=True) as client:
         assert [answer.status for answer in client.post(b"{}")] == [200]
         assert [answer.status for answer in client.post(b"[]", late=400)] == [401]
         sandbox.register("1", client.url)
         sandbox.wait_delivered(sandbox.publish("1", b'{"type": "x"}'))
-    assert listener.reception.proof == before
+    assert listener.request_handler.verification == before
 
 
 def test_a_secret_goes_before_public_keys() -> None:
     public = signing.format_public_key(bytes(32))
     listener = Listener(secrets=[signing.format_secret(bytes(range(32)))], public_keys=[public])
     with listener_client(listener) as client:
-        assert listener.reception.proof.public_keys == (signing.parse_public_key(public),)
+        assert listener.request_handler.verification.public_keys == (signing.parse_public_key(public),)
         assert [answer.status for answer in client.post(b"{}")] == [200]
 
 
@@ -128,8 +128,8 @@ def test_nothing_is_forwarded_but_kept(listener: Listener, sandbox: Sandbox) -> 
     assert sandbox.receiver.received == []
 
 
-@pytest.mark.parametrize("forwarding", [Forwarding(), Forwarding(ca_file=Path("/nowhere/production.pem"))])
-def test_what_is_not_sent_needs_neither_an_open_network_nor_an_authority(forwarding: Forwarding) -> None:
+@pytest.mark.parametrize("forwarding", [ForwardSettings(), ForwardSettings(ca_file=Path("/nowhere/production.pem"))])
+def test_what_is_not_sent_needs_neither_an_open_network_nor_an_authority(forwarding: ForwardSettings) -> None:
     """As `fotahook listen --allow-network` gives in production."""
     listener = Listener(forwarding=forwarding)
     listener.forward("http://10.0.0.5/x")

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
 from fotahook.contract.urls import without_password
-from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, keep_house
+from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, run_maintenance
 from fotahook.delivery.dispatcher import LEASE_MARGIN
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
@@ -215,7 +215,7 @@ async def _dispatching(
 ) -> AsyncIterator[asyncio.Task[None]]:
     """A dispatcher at work. On leaving it finishes what is in hand; if it failed, so does the leaving."""
     retention = Retention(seconds=options.keep_days * DAY, bytes=options.keep_bytes)
-    keeping = asyncio.create_task(keep_house(store, retention), name="housekeeping")
+    keeping = asyncio.create_task(run_maintenance(store, retention), name="housekeeping")
     task = asyncio.create_task(dispatcher.run(), name="dispatcher")
     # Whichever fails ends the other: a service that accepts and never delivers, or never tidies, is worse than none.
     keeping.add_done_callback(lambda _: dispatcher.stop())

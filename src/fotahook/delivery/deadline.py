@@ -1,14 +1,18 @@
-"""One limit for many things that run side by side, kept by one timer for all of them."""
+"""One time limit for many tasks that run side by side, kept by one timer for all of them."""
 
 import asyncio
 from types import TracebackType
 
 
-class Deadline:
-    """``with deadline:`` ends what runs within it by TimeoutError once it has taken so many seconds.
+class DeadlineExceeded(TimeoutError):
+    """The block took longer than its deadline allows."""
 
-    As ``asyncio.timeout``, which sets a timer for each. What shares a limit is due in the order in which it began, so
-    that only the first needs one. Not to be entered twice by one task.
+
+class Deadline:
+    """``with deadline:`` ends the block with DeadlineExceeded after so many seconds.
+
+    Like ``asyncio.timeout``, which sets a timer for each block. Blocks with the same limit end in the order in which
+    they began, so one timer for the oldest is enough. A task must not enter the same deadline twice at once.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -18,33 +22,33 @@ class Deadline:
 
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
-        due = self._due[_this_task()] = loop.time() + self._seconds
+        due = self._due[_current_task()] = loop.time() + self._seconds
         if self._timer is None:
-            self._timer = loop.call_at(due, self._ring)
+            self._timer = loop.call_at(due, self._cancel_overdue)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        task = _this_task()
-        # Rung for, it is gone from here. Somebody else may have cancelled it at the same time, and is to hear of it.
-        rung = self._due.pop(task, None) is None
-        if rung and task.uncancel() == 0 and kind is asyncio.CancelledError:
-            raise TimeoutError from error
+        task = _current_task()
+        # The timer removes a task that it cancels. Somebody else may have cancelled it too, which must take effect.
+        overdue = self._due.pop(task, None) is None
+        if overdue and task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise DeadlineExceeded from error
 
-    def _ring(self) -> None:
+    def _cancel_overdue(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
         while self._due:
             task, due = next(iter(self._due.items()))
             if due > loop.time():
-                self._timer = loop.call_at(due, self._ring)
+                self._timer = loop.call_at(due, self._cancel_overdue)
                 return
             del self._due[task]
             task.cancel()
 
 
-def _this_task() -> asyncio.Task[object]:
+def _current_task() -> asyncio.Task[object]:
     task = asyncio.current_task()
     if task is None:
-        raise RuntimeError("a deadline is for what runs in a task")
+        raise RuntimeError("a deadline can only be used in a task")
     return task

@@ -13,7 +13,7 @@ PAUSE_SECONDS: Final = 1.0
 """Between two looks at whether there is anything to do."""
 
 
-async def keep_house(store: Store, retention: Retention) -> None:
+async def run_maintenance(store: Store, retention: Retention) -> None:
     """Do what can wait, step by step, until cancelled. Deliveries get their turn between any two steps."""
     while True:
         try:

@@ -28,6 +28,7 @@ from .resolver import BlockedAddress, VettingResolver
 
 TARGETS: Final = 4096
 """URLs that are parsed and vetted only once, as long as no more than these are in use."""
+CONNECT_TIMEOUT: Final = 5.0
 EXCERPT_LIMIT: Final = 1024
 """Characters of a response that history keeps."""
 
@@ -38,7 +39,7 @@ class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
     secret_key: bytes
     timeout: float = 15.0
     """For one attempt in all, the end of the response included."""
-    connect_timeout: float = 5.0
+    connect_timeout: float = CONNECT_TIMEOUT
     """For the connection with its TLS handshake."""
     allowed_networks: tuple[Network, ...] = ()
     ca_file: Path | None = None

@@ -1,20 +1,24 @@
-"""Receives it: a message answered with 2xx is on disk; handlers and forwards run from there."""
+"""Receives messages: one answered with 200 is on disk, and handlers and forwards get it from there."""
 
-from .app import Listener
-from .dead_letters import Quarantined
-from .forwards import Forwarding
+try:
+    from .app import Listener
+except ModuleNotFoundError as error:
+    raise ImportError(f"fotahook.listener needs {error.name}: pip install 'fotahook[listener]'") from error
+
+from .dead_letters import DeadLetter
+from .forwards import ForwardSettings
 from .handlers import Context, Handler
 from .intake import receive
-from .verification import THINGSPACE_SOURCES, Proof, Rejected
+from .verification import THINGSPACE_SOURCES, Verification, WebhookRejected
 
 __all__ = [
     "THINGSPACE_SOURCES",
     "Context",
-    "Forwarding",
+    "DeadLetter",
+    "ForwardSettings",
     "Handler",
     "Listener",
-    "Proof",
-    "Quarantined",
-    "Rejected",
+    "Verification",
+    "WebhookRejected",
     "receive",
 ]

@@ -1,8 +1,7 @@
-"""The listener: an ASGI app that answers 2xx only for messages that are on disk, and shows them to handlers."""
+"""The listener: an ASGI app that answers 200 only to messages that are on disk, and delivers them to handlers."""
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final, Literal
@@ -13,17 +12,14 @@ from fotahook.delivery import Deadline, Deliver, Rules
 from fotahook.store import Store
 from fotahook.store.records import Retention, StoreError
 
-from . import responses, validation
-from .dead_letters import Quarantined, quarantined
-from .forwards import Forwarding, Forwards
+from . import requests, validation
+from .dead_letters import DeadLetter, dead_letters
+from .forwards import Forwards, ForwardSettings
 from .handlers import HandlerT, Router
 from .inbox import Inbox
-from .intake import BODY_LIMIT, DEDUPE_WINDOW
-from .requests import CUT_OFF, HEALTH_PATH, TOO_LONG, Reception, announced_too_long, checked_window
-from .responses import Answer
-from .verification import Proof, Rejected
-
-log = logging.getLogger("fotahook.listener")
+from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW
+from .requests import RequestHandler, Response
+from .verification import Verification, WebhookRejected
 
 HANDLER_SECONDS: Final = 30.0
 BODY_SECONDS: Final = 30.0
@@ -33,11 +29,10 @@ _DAY: Final = 86400.0
 
 
 class Listener:
-    """Receives callback messages into a durable inbox and drives handlers from there. An ASGI app.
+    """An ASGI app that stores callback messages in a durable inbox and calls handlers from there.
 
-    A message answered with 200 is on disk. Each one is shown to every handler that wants it at least once; repetitions
-    of a message (same ``webhook-id``, or without one the same bytes within `dedupe_window`) are dropped. A handler that
-    raises is tried again later.
+    A message answered with 200 is on disk. Every handler that matches it gets it at least once. A repetition (the same
+    ``webhook-id``, or without one the same bytes within `dedupe_window`) is dropped. A handler that raises is retried.
     """
 
     def __init__(
@@ -50,7 +45,7 @@ class Listener:
         trusted_proxies: Iterable[str] = (),
         basic: tuple[str, str] | None = None,
         path: str = "/",
-        forwarding: Forwarding | None = None,
+        forwarding: ForwardSettings | None = None,
         handler_timeout: float = HANDLER_SECONDS,
         body_timeout: float = BODY_SECONDS,
         schedule: Sequence[float] = SCHEDULE,
@@ -58,22 +53,21 @@ class Listener:
         keep_days: float = KEEP_DAYS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """All that is given of these must prove the sender; with none of them a warning is logged.
+        """A message must pass every check that is set up. Without any, a warning is logged.
 
-        `secrets` (``whsec_…``) and `public_keys` (``whpk_…``): one of them must have signed each message. `sources`:
-        networks (CIDR) that messages may come from, such as ``THINGSPACE_SOURCES``; behind a proxy, `trusted_proxies`
-        are those whose ``X-Forwarded-For`` is believed. `basic`: the user name and password that were registered, which
-        V1 messages repeat.
+        `secrets` (``whsec_…``), `public_keys` (``whpk_…``): one of these keys must have signed the message. `sources`:
+        networks (CIDR) that messages may come from, or ``thingspace`` for ``THINGSPACE_SOURCES``. `trusted_proxies`:
+        networks of proxies whose ``X-Forwarded-For`` is trusted. `basic`: the user name and password of the
+        registration, which V1 messages repeat.
 
-        `path` is where messages are received, as it is written in a URL, within the path that the listener is mounted
-        at. `handler_timeout` and `body_timeout` are in seconds. `schedule` has the pause in seconds before each attempt
-        at one message; after the last of them it is dead. A message without a ``webhook-id`` whose bytes came for the
-        same account up to `dedupe_window` seconds ago is a repetition. The bytes of messages that are done with are
-        kept for `keep_days`.
-        ValueError for a key or a network that cannot be read, and for any other impossible value; TypeError for what is
-        not even of the right type.
+        `path`: where messages are received, as written in a URL, below the path at which the listener is mounted.
+        `handler_timeout`, `body_timeout`: seconds. `schedule`: the delay in seconds before each attempt at a message,
+        which is dead after the last one. `dedupe_window`: seconds in which equal bytes for the same account without a
+        ``webhook-id`` count as one message. `keep_days`: how long the bytes of handled and dead messages are kept.
+
+        ValueError for an invalid value, TypeError for one of the wrong type.
         """
-        proof = Proof.of(
+        verification = Verification.parse(
             secrets=secrets,
             public_keys=public_keys,
             sources=() if sources is None else sources,
@@ -83,16 +77,16 @@ class Listener:
         self._body_timeout = validation.seconds("body_timeout", body_timeout)
         self._deadline: tuple[asyncio.AbstractEventLoop, Deadline] | None = None
         self._router = Router()
-        self._forwards = Forwards(forwarding or Forwarding())
-        self._reception = Reception(path, proof, router=self._router, forwards=self._forwards, clock=clock)
-        self._reception.dedupe_window = checked_window(dedupe_window)
+        self._forwards = Forwards(forwarding or ForwardSettings())
+        self._requests = RequestHandler(path, verification, router=self._router, forwards=self._forwards, clock=clock)
+        self._requests.dedupe_window = requests.check_dedupe_window(dedupe_window)
         self._inbox = Inbox(
             validation.store_url("inbox", inbox),
             self._router,
             self._forwards,
             handler_timeout=validation.seconds("handler_timeout", handler_timeout),
-            schedule=validation.pauses("schedule", schedule),
-            retention=Retention(seconds=validation.span("keep_days", keep_days, "days") * _DAY),
+            schedule=validation.schedule("schedule", schedule),
+            retention=Retention(seconds=validation.duration("keep_days", keep_days, "days") * _DAY),
             clock=clock,
         )
 
@@ -103,8 +97,8 @@ class Listener:
 
     @property
     def path(self) -> str:
-        """Where messages are received."""
-        return self._reception.path
+        """The path at which messages are received."""
+        return self._requests.path
 
     @property
     def body_timeout(self) -> float:
@@ -112,51 +106,50 @@ class Listener:
         return self._body_timeout
 
     @property
-    def reception(self) -> Reception:
-        """What decides about requests; for adapters."""
-        return self._reception
+    def request_handler(self) -> RequestHandler:
+        """Decides about requests; for adapters."""
+        return self._requests
 
     @property
-    def forwarding(self) -> Forwarding:
+    def forwarding(self) -> ForwardSettings:
         """How forwards are sent."""
-        return self._forwards.forwarding
+        return self._forwards.settings
 
     def configure(
         self,
         *,
         inbox: str | None = None,
-        proof: Proof | None = None,
+        verification: Verification | None = None,
         path: str | None = None,
-        forwarding: Forwarding | None = None,
+        forwarding: ForwardSettings | None = None,
         dedupe_window: float | None = None,
         body_timeout: float | None = None,
     ) -> None:
-        """Replace what the constructor was given; of a proof, each part that is set.
+        """Replace settings of the constructor; of a verification, each part that is set.
 
-        ValueError and TypeError as from the constructor, with nothing replaced; RuntimeError once the inbox is open.
+        ValueError and TypeError as for the constructor, with nothing replaced. RuntimeError once the inbox is open.
         """
-        self._check_idle()
-        reception = self._reception
-        url = self._inbox.url if inbox is None else validation.store_url("inbox", inbox)
-        window = reception.dedupe_window if dedupe_window is None else checked_window(dedupe_window)
-        timeout = self._body_timeout if body_timeout is None else validation.seconds("body_timeout", body_timeout)
-        if path is not None:
-            reception.path = path
-        reception.proof = reception.proof if proof is None else reception.proof.replaced_by(proof)
-        reception.dedupe_window = window
+        self._check_not_running()
+        current = self._requests
+        url = validation.store_url("inbox", self.inbox if inbox is None else inbox)
+        window = requests.check_dedupe_window(current.dedupe_window if dedupe_window is None else dedupe_window)
+        timeout = validation.seconds("body_timeout", self.body_timeout if body_timeout is None else body_timeout)
+        current.path = current.path if path is None else path
+        current.verification = current.verification.updated(verification or Verification())
+        current.dedupe_window = window
         self._body_timeout, self._deadline = timeout, None
         self._inbox.url = url
-        self._forwards.forwarding = forwarding or self._forwards.forwarding
+        self._forwards.settings = forwarding or self._forwards.settings
 
     def on(
         self, kind: str | None = None, *, status: str | None = None, account: str | None = None
     ) -> Callable[[HandlerT], HandlerT]:
-        """Register a handler for messages of a kind, that name a status, of an account; what is not given is any."""
+        """Register a handler for messages of a kind, with a status, of an account. None matches everything."""
         if callable(kind):
             raise TypeError("write @listener.on(…) with its parentheses, or @listener.on_any")
-        for name, wanted in (("kind", kind), ("status", status), ("account", account)):
-            if wanted is not None:
-                validation.text(name, wanted)
+        for name, value in (("kind", kind), ("status", status), ("account", account)):
+            if value is not None:
+                validation.text(name, value)
 
         def register(handler: HandlerT) -> HandlerT:
             return self._router.add(handler, kind, status, account)
@@ -168,27 +161,26 @@ class Listener:
         return self._router.add(handler, None, None, None)
 
     def forward(self, url: str, types: Iterable[str] | None = None, accounts: Iterable[str] | None = None) -> None:
-        """Send the messages on to another receiver as well: those of some kinds, of some accounts, or all.
+        """Send messages on to another receiver: those of some types and accounts, or all of them.
 
-        Each receiver is served by itself, with the retries, signatures and history of deliveries: one that is down
-        holds up nothing else. ValueError for a URL that cannot be one, TypeError for what is no text; RuntimeError
-        once the inbox is open.
+        Each receiver has its own retries, signatures and history, so one that is down does not delay the others.
+        ValueError for an invalid URL, TypeError for anything but strings, RuntimeError once the inbox is open.
         """
-        self._check_idle()
+        self._check_not_running()
         self._forwards.add(url, types, accounts)
 
     def forward_key(self) -> str | None:
-        """The ``whpk_…`` that verifies what is forwarded; made with the inbox's secret key. None without forwards."""
+        """The ``whpk_…`` key that verifies forwarded messages. None without forwards."""
         return self._forwards.public_key(self.inbox)
 
-    async def quarantined(self, account: str, *, limit: int = 50) -> list[Quarantined]:
-        """Up to `limit` of an account's messages whose every attempt failed, newest first, with what failed last."""
-        return await quarantined(await self._inbox.store(), account, limit)
+    async def dead_letters(self, account: str, *, limit: int = 50) -> list[DeadLetter]:
+        """Up to `limit` messages of an account that failed on every attempt, newest first, with their last failure."""
+        return await dead_letters(await self._inbox.store(), account, limit)
 
     async def redeliver(self, message_id: str) -> bool:
-        """Show a message to all its handlers, and send it to its forwards, once more: as from its first attempt.
+        """Deliver a message to its handlers and forwards again, starting from the first attempt.
 
-        False where that cannot be: it is not known, it is still waiting for one of them, or its bytes are removed.
+        False if that is not possible: the message is unknown, is still pending, or its bytes are removed.
         """
         return (await (await self._inbox.store()).redeliver(message_id)).refused is None
 
@@ -201,27 +193,28 @@ class Listener:
         until: float = float("inf"),
         dry_run: bool = False,
     ) -> int:
-        """Redeliver all of an account's messages that are in a state and were received in a span; how many.
+        """Redeliver an account's messages in a state that were received from `since` until `until` (Unix seconds).
 
-        `since` and `until` in Unix seconds. They are redelivered bit by bit. `dry_run` only counts them.
+        Returns how many there are. They are redelivered in small batches; with `dry_run`, they are only counted.
         """
         store = await self._inbox.store()
         return await store.redeliver_all(account, state, since=since, until=until, dry_run=dry_run)
 
     def wrap(self, store: Callable[[Store], Store], deliver: Callable[[Deliver], Deliver]) -> None:
-        """Put something around the inbox's store and its deliverer when they are opened; for fault points."""
-        self._check_idle()
+        """Wrap the inbox's store and its deliverer when they are opened: for fault injection and tests."""
+        self._check_not_running()
         self._inbox.wrap(store, deliver)
 
-    def _check_idle(self) -> None:
+    def _check_not_running(self) -> None:
         if self._inbox.in_use:
             raise RuntimeError("the listener is running: configure it before its first message")
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Listener"]:
-        """Open the inbox and drive the handlers and forwards; on leaving, let those in hand end and close it.
+        """Open the inbox and deliver its messages; on exit, wait for running attempts and close it.
 
-        What the app's lifespan does; for hosts that send none. StoreError says what is wrong with the inbox.
+        The app's lifespan does the same; use this where the host sends no lifespan events. StoreError says what is
+        wrong with the inbox.
         """
         await self._open()
         try:
@@ -231,36 +224,36 @@ class Listener:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            answer = await self._respond(scope, receive)
-            await send({"type": "http.response.start", "status": answer.status, "headers": answer.raw_headers()})
-            await send({"type": "http.response.body", "body": answer.body})
+            response = await self._respond(scope, receive)
+            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            await send({"type": "http.response.body", "body": response.body})
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000, "reason": "messages are POSTed"})
+            await send({"type": "websocket.close", "code": 1000, "reason": "send messages with POST"})
         else:
             raise ValueError(f"the listener speaks HTTP, not {scope['type']}")
 
-    async def _respond(self, scope: Scope, receive: Receive) -> Answer:
-        method, path = scope["method"], _path_within(scope).rstrip("/")
-        if path == HEALTH_PATH:
-            return await self._answer_health(method)
-        if (elsewhere := self._reception.elsewhere(method, path)) is not None:
-            return elsewhere
+    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+        method, path = scope["method"], _path_below_mount(scope).rstrip("/")
+        if path == requests.HEALTH_PATH:
+            return await self._health(method)
+        if (response := self._requests.route(method, path)) is not None:
+            return response
         peer: str | None = (scope.get("client") or (None,))[0]
         headers: dict[str, str] = {}
         try:
-            headers = self._reception.admit(scope["headers"], peer)
-            body = await self._read_body(headers.get("content-length", ""), receive)
-            message = self._reception.take(headers, body)
-            self._reception.warn_if_open()
-            return self._reception.stored(await self._inbox.accept(message))
-        except (Rejected, StoreError) as error:
-            return self._reception.refuse(error, peer, headers, _farewell(scope))
+            headers = self._requests.check_headers(scope["headers"], peer)
+            message = self._requests.read_message(headers, await self._read_body(receive))
+            self._requests.warn_if_unverified()
+            return self._requests.accepted(await self._inbox.accept(message))
+        except (WebhookRejected, StoreError) as error:
+            # The rest of a body that was not read must not be read as the next request.
+            close = (("connection", "close"),) if scope.get("http_version", "").startswith("1") else ()
+            return self._requests.failed(error, peer, headers, *close)
 
-    async def _read_body(self, length: str, receive: Receive) -> bytes:
-        if announced_too_long(length):
-            raise Rejected(413, TOO_LONG)
+    async def _read_body(self, receive: Receive) -> bytes:
         chunks: list[bytes] = []
         left = BODY_LIMIT
         try:
@@ -268,19 +261,19 @@ class Listener:
                 while True:
                     event = await receive()
                     if event["type"] == "http.disconnect":
-                        # Whether the sender hung up or the server had enough of it is not told.
-                        raise Rejected(400, CUT_OFF)
+                        # ASGI does not say whether the sender or the server closed the connection.
+                        raise WebhookRejected(400, requests.BODY_CUT_OFF)
                     chunks.append(event.get("body", b""))
                     left -= len(chunks[-1])
                     if left < 0:
-                        raise Rejected(413, TOO_LONG)
+                        raise WebhookRejected(413, BODY_TOO_LONG)
                     if not event.get("more_body", False):
                         return b"".join(chunks)
         except TimeoutError as error:
-            raise Rejected(408, f"the body did not arrive within {self._body_timeout:g} s") from error
+            raise WebhookRejected(408, f"the body did not arrive within {self._body_timeout:g} s") from error
 
     def _body_deadline(self) -> Deadline:
-        """The limit for bodies in this event loop: its one timer belongs to the loop, the listener may outlive that."""
+        """The time limit for bodies, whose timer belongs to this event loop; the listener may outlive the loop."""
         loop = asyncio.get_running_loop()
         if self._deadline is None or self._deadline[0] is not loop:
             self._deadline = loop, Deadline(self._body_timeout)
@@ -299,26 +292,21 @@ class Listener:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _open(self) -> None:
-        self._reception.warn_if_open()
+        self._requests.warn_if_unverified()
         await self._inbox.open()
 
-    async def _answer_health(self, method: str) -> Answer:
+    async def _health(self, method: str) -> Response:
         if method not in ("GET", "HEAD"):
-            return responses.GET_ONLY
-        if self._inbox.abandoned:
-            return responses.NOT_HANDLING
-        return self._reception.health(await self._inbox.trouble())
+            return requests.GET_ONLY
+        if self._inbox.dispatcher_failed:
+            return requests.NOT_HANDLING
+        return self._requests.health(await self._inbox.check())
 
 
-def _path_within(scope: Scope) -> str:
-    """The path below the one that the app is mounted at, which hosts leave in `path` and name in `root_path`."""
+def _path_below_mount(scope: Scope) -> str:
+    """The path without the mount point: hosts leave it in `path` and repeat it in `root_path`."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
     if root and (path == root or path.startswith(f"{root}/")):
         return path[len(root) :] or "/"
     return path
-
-
-def _farewell(scope: Scope) -> tuple[tuple[str, str], ...]:
-    """Headers of a refusal: what was not read of the body must not be read as the next request."""
-    return (("connection", "close"),) if scope.get("http_version", "").startswith("1") else ()

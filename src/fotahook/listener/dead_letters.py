@@ -1,4 +1,4 @@
-"""Quarantine: messages whose every attempt failed. They stay in the inbox until somebody asks for them once more."""
+"""Dead letters: messages that failed on every attempt. They stay in the inbox and can be redelivered."""
 
 import msgspec
 
@@ -6,43 +6,43 @@ from fotahook.store import Store
 from fotahook.store.records import Message, MessageFilter
 
 
-class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
-    """A message in quarantine."""
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that failed on every attempt."""
 
     id: str
-    """What ``Listener.redeliver`` takes."""
+    """The id to pass to ``Listener.redeliver``."""
     account: str
     kind: str | None
     received_at: float
     """When the message was stored, in Unix seconds."""
     raw: bytes | None
-    """The bytes as they came; None once they are removed, `keep_days` after."""
+    """The bytes as received; None once they are removed, after `keep_days`."""
     attempts: int
-    """How often it was tried, by handlers and forwards together."""
+    """Attempts by handlers and forwards together."""
     failure: str
-    """What the last attempt that failed said: of handlers the name and the traceback, of a forward what it answered."""
+    """The last failure: a handler's name and traceback, or what a forward answered."""
 
 
-async def quarantined(store: Store, account: str, limit: int) -> list[Quarantined]:
-    """Up to `limit` dead messages of an account, newest first."""
-    found: list[Quarantined] = []
+async def dead_letters(store: Store, account: str, limit: int) -> list[DeadLetter]:
+    """Up to `limit` dead letters of an account, newest first."""
+    found: list[DeadLetter] = []
     before: int | None = None
     while True:
         page = await store.messages(account, MessageFilter(state="dead"), before=before, limit=limit - len(found))
         for listed in page.messages:
             message = await store.message(listed.id)
-            assert message is not None  # its row stays for ever, so that dedupe never weakens
-            found.append(await _quarantined(store, message))
+            assert message is not None  # rows are never deleted, so that repetitions stay known
+            found.append(await _dead_letter(store, message))
         before = page.next
         if before is None or len(found) == limit:
             return found
 
 
-async def _quarantined(store: Store, message: Message) -> Quarantined:
+async def _dead_letter(store: Store, message: Message) -> DeadLetter:
     attempts = await store.attempts(message.id)
-    # A delivery dies of a failed attempt, and attempts are kept for good.
+    # There is one: a message dies of a failed attempt, and attempts are kept.
     last = [attempt for attempt in attempts if attempt.outcome != "delivered"][-1]
-    return Quarantined(
+    return DeadLetter(
         id=message.id,
         account=message.account,
         kind=message.type,

@@ -1,4 +1,4 @@
-"""Forwards: other receivers of what came to the one registered URL, each with a lane of its own in the inbox."""
+"""Forwards: further receivers of the messages that arrive at the registered URL, each with its own lanes."""
 
 import contextlib
 import hashlib
@@ -31,21 +31,21 @@ _LOOPBACK: Final = parse_networks(("127.0.0.0/8", "::1/128"))
 _DIGITS: Final = 16
 
 
-class Forwarding(msgspec.Struct, frozen=True, kw_only=True):
-    """How a listener's forwards are sent. ValueError for what cannot be read, TypeError for another type."""
+class ForwardSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a listener's forwards are sent. ValueError for an invalid value, TypeError for one of the wrong type."""
 
     secret_key: str | None = None
-    """What the signing key is derived from: URL-safe base64 of 32 bytes. None: made once, beside a SQLite inbox."""
+    """The signing key is derived from it: URL-safe base64 of 32 bytes. None: a key file beside a SQLite inbox."""
     allow_networks: tuple[str, ...] = ()
-    """Networks (CIDR) that forwards may lie in although they are not globally reachable."""
+    """Networks (CIDR) that are allowed for forwards although they are not globally reachable."""
     ca_file: Path | None = None
-    """Authorities (PEM) that the receivers' certificates may come from, besides the system's."""
+    """Certificate authorities (PEM) that are trusted besides the system's."""
     timeout: float = 15.0
-    """Seconds for one attempt in all."""
+    """Seconds for one whole attempt."""
 
     def __post_init__(self) -> None:
         networks = validation.texts("allow_networks", self.allow_networks)
-        # What can be gone through once only has been now.
+        # The given value may be an iterator, which is exhausted now.
         msgspec.structs.force_setattr(self, "allow_networks", networks)
         parse_networks(networks)
         if self.secret_key is not None:
@@ -53,27 +53,22 @@ class Forwarding(msgspec.Struct, frozen=True, kw_only=True):
         validation.seconds("timeout", self.timeout)
 
     def __repr__(self) -> str:
-        return f"<Forwarding timeout={self.timeout:g}>"
-
-    @property
-    def networks(self) -> tuple[Network, ...]:
-        """What is opened."""
-        return parse_networks(self.allow_networks)
+        return f"<ForwardSettings timeout={self.timeout:g}>"
 
     def key(self, inbox: str) -> bytes:
-        """The secret key for the forwards of an inbox. ValueError if there is none, and no place to keep one."""
+        """The secret key for the forwards of an inbox. ValueError if there is neither a key nor a file for one."""
         if self.secret_key is not None:
             return parse_secret_key(self.secret_key)
         if not inbox.startswith("sqlite:"):
             raise ValueError(
-                "forwards out of an inbox on PostgreSQL need a secret key, the same in every process: "
-                "set FOTAHOOK_SECRET_KEY or Forwarding(secret_key=…)"
+                "forwards from an inbox on PostgreSQL need a secret key, the same in every process: "
+                "set FOTAHOOK_SECRET_KEY or ForwardSettings(secret_key=…)"
             )
         return read_or_make_key(sqlite_path(inbox))
 
 
 class Forward(msgspec.Struct, frozen=True, kw_only=True):
-    """One receiver and what it is to have; None means all."""
+    """One receiver and the messages it gets; None means all."""
 
     url: str
     types: frozenset[str] | None
@@ -81,114 +76,108 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def consumer(self) -> str:
-        """The name of its lanes: the same for the same URL, so that what was not sent waits for it over restarts."""
+        """The name of its lanes. It depends only on the URL, so that unsent messages wait for it across restarts."""
         return PREFIX + hashlib.sha256(self.url.encode()).hexdigest()[:_DIGITS]
 
-    @property
-    def is_local(self) -> bool:
-        """Whether the URL says that the receiver is on this machine."""
+    def matches(self, account: str, message: CallbackMessage) -> bool:
+        """Whether the receiver gets a message of an account."""
+        return (self.types is None or message.kind in self.types) and (
+            self.accounts is None or account in self.accounts
+        )
+
+    def networks(self, allowed: tuple[Network, ...]) -> tuple[Network, ...]:
+        """The networks allowed for it. Loopback is one of them only if the URL names this machine."""
+        return allowed + (_LOOPBACK if self._is_local() else ())
+
+    def check(self, allowed: tuple[Network, ...]) -> None:
+        """ValueError if the allowed networks do not permit to send there."""
+        if self.url.startswith("http://") and not (self._is_local() or allowed):
+            raise ValueError(
+                f"a forward to {self.url} needs https://; http:// is only for this machine (localhost, 127.0.0.1) and "
+                "for networks opened with --allow-network or allow_networks"
+            )
+        if (why := url_refusal(self.url, allow_http=True, allowed=self.networks(allowed))) is not None:
+            raise ValueError(f"a forward to {self.url}: {why}")
+
+    def _is_local(self) -> bool:
         host = urlsplit(self.url).hostname or ""
         try:
             return any(ip_address(host) in network for network in _LOOPBACK)
         except ValueError:
             return host == "localhost"
 
-    def wants(self, account: str, message: CallbackMessage) -> bool:
-        """Whether a message of an account is to be sent there."""
-        return (self.types is None or message.kind in self.types) and (
-            self.accounts is None or account in self.accounts
-        )
-
-    def networks(self, opened: tuple[Network, ...]) -> tuple[Network, ...]:
-        """What may be connected to besides the global addresses: loopback only where the URL itself says so."""
-        return opened + (_LOOPBACK if self.is_local else ())
-
-    def check(self, opened: tuple[Network, ...]) -> None:
-        """ValueError if nothing may be sent there with these networks opened."""
-        if self.url.startswith("http://") and not (self.is_local or opened):
-            raise ValueError(
-                f"a forward to {self.url} needs https://; http:// is for this machine (localhost, 127.0.0.1), and for "
-                "others once a network of theirs is opened with --allow-network or allow_networks"
-            )
-        if (why := url_refusal(self.url, allow_http=True, allowed=self.networks(opened))) is not None:
-            raise ValueError(f"a forward to {self.url}: {why}")
-
 
 class Forwards:
     """The forwards of one listener."""
 
-    def __init__(self, forwarding: Forwarding) -> None:
-        self.forwarding = forwarding
+    def __init__(self, settings: ForwardSettings) -> None:
+        self.settings = settings
         self._forwards: list[Forward] = []
-        self._instead: Deliver | None = None
+        self.fake_deliver: Deliver | None = None
+        """For tests: gets what would be sent."""
 
     def __len__(self) -> int:
         return len(self._forwards)
 
     def add(self, url: str, types: Iterable[str] | None, accounts: Iterable[str] | None) -> None:
-        """Add a forward; ValueError if its URL cannot be one. Two with one URL share their lanes."""
+        """Add a forward. ValueError for an invalid URL. Forwards with the same URL share their lanes."""
         if (why := url_refusal(validation.text("url", url), allow_http=True, allowed=EVERYWHERE)) is not None:
             raise ValueError(f"a forward to {url!r}: {why}")
         self._forwards.append(Forward(url=url, types=_set("types", types), accounts=_set("accounts", accounts)))
 
-    def give_to(self, instead: Deliver | None) -> None:
-        """Give what is to be forwarded to this deliverer, and open nothing to send with; None: send it. For tests."""
-        self._instead = instead
-
     @property
     def urls(self) -> dict[str, str]:
-        """Where the lanes lead, by their consumers."""
+        """The URL of each consumer."""
         return {forward.consumer: forward.url for forward in self._forwards}
 
-    def wanting(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
-        """The consumers that want a message."""
+    def consumers(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
+        """The consumers that get a message."""
         if not self._forwards:
             return ()
-        return tuple(dict.fromkeys(one.consumer for one in self._forwards if one.wants(account, message)))
+        return tuple(dict.fromkeys(each.consumer for each in self._forwards if each.matches(account, message)))
 
     def public_key(self, inbox: str) -> str | None:
-        """The ``whpk_…`` with which receivers verify what is forwarded; None where nothing is."""
-        return format_public_key(signing_seed(self.forwarding.key(inbox))) if self._forwards else None
+        """The ``whpk_…`` key that verifies forwarded messages. None without forwards."""
+        return format_public_key(signing_seed(self.settings.key(inbox))) if self._forwards else None
 
     @contextlib.asynccontextmanager
-    async def sending(self, inbox: str, clock: Callable[[], float]) -> AsyncIterator[Deliver]:
-        """Delivers to the forward that a lane leads to. ValueError if one of them may not be sent to."""
-        if self._instead is not None:
-            yield self._instead
+    async def open(self, inbox: str, clock: Callable[[], float]) -> AsyncIterator[Deliver]:
+        """Delivers to the forward of a lane. ValueError if a forward's address is not allowed."""
+        if self.fake_deliver is not None:
+            yield self.fake_deliver
             return
-        opened = self.forwarding.networks
+        allowed = parse_networks(self.settings.allow_networks)
         async with contextlib.AsyncExitStack() as stack:
             senders: dict[tuple[Network, ...], Sender] = {}
-            ways: dict[str, tuple[str, Sender]] = {}
+            targets: dict[str, tuple[str, Sender]] = {}
             for forward in self._forwards:
-                forward.check(opened)
-                networks = forward.networks(opened)
+                forward.check(allowed)
+                networks = forward.networks(allowed)
                 if networks not in senders:
                     senders[networks] = await stack.enter_async_context(self._sender(inbox, networks, clock))
-                ways[forward.consumer] = (forward.url, senders[networks])
+                targets[forward.consumer] = (forward.url, senders[networks])
 
             async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
-                if lease.consumer not in ways:
-                    excerpt = f"this listener has no forward for the lane {lease.consumer}"
-                    return Outcome(code="forward_missing", excerpt=excerpt)
-                url, sender = ways[lease.consumer]
+                if lease.consumer not in targets:
+                    return Outcome(code="forward_missing", excerpt=f"no forward has the lane {lease.consumer}")
+                url, sender = targets[lease.consumer]
                 outcome = await sender.deliver(msgspec.structs.replace(lease, url=url), delivery)
-                # Nobody can register another URL here, nor resume the lane: it waits until the receiver is back.
+                # 410 would pause the lane, and there is no way to resume it here. It waits and retries instead.
                 return msgspec.structs.replace(outcome, code="forward_gone") if outcome.status == 410 else outcome
 
             yield deliver
 
     def _sender(self, inbox: str, networks: tuple[Network, ...], clock: Callable[[], float]) -> "Sender":
         try:
-            from fotahook.delivery.sender import Sender, SenderSettings
+            from fotahook.delivery.sender import CONNECT_TIMEOUT, Sender, SenderSettings
         except ModuleNotFoundError as error:
             raise ImportError(f"forwards need {error.name}: pip install 'fotahook[listener]'") from error
         settings = SenderSettings(
-            secret_key=self.forwarding.key(inbox),
-            timeout=self.forwarding.timeout,
-            connect_timeout=min(SenderSettings(secret_key=b"").connect_timeout, self.forwarding.timeout),
+            secret_key=self.settings.key(inbox),
+            timeout=self.settings.timeout,
+            connect_timeout=min(CONNECT_TIMEOUT, self.settings.timeout),
             allowed_networks=networks,
-            ca_file=self.forwarding.ca_file,
+            ca_file=self.settings.ca_file,
         )
         return Sender(settings, clock=clock, monotonic=time.monotonic)
 

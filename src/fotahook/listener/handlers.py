@@ -1,4 +1,4 @@
-"""Which functions see which message."""
+"""Handlers: how they are registered, and which of them get a message."""
 
 import inspect
 import logging
@@ -7,32 +7,34 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from fotahook.contract.error_responses import one_line
 from fotahook.contract.messages import CallbackMessage
 
 log = logging.getLogger("fotahook.listener")
 
 Handler = Callable[..., object]
-"""``handler(message)`` or ``handler(message, context)``, plain or async; what it returns is ignored."""
+"""``handler(message)`` or ``handler(message, context)``, plain or async. The return value is ignored."""
 HandlerT = TypeVar("HandlerT", bound=Handler)
 
-_SUGGESTIONS: Final = 100
-"""Kinds for which a missing handler is suggested, once each: a sender could name others without end."""
+_LOGGED_KINDS: Final = 100
+"""Kinds without a handler that are logged, once each: a sender can invent any number of kinds."""
 _KIND_LIMIT: Final = 100
+_STATUSES_LIMIT: Final = 100
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """What a handler may want to know beside the message."""
+    """Facts about the attempt, for a handler that takes a second argument."""
 
     id: str
-    """The message's id in the inbox: the same on every attempt, so that a handler can tell a repetition."""
+    """The message's id in the inbox: the same on every attempt, so that a handler can recognize a repetition."""
     attempt: int
-    """1 on the first attempt. One in which the process died is not counted: its number comes again."""
+    """1 on the first attempt. An attempt during which the process died is not counted: its number is used again."""
     received_at: float
     """When the message was stored, in Unix seconds."""
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One registered handler and what it wants to see; None means anything."""
+class Route(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A registered handler and the messages it gets; None matches everything."""
 
     handler: Handler
     kind: str | None
@@ -42,7 +44,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     is_async: bool
 
     def matches(self, message: CallbackMessage) -> bool:
-        """Whether the handler wants to see a message."""
+        """Whether the handler gets a message."""
         return (
             self.kind in (None, message.kind)
             and self.account in (None, message.account_name)
@@ -51,24 +53,30 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def name(self) -> str:
-        """The handler's name, for people."""
+        """The handler's name in logs and failures."""
         return _name(self.handler)
+
+    @property
+    def filters(self) -> str:
+        """The handler's filters as its decorator has them."""
+        names = ("status", "account")
+        return ", ".join(f"{name}={value!r}" for name in names if (value := getattr(self, name)) is not None)
 
 
 class Router:
     """The handlers of one listener, in the order of their registration."""
 
     def __init__(self) -> None:
-        self._rules: list[Rule] = []
-        self._suggested: set[str | None] = set()
+        self._routes: list[Route] = []
+        self._logged: set[str | None] = set()
 
     def __len__(self) -> int:
-        return len(self._rules)
+        return len(self._routes)
 
     def add(self, handler: HandlerT, kind: str | None, status: str | None, account: str | None) -> HandlerT:
-        """Register a handler. TypeError says why it cannot be called with a message, or with one and a context."""
-        self._rules.append(
-            Rule(
+        """Register a handler. TypeError if it cannot be called with a message, or with a message and a context."""
+        self._routes.append(
+            Route(
                 handler=handler,
                 kind=kind,
                 status=status,
@@ -79,20 +87,27 @@ class Router:
         )
         return handler
 
-    def wanting(self, message: CallbackMessage) -> list[Rule]:
-        """The rules that match a message. Where none does, a handler that would is suggested in the log."""
-        rules = [rule for rule in self._rules if rule.matches(message)]
-        if not rules:
-            self._suggest(message)
-        return rules
+    def matching(self, message: CallbackMessage) -> list[Route]:
+        """The routes of a message. If there are none, the log says why, once for each kind."""
+        routes = [route for route in self._routes if route.matches(message)]
+        if not routes:
+            self._log_unmatched(message)
+        return routes
 
-    def _suggest(self, message: CallbackMessage) -> None:
+    def _log_unmatched(self, message: CallbackMessage) -> None:
         kind = message.kind
         if kind is not None and len(kind) > _KIND_LIMIT:
-            kind = None  # it would flood the log, and nobody would paste it
-        if kind not in self._suggested and len(self._suggested) < _SUGGESTIONS:
-            self._suggested.add(kind)
-            log.warning("no handler wants %r; one that does:\n\n%s", message, _suggestion(kind))
+            kind = None  # too long to be logged or pasted
+        if kind in self._logged or len(self._logged) >= _LOGGED_KINDS:
+            return
+        self._logged.add(kind)
+        filtered = [route for route in self._routes if route.kind in (None, message.kind)]
+        if filtered:
+            statuses = one_line(", ".join(sorted(message.statuses)) or "no status", _STATUSES_LIMIT)
+            filters = "; ".join(f"{route.name} wants {route.filters}" for route in filtered)
+            log.warning("no handler's filters match %r with %s: %s", message, statuses, filters)
+        else:
+            log.warning("no handler for %r; to add one:\n\n%s", message, _suggestion(kind))
 
 
 def _is_async(handler: Handler) -> bool:
@@ -100,28 +115,23 @@ def _is_async(handler: Handler) -> bool:
 
 
 def _wants_context(handler: Handler) -> bool:
-    """Whether the second argument is to be given: it must be, or it is optional and called `context`."""
+    """Whether a handler takes a second argument: a required one, or an optional one with the name `context`."""
     if not callable(handler):
-        raise TypeError(f"a handler is a function, not {handler!r}")
+        raise TypeError(f"a handler must be a function, not {handler!r}")
     if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
-        raise TypeError(f"{_name(handler)} is a generator: calling it would run nothing; a handler has no yield")
+        raise TypeError(f"{_name(handler)} is a generator function, which calling does not run: remove its yield")
     try:
         parameters = list(inspect.signature(handler).parameters.values())
     except ValueError as error:
-        raise TypeError(f"{_name(handler)} does not tell its arguments; wrap it in a function of (message)") from error
-    positional = [
-        parameter
-        for parameter in parameters
-        if parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    required = [parameter for parameter in positional if parameter.default is inspect.Parameter.empty]
-    if len(required) not in (1, 2) or any(_is_required_keyword(parameter) for parameter in parameters):
+        raise TypeError(
+            f"the parameters of {_name(handler)} are unknown; wrap it in a function of (message)"
+        ) from error
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    required = [each for each in positional if each.default is each.empty]
+    keywords = [each for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty]
+    if len(required) not in (1, 2) or keywords:
         raise TypeError(f"a handler takes (message) or (message, context); {_name(handler)} does not")
-    return len(required) == 2 or [parameter.name for parameter in positional[1:2]] == ["context"]
-
-
-def _is_required_keyword(parameter: inspect.Parameter) -> bool:
-    return parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty
+    return len(required) == 2 or [each.name for each in positional[1:2]] == ["context"]
 
 
 def _name(handler: Handler) -> str:
@@ -129,5 +139,5 @@ def _name(handler: Handler) -> str:
 
 
 def _suggestion(kind: str | None) -> str:
-    on = "on_any" if kind is None else f"on({kind!r})"
-    return f"@listener.{on}\ndef handle(message):\n    ...\n"
+    decorator = "on_any" if kind is None else f"on({kind!r})"
+    return f"@listener.{decorator}\ndef handle(message):\n    ...\n"

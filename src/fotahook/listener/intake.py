@@ -1,4 +1,4 @@
-"""What to do with a request: headers and bytes in, a message for the inbox or a refusal out. Pure."""
+"""Decides about a request: headers and bytes in, a message for the inbox or a rejection out. Pure."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
@@ -10,56 +10,53 @@ from fotahook.contract.messages import CallbackMessage, MessageInvalid, parse_me
 from fotahook.contract.urls import account_refusal
 from fotahook.store.records import NewMessage
 
-from .verification import Proof, Rejected
+from .verification import Verification, WebhookRejected
 
 HANDLERS: Final = "handlers"
-"""The consumer under which the inbox keeps what the handlers are to see."""
+"""The consumer whose lanes hold the messages for handlers."""
 BODY_LIMIT: Final = 1024 * 1024
-"""Bytes of a body that are accepted; ours, ThingSpace names no limit."""
+"""Bytes of a body that are accepted. The limit is ours; ThingSpace publishes none."""
+BODY_TOO_LONG: Final = f"the body has more than {BODY_LIMIT} bytes"
 DEDUPE_WINDOW: Final = 3600.0
-"""Seconds in which equal bytes without a webhook-id count as one message; ours, ThingSpace publishes no message id."""
+"""Seconds in which equal bytes without a webhook-id count as one message. Ours: ThingSpace publishes no message id."""
 FORWARDED_FOR: Final = "x-forwarded-for"
 CONTENT_ENCODING: Final = "content-encoding"
-_LISTS: Final = (FORWARDED_FOR, CONTENT_ENCODING)
-"""Headers that may come several times: together they are one list."""
-HEADERS: Final = {
-    name.encode(): name
-    for name in (
-        "webhook-id",
-        "webhook-timestamp",
-        "webhook-signature",
-        "fotahook-account",
-        "content-length",
-        *_LISTS,
-    )
-}
-"""The headers that are looked at, by their bytes."""
+_LIST_HEADERS: Final = (FORWARDED_FOR, CONTENT_ENCODING)
+"""Headers that may be repeated: their values form one list."""
+_SINGLE_HEADERS: Final = (
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+    "fotahook-account",
+    "content-length",
+)
+_HEADERS: Final = {name.encode(): name for name in (*_SINGLE_HEADERS, *_LIST_HEADERS)}
 _KEY_LIMIT: Final = 256
 _ENCODING_LIMIT: Final = 40
 
-Choose = Callable[[str, CallbackMessage], tuple[str, ...]]
-"""The consumers that are to have a message of an account."""
+ChooseConsumers = Callable[[str, CallbackMessage], tuple[str, ...]]
+"""Returns the consumers that get a message of an account."""
 
 
-def single_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """The headers that are looked at, out of an ASGI scope's; Rejected (400) if one of them came twice.
+def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The headers that matter here, from those of an ASGI scope. WebhookRejected (400) if one of them is repeated.
 
-    Of two values a proxy may believe one and this listener the other, so neither is believed.
+    A proxy may trust one of two values and this listener the other, so a repeated header is not trusted at all.
     """
     found: dict[str, str] = {}
     for raw_name, value in pairs:
-        if (name := HEADERS.get(raw_name.lower())) is None:
+        if (name := _HEADERS.get(raw_name.lower())) is None:
             continue
-        if name in _LISTS:
+        if name in _LIST_HEADERS:
             found[name] = ",".join(filter(None, (found.get(name), value.decode("latin-1"))))
         elif name in found:
-            raise Rejected(400, f"{name} came more than once")
+            raise WebhookRejected(400, f"the header {name} is repeated")
         else:
             found[name] = value.decode("latin-1")
     return found
 
 
-def _to_handlers(account: str, message: CallbackMessage) -> tuple[str, ...]:
+def _handlers_only(account: str, message: CallbackMessage) -> tuple[str, ...]:
     return (HANDLERS,)
 
 
@@ -67,24 +64,24 @@ def receive(
     headers: Mapping[str, str],
     body: bytes,
     *,
-    proof: Proof,
+    verification: Verification,
     now: float,
-    choose: Choose = _to_handlers,
+    choose: ChooseConsumers = _handlers_only,
     dedupe_window: float = DEDUPE_WINDOW,
 ) -> NewMessage:
-    """The message to put into the inbox; Rejected (400, 401, 413 or 415) says why there is none.
+    """The message to store in the inbox. WebhookRejected (400, 401, 413 or 415) says why there is none.
 
-    `headers` has lower-case names. Any JSON is taken, whatever its shape and its Content-Type: which shapes ThingSpace
-    sends is only partly published, and a message refused may never come again.
+    `headers` has lower-case names. Any JSON is accepted, whatever its shape and Content-Type: ThingSpace publishes its
+    message formats only in part, and a rejected message may never be sent again.
     """
     if len(body) > BODY_LIMIT:
-        raise Rejected(413, f"the body has more than {BODY_LIMIT} bytes")
-    proof.check_signature(headers, body, now)
+        raise WebhookRejected(413, BODY_TOO_LONG)
+    verification.check_signature(headers, body, now)
     try:
         message = parse_message(body)
     except MessageInvalid as error:
         raise _unreadable(body, headers.get(CONTENT_ENCODING, ""), error) from error
-    proof.check_password(message)
+    verification.check_password(message)
     account = _account(headers, message)
     message_id = headers.get("webhook-id", "")
     return NewMessage(
@@ -92,27 +89,27 @@ def receive(
         body=body,
         type=_storable(message.kind),
         ordering_key=_storable(_ordering_key(message)),
-        # The prefix keeps an id from passing for the hash of another message's bytes, which stores may keep as a key.
+        # Stores may use the hash of the bytes as a key. The prefix keeps an id from matching such a hash.
         idempotency_key=f"id:{_storable(message_id)}" if message_id else None,
         idempotency_window=None if message_id or dedupe_window == 0 else dedupe_window,
         consumers=choose(account, message),
     )
 
 
-def _unreadable(body: bytes, encoding: str, error: MessageInvalid) -> Rejected:
-    """Why a body cannot be read. Its encoding is to blame only now: some senders name one, and then send plain JSON."""
+def _unreadable(body: bytes, encoding: str, error: MessageInvalid) -> WebhookRejected:
+    """Why a body cannot be parsed. Content-Encoding matters only here: some senders set it and send plain JSON."""
     if not body.strip():
-        return Rejected(400, "the body is empty")
+        return WebhookRejected(400, "the body is empty")
     if all(each.strip().lower() in ("", "identity") for each in encoding.split(",")):
-        return Rejected(400, str(error))
-    named = one_line(encoding, _ENCODING_LIMIT)
-    return Rejected(415, f"the body's Content-Encoding, {named}, is not read here; send it without one")
+        return WebhookRejected(400, str(error))
+    shown = one_line(encoding, _ENCODING_LIMIT)
+    return WebhookRejected(415, f"Content-Encoding {shown} is not supported; send the body without one")
 
 
 def _account(headers: Mapping[str, str], message: CallbackMessage) -> str:
-    """Who the message belongs to; empty where neither it nor the header says so.
+    """The account of a message: its own accountName, else the header's, else the empty string.
 
-    The message's own word comes first: it is what a signature covers, the header is not.
+    The body comes first because signatures cover the body and not the header.
     """
     own = message.account_name
     if own is not None and account_refusal(own) is None:
@@ -128,11 +125,7 @@ def _ordering_key(message: CallbackMessage) -> str | None:
 
 
 def _storable(text: str | None) -> str | None:
-    """A key as any inbox can keep it: by its hash if it is long, or has a NUL, which PostgreSQL takes in no text."""
+    """A key that any store can hold: the hash of one that is long or contains NUL, which PostgreSQL does not store."""
     if text is None or (len(text) <= _KEY_LIMIT and "\0" not in text):
         return text
-    return f"sha256:{_digest(text.encode())}"
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

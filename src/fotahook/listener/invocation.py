@@ -1,4 +1,4 @@
-"""Calling handlers: within a time limit, and so that nothing a handler does can stop the listener."""
+"""Calling handlers: within a time limit, and so that nothing a handler raises can stop the listener."""
 
 import asyncio
 import contextvars
@@ -13,48 +13,47 @@ from typing import Final
 import msgspec
 
 from fotahook.contract.messages import CallbackMessage, parse_message
-from fotahook.delivery import Deadline, Outcome
+from fotahook.delivery import Deadline, DeadlineExceeded, Outcome
 from fotahook.store.records import Delivery, Lease
 
-from .handlers import Context, Router, Rule
+from .handlers import Context, Route, Router
 
 log = logging.getLogger("fotahook.listener")
 
 THREADS: Final = 32
-"""Plain functions that run at once. The next wait for a free thread, and their time limits begin when they have it."""
+"""Plain handlers that run at once. Others wait for a free thread; their time limit starts when they have one."""
 _EXCERPT_LIMIT: Final = 4000
 
 
-class Overran(Exception):
+class HandlerTimeout(Exception):
     """The handler did not return within its time limit."""
 
 
-class Stopped(Exception):
-    """The handler raised what is meant to end a program or a task; to the listener it only failed."""
+class HandlerExited(Exception):
+    """The handler raised something that ends a program or a task, such as SystemExit. It counts as a failure."""
 
 
-class Result(msgspec.Struct, frozen=True):
-    """What a function in a thread came to; an error travels as a value, since not every one may be set on a future."""
+class CallResult(msgspec.Struct, frozen=True):
+    """The result of a call in a thread. An error is a value here because a future cannot hold every exception."""
 
     value: object = None
     error: BaseException | None = None
 
 
-class Caller:
-    """Shows messages to the handlers of a router. Belongs to one event loop; ``deliver`` is for its dispatcher."""
+class Invoker:
+    """Calls the handlers of a router. Belongs to one event loop; its dispatcher uses ``deliver``."""
 
     def __init__(self, router: Router, *, timeout: float) -> None:
         self._router = router
         self._timeout = timeout
         self._deadline = Deadline(timeout)
-        self._threads = Threads(THREADS)
-        self._overrunning: dict[tuple[str, Rule], asyncio.Future[Result]] = {}
+        self._threads = DaemonThreadPool(THREADS)
+        self._overrunning: dict[tuple[str, Route], asyncio.Future[CallResult]] = {}
 
     async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
-        """Let every handler that wants it see a message, in the order of their registration.
+        """Call every handler of a message, in the order of their registration, even after one of them failed.
 
-        All of them are called, even after one failed; the message counts as handled when none did, and is otherwise
-        shown to all of them again later.
+        The message is handled if none failed. Otherwise a later attempt calls all of them again.
         """
         message = parse_message(delivery.body)
         context = Context(
@@ -64,77 +63,71 @@ class Caller:
         )
         failures = [
             failure
-            for rule in self._router.wanting(message)
-            if (failure := await self._call(rule, message, context)) is not None
+            for route in self._router.matching(message)
+            if (failure := await self._call(route, message, context)) is not None
         ]
         if not failures:
             return Outcome(code="delivered")
         return Outcome(code=failures[0].code, excerpt="\n".join(failure.excerpt for failure in failures))
 
     def close(self) -> None:
-        """Let the threads end when they have nothing more to do."""
+        """Let the threads end after their current calls."""
         self._threads.close()
 
-    async def _call(self, rule: Rule, message: CallbackMessage, context: Context) -> Outcome | None:
-        arguments = (message, context) if rule.wants_context else (message,)
+    async def _call(self, route: Route, message: CallbackMessage, context: Context) -> Outcome | None:
+        arguments = (message, context) if route.wants_context else (message,)
         try:
-            if rule.is_async:
-                await self._limited(rule.handler(*arguments))
+            if route.is_async:
+                await self._await(route.handler(*arguments))
             else:
-                await self._limited(await self._call_in_thread(rule, arguments, context.id))
+                await self._await(await self._call_in_thread(route, arguments, context.id))
         except Exception as error:
-            log.exception("handler %s failed on message %s", rule.name, context.id)
-            return Outcome(
-                code="handler_timeout" if isinstance(error, Overran) else "handler_error",
-                excerpt=_excerpt(rule, error),
-            )
+            log.exception("handler %s failed on message %s", route.name, context.id)
+            code = "handler_timeout" if isinstance(error, HandlerTimeout) else "handler_error"
+            return Outcome(code=code, excerpt=_excerpt(route, error))
         return None
 
-    async def _limited(self, returned: object) -> None:
-        """Wait for what a handler returned, if that is something to wait for."""
+    async def _await(self, returned: object) -> None:
+        """Await what a handler returned, if it is awaitable, within the time limit."""
         if not inspect.isawaitable(returned):
             return
-        own: TimeoutError | None = None
         try:
             with self._deadline:
-                try:
-                    await returned
-                except TimeoutError as error:
-                    own = error
-        except TimeoutError as error:
-            raise Overran(f"it was ended after {self._timeout:g} s") from error
+                await returned
+        except DeadlineExceeded as error:
+            raise HandlerTimeout(f"cancelled after {self._timeout:g} s") from error
+        except (Exception, KeyboardInterrupt, GeneratorExit):
+            raise
         except BaseException as error:
-            if isinstance(error, Exception | KeyboardInterrupt | GeneratorExit) or _is_own_cancellation(error):
+            if _is_own_cancellation(error):
                 raise
-            raise Stopped(f"it raised {type(error).__name__}") from error
-        if own is not None:
-            raise own
+            raise HandlerExited(f"raised {type(error).__name__}") from error
 
-    async def _call_in_thread(self, rule: Rule, arguments: tuple[object, ...], message_id: str) -> object:
+    async def _call_in_thread(self, route: Route, arguments: tuple[object, ...], message_id: str) -> object:
         """What a plain handler returned.
 
-        A thread cannot be ended from outside. So where an earlier attempt at the same message overran and still runs,
-        its end is waited for once more, and counts, instead of a second call beside it.
+        A thread cannot be stopped from outside. If the call of an earlier attempt at the same message still runs, this
+        attempt waits for that call and takes its result instead of starting a second one beside it.
         """
-        place = (message_id, rule)
-        running = self._overrunning.pop(place, None) or await self._threads.start(rule.handler, *arguments)
+        key = (message_id, route)
+        running = self._overrunning.pop(key, None) or await self._threads.submit(route.handler, *arguments)
         await asyncio.wait({running}, timeout=self._timeout)
         if not running.done():
-            self._overrunning[place] = running
-            raise Overran(f"it still runs after {self._timeout:g} s")
+            self._overrunning[key] = running
+            raise HandlerTimeout(f"still running after {self._timeout:g} s")
         result = running.result()
         if result.error is None:
             return result.value
         if isinstance(result.error, Exception):
             raise result.error
-        raise Stopped(f"it raised {type(result.error).__name__}") from result.error
+        raise HandlerExited(f"raised {type(result.error).__name__}") from result.error
 
 
-class Threads:
+class DaemonThreadPool:
     """Up to `limit` threads, started as they are needed.
 
-    They are daemons: a handler that never returns must not keep the process from ending, as it would in a thread of
-    ``concurrent.futures``.
+    Unlike the threads of ``concurrent.futures``, daemon threads do not keep the process alive for a handler that never
+    returns.
     """
 
     def __init__(self, limit: int) -> None:
@@ -143,18 +136,18 @@ class Threads:
         self._busy = 0
         self._started = 0
 
-    async def start(self, function: Callable[..., object], *arguments: object) -> asyncio.Future[Result]:
-        """Begin a call, as soon as a thread is free for it; the future has its result and is not to be cancelled."""
+    async def submit(self, function: Callable[..., object], *arguments: object) -> asyncio.Future[CallResult]:
+        """Start a call once a thread is free. The caller must not cancel the future that it returns."""
         await self._free.acquire()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
+        future: asyncio.Future[CallResult] = loop.create_future()
         context = contextvars.copy_context()
 
         def call() -> None:
             try:
-                result = Result(context.run(function, *arguments))
+                result = CallResult(context.run(function, *arguments))
             except BaseException as error:
-                result = Result(error=error)
+                result = CallResult(error=error)
             try:
                 loop.call_soon_threadsafe(self._finish, future, result)
             except RuntimeError:
@@ -168,7 +161,7 @@ class Threads:
         return future
 
     def close(self) -> None:
-        """End each thread when it has nothing more to do."""
+        """End each thread after its current call."""
         for _ in range(self._started):
             self._calls.put(None)
 
@@ -176,19 +169,19 @@ class Threads:
         while (call := self._calls.get()) is not None:
             call()
 
-    def _finish(self, future: asyncio.Future[Result], result: Result) -> None:
+    def _finish(self, future: asyncio.Future[CallResult], result: CallResult) -> None:
         self._busy -= 1
         self._free.release()
         future.set_result(result)
 
 
 def _is_own_cancellation(error: BaseException) -> bool:
-    """Whether somebody cancels the current task; otherwise a handler let out the cancellation of a task of its own."""
+    """Whether the current task itself is being cancelled; otherwise the handler awaited a task that was cancelled."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-def _excerpt(rule: Rule, error: Exception) -> str:
+def _excerpt(route: Route, error: Exception) -> str:
     text = "".join(traceback.format_exception(error))[-_EXCERPT_LIMIT:]
-    # An exception's text may hold anything, also what no inbox can store.
-    return f"{rule.name}\n{text}".replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    # The text of an exception may have characters that stores cannot hold.
+    return f"{route.name}\n{text}".replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Log lines that anybody can cause by sending something: they must not become a way to fill the disk."""
+"""A rate limit for log lines that anybody can cause by sending requests: they must not fill the disk."""
 
 import threading
 from collections.abc import Callable
@@ -6,42 +6,42 @@ from typing import Final
 
 import msgspec
 
-AT_ONCE: Final = 5
-"""Lines of a kind that are told as they come, until a minute has passed in which nothing was left untold."""
-PAUSE_SECONDS: Final = 60.0
-"""Between two lines of a kind after those."""
+BURST: Final = 5
+"""Lines of one kind that are logged without delay. The burst is allowed again after a minute without a dropped line."""
+INTERVAL_SECONDS: Final = 60.0
+"""Between two lines of one kind after the burst."""
 
 
-class _Kind(msgspec.Struct):
-    left: int
-    told_at: float = float("-inf")
-    untold: int = 0
+class _Counter(msgspec.Struct):
+    burst_left: int
+    logged_at: float = float("-inf")
+    dropped: int = 0
 
 
-class Repeats:
-    """Counts what happens again and again, by its kind, and says when there is to be a line about it. For any thread.
+class LogRateLimit:
+    """Counts events of each kind and decides which of them are logged. Thread-safe.
 
-    The kinds are the caller's own and few: each is remembered for good.
+    It keeps a counter for every kind for good, so the kinds must be few.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._kinds: dict[int, _Kind] = {}
+        self._counters: dict[int, _Counter] = {}
 
-    def due(self, kind: int, *, at_once: int = AT_ONCE) -> int | None:
-        """Count one more. How many of its kind were not told since the last line, this one aside; None: nor is this."""
+    def hit(self, kind: int, *, burst: int = BURST) -> int | None:
+        """Count an event. Returns None if it is not to be logged, else how many were dropped since the last line."""
         with self._lock:
-            known = self._kinds.setdefault(kind, _Kind(at_once))
+            counter = self._counters.setdefault(kind, _Counter(burst))
             now = self._clock()
-            # Either way, for the clock may be set back.
-            rested = abs(now - known.told_at) >= PAUSE_SECONDS
-            if rested and known.untold == 0:
-                known.left = at_once
-            if known.left == 0 and not rested:
-                known.untold += 1
+            # In either direction: the clock may be set back.
+            interval_over = abs(now - counter.logged_at) >= INTERVAL_SECONDS
+            if interval_over and counter.dropped == 0:
+                counter.burst_left = burst
+            if counter.burst_left == 0 and not interval_over:
+                counter.dropped += 1
                 return None
-            untold, known.untold = known.untold, 0
-            known.left = max(0, known.left - 1)
-            known.told_at = now
-            return untold
+            dropped, counter.dropped = counter.dropped, 0
+            counter.burst_left = max(0, counter.burst_left - 1)
+            counter.logged_at = now
+            return dropped

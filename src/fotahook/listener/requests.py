@@ -1,189 +1,230 @@
-"""Reception: what the ASGI app and the WSGI adapter do alike with a request, before and after its body is read."""
+"""What the ASGI app and the WSGI adapter share: which requests are accepted, and the responses."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote
+
+import msgspec
 
 from fotahook.contract.error_responses import one_line
 from fotahook.contract.messages import CallbackMessage
 from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, StoreUnavailable
 
-from . import responses, validation
+from . import validation
 from .forwards import Forwards
 from .handlers import Router
-from .intake import BODY_LIMIT, DEDUPE_WINDOW, FORWARDED_FOR, HANDLERS, receive, single_headers
-from .log_rate_limit import Repeats
-from .responses import Answer
-from .verification import Proof, Rejected, sender_address
+from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, FORWARDED_FOR, HANDLERS, read_headers, receive
+from .log_rate_limit import LogRateLimit
+from .verification import Verification, WebhookRejected, sender_address
 
 log = logging.getLogger("fotahook.listener")
 
 HEALTH_PATH: Final = "/healthz"
-FRESH_SECONDS: Final = 10.0
-"""How long a message that could not be stored speaks against the inbox, if none is stored after it.
+RECENT_SECONDS: Final = 10.0
+"""How long health stays bad after a message could not be stored, unless another one is stored.
 
-Not for ever: a load balancer that stops sending on account of it must begin again, or nothing would ever be stored.
+It must become good by itself: a load balancer that stops sending must start again, or no message would ever arrive.
 """
+BODY_CUT_OFF: Final = "the body ended before it was complete"
 _PEER_LIMIT: Final = 100
 _SECRET_LENGTH: Final = 16
-"""Characters of a part of the path that make it hard to guess."""
+"""Characters of a path segment that make it hard to guess."""
 
 
-class Reception:
-    """Which requests are taken, and what becomes of them."""
+class Response(msgspec.Struct, frozen=True):
+    """A complete response with a JSON body."""
+
+    status: int
+    body: bytes
+    extra_headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """All headers."""
+        return [("content-type", "application/json"), ("content-length", str(len(self.body))), *self.extra_headers]
+
+
+def _problem(status: int, code: str, text: str, *headers: tuple[str, str]) -> Response:
+    """An error in ThingSpace's format."""
+    return Response(status, msgspec.json.encode({"errorCode": code, "errorMessage": text}), headers)
+
+
+HEALTHY: Final = Response(200, b'{"status":"ok"}')
+NOT_HANDLING: Final = _problem(503, "NOT_HANDLING", "messages are stored but not handled: see the log, then restart")
+# Does not name the right path, which may be the only secret.
+NOT_FOUND: Final = _problem(404, "NOT_FOUND", "messages are not received at this path")
+POST_ONLY: Final = _problem(405, "METHOD_NOT_ALLOWED", "send messages with POST", ("allow", "POST"))
+GET_ONLY: Final = _problem(405, "METHOD_NOT_ALLOWED", "request health with GET", ("allow", "GET, HEAD"))
+
+
+class RequestHandler:
+    """Decides which requests are accepted, and makes and logs their responses."""
 
     def __init__(
-        self, path: str, proof: Proof, *, router: Router, forwards: Forwards, clock: Callable[[], float]
+        self,
+        path: str,
+        verification: Verification,
+        *,
+        router: Router,
+        forwards: Forwards,
+        clock: Callable[[], float],
     ) -> None:
         self.path = path
-        self.proof = proof
+        self.verification = verification
         self.router = router
         self.forwards = forwards
         self.clock = clock
         self.dedupe_window = DEDUPE_WINDOW
         self._warned = False
-        self._repeats = Repeats(clock)
-        self._failed: tuple[float, StoreError] | None = None
+        self._log_limit = LogRateLimit(clock)
+        self._last_failure: tuple[float, StoreError] | None = None
 
     @property
     def path(self) -> str:
-        """Where messages are received, as in a URL. ValueError for where they cannot be."""
+        """The path of messages, as written in a URL. ValueError on setting one that is invalid."""
         return self._path
 
     @path.setter
     def path(self, path: str) -> None:
-        self._path = checked_path(path)
+        self._path = check_path(path)
         # Servers decode the path of a request.
-        self._place = unquote(path).rstrip("/")
+        self._decoded_path = unquote(path).rstrip("/")
 
-    def begin_anew(self) -> None:
-        """After a fork: a thread that stayed behind may have been counting just then."""
-        self._repeats = Repeats(self.clock)
+    def after_fork(self) -> None:
+        """Replace the lock: a thread of the parent process may have held it during the fork."""
+        self._log_limit = LogRateLimit(self.clock)
 
-    def warn_if_open(self) -> None:
-        """Say, once, that nothing proves who sends."""
-        if self._warned or self.proof.wanted:
+    def warn_if_unverified(self) -> None:
+        """Log once if nothing verifies senders."""
+        if self._warned or self.verification.required:
             return
         self._warned = True
-        if not is_secret(self.path):
+        if not is_secret_path(self.path):
             log.warning(
-                "no proof of sender is configured (no key, no source network, no password, no secret path): "
-                "anybody who reaches this listener can send it messages"
+                "senders are not verified (no key, no source network, no password, no secret path): "
+                "anybody who can reach this listener can send it messages"
             )
 
-    def receives_at(self, path: str) -> bool:
-        """Whether messages are received at a path, with or without a slash at its end."""
-        return path.rstrip("/") == self._place
+    def matches_path(self, path: str) -> bool:
+        """Whether messages are received at a decoded path; a slash at its end does not matter."""
+        return path.rstrip("/") == self._decoded_path
 
-    def elsewhere(self, method: str, path: str) -> Answer | None:
-        """The answer to what is no message: another path (without its last slash) or method. None: read the body."""
-        if path != self._place:
+    def route(self, method: str, path: str) -> Response | None:
+        """The response to a request that is not a message (`path` without its last slash). None: read the body."""
+        if path != self._decoded_path:
             if method == "POST":
-                self._tell_missed()
-            return responses.NOT_FOUND
-        return None if method == "POST" else responses.POST_ONLY
+                self._log_wrong_path()
+            return NOT_FOUND
+        return None if method == "POST" else POST_ONLY
 
-    def admit(self, pairs: Iterable[tuple[bytes, bytes]], peer: str | None) -> dict[str, str]:
-        """The headers that are looked at; Rejected (400 or 403) if the body need not even be read."""
-        headers = single_headers(pairs)
-        self.proof.check_source(peer, headers.get(FORWARDED_FOR, ""))
+    def check_headers(self, pairs: Iterable[tuple[bytes, bytes]], peer: str | None) -> dict[str, str]:
+        """The headers that matter. WebhookRejected (400, 403 or 413) if the body need not be read at all."""
+        headers = read_headers(pairs)
+        self.verification.check_source(peer, headers.get(FORWARDED_FOR, ""))
+        length = headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and int(length[:20]) > BODY_LIMIT:
+            raise WebhookRejected(413, BODY_TOO_LONG)
         return headers
 
-    def take(self, headers: dict[str, str], body: bytes) -> NewMessage:
-        """The message for the inbox; Rejected says why there is none."""
+    def read_message(self, headers: dict[str, str], body: bytes) -> NewMessage:
+        """The message to store in the inbox. WebhookRejected says why there is none."""
         return receive(
             headers,
             body,
-            proof=self.proof,
+            verification=self.verification,
             now=self.clock(),
             choose=self._consumers,
             dedupe_window=self.dedupe_window,
         )
 
-    def stored(self, accepted: Accepted) -> Answer:
-        """The answer to a message that the inbox has taken, now or earlier; Rejected (409) if that was another one."""
-        self._failed = None
-        return responses.accepted(accepted)
+    def accepted(self, accepted: Accepted) -> Response:
+        """The response to a stored message or a repetition. WebhookRejected (409) for an id with different bytes."""
+        self._last_failure = None
+        if accepted.conflict:
+            raise WebhookRejected(409, "an earlier message with this webhook-id has different bytes")
+        return Response(200, msgspec.json.encode({"id": accepted.id, "duplicate": accepted.duplicate}))
 
-    def refuse(
+    def failed(
         self,
-        error: Rejected | StoreError,
+        error: WebhookRejected | StoreError,
         peer: str | None,
         headers: Mapping[str, str],
-        farewell: tuple[tuple[str, str], ...] = (),
-    ) -> Answer:
-        """The answer to a request that met an error, told in the log. `headers` are those that `admit` found."""
-        # Any other error of the store lies with the message.
+        *extra_headers: tuple[str, str],
+    ) -> Response:
+        """The response to a request that failed, which is also logged. `headers` are those of `check_headers`."""
+        # Any other store error concerns only this message.
         if isinstance(error, StoreFull | StoreUnavailable):
-            self._failed = self.clock(), error
-        answer = responses.refused(error, farewell)
-        if (untold := self._repeats.due(answer.status)) is not None:
-            self._tell_refused(error, answer.status, self._sender(peer, headers), untold)
-        return answer
+            self._last_failure = self.clock(), error
+        response = _error_response(error, *extra_headers)
+        if (dropped := self._log_limit.hit(response.status)) is not None:
+            self._log_failure(error, response.status, self._sender(peer, headers), dropped)
+        return response
 
-    def health(self, trouble: StoreError | None) -> Answer:
-        """Whether messages are stored. `trouble` is what came of trying the inbox, if it is open."""
-        if trouble is None and self._failed is not None:
-            failed_at, error = self._failed
+    def health(self, error: StoreError | None) -> Response:
+        """The response about health. `error`: why the inbox cannot be written, if it is open and cannot."""
+        if error is None and self._last_failure is not None:
+            failed_at, failure = self._last_failure
             # The clock may have been set back since.
-            trouble = error if 0 <= self.clock() - failed_at < FRESH_SECONDS else None
-        return responses.HEALTHY if trouble is None else responses.unwell(trouble)
+            error = failure if 0 <= self.clock() - failed_at < RECENT_SECONDS else None
+        return HEALTHY if error is None else msgspec.structs.replace(_error_response(error), status=503)
 
     def _sender(self, peer: str | None, headers: Mapping[str, str]) -> str:
-        """Who sent a request, for the log: where that cannot be told as an address, whatever the server says."""
-        address = sender_address(peer, headers.get(FORWARDED_FOR, ""), self.proof.trusted_proxies)
+        """The sender for the log: its address, or whatever the server calls it if that is no address."""
+        address = sender_address(peer, headers.get(FORWARDED_FOR, ""), self.verification.trusted_proxies)
         return str(address or one_line(peer or "an unknown address", _PEER_LIMIT))
 
-    def _tell_refused(self, error: Rejected | StoreError, status: int, sender: str, untold: int) -> None:
-        more = f" ({untold} more were answered {status} since this was last said)" if untold else ""
-        if isinstance(error, Rejected):
-            log.warning("refused a message with %d from %s: %s%s", status, sender, error, more)
+    def _log_failure(self, error: WebhookRejected | StoreError, status: int, sender: str, dropped: int) -> None:
+        more = f" ({dropped} more responses with {status} since the last such line)" if dropped else ""
+        if isinstance(error, WebhookRejected):
+            log.warning("rejected a message with %d from %s: %s%s", status, sender, error, more)
         else:
-            log.error("the inbox is %s: %s%s", "full" if isinstance(error, StoreFull) else "away", error, more)
+            log.error("the inbox is %s: %s%s", "full" if isinstance(error, StoreFull) else "unavailable", error, more)
 
-    def _tell_missed(self) -> None:
-        """Count what was posted to another path, and say so now and then. Not to which: it may be all but a secret."""
-        if (untold := self._repeats.due(responses.NOT_FOUND.status, at_once=1)) is not None:
+    def _log_wrong_path(self) -> None:
+        """Log how many POST requests had another path, but not which: it may be nearly the secret one."""
+        if (dropped := self._log_limit.hit(NOT_FOUND.status, burst=1)) is not None:
             log.warning(
-                "answered 404 to what was posted to another path than the listener's (%d since this was last said): "
-                "if these were messages, they are lost; compare the registered URL with the listener's path",
-                1 + untold,
+                "answered 404 to POST requests for another path (%d since the last such line); "
+                "if these were messages, they are lost: compare the registered URL with the listener's path",
+                1 + dropped,
             )
 
     def _consumers(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
-        """The lanes of a message. What nobody wants is the handlers' too: there, a handler is suggested for it."""
-        forwards = self.forwards.wanting(account, message)
+        """The consumers of a message. One that nobody wants goes to the handlers, which log that."""
+        forwards = self.forwards.consumers(account, message)
         return (HANDLERS, *forwards) if len(self.router) or not forwards else forwards
 
 
-def checked_path(path: str) -> str:
-    """The path, if messages can be received there; ValueError if not."""
+def _error_response(error: WebhookRejected | StoreError, *headers: tuple[str, str]) -> Response:
+    if isinstance(error, WebhookRejected):
+        # `fotahook listen` sends the same code when its server gives up on a slow body before the app does.
+        code = "REQUEST_TIMEOUT" if error.status == HTTPStatus.REQUEST_TIMEOUT else "MESSAGE_REFUSED"
+        return _problem(error.status, code, str(error), *headers)
+    if isinstance(error, StoreFull):
+        return _problem(507, "INBOX_FULL", "the inbox is full")
+    return _problem(503, "INBOX_AWAY", "messages cannot be stored now", ("retry-after", "5"))
+
+
+def check_path(path: str) -> str:
+    """The path, if messages can be received there. ValueError if not."""
     if not validation.text("path", path).startswith("/"):
-        raise ValueError(f"a path begins with /, unlike {path!r}")
+        raise ValueError(f"a path must begin with /, unlike {path!r}")
     for character in path:
         if character in " ?#" or not character.isprintable():
-            raise ValueError(f"a path is written as in a URL: {character!r} needs percent-encoding in {path!r}")
+            raise ValueError(f"a path must be written as in a URL: percent-encode {character!r} in {path!r}")
     if unquote(path).rstrip("/") == HEALTH_PATH:
-        raise ValueError(f"{HEALTH_PATH} is taken: it tells whether the listener is well")
+        raise ValueError(f"the path {HEALTH_PATH} is reserved for health checks")
     return path
 
 
-def is_secret(path: str) -> bool:
-    """Whether a path counts as one that nobody can guess, and so is not to be told."""
-    # By what it says: percent-encoding makes a short word long, and no harder to guess.
-    return any(len(part) >= _SECRET_LENGTH for part in unquote(path).split("/"))
+def is_secret_path(path: str) -> bool:
+    """Whether a path is hard to guess, and so must not be shown."""
+    # Decoded, because percent-encoding makes a short segment longer but not harder to guess.
+    return any(len(segment) >= _SECRET_LENGTH for segment in unquote(path).split("/"))
 
 
-def checked_window(seconds: float) -> float:
-    """The time for which a message without an id is known; TypeError or ValueError if it cannot be one."""
-    return validation.span("dedupe_window", seconds, "seconds")
-
-
-def announced_too_long(length: str) -> bool:
-    """Whether a Content-Length says that a body is too long to be read."""
-    return length.isascii() and length.isdigit() and int(length[:20]) > BODY_LIMIT
-
-
-CUT_OFF: Final = "the body ended before it was whole"
-TOO_LONG: Final = f"the body has more than {BODY_LIMIT} bytes"
+def check_dedupe_window(seconds: float) -> float:
+    """The dedupe window. TypeError or ValueError if it is not a number of 0 or more."""
+    return validation.duration("dedupe_window", seconds, "seconds")

@@ -1,70 +1,80 @@
-"""What a Listener may be told: an impossible value is refused where it is given, in words."""
+"""Checks of a listener's settings: an invalid value is refused where it is given, with its name."""
 
-from collections.abc import Iterable, Sequence
-from typing import Final, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar, cast
 
-_INFINITE: Final = float("inf")
+T = TypeVar("T")
+
+_INFINITY: Final = float("inf")
 
 
 def seconds(name: str, value: float) -> float:
-    """A time limit; TypeError or ValueError if it cannot be one."""
-    # Not "0 or below": that would let pass what is no number.
-    if not 0 < number(name, value) < _INFINITE:
-        raise ValueError(f"{name} is a number of seconds above 0")
+    """A time limit above 0. TypeError or ValueError for anything else."""
+    # NaN fails every comparison, so it fails this one.
+    if not 0 < number(name, value) < _INFINITY:
+        raise ValueError(f"{name} must be a number of seconds above 0")
     return value
 
 
-def span(name: str, value: float, unit: str) -> float:
-    """A time for which something is kept or known; TypeError or ValueError if it cannot be one."""
+def duration(name: str, value: float, unit: str) -> float:
+    """How long something is kept: 0 or more, in `unit`. TypeError or ValueError for anything else."""
     if not number(name, value) >= 0:
-        raise ValueError(f"{name} is a number of {unit}, 0 or more")
+        raise ValueError(f"{name} must be a number of {unit}, 0 or more")
     return value
 
 
-def pauses(name: str, value: Sequence[float]) -> tuple[float, ...]:
-    """A pause before each attempt; TypeError or ValueError if they cannot be that."""
-    each = [number(f"each pause of {name}", pause) for pause in listed(name, value)]
-    if not each or not all(0 <= pause < _INFINITE for pause in each):
-        raise ValueError(f"{name} has a pause of 0 seconds or more for each attempt, and at least one")
-    return tuple(each)
+def schedule(name: str, value: Sequence[float]) -> tuple[float, ...]:
+    """The delay before each attempt. TypeError or ValueError for anything else."""
+    delays = [number(f"each delay in {name}", delay) for delay in items(name, value)]
+    if not delays or not all(0 <= delay < _INFINITY for delay in delays):
+        raise ValueError(f"{name} must have at least one delay, each of 0 seconds or more")
+    return tuple(delays)
 
 
 def store_url(name: str, value: str) -> str:
-    """The URL of a store, as far as can be told before it is opened."""
+    """The URL of a store; only opening it shows whether it is one."""
     if not text(name, value):
-        raise ValueError(f"{name} is empty; name a store, such as sqlite:///inbox.db")
+        raise ValueError(f"{name} is empty; give the URL of a store, such as sqlite:///inbox.db")
     return value
 
 
 def text(name: str, value: object) -> str:
-    """A text; TypeError for anything else."""
+    """A string. TypeError for anything else."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} is a text, not of type {_type(value)}")
+        raise TypeError(f"{name} must be a string, not {type(value).__name__}")
     return value
 
 
 def texts(name: str, values: Iterable[str]) -> tuple[str, ...]:
-    """Several texts; TypeError, which shows none of them, for anything else."""
-    found = listed(name, values)
+    """Several strings. TypeError, which shows none of them, for anything else."""
+    found = items(name, values)
     for each in found:
         if not isinstance(each, str):
-            raise TypeError(f"{name} has texts only, and one of them is of type {_type(each)}")
+            raise TypeError(f"{name} must have only strings, and one of them is {type(each).__name__}")
     return cast("tuple[str, ...]", found)
 
 
+def parse_each(name: str, values: Iterable[str], parse: Callable[[str], T]) -> tuple[T, ...]:
+    """What each string stands for. A ValueError names a bad one by its position, because it may be a secret."""
+    given, parsed = texts(name, values), []
+    for position, value in enumerate(given, 1):
+        try:
+            parsed.append(parse(value))
+        except ValueError as error:
+            which = f"{name} (number {position} of {len(given)})" if len(given) > 1 else name
+            raise ValueError(f"{which}: {error}") from error
+    return tuple(parsed)
+
+
 def number(name: str, value: object) -> float:
-    """A number; TypeError for anything else."""
+    """A number. TypeError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is a number, not of type {_type(value)}")
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
     return value
 
 
-def listed(name: str, values: object) -> tuple[object, ...]:
-    """What a list holds; TypeError for what is none, such as a single text."""
+def items(name: str, values: object) -> tuple[object, ...]:
+    """The items of a list. TypeError for anything that is not one, such as a single string."""
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} is a list: write (value,) for a single one")
+        raise TypeError(f"{name} must be a list: write (value,) for a single value")
     return tuple(values)
-
-
-def _type(value: object) -> str:
-    return type(value).__name__

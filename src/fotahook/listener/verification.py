@@ -1,14 +1,15 @@
-"""What may be asked of a sender before its message is believed: all parts are optional, all that are set must hold.
+"""Verification of senders. Each part is optional; a message must pass all parts that are set. Pure.
 
-Pure. ThingSpace signs nothing. What it offers is where it sends from and, in V1, a user name and a password in the body
-(docs/thingspace.md, Messages); signatures are fotahook's own.
+ThingSpace does not sign messages. It publishes the addresses it sends from and, in V1, repeats a user name and password
+in the body (docs/thingspace.md, Messages). Signatures are fotahook's own.
 """
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
-from typing import Any, Final
+from itertools import chain
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -16,7 +17,9 @@ from fotahook.contract.addresses import Address, Network, parse_networks
 from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.signing import TOLERANCE, SignatureRefused, parse_public_key, parse_secret, verify
 
-from . import validation
+from .validation import parse_each
+
+T = TypeVar("T")
 
 THINGSPACE_SOURCES: Final = (
     "3.87.163.45/32",
@@ -29,33 +32,33 @@ THINGSPACE_SOURCES: Final = (
     "137.117.33.109/32",
     "168.62.173.153/32",
 )
-"""Where ThingSpace's pages said that it sends from, when they were read (docs/thingspace.md, Messages)."""
+"""The addresses that ThingSpace's pages listed when they were read (docs/thingspace.md, Messages)."""
 
 
-class Rejected(Exception):
-    """The request is refused with this HTTP status; the text says why."""
+class WebhookRejected(Exception):
+    """The request is rejected with the HTTP status `status`; the text says why."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
 
 
-class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """What a message must show. With nothing set, nothing is asked for."""
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """What a message must pass. With nothing set, every message passes."""
 
     secrets: tuple[bytes, ...] = ()
     public_keys: tuple[bytes, ...] = ()
-    """Of these and the secrets, one must have signed."""
+    """One of these or one of the secrets must have signed the message."""
     tolerance: float = TOLERANCE
     sources: tuple[Network, ...] = ()
-    """Networks of which the sender's address must be in one."""
+    """The sender's address must be in one of these networks."""
     trusted_proxies: tuple[Network, ...] = ()
-    """Networks whose word on where a request came from is believed."""
+    """Networks of proxies whose X-Forwarded-For is trusted."""
     basic: tuple[str, str] | None = None
-    """User name and password that a V1 message must hold."""
+    """User name and password that a V1 message must contain."""
 
     @classmethod
-    def of(
+    def parse(
         cls,
         *,
         secrets: Iterable[str] = (),
@@ -63,23 +66,29 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
         sources: Iterable[str] = (),
         trusted_proxies: Iterable[str] = (),
         basic: Sequence[str] | None = None,
-    ) -> "Proof":
-        """The proof by keys and networks as they are written down.
+        names: Mapping[str, str] | None = None,
+    ) -> "Verification":
+        """Parse keys (``whsec_…``, ``whpk_…``) and networks (CIDR, or ``thingspace`` for ``THINGSPACE_SOURCES``).
 
-        ValueError for one that cannot be read, TypeError for what is no list of texts.
+        `names`: what errors call a parameter, where that is not its own name.
+        ValueError for a value that cannot be parsed, TypeError for anything but a list of strings.
         """
+
+        def parsed(name: str, values: Iterable[str], parse: Callable[[str], T]) -> tuple[T, ...]:
+            return parse_each((names or {}).get(name, name), values, parse)
+
         return cls(
-            secrets=tuple(parse_secret(text) for text in validation.texts("secrets", secrets)),
-            public_keys=tuple(parse_public_key(text) for text in validation.texts("public_keys", public_keys)),
-            sources=parse_networks(validation.texts("sources", sources)),
-            trusted_proxies=parse_networks(validation.texts("trusted_proxies", trusted_proxies)),
-            basic=None if basic is None else _pair(basic),
+            secrets=parsed("secrets", secrets, parse_secret),
+            public_keys=parsed("public_keys", public_keys, parse_public_key),
+            sources=tuple(chain.from_iterable(parsed("sources", sources, _parse_source))),
+            trusted_proxies=parsed("trusted_proxies", trusted_proxies, _parse_network),
+            basic=None if basic is None else _parse_basic(basic),
         )
 
-    def replaced_by(self, other: "Proof") -> "Proof":
-        """Each part of `other` that is set, and this one's for the rest; the keys of both kinds are one part."""
+    def updated(self, other: "Verification") -> "Verification":
+        """A copy with the parts that `other` sets. Secrets and public keys are one part."""
         keys = other if other.signed else self
-        return Proof(
+        return Verification(
             secrets=keys.secrets,
             public_keys=keys.public_keys,
             tolerance=self.tolerance,
@@ -94,53 +103,44 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.secrets or self.public_keys)
 
     @property
-    def wanted(self) -> bool:
-        """Whether anything is asked for."""
+    def required(self) -> bool:
+        """Whether anything is checked."""
         return bool(self.signed or self.sources or self.basic)
 
     def check_source(self, peer: str | None, forwarded: str) -> None:
-        """Rejected (403) if the request comes from elsewhere. `forwarded`: what X-Forwarded-For says."""
+        """WebhookRejected (403) if the sender's address is in no source. `forwarded` is the X-Forwarded-For header."""
         if not self.sources:
             return
         address = sender_address(peer, forwarded, self.trusted_proxies)
         if address is None:
-            raise Rejected(403, "it cannot be told which address the message came from")
+            raise WebhookRejected(403, "the address of the sender is unknown")
         if not _within(address, self.sources):
-            raise Rejected(403, f"the message came from {address}, which is in none of the sources' networks")
+            raise WebhookRejected(403, f"the message came from {address}, which is in none of the allowed networks")
 
     def check_signature(self, headers: Mapping[str, str], body: bytes, now: float) -> None:
-        """Rejected (401) if no known key signed these bytes just now."""
+        """WebhookRejected (401) if no known key signed these bytes within the tolerance of `now`."""
         if not self.signed:
             return
+        secrets, public_keys = self.secrets, self.public_keys
         try:
-            verify(
-                headers,
-                body,
-                secrets=self.secrets,
-                public_keys=self.public_keys,
-                now=now,
-                tolerance=self.tolerance,
-            )
+            verify(headers, body, secrets=secrets, public_keys=public_keys, now=now, tolerance=self.tolerance)
         except SignatureRefused as error:
-            raise Rejected(401, str(error)) from error
+            raise WebhookRejected(401, str(error)) from error
 
     def check_password(self, message: CallbackMessage) -> None:
-        """Rejected (401) if the message does not hold the user name and password that were registered."""
+        """WebhookRejected (401) if the message does not contain the registered user name and password."""
         if self.basic is None:
             return
-        given = (message.username or "", message.password or "")
-        # Both are compared, whatever came of the first: how long a refusal takes tells nothing.
-        equal = [
-            hmac.compare_digest(_digest(one), _digest(other)) for one, other in zip(given, self.basic, strict=True)
-        ]
-        if not all(equal):
-            raise Rejected(401, "the user name and password in the message are not those that were registered")
+        user, password = self.basic
+        # `&` always compares both, so that the time until a rejection reveals nothing.
+        if not _equal(message.username, user) & _equal(message.password, password):
+            raise WebhookRejected(401, "the message does not contain the registered user name and password")
 
     def __repr__(self) -> str:
-        return f"<Proof by {', '.join(f'{count} {what}' for what, count in self.__rich_repr__())}>"
+        return f"<Verification by {', '.join(f'{count} {what}' for what, count in self.__rich_repr__())}>"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """As little for rich, which would show the keys otherwise."""
+        """The same for rich, whose default would show the keys."""
         return [
             ("secrets", len(self.secrets)),
             ("public keys", len(self.public_keys)),
@@ -150,29 +150,37 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sender_address(peer: str | None, forwarded: str, trusted: Iterable[Network]) -> Address | None:
-    """Who sent a request: the peer, or whom a trusted proxy names; None if that is no address.
+    """The sender's address: the peer's, or the one that a trusted proxy names. None if it cannot be parsed.
 
-    Each proxy appends to X-Forwarded-For whom it heard from, so the header is read from its end, for as long as the
-    one who wrote the entry is trusted. What stands before that may have been written by anybody.
+    Each proxy appends its peer's address to X-Forwarded-For. So the header is read from its end, for as long as the
+    author of an entry is trusted; everything before that may be forged.
     """
-    address = _address(peer or "")
-    for claim in reversed(forwarded.split(",") if forwarded else ()):
+    address = _parse_address(peer or "")
+    for entry in reversed(forwarded.split(",") if forwarded else ()):
         if address is None or not _within(address, trusted):
             break
-        address = _address(claim)
+        address = _parse_address(entry)
     return address
 
 
-def _pair(basic: Sequence[str]) -> tuple[str, str]:
+def _parse_network(text: str) -> Network:
+    return parse_networks((text,))[0]
+
+
+def _parse_source(text: str) -> tuple[Network, ...]:
+    return parse_networks(THINGSPACE_SOURCES if text == "thingspace" else (text,))
+
+
+def _parse_basic(basic: Sequence[str]) -> tuple[str, str]:
     texts = isinstance(basic, tuple | list) and all(isinstance(part, str) and part for part in basic)
     if not texts or len(basic) != 2:
-        raise ValueError("basic is a user name and a password, neither of them empty")
+        raise ValueError("basic must be a user name and a password, neither of them empty")
     return basic[0], basic[1]
 
 
-def _address(text: str) -> Address | None:
+def _parse_address(text: str) -> Address | None:
     host = text.strip()
-    # Some proxies write the port as well.
+    # Some proxies add the port.
     if host.startswith("["):
         host = host[1:].partition("]")[0]
     elif host.count(":") == 1:
@@ -181,12 +189,16 @@ def _address(text: str) -> Address | None:
         address = ip_address(host)
     except ValueError:
         return None
-    # A socket for both families names IPv4 peers like that.
+    # A dual-stack socket reports IPv4 peers as mapped IPv6 addresses.
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def _within(address: Address, networks: Iterable[Network]) -> bool:
     return any(address in network for network in networks)
+
+
+def _equal(given: str | None, expected: str) -> bool:
+    return hmac.compare_digest(_digest(given or ""), _digest(expected))
 
 
 def _digest(text: str) -> bytes:

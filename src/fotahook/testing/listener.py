@@ -24,7 +24,7 @@ from starlette.types import Message
 from fotahook.contract import signing
 from fotahook.contract.urls import origin
 from fotahook.delivery import Deliver, Outcome
-from fotahook.listener import Listener, Proof
+from fotahook.listener import Listener, Verification
 from fotahook.store.records import Delivery, Lease
 
 from .sandbox.http_server import serving
@@ -123,11 +123,11 @@ class ListenerClient:
 
     def _told(self, handled: int | None, forwarded: int | None) -> str:
         """How far it came, and what may be why it came no further."""
-        reception = self._listener.reception
+        requests = self._listener.request_handler
         parts = [_share("handled", self._handled, handled)]
-        if len(reception.forwards) or forwarded is not None:
+        if len(requests.forwards) or forwarded is not None:
             parts.append(_share("forwarded", self._forwarded, forwarded))
-        if handled and len(reception.forwards) and not len(reception.router):
+        if handled and len(requests.forwards) and not len(requests.router):
             parts.append("without a handler what is forwarded is not handled: wait for forwarded=")
         if self._failures:
             parts.append(f"the last failure:\n{self._failures[-1]}")
@@ -135,7 +135,7 @@ class ListenerClient:
 
     def watch(self, deliver: Deliver) -> Deliver:
         """The same deliverer, which this client hears of."""
-        urls = self._listener.reception.forwards.urls
+        urls = self._listener.request_handler.forwards.urls
 
         async def watched(lease: Lease, delivery: Delivery) -> Outcome:
             outcome = await deliver(lease, delivery)
@@ -146,7 +146,7 @@ class ListenerClient:
 
     async def keep(self, lease: Lease, delivery: Delivery) -> Outcome:
         """A deliverer of forwards that sends nothing: this client hears of them, and that is all."""
-        return Outcome(code="delivered", url=self._listener.reception.forwards.urls[lease.consumer])
+        return Outcome(code="delivered", url=self._listener.request_handler.forwards.urls[lease.consumer])
 
     def _hear(self, delivery: Delivery, url: str | None, outcome: Outcome) -> None:
         """Note what came of an attempt: at a forward's URL, or by the handlers."""
@@ -179,10 +179,10 @@ class ListenerClient:
         return Answered(status=status, id=content["id"], duplicate=content["duplicate"])
 
     def _scope(self, message_id: str, body: bytes, late: float) -> dict[str, Any]:
-        reception = self._listener.reception
-        sources = reception.proof.sources
+        requests = self._listener.request_handler
+        sources = requests.verification.sources
         peer = str(sources[0].network_address) if sources else _PEER
-        timestamp = int(reception.clock() - late)
+        timestamp = int(requests.clock() - late)
         headers = signing.headers(message_id, timestamp, self._signatures(message_id, timestamp, body))
         return {
             "type": "http",
@@ -199,10 +199,10 @@ class ListenerClient:
         }
 
     def _signatures(self, message_id: str, timestamp: int, body: bytes) -> list[str]:
-        proof = self._listener.reception.proof
-        if proof.secrets:
-            return [signing.sign_hmac(proof.secrets[0], message_id, timestamp, body)]
-        return [signing.sign_ed25519(self._seed, message_id, timestamp, body)] if proof.public_keys else []
+        verification = self._listener.request_handler.verification
+        if verification.secrets:
+            return [signing.sign_hmac(verification.secrets[0], message_id, timestamp, body)]
+        return [signing.sign_ed25519(self._seed, message_id, timestamp, body)] if verification.public_keys else []
 
 
 @contextmanager
@@ -214,16 +214,18 @@ def listener_client(listener: Listener, *, serve: bool = False, forward: bool = 
     """
     if not isinstance(listener, Listener):
         raise TypeError(f"listener_client takes a fotahook.Listener, not {type(listener).__name__}")
-    inbox, proof = listener.inbox, listener.reception.proof
+    inbox, verification = listener.inbox, listener.request_handler.verification
     with tempfile.TemporaryDirectory(prefix="fotahook-listener-") as folder, start_blocking_portal() as portal:
         seed = secrets.token_bytes(32)
         client = ListenerClient(listener, portal, seed=seed)
         try:
-            listener.configure(inbox=f"sqlite:///{Path(folder, 'inbox.db')}", proof=_trusting(seed, proof))
+            listener.configure(
+                inbox=f"sqlite:///{Path(folder, 'inbox.db')}", verification=_trusting(seed, verification)
+            )
         except RuntimeError as error:
             raise RuntimeError("the listener is under test already, or running: leave that block first") from error
         listener.wrap(lambda store: store, client.watch)
-        listener.reception.forwards.give_to(None if forward else client.keep)
+        listener.request_handler.forwards.fake_deliver = None if forward else client.keep
         try:
             with portal.wrap_async_context_manager(listener.running()), ExitStack() as stack:
                 if serve:
@@ -232,18 +234,18 @@ def listener_client(listener: Listener, *, serve: bool = False, forward: bool = 
                     stack.enter_context(portal.wrap_async_context_manager(serving(listener, bound)))
                 yield client
         finally:
-            listener.reception.forwards.give_to(None)
+            listener.request_handler.forwards.fake_deliver = None
             listener.wrap(lambda store: store, lambda deliver: deliver)
-            listener.configure(inbox=inbox, proof=proof)
+            listener.configure(inbox=inbox, verification=verification)
 
 
-def _trusting(seed: bytes, proof: Proof) -> Proof:
-    """The same proof, with one more public key where it has such alone: their private halves are not here."""
-    if proof.secrets or not proof.public_keys:
-        return proof
+def _trusting(seed: bytes, verification: Verification) -> Verification:
+    """The same verification, with one more public key where it has such alone: their private halves are not here."""
+    if verification.secrets or not verification.public_keys:
+        return verification
     own = signing.parse_public_key(signing.format_public_key(seed))
     # Those that it has stay: a sandbox may deliver here, and sign with one of them.
-    return msgspec.structs.replace(proof, public_keys=(*proof.public_keys, own))
+    return msgspec.structs.replace(verification, public_keys=(*verification.public_keys, own))
 
 
 def _share(what: str, found: Sized, wanted: int | None) -> str:

@@ -5,20 +5,19 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 from urllib.parse import unquote, urlsplit
 
 from cyclopts import Parameter
 
-from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
-from fotahook.contract.signing import parse_public_key, parse_secret
+from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.urls import url_refusal, without_password
-from fotahook.listener import THINGSPACE_SOURCES, Forwarding, Listener, Proof
-from fotahook.listener.requests import HEALTH_PATH, checked_path, checked_window, is_secret
+from fotahook.listener import ForwardSettings, Listener, Verification
+from fotahook.listener.requests import HEALTH_PATH, check_dedupe_window, check_path, is_secret_path
+from fotahook.listener.validation import parse_each
 
 from ...hosting.logging import configure_logging
 from ...hosting.request_log import RequestLog
@@ -36,11 +35,12 @@ from .registration import Registration
 
 log = logging.getLogger("fotahook.listener")
 
-THINGSPACE: Final = "thingspace"
-"""For --source: the networks that ThingSpace publishes."""
-
-Given = TypeVar("Given")
-Read = TypeVar("Read")
+_FLAGS: Final = {
+    "secrets": "--secret",
+    "public_keys": "--public-key",
+    "sources": "--source",
+    "trusted_proxies": "--trusted-proxy",
+}
 
 
 @Parameter(name="*")
@@ -193,8 +193,8 @@ async def _registered(registration: Registration, listener: Listener, options: L
 
 def _warn_of_path(listener: Listener, path: str) -> None:
     """Say so where the registered path is another than the listener's, which may be right behind a proxy."""
-    if not listener.reception.receives_at(unquote(path)):
-        public, own = ("(hidden)" if is_secret(one) else one for one in (path, listener.path))
+    if not listener.request_handler.matches_path(unquote(path)):
+        public, own = ("(hidden)" if is_secret_path(one) else one for one in (path, listener.path))
         log.warning(
             "--public-url AND --path DIFFER: the service is to send to %s, and messages are received at %s; "
             "unless a proxy rewrites the path, each is answered 404 and lost",
@@ -214,9 +214,12 @@ def _check(options: ListenOptions) -> None:
         refusal = url_refusal(options.public_url, allow_http=True, allowed=EVERYWHERE)
         if refusal is not None:
             raise UsageError(f"--public-url: {refusal}")
-    _read_each("--path", () if options.path is None else (options.path,), checked_path)
-    _read_each("--dedupe-window", () if options.dedupe_window is None else (options.dedupe_window,), checked_window)
-    _read_each("--allow-network", options.allow_network, _network)
+    with _usage_errors():
+        parse_each("--path", () if options.path is None else (options.path,), check_path)
+        parse_each("--allow-network", options.allow_network, lambda text: parse_networks((text,)))
+    if options.dedupe_window is not None:
+        with _usage_errors("--dedupe-window: "):
+            check_dedupe_window(options.dedupe_window)
     options.limits.check()
     if options.body_timeout is not None:
         check_wait("--body-timeout", options.body_timeout)
@@ -227,47 +230,35 @@ def _check(options: ListenOptions) -> None:
 def _configure(listener: Listener, options: ListenOptions) -> None:
     listener.configure(
         inbox=options.inbox,
-        proof=_proof(options),
+        verification=_verification(options),
         path=options.path,
         forwarding=_forwarding(listener, options),
         dedupe_window=options.dedupe_window,
         body_timeout=options.body_timeout,
     )
-    for url in options.forward_to:
-        try:
+    with _usage_errors("--forward-to: "):
+        for url in options.forward_to:
             listener.forward(url)
-        except ValueError as error:
-            raise UsageError(f"--forward-to: {error}") from error
 
 
-def _proof(options: ListenOptions) -> Proof:
-    return Proof(
-        secrets=_read_each("--secret", options.secret, parse_secret),
-        public_keys=_read_each("--public-key", options.public_key, parse_public_key),
-        sources=tuple(chain.from_iterable(_read_each("--source", options.source, _sources))),
-        trusted_proxies=_read_each("--trusted-proxy", options.trusted_proxy, _network),
-        basic=None if options.basic is None else _user_and_password(options.basic),
-    )
+def _verification(options: ListenOptions) -> Verification:
+    with _usage_errors():
+        return Verification.parse(
+            secrets=options.secret,
+            public_keys=options.public_key,
+            sources=options.source,
+            trusted_proxies=options.trusted_proxy,
+            basic=None if options.basic is None else _user_and_password(options.basic),
+            names=_FLAGS,
+        )
 
 
-def _read_each(flag: str, values: Sequence[Given], read: Callable[[Given], Read]) -> tuple[Read, ...]:
-    """What the values of a flag stand for. A usage error names the one that cannot be read by its number: no secret."""
-    found = []
-    for number, value in enumerate(values, 1):
-        try:
-            found.append(read(value))
-        except ValueError as error:
-            which = f"{flag} (number {number} of {len(values)})" if len(values) > 1 else flag
-            raise UsageError(f"{which}: {error}") from error
-    return tuple(found)
-
-
-def _sources(text: str) -> tuple[Network, ...]:
-    return parse_networks(THINGSPACE_SOURCES if text == THINGSPACE else (text,))
-
-
-def _network(text: str) -> Network:
-    return parse_networks((text,))[0]
+@contextlib.contextmanager
+def _usage_errors(prefix: str = "") -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{prefix}{error}") from error
 
 
 def _user_and_password(text: str) -> tuple[str, str]:
@@ -277,10 +268,10 @@ def _user_and_password(text: str) -> tuple[str, str]:
     return user, password
 
 
-def _forwarding(listener: Listener, options: ListenOptions) -> Forwarding:
+def _forwarding(listener: Listener, options: ListenOptions) -> ForwardSettings:
     """What the module says of its forwards, with what the flags and the environment say before it."""
     given = listener.forwarding
-    return Forwarding(
+    return ForwardSettings(
         secret_key=os.environ.get(VARIABLE, given.secret_key),
         allow_networks=options.allow_network or given.allow_networks,
         ca_file=options.ca_file or given.ca_file,

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from fotahook.contract.addresses import EVERYWHERE
 from fotahook.contract.urls import account_refusal, url_refusal
-from fotahook.delivery import Dispatcher, Outcome, Timings, keep_house
+from fotahook.delivery import Dispatcher, Outcome, Timings, run_maintenance
 from fotahook.delivery.policy import DAY
 from fotahook.service import DEV_CLIENT, DEV_USER, PasswordCost, Settings, build_app, provision_dev
 from fotahook.store import Store, open_store
@@ -112,7 +112,7 @@ class Engine:
         closing = asyncio.Event()
         self._app = build_app(self.store, self._settings(), closing=closing)
         self._dispatcher = self._new_dispatcher(self.store)
-        keeping = keep_house(self.store, Retention(seconds=_KEEP_SECONDS))
+        keeping = run_maintenance(self.store, Retention(seconds=_KEEP_SECONDS))
         for work in (self._dispatcher.run(), keeping):
             self._life.push_async_callback(_end, asyncio.create_task(work))
         self._life.push_async_callback(self._end_calls)
