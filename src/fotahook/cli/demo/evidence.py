@@ -1,21 +1,21 @@
-"""What the demo may claim: read from the two stores, and from the ledger that the handlers wrote."""
+"""What the demo proves: read from both stores and from the handler's ledger, and printed as a table."""
 
 import contextlib
-import json
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fotahook.contract.messages import parse_message
 from fotahook.store import Store, open_store
 from fotahook.store.records import Message
 from fotahook.testing import CampaignMessage
 
 from ..shared.errors import Failure
-from .handlers import LEDGER
+from ..shared.tables import on_terminal, print_table
+from .handlers import handled_ids
 
 SERVICE_FILE: Final = "service.db"
 INBOX_FILE: Final = "inbox.db"
@@ -23,7 +23,7 @@ INBOX_FILE: Final = "inbox.db"
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What became of the messages that the service accepted. Latencies in seconds, from accepted to handled."""
+    """What became of the accepted messages. Latencies in seconds, from accepted to handled."""
 
     accepted: int
     delivered: int
@@ -31,53 +31,77 @@ class Evidence:
     duplicates: int
     latencies: Sequence[float]
     same_bytes: bool
-    """Whether every message arrived byte for byte."""
     in_order: bool
-    """Whether the handlers saw each device's messages in the order of their acceptance."""
+    """Whether each device's messages were handled once, in the order of their acceptance."""
     over_tls: bool
-    """Whether every attempt at every message went to an https URL."""
+    """Whether every attempt went to an https URL."""
 
     @property
     def lost(self) -> int:
         return self.accepted - self.handled
 
-    def quantile(self, share: float) -> float | None:
-        """The latency that this share of the messages did not exceed."""
+    def percentile(self, percent: int) -> float | None:
         if len(self.latencies) < 2:
             return self.latencies[0] if self.latencies else None
-        return statistics.quantiles(self.latencies, n=100, method="inclusive")[round(share * 100) - 1]
+        return statistics.quantiles(self.latencies, n=100, method="inclusive")[percent - 1]
 
 
 async def gather(folder: Path, published: Mapping[str, CampaignMessage]) -> Evidence:
-    """The evidence on the messages published, by the ids under which the service accepted them."""
-    ledger = read_ledger(folder)
-    async with _opened(folder / SERVICE_FILE) as service, _opened(folder / INBOX_FILE) as inbox:
-        sent = [await _found(service, message_id) for message_id in published]
-        received = {_webhook_id(message): message for message in [await _found(inbox, one["id"]) for one in ledger]}
-        over_tls = [await _over_tls(service, message_id) for message_id in published]
-    handled = [(left, received[left.id]) for left in sent if left.id in received]
-    handled = [(left, arrived) for left, arrived in handled if _state(arrived) == "delivered"]
+    """The evidence on published messages, given by the ids that the service accepted them under."""
+    async with _open(folder / SERVICE_FILE) as service, _open(folder / INBOX_FILE) as inbox:
+        sent = [await _message(service, message_id) for message_id in published]
+        attempts = [await service.attempts(message_id) for message_id in published]
+        in_inbox = [await _message(inbox, inbox_id) for inbox_id in handled_ids(folder)]
+    # In the order of handling, by the service's ids.
+    received = [(_webhook_id(message), message) for message in in_inbox]
+    settled = {webhook_id: message for webhook_id, message in received if _is_delivered(message)}
+    handled = [(message, settled[message.id]) for message in sent if message.id in settled]
     return Evidence(
-        accepted=len(published),
-        delivered=sum(_state(message) == "delivered" for message in sent),
+        accepted=len(sent),
+        delivered=sum(map(_is_delivered, sent)),
         handled=len(handled),
-        duplicates=sum(message.duplicates for message in received.values()),
-        latencies=[_settled_at(arrived) - left.accepted_at for left, arrived in handled],
-        same_bytes=bool(handled) and all(arrived.body == published[left.id].body for left, arrived in handled),
-        in_order=_statuses(ledger) == _expected(published.values()),
-        over_tls=bool(over_tls) and all(over_tls),
+        duplicates=sum(message.duplicates for message in settled.values()),
+        latencies=[(there.deliveries[0].settled_at or math.inf) - here.accepted_at for here, there in handled],
+        same_bytes=bool(handled) and all(there.body == published[here.id].body for here, there in handled),
+        in_order=_by_device((webhook_id for webhook_id, _ in received), published) == _by_device(published, published),
+        over_tls=all(tries and all((one.url or "").startswith("https://") for one in tries) for tries in attempts),
     )
 
 
-def read_ledger(folder: Path) -> list[dict[str, str]]:
-    """What the handlers have written so far; a line that is not whole yet is left for later."""
-    ledger = folder / LEDGER
-    text = ledger.read_text() if ledger.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+def print_report(evidence: Evidence, refusals: Mapping[str, bool], seconds: float) -> None:
+    """The table of figures, and the claims that hold or do not."""
+    figures = {
+        "accepted": str(evidence.accepted),
+        "delivered": str(evidence.delivered),
+        "handled": str(evidence.handled),
+        "duplicates": str(evidence.duplicates),
+        "lost": str(evidence.lost),
+        "p50": _milliseconds(evidence.percentile(50)),
+        "p99": _milliseconds(evidence.percentile(99)),
+    }
+    title = f"from accepted to handled, {evidence.accepted} messages in {seconds:.1f} s"
+    print()
+    if on_terminal():
+        print_table(list(figures), [list(figures.values())], title=title)
+    else:
+        print(title)
+        for name, figure in figures.items():
+            print(f"{name:<10}  {figure}")
+    print()
+    for claim, holds in {
+        "no accepted message was lost: every one was handled": evidence.lost == 0,
+        "each message arrived byte for byte as it was published": evidence.same_bytes,
+        "each device's messages were handled once, in the order of their acceptance": evidence.in_order,
+        "every delivery used TLS, and a client that does not know the authority rejects the listener's certificate": (
+            evidence.over_tls and refusals["untrusted"]
+        ),
+        "the listener verified the service's signature, and answers an unsigned message with 401": refusals["unsigned"],
+    }.items():
+        print(f"{'yes' if holds else 'NO':<3}  {claim}")
 
 
 @contextlib.asynccontextmanager
-async def _opened(file: Path) -> AsyncIterator[Store]:
+async def _open(file: Path) -> AsyncIterator[Store]:
     store = await open_store(f"sqlite:///{file}")
     try:
         yield store
@@ -85,40 +109,29 @@ async def _opened(file: Path) -> AsyncIterator[Store]:
         await store.close()
 
 
-async def _found(store: Store, message_id: str) -> Message:
+async def _message(store: Store, message_id: str) -> Message:
     message = await store.message(message_id)
     if message is None:
         raise Failure(f"a message that was accepted is not in its store: {message_id}")
     return message
 
 
-async def _over_tls(service: Store, message_id: str) -> bool:
-    attempts = await service.attempts(message_id)
-    return bool(attempts) and all((one.url or "").startswith("https://") for one in attempts)
-
-
 def _webhook_id(received: Message) -> str:
-    """The id that the service gave a message which the listener received."""
-    # Behind what tells ids from the digests of messages that came without one.
+    """The service's id of a message in the inbox, which is the last part of its idempotency key there."""
     return (received.idempotency_key or "").rpartition(":")[2]
 
 
-def _state(message: Message) -> str:
-    return message.deliveries[0].state
+def _is_delivered(message: Message) -> bool:
+    return message.deliveries[0].state == "delivered"
 
 
-def _settled_at(message: Message) -> float:
-    return message.deliveries[0].settled_at or math.inf
+def _by_device(message_ids: Iterable[str], published: Mapping[str, CampaignMessage]) -> dict[str, list[str]]:
+    """Message ids by device, in the order given."""
+    ids: dict[str, list[str]] = defaultdict(list)
+    for message_id in message_ids:
+        ids[published[message_id].device].append(message_id)
+    return ids
 
 
-def _statuses(ledger: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
-    """What was reported of each device, in the order in which the handlers saw it."""
-    seen: dict[str, list[str]] = {}
-    for entry in ledger:
-        seen.setdefault(entry["device"], []).append(entry["status"])
-    return seen
-
-
-def _expected(published: Iterable[CampaignMessage]) -> dict[str, list[str]]:
-    devices = (device for message in published for device in parse_message(message.body).devices)
-    return _statuses({"device": device.device_id or "", "status": device.status or ""} for device in devices)
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.0f} ms"

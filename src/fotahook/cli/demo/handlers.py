@@ -1,23 +1,24 @@
-"""The handlers of `fotahook demo`: what an application would write, with a ledger in place of its own business."""
+"""The listener of `fotahook demo`: its handler writes down the id of each message, in the order of handling."""
 
-import json
 from pathlib import Path
 from typing import Final
 
 from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import Context, Listener
 
-LEDGER: Final = Path("handled.jsonl")
-"""In the listener's working directory: a line for each message handled, as the handlers saw it."""
+LEDGER: Final = Path("handled.txt")
+"""In the listener's working directory."""
 
 listener = Listener()
 
 
-@listener.on("upgradeScheduled")
-@listener.on("upgradeProgress")
-def note(message: CallbackMessage, context: Context) -> None:
-    """Write down which device reported what."""
-    (device,) = message.devices
-    entry = {"id": context.id, "device": device.device_id, "status": device.status}
+@listener.on_any
+def write_down(message: CallbackMessage, context: Context) -> None:
     with LEDGER.open("a") as ledger:
-        ledger.write(json.dumps(entry) + "\n")
+        ledger.write(f"{context.id}\n")
+
+
+def handled_ids(folder: Path) -> list[str]:
+    """The inbox ids of the messages handled so far; a line still being written is left out."""
+    ledger = folder / LEDGER
+    return ledger.read_text().split("\n")[:-1] if ledger.exists() else []

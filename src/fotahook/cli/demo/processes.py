@@ -1,10 +1,11 @@
-"""Processes of our own that the demo starts: each is waited for until it is ready, and ended by its id."""
+"""Child processes of the demo."""
 
-import asyncio
 import contextlib
 import os
+import select
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,67 +24,64 @@ class Child:
 
     name: str
     url: str
-    process: asyncio.subprocess.Process
+    process: subprocess.Popen[str]
     log: Path
 
-    async def died(self) -> Failure:
-        """Wait for the process to end by itself; what to raise then."""
-        return _death(self.name, await self.process.wait(), self.log)
+    def check(self) -> None:
+        """Raise Failure if the process has ended."""
+        if (code := self.process.poll()) is not None:
+            raise _ended(self.name, code, self.log)
 
 
-@contextlib.asynccontextmanager
-async def child(name: str, *arguments: str, folder: Path) -> AsyncIterator[Child]:
-    """`fotahook NAME ARGUMENTS…` at work in a folder, ended on leaving. Failure if it does not become ready."""
+@contextlib.contextmanager
+def child(name: str, *arguments: str, folder: Path) -> Iterator[Child]:
+    """`fotahook NAME ARGUMENTS…` in a folder, stopped on leaving. Failure if it does not become ready, or ends."""
     log = folder / f"{name}.log"
-    with log.open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "fotahook", name, *arguments),
+    # Without the variables that would configure it: it is to do what its arguments say.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", "fotahook", name, *arguments],
             cwd=folder,
-            env=_environment(os.environ),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=stderr,
-        )
-    try:
-        yield Child(name=name, url=await _ready_url(name, process, log), process=process, log=log)
-    finally:
-        await _end(process)
-
-
-def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Ours without what would configure the child: it is to do what its arguments say."""
-    return {name: value for name, value in variables.items() if not name.startswith(PREFIX)}
-
-
-async def _ready_url(name: str, process: asyncio.subprocess.Process, log: Path) -> str:
-    assert process.stdout is not None  # it is a pipe
-    try:
-        async with asyncio.timeout(READY_SECONDS):
-            line = (await process.stdout.readline()).decode()
-            if not line:
-                raise _death(name, await process.wait(), log)
-    except TimeoutError as error:
-        raise Failure(f"fotahook {name} was not ready within {READY_SECONDS} s", details=_last_lines(log)) from error
-    return line.split()[2]
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    try:
-        with contextlib.suppress(ProcessLookupError):
+            text=True,
+        ) as process,
+    ):
+        try:
+            started = Child(name=name, url=_ready_url(name, process, log), process=process, log=log)
+            try:
+                yield started
+            except Exception:
+                # Often a consequence of the process's end, which says more.
+                started.check()
+                raise
+        finally:
             process.terminate()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                await process.wait()
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+            try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(STOP_SECONDS)
+            finally:
                 process.kill()
 
 
-def _death(name: str, code: int, log: Path) -> Failure:
+def _ready_url(name: str, process: subprocess.Popen[str], log: Path) -> str:
+    assert process.stdout is not None  # it is a pipe
+    if not select.select([process.stdout], [], [], READY_SECONDS)[0]:
+        raise Failure(f"fotahook {name} was not ready within {READY_SECONDS} s", details=_last_lines(log))
+    line = process.stdout.readline()
+    if not line:
+        raise _ended(name, process.wait(), log)
+    return line.split()[2]
+
+
+def _ended(name: str, code: int, log: Path) -> Failure:
     how = f"by signal {-code}" if code < 0 else f"with {code}"
-    return Failure(f"fotahook {name} ended by itself {how}; the lines above are its last", details=_last_lines(log))
+    text = f"fotahook {name} ended by itself {how}; the lines above are the last of its log"
+    return Failure(text, details=_last_lines(log))
 
 
 def _last_lines(log: Path) -> str:
