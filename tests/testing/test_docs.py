@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from fotahook.testing import Faults, Sandbox, parse_fault_script
-from fotahook.testing.simulator.fault_script import DOINGS
+from fotahook.testing.simulator.fault_script import ACTIONS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
 (SCRIPT,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
@@ -32,5 +32,5 @@ def test_every_method_of_the_sandbox_has_its_line() -> None:
 
 
 def test_every_step_has_its_line_and_the_example_is_a_script() -> None:
-    assert names("do | fields") == set(DOINGS)
+    assert names("do | fields") == set(ACTIONS)
     assert len(parse_fault_script(SCRIPT).steps) == 3

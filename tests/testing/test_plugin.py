@@ -42,7 +42,7 @@ def test_each_test_has_a_service_with_nothing_in_it(plugged: pytest.Pytester) ->
 
 def test_the_fixtures_tell_what_they_are(plugged: pytest.Pytester) -> None:
     told = plugged.runpytest_subprocess("--fixtures").stdout
-    told.fnmatch_lines(["fotahook_sandbox -- *", "*A whole service with nothing in it*", "fotahook_client -- *"])
+    told.fnmatch_lines(["fotahook_sandbox -- *", "*A whole service without callbacks*", "fotahook_client -- *"])
 
 
 def test_a_run_that_does_not_use_it_does_not_pay_for_it() -> None:

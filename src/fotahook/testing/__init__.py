@@ -1,4 +1,4 @@
-"""Lends it: what tests of fotahook's users need, and the demo shows."""
+"""What tests of applications need: a sandbox, a client for listeners, simulated campaigns."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -8,13 +8,11 @@ if TYPE_CHECKING:
     from .listener import Answered, Forwarded, ListenerClient, listener_client
     from .sandbox.fault_injection import Faults
     from .sandbox.receiver import Received, Receiver
-    from .sandbox.sandbox import Sandbox
+    from .sandbox.sandbox import Sandbox, ScriptResult
     from .sandbox.service import Delivered
-    from .simulator.campaigns import CampaignMessage, campaign
+    from .simulator.campaign import CampaignMessage, Simulation, campaign
     from .simulator.fault_script import FaultScript, ScriptInvalid, parse_fault_script, read_fault_script
     from .simulator.messages import firmware_available, upgrade_progress, upgrade_scheduled
-    from .simulator.script_in_sandbox import Rehearsed
-    from .simulator.simulation import Simulation
 
 __all__ = [
     "Answered",
@@ -27,9 +25,9 @@ __all__ = [
     "ListenerClient",
     "Received",
     "Receiver",
-    "Rehearsed",
     "Sandbox",
     "ScriptInvalid",
+    "ScriptResult",
     "Simulation",
     "campaign",
     "firmware_available",
@@ -41,24 +39,22 @@ __all__ = [
     "upgrade_scheduled",
 ]
 
-# Loaded when asked for: pytest loads the plugin of this package in every run, whether a test uses it or not.
+# Imported on first use: pytest loads the plugin of this package in every run, whether a test uses it or not.
 _MODULES = {
-    "simulator.campaigns": ("CampaignMessage", "campaign"),
     "certificates": ("Certificates", "make_certificates"),
-    "sandbox.service": ("Delivered",),
     "listener": ("Answered", "Forwarded", "ListenerClient", "listener_client"),
-    "simulator.messages": ("firmware_available", "upgrade_progress", "upgrade_scheduled"),
-    "sandbox.receiver": ("Received", "Receiver"),
-    "simulator.script_in_sandbox": ("Rehearsed",),
-    "sandbox.sandbox": ("Sandbox",),
-    "simulator.fault_script": ("FaultScript", "ScriptInvalid", "parse_fault_script", "read_fault_script"),
-    "simulator.simulation": ("Simulation",),
     "sandbox.fault_injection": ("Faults",),
+    "sandbox.receiver": ("Received", "Receiver"),
+    "sandbox.sandbox": ("Sandbox", "ScriptResult"),
+    "sandbox.service": ("Delivered",),
+    "simulator.campaign": ("CampaignMessage", "Simulation", "campaign"),
+    "simulator.fault_script": ("FaultScript", "ScriptInvalid", "parse_fault_script", "read_fault_script"),
+    "simulator.messages": ("firmware_available", "upgrade_progress", "upgrade_scheduled"),
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 
-# Hidden from type checkers, which would else take any misspelt name for one of these.
+# Hidden from type checkers: they would accept any misspelt name.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:

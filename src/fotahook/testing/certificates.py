@@ -1,4 +1,4 @@
-"""Certificates for tests and demos, from an authority that is made on the spot and forgotten."""
+"""Certificates for tests and demos, from a new authority whose key is not kept."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Certificates(msgspec.Struct, frozen=True, kw_only=True):
-    """PEM files: what a client is to trust, and what a server shows."""
+    """PEM files: the authority for clients to trust, and the server's certificate and key."""
 
     ca_file: Path
     cert_file: Path
@@ -14,7 +14,7 @@ class Certificates(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_certificates(folder: Path, *hosts: str) -> Certificates:
-    """A certificate for these host names and addresses, and its authority's, as files in a folder."""
+    """Create a certificate for host names and addresses, and its authority's, as files in a folder."""
     try:
         import trustme
     except ModuleNotFoundError as error:
@@ -25,6 +25,6 @@ def make_certificates(folder: Path, *hosts: str) -> Certificates:
     made.key_file.touch(mode=0o600)
     authority.cert_pem.write_to_path(made.ca_file)
     issued.private_key_pem.write_to_path(made.key_file)
-    for place, blob in enumerate(issued.cert_chain_pems):
-        blob.write_to_path(made.cert_file, append=place > 0)
+    for index, blob in enumerate(issued.cert_chain_pems):
+        blob.write_to_path(made.cert_file, append=index > 0)
     return made

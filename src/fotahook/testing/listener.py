@@ -1,7 +1,7 @@
-"""A listener under test: messages posted to it as a sender would, and waiting until its handlers have seen them.
+"""Tests of a listener: post messages as a sender does, and wait until its handlers have run.
 
-The listener runs in a thread of its own, with an inbox in a temporary folder. Nothing goes over the network: what would
-be forwarded is kept, unless a test asks for it to be sent.
+The listener runs in a thread, with its inbox in a temporary folder and without a network. Forwards are recorded instead
+of sent, unless a test asks for sending.
 """
 
 import itertools
@@ -28,7 +28,7 @@ from fotahook.listener import Listener, Verification
 from fotahook.store.records import Delivery, Lease
 
 from .sandbox.http_server import serving
-from .simulator.campaigns import CampaignMessage
+from .simulator.campaign import CampaignMessage
 
 Postable = bytes | Mapping[str, object] | CampaignMessage
 
@@ -36,7 +36,7 @@ _PEER: Final = "127.0.0.1"
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
-    """What the listener answered to one post. `id` and `duplicate` with 200, `error` says why not otherwise."""
+    """The listener's response to one post: `id` and `duplicate` with 200, otherwise `error`."""
 
     status: int
     id: str | None = None
@@ -45,7 +45,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Forwarded(msgspec.Struct, frozen=True, kw_only=True):
-    """One message that was forwarded to `url`, or would have been. `id` is the message's in the inbox."""
+    """One message that was forwarded to `url`, or recorded instead. `id` is the message's id in the inbox."""
 
     id: str
     account: str
@@ -54,11 +54,11 @@ class Forwarded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListenerClient:
-    """Posts to a listener; made by ``listener_client``."""
+    """Posts to a listener; ``listener_client`` creates it."""
 
     def __init__(self, listener: Listener, portal: BlockingPortal, *, seed: bytes) -> None:
         self.url = ""
-        "Where the listener is served; empty where it is not."
+        "The listener's URL if it is served, otherwise empty."
         self._listener = listener
         self._portal = portal
         self._seed = seed
@@ -70,34 +70,34 @@ class ListenerClient:
 
     @property
     def handled(self) -> list[str]:
-        """The ids of the messages that the handlers have seen without a failure, in the order in which they did."""
+        """The ids of the messages handled without a failure, in that order."""
         with self._changed:
             return list(self._handled)
 
     @property
     def forwarded(self) -> list[Forwarded]:
-        """What went to the forwards, in that order: kept instead of sent, or with `forward` accepted by a receiver."""
+        """The messages forwarded, in that order: recorded instead of sent, or accepted by a receiver with `forward`."""
         with self._changed:
             return list(self._forwarded)
 
     @property
     def failures(self) -> list[str]:
-        """The tracebacks of handlers that failed, and what came of forwards that did, oldest first."""
+        """The tracebacks of failed handlers and the errors of failed forwards, oldest first."""
         with self._changed:
             return list(self._failures)
 
     def post(
         self, *messages: Postable, duplicate: int = 0, late: float = 0.0, reorder: int | None = None
     ) -> list[Answered]:
-        """Post messages one after the other; the answers, in the order of the posts.
+        """Post messages in order and return the responses in the order of the posts.
 
-        `duplicate`: how often each comes again, with the same ``webhook-id``. `late`: seconds that have passed since it
-        was signed. `reorder`: the seed by which all of them, repetitions too, are shuffled. The client stands in one of
-        the listener's source networks, and signs with its first secret; where it has ``public_keys`` alone, with a key
-        that it takes for one of them until the block ends.
+        `duplicate` is how often each message is posted again, with the same ``webhook-id``; `late` the seconds since it
+        was signed; `reorder` a seed by which all posts are shuffled. The client's address is in the listener's first
+        source network. It signs with the listener's first secret, or, for a listener with ``public_keys`` only, with a
+        key that the listener accepts until the block ends.
         """
         if duplicate < 0:
-            raise ValueError(f"duplicate={duplicate}: it is how often each message comes again, 0 or more")
+            raise ValueError(f"duplicate={duplicate}: the number of times to post each message again, 0 or more")
         posts = [(f"test-{next(self._numbers)}", _bytes(message)) for message in messages]
         posts = [post for post in posts for _ in range(1 + duplicate)]
         if reorder is not None:
@@ -105,55 +105,54 @@ class ListenerClient:
         return [self._portal.call(self._post, message_id, body, late) for message_id, body in posts]
 
     def wait_for(self, *, handled: int | None = None, forwarded: int | None = None, timeout: float = 30.0) -> list[str]:
-        """The ids of the messages handled so far, once so many are handled and so many forwarded.
+        """Wait for this many messages handled and forwarded, and return the ids of the messages handled so far.
 
-        A message for two forwards is forwarded twice. One for forwards alone, in a listener without handlers, is never
-        handled. TimeoutError tells how many there are, and what failed instead.
+        A message with two forwards is forwarded twice. A listener without handlers never handles a message that it
+        forwards. Raises TimeoutError with the numbers so far and the last failure.
         """
         if handled is None and forwarded is None:
             raise TypeError("wait_for needs handled= or forwarded=, the number of messages to wait for")
-        until = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         with self._changed:
             while len(self._handled) < (handled or 0) or len(self._forwarded) < (forwarded or 0):
-                left = until - time.monotonic()
+                left = deadline - time.monotonic()
                 if left <= 0:
-                    raise TimeoutError(self._told(handled, forwarded))
+                    raise TimeoutError(self._progress(handled, forwarded))
                 self._changed.wait(left)
             return list(self._handled)
 
-    def _told(self, handled: int | None, forwarded: int | None) -> str:
-        """How far it came, and what may be why it came no further."""
+    def _progress(self, handled: int | None, forwarded: int | None) -> str:
         requests = self._listener.request_handler
-        parts = [_share("handled", self._handled, handled)]
+        parts = [_count("handled", self._handled, handled)]
         if len(requests.forwards) or forwarded is not None:
-            parts.append(_share("forwarded", self._forwarded, forwarded))
+            parts.append(_count("forwarded", self._forwarded, forwarded))
         if handled and len(requests.forwards) and not len(requests.router):
-            parts.append("without a handler what is forwarded is not handled: wait for forwarded=")
+            parts.append("a listener without handlers does not handle what it forwards: wait for forwarded=")
         if self._failures:
             parts.append(f"the last failure:\n{self._failures[-1]}")
         return "; ".join(parts)
 
     def watch(self, deliver: Deliver) -> Deliver:
-        """The same deliverer, which this client hears of."""
+        """The deliverer, with its outcomes recorded."""
         urls = self._listener.request_handler.forwards.urls
 
         async def watched(lease: Lease, delivery: Delivery) -> Outcome:
             outcome = await deliver(lease, delivery)
-            self._hear(delivery, urls.get(lease.consumer), outcome)
+            self._record(delivery, urls.get(lease.consumer), outcome)
             return outcome
 
         return watched
 
-    async def keep(self, lease: Lease, delivery: Delivery) -> Outcome:
-        """A deliverer of forwards that sends nothing: this client hears of them, and that is all."""
+    async def skip(self, lease: Lease, delivery: Delivery) -> Outcome:
+        """A deliverer of forwards that sends nothing."""
         return Outcome(code="delivered", url=self._listener.request_handler.forwards.urls[lease.consumer])
 
-    def _hear(self, delivery: Delivery, url: str | None, outcome: Outcome) -> None:
-        """Note what came of an attempt: at a forward's URL, or by the handlers."""
+    def _record(self, delivery: Delivery, url: str | None, outcome: Outcome) -> None:
+        """Record the outcome of an attempt, at a forward's URL or by the handlers."""
         with self._changed:
             if outcome.code != "delivered":
-                place = "" if url is None else f"forward to {origin(url)}: {outcome.code}: "
-                self._failures.append(place + outcome.excerpt)
+                prefix = "" if url is None else f"forward to {origin(url)}: {outcome.code}: "
+                self._failures.append(prefix + outcome.excerpt)
             elif url is None:
                 self._handled[delivery.message] = None
             else:
@@ -207,10 +206,10 @@ class ListenerClient:
 
 @contextmanager
 def listener_client(listener: Listener, *, serve: bool = False, forward: bool = False) -> Iterator[ListenerClient]:
-    """Run a listener, its inbox in a temporary folder, until the block ends; handlers in hand may end then.
+    """Run a listener, with its inbox in a temporary folder, until the block ends and its running handlers have ended.
 
-    What would be forwarded is not sent: it is in `forwarded`, and counts as delivered. With `forward` it is sent. With
-    `serve` the listener is also at `url`, a free port of 127.0.0.1, for a sandbox to deliver to.
+    Forwards are recorded in `forwarded` and count as delivered; with `forward` they are sent. With `serve` the listener
+    is also served at `url`, on a free port of 127.0.0.1, so that a sandbox can deliver to it.
     """
     if not isinstance(listener, Listener):
         raise TypeError(f"listener_client takes a fotahook.Listener, not {type(listener).__name__}")
@@ -225,7 +224,7 @@ def listener_client(listener: Listener, *, serve: bool = False, forward: bool = 
         except RuntimeError as error:
             raise RuntimeError("the listener is under test already, or running: leave that block first") from error
         listener.wrap(lambda store: store, client.watch)
-        listener.request_handler.forwards.fake_deliver = None if forward else client.keep
+        listener.request_handler.forwards.fake_deliver = None if forward else client.skip
         try:
             with portal.wrap_async_context_manager(listener.running()), ExitStack() as stack:
                 if serve:
@@ -240,22 +239,19 @@ def listener_client(listener: Listener, *, serve: bool = False, forward: bool = 
 
 
 def _trusting(seed: bytes, verification: Verification) -> Verification:
-    """The same verification, with one more public key where it has such alone: their private halves are not here."""
+    """Add a key of the test to public keys without secrets: their private keys are not known here."""
     if verification.secrets or not verification.public_keys:
         return verification
     own = signing.parse_public_key(signing.format_public_key(seed))
-    # Those that it has stay: a sandbox may deliver here, and sign with one of them.
+    # The others stay: a sandbox may deliver here and sign with one of them.
     return msgspec.structs.replace(verification, public_keys=(*verification.public_keys, own))
 
 
-def _share(what: str, found: Sized, wanted: int | None) -> str:
-    return f"{what}: {len(found)}" + ("" if wanted is None else f" of {wanted}")
+def _count(name: str, found: Sized, expected: int | None) -> str:
+    return f"{name}: {len(found)}" + ("" if expected is None else f" of {expected}")
 
 
 def _bytes(message: Postable) -> bytes:
-    match message:
-        case bytes():
-            return message
-        case CampaignMessage():
-            return message.body
-    return msgspec.json.encode(message)
+    if isinstance(message, CampaignMessage):
+        return message.body
+    return message if isinstance(message, bytes) else msgspec.json.encode(message)

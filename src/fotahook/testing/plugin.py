@@ -1,6 +1,6 @@
-"""The pytest plugin: a sandbox for the whole run, reset for each test that uses it.
+"""The pytest plugin: one sandbox for the whole run, reset after each test that uses it.
 
-pytest loads this in every run of an environment with fotahook in it: so nothing is imported before a test asks for it.
+It imports nothing heavy before a test asks for a fixture, since pytest loads it in every run.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def fotahook_sandbox_of_the_run() -> "Iterator[Sandbox]":
-    """The sandbox that all tests of the run share. Take ``fotahook_sandbox``, which is reset after each of them."""
+    """The sandbox that all tests of the run share. Use ``fotahook_sandbox``, which is reset after each test."""
     from fotahook.testing import Sandbox
 
     with Sandbox() as sandbox:
@@ -24,13 +24,13 @@ def fotahook_sandbox_of_the_run() -> "Iterator[Sandbox]":
 
 @pytest.fixture
 def fotahook_sandbox(fotahook_sandbox_of_the_run: "Sandbox") -> "Iterator[Sandbox]":
-    """A whole service with nothing in it: no callback, no message, no fault, the time as it is."""
+    """A whole service without callbacks, messages and faults, at the real time."""
     yield fotahook_sandbox_of_the_run
     fotahook_sandbox_of_the_run.reset()
 
 
 @pytest.fixture
 def fotahook_client(fotahook_sandbox: "Sandbox") -> "Iterator[Client]":
-    """The SDK, pointed at ``fotahook_sandbox``, with credentials for every account."""
+    """The SDK for ``fotahook_sandbox``, with credentials for every account."""
     with fotahook_sandbox.client() as client:
         yield client

@@ -12,16 +12,15 @@ from cyclopts import Parameter
 
 from fotahook.contract.addresses import EVERYWHERE
 from fotahook.contract.urls import account_refusal, url_refusal
-from fotahook.testing.simulator.fault_script import FaultScript, ScriptInvalid, read_fault_script
-from fotahook.testing.simulator.script_runner import play
-from fotahook.testing.simulator.simulation import Profile, Simulation
+from fotahook.testing.simulator.campaign import Profile, Simulation
+from fotahook.testing.simulator.fault_script import FaultScript, ScriptInvalid, read_fault_script, run_script
 
 from ...hosting.tls import check_pem_files
 from ..shared.errors import Failure, UsageError
 from ..shared.progress import counting
 from ..shared.remote import DEFAULTS, Remote
 from ..shared.tables import print_card, print_json
-from .targets import Direct, LiveStage, Pace, Through
+from .targets import Direct, LiveTarget, Pace, Through
 
 MOST_DEVICES: Final = 10_000_000
 FASTEST: Final = 100_000.0
@@ -67,9 +66,9 @@ def simulate(account: str, /, *, options: SimulateOptions = SimulateOptions(), r
     campaign = _campaign(account, options)
     script = _script(options)
     began = time.monotonic()
-    with counting(campaign.count, "sent") as advance, _stage(account, options, remote, script, advance) as stage:
-        sent = play(campaign, script, stage, seed=options.seed)
-        stage.finish()
+    with counting(campaign.count, "sent") as advance, _target(account, options, remote, script, advance) as target:
+        sent = run_script(campaign, script, target, seed=options.seed)
+        target.finish()
     took = time.monotonic() - began
     facts: dict[str, str | int | float] = {
         "account": account,
@@ -78,14 +77,14 @@ def simulate(account: str, /, *, options: SimulateOptions = SimulateOptions(), r
         "devices": options.devices,
         "messages": campaign.count,
         "sent": sent,
-        **stage.counts,
+        **target.counts,
         "seconds": round(took, 3),
     }
     _tell(facts, as_json=remote.as_json)
-    if stage.lost is not None:
-        raise Failure(stage.lost)
-    if stage.waiting is not None:
-        print(f"fotahook: {stage.waiting}", file=sys.stderr)
+    if target.lost is not None:
+        raise Failure(target.lost)
+    if target.waiting is not None:
+        print(f"fotahook: {target.waiting}", file=sys.stderr)
 
 
 def _tell(facts: dict[str, str | int | float], *, as_json: bool) -> None:
@@ -97,9 +96,9 @@ def _tell(facts: dict[str, str | int | float], *, as_json: bool) -> None:
 
 
 @contextmanager
-def _stage(
+def _target(
     account: str, options: SimulateOptions, remote: Remote, script: FaultScript, advance: Callable[[int], None]
-) -> Iterator[LiveStage]:
+) -> Iterator[LiveTarget]:
     pace = Pace(options.rate, time.monotonic, time.sleep)
     if options.to is not None:
         with Direct(options.to, options.ca_file, pace, advance) as direct:

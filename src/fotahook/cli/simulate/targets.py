@@ -15,22 +15,22 @@ from fotahook.contract.errors import NotFound, PermissionDenied
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 from fotahook.contract.operator import BatchMessage, Refused
 from fotahook.contract.version import VERSION
-from fotahook.testing.simulator.campaigns import CampaignMessage
+from fotahook.testing.simulator.campaign import CampaignMessage
 from fotahook.testing.simulator.fault_script import (
-    CertificateStep,
-    DuplicateStep,
+    Duplicate,
+    Fault,
     FaultScript,
-    PauseStep,
-    ReceiverStep,
-    ReorderStep,
+    Pause,
+    Reorder,
+    ScriptTarget,
+    UntrustedCertificate,
 )
-from fotahook.testing.simulator.script_runner import Stage
 
 from ..shared.errors import REFUSED, UNREACHABLE, Failure, UsageError
 from ..shared.remote import Remote
 
 if TYPE_CHECKING:
-    from fotahook.testing.sandbox.faulty_proxy import Gate
+    from fotahook.testing.sandbox.faulty_proxy import FaultyProxy
 
 POST_SECONDS: Final = 15.0
 PATIENCE_SECONDS: Final = 60.0
@@ -38,7 +38,7 @@ PATIENCE_SECONDS: Final = 60.0
 
 _BATCH: Final = 500
 _POLL_SECONDS: Final = 0.1
-_SENDER_STEPS: Final = (DuplicateStep, PauseStep, ReorderStep)
+_SENDER_STEPS: Final = (Duplicate, Pause, Reorder)
 
 Advance = Callable[[int], None]
 
@@ -55,8 +55,8 @@ class NotAccepted(Failure):
     code = REFUSED
 
 
-class LiveStage(Stage, Protocol):
-    """A stage that tells what came of it."""
+class LiveTarget(ScriptTarget, Protocol):
+    """A target that reports its results."""
 
     def finish(self) -> None:
         """Wait for what is still on its way."""
@@ -145,8 +145,8 @@ class Direct:
     def pause(self, seconds: float) -> None:
         self._pace.pause(seconds)
 
-    def break_receiver(self, step: ReceiverStep) -> None:
-        self._duplicates += step.times
+    def inject(self, fault: Fault) -> None:
+        self._duplicates += fault.times
 
     def finish(self) -> None: ...
 
@@ -189,9 +189,9 @@ class Through:
         self._remote = remote
         self._pace = pace
         self._advance = advance
-        self._gated = any(not isinstance(step, PauseStep | ReorderStep) for step in script.steps)
-        self._gate: Gate | None = None
-        self._trapped_until: int | None = None
+        self._needs_proxy = any(not isinstance(step, Pause | Reorder) for step in script.steps)
+        self._proxy: FaultyProxy | None = None
+        self._untrusted_until: int | None = None
         self._sent = 0
         self._pending = 0
         self._held = False
@@ -199,8 +199,8 @@ class Through:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._operator = stack.enter_context(self._remote.operator())
-            if self._gated:
-                self._open_gate(stack)
+            if self._needs_proxy:
+                self._start_proxy(stack)
             self._leaving = stack.pop_all()
         return self
 
@@ -226,19 +226,17 @@ class Through:
     def pause(self, seconds: float) -> None:
         self._pace.pause(seconds)
 
-    def break_receiver(self, step: ReceiverStep) -> None:
-        from fotahook.testing.simulator.script_in_sandbox import arrange
-
-        gate = self._opened
-        if isinstance(step, CertificateStep):
-            self._trapped_until = gate.trap.met + step.times
-            self._register(gate.trap.url)
+    def inject(self, fault: Fault) -> None:
+        proxy = self._running_proxy
+        if isinstance(fault, UntrustedCertificate):
+            self._untrusted_until = proxy.untrusted.connections + fault.times
+            self._register(proxy.untrusted.url)
         else:
-            arrange(gate.faults, step)
+            proxy.faults.add(fault)
 
     def finish(self) -> None:
         """With a receiver of ours: wait until everything is delivered, or nothing moves any more."""
-        if self._gate is None:
+        if self._proxy is None:
             self._held = self._is_held()
             return
         moved_at = time.monotonic()
@@ -253,9 +251,9 @@ class Through:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        if self._gate is None:
+        if self._proxy is None:
             return {}
-        return {"received": self._gate.passed, "pending": self._pending}
+        return {"received": self._proxy.forwarded, "pending": self._pending}
 
     @property
     def lost(self) -> str | None:
@@ -281,20 +279,20 @@ class Through:
     # The receiver of ours
 
     @property
-    def _opened(self) -> "Gate":
-        assert self._gate is not None  # a script with such a step opens it
-        return self._gate
+    def _running_proxy(self) -> "FaultyProxy":
+        assert self._proxy is not None  # a script with such a step opens it
+        return self._proxy
 
-    def _open_gate(self, stack: ExitStack) -> None:
-        from fotahook.testing.sandbox.faulty_proxy import gate
+    def _start_proxy(self, stack: ExitStack) -> None:
+        from fotahook.testing.sandbox.faulty_proxy import faulty_proxy
 
         self._client: Client = stack.enter_context(self._remote.client())
         callbacks = self._client.software_management_callbacks_v2
         summary = callbacks.list_registered_callbacks(self._account).data
         before = None if summary is None else summary.url
-        self._gate = stack.enter_context(gate(before))
+        self._proxy = stack.enter_context(faulty_proxy(before))
         stack.callback(self._restore, before)
-        self._register(self._gate.url)
+        self._register(self._proxy.url)
 
     def _restore(self, before: str | None) -> None:
         if before is None:
@@ -308,9 +306,9 @@ class Through:
 
     def _see_to_certificate(self) -> None:
         """Show the right certificate again once as many as the step says have met the wrong one."""
-        if self._trapped_until is not None and self._opened.trap.met >= self._trapped_until:
-            self._trapped_until = None
-            self._register(self._opened.url)
+        if self._untrusted_until is not None and self._running_proxy.untrusted.connections >= self._untrusted_until:
+            self._untrusted_until = None
+            self._register(self._running_proxy.url)
 
 
 def _told(error: Exception) -> str:

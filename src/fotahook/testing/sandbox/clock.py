@@ -1,28 +1,25 @@
-"""Time that runs as everywhere, and can be moved on."""
+"""A clock that tests can advance."""
 
 import math
 import time
-from collections.abc import Callable
 
 
 class VirtualClock:
-    """The time of day and a monotonic clock, both moved on together."""
+    """The time of day and a monotonic clock. Both run as usual, and `advance` moves both ahead."""
 
-    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._wall = wall
-        self._monotonic = monotonic
+    def __init__(self) -> None:
         self._ahead = 0.0
 
     def wall(self) -> float:
         """Unix seconds."""
-        return self._wall() + self._ahead
+        return time.time() + self._ahead
 
     def monotonic(self) -> float:
         """Seconds of a clock that never goes back."""
-        return self._monotonic() + self._ahead
+        return time.monotonic() + self._ahead
 
     def advance(self, seconds: float) -> None:
-        """Be so much later at once; ValueError for what is no span of time."""
+        """Move ahead. Raises ValueError for a negative or infinite number of seconds."""
         if not 0 <= seconds < math.inf:
-            raise ValueError(f"a clock moves on by 0 or more seconds, not by {seconds!r}")
+            raise ValueError(f"a clock advances by 0 or more seconds, not by {seconds!r}")
         self._ahead += seconds

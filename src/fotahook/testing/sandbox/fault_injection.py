@@ -1,176 +1,139 @@
-"""What is to go wrong next, and for how many: asked for by a test, met by whoever comes by."""
+"""Faults that tests request: each affects the next deliveries or API calls that match it."""
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
+from ..simulator.fault_script import Delay, Drop, Duplicate, ErrorResponse, Fault, UntrustedCertificate
 
 CALLBACK_CALLS: Final = "/api/fota/v2/callbacks/"
 
 
-class Trouble(msgspec.Struct, frozen=True):
-    """Something that goes wrong on the way."""
-
-
-class Answer(Trouble, frozen=True):
-    """Nothing arrives; this is answered in its place. `retry_after` is seconds."""
-
-    status: int
-    retry_after: float | None = None
-
-
-class Drop(Trouble, frozen=True):
-    """Nothing arrives; the connection is closed without an answer."""
-
-
-class Delay(Trouble, frozen=True):
-    """It arrives so many seconds late."""
-
-    seconds: float
-
-
-class Duplicate(Trouble, frozen=True):
-    """It arrives twice."""
-
-
-class Distrust(Trouble, frozen=True):
-    """Nothing arrives; the certificate shown is of an authority that nobody trusts."""
-
-
 @dataclass
-class _Wanted:
-    trouble: Trouble
+class _Planned:
+    fault: Fault
     left: int
-    meets: Callable[[str], bool]
+    matches: Callable[[str], bool]
 
 
-class Troubles:
-    """Troubles in the order in which they were asked for. For any number of threads."""
+class FaultQueue:
+    """Faults in the order in which they were requested. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._wanted: list[_Wanted] = []
+        self._planned: list[_Planned] = []
 
-    def add(self, trouble: Trouble, times: int, meets: Callable[[str], bool]) -> None:
-        """Let the next `times` of those that it `meets` have this trouble; ValueError for less than one."""
-        if times < 1:
-            raise ValueError(f"a fault is met once or more, not {times} times")
+    def add(self, fault: Fault, matches: Callable[[str], bool] = lambda _: True) -> None:
+        """Inject a fault into the next `fault.times` subjects that match. Raises ValueError for less than one."""
+        if fault.times < 1:
+            raise ValueError(f"a fault is injected at least once, not {fault.times} times")
         with self._lock:
-            self._wanted.append(_Wanted(trouble, times, meets))
+            self._planned.append(_Planned(fault, fault.times, matches))
 
-    def take(self, subject: str) -> Trouble | None:
-        """The trouble that this one has: the first that meets it and is not used up."""
+    def take(self, subject: str = "") -> Fault | None:
+        """The first fault left that matches, used up by one; None if there is none."""
         with self._lock:
-            for wanted in self._wanted:
-                if wanted.meets(subject):
-                    wanted.left -= 1
-                    if wanted.left == 0:
-                        self._wanted.remove(wanted)
-                    return wanted.trouble
+            for planned in self._planned:
+                if planned.matches(subject):
+                    planned.left -= 1
+                    if planned.left == 0:
+                        self._planned.remove(planned)
+                    return planned.fault
         return None
 
     @property
     def left(self) -> int:
-        """How many are still to have trouble."""
+        """The number of faults that are still to be injected."""
         with self._lock:
-            return sum(wanted.left for wanted in self._wanted)
+            return sum(planned.left for planned in self._planned)
 
     def clear(self) -> None:
-        """Let everything go well again."""
+        """Drop the faults that are left."""
         with self._lock:
-            self._wanted.clear()
+            self._planned.clear()
 
 
-class DeliveryFaults:
-    """What may go wrong with deliveries. Each method is about the next `times` attempts, to one `account` or to all."""
+class Faults:
+    """Faults that a test requests, of the next `times` deliveries or API calls.
 
-    def __init__(self) -> None:
-        self.deliveries = Troubles()
+    Deliveries: attempts, to one `account` or to all. Calls: requests whose path contains `path`. By default these are
+    ThingSpace's four calls; with `path=""` every request to the service, including those for tokens and
+    ``Sandbox.publish``. Faults are injected in the order in which they were requested.
+    """
+
+    def __init__(self, expire: Callable[[str], None]) -> None:
+        self.deliveries = FaultQueue()
+        self.calls = FaultQueue()
+        self._expire = expire
+
+    @property
+    def left(self) -> int:
+        """The number of faults that are still to be injected."""
+        return self.deliveries.left + self.calls.left
+
+    def clear(self) -> None:
+        """Drop the faults that are left."""
+        self.deliveries.clear()
+        self.calls.clear()
 
     def answer_deliveries(
         self, status: int = 500, *, times: int = 1, retry_after: float | None = None, account: str | None = None
     ) -> None:
         """The receiver gets nothing and answers with this status; `retry_after` seconds become its header."""
-        self.deliveries.add(_answer(status, retry_after), times, _to(account))
+        self._add_delivery(_response(status, retry_after, times), account)
 
     def drop_deliveries(self, *, times: int = 1, account: str | None = None) -> None:
         """The receiver gets nothing and closes the connection."""
-        self.deliveries.add(Drop(), times, _to(account))
+        self._add_delivery(Drop(times=times), account)
 
     def delay_deliveries(self, seconds: float, *, times: int = 1, account: str | None = None) -> None:
-        """The receiver gets it so many real seconds late."""
-        self.deliveries.add(_delay(seconds), times, _to(account))
+        """The receiver gets it late by this many real seconds."""
+        self._add_delivery(_delay(seconds, times), account)
 
     def duplicate_deliveries(self, *, times: int = 1, account: str | None = None) -> None:
         """The receiver gets it twice, under the same id."""
-        self.deliveries.add(Duplicate(), times, _to(account))
+        self._add_delivery(Duplicate(times=times), account)
 
     def distrust_deliveries(self, *, times: int = 1, account: str | None = None) -> None:
-        """The receiver shows a certificate that nobody trusts. Needs `pip install 'fotahook[testing]'`."""
-        self.deliveries.add(Distrust(), times, _to(account))
-
-
-class Faults(DeliveryFaults):
-    """What a test may break: the next `times` deliveries or API calls.
-
-    Deliveries: attempts, to one `account` or to all. Calls: requests whose path contains `path`; by default those of
-    ThingSpace's four calls, and with `path=""` everything that the service answers, tokens and ``Sandbox.publish``
-    included. Faults are met in the order in which they were asked for.
-    """
-
-    def __init__(self, expire: Callable[[str], None]) -> None:
-        super().__init__()
-        self.calls = Troubles()
-        self._expire = expire
-
-    @property
-    def left(self) -> int:
-        """How many faults nobody has met yet."""
-        return self.deliveries.left + self.calls.left
-
-    def clear(self) -> None:
-        """Forget the faults that nobody has met yet."""
-        self.deliveries.clear()
-        self.calls.clear()
+        """The receiver shows an untrusted certificate. Needs `pip install 'fotahook[testing]'`."""
+        self._add_delivery(UntrustedCertificate(times=times), account)
 
     def answer_calls(
         self, status: int = 503, *, times: int = 1, retry_after: float | None = None, path: str = CALLBACK_CALLS
     ) -> None:
         """The service does nothing and answers with this status; `retry_after` seconds become its header."""
-        self.calls.add(_answer(status, retry_after), times, lambda called: path in called)
+        self.calls.add(_response(status, retry_after, times), lambda called: path in called)
 
     def drop_calls(self, *, times: int = 1, path: str = CALLBACK_CALLS) -> None:
         """The service does nothing and closes the connection."""
-        self.calls.add(Drop(), times, lambda called: path in called)
+        self.calls.add(Drop(times=times), lambda called: path in called)
 
     def delay_calls(self, seconds: float, *, times: int = 1, path: str = CALLBACK_CALLS) -> None:
-        """The service begins so many real seconds late."""
-        self.calls.add(_delay(seconds), times, lambda called: path in called)
+        """The service begins late by this many real seconds."""
+        self.calls.add(_delay(seconds, times), lambda called: path in called)
 
     def expire_tokens(self) -> None:
-        """End every access token now. The clock moves on by a second: for so long a service trusts its memory."""
+        """End every access token now. The clock advances by a second, for which a service caches tokens."""
         self._expire("token")
 
     def expire_sessions(self) -> None:
-        """End every session now. The clock moves on by a second, as for tokens."""
+        """End every session now. The clock advances by a second, for which a service caches sessions."""
         self._expire("session")
 
+    def _add_delivery(self, fault: Fault, account: str | None) -> None:
+        self.deliveries.add(fault, lambda delivered: account in (None, delivered))
 
-def _answer(status: int, retry_after: float | None) -> Answer:
+
+def _response(status: int, retry_after: float | None, times: int) -> ErrorResponse:
     if not 200 <= status <= 599:
         raise ValueError(f"a status is 200 to 599, not {status}")
     if retry_after is not None and retry_after < 0:
         raise ValueError(f"retry_after is 0 or more seconds, not {retry_after}")
-    return Answer(status, retry_after)
+    return ErrorResponse(status=status, retry_after=None if retry_after is None else int(retry_after), times=times)
 
 
-def _delay(seconds: float) -> Delay:
+def _delay(seconds: float, times: int) -> Delay:
     if not 0 <= seconds <= 60:
         raise ValueError(f"a delay is 0 to 60 seconds, not {seconds}")
-    return Delay(seconds)
-
-
-def _to(account: str | None) -> Callable[[str], bool]:
-    return lambda delivered: account in (None, delivered)
+    return Delay(seconds=seconds, times=times)

@@ -1,6 +1,6 @@
-"""Fault points: the process kills itself at a named step boundary, as a power cut would, so that nothing can prepare.
+"""Fault points: the process kills itself at a named step, as a power cut would end it.
 
-They stand around the store and around the deliverer, never inside: what is tried is the code that runs in earnest.
+They wrap the store, the deliverer and the app from outside, so that the code under test is the code of production.
 """
 
 import logging
@@ -18,67 +18,67 @@ from fotahook.store.records import Delivery, Lease
 
 log = logging.getLogger("fotahook.testing")
 
-_STORE_VERBS: Final = ("accept", "lease", "fetch", "settle")
+_STORE_METHODS: Final = ("accept", "lease", "fetch", "settle")
 
-_VERBS: Final = (*_STORE_VERBS, "deliver", "answer")
-
-POINTS: Final = tuple(f"{verb}.{side}" for verb in _VERBS for side in ("before", "after"))
-"""``accept.after`` is committed but not answered, ``deliver.after`` sent or handled but not settled. A ``lease.after``
-is passed only where something was leased: the others are polls. The points of ``answer`` are those of POST requests,
-before anything of them is read and when the answer was handed to the system."""
+POINTS: Final = tuple(
+    f"{step}.{side}" for step in (*_STORE_METHODS, "deliver", "answer") for side in ("before", "after")
+)
+"""At ``accept.after`` a message is committed but not answered, at ``deliver.after`` sent or handled but not settled.
+``lease.after`` is reached only when something was leased, since other calls are polls. The ``answer`` points are those
+of POST requests: before the request is read, and after the response is handed to the system."""
 
 _FAULT: Final = re.compile(r"(?P<point>[a-z.]+)(:(?P<times>[1-9][0-9]{0,8}))?")
 
 
 def kill_this_process() -> None:
-    """End at once: nothing is flushed, closed or given back."""
+    """End at once: nothing is flushed, closed or released."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 class FaultPoints:
-    """Kills the process when a point is passed for the N-th time; `fault` is ``POINT[:N]``, N is 1 if not given.
+    """Kills the process when a point is reached for the N-th time. `fault` is ``POINT[:N]``; N is 1 by default.
 
-    ValueError, which lists the points, for any other text.
+    Raises ValueError, which lists the points, for any other text.
     """
 
     def __init__(self, fault: str, *, kill: Callable[[], None] = kill_this_process) -> None:
-        read = _FAULT.fullmatch(fault)
-        if read is None or read["point"] not in POINTS:
+        match = _FAULT.fullmatch(fault)
+        if match is None or match["point"] not in POINTS:
             raise ValueError(f"{fault!r} is no fault point; use POINT or POINT:N with one of {', '.join(POINTS)}")
-        self._point = read["point"]
-        self._left = int(read["times"] or 1)
+        self._point = match["point"]
+        self._left = int(match["times"] or 1)
         self._kill = kill
 
     def around_store(self, store: Store) -> Store:
-        """The same store, with points before and after the verbs that move messages on."""
-        return cast(Store, _WatchedStore(store, self))
+        """The store, with points before and after the methods that move messages on."""
+        return cast(Store, _FaultyStore(store, self))
 
     def around_deliver(self, deliver: Deliver) -> Deliver:
-        """The same deliverer, with points before and after each attempt."""
+        """The deliverer, with points before and after each attempt."""
 
-        async def watched(lease: Lease, delivery: Delivery) -> Outcome:
-            self.passed("deliver.before")
+        async def faulty(lease: Lease, delivery: Delivery) -> Outcome:
+            self.reach("deliver.before")
             outcome = await deliver(lease, delivery)
-            self.passed("deliver.after")
+            self.reach("deliver.after")
             return outcome
 
-        return watched
+        return faulty
 
     def around_app(self, app: ASGIApp) -> ASGIApp:
-        """The same app, with points before and after each POST."""
+        """The app, with points before and after each POST."""
 
-        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
-            posted = scope.get("method") == "POST"
-            if posted:
-                self.passed("answer.before")
+        async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
+            post = scope.get("method") == "POST"
+            if post:
+                self.reach("answer.before")
             await app(scope, receive, send)
-            if posted:
-                self.passed("answer.after")
+            if post:
+                self.reach("answer.after")
 
-        return watched
+        return faulty
 
-    def passed(self, point: str) -> None:
-        """Count the passing of a point, and act if it is the one."""
+    def reach(self, point: str) -> None:
+        """Count a point, and kill the process if it is the one."""
         if point != self._point:
             return
         self._left -= 1
@@ -87,21 +87,21 @@ class FaultPoints:
             self._kill()
 
 
-class _WatchedStore:
+class _FaultyStore:
     def __init__(self, store: Store, points: FaultPoints) -> None:
         self._store = store
         self._points = points
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._store, name)
-        return self._watched(name, attribute) if name in _STORE_VERBS else attribute
+        return self._faulty(name, attribute) if name in _STORE_METHODS else attribute
 
-    def _watched(self, verb: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def watched(*args: Any, **options: Any) -> Any:
-            self._points.passed(f"{verb}.before")
-            result = await call(*args, **options)
-            if verb != "lease" or result:
-                self._points.passed(f"{verb}.after")
+    def _faulty(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def faulty(*args: Any, **options: Any) -> Any:
+            self._points.reach(f"{name}.before")
+            result = await method(*args, **options)
+            if name != "lease" or result:
+                self._points.reach(f"{name}.after")
             return result
 
-        return watched
+        return faulty

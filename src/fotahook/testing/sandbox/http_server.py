@@ -1,4 +1,4 @@
-"""HTTP by hand: a server whose connections can be dropped, and the little that an ASGI app of tests needs."""
+"""The HTTP server of sandboxes, whose apps may drop a connection, and the little of ASGI that they need."""
 
 import asyncio
 import socket
@@ -11,13 +11,13 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .fault_injection import Answer, Delay, Drop, Trouble
+from ..simulator.fault_script import Delay, Drop, ErrorResponse, Fault
 
 _DROP: Final = "fotahook.drop"
 
 
 class _Droppable(HttpToolsProtocol):
-    """HTTP/1.1 whose apps may close the connection without an answer."""
+    """HTTP/1.1 whose apps may close the connection without a response."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -26,12 +26,12 @@ class _Droppable(HttpToolsProtocol):
 
 @asynccontextmanager
 async def serving(app: ASGIApp, bound: socket.socket) -> AsyncIterator[None]:
-    """Serve on a socket that listens already: who connects before the server is up waits for it."""
+    """Serve an app on a listening socket. Clients may connect before the server has started."""
     config = uvicorn.Config(
         app, http=_Droppable, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
     )
     # asyncio does this only for sockets whose protocol number is given, which create_server's is not. Without it each
-    # answer, head and body in two writes, takes 40 ms.
+    # response, head and body in two writes, takes 40 ms.
     bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve([bound]), name="serving")
@@ -39,7 +39,7 @@ async def serving(app: ASGIApp, bound: socket.socket) -> AsyncIterator[None]:
         yield
     finally:
         server.should_exit = True
-        # Whoever is not answered yet is of no interest to anybody who leaves.
+        # Requests without a response yet are of no interest any more.
         server.force_exit = True
         await task
 
@@ -54,42 +54,42 @@ async def read_body(receive: Receive) -> bytes:
             return b"".join(parts)
 
 
-async def answer(send: Send, status: int, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    """A whole answer."""
+async def respond(send: Send, status: int, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    """Send a whole response."""
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
     await send({"type": "http.response.body", "body": body})
 
 
-async def drop(scope: Scope, receive: Receive) -> None:
-    """Close the connection without an answer."""
+async def drop_connection(scope: Scope, receive: Receive) -> None:
+    """Close the connection without a response."""
     scope[_DROP]()
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def troubled(app: ASGIApp, trouble: Trouble | None) -> ASGIApp:
-    """The same app as somebody meets it who has this trouble."""
+def with_fault(app: ASGIApp, fault: Fault | None) -> ASGIApp:
+    """The app with a fault injected into the request."""
 
-    async def met(scope: Scope, receive: Receive, send: Send) -> None:
-        match trouble:
-            case Answer():
+    async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
+        match fault:
+            case ErrorResponse():
                 await read_body(receive)
-                await _refuse(send, trouble)
+                await _respond_with_error(send, fault)
+                return
             case Drop():
-                await drop(scope, receive)
+                await drop_connection(scope, receive)
+                return
             case Delay():
-                await asyncio.sleep(trouble.seconds)
-                await app(scope, receive, send)
-            case _:
-                await app(scope, receive, send)
+                await asyncio.sleep(fault.seconds)
+        await app(scope, receive, send)
 
-    return met
+    return faulty
 
 
-async def _refuse(send: Send, trouble: Answer) -> None:
+async def _respond_with_error(send: Send, fault: ErrorResponse) -> None:
     headers = [(b"content-type", b"application/json")]
-    if trouble.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % trouble.retry_after))
+    if fault.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % fault.retry_after))
     body = msgspec.json.encode({"errorCode": "SANDBOX_FAULT", "errorMessage": "A test asked for this answer."})
-    await answer(send, trouble.status, b"" if trouble.status in (204, 304) else body, tuple(headers))
+    await respond(send, fault.status, b"" if fault.status in (204, 304) else body, tuple(headers))

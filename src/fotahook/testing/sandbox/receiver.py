@@ -1,4 +1,4 @@
-"""A receiver that takes whatever comes and remembers it."""
+"""A receiver that accepts every request and keeps it."""
 
 import threading
 import time
@@ -11,13 +11,13 @@ from starlette.types import Receive, Scope, Send
 
 from fotahook.contract.messages import CallbackMessage, MessageInvalid, parse_message
 
-from .http_server import answer, read_body
+from .http_server import read_body, respond
 
 _SHOWN: Final = 10
 
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):
-    """One request that came. Header names are in lower case; `id` and `account` are those of its headers."""
+    """One request. Header names are in lower case; `id` and `account` are those of the headers."""
 
     id: str
     account: str
@@ -26,12 +26,12 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def message(self) -> CallbackMessage:
-        """The message in the body; MessageInvalid if it is not JSON."""
+        """The message in the body. Raises MessageInvalid if it is not JSON."""
         return parse_message(self.body)
 
 
 class Receiver:
-    """Answers 200 to everything. An ASGI app; the rest of it is for other threads."""
+    """Answers 200 to everything. It is an ASGI app; its methods are for other threads."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -40,33 +40,31 @@ class Receiver:
 
     @property
     def received(self) -> list[Received]:
-        """Everything that came, repetitions too, in the order in which it came."""
+        """Every request so far, duplicates included, in the order of arrival."""
         with self._changed:
             return list(self._received)
 
     def wait(
         self, count: int = 1, *, kind: str | None = None, account: str | None = None, timeout: float = 30.0
     ) -> list[Received]:
-        """What came of this kind and for this account, once it is so many; TimeoutError tells what came instead.
+        """Wait for `count` requests of this kind and account and return them. Raises TimeoutError with what arrived.
 
-        `kind` is the message's ``type``, or the name of its one member; `timeout` is real seconds.
+        `kind` is the message's ``type``, or the name of its one member; `timeout` is in real seconds.
         """
-        until = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         with self._changed:
             while True:
-                fitting = [one for one in self._received if _fits(one, kind, account)]
-                if len(fitting) >= count:
-                    return fitting
-                left = until - time.monotonic()
+                found = [one for one in self._received if account in (None, one.account) and kind in (None, _kind(one))]
+                if len(found) >= count:
+                    return found
+                left = deadline - time.monotonic()
                 if left <= 0:
-                    came = ", ".join(f"{_kind(one)} for {one.account or 'nobody'}" for one in self._received[-_SHOWN:])
-                    raise TimeoutError(
-                        f"{len(fitting)} of {count} came in {timeout:g} s; the last: {came or 'nothing'}"
-                    )
+                    last = ", ".join(f"{_kind(one)} for {one.account or 'nobody'}" for one in self._received[-_SHOWN:])
+                    raise TimeoutError(f"{len(found)} of {count} came in {timeout:g} s; the last: {last or 'nothing'}")
                 self._changed.wait(left)
 
     def clear(self) -> None:
-        """Forget what came."""
+        """Forget the requests so far."""
         with self._changed:
             self._received.clear()
 
@@ -79,15 +77,11 @@ class Receiver:
             headers=headers,
             body=body,
         )
-        # Before the answer: who waits for a delivery finds it here.
+        # Before the response: a test that waited for the delivery finds it here.
         with self._changed:
             self._received.append(received)
             self._changed.notify_all()
-        await answer(send, 200)
-
-
-def _fits(received: Received, kind: str | None, account: str | None) -> bool:
-    return account in (None, received.account) and kind in (None, _kind(received))
+        await respond(send, 200)
 
 
 def _kind(received: Received) -> str | None:

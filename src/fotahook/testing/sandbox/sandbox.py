@@ -1,36 +1,42 @@
-"""The whole service in a thread of the test's own process: real HTTP, a real store, real deliveries, time to order."""
+"""The whole service in a thread of the test's process: real HTTP, a real store, real deliveries, a virtual clock."""
 
 import asyncio
 import socket
 import tempfile
 import threading
-from collections.abc import Coroutine, Mapping, MutableMapping
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Mapping, MutableMapping
 from concurrent.futures import Future
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
+
+import msgspec
 
 from fotahook.client import Client, OperatorClient
 from fotahook.client._effects import Runtime
 from fotahook.contract import signing
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
 from fotahook.contract.keys import generate_secret_key, parse_secret_key, signing_seed
+from fotahook.contract.operator import BatchMessage, Refused
 from fotahook.service import DEV_CLIENT, DEV_USER
 from fotahook.store import sqlite_path
 
-from ..simulator.fault_script import FaultScript, read_fault_script
-from ..simulator.script_in_sandbox import Rehearsed, rehearse
-from ..simulator.simulation import Simulation
+from ..simulator.campaign import CampaignMessage, Simulation
+from ..simulator.fault_script import Fault, FaultScript, read_fault_script, run_script
 from .fault_injection import Faults
 from .http_server import serving
 from .receiver import Receiver
-from .service import Delivered, Engine
+from .service import Delivered, SandboxService
 
 T = TypeVar("T")
 
-ATTEMPT_SECONDS: Final = 15.0
 _ACCOUNT: Final = "0000123456-00001"
+_BATCH: Final = 500
+_DRAIN_SECONDS: Final = 120.0
+"""For one batch of a script. Only a sandbox that hangs takes so long."""
 
 _OFFICIAL_PATHS: Final = {"SOFTWARE_MANAGEMENT_V2": "/api/fota/v2", "OAUTH_SERVER": "/api/ts/v1", "THINGSPACE": "/api"}
 
@@ -48,56 +54,66 @@ class OfficialConfiguration(Protocol):
     environments: MutableMapping[Any, MutableMapping[Any, str]]
 
 
+class ScriptResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of ``Sandbox.run``. `outcomes` counts attempts; `faults_left` is the number of unused faults."""
+
+    sent: int
+    delivered: int
+    undelivered: int
+    outcomes: Mapping[str, int]
+    faults_left: int
+
+
 class Sandbox:
-    """A service in development mode on a free port. A context manager; nothing outlives it but a `store` you named.
+    """A service in development mode on a free port, as a context manager. It leaves nothing but a `store` you named.
 
     Client dev / dev-secret, user dev / dev-password; callbacks may be registered at http:// and at loopback addresses.
-    The methods are for threads: in a coroutine, call them by ``asyncio.to_thread``.
+    Its methods block: in a coroutine, call them with ``asyncio.to_thread``.
     """
 
-    def __init__(self, port: int = 0, store: str | None = None, *, timeout: float = ATTEMPT_SECONDS) -> None:
-        """`store` is a file to use, `sqlite:///FILE`; without one it is made in a temporary folder.
+    def __init__(self, port: int = 0, store: str | None = None, *, timeout: float = 15.0) -> None:
+        """`store` is a file to use, `sqlite:///FILE`; by default it is a temporary file.
 
-        `timeout` is the real seconds that an attempt may take. ValueError for any other store: only SQLite goes by a
-        clock that can be moved on.
+        `timeout` limits an attempt, in real seconds. Raises ValueError for another store: only SQLite can use a
+        virtual clock.
         """
         self._port = port
-        self._named = None if store is None else _file_of(store)
+        self._file = None if store is None else _file_of(store)
         self._attempt_seconds = timeout
         self._key = parse_secret_key(generate_secret_key())
-        self._entered: Engine | None = None
-        self._leaving = ExitStack()
-        self.faults = Faults(lambda kind: self._call(self._engine.expire(kind)))
+        self._entered: SandboxService | None = None
+        self._stack = ExitStack()
+        self.faults = Faults(lambda kind: self._call(self._service.expire(kind)))
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fotahook-sandbox-"))
             self._bound = stack.enter_context(socket.create_server(("127.0.0.1", self._port)))
             self.base_url = f"http://127.0.0.1:{self._bound.getsockname()[1]}"
-            file = self._named or Path(folder, "sandbox.db")
-            engine = Engine(file, self.base_url, self._key, self._attempt_seconds, self.faults)
+            file = self._file or Path(folder, "sandbox.db")
+            service = SandboxService(file, self.base_url, self._key, self._attempt_seconds, self.faults)
             self._started: Future[None] = Future()
-            self._thread = threading.Thread(target=self._run, args=(engine,), name="fotahook sandbox")
+            self._thread = threading.Thread(target=self._run_thread, args=(service,), name="fotahook sandbox")
             self._thread.start()
             stack.callback(self._stop)
             self._started.result()
-            self._entered = engine
+            self._entered = service
             self._operator = self._new_operator()
             stack.callback(lambda: self._operator.close())
             self._pointed = stack.enter_context(ExitStack())
-            self._leaving = stack.pop_all()
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._entered = None
-        self._leaving.close()
+        self._stack.close()
 
-    # Who talks to it
+    # Clients
 
     def client(self) -> Client:
-        """The SDK, pointed here, with credentials, and by the sandbox's clock; the caller closes it."""
+        """The SDK for this sandbox, with credentials and the sandbox's clock. The caller closes it."""
         return Client._with_runtime(
             Runtime(now=self.now),
             base_url=self.base_url,
@@ -107,9 +123,9 @@ class Sandbox:
         )
 
     def point_official_sdk(self, configuration: OfficialConfiguration) -> None:
-        """Let the official SDK, whose ``Configuration`` this is, take the sandbox for ThingSpace in every environment.
+        """Point the official SDK, by its class ``Configuration``, to the sandbox in every environment.
 
-        Until the sandbox is reset or left, whatever client of that SDK is made. It has no other way to another server.
+        This affects every client of that SDK until the sandbox is reset or left: it cannot be pointed anywhere else.
         """
         for servers in configuration.environments.values():
             for server in [server for server in servers if server.name in _OFFICIAL_PATHS]:
@@ -118,72 +134,83 @@ class Sandbox:
 
     @property
     def public_key(self) -> str:
-        """What a listener checks the sandbox's signatures with: ``Listener(public_keys=[sandbox.public_key])``."""
+        """The key that verifies the sandbox's signatures: ``Listener(public_keys=[sandbox.public_key])``."""
         return signing.format_public_key(signing_seed(self._key))
 
     # Messages
 
     @property
     def receiver(self) -> Receiver:
-        """A receiver at hand, at `receiver.url`: it answers 200 and remembers everything that comes."""
-        return self._engine.receiver
+        """A receiver, at `receiver.url`, that answers 200 and keeps every request."""
+        return self._service.receiver
 
     def register(self, account: str, url: str | None = None) -> None:
-        """Make a URL the account's callback, or the sandbox's own receiver; ValueError if it can be none."""
-        self._call(self._engine.register(account, url or self.receiver.url))
+        """Register a URL, by default the sandbox's receiver, as the account's callback. Raises ValueError."""
+        self._call(self._service.register(account, url or self.receiver.url))
 
     def publish(self, account: str, message: bytes | Mapping[str, object], ordering_key: str | None = None) -> str:
-        """Hand a message over for delivery; its id."""
+        """Publish a message for delivery and return its id."""
         return self._operator.publish(account, message, ordering_key=ordering_key).id
 
     def deliveries(self, account: str | None = None) -> list[Delivered]:
-        """Every attempt made so far, of one account or of all, in the order in which they ended."""
-        return [one for one in tuple(self._engine.delivered) if account in (None, one.account)]
+        """Every attempt so far, of one account or of all, in the order in which they ended."""
+        return [one for one in tuple(self._service.delivered) if account in (None, one.account)]
 
     def wait_delivered(self, message_id: str, timeout: float = 30) -> None:
-        """Return once a message is delivered; TimeoutError tells where it stands, LookupError if it does not exist.
+        """Return once a message is delivered. Raises TimeoutError with its state, or LookupError if it does not exist.
 
-        `timeout` is real seconds; a message that waits for its next attempt needs `advance` or `drain`.
+        `timeout` is in real seconds; a message that waits for its next attempt needs `advance` or `drain`.
         """
-        self._call(self._engine.wait_delivered(message_id, timeout))
+        self._call(self._service.wait_delivered(message_id, timeout))
 
     def drain(self, timeout: float = 30) -> None:
-        """Return once nothing is left that could be sent: the clock moves on through every wait, to the end.
+        """Advance the clock through every wait until nothing is left to send.
 
-        Messages are delivered or dead then, or their account is held or paused. TimeoutError after `timeout` real
-        seconds.
+        Then every message is delivered or dead, or its account is held or paused. Raises TimeoutError after `timeout`
+        real seconds.
         """
-        self._call(self._engine.drain(timeout))
+        self._call(self._service.drain(timeout))
 
-    def run(self, script: FaultScript | str | Path, campaign: Simulation | None = None) -> Rehearsed:
-        """Publish a campaign and let go wrong what a fault script, or the file of one, says; what came of it.
+    def run(self, script: FaultScript | str | Path, campaign: Simulation | None = None) -> ScriptResult:
+        """Publish a campaign and inject the faults of a script, or of a script's file. Waits pass at once.
 
-        Without a `campaign` it is one of 100 devices, of account 0000123456-00001. All waits pass at once. LookupError
-        if the account has no callback, ScriptInvalid for what is no script.
+        Before each step, and at the end, everything is delivered that can be. The default `campaign` has 100 devices
+        of account 0000123456-00001. Raises LookupError if the account has no callback, and ScriptInvalid.
         """
         campaign = campaign or Simulation(_ACCOUNT, devices=100)
-        if self._call(self._engine.store.callback(campaign.account)) is None:
+        if self._call(self._service.store.callback(campaign.account)) is None:
             raise LookupError(f"account {campaign.account} has no callback: register one, sandbox.receiver.url perhaps")
-        read = script if isinstance(script, FaultScript) else read_fault_script(script)
-        return rehearse(self, self._operator, read, campaign)
+        script = script if isinstance(script, FaultScript) else read_fault_script(script)
+        target = _ScriptTarget(self, self._operator, campaign.account)
+        before = len(self.deliveries())
+        sent = run_script(campaign, script, target)
+        attempts = self.deliveries()[before:]
+        delivered = len({one.id for one in attempts if one.outcome == "delivered"} & target.published)
+        return ScriptResult(
+            sent=sent,
+            delivered=delivered,
+            undelivered=sent - delivered,
+            outcomes=dict(Counter(one.outcome for one in attempts)),
+            faults_left=self.faults.left,
+        )
 
-    # Time, and beginning anew
+    # Time and reset
 
     def advance(self, seconds: float) -> None:
-        """Be so much later: tokens, sessions, backoffs, schedules and times to live go by the sandbox's clock."""
-        self._call(self._engine.advance(seconds))
+        """Advance the sandbox's clock, which tokens, sessions, backoffs, schedules and times to live go by."""
+        self._call(self._service.advance(seconds))
 
     def now(self) -> float:
         """Unix seconds by the sandbox's clock."""
-        return self._engine.clock.wall()
+        return self._service.clock.wall()
 
     def reset(self) -> None:
-        """Forget everything: callbacks, messages, history, tokens, faults, what was received; the clock is right again.
+        """Drop callbacks, messages, history, tokens, faults and received requests, and set the clock to the real time.
 
-        The URL and the public key stay. Calls and attempts under way end unanswered. Clients made earlier hold tokens
-        that have ended: make new ones. A `store` that was named is emptied.
+        The URL and the public key stay. Calls and attempts under way end without a response. Tokens of earlier clients
+        are invalid: create new clients. A `store` that you named is emptied.
         """
-        self._call(self._engine.reset())
+        self._call(self._service.reset())
         self._pointed.close()
         self._operator.close()
         self._operator = self._new_operator()
@@ -194,7 +221,7 @@ class Sandbox:
         return OperatorClient(self.base_url, *DEV_CLIENT, proxy="")
 
     @property
-    def _engine(self) -> Engine:
+    def _service(self) -> SandboxService:
         if self._entered is None:
             raise RuntimeError("the sandbox is not running: use it in a with statement")
         return self._entered
@@ -207,22 +234,51 @@ class Sandbox:
             self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join()
 
-    def _run(self, engine: Engine) -> None:
+    def _run_thread(self, service: SandboxService) -> None:
         try:
-            asyncio.run(self._serve(engine))
+            asyncio.run(self._serve(service))
         except BaseException as error:
             if self._started.done():
                 raise
             self._started.set_exception(error)
 
-    async def _serve(self, engine: Engine) -> None:
+    async def _serve(self, service: SandboxService) -> None:
         self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        async with engine.running(), serving(engine, self._bound):
+        async with service.running(), serving(service, self._bound):
             self._started.set_result(None)
             await self._stopped.wait()
 
 
+class _ScriptTarget:
+    """Publishes to a sandbox and drains it after each batch."""
+
+    def __init__(self, sandbox: Sandbox, operator: OperatorClient, account: str) -> None:
+        self._sandbox = sandbox
+        self._operator = operator
+        self._account = account
+        self.published: set[str] = set()
+
+    def send(self, messages: Iterable[CampaignMessage]) -> int:
+        stream, sent = iter(messages), 0
+        while batch := [
+            BatchMessage(self._account, message.body, ordering_key=message.device) for message in islice(stream, _BATCH)
+        ]:
+            for result in self._operator.publish_batch(batch):
+                if isinstance(result, Refused):
+                    raise ValueError(f"a message of the campaign was refused: {result.error_message}")
+                self.published.add(result.id)
+            sent += len(batch)
+            self._sandbox.drain(_DRAIN_SECONDS)
+        return sent
+
+    def pause(self, seconds: float) -> None:
+        self._sandbox.advance(seconds)
+
+    def inject(self, fault: Fault) -> None:
+        self._sandbox.faults.deliveries.add(fault)
+
+
 def _file_of(store: str) -> Path:
     if store.startswith("postgresql:"):
-        raise ValueError("a sandbox keeps its store in a file, sqlite:///FILE: PostgreSQL's clock cannot be moved on")
+        raise ValueError("a sandbox keeps its store in a file, sqlite:///FILE: PostgreSQL cannot use a virtual clock")
     return Path(sqlite_path(store))

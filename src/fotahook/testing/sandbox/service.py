@@ -1,4 +1,4 @@
-"""The inside of the sandbox, for its event loop: a whole service, as many times anew as its tests ask for."""
+"""The service behind a sandbox, inside its event loop; a reset starts a new service in an empty store."""
 
 import asyncio
 import contextlib
@@ -17,39 +17,40 @@ from fotahook.contract.urls import account_refusal, url_refusal
 from fotahook.delivery import Dispatcher, Outcome, Timings, run_maintenance
 from fotahook.delivery.policy import DAY
 from fotahook.service import DEV_CLIENT, DEV_USER, PasswordCost, Settings, build_app, provision_dev
-from fotahook.store import Store, open_store
+from fotahook.store import open_store
 from fotahook.store.records import Delivery, Lease, Retention
 
+from ..simulator.fault_script import Delay, Drop, Duplicate, ErrorResponse, Fault, UntrustedCertificate
 from .clock import VirtualClock
-from .fault_injection import Answer, Delay, Distrust, Drop, Duplicate, Faults, Trouble
-from .http_server import answer, drop, troubled
+from .fault_injection import Faults
+from .http_server import drop_connection, respond, with_fault
 from .receiver import Receiver
-from .untrusted_receiver import distrusted
+from .untrusted_receiver import untrusted_receiver
 
 if TYPE_CHECKING:
     from fotahook.delivery.sender import Sender
 
 if find_spec("aiohttp") is None:
-    # Told when a sandbox is made, though it is not loaded before something is sent.
+    # Raised when a sandbox is created, although aiohttp is only loaded for the first delivery.
     raise ModuleNotFoundError("No module named 'aiohttp'", name="aiohttp")
 
-RECEIVER_PATH: Final = "/sandbox/receiver"
 _OWN_PATHS: Final = "/sandbox/"
+_RECEIVER_PATH: Final = "/sandbox/receiver"
 _DROP_PATH: Final = "/sandbox/drop"
 _ANSWER_PATH: Final = "/sandbox/answer/"
 
 _LEASE_SECONDS: Final = 100 * 365 * DAY
-"""No advance of the clock may end a lease: there is nobody else from whom it protects."""
-_KEEP_SECONDS: Final = 30 * DAY
+"""No advance of the clock ends a lease: no other dispatcher could take it over."""
+_RETENTION: Final = Retention(seconds=30 * DAY)
 _POLL_SECONDS: Final = 0.002
 _PASSWORD_COST: Final = PasswordCost(memory_kib=8, passes=1)
-"""The password is known to everybody, and a test need not wait."""
-_FORGET_SECONDS: Final = 1.0
-"""For so long the service trusts its memory of a token."""
+"""The password is public, and tests should not wait for its hash."""
+_TOKEN_CACHE_SECONDS: Final = 1.0
+"""For this long the service trusts a token without asking the store."""
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt that the sandbox made: what it sent where, and what came of it (`delivered`, or an error code)."""
+    """One attempt of the sandbox: what it sent to which URL, and its outcome (`delivered`, or an error code)."""
 
     id: str
     account: str
@@ -60,8 +61,8 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None
 
 
-class Engine:
-    """One service after the other in one store's file; all that they have in common is the secret key."""
+class SandboxService:
+    """A service with its dispatcher, as an ASGI app. Every service that it starts has the same secret key."""
 
     def __init__(self, file: Path, base_url: str, secret_key: bytes, attempt_seconds: float, faults: Faults) -> None:
         self._file = file
@@ -70,103 +71,97 @@ class Engine:
         self._attempt_seconds = attempt_seconds
         self._faults = faults
         self.clock = VirtualClock()
-        self.receiver = Receiver(base_url + RECEIVER_PATH)
+        self.receiver = Receiver(base_url + _RECEIVER_PATH)
         self.delivered: list[Delivered] = []
-        self._life = contextlib.AsyncExitStack()
         self._calls: set[asyncio.Task[None]] = set()
-        self._changing = asyncio.Lock()
-        self._kept = contextlib.AsyncExitStack()
-        self._distrusted_url: str | None = None
+        self._resetting = asyncio.Lock()
+        self._until_reset = contextlib.AsyncExitStack()
+        self._until_end = contextlib.AsyncExitStack()
+        self._untrusted_url: str | None = None
         self._sender: Sender | None = None
         self._loading = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The first service, with whatever the file holds already; on leaving, the end of the last one."""
-        async with self._kept:
-            await self._begin()
+        """Start the service on the store as it is; stop the current service on leaving."""
+        async with self._until_end:
+            await self._start()
             try:
                 yield
             finally:
-                await self._life.aclose()
+                await self._until_reset.aclose()
 
     async def reset(self) -> None:
-        """Another service in an empty file, by the true time, with no fault to come."""
-        async with self._changing:
-            await self._life.aclose()
+        """Start a new service in an empty store, with the clock at the real time and no faults."""
+        async with self._resetting:
+            await self._until_reset.aclose()
             _remove(self._file)
             self.clock = VirtualClock()
             self._faults.clear()
             self.receiver.clear()
             self.delivered.clear()
-            await self._begin()
+            await self._start()
 
-    async def _begin(self) -> None:
+    async def _start(self) -> None:
         self.store = await open_store(f"sqlite:///{self._file}", clock=self._wall)
-        self._life.push_async_callback(self.store.close)
+        self._until_reset.push_async_callback(self.store.close)
         try:
             await provision_dev(self.store, clock=self._wall, cost=_PASSWORD_COST)
         except BaseException:
-            await self._life.aclose()
+            await self._until_reset.aclose()
             raise
-        closing = asyncio.Event()
-        self._app = build_app(self.store, self._settings(), closing=closing)
-        self._dispatcher = self._new_dispatcher(self.store)
-        keeping = run_maintenance(self.store, Retention(seconds=_KEEP_SECONDS))
-        for work in (self._dispatcher.run(), keeping):
-            self._life.push_async_callback(_end, asyncio.create_task(work))
-        self._life.push_async_callback(self._end_calls)
-        self._life.callback(closing.set)
-
-    async def _end_calls(self) -> None:
-        """Whoever is not answered yet asked a service that is no more."""
-        for call in self._calls:
-            call.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
-
-    def _settings(self) -> Settings:
-        return Settings(
+        settings = Settings(
             secret_key=self._key,
             allow_http=True,
             allowed_networks=EVERYWHERE,
             password_cost=_PASSWORD_COST,
             clock=self._wall,
         )
-
-    def _new_dispatcher(self, store: Store) -> Dispatcher:
-        return Dispatcher(
-            store,
+        closing = asyncio.Event()
+        self._app = build_app(self.store, settings, closing=closing)
+        self._dispatcher = Dispatcher(
+            self.store,
             self._deliver,
             timings=Timings(lease=_LEASE_SECONDS, attempt=self._attempt_seconds),
             clock=self._wall,
             monotonic=lambda: self.clock.monotonic(),
-            # The longest wait each time, so that a test can say how far to advance.
+            # Without jitter, the longest backoff each time: a test can say how far to advance.
             spread=lambda: 1.0,
         )
+        for work in (self._dispatcher.run(), run_maintenance(self.store, _RETENTION)):
+            self._until_reset.push_async_callback(_cancel, asyncio.create_task(work))
+        self._until_reset.push_async_callback(self._end_calls)
+        self._until_reset.callback(closing.set)
+
+    async def _end_calls(self) -> None:
+        """End the calls that the service, which is about to stop, has not answered yet."""
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
 
     def _wall(self) -> float:
         return self.clock.wall()
 
-    # What it serves
+    # Requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path == RECEIVER_PATH:
+        if path == _RECEIVER_PATH:
             await self.receiver(scope, receive, send)
         elif path == _DROP_PATH:
-            await troubled(self._app, Drop())(scope, receive, send)
+            await drop_connection(scope, receive)
         elif path.startswith(_ANSWER_PATH):
             status, _, retry_after = path.removeprefix(_ANSWER_PATH).partition("/")
-            met = Answer(int(status), float(retry_after) if retry_after else None)
-            await troubled(self._app, met)(scope, receive, send)
+            fault = ErrorResponse(status=int(status), retry_after=int(retry_after) if retry_after else None)
+            await with_fault(self._app, fault)(scope, receive, send)
         elif path.startswith(_OWN_PATHS):
-            await answer(send, 404)
+            await respond(send, 404)
         else:
             await self._serve_call(scope, receive, send)
 
     async def _serve_call(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._changing:
-            app = troubled(self._app, self._faults.calls.take(scope["path"]))
+        async with self._resetting:
+            app = with_fault(self._app, self._faults.calls.take(scope["path"]))
             call = asyncio.ensure_future(app(scope, receive, send))
             self._calls.add(call)
         try:
@@ -175,45 +170,52 @@ class Engine:
             self._calls.remove(call)
             call.cancel()
         if call.cancelled():
-            await drop(scope, receive)
+            await drop_connection(scope, receive)
         else:
             call.result()
 
-    # What it sends
+    # Deliveries
 
     async def _deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
-        trouble = self._faults.deliveries.take(delivery.account)
-        if isinstance(trouble, Delay):
-            await asyncio.sleep(trouble.seconds)
-        outcome = await self._attempt(lease, delivery, await self._instead(trouble))
-        if isinstance(trouble, Duplicate):
+        fault = self._faults.deliveries.take(delivery.account)
+        if isinstance(fault, Delay):
+            await asyncio.sleep(fault.seconds)
+        outcome = await self._attempt(lease, delivery, await self._faulty_url(fault))
+        if isinstance(fault, Duplicate):
             await self._attempt(lease, delivery, None)
         return outcome
 
-    async def _instead(self, trouble: Trouble | None) -> str | None:
-        """Where an attempt goes that has this trouble; None for where it would go anyway."""
-        match trouble:
+    async def _faulty_url(self, fault: Fault | None) -> str | None:
+        """The URL that behaves as the fault says, to send to instead of the receiver; None if the receiver gets it."""
+        match fault:
             case Drop():
                 return self._base_url + _DROP_PATH
-            case Answer(status, None):
-                return f"{self._base_url}{_ANSWER_PATH}{status}"
-            case Answer(status, retry_after):
-                return f"{self._base_url}{_ANSWER_PATH}{status}/{retry_after}"
-            case Distrust():
-                if self._distrusted_url is None:
-                    self._distrusted_url = (await self._kept.enter_async_context(distrusted())).url
-                return self._distrusted_url
+            case ErrorResponse(status=status, retry_after=retry_after):
+                return f"{self._base_url}{_ANSWER_PATH}{status}/{'' if retry_after is None else retry_after}"
+            case UntrustedCertificate():
+                if self._untrusted_url is None:
+                    self._untrusted_url = (await self._until_end.enter_async_context(untrusted_receiver())).url
+                return self._untrusted_url
         return None
 
-    async def _attempt(self, lease: Lease, delivery: Delivery, instead: str | None) -> Outcome:
-        sent = lease if instead is None else msgspec.structs.replace(lease, url=instead)
+    async def _attempt(self, lease: Lease, delivery: Delivery, url: str | None) -> Outcome:
+        """Send a delivery to its receiver, or to another URL in its place."""
         sender = await self._ready_sender()
-        outcome = msgspec.structs.replace(await sender.deliver(sent, delivery), url=lease.url)
-        self.delivered.append(_delivered(delivery, outcome))
-        return outcome
+        outcome = await sender.deliver(lease if url is None else msgspec.structs.replace(lease, url=url), delivery)
+        delivered = Delivered(
+            id=delivery.message,
+            account=delivery.account,
+            url=lease.url,
+            body=delivery.body,
+            attempt=delivery.attempts + delivery.strikes + 1,
+            outcome=outcome.code,
+            status=outcome.status,
+        )
+        self.delivered.append(delivered)
+        return msgspec.structs.replace(outcome, url=lease.url)
 
     async def _ready_sender(self) -> "Sender":
-        """What sends, from the first delivery on: its HTTP client takes as long to load as all the rest."""
+        """The sender, loaded for the first delivery: its HTTP client takes as long to import as everything else."""
         async with self._loading:
             if self._sender is None:
                 module = await asyncio.to_thread(import_module, "fotahook.delivery.sender")
@@ -221,20 +223,20 @@ class Engine:
                     secret_key=self._key, timeout=self._attempt_seconds, allowed_networks=EVERYWHERE
                 )
                 sender: Sender = module.Sender(settings, clock=self._wall, monotonic=time.monotonic)
-                self._sender = await self._kept.enter_async_context(sender)
+                self._sender = await self._until_end.enter_async_context(sender)
             return self._sender
 
-    # What tests ask for
+    # What the sandbox offers to tests
 
     async def register(self, account: str, url: str) -> None:
-        """Make the URL the account's callback; ValueError if it can be none, or the account is none."""
+        """Make the URL the account's callback. Raises ValueError for an invalid account or URL."""
         refusal = account_refusal(account) or url_refusal(url, allow_http=True, allowed=EVERYWHERE)
         if refusal is not None:
             raise ValueError(refusal)
         await self.store.register(account, url, actor="sandbox")
 
     async def advance(self, seconds: float) -> None:
-        """Move the clock on, and see what is due by it."""
+        """Advance the clock and deliver what is due then."""
         self.clock.advance(seconds)
         self._dispatcher.wake()
 
@@ -242,11 +244,11 @@ class Engine:
         """End every token or session of the development client and user."""
         owner = DEV_CLIENT[0] if kind == "token" else DEV_USER[0]
         await self.store.drop_credentials(kind, [one.id for one in await self.store.credentials(kind, owner)])
-        await self.advance(_FORGET_SECONDS)
+        await self.advance(_TOKEN_CACHE_SECONDS)
 
     async def wait_delivered(self, message_id: str, timeout: float) -> None:
-        """Return once it is delivered; TimeoutError tells where it stands, LookupError if it does not exist."""
-        until = time.monotonic() + timeout
+        """Return once the message is delivered. Raises TimeoutError with its state, or LookupError if there is none."""
+        deadline = time.monotonic() + timeout
         while True:
             message = await self.store.message(message_id)
             if message is None:
@@ -254,27 +256,23 @@ class Engine:
             state = message.deliveries[0].state
             if state == "delivered":
                 return
-            if state == "dead" or time.monotonic() > until:
-                raise TimeoutError(f"message {message_id} is {state}: {self._last_outcome(message_id)}")
+            if state == "dead" or time.monotonic() > deadline:
+                outcomes = [one.outcome for one in self.delivered if one.id == message_id]
+                last = outcomes[-1] if outcomes else "there was no attempt; is a callback registered?"
+                raise TimeoutError(f"message {message_id} is {state}: {last}")
             await asyncio.sleep(_POLL_SECONDS)
 
     async def drain(self, timeout: float) -> None:
-        """Return once nothing is left that could be sent, the clock moved on through every wait."""
-        until = time.monotonic() + timeout
+        """Advance the clock through every wait until nothing is left to send."""
+        deadline = time.monotonic() + timeout
         while (due_in := await self.store.due_in()) is not None:
-            # A lane in hand is due again when its lease ends.
+            # A lane with attempts under way is due again when its lease ends.
             if 0 < due_in < _LEASE_SECONDS / 2:
                 await self.advance(due_in)
-            if time.monotonic() > until:
-                raise TimeoutError(f"after {timeout:g} s there is still something to send; the last: {self._last()}")
+            if time.monotonic() > deadline:
+                last = f"{self.delivered[-1].id}: {self.delivered[-1].outcome}" if self.delivered else "none"
+                raise TimeoutError(f"after {timeout:g} s there is still something to send; the last attempt: {last}")
             await asyncio.sleep(_POLL_SECONDS)
-
-    def _last(self) -> str:
-        return f"{self.delivered[-1].id}: {self.delivered[-1].outcome}" if self.delivered else "nothing was tried"
-
-    def _last_outcome(self, message_id: str) -> str:
-        outcomes = [one.outcome for one in self.delivered if one.id == message_id]
-        return outcomes[-1] if outcomes else "it was never tried; is a callback registered?"
 
 
 def _remove(file: Path) -> None:
@@ -282,20 +280,8 @@ def _remove(file: Path) -> None:
         Path(f"{file}{suffix}").unlink(missing_ok=True)
 
 
-async def _end(task: asyncio.Task[None]) -> None:
-    """Abandon it; if it failed by itself, tell of it."""
+async def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel a task. Raises the error of one that failed before."""
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-def _delivered(delivery: Delivery, outcome: Outcome) -> Delivered:
-    return Delivered(
-        id=delivery.message,
-        account=delivery.account,
-        url=outcome.url,
-        body=delivery.body,
-        attempt=delivery.attempts + delivery.strikes + 1,
-        outcome=outcome.code,
-        status=outcome.status,
-    )

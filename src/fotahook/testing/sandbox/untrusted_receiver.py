@@ -1,4 +1,4 @@
-"""A receiver behind a certificate of an authority that nobody trusts."""
+"""A receiver whose certificate is from an authority that nobody trusts."""
 
 import asyncio
 import ssl
@@ -12,31 +12,31 @@ from ..certificates import make_certificates
 
 
 @dataclass
-class Distrusted:
-    """Where it is, and how many came."""
+class UntrustedReceiver:
+    """Its URL, and how many connections were made to it."""
 
     url: str
-    met: int = 0
+    connections: int = 0
 
 
 @asynccontextmanager
-async def distrusted() -> AsyncIterator[Distrusted]:
-    """A receiver that nobody who checks certificates gets through to; who does not check is hung up on."""
+async def untrusted_receiver() -> AsyncIterator[UntrustedReceiver]:
+    """A receiver that clients who verify certificates refuse. It closes the connections of those who do not."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.TemporaryDirectory(prefix="fotahook-distrusted-") as folder:
+    with tempfile.TemporaryDirectory(prefix="fotahook-untrusted-") as folder:
         made = make_certificates(Path(folder), "127.0.0.1")
         context.load_cert_chain(made.cert_file, made.key_file)
 
     class Closing(asyncio.Protocol):
         def __init__(self) -> None:
-            # Made when somebody connects, before the handshake that is going to fail.
-            receiver.met += 1
+            # Created when a client connects, before the handshake that is going to fail.
+            receiver.connections += 1
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             transport.close()
 
     server = await asyncio.get_running_loop().create_server(Closing, "127.0.0.1", 0, ssl=context)
-    receiver = Distrusted(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    receiver = UntrustedReceiver(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
     try:
         yield receiver
     finally:

@@ -1,31 +1,32 @@
-"""Fault scripts: what goes wrong in the course of a campaign, as a TOML file that people write."""
+"""Fault scripts: TOML files that say which faults happen in the course of a campaign."""
 
 import re
 import tomllib
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Final
+from random import Random
+from typing import Annotated, Final, Protocol
 
 import msgspec
 from msgspec import Meta
 
-LONGEST_PAUSE: Final = 30 * 24 * 3600.0
-LONGEST_DELAY: Final = 60.0
-MOST: Final = 1_000_000
+from .campaign import CampaignMessage
 
-Times = Annotated[int, Meta(ge=1, le=MOST)]
+Times = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class ScriptInvalid(ValueError):
-    """The text is no fault script; it says where and why."""
+    """The text is not a fault script; the message names the line and the field."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="do"):
-    """Something that goes wrong once `after` messages have been sent."""
+    """Something that happens once `after` messages have been sent."""
 
     after: Annotated[int, Meta(ge=0)] = 0
 
 
-class ErrorStep(Step, frozen=True, kw_only=True, tag="error"):
+class ErrorResponse(Step, frozen=True, kw_only=True, tag="error"):
     """The receiver answers the next `times` attempts with `status`; `retry_after` seconds become its header."""
 
     status: Annotated[int, Meta(ge=300, le=599)] = 500
@@ -33,59 +34,58 @@ class ErrorStep(Step, frozen=True, kw_only=True, tag="error"):
     retry_after: Annotated[int, Meta(ge=0, le=86400)] | None = None
 
 
-class DropStep(Step, frozen=True, kw_only=True, tag="drop"):
+class Drop(Step, frozen=True, kw_only=True, tag="drop"):
     """The receiver closes the connection of the next `times` attempts without an answer."""
 
     times: Times = 1
 
 
-class DelayStep(Step, frozen=True, kw_only=True, tag="delay"):
-    """The next `times` attempts arrive so many real seconds late."""
+class Delay(Step, frozen=True, kw_only=True, tag="delay"):
+    """The next `times` attempts arrive late by this many real seconds."""
 
-    seconds: Annotated[float, Meta(ge=0, le=LONGEST_DELAY)]
+    seconds: Annotated[float, Meta(ge=0, le=60)]
     times: Times = 1
 
 
-class DuplicateStep(Step, frozen=True, kw_only=True, tag="duplicate"):
+class Duplicate(Step, frozen=True, kw_only=True, tag="duplicate"):
     """The next `times` messages arrive twice."""
 
     times: Times = 1
 
 
-class CertificateStep(Step, frozen=True, kw_only=True, tag="certificate"):
-    """The receiver's certificate is another one, which nobody trusts, for the next `times` attempts."""
+class UntrustedCertificate(Step, frozen=True, kw_only=True, tag="certificate"):
+    """The receiver shows an untrusted certificate for the next `times` attempts."""
 
     times: Times = 1
 
 
-class ReorderStep(Step, frozen=True, kw_only=True, tag="reorder"):
+class Reorder(Step, frozen=True, kw_only=True, tag="reorder"):
     """The next `messages` messages are sent in another order."""
 
     messages: Annotated[int, Meta(ge=2, le=100_000)]
 
 
-class PauseStep(Step, frozen=True, kw_only=True, tag="pause"):
-    """Nothing is sent for so many seconds: of the sandbox's clock in tests, real ones otherwise."""
+class Pause(Step, frozen=True, kw_only=True, tag="pause"):
+    """Nothing is sent for this many seconds: of the sandbox's clock in tests, of real time otherwise."""
 
-    seconds: Annotated[float, Meta(ge=0, le=LONGEST_PAUSE)]
+    seconds: Annotated[float, Meta(ge=0, le=30 * 24 * 3600)]
 
 
-ReceiverStep = ErrorStep | DropStep | DelayStep | DuplicateStep | CertificateStep
-AnyStep = ReceiverStep | ReorderStep | PauseStep
+Fault = ErrorResponse | Drop | Delay | Duplicate | UntrustedCertificate
+"""What goes wrong at the receiver of a request, for the next `times` of them."""
+AnyStep = Fault | Reorder | Pause
 
 
 class FaultScript(msgspec.Struct, frozen=True):
-    """Steps in the order in which they begin."""
+    """Steps, ordered by `after`."""
 
     steps: tuple[AnyStep, ...] = ()
 
 
 def read_fault_script(path: str | Path) -> FaultScript:
-    """The script in a file; ScriptInvalid names the file, the line and the field. OSError as for any file."""
-    with Path(path).open("rb") as opened:
-        content = opened.read()
+    """The script in a file. Raises ScriptInvalid, which names the file, the line and the field, and OSError."""
     try:
-        return parse_fault_script(content.decode())
+        return parse_fault_script(Path(path).read_bytes().decode())
     except UnicodeDecodeError as error:
         raise ScriptInvalid(f"{path}: not UTF-8") from error
     except ScriptInvalid as error:
@@ -93,71 +93,109 @@ def read_fault_script(path: str | Path) -> FaultScript:
 
 
 def parse_fault_script(text: str) -> FaultScript:
-    """The script in this text: ``[[step]]`` tables, each with ``do`` and ``after``. ScriptInvalid."""
+    """The script in a text: ``[[step]]`` tables, each with ``do`` and ``after``. Raises ScriptInvalid."""
+    lines = text.splitlines()
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ScriptInvalid(_told_toml(str(error))) from error
+        raise ScriptInvalid(_toml_message(str(error))) from error
     if unknown := sorted(set(content) - {"step"}):
-        line = _line_of(text.splitlines(), unknown[0], 0)
+        line = _line_of(unknown[0], lines, 0)
         raise ScriptInvalid(f"line {line}: {unknown[0]}: a script has only [[step]] tables")
     tables = content.get("step", [])
     if not isinstance(tables, list):
         raise ScriptInvalid("line 1: step: write [[step]], in double brackets, for each step")
-    steps = [_step(table, text, number) for number, table in enumerate(tables)]
+    steps = [_step(table, lines, number) for number, table in enumerate(tables)]
     return FaultScript(tuple(sorted(steps, key=lambda step: step.after)))
 
 
-def _step(table: object, text: str, number: int) -> AnyStep:
+class ScriptTarget(Protocol):
+    """Where a campaign is sent, and where its faults are injected."""
+
+    def send(self, messages: Iterable[CampaignMessage]) -> int:
+        """Send messages in order; returns how many."""
+
+    def pause(self, seconds: float) -> None:
+        """Send nothing for this long."""
+
+    def inject(self, fault: Fault) -> None:
+        """Let the receiver fail in this way."""
+
+
+def run_script(
+    messages: Iterable[CampaignMessage], script: FaultScript, target: ScriptTarget, *, seed: int | str = 0
+) -> int:
+    """Send a campaign and inject the script's faults on the way; returns how many messages were sent.
+
+    `seed` determines the order of messages in a reorder step. Steps after the last message are skipped.
+    """
+    stream, sent = iter(messages), 0
+    rng = Random(f"fotahook play {seed}")
+    for step in script.steps:
+        sent += target.send(islice(stream, max(0, step.after - sent)))
+        if sent < step.after:
+            return sent
+        match step:
+            case Reorder():
+                window = list(islice(stream, step.messages))
+                rng.shuffle(window)
+                sent += target.send(window)
+            case Pause():
+                target.pause(step.seconds)
+            case _:
+                target.inject(step)
+    return sent + target.send(stream)
+
+
+ACTIONS: Final = tuple(
+    str(step.__struct_config__.tag)
+    for step in (ErrorResponse, Drop, Delay, Duplicate, UntrustedCertificate, Reorder, Pause)
+)
+"""The values of ``do``."""
+
+_FIELD: Final = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING_OR_UNKNOWN: Final = re.compile(r"Object (missing required|contains unknown) field `([^`]*)`")
+_TOML_LINE: Final = re.compile(r"(.*) \(at line (\d+), column \d+\)")
+
+
+def _step(table: object, lines: list[str], number: int) -> AnyStep:
     try:
         step: AnyStep = msgspec.convert(table, AnyStep)
     except msgspec.ValidationError as error:
-        said, field = _told(str(error))
-        lines = text.splitlines()
-        header = _header(lines, number)
-        line = header if field is None else _line_of(lines, field, header)
-        raise ScriptInvalid(f"line {line}: {f'{field}: ' if field else ''}{said}") from error
+        problem, field = _problem(str(error))
+        header = _header_line(lines, number)
+        line = header if field is None else _line_of(field, lines, header)
+        raise ScriptInvalid(f"line {line}: {f'{field}: ' if field else ''}{problem}") from error
     return step
 
 
-_PATH: Final = re.compile(r" - at `\$\.?([^`]*)`$")
-_NAMED: Final = re.compile(r"Object (missing required|contains unknown) field `([^`]*)`")
-_AT: Final = re.compile(r"(.*) \(at line (\d+), column \d+\)")
-
-
-def _told(error: str) -> tuple[str, str | None]:
-    """What is wrong, and with which field."""
-    found = _PATH.search(error)
-    said, field = (error[: found.start()], found[1] or None) if found else (error, None)
-    if named := _NAMED.match(said):
+def _problem(error: str) -> tuple[str, str | None]:
+    """What msgspec found wrong, and in which field."""
+    found = _FIELD.search(error)
+    problem, field = (error[: found.start()], found[1] or None) if found else (error, None)
+    if named := _MISSING_OR_UNKNOWN.match(problem):
         return ("is missing" if "missing" in named[1] else "is no field of this step"), named[2]
     if field == "do":
-        return f"{said}; choose {', '.join(DOINGS)}", field
-    return said, field
+        return f"{problem}; choose {', '.join(ACTIONS)}", field
+    return problem, field
 
 
-def _told_toml(error: str) -> str:
-    found = _AT.fullmatch(error)
+def _toml_message(error: str) -> str:
+    found = _TOML_LINE.fullmatch(error)
     return f"line {found[2]}: {found[1]}" if found else f"at its end: {error.removesuffix(' (at end of document)')}"
 
 
-def _header(lines: list[str], number: int) -> int:
-    """The line of a step's header, counted from one; the first where steps are written in another way."""
-    headers = [place for place, line in enumerate(lines, 1) if re.match(r"\s*\[\[\s*[\"']?step", line)]
+def _header_line(lines: list[str], number: int) -> int:
+    """The line of a step's header, counted from 1; line 1 for steps in an inline array."""
+    headers = [line for line, text in enumerate(lines, 1) if re.match(r"\s*\[\[\s*[\"']?step", text)]
     return headers[number] if number < len(headers) else 1
 
 
-def _line_of(lines: list[str], field: str, header: int) -> int:
-    """The line of a field behind its step's header; that of the header if it is not there."""
-    for place, line in enumerate(lines[header:], header + 1):
-        if re.match(rf"\s*\[?\[?\s*[\"']?{re.escape(field)}\b", line):
-            return place
-        if re.match(r"\s*\[\[", line):
+def _line_of(field: str, lines: list[str], header: int) -> int:
+    """The line of a field below its step's header; the header's line if the step does not have it."""
+    for line, text in enumerate(lines[header:], header + 1):
+        if re.match(rf"\s*\[?\[?\s*[\"']?{re.escape(field)}\b", text):
+            return line
+        if re.match(r"\s*\[\[", text):
             break
     return max(header, 1)
-
-
-DOINGS: Final = tuple(
-    str(step.__struct_config__.tag)
-    for step in (ErrorStep, DropStep, DelayStep, DuplicateStep, CertificateStep, ReorderStep, PauseStep)
-)

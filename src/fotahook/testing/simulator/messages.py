@@ -1,21 +1,19 @@
-"""Single messages, to be changed and posted.
-
-V1's envelope is published; what is *ours* is marked (docs/thingspace.md, Messages).
-"""
+"""Single messages for tests to change and post, in V1's envelope; what Verizon does not publish is marked as *ours*."""
 
 from typing import Final
 
 ACCOUNT: Final = "0000123456-00001"
 DEVICE: Final = "990013907835573"
 CAMPAIGN: Final = "60b5d639-ccdc-4db8-8824-069bd94c95bf"
+_FIRMWARE: Final = "Model-1_FW_1.0_to_2.0"
 
 JsonObject = dict[str, object]
 
 
 def firmware_available(*, account: str = ACCOUNT, make: str = "Maker", model: str = "Model-1") -> JsonObject:
-    """New firmware can be had: V1's ``firmwareList``; its ``type`` is *ours*."""
+    """New firmware is available: V1's ``firmwareList``; its ``type`` is *ours*."""
     firmware = {
-        "firmwareName": "Model-1_FW_1.0_to_2.0",
+        "firmwareName": _FIRMWARE,
         "participantName": account,
         "launchDate": "2026-01-15",
         "releaseNote": "",
@@ -29,7 +27,8 @@ def firmware_available(*, account: str = ACCOUNT, make: str = "Maker", model: st
 
 def upgrade_scheduled(*, account: str = ACCOUNT, device: str = DEVICE, campaign: str = CAMPAIGN) -> JsonObject:
     """An upgrade is scheduled. *Ours*: ``campaignId``, ``status`` and ``deviceList``."""
-    return _upgrade(account, "upgradeScheduled", campaign, "CampaignScheduled", device, "Accepted", None)
+    devices = [{"deviceId": device, "status": "Accepted"}]
+    return _message(account, "upgradeScheduled", campaign, deviceList=devices, status="CampaignScheduled")
 
 
 def upgrade_progress(
@@ -40,24 +39,11 @@ def upgrade_progress(
     status: str = "UpgradeSuccess",
     reason: str | None = "DownloadInstallSucceeded",
 ) -> JsonObject:
-    """What came of an upgrade. *Ours*: ``campaignId`` and ``deviceList``, with the values of V2's device models."""
-    return _upgrade(account, "upgradeProgress", campaign, None, device, status, reason)
-
-
-def _upgrade(
-    account: str, kind: str, campaign: str, state: str | None, device: str, status: str, reason: str | None
-) -> JsonObject:
+    """The result of an upgrade. *Ours*: ``campaignId`` and ``deviceList``, with the values of V2's device models."""
     result = {"deviceId": device, "status": status} | ({"resultReason": reason} if reason else {})
-    upgrade: JsonObject = {
-        "firmwareName": "Model-1_FW_1.0_to_2.0",
-        "upgradeId": campaign,
-        "startDate": "2026-02-01",
-        "campaignId": campaign,
-        "deviceList": [result],
-    }
-    return {
-        "accountName": account,
-        "type": kind,
-        "firmwareList": [],
-        kind: upgrade | ({"status": state} if state else {}),
-    }
+    return _message(account, "upgradeProgress", campaign, deviceList=[result])
+
+
+def _message(account: str, kind: str, campaign: str, **fields: object) -> JsonObject:
+    upgrade = {"firmwareName": _FIRMWARE, "upgradeId": campaign, "startDate": "2026-02-01", "campaignId": campaign}
+    return {"accountName": account, "type": kind, "firmwareList": [], kind: {**upgrade, **fields}}

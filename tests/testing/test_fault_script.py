@@ -7,16 +7,16 @@ import pytest
 
 from fotahook.testing import CampaignMessage, FaultScript, ScriptInvalid, parse_fault_script, read_fault_script
 from fotahook.testing.simulator.fault_script import (
-    CertificateStep,
-    DelayStep,
-    DropStep,
-    DuplicateStep,
-    ErrorStep,
-    PauseStep,
-    ReceiverStep,
-    ReorderStep,
+    Delay,
+    Drop,
+    Duplicate,
+    ErrorResponse,
+    Fault,
+    Pause,
+    Reorder,
+    UntrustedCertificate,
+    run_script,
 )
-from fotahook.testing.simulator.script_runner import play
 
 EVERYTHING = """
 # what a bad day looks like
@@ -56,19 +56,19 @@ do = "certificate"
 """
 
 
-def test_every_step_is_read_and_put_in_order() -> None:
+def test_steps_are_read_and_sorted() -> None:
     assert parse_fault_script(EVERYTHING).steps == (
-        DropStep(after=0, times=1),
-        ErrorStep(after=20, status=503, times=2, retry_after=30),
-        DelayStep(after=30, seconds=0.5, times=1),
-        DuplicateStep(after=40, times=5),
-        ReorderStep(after=60, messages=30),
-        PauseStep(after=90, seconds=2),
-        CertificateStep(after=100, times=1),
+        Drop(after=0, times=1),
+        ErrorResponse(after=20, status=503, times=2, retry_after=30),
+        Delay(after=30, seconds=0.5, times=1),
+        Duplicate(after=40, times=5),
+        Reorder(after=60, messages=30),
+        Pause(after=90, seconds=2),
+        UntrustedCertificate(after=100, times=1),
     )
 
 
-def test_an_empty_script_breaks_nothing() -> None:
+def test_an_empty_script_has_no_steps() -> None:
     assert parse_fault_script("") == FaultScript(())
 
 
@@ -76,7 +76,7 @@ STEP = "\n[[step]]\nafter = 1\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[[step", r"at its end: Expected '\]\]'"),
         ("a = 1\nb =\n", "line 2: Invalid value"),
@@ -99,12 +99,12 @@ STEP = "\n[[step]]\nafter = 1\n"
         ("step = ['drop']\n", "line 1: Expected `object`"),
     ],
 )
-def test_what_is_no_script_is_told_with_its_line_and_its_field(text: str, told: str) -> None:
-    with pytest.raises(ScriptInvalid, match=rf"^({told})"):
+def test_an_invalid_script_names_the_line_and_the_field(text: str, message: str) -> None:
+    with pytest.raises(ScriptInvalid, match=rf"^({message})"):
         parse_fault_script(text)
 
 
-def test_the_file_is_named_too(tmp_path: Path) -> None:
+def test_an_invalid_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(STEP + "do = 'drop'\ntimes = 0\n")
     with pytest.raises(ScriptInvalid, match=r"bad\.toml, line 5: times: "):
@@ -116,40 +116,40 @@ def test_the_file_is_named_too(tmp_path: Path) -> None:
     assert len(read_fault_script(path).steps) == 7
 
 
-class Recording:
-    """A stage that writes down what happens on it."""
+class RecordingTarget:
+    """A target that records the calls."""
 
     def __init__(self) -> None:
-        self.told: list[object] = []
+        self.calls: list[object] = []
 
     def send(self, messages: Iterable[CampaignMessage]) -> int:
         sent = [message.step for message in messages]
-        self.told.append(sent)
+        self.calls.append(sent)
         return len(sent)
 
     def pause(self, seconds: float) -> None:
-        self.told.append(seconds)
+        self.calls.append(seconds)
 
-    def break_receiver(self, step: ReceiverStep) -> None:
-        self.told.append(step)
+    def inject(self, fault: Fault) -> None:
+        self.calls.append(fault)
 
 
 def numbered(count: int) -> Iterable[CampaignMessage]:
     return (CampaignMessage(device="d", step=step, body=b"{}") for step in range(count))
 
 
-def test_steps_happen_when_so_many_messages_were_sent() -> None:
-    stage, drop, twice = Recording(), DropStep(after=2), DuplicateStep(after=2)
-    assert play(numbered(6), FaultScript((drop, twice, PauseStep(after=5, seconds=1.5))), stage) == 6
-    assert stage.told == [[0, 1], drop, [], twice, [2, 3, 4], 1.5, [5]]
+def test_steps_happen_after_their_number_of_messages() -> None:
+    target, drop, twice = RecordingTarget(), Drop(after=2), Duplicate(after=2)
+    assert run_script(numbered(6), FaultScript((drop, twice, Pause(after=5, seconds=1.5))), target) == 6
+    assert target.calls == [[0, 1], drop, [], twice, [2, 3, 4], 1.5, [5]]
 
 
-def test_what_is_reordered_is_sent_all_the_same() -> None:
+def test_reordered_messages_are_all_sent() -> None:
     runs = []
     for seed in (1, 1, 2):
-        stage = Recording()
-        assert play(numbered(30), FaultScript((ReorderStep(after=5, messages=20),)), stage, seed=seed) == 30
-        runs.append(stage.told)
+        target = RecordingTarget()
+        assert run_script(numbered(30), FaultScript((Reorder(after=5, messages=20),)), target, seed=seed) == 30
+        runs.append(target.calls)
     before, window, after = runs[0]
     assert (before, after) == (list(range(5)), list(range(25, 30)))
     assert isinstance(window, list)
@@ -157,14 +157,14 @@ def test_what_is_reordered_is_sent_all_the_same() -> None:
     assert runs[0] == runs[1] != runs[2]
 
 
-def test_a_step_inside_of_what_was_reordered_comes_after_it() -> None:
-    stage, drop = Recording(), DropStep(after=4)
-    script = FaultScript((ReorderStep(after=2, messages=4), drop))
-    assert play(numbered(8), script, stage) == 8
-    assert [len(told) if isinstance(told, list) else told for told in stage.told] == [2, 4, 0, drop, 2]
+def test_a_step_inside_reordered_messages_happens_after_them() -> None:
+    target, drop = RecordingTarget(), Drop(after=4)
+    script = FaultScript((Reorder(after=2, messages=4), drop))
+    assert run_script(numbered(8), script, target) == 8
+    assert [len(call) if isinstance(call, list) else call for call in target.calls] == [2, 4, 0, drop, 2]
 
 
-def test_a_step_behind_the_end_does_not_happen() -> None:
-    stage = Recording()
-    assert play(numbered(3), FaultScript((DropStep(after=4),)), stage) == 3
-    assert stage.told == [[0, 1, 2]]
+def test_a_step_after_the_last_message_is_skipped() -> None:
+    target = RecordingTarget()
+    assert run_script(numbered(3), FaultScript((Drop(after=4),)), target) == 3
+    assert target.calls == [[0, 1, 2]]

@@ -1,0 +1,256 @@
+"""The messages of a simulated campaign: the same seed gives the same bytes.
+
+Profile ``v1`` has the envelope and members that Verizon publishes for V1; ``deviceList`` and the spelling of the first
+``type`` are *ours*. Profile ``v2`` is *ours*: Verizon publishes only that V2's structure differs and that every message
+names the campaign. Its names, states and reasons are those of V2's campaign and device models
+(docs/thingspace.md, Messages and Campaigns).
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from math import gcd
+from random import Random
+from typing import Final, Literal, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+Profile = Literal["v1", "v2"]
+Content = dict[str, object]
+
+FAILURES: Final = (
+    "RovaClientDidNotReportStatus",
+    "RovaClientDownloadFailed",
+    "RovaClientDownloadNotInstalledYet",
+    "RovaClientDownloadedInstallFailed",
+)
+"""Why an upgrade fails, as V2's campaign pages name it."""
+
+REJECTIONS: Final = (
+    "Device not found",
+    "Device is already scheduled in another upgrade",
+    "Device is not eligible",
+    "Invalid IMEI",
+    "Software prerequisite not met",
+    "Make or model prerequisite not met",
+    "Device is not active",
+    "Internal error",
+)
+"""Why a device is rejected: the cases of V2's life cycle page, in words of *ours*."""
+
+_REJECTED_OF: Final = 5
+"""One of this many failing devices is rejected and never tries to upgrade."""
+_DURATION: Final = timedelta(days=7)
+_FIRST_DAY: Final = date(2026, 1, 1)
+
+
+class CampaignMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of a campaign. `device` is the IMEI or campaign that it is about: use it as the ordering key."""
+
+    device: str
+    step: int
+    body: bytes
+
+    @property
+    def key(self) -> str:
+        """Identifies the message within its campaign: use it as the idempotency key."""
+        return f"{self.device}:{self.step}"
+
+
+class _Statuses(NamedTuple):
+    """The statuses that a profile reports, of the campaign and of each device."""
+
+    campaign: tuple[str, ...]
+    device: tuple[str, ...]
+    succeeded: tuple[str, str | None]
+    failed: str
+    rejected: str
+
+
+_STATUSES: Final[dict[Profile, _Statuses]] = {
+    "v1": _Statuses(
+        campaign=("Queued", "Finished"),
+        device=("InProgress",),
+        succeeded=("Finished", None),
+        failed="UpgradeFailed",
+        rejected="RequestFailed",
+    ),
+    "v2": _Statuses(
+        campaign=("CampaignRequestPending", "CampaignQueued", "CampaignScheduled", "CampaignEnded"),
+        device=("Accepted", "UpgradePending"),
+        succeeded=("UpgradeSuccess", "DownloadInstallSucceeded"),
+        failed="UpgradedFailed",
+        rejected="DeviceRejected",
+    ),
+}
+
+
+class Simulation:
+    """The messages of one campaign. It can be iterated repeatedly, and generates messages without storing them.
+
+    The order is: announcement and schedule, then the devices' messages, step by step over all devices, then the end of
+    the campaign. `failures` is the share of devices that fail: at least one of two devices or more, unless it is 0.
+    Raises ValueError for a share outside 0 to 1, less than one device, or an unknown profile.
+    """
+
+    def __init__(
+        self,
+        account: str,
+        *,
+        devices: int = 1000,
+        failures: float = 0.02,
+        seed: int | str = 7,
+        profile: Profile = "v2",
+    ) -> None:
+        if profile not in _STATUSES:
+            raise ValueError(f"there is no profile {profile!r}; choose v1 or v2")
+        rng = Random(f"fotahook simulation {seed}")
+        self.account = account
+        self.profile = profile
+        self._statuses = _STATUSES[profile]
+        self._fleet = _Fleet(rng, devices, failures)
+        self.campaign_id = str(UUID(int=rng.getrandbits(128), version=4))
+        version = rng.randint(2, 9)
+        # Always in the same year, so that a seed gives the same bytes in any year.
+        start = _FIRST_DAY + timedelta(days=rng.randrange(365))
+        self._start, self._end = start.isoformat(), (start + _DURATION).isoformat()
+        self._versions = older, newer = f"{version - 1}.0", f"{version}.0"
+        self._name = f"{'FOTA' if profile == 'v1' else 'SOTA'}_Model-1_{older}_to_{newer}"
+        hour = rng.randrange(24)
+        self._window = {"startTime": hour, "endTime": rng.randint(hour + 1, 24)}
+
+    @property
+    def count(self) -> int:
+        """The number of messages."""
+        steps = len(self._statuses.device)
+        rejected = self._fleet.failed // _REJECTED_OF
+        return 1 + len(self._statuses.campaign) + self._fleet.size * (steps + 1) - rejected * steps
+
+    def __iter__(self) -> Iterator[CampaignMessage]:
+        *planned, ended = self._statuses.campaign
+        yield self._message(self.campaign_id, 0, self._announcement())
+        for step, status in enumerate(planned, 1):
+            yield self._message(self.campaign_id, step, self._campaign(status))
+        yield from self.device_messages()
+        yield self._message(self.campaign_id, len(planned) + 1, self._campaign(ended))
+
+    def device_messages(self) -> Iterator[CampaignMessage]:
+        """The messages about devices alone. A rejected device has one message, which says so."""
+        for step in range(len(self._statuses.device) + 1):
+            for number in range(self._fleet.size):
+                failure = self._fleet.failure(number)
+                if step == 0 or _rejection(failure) is None:
+                    imei = self._fleet.imei(number)
+                    yield self._message(imei, step, self._device(imei, *self._result(step, failure)))
+
+    def _announcement(self) -> Content:
+        v1, (older, newer) = self.profile == "v1", self._versions
+        named = {"firmwareName": self._name, "participantName": self.account} if v1 else {"softwareName": self._name}
+        shared = {"launchDate": self._start, "releaseNote": "", "model": "Model-1", "make": "Maker"}
+        if v1:
+            return {
+                "type": "firmwareList",
+                "firmwareList": [named | shared | {"fromVersion": older, "toVersion": newer}],
+            }
+        software = named | shared | {"distributionType": "HTTP", "devicePlatformId": "Maker"}
+        return {"type": "softwareList", "softwareList": [software]}
+
+    def _campaign(self, status: str) -> Content:
+        if self.profile == "v1":
+            kind = "upgradeProgress" if status == self._statuses.campaign[-1] else "upgradeScheduled"
+            return self._member(kind, status=status)
+        older, newer = self._versions
+        return self._member(
+            "campaign",
+            status=status,
+            endDate=self._end,
+            softwareFrom=older,
+            softwareTo=newer,
+            distributionType="HTTP",
+            make="Maker",
+            model="Model-1",
+            campaignTimeWindowList=[self._window],
+        )
+
+    def _device(self, imei: str, status: str, reason: str | None) -> Content:
+        device = {"deviceId": imei, "status": status} | ({"resultReason": reason} if reason else {})
+        return self._member("upgradeProgress", deviceList=[device])
+
+    def _result(self, step: int, failure: int | None) -> tuple[str, str | None]:
+        """The status that a device reports in a step, and the reason."""
+        statuses = self._statuses
+        if (rejection := _rejection(failure)) is not None:
+            return statuses.rejected, rejection
+        if step < len(statuses.device):
+            return statuses.device[step], None
+        return statuses.succeeded if failure is None else (statuses.failed, FAILURES[failure % len(FAILURES)])
+
+    def _member(self, kind: str, **fields: object) -> Content:
+        """A message whose only member with content is about the upgrade."""
+        if self.profile == "v1":
+            upgrade = {"firmwareName": self._name, "upgradeId": self.campaign_id, "startDate": self._start}
+            return {"type": kind, "firmwareList": [], kind: {**upgrade, **fields}}
+        upgrade = {"campaignId": self.campaign_id, "softwareName": self._name, "startDate": self._start}
+        return {"type": kind, kind: {**upgrade, **fields}}
+
+    def _message(self, about: str, step: int, content: Content) -> CampaignMessage:
+        return CampaignMessage(
+            device=about, step=step, body=msgspec.json.encode({"accountName": self.account, **content})
+        )
+
+
+def _rejection(failure: int | None) -> str | None:
+    """Why the device with this number among those that fail is rejected; None if it is not."""
+    if failure is None or failure % _REJECTED_OF < _REJECTED_OF - 1:
+        return None
+    return REJECTIONS[failure // _REJECTED_OF % len(REJECTIONS)]
+
+
+def campaign(account: str, *, devices: int, failures: float = 0.02, seed: int | str = 7) -> Iterator[CampaignMessage]:
+    """The messages about devices of a ``Simulation``: ``Accepted``, ``UpgradePending`` and how the upgrade ended.
+
+    A rejected device, one in five of those that fail, has ``DeviceRejected`` alone. Raises ValueError.
+    """
+    return Simulation(account, devices=devices, failures=failures, seed=seed).device_messages()
+
+
+_DOUBLED: Final = {digit: sum(divmod(2 * int(digit), 10)) for digit in "0123456789"}
+"""The sum of the digits of twice a digit, for the Luhn digit of an IMEI."""
+
+
+class _Fleet:
+    """The devices of a campaign, by number. None of them is stored: a million take as much memory as one."""
+
+    _SERIALS: Final = 1_000_000
+    # 01234567 is no type that was ever allocated to a maker.
+    _FIRST: Final = 1234567_000000
+
+    def __init__(self, rng: Random, size: int, failures: float) -> None:
+        if size < 1 or not 0 <= failures <= 1:
+            raise ValueError("a campaign has at least one device, and a share of failures between 0 and 1")
+        self.size = size
+        self.failed = round(size * failures)
+        if failures > 0 and size > 1:
+            self.failed = max(self.failed, 1)
+        self._serial = _permutation(rng, max(size, self._SERIALS))
+        self._rank = _permutation(rng, size)
+
+    def imei(self, number: int) -> str:
+        """The device's IMEI, unique in the campaign: 14 digits and their Luhn digit."""
+        digits = f"{self._FIRST + self._serial(number):014d}"
+        total = sum(map(int, digits[::2])) + sum(_DOUBLED[digit] for digit in digits[1::2])
+        return f"{digits}{-total % 10}"
+
+    def failure(self, number: int) -> int | None:
+        """The device's number among those that fail, or None."""
+        rank = self._rank(number)
+        return rank if rank < self.failed else None
+
+
+def _permutation(rng: Random, size: int) -> Callable[[int], int]:
+    """Maps the numbers below `size` to another order of them, without a table."""
+    factor = rng.randrange(size)
+    while gcd(factor, size) != 1:
+        factor = rng.randrange(size)
+    shift = rng.randrange(size)
+    return lambda number: (factor * number + shift) % size
