@@ -17,7 +17,7 @@ def calls() -> str:
     """A section for each call and each shape, in the order of `/openapi.json`."""
     # Nothing is called, so no store is asked and no key is secret.
     app = build_app(cast(Store, None), Settings(secret_key=bytes(32)))
-    told = document(app.routes)
+    told = document(app.resources)
     found = [(path, item) for path, item in told["paths"].items()]
     by_tag = {tag: [one for one in found if _tag(one[1]) == tag] for tag in ("ThingSpace", "fotahook")}
     parts = [

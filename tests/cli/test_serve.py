@@ -24,7 +24,7 @@ from fotahook.client import OperatorClient
 from fotahook.contract.errors import AuthenticationError
 from fotahook.contract.events import MessageAccepted
 from fotahook.delivery import Dispatcher
-from fotahook.service.requests import mark_cursor
+from fotahook.service.requests import event_cursor_text
 from fotahook.store.events import EventCursor
 from fotahook.testing import Certificates, make_certificates
 from tests.deadlines import DEADLINE
@@ -67,9 +67,9 @@ def test_those_who_follow_are_let_go_when_it_ends_and_go_on_when_it_is_back(tmp_
     with running("serve", "--dev", "--port", "0", cwd=tmp_path) as service:
         port = service.url.rpartition(":")[2]
         client = OperatorClient(service.url, "dev", "dev-secret", proxy="")
-        events = client.events(ACCOUNT, after=mark_cursor(EventCursor()))
+        events = client.events(ACCOUNT, after=event_cursor_text(EventCursor()))
         first = client.publish(ACCOUNT, b"{}")
-        assert next(events).data == next(client.events(after=mark_cursor(EventCursor()))).data
+        assert next(events).data == next(client.events(after=event_cursor_text(EventCursor()))).data
         assert service.stop() == 0
         assert "ERROR" not in service.log.read_text().upper()
     with client, running("serve", "--dev", "--port", port, cwd=tmp_path):

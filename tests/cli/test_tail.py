@@ -14,7 +14,7 @@ import pytest
 
 from fotahook import OperatorClient
 from fotahook.cli.tail import _told
-from fotahook.service.requests import mark_cursor
+from fotahook.service.requests import event_cursor_text
 from fotahook.store.events import EventCursor
 from fotahook.testing import Sandbox
 from tests.deadlines import DEADLINE
@@ -23,7 +23,7 @@ from .conftest import Run, is_one_line
 from .processes import FOTAHOOK, end, environment
 
 ACCOUNT = "0000123456-00001"
-BEGINNING = mark_cursor(EventCursor())
+BEGINNING = event_cursor_text(EventCursor())
 ON = re.compile(rf"fotahook: interrupted; fotahook tail {ACCOUNT} --after (\S+) goes on from here\n")
 
 
@@ -133,7 +133,7 @@ def test_a_service_that_is_not_there_is_told(run: Run) -> None:
     assert is_one_line(said.err)
 
 
-@pytest.mark.parametrize("after", ["nonsense", mark_cursor(EventCursor(messages=99_999))])
+@pytest.mark.parametrize("after", ["nonsense", event_cursor_text(EventCursor(messages=99_999))])
 def test_a_cursor_that_is_none_is_refused(run: Run, sandbox: Sandbox, after: str) -> None:
     said = run("tail", "--after", after, "--base-url", sandbox.base_url, "--dev")
     assert (said.code, said.out) == (4, "")

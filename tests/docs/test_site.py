@@ -72,7 +72,7 @@ def test_every_command_has_its_section(site: Path) -> None:
 
 def test_every_call_and_every_shape_has_its_section(site: Path) -> None:
     page = (site / "reference" / "http.html").read_text()
-    told = document(build_app(None, Settings(secret_key=bytes(32))).routes)  # type: ignore[arg-type]  # none is called
+    told = document(build_app(None, Settings(secret_key=bytes(32))).resources)  # type: ignore[arg-type]  # none is called
     for path, item in told["paths"].items():
         for method in item.keys() - {"parameters"}:
             assert f"{method.upper()} {path}<a" in page, path

@@ -134,7 +134,7 @@ DESCRIBED = {
     re.compile(re.sub(r"\{\w+\}", "[^/]*", path)): {
         method.upper(): set(told["responses"]) for method, told in item.items() if method != "parameters"
     }
-    for path, item in document(build_app(None, Settings(secret_key=SECRET_KEY)).routes)["paths"].items()  # type: ignore[arg-type]  # nothing of it is called
+    for path, item in document(build_app(None, Settings(secret_key=SECRET_KEY)).resources)["paths"].items()  # type: ignore[arg-type]  # nothing of it is called
 }
 
 

@@ -176,7 +176,7 @@ async def test_of_a_batch_that_is_too_large_no_more_than_the_limit_is_read(api: 
 
 
 async def test_batches_share_a_room_and_give_it_back(api: Api) -> None:
-    api.app = build_app(api.store, Settings(secret_key=SECRET_KEY, clock=api.clock, batch_room=100))
+    api.app = build_app(api.store, Settings(secret_key=SECRET_KEY, clock=api.clock, batch_memory=100))
     assert (await api("POST", BATCH, line(b'{"x":"%b"}' % (b"y" * 100)), api.bearer)).error == (503, "BUSY")
     for body in (b"x" * 100, b"x" * 101, b"x" * 100):
         answer = await api("POST", BATCH, body, api.bearer)

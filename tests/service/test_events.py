@@ -23,9 +23,9 @@ from fotahook.contract.events import (
     MessageAccepted,
     MessageDead,
 )
-from fotahook.service import create_client, drop_client, event_feed, provision_dev
+from fotahook.service import create_client, event_feed, provision_dev, revoke
 from fotahook.service.operator import events
-from fotahook.service.requests import mark_cursor
+from fotahook.service.requests import event_cursor_text
 from fotahook.store import SqliteStore
 from fotahook.store.events import EventCursor, EventPage
 from fotahook.store.records import Attempt, Delivery, Health, LaneVerdict, NewMessage, Settlement, StoreUnavailable
@@ -35,7 +35,7 @@ from .conftest import ACCOUNT, GRANT, TOKEN, URL, Api, basic, client_of
 from .serving import Server, server_of
 
 OTHER = "0000123456-00002"
-BEGINNING = mark_cursor(EventCursor())
+BEGINNING = event_cursor_text(EventCursor())
 
 
 class CountedStore(SqliteStore):
@@ -232,12 +232,12 @@ async def test_connections_that_are_lost_at_random_lose_nothing(seed: int, live:
 
 
 async def _end_of(live: Live) -> str:
-    return mark_cursor((await live.store.events(EventCursor(), limit=100_000)).cursor)
+    return event_cursor_text((await live.store.events(EventCursor(), limit=100_000)).cursor)
 
 
 def _told(seen: list[Event], kind: str) -> list[int]:
     """The places that each event moved the cursor to in one source."""
-    from fotahook.service.requests import mark
+    from fotahook.service.requests import event_cursor
 
     names = {
         "messages": ("message.accepted",),
@@ -245,8 +245,8 @@ def _told(seen: list[Event], kind: str) -> list[int]:
         "callbacks": ("callback.changed",),
         "lanes": ("lane.changed",),
     }[kind]
-    marks = [mark(event.cursor) for event in seen if event.name in names]
-    return [getattr(one, kind) for one in marks]
+    cursors = [event_cursor(event.cursor) for event in seen if event.name in names]
+    return [getattr(one, kind) for one in cursors]
 
 
 async def test_a_caller_sees_his_accounts_alone(live: Live) -> None:
@@ -280,7 +280,7 @@ async def test_two_hundred_followers_cost_the_store_no_more_than_one(live: Live)
 async def test_whoever_reads_slowly_holds_up_nobody_and_misses_nothing(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_feed, "PAST", 100)
+    monkeypatch.setattr(event_feed, "BUFFER", 100)
     async with live.stream() as slow, live.stream() as quick:
         for _ in range(30):
             await live.publish(*[b'{"type": "%b"}' % (b"x" * 900)] * 100)
@@ -291,7 +291,7 @@ async def test_whoever_reads_slowly_holds_up_nobody_and_misses_nothing(
 
 async def test_whoever_reads_nothing_at_all_is_sent_away(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "STALL_SECONDS", 0.1)
-    monkeypatch.setattr(events, "LAST_SECONDS", 0.1)
+    monkeypatch.setattr(events, "END_SECONDS", 0.1)
     parts = urlsplit(live.server.url)
     assert parts.port
     with socket.socket() as deaf:
@@ -354,7 +354,7 @@ async def test_a_client_that_was_dropped_follows_no_longer(live: Live, monkeypat
     token = await live.sign_in("gone", secret)
     monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.05)
     async with live.stream(token=token) as stream:
-        await drop_client(live.store, "gone")
+        await revoke(live.store, "client", "gone")
         while await stream.more():
             pass
 
@@ -365,7 +365,7 @@ async def test_a_cursor_that_is_none_is_refused(api: Api) -> None:
 
 
 async def test_a_cursor_of_another_store_is_told_plainly(api: Api) -> None:
-    ahead = mark_cursor(EventCursor(messages=7))
+    ahead = event_cursor_text(EventCursor(messages=7))
     answer = await api("GET", f"/v1/events?after={ahead}", b"", api.bearer)
     assert answer.error == (410, "GONE")
     assert "begin without one" in answer.json["errorMessage"]

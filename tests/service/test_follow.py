@@ -15,12 +15,12 @@ from fotahook import ApiException, AsyncOperatorClient, ConnectionFailed, Operat
 from fotahook.client._effects import Runtime
 from fotahook.contract.events import AttemptFinished, Event, LaneChanged, MessageAccepted
 from fotahook.contract.operator import Stats
-from fotahook.service.requests import mark_cursor
+from fotahook.service.requests import event_cursor_text
 from fotahook.store.events import EventCursor
 from tests.deadlines import DEADLINE
 
 ACCOUNT = "0000123456-00001"
-BEGINNING = mark_cursor(EventCursor())
+BEGINNING = event_cursor_text(EventCursor())
 
 
 class Relay:
@@ -188,7 +188,7 @@ async def test_a_service_that_is_not_there_is_told_at_once(kind: str) -> None:
 @both
 async def test_a_refusal_is_an_error(base_url: str, kind: str) -> None:
     with pytest.raises(ApiException, match="another store") as refused:
-        await followed(base_url, kind, 1, after=mark_cursor(EventCursor(messages=9)))
+        await followed(base_url, kind, 1, after=event_cursor_text(EventCursor(messages=9)))
     assert refused.value.status_code == 410
 
 

@@ -10,21 +10,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from starlette.routing import Route
 
 from fotahook.service import Settings, build_app, provision_dev
-from fotahook.service.routing import Resource
 from fotahook.store import SqliteStore
 
 from .conftest import ACCOUNT, MESSAGES, Api, FakeClock, basic
 from .serving import SECRET_KEY
 
 APP = build_app(None, Settings(secret_key=SECRET_KEY))  # type: ignore[arg-type]  # nothing of it is called
-ROUTES = [
-    route.path_format.encode()
-    for route in APP.routes
-    if isinstance(route, Route) and isinstance(route.endpoint, Resource)
-]
+ROUTES = [path.encode() for path in APP.resources]
 NAMED = {b"{account}": [ACCOUNT.encode(), b"", b"%", b"a%2Fb"], b"{id}": [b"x", b"%00", b"\xff"]}
 """What stands in for a parameter of a path, beside arbitrary bytes; an id is once in a while that of a message."""
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]

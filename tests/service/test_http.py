@@ -128,12 +128,12 @@ async def test_health_needs_no_token(api: Api) -> None:
 async def test_what_is_not_ready_is_named(api: Api) -> None:
     works = True
     settings = Settings(secret_key=SECRET_KEY)
-    api.app = build_app(api.store, settings, parts={"dispatcher": lambda: works, "other": lambda: True})
+    api.app = build_app(api.store, settings, checks={"dispatcher": lambda: works, "other": lambda: True})
     assert (await api("GET", "/readyz")).json == {"status": "ready"}
     works = False
     answer = await api("GET", "/readyz")
     assert answer.error == (503, "NOT_READY")
-    assert answer.json["errorMessage"] == "dispatcher: it does not work at the moment; the log says more."
+    assert answer.json["errorMessage"] == "dispatcher: not working at the to_datetime; see the log."
     assert (await api("GET", "/healthz")).status == 200
 
 

@@ -135,7 +135,7 @@ async def test_a_rare_message_is_found_behind_many_others(api: Api, monkeypatch:
     rare = await publish(api, b'{"type": "rare"}')
     await api.store.accept([NewMessage(account=ACCOUNT, body=b"{}") for _ in range(SCAN_LIMIT)])
     assert await listed(api, "type=rare") == [rare]
-    monkeypatch.setattr(messages, "LOOKS", 1)
+    monkeypatch.setattr(messages, "READS_PER_PAGE", 1)
     page = (await api("GET", f"{MESSAGES}?type=rare", headers=api.bearer)).json
     assert page["messages"] == []
     assert await listed(api, f"type=rare&cursor={page['cursor']}") == [rare]

@@ -7,7 +7,7 @@ import pytest
 
 from fotahook.service.auth import lockout
 from fotahook.service.auth.lockout import Lockout
-from fotahook.service.errors import Problem
+from fotahook.service.errors import ApiError
 
 from .conftest import LOGIN, RESET, Answer, Api, FakeClock
 
@@ -27,8 +27,8 @@ def fail(locks: Lockout, times: int, now: float = NOW) -> None:
 def locked_for(locks: Lockout, now: float = NOW, username: str = "dev", address: str = "a") -> int:
     try:
         locks.check(username, address, now)
-    except Problem as problem:
-        return int(problem.headers["Retry-After"])
+    except ApiError as error:
+        return int(error.headers["Retry-After"])
     return 0
 
 
@@ -112,7 +112,7 @@ def test_a_clock_that_is_set_back_locks_no_longer_than_an_hour() -> None:
 
 
 def test_what_is_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lockout, "_KNOWN_LIMIT", 2)
+    monkeypatch.setattr(lockout, "_MAX_ENTRIES", 2)
     locks = Lockout()
     fail(locks, 5)
     for name in ("x", "y"):

@@ -1,22 +1,19 @@
 """Who may do what: every call, asked by everybody who may not make it. Nothing is changed by any of them."""
 
 import pytest
-from starlette.routing import Route
 
 from fotahook.contract.auth import OAUTH_LIFETIME
 from fotahook.service import Settings, build_app
-from fotahook.service.openapi import Call, call_of
-from fotahook.service.routing import Resource
+from fotahook.service.routing import Endpoint
 
 from .conftest import ACCOUNT, MESSAGES, Api, basic, bearer, client_of
 from .serving import SECRET_KEY
 
 APP = build_app(None, Settings(secret_key=SECRET_KEY))  # type: ignore[arg-type]  # nothing of it is called
 CALLS = [
-    (method, route.path_format, call_of(handler))
-    for route in APP.routes
-    if isinstance(route, Route) and isinstance(route.endpoint, Resource)
-    for method, handler in route.endpoint.handlers.items()
+    (method, path, endpoint)
+    for path, resource in APP.resources.items()
+    for method, endpoint in resource.endpoints.items()
 ]
 GUARDED = [(method, path, call) for method, path, call in CALLS if call.by in ("token", "both tokens")]
 
@@ -27,13 +24,12 @@ BY_CLIENT = {"/api/ts/v1/oauth2/token", "/api/ts/v1/oauth2/revoke"}
 WITHOUT_SCOPE = {f"/api/m2m/v1/session/{call}" for call in ("login", "logout", "password/actions/reset")}
 
 
-def each(calls: list[tuple[str, str, Call]]) -> pytest.MarkDecorator:
+def each(calls: list[tuple[str, str, Endpoint]]) -> pytest.MarkDecorator:
     ids = [f"{method} {path}" for method, path, _ in calls]
     return pytest.mark.parametrize(("method", "path", "call"), calls, ids=ids)
 
 
 def test_every_route_is_in_the_matrix() -> None:
-    assert all(isinstance(route, Route) and isinstance(route.endpoint, Resource) for route in APP.routes)
     assert {path for _, path, call in CALLS if call.by == "anyone"} == OPEN
     assert {path for _, path, call in CALLS if call.by == "client"} == BY_CLIENT
     assert {path for _, path, _ in GUARDED} == {path for _, path, _ in CALLS} - OPEN - BY_CLIENT
@@ -62,7 +58,7 @@ def code(path: str, method: str, gateway: str, ours: str) -> str:
 
 
 @each(GUARDED)
-async def test_without_a_token(api: Api, method: str, path: str, call: Call) -> None:
+async def test_without_a_token(api: Api, method: str, path: str, call: Endpoint) -> None:
     session = {"VZ-M2M-Token": api.both["VZ-M2M-Token"]}
     expected = (401, code(path, method, "900902", "MISSING_CREDENTIALS"))
     for headers in ({}, session, basic(), {**session, "Authorization": "Bearer "}):
@@ -70,7 +66,7 @@ async def test_without_a_token(api: Api, method: str, path: str, call: Call) -> 
 
 
 @each(GUARDED)
-async def test_with_a_wrong_token(api: Api, method: str, path: str, call: Call) -> None:
+async def test_with_a_wrong_token(api: Api, method: str, path: str, call: Endpoint) -> None:
     session = {"VZ-M2M-Token": api.both["VZ-M2M-Token"]}
     expected = (401, code(path, method, "900901", "INVALID_CREDENTIALS"))
     for token in ("nonsense", api.both["VZ-M2M-Token"], api.bearer["Authorization"][7:-1]):
@@ -78,7 +74,7 @@ async def test_with_a_wrong_token(api: Api, method: str, path: str, call: Call) 
 
 
 @each(GUARDED)
-async def test_with_an_expired_token(api: Api, method: str, path: str, call: Call) -> None:
+async def test_with_an_expired_token(api: Api, method: str, path: str, call: Endpoint) -> None:
     old = api.both
     api.clock.advance(OAUTH_LIFETIME)
     await api.sign_in()
@@ -88,14 +84,14 @@ async def test_with_an_expired_token(api: Api, method: str, path: str, call: Cal
 
 
 @each([one for one in GUARDED if one[2].scope is not None])
-async def test_without_its_scope(api: Api, method: str, path: str, call: Call) -> None:
+async def test_without_its_scope(api: Api, method: str, path: str, call: Endpoint) -> None:
     others = tuple(scope for scope in ("callbacks", "publish", "operate") if scope != call.scope)
     headers = await client_of(api, scopes=others)
     assert await asked(api, method, path, headers) == (403, code(path, method, "INVALID_ACCESS", "INVALID_ACCESS"))
 
 
 @each([one for one in GUARDED if "{" in one[1]])
-async def test_of_an_account_that_is_not_the_callers(api: Api, method: str, path: str, call: Call) -> None:
+async def test_of_an_account_that_is_not_the_callers(api: Api, method: str, path: str, call: Endpoint) -> None:
     mine = await client_of(api, accounts=["mine"])
     status, gateway = (400, "REQUEST_FAILED.AccountNotFound") if path.startswith("/api/") else (404, "")
     expected = (status, code(path, method, gateway, "NOT_FOUND"))

@@ -40,13 +40,13 @@ async def test_what_is_kept_of_a_password_is_argon2id_at_the_cost_of_owasp(api: 
 async def test_any_text_is_a_password(password: str) -> None:
     passwords = Passwords(CHEAP)
     known = await passwords.hash(password)
-    assert await passwords.prove(known, password)
-    assert not await passwords.prove(known, password + "x")
+    assert await passwords.verify(known, password)
+    assert not await passwords.verify(known, password + "x")
 
 
 @pytest.mark.parametrize("known", [b"", b"x", b"$argon2id$", bytes(32), b"$argon2id$v=19$m=8,t=1,p=1$AAAA$AAAA"])
 async def test_what_is_no_hash_proves_nothing(known: bytes) -> None:
-    assert not await Passwords(CHEAP).prove(known, "dev-password")
+    assert not await Passwords(CHEAP).verify(known, "dev-password")
 
 
 async def test_a_login_hashes_anew_what_was_hashed_at_another_cost(api: Api) -> None:

@@ -8,11 +8,9 @@ import pytest
 from fotahook.service import (
     create_client,
     create_user,
-    drop_client,
-    drop_user,
-    grant_client,
-    grant_user,
+    grant,
     provision_dev,
+    revoke,
     withdraw_dev,
 )
 from fotahook.store import SqliteStore
@@ -86,8 +84,8 @@ async def test_a_client_that_merely_has_the_name_stays(store: SqliteStore) -> No
 async def test_a_dropped_client_takes_its_tokens_along(api: Api) -> None:
     secret = await create_client(api.store, "app-1", clock=api.clock)
     token = await api.token(basic("app-1", secret))
-    assert await drop_client(api.store, "app-1") is True
-    assert await drop_client(api.store, "app-1") is False
+    assert await revoke(api.store, "client", "app-1") is True
+    assert await revoke(api.store, "client", "app-1") is False
     headers = {"Authorization": f"Bearer {token}"}
     assert (await api("GET", "/v1/accounts", headers=headers)).error == (401, "INVALID_CREDENTIALS")
     assert (await api("POST", TOKEN, GRANT, basic("app-1", secret))).fault == (401, "900901")
@@ -99,8 +97,8 @@ async def test_a_dropped_user_takes_the_sessions_along(api: Api) -> None:
     session = await api.login(await api.token(), "someone", password)
     headers = {**api.bearer, "VZ-M2M-Token": session}
     assert (await api("GET", CALLBACK, headers=headers)).status == 200
-    assert await drop_user(api.store, "someone") is True
-    assert await drop_user(api.store, "someone") is False
+    assert await revoke(api.store, "user", "someone") is True
+    assert await revoke(api.store, "user", "someone") is False
     # Remembered for a second after it was last read.
     api.clock.advance(1)
     assert (await api("GET", CALLBACK, headers=headers)).error == (401, "REQUEST_FAILED.SessionToken.Expired")
@@ -136,8 +134,8 @@ def before_writing(api: Api, monkeypatch: pytest.MonkeyPatch, do: Callable[[], A
 
 
 async def drop_both(api: Api) -> None:
-    await drop_client(api.store, "dev")
-    await drop_user(api.store, "dev")
+    await revoke(api.store, "client", "dev")
+    await revoke(api.store, "user", "dev")
 
 
 @pytest.mark.usefixtures("dropped_meanwhile")
@@ -167,48 +165,48 @@ async def test_no_session_is_kept_alive_for_a_user_who_is_gone(api: Api) -> None
 async def test_a_grant_changes_what_is_given_and_nothing_else(store: SqliteStore) -> None:
     await create_client(store, "app", accounts=["1"], scopes=["publish"])
     before = await store.credential("client", "app")
-    assert await grant_client(store, "app", scopes=["operate", "publish"]) == await store.credential("client", "app")
-    await grant_client(store, "app", accounts=["2"])
+    assert await grant(store, "client", "app", scopes=["operate", "publish"]) == await store.credential("client", "app")
+    await grant(store, "client", "app", accounts=["2"])
     found = await store.credential("client", "app")
     assert before is not None
     assert found == msgspec.structs.replace(before, accounts=("2",), scopes=("publish", "operate"))
-    await grant_client(store, "app", accounts=None)
+    await grant(store, "client", "app", accounts=None)
     found = await store.credential("client", "app")
     assert found is not None
     assert found.accounts is None
 
 
 async def test_a_grant_to_nobody_or_of_nothing(store: SqliteStore) -> None:
-    assert await grant_client(store, "app", accounts=None) is None
-    assert await grant_user(store, "app", accounts=None) is None
+    assert await grant(store, "client", "app", accounts=None) is None
+    assert await grant(store, "user", "app", accounts=None) is None
     await create_client(store, "app", scopes=["publish"])
     for grants in ({"scopes": ["admin"]}, {"accounts": ["a/b"]}):
         with pytest.raises(ValueError, match=r"admin|slash"):
-            await grant_client(store, "app", **grants)
+            await grant(store, "client", "app", **grants)
     found = await store.credential("client", "app")
     assert found is not None
     assert (found.accounts, found.scopes) == (None, ("publish",))
 
 
 async def test_a_live_token_and_a_live_session_follow_a_grant(api: Api) -> None:
-    await grant_client(api.store, "dev", accounts=["other"], scopes=["operate"])
+    await grant(api.store, "client", "dev", accounts=["other"], scopes=["operate"])
     api.clock.advance(1)
     assert (await api("GET", f"/v1/accounts/{ACCOUNT}", headers=api.bearer)).error == (404, "NOT_FOUND")
     assert (await api("GET", CALLBACK, headers=api.both)).error == (403, "INVALID_ACCESS")
     # Still the same token, as long as it lives.
     assert bearer(await api.token()) == api.bearer
-    await grant_client(api.store, "dev", accounts=None, scopes=["callbacks"])
-    await grant_user(api.store, "dev", accounts=["other"])
+    await grant(api.store, "client", "dev", accounts=None, scopes=["callbacks"])
+    await grant(api.store, "user", "dev", accounts=["other"])
     api.clock.advance(1)
     assert (await api("GET", CALLBACK, headers=api.both)).error == (400, "REQUEST_FAILED.AccountNotFound")
-    await grant_user(api.store, "dev", accounts=[ACCOUNT])
+    await grant(api.store, "user", "dev", accounts=[ACCOUNT])
     api.clock.advance(1)
     assert (await api("GET", CALLBACK, headers=api.both)).status == 200
 
 
 async def narrow_both(api: Api) -> None:
-    await grant_client(api.store, "dev", scopes=["publish"])
-    await grant_user(api.store, "dev", scopes=["publish"])
+    await grant(api.store, "client", "dev", scopes=["publish"])
+    await grant(api.store, "user", "dev", scopes=["publish"])
 
 
 async def test_no_token_grants_more_than_its_client_has(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,19 +218,19 @@ async def test_no_token_grants_more_than_its_client_has(api: Api, monkeypatch: p
 
 async def test_no_session_grants_more_than_its_user_has(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     token = await api.token()
-    before_writing(api, monkeypatch, lambda: grant_user(api.store, "dev", scopes=["publish"]))
+    before_writing(api, monkeypatch, lambda: grant(api.store, "user", "dev", scopes=["publish"]))
     headers = {**bearer(token), "VZ-M2M-Token": await api.login(token)}
     assert (await api("GET", CALLBACK, headers=headers)).error == (403, "INVALID_ACCESS")
 
 
 async def test_a_session_kept_alive_follows_a_grant_of_that_moment(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     api.clock.advance(600)
-    before_writing(api, monkeypatch, lambda: grant_user(api.store, "dev", scopes=["publish"]))
+    before_writing(api, monkeypatch, lambda: grant(api.store, "user", "dev", scopes=["publish"]))
     assert (await api("GET", CALLBACK, headers=api.both)).error == (403, "INVALID_ACCESS")
 
 
 async def test_a_grant_and_a_new_password_at_once_both_hold(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    before_writing(api, monkeypatch, lambda: grant_user(api.store, "dev", accounts=["other"]))
+    before_writing(api, monkeypatch, lambda: grant(api.store, "user", "dev", accounts=["other"]))
     answer = await api("PUT", RESET, b'{"oldPassword": "dev-password"}', api.both)
     await api.login(await api.token(), "dev", answer.json["newPassword"])
     found = await api.store.credential("user", "dev")
@@ -251,5 +249,5 @@ async def test_a_grant_reaches_a_token_that_changes_at_that_moment(api: Api, mon
 
     with monkeypatch.context() as patched:
         patched.setattr(api.store, "credentials", late_read)
-        await grant_client(api.store, "dev", scopes=["publish"])
+        await grant(api.store, "client", "dev", scopes=["publish"])
     assert await api.store.credentials("token", "dev") == [msgspec.structs.replace(renewed, scopes=("publish",))]

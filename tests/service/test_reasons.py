@@ -3,7 +3,7 @@
 import msgspec
 
 from fotahook.contract.operator import Reason, Why
-from fotahook.service.operator.why import Facts, explain
+from fotahook.service.operator.reasons import Snapshot, reasons_for
 from fotahook.store.records import Attempt, DeliveryStatus, Health, Lane, LaneVerdict, Limits, Message
 from fotahook.store.views import to_datetime
 
@@ -38,7 +38,7 @@ MESSAGE = Message(
 LANE = Lane(consumer="", state="open", until=None, health=Health(), pending=1, dead=0, oldest_accepted_at=NOW)
 REFUSED = Attempt(started_at=NOW, url=URL, outcome="failed", error_code="http_422", fix="See the receiver's log.")
 NO_LIMITS = Limits()
-FACTS = Facts(message=MESSAGE, attempts=(), lanes=(LANE,), limits=NO_LIMITS, now=NOW)
+SNAPSHOT = Snapshot(message=MESSAGE, attempts=(), lanes=(LANE,), limits=NO_LIMITS, now=NOW)
 
 replace = msgspec.structs.replace
 
@@ -52,7 +52,7 @@ def why(
 ) -> Why:
     message = replace(MESSAGE, deliveries=places or (PLACE,), body=body)
     other = replace(LANE, consumer="x")
-    return explain(replace(FACTS, message=message, lanes=(lane, other), limits=limits, attempts=attempts))
+    return reasons_for(replace(SNAPSHOT, message=message, lanes=(lane, other), limits=limits, attempts=attempts))
 
 
 def codes(told: Why) -> list[str]:
@@ -61,9 +61,9 @@ def codes(told: Why) -> list[str]:
 
 
 def test_a_message_that_is_due_waits_for_its_turn() -> None:
-    text = "It is sent as soon as its turn comes: the account is open, and nothing else waits there."
+    text = "It is due and will be sent when its turn comes: the lane is open, and nothing else is waiting."
     assert why() == Why("pending", [Reason("due", text)])
-    assert "and 7 messages wait there." in why(lane=replace(LANE, pending=7)).reasons[0].text
+    assert "and 7 messages are waiting." in why(lane=replace(LANE, pending=7)).reasons[0].text
 
 
 def test_limits_are_reasons_where_it_is_only_a_matter_of_turns() -> None:
@@ -76,7 +76,9 @@ def test_limits_are_reasons_where_it_is_only_a_matter_of_turns() -> None:
 
 def test_a_held_lane_waits_for_a_registration() -> None:
     told = why(lane=replace(LANE, state="held"))
-    assert told.reasons == [Reason("held", "No callback is registered for the account: register one to send this.")]
+    assert told.reasons == [
+        Reason("held", "No callback is registered for the account: register one to send this message.")
+    ]
 
 
 def test_a_paused_lane_says_whether_the_receiver_paused_it() -> None:
@@ -130,8 +132,8 @@ def test_a_dead_message_says_what_to_do() -> None:
     dead = replace(PLACE, state="dead", attempts=8, last_outcome="failed")
     told = why(dead, attempts=(REFUSED,))
     assert (told.state, codes(told)) == ("dead", ["given_up", "last_failure", "settled"])
-    assert "after 8 attempts" in told.reasons[0].text
-    assert "after 1 attempt that" in why(replace(dead, attempts=1)).reasons[0].text
+    assert "refused 8 attempts." in told.reasons[0].text
+    assert "refused 1 attempt." in why(replace(dead, attempts=1)).reasons[0].text
     assert codes(why(dead, body=None)) == ["given_up", "pruned"]
 
 
@@ -147,7 +149,7 @@ def test_a_message_in_several_lanes_is_as_far_as_the_last_of_them() -> None:
     assert why(delivered, dead, PLACE).state == "pending"
     assert why(delivered, dead).state == "dead"
     message = replace(MESSAGE, deliveries=())
-    assert explain(replace(FACTS, message=message)) == Why("delivered", [])
+    assert reasons_for(replace(SNAPSHOT, message=message)) == Why("delivered", [])
 
 
 async def test_the_call_tells_what_the_store_knows(api: Api) -> None:

@@ -137,14 +137,14 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 time_to_live=options.time_to_live * DAY,
                 clock=time.time,
             )
-            parts: dict[str, Check] = {}
+            checks: dict[str, Check] = {}
             task = None
             if options.role != "api":
                 sender = await beside.enter_async_context(_sender(options, key, networks))
                 deliver = faults.around_deliver(sender.deliver) if faults else sender.deliver
                 dispatcher = _dispatcher(store, deliver, options)
                 task = await beside.enter_async_context(_dispatching(dispatcher, store, options))
-                parts["dispatcher"] = dispatcher.is_leasing
+                checks["dispatcher"] = dispatcher.is_leasing
             calls = options.role != "dispatcher"
             closing = asyncio.Event()
             app: ASGIApp = build_app(
@@ -152,7 +152,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 settings,
                 routes=console_routes(),
                 calls=calls,
-                parts=parts,
+                checks=checks,
                 closing=closing,
                 metrics=metrics,
             )

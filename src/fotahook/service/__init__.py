@@ -1,17 +1,15 @@
-"""Hears it: ThingSpace's calls and our own API over HTTP."""
+"""The HTTP service: ThingSpace's calls and our own API, over a store."""
 
-from .access import SCOPES
 from .app import build_app
 from .auth.credentials import (
     DEV_CLIENT,
     DEV_USER,
+    SCOPES,
     create_client,
     create_user,
-    drop_client,
-    drop_user,
-    grant_client,
-    grant_user,
+    grant,
     provision_dev,
+    revoke,
     withdraw_dev,
 )
 from .auth.passwords import PasswordCost
@@ -32,10 +30,8 @@ __all__ = [
     "build_app",
     "create_client",
     "create_user",
-    "drop_client",
-    "drop_user",
-    "grant_client",
-    "grant_user",
+    "grant",
     "provision_dev",
+    "revoke",
     "withdraw_dev",
 ]

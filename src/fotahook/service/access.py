@@ -1,7 +1,7 @@
-"""Who is calling and what they may do: by the OAuth token, and for ThingSpace's calls by the session token too.
+"""Authentication and authorization: by an OAuth token, and for ThingSpace's calls by a session token as well.
 
-Where there are two tokens, both must grant what is asked. Tokens are looked up by their hash; the secrets of clients
-and users are compared as hashes, in constant time.
+Where a call needs two tokens, both must grant it. Tokens are looked up by their hash; the secrets of clients and users
+are compared as hashes, in constant time.
 """
 
 import base64
@@ -18,171 +18,177 @@ from ..contract.auth import SESSION_IDLE
 from ..contract.keys import fingerprint
 from ..store.records import Credential
 from . import errors, requests
+from .auth.credentials import Scope
 from .context import Service
 
-Scope = Literal["callbacks", "publish", "operate"]
-SCOPES: Final[tuple[Scope, ...]] = ("callbacks", "publish", "operate")
+Authentication = Literal["anyone", "client", "token", "both tokens"]
 
 SESSION_HEADER: Final = "VZ-M2M-Token"
 
 _GUID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
-_SLIDE_SECONDS: Final = 20.0
-"""A session in use is written this often; it may end as much before its 20 idle minutes are over."""
+_RENEWAL_SECONDS: Final = 20.0
+"""A session in use is renewed this often, so it may end up to so much before its 20 idle minutes are over."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A client, in ThingSpace's calls together with the user who logged in."""
+    """Who calls, by the credentials that authenticated the call: a client or its token, and a session where needed."""
 
-    grants: tuple[Credential, ...]
+    credentials: tuple[Credential, ...]
 
     @property
     def name(self) -> str:
-        """Who did it, for history."""
-        return "/".join(grant.owner for grant in self.grants)
+        """The client, and after a slash the user; callback history names it."""
+        return "/".join(credential.owner for credential in self.credentials)
 
     @property
     def accounts(self) -> tuple[str, ...] | None:
-        """The accounts that are the caller's; None means all of them."""
-        lists = [set(grant.accounts) for grant in self.grants if grant.accounts is not None]
+        """The accounts granted to the caller; None means all."""
+        lists = [set(credential.accounts) for credential in self.credentials if credential.accounts is not None]
         return tuple(sorted(set.intersection(*lists))) if lists else None
 
-    def need(self, scope: Scope) -> None:
-        """Refuse a caller without this scope."""
-        if not all(scope in grant.scopes for grant in self.grants):
-            raise errors.missing_scope(scope)
+    def require(self, scope: Scope | None) -> None:
+        """Raise an ApiError if the scope is not granted."""
+        if scope is not None and not all(scope in credential.scopes for credential in self.credentials):
+            raise errors.MISSING_SCOPE(scope)
 
     def has(self, account: str) -> bool:
-        """Whether the account is one of the caller's."""
-        return all(grant.accounts is None or account in grant.accounts for grant in self.grants)
+        """Whether the account is granted."""
+        return all(credential.accounts is None or account in credential.accounts for credential in self.credentials)
 
 
-async def bearer(service: Service, request: Request) -> Caller:
-    """The caller of one of fotahook's own calls."""
-    return Caller((await _counted(service, request),))
+async def authenticate(service: Service, request: Request, kind: Authentication) -> Caller:
+    """The caller of a request, which counts towards the client's rate limit. Raises an ApiError if it is unknown."""
+    match kind:
+        case "anyone":
+            return Caller(())
+        case "client":
+            client = await _client(service, request)
+            service.rate_limiter.count(client.id, service.now())
+            return Caller((client,))
+        case _:
+            token = await _token(service, request)
+            service.rate_limiter.count(token.owner, service.now())
+            return Caller((token, await _session(service, request)) if kind == "both tokens" else (token,))
 
 
-async def bearer_again(service: Service, request: Request) -> Caller:
-    """The same, looked at once more while the call goes on, which is no new request."""
+async def authenticate_again(service: Service, request: Request) -> Caller:
+    """The caller of a request that is still being answered, by its access token; it is not counted again."""
     return Caller((await _token(service, request),))
 
 
-async def both_tokens(service: Service, request: Request) -> Caller:
-    """The caller of one of ThingSpace's calls, whose session lives on by it."""
-    token = await _counted(service, request)
-    return Caller((token, await session(service, request)))
-
-
-async def client(service: Service, request: Request) -> Credential:
-    """The client that shows its id and secret, as the token calls want it."""
-    client_id, secret = _basic(request)
-    found = proven(await service.store.credential("client", client_id), secret)
-    if found is None:
-        raise errors.wrong_client()
-    service.rates.count(found.id, service.now())
-    return found
-
-
-async def session(service: Service, request: Request) -> Credential:
-    """The session whose token the request carries."""
-    text = requests.header(request, SESSION_HEADER)
-    if not text:
-        raise errors.no_session()
-    token = canonical_guid(text)
-    if token is None:
-        raise errors.malformed_session()
-    found = await service.memory.find("session", token_id(token))
-    if found is None:
-        raise errors.ended_session()
-    return await _kept_alive(service, found)
-
-
-def proven(credential: Credential | None, secret: str) -> Credential | None:
-    """The credential, if there is one and this is its secret; both questions take the same time."""
-    known = credential.secret_hash if credential is not None else bytes(32)
-    return credential if hmac.compare_digest(fingerprint(secret), known) else None
-
-
-async def follow(service: Service, granted: Credential, kind: str, problem: errors.Problem) -> None:
-    """Have what was just written follow its client or user: it ends if those went meanwhile, and grants what they may.
-
-    Whoever drops or changes those does it first, and then looks for what was granted: so one of the two sees the other.
-    """
-    owner = await service.store.credential(kind, granted.owner)
-    if owner is None:
-        await service.store.drop_credentials(granted.kind, [granted.id])
-        service.memory.forget(granted.kind, granted.id)
-        raise problem
-    if (owner.accounts, owner.scopes) != (granted.accounts, granted.scopes):
-        now = msgspec.structs.replace(granted, accounts=owner.accounts, scopes=owner.scopes)
-        # If it is not as it was any more, then whoever changed or ended it knew better.
-        await service.store.replace_credential(granted, now)
-        service.memory.forget(granted.kind, granted.id)
+async def issue(
+    service: Service,
+    kind: Literal["token", "session"],
+    token: str,
+    owner: Credential,
+    *,
+    seconds: float,
+    refusal: errors.ErrorType,
+    now: float,
+) -> Credential:
+    """Store a new token or session with its owner's grants. Raises the refusal if the owner is revoked meanwhile."""
+    issued = Credential(
+        kind=kind,
+        id=token_id(token),
+        owner=owner.id,
+        accounts=owner.accounts,
+        scopes=owner.scopes,
+        created_at=now,
+        expires_at=now + seconds,
+    )
+    await service.store.save_credential(issued)
+    await _follow_owner(service, issued, owner.kind, refusal)
+    return issued
 
 
 def token_id(token: str) -> str:
-    """The id under which a token is stored, which tells nothing of the token."""
+    """The id under which a token is stored, from which nobody can tell the token."""
     return fingerprint(token).hex()
 
 
-def canonical_guid(text: str) -> str | None:
-    """A GUID as the login call writes it; None if the text is none."""
-    guid = text.lower()
-    return guid if _GUID.fullmatch(guid) else None
-
-
-async def _counted(service: Service, request: Request) -> Credential:
-    token = await _token(service, request)
-    service.rates.count(token.owner, service.now())
-    return token
-
-
-async def _token(service: Service, request: Request) -> Credential:
-    scheme, _, token = (requests.header(request, "Authorization") or "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise errors.no_token()
-    found = await service.memory.find("token", token_id(token))
-    if found is None:
-        raise errors.wrong_token()
+async def _client(service: Service, request: Request) -> Credential:
+    client_id, secret = _basic(request)
+    found = await service.store.credential("client", client_id)
+    # An unknown client takes the same time as a wrong secret.
+    stored = bytes(32) if found is None else found.secret_hash
+    if not hmac.compare_digest(fingerprint(secret), stored) or found is None:
+        raise errors.WRONG_CLIENT()
     return found
-
-
-async def _kept_alive(service: Service, session: Credential) -> Credential:
-    """The session, its 20 minutes begun anew where that was not done just now."""
-    if _is_fresh(session, service.now()):
-        return session
-    async with service.changing:
-        try:
-            return await _renewed(service, session)
-        finally:
-            service.memory.forget("session", session.id)
-
-
-async def _renewed(service: Service, session: Credential) -> Credential:
-    # Read again: another call may have done it, and a logout has the last word.
-    while (current := await service.store.credential("session", session.id)) is not None:
-        if _is_fresh(current, service.now()):
-            return current
-        renewed = msgspec.structs.replace(current, expires_at=service.now() + SESSION_IDLE)
-        if await service.store.replace_credential(current, renewed):
-            await follow(service, renewed, "user", errors.ended_session())
-            return renewed
-    raise errors.ended_session()
-
-
-def _is_fresh(session: Credential, now: float) -> bool:
-    return session.expires_at is not None and session.expires_at > now + SESSION_IDLE - _SLIDE_SECONDS
 
 
 def _basic(request: Request) -> tuple[str, str]:
     """The id and secret of an Authorization: Basic header."""
     scheme, _, encoded = (requests.header(request, "Authorization") or "").partition(" ")
     if scheme.lower() != "basic":
-        raise errors.no_client()
+        raise errors.NO_CLIENT()
     try:
         pair = base64.b64decode(encoded, validate=True).decode()
     except (binascii.Error, ValueError):
-        raise errors.wrong_client() from None
+        raise errors.WRONG_CLIENT() from None
     client_id, _, secret = pair.partition(":")
     return client_id, secret
+
+
+async def _token(service: Service, request: Request) -> Credential:
+    scheme, _, token = (requests.header(request, "Authorization") or "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise errors.NO_TOKEN()
+    found = await service.token_cache.find("token", token_id(token))
+    if found is None:
+        raise errors.WRONG_TOKEN()
+    return found
+
+
+async def _session(service: Service, request: Request) -> Credential:
+    """The session of the request, renewed if that was not done just now."""
+    text = requests.header(request, SESSION_HEADER)
+    if not text:
+        raise errors.NO_SESSION()
+    token = text.lower()
+    if not _GUID.fullmatch(token):
+        raise errors.MALFORMED_SESSION()
+    found = await service.token_cache.find("session", token_id(token))
+    if found is None:
+        raise errors.ENDED_SESSION()
+    if _is_fresh(found, service.now()):
+        return found
+    async with service.credential_lock:
+        try:
+            return await _renewed(service, found)
+        finally:
+            service.token_cache.invalidate("session", found.id)
+
+
+async def _renewed(service: Service, session: Credential) -> Credential:
+    # Read again: another call may have renewed or ended it.
+    while (current := await service.store.credential("session", session.id)) is not None:
+        if _is_fresh(current, service.now()):
+            return current
+        renewed = msgspec.structs.replace(current, expires_at=service.now() + SESSION_IDLE)
+        if await service.store.replace_credential(current, renewed):
+            await _follow_owner(service, renewed, "user", errors.ENDED_SESSION)
+            return renewed
+    raise errors.ENDED_SESSION()
+
+
+def _is_fresh(session: Credential, now: float) -> bool:
+    return session.expires_at is not None and session.expires_at > now + SESSION_IDLE - _RENEWAL_SECONDS
+
+
+async def _follow_owner(service: Service, issued: Credential, kind: str, refusal: errors.ErrorType) -> None:
+    """Apply to a credential just written what happened to its owner meanwhile: revocation, or other grants.
+
+    A revocation or grant writes the owner first and then looks for issued credentials, so one of both sees the other.
+    """
+    owner = await service.store.credential(kind, issued.owner)
+    if owner is None:
+        await service.store.drop_credentials(issued.kind, [issued.id])
+        service.token_cache.invalidate(issued.kind, issued.id)
+        raise refusal()
+    if (owner.accounts, owner.scopes) != (issued.accounts, issued.scopes):
+        changed = msgspec.structs.replace(issued, accounts=owner.accounts, scopes=owner.scopes)
+        # Not written if it changed again: then the other writer knew the newer grants.
+        await service.store.replace_credential(issued, changed)
+        service.token_cache.invalidate(issued.kind, issued.id)

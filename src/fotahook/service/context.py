@@ -1,4 +1,4 @@
-"""What every call works with: the store, the settings, the tokens that were checked a moment ago, room for batches."""
+"""What every call works with: the store, the settings, a cache of tokens, memory for batches, rate limits, locks."""
 
 import asyncio
 from collections import Counter
@@ -7,93 +7,78 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from ..store.base import Store
+from ..store.base import Clock, Store
 from ..store.health import StoreHealth
 from ..store.records import Credential
 from . import errors
 from .auth.lockout import Lockout
 from .auth.passwords import Passwords
-from .auth.rate_limit import Rates
+from .auth.rate_limit import RateLimiter
 from .event_feed import Feed
 from .metrics import Metrics
 from .settings import Settings
 
-_MEMORY_SECONDS: Final = 1.0
-_MEMORY_LIMIT: Final = 4096
-
+_CACHE_SECONDS: Final = 1.0
+_CACHE_LIMIT: Final = 4096
 
 Check = Callable[[], bool]
 
 
-class Memory:
-    """Tokens as the store knew them up to a second ago, so that most calls read only what they came for.
+class TokenCache:
+    """Caches tokens and sessions for a second, so that most calls need no read of credentials.
 
-    A token that ends in this process is forgotten at once, one that another process ends within a second.
+    A token that ends in this process ends at once; one that another process ends, within a second.
     """
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
-        self._clock = settings.clock
-        self._known: dict[tuple[str, str], tuple[float, Credential]] = {}
-        self._forgotten = 0
+        self._clock = clock
+        self._cached: dict[tuple[str, str], tuple[float, Credential]] = {}
+        self._invalidations = 0
 
     async def find(self, kind: str, credential_id: str) -> Credential | None:
-        """The live credential of this kind and id."""
+        """The credential of this kind and id, unless it has expired."""
         now = self._clock()
-        read_at, known = self._known.get((kind, credential_id), (0.0, None))
-        if known is not None and read_at <= now < read_at + _MEMORY_SECONDS:
-            return known if known.expires_at is None or known.expires_at > now else None
-        forgotten = self._forgotten
+        read_at, cached = self._cached.get((kind, credential_id), (0.0, None))
+        if cached is not None and read_at <= now < read_at + _CACHE_SECONDS:
+            return cached if cached.expires_at is None or cached.expires_at > now else None
+        before = self._invalidations
         found = await self._store.credential(kind, credential_id)
-        # If something was forgotten meanwhile, this may be the very thing as it was before.
-        if found is not None and forgotten == self._forgotten:
-            self._keep(found, now)
+        # What was read before an invalidation may be outdated.
+        if found is not None and before == self._invalidations:
+            if len(self._cached) >= _CACHE_LIMIT:
+                self._cached.clear()
+            self._cached[kind, credential_id] = (now, found)
         return found
 
-    def forget(self, kind: str, credential_id: str) -> None:
+    def invalidate(self, kind: str, credential_id: str) -> None:
         """Read this credential from the store again."""
-        self._forgotten += 1
-        self._known.pop((kind, credential_id), None)
-
-    def _keep(self, credential: Credential, now: float) -> None:
-        if len(self._known) >= _MEMORY_LIMIT:
-            self._known.clear()
-        self._known[credential.kind, credential.id] = (now, credential)
+        self._invalidations += 1
+        self._cached.pop((kind, credential_id), None)
 
 
-class Room:
-    """The memory that batches in hand may take all together. Beyond it one is refused, so that none takes them all."""
+class BatchBudget:
+    """The memory that all batches in progress may use together."""
 
     def __init__(self, size: int) -> None:
-        self._left = size
+        self._free = size
 
     @contextmanager
-    def hold(self) -> Iterator["Hold"]:
-        """A share of the room, given back at the end of the block."""
-        hold = Hold(self)
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """A function that takes bytes, and raises an ApiError if too few are free; all are given back at the end."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if size > self._free:
+                raise errors.BUSY()
+            self._free -= size
+            taken += size
+
         try:
-            yield hold
+            yield take
         finally:
-            self._left += hold.size
-
-    def take(self, size: int) -> None:
-        """Make the room smaller; a Problem if it has not as much left."""
-        if size > self._left:
-            raise errors.no_room()
-        self._left -= size
-
-
-class Hold:
-    """One batch's share of the room."""
-
-    def __init__(self, room: Room) -> None:
-        self._room = room
-        self.size = 0
-
-    def take(self, size: int) -> None:
-        """Hold so many bytes more."""
-        self._room.take(size)
-        self.size += size
+            self._free += taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,25 +87,25 @@ class Service:
 
     store: Store
     settings: Settings
-    memory: Memory
-    pulse: StoreHealth
-    batch_room: Room
+    token_cache: TokenCache
+    store_health: StoreHealth
+    batch_budget: BatchBudget
     passwords: Passwords
-    rates: Rates
-    parts: Mapping[str, Check]
-    """What else must work for the service to be ready, by name: whether it does."""
-    feed: Feed
+    rate_limiter: RateLimiter
+    checks: Mapping[str, Check]
+    """What else must work for the service to be ready, by name."""
+    event_feed: Feed
     metrics: Metrics
     closing: asyncio.Event
-    """Set when the process is about to end: what would never end by itself does then."""
+    """Set when the process shuts down; ends the event streams, which would not end by themselves."""
     streams: Counter[str] = field(default_factory=Counter)
-    """How many streams of events each client has open."""
-    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while credentials are read and written back, so that no call undoes another's change."""
-    proving: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while a password is looked at, so that many at once are not tried before any of them counts."""
+    """The number of open event streams of each client."""
+    credential_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while credentials are read and written back, so that no call overwrites another's change."""
+    password_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a password is verified, so that parallel attempts cannot outrun the lockout."""
     lockout: Lockout = field(default_factory=Lockout)
 
     def now(self) -> float:
-        """Unix seconds. Always a float: a token is derived from how the number is written."""
+        """Unix time. Always a float: a token is derived from how the number is written."""
         return float(self.settings.clock())

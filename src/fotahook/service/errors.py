@@ -1,66 +1,62 @@
-"""Every answer that is not the one asked for.
+"""Every error answer of the service: a table of statuses, codes and texts.
 
-ThingSpace's services answer `{"errorCode", "errorMessage"}`, the gateway before them `{"fault": {…}}`; which of them
-speaks when is told in docs/thingspace.md, Errors. Codes and words that are not Verizon's are ours, and every one of
-ours says what happened and what to do about it.
+ThingSpace's services answer `{"errorCode", "errorMessage"}`, its gateway `{"fault": {…}}`; docs/thingspace.md, Errors,
+says which of the two answers when. Codes and texts that are not Verizon's are ours; each of our texts says what to do.
 """
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 from starlette.responses import Response
 
 GATEWAY_PATHS: Final = "/api/"
-"""Below this the gateway speaks for itself; fotahook's own paths know no gateway."""
+"""ThingSpace's gateway answers for the paths below this one. fotahook's own paths have no gateway."""
+
+_FAULTS: Final = {
+    "INVALID_CREDENTIALS": ("900901", "Invalid Credentials"),
+    "MISSING_CREDENTIALS": ("900902", "Missing Credentials"),
+    "NOT_FOUND": ("900906", "No matching resource found"),
+}
+"""The gateway's code and message for each of our codes that it has."""
 
 
-class Fault(NamedTuple):
-    """The gateway's code and message for a problem that it finds before any service is asked."""
+@dataclass(frozen=True)
+class ErrorType:
+    """A row of the table. Call it with the values that its text needs to get the exception to raise."""
 
+    status: int
     code: str
-    message: str
+    text: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, *args: object, **values: object) -> "ApiError":
+        headers = {name: value.format(**values) for name, value in self.headers.items()}
+        return ApiError(self.status, self.code, self.text.format(*args, **values), headers)
 
 
-INVALID_CREDENTIALS: Final = Fault("900901", "Invalid Credentials")
-MISSING_CREDENTIALS: Final = Fault("900902", "Missing Credentials")
-NO_RESOURCE: Final = Fault("900906", "No matching resource found")
+class ApiError(Exception):
+    """Ends a request with an error answer."""
 
-
-class Problem(Exception):
-    """A request that ends in an error answer.
-
-    `fault`: what the gateway says instead, below ``/api``. `also`: members beside ThingSpace's two.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        fault: Fault | None = None,
-        headers: Mapping[str, str] | None = None,
-        also: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{status} {code}: {message}")
-        self.status = status
-        self.code = code
-        self.message = message
-        self.fault = fault
-        self.headers = headers or {}
-        self.also = also or {}
+        self.status, self.code, self.message, self.headers = status, code, message, headers or {}
 
     @property
     def content(self) -> dict[str, str]:
-        """What it says, in ThingSpace's two members."""
+        """The answer in ThingSpace's two members."""
         return {"errorCode": self.code, "errorMessage": self.message}
 
     def response(self, path: str) -> Response:
-        """The answer as it reads on this path."""
-        body: dict[str, object] = {**self.content, **self.also}
-        if self.fault is not None and path.startswith(GATEWAY_PATHS):
-            body = {"fault": {"code": self.fault.code, "message": self.fault.message, "description": self.message}}
+        """The answer to a request for this path."""
+        body: dict[str, object] = {**self.content}
+        if self.code in _FAULTS and path.startswith(GATEWAY_PATHS):
+            code, message = _FAULTS[self.code]
+            body = {"fault": {"code": code, "message": message, "description": self.message}}
+        if self.code == WRONG_GRANT.code:
+            # OAuth's own members too, for clients that follow RFC 6749, section 5.2.
+            body |= {"error": self.code, "error_description": self.message}
         return answer(body, self.status, headers=self.headers)
 
 
@@ -69,170 +65,97 @@ def answer(content: object, status: int = 200, *, headers: Mapping[str, str] | N
     return Response(msgspec.json.encode(content), status, headers, "application/json")
 
 
-# What the request says
-
-
-def invalid(message: str) -> Problem:
-    """ThingSpace's one code for whatever is wrong with a request."""
-    return Problem(400, "INVALID_PARAMETER", message)
-
-
-def no_body() -> Problem:
-    # Verizon's words for an empty body.
-    return invalid("Input binding error")
-
-
-def bad_account() -> Problem:
-    # Verizon's words for a missing account or a wrong character in it.
-    return invalid("Invalid account name format")
-
-
-def wrong_grant() -> Problem:
-    code, message = "invalid_request", "Missing grant_type parameter value"
-    # OAuth's own names beside ThingSpace's (RFC 6749, section 5.2): token clients look for those.
-    return Problem(400, code, message, also={"error": code, "error_description": message})
-
-
-# One answer for an account that does not exist and one that is somebody else's.
-_NO_ACCOUNT = "There is no such account among yours; check the number, leading zeros included, or have it granted."
-
-
-def no_callback_account() -> Problem:
-    # The code is that of Verizon's connectivity calls; 400 is what every FOTA error has.
-    return Problem(400, "REQUEST_FAILED.AccountNotFound", _NO_ACCOUNT)
-
-
-def no_account() -> Problem:
-    return not_found(_NO_ACCOUNT)
-
-
-def too_large(limit: int, what: str = "body") -> Problem:
-    return Problem(413, "TOO_LARGE", f"The {what} has more than {limit} bytes; send a smaller one.")
-
-
-def too_many_lines(limit: int) -> Problem:
-    return Problem(
-        413, "TOO_LARGE", f"The batch has more than {limit} lines and none was accepted; send a shorter one."
-    )
-
-
-def not_found(message: str) -> Problem:
-    return Problem(404, "NOT_FOUND", message)
-
-
-def no_such_path() -> Problem:
-    message = "Nothing is served at this path; check it against the list of calls in docs/service.md."
-    return Problem(404, "NOT_FOUND", message, fault=NO_RESOURCE)
-
-
-def wrong_method(method: str, allow: str) -> Problem:
-    message = f"{method[:20]} is not a method of this path; it has {allow}."
-    return Problem(405, "METHOD_NOT_ALLOWED", message, headers={"Allow": allow})
-
-
-def conflict(message: str) -> Problem:
-    return Problem(409, "CONFLICT", message)
-
-
-def other_message() -> Problem:
-    return conflict("This idempotency key came earlier with another message; use a new key for a new one.")
-
-
-def gone(message: str) -> Problem:
-    return Problem(410, "GONE", message)
-
-
-# Who is asking
-
-
-def no_client() -> Problem:
-    message = "Send the client's id and secret as Authorization: Basic."
-    return _unauthorized("MISSING_CREDENTIALS", message, MISSING_CREDENTIALS, "Basic")
-
-
-def wrong_client() -> Problem:
-    message = "The client's id or secret is wrong, or the client was revoked."
-    return _unauthorized("INVALID_CREDENTIALS", message, INVALID_CREDENTIALS, "Basic")
-
-
-def no_token() -> Problem:
-    message = "Send the access token as Authorization: Bearer; the token call hands one out."
-    return _unauthorized("MISSING_CREDENTIALS", message, MISSING_CREDENTIALS, "Bearer")
-
-
-def wrong_token() -> Problem:
-    message = "The access token is unknown, revoked or has expired; ask the token call for a new one."
-    return _unauthorized("INVALID_CREDENTIALS", message, INVALID_CREDENTIALS, "Bearer")
-
-
-# The codes are those of Verizon's session calls; that the callback calls give them too, and with 401, is ours.
-
-
-def no_session() -> Problem:
-    message = "Send the session token of the login call as VZ-M2M-Token."
-    return _unauthorized("REQUEST_FAILED.SessionToken.Format", message, None, "VZ-M2M-Token")
-
-
-def malformed_session() -> Problem:
-    message = "The VZ-M2M-Token is not a GUID; send the session token as the login call gave it."
-    return _unauthorized("INPUT_INVALID.SessionToken.Invalid", message, None, "VZ-M2M-Token")
-
-
-def ended_session() -> Problem:
-    message = "The session is unknown, logged out or was idle for 20 minutes; log in again."
-    return _unauthorized("REQUEST_FAILED.SessionToken.Expired", message, None, "VZ-M2M-Token")
-
-
-def login_refused() -> Problem:
-    # One answer for every reason: it must not tell which part was wrong.
-    return Problem(400, "LOGIN_REFUSED", "The user name or the password is wrong; check both before trying again.")
-
-
-def login_locked(seconds: int) -> Problem:
-    # The same code: whoever reads codes only is refused, and has no reason to ask again and again.
-    message = f"Five logins in a row were refused, so none is tried for now; wait for {seconds} seconds."
-    return Problem(400, "LOGIN_REFUSED", message, headers={"Retry-After": str(seconds)})
-
-
-def missing_scope(scope: str) -> Problem:
-    message = f"This call needs the scope {scope}; have it granted to the client, and to the user where one logs in."
-    return Problem(403, "INVALID_ACCESS", message)
-
-
-def too_many_requests(seconds: int) -> Problem:
-    message = f"The client has had its share of requests; wait for {seconds} seconds, and publish messages in batches."
-    return Problem(429, "TOO_MANY_REQUESTS", message, headers={"Retry-After": str(seconds)})
-
-
-def _unauthorized(code: str, message: str, fault: Fault | None, scheme: str) -> Problem:
-    return Problem(401, code, message, fault=fault, headers={"WWW-Authenticate": scheme})
-
-
-# What the service cannot do
-
-
-def store_full() -> Problem:
-    return Problem(507, "STORE_FULL", "The store has no room left and kept nothing of this; tell the operator.")
-
-
-def store_unavailable() -> Problem:
-    message = "The store cannot be reached just now; send the same request again, with the same keys."
-    return Problem(503, "STORE_UNAVAILABLE", message, headers={"Retry-After": "1"})
-
-
-def not_ready(part: str, why: str) -> Problem:
-    return Problem(503, "NOT_READY", f"{part}: {why}; the log says more.", headers={"Retry-After": "1"})
-
-
-def no_room() -> Problem:
-    message = "Too many batches are being read just now and nothing of this one was kept; send the same request again."
-    return Problem(503, "BUSY", message, headers={"Retry-After": "1"})
-
-
-def too_many_streams(limit: int) -> Problem:
-    message = f"The client has {limit} streams of events open already; close one that is not read."
-    return Problem(429, "TOO_MANY", message, headers={"Retry-After": "60"})
-
-
-def internal_error() -> Problem:
-    return Problem(500, "INTERNAL_ERROR", "The service failed at this request; its log says why.")
+_BASIC: Final = {"WWW-Authenticate": "Basic"}
+_BEARER: Final = {"WWW-Authenticate": "Bearer"}
+_SESSION: Final = {"WWW-Authenticate": "VZ-M2M-Token"}
+_RETRY: Final = {"Retry-After": "1"}
+_WAIT: Final = {"Retry-After": "{seconds}"}
+
+# The request is wrong. Two texts are Verizon's: those of an empty body, and of a missing or malformed account.
+
+INVALID = ErrorType(400, "INVALID_PARAMETER", "{}")
+NO_BODY = ErrorType(400, "INVALID_PARAMETER", "Input binding error")
+BAD_ACCOUNT = ErrorType(400, "INVALID_PARAMETER", "Invalid account name format")
+WRONG_GRANT = ErrorType(400, "invalid_request", "Missing grant_type parameter value")
+NOT_FOUND = ErrorType(404, "NOT_FOUND", "{}")
+NO_SUCH_PATH = ErrorType(404, "NOT_FOUND", "There is no such path; docs/service.md lists the calls.")
+WRONG_METHOD = ErrorType(
+    405, "METHOD_NOT_ALLOWED", "{method} is not allowed on this path; use {allow}.", {"Allow": "{allow}"}
+)
+CONFLICT = ErrorType(409, "CONFLICT", "{}")
+OTHER_MESSAGE = ErrorType(
+    409, "CONFLICT", "This idempotency key was already used with a different message; use a new key."
+)
+GONE = ErrorType(410, "GONE", "{}")
+TOO_LARGE = ErrorType(413, "TOO_LARGE", "The {what} is larger than {limit} bytes; send a smaller one.")
+TOO_MANY_LINES = ErrorType(
+    413, "TOO_LARGE", "The batch has more than {limit} lines and nothing was accepted; send a smaller one."
+)
+
+# The same text for an account that does not exist and for one that belongs to somebody else. The first code is that of
+# Verizon's connectivity calls; 400 is the status of every FOTA error.
+
+_NO_ACCOUNT: Final = "Account not found, or not granted to you; check the number, including its leading zeros."
+NO_CALLBACK_ACCOUNT = ErrorType(400, "REQUEST_FAILED.AccountNotFound", _NO_ACCOUNT)
+NO_ACCOUNT = ErrorType(404, "NOT_FOUND", _NO_ACCOUNT)
+
+# The caller is unknown.
+
+NO_CLIENT = ErrorType(401, "MISSING_CREDENTIALS", "Send the client's id and secret as Authorization: Basic.", _BASIC)
+WRONG_CLIENT = ErrorType(
+    401, "INVALID_CREDENTIALS", "The client's id or secret is wrong, or the client was revoked.", _BASIC
+)
+NO_TOKEN = ErrorType(
+    401, "MISSING_CREDENTIALS", "Send an access token as Authorization: Bearer; the token call returns one.", _BEARER
+)
+WRONG_TOKEN = ErrorType(
+    401, "INVALID_CREDENTIALS", "The access token is unknown, revoked or expired; request a new one.", _BEARER
+)
+
+# The codes are those of Verizon's session calls; that the callback calls answer them too, and with 401, is ours.
+
+NO_SESSION = ErrorType(
+    401, "REQUEST_FAILED.SessionToken.Format", "Send the session token of the login call as VZ-M2M-Token.", _SESSION
+)
+MALFORMED_SESSION = ErrorType(
+    401,
+    "INPUT_INVALID.SessionToken.Invalid",
+    "The VZ-M2M-Token is not a GUID; send the session token as the login call returned it.",
+    _SESSION,
+)
+ENDED_SESSION = ErrorType(
+    401,
+    "REQUEST_FAILED.SessionToken.Expired",
+    "The session is unknown, logged out or expired after 20 idle minutes; log in again.",
+    _SESSION,
+)
+
+# The caller may not do this, or not now. A refused login does not say which part was wrong; a locked one has the same
+# code, so that a client that reads only codes stops trying.
+
+LOGIN_REFUSED = ErrorType(
+    400, "LOGIN_REFUSED", "The user name or the password is wrong; check both before trying again."
+)
+LOGIN_LOCKED = ErrorType(400, "LOGIN_REFUSED", "Too many failed logins; try again in {seconds} seconds.", _WAIT)
+MISSING_SCOPE = ErrorType(
+    403, "INVALID_ACCESS", "This call requires the scope {}; grant it to the client, and to the user of a session."
+)
+TOO_MANY_REQUESTS = ErrorType(
+    429, "TOO_MANY_REQUESTS", "Rate limit exceeded; wait {seconds} seconds, and publish messages in batches.", _WAIT
+)
+TOO_MANY_STREAMS = ErrorType(
+    429,
+    "TOO_MANY",
+    "The client already has {limit} event streams open; close one that is not read.",
+    {"Retry-After": "60"},
+)
+
+# The service cannot do it.
+
+STORE_FULL = ErrorType(507, "STORE_FULL", "The store is full and nothing was saved; contact the operator.")
+STORE_UNAVAILABLE = ErrorType(
+    503, "STORE_UNAVAILABLE", "The store is unavailable; send the same request again, with the same keys.", _RETRY
+)
+NOT_READY = ErrorType(503, "NOT_READY", "{part}: {reason}; see the log.", _RETRY)
+BUSY = ErrorType(503, "BUSY", "Too many batches at once; nothing of this one was saved, send it again.", _RETRY)
+INTERNAL_ERROR = ErrorType(500, "INTERNAL_ERROR", "The service failed to handle this request; see its log.")

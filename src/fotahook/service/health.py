@@ -1,55 +1,58 @@
-"""What monitors and receivers ask without a token: is it alive, is it ready, which key does it sign with."""
+"""Calls that need no token: health checks, metrics, and the public signing key."""
 
 from typing import Final
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.requests import Request
 from starlette.responses import Response
 
 from ..contract.keys import signing_seed
 from ..contract.signing import format_public_key
 from . import errors
-from .context import Service
+from .routing import Call, Endpoint
 
 HEALTH_PATHS: Final = ("/healthz", "/readyz", "/metrics")
-"""What monitors ask: answered also to a client that has its share of everything else."""
+"""Paths for monitors, which are answered even to a client that exceeds its limits, and by every process."""
 
 
 class Status(msgspec.Struct, frozen=True):
-    """How the service is."""
+    """The state of the service."""
 
     status: str
 
 
 class PublicKey(msgspec.Struct, frozen=True):
-    """The key by which deliveries are verified."""
+    """The key that verifies deliveries."""
 
     public: str
 
 
-async def alive(service: Service, request: Request) -> Response:
-    """The process answers; nothing else is looked at."""
-    return errors.answer(Status("alive"))
+@Endpoint("GET", "/healthz", by="anyone")
+async def alive(call: Call) -> Status:
+    """Answers as long as the process runs; nothing else is checked."""
+    return Status("alive")
 
 
-async def ready(service: Service, request: Request) -> Response:
-    """The store answers, its migrations are current, and what runs beside the calls works; else 503 names the part."""
-    if (trouble := await service.pulse.error()) is not None:
-        # One trouble is raised for many requests, and would gather the traceback of each.
+@Endpoint("GET", "/readyz", by="anyone")
+async def ready(call: Call) -> Status:
+    """Checks the store, its schema and the dispatcher; 503 names the part that is not ready."""
+    if (trouble := await call.service.store_health.error()) is not None:
+        # The same exception is raised for many requests: drop the traceback that each would add to.
         raise trouble.with_traceback(None)
-    for part, works in service.parts.items():
+    for part, works in call.service.checks.items():
         if not works():
-            raise errors.not_ready(part, "it does not work at the moment")
-    return errors.answer(Status("ready"))
+            raise errors.NOT_READY(part=part, reason="not working at the to_datetime")
+    return Status("ready")
 
 
-async def metrics(service: Service, request: Request) -> Response:
-    """What this process knows of itself and of its store in numbers, for Prometheus."""
-    content = await service.metrics.text(service.store, service.streams.total())
+@Endpoint("GET", "/metrics", by="anyone", answer_type="text/plain")
+async def metrics(call: Call) -> Response:
+    """Metrics of this process and of its store, for Prometheus."""
+    content = await call.service.metrics.text(call.service.store, call.service.streams.total())
     return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def signing_key(service: Service, request: Request) -> Response:
-    """The public key by which receivers verify every delivery."""
-    return errors.answer(PublicKey(format_public_key(signing_seed(service.settings.secret_key))))
+@Endpoint("GET", "/v1/signing-key", by="anyone")
+async def signing_key(call: Call) -> PublicKey:
+    """The public key that verifies every delivery."""
+    return PublicKey(format_public_key(signing_seed(call.service.settings.secret_key)))

@@ -1,136 +1,95 @@
-"""What a process knows of itself in numbers, for Prometheus: counted around the store, so that nothing else need know.
+"""Metrics of one process, for Prometheus, counted by a wrapper around the store.
 
-Each app has a registry of its own. Names of accounts are no labels. What the whole store is like is read when somebody
-asks for it, and not again for some seconds, since anybody may ask.
+Each app has a registry of its own. No label names an account. The backlog of the whole store is read on demand and
+cached for some seconds, since anybody may ask for it.
 """
 
 import asyncio
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar, cast
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client import ProcessCollector as Process
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from ..store.base import Store
 from ..store.records import Accepted, Callback, LaneVerdict, Lease, NewMessage, Settlement, StoreError
 
-FRESH_SECONDS: Final = 5.0
-"""For so long what was read of the store is told again, or for twenty times as long as it took."""
+T = TypeVar("T")
+
+CACHE_SECONDS: Final = 5.0
+"""The backlog is cached for so long, or for twenty times as long as reading it took."""
 LATENCIES: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
 COMMITS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-UNKNOWN: Final = float("nan")
 
 
 class Metrics:
-    """Counters of one process. `clock` tells the time by which messages were accepted."""
+    """The metrics of one process. `clock` is the one by which messages are accepted."""
 
     def __init__(
         self, *, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self.registry = CollectorRegistry()
-        self._clock = clock
-        self.monotonic = monotonic
-        self._looking = asyncio.Lock()
-        self._look_again_at = float("-inf")
-        self._leased: set[int] = set()
-        Process(registry=self.registry)
-        self._accepted = self._counter("messages_accepted", "Messages accepted, without those that came again.")
-        self._duplicates = self._counter("messages_duplicate", "Messages that came again under their idempotency key.")
-        self._dead = self._counter("messages_dead", "Deliveries given up.")
-        self._attempts = self._counter("attempts", "Attempts by what they came to.", "code")
-        self._leases = self._counter("leases", "Leases of lanes taken by this process.")
-        self._lanes = self._gauge("leased_lanes", "Lanes that this process has leased.")
-        self._latency = Histogram(
-            "fotahook_delivery_latency_seconds",
-            "From the acceptance of a message to its delivery.",
-            registry=self.registry,
-            buckets=LATENCIES,
-        )
-        self._commits = Histogram(
-            "fotahook_store_commit_seconds",
-            "From handing a write to the store until it is on disk.",
-            ["verb"],
-            registry=self.registry,
-            buckets=COMMITS,
-        )
-        self._up = self._gauge("store_up", "Whether the store could be read.")
-        self._backlog = self._gauge("backlog", "Deliveries in the whole store by state.", "state")
-        self._oldest = self._gauge("oldest_undelivered_seconds", "Age of the oldest undelivered message in the store.")
-        self._streams = self._gauge("event_streams", "Streams of events that are open.")
+        registry = CollectorRegistry()
+        self.clock, self.monotonic = clock, monotonic
+        self._registry = registry
+        self._reading = asyncio.Lock()
+        self._read_again_at = float("-inf")
+        self.leased_lanes: set[int] = set()
+        ProcessCollector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"fotahook_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"fotahook_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(f"fotahook_{name}", text, labels, registry=registry, buckets=buckets)
+
+        self.accepted = counter("messages_accepted", "Messages accepted, duplicates excluded.")
+        self.duplicates = counter("messages_duplicate", "Messages that repeated an idempotency key.")
+        self.dead = counter("messages_dead", "Deliveries given up.")
+        self.attempts = counter("attempts", "Delivery attempts by outcome.", "code")
+        self.leases = counter("leases", "Leases of lanes taken by this process.")
+        self.latency = histogram("delivery_latency_seconds", "Time from acceptance to delivery.", LATENCIES)
+        self.commits = histogram("store_commit_seconds", "Time until a write to the store is on disk.", COMMITS, "verb")
+        self._lanes = gauge("leased_lanes", "Lanes leased by this process.")
+        self._up = gauge("store_up", "Whether the store can be read.")
+        self._backlog = gauge("backlog", "Deliveries in the whole store by state.", "state")
+        self._oldest = gauge("oldest_undelivered_seconds", "Age of the oldest undelivered message in the store.")
+        self._streams = gauge("event_streams", "Open event streams.")
 
     def around(self, store: Store) -> Store:
-        """The same store, with its writes and leases counted."""
+        """The store, with its writes and leases counted."""
         return cast(Store, _CountedStore(store, self))
 
-    def committed(self, verb: str, seconds: float) -> None:
-        """A write is on disk."""
-        self._commits.labels(verb).observe(seconds)
-
-    def accepted(self, answers: Sequence[Accepted]) -> None:
-        """Messages were taken."""
-        again = sum(answer.duplicate for answer in answers)
-        self._accepted.inc(len(answers) - again)
-        self._duplicates.inc(again)
-
-    def leased(self, leases: Sequence[Lease]) -> None:
-        """Lanes are this process's."""
-        self._leases.inc(len(leases))
-        self._leased.update(lease.lane for lease in leases)
-
-    def released(self, lane: int) -> None:
-        """A lane is not this process's any more."""
-        self._leased.discard(lane)
-
-    def settled(self, settlements: Sequence[Settlement]) -> None:
-        """Attempts were written down."""
-        now = self._clock()
-        codes = Tally[str]()
-        for settlement in settlements:
-            codes[settlement.attempt.error_code or settlement.attempt.outcome] += 1
-            if settlement.state == "delivered":
-                self._latency.observe(max(0.0, now - settlement.delivery.accepted_at))
-            elif settlement.state == "dead":
-                self._dead.inc()
-        for code, count in codes.items():
-            self._attempts.labels(code).inc(count)
-
     async def text(self, store: Store, streams: int) -> bytes:
-        """All of it as Prometheus reads it."""
-        async with self._looking:
+        """All metrics in Prometheus's text format."""
+        async with self._reading:
             began = self.monotonic()
-            if began >= self._look_again_at:
-                await self._look(store)
-                took = self.monotonic() - began
-                self._look_again_at = began + max(FRESH_SECONDS, 20 * took)
-        self._lanes.set(len(self._leased))
+            if began >= self._read_again_at:
+                await self._read_backlog(store)
+                self._read_again_at = began + max(CACHE_SECONDS, 20 * (self.monotonic() - began))
+        self._lanes.set(len(self.leased_lanes))
         self._streams.set(streams)
-        return generate_latest(self.registry)
+        return generate_latest(self._registry)
 
-    async def _look(self, store: Store) -> None:
+    async def _read_backlog(self, store: Store) -> None:
+        up, pending, dead, oldest = 0, float("nan"), float("nan"), float("nan")
         try:
             backlog = await store.backlog()
         except StoreError:
-            self._tell(0, UNKNOWN, UNKNOWN, UNKNOWN)
+            pass
         else:
-            self._tell(1, backlog.pending, backlog.dead, backlog.oldest_age or 0.0)
-
-    def _tell(self, up: int, pending: float, dead: float, oldest: float) -> None:
+            up, pending, dead, oldest = 1, backlog.pending, backlog.dead, backlog.oldest_age or 0.0
         self._up.set(up)
         self._backlog.labels("pending").set(pending)
         self._backlog.labels("dead").set(dead)
         self._oldest.set(oldest)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"fotahook_{name}", text, labels, registry=self.registry)
-
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"fotahook_{name}", text, labels, registry=self.registry)
-
 
 class _CountedStore:
-    """A store whose callers do not notice that it is counted."""
+    """Counts what passes through four methods of a store; every other method is the store's own."""
 
     def __init__(self, store: Store, metrics: Metrics) -> None:
         self._store = store
@@ -140,31 +99,43 @@ class _CountedStore:
         return getattr(self._store, name)
 
     async def register(self, account: str, url: str, *, actor: str) -> Callback:
-        began = self._metrics.monotonic()
-        callback = await self._store.register(account, url, actor=actor)
-        self._metrics.committed("register", self._metrics.monotonic() - began)
-        return callback
+        return await self._timed("register", self._store.register(account, url, actor=actor))
 
     async def accept(self, messages: Sequence[NewMessage]) -> list[Accepted]:
-        began = self._metrics.monotonic()
-        answers = await self._store.accept(messages)
-        self._metrics.committed("accept", self._metrics.monotonic() - began)
-        self._metrics.accepted(answers)
-        return answers
+        accepted = await self._timed("accept", self._store.accept(messages))
+        duplicates = sum(one.duplicate for one in accepted)
+        self._metrics.accepted.inc(len(accepted) - duplicates)
+        self._metrics.duplicates.inc(duplicates)
+        return accepted
 
     async def lease(self, limit: int, seconds: float) -> list[Lease]:
         leases = await self._store.lease(limit, seconds)
-        if leases:
-            self._metrics.leased(leases)
+        self._metrics.leases.inc(len(leases))
+        self._metrics.leased_lanes.update(lease.lane for lease in leases)
         return leases
 
     async def settle(
         self, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float
     ) -> Lease | None:
-        began = self._metrics.monotonic()
-        kept = await self._store.settle(lease, settlements, verdict, keep=keep)
-        self._metrics.committed("settle", self._metrics.monotonic() - began)
-        self._metrics.settled(settlements)
+        kept = await self._timed("settle", self._store.settle(lease, settlements, verdict, keep=keep))
+        self._count(settlements)
         if kept is None:
-            self._metrics.released(lease.lane)
+            self._metrics.leased_lanes.discard(lease.lane)
         return kept
+
+    async def _timed(self, verb: str, write: Awaitable[T]) -> T:
+        began = self._metrics.monotonic()
+        result = await write
+        self._metrics.commits.labels(verb).observe(self._metrics.monotonic() - began)
+        return result
+
+    def _count(self, settlements: Sequence[Settlement]) -> None:
+        now = self._metrics.clock()
+        codes = Tally(one.attempt.error_code or one.attempt.outcome for one in settlements)
+        for code, count in codes.items():
+            self._metrics.attempts.labels(code).inc(count)
+        for settlement in settlements:
+            if settlement.state == "delivered":
+                self._metrics.latency.observe(max(0.0, now - settlement.delivery.accepted_at))
+            elif settlement.state == "dead":
+                self._metrics.dead.inc()

@@ -1,145 +1,123 @@
-"""From a path and a method to the function that answers: percent-encoding kept, HEAD and OPTIONS as HTTP has them."""
+"""Endpoints, and the app that finds the endpoint of a request and lets it in.
+
+Declare a call with `@Endpoint("GET", "/v1/…", …)` on its handler. The declaration says who may call it, and is enforced
+here before the handler runs; the OpenAPI description is made from the same declaration.
+"""
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Final, Literal, TypeVar
 from urllib.parse import quote
 
+import msgspec
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
-from starlette.types import ExceptionHandler, Lifespan, Receive, Scope, Send
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, ExceptionHandler, Lifespan, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from ..store.records import StoreError, StoreFull, StoreUnavailable, WrongSchema
 from . import errors, requests
+from .access import Authentication, Caller, authenticate
+from .auth.credentials import Scope
 from .context import Service
-from .errors import Problem
+from .errors import ApiError
 
 logger = logging.getLogger(__name__)
 
+JSON: Final = "application/json"
+# RFC 6749, section 5.1: what holds a secret must not be cached.
+NO_STORE: Final = {"Cache-Control": "no-store"}
 
-class Handler(Protocol):
-    """Answers one call. The first line of its docstring says what it does."""
-
-    __name__: str
-
-    async def __call__(self, service: Service, request: Request, /) -> Response: ...
-
-
-SEGMENT: Final = "fotahook_segment"
+T = TypeVar("T")
+Model = type[msgspec.Struct]
+Handler = Callable[["Call"], Awaitable[msgspec.Struct | Response]]
 
 
-class SegmentConvertor(Convertor[str]):
-    """One segment of a path, as it was sent. It may be empty: an account that is missing has an answer of its own."""
-
-    regex = "[^/]*"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return quote(value, safe="")
+class AnyObject(msgspec.Struct, frozen=True):
+    """A JSON object with any members."""
 
 
-register_url_convertor(SEGMENT, SegmentConvertor())
+@dataclass(frozen=True)
+class Call:
+    """A request that was let in. `account` is the one that its path names, granted to the caller; "" if none."""
+
+    service: Service
+    request: Request
+    caller: Caller
+    account: str
+
+    async def json(self, kind: type[T], *, optional: bool = False) -> T:
+        """The JSON object in the body; if optional, a missing body counts as an empty object."""
+        content = await requests.body(self.request, self.service.settings.body_limit, optional=optional)
+        return requests.json_object(content if content.strip() else b"{}", kind)
+
+    def query(self, kind: type[T]) -> T:
+        """The query's parameters."""
+        return requests.query(self.request, kind)
 
 
-class Paths(Starlette):
-    """Starlette that finds our own resources by the segments of their paths, as they were sent.
+@dataclass(eq=False)
+class Endpoint:
+    """One method of one path, as a decorator of its handler.
 
-    Once decoded, ``a%2Fb`` would be two segments. It takes a look for each segment, however many routes there are,
-    where Starlette tries one after the other; and since resources answer their own errors, none of its layers is
-    between. So what is to be around every call goes around the app. What is not ours is left to Starlette.
+    The first line of the handler's docstring is the call's summary, the return type its answer unless that is a
+    Response; a returned struct is answered as JSON.
     """
 
-    def __init__(
-        self,
-        routes: Sequence[BaseRoute],
-        *,
-        exception_handlers: Mapping[type[Exception], ExceptionHandler],
-        lifespan: Lifespan[Starlette] | None,
-    ) -> None:
-        super().__init__(routes=routes, exception_handlers=exception_handlers, lifespan=lifespan)
-        # A callback of the account "" is an error to tell of, not a path to be sent to.
-        self.router.redirect_slashes = False
-        self._start = _Place()
-        for route in routes:
-            if isinstance(route, Route) and isinstance(route.endpoint, Resource):
-                self._start.put(route.path_format.split("/"), route.endpoint)
+    method: str
+    path: str
+    _: KW_ONLY
+    by: Authentication = "token"
+    scope: Scope | None = "operate"
+    query: Model | None = None
+    headers: tuple[str, ...] = ()
+    """Idempotency and ordering keys and the like, for the description."""
+    body: Model | None = None
+    body_optional: bool = False
+    body_type: str = JSON
+    body_limit: Literal["body_limit", "message_limit", "batch_limit"] = "body_limit"
+    """The name of the setting."""
+    status: int = 200
+    answer: Model | None = None
+    answer_type: str = JSON
+    events: tuple[Model, ...] = ()
+    """The data of an event stream's events."""
+    no_store: bool = False
+    also: tuple[int, ...] = ()
+    """Statuses that only this call answers, for the description."""
+    handler: Handler = field(init=False)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
-            return
-        raw = scope.get("raw_path")
-        path = quote(scope["path"], errors="replace") if raw is None else raw.decode("latin-1")
-        scope = {**scope, "app": self, "path": path}
-        resource, scope["path_params"] = self._start.find(path.removeprefix(scope.get("root_path", "")).split("/"))
-        await (resource or super().__call__)(scope, receive, send)
-
-
-class _Place:
-    """The end of the beginning of a path: what is served there, and what may follow."""
-
-    def __init__(self) -> None:
-        self._resource: Resource | None = None
-        self._next: dict[str, _Place] = {}
-        self._parameter = ""
-        self._any: _Place | None = None
-
-    def put(self, segments: Sequence[str], resource: "Resource") -> None:
-        """Serve the resource at a path, in which ``{account}`` stands for any segment."""
-        place = self
-        for segment in segments:
-            if segment.startswith("{"):
-                place._parameter, place._any = segment.strip("{}"), place._any or _Place()
-                place = place._any
-            else:
-                place = place._next.setdefault(segment, _Place())
-        # Of two at one path the first is served, as in Starlette.
-        place._resource = place._resource or resource
-
-    def find(self, segments: Sequence[str]) -> "tuple[Resource | None, dict[str, str]]":
-        """What is served at a path, if anything, and its parameters."""
-        place, params = self, dict[str, str]()
-        for segment in segments:
-            there = place._next.get(segment)
-            if there is None:
-                if place._any is None:
-                    return None, params
-                there = place._any
-                params[place._parameter] = segment
-            place = there
-        return place._resource, params
+    def __call__(self, handler: Handler) -> "Endpoint":
+        returned = handler.__annotations__["return"]
+        if self.answer is None and isinstance(returned, type) and issubclass(returned, msgspec.Struct):
+            self.answer = returned
+        self.handler = handler
+        return self
 
 
 class Resource:
-    """The methods of one path. A body over the limit is refused before any of it is read, whatever the method."""
+    """The endpoints of one path. A body over the limit is refused before any of it is read, whatever the method."""
 
-    def __init__(self, service: Service, limit: int | None = None, **handlers: Handler) -> None:
+    def __init__(self, service: Service, endpoints: Sequence[Endpoint]) -> None:
         self._service = service
-        self._limit = service.settings.body_limit if limit is None else limit
-        self._handlers = dict(handlers)
-        if "GET" in handlers:
-            self._handlers["HEAD"] = handlers["GET"]
-        self._allow = ", ".join([*self._handlers, "OPTIONS"])
+        self.endpoints = {endpoint.method: endpoint for endpoint in endpoints}
+        if "GET" in self.endpoints:
+            self.endpoints["HEAD"] = self.endpoints["GET"]
+        self._allow = ", ".join([*self.endpoints, "OPTIONS"])
+        self._limit = max(getattr(service.settings, endpoint.body_limit) for endpoint in endpoints)
 
-    @property
-    def handlers(self) -> Mapping[str, Handler]:
-        """The function behind each method; HEAD is GET's."""
-        return self._handlers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
             response = await self._respond(request)
         except Exception as error:
             await answer_error(request, error)(scope, receive, send)
-            if not isinstance(error, Problem | StoreError):
-                # A defect: the server logs what happened.
+            if not isinstance(error, ApiError | StoreError):
+                # A defect: the server logs the traceback.
                 raise
             return
         if scope["method"] == "HEAD":
@@ -148,37 +126,126 @@ class Resource:
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        handler = self._handlers.get(request.method)
-        if handler is None:
+        endpoint = self.endpoints.get(request.method)
+        if endpoint is None:
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers={"Allow": self._allow})
-            raise errors.wrong_method(request.method, self._allow)
+            raise errors.WRONG_METHOD(method=request.method[:20], allow=self._allow)
         requests.check_length(request, self._limit)
-        return await handler(self._service, request)
+        result = await endpoint.handler(await self._authorize(endpoint, request))
+        if isinstance(result, Response):
+            return result
+        return errors.answer(result, endpoint.status, headers=NO_STORE if endpoint.no_store else None)
+
+    async def _authorize(self, endpoint: Endpoint, request: Request) -> Call:
+        caller = await authenticate(self._service, request, endpoint.by)
+        account = ""
+        if endpoint.by != "anyone":
+            caller.require(endpoint.scope)
+            if "account" in request.path_params:
+                account = requests.check_account(requests.segment(request, "account"))
+                if not caller.has(account):
+                    is_ours = not endpoint.path.startswith(errors.GATEWAY_PATHS)
+                    raise errors.NO_ACCOUNT() if is_ours else errors.NO_CALLBACK_ACCOUNT()
+        return Call(self._service, request, caller, account)
+
+
+class App(Starlette):
+    """Starlette with a router of its own for our resources; other routes, exceptions and lifespan are Starlette's.
+
+    The router matches raw segments: once decoded, ``a%2Fb`` would be two. It takes one step per segment, where
+    Starlette tries one route after the other, and skips Starlette's layers: middleware goes around the app.
+    """
+
+    def __init__(
+        self,
+        resources: Mapping[str, Resource],
+        routes: Sequence[BaseRoute],
+        lifespan: Lifespan[Starlette] | None,
+    ) -> None:
+        handlers: dict[type[Exception] | int, ExceptionHandler]
+        handlers = dict.fromkeys((ApiError, StoreError, HTTPException, Exception), _answer_error)
+        super().__init__(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+        self.router.redirect_slashes = False
+        self.resources = resources
+        self._root = _Node()
+        for path, resource in resources.items():
+            self._root.add(path.split("/"), resource)
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        raw = scope.get("raw_path")
+        path = quote(scope["path"], errors="replace") if raw is None else raw.decode("latin-1")
+        scope = {**scope, "app": self, "path": path}
+        resource, scope["path_params"] = self._root.find(path.removeprefix(scope.get("root_path", "")).split("/"))
+        app: ASGIApp = resource or super().__call__
+        await app(scope, receive, send)
+
+
+class _Node:
+    """A node in the tree of path segments."""
+
+    def __init__(self) -> None:
+        self._resource: Resource | None = None
+        self._children: dict[str, _Node] = {}
+        self._parameter = ""
+        self._any: _Node | None = None
+
+    def add(self, segments: Sequence[str], resource: Resource) -> None:
+        """Serve the resource at a path, in which ``{account}`` stands for any segment, an empty one too."""
+        node = self
+        for segment in segments:
+            if segment.startswith("{"):
+                node._parameter, node._any = segment.strip("{}"), node._any or _Node()
+                node = node._any
+            else:
+                node = node._children.setdefault(segment, _Node())
+        node._resource = resource
+
+    def find(self, segments: Sequence[str]) -> tuple[Resource | None, dict[str, str]]:
+        """The resource at a path, if there is one, and the path's parameters."""
+        node, params = self, dict[str, str]()
+        for segment in segments:
+            child = node._children.get(segment)
+            if child is None:
+                if node._any is None:
+                    return None, params
+                child = node._any
+                params[node._parameter] = segment
+            node = child
+        return node._resource, params
 
 
 def answer_error(request: Request, error: Exception) -> Response:
-    """The answer to whatever was raised: the one place where errors become answers."""
+    """The answer to an exception: the one place where exceptions become answers."""
     match error:
-        case Problem():
-            problem = error
+        case ApiError():
+            api_error = error
         case StoreFull():
             logger.error("the store is full: %s", error)
-            problem = errors.store_full()
+            api_error = errors.STORE_FULL()
         case WrongSchema():
             logger.error("%s", error)
-            problem = errors.not_ready("migrations", "the store has another schema than this fotahook works with")
+            api_error = errors.NOT_READY(
+                part="migrations", reason="the store's schema is of another version of fotahook"
+            )
         case StoreUnavailable():
             logger.error("the store is unavailable: %s", error)
-            problem = errors.store_unavailable()
+            api_error = errors.STORE_UNAVAILABLE()
         case HTTPException(status_code=404):
-            problem = errors.no_such_path()
+            api_error = errors.NO_SUCH_PATH()
         case HTTPException():
-            # Raised by a route that the composer added.
-            problem = Problem(error.status_code, "REQUEST_FAILED", f"{error.detail}.", headers=error.headers)
+            # Raised by a route that is not ours.
+            api_error = ApiError(error.status_code, "REQUEST_FAILED", f"{error.detail}.", error.headers)
         case _:
-            problem = errors.internal_error()
-    response = problem.response(request.scope["path"])
+            api_error = errors.INTERNAL_ERROR()
+    response = api_error.response(request.scope["path"])
     if request.method == "HEAD":
         response.body = b""
     return response
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    return answer_error(request, error)

@@ -5,21 +5,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Final, Protocol, TypeVar
+from typing import Annotated, Final, Literal, Protocol, TypeVar
 
 import msgspec
 from cyclopts import App, Parameter
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
-from fotahook.service import (
-    SCOPES,
-    create_client,
-    create_user,
-    drop_client,
-    drop_user,
-    grant_client,
-    grant_user,
-)
+from fotahook import service
+from fotahook.service import SCOPES, create_client, create_user
 from fotahook.store import Store, open_store
 from fotahook.store.records import Credential
 
@@ -48,32 +41,16 @@ class Create(Protocol):
     ) -> Awaitable[str]: ...
 
 
-class Grant(Protocol):
-    """`grant_client` or `grant_user` of the service."""
-
-    def __call__(
-        self,
-        store: Store,
-        name: str,
-        /,
-        *,
-        accounts: Sequence[str] | UnsetType | None,
-        scopes: Sequence[str] | UnsetType,
-    ) -> Awaitable[Credential | None]: ...
-
-
 @dataclass(frozen=True)
 class Kind:
     """Clients or users: what they are called, and what can be done with them."""
 
-    name: str
+    name: Literal["client", "user"]
     help: str
     secret: str
     shown_as: tuple[str, str]
     ends_with: str
     create: Create
-    grant: Grant
-    drop: Callable[[Store, str], Awaitable[bool]]
 
 
 class Entry(msgspec.Struct, frozen=True, rename="camel"):
@@ -93,8 +70,6 @@ CLIENT: Final = Kind(
     shown_as=("clientId", "clientSecret"),
     ends_with="tokens",
     create=create_client,
-    grant=grant_client,
-    drop=drop_client,
 )
 USER: Final = Kind(
     name="user",
@@ -103,8 +78,6 @@ USER: Final = Kind(
     shown_as=("username", "password"),
     ends_with="sessions",
     create=create_user,
-    grant=grant_user,
-    drop=drop_user,
 )
 
 
@@ -169,7 +142,9 @@ def _group(kind: Kind) -> App:
         if not (account or all_accounts or scope):
             raise UsageError("give --account, --all-accounts or --scope")
         accounts = account or (None if all_accounts else UNSET)
-        granted = _in_store(store, lambda opened: kind.grant(opened, name, accounts=accounts, scopes=scope or UNSET))
+        granted = _in_store(
+            store, lambda opened: service.grant(opened, kind.name, name, accounts=accounts, scopes=scope or UNSET)
+        )
         if granted is None:
             raise _unknown(kind, name)
         print_structs(COLUMNS, [_entry(granted, time.time())], _row, as_json=as_json)
@@ -183,7 +158,7 @@ def _group(kind: Kind) -> App:
         """
     )
     def revoke(name: str, /, *, store: StoreUrl = "sqlite:///fotahook.db", as_json: Json = False) -> None:
-        if not _in_store(store, lambda opened: kind.drop(opened, name)):
+        if not _in_store(store, lambda opened: service.revoke(opened, kind.name, name)):
             raise _unknown(kind, name)
         print_facts({"name": name, "revoked": True}, as_json=as_json)
 

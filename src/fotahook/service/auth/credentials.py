@@ -1,4 +1,4 @@
-"""Clients and users: who may ask for a token and who may log in. Their secrets are generated, and shown once."""
+"""Clients, which get access tokens, and users, who log in. Their secrets are generated and shown once."""
 
 import re
 import secrets
@@ -13,15 +13,18 @@ from ...contract.keys import fingerprint
 from ...contract.urls import account_refusal
 from ...store.base import Clock, Store
 from ...store.records import Credential
-from ..access import SCOPES
 from .passwords import COST, PasswordCost, Passwords, new_password
 
-Accounts = Sequence[str] | None
+Kind = Literal["client", "user"]
+Scope = Literal["callbacks", "publish", "operate"]
+SCOPES: Final[tuple[Scope, ...]] = ("callbacks", "publish", "operate")
 
 DEV_CLIENT: Final = ("dev", "dev-secret")
 DEV_USER: Final = ("dev", "dev-password")
 
-# A colon ends the id in Authorization: Basic.
+_ISSUED: Final[dict[Kind, str]] = {"client": "token", "user": "session"}
+"""The kind of the credentials that are issued to each kind."""
+# A colon would end the id in Authorization: Basic.
 _NAME = re.compile(r"[\x21-\x39\x3b-\x7e]{1,64}")
 
 
@@ -33,13 +36,13 @@ async def create_client(
     scopes: Sequence[str] = SCOPES,
     clock: Clock = time.time,
 ) -> str:
-    """Make a client and return its secret, which nobody can show again.
+    """Create a client and return its secret, which is not stored.
 
-    `accounts` None grants all of them. ValueError if there is one of this id, or if a name, account or scope is none.
+    `accounts` None grants all accounts. Raises ValueError if the id is taken, or if it, an account or a scope is
+    invalid.
     """
     secret = secrets.token_urlsafe(32)
-    credential = _credential("client", client_id, fingerprint(secret), accounts, scopes, clock)
-    await _create(store, credential)
+    await _create(store, _credential("client", client_id, fingerprint(secret), accounts, scopes, clock))
     return secret
 
 
@@ -52,107 +55,85 @@ async def create_user(
     clock: Clock = time.time,
     cost: PasswordCost = COST,
 ) -> str:
-    """Make a user for the session login and return the password; otherwise as `create_client`."""
+    """Create a user for the session login and return the password; otherwise as `create_client`."""
     password = new_password()
-    known = await Passwords(cost).hash(password)
-    await _create(store, _credential("user", username, known, accounts, scopes, clock))
+    stored = await Passwords(cost).hash(password)
+    await _create(store, _credential("user", username, stored, accounts, scopes, clock))
     return password
 
 
-async def grant_client(
-    store: Store, client_id: str, *, accounts: Accounts | UnsetType = UNSET, scopes: Sequence[str] | UnsetType = UNSET
-) -> Credential | None:
-    """Grant a client these accounts (None: all) and scopes in place of what it has, its live tokens included.
-
-    What is not given stays. The client as it is now; None if there is none. ValueError as from `create_client`.
-    """
-    return await _grant(store, "client", client_id, "token", accounts, scopes)
-
-
-async def grant_user(
-    store: Store, username: str, *, accounts: Accounts | UnsetType = UNSET, scopes: Sequence[str] | UnsetType = UNSET
-) -> Credential | None:
-    """Grant a user something else, the live sessions included; otherwise as `grant_client`."""
-    return await _grant(store, "user", username, "session", accounts, scopes)
-
-
-async def drop_client(store: Store, client_id: str) -> bool:
-    """Forget a client and end its tokens, within a second everywhere; False if there is none."""
-    return await _drop(store, "client", client_id, "token")
-
-
-async def drop_user(store: Store, username: str) -> bool:
-    """Forget a user and end the sessions; otherwise as `drop_client`."""
-    return await _drop(store, "user", username, "session")
-
-
-async def provision_dev(store: Store, *, clock: Clock = time.time, cost: PasswordCost = COST) -> None:
-    """The well-known client and user of a development service, with every account and scope."""
-    (client, secret), (user, password) = DEV_CLIENT, DEV_USER
-    await store.save_credential(_credential("client", client, fingerprint(secret), None, SCOPES, clock))
-    known = await Passwords(cost).hash(password)
-    await store.save_credential(_credential("user", user, known, None, SCOPES, clock))
-
-
-async def withdraw_dev(store: Store) -> None:
-    """Take back what `provision_dev` gave, with every token and session of theirs: a store may outlive its `--dev`."""
-    (client, secret), (user, password) = DEV_CLIENT, DEV_USER
-    found = await store.credential("client", client)
-    if found is not None and found.secret_hash == fingerprint(secret):
-        await drop_client(store, client)
-    found = await store.credential("user", user)
-    if found is not None and await Passwords().prove(found.secret_hash, password):
-        await drop_user(store, user)
-
-
-async def _create(store: Store, credential: Credential) -> None:
-    if await store.credential(credential.kind, credential.id) is not None:
-        raise ValueError(f"there is a {credential.kind} {credential.id!r} already")
-    await store.save_credential(credential)
-
-
-async def _grant(
+async def grant(
     store: Store,
-    kind: str,
+    kind: Kind,
     name: str,
-    granted: str,
-    accounts: Accounts | UnsetType,
-    scopes: Sequence[str] | UnsetType,
+    *,
+    accounts: Sequence[str] | UnsetType | None = UNSET,
+    scopes: Sequence[str] | UnsetType = UNSET,
 ) -> Credential | None:
+    """Replace what a client or user may do, live tokens and sessions included; UNSET keeps the present value.
+
+    Returns the changed credential, or None if there is none of this name. Raises ValueError as `create_client` does.
+    """
     while (found := await store.credential(kind, name)) is not None:
-        now = msgspec.structs.replace(
+        changed = msgspec.structs.replace(
             found,
             accounts=found.accounts if accounts is UNSET else _checked_accounts(accounts),
             scopes=found.scopes if scopes is UNSET else _checked_scopes(scopes),
         )
-        if await store.replace_credential(found, now):
-            for each in await store.credentials(granted, name):
-                await _follow(store, each, now)
-            return now
+        if await store.replace_credential(found, changed):
+            for issued in await store.credentials(_ISSUED[kind], name):
+                await _copy_grants(store, changed, issued)
+            return changed
     return None
 
 
-async def _follow(store: Store, granted: Credential, owner: Credential) -> None:
-    """Let a live token or session grant what its owner has now."""
-    current: Credential | None = granted
-    while current is not None:
-        now = msgspec.structs.replace(current, accounts=owner.accounts, scopes=owner.scopes)
-        if await store.replace_credential(current, now):
-            return
-        current = await store.credential(granted.kind, granted.id)
-
-
-async def _drop(store: Store, kind: str, name: str, granted: str) -> bool:
+async def revoke(store: Store, kind: Kind, name: str) -> bool:
+    """Delete a client or user and end its tokens or sessions, everywhere within a second; False if there is none."""
     if await store.credential(kind, name) is None:
         return False
-    # First what grants: nothing new is granted while the old is looked for.
+    # The owner first: nothing new is issued to it while the issued ones are looked up.
     await store.drop_credentials(kind, [name])
-    await store.drop_credentials(granted, [each.id for each in await store.credentials(granted, name)])
+    issued = await store.credentials(_ISSUED[kind], name)
+    await store.drop_credentials(_ISSUED[kind], [each.id for each in issued])
     return True
 
 
+async def provision_dev(store: Store, *, clock: Clock = time.time, cost: PasswordCost = COST) -> None:
+    """Create the well-known client and user of a development service, with every account and scope."""
+    (client, secret), (user, password) = DEV_CLIENT, DEV_USER
+    await store.save_credential(_credential("client", client, fingerprint(secret), None, SCOPES, clock))
+    stored = await Passwords(cost).hash(password)
+    await store.save_credential(_credential("user", user, stored, None, SCOPES, clock))
+
+
+async def withdraw_dev(store: Store) -> None:
+    """Undo `provision_dev`, tokens and sessions included: a store may be used without `--dev` later."""
+    (client, secret), (user, password) = DEV_CLIENT, DEV_USER
+    found = await store.credential("client", client)
+    if found is not None and found.secret_hash == fingerprint(secret):
+        await revoke(store, "client", client)
+    found = await store.credential("user", user)
+    if found is not None and await Passwords().verify(found.secret_hash, password):
+        await revoke(store, "user", user)
+
+
+async def _create(store: Store, credential: Credential) -> None:
+    if await store.credential(credential.kind, credential.id) is not None:
+        raise ValueError(f"the {credential.kind} {credential.id!r} already exists")
+    await store.save_credential(credential)
+
+
+async def _copy_grants(store: Store, owner: Credential, issued: Credential) -> None:
+    current: Credential | None = issued
+    while current is not None:
+        changed = msgspec.structs.replace(current, accounts=owner.accounts, scopes=owner.scopes)
+        if await store.replace_credential(current, changed):
+            return
+        current = await store.credential(issued.kind, issued.id)
+
+
 def _credential(
-    kind: Literal["client", "user"],
+    kind: Kind,
     name: str,
     secret_hash: bytes,
     accounts: Sequence[str] | None,
@@ -171,7 +152,7 @@ def _credential(
     )
 
 
-def _checked_accounts(accounts: Accounts) -> tuple[str, ...] | None:
+def _checked_accounts(accounts: Sequence[str] | None) -> tuple[str, ...] | None:
     for account in accounts or ():
         if (reason := account_refusal(account)) is not None:
             raise ValueError(f"{account!r}: {reason}")
@@ -180,6 +161,6 @@ def _checked_accounts(accounts: Accounts) -> tuple[str, ...] | None:
 
 def _checked_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
     if unknown := set(scopes).difference(SCOPES):
-        raise ValueError(f"no such scope: {', '.join(sorted(unknown))}; there are {', '.join(SCOPES)}")
-    # Always in one order, so that equal grants are equal.
+        raise ValueError(f"no such scope: {', '.join(sorted(unknown))}; use {', '.join(SCOPES)}")
+    # In one fixed order, so that equal grants are equal.
     return tuple(scope for scope in SCOPES if scope in scopes)

@@ -1,4 +1,4 @@
-"""Logins that were refused, counted for each user and address: five in a row lock for a time that grows.
+"""Login lockout: after five failures in a row, a user is locked for an address, for a time that doubles.
 
 Kept in the memory of this process: a restart forgets it, and each process counts for itself.
 """
@@ -12,48 +12,48 @@ from .. import errors
 
 FAILURES: Final = 5
 FIRST_SECONDS: Final = 60.0
-"""How long the fifth failure locks; each further one twice as long as the one before."""
+"""How long the fifth failure locks; each further failure locks twice as long as the one before."""
 LONGEST_SECONDS: Final = 3600.0
 FORGET_SECONDS: Final = 24 * 3600.0
-"""After so long without a failure the count begins anew."""
-_KNOWN_LIMIT: Final = 10_000
+"""The count starts again after so long without a failure."""
+_MAX_ENTRIES: Final = 10_000
 
 
-class _Failed(NamedTuple):
+class _Failures(NamedTuple):
     times: int
     at: float
-    until: float
+    locked_until: float
 
 
 class Lockout:
-    """Who may try to log in now. A name that no user has is locked like any other, so that nothing is told by it."""
+    """Failed logins by user and address. Unknown users are locked like any other, so that names cannot be probed."""
 
     def __init__(self) -> None:
-        self._failed: OrderedDict[bytes, _Failed] = OrderedDict()
+        self._failures: OrderedDict[bytes, _Failures] = OrderedDict()
 
     def check(self, username: str, address: str, now: float) -> None:
-        """A Problem while this user is locked for this address."""
-        failed = self._failed.get(_key(username, address))
-        if failed is not None and failed.until > now:
-            # A clock that was set back must not lock for longer than it ever would.
-            raise errors.login_locked(math.ceil(min(failed.until - now, LONGEST_SECONDS)))
+        """Raise an ApiError while this user is locked for this address."""
+        known = self._failures.get(_key(username, address))
+        if known is not None and known.locked_until > now:
+            # Never longer than the longest lock, even if the clock was set back.
+            raise errors.LOGIN_LOCKED(seconds=math.ceil(min(known.locked_until - now, LONGEST_SECONDS)))
 
     def failed(self, username: str, address: str, now: float) -> None:
-        """Count one more failure."""
+        """Count a failure."""
         key = _key(username, address)
-        before = self._failed.pop(key, None)
-        times = 1 if before is None or before.at + FORGET_SECONDS <= now else before.times + 1
-        # 2**32 is beyond any bound.
-        seconds = min(FIRST_SECONDS * 2.0 ** min(times - FAILURES, 32), LONGEST_SECONDS) if times >= FAILURES else 0.0
-        self._failed[key] = _Failed(times, now, now + seconds)
-        if len(self._failed) > _KNOWN_LIMIT:
-            self._failed.popitem(last=False)
+        before = self._failures.pop(key, None)
+        count = 1 if before is None or before.at + FORGET_SECONDS <= now else before.times + 1
+        # The exponent is capped because the lock is: 2**32 is beyond any bound.
+        seconds = min(FIRST_SECONDS * 2.0 ** min(count - FAILURES, 32), LONGEST_SECONDS) if count >= FAILURES else 0.0
+        self._failures[key] = _Failures(count, now, now + seconds)
+        if len(self._failures) > _MAX_ENTRIES:
+            self._failures.popitem(last=False)
 
     def succeeded(self, username: str, address: str) -> None:
-        """Forget what was counted."""
-        self._failed.pop(_key(username, address), None)
+        """Forget the failures."""
+        self._failures.pop(_key(username, address), None)
 
 
 def _key(username: str, address: str) -> bytes:
-    # Whatever was sent as a name takes no more room than this.
+    # A hash, so that a long name takes no more memory than a short one.
     return fingerprint(f"{address}\0{username}")

@@ -1,8 +1,7 @@
-"""Passwords of users, kept as argon2id hashes.
+"""Users' passwords, stored as argon2id hashes.
 
-Ours are generated, and nobody could guess one by its hash; but an operator may hand out what people choose, and then
-only a slow hash that takes memory protects it. One is worked out at a time, in a thread: logins never take more memory
-than one, and other calls do not wait for them.
+Hashes are computed one at a time, in a thread: logins never use more memory than one hash needs, and do not block
+other calls. A fast hash would do for generated passwords, but an operator may hand out passwords that people chose.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class PasswordCost:
-    """What one guess costs; the defaults are OWASP's least for argon2id (Password Storage Cheat Sheet)."""
+    """The cost of one hash; the defaults are OWASP's minimum for argon2id (Password Storage Cheat Sheet)."""
 
     memory_kib: int = 19 * 1024
     passes: int = 2
@@ -32,31 +31,31 @@ COST: Final = PasswordCost()
 
 
 class Passwords:
-    """Hashes and checks passwords at a cost."""
+    """Hashes and verifies passwords."""
 
     def __init__(self, cost: PasswordCost = COST) -> None:
         self._hasher = PasswordHasher(time_cost=cost.passes, memory_cost=cost.memory_kib, parallelism=cost.lanes)
-        # A lock would be let go of when its holder is cancelled, while the work went on.
+        # Not a lock: it would be released when its holder is cancelled, while the thread still works.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fotahook-passwords")
 
     async def hash(self, password: str) -> bytes:
-        """What is stored of a password."""
+        """The hash to store."""
         return await self._run(lambda: self._hasher.hash(_bytes(password)).encode())
 
-    async def prove(self, known: bytes | None, password: str) -> bool:
-        """Whether this is the password; `known` None, for a user who does not exist, takes the same time."""
-        if known is None:
+    async def verify(self, stored: bytes | None, password: str) -> bool:
+        """Whether the password matches. `stored` is None for an unknown user, which takes the same time."""
+        if stored is None:
             await self.hash(password)
             return False
-        return await self._run(lambda: self._verify(known, password))
+        return await self._run(lambda: self._verify(stored, password))
 
-    def is_outdated(self, known: bytes) -> bool:
+    def is_outdated(self, stored: bytes) -> bool:
         """Whether the hash was made at another cost."""
-        return self._hasher.check_needs_rehash(known.decode())
+        return self._hasher.check_needs_rehash(stored.decode())
 
-    def _verify(self, known: bytes, password: str) -> bool:
+    def _verify(self, stored: bytes, password: str) -> bool:
         with contextlib.suppress(VerificationError, InvalidHashError):
-            return self._hasher.verify(known, _bytes(password))
+            return self._hasher.verify(stored, _bytes(password))
         return False
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -64,10 +63,10 @@ class Passwords:
 
 
 def new_password() -> str:
-    """A password nobody could guess."""
+    """A random password."""
     return secrets.token_urlsafe(18)
 
 
 def _bytes(password: str) -> bytes:
-    # Whatever a caller may send in its place: it is only wrong, never an error.
+    # Any text may be sent as a password, even half a surrogate pair: it is wrong, never an error.
     return password.encode("utf-8", "surrogatepass")

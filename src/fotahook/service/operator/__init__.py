@@ -1,1 +1,1 @@
-"""fotahook's own API, `/v1/...`."""
+"""fotahook's own API, `/v1/…`."""

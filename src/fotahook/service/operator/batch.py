@@ -1,21 +1,17 @@
-"""Many messages in one request: NDJSON, a line for each, of which the good ones are stored together."""
+"""Publishing many messages in one request: NDJSON, whose valid lines are stored together."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
 from ...contract.operator import Published
-from ...contract.urls import account_refusal
 from ...store.records import Accepted, NewMessage
-from .. import access, errors, requests
-from ..access import Caller
-from ..context import Hold, Service
-from ..errors import Problem
-from ..requests import Asked
+from .. import errors, requests
+from ..requests import Params
+from ..routing import Call, Endpoint
 from .messages import message_type
 
 MEDIA_TYPE: Final = "application/x-ndjson"
@@ -23,8 +19,8 @@ MEDIA_TYPE: Final = "application/x-ndjson"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
-class Line(Asked, frozen=True):
-    """One message, as a line of the batch has it."""
+class Line(Params, frozen=True):
+    """One message of a batch."""
 
     account: str
     message: msgspec.Raw
@@ -33,89 +29,91 @@ class Line(Asked, frozen=True):
 
 
 Refused = dict[str, str]
-"""A line that was not accepted: the answer's two members."""
+"""The error answer to a line that was not accepted."""
 
 
-async def publish(service: Service, request: Request) -> Response:
-    """An answer for each line, in order, once the good ones are on disk, all in one transaction."""
-    caller = await access.bearer(service, request)
-    caller.need("publish")
-    with service.batch_room.hold() as hold:
-        lines = [_read(service, caller, line) async for line in _lines(service, request, hold)]
-        answers = await _accept(service, lines)
+@Endpoint(
+    "POST",
+    "/v1/messages",
+    scope="publish",
+    body=Line,
+    body_type=MEDIA_TYPE,
+    body_limit="batch_limit",
+    answer=Published,
+    answer_type=MEDIA_TYPE,
+)
+async def publish(call: Call) -> Response:
+    """Answers each line, in order, once the valid ones are on disk, all in one transaction."""
+    with call.service.batch_budget.share() as take:
+        lines = [_parse(call, line) async for line in _lines(call, take)]
+        messages = [line for line in lines if isinstance(line, NewMessage)]
+        accepted = iter(await call.service.store.accept(messages) if messages else [])
+        answers = [_answer(next(accepted)) if isinstance(line, NewMessage) else line for line in lines]
     return Response(b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers), media_type=MEDIA_TYPE)
 
 
-async def _lines(service: Service, request: Request, hold: Hold) -> AsyncIterator[bytes]:
-    """The lines as they arrive; the last may do without its line feed. A blank one among them counts like any other."""
-    limit = service.settings.batch_lines
-    rest, count = bytearray(), 0
-    async for chunk in requests.chunks(request, service.settings.batch_limit):
-        hold.take(len(chunk))
-        end, *begun = chunk.split(b"\n")
-        rest += end
-        for begin in begun:
+async def _lines(call: Call, take: Callable[[int], None]) -> AsyncIterator[bytes]:
+    """The lines as they arrive. Blank lines count, and the last one needs no line feed."""
+    limit = call.service.settings.batch_lines
+    line, count = bytearray(), 0
+    async for chunk in requests.chunks(call.request, call.service.settings.batch_limit):
+        take(len(chunk))
+        end, *starts = chunk.split(b"\n")
+        line += end
+        for start in starts:
             count += 1
             if count > limit:
-                raise errors.too_many_lines(limit)
-            yield bytes(rest)
-            rest = bytearray(begin)
-    if rest.strip():
+                raise errors.TOO_MANY_LINES(limit=limit)
+            yield bytes(line)
+            line = bytearray(start)
+    if line.strip():
         if count == limit:
-            raise errors.too_many_lines(limit)
-        yield bytes(rest)
+            raise errors.TOO_MANY_LINES(limit=limit)
+        yield bytes(line)
     elif count == 0:
-        raise errors.no_body()
+        raise errors.NO_BODY()
 
 
-def _read(service: Service, caller: Caller, line: bytes) -> NewMessage | Refused:
+def _parse(call: Call, line: bytes) -> NewMessage | Refused:
     try:
-        return _message(service, caller, line)
-    except Problem as problem:
-        return problem.content
+        return _message(call, line)
+    except errors.ApiError as error:
+        return error.content
 
 
-def _message(service: Service, caller: Caller, line: bytes) -> NewMessage:
-    told = _told(line)
-    if account_refusal(told.account) is not None:
-        raise errors.bad_account()
-    if not caller.has(told.account):
-        raise errors.no_account()
-    body = bytes(told.message)
-    if len(body) > service.settings.message_limit:
-        raise errors.too_large(service.settings.message_limit, "message")
+def _message(call: Call, line: bytes) -> NewMessage:
+    limit, parsed = call.service.settings.message_limit, _decode(line)
+    if not call.caller.has(requests.check_account(parsed.account)):
+        raise errors.NO_ACCOUNT()
+    body = bytes(parsed.message)
+    if len(body) > limit:
+        raise errors.TOO_LARGE(what="message", limit=limit)
     return NewMessage(
-        account=told.account,
+        account=parsed.account,
         body=body,
         type=message_type(body),
-        ordering_key=requests.key("orderingKey", told.ordering_key),
-        idempotency_key=requests.key("idempotencyKey", told.idempotency_key),
+        ordering_key=requests.key("orderingKey", parsed.ordering_key),
+        idempotency_key=requests.key("idempotencyKey", parsed.idempotency_key),
     )
 
 
-def _told(line: bytes) -> Line:
+def _decode(line: bytes) -> Line:
     try:
         return requests.json_object(line, Line, "line")
-    except Problem:
-        # A half of a surrogate pair is JSON, and yet the decoder refuses it: look at a copy of the same length. What
-        # stands there instead is neither in an account nor in a key.
+    except errors.ApiError:
+        # The decoder refuses half a surrogate pair, which JSON allows: decode a copy of the same length without any.
+        # Accounts and keys cannot hold what the copy has in its place.
         copy = _SURROGATE.sub(rb"\\u0000", line)
         if copy == line:
             raise
-        told = requests.json_object(copy, Line, "line")
-        message = bytes(told.message)
-        # The last: of two members of one name the last one counts.
-        at = copy.rindex(message)
-        return msgspec.structs.replace(told, message=msgspec.Raw(line[at : at + len(message)]))
-
-
-async def _accept(service: Service, lines: list[NewMessage | Refused]) -> list[Published | Refused]:
-    messages = [line for line in lines if isinstance(line, NewMessage)]
-    accepted = iter(await service.store.accept(messages) if messages else [])
-    return [_answer(next(accepted)) if isinstance(line, NewMessage) else line for line in lines]
+        parsed = requests.json_object(copy, Line, "line")
+        message = bytes(parsed.message)
+        # The last occurrence: of two members of one name the last counts.
+        start = copy.rindex(message)
+        return msgspec.structs.replace(parsed, message=msgspec.Raw(line[start : start + len(message)]))
 
 
 def _answer(accepted: Accepted) -> Published | Refused:
     if accepted.conflict:
-        return errors.other_message().content
+        return errors.OTHER_MESSAGE().content
     return Published(id=accepted.id, duplicate=accepted.duplicate)

@@ -1,147 +1,146 @@
-"""Messages: accepted durably, and what became of them."""
+"""Messages: publishing one, and looking at what became of it."""
 
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta
-from starlette.requests import Request
 from starlette.responses import Response
 
 from ...contract.messages import MessageInvalid, parse_json
-from ...contract.operator import Attempts, MessagePage, MessageState, Published
+from ...contract.operator import Attempts, MessagePage, MessageState, Published, Why
 from ...store import views
 from ...store.records import Message, MessageFilter, NewMessage
-from .. import access, errors, requests
-from ..context import Service
-from ..requests import Asked, Moment, PageLimit
-from .accounts import enter
-from .why import Facts, explain
+from .. import errors, requests
+from ..requests import PageSize, Params, Time
+from ..routing import JSON, AnyObject, Call, Endpoint
+from .reasons import Snapshot, reasons_for
 
-LOOKS: Final = 20
-"""How often the store is asked for one page, where few of the messages that it looks at are wanted."""
+PATH: Final = "/v1/messages/{id}"
+ACCOUNT_PATH: Final = "/v1/accounts/{account}/messages"
+READS_PER_PAGE: Final = 20
+"""How often the store is read for one page, where few of the messages match."""
 
 
-class MessagesAsked(Asked, frozen=True):
-    """Which messages of an account to list; `until` itself is no part of the span."""
+class MessagesQuery(Params, frozen=True):
+    """Which messages of an account to list, those accepted at `until` excluded."""
 
     state: Literal["pending", "delivered", "dead"] | None = None
     type: Annotated[str, Meta(max_length=1024, pattern="^[^\\u0000]*$")] | None = None
     key: Annotated[str, Meta(pattern="^[!-~]{1,128}$")] | None = None
-    since: Moment | None = None
-    until: Moment | None = None
+    since: Time | None = None
+    until: Time | None = None
     cursor: str | None = None
-    limit: PageLimit = 50
+    limit: PageSize = 50
 
 
-async def publish(service: Service, request: Request) -> Response:
-    """202 once the message is on disk, to be delivered byte for byte."""
-    caller = await access.bearer(service, request)
-    caller.need("publish")
-    account = requests.account(request)
-    if not caller.has(account):
-        raise errors.no_account()
-    ordering_key = requests.key_header(request, "Ordering-Key")
-    idempotency_key = requests.key_header(request, "Idempotency-Key")
-    body = await requests.body(request, service.settings.message_limit)
+@Endpoint("GET", ACCOUNT_PATH, query=MessagesQuery, also=(404,))
+async def list_messages(call: Call) -> MessagePage:
+    """The account's messages, newest first; a page may be short although there is a cursor."""
+    query = call.query(MessagesQuery)
+    wanted = MessageFilter(
+        state=query.state,
+        type=query.type,
+        ordering_key=query.key,
+        since=None if query.since is None else query.since.timestamp(),
+        until=None if query.until is None else query.until.timestamp(),
+    )
+    found: list[Message] = []
+    before = requests.number_cursor(query.cursor)
+    # Each read is short, so that other calls get their turn in between.
+    for _ in range(READS_PER_PAGE):
+        page = await call.service.store.messages(call.account, wanted, before=before, limit=query.limit - len(found))
+        found += page.messages
+        before = page.next
+        if before is None or len(found) == query.limit:
+            break
+    more = None if before is None else requests.new_cursor(str(before))
+    return MessagePage(messages=[_state(call, message) for message in found], cursor=more)
+
+
+@Endpoint(
+    "POST",
+    ACCOUNT_PATH,
+    scope="publish",
+    headers=("Idempotency-Key", "Ordering-Key"),
+    body=AnyObject,
+    body_limit="message_limit",
+    status=202,
+    also=(404, 409),
+)
+async def publish(call: Call) -> Published:
+    """Accepts a message, answered once it is on disk; it is delivered byte for byte."""
+    ordering_key = requests.key_header(call.request, "Ordering-Key")
+    idempotency_key = requests.key_header(call.request, "Idempotency-Key")
+    body = await requests.body(call.request, call.service.settings.message_limit)
     message = NewMessage(
-        account=account,
+        account=call.account,
         body=body,
         type=message_type(body),
         ordering_key=ordering_key,
         idempotency_key=idempotency_key,
     )
-    [accepted] = await service.store.accept([message])
+    [accepted] = await call.service.store.accept([message])
     if accepted.conflict:
-        raise errors.other_message()
-    return errors.answer(Published(id=accepted.id, duplicate=accepted.duplicate), 202)
+        raise errors.OTHER_MESSAGE()
+    return Published(id=accepted.id, duplicate=accepted.duplicate)
 
 
-async def list_messages(service: Service, request: Request) -> Response:
-    """Messages of the account, newest first; a page may be short although there is a cursor."""
-    account = await enter(service, request)
-    asked = requests.query(request, MessagesAsked)
-    wanted = MessageFilter(
-        state=asked.state,
-        type=asked.type,
-        ordering_key=asked.key,
-        since=None if asked.since is None else asked.since.timestamp(),
-        until=None if asked.until is None else asked.until.timestamp(),
-    )
-    found, before = await _look(service, account, wanted, requests.number_cursor(asked.cursor), asked.limit)
-    states = [_state(service, message) for message in found]
-    more = None if before is None else requests.new_cursor(str(before))
-    return errors.answer(MessagePage(messages=states, cursor=more))
+@Endpoint("GET", PATH, also=(404,))
+async def show(call: Call) -> MessageState:
+    """A message and its deliveries, without its bytes."""
+    return _state(call, await find(call))
 
 
-async def _look(
-    service: Service, account: str, wanted: MessageFilter, before: int | None, limit: int
-) -> tuple[list[Message], int | None]:
-    """Up to so many messages, and where to go on; each look is short, so that others get their turn in between."""
-    found: list[Message] = []
-    for _ in range(LOOKS):
-        page = await service.store.messages(account, wanted, before=before, limit=limit - len(found))
-        found += page.messages
-        before = page.next
-        if before is None or len(found) == limit:
-            break
-    return found, before
-
-
-async def show(service: Service, request: Request) -> Response:
-    """A message and where it stands, without its bytes."""
-    message = await find(service, request)
-    return errors.answer(_state(service, message))
-
-
-def _state(service: Service, message: Message) -> MessageState:
-    return views.message_state(message, now=service.now(), time_to_live=service.settings.time_to_live)
-
-
-async def body(service: Service, request: Request) -> Response:
+@Endpoint("GET", f"{PATH}/body", answer=AnyObject, also=(404, 410))
+async def body(call: Call) -> Response:
     """The bytes of a message."""
-    message = await find(service, request)
+    message = await find(call)
     if message.body is None:
-        raise errors.gone("The message's bytes were removed by retention; its id, hash and attempts are kept.")
-    return Response(message.body, media_type="application/json")
+        raise errors.GONE("Retention removed the message's bytes; its id, hash and attempts are kept.")
+    return Response(message.body, media_type=JSON)
 
 
-async def attempts(service: Service, request: Request) -> Response:
-    """Every attempt at a message, oldest first."""
-    message = await find(service, request)
-    tried = await service.store.attempts(message.id)
-    return errors.answer(Attempts(attempts=[views.attempt_state(number, one) for number, one in enumerate(tried, 1)]))
+@Endpoint("GET", f"{PATH}/attempts", also=(404,))
+async def attempts(call: Call) -> Attempts:
+    """Every attempt to deliver a message, oldest first."""
+    message = await find(call)
+    made = await call.service.store.attempts(message.id)
+    return Attempts(attempts=[views.attempt_state(number, one) for number, one in enumerate(made, 1)])
 
 
-async def why(service: Service, request: Request) -> Response:
-    """Why a message stands where it stands: what it waits for, until when, and what would send it now."""
-    message = await find(service, request)
-    facts = Facts(
+@Endpoint("GET", f"{PATH}/why", also=(404,))
+async def why(call: Call) -> Why:
+    """Why a message is in its state: what it waits for, until when, and what would send it now."""
+    message, store = await find(call), call.service.store
+    snapshot = Snapshot(
         message=message,
-        attempts=await service.store.attempts(message.id),
-        lanes=await service.store.lanes(message.account),
-        limits=await service.store.limits(message.account),
-        now=service.now(),
+        attempts=await store.attempts(message.id),
+        lanes=await store.lanes(message.account),
+        limits=await store.limits(message.account),
+        now=call.service.now(),
     )
-    return errors.answer(explain(facts))
+    return reasons_for(snapshot)
 
 
 def message_type(body: bytes) -> str | None:
-    """The message's `type` where it is a string; a Problem if the bytes are not one JSON object."""
+    """The message's `type`, if it is a string. Raises an ApiError unless the bytes are one JSON object."""
     try:
         content = parse_json(body)
     except MessageInvalid as error:
-        raise errors.invalid(f"{error}.") from None
+        raise errors.INVALID(f"{error}.") from None
     if not isinstance(content, dict):
-        raise errors.invalid("The message must be one JSON object.")
+        raise errors.INVALID("The message must be one JSON object.")
     kind = content.get("type")
     return kind if isinstance(kind, str) else None
 
 
-async def find(service: Service, request: Request) -> Message:
-    """The message that the path names, if it belongs to an account of the caller's."""
-    caller = await access.bearer(service, request)
-    caller.need("operate")
-    message_id = requests.segment(request, "id")
-    message = await service.store.message(message_id) if message_id else None
-    if message is None or not caller.has(message.account):
-        raise errors.not_found("There is no such message in your accounts; check the id.")
+async def find(call: Call) -> Message:
+    """The message that the path names, if it belongs to one of the caller's accounts."""
+    message_id = requests.segment(call.request, "id")
+    message = await call.service.store.message(message_id) if message_id else None
+    if message is None or not call.caller.has(message.account):
+        raise errors.NOT_FOUND("There is no such message in your accounts; check the id.")
     return message
+
+
+def _state(call: Call, message: Message) -> MessageState:
+    return views.message_state(message, now=call.service.now(), time_to_live=call.service.settings.time_to_live)

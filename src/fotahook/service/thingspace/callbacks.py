@@ -1,88 +1,96 @@
 """ThingSpace's four calls: the one callback URL of an account (docs/thingspace.md, The four calls)."""
 
-from collections.abc import Callable
-
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
-from ...contract.models import CallbackSummary, FotaV2CallbackRegistrationResult, FotaV2SuccessResult
+from ...contract.models import (
+    CallbackSummary,
+    FotaV2CallbackRegistrationRequest,
+    FotaV2CallbackRegistrationResult,
+    FotaV2SuccessResult,
+)
 from ...contract.urls import account_warning, port_warning, url_refusal
-from .. import access, errors, requests
-from ..access import Caller
+from .. import errors
 from ..context import Service
+from ..errors import answer
+from ..routing import Call, Endpoint
+
+PATH = "/api/fota/v2/callbacks/{account}"
 
 
 class Registration(msgspec.Struct, frozen=True):
-    """What POST and PUT send. Any value may stand here: the rules for URLs say what is wrong with it."""
+    """The body of POST and PUT. The URL may be any value: the rules for URLs say what is wrong with it."""
 
     url: object = None
 
 
 class Update(Registration, frozen=True):
-    """PUT's page names the field `callback` in its table and `url` in its example."""
+    """The body of PUT, whose documentation names the field `callback` in its table and `url` in its example."""
 
     callback: object = None
 
 
-async def list_callback(service: Service, request: Request) -> Response:
-    """The callback of the account; 200 and no body where nothing is registered."""
-    _, account = await _enter(service, request)
-    callback = await service.store.callback(account)
-    return Response(b"") if callback is None else errors.answer(CallbackSummary(callback.url))
+@Endpoint("GET", PATH, by="both tokens", scope="callbacks", answer=CallbackSummary)
+async def list_callback(call: Call) -> Response:
+    """The account's callback; 200 without a body if none is registered."""
+    callback = await call.service.store.callback(call.account)
+    return Response(b"") if callback is None else answer(CallbackSummary(callback.url))
 
 
-async def register_callback(service: Service, request: Request) -> Response:
-    """The URL from the body, registered in place of an earlier one."""
-    return await _replace(service, request, lambda content: requests.json_object(content, Registration).url)
+@Endpoint(
+    "POST",
+    PATH,
+    by="both tokens",
+    scope="callbacks",
+    body=FotaV2CallbackRegistrationRequest,
+    answer=FotaV2CallbackRegistrationResult,
+)
+async def register_callback(call: Call) -> Response:
+    """Registers the URL of the body, in place of an earlier one."""
+    registration = await call.json(Registration)
+    return await _replace(call, registration.url)
 
 
-async def update_callback(service: Service, request: Request) -> Response:
-    """The same, under PUT's two names for the URL."""
-
-    def url(content: bytes) -> object:
-        update = requests.json_object(content, Update)
-        return update.callback if update.url is None else update.url
-
-    return await _replace(service, request, url)
-
-
-async def deregister_callback(service: Service, request: Request) -> Response:
-    """Success, whether or not a callback was registered."""
-    caller, account = await _enter(service, request)
-    await service.store.deregister(account, actor=caller.name)
-    return errors.answer(FotaV2SuccessResult(success=True))
+@Endpoint(
+    "PUT",
+    PATH,
+    by="both tokens",
+    scope="callbacks",
+    body=FotaV2CallbackRegistrationRequest,
+    answer=FotaV2CallbackRegistrationResult,
+)
+async def update_callback(call: Call) -> Response:
+    """Registers the URL of the body, under either of PUT's names for it."""
+    update = await call.json(Update)
+    return await _replace(call, update.callback if update.url is None else update.url)
 
 
-async def _enter(service: Service, request: Request) -> tuple[Caller, str]:
-    """Who calls and for which account, once that is known to be in order."""
-    caller = await access.both_tokens(service, request)
-    caller.need("callbacks")
-    account = requests.account(request)
-    if not caller.has(account):
-        raise errors.no_callback_account()
-    return caller, account
+@Endpoint("DELETE", PATH, by="both tokens", scope="callbacks")
+async def deregister_callback(call: Call) -> FotaV2SuccessResult:
+    """Removes the callback; a success even if none is registered."""
+    await call.service.store.deregister(call.account, actor=call.caller.name)
+    return FotaV2SuccessResult(success=True)
 
 
-async def _replace(service: Service, request: Request, read: Callable[[bytes], object]) -> Response:
-    caller, account = await _enter(service, request)
-    url = read(await requests.body(request, service.settings.body_limit))
-    callback = await service.store.register(account, _checked(service, url), actor=caller.name)
-    return errors.answer(FotaV2CallbackRegistrationResult(callback.url), headers=_warnings(account, callback.url))
+async def _replace(call: Call, url: object) -> Response:
+    checked = _checked(call.service, url)
+    callback = await call.service.store.register(call.account, checked, actor=call.caller.name)
+    result = FotaV2CallbackRegistrationResult(callback.url)
+    return answer(result, headers=_warnings(call.account, callback.url))
 
 
 def _warnings(account: str, url: str) -> dict[str, str]:
-    """What is registered all the same, but may not be meant: a Warning header (RFC 7234, section 5.5)."""
+    """A Warning header (RFC 7234, section 5.5) for what is registered but may be a mistake."""
     found = [text for text in (port_warning(url), account_warning(account)) if text is not None]
-    # 299: lasting, and of no code of its own.
+    # 299: a persistent warning without a code of its own.
     return {"Warning": ", ".join(f'299 fotahook "{text}"' for text in found)} if found else {}
 
 
 def _checked(service: Service, url: object) -> str:
     settings = service.settings
     if url is None:
-        raise errors.invalid('The body needs a url, such as {"url": "https://example.com/callbacks"}.')
+        raise errors.INVALID('The body needs a url, such as {"url": "https://example.com/callbacks"}.')
     reason = url_refusal(url, allow_http=settings.allow_http, allowed=settings.allowed_networks)
     if reason is not None or not isinstance(url, str):
-        raise errors.invalid(f"{reason}.")
+        raise errors.INVALID(f"{reason}.")
     return url

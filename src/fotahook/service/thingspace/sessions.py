@@ -1,28 +1,25 @@
-"""ThingSpace's session calls: log in, log out, and have a new password."""
+"""ThingSpace's session calls: login, logout and password reset."""
 
 from uuid import uuid4
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
 
 from ...contract.auth import SESSION_IDLE
 from ...store.records import Credential
-from .. import access, errors, requests
+from .. import access, errors
 from ..auth.passwords import new_password
-from ..context import Service
-from .tokens import NO_STORE
+from ..routing import Call, Endpoint
 
 
 class Login(msgspec.Struct, frozen=True):
-    """Who logs in."""
+    """The user's name and password."""
 
     username: str
     password: str
 
 
 class PasswordReset(msgspec.Struct, frozen=True, rename="camel"):
-    """The password so far."""
+    """The present password."""
 
     old_password: str
 
@@ -34,74 +31,72 @@ class SessionToken(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class NewPassword(msgspec.Struct, frozen=True, rename="camel"):
-    """The password from now on."""
+    """The new password."""
 
     new_password: str
 
 
-async def login(service: Service, request: Request) -> Response:
-    """A session for the user; any number of them may be open."""
-    await access.bearer(service, request)
-    told = requests.json_object(await requests.body(request, service.settings.body_limit), Login)
-    user = await _proven(service, request, told.username, told.password)
+@Endpoint("POST", "/api/m2m/v1/session/login", scope=None, body=Login, no_store=True)
+async def login(call: Call) -> SessionToken:
+    """Starts a session for the user, who may have any number of them."""
+    service, credentials = call.service, await call.json(Login)
+    user = await _verified_user(call, credentials.username, credentials.password)
     if service.passwords.is_outdated(user.secret_hash):
-        await _replace_password(service, user, told.password)
+        await _replace_password(call, user, credentials.password)
     token, now = str(uuid4()), service.now()
-    session = Credential(
-        kind="session",
-        id=access.token_id(token),
-        owner=user.id,
-        accounts=user.accounts,
-        scopes=user.scopes,
-        created_at=now,
-        expires_at=now + SESSION_IDLE,
-    )
-    await service.store.save_credential(session)
-    await access.follow(service, session, "user", errors.login_refused())
-    return errors.answer(SessionToken(token), headers=NO_STORE)
+    await access.issue(service, "session", token, user, seconds=SESSION_IDLE, refusal=errors.LOGIN_REFUSED, now=now)
+    return SessionToken(token)
 
 
-async def logout(service: Service, request: Request) -> Response:
-    """The end of the session. What is registered stays so: messages keep being delivered."""
-    await access.bearer(service, request)
-    session = await access.session(service, request)
-    async with service.changing:
-        await service.store.drop_credentials("session", [session.id])
-        service.memory.forget("session", session.id)
-    return errors.answer(SessionToken(request.headers[access.SESSION_HEADER]))
+@Endpoint("POST", "/api/m2m/v1/session/logout", by="both tokens", scope=None)
+async def logout(call: Call) -> SessionToken:
+    """Ends the session. Callbacks stay registered, and messages keep being delivered."""
+    _, session = call.caller.credentials
+    async with call.service.credential_lock:
+        await call.service.store.drop_credentials("session", [session.id])
+        call.service.token_cache.invalidate("session", session.id)
+    return SessionToken(call.request.headers[access.SESSION_HEADER])
 
 
-async def reset_password(service: Service, request: Request) -> Response:
-    """A new password for the user of this session, good at once."""
-    await access.bearer(service, request)
-    session = await access.session(service, request)
-    told = requests.json_object(await requests.body(request, service.settings.body_limit), PasswordReset)
-    user = await _proven(service, request, session.owner, told.old_password)
+@Endpoint(
+    "PUT",
+    "/api/m2m/v1/session/password/actions/reset",
+    by="both tokens",
+    scope=None,
+    body=PasswordReset,
+    no_store=True,
+)
+async def reset_password(call: Call) -> NewPassword:
+    """Gives the user of this session a new password, valid at once."""
+    _, session = call.caller.credentials
+    reset = await call.json(PasswordReset)
+    user = await _verified_user(call, session.owner, reset.old_password)
     password = new_password()
-    if not await _replace_password(service, user, password):
-        # Another call replaced it first: what was told here is the old one no more.
-        raise errors.login_refused()
-    return errors.answer(NewPassword(password), headers=NO_STORE)
+    if not await _replace_password(call, user, password):
+        # Another call replaced it first, so the old password was no longer valid.
+        raise errors.LOGIN_REFUSED()
+    return NewPassword(password)
 
 
-async def _proven(service: Service, request: Request, username: str, password: str) -> Credential:
-    """The user, if this is the password; five failures in a row lock both out, the user and the address."""
-    address = request.client.host if request.client else ""
-    async with service.proving:
+async def _verified_user(call: Call, username: str, password: str) -> Credential:
+    """The user, if the password is right; five failures in a row lock the user for this address."""
+    service = call.service
+    address = call.request.client.host if call.request.client else ""
+    async with service.password_lock:
         service.lockout.check(username, address, service.now())
         user = await service.store.credential("user", username)
-        is_right = await service.passwords.prove(user.secret_hash if user else None, password)
+        is_right = await service.passwords.verify(user.secret_hash if user else None, password)
         if user is None or not is_right:
             service.lockout.failed(username, address, service.now())
-            raise errors.login_refused()
+            raise errors.LOGIN_REFUSED()
         service.lockout.succeeded(username, address)
     return user
 
 
-async def _replace_password(service: Service, user: Credential, password: str) -> bool:
-    """Store another hash for a user who proved the present one; False if that was replaced or dropped meanwhile."""
-    known, store = await service.passwords.hash(password), service.store
+async def _replace_password(call: Call, user: Credential, password: str) -> bool:
+    """Store a new hash for a verified user; False if the password was changed or the user revoked meanwhile."""
+    stored, store = await call.service.passwords.hash(password), call.service.store
     while (current := await store.credential("user", user.id)) is not None and current.secret_hash == user.secret_hash:
-        if await store.replace_credential(current, msgspec.structs.replace(current, secret_hash=known)):
+        if await store.replace_credential(current, msgspec.structs.replace(current, secret_hash=stored)):
             return True
     return False

@@ -3,8 +3,8 @@
 import pytest
 
 from fotahook.service import HEALTH_PATHS, Settings, build_app
-from fotahook.service.auth.rate_limit import Rates
-from fotahook.service.errors import Problem
+from fotahook.service.auth.rate_limit import RateLimiter
+from fotahook.service.errors import ApiError
 
 from .conftest import CALLBACK, GRANT, MESSAGES, TOKEN, Api, basic, client_of
 from .serving import SECRET_KEY
@@ -49,29 +49,29 @@ async def test_who_proves_nothing_spends_nobodys_share(limited: Api) -> None:
 
 
 def test_a_share_fills_up_to_a_minutes_worth_and_no_further() -> None:
-    rates = Rates(60)
+    limiter = RateLimiter(60)
     for now in (0.0, 1_000_000.0):
         for _ in range(60):
-            rates.count("a", now)
-        with pytest.raises(Problem, match="429"):
-            rates.count("a", now)
+            limiter.count("a", now)
+        with pytest.raises(ApiError, match="429"):
+            limiter.count("a", now)
 
 
 def test_a_clock_that_is_set_back_locks_nobody_out() -> None:
-    rates = Rates(1)
-    rates.count("a", 1_000_000.0)
-    rates.count("a", 500.0)
+    limiter = RateLimiter(1)
+    limiter.count("a", 1_000_000.0)
+    limiter.count("a", 500.0)
 
 
 def test_there_may_be_no_limit() -> None:
-    rates = Rates(0)
+    limiter = RateLimiter(0)
     for _ in range(1000):
-        rates.count("a", 1.0)
+        limiter.count("a", 1.0)
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotahook.service.auth.rate_limit._KNOWN_LIMIT", 2)
-    rates = Rates(1)
+    monkeypatch.setattr("fotahook.service.auth.rate_limit._MAX_CLIENTS", 2)
+    limiter = RateLimiter(1)
     for client in ("a", "b", "c", "a"):
-        rates.count(client, 1.0)
-    assert len(rates._paid) == 2
+        limiter.count(client, 1.0)
+    assert len(limiter._used_until) == 2
