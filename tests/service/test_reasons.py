@@ -77,7 +77,7 @@ def test_limits_are_reasons_where_it_is_only_a_matter_of_turns() -> None:
 def test_a_held_lane_waits_for_a_registration() -> None:
     told = why(lane=replace(LANE, state="held"))
     assert told.reasons == [
-        Reason("held", "No callback is registered for the account: register one to send this message.")
+        Reason("held", "No callback is registered for the account: register one to send this.")
     ]
 
 

@@ -77,9 +77,9 @@ def _lane(lane: Lane) -> Iterator[Reason]:
             )
             yield Reason("gone", text)
         case "paused":
-            yield Reason("paused", "The account is paused: resume it to send this message.")
+            yield Reason("paused", "The account is paused: resume it to send this.")
         case "held":
-            yield Reason("held", "No callback is registered for the account: register one to send this message.")
+            yield Reason("held", "No callback is registered for the account: register one to send this.")
         case "waiting":
             times = "once" if lane.health.failures == 1 else f"{lane.health.failures} times in a row"
             text = f"The endpoint failed {times} ({lane.health.reason}), so delivery waits until then"
