@@ -191,4 +191,4 @@ def event_cursor(text: str | None) -> EventCursor | None:
 
 
 def _bad_cursor() -> errors.ApiError:
-    return errors.INVALID("The cursor is not one of this list; start without a cursor.")
+    return errors.INVALID("The cursor is not one of this list; begin without one.")
