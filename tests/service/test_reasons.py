@@ -76,9 +76,7 @@ def test_limits_are_reasons_where_it_is_only_a_matter_of_turns() -> None:
 
 def test_a_held_lane_waits_for_a_registration() -> None:
     told = why(lane=replace(LANE, state="held"))
-    assert told.reasons == [
-        Reason("held", "No callback is registered for the account: register one to send this.")
-    ]
+    assert told.reasons == [Reason("held", "No callback is registered for the account: register one to send this.")]
 
 
 def test_a_paused_lane_says_whether_the_receiver_paused_it() -> None:
