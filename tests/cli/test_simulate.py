@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from fotahook.cli.simulate.targets import Pace
+from fotahook.cli.simulate.targets import RateLimiter
+from fotahook.client import OperatorClient
 from fotahook.testing import Sandbox, Simulation, make_certificates
 from tests.deadlines import DEADLINE
 
 from ..testing.receivers import receiving
 from .conftest import Run, is_one_line
-from .processes import FOTAHOOK, environment, fotahook
+from .processes import FOTAHOOK, environment, fotahook, running
 from .test_terminal import COLOUR, at_a_terminal
 
 ACCOUNT = "0000123456-00001"
@@ -36,7 +37,7 @@ def through(service: Sandbox) -> tuple[str, ...]:
     return ("--base-url", service.base_url, "--dev")
 
 
-def test_a_campaign_goes_through_a_service(run: Run, service: Sandbox) -> None:
+def test_a_campaign_is_sent_through_a_service(run: Run, service: Sandbox) -> None:
     service.register(ACCOUNT)
     said = run("simulate", ACCOUNT, *FAST, *through(service))
     assert (said.code, said.err) == (0, "")
@@ -57,7 +58,7 @@ def test_a_campaign_goes_through_a_service(run: Run, service: Sandbox) -> None:
     assert sorted(bodies) == sorted(message.body for message in campaign)
 
 
-def test_it_may_be_sent_again_and_arrives_again(run: Run, service: Sandbox) -> None:
+def test_a_campaign_can_be_sent_again(run: Run, service: Sandbox) -> None:
     service.register(ACCOUNT)
     for _ in range(2):
         assert run("simulate", ACCOUNT, "--devices", "1", "--rate", "0", *through(service)).code == 0
@@ -65,7 +66,7 @@ def test_it_may_be_sent_again_and_arrives_again(run: Run, service: Sandbox) -> N
     assert set(Counter(one.body for one in service.receiver.received).values()) == {2}
 
 
-def test_messages_that_wait_for_a_callback_are_told_of(run: Run, service: Sandbox) -> None:
+def test_messages_that_wait_for_a_callback_are_reported(run: Run, service: Sandbox) -> None:
     said = run("simulate", ACCOUNT, *FAST, *through(service))
     assert said.code == 0
     assert said.err == (
@@ -75,7 +76,7 @@ def test_messages_that_wait_for_a_callback_are_told_of(run: Run, service: Sandbo
     assert run("simulate", ACCOUNT, *FAST, *through(service)).err == ""
 
 
-def test_a_listener_is_posted_to_without_a_service(run: Run, service: Sandbox) -> None:
+def test_a_campaign_is_posted_to_a_listener(run: Run, service: Sandbox) -> None:
     said = run("simulate", ACCOUNT, *FAST, "--profile", "v1", "--seed", "8", "--to", service.receiver.url)
     facts = json.loads(said.out)
     assert (said.code, facts["posted"], facts["http_200"], facts["profileIsOurs"]) == (0, 43, 43, False)
@@ -86,7 +87,7 @@ def test_a_listener_is_posted_to_without_a_service(run: Run, service: Sandbox) -
     assert not any(name.startswith("webhook-") for one in received for name in one.headers)
 
 
-def test_a_listener_behind_an_authority_of_ones_own(run: Run, tmp_path: Path) -> None:
+def test_a_listener_with_a_private_authority_needs_ca_file(run: Run, tmp_path: Path) -> None:
     made = make_certificates(tmp_path, "127.0.0.1")
     with receiving(certificates=made) as receiver:
         trusting = run("simulate", ACCOUNT, *FAST, "--to", receiver.url, "--ca-file", str(made.ca_file))
@@ -97,14 +98,14 @@ def test_a_listener_behind_an_authority_of_ones_own(run: Run, tmp_path: Path) ->
     assert "--ca-file" in strange.err
 
 
-def test_what_a_listener_refuses_is_counted_and_the_command_fails(run: Run, service: Sandbox) -> None:
+def test_posts_that_a_listener_refuses_are_counted_and_fail_the_command(run: Run, service: Sandbox) -> None:
     said = run("simulate", ACCOUNT, *FAST, "--to", f"{service.base_url}/sandbox/nothing-here")
     assert said.code == 1
     assert json.loads(said.out)["http_404"] == 65
-    assert said.err == "fotahook: 65 of 65 posts were not taken: 65 http_404; see the listener's log\n"
+    assert said.err == "fotahook: 65 of 65 posts failed: 65 http_404; see the listener's log\n"
 
 
-def test_a_listener_that_is_not_there_is_told_at_once(run: Run) -> None:
+def test_an_absent_listener_is_unreachable_at_once(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]
     said = run("simulate", ACCOUNT, *FAST, "--to", f"http://127.0.0.1:{port}/")
@@ -114,7 +115,7 @@ def test_a_listener_that_is_not_there_is_told_at_once(run: Run) -> None:
     assert "check that the listener runs" in said.err
 
 
-def test_a_service_that_is_not_there_or_says_no(run: Run, service: Sandbox) -> None:
+def test_an_absent_service_is_unreachable_and_credentials_are_needed(run: Run, service: Sandbox) -> None:
     assert run("simulate", ACCOUNT, *FAST, "--base-url", "http://127.0.0.1:1", "--dev").code == 3
     assert run("simulate", ACCOUNT, *FAST, "--base-url", service.base_url).code == 2, "no credentials"
 
@@ -155,7 +156,7 @@ seconds = 0.1
 """
 
 
-def test_a_script_straight_to_a_listener(run: Run, service: Sandbox, tmp_path: Path) -> None:
+def test_a_fault_script_with_a_listener(run: Run, service: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "script.toml").write_text(SENDER)
     flags = ("--fault-script", "script.toml", "--to", service.receiver.url)
     facts = json.loads(run("simulate", ACCOUNT, *FAST, *flags).out)
@@ -168,16 +169,16 @@ def test_a_script_straight_to_a_listener(run: Run, service: Sandbox, tmp_path: P
     assert bodies[33:] == expected[30:]
 
 
-def test_a_script_through_a_service_with_a_receiver_between(run: Run, service: Sandbox, tmp_path: Path) -> None:
+def test_a_fault_script_with_a_service_uses_a_proxy(run: Run, service: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "script.toml").write_text(RECEIVER)
     service.register(ACCOUNT)
     with ThreadPoolExecutor(1) as aside:
-        running = aside.submit(run, "simulate", ACCOUNT, *FAST, "--fault-script", "script.toml", *through(service))
-        while not running.done():
+        command = aside.submit(run, "simulate", ACCOUNT, *FAST, "--fault-script", "script.toml", *through(service))
+        while not command.done():
             # The message that met the certificate waits for five seconds.
             service.advance(1)
             time.sleep(0.02)
-    said = running.result()
+    said = command.result()
     assert said.code == 0, said.err
     facts = json.loads(said.out)
     assert (facts["sent"], facts["received"], facts["pending"]) == (65, 68, 0)
@@ -218,7 +219,7 @@ def test_an_account_without_a_callback_has_none_afterwards(run: Run, service: Sa
         ((ACCOUNT, "--fault-script", "bad.toml"), "bad.toml, line 3: times: "),
     ],
 )
-def test_what_cannot_be_meant_is_one_line(run: Run, tmp_path: Path, flags: tuple[str, ...], told: str) -> None:
+def test_invalid_options_are_usage_errors(run: Run, tmp_path: Path, flags: tuple[str, ...], told: str) -> None:
     (tmp_path / "script.toml").write_text("[[step]]\ndo = 'error'\n")
     (tmp_path / "bad.toml").write_text("[[step]]\ndo = 'drop'\ntimes = 'x'\n")
     said = run("simulate", *flags, "--dev")
@@ -228,21 +229,21 @@ def test_what_cannot_be_meant_is_one_line(run: Run, tmp_path: Path, flags: tuple
 
 
 @pytest.mark.parametrize("flags", [("--fault-script",), ("--to", "https://127.0.0.1:9/", "--ca-file")])
-def test_a_file_that_is_not_there_is_named(run: Run, flags: tuple[str, ...]) -> None:
+def test_a_missing_file_is_named(run: Run, flags: tuple[str, ...]) -> None:
     said = run("simulate", ACCOUNT, "--dev", *flags, "absent.toml")
     assert said.code == 1
     assert is_one_line(said.err)
     assert "absent.toml" in said.err
 
 
-def test_people_see_a_bar_and_whose_profile_it_is(service: Sandbox, tmp_path: Path) -> None:
+def test_a_terminal_shows_progress_and_that_the_profile_is_ours(service: Sandbox, tmp_path: Path) -> None:
     flags = ("--devices", "5", "--rate", "0", "--to", service.receiver.url)
     shown = COLOUR.sub("", at_a_terminal("simulate", ACCOUNT, *flags, cwd=tmp_path))
     assert "20/20" in shown
     assert re.search(r"ours: Verizon|ours:", shown)
 
 
-def test_the_same_seed_is_the_same_in_another_process(service: Sandbox, tmp_path: Path) -> None:
+def test_a_seed_gives_the_same_bytes_in_another_process(service: Sandbox, tmp_path: Path) -> None:
     flags = ("--devices", "30", "--rate", "0", "--failures", "0.5", "--to", service.receiver.url)
     for _ in range(2):
         assert fotahook("simulate", ACCOUNT, *flags, cwd=tmp_path).returncode == 0
@@ -251,26 +252,26 @@ def test_the_same_seed_is_the_same_in_another_process(service: Sandbox, tmp_path
     assert bodies[:half] == bodies[half:]
 
 
-def test_the_pace_is_kept_and_a_pause_is_not_made_up_for() -> None:
+def test_the_rate_is_kept_without_catching_up_after_a_pause() -> None:
     now, slept = [100.0], []
 
     def sleep(seconds: float) -> None:
         slept.append(round(seconds, 6))
         now[0] += seconds
 
-    pace = Pace(20, lambda: now[0], sleep)
-    assert pace.batch == 2
+    limiter = RateLimiter(20, lambda: now[0], sleep)
+    assert limiter.batch_size == 2
     for _ in range(3):
-        pace.wait(2)
+        limiter.wait(2)
     assert slept == [0.1, 0.1]
-    pace.pause(5)
-    pace.wait(2)
-    pace.wait(2)
+    limiter.sleep(5)
+    limiter.wait(2)
+    limiter.wait(2)
     assert slept == [0.1, 0.1, 5, 0.1]
-    assert Pace(0, lambda: 0.0, sleep).batch > 100
+    assert RateLimiter(0, lambda: 0.0, sleep).batch_size > 100
 
 
-def test_ctrl_c_in_the_middle_leaves_the_callback_as_it_was(service: Sandbox, tmp_path: Path) -> None:
+def test_ctrl_c_tells_how_many_were_sent_and_restores_the_callback(service: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "script.toml").write_text("[[step]]\nafter = 1\ndo = 'duplicate'\n")
     service.register(ACCOUNT)
     flags = ("--rate", "50", "--fault-script", "script.toml", *through(service))
@@ -289,8 +290,35 @@ def test_ctrl_c_in_the_middle_leaves_the_callback_as_it_was(service: Sandbox, tm
     finally:
         process.kill()
         process.wait(DEADLINE)
-    assert (process.returncode, out, err) == (130, "", "fotahook: interrupted\n")
+    assert (process.returncode, out) == (130, "")
+    sent = re.fullmatch(r"fotahook: interrupted; (\d+) of (\d+) messages were sent\n", err)
+    assert sent is not None, err
+    assert 5 <= int(sent[1]) < int(sent[2]) == Simulation(ACCOUNT).count
     with service.client() as client:
         summary = client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT).data
     assert summary is not None
     assert summary.url == service.receiver.url
+
+
+def test_an_error_in_the_middle_tells_how_many_were_sent(tmp_path: Path) -> None:
+    with running("serve", "--dev", "--port", "0", cwd=tmp_path) as service:
+        process = subprocess.Popen(
+            [*FOTAHOOK, "simulate", ACCOUNT, "--rate", "50", "--base-url", service.url, "--dev"],
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            with OperatorClient(service.url, "dev", "dev-secret", proxy="") as client:
+                while client.account(ACCOUNT).backlog.pending < 5:
+                    time.sleep(0.01)
+            service.process.kill()
+            _, err = process.communicate(timeout=DEADLINE)
+        finally:
+            process.kill()
+            process.wait(DEADLINE)
+    progress, failure = err.splitlines()
+    assert process.returncode == 3
+    assert re.fullmatch(r"fotahook: [1-9]\d* of \d+ messages were sent", progress)
+    assert "check --base-url" in failure

@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,27 +11,35 @@ from typing import Final
 from cyclopts import Parameter
 
 from fotahook.contract.addresses import EVERYWHERE
+from fotahook.contract.errors import FotahookError
 from fotahook.contract.urls import account_refusal, url_refusal
 from fotahook.testing.simulator.campaign import Profile, Simulation
-from fotahook.testing.simulator.fault_script import FaultScript, ScriptInvalid, read_fault_script, run_script
+from fotahook.testing.simulator.fault_script import (
+    Duplicate,
+    FaultScript,
+    Pause,
+    Reorder,
+    ScriptInvalid,
+    read_fault_script,
+    run_script,
+)
 
 from ...hosting.tls import check_pem_files
-from ..shared.errors import Failure, UsageError
+from ..shared.errors import Failure, Interrupted, UsageError
 from ..shared.progress import counting
 from ..shared.remote import DEFAULTS, Remote
 from ..shared.tables import print_card, print_json
-from .targets import Direct, LiveTarget, Pace, Through
+from .targets import Result, Target, listener_target, service_target
 
-MOST_DEVICES: Final = 10_000_000
-FASTEST: Final = 100_000.0
-
+MAX_DEVICES: Final = 10_000_000
+MAX_RATE: Final = 100_000.0
 OURS: Final = "ours: Verizon publishes no V2 message"
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class SimulateOptions:
-    """What `fotahook simulate` can be told."""
+    """Options of `fotahook simulate`."""
 
     devices: int = 1000
     "How many devices the campaign has."
@@ -42,17 +50,17 @@ class SimulateOptions:
     seed: str = "7"
     "The same seed gives the same messages, byte for byte."
     profile: Profile = "v2"
-    "Whose structure the messages have: v1 as Verizon publishes it, v2 as we infer it."
+    "Structure of the messages: v1 as Verizon publishes it, v2 as we infer it."
     to: str | None = None
-    "Post straight to this listener, unsigned and each message once, with no service between."
+    "Post straight to this listener, unsigned and each message once, without a service."
     ca_file: Path | None = None
     "With --to: authorities (PEM) of the listener's certificate, in place of the system's."
     fault_script: Path | None = None
-    "TOML file with what is to go wrong on the way; see docs/testing.md."
+    "TOML file with faults to inject; see docs/testing.md."
 
 
 def simulate(account: str, /, *, options: SimulateOptions = SimulateOptions(), remote: Remote = DEFAULTS) -> None:
-    """Send the messages of a campaign: what is planned, what becomes of each device and why, the end.
+    """Send the messages of a campaign: its schedule, the result of each device and why, its end.
 
     Exit code 1 if some messages were not delivered, as far as this is known here.
 
@@ -67,58 +75,58 @@ def simulate(account: str, /, *, options: SimulateOptions = SimulateOptions(), r
     script = _script(options)
     began = time.monotonic()
     with counting(campaign.count, "sent") as advance, _target(account, options, remote, script, advance) as target:
-        sent = run_script(campaign, script, target, seed=options.seed)
-        target.finish()
-    took = time.monotonic() - began
+        result = _send(campaign, script, target, options.seed)
     facts: dict[str, str | int | float] = {
         "account": account,
         "campaign": campaign.campaign_id,
         "profile": campaign.profile,
         "devices": options.devices,
         "messages": campaign.count,
-        "sent": sent,
-        **target.counts,
-        "seconds": round(took, 3),
+        "sent": target.sent,
+        **result.counts,
+        "seconds": round(time.monotonic() - began, 3),
     }
-    _tell(facts, as_json=remote.as_json)
-    if target.lost is not None:
-        raise Failure(target.lost)
-    if target.waiting is not None:
-        print(f"fotahook: {target.waiting}", file=sys.stderr)
+    if remote.as_json:
+        print_json({**facts, "profileIsOurs": campaign.profile == "v2"})
+    else:
+        facts["profile"] = f"v2 ({OURS})" if campaign.profile == "v2" else "v1"
+        print_card({name: str(fact) for name, fact in facts.items()})
+    if result.lost is not None:
+        raise Failure(result.lost)
+    if result.held is not None:
+        print(f"fotahook: {result.held}", file=sys.stderr)
 
 
-def _tell(facts: dict[str, str | int | float], *, as_json: bool) -> None:
-    if as_json:
-        print_json({**facts, "profileIsOurs": facts["profile"] == "v2"})
-        return
-    shown = facts | ({"profile": f"v2 ({OURS})"} if facts["profile"] == "v2" else {})
-    print_card({name: str(fact) for name, fact in shown.items()})
+def _send(campaign: Simulation, script: FaultScript, target: Target, seed: str) -> Result:
+    """Send the campaign; if that ends early, say how many messages were sent."""
+    try:
+        run_script(campaign, script, target, seed=seed)
+        return target.finish()
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted; {target.sent} of {campaign.count} messages were sent") from error
+    except (Failure, FotahookError):
+        if target.sent:
+            print(f"fotahook: {target.sent} of {campaign.count} messages were sent", file=sys.stderr)
+        raise
 
 
-@contextmanager
 def _target(
     account: str, options: SimulateOptions, remote: Remote, script: FaultScript, advance: Callable[[int], None]
-) -> Iterator[LiveTarget]:
-    pace = Pace(options.rate, time.monotonic, time.sleep)
+) -> AbstractContextManager[Target]:
     if options.to is not None:
-        with Direct(options.to, options.ca_file, pace, advance) as direct:
-            yield direct
-    else:
-        with Through(account, remote, script, pace, advance) as through:
-            yield through
+        return listener_target(options.to, options.ca_file, options.rate, advance)
+    return service_target(account, remote, script, options.rate, advance)
 
 
 def _campaign(account: str, options: SimulateOptions) -> Simulation:
-    """The campaign; UsageError for what cannot be meant."""
     if (refusal := account_refusal(account)) is not None:
         raise UsageError(f"{account!r}: {refusal}")
-    if not 1 <= options.devices <= MOST_DEVICES:
-        raise UsageError(f"--devices {options.devices}: choose 1 to {MOST_DEVICES}")
-    if not 0 <= options.rate <= FASTEST:
-        raise UsageError(f"--rate {options.rate:g}: choose up to {FASTEST:g} messages a second, 0 for no limit")
+    if not 1 <= options.devices <= MAX_DEVICES:
+        raise UsageError(f"--devices {options.devices}: choose 1 to {MAX_DEVICES}")
+    if not 0 <= options.rate <= MAX_RATE:
+        raise UsageError(f"--rate {options.rate:g}: choose up to {MAX_RATE:g} messages a second, 0 for no limit")
     if options.to is not None:
-        refusal = url_refusal(options.to, allow_http=True, allowed=EVERYWHERE)
-        if refusal is not None:
+        if (refusal := url_refusal(options.to, allow_http=True, allowed=EVERYWHERE)) is not None:
             raise UsageError(f"--to {options.to}: {refusal}")
         check_pem_files(ca_file=options.ca_file)
     elif options.ca_file is not None:
@@ -149,6 +157,8 @@ def _script(options: SimulateOptions) -> FaultScript:
         script = read_fault_script(options.fault_script)
     except ScriptInvalid as error:
         raise UsageError(f"--fault-script: {error}") from error
-    if options.to is not None:
-        Direct.check(script)
+    for step in script.steps:
+        if options.to is not None and not isinstance(step, Duplicate | Pause | Reorder):
+            name = step.__struct_config__.tag
+            raise UsageError(f"--fault-script: {name} is the receiver's, and with --to that is yours; leave out --to")
     return script
