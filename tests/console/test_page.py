@@ -127,7 +127,7 @@ def test_who_signs_in_is_shown_what_was_asked_for_and_nothing_is_kept(browser: B
 def test_signing_out_takes_everything_away(signed_in: Browser) -> None:
     signed_in.press("Sign out")
     signed_in.see("Client secret")
-    assert "In trouble" not in signed_in.text
+    assert "Needs attention" not in signed_in.text
 
 
 def test_a_failing_account_is_first_and_says_why(
@@ -141,12 +141,12 @@ def test_a_failing_account_is_first_and_says_why(
     signed_in.find("//tr[.//a='failing']//span[.='waiting']")
     signed_in.find("//a[.='failing']").click()
     signed_in.see("http_503")
-    signed_in.see("tried again")
+    signed_in.see("retry at")
     signed_in.find(f"//a[.='{message.id}']").click()
     signed_in.see("The endpoint failed")
     signed_in.see("The receiver is overloaded or down for maintenance: check it.")
-    signed_in.find("//ul[@class='phases']/li[starts-with(., 'in all')]")
-    signed_in.press("Show it")
+    signed_in.find("//ul[@class='phases']/li[starts-with(., 'total')]")
+    signed_in.press("Show body")
     signed_in.see('{"type":"upgradeProgress"}')
 
 
@@ -183,11 +183,11 @@ def test_limits_are_set_and_taken_away(signed_in: Browser, operator: OperatorCli
     signed_in.see("Connected")
     signed_in.fill("In flight", "3")
     signed_in.press("Change")
-    signed_in.see("The limits are changed.")
+    signed_in.see("Limits changed.")
     assert operator.account("limited").limits.in_flight == 3
     signed_in.fill("In flight", "")
     signed_in.press("Change")
-    signed_in.see("The limits are changed.")
+    signed_in.see("Limits changed.")
     assert operator.account("limited").limits.in_flight is None
 
 
@@ -200,12 +200,12 @@ def test_dead_messages_are_counted_and_then_sent_again(
     signed_in.go("account", "refusing")
     signed_in.find("//dt[.='Dead']/following-sibling::dd[.='2']")
     receiver.status = 200
-    signed_in.press("Count them")
-    signed_in.see("2 dead messages go to the tail of the lane")
+    signed_in.press("Count")
+    signed_in.see("2 dead messages will be redelivered")
     assert receiver.received == 2
-    signed_in.press("Send them")
-    signed_in.see("2 sent once more.")
-    # The page hears of it and looks again by itself.
+    signed_in.find("//button[@class='first' and .='Redeliver']").click()
+    signed_in.see("2 messages redelivered.")
+    # The page refreshes by itself.
     signed_in.find("//dt[.='Dead']/following-sibling::dd[.='0']")
     signed_in.go("message", two.id)
     signed_in.find("//span[@class='badge' and .='delivered']")
@@ -233,18 +233,18 @@ def test_messages_are_found_by_state_and_type_page_after_page(
     register("long", receiver.url)
     operator.pause("long")
     for n in range(51):
-        operator.publish("long", {"type": "odd" if n == 0 else "usual"})
+        operator.publish("long", {"type": "odd" if n == 0 else "regular"})
     signed_in.go("account", "long")
-    signed_in.see("usual")
+    signed_in.see("regular")
     assert "odd" not in signed_in.text
     signed_in.press("Next →")
     signed_in.see("odd")
     signed_in.press("← Back")
-    signed_in.see("usual")
+    signed_in.see("regular")
     signed_in.fill("Type", "odd")
     signed_in.press("Find")
     signed_in.see("odd")
-    assert "usual" not in signed_in.text
+    assert "regular" not in signed_in.text
 
 
 def test_what_happens_is_seen_as_it_happens(
@@ -275,7 +275,7 @@ def test_hostile_text_is_text(signed_in: Browser, operator: OperatorClient, regi
     signed_in.go("account", account)
     signed_in.see(account)
     signed_in.go("message", message.id)
-    signed_in.press("Show it")
+    signed_in.press("Show body")
     signed_in.see("</pre><script>")
     signed_in.go("accounts", "all")
     signed_in.see(account)
@@ -283,7 +283,30 @@ def test_hostile_text_is_text(signed_in: Browser, operator: OperatorClient, regi
     assert signed_in.driver.execute_script(foreign) == ["fotahook", 0]
 
 
-def test_what_is_not_there_is_told(signed_in: Browser) -> None:
+def test_an_account_that_nobody_used_is_unknown_and_an_unusual_name_is_warned_of(
+    signed_in: Browser, operator: OperatorClient, register: Register
+) -> None:
+    register("0000123456-00001", "http://127.0.0.1:9/")
+    signed_in.go("account", "0000123456-00001")
+    signed_in.see("Limits")
+    assert "Unusual account name" not in signed_in.text
+    signed_in.go("accounts")
+    signed_in.fill("Go to account", "123456")
+    signed_in.press("Show")
+    signed_in.see("Unknown account")
+    signed_in.see("Unusual account name")
+    assert "Limits" not in signed_in.text
+
+
+def test_times_are_utc(signed_in: Browser, operator: OperatorClient, register: Register) -> None:
+    register("timed", "http://127.0.0.1:9/")
+    message = operator.publish("timed", {"n": 1})
+    accepted = operator.message(message.id).accepted_at
+    signed_in.go("message", message.id)
+    signed_in.see(f"{accepted:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def test_a_message_or_account_that_does_not_exist_is_an_error(signed_in: Browser) -> None:
     signed_in.go("account", "a" * 65)
     signed_in.see("Invalid account name format")
     signed_in.go("message", "01a20540-c2d0-7000-877f-40931f0d3f40")

@@ -1,4 +1,4 @@
-"""Shows it: a static page over the public HTTP API. It offers its files; who serves them is told how."""
+"""The console: a static page over the public HTTP API. The host serves its files with its headers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Final
 __all__ = ["FILES", "HEADERS"]
 
 FILES: Final = Path(__file__).parent / "files"
-"""``index.html`` and what it needs beside it; nothing else is to be served."""
+"""The directory with ``index.html`` and the files that it loads."""
 
 HEADERS: Final[Mapping[str, str]] = {
-    # Only what lies beside the page, and no form that leaves it: credentials go nowhere but to the API.
+    # Only files of this directory, and no form that leaves the page: credentials are sent to the API alone.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -19,4 +19,4 @@ HEADERS: Final[Mapping[str, str]] = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-"""With which each of them is to be served."""
+"""The response headers for each of the files."""

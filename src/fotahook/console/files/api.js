@@ -1,4 +1,4 @@
-// The calls. The token lives in this module's memory alone: in no address, in no storage; a reload signs out.
+// Calls of the API. The token is kept in this module's memory only, not in an address or storage; a reload signs out.
 let token = null;
 let whenSignedOut = () => {};
 
@@ -11,8 +11,8 @@ export class Refused extends Error {
 
 export const isSignedIn = () => token !== null;
 
-export function onSignedOut(told) {
-  whenSignedOut = told;
+export function onSignedOut(listener) {
+  whenSignedOut = listener;
 }
 
 export function signOut(why = "") {
@@ -22,15 +22,15 @@ export function signOut(why = "") {
 
 export async function signIn(id, secret) {
   const basic = btoa(String.fromCharCode(...new TextEncoder().encode(`${id}:${secret}`)));
-  const answer = await answered("/api/ts/v1/oauth2/token", {
+  const response = await request("/api/ts/v1/oauth2/token", {
     method: "POST",
     headers: { Authorization: `Basic ${basic}`, "Content-Type": "application/x-www-form-urlencoded" },
     body: "grant_type=client_credentials",
   });
-  token = (await answer.json()).access_token;
+  token = (await response.json()).access_token;
 }
 
-// One segment of a path: an account may be any text.
+// One segment of a path: an account may contain any character.
 export const segment = encodeURIComponent;
 
 export function query(parameters) {
@@ -43,23 +43,23 @@ export const readText = async (path, signal) => (await call(path, { signal })).t
 export const post = async (path, body) => (await call(path, { method: "POST", body: JSON.stringify(body ?? {}) })).json();
 export const patch = async (path, body) => (await call(path, { method: "PATCH", body: JSON.stringify(body) })).json();
 
-// An answer that is there; errors are told in the service's own words.
+// Returns a successful response; throws the service's error message otherwise.
 export async function call(path, { headers, ...options } = {}) {
   try {
-    return await answered(path, { ...options, headers: { ...headers, Authorization: `Bearer ${token}` } });
+    return await request(path, { ...options, headers: { ...headers, Authorization: `Bearer ${token}` } });
   } catch (error) {
-    if (error.status === 401) signOut("The sign-in is over, after an hour or because it was revoked. Sign in again.");
+    if (error.status === 401) signOut("You were signed out: the access token expired or was revoked. Sign in again.");
     throw error;
   }
 }
 
-async function answered(path, options) {
+async function request(path, options) {
   let response;
   try {
     response = await fetch(path, { ...options, credentials: "omit", cache: "no-store", redirect: "error" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused(0, "The service cannot be reached. Is it running, and are you connected to it?");
+    throw new Refused(0, "The service cannot be reached. Check that it is running and that you are connected to it.");
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));

@@ -1,8 +1,8 @@
-// Which page is shown, and who is signed in.
+// Shows the page of the address, and signs in and out.
 import { showAccount } from "./account.js";
 import { showAccounts } from "./accounts.js";
 import { isSignedIn, onSignedOut, signIn, signOut } from "./api.js";
-import { el, tell } from "./dom.js";
+import { el, notify } from "./dom.js";
 import { showLive } from "./live.js";
 import { showMessage } from "./message.js";
 
@@ -12,13 +12,13 @@ const main = document.querySelector("main");
 const entry = document.querySelector("#sign-in");
 let leaving = new AbortController();
 
-// The address tells what is shown, and never who looks.
+// The address names the page, never the client.
 async function show() {
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
   const [view, ...names] = place();
-  tell("");
+  notify("");
   entry.hidden = isSignedIn();
   for (const one of document.querySelectorAll("[data-signed-in]")) one.hidden = !isSignedIn();
   if (!isSignedIn()) {
@@ -34,7 +34,7 @@ async function show() {
   try {
     await VIEWS[view](page, signal, ...names);
   } catch (error) {
-    if (!signal.aborted) tell(error);
+    if (!signal.aborted) notify(error);
   }
   if (signal.aborted) return;
   main.replaceChildren(page);
@@ -47,7 +47,7 @@ function place() {
     const names = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
     if (Object.hasOwn(VIEWS, names[0])) return names;
   } catch {
-    // An address that somebody cut off leads where no address does.
+    // A malformed address shows the first page.
   }
   return ["accounts"];
 }
@@ -61,7 +61,7 @@ entry.addEventListener("submit", async (event) => {
     entry.reset();
     await show();
   } catch (error) {
-    tell(error);
+    notify(error);
   } finally {
     pressed.disabled = false;
   }
@@ -69,10 +69,10 @@ entry.addEventListener("submit", async (event) => {
 
 onSignedOut((why) => {
   show();
-  tell(why);
+  notify(why);
 });
 document.querySelector("#sign-out").addEventListener("click", () => signOut());
 addEventListener("hashchange", show);
-// A browser may keep the page for its "back": neither the token nor the stream of events is to outlive the visit.
+// A browser may keep the page for "back": neither the token nor the event stream may outlive the visit.
 addEventListener("pagehide", () => signOut());
 show();

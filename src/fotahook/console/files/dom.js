@@ -1,4 +1,4 @@
-// What the page is made of. Text alone is ever put into it, so that nothing in an answer can become part of it.
+// Builds the page from elements and text alone, so that nothing in a response can become markup.
 export function el(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -14,16 +14,10 @@ export const address = (...path) => `#/${path.map(encodeURIComponent).join("/")}
 
 export const badge = (state) => el("span", { class: "badge", "data-state": state }, state);
 
-export function moment(text) {
+// UTC, as in the API and the logs; the title has the fractions of the second.
+export function time(text) {
   if (!text) return "–";
-  return el("time", { datetime: text, title: text }, new Date(text).toLocaleString());
-}
-
-export function fromNow(text) {
-  const seconds = Math.round((new Date(text) - Date.now()) / 1000);
-  const size = Math.abs(seconds);
-  const [unit, length] = size < 90 ? ["second", 1] : size < 5400 ? ["minute", 60] : size < 129600 ? ["hour", 3600] : ["day", 86400];
-  return new Intl.RelativeTimeFormat("en").format(Math.trunc(seconds / length), unit);
+  return el("time", { datetime: text, title: text }, new Date(text).toISOString().replace(/\.\d+/, ""));
 }
 
 export const count = (number) => number.toLocaleString("en");
@@ -35,7 +29,7 @@ export function table(caption, header, rows, empty) {
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, el("table", {}, el("caption", {}, caption), head, body));
 }
 
-export function facts(pairs) {
+export function details(pairs) {
   return el("dl", {}, pairs.map(([name, ...values]) => el("div", {}, el("dt", {}, name), el("dd", {}, values))));
 }
 
@@ -43,7 +37,7 @@ export function section(title, ...content) {
   return el("section", {}, el("h3", {}, title), content);
 }
 
-// A button that cannot be pressed twice, and tells what went wrong.
+// A button that is disabled while its action runs, and shows the action's error.
 export function button(text, act, attributes = {}) {
   return el("button", { type: "button", ...attributes, click: (event) => guarded(event.currentTarget, act) }, text);
 }
@@ -64,63 +58,63 @@ export function select(name, options, chosen) {
 
 async function guarded(pressed, act) {
   pressed.disabled = true;
-  tell("");
+  notify("");
   try {
     await act();
   } catch (error) {
-    tell(error);
+    notify(error);
   } finally {
     pressed.disabled = false;
   }
 }
 
-// What happened, for eyes and screen readers.
-export function tell(what, isGood = false) {
+// Shows a message, also to screen readers.
+export function notify(what, isGood = false) {
   if (what?.name === "AbortError") return;
   const notice = document.querySelector("#notice");
   notice.replaceChildren(...[what instanceof Error ? what.message : what].flat());
   notice.dataset.kind = isGood ? "good" : "bad";
 }
 
-// Shows what is made of an answer, and leaves it alone where the answer is the same: nothing moves under somebody's hand.
-export function painter(place, make) {
+// Renders a response, and leaves the page alone while the response stays the same.
+export function renderer(container, make) {
   let shown = null;
   return (answer) => {
     const text = JSON.stringify(answer);
     if (text === shown) return;
     shown = text;
-    place.replaceChildren(...[make(answer)].flat());
+    container.replaceChildren(...[make(answer)].flat());
   };
 }
 
-// One page after the other, and back: `load` gets a cursor and answers a page with the cursor of the next one, `make` shows
-// it. What is answered here loads the page that is shown once more.
-export async function pages(place, load, make) {
+// Pagination: `load` takes a cursor and returns a page with the cursor of the next one, `make` renders it. Returns a function
+// that reloads the present page.
+export async function pages(container, load, make) {
   let now = [null];
-  let asked = 0;
-  const paint = painter(place, ([page, cursors]) => {
+  let requests = 0;
+  const render = renderer(container, ([page, cursors]) => {
     const back = cursors.length > 1 && button("← Back", () => turn(cursors.slice(0, -1)));
     const on = page.cursor && button("Next →", () => turn([...cursors, page.cursor]));
     return [make(page), el("p", { class: "pages" }, back, on)];
   });
   const turn = async (cursors) => {
-    const mine = (asked += 1);
+    const mine = (requests += 1);
     const page = await load(cursors.at(-1));
-    // Somebody turned the page meanwhile.
-    if (mine !== asked) return;
+    // Another page was requested meanwhile.
+    if (mine !== requests) return;
     now = cursors;
-    paint([page, cursors]);
+    render([page, cursors]);
   };
   await turn(now);
   return () => turn(now);
 }
 
-// Once at the end of each span in which it is called, however often.
+// Runs the action at most once in each interval, at its end.
 export function atMostEvery(milliseconds, act) {
   let waiting = false;
   return () => {
     if (waiting) return;
     waiting = true;
-    setTimeout(() => ((waiting = false), act().catch(tell)), milliseconds);
+    setTimeout(() => ((waiting = false), act().catch(notify)), milliseconds);
   };
 }

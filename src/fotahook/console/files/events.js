@@ -1,10 +1,10 @@
-// Server-sent events by fetch: EventSource cannot send the access token but in the address, where it does not belong.
+// Server-sent events by fetch, because EventSource could send the access token only in the address.
 import { call, Refused } from "./api.js";
 
 const PAUSE_MILLISECONDS = 1000;
-const AGAIN = "Interrupted, connecting again. Nothing is missed.";
+const RECONNECTING = "Connection lost, reconnecting. No event is missed.";
 
-// Tells each event, each connection and what is wrong; goes on where it broke off, until `signal` says to stop.
+// Calls back for each event, connection and error; reconnects and resumes until `signal` is aborted.
 export async function follow(path, signal, onEvent, onConnected, onState) {
   let last = null;
   while (!signal.aborted) {
@@ -16,12 +16,12 @@ export async function follow(path, signal, onEvent, onConnected, onState) {
         last = event.id ?? last;
         if (event.data) onEvent(event.name, JSON.parse(event.data));
       }
-      onState(AGAIN);
+      onState(RECONNECTING);
     } catch (error) {
       if (signal.aborted) return;
       if (error instanceof Refused && error.status === 410) last = null;
       else if (error instanceof Refused && error.status && error.status < 500) return onState(error.message);
-      onState(AGAIN);
+      onState(RECONNECTING);
     }
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MILLISECONDS));
   }

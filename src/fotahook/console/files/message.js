@@ -1,78 +1,78 @@
-// One message: where it stands and why, every attempt, its bytes, and once more.
+// One message: its status, its attempts, its body, and redelivery.
 import { post, query, read, readText, segment } from "./api.js";
-import { atMostEvery, badge, button, count, el, facts, field, form, link, moment, painter, section, table, tell } from "./dom.js";
+import { atMostEvery, badge, button, count, details, el, form, link, notify, renderer, section, table, time } from "./dom.js";
 import { follow } from "./events.js";
 
-const PHASES = [["dns", "DNS"], ["connect", "connect"], ["tls", "TLS"], ["firstByte", "first byte"], ["total", "in all"]];
+const PHASES = [["dns", "DNS"], ["connect", "connect"], ["tls", "TLS"], ["firstByte", "first byte"], ["total", "total"]];
 const REFRESH_MILLISECONDS = 500;
-const DELIVERIES = ["Lane", "State", "Attempts", "Due", "Given up at", "Last outcome"];
-const ATTEMPTS = ["No.", "Started", "Outcome", "What to do", "Milliseconds", "Where, and the answer"];
+const DELIVERIES = ["Lane", "State", "Attempts", "Due", "Expires", "Last outcome"];
+const ATTEMPTS = ["Attempt", "Started", "Outcome", "Fix", "Milliseconds", "URL and response"];
 
 export async function showMessage(main, signal, id) {
   const path = `/v1/messages/${segment(id)}`;
   const state = el("div");
-  const paint = painter(state, told);
+  const render = renderer(state, content);
   const refresh = async () => {
     const all = await Promise.all([read(path, signal), read(`${path}/why`, signal), read(`${path}/attempts`, signal)]);
-    paint(all);
+    render(all);
     return all[0].account;
   };
   const account = await refresh();
   main.append(
     el("h2", { tabindex: "-1" }, "Message ", el("code", {}, id)),
     state,
-    section("Once more", again(path, refresh)),
+    section("Redeliver", redelivery(path, refresh)),
     section("Body", body(path, signal)),
   );
   const soon = atMostEvery(REFRESH_MILLISECONDS, refresh);
-  follow(`/v1/events${query({ account })}`, signal, (_, event) => event.id === id && soon(), soon, tell);
+  follow(`/v1/events${query({ account })}`, signal, (_, event) => event.id === id && soon(), soon, notify);
 }
 
-function told([message, why, { attempts }]) {
-  const deliveries = message.deliveries.map((one) => [one.lane, badge(one.state), count(one.attempts), moment(one.due), moment(one.expiresAt), one.lastOutcome ?? "–"]);
+function content([message, why, { attempts }]) {
+  const deliveries = message.deliveries.map((one) => [one.lane, badge(one.state), count(one.attempts), time(one.due), time(one.expiresAt), one.lastOutcome ?? "–"]);
   return [
-    facts([
+    details([
       ["Account", link(message.account, "account", message.account)],
       ["Type", message.type ?? "none"],
       ["Ordering key", message.orderingKey ?? "none"],
-      ["Accepted", moment(message.acceptedAt)],
+      ["Accepted", time(message.acceptedAt)],
       ["Size", `${count(message.size)} bytes`],
       ["SHA-256", el("code", {}, message.sha256)],
     ]),
-    section("Why it stands where it stands", el("p", {}, badge(why.state)), el("ul", { class: "why" }, why.reasons.map(reason))),
-    section("Deliveries", table("Deliveries", DELIVERIES, deliveries, "None.")),
-    section("Attempts", table("Attempts, the first one first", ATTEMPTS, attempts.map(attempt), "None yet.")),
+    section("Status", el("p", {}, badge(why.state)), el("ul", { class: "why" }, why.reasons.map(reason))),
+    section("Deliveries", table("Deliveries", DELIVERIES, deliveries, "No deliveries.")),
+    section("Attempts", table("Attempts, oldest first", ATTEMPTS, attempts.map(attempt), "No attempts yet.")),
   ];
 }
 
 function reason({ code, text, until }) {
-  return el("li", { "data-code": code }, text, until && [" (", moment(until), ")"]);
+  return el("li", { "data-code": code }, text, until && [" (", time(until), ")"]);
 }
 
 function attempt({ number, startedAt, outcome, httpStatus, errorCode, fix, phases, url, excerpt, resent }) {
   const took = PHASES.filter(([name]) => phases[name] != null).map(([name, text]) => el("li", {}, `${text} ${Math.round(phases[name] * 10) / 10}`));
   return [
-    count(number), moment(startedAt),
+    count(number), time(startedAt),
     [el("strong", { "data-kind": errorCode ? "bad" : "good" }, outcome), errorCode ? `: ${errorCode}` : httpStatus && ` (${httpStatus})`],
-    fix ?? "–", el("ul", { class: "phases" }, took), [url, resent && " (sent twice: a kept connection had ended)", excerpt && el("pre", {}, excerpt)],
+    fix ?? "–", el("ul", { class: "phases" }, took), [url, resent && " (sent twice: a reused connection was closed)", excerpt && el("pre", {}, excerpt)],
   ];
 }
 
-function again(path, refresh) {
+function redelivery(path, refresh) {
   const redeliver = async ({ asNew }) => {
     const sent = await post(`${path}/redeliver`, { asNew: asNew !== undefined });
     await refresh();
-    tell(["Sent once more as ", link(sent.id, "message", sent.id), "."], true);
+    notify(["Redelivered as ", link(sent.id, "message", sent.id), "."], true);
   };
   return form({ class: "line" }, redeliver,
-    el("label", { class: "check" }, el("input", { type: "checkbox", name: "asNew" }), "under a new id, so that receivers take it for another message"),
+    el("label", { class: "check" }, el("input", { type: "checkbox", name: "asNew" }), "with a new id, so that receivers treat it as a new message"),
     el("button", {}, "Redeliver"));
 }
 
 function body(path, signal) {
-  const place = el("div");
-  // Only when asked for: it may hold what not everybody who looks should read.
-  const load = async () => place.replaceChildren(el("pre", {}, await readText(`${path}/body`, signal)));
-  place.append(button("Show it", load));
-  return place;
+  const container = el("div");
+  // Only on demand: it may hold what not everybody who sees the page should read.
+  const load = async () => container.replaceChildren(el("pre", {}, await readText(`${path}/body`, signal)));
+  container.append(button("Show body", load));
+  return container;
 }
