@@ -108,7 +108,7 @@ def test_history_tells_that_a_message_was_sent_twice(call: Run, service: Sandbox
         finally:
             server.shutdown()
     told = [json.loads(call("messages", "show", one, "--json").out)["attempts"] for one in ids]
-    assert [[attempt.get("resent") for attempt in attempts] for attempts in told] == [[None], [True]]
+    assert [[attempt.get("resent") for attempt in attempts] for attempts in told] == [[False], [True]]
     shown = call("messages", "show", ids[1]).out.split("\n\n")[2]
     assert rows(shown)[1][2] == "delivered, sent twice"
 

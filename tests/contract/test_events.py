@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fotahook.contract.events import (
-    LONGEST_BLOCK,
+    MAX_BLOCK,
     Event,
     EventReader,
     LaneChanged,
@@ -64,7 +64,7 @@ def test_an_event_before_any_cursor_is_none() -> None:
         b"id: c\nevent: message.dead\ndata: {}\n\n",
         b"id: c\nevent: message.dead\ndata: {\n\n",
         b"id: \xff\n\n",
-        b"x" * (LONGEST_BLOCK + 1),
+        b"x" * (MAX_BLOCK + 1),
     ],
 )
 def test_what_breaks_the_contract_is_refused(stream: bytes) -> None:

@@ -1,9 +1,9 @@
-"""Which addresses a callback may be delivered to: one rule, used at registration and at every connect.
+"""Which addresses callbacks may be delivered to; checked at registration and at every connect.
 
-By default only globally reachable unicast addresses are allowed, whatever spelling hides another one (IPv4-mapped,
-NAT64, 6to4, ISATAP). The ranges are IANA's special-purpose registries (RFC 6890 and its updates), written out because
-``ipaddress.is_global`` differs between Python releases. ThingSpace says only that the URL must be reachable from its
-data centres; the rule is ours.
+By default only globally reachable unicast addresses, also if another notation hides the address (IPv4-mapped, NAT64,
+6to4, ISATAP). The ranges are IANA's special-purpose registries (RFC 6890 and its updates), listed here because
+``ipaddress.is_global`` differs between Python releases. ThingSpace says only that its data centres must reach the URL;
+the rule is ours.
 """
 
 from collections.abc import Iterable, Iterator
@@ -44,11 +44,11 @@ _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
-"""The middle of an interface id that ends in an IPv4 address (RFC 5214, section 6.1)."""
+"""The middle of an interface id that ends with an IPv4 address (RFC 5214, section 6.1)."""
 
 
 def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """The networks of ``--allow-network``; ValueError names the text that is not one."""
+    """The networks of ``--allow-network``; ValueError quotes a text that is not one."""
     networks = []
     for text in texts:
         try:
@@ -62,10 +62,10 @@ EVERYWHERE = parse_networks(("0.0.0.0/0", "::/0"))
 
 
 def refusal(address: Address | str, allowed: Iterable[Network] = ()) -> str | None:
-    """Why nothing may be sent to this address, in plain words; None if it may.
+    """Why this address is not allowed, as text; None if it is.
 
-    `allowed` opens ranges that the rule would refuse, also to the addresses that hide one of theirs. ValueError if the
-    text is no IP address.
+    Ranges in `allowed` are exceptions, also for addresses that hide one of them. ValueError if the text is not an IP
+    address.
     """
     if isinstance(address, str):
         address = ip_address(address)
@@ -74,8 +74,8 @@ def refusal(address: Address | str, allowed: Iterable[Network] = ()) -> str | No
 
 
 def _special(address: Address, allowed: tuple[Network, ...]) -> str | None:
-    """What kind of special range an address lies in, itself or by an IPv4 address that it hides."""
-    # A scope id (fe80::1%eth0) takes no part in range checks.
+    """The special range that contains an address, or an IPv4 address hidden in it."""
+    # Range checks ignore a scope id (fe80::1%eth0).
     if any(address in network for network in allowed):
         return None
     if isinstance(address, IPv4Address):
@@ -84,14 +84,14 @@ def _special(address: Address, allowed: tuple[Network, ...]) -> str | None:
         if (what := _special(hidden, allowed)) is not None:
             return f"it stands for {hidden}: {what}"
     if address in _MAPPED or address in _NAT64:
-        return None  # only another spelling of the IPv4 address
+        return None  # just another notation of the IPv4 address
     if address not in _GLOBAL_UNICAST:
         return "outside global unicast"
     return next((what for network, what in _SPECIAL_V6 if address in network), None)
 
 
 def _hidden_v4(address: IPv6Address) -> Iterator[IPv4Address]:
-    """The IPv4 addresses that packets to this IPv6 address travel to, for each notation in use."""
+    """The IPv4 addresses that packets to this IPv6 address are sent to, for each notation in use."""
     number = int(address)
     if address.sixtofour is not None:
         yield address.sixtofour

@@ -1,21 +1,21 @@
-"""What the SDK raises, besides TypeError and ValueError for bad arguments.
+"""The SDK's exceptions. Bad arguments raise TypeError or ValueError.
 
 FotahookError
-├── ApiException                  an answer that is neither 2xx nor a redirect
+├── ApiException                  a response that is neither 2xx nor a redirect
 │   ├── FotaV2ResultException     400 of a callback call: `error_code`, `error_message`
-│   ├── AuthenticationError       401, after the tokens were renewed once where they can be
+│   ├── AuthenticationError       401, after the tokens were renewed once if possible
 │   ├── PermissionDenied          403
 │   ├── NotFound                  404
 │   ├── RateLimited               429
 │   └── ServerError               5xx
-├── TransportError                no whole answer came
-│   ├── ConnectionFailed          no connection, or one lost before the answer was complete
-│   ├── TimedOut                  the deadline passed first
-│   └── TlsError                  a certificate or a handshake that cannot be trusted
-├── ResponseError                 an answer that breaks the contract: not the JSON agreed, too large, a redirect
-└── LoginRefused                  the session login was refused; it is not tried again by itself
+├── TransportError                no complete response
+│   ├── ConnectionFailed          no connection, or one lost before the response was complete
+│   ├── TimedOut                  the deadline passed before the response was complete
+│   └── TlsError                  the certificate or the handshake failed
+├── ResponseError                 a response that breaks the contract: unexpected JSON, too large, a redirect
+└── LoginRefused                  the session login was refused; it is not retried
 
-`str()` of each is one printable line. None holds a token, a secret or a password, and each survives pickle and copy.
+`str()` of each is one printable line. None contains a token, a secret or a password; all can be pickled and copied.
 """
 
 from typing import ClassVar
@@ -24,28 +24,25 @@ from .exchange import Headers, Reply, Request
 
 
 class FotahookError(Exception):
-    """The root of all errors of the SDK; `request` is the request in hand, if there was one, secrets masked."""
+    """The base class of all errors of the SDK; `request` is the failed request, if any, with secrets masked."""
 
     def __init__(self, message: str, *, request: Request | None = None) -> None:
         super().__init__(message)
         self.request = request
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exception's own way calls the class with `args` alone, which our constructors would refuse.
-        return _restored, (type(self), self.args, self.__dict__)
+        # The default calls the class with `args` only, which our constructors do not accept.
+        return _restore, (type(self), self.args, self.__dict__)
 
 
-def _restored(kind: type[FotahookError], args: tuple[object, ...], state: dict[str, object]) -> FotahookError:
+def _restore(kind: type[FotahookError], args: tuple[object, ...], state: dict[str, object]) -> FotahookError:
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error
 
 
 class AnsweredError(FotahookError):
-    """What ApiException, ResponseError and LoginRefused have in common: the parts of the answer.
-
-    `status_code` is 0 where no status could be read.
-    """
+    """The base class of errors with a response; `status_code` is 0 if none could be read."""
 
     def __init__(self, message: str, *, request: Request | None = None, reply: Reply | None = None) -> None:
         super().__init__(message, request=request)
@@ -55,10 +52,10 @@ class AnsweredError(FotahookError):
 
 
 class ApiException(AnsweredError):
-    """The service answered with an error.
+    """The service returned an error.
 
-    `error_code` and `error_message` are those of the body, where it is ThingSpace's JSON or a fault of the gateway
-    before it; else None. Codes are stable from release to release, messages are not.
+    `error_code` and `error_message` come from the body if it is ThingSpace's JSON or a fault of its gateway; else they
+    are None. Codes are stable from release to release, messages are not.
     """
 
     reason: ClassVar[str] = "The service refused the call."
@@ -90,25 +87,25 @@ class AuthenticationError(ApiException):
 
 
 class PermissionDenied(ApiException):
-    """403: the credentials are good, but not for this."""
+    """403: the credentials are valid, but do not allow this."""
 
     reason = "Permission denied."
 
 
 class NotFound(ApiException):
-    """404: there is nothing at this path."""
+    """404: nothing exists at this path."""
 
     reason = "Not found."
 
 
 class RateLimited(ApiException):
-    """429: too many calls. `headers.get("retry-after")` may say when to come back."""
+    """429: too many calls. `headers.get("retry-after")` may have the time to wait."""
 
     reason = "Too many requests."
 
 
 class ServerError(ApiException):
-    """5xx: the service, or a gateway before it, failed."""
+    """5xx: the service or its gateway failed."""
 
     reason = "The service failed."
 
@@ -118,27 +115,23 @@ class TransportError(FotahookError):
 
 
 class ConnectionFailed(TransportError):
-    """There was no connection, or it was lost before the answer was complete."""
+    """There was no connection, or it was lost before the response was complete."""
 
 
 class TimedOut(TransportError):
-    """The deadline (`timeout=`, in seconds) passed before the answer was complete."""
+    """The deadline (`timeout=`, in seconds) passed before the response was complete."""
 
 
 class TlsError(TransportError):
-    """The server's certificate or the TLS handshake failed; the message says in which way."""
+    """The server's certificate or the TLS handshake failed; the message says how."""
 
 
 class ResponseError(AnsweredError):
-    """The answer breaks the contract, so nothing can be said about the outcome of the call.
+    """The response breaks the contract, so the outcome of the call is unknown.
 
-    Raised for a 2xx whose body is not what the call promises, a body over 1 MiB, a redirect, and bytes that
-    are not HTTP.
+    Raised for a 2xx with an unexpected body, a body over 1 MiB, a redirect, and bytes that are not HTTP.
     """
 
 
 class LoginRefused(AnsweredError):
-    """The session login was refused.
-
-    It is not tried again until `login()` is called: five failures in a row lock the account.
-    """
+    """The session login was refused. Only `login()` tries again: five failures in a row lock the account."""

@@ -1,6 +1,6 @@
-"""What `GET /v1/events` tells: its events by name, and how its stream is read. Pure: bytes in, events out.
+"""The events of `GET /v1/events`, and the format of its stream. No I/O.
 
-The stream is that of the WHATWG's HTML standard, section 9.2: blocks of lines, of which `id` is where to go on, `event`
+The format is server-sent events (WHATWG HTML standard, section 9.2): blocks of lines, where `id` is the cursor, `event`
 the name and `data` one JSON object.
 """
 
@@ -12,7 +12,7 @@ import msgspec
 
 from .calls import read_json
 
-LONGEST_BLOCK: Final = 1024 * 1024
+MAX_BLOCK: Final = 1024 * 1024
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -21,7 +21,7 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class MessageAccepted(_Event, frozen=True, kw_only=True):
-    """A message was accepted: new, not one that came again."""
+    """A new message was accepted; a duplicate is no event."""
 
     id: str
     type: str | None = None
@@ -30,7 +30,7 @@ class MessageAccepted(_Event, frozen=True, kw_only=True):
 
 
 class AttemptFinished(_Event, frozen=True, kw_only=True):
-    """An attempt ended. `state` is what the delivery came to: `pending`, `delivered` or `dead`."""
+    """An attempt ended. `state` is the new state of the delivery: `pending`, `delivered` or `dead`."""
 
     id: str
     lane: str
@@ -45,7 +45,7 @@ class AttemptFinished(_Event, frozen=True, kw_only=True):
 
 
 class MessageDead(_Event, frozen=True, kw_only=True):
-    """A message was given up; it can be redelivered."""
+    """A delivery became dead; the message can be redelivered."""
 
     id: str
     lane: str
@@ -53,9 +53,9 @@ class MessageDead(_Event, frozen=True, kw_only=True):
 
 
 class LaneChanged(_Event, frozen=True, kw_only=True):
-    """A lane is `open`, `waiting`, `held` or `paused` from now on.
+    """A lane became `open`, `waiting`, `held` or `paused`.
 
-    It waits from the first trouble of its endpoint to the next success; `until` is when that is tried first.
+    It waits from the first failure of its endpoint to the next success; `until` is the time of the next attempt.
     """
 
     lane: str
@@ -88,7 +88,7 @@ _READERS: Final = {name: read_json(kind) for name, kind in EVENTS.items()}
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Something that happened, by name, and the cursor from which to go on after it."""
+    """An event, and the cursor to continue after it."""
 
     cursor: str
     name: str
@@ -96,32 +96,29 @@ class Event(msgspec.Struct, frozen=True):
 
 
 def event_block(cursor: str, data: EventData) -> bytes:
-    """An event as it stands in the stream."""
-    return b"id: %b\nevent: %b\ndata: %b\n\n" % (
-        cursor.encode(),
-        _NAMES[type(data)].encode(),
-        msgspec.json.encode(data),
-    )
+    """An event in the stream's format."""
+    name = _NAMES[type(data)].encode()
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (cursor.encode(), name, msgspec.json.encode(data))
 
 
 def cursor_block(cursor: str) -> bytes:
-    """Where to go on, with nothing to tell: no event to a reader."""
+    """A cursor without an event; readers only move on."""
     return b": nothing new\nid: %b\n\n" % cursor.encode()
 
 
 class EventReader:
-    """Reads a stream as it arrives. Events of other names are left out, since a newer service may have more."""
+    """Parses a stream as it arrives. Events with unknown names are skipped: a newer service may have more."""
 
     def __init__(self, cursor: str | None = None) -> None:
         self.cursor = cursor
-        """Where to go on after all that was read so far; None for the present."""
+        """The cursor after everything read so far; None before the first one."""
         self._rest = b""
 
-    def read(self, piece: bytes) -> Iterator[Event]:
-        """The events that end in this piece; ValueError for one that breaks the contract."""
-        *blocks, self._rest = (self._rest + piece).split(b"\n\n")
-        if len(self._rest) > LONGEST_BLOCK:
-            raise ValueError(f"an event of more than {LONGEST_BLOCK} bytes")
+    def read(self, chunk: bytes) -> Iterator[Event]:
+        """The events that end in this chunk; ValueError for one that breaks the contract."""
+        *blocks, self._rest = (self._rest + chunk).split(b"\n\n")
+        if len(self._rest) > MAX_BLOCK:
+            raise ValueError(f"an event of more than {MAX_BLOCK} bytes")
         for block in blocks:
             event = self._event(block)
             if event is not None:

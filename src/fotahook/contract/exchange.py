@@ -1,4 +1,4 @@
-"""One request and its reply, as callers, hooks and errors see them. Secrets are masked before they come here."""
+"""A request and its response, as callers, hooks and errors see them, with secrets masked."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
@@ -11,10 +11,10 @@ MASK = "***"
 
 
 class Headers(Mapping[str, str]):
-    """Headers by name in any case; the values of a repeated name are joined by a comma (RFC 9110, section 5.3).
+    """Headers, case-insensitive; the values of a repeated name are joined by a comma (RFC 9110, section 5.3).
 
-    Made of pairs that can be gone through again; bytes are read as Latin-1. They are sorted in when first asked for:
-    most calls never look.
+    Made from pairs that can be iterated more than once; bytes are decoded as Latin-1. Parsed on first use, because
+    most calls never look at them.
     """
 
     __slots__ = ("_pairs", "_read")
@@ -50,9 +50,9 @@ class Headers(Mapping[str, str]):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request as it was sent, but for its secrets: each of those reads `***`.
+    """A request as it was sent, with each secret replaced by `***`.
 
-    `body` is None where none is sent; that of a login or a token call is masked whole.
+    `body` is None if there is none; that of a login or token call is masked entirely.
     """
 
     method: str
@@ -62,10 +62,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What came back over the wire, whatever it is: the body as received, at most 1 MiB.
-
-    `stream` is the body of an answer that goes on, which was not read.
-    """
+    """Any HTTP response: the body as received, at most 1 MiB, or the open `stream` of a streamed one."""
 
     status: int
     reason: str
@@ -75,9 +72,9 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class ApiResponse(msgspec.Struct, Generic[T_co], frozen=True):
-    """What a call returns: the answer's parts, and in `data` the body as the call's model.
+    """The response to a call; `data` is its body as the call's model.
 
-    `errors` is empty on success. A hook is also shown error answers; there it holds one line saying what was wrong.
+    `errors` is empty on success. Hooks also get error responses, where it has one line that describes the error.
     """
 
     status_code: int
@@ -95,7 +92,7 @@ class ApiResponse(msgspec.Struct, Generic[T_co], frozen=True):
 
     @property
     def is_error(self) -> bool:
-        """Whether the status is anything else than 2xx."""
+        """Whether the status is not 2xx."""
         return not self.is_success
 
     def __repr__(self) -> str:

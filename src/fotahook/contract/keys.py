@@ -1,7 +1,7 @@
-"""Everything secret that a service hands out, derived from its one secret key, so that none of it is ever stored.
+"""Keys and tokens that a service derives from its one secret key instead of storing them.
 
-Each purpose gets its own key (HMAC-SHA256 of a label): knowing one tells nothing of
-another. Who changes the secret key changes them all.
+Each purpose has its own key (HMAC-SHA256 of a label), which reveals nothing about the others. A new secret key changes
+all of them.
 """
 
 import base64
@@ -14,14 +14,14 @@ SECRET_KEY_BYTES: Final = 32
 
 
 def generate_secret_key() -> str:
-    """A fresh secret key as text, for ``FOTAHOOK_SECRET_KEY`` or a key file."""
+    """A new secret key as text, for ``FOTAHOOK_SECRET_KEY`` or a key file."""
     return base64.urlsafe_b64encode(secrets.token_bytes(SECRET_KEY_BYTES)).decode()
 
 
 def parse_secret_key(text: str) -> bytes:
-    """The bytes of a secret key; ValueError if it is no base64 of at least 32 bytes. The text is never repeated."""
+    """The bytes of a secret key; ValueError, without the text, if it is not base64 of at least 32 bytes."""
     try:
-        # Strictly: a decoder that skips what it does not know would make another key of a mistyped one.
+        # Strict: a lenient decoder would turn a mistyped key into another one.
         key = base64.b64decode(text.strip(), altchars=b"-_", validate=True)
     except ValueError:
         key = b""
@@ -41,23 +41,21 @@ def account_signing_key(secret_key: bytes, key_id: str) -> bytes:
 
 
 def access_token(secret_key: bytes, client_id: str, issued_at: float) -> str:
-    """The token of a client issued at that moment: the same one as often as it is asked for."""
-    return (
-        base64.urlsafe_b64encode(_derive(secret_key, "token", client_id, repr(float(issued_at)))).decode().rstrip("=")
-    )
+    """The token of a client issued at that time, always the same."""
+    key = _derive(secret_key, "token", client_id, repr(float(issued_at)))
+    return base64.urlsafe_b64encode(key).decode().rstrip("=")
 
 
 def fingerprint(secret: str) -> bytes:
-    """What is stored of a secret that is only ever verified.
+    """The stored hash of a secret that is only verified.
 
-    A plain hash is enough: these are 122 random bits or more, which nobody finds by trying, and they are verified at
-    every call. Passwords are another matter; see service.passwords.
+    A plain hash is enough for 122 random bits or more, and fast enough for every call. Not for passwords.
     """
-    # Whatever a caller may send in its place: it is only wrong, never an error.
+    # surrogatepass: any text that a caller sends is only wrong, never an error.
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
 def _derive(secret_key: bytes, *labels: str) -> bytes:
-    # Lengths go in, so that ("a", "bc") and ("ab", "c") are different labels.
+    # With lengths, so that ("a", "bc") and ("ab", "c") are different labels.
     info = b"".join(b"%d:%b" % (len(encoded), encoded) for label in labels if (encoded := label.encode()))
     return hmac.digest(secret_key, b"fotahook " + info, hashlib.sha256)

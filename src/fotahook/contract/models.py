@@ -1,33 +1,33 @@
-"""The models of the four calls, by the names of Verizon's published SDKs.
+"""The models of the four calls, named as in Verizon's published SDKs.
 
-Read open, write closed: a field that a newer service adds is ignored, a field of the wrong type is refused.
+Unknown fields in a response are ignored, as a newer service may add some; a field of the wrong type is an error.
 """
 
 import msgspec
 
 
 class CallbackSummary(msgspec.Struct, frozen=True):
-    """The callback registered for an account, as `list_registered_callbacks` answers it.
+    """The callback registered for an account, as `list_registered_callbacks` returns it.
 
-    `url` comes through as the service sent it: a plain `http://` one, kept from V1, is not refused here.
+    `url` is unchanged: it may be an `http://` URL that was registered with V1.
     """
 
     url: str | None = None
 
 
 class FotaV2CallbackRegistrationRequest(msgspec.Struct, frozen=True):
-    """What `register_callback` and `update_callback` send: the HTTPS URL that shall receive the messages."""
+    """The body of `register_callback` and `update_callback`: the HTTPS URL that receives the messages."""
 
     url: str
 
 
 class FotaV2CallbackRegistrationResult(msgspec.Struct, frozen=True):
-    """What `register_callback` and `update_callback` answer: the URL that is registered now."""
+    """The response to `register_callback` and `update_callback`: the registered URL."""
 
     url: str | None = None
 
 
 class FotaV2SuccessResult(msgspec.Struct, frozen=True):
-    """What `deregister_callback` answers."""
+    """The response to `deregister_callback`."""
 
     success: bool

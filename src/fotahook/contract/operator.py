@@ -1,14 +1,13 @@
-"""What fotahook's own API, `/v1/…`, is told and answers: its shapes."""
+"""The types of fotahook's own API, `/v1/…`."""
 
 from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 
 class Published(msgspec.Struct, frozen=True):
-    """A message that the service has on disk. `duplicate`: it had it already, under the same idempotency key."""
+    """A message that the service has on disk. `duplicate` if it was already there, under the same idempotency key."""
 
     id: str
     duplicate: bool
@@ -28,14 +27,14 @@ class _Camel(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Refused(_Camel, frozen=True):
-    """A message of a batch that was not accepted, and why; the others were."""
+    """A message of a batch that was not accepted, and why."""
 
     error_code: str
     error_message: str
 
 
 class RegisteredCallback(_Camel, frozen=True):
-    """The URL registered for an account; the revision grows with every change."""
+    """The URL registered for an account; each change increases the revision."""
 
     url: str
     revision: int
@@ -43,9 +42,9 @@ class RegisteredCallback(_Camel, frozen=True):
 
 
 class LaneState(_Camel, frozen=True):
-    """How the way to the endpoint is: `open`, `waiting` until a time, `held` or `paused`, and why.
+    """The lane to an endpoint: `open`, `waiting` until a time, `held` or `paused`, and why.
 
-    `in_flight`: how many deliveries may be under way just now; few at first and after trouble, none unless it is open.
+    `in_flight` is the number of deliveries allowed at once now: few at first and after failures, 0 unless it is open.
     """
 
     state: str
@@ -56,7 +55,7 @@ class LaneState(_Camel, frozen=True):
 
 
 class Backlog(_Camel, frozen=True):
-    """What is not delivered."""
+    """The deliveries that are pending or dead."""
 
     pending: int
     dead: int
@@ -74,7 +73,7 @@ class Limits(_Camel, frozen=True):
 
 
 class AccountState(_Camel, frozen=True):
-    """An account as its operator sees it; `callback` is None if nothing is registered.
+    """The state of an account; `callback` is None if none is registered.
 
     `known` is False for an account that never had a callback or a message: its name may be misspelt.
     """
@@ -88,7 +87,7 @@ class AccountState(_Camel, frozen=True):
 
 
 class DeliveryState(_Camel, frozen=True):
-    """The place of a message in a lane: `pending`, `delivered` or `dead`."""
+    """The delivery of a message in a lane: `pending`, `delivered` or `dead`."""
 
     lane: str
     state: str
@@ -99,7 +98,7 @@ class DeliveryState(_Camel, frozen=True):
 
 
 class MessageState(_Camel, frozen=True):
-    """A message without its bytes; `size` counts them."""
+    """A message without its bytes; `size` is their number."""
 
     id: str
     account: str
@@ -112,26 +111,23 @@ class MessageState(_Camel, frozen=True):
 
 
 class AccountPage(_Camel, frozen=True):
-    """Some of the accounts, by name; `cursor` asks for the next ones, None at the end."""
+    """A page of accounts, by name; `cursor` gets the next one, None at the end."""
 
     accounts: list[AccountState]
     cursor: str | None = None
 
 
 class MessagePage(_Camel, frozen=True):
-    """Some of an account's messages, newest first; `cursor` asks for older ones, None at the end.
-
-    A page may be short, even empty, although there is a cursor.
-    """
+    """A page of messages, newest first; `cursor` gets the next one, None at the end. It may be short, even empty."""
 
     messages: list[MessageState]
     cursor: str | None = None
 
 
 class CallbackChange(_Camel, frozen=True):
-    """One change of an account's callback: `registered`, `replaced` or `deregistered`, and by whom.
+    """A change of an account's callback: `registered`, `replaced` or `deregistered`, then with `url` None.
 
-    `actor` is the client, followed by a slash and the user who had logged in; `url` is None where it was deregistered.
+    `actor` is the client, a slash, and the user who was logged in.
     """
 
     url: str | None
@@ -142,13 +138,13 @@ class CallbackChange(_Camel, frozen=True):
 
 
 class CallbackHistory(_Camel, frozen=True):
-    """The changes of an account's callback, newest first, at most the last thousand."""
+    """The last changes of an account's callback, newest first, at most a thousand."""
 
     history: list[CallbackChange]
 
 
 class Reason(_Camel, frozen=True):
-    """Why a message stands where it stands, in one sentence; `until` where that ends by itself at a known time."""
+    """One reason for the state of a message; `until` if it ends by itself at a known time."""
 
     code: str
     text: str
@@ -156,26 +152,26 @@ class Reason(_Camel, frozen=True):
 
 
 class Why(_Camel, frozen=True):
-    """The state of a message, and each reason for it."""
+    """The state of a message, and the reasons for it."""
 
     state: str
     reasons: list[Reason]
 
 
 class Redelivered(_Camel, frozen=True):
-    """The id under which a message is sent once more."""
+    """The id under which a message is delivered again."""
 
     id: str
 
 
 class Redeliveries(_Camel, frozen=True):
-    """How many messages are sent once more, or would be."""
+    """How many messages are delivered again, or would be."""
 
     count: int
 
 
 class SigningKey(_Camel, frozen=True):
-    """A live signing key of an account, without its secret."""
+    """An active signing key of an account, without its secret."""
 
     id: str
     created_at: datetime
@@ -184,20 +180,20 @@ class SigningKey(_Camel, frozen=True):
 
 
 class SigningKeys(_Camel, frozen=True):
-    """The live signing keys of an account, oldest first."""
+    """The active signing keys of an account, oldest first."""
 
     signing_keys: list[SigningKey]
 
 
 class NewSigningKey(_Camel, frozen=True):
-    """A signing key just made; its secret is shown this once."""
+    """A new signing key; its secret is shown only once."""
 
     id: str
     secret: str
 
 
 class Phases(_Camel, frozen=True):
-    """How long the parts of an attempt took, in milliseconds; None for a part that was not reached."""
+    """The durations of an attempt's phases in milliseconds; None for a phase that was not reached."""
 
     dns: float | None = None
     connect: float | None = None
@@ -207,10 +203,10 @@ class Phases(_Camel, frozen=True):
 
 
 class Attempt(_Camel, frozen=True):
-    """One try of one delivery. `fix` says what the receiver's side can do about a failure.
+    """One attempt of a delivery. `fix` says what the receiver's operator can do about a failure.
 
-    `resent`: the connection that it was sent on, kept from an earlier one, ended without an answer. It was sent once
-    more on a new one, at once; the receiver may have had it twice. Left out where that did not happen.
+    `resent` if the connection, kept from an earlier attempt, ended without a response, and the message was sent again
+    on a new one; the receiver may have got it twice.
     """
 
     number: int
@@ -222,17 +218,17 @@ class Attempt(_Camel, frozen=True):
     fix: str | None = None
     phases: Phases = Phases()
     excerpt: str | None = None
-    resent: bool | UnsetType = UNSET
+    resent: bool = False
 
 
 class Attempts(_Camel, frozen=True):
-    """Every attempt at a message, the first one first."""
+    """All attempts of a message, oldest first."""
 
     attempts: list[Attempt]
 
 
 class Counts(_Camel, frozen=True):
-    """Messages accepted, deliveries that ended delivered and dead, attempts that failed."""
+    """Messages accepted, deliveries that became delivered or dead, and failed attempts."""
 
     accepted: int = 0
     delivered: int = 0
@@ -241,7 +237,7 @@ class Counts(_Camel, frozen=True):
 
 
 class MinuteCounts(_Camel, frozen=True):
-    """The same of the minute that began at a time."""
+    """The same counts for the minute that begins at `at`."""
 
     at: datetime
     accepted: int = 0
@@ -251,7 +247,7 @@ class MinuteCounts(_Camel, frozen=True):
 
 
 class Stats(_Camel, frozen=True):
-    """How much happened in the last minutes: in all, and minute by minute, of which the last one is not over."""
+    """The counts of the last minutes, in all and by minute; the last minute is not over."""
 
     totals: Counts
     minutes: list[MinuteCounts]

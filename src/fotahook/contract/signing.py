@@ -1,7 +1,7 @@
 """Standard Webhooks signatures: ``v1`` (HMAC-SHA256 with a shared secret) and ``v1a`` (ed25519, no secret shared).
 
-What is signed is ``id.timestamp.body``, body byte for byte (Standard Webhooks specification, "Signature scheme").
-ThingSpace signs nothing for FOTA: the headers are fotahook's own, added beside an unchanged body.
+They sign ``id.timestamp.body``, the body byte for byte (Standard Webhooks specification, "Signature scheme").
+ThingSpace does not sign FOTA messages: the headers are fotahook's own, and the body is unchanged.
 """
 
 import base64
@@ -15,14 +15,14 @@ from typing import Final
 SECRET_PREFIX: Final = "whsec_"
 PUBLIC_PREFIX: Final = "whpk_"
 TOLERANCE: Final = 300.0
-"""Seconds that a timestamp may be off, either way, before a message counts as replayed."""
+"""Seconds by which a timestamp may differ from the clock; beyond that a message counts as replayed."""
 HEADER_LIMIT: Final = 4096
-"""Characters of signatures looked at; ten keys' worth is about 900."""
+"""Characters of the signature header that are checked; ten signatures take about 900."""
 _ED25519_BYTES: Final = 64
 
 
 class SignatureRefused(Exception):
-    """The signature headers do not prove that the holder of a known key sent these bytes just now."""
+    """The signature headers do not prove that the holder of a known key just sent these bytes."""
 
 
 def parse_secret(text: str) -> bytes:
@@ -42,12 +42,12 @@ def parse_public_key(text: str) -> bytes:
 
 
 def format_secret(key: bytes) -> str:
-    """A secret as it is shown to people: ``whsec_`` and base64."""
+    """A secret as text: ``whsec_`` and base64."""
     return SECRET_PREFIX + base64.b64encode(key).decode()
 
 
 def format_public_key(seed: bytes) -> str:
-    """The public half of an ed25519 seed as it is published: ``whpk_`` and base64."""
+    """The public key of an ed25519 seed as text: ``whpk_`` and base64."""
     public, _ = _key_pair(seed)
     return PUBLIC_PREFIX + base64.b64encode(public).decode()
 
@@ -69,7 +69,7 @@ def sign_ed25519(seed: bytes, message_id: str, timestamp: int, body: bytes) -> s
 
 @lru_cache(maxsize=4)
 def _key_pair(seed: bytes) -> tuple[bytes, bytes]:
-    # To derive a key takes as long as to sign with it.
+    # Deriving a key takes as long as signing with it.
     from nacl.bindings import crypto_sign_seed_keypair
 
     return crypto_sign_seed_keypair(seed)
@@ -93,10 +93,10 @@ def verify(
     now: float,
     tolerance: float = TOLERANCE,
 ) -> None:
-    """Return if any known key signed these bytes within `tolerance` seconds of `now` (Unix seconds).
+    """Return if a known key signed these bytes within `tolerance` seconds of `now` (a Unix time).
 
-    `given` has lower-case header names. SignatureRefused says which check failed and by how much; it names no key, no
-    signature and nothing of the body.
+    `given` has lower-case header names. SignatureRefused says which check failed and by how much, without any key,
+    signature or part of the body.
     """
     message_id, sent, signatures = (given.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
     if not (message_id and sent and signatures):
@@ -105,7 +105,7 @@ def verify(
         raise SignatureRefused("webhook-timestamp is not a number of seconds")
     if not message_id.isascii():
         raise SignatureRefused("webhook-id is not ASCII")
-    # By the header's own text: to sign is to sign what was written, leading zeros included.
+    # The header's own text was signed, leading zeros included.
     signed = _signed(message_id, sent, body)
     offered = [part.partition(",")[::2] for part in signatures[:HEADER_LIMIT].split(" ")]
     if not _any_matches(offered, signed, tuple(secrets), tuple(public_keys)):
@@ -113,7 +113,7 @@ def verify(
             "no signature matches a known key; if the key is right, the body was changed on its way "
             "(re-serialised JSON differs in spaces or key order)"
         )
-    # Signature before age: a clock that nobody signed is no evidence of anything.
+    # After the signature: an unsigned timestamp proves nothing.
     skew = now - int(sent)
     if abs(skew) > tolerance:
         direction = "old" if skew > 0 else "ahead of this clock"
@@ -156,7 +156,7 @@ def _signed(message_id: str, timestamp: int | str, body: bytes) -> bytes:
 def _decode(text: str, prefix: str) -> bytes:
     encoded = text.strip().removeprefix(prefix).rstrip("=")
     try:
-        # Secrets travel by hand, and base64 is often shown without its padding.
+        # Secrets are copied by hand, often without their padding.
         return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"not {prefix}… followed by base64") from error

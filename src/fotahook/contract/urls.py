@@ -1,6 +1,6 @@
-"""The rules for what is registered: account names and callback URLs.
+"""Validation of account names and callback URLs.
 
-ThingSpace's own words are few: the account is "usually numeric", leading zeros included, and the URL must be HTTPS and
+ThingSpace says only that the account is "usually numeric", leading zeros included, and that the URL must be HTTPS and
 reachable from its data centres (docs/thingspace.md, The four calls). The limits and the exact syntax are ours.
 """
 
@@ -16,27 +16,27 @@ from .addresses import Network, refusal
 URL_LIMIT: Final = 2048
 ACCOUNT_LIMIT: Final = 64
 THINGSPACE_PORTS: Final = frozenset({80, 443, *range(9001, 9007), *range(50551, 50560), *range(28200, 28221)})
-"""Where ThingSpace delivers to, by the pages of its Connectivity API. Of this one it says nothing: none is refused."""
+"""The ports documented for ThingSpace's Connectivity API. For this API it documents none, so no port is refused."""
 THINGSPACE_PORTS_TEXT: Final = "80, 443, 9001-9006, 50551-50559 and 28200-28220"
 
 _FORBIDDEN_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff\\<>\"`{}|^]|%(?![0-9A-Fa-f]{2})")
-# Stricter than urllib.parse, which finds a host in "x[::1]y" too: what is vetted must be what a client connects to.
+# Stricter than urllib.parse, which finds a host in "x[::1]y" too: a client must connect to what was checked.
 _AUTHORITY = re.compile(r"(\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:]*))(:(?P<port>[0-9]{1,5}))?")
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)|(?<=[?&]password=)[^&]*")
-_USUAL_ACCOUNT = re.compile(r"[0-9]{10}-[0-9]{5}")
+_TYPICAL_ACCOUNT = re.compile(r"[0-9]{10}-[0-9]{5}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
-# Cherokee, whose small letters came later, and letters that are never seen.
-_DIFFERING = re.compile(r"[\u13a0-\u13f4\u115f\u1160\u17b4\u17b5]")
+# Cherokee, whose lower-case letters were added later, and invisible letters.
+_AMBIGUOUS = re.compile(r"[\u13a0-\u13f4\u115f\u1160\u17b4\u17b5]")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 
 
 def account_refusal(account: str) -> str | None:
-    """Why a text is not an account name; None if it is one."""
+    """Why a text is not a valid account name; None if it is."""
     if not account:
         return "an account name is missing"
     if account in (".", ".."):
-        return "an account name is not . or .., which vanish from a path"
+        return "an account name is not . or .., which would change the path"
     if len(account) > ACCOUNT_LIMIT:
         return f"an account name has at most {ACCOUNT_LIMIT} characters"
     if "/" in account or _CONTROL.search(account):
@@ -45,10 +45,10 @@ def account_refusal(account: str) -> str | None:
 
 
 def url_refusal(url: object, *, allow_http: bool, allowed: Iterable[Network]) -> str | None:
-    """Why a value cannot be registered as the callback URL; None if it can.
+    """Why a value cannot be registered as a callback URL; None if it can.
 
-    `allow_http` and `allowed` loosen the rule for a development service. An IP literal is judged by the rule that
-    guards every connect, in the same words; a name is judged when it is resolved, at delivery.
+    `allow_http` and `allowed` relax the rule for a development service. An IP address is checked as at every connect;
+    the addresses of a host name are checked when it is resolved, at delivery.
     """
     if not isinstance(url, str):
         return "url must be a string"
@@ -72,7 +72,7 @@ def url_refusal(url: object, *, allow_http: bool, allowed: Iterable[Network]) ->
 
 
 def port_warning(url: str) -> str | None:
-    """What there is to say of a sound URL's port if it may not be one that ThingSpace delivers to; None if it is."""
+    """A warning if ThingSpace may not deliver to the port of a valid URL; otherwise None."""
     parts = urlsplit(url)
     port = parts.port or (80 if parts.scheme == "http" else 443)
     if port in THINGSPACE_PORTS:
@@ -82,8 +82,8 @@ def port_warning(url: str) -> str | None:
 
 
 def account_warning(account: str) -> str | None:
-    """What there is to say of an account whose name is not like those in ThingSpace's documents; None if it is."""
-    if _USUAL_ACCOUNT.fullmatch(account):
+    """A warning if an account name is unlike those in ThingSpace's documents; otherwise None."""
+    if _TYPICAL_ACCOUNT.fullmatch(account):
         return None
     return (
         "ThingSpace's accounts are usually ten digits, a dash and five digits; check this one, leading zeros included"
@@ -91,12 +91,12 @@ def account_warning(account: str) -> str | None:
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be shown: with *** for a password in it."""
+    """A URL with any password replaced by ***."""
     return _PASSWORD.sub(lambda found: f"{found[1]}:***" if found[1] is not None else "***", url)
 
 
 def origin(url: str) -> str:
-    """Scheme, host and port of a URL, as logs may have it: in the rest of it there may be secrets."""
+    """Scheme, host and port of a URL, for logs: the rest may contain secrets."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -138,26 +138,26 @@ def _host_refusal(host: str, allowed: Iterable[Network]) -> str | None:
     return refusal(address, allowed)
 
 
-def _is_odd(character: str) -> bool:
-    """Whether clients differ over a character in a host: IDNA of 2003 (RFC 3490) knew nothing of it, or it changed."""
-    return in_table_a1(character) or _DIFFERING.match(character) is not None
+def _is_ambiguous(character: str) -> bool:
+    """Whether clients treat a character in a host differently: unknown to IDNA 2003 (RFC 3490), or changed since."""
+    return in_table_a1(character) or _AMBIGUOUS.match(character) is not None
 
 
 def _name_refusal(host: str) -> str | None:
     try:
         ascii_host = host.encode("idna").decode("ascii")
-        # Not all of it can be decoded: a ⒛ is 20 and a dot, which begins another label. What came as xn--… need not be,
-        # for it may be a name of today's rules (RFC 5891), which this codec does not know.
+        # Decoding reveals characters that change the name: a ⒛ is 20 and a dot, which begins another label. A name that
+        # came as xn--… is not decoded: it may follow today's rules (RFC 5891), which this codec does not know.
         plain_host = host.lower() if host.isascii() else ascii_host.encode().decode("idna")
     except UnicodeError:
         return "url has an invalid host name"
     labels = ascii_host.removesuffix(".").split(".")
-    # 0177.0.0.1, 127.1 and 2130706433 reach 127.0.0.1 through the C library: only plain dotted quads are numbers.
+    # The C library resolves 0177.0.0.1, 127.1 and 2130706433 to 127.0.0.1: only dotted quads are accepted.
     if _NUMERIC_LABEL.fullmatch(labels[-1]):
         return "url has a host that looks like a number but is not an IPv4 address in plain notation"
     if len(ascii_host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         return "url has an invalid host name"
-    if any(map(_is_odd, host)) or plain_host != host.lower():
-        # Such as a soft hyphen or a German ß: what becomes of them differs between clients, and so would the host.
+    if any(map(_is_ambiguous, host)) or plain_host != host.lower():
+        # Clients convert characters such as a soft hyphen or ß differently, so they would connect to different hosts.
         return "url has a host name that is not in its plain form: write it as xn--…"
     return None

@@ -70,7 +70,7 @@ def attempt_state(number: int, attempt: Attempt) -> operator.Attempt:
         fix=attempt.fix,
         phases=msgspec.convert(attempt.phases, operator.Phases),
         excerpt=attempt.excerpt,
-        resent=attempt.resent or msgspec.UNSET,
+        resent=attempt.resent,
     )
 
 
