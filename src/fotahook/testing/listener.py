@@ -9,7 +9,6 @@ import secrets
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sized
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -71,20 +70,17 @@ class ListenerClient:
     @property
     def handled(self) -> list[str]:
         """The ids of the messages handled without a failure, in that order."""
-        with self._changed:
-            return list(self._handled)
+        return list(self._handled)
 
     @property
     def forwarded(self) -> list[Forwarded]:
         """The messages forwarded, in that order: recorded instead of sent, or accepted by a receiver with `forward`."""
-        with self._changed:
-            return list(self._forwarded)
+        return list(self._forwarded)
 
     @property
     def failures(self) -> list[str]:
         """The tracebacks of failed handlers and the errors of failed forwards, oldest first."""
-        with self._changed:
-            return list(self._failures)
+        return list(self._failures)
 
     def post(
         self, *messages: Postable, duplicate: int = 0, late: float = 0.0, reorder: int | None = None
@@ -112,14 +108,14 @@ class ListenerClient:
         """
         if handled is None and forwarded is None:
             raise TypeError("wait_for needs handled= or forwarded=, the number of messages to wait for")
-        deadline = time.monotonic() + timeout
+
+        def reached() -> bool:
+            return len(self._handled) >= (handled or 0) and len(self._forwarded) >= (forwarded or 0)
+
         with self._changed:
-            while len(self._handled) < (handled or 0) or len(self._forwarded) < (forwarded or 0):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError(self._progress(handled, forwarded))
-                self._changed.wait(left)
-            return list(self._handled)
+            if not self._changed.wait_for(reached, timeout):
+                raise TimeoutError(self._progress(handled, forwarded))
+            return self.handled
 
     def _progress(self, handled: int | None, forwarded: int | None) -> str:
         requests = self._listener.request_handler
@@ -162,10 +158,9 @@ class ListenerClient:
 
     async def _post(self, message_id: str, body: bytes, late: float) -> Answered:
         sent: list[Message] = []
-        parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> Message:
-            return parts.pop()
+            return {"type": "http.request", "body": body}
 
         async def send(message: Message) -> None:
             sent.append(message)
@@ -179,29 +174,21 @@ class ListenerClient:
 
     def _scope(self, message_id: str, body: bytes, late: float) -> dict[str, Any]:
         requests = self._listener.request_handler
-        sources = requests.verification.sources
-        peer = str(sources[0].network_address) if sources else _PEER
-        timestamp = int(requests.clock() - late)
-        headers = signing.headers(message_id, timestamp, self._signatures(message_id, timestamp, body))
+        verification = requests.verification
+        peer = str(verification.sources[0].network_address) if verification.sources else _PEER
+        timestamp, signatures = int(requests.clock() - late), []
+        if verification.secrets:
+            signatures = [signing.sign_hmac(verification.secrets[0], message_id, timestamp, body)]
+        elif verification.public_keys:
+            signatures = [signing.sign_ed25519(self._seed, message_id, timestamp, body)]
+        headers = signing.headers(message_id, timestamp, signatures)
         return {
             "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
             "method": "POST",
-            "scheme": "https",
             "path": unquote(self._listener.path),
-            "root_path": "",
-            "query_string": b"",
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-            "server": (_PEER, 443),
             "client": (peer, 50_000),
         }
-
-    def _signatures(self, message_id: str, timestamp: int, body: bytes) -> list[str]:
-        verification = self._listener.request_handler.verification
-        if verification.secrets:
-            return [signing.sign_hmac(verification.secrets[0], message_id, timestamp, body)]
-        return [signing.sign_ed25519(self._seed, message_id, timestamp, body)] if verification.public_keys else []
 
 
 @contextmanager

@@ -7,14 +7,16 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fotahook.delivery import Deliver, Outcome
+from fotahook.delivery import Deliver
 from fotahook.store import Store
-from fotahook.store.records import Delivery, Lease
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logging.getLogger("fotahook.testing")
 
@@ -55,25 +57,26 @@ class FaultPoints:
 
     def around_deliver(self, deliver: Deliver) -> Deliver:
         """The deliverer, with points before and after each attempt."""
-
-        async def faulty(lease: Lease, delivery: Delivery) -> Outcome:
-            self.reach("deliver.before")
-            outcome = await deliver(lease, delivery)
-            self.reach("deliver.after")
-            return outcome
-
-        return faulty
+        return self.around("deliver", deliver)
 
     def around_app(self, app: ASGIApp) -> ASGIApp:
         """The app, with points before and after each POST."""
+        faulty = self.around("answer", app)
 
-        async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
-            post = scope.get("method") == "POST"
-            if post:
-                self.reach("answer.before")
-            await app(scope, receive, send)
-            if post:
-                self.reach("answer.after")
+        async def app_with_points(scope: Scope, receive: Receive, send: Send) -> None:
+            await (faulty if scope.get("method") == "POST" else app)(scope, receive, send)
+
+        return app_with_points
+
+    def around(self, step: str, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """The function, with points before and after each call."""
+
+        async def faulty(*args: P.args, **options: P.kwargs) -> T:
+            self.reach(f"{step}.before")
+            result = await call(*args, **options)
+            if step != "lease" or result:
+                self.reach(f"{step}.after")
+            return result
 
         return faulty
 
@@ -94,14 +97,4 @@ class _FaultyStore:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._store, name)
-        return self._faulty(name, attribute) if name in _STORE_METHODS else attribute
-
-    def _faulty(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def faulty(*args: Any, **options: Any) -> Any:
-            self._points.reach(f"{name}.before")
-            result = await method(*args, **options)
-            if name != "lease" or result:
-                self._points.reach(f"{name}.after")
-            return result
-
-        return faulty
+        return self._points.around(name, attribute) if name in _STORE_METHODS else attribute

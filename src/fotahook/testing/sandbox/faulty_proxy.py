@@ -9,11 +9,12 @@ from typing import Final
 
 import aiohttp
 from anyio.from_thread import start_blocking_portal
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..simulator.fault_script import Drop, Duplicate, Fault
 from .fault_injection import FaultQueue
-from .http_server import read_body, respond, serving, with_fault
+from .http_server import read_body, serving, with_fault
 from .untrusted_receiver import UntrustedReceiver, untrusted_receiver
 
 _HOP_BY_HOP: Final = frozenset({b"host", b"content-length", b"connection", b"transfer-encoding", b"keep-alive"})
@@ -61,15 +62,15 @@ class FaultyProxy:
         body = await read_body(receive)
         for _ in range(times - 1):
             await self._post(scope, body)
-        status, headers = await self._post(scope, body)
-        await respond(send, status, headers=headers)
+        response = await self._post(scope, body)
+        await response(scope, receive, send)
 
-    async def _post(self, scope: Scope, body: bytes) -> tuple[int, tuple[tuple[bytes, bytes], ...]]:
-        """The upstream's status and its Retry-After; 502 if it does not respond."""
+    async def _post(self, scope: Scope, body: bytes) -> Response:
+        """A response with the upstream's status and Retry-After; 502 if it does not respond."""
         with self._lock:
             self._forwarded += 1
         if self._upstream is None:
-            return 200, ()
+            return Response()
         kept = [header for header in scope["headers"] if header[0] not in _HOP_BY_HOP]
         headers = [(name.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for name, value in kept]
         try:
@@ -77,9 +78,9 @@ class FaultyProxy:
                 self._upstream, data=body, headers=headers, allow_redirects=False
             ) as response:
                 after = response.headers.get("Retry-After")
-                return response.status, (((b"retry-after", after.encode("latin-1")),) if after else ())
+                return Response(status_code=response.status, headers={"Retry-After": after} if after else {})
         except (aiohttp.ClientError, TimeoutError):
-            return 502, ()
+            return Response(status_code=502)
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
-import msgspec
 import uvicorn
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -54,13 +54,6 @@ async def read_body(receive: Receive) -> bytes:
             return b"".join(parts)
 
 
-async def respond(send: Send, status: int, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    """Send a whole response."""
-    length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
-    await send({"type": "http.response.body", "body": body})
-
-
 async def drop_connection(scope: Scope, receive: Receive) -> None:
     """Close the connection without a response."""
     scope[_DROP]()
@@ -75,7 +68,7 @@ def with_fault(app: ASGIApp, fault: Fault | None) -> ASGIApp:
         match fault:
             case ErrorResponse():
                 await read_body(receive)
-                await _respond_with_error(send, fault)
+                await _response(fault)(scope, receive, send)
                 return
             case Drop():
                 await drop_connection(scope, receive)
@@ -87,9 +80,9 @@ def with_fault(app: ASGIApp, fault: Fault | None) -> ASGIApp:
     return faulty
 
 
-async def _respond_with_error(send: Send, fault: ErrorResponse) -> None:
-    headers = [(b"content-type", b"application/json")]
-    if fault.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % fault.retry_after))
-    body = msgspec.json.encode({"errorCode": "SANDBOX_FAULT", "errorMessage": "A test asked for this answer."})
-    await respond(send, fault.status, b"" if fault.status in (204, 304) else body, tuple(headers))
+def _response(fault: ErrorResponse) -> Response:
+    headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
+    if fault.status in (204, 304):
+        return Response(status_code=fault.status, headers=headers)
+    body = {"errorCode": "SANDBOX_FAULT", "errorMessage": "A test asked for this answer."}
+    return JSONResponse(body, fault.status, headers)

@@ -1,17 +1,17 @@
 """A receiver that accepts every request and keeps it."""
 
 import threading
-import time
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 
 import msgspec
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fotahook.contract.messages import CallbackMessage, MessageInvalid, parse_message
 
-from .http_server import read_body, respond
+from .http_server import read_body
 
 _SHOWN: Final = 10
 
@@ -41,8 +41,7 @@ class Receiver:
     @property
     def received(self) -> list[Received]:
         """Every request so far, duplicates included, in the order of arrival."""
-        with self._changed:
-            return list(self._received)
+        return list(self._received)
 
     def wait(
         self, count: int = 1, *, kind: str | None = None, account: str | None = None, timeout: float = 30.0
@@ -51,22 +50,19 @@ class Receiver:
 
         `kind` is the message's ``type``, or the name of its one member; `timeout` is in real seconds.
         """
-        deadline = time.monotonic() + timeout
+
+        def found() -> list[Received]:
+            return [one for one in self._received if account in (None, one.account) and kind in (None, _kind(one))]
+
         with self._changed:
-            while True:
-                found = [one for one in self._received if account in (None, one.account) and kind in (None, _kind(one))]
-                if len(found) >= count:
-                    return found
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    last = ", ".join(f"{_kind(one)} for {one.account or 'nobody'}" for one in self._received[-_SHOWN:])
-                    raise TimeoutError(f"{len(found)} of {count} came in {timeout:g} s; the last: {last or 'nothing'}")
-                self._changed.wait(left)
+            if self._changed.wait_for(lambda: len(found()) >= count, timeout):
+                return found()
+            last = ", ".join(f"{_kind(one)} for {one.account or 'nobody'}" for one in self._received[-_SHOWN:])
+        raise TimeoutError(f"{len(found())} of {count} came in {timeout:g} s; the last: {last or 'nothing'}")
 
     def clear(self) -> None:
         """Forget the requests so far."""
-        with self._changed:
-            self._received.clear()
+        self._received.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive)
@@ -81,7 +77,7 @@ class Receiver:
         with self._changed:
             self._received.append(received)
             self._changed.notify_all()
-        await respond(send, 200)
+        await Response()(scope, receive, send)
 
 
 def _kind(received: Received) -> str | None:

@@ -1,12 +1,9 @@
 """The whole service in a thread of the test's process: real HTTP, a real store, real deliveries, a virtual clock."""
 
-import asyncio
 import socket
 import tempfile
-import threading
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping, MutableMapping
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -14,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 import msgspec
+from anyio.from_thread import start_blocking_portal
 
 from fotahook.client import Client, OperatorClient
 from fotahook.client._effects import Runtime
@@ -39,13 +37,6 @@ _DRAIN_SECONDS: Final = 120.0
 """For one batch of a script. Only a sandbox that hangs takes so long."""
 
 _OFFICIAL_PATHS: Final = {"SOFTWARE_MANAGEMENT_V2": "/api/fota/v2", "OAUTH_SERVER": "/api/ts/v1", "THINGSPACE": "/api"}
-
-
-class OfficialServer(Protocol):
-    """One of the official SDK's servers."""
-
-    @property
-    def name(self) -> str: ...
 
 
 class OfficialConfiguration(Protocol):
@@ -83,20 +74,18 @@ class Sandbox:
         self._key = parse_secret_key(generate_secret_key())
         self._entered: SandboxService | None = None
         self._stack = ExitStack()
-        self.faults = Faults(lambda kind: self._call(self._service.expire(kind)))
+        self.faults = Faults(lambda kind: self._call(self._service.expire, kind))
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fotahook-sandbox-"))
-            self._bound = stack.enter_context(socket.create_server(("127.0.0.1", self._port)))
-            self.base_url = f"http://127.0.0.1:{self._bound.getsockname()[1]}"
+            bound = stack.enter_context(socket.create_server(("127.0.0.1", self._port)))
+            self.base_url = f"http://127.0.0.1:{bound.getsockname()[1]}"
             file = self._file or Path(folder, "sandbox.db")
             service = SandboxService(file, self.base_url, self._key, self._attempt_seconds, self.faults)
-            self._started: Future[None] = Future()
-            self._thread = threading.Thread(target=self._run_thread, args=(service,), name="fotahook sandbox")
-            self._thread.start()
-            stack.callback(self._stop)
-            self._started.result()
+            self._portal = stack.enter_context(start_blocking_portal(name="fotahook sandbox"))
+            stack.enter_context(self._portal.wrap_async_context_manager(service.running()))
+            stack.enter_context(self._portal.wrap_async_context_manager(serving(service, bound)))
             self._entered = service
             self._operator = self._new_operator()
             stack.callback(lambda: self._operator.close())
@@ -146,7 +135,7 @@ class Sandbox:
 
     def register(self, account: str, url: str | None = None) -> None:
         """Register a URL, by default the sandbox's receiver, as the account's callback. Raises ValueError."""
-        self._call(self._service.register(account, url or self.receiver.url))
+        self._call(self._service.register, account, url or self.receiver.url)
 
     def publish(self, account: str, message: bytes | Mapping[str, object], ordering_key: str | None = None) -> str:
         """Publish a message for delivery and return its id."""
@@ -161,7 +150,7 @@ class Sandbox:
 
         `timeout` is in real seconds; a message that waits for its next attempt needs `advance` or `drain`.
         """
-        self._call(self._service.wait_delivered(message_id, timeout))
+        self._call(self._service.wait_delivered, message_id, timeout)
 
     def drain(self, timeout: float = 30) -> None:
         """Advance the clock through every wait until nothing is left to send.
@@ -169,7 +158,7 @@ class Sandbox:
         Then every message is delivered or dead, or its account is held or paused. Raises TimeoutError after `timeout`
         real seconds.
         """
-        self._call(self._service.drain(timeout))
+        self._call(self._service.drain, timeout)
 
     def run(self, script: FaultScript | str | Path, campaign: Simulation | None = None) -> ScriptResult:
         """Publish a campaign and inject the faults of a script, or of a script's file. Waits pass at once.
@@ -178,7 +167,7 @@ class Sandbox:
         of account 0000123456-00001. Raises LookupError if the account has no callback, and ScriptInvalid.
         """
         campaign = campaign or Simulation(_ACCOUNT, devices=100)
-        if self._call(self._service.store.callback(campaign.account)) is None:
+        if self._call(self._service.store.callback, campaign.account) is None:
             raise LookupError(f"account {campaign.account} has no callback: register one, sandbox.receiver.url perhaps")
         script = script if isinstance(script, FaultScript) else read_fault_script(script)
         target = _ScriptTarget(self, self._operator, campaign.account)
@@ -198,7 +187,7 @@ class Sandbox:
 
     def advance(self, seconds: float) -> None:
         """Advance the sandbox's clock, which tokens, sessions, backoffs, schedules and times to live go by."""
-        self._call(self._service.advance(seconds))
+        self._call(self._service.advance, seconds)
 
     def now(self) -> float:
         """Unix seconds by the sandbox's clock."""
@@ -210,12 +199,10 @@ class Sandbox:
         The URL and the public key stay. Calls and attempts under way end without a response. Tokens of earlier clients
         are invalid: create new clients. A `store` that you named is emptied.
         """
-        self._call(self._service.reset())
+        self._call(self._service.reset)
         self._pointed.close()
         self._operator.close()
         self._operator = self._new_operator()
-
-    # The thread
 
     def _new_operator(self) -> OperatorClient:
         return OperatorClient(self.base_url, *DEV_CLIENT, proxy="")
@@ -226,27 +213,9 @@ class Sandbox:
             raise RuntimeError("the sandbox is not running: use it in a with statement")
         return self._entered
 
-    def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def _stop(self) -> None:
-        if self._started.exception() is None:
-            self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join()
-
-    def _run_thread(self, service: SandboxService) -> None:
-        try:
-            asyncio.run(self._serve(service))
-        except BaseException as error:
-            if self._started.done():
-                raise
-            self._started.set_exception(error)
-
-    async def _serve(self, service: SandboxService) -> None:
-        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        async with service.running(), serving(service, self._bound):
-            self._started.set_result(None)
-            await self._stopped.wait()
+    def _call(self, work: Callable[..., Awaitable[T]], *args: object) -> T:
+        """Run a method of the service in its thread."""
+        return self._portal.call(work, *args)
 
 
 class _ScriptTarget:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fotahook.contract.addresses import EVERYWHERE
@@ -23,7 +24,7 @@ from fotahook.store.records import Delivery, Lease, Retention
 from ..simulator.fault_script import Delay, Drop, Duplicate, ErrorResponse, Fault, UntrustedCertificate
 from .clock import VirtualClock
 from .fault_injection import Faults
-from .http_server import drop_connection, respond, with_fault
+from .http_server import drop_connection, with_fault
 from .receiver import Receiver
 from .untrusted_receiver import untrusted_receiver
 
@@ -36,8 +37,6 @@ if find_spec("aiohttp") is None:
 
 _OWN_PATHS: Final = "/sandbox/"
 _RECEIVER_PATH: Final = "/sandbox/receiver"
-_DROP_PATH: Final = "/sandbox/drop"
-_ANSWER_PATH: Final = "/sandbox/answer/"
 
 _LEASE_SECONDS: Final = 100 * 365 * DAY
 """No advance of the clock ends a lease: no other dispatcher could take it over."""
@@ -74,6 +73,7 @@ class SandboxService:
         self.receiver = Receiver(base_url + _RECEIVER_PATH)
         self.delivered: list[Delivered] = []
         self._calls: set[asyncio.Task[None]] = set()
+        self._faults_by_path: dict[str, Fault] = {}
         self._resetting = asyncio.Lock()
         self._until_reset = contextlib.AsyncExitStack()
         self._until_end = contextlib.AsyncExitStack()
@@ -148,14 +148,10 @@ class SandboxService:
         path = scope["path"]
         if path == _RECEIVER_PATH:
             await self.receiver(scope, receive, send)
-        elif path == _DROP_PATH:
-            await drop_connection(scope, receive)
-        elif path.startswith(_ANSWER_PATH):
-            status, _, retry_after = path.removeprefix(_ANSWER_PATH).partition("/")
-            fault = ErrorResponse(status=int(status), retry_after=int(retry_after) if retry_after else None)
-            await with_fault(self._app, fault)(scope, receive, send)
+        elif path in self._faults_by_path:
+            await with_fault(self._app, self._faults_by_path[path])(scope, receive, send)
         elif path.startswith(_OWN_PATHS):
-            await respond(send, 404)
+            await Response(status_code=404)(scope, receive, send)
         else:
             await self._serve_call(scope, receive, send)
 
@@ -188,10 +184,10 @@ class SandboxService:
     async def _faulty_url(self, fault: Fault | None) -> str | None:
         """The URL that behaves as the fault says, to send to instead of the receiver; None if the receiver gets it."""
         match fault:
-            case Drop():
-                return self._base_url + _DROP_PATH
-            case ErrorResponse(status=status, retry_after=retry_after):
-                return f"{self._base_url}{_ANSWER_PATH}{status}/{'' if retry_after is None else retry_after}"
+            case Drop() | ErrorResponse():
+                path = f"{_OWN_PATHS}fault/{len(self._faults_by_path)}"
+                self._faults_by_path[path] = fault
+                return self._base_url + path
             case UntrustedCertificate():
                 if self._untrusted_url is None:
                     self._untrusted_url = (await self._until_end.enter_async_context(untrusted_receiver())).url
