@@ -1,4 +1,4 @@
-"""The site of `make docs`: the pages beside this file, two of them completed from the code when it is built."""
+"""The site of `make docs`: the pages in this folder, two of them completed from the code at build time."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from made import complete
+from generators import complete
 
 from fotahook.contract.version import VERSION
 
@@ -16,16 +16,16 @@ release = version = VERSION
 project_copyright = "the authors of fotahook; Apache-2.0"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-# The pages link to each other's headings as GitHub shows them.
+# Pages link to headings by the anchors that GitHub generates.
 myst_heading_anchors = 4
-# Flags begin with two hyphens, and are copied from here.
+# Readers copy flags from here: two hyphens must stay two hyphens.
 smartquotes = False
 suppress_warnings = [
-    # Answers are shown as they come: several in one block, or the beginning of a long one.
+    # A block can show several JSON responses, or only the beginning of one.
     "misc.highlighting_failure",
 ]
 
-# What docstrings have between single backticks is code, as in Markdown.
+# Single backticks in docstrings are code, as in Markdown.
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": True}
@@ -41,5 +41,5 @@ html_show_sphinx = False
 
 
 def setup(app: Sphinx) -> None:
-    """Complete pages as they are read."""
+    """Complete pages when Sphinx reads them."""
     app.connect("source-read", lambda _, name, source: source.__setitem__(0, complete(name, source[0])))

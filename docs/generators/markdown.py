@@ -1,11 +1,11 @@
-"""Texts as Markdown that reads like them."""
+"""Helpers that write Markdown."""
 
 import re
 from collections.abc import Iterable, Sequence
 
 
 def plain(text: str) -> str:
-    """A text in which nothing is taken for markup, but for what stands between backticks."""
+    """The text with all markup escaped, except code between backticks."""
     spans = re.split(r"(``.*?``|`.*?`)", text)
     return "".join(span if span.startswith("`") else re.sub(r"([\\<>\[\]{}*_$|#~])", r"\\\1", span) for span in spans)
 
@@ -15,6 +15,6 @@ def code(text: str) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; cells are Markdown already."""
+    """A table of cells that are already Markdown."""
     lines = [header, ["---"] * len(header), *([cell.replace("\n", " ") for cell in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"

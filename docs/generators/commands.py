@@ -1,4 +1,4 @@
-"""Every command with its flags, from the help that the command itself prints."""
+"""The commands and their flags as Markdown, from the help that the commands print."""
 
 import io
 import os
@@ -15,12 +15,12 @@ from fotahook.cli.commands import app, run
 from .markdown import code, plain, table
 
 _NO_DEFAULT: Final = ("False", "()")
-"""How help prints that a flag is not set, and that a repeatable one is not given."""
+"""What help shows as the default of a flag that is not set, and of a repeatable flag."""
 
 
 def commands() -> str:
     """A section for each command, in the order of `fotahook --help`."""
-    # Help leaves out the variables of flags that are already set by one.
+    # Help omits the variable of a flag that is set by it.
     for name in [name for name in os.environ if name.startswith("FOTAHOOK_")]:
         del os.environ[name]
     return "".join(_section(path) for path in _paths(app))
@@ -44,23 +44,23 @@ def _section(path: tuple[str, ...]) -> str:
 
 
 class _Page:
-    """What a command's help says, as Markdown: takes the place of what lays it out for a terminal."""
+    """Formats a command's help as Markdown instead of for a terminal."""
 
     def __init__(self) -> None:
         self.text = ""
 
     def render_usage(self, console: Console, options: ConsoleOptions, usage: object) -> None:
-        """The line that shows how the command is called."""
+        """The usage line."""
         self.text += f"```text\n{_text(usage).removeprefix('Usage: ').strip()}\n```\n\n"
 
     def render_description(self, console: Console, options: ConsoleOptions, description: object) -> None:
-        """What the command does; its examples become code."""
+        """The description; examples become code blocks."""
         for paragraph in _text(description).strip().split("\n\n"):
             example = paragraph.removeprefix("Example: ")
             self.text += f"{plain(paragraph)}\n\n" if example == paragraph else f"```sh\n{example}\n```\n\n"
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
-        """A table of arguments or flags."""
+        """A table of arguments or flags; a named group of flags gets its name above the table."""
         if not panel.entries:
             return
         rows = [
@@ -73,15 +73,18 @@ class _Page:
             for entry in panel.entries
         ]
         columns = [0, 1, *(column for column in (2, 3) if any(row[column] for row in rows))]
-        title = _text(panel.title).lower().strip()
-        header = (title.removesuffix("s") if title != "parameters" else "flag", "", "variable", "default")
+        title = _text(panel.title).strip()
+        kind = {"Arguments": "argument", "Commands": "command"}.get(title, "flag")
+        if kind == "flag" and title not in ("Parameters", ""):
+            self.text += f"**{title}**\n\n"
+        header = (kind, "", "variable", "default")
         self.text += table([header[n] for n in columns], ([row[n] for n in columns] for row in rows))
 
 
 def _text(renderable: object) -> str:
     if renderable is None:
         return ""
-    # Wide enough to break no line.
+    # Wide enough that no line wraps.
     console = Console(file=io.StringIO(), width=10_000, no_color=True, highlight=False)
     with console.capture() as capture:
         console.print(renderable, end="")
