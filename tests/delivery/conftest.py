@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from fotahook.delivery import Deliver, Outcome, Rules, Timings
-from fotahook.delivery.lane import Chance, LaneServer
+from fotahook.delivery.lane import LaneWorker
 from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Health, Lease, Limits, NewMessage, StoreUnavailable
@@ -139,19 +139,21 @@ def a_server(
     clock: VirtualClock,
     *,
     rules: Rules | None = None,
-    crowded: Callable[[], bool] = lambda: False,
+    others_wait: Callable[[], bool] = lambda: False,
     stopping: Callable[[], bool] = lambda: False,
-) -> LaneServer:
-    return LaneServer(
+) -> LaneWorker:
+    return LaneWorker(
         lease,
         leased_at,
         store=store,
         deliver=deliver,
         rules=rules or Rules(),
         timings=Timings(),
-        chance=Chance(clock=clock, monotonic=clock, spread=lambda: 1.0),
+        clock=clock,
+        monotonic=clock,
+        jitter=lambda: 1.0,
         in_flight=asyncio.Semaphore(100),
-        crowded=crowded,
+        others_wait=others_wait,
         stopping=stopping,
     )
 

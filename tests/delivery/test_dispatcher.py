@@ -242,7 +242,7 @@ async def test_a_lane_that_breaks_is_dropped_loudly_and_the_others_go_on(
 
 
 async def test_a_lease_must_outlast_an_attempt(store: Store) -> None:
-    with pytest.raises(ValueError, match="outlast"):
+    with pytest.raises(ValueError, match="longer than an attempt"):
         Dispatcher(store, Counting(1), timings=Timings(lease=16, attempt=15))
 
 

@@ -6,7 +6,7 @@ from itertools import accumulate, takewhile
 from pathlib import Path
 
 from fotahook.delivery import Rules, Timings
-from fotahook.delivery.outcomes import EXPIRED, FIXES, Outcome, trouble_of
+from fotahook.delivery.outcomes import EXPIRED, FIXES, Outcome, failure_of
 from fotahook.delivery.policy import DAY
 from fotahook.testing.sandbox.fault_points import POINTS
 
@@ -36,7 +36,7 @@ def test_the_table_of_error_codes_has_each_code_with_its_trouble_and_its_fix() -
     for code, (told, _) in rows.items():
         digits = re.fullmatch(r"http_(\d+)x*", code)
         status = None if digits is None else int(digits[1].ljust(3, "1"))
-        trouble = "none" if code == EXPIRED else trouble_of(Outcome(code=code, status=status))
+        trouble = "none" if code == EXPIRED else failure_of(Outcome(code=code, status=status))
         assert told == names.get(trouble, trouble), code
 
 

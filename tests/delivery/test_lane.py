@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fotahook.delivery import Outcome, Rules
-from fotahook.delivery.lane import LOOK_SECONDS, LOOK_SECONDS_CAP
+from fotahook.delivery.lane import FETCH_SECONDS, FETCH_SECONDS_CAP
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, Limits
 from tests.deadlines import DEADLINE
@@ -108,7 +108,7 @@ async def test_what_comes_while_an_attempt_hangs_is_sent_beside_it(
     async with asyncio.timeout(DEADLINE):
         await hangs.wait()
         await accept(b"beside", key=key)
-        clock.advance(LOOK_SECONDS)
+        clock.advance(FETCH_SECONDS)
         await beside.wait()
         let_go.set()
         await serving
@@ -135,7 +135,7 @@ async def test_while_an_attempt_hangs_it_is_looked_for_more_less_and_less_often(
                 found = await real(*args, **options)  # type: ignore[operator]
                 looks.put_nowait(clock())
                 # Each look is made when it is time for it, by the clock that the lane goes by.
-                clock.advance(LOOK_SECONDS)
+                clock.advance(FETCH_SECONDS)
                 return found
 
             return fetch if name == "fetch" else real
@@ -149,13 +149,13 @@ async def test_while_an_attempt_hangs_it_is_looked_for_more_less_and_less_often(
         await hangs.wait()
         await looks.get()
         first = await looks.get()
-        clock.advance(LOOK_SECONDS)
+        clock.advance(FETCH_SECONDS)
         second = await looks.get()
-        clock.advance(3 * LOOK_SECONDS)
+        clock.advance(3 * FETCH_SECONDS)
         third = await looks.get()
         let_go.set()
         await serving
-    assert (second - first, third - second) == (2 * LOOK_SECONDS, LOOK_SECONDS_CAP)
+    assert (second - first, third - second) == (2 * FETCH_SECONDS, FETCH_SECONDS_CAP)
 
 
 async def test_a_lane_whose_every_delivery_fails_never_has_two_in_flight(
@@ -192,7 +192,7 @@ async def test_the_turn_of_a_lane_of_one_key_ends_like_any_other_if_others_wait(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
 ) -> None:
     await accept(*(b"%d" % number for number in range(150)), key="k")
-    server = a_server(await lease_one(store), clock(), store, receiver.deliver, clock, crowded=lambda: True)
+    server = a_server(await lease_one(store), clock(), store, receiver.deliver, clock, others_wait=lambda: True)
     await server.run()
     assert receiver.seen == [b"%d" % number for number in range(100)]
     assert await store.due_in() == 0
@@ -394,14 +394,14 @@ async def test_a_lane_that_was_lost_stops_at_once(
     await a_server(await lease_one(store), clock(), store, deliver, clock).run()
     assert receiver.seen == [b"0"]
     assert await state_of(store, first) == "pending"
-    assert "was lost" in caplog.text
+    assert "lost its lease" in caplog.text
 
 
 async def test_a_turn_ends_after_a_hundred_deliveries_if_others_wait(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
 ) -> None:
     await accept(*(b"%d" % number for number in range(150)))
-    server = a_server(await lease_one(store), clock(), store, receiver.deliver, clock, crowded=lambda: True)
+    server = a_server(await lease_one(store), clock(), store, receiver.deliver, clock, others_wait=lambda: True)
     await server.run()
     assert len(receiver.seen) == 100
     assert await store.due_in() == 0
@@ -416,7 +416,7 @@ async def test_a_turn_ends_after_a_second_if_others_wait(
         clock.advance(1)
         return await receiver.deliver(lease, delivery)
 
-    server = a_server(await lease_one(store), clock(), store, slow, clock, crowded=lambda: True)
+    server = a_server(await lease_one(store), clock(), store, slow, clock, others_wait=lambda: True)
     await server.run()
     assert receiver.seen == [b"0"]
 

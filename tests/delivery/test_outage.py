@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from fotahook.delivery import Outcome, Rules, Timings
-from fotahook.delivery.lane import Chance, LaneServer
+from fotahook.delivery.lane import LaneWorker
 from fotahook.delivery.policy import HOUR, MINUTE
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, NewMessage
@@ -57,7 +57,7 @@ class Simulation:
         self.bodies: dict[str, bytes] = {}
         self._store = store
         self._clock = clock
-        self._chance = Chance(clock=clock, monotonic=clock, spread=random.Random(seed).random)
+        self._jitter = random.Random(seed).random
         self._in_flight = asyncio.Semaphore(100)
 
     async def live(self) -> None:
@@ -91,16 +91,18 @@ class Simulation:
         leases = await self._store.lease(10, 30)
         for lease in leases:
             lane = Watched(self._clock)
-            await LaneServer(
+            await LaneWorker(
                 lease,
                 asked_at,
                 store=self._store,
                 deliver=lane.deliver,
                 rules=Rules(),
                 timings=Timings(),
-                chance=self._chance,
+                clock=self._clock,
+                monotonic=self._clock,
+                jitter=self._jitter,
                 in_flight=self._in_flight,
-                crowded=lambda: False,
+                others_wait=lambda: False,
                 stopping=lambda: False,
             ).run()
             if lane.tries:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fotahook.delivery.outcomes import FIXES, Outcome, code_of_status, trouble_of
+from fotahook.delivery.outcomes import FIXES, Outcome, code_of_status, failure_of
 from fotahook.delivery.policy import DAY, HOUR, Decision, Rules, decide, expired
 from fotahook.store.records import Delivery, Health
 
@@ -20,14 +20,14 @@ def decided(
     health: Health | None = None,
     *,
     others_succeeded: bool = False,
-    spread: float = 1.0,
+    jitter: float = 1.0,
 ) -> Decision:
     return decide(
         outcome,
         delivery or a_delivery(),
         health or Health(),
         others_succeeded=others_succeeded,
-        spread=spread,
+        jitter=jitter,
         rules=RULES,
     )
 
@@ -49,20 +49,20 @@ def test_2xx_is_delivered(status: int) -> None:
         *("http_408", "http_429", "http_502", "http_503", "http_504"),
     ],
 )
-def test_what_is_the_endpoints_trouble(code: str) -> None:
-    assert trouble_of(failed(code)) == "endpoint"
+def test_what_is_the_endpoints_failure(code: str) -> None:
+    assert failure_of(failed(code)) == "endpoint"
 
 
 @pytest.mark.parametrize(
     "code", ["http_400", "http_404", "http_413", "http_500", "http_501", "http_505", "http_599", "handler_error"]
 )
 def test_what_is_the_messages_trouble(code: str) -> None:
-    assert trouble_of(failed(code)) == "message"
+    assert failure_of(failed(code)) == "message"
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 304])
-def test_a_redirect_is_the_endpoints_trouble(status: int) -> None:
-    assert trouble_of(Outcome(code=code_of_status(status), status=status)) == "endpoint"
+def test_a_redirect_is_the_endpoints_failure(status: int) -> None:
+    assert failure_of(Outcome(code=code_of_status(status), status=status)) == "endpoint"
 
 
 def test_every_outcome_but_success_comes_with_a_fix() -> None:
@@ -108,8 +108,8 @@ def test_the_wait_doubles_from_five_seconds_to_an_hour() -> None:
 
 
 def test_the_jitter_is_full() -> None:
-    assert decided(failed("dns_error"), health=Health(failures=3), spread=0.0).wait == 0
-    assert decided(failed("dns_error"), health=Health(failures=3), spread=0.5).wait == 20
+    assert decided(failed("dns_error"), health=Health(failures=3), jitter=0.0).wait == 0
+    assert decided(failed("dns_error"), health=Health(failures=3), jitter=0.5).wait == 20
 
 
 def test_retry_after_is_honoured_up_to_the_cap() -> None:
@@ -214,9 +214,9 @@ healths = st.builds(
 
 @given(outcomes, deliveries, healths, st.booleans(), st.floats(0, 1))
 def test_the_policy_is_total_and_within_its_bounds(
-    outcome: Outcome, delivery: Delivery, health: Health, others_succeeded: bool, spread: float
+    outcome: Outcome, delivery: Delivery, health: Health, others_succeeded: bool, jitter: float
 ) -> None:
-    decision = decided(outcome, delivery, health, others_succeeded=others_succeeded, spread=spread)
+    decision = decided(outcome, delivery, health, others_succeeded=others_succeeded, jitter=jitter)
     assert 0 <= decision.wait <= RULES.backoff_cap
     assert 0 <= decision.delay <= max(RULES.schedule)
     assert 1 <= decision.health.window <= RULES.in_flight
@@ -228,9 +228,9 @@ def test_the_policy_is_total_and_within_its_bounds(
 
 @given(outcomes, deliveries, healths, st.booleans(), st.floats(0, 1))
 def test_a_lane_in_trouble_probes_with_one(
-    outcome: Outcome, delivery: Delivery, health: Health, others_succeeded: bool, spread: float
+    outcome: Outcome, delivery: Delivery, health: Health, others_succeeded: bool, jitter: float
 ) -> None:
-    decision = decided(outcome, delivery, health, others_succeeded=others_succeeded, spread=spread)
+    decision = decided(outcome, delivery, health, others_succeeded=others_succeeded, jitter=jitter)
     if decision.health.failures > health.failures:
         assert decision.health.window == 1
         assert decision.attempts == delivery.attempts

@@ -213,7 +213,7 @@ async def test_an_excerpt_is_short_and_printable() -> None:
     async with receiver(answering(response)) as port:
         outcome = await deliver_to(f"http://127.0.0.1:{port}/")
     assert len(outcome.excerpt) == EXCERPT_LIMIT
-    assert outcome.excerpt.startswith(" [31mred")
+    assert outcome.excerpt.startswith("[31mred")
 
 
 # Hostile receivers

@@ -178,7 +178,7 @@ async def test_a_lane_that_leads_nowhere_says_what_to_do(make: Make) -> None:
         outcome = await deliver(a_lease(consumer="forward:gone"), a_delivery())
     assert outcome.code == "forward_missing"
     assert outcome.excerpt == "no forward has the lane forward:gone"
-    assert outcome.fix == "The listener has this forward no longer: add it again; earlier attempts tell its URL."
+    assert outcome.fix == "The listener no longer has this forward: add it again; earlier attempts show its URL."
 
 
 async def test_the_log_says_which_forward_failed_and_nothing_that_may_be_secret(

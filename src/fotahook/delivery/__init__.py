@@ -1,6 +1,6 @@
-"""Sends it on: policy decides, the sender makes one attempt, the dispatcher drives the lanes.
+"""Delivers messages: the policy decides, a sender makes attempts, the dispatcher serves the lanes.
 
-``Sender`` is in a module of its own, since only it needs an HTTP client: ``fotahook.delivery.sender``.
+Import ``Sender`` from ``fotahook.delivery.sender``: only that module needs an HTTP client.
 """
 
 from .deadline import Deadline, DeadlineExceeded

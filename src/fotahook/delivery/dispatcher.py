@@ -1,4 +1,4 @@
-"""The dispatcher: leases the lanes that have something due and serves them side by side."""
+"""The dispatcher: leases the lanes that have due deliveries and serves them concurrently."""
 
 import asyncio
 import logging
@@ -10,26 +10,25 @@ from typing import Final
 from fotahook.store.base import Store
 from fotahook.store.records import DispatchedElsewhere, Lease, StoreError
 
-from .lane import Chance, Deliver, LaneServer, Timings
+from .lane import Deliver, LaneWorker, Timings
 from .policy import Rules
 
 log = logging.getLogger("fotahook.delivery")
 
 POLL_SECONDS: Final = 1.0
-"""The longest that work stays unseen when its hint is lost."""
-
-
+"""Maximum delay before due deliveries are found if the store's hint is lost."""
 LEASE_MARGIN: Final = 5.0
-
-SILENCE_SECONDS: Final = 20.0
-"""Longer than a store may take to answer: a dispatcher that has not looked for so long is stuck."""
+"""Seconds by which a lease must be longer than an attempt."""
+STUCK_SECONDS: Final = 20.0
+"""A dispatcher that has not polled for this long is stuck: it is longer than a store may take to answer."""
 
 
 class Dispatcher:
-    """Drives deliveries from a store to `deliver`, at least once each, lane by lane.
+    """Delivers the messages of a store with `deliver`, lane by lane, each at least once.
 
-    Several dispatchers may share a store that allows it; each lane is served by one of them at a time. `rules_of`:
-    consumers whose lanes go by other rules.
+    Several dispatchers may share a store that allows it; each lane is served by one of them at a time. `lanes` and
+    `in_flight` limit how many lanes are served and how many attempts run at once. `rules_of` has the rules of consumers
+    that differ from `rules`. `clock`, `monotonic` and `jitter` (random numbers in 0..1) can be replaced in tests.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class Dispatcher:
         in_flight: int = 512,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        spread: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
         self._deliver = deliver
@@ -52,97 +51,101 @@ class Dispatcher:
         self._rules_of = rules_of or {}
         self._timings = timings or Timings()
         if self._timings.lease < self._timings.attempt + LEASE_MARGIN:
-            raise ValueError(f"a lease must outlast an attempt by {LEASE_MARGIN:.0f} s")
+            raise ValueError(f"a lease must be at least {LEASE_MARGIN:.0f} s longer than an attempt")
         self._lanes = lanes
         self._in_flight = asyncio.Semaphore(in_flight)
-        self._chance = Chance(clock=clock, monotonic=monotonic, spread=spread)
-        self._serving: set[asyncio.Task[None]] = set()
+        self._clock = clock
+        self._monotonic = monotonic
+        self._jitter = jitter
+        self._workers: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._trouble: str | None = None
-        self._looked_at = self._chance.monotonic()
-        self._wake = asyncio.Event()
+        self._store_error: str | None = None
+        self._polled_at = monotonic()
+        self._wakeup = asyncio.Event()
 
     def is_leasing(self) -> bool:
-        """Whether it could lease when it looked last, and looked not long ago."""
-        return self._trouble is None and self._chance.monotonic() - self._looked_at < SILENCE_SECONDS
+        """Whether the last poll was recent and succeeded."""
+        return self._store_error is None and self._monotonic() - self._polled_at < STUCK_SECONDS
 
     def stop(self) -> None:
-        """Lease no more and start no more attempts; ``run`` returns when those in hand have ended."""
+        """Start no more attempts; ``run`` returns when the running ones have ended."""
         self._stopping = True
-        self._wake.set()
+        self._wakeup.set()
 
     def wake(self) -> None:
-        """Look now for what is due: somebody moved the clock on."""
-        self._wake.set()
+        """Poll now: a test moved the clock forward."""
+        self._wakeup.set()
 
     async def run(self) -> None:
-        """Serve until ``stop`` is called. Cancelling it abandons what is in hand to the leases' end."""
+        """Deliver until ``stop`` is called. Cancelling it abandons the running attempts until their leases end."""
         try:
             while not self._stopping:
                 if not await self._lease():
-                    await self._idle()
-            if self._serving:
-                await asyncio.wait(self._serving)
+                    await self._wait()
+            if self._workers:
+                await asyncio.wait(self._workers)
         finally:
-            for task in self._serving:
+            for task in self._workers:
                 task.cancel()
-            await asyncio.gather(*self._serving, return_exceptions=True)
+            await asyncio.gather(*self._workers, return_exceptions=True)
 
     async def _lease(self) -> bool:
-        """Take what is due, as far as there is room; whether anything was."""
-        # Taken before the query: the lease must never seem to last longer than the store says.
-        self._looked_at = asked_at = self._chance.monotonic()
-        room = self._lanes - len(self._serving)
+        """Lease lanes with due deliveries, as many as there is room for. Returns whether there were any."""
+        # Read before the query, so that no lease seems to last longer than the store says.
+        self._polled_at = asked_at = self._monotonic()
+        room = self._lanes - len(self._workers)
         if room <= 0:
             return False
         try:
             leases = await self._store.lease(room, self._timings.lease)
         except StoreError as error:
-            if str(error) != self._trouble:
-                _tell(error)
-            self._trouble = str(error)
+            if str(error) != self._store_error:
+                _log_store_error(error)
+            self._store_error = str(error)
             await asyncio.sleep(POLL_SECONDS)
             return False
-        self._trouble = None
+        self._store_error = None
         for lease in leases:
             self._serve(lease, asked_at)
         return bool(leases)
 
     def _serve(self, lease: Lease, leased_at: float) -> None:
-        server = LaneServer(
+        worker = LaneWorker(
             lease,
             leased_at,
             store=self._store,
             deliver=self._deliver,
             rules=self._rules_of.get(lease.consumer, self._rules),
             timings=self._timings,
-            chance=self._chance,
+            clock=self._clock,
+            monotonic=self._monotonic,
+            jitter=self._jitter,
             in_flight=self._in_flight,
-            crowded=self._is_crowded,
+            others_wait=self._is_full,
             stopping=lambda: self._stopping,
         )
-        task = asyncio.create_task(server.run(), name=f"lane {lease.account}")
-        self._serving.add(task)
-        task.add_done_callback(self._served)
+        task = asyncio.create_task(worker.run(), name=f"lane {lease.account}")
+        self._workers.add(task)
+        task.add_done_callback(self._on_done)
 
-    def _served(self, task: asyncio.Task[None]) -> None:
-        if self._is_crowded():
-            self._wake.set()
-        self._serving.discard(task)
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        if self._is_full():
+            self._wakeup.set()
+        self._workers.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            # The lease runs out by itself, and then the lane is served again.
+            # Its lease expires by itself, and the lane is leased again.
             log.error("%s was dropped", task.get_name(), exc_info=error)
 
-    def _is_crowded(self) -> bool:
-        return len(self._serving) >= self._lanes
+    def _is_full(self) -> bool:
+        return len(self._workers) >= self._lanes
 
-    async def _idle(self) -> None:
-        """Wait for something to do: a hint, a free place, the next due time, the stop; a second at the most."""
-        self._wake.clear()
+    async def _wait(self) -> None:
+        """Wait for a hint, a free worker, the next due time or ``stop``, but at most a second."""
+        self._wakeup.clear()
         if self._stopping:
             return
         seconds = await self._seconds_to_wait()
-        hints = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(self._store.wait(seconds))]
+        hints = [asyncio.ensure_future(self._wakeup.wait()), asyncio.ensure_future(self._store.wait(seconds))]
         try:
             await asyncio.wait(hints, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -151,7 +154,7 @@ class Dispatcher:
             await asyncio.gather(*hints, return_exceptions=True)
 
     async def _seconds_to_wait(self) -> float:
-        if self._is_crowded():
+        if self._is_full():
             return POLL_SECONDS
         try:
             due_in = await self._store.due_in()
@@ -160,9 +163,9 @@ class Dispatcher:
         return POLL_SECONDS if due_in is None else min(POLL_SECONDS, due_in)
 
 
-def _tell(error: StoreError) -> None:
+def _log_store_error(error: StoreError) -> None:
     if isinstance(error, DispatchedElsewhere):
-        # Nothing is wrong, as where several processes receive for one inbox.
-        log.info("another process handles the messages of this store; this one takes over when that one ends")
+        # Normal if several processes receive for one inbox.
+        log.info("another process delivers the messages of this store; this one takes over when that one ends")
     else:
-        log.warning("nothing is sent from here meanwhile: %s", error)
+        log.warning("deliveries wait for the store: %s", error)

@@ -1,6 +1,6 @@
-"""One POST over a kept connection, by the HTTP client's own connector and response parser.
+"""One POST over a pooled connection, with the HTTP client's own connector and response parser.
 
-Its session would do the same, with redirects, cookies, proxies and uploads besides; without those, a POST costs half.
+Its session also handles redirects, cookies, proxies and uploads; without it, a POST costs half.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ from .resolver import vet_literal
 from .timing import TimedConnector, Timing
 
 RESPONSE_LIMIT: Final = 16 * 1024
-"""Bytes of a response that are read; the connection of a longer one is closed."""
+"""Bytes of a response body that are read. After a longer one, the connection is closed."""
 
 
 class Target(NamedTuple):
-    """Where to post: what the connector connects by, and the beginning of every request."""
+    """A parsed URL: the request that the connector connects for, and the start of every request head."""
 
     request: aiohttp.ClientRequest
     head: str
 
 
-class Answer(NamedTuple):
-    """A response: its status, header fields and as much of its body as is read."""
+class Response(NamedTuple):
+    """A response: its status, its headers and the part of its body that was read."""
 
     status: int
     headers: Mapping[str, str]
@@ -35,12 +35,12 @@ class Answer(NamedTuple):
 
 
 def target_of(url: str, allowed: Sequence[Network], loop: asyncio.AbstractEventLoop) -> Target:
-    """Where a URL leads; ValueError or BlockedAddress."""
+    """Parse and vet a URL. ValueError or BlockedAddress if nothing can be sent there."""
     parsed = URL(url)
     if parsed.scheme not in ("http", "https"):
-        raise ValueError(f"{parsed.scheme} is not a protocol to deliver by")
+        raise ValueError(f"{parsed.scheme} is not supported: use https")
     vet_literal(parsed.host or "", allowed)
-    # It is never sent: the connector wants one to connect by, and it knows the header fields that a URL asks for.
+    # Never sent: the connector needs a request to connect for, and it computes the headers that depend on the URL.
     request = aiohttp.ClientRequest("GET", parsed, skip_auto_headers=("Accept", "Accept-Encoding"), loop=loop)
     request.headers.popall("User-Agent", None)
     return Target(request, f"POST {request.url.raw_path_qs} HTTP/1.1\r\n{_lines(request.headers)}")
@@ -53,8 +53,8 @@ async def post(
     body: bytes,
     timeout: aiohttp.ClientTimeout,
     exchange: Timing,
-) -> Answer:
-    """Send a request and read its response. The connection is kept only if the response came to its end."""
+) -> Response:
+    """Send a request and read its response. The connection is reused only if the response was read to its end."""
     connection = await connector.connect(target.request, [], timeout)
     try:
         protocol = connection.protocol
@@ -68,13 +68,13 @@ async def post(
         while 100 <= message.code < 200 and message.code != 101:
             message, content = await protocol.read()
         exchange.mark("first_byte")
-        answer = Answer(message.code, message.headers, await _read(content))
+        response = Response(message.code, message.headers, await _read(content))
         if content.is_eof():
             connection.release()
-        return answer
+        return response
     finally:
         if connection.transport is not None:
-            # Not closed in good order: that would wait for a receiver that reads nothing.
+            # An orderly close would wait for a receiver that reads nothing.
             connection.transport.abort()
         connection.close()
 
@@ -89,5 +89,5 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
 def _lines(headers: Mapping[str, str]) -> str:
     text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if text.count("\r") != len(headers) or text.count("\n") != len(headers):
-        raise ValueError("a header field of more than one line")
+        raise ValueError("a header contains a line break")
     return text

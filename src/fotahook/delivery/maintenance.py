@@ -1,4 +1,4 @@
-"""What a store has to do beside delivering: redeliveries of many, and retention; always a small step at a time."""
+"""Background maintenance of a store: bulk redelivery and retention, in small steps."""
 
 import asyncio
 import logging
@@ -10,16 +10,16 @@ from fotahook.store.records import Retention, StoreError
 log = logging.getLogger("fotahook.delivery")
 
 PAUSE_SECONDS: Final = 1.0
-"""Between two looks at whether there is anything to do."""
+"""Between two checks for work."""
 
 
 async def run_maintenance(store: Store, retention: Retention) -> None:
-    """Do what can wait, step by step, until cancelled. Deliveries get their turn between any two steps."""
+    """Run maintenance until cancelled. Deliveries can run between any two steps."""
     while True:
         try:
             more = await store.tidy(retention)
         except StoreError as error:
-            log.warning("the store is away, redelivery and retention wait: %s", error)
+            log.warning("redelivery and retention wait for the store: %s", error)
             more = False
         if not more:
             await asyncio.sleep(PAUSE_SECONDS)

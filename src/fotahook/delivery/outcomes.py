@@ -1,4 +1,4 @@
-"""What an attempt came to, and whose trouble that is."""
+"""The outcomes of attempts: error codes, how to fix each, and whether the endpoint or the message fails."""
 
 from collections.abc import Mapping
 from typing import Final, Literal
@@ -8,7 +8,7 @@ import msgspec
 DELIVERED: Final = "delivered"
 EXPIRED: Final = "expired"
 
-Trouble = Literal["none", "endpoint", "message", "gone"]
+Failure = Literal["none", "endpoint", "message", "gone"]
 
 FIXES: Final[Mapping[str, str]] = {
     "dns_error": "The host name does not resolve: check its spelling and its DNS records.",
@@ -30,29 +30,29 @@ FIXES: Final[Mapping[str, str]] = {
     "redirect": "Redirects are not followed: use the URL that it leads to.",
     "http_408": "The receiver timed out while it read the request: check its load.",
     "http_410": "The receiver says that it is gone for good: register a new URL, then resume the account.",
-    "http_429": "The receiver asks to be sent less: it is sent less; raise its limit if this goes on.",
+    "http_429": "The receiver limits its request rate: deliveries slow down; raise its limit if this continues.",
     "http_502": "A gateway before the receiver cannot reach it: check that it is up.",
     "http_503": "The receiver is overloaded or down for maintenance: check it.",
     "http_504": "A gateway before the receiver waited too long for it: check its load.",
     "http_4xx": "The receiver refuses this message: see its log, then redeliver.",
     "http_5xx": "The receiver failed on this message: see its log, then redeliver.",
-    EXPIRED: "The message was not accepted within its time to live: mend the receiver, then redeliver.",
-    "handler_error": "A handler raised an exception: see the traceback, mend it, then redeliver.",
-    "handler_timeout": "A handler did not return in time: make it quicker or raise its limit.",
-    "forward_gone": "The receiver says that it is gone for good: it is asked again now and then; or forward elsewhere.",
-    "forward_missing": "The listener has this forward no longer: add it again; earlier attempts tell its URL.",
+    EXPIRED: "The message was not accepted within its time to live: repair the receiver, then redeliver.",
+    "handler_error": "A handler raised an exception: see the traceback, fix it, then redeliver.",
+    "handler_timeout": "A handler did not return in time: make it faster or raise its time limit.",
+    "forward_gone": "The receiver says that it is gone for good: it is retried with backoff; change the forward's URL.",
+    "forward_missing": "The listener no longer has this forward: add it again; earlier attempts show its URL.",
     "internal_error": "fotahook itself failed on this message: see its log and report it.",
 }
-"""What to do about each error code, in plain words."""
+"""How to fix each error code."""
 
 _ENDPOINT_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
 _MESSAGE_CODES: Final = frozenset({"handler_error", "handler_timeout", "internal_error"})
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What one attempt came to. `code` is ``delivered`` or an error code; phases are milliseconds.
+    """The outcome of one attempt. `code` is ``delivered`` or an error code; phases are in milliseconds.
 
-    `resent`: the kept connection that it was sent on ended without an answer, so that it was sent on a new one at once.
+    `resent`: a reused connection closed without a response, so the request was sent again at once on a new one.
     """
 
     code: str
@@ -65,7 +65,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fix(self) -> str | None:
-        """What to do about it; None where nothing is wrong."""
+        """How to fix it; None after a success."""
         if self.code == DELIVERED:
             return None
         family = f"http_{self.status // 100}xx" if self.status is not None else ""
@@ -73,14 +73,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def code_of_status(status: int) -> str:
-    """The code of a complete answer with this status."""
+    """The code of a complete response with this status."""
     if 200 <= status < 300:
         return DELIVERED
     return "redirect" if 300 <= status < 400 else f"http_{status}"
 
 
-def trouble_of(outcome: Outcome) -> Trouble:
-    """Whose trouble an outcome is: nobody's, the endpoint's, the message's, or that the endpoint is gone for good."""
+def failure_of(outcome: Outcome) -> Failure:
+    """What fails: nothing, the endpoint, the message; or the endpoint is gone for good."""
     if outcome.code == DELIVERED:
         return "none"
     if outcome.code == "http_410":

@@ -1,4 +1,4 @@
-"""Names are resolved once, every answer is vetted, and the connection goes to what was vetted: no second look-up."""
+"""Resolves host names once and vets every address; the connection goes to a vetted address without a second lookup."""
 
 import asyncio
 import socket
@@ -9,13 +9,15 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from fotahook.contract.addresses import Network, refusal
 
+from .timing import current
+
 
 class BlockedAddress(OSError):
-    """An address that nothing may be sent to."""
+    """The address is not allowed."""
 
 
 class VettingResolver(AbstractResolver):
-    """Resolves through the system. A name with one forbidden address is refused whole: mixed answers are an attack."""
+    """The system's resolver. It refuses a name if any of its addresses is not allowed: mixed answers are an attack."""
 
     def __init__(self, allowed: Sequence[Network]) -> None:
         self._allowed = tuple(allowed)
@@ -23,7 +25,10 @@ class VettingResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """The vetted addresses of a host; BlockedAddress or gaierror."""
+        """The vetted addresses of a host. BlockedAddress or gaierror if there are none."""
+        exchange = current.get(None)
+        if exchange is not None:
+            exchange.mark("dns_start")
         loop = asyncio.get_running_loop()
         infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
         results = []
@@ -40,20 +45,22 @@ class VettingResolver(AbstractResolver):
                     flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
                 )
             )
+        if exchange is not None:
+            exchange.mark("dns_end")
         return results
 
     async def close(self) -> None:
-        """Nothing is kept between look-ups."""
+        """There is nothing to close."""
 
 
 def vet(address: str, allowed: Sequence[Network]) -> None:
-    """BlockedAddress, in the words of the registration's refusal, if nothing may be sent to an IP address."""
+    """BlockedAddress, with the text that registration uses, if an IP address is not allowed."""
     if (why := refusal(address, allowed)) is not None:
         raise BlockedAddress(why)
 
 
 def vet_literal(host: str, allowed: Sequence[Network]) -> None:
-    """The same for a URL's host where it is an IP literal: those never reach a resolver. Names pass."""
+    """The same for a host that is an IP literal, which never reaches a resolver. Names pass."""
     try:
         ip_address(host)
     except ValueError:

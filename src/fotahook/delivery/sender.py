@@ -1,4 +1,4 @@
-"""One attempt at one delivery over HTTPS. It never raises: whatever happens is an Outcome."""
+"""One attempt at a delivery over HTTPS. It never raises: every failure is an Outcome."""
 
 import asyncio
 import math
@@ -16,6 +16,7 @@ from aiohttp.http import HttpProcessingError
 
 from fotahook.contract import signing
 from fotahook.contract.addresses import Network
+from fotahook.contract.error_responses import one_line
 from fotahook.contract.keys import account_signing_key, signing_seed
 from fotahook.contract.version import VERSION
 from fotahook.store.records import Delivery, Lease
@@ -27,32 +28,32 @@ from .outcomes import Outcome, code_of_status
 from .resolver import BlockedAddress, VettingResolver
 
 TARGETS: Final = 4096
-"""URLs that are parsed and vetted only once, as long as no more than these are in use."""
+"""URLs, and keys, that are cached."""
 CONNECT_TIMEOUT: Final = 5.0
 EXCERPT_LIMIT: Final = 1024
-"""Characters of a response that history keeps."""
+"""Characters of a response that are kept in the history."""
 
 
 class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the sender needs to know. Durations are seconds."""
+    """Settings of a sender. Durations are in seconds."""
 
     secret_key: bytes
     timeout: float = 15.0
-    """For one attempt in all, the end of the response included."""
+    """For one whole attempt, up to the end of the response."""
     connect_timeout: float = CONNECT_TIMEOUT
-    """For the connection with its TLS handshake."""
+    """For connecting, with the TLS handshake."""
     allowed_networks: tuple[Network, ...] = ()
     ca_file: Path | None = None
-    """Authorities trusted besides the system's."""
+    """Certificate authorities that are trusted besides the system's."""
     client_cert: Path | None = None
-    """Certificate and key (PEM, one file) shown to receivers that ask for one."""
+    """Client certificate and key (PEM, one file) for receivers that request one."""
 
     def __repr__(self) -> str:
         return f"<SenderSettings timeout={self.timeout} connect_timeout={self.connect_timeout}>"
 
 
 class Sender:
-    """Delivers to registered callbacks. An asynchronous context manager that owns its connections."""
+    """Delivers to registered callbacks. An async context manager that owns its connections."""
 
     def __init__(self, settings: SenderSettings, *, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self._settings = settings
@@ -66,13 +67,13 @@ class Sender:
 
     async def __aenter__(self) -> "Sender":
         self._connector = timing.TimedConnector(
-            resolver=timing.TimedResolver(VettingResolver(self._settings.allowed_networks)),
+            resolver=VettingResolver(self._settings.allowed_networks),
             ssl=self._tls,
-            # The dispatcher bounds what is in flight, for all lanes and for each.
+            # The dispatcher limits concurrency, for all lanes and for each.
             limit=0,
         )
         loop = asyncio.get_running_loop()
-        # Only good ones are remembered, and what is good stays so as long as the settings do.
+        # Only allowed URLs are cached, and the settings that allow them do not change.
         self._target = lru_cache(TARGETS)(lambda url: target_of(url, self._settings.allowed_networks, loop))
         return self
 
@@ -80,54 +81,54 @@ class Sender:
         await self._connector.close()
 
     async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
-        """One POST of the message's bytes to the lane's callback, and what it came to."""
+        """Send the message's bytes to the lane's callback, with one POST."""
         headers = self._headers(lease, delivery)
-        # Those that begin together are all signed before the first of them is sent: either goes faster in a row.
+        # Attempts that start together are all signed before the first is sent, which is faster than alternating.
         await asyncio.sleep(0)
         return await self.send(lease.url or "", headers, delivery.body)
 
     async def send(self, url: str, headers: dict[str, str], body: bytes) -> Outcome:
-        """One POST of these bytes, under these header fields alone, and what it came to."""
+        """Send these bytes with one POST, with only these headers."""
         exchange = timing.Timing(self._monotonic)
         timing.current.set(exchange)
         try:
             with self._deadline:
-                outcome = await self._post_afresh_once(url, headers, body, exchange)
+                outcome = await self._post_with_resend(url, headers, body, exchange)
         except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, TimeoutError) as error:
-            # The connector's own text says little; the error beneath it says what happened.
+            # The connector's error says little; the operating system's says what happened.
             cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-            excerpt = _safe_text(str(cause))[:EXCERPT_LIMIT]
+            excerpt = one_line(str(cause), EXCERPT_LIMIT)
             outcome = Outcome(code=_code_of_error(error, exchange), excerpt=excerpt)
         return msgspec.structs.replace(outcome, url=url, phases=exchange.phases(), resent=exchange.resent)
 
-    async def _post_afresh_once(
+    async def _post_with_resend(
         self, url: str, headers: dict[str, str], body: bytes, exchange: timing.Timing
     ) -> Outcome:
         try:
             return await self._post(url, headers, body, exchange)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            # A kept connection may have been closed while the request was on its way: that says nothing about the
-            # receiver. Only before the first byte, only once.
+            # The receiver may have closed a reused connection while the request was in transit, which is no failure.
+            # So the request is sent again: once, and only before the first byte of a response.
             if (
                 not exchange.reused
                 or exchange.happened("first_byte")
                 or isinstance(error, aiohttp.ClientConnectorError)
             ):
                 raise
-            exchange.begin_again()
+            exchange.resend()
             return await self._post(url, headers, body, exchange)
 
     async def _post(self, url: str, headers: dict[str, str], body: bytes, exchange: timing.Timing) -> Outcome:
-        answer = await post(self._connector, self._target(url), headers, body, self._connecting, exchange)
-        code = code_of_status(answer.status)
-        excerpt = answer.body.decode("utf-8", "replace")
+        response = await post(self._connector, self._target(url), headers, body, self._connecting, exchange)
+        code = code_of_status(response.status)
+        excerpt = response.body.decode("utf-8", "replace")
         if code == "redirect":
-            excerpt = f"Location: {answer.headers.get('Location', '(none)')}"
+            excerpt = f"Location: {response.headers.get('Location', '(none)')}"
         return Outcome(
             code=code,
-            status=answer.status,
-            retry_after=_retry_after(answer.headers.get("Retry-After"), self._clock()),
-            excerpt=_safe_text(excerpt)[:EXCERPT_LIMIT],
+            status=response.status,
+            retry_after=_retry_after(response.headers.get("Retry-After"), self._clock()),
+            excerpt=one_line(excerpt, EXCERPT_LIMIT),
         )
 
     def _headers(self, lease: Lease, delivery: Delivery) -> dict[str, str]:
@@ -140,7 +141,7 @@ class Sender:
         return {
             "Content-Type": "application/json",
             "User-Agent": f"fotahook/{VERSION}",
-            # A header holds ASCII only; an account need not.
+            # Headers must be ASCII; account names need not be.
             "Fotahook-Account": quote(delivery.account, safe=""),
             "Fotahook-Attempt": str(delivery.attempts + delivery.strikes + 1),
             **signing.headers(delivery.message, timestamp, signatures),
@@ -148,7 +149,7 @@ class Sender:
 
 
 def _code_of_error(error: Exception, exchange: timing.Timing) -> str:
-    """The error code for what went wrong, the most telling cause first."""
+    """The error code of an exception, the most specific first."""
     match error:
         case aiohttp.ClientConnectorDNSError(os_error=BlockedAddress()) | BlockedAddress():
             return "blocked_address"
@@ -187,7 +188,7 @@ def _code_of_certificate(error: Exception) -> str:
 
 
 def _retry_after(text: str | None, now: float) -> float | None:
-    """Seconds of a Retry-After header, given as a number or as a date; None if there is none that can be read."""
+    """The seconds of a Retry-After header, which has a number or a date. None if it is missing or invalid."""
     if text is None:
         return None
     try:
@@ -197,15 +198,8 @@ def _retry_after(text: str | None, now: float) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _safe_text(text: str) -> str:
-    """Text without control characters: it is shown in terminals and logs."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 def tls_context(ca_file: Path | None, client_cert: Path | None) -> ssl.SSLContext:
-    """How receivers are trusted: the system's authorities and those of a file, TLS 1.2 or above."""
+    """TLS 1.2 or above, trusting the system's authorities and those of a file."""
     context = timing.TimedContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
     if ca_file is not None:

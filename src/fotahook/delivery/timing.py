@@ -1,6 +1,6 @@
-"""How long each phase of one exchange took, told by the HTTP client's parts as they are used.
+"""Measures the phases of one exchange in the HTTP client's own connector, sockets and TLS context.
 
-Its trace events would tell the same, but cost as much as everything else that we add to an exchange.
+The client's trace events would give the same times at several times the cost.
 """
 
 import socket
@@ -10,48 +10,47 @@ from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 
 class Timing:
-    """The moments of one exchange, in seconds of a monotonic clock."""
+    """The times of one exchange's events, in seconds of a monotonic clock."""
 
-    __slots__ = ("_clock", "_moments", "afresh", "reused")
+    __slots__ = ("_clock", "_events", "resending", "reused")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._moments = {"start": clock()}
+        self._events = {"start": clock()}
         self.reused = False
-        self.afresh = False
+        self.resending = False
 
-    def mark(self, moment: str) -> None:
-        """Remember when something happened; only the first time counts."""
-        if moment not in self._moments:
-            self._moments[moment] = self._clock()
+    def mark(self, event: str) -> None:
+        """Record the time of an event; only the first time counts."""
+        if event not in self._events:
+            self._events[event] = self._clock()
 
-    def begin_again(self) -> None:
-        """It is sent once more, on a connection of its own."""
-        self.afresh, self.reused = True, False
-        self._moments.pop("sent", None)
+    def resend(self) -> None:
+        """Start again on a new connection."""
+        self.resending, self.reused = True, False
+        self._events.pop("sent", None)
 
     @property
     def resent(self) -> bool:
-        """Whether it was sent a second time: the new connection came about."""
-        return self.afresh and self.happened("sent")
+        """Whether the request was sent a second time: there was a new connection."""
+        return self.resending and self.happened("sent")
 
-    def happened(self, moment: str) -> bool:
-        """Whether it did."""
-        return moment in self._moments
+    def happened(self, event: str) -> bool:
+        """Whether an event is recorded."""
+        return event in self._events
 
     def phases(self) -> dict[str, float]:
-        """Milliseconds of each phase that took place: dns, connect, tls, firstByte, total."""
+        """Milliseconds of each completed phase: dns, connect, tls, firstByte, total."""
         self.mark("end")
-        moments = self._moments
-        spans = _SPANS_WITH_TLS if "tls_start" in moments else _SPANS
+        events = self._events
+        spans = _SPANS_WITH_TLS if "tls_start" in events else _SPANS
         return {
-            phase: round((moments[end] - moments[start]) * 1000, 3)
+            phase: round((events[end] - events[start]) * 1000, 3)
             for phase, start, end in spans
-            if start in moments and end in moments
+            if start in events and end in events
         }
 
 
@@ -63,29 +62,8 @@ _SPANS_WITH_TLS = (_DNS, ("connect", "connect_start", "tls_start"), ("tls", "tls
 current: ContextVar[Timing] = ContextVar("fotahook_delivery_timing")
 
 
-class TimedResolver(AbstractResolver):
-    """Another resolver, with the time it takes."""
-
-    def __init__(self, resolver: AbstractResolver) -> None:
-        self._resolver = resolver
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """What the other one says."""
-        exchange = current.get()
-        exchange.mark("dns_start")
-        addresses = await self._resolver.resolve(host, port, family)
-        exchange.mark("dns_end")
-        return addresses
-
-    async def close(self) -> None:
-        """Close the other one."""
-        await self._resolver.close()
-
-
 class TimedConnector(aiohttp.TCPConnector):
-    """A connector that tells whether a connection was made, and how long that took."""
+    """A connector that records whether it made a connection, and how long that took."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(socket_factory=_new_socket, **options)
@@ -102,8 +80,8 @@ class TimedConnector(aiohttp.TCPConnector):
         return connection
 
     async def _get(self, key: Any, traces: list[Any]) -> aiohttp.connector.Connection | None:
-        # Of several kept connections to a receiver that went away, the next one would be as dead as the first.
-        return None if current.get().afresh else await super()._get(key, traces)
+        # After one reused connection turned out to be dead, the other ones to that receiver probably are, too.
+        return None if current.get().resending else await super()._get(key, traces)
 
 
 def _new_socket(address: tuple[Any, ...]) -> socket.socket:
@@ -112,7 +90,7 @@ def _new_socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 class TimedContext(ssl.SSLContext):
-    """A TLS context that tells when a handshake begins."""
+    """A TLS context that records when a handshake begins."""
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
         """As in ``ssl.SSLContext``."""

@@ -12,7 +12,7 @@ import msgspec
 from fotahook.contract import signing
 from fotahook.contract.keys import signing_seed
 from fotahook.contract.version import VERSION
-from fotahook.delivery.outcomes import Outcome, trouble_of
+from fotahook.delivery.outcomes import Outcome, failure_of
 from fotahook.delivery.sender import Sender
 
 from .checks import Check, Target, failed, passed, warned
@@ -131,11 +131,11 @@ def _undecided(check: str, outcome: Outcome) -> Check:
 
 
 def _is_accepted(outcome: Outcome) -> bool:
-    return trouble_of(outcome) == "none"
+    return failure_of(outcome) == "none"
 
 
 def _is_refused(outcome: Outcome) -> bool:
-    return trouble_of(outcome) in ("message", "gone") and outcome.status is not None and outcome.status < 500
+    return failure_of(outcome) in ("message", "gone") and outcome.status is not None and outcome.status < 500
 
 
 def _described(outcome: Outcome) -> str:
@@ -147,7 +147,7 @@ def _described(outcome: Outcome) -> str:
 
 def _fix(outcome: Outcome) -> str:
     status = outcome.status or 0
-    family = _FAMILIES.get(status // 100) if trouble_of(outcome) in ("message", "gone") else None
+    family = _FAMILIES.get(status // 100) if failure_of(outcome) in ("message", "gone") else None
     fix = _FIXES.get(status) or family or outcome.fix or ""
     if outcome.code == "connection_lost" and "tls" in outcome.phases:
         # A receiver that misses a client certificate hangs up only after the handshake.

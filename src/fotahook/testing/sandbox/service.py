@@ -126,7 +126,7 @@ class SandboxService:
             clock=self._wall,
             monotonic=lambda: self.clock.monotonic(),
             # Without jitter, the longest backoff each time: a test can say how far to advance.
-            spread=lambda: 1.0,
+            jitter=lambda: 1.0,
         )
         for work in (self._dispatcher.run(), run_maintenance(self.store, _RETENTION)):
             self._until_reset.push_async_callback(_cancel, asyncio.create_task(work))
