@@ -27,6 +27,7 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@broken=$$($(BIN)/lint-imports --no-cache --no-logo) || { echo "$$broken"; exit 1; }
 
 # The site, in build/site; the tests build it too.
 docs: .venv/ready
