@@ -16,7 +16,7 @@ from bench import rig
 from fotahook.store import SqliteStore
 from fotahook.store.ids import MessageIds
 from fotahook.store.records import NewMessage
-from fotahook.store.sqlite.file import connect
+from fotahook.store.sqlite.connection import connect
 
 ROUNDS = 5
 BATCH = 100

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import fotahook
-from fotahook.store.sqlite.file import lock_file
+from fotahook.store.sqlite.connection import lock_dispatcher
 
 PATH = "/in/0123456789abcdef"
 """Nobody can guess it, so nothing is warned of."""
@@ -81,7 +81,7 @@ def sqlalchemy(folder: Path) -> ASGIApp:
 
 def accepting(folder: Path) -> ASGIApp:
     """Ours, while another process has the right to handle: this one only accepts."""
-    lock_file(folder / "inbox.db")
+    lock_dispatcher(folder / "inbox.db")
     return fotahook.Listener(f"sqlite:///{folder}/inbox.db", path=PATH)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fotahook.store import open_store
-from fotahook.store.queries import load_migrations
 from fotahook.store.records import Attempt, Health, LaneVerdict, NewMessage, Settlement
+from fotahook.store.sql import load_migrations
 from tests.migrations import add_migration
 
 from .conftest import Run, is_one_line

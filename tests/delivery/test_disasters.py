@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 async def store(path: Path, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqliteStore]:
     # Whoever is refused tries again: here without waiting long.
-    monkeypatch.setattr("fotahook.store.sqlite.file.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("fotahook.store.sqlite.connection.BUSY_SECONDS", 0.01)
     monkeypatch.setattr("fotahook.delivery.lane.RETRY_SECONDS", 0.01)
     monkeypatch.setattr("fotahook.delivery.dispatcher.POLL_SECONDS", 0.01)
     store = await SqliteStore.open(path, clock=clock)

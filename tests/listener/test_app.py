@@ -379,7 +379,7 @@ async def test_health_tells_when_messages_are_no_longer_handled(
 def looked_at_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Health tries the inbox each time that it is asked for, and soon gives up."""
     monkeypatch.setattr("fotahook.store.health.INTERVAL_SECONDS", 0.0)
-    monkeypatch.setattr("fotahook.store.sqlite.file.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("fotahook.store.sqlite.connection.BUSY_SECONDS", 0.01)
 
 
 async def health(listener: Listener) -> Answer:

@@ -191,7 +191,7 @@ def test_an_inbox_that_can_only_be_read_is_away_until_it_can_be_written(wrap: Wr
 
 def test_health_is_that_of_the_inbox(wrap: Wrap, inbox: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fotahook.store.health.INTERVAL_SECONDS", 0.0)
-    monkeypatch.setattr("fotahook.store.sqlite.file.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("fotahook.store.sqlite.connection.BUSY_SECONDS", 0.01)
     app = wrap()
     assert call(app).status == 200
     with contextlib.closing(sqlite3.connect(inbox.removeprefix("sqlite:///"), isolation_level=None)) as other:
@@ -241,7 +241,7 @@ def accepting(app: WsgiListener, inbox: str) -> Iterator[tuple[InboxThread, Futu
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Inboxes wait for other processes for longer than any test."""
-    monkeypatch.setattr("fotahook.store.sqlite.file.BUSY_SECONDS", 600.0)
+    monkeypatch.setattr("fotahook.store.sqlite.connection.BUSY_SECONDS", 600.0)
 
 
 @pytest.mark.usefixtures("patient")

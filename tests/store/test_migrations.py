@@ -13,8 +13,8 @@ import pytest
 from fotahook.store import SqliteStore, Store, migrate_store, open_store
 from fotahook.store.events import AttemptFinished, CallbackChanged, MessageAccepted
 from fotahook.store.postgres import schema as postgres_schema
-from fotahook.store.queries import load_migrations
 from fotahook.store.records import NewMessage, StoreUnavailable, WrongSchema
+from fotahook.store.sql import load_migrations
 from fotahook.store.sqlite import schema as sqlite_schema
 from tests.migrations import add_migration
 from tests.postgres import a_schema

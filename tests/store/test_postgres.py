@@ -13,11 +13,10 @@ import pytest
 
 from fotahook.store import open_store
 from fotahook.store.base import Store
-from fotahook.store.postgres import connection as link_module
-from fotahook.store.postgres import notify as hints_module
-from fotahook.store.postgres.connection import Db, S, number_parameters, refusal
+from fotahook.store.postgres import connection as connection_module
+from fotahook.store.postgres import notify as notify_module
+from fotahook.store.postgres.connection import STATEMENTS, Db, number_parameters, unsafe_settings
 from fotahook.store.postgres.store import PostgresStore
-from fotahook.store.queries import load_migrations, load_queries
 from fotahook.store.records import (
     Health,
     LaneVerdict,
@@ -29,6 +28,7 @@ from fotahook.store.records import (
     StoreFull,
     StoreUnavailable,
 )
+from fotahook.store.sql import load_migrations, load_queries
 from tests.deadlines import DEADLINE
 from tests.postgres import Server, a_schema
 
@@ -68,9 +68,9 @@ async def admin(store: Store, store_url: str) -> AsyncIterator["asyncpg.Connecti
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores opened from now on wait for nothing for long."""
-    limits = {"CONNECT": 0.5, "ACQUIRE": 0.5, "LOCK": 0.1, "STATEMENT": 0.3, "SILENCE": 0.5}
+    limits = {"CONNECT": 0.5, "ACQUIRE": 0.5, "LOCK": 0.1, "STATEMENT": 0.3, "RESPONSE": 0.5}
     for name, seconds in limits.items():
-        monkeypatch.setattr(link_module, f"{name}_SECONDS", seconds)
+        monkeypatch.setattr(connection_module, f"{name}_SECONDS", seconds)
 
 
 async def once(condition: Callable[[], Awaitable[Any]]) -> None:
@@ -80,9 +80,9 @@ async def once(condition: Callable[[], Awaitable[Any]]) -> None:
             await asyncio.sleep(0.005)
 
 
-def a_link(store: Store) -> link_module.Link:
+def pool_of(store: Store) -> connection_module.ConnectionPool:
     assert isinstance(store, PostgresStore)
-    return store._link
+    return store._pool
 
 
 # Opening
@@ -145,9 +145,9 @@ async def test_a_session_whose_commits_are_not_durable_is_refused(fresh_url: str
 
 def test_settings_that_would_lose_or_garble_data_are_refused() -> None:
     well = {"fsync": "on", "synchronous_commit": "remote_apply", "server_encoding": "UTF8"}
-    assert refusal(well) is None
-    assert "fsync is off" in (refusal(well | {"fsync": "off"}) or "")
-    assert "LATIN1" in (refusal(well | {"server_encoding": "LATIN1"}) or "")
+    assert unsafe_settings(well) is None
+    assert "fsync is off" in (unsafe_settings(well | {"fsync": "off"}) or "")
+    assert "LATIN1" in (unsafe_settings(well | {"server_encoding": "LATIN1"}) or "")
 
 
 async def test_every_commit_is_synced_even_if_the_servers_setting_changes(store: Store, admin: Db) -> None:
@@ -155,7 +155,7 @@ async def test_every_commit_is_synced_even_if_the_servers_setting_changes(store:
         await admin.execute("alter system set synchronous_commit = off")
         await admin.execute("select pg_reload_conf()")
         await once(lambda: admin.fetchval("select current_setting('synchronous_commit') = 'off'"))
-        async with a_link(store).connection() as db:
+        async with pool_of(store).connection() as db:
             assert await db.fetchval("select current_setting('synchronous_commit')") == "on"
     finally:
         await admin.execute("alter system reset synchronous_commit")
@@ -259,8 +259,8 @@ async def test_a_server_that_says_nothing_is_not_waited_for_for_ever(
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_statement_that_takes_too_long_is_ended(store: Store, registered: Store) -> None:
-    async with a_link(store).connection() as db:
-        with pytest.raises(StoreUnavailable, match="statement timeout"), link_module.translated():
+    async with pool_of(store).connection() as db:
+        with pytest.raises(StoreUnavailable, match="statement timeout"), connection_module.translated():
             await db.execute("select pg_sleep(10)", timeout=5)
     assert await store.callback(ACCOUNT) is not None
 
@@ -279,11 +279,11 @@ async def test_connections_that_are_all_taken_make_the_store_unavailable(registe
     taken, done = asyncio.Semaphore(0), asyncio.Event()
 
     async def take() -> None:
-        async with a_link(registered).connection():
+        async with pool_of(registered).connection():
             taken.release()
             await done.wait()
 
-    takers = [asyncio.ensure_future(take()) for _ in range(link_module.CONNECTIONS)]
+    takers = [asyncio.ensure_future(take()) for _ in range(connection_module.POOL_SIZE)]
     for _ in takers:
         await taken.acquire()
     with pytest.raises(StoreUnavailable, match="no answer in time"):
@@ -295,9 +295,9 @@ async def test_connections_that_are_all_taken_make_the_store_unavailable(registe
 
 @pytest.mark.usefixtures("impatient")
 async def test_closing_does_not_wait_for_ever_for_a_call_in_hand(registered: Store) -> None:
-    async with a_link(registered).connection() as db:
+    async with pool_of(registered).connection() as db:
         await registered.close()
-        with pytest.raises(StoreUnavailable), link_module.translated():
+        with pytest.raises(StoreUnavailable), connection_module.translated():
             await db.fetchval("select 1")
 
 
@@ -408,7 +408,7 @@ async def test_a_transaction_that_the_server_sacrificed_is_run_again(
     registered: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await registered.accept([msgspec.structs.replace(MESSAGE, account=account) for account in ("a", "b")])
-    link = a_link(registered)
+    pool = pool_of(registered)
 
     async def cross(first: str, second: str, reached: asyncio.Event, go_on: asyncio.Event) -> int:
         """Lock one lane, then another, crosswise with somebody else; how often it was run."""
@@ -425,14 +425,14 @@ async def test_a_transaction_that_the_server_sacrificed_is_run_again(
                 await go_on.wait()
             return runs
 
-        return await link.write(job)
+        return await pool.write(job)
 
     async def deadlock() -> tuple[int | BaseException, int | BaseException]:
         one, two = asyncio.Event(), asyncio.Event()
         return await asyncio.gather(cross("a", "b", one, two), cross("b", "a", two, one), return_exceptions=True)
 
     assert set(await deadlock()) == {1, 2}
-    monkeypatch.setattr(link_module, "TRIES", 1)
+    monkeypatch.setattr(connection_module, "TRANSACTION_TRIES", 1)
     (sacrificed,) = [outcome for outcome in await deadlock() if isinstance(outcome, BaseException)]
     assert isinstance(sacrificed, StoreUnavailable)
 
@@ -566,7 +566,7 @@ async def connected(store: Store) -> None:
 async def test_a_lost_connection_for_hints_is_made_again(
     registered: Store, other: Store, admin: Db, accept: Accept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hints_module, "RECONNECT_SECONDS", 0.01)
+    monkeypatch.setattr(notify_module, "RECONNECT_SECONDS", 0.01)
     await connected(registered)
     await connected(other)
     await admin.execute(
@@ -632,8 +632,8 @@ async def crowded(store: Store, admin: Db) -> Store:
 
 
 async def plan_of(store: Store, name: str) -> str:
-    async with a_link(store).connection() as db:
-        return "\n".join(line[0] for line in await db.fetch(f"explain {S[name].sql}", *PLANS[name][0]))
+    async with pool_of(store).connection() as db:
+        return "\n".join(line[0] for line in await db.fetch(f"explain {STATEMENTS[name].sql}", *PLANS[name][0]))
 
 
 @pytest.mark.parametrize("name", PLANS)

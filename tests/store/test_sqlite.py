@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from fotahook.store import SqliteStore, Store, open_store, sqlite_path
-from fotahook.store.queries import load_migrations, load_queries
 from fotahook.store.records import DispatchedElsewhere, NewMessage, StoreFull, StoreUnavailable
-from fotahook.store.sqlite.file import connect, told
-from fotahook.store.sqlite.writer import Job, Reader, Writer, translate
+from fotahook.store.sql import load_migrations, load_queries
+from fotahook.store.sqlite.connection import connect, describe_error, translate
+from fotahook.store.sqlite.writer import Job, Reader, Writer
 from tests.deadlines import DEADLINE
 from tests.modes import modes_bind
 
@@ -86,13 +86,13 @@ async def test_the_database_of_something_else_is_named_and_left_alone(path: Path
 def test_a_connection_waits_as_long_as_it_is_told_to(
     path: Path, monkeypatch: pytest.MonkeyPatch, given: float | None, told: int
 ) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite.file.BUSY_SECONDS", 0.07)
+    monkeypatch.setattr("fotahook.store.sqlite.connection.BUSY_SECONDS", 0.07)
     with contextlib.closing(connect(path, busy_seconds=given)) as connection:
         assert connection.execute("pragma busy_timeout").fetchone() == {"timeout": told}
 
 
 async def test_a_file_that_another_process_holds_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite.file.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("fotahook.store.sqlite.connection.BUSY_SECONDS", 0.01)
     store = await SqliteStore.open(path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("begin immediate")
@@ -139,7 +139,7 @@ async def test_a_folder_that_cannot_be_written_to_is_named(path: Path, made: boo
 def test_what_nothing_is_known_of_is_told_all_the_same(
     path: Path, error: OSError | sqlite3.Error, told_as: str
 ) -> None:
-    assert told_as in told(path, error)
+    assert told_as in describe_error(path, error)
 
 
 async def test_a_store_of_a_newer_version_is_left_alone(path: Path) -> None:
@@ -193,7 +193,7 @@ async def test_a_new_dispatcher_takes_the_old_ones_leases_over_at_once(
 async def test_another_process_that_holds_the_file_makes_the_store_unavailable(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite.file.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("fotahook.store.sqlite.connection.BUSY_SECONDS", 0.01)
     store = await SqliteStore.open(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("begin immediate")
@@ -243,7 +243,7 @@ async def test_a_full_disk_takes_nothing_and_says_so(path: Path) -> None:
 async def test_bodies_that_are_much_together_are_written_in_portions(
     store: Store, accept: Accept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite.accept.PORTION_BYTES", 10)
+    monkeypatch.setattr("fotahook.store.sqlite.accept.CHUNK_BYTES", 10)
     bodies = [b"x" * size for size in (4, 6, 1, 20, 0)]
     accepted = await accept(*bodies)
     stored = [await store.message(answer.id) for answer in accepted]
@@ -616,7 +616,7 @@ async def test_the_lease_reads_an_index(path: Path) -> None:
 async def test_what_is_delivered_is_not_gone_through_for_what_is_not(path: Path, name: str, index: str) -> None:
     store = await SqliteStore.open(path)
     query = "explain query plan " + load_queries("sqlite")[name]
-    values = {"account": "a", "lane": 1, "before": 1, "limit": 1}
+    values = {"account": "a", "lane": 1, "before": 1, "limit": 1, "now": 1.0}
     plan = await store._reader.run(lambda db: [row["detail"] for row in db.execute(query, values)])
     await store.close()
     assert any(index in step for step in plan), plan

@@ -1,4 +1,4 @@
-"""Keeps it: the Protocol that the other rooms speak, and the stores that fulfil it."""
+"""The durable store of callbacks, messages and deliveries: the Store protocol, on SQLite and on PostgreSQL."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from .base import Clock, Store
-from .schema import Migrated
+from .sql import Migrated
 from .sqlite.schema import migrate
 from .sqlite.store import SqliteStore
 
@@ -17,11 +17,11 @@ _POSTGRES: Final = "postgresql://"
 
 
 async def open_store(url: str, *, clock: Clock = time.time) -> Store:
-    """The store at ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://…``, made if there is none.
+    """The store at ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://…``, created if missing.
 
-    `clock` is what a SQLite store goes by; PostgreSQL has its own. ValueError for any other URL, ImportError if the
-    extra is missing; StoreUnavailable says what is wrong with the file or the server, WrongSchema that another
-    version of fotahook made the store.
+    `clock` is the time of a SQLite store; PostgreSQL has its own. Raises ValueError for any other URL, ImportError if
+    the extra is missing, StoreUnavailable if the file or the server cannot be used, WrongSchema if another version of
+    fotahook made the store.
     """
     if not url.startswith(_POSTGRES):
         return await SqliteStore.open(sqlite_path(url), clock=clock)
@@ -31,15 +31,15 @@ async def open_store(url: str, *, clock: Clock = time.time) -> Store:
 
 
 async def migrate_store(url: str) -> Migrated:
-    """Bring the store at a URL to this version's schema, making it if there is none; what was done.
+    """Bring the store at a URL to this version's schema, creating it if it is missing.
 
-    Each migration is one transaction, and safe beside other processes: whoever comes second finds it done.
+    Each migration is one transaction; other processes may migrate at the same time.
     """
     if not url.startswith(_POSTGRES):
         return await asyncio.to_thread(migrate, Path(sqlite_path(url)))
     with _postgres_installed():
-        from .postgres.schema import migrate_at
-    return await migrate_at(url)
+        from .postgres.schema import migrate_url
+    return await migrate_url(url)
 
 
 @contextlib.contextmanager
@@ -51,12 +51,12 @@ def _postgres_installed() -> Iterator[None]:
 
 
 def sqlite_path(url: str) -> str:
-    """The file of a ``sqlite:///`` URL; ValueError if it is none."""
+    """The file of a ``sqlite:///`` URL; ValueError for any other URL."""
     path = url.removeprefix(_SQLITE)
     if path == ":memory:":
         raise ValueError("sqlite:///:memory: would keep nothing on disk; use sqlite:///FILE")
     if not url.startswith(_SQLITE) or not path:
-        # Not the URL itself: another database's may hold a password.
+        # Only the scheme: the URL of another database may contain a password.
         scheme = url.partition("//")[0]
         raise ValueError(f"not the URL of a store: {scheme}…; use sqlite:///FILE or postgresql://…")
     return path

@@ -1,4 +1,4 @@
-"""The way to a PostgreSQL server: connections with bounded patience, statements by name, errors in our own words."""
+"""PostgreSQL: a pool of connections with timeouts, statements by name, and the driver's errors as the store's own."""
 
 import asyncio
 import contextlib
@@ -10,37 +10,34 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from ...contract.urls import without_password
-from ..queries import load_queries
 from ..records import StoreError, StoreFull, StoreUnavailable
+from ..rows import Row
+from ..sql import load_queries
 
 T = TypeVar("T")
-Db: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-Row: TypeAlias = Mapping[str, Any]
-"""An asyncpg.Record, which reads like a mapping of its columns."""
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Db: TypeAlias = "Connection | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
-CONNECTIONS: Final = 4
-"""Of one process, beside the one for hints: twenty processes fit into a server's usual hundred."""
+POOL_SIZE: Final = 4
+"""Of one process, beside the connection for notifications: twenty processes fit into a server's usual hundred."""
 CONNECT_SECONDS: Final = 5.0
 ACQUIRE_SECONDS: Final = 5.0
 LOCK_SECONDS: Final = 5.0
 STATEMENT_SECONDS: Final = 10.0
-"""After this the server itself ends a statement, and after SILENCE_SECONDS we stop listening for its answer."""
-SILENCE_SECONDS: Final = 15.0
-PLAN_SECONDS: Final = 30
-"""How long a statement is kept prepared: its plan may be one for tables that have grown since."""
-TRIES: Final = 4
-"""Of a transaction that the server ends in favour of another one."""
+"""After this time the server ends a statement; after RESPONSE_SECONDS the client stops waiting for a response."""
+RESPONSE_SECONDS: Final = 15.0
+PREPARED_SECONDS: Final = 30
+"""How long a statement stays prepared: its plan may be for tables that have grown since."""
+TRANSACTION_TRIES: Final = 4
+"""How often a transaction is tried that the server rolls back because of another one."""
 
-_RAISED: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""By the driver and by the network."""
+_DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 _REMEDY: Final = "check the user, host, port and database in its URL, and that the server runs"
 
 SESSION: Final[Mapping[str, str]] = {
     "application_name": "fotahook",
     "timezone": "UTC",
-    # A plan that was made while the tables were empty must still do when they have filled, and every statement has an
-    # index to go by.
+    # A plan made while the tables were empty must still do when they are full, and every statement has an index to use.
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
@@ -49,12 +46,12 @@ SESSION: Final[Mapping[str, str]] = {
 }
 
 
-class Sacrificed(StoreUnavailable):
-    """The server ended a transaction in favour of another one; it may be run again at once."""
+class TransactionRolledBack(StoreUnavailable):
+    """The server rolled back a transaction because of another one (SQLSTATE class 40); it may run again at once."""
 
 
 class Statement(NamedTuple):
-    """A statement with numbered parameters, and what they were called."""
+    """A statement with numbered parameters, and their names."""
 
     sql: str
     names: tuple[str, ...]
@@ -72,29 +69,30 @@ def number_parameters(sql: str) -> Statement:
     return Statement(re.sub(r"(?<!:):([a-z_]+)", number, sql), tuple(names))
 
 
-S: Final = {name: number_parameters(sql) for name, sql in load_queries("postgres").items()}
+STATEMENTS: Final = {name: number_parameters(sql) for name, sql in load_queries("postgres").items()}
 
 
 async def rows(db: Db, name: str, **values: object) -> list[Row]:
     """The rows that the named statement returns."""
-    sql, names = S[name]
+    sql, names = STATEMENTS[name]
+    # An asyncpg.Record reads like a mapping, and is none for type checkers.
     return cast("list[Row]", await db.fetch(sql, *[values[each] for each in names]))
 
 
 async def row(db: Db, name: str, **values: object) -> Row | None:
     """The first row that the named statement returns."""
-    sql, names = S[name]
+    sql, names = STATEMENTS[name]
     return cast("Row | None", await db.fetchrow(sql, *[values[each] for each in names]))
 
 
 async def value(db: Db, name: str, **values: object) -> Any:
     """The first value of the first row that the named statement returns."""
-    sql, names = S[name]
+    sql, names = STATEMENTS[name]
     return await db.fetchval(sql, *[values[each] for each in names])
 
 
-class Link:
-    """A pool of connections to one server. Every call ends within bounds, with an answer or a StoreError."""
+class ConnectionPool:
+    """Connections to one server. Every call ends within the timeouts, with a result or a StoreError."""
 
     def __init__(self, url: str) -> None:
         check_url(url)
@@ -102,33 +100,33 @@ class Link:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     @property
-    def shown(self) -> str:
+    def public_url(self) -> str:
         """Its URL, without the password."""
         return without_password(self._url)
 
     async def open(self) -> None:
-        """Connect once, so that what is wrong is heard at once."""
+        """Connect once, so that a wrong URL fails at once."""
         try:
             self._pool = await asyncpg.create_pool(
                 self._url,
                 min_size=1,
-                max_size=CONNECTIONS,
+                max_size=POOL_SIZE,
                 init=_check_session,
-                reset=_leave_as_it_is,
+                reset=_keep_session,
                 timeout=CONNECT_SECONDS,
-                command_timeout=SILENCE_SECONDS,
-                max_cached_statement_lifetime=PLAN_SECONDS,
+                command_timeout=RESPONSE_SECONDS,
+                max_cached_statement_lifetime=PREPARED_SECONDS,
                 server_settings={
                     **SESSION,
                     "lock_timeout": _milliseconds(LOCK_SECONDS),
                     "statement_timeout": _milliseconds(STATEMENT_SECONDS),
                     # A process that froze within a transaction must not keep its lanes locked.
-                    "idle_in_transaction_session_timeout": _milliseconds(SILENCE_SECONDS),
+                    "idle_in_transaction_session_timeout": _milliseconds(RESPONSE_SECONDS),
                 },
             )
-        except _RAISED as error:
+        except _DRIVER_ERRORS as error:
             raise StoreUnavailable(
-                f"cannot open the store {_place(self._url)}: {translate(error)}; {_REMEDY}"
+                f"cannot open the store {_server(self._url)}: {translate(error)}; {_REMEDY}"
             ) from error
 
     async def close(self) -> None:
@@ -149,14 +147,14 @@ class Link:
                 yield db
 
     async def read(self, job: Callable[[Db], Awaitable[T]]) -> T:
-        """What `job` returns, from one state of the store."""
+        """Return what `job` returns; all its statements see one state of the store."""
         async with self.connection() as db, db.transaction(isolation="repeatable_read", readonly=True):
             return await job(db)
 
     async def write(self, job: Callable[[Db], Awaitable[T]]) -> T:
-        """What `job` returns, once its transaction is on disk. It is run again if the server sacrificed it."""
-        for _ in range(TRIES - 1):
-            with contextlib.suppress(Sacrificed):
+        """Return what `job` returns, once its transaction is on disk. It runs again if the server rolled it back."""
+        for _ in range(TRANSACTION_TRIES - 1):
+            with contextlib.suppress(TransactionRolledBack):
                 return await self._write(job)
         return await self._write(job)
 
@@ -164,63 +162,63 @@ class Link:
         async with self.connection() as db, db.transaction():
             return await job(db)
 
-    async def connect_for_hints(self) -> Connection:
+    async def connect_for_notifications(self) -> Connection:
         """A connection outside the pool, whose commits need not be durable."""
         with translated():
             return await asyncpg.connect(
                 self._url,
                 timeout=CONNECT_SECONDS,
-                command_timeout=SILENCE_SECONDS,
+                command_timeout=RESPONSE_SECONDS,
                 server_settings={**SESSION, "synchronous_commit": "off"},
             )
 
 
 def check_url(url: str) -> None:
-    """ValueError, without the URL's secrets, for what is not the URL of a PostgreSQL server."""
+    """ValueError, without the URL's secrets, unless it is the URL of a PostgreSQL server."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme == "postgresql" and (parts.port is None or parts.port > 0)
     except ValueError:
         usable = False
     if not usable:
-        # What urlsplit or the driver would say may quote a piece of the password.
+        # The error of urlsplit or of the driver may quote a part of the password.
         raise ValueError(
             "not the URL of a PostgreSQL server; use postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
             "with the password percent-encoded"
         )
 
 
-def _place(url: str) -> str:
-    """Where a URL leads to, without who connects."""
+def _server(url: str) -> str:
+    """A URL without the user."""
     parts = urlsplit(url)
     return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Turns what the driver and the network raise into the store's own errors."""
+    """Turns errors of the driver and the network into the store's own."""
     try:
         yield
-    except _RAISED as error:
+    except _DRIVER_ERRORS as error:
         raise translate(error) from error
 
 
 def translate(error: Exception) -> StoreError:
     """The store's own error for one of the driver's or the network's."""
-    # The first line: what follows may quote rows.
+    # The first line: the others may quote rows.
     text = f"PostgreSQL: {str(error).partition(chr(10))[0] or 'no answer in time'} ({type(error).__name__})"
     if isinstance(error, asyncpg.DiskFullError):
         return StoreFull(text)
     state = error.sqlstate or "" if isinstance(error, asyncpg.PostgresError) else ""
     if state.startswith(("22", "23")):
-        # It lies with what was asked for, so there is no use in trying again.
+        # The values are at fault, so trying again is no use.
         return StoreError(text)
-    kind = Sacrificed if state.startswith("40") else StoreUnavailable
+    kind = TransactionRolledBack if state.startswith("40") else StoreUnavailable
     return kind(text)
 
 
-def refusal(settings: Mapping[str, str]) -> str | None:
-    """Why a server with these settings cannot keep what it was given; None if it can."""
+def unsafe_settings(settings: Mapping[str, str]) -> str | None:
+    """Why a server with these settings would lose or garble data; None if it is safe."""
     if settings["fsync"] == "off" or settings["synchronous_commit"] == "off":
         return (
             f"PostgreSQL would lose what it says it has stored: fsync is {settings['fsync']}, synchronous_commit is "
@@ -232,18 +230,18 @@ def refusal(settings: Mapping[str, str]) -> str | None:
 
 
 async def _check_session(db: Db) -> None:
-    # What is set for the session no longer follows when the server's configuration is read again.
+    # A setting of the session no longer changes when the server reloads its configuration.
     found = await db.fetchrow(
         "select current_setting('fsync') as fsync, current_setting('server_encoding') as server_encoding,"
         " set_config('synchronous_commit', current_setting('synchronous_commit'), false) as synchronous_commit"
     )
-    reason = refusal(dict(found or {}))
+    reason = unsafe_settings(dict(found or {}))
     if reason is not None:
         raise StoreUnavailable(reason)
 
 
-async def _leave_as_it_is(db: Db) -> None:
-    """Nothing is ever changed in a session, so there is nothing to put back, and a round trip is spared."""
+async def _keep_session(db: Db) -> None:
+    """Nothing changes a session, so resetting it would only cost a round trip."""
 
 
 def _milliseconds(seconds: float) -> str:

@@ -1,21 +1,65 @@
-"""Concurrent callers share one piece of work: whoever comes while it is under way is served by the next."""
+"""Group commit: concurrent callers share a transaction, and those that come meanwhile share the next."""
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-from ..records import StoreUnavailable
+from ..records import Accepted, StoreUnavailable
+from .accept import AcceptRequest, accept_all
+from .connection import Db
+from .lanes import lock_lanes
+from .settle import Settled, SettleRequest, settle_all
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Request = AcceptRequest | SettleRequest
+Response = list[Accepted] | Settled
+
+GROUP_LIMIT: Final = 1000
+"""Maximum number of messages and outcomes in one transaction, so that the first of them does not wait too long."""
+LARGE_BYTES: Final = 16 * 1024
+"""Bytes of bodies that count as another message."""
+
+_LOST: Final = Settled(None, False)
 
 
-class Coalescer(Generic[Item, Result]):
-    """Collects what is asked for while a batch runs, then runs that as one batch, and so on; one batch at a time.
+async def commit_group(db: Db, requests: Sequence[Request]) -> list[Response]:
+    """Accept and settle the requests of several callers in one transaction."""
+    accepts = [request for request in requests if isinstance(request, AcceptRequest)]
+    settles = [request for request in requests if isinstance(request, SettleRequest)]
+    messages = [message for accept in accepts for message in accept.messages]
+    names = {(message.account, consumer) for message in messages for consumer in message.consumers}
+    locked = await lock_lanes(db, names, [settle.lease.lane for settle in settles])
+    lanes = {(lane["account"], lane["consumer"]): lane["id"] for lane in locked}
+    accepted = iter(await accept_all(db, accepts, lanes))
+    tokens = {lane["id"]: lane["token"] for lane in locked if lane["leased_until"] > 0}
+    settled = await settle_all(db, [each for each in settles if tokens.get(each.lease.lane) == each.lease.token])
+    return [
+        [next(accepted) for _ in request.messages]
+        if isinstance(request, AcceptRequest)
+        else settled.get(request.lease.lane, _LOST)
+        for request in requests
+    ]
 
-    `run` answers each item of a batch, in order, with a result or the exception for that caller alone. A batch weighs
-    `limit` at the most, unless a single item weighs more, and has no two items of one key (None is no key).
+
+def weight(request: Request) -> int:
+    """How much of GROUP_LIMIT a request takes."""
+    if isinstance(request, SettleRequest):
+        return len(request.settlements)
+    return len(request.messages) + sum(len(message.body) for message in request.messages) // LARGE_BYTES
+
+
+def settled_lane(request: Request) -> int | None:
+    """The lane that a request settles: once in a transaction, since the second settling builds on the first."""
+    return request.lease.lane if isinstance(request, SettleRequest) else None
+
+
+class Batcher(Generic[Item, Result]):
+    """Collects items while a batch runs, then runs them as the next batch; one batch at a time.
+
+    `run` returns for each item of a batch, in order, a result or the exception for that caller alone. A batch weighs
+    at most `limit`, unless a single item weighs more, and has no two items of one key (None is no key).
     """
 
     def __init__(
@@ -34,7 +78,7 @@ class Coalescer(Generic[Item, Result]):
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def ask(self, item: Item) -> Result:
+    async def submit(self, item: Item) -> Result:
         """The item's result. A caller that is cancelled leaves its item in the batch."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
@@ -45,7 +89,7 @@ class Coalescer(Generic[Item, Result]):
         return await future
 
     async def close(self) -> None:
-        """Take nothing more, and finish what was asked for."""
+        """Refuse new items, and finish those that were submitted."""
         self._closed = True
         if self._worker is not None:
             await self._worker

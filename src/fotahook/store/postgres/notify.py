@@ -1,4 +1,4 @@
-"""Hints between the processes of one PostgreSQL store that a lane may have become due. They may be lost."""
+"""Notifications between the processes of one PostgreSQL store that a lane may have become due. They may be lost."""
 
 import asyncio
 import logging
@@ -10,24 +10,24 @@ from .connection import Connection, translated
 
 log = logging.getLogger("fotahook.store")
 
-PACE_SECONDS: Final = 0.01
-"""Between two hints to others; those given meanwhile become one."""
+INTERVAL_SECONDS: Final = 0.01
+"""Minimum time between two notifications; those sent meanwhile become one."""
 RECONNECT_SECONDS: Final = 1.0
 
 
-class Hints:
-    """Tells other processes that there is work, and sets `work` when they tell it; on a connection of its own."""
+class Notifier:
+    """Notifies other processes of work, and sets `work` when they notify this one; has a connection of its own."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]], work: asyncio.Event) -> None:
         self._connect = connect
         self._work = work
-        self._news = asyncio.Event()
+        self._pending = asyncio.Event()
         self._task = asyncio.create_task(self._keep_connected())
 
-    def give(self) -> None:
-        """Wake whoever waits for work: here at once, elsewhere soon. Call it after the commit."""
+    def notify(self) -> None:
+        """Wake dispatchers that wait for work: here at once, elsewhere soon. Call it after the commit."""
         self._work.set()
-        self._news.set()
+        self._pending.set()
 
     async def close(self) -> None:
         self._task.cancel()
@@ -38,29 +38,29 @@ class Hints:
             try:
                 await self._exchange()
             except StoreError as error:
-                log.info("no hints from other processes for the moment: %s", error)
+                log.info("no notifications from other processes at the moment: %s", error)
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _exchange(self) -> None:
-        """Hear and give hints until the connection is lost."""
+        """Receive and send notifications until the connection is lost."""
         connection = await self._connect()
         try:
             with translated():
                 channel = await connection.fetchval("select 'fotahook_' || current_schema()::regnamespace::oid")
-                connection.add_termination_listener(lambda _: self._news.set())
+                connection.add_termination_listener(lambda _: self._pending.set())
                 own = connection.get_server_pid()
 
-                def hear(_: object, pid: int, channel: str, payload: object) -> None:
+                def receive(_: object, pid: int, channel: str, payload: object) -> None:
                     if pid != own:
                         self._work.set()
 
-                await connection.add_listener(channel, hear)
-                # What was said before we listened is not heard any more.
+                await connection.add_listener(channel, receive)
+                # Notifications sent before this moment are lost.
                 self._work.set()
                 while True:
-                    await self._news.wait()
-                    self._news.clear()
+                    await self._pending.wait()
+                    self._pending.clear()
                     await connection.execute("select pg_notify($1, '')", channel)
-                    await asyncio.sleep(PACE_SECONDS)
+                    await asyncio.sleep(INTERVAL_SECONDS)
         finally:
             connection.terminate()

@@ -70,15 +70,15 @@ update lanes set
     stopped_at = case when held then stopped_at end
 where account = :account and consumer = :consumer;
 
--- name: hurry
--- What waited for the endpoint need not wait for the one that is there now. The lane is locked.
-with hurried as (
+-- name: end_backoff
+-- Deliveries in backoff become due: the endpoint is another one, or said to be well. The lane is locked.
+with ended as (
     update deliveries d set due = store_now() from lanes l
     where l.account = :account and l.consumer = :consumer
         and d.lane = l.id and d.state = 'ready' and d.due > store_now() and d.strikes > 0
     returning d.lane
 )
-update lanes set due = store_now() where id in (select lane from hurried);
+update lanes set due = store_now() where id in (select lane from ended);
 
 -- name: limits
 select in_flight, per_second from limits where account = :account;
@@ -138,11 +138,12 @@ where m.account = given.account and m.idempotency_key = given.idempotency_key
 returning m.account, m.idempotency_key, m.id, m.sha256;
 
 -- name: message
-select seq, id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at, duplicates
+-- A stored key that begins with \x01 stands for the message's bytes.
+select seq, id, account, type, ordering_key, nullif(idempotency_key, E'\x01' || encode(sha256, 'hex')) as idempotency_key,
+    body, size, sha256, accepted_at, duplicates
 from messages where id = :id;
 
--- name: placements
--- Of several messages.
+-- name: delivery_statuses
 select d.seq, l.consumer, d.state, d.attempts, d.due, d.settled_at, d.last_outcome,
     coalesce(l.stopped_at, store_now()) - l.stopped_for - d.born as age, l.stopped_at is not null as stopped,
     case when d.state = 'behind' then (
@@ -204,9 +205,10 @@ cross join lateral (
 ) d
 where l.account = :account order by d.seq desc limit :limit;
 
--- name: wanted
-select m.seq, m.id, m.account, m.type, m.ordering_key, m.idempotency_key, null::bytea as body, m.size, m.sha256,
-    m.accepted_at, m.duplicates
+-- name: matching
+select m.seq, m.id, m.account, m.type, m.ordering_key,
+    nullif(m.idempotency_key, E'\x01' || encode(m.sha256, 'hex')) as idempotency_key,
+    null::bytea as body, m.size, m.sha256, m.accepted_at, m.duplicates
 from messages m
 where m.seq = any(:seqs::bigint[])
     and (:type::text is null or m.type = :type) and (:ordering_key::text is null or m.ordering_key = :ordering_key)
@@ -346,16 +348,13 @@ returning l.id as lane, l.token, l.account, l.consumer, not (l.held or l.paused)
     l.next <= store_now() as is_due;
 
 -- name: due_in
-select min(next) - store_now() from lanes where not held and not paused and due is not null;
+select min(next) - store_now() as due_in from lanes where not held and not paused and due is not null;
 
 -- name: lanes_of_messages
 select distinct lane from deliveries where seq = any(:seqs::bigint[]);
 
 -- name: lock_messages
 select seq from messages where seq = any(:seqs::bigint[]) order by seq for no key update;
-
--- name: consumers
-select l.consumer from deliveries d join lanes l on l.id = d.lane where d.seq = :seq order by l.consumer;
 
 -- name: redeliver
 -- Settled messages whose bodies are kept: their deliveries, or those in one state, go to the tail of their key, attempts

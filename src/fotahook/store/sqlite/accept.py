@@ -1,7 +1,7 @@
-"""Accepting into the SQLite store: a statement for each table, however many messages there are.
+"""Accepting into the SQLite store: one statement for each table, however many messages there are.
 
-The writing thread needs Python's lock anew after each statement, which the event loop may hold for long: so there are
-few of them, and what is seldom needed (a new lane, a repetition, two messages of one key) has statements of its own.
+The writing thread competes with the event loop for Python's lock after each statement, so there are few of them; rare
+cases (a new lane, a duplicate, two messages of one key) have statements of their own.
 """
 
 import hashlib
@@ -15,24 +15,23 @@ import msgspec
 
 from ..ids import MessageIds
 from ..records import Accepted, NewMessage
-from .bulk import ROWS_LIMIT, Q, Row, add_lanes, as_json, promote, run_rows
+from .connection import ROWS_LIMIT, execute, rows, run_rows
+from .lanes import add_lanes, promote, recompute_due
 from .schema import key_hash, short_hash
 
-PORTION_BYTES: Final = 256 << 10
-"""Bodies that go into one statement, unless one alone is longer: SQLite keeps them until it is run again."""
+CHUNK_BYTES: Final = 256 << 10
+"""Bodies in one statement, unless a single one is longer: SQLite keeps them in memory until it runs again."""
 
-Place = tuple[str, str]
+LaneName = tuple[str, str]
 """An account and a consumer."""
-Mark = tuple[str, str | bytes]
-"""What may be repeated: an account, and an idempotency key of it or the hash of a message's bytes."""
+DedupKey = tuple[str, str | bytes]
+"""An account, and an idempotency key or the hash of a message's bytes."""
 
 
-class Lane(msgspec.Struct, frozen=True):
-    """A lane that messages go into."""
-
+class _Lane(msgspec.Struct, frozen=True):
     id: int
     due: bool
-    """Whether it is due already, so that more in it changes nothing."""
+    """Whether it is due already, so that another message changes nothing."""
     clock: float
     """The lane's own time."""
 
@@ -40,126 +39,125 @@ class Lane(msgspec.Struct, frozen=True):
 def accept_all(
     db: sqlite3.Connection, batches: Sequence[Sequence[NewMessage]], ids: MessageIds, now: float
 ) -> list[list[Accepted]]:
-    """Insert messages with their deliveries, but for those whose idempotency key is known; an answer for each."""
+    """Insert messages with their deliveries, except duplicates; a result for each message."""
     messages = (message for batch in batches for message in batch)
-    answers = iter([answer for portion in _portions(messages) for answer in _accept(db, portion, ids, now)])
-    return [list(islice(answers, len(batch))) for batch in batches]
+    results = iter([result for chunk in _chunks(messages) for result in _accept(db, chunk, ids, now)])
+    return [list(islice(results, len(batch))) for batch in batches]
 
 
-def _portions(messages: Iterable[NewMessage]) -> Iterator[list[NewMessage]]:
-    portion: list[NewMessage] = []
+def _chunks(messages: Iterable[NewMessage]) -> Iterator[list[NewMessage]]:
+    chunk: list[NewMessage] = []
     size = 0
     for message in messages:
         size += len(message.body)
-        if portion and (size > PORTION_BYTES or len(portion) == ROWS_LIMIT):
-            yield portion
-            portion, size = [], len(message.body)
-        portion.append(message)
-    if portion:
-        yield portion
+        if chunk and (size > CHUNK_BYTES or len(chunk) == ROWS_LIMIT):
+            yield chunk
+            chunk, size = [], len(message.body)
+        chunk.append(message)
+    if chunk:
+        yield chunk
 
 
 def _accept(db: sqlite3.Connection, messages: Sequence[NewMessage], ids: MessageIds, now: float) -> list[Accepted]:
     digests = [hashlib.sha256(message.body).digest() for message in messages]
-    marks = list(map(_mark, messages, digests))
-    hashes = [None if mark is None else _hash(mark) for mark in marks]
-    known = _known(db, messages, marks, hashes, now)
-    answers: list[Accepted] = []
-    fresh: list[NewMessage] = []
-    rows: list[Row] = []
-    for message, digest, mark, number, message_id in zip(
-        messages, digests, marks, hashes, ids.take(len(messages)), strict=True
+    keys = list(map(_dedup_key, messages, digests))
+    hashes = [None if key is None else _hash(key) for key in keys]
+    known = _known(db, messages, keys, hashes, now)
+    results: list[Accepted] = []
+    new: list[NewMessage] = []
+    values: list[tuple[object, ...]] = []
+    for message, digest, key, number, message_id in zip(
+        messages, digests, keys, hashes, ids.take(len(messages)), strict=True
     ):
-        if mark is not None:
-            earlier_id, earlier_digest = known.setdefault(mark, (message_id, digest))
+        if key is not None:
+            earlier_id, earlier_digest = known.setdefault(key, (message_id, digest))
             if earlier_id != message_id:
-                answers.append(Accepted(id=earlier_id, duplicate=True, conflict=earlier_digest != digest))
+                results.append(Accepted(id=earlier_id, duplicate=True, conflict=earlier_digest != digest))
                 continue
-        answers.append(Accepted(id=message_id))
-        fresh.append(message)
-        facts = (message_id, message.account, message.type, message.ordering_key, message.idempotency_key, number)
-        rows.append((*facts, message.body, len(message.body), digest, now))
-    if fresh:
-        (added,) = run_rows(db, "add_messages", rows)
+        results.append(Accepted(id=message_id))
+        new.append(message)
+        columns = (message_id, message.account, message.type, message.ordering_key, message.idempotency_key, number)
+        values.append((*columns, message.body, len(message.body), digest, now))
+    if new:
+        (added,) = run_rows(db, "add_messages", values)
         assert added.lastrowid is not None
-        _add_deliveries(db, fresh, added.lastrowid - len(fresh) + 1, now)
-    if len(fresh) < len(messages):
-        repeated = Counter(answer.id for answer in answers if answer.duplicate)
-        db.execute(Q["count_duplicates"], {"repeated": as_json(list(repeated.items()))})
-    return answers
+        _add_deliveries(db, new, added.lastrowid - len(new) + 1, now)
+    if len(new) < len(messages):
+        repeated = Counter(result.id for result in results if result.duplicate)
+        execute(db, "count_duplicates", repeated=list(repeated.items()))
+    return results
 
 
-def _mark(message: NewMessage, digest: bytes) -> Mark | None:
+def _dedup_key(message: NewMessage, digest: bytes) -> DedupKey | None:
     key = digest if message.deduplicated_by_bytes else message.idempotency_key
     return None if key is None else (message.account, key)
 
 
-def _hash(mark: Mark) -> int:
-    account, key = mark
+def _hash(dedup_key: DedupKey) -> int:
+    account, key = dedup_key
     return short_hash(key) if isinstance(key, bytes) else key_hash(account, key)
 
 
 def _known(
     db: sqlite3.Connection,
     messages: Sequence[NewMessage],
-    marks: Sequence[Mark | None],
+    keys: Sequence[DedupKey | None],
     hashes: Sequence[int | None],
     now: float,
-) -> dict[Mark, tuple[str, bytes]]:
-    """Id and hash of the stored messages that these may repeat; one whose time is over is found no more."""
-    windows = dict(zip(marks, [message.idempotency_window for message in messages], strict=True))
-    rows = [(number,) for number in hashes if number is not None]
-    known: dict[Mark, tuple[str, bytes]] = {}
-    lapsed: list[str] = []
-    for row in chain.from_iterable(run_rows(db, "known_messages", rows)):
+) -> dict[DedupKey, tuple[str, bytes]]:
+    """Id and hash of the stored messages that these may duplicate; those whose window is over lose their key."""
+    windows = dict(zip(keys, [message.idempotency_window for message in messages], strict=True))
+    numbers = [(number,) for number in hashes if number is not None]
+    known: dict[DedupKey, tuple[str, bytes]] = {}
+    expired: list[str] = []
+    for row in chain.from_iterable(run_rows(db, "known_messages", numbers)):
         key, digest = row["idempotency_key"], row["sha256"]
-        mark = (row["account"], digest if key is None else key)
-        if mark not in windows:  # nothing but the hash is the same
+        dedup_key = (row["account"], digest if key is None else key)
+        if dedup_key not in windows:  # only the hash is the same
             continue
-        window = windows[mark]
+        window = windows[dedup_key]
         if window is not None and row["accepted_at"] + window <= now:
-            lapsed.append(row["id"])
+            expired.append(row["id"])
         else:
-            known[mark] = row["id"], digest
-    if lapsed:
-        db.execute(Q["forget_keys"], {"ids": as_json(lapsed)})
+            known[dedup_key] = row["id"], digest
+    if expired:
+        execute(db, "forget_keys", ids=expired)
     return known
 
 
 def _add_deliveries(db: sqlite3.Connection, messages: Sequence[NewMessage], first: int, now: float) -> None:
-    """Put messages, of which the first has this number, into their lanes."""
-    places = Counter([(message.account, consumer) for message in messages for consumer in message.consumers])
-    if not places:
+    """Put messages, numbered from `first`, into their lanes."""
+    counts = Counter([(message.account, consumer) for message in messages for consumer in message.consumers])
+    if not counts:
         return
-    lanes = _lanes(db, places, now)
+    lanes = _lanes(db, counts, now)
     same_key = Counter([(message.account, message.ordering_key) for message in messages])
-    rows: list[Row] = []
-    together: set[tuple[int, str]] = set()
+    values: list[tuple[object, ...]] = []
+    shared_keys: set[tuple[int, str]] = set()
     for number, message in enumerate(messages, first):
         account, key = message.account, message.ordering_key
         alone = key is None or same_key[account, key] == 1
         for consumer in message.consumers:
             lane = lanes[account, consumer]
-            rows.append((lane.id, number, key, alone, now, lane.clock))
+            values.append((lane.id, number, key, alone, now, lane.clock))
             if not alone and key is not None:
-                together.add((lane.id, key))
-    run_rows(db, "add_deliveries", rows)
-    promote(db, together)
+                shared_keys.add((lane.id, key))
+    run_rows(db, "add_deliveries", values)
+    promote(db, shared_keys)
     if idle := [lane.id for lane in lanes.values() if not lane.due]:
-        db.execute(Q["make_due"], {"lanes": as_json(idle)})
-    counts = [(lanes[place].id, count) for place, count in places.items()]
-    db.execute(Q["count_accepted"], {"counts": as_json(counts), "now": now})
+        recompute_due(db, idle)
+    execute(db, "count_accepted", counts=[(lanes[name].id, count) for name, count in counts.items()], now=now)
 
 
-def _lanes(db: sqlite3.Connection, places: Collection[Place], now: float) -> Mapping[Place, Lane]:
-    """The lanes of these accounts and consumers, made where there were none."""
-    lanes = _find_lanes(db, places, now)
-    if len(lanes) < len(places):
-        add_lanes(db, places, now)
-        lanes = _find_lanes(db, places, now)
+def _lanes(db: sqlite3.Connection, names: Collection[LaneName], now: float) -> Mapping[LaneName, _Lane]:
+    """The lanes with these names, created where they are missing."""
+    lanes = _find_lanes(db, names, now)
+    if len(lanes) < len(names):
+        add_lanes(db, names, now)
+        lanes = _find_lanes(db, names, now)
     return lanes
 
 
-def _find_lanes(db: sqlite3.Connection, places: Collection[Place], now: float) -> Mapping[Place, Lane]:
-    rows = db.execute(Q["find_lanes"], {"lanes": as_json(list(places)), "now": now})
-    return {(row["account"], row["consumer"]): Lane(row["id"], bool(row["is_due"]), row["clock"]) for row in rows}
+def _find_lanes(db: sqlite3.Connection, names: Collection[LaneName], now: float) -> Mapping[LaneName, _Lane]:
+    found = rows(db, "find_lanes", lanes=list(names), now=now)
+    return {(row["account"], row["consumer"]): _Lane(row["id"], bool(row["is_due"]), row["clock"]) for row in found}

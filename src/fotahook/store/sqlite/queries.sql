@@ -73,12 +73,9 @@ select column1, column2, column2, column3,
     )) then 'ready' else 'behind' end, column5, column6
 from (values {rows}) where column1 is not null;
 
--- name: make_due
+-- name: recompute_due
 update lanes set due = (select min(due) from deliveries where lane = lanes.id and state = 'ready')
 where id in (select value from json_each(:lanes));
-
--- name: recompute_due
-update lanes set due = (select min(due) from deliveries where lane = lanes.id and state = 'ready') where id = :lane;
 
 -- name: lease
 update lanes set token = token + 1, leased_until = :now + :seconds
@@ -187,34 +184,38 @@ where lanes.id = given.lane;
 -- name: forget_leases
 update lanes set leased_until = 0 where leased_until > 0;
 
--- name: next_due
-select min(next) as next from lanes where held = 0 and paused = 0 and due is not null;
+-- name: due_in
+select min(next) - :now as due_in from lanes where held = 0 and paused = 0 and due is not null;
 
 -- name: message
 select seq, id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at, duplicates
 from messages where id = :id;
 
--- name: placements
-select l.consumer, d.state, d.attempts, d.due, d.settled_at, d.last_outcome,
+-- name: delivery_statuses
+-- :seqs is JSON, the messages.
+select d.seq, l.consumer, d.state, d.attempts, d.due, d.settled_at, d.last_outcome,
     coalesce(l.stopped_at, :now) - l.stopped_for - d.born as age, l.stopped_at is not null as stopped,
     case when d.state = 'behind' then (
         select m.id from deliveries head join messages m on m.seq = head.seq
         where head.lane = d.lane and head.key = d.key and head.state in ('ready', 'behind') order by head.place limit 1
     ) end as behind
-from deliveries d join lanes l on l.id = d.lane where d.seq = :seq order by l.consumer;
+from json_each(:seqs) given
+cross join deliveries d on d.seq = given.value
+join lanes l on l.id = d.lane
+order by l.consumer;
 
 -- name: attempts
 select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt, a.resent
 from attempts a join messages m on m.seq = a.seq where m.id = :id order by a.number;
 
 -- name: lanes
-select l.consumer, l.held, l.paused, l.wait_until, l.failures, l.window, l.refused, l.reason,
+select l.consumer, l.held, l.paused, l.wait_until, l.wait_until > :now as waiting, l.failures, l.window, l.refused, l.reason,
     b.pending, b.dead, b.oldest_accepted_at
 from lanes l join backlogs b on b.lane = l.id where l.account = :account order by l.consumer;
 
 -- name: accounts
 select l.account, c.url, c.revision, c.registered_at, m.in_flight, m.per_second,
-    l.consumer, l.held, l.paused, l.wait_until, l.failures, l.window, l.refused, l.reason,
+    l.consumer, l.held, l.paused, l.wait_until, l.wait_until > :now as waiting, l.failures, l.window, l.refused, l.reason,
     b.pending, b.dead, b.oldest_accepted_at
 from lanes l
 join backlogs b on b.lane = l.id
@@ -248,7 +249,7 @@ where lane = :lane and state = 'dead' and seq < :before order by seq desc limit 
 -- name: lanes_of_account
 select id from lanes where account = :account;
 
--- name: wanted
+-- name: matching
 select m.seq, m.id, m.account, m.type, m.ordering_key, m.idempotency_key, null as body, m.size, m.sha256,
     m.accepted_at, m.duplicates
 from json_each(:seqs) given
@@ -273,8 +274,8 @@ where kind = :kind and id = :id and (expires_at is null or expires_at > :now);
 select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
 where kind = :kind and owner = :owner and (expires_at is null or expires_at > :now) order by created_at, id;
 
--- name: drop_credential
-delete from credentials where kind = :kind and id = :id;
+-- name: drop_credentials
+delete from credentials where kind = :kind and id in (select value from json_each(:ids));
 
 -- name: drop_expired_credentials
 delete from credentials where kind = :kind and expires_at <= :now;
@@ -296,8 +297,8 @@ update lanes set
     stopped_at = case when held = 0 then null else stopped_at end
 where account = :account and consumer = :consumer;
 
--- name: hurry
--- What waited for the endpoint need not wait for the one that is there now.
+-- name: end_backoff
+-- Deliveries in backoff become due: the endpoint is another one, or said to be well.
 update deliveries set due = :now
 where lane = (select id from lanes where account = :account and consumer = :consumer)
     and state = 'ready' and due > :now and strikes > 0
@@ -320,9 +321,6 @@ returning lane;
 
 -- name: is_pending
 select exists (select 1 from deliveries where seq = :seq and state in ('ready', 'behind')) as pending;
-
--- name: consumers
-select l.consumer from deliveries d join lanes l on l.id = d.lane where d.seq = :seq order by l.consumer;
 
 -- name: redeliverable
 -- Settled messages of an account with a delivery in this state, accepted in this span; bodies that are gone stay gone.

@@ -1,59 +1,44 @@
-"""What can wait, in small steps, on SQLite: redeliveries of many, and retention."""
+"""Retention in the SQLite store."""
 
 import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
 from ..records import Pruned, Record, Retention
-from .rows import Q, redeliver_one
+from .connection import row, rows, value
 
 STEP: Final = 200
-"""Messages in one step, so that no delivery waits long behind it."""
+"""Messages in one step, so that other writes do not wait long."""
 
 
-class Doomed(Record, frozen=True, kw_only=True):
-    """Messages whose bodies may go, behind which message to go on next time, and whether there is more to do now."""
+class Removable(Record, frozen=True, kw_only=True):
+    """Messages whose bodies may be removed, the message after which the next step begins, and if there is more now."""
 
     seqs: Sequence[int]
     after: int
     more: bool
 
 
-def step_redelivery(db: sqlite3.Connection, now: float) -> bool:
-    """Send some more messages of the oldest wish for many; whether there was such a wish."""
-    wish = db.execute(Q["next_redelivery"]).fetchone()
-    if wish is None:
-        return False
-    found = db.execute(Q["redeliverable"], wish | {"limit": STEP}).fetchall()
-    for row in found:
-        redeliver_one(db, row["seq"], wish["state"], now)
-    if len(found) < STEP:
-        db.execute(Q["end_redelivery"], {"id": wish["id"]})
-    else:
-        db.execute(Q["advance_redelivery"], {"id": wish["id"], "done": found[-1]["seq"]})
-    return True
-
-
-def choose_bodies(db: sqlite3.Connection, retention: Retention, after: int, now: float) -> Doomed:
-    """Bodies for retention to remove, from behind message `after`."""
-    over = 0 if retention.bytes is None else db.execute(Q["used_bytes"]).fetchone()["bytes"] - retention.bytes
+def find_removable(db: sqlite3.Connection, retention: Retention, after: int, now: float) -> Removable:
+    """Bodies for retention to remove, of messages after `after`."""
+    excess = 0 if retention.bytes is None else value(db, "used_bytes") - retention.bytes
     before = float("-inf") if retention.seconds is None else now - retention.seconds
-    rows = db.execute(Q["old_bodies"], {"after": after, "limit": STEP}).fetchall()
-    doomed: list[int] = []
-    for row in rows:
-        if row["accepted_at"] >= before and over <= 0:
+    found = rows(db, "old_bodies", after=after, limit=STEP)
+    seqs: list[int] = []
+    for body in found:
+        if body["accepted_at"] >= before and excess <= 0:
             # The rest is younger still: begin again from the oldest next time.
-            return Doomed(seqs=doomed, after=0, more=bool(doomed))
-        if not row["pending"]:
-            doomed.append(row["seq"])
-            over -= row["size"]
-    if len(rows) == STEP:
-        return Doomed(seqs=doomed, after=rows[-1]["seq"], more=True)
-    return Doomed(seqs=doomed, after=0, more=bool(doomed))
+            return Removable(seqs=seqs, after=0, more=bool(seqs))
+        if not body["pending"]:
+            seqs.append(body["seq"])
+            excess -= body["size"]
+    if len(found) == STEP:
+        return Removable(seqs=seqs, after=found[-1]["seq"], more=True)
+    return Removable(seqs=seqs, after=0, more=bool(seqs))
 
 
-def remove_bodies(db: sqlite3.Connection, doomed: Doomed) -> Pruned:
-    """Remove them, but for those that wait for delivery again since they were chosen."""
-    found = [db.execute(Q["prune"], {"seq": seq}).fetchone() for seq in doomed.seqs]
-    sizes = [row["size"] for row in found if row is not None]
-    return Pruned(bodies=len(sizes), bytes=sum(sizes), more=doomed.more)
+def remove_bodies(db: sqlite3.Connection, removable: Removable) -> Pruned:
+    """Remove these bodies, except those that became pending again since they were found."""
+    found = [row(db, "prune", seq=seq) for seq in removable.seqs]
+    sizes = [body["size"] for body in found if body is not None]
+    return Pruned(bodies=len(sizes), bytes=sum(sizes), more=removable.more)

@@ -6,68 +6,65 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from ..queries import Migration, load_migrations
 from ..records import StoreUnavailable
-from ..schema import Migrated, check_version, next_steps
-from .file import connect
-from .writer import translate
+from ..sql import Migrated, Migration, check_version, load_migrations, next_migrations
+from .connection import connect, translate
 
 MIGRATION_SECONDS: Final = 600.0
-"""How long another process that writes, or migrates, is waited for."""
+"""How long a migration waits for another process that writes or migrates."""
 
 
 def key_hash(account: str, key: str) -> int:
-    """The number under which an idempotency key is found. Others may have it too."""
+    """The number by which an idempotency key is found; several keys may share it."""
     return short_hash(hashlib.sha256(f"{account}\0{key}".encode()).digest())
 
 
 def short_hash(digest: bytes) -> int:
-    """As much of a hash as one of SQLite's integers holds."""
+    """The part of a hash that fits into SQLite's integers."""
     return int.from_bytes(digest[:8], signed=True)
 
 
-def make_or_check(db: sqlite3.Connection, url: str) -> None:
-    """Make the store if the file is empty; WrongSchema if it is another version's. Within a transaction."""
-    migrations = load_migrations("sqlite")
+def create_or_check(db: sqlite3.Connection, url: str) -> None:
+    """Create the schema if the file is empty; WrongSchema if it is another version's. Within a transaction."""
     if _version(db) == 0:
-        _apply(db, migrations)
+        _apply(db, load_migrations("sqlite"))
     check_schema(db, url)
 
 
 def check_schema(db: sqlite3.Connection, url: str) -> None:
     """WrongSchema if the file has another version's schema."""
-    check_version(_version(db), load_migrations("sqlite")[-1].number, url)
+    check_version(_version(db), load_migrations("sqlite"), url)
 
 
 def migrate(path: Path) -> Migrated:
-    """Apply the migrations that the file has not had, each in a transaction of its own."""
+    """Apply the missing migrations, each in a transaction of its own."""
     migrations = load_migrations("sqlite")
     db = connect(path, busy_seconds=MIGRATION_SECONDS)
     try:
         before = after = _version(db)
         applied: list[str] = []
         while after < migrations[-1].number:
-            after, names = _step(db, migrations)
-            applied += names
+            applied += _step(db, migrations)
+            after = _version(db)
     except sqlite3.Error as error:
         raise translate(error) from error
     finally:
         db.close()
-    check_version(after, migrations[-1].number, f"sqlite:///{path}")
+    check_version(after, migrations, f"sqlite:///{path}")
     return Migrated(before=before, after=after, applied=tuple(applied))
 
 
-def _step(db: sqlite3.Connection, migrations: Sequence[Migration]) -> tuple[int, list[str]]:
-    """One transaction: the version after it, and what it applied; nothing if another process was here first."""
+def _step(db: sqlite3.Connection, migrations: Sequence[Migration]) -> list[str]:
+    """One transaction; the names of what it applied, none if another process was first."""
     db.execute("begin immediate")
     try:
-        todo = next_steps(_version(db), migrations)
+        todo = next_migrations(_version(db), migrations)
         _apply(db, todo)
         db.execute("commit")
     except BaseException:
         db.rollback()
         raise
-    return _version(db), [migration.name for migration in todo]
+    return [migration.name for migration in todo]
 
 
 def _apply(db: sqlite3.Connection, migrations: Sequence[Migration]) -> None:

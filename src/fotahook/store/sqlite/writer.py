@@ -6,26 +6,25 @@ import queue
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ..records import StoreError, StoreFull, StoreUnavailable
+from ..records import StoreUnavailable
+from .connection import translate
 
 T = TypeVar("T")
 Item = TypeVar("Item")
-Key = TypeVar("Key")
 Job = Callable[[sqlite3.Connection], T]
 BulkJob = Callable[[sqlite3.Connection, list[Item]], list[T]]
-"""Does for many items at once what it would do for each; a result for each, in order."""
+"""Does a job for many items at once; a result for each, in order."""
 
 _BATCH_LIMIT: Final = 1000
-"""Jobs that share one commit at the most, so that the first of them does not wait too long."""
+"""Maximum number of jobs in one commit, so that the first of them does not wait too long."""
 _GATHERING_TURNS: Final = 3
-"""Turns of the event loop for which a commit waits at the most while each brings more jobs to share it."""
+"""Maximum number of event loop turns that a commit waits while each turn brings more jobs."""
 
 
 class _Entry(msgspec.Struct, eq=False):
@@ -37,27 +36,27 @@ class _Entry(msgspec.Struct, eq=False):
 
 
 class Writer:
-    """Runs jobs one after the other in a thread. A job's caller hears of it after the commit is synced to disk."""
+    """Runs jobs one after the other in a thread. A job's result is returned after its commit is synced to disk."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._entries: queue.SimpleQueue[_Entry] = queue.SimpleQueue()
-        # Calls the thread to the entries; False ends it.
+        # Wakes the thread; False ends it.
         self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._calling: asyncio.AbstractEventLoop | None = None
         self._connection = connection
         self._thread = threading.Thread(target=self._work, name="fotahook-store-writer", daemon=True)
-        # An entry that is put behind the last call would wait for ever.
+        # An entry that is queued after the last call would wait forever.
         self._closing = threading.Lock()
         self._closed = False
         self._check: Callable[[], None] = lambda: None
         self._thread.start()
 
     def check_with(self, check: Callable[[], None]) -> None:
-        """Call `check` before every transaction; what it raises fails all jobs of that transaction."""
+        """Call `check` before every transaction; if it raises, all jobs of that transaction fail."""
         self._check = check
 
     async def run(self, job: Job[T]) -> T:
-        """What `job` returns, once its transaction is on disk. A job that raises takes back only its own writes."""
+        """Return what `job` returns once its transaction is on disk. If it raises, only its own writes are undone."""
 
         def alone(db: sqlite3.Connection, _: list[None]) -> list[T]:
             return [job(db)]
@@ -78,14 +77,14 @@ class Writer:
         return future
 
     def close(self) -> None:
-        """Finish every job that was handed over, then end the thread."""
+        """Finish all queued jobs, then end the thread."""
         with self._closing:
             self._closed = True
         self._calls.put(False)
         self._thread.join()
 
     def _call(self, loop: asyncio.AbstractEventLoop, seen: int, turns: int) -> None:
-        """Call the thread, unless the loop's last turn brought more: it would go away with the first of them."""
+        """Wake the thread, unless the loop's last turn brought more: it would start with the first of them alone."""
         waiting = self._entries.qsize()
         if waiting > seen and turns > 0:
             loop.call_soon(self._call, loop, waiting, turns - 1)
@@ -94,15 +93,15 @@ class Writer:
             self._calls.put(True)
 
     def _work(self) -> None:
-        going_on = True
-        while going_on:
-            going_on = self._calls.get()
-            while entries := self._gathered():
+        running = True
+        while running:
+            running = self._calls.get()
+            while entries := self._next_batch():
                 self._commit(entries)
                 _resolve(entries)
         self._connection.close()
 
-    def _gathered(self) -> list[_Entry]:
+    def _next_batch(self) -> list[_Entry]:
         entries: list[_Entry] = []
         with contextlib.suppress(queue.Empty):
             while len(entries) < _BATCH_LIMIT:
@@ -112,42 +111,42 @@ class Writer:
     def _commit(self, entries: list[_Entry]) -> None:
         try:
             self._check()
-            self._attempt_all(list(_grouped(entries, attrgetter("job")).values()))
+            self._run_all(_grouped(entries, lambda entry: entry.job))
             self._connection.execute("commit")
         except Exception as error:
-            # Nothing of this batch is on disk, so none of its callers may believe it is.
+            # Nothing of this batch is on disk, so all of its jobs fail.
             for entry in entries:
                 entry.error = translate(error)
-            # What cannot be taken back now is taken back later: until then no transaction can begin.
+            # A rollback that fails now is repeated later: until then no transaction can begin.
             with contextlib.suppress(sqlite3.Error):
                 self._roll_back()
 
-    def _attempt_all(self, groups: list[list[_Entry]]) -> None:
-        """Run the jobs in a new transaction; where one of them raises, its writes alone are taken back."""
+    def _run_all(self, groups: list[list[_Entry]]) -> None:
+        """Run the jobs in a new transaction; if one of them raises, its writes alone are undone."""
         self._connection.execute("begin immediate")
         try:
-            # Nearly always all goes well, and then a savepoint for each would only have cost time.
+            # Jobs rarely fail, so a savepoint for each would only cost time.
             for group in groups:
                 _run(self._connection, group)
         except Exception:
             self._roll_back()
             self._connection.execute("begin immediate")
             for group in groups:
-                self._attempt(group)
+                self._run_in_savepoint(group)
 
-    def _attempt(self, group: list[_Entry]) -> None:
+    def _run_in_savepoint(self, group: list[_Entry]) -> None:
         self._connection.execute("savepoint job")
         try:
             _run(self._connection, group)
         except Exception as error:
-            # A full disk ends the whole transaction by itself: then there is no savepoint to go back to.
+            # A full disk ends the whole transaction by itself, savepoints included.
             if not self._connection.in_transaction:
                 raise
             self._connection.execute("rollback to job")
             if len(group) > 1:
-                # Each by itself, so that the trouble of one is not another's.
+                # Each by itself, so that the failure of one is not another's.
                 for entry in group:
-                    self._attempt([entry])
+                    self._run_in_savepoint([entry])
             else:
                 group[0].error = translate(error)
         self._connection.execute("release job")
@@ -163,10 +162,35 @@ def _run(db: sqlite3.Connection, group: list[_Entry]) -> None:
         entry.result = result
 
 
+def _grouped(entries: list[_Entry], key: Callable[[_Entry], Hashable]) -> list[list[_Entry]]:
+    """Entries with the same key together, in the order of the first of each."""
+    groups: defaultdict[Hashable, list[_Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[key(entry)].append(entry)
+    return list(groups.values())
+
+
+def _resolve(entries: list[_Entry]) -> None:
+    for group in _grouped(entries, lambda entry: entry.future.get_loop()):
+        # One wake-up of the loop for the whole batch. A closed loop has no callers left.
+        with contextlib.suppress(RuntimeError):
+            group[0].future.get_loop().call_soon_threadsafe(_resolve_all, group)
+
+
+def _resolve_all(entries: list[_Entry]) -> None:
+    for entry in entries:
+        if entry.future.done():  # the caller was cancelled meanwhile
+            continue
+        if entry.error is not None:
+            entry.future.set_exception(entry.error)
+        else:
+            entry.future.set_result(entry.result)
+
+
 class Reader:
     """Runs reads in a thread of its own: they see what is committed and never wait for a write.
 
-    `peeking` is a connection of the event loop's own, which must not wait for a lock.
+    `peeking` is a connection for the event loop itself, which must not wait for a lock.
     """
 
     def __init__(self, connection: sqlite3.Connection, peeking: sqlite3.Connection) -> None:
@@ -176,16 +200,16 @@ class Reader:
         self._closed = False
 
     async def run(self, job: Job[T]) -> T:
-        """What `job` returns."""
+        """Return what `job` returns."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._read, job)
 
     async def peek(self, job: Job[T]) -> T:
-        """What `job`, a single statement that finds a row by its key, returns.
+        """Return what `job`, a single statement that finds a row by its key, returns.
 
-        It is read here and now: a page or two of the file, mostly in memory, take a tenth of the way to a thread
-        and back. What cannot be read at once is left to the thread, which may wait.
+        It runs in the event loop: a page or two of the file, mostly in memory, take a tenth of the way to a thread and
+        back. If it fails, it runs again in the thread, which may wait.
         """
         if self._closed:
             return await self.run(job)
@@ -195,7 +219,7 @@ class Reader:
             return await self.run(job)
 
     def close(self) -> None:
-        """Finish the reads in hand, then end the thread."""
+        """Finish the reads under way, then end the thread."""
         self._closed = True
         self._executor.shutdown()
         self._connection.close()
@@ -211,42 +235,3 @@ class Reader:
                 self._connection.execute("rollback")
         except sqlite3.Error as error:
             raise translate(error) from error
-
-
-def _grouped(entries: list[_Entry], key: Callable[[_Entry], Key]) -> dict[Key, list[_Entry]]:
-    """Entries with the same key together, in the order of the first of each."""
-    groups: defaultdict[Key, list[_Entry]] = defaultdict(list)
-    for entry in entries:
-        groups[key(entry)].append(entry)
-    return groups
-
-
-def translate(error: Exception) -> Exception:
-    """The store's own error for one of SQLite's; any other exception as it is."""
-    if isinstance(error, StopIteration):
-        # A future would not take it.
-        return RuntimeError("a job of the store raised StopIteration")
-    if not isinstance(error, sqlite3.Error):
-        return error
-    name = getattr(error, "sqlite_errorname", "")
-    kind: type[StoreError] = StoreFull if name == "SQLITE_FULL" else StoreUnavailable
-    translated = kind(f"SQLite: {error} ({name or type(error).__name__})")
-    translated.__cause__ = error
-    return translated
-
-
-def _resolve(entries: list[_Entry]) -> None:
-    for loop, mine in _grouped(entries, lambda entry: entry.future.get_loop()).items():
-        # One wake-up of the loop for the whole batch. A loop that is closed has nobody left to tell.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(_resolve_all, mine)
-
-
-def _resolve_all(entries: list[_Entry]) -> None:
-    for entry in entries:
-        if entry.future.done():  # the caller was cancelled meanwhile
-            continue
-        if entry.error is not None:
-            entry.future.set_exception(entry.error)
-        else:
-            entry.future.set_result(entry.result)

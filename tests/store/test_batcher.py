@@ -1,11 +1,11 @@
-"""The coalescer: one batch at a time, and whoever comes meanwhile is in the next."""
+"""The batcher: one batch at a time, and whoever comes meanwhile is in the next."""
 
 import asyncio
 from collections.abc import Sequence
 
 import pytest
 
-from fotahook.store.postgres.group_commit import Coalescer
+from fotahook.store.postgres.group_commit import Batcher
 from fotahook.store.records import StoreUnavailable
 
 
@@ -24,18 +24,18 @@ class Batches:
         return [ValueError(f"{item} is odd") if item % 2 else item * 10 for item in items]
 
 
-async def asked(coalescer: Coalescer[int, int], batches: Batches, *items: int) -> list[asyncio.Future[int]]:
+async def asked(batcher: Batcher[int, int], batches: Batches, *items: int) -> list[asyncio.Future[int]]:
     """The answers to come for items asked for while the batch of the first is under way."""
-    first = asyncio.ensure_future(coalescer.ask(items[0]))
+    first = asyncio.ensure_future(batcher.submit(items[0]))
     await batches.running.wait()
-    rest = [asyncio.ensure_future(coalescer.ask(item)) for item in items[1:]]
+    rest = [asyncio.ensure_future(batcher.submit(item)) for item in items[1:]]
     await asyncio.sleep(0)  # lets each of them queue up
     return [first, *rest]
 
 
 async def test_what_is_asked_for_meanwhile_shares_the_next_batch() -> None:
     batches = Batches()
-    answers = await asked(Coalescer(batches.run, limit=10), batches, 2, 4, 6)
+    answers = await asked(Batcher(batches.run, limit=10), batches, 2, 4, 6)
     batches.go_on.set()
     assert await asyncio.gather(*answers) == [20, 40, 60]
     assert batches.seen == [[2], [4, 6]]
@@ -44,8 +44,8 @@ async def test_what_is_asked_for_meanwhile_shares_the_next_batch() -> None:
 async def test_an_answer_that_is_an_exception_is_raised_for_its_caller_alone() -> None:
     batches = Batches()
     batches.go_on.set()
-    coalescer = Coalescer(batches.run, limit=10)
-    results = await asyncio.gather(*map(coalescer.ask, (2, 3, 4)), return_exceptions=True)
+    batcher = Batcher(batches.run, limit=10)
+    results = await asyncio.gather(*map(batcher.submit, (2, 3, 4)), return_exceptions=True)
     assert results[::2] == [20, 40]
     assert isinstance(results[1], ValueError)
 
@@ -56,15 +56,15 @@ async def test_a_batch_that_fails_fails_all_of_its_callers_and_the_next_runs() -
             raise StoreUnavailable("away")
         return list(items)
 
-    coalescer = Coalescer(run, limit=10)
-    results = await asyncio.gather(*map(coalescer.ask, (1, 2)), return_exceptions=True)
+    batcher = Batcher(run, limit=10)
+    results = await asyncio.gather(*map(batcher.submit, (1, 2)), return_exceptions=True)
     assert [type(result) for result in results] == [StoreUnavailable] * 2
-    assert await coalescer.ask(2) == 2
+    assert await batcher.submit(2) == 2
 
 
 async def test_a_batch_weighs_no_more_than_its_limit_unless_one_item_does() -> None:
     batches = Batches()
-    answers = await asked(Coalescer(batches.run, limit=10, weight=lambda item: item), batches, 2, 4, 6, 100, 8)
+    answers = await asked(Batcher(batches.run, limit=10, weight=lambda item: item), batches, 2, 4, 6, 100, 8)
     batches.go_on.set()
     await asyncio.gather(*answers)
     assert batches.seen == [[2], [4, 6], [100], [8]]
@@ -72,7 +72,7 @@ async def test_a_batch_weighs_no_more_than_its_limit_unless_one_item_does() -> N
 
 async def test_items_of_one_key_are_never_in_one_batch() -> None:
     batches = Batches()
-    answers = await asked(Coalescer(batches.run, limit=10, key=lambda item: item % 4), batches, 2, 4, 6, 8)
+    answers = await asked(Batcher(batches.run, limit=10, key=lambda item: item % 4), batches, 2, 4, 6, 8)
     batches.go_on.set()
     await asyncio.gather(*answers)
     assert batches.seen == [[2], [4, 6], [8]]
@@ -80,7 +80,7 @@ async def test_items_of_one_key_are_never_in_one_batch() -> None:
 
 async def test_a_caller_that_is_cancelled_leaves_the_others_alone() -> None:
     batches = Batches()
-    first, second, third = await asked(Coalescer(batches.run, limit=10), batches, 2, 4, 6)
+    first, second, third = await asked(Batcher(batches.run, limit=10), batches, 2, 4, 6)
     second.cancel()
     batches.go_on.set()
     assert [await first, await third] == [20, 60]
@@ -88,11 +88,11 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_alone() -> None:
 
 async def test_closing_finishes_what_was_asked_for_and_takes_nothing_more() -> None:
     batches = Batches()
-    coalescer = Coalescer(batches.run, limit=10)
-    answers = await asked(coalescer, batches, 2, 4)
+    batcher = Batcher(batches.run, limit=10)
+    answers = await asked(batcher, batches, 2, 4)
     batches.go_on.set()
-    await coalescer.close()
+    await batcher.close()
     assert await asyncio.gather(*answers) == [20, 40]
     with pytest.raises(StoreUnavailable, match="closed"):
-        await coalescer.ask(2)
-    await coalescer.close()
+        await batcher.submit(2)
+    await batcher.close()

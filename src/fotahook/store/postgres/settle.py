@@ -1,0 +1,90 @@
+"""Settling in the PostgreSQL store."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from ..records import LaneVerdict, Lease, Settlement
+from ..rows import read_lease
+from .connection import Db, rows
+
+_NOT_STORABLE: Final = re.compile("[\0\ud800-\udfff]")
+
+
+class SettleRequest(msgspec.Struct, frozen=True, eq=False):
+    """A dispatcher's outcomes of one lane."""
+
+    lease: Lease
+    settlements: Sequence[Settlement]
+    verdict: LaneVerdict
+    keep: float
+
+
+class Settled(msgspec.Struct, frozen=True, eq=False):
+    """The current lease, None if it is over, and whether the lane could be leased now."""
+
+    lease: Lease | None
+    is_due: bool
+
+
+async def settle_all(db: Db, requests: Sequence[SettleRequest]) -> dict[int, Settled]:
+    """Write the outcomes and verdicts of valid leases, whose lanes are locked; the results by lane."""
+    if not requests:
+        return {}
+    settlements = [settlement for request in requests for settlement in request.settlements]
+    if settlements:
+        await _write_outcomes(db, settlements)
+    health = [request.verdict.health for request in requests]
+    kept = await rows(
+        db,
+        "keep_lanes",
+        lanes=[request.lease.lane for request in requests],
+        revisions=[request.lease.revision for request in requests],
+        keeps=[request.keep for request in requests],
+        waits=[request.verdict.wait for request in requests],
+        pauses=[request.verdict.pause for request in requests],
+        failures=[each.failures for each in health],
+        windows=[each.window for each in health],
+        refusals=[each.refused for each in health],
+        reasons=[each.reason for each in health],
+    )
+    over = {request.lease.lane for request in requests if request.keep <= 0}
+    return {row["lane"]: Settled(None if row["lane"] in over else read_lease(row), bool(row["is_due"])) for row in kept}
+
+
+async def _write_outcomes(db: Db, settlements: Sequence[Settlement]) -> None:
+    deliveries = [settlement.delivery for settlement in settlements]
+    attempts = [settlement.attempt for settlement in settlements]
+    await rows(
+        db,
+        "settle",
+        lanes=[delivery.lane for delivery in deliveries],
+        seqs=[delivery.seq for delivery in deliveries],
+        states=["ready" if each.state == "pending" else each.state for each in settlements],
+        delays=[each.delay for each in settlements],
+        attempts=[each.attempts for each in settlements],
+        strikes=[each.strikes for each in settlements],
+        started=[attempt.started_at for attempt in attempts],
+        urls=[_storable(attempt.url) for attempt in attempts],
+        outcomes=[attempt.outcome for attempt in attempts],
+        statuses=[attempt.status for attempt in attempts],
+        error_codes=[attempt.error_code for attempt in attempts],
+        fixes=[_storable(attempt.fix) for attempt in attempts],
+        phases=[msgspec.json.encode(attempt.phases).decode() for attempt in attempts],
+        excerpts=[_storable(attempt.excerpt) for attempt in attempts],
+        resent=[attempt.resent for attempt in attempts],
+    )
+    settled_keys = {
+        (each.delivery.lane, each.delivery.ordering_key)
+        for each in settlements
+        if each.delivery.ordering_key is not None and each.state != "pending"
+    }
+    if settled_keys:
+        await rows(db, "promote", lanes=[lane for lane, _ in settled_keys], keys=[key for _, key in settled_keys])
+
+
+def _storable(text: str | None) -> str | None:
+    """The text without characters that PostgreSQL rejects: a receiver's response must not make settling fail."""
+    return None if text is None else _NOT_STORABLE.sub("\ufffd", text)

@@ -1,0 +1,117 @@
+"""Converts rows to records. The statements of both engines name their columns alike."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from .records import (
+    Account,
+    Attempt,
+    Callback,
+    Credential,
+    DeliveryStatus,
+    Health,
+    Lane,
+    LaneState,
+    Lease,
+    Limits,
+    Message,
+    NewMessage,
+)
+
+Row: TypeAlias = Mapping[str, Any]
+"""The columns of a row by name. SQLite has 0 and 1 for booleans, JSON or words in a text for arrays."""
+
+
+def read_lease(row: Row) -> Lease:
+    return Lease(
+        lane=row["lane"],
+        token=row["token"],
+        account=row["account"],
+        consumer=row["consumer"],
+        open=bool(row["open"]),
+        url=row["url"],
+        revision=row["revision"],
+        signing_keys=_words(row["signing_keys"]),
+        limits=_limits(row),
+        health=_health(row),
+    )
+
+
+def read_lane(row: Row) -> Lane:
+    state: LaneState = "open"
+    if row["paused"]:
+        state = "paused"
+    elif row["held"]:
+        state = "held"
+    elif row["waiting"]:
+        state = "waiting"
+    return Lane(
+        consumer=row["consumer"],
+        state=state,
+        until=row["wait_until"] if state == "waiting" else None,
+        health=_health(row),
+        pending=row["pending"],
+        dead=row["dead"],
+        oldest_accepted_at=row["oldest_accepted_at"],
+    )
+
+
+def read_account(row: Row) -> Account:
+    account, url = row["account"], row["url"]
+    callback = None
+    if url is not None:
+        callback = Callback(account=account, url=url, revision=row["revision"], registered_at=row["registered_at"])
+    return Account(account=account, callback=callback, lane=read_lane(row), limits=_limits(row))
+
+
+def read_messages(messages: Sequence[Row], statuses: Sequence[Row]) -> list[Message]:
+    """Messages with the rows of their deliveries."""
+    deliveries: dict[int, list[DeliveryStatus]] = {row["seq"]: [] for row in messages}
+    for row in statuses:
+        values = dict(row)
+        state = "pending" if row["state"] in ("ready", "behind") else row["state"]
+        deliveries[values.pop("seq")].append(
+            DeliveryStatus(**values | {"state": state, "stopped": bool(row["stopped"])})
+        )
+    return [_message(dict(row), deliveries) for row in messages]
+
+
+def _message(values: dict[str, Any], deliveries: Mapping[int, Sequence[DeliveryStatus]]) -> Message:
+    return Message(deliveries=tuple(deliveries[values.pop("seq")]), **values)
+
+
+def copy_of(message: Message, body: bytes) -> NewMessage:
+    """A message to accept with the content of a stored one, for the same lanes."""
+    return NewMessage(
+        account=message.account,
+        body=body,
+        type=message.type,
+        ordering_key=message.ordering_key,
+        consumers=tuple(delivery.consumer for delivery in message.deliveries),
+    )
+
+
+def read_attempt(row: Row) -> Attempt:
+    return Attempt(**dict(row) | {"phases": msgspec.json.decode(row["phases"]), "resent": bool(row["resent"])})
+
+
+def read_credential(row: Row) -> Credential:
+    accounts = row["accounts"]
+    if isinstance(accounts, str):
+        accounts = msgspec.json.decode(accounts)
+    accounts = None if accounts is None else tuple(accounts)
+    return Credential(**dict(row) | {"accounts": accounts, "scopes": _words(row["scopes"])})
+
+
+def _words(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(value.split() if isinstance(value, str) else value or ())
+
+
+def _limits(row: Row) -> Limits:
+    return Limits(in_flight=row["in_flight"], per_second=row["per_second"])
+
+
+def _health(row: Row) -> Health:
+    return Health(failures=row["failures"], window=row["window"], refused=row["refused"], reason=row["reason"])

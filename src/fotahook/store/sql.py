@@ -1,0 +1,72 @@
+"""The SQL files of each engine: named statements in ``queries.sql``, numbered ``migrations/``; and schema versions."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import NamedTuple
+
+from .records import Record, WrongSchema
+
+_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_ROOT = files(__package__ or "")
+
+
+class Migration(NamedTuple):
+    """One migration: its number, its name (`0001_initial`) and its SQL."""
+
+    number: int
+    name: str
+    sql: str
+
+
+class Migrated(Record, frozen=True, kw_only=True):
+    """What a migration did: the schema version before (0 for a new store) and after."""
+
+    before: int
+    after: int
+    applied: tuple[str, ...]
+    """Names of the migrations, in order."""
+
+
+def load_queries(engine: str) -> Mapping[str, str]:
+    """The statements of ``<engine>/queries.sql`` by name, without comments (a driver would parse them every time)."""
+    _, *parts = _NAME.split((_ROOT / engine / "queries.sql").read_text())
+    return {name: _strip_comments(sql) for name, sql in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def load_migrations(engine: str) -> tuple[Migration, ...]:
+    """The migrations of ``<engine>/migrations`` in order."""
+    scripts = [script for script in (_ROOT / engine / "migrations").iterdir() if script.name.endswith(".sql")]
+    return tuple(
+        sorted(
+            Migration(int(script.name[:4]), script.name.removesuffix(".sql"), script.read_text()) for script in scripts
+        )
+    )
+
+
+def next_migrations(version: int, migrations: Sequence[Migration]) -> Sequence[Migration]:
+    """What one transaction applies: all migrations to a new store, one to any other."""
+    if version == 0:
+        return migrations
+    return [migration for migration in migrations if migration.number > version][:1]
+
+
+def check_version(version: int, migrations: Sequence[Migration], url: str) -> None:
+    """Raise WrongSchema, saying what to do, unless a store has the schema that these migrations make."""
+    wanted = migrations[-1].number
+    if version > wanted:
+        raise WrongSchema(
+            f"the store {url} has schema {version}, of a newer fotahook, and this one works with {wanted}: "
+            "install the newer fotahook"
+        )
+    if version < wanted:
+        raise WrongSchema(
+            f"the store {url} has schema {version} and this fotahook works with {wanted}: "
+            f"run fotahook admin migrate --store {shlex.quote(url)}"
+        )
+
+
+def _strip_comments(sql: str) -> str:
+    lines = [line for line in sql.splitlines() if not line.lstrip().startswith("--")]
+    return "\n".join(lines).strip().removesuffix(";")

@@ -1,0 +1,198 @@
+"""SQLite: connections to the store's file, statements by name, and the lock of its dispatcher."""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ..records import DispatchedElsewhere, StoreError, StoreFull, StoreUnavailable
+from ..sql import load_queries
+
+BUSY_SECONDS: Final = 2.0
+"""How long a write waits for another process that holds the file."""
+CACHE_KIB: Final = 16 * 1024
+"""Page cache of each connection: enough for the upper levels of the indexes of a long backlog."""
+PREPARED_STATEMENTS: Final = 256
+"""Statements that a connection keeps prepared: all of them, with those for many rows in every length."""
+CHECKPOINT_PAGES: Final = 4000
+"""Pages in the log before a checkpoint: the more, the more often a busy page is copied only once."""
+ROWS_LIMIT: Final = 256
+"""Rows in one statement."""
+
+_ROW_COUNTS: Final = (*range(8, 65, 8), 128, 192, ROWS_LIMIT)
+"""Numbers of rows that statements are prepared for; missing rows are filled with null."""
+_REMEDIES: Final = {
+    "SQLITE_BUSY": "another process holds it: let that one end",
+    "SQLITE_CORRUPT": "put a backup in its place",
+    "SQLITE_NOTADB": "choose another file",
+}
+
+Q: Final = load_queries("sqlite")
+
+
+def execute(db: sqlite3.Connection, name: str, **values: object) -> sqlite3.Cursor:
+    """Run the named statement; lists go in as JSON."""
+    for key, given in values.items():
+        if isinstance(given, list):
+            values[key] = msgspec.json.encode(given).decode()
+    return db.execute(Q[name], values)
+
+
+def rows(db: sqlite3.Connection, name: str, **values: object) -> list[dict[str, Any]]:
+    """The rows that the named statement returns."""
+    return execute(db, name, **values).fetchall()
+
+
+def row(db: sqlite3.Connection, name: str, **values: object) -> dict[str, Any] | None:
+    """The first row that the named statement returns."""
+    found: dict[str, Any] | None = execute(db, name, **values).fetchone()
+    return found
+
+
+def value(db: sqlite3.Connection, name: str, **values: object) -> Any:
+    """The value of the one column and row that the named statement returns."""
+    (found,) = execute(db, name, **values).fetchone().values()
+    return found
+
+
+def run_rows(db: sqlite3.Connection, name: str, rows: Sequence[Sequence[object]]) -> list[sqlite3.Cursor]:
+    """Run the named statement with these rows, all of one width, as its ``values``; a cursor for each ROWS_LIMIT rows.
+
+    SQLite then goes through the rows by itself, and the writing thread does not contend for Python's lock in between.
+    """
+    parts = [rows[begin : begin + ROWS_LIMIT] for begin in range(0, len(rows), ROWS_LIMIT)]
+    return [_run_part(db, name, part) for part in parts]
+
+
+def _run_part(db: sqlite3.Connection, name: str, rows: Sequence[Sequence[object]]) -> sqlite3.Cursor:
+    width = len(rows[0])
+    count = _ROW_COUNTS[bisect_left(_ROW_COUNTS, len(rows))]
+    missing = (None,) * (width * (count - len(rows)))
+    return db.execute(_statement(name, width, count), (*chain.from_iterable(rows), *missing))
+
+
+@cache
+def _statement(name: str, width: int, count: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return Q[name].format(rows=", ".join([row] * count))
+
+
+def connect(path: Path, *, busy_seconds: float | None = None) -> sqlite3.Connection:
+    """A connection that syncs every commit and returns rows as dicts. StoreUnavailable names the file.
+
+    `busy_seconds`: how long a statement waits for another process, by default BUSY_SECONDS.
+    """
+    try:
+        _create(path)
+        return _connect(path, BUSY_SECONDS if busy_seconds is None else busy_seconds)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreUnavailable(describe_error(path, error)) from error
+
+
+def _create(path: Path) -> None:
+    """Create an empty file that only its owner can read: message bodies may contain a password.
+
+    An existing file is not even opened: closing it would drop the locks of this process's other connections to it, and
+    the next process to close the file would believe it is the last one and remove the log.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=PREPARED_STATEMENTS
+    )
+    connection.row_factory = as_dict
+    try:
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("pragma synchronous = full")
+        connection.execute("pragma foreign_keys = on")
+        connection.execute(f"pragma cache_size = -{CACHE_KIB}")
+        # Rollback data of a statement stays in memory instead of a file made for each transaction.
+        connection.execute("pragma temp_store = memory")
+        connection.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
+    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
+
+
+def translate(error: Exception) -> Exception:
+    """The store's own error for one of SQLite's; any other exception as it is."""
+    if isinstance(error, StopIteration):
+        # A future would not take it.
+        return RuntimeError("a job of the store raised StopIteration")
+    if not isinstance(error, sqlite3.Error):
+        return error
+    name = getattr(error, "sqlite_errorname", "")
+    kind: type[StoreError] = StoreFull if name == "SQLITE_FULL" else StoreUnavailable
+    translated = kind(f"SQLite: {error} ({name or type(error).__name__})")
+    translated.__cause__ = error
+    return translated
+
+
+def describe_error(path: Path, error: OSError | sqlite3.Error) -> str:
+    """What is wrong with a store's file, and what to do."""
+    name = getattr(error, "sqlite_errorname", "")
+    what = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f"cannot open the store {path}: {what}{f' ({name})' if name else ''}; {_remedy(path, name)}"
+
+
+def _remedy(path: Path, name: str) -> str:
+    if not os.path.isdir(path.parent):
+        return f"make the directory {path.parent} first"
+    if os.path.isdir(path):
+        return "name a file, not a directory"
+    # SQLite has one error for all of these files, and for the directory in which it makes them.
+    needed = (str(path), f"{path}-wal", f"{path}-shm", str(path.parent))
+    closed = [each for each in needed if os.path.exists(each) and not os.access(each, os.W_OK, effective_ids=True)]
+    if closed:
+        return f"give this user (uid {os.geteuid()}) the right to write to {', '.join(closed)}"
+    return _REMEDIES.get(name, "check the file, and the disk that it is on")
+
+
+def file_check(path: Path) -> Callable[[], None]:
+    """A check that a store's files are still those that were opened; StoreUnavailable names a missing one.
+
+    SQLite goes on writing to a removed or moved file, where the data would be lost.
+    """
+    opened = {name: _identity(name) for name in (str(path), f"{path}-wal")}
+
+    def check() -> None:
+        for name, identity in opened.items():
+            if _identity(name) != identity:
+                raise StoreUnavailable(f"{name} was removed or replaced while in use; put it back, or start afresh")
+
+    return check
+
+
+def _identity(name: str) -> tuple[int, int] | None:
+    try:
+        facts = os.stat(name)
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def lock_dispatcher(path: Path) -> int:
+    """The dispatcher lock of a store's file, as a file descriptor; the lock ends with the process."""
+    lock = os.open(f"{path}.dispatcher", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise DispatchedElsewhere(f"another process dispatches from {path}; stop it first") from error
+    return lock

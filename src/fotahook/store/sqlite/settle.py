@@ -1,0 +1,68 @@
+"""Settling in the SQLite store: one statement for each table, however many lanes and messages there are."""
+
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+
+from ..records import LaneVerdict, Lease, Settlement
+from .connection import execute, rows, run_rows
+from .lanes import promote, read_leases
+
+SettleRequest = tuple[Lease, Sequence[Settlement], LaneVerdict, float]
+"""A lease, the outcomes under it, the lane's verdict, and for how many seconds the lease is kept."""
+
+_fields = msgspec.structs.astuple
+
+
+def settle_all(db: sqlite3.Connection, requests: Sequence[SettleRequest], now: float) -> list[Lease | None]:
+    """Write outcomes and verdicts of the leases that are still valid; the current lease for each that is kept."""
+    lanes = [lease.lane for lease, *_ in requests]
+    if len(lanes) > len(set(lanes)):
+        # One after the other: the first may give the lane back.
+        return [settled for request in requests for settled in settle_all(db, [request], now)]
+    tokens = [(lease.lane, lease.token) for lease, *_ in requests]
+    revisions = {row["lane"]: row["revision"] for row in rows(db, "fence", leases=tokens)}
+    valid = [request for request in requests if request[0].lane in revisions]
+    _write_outcomes(db, [settlement for _, settlements, *_ in valid for settlement in settlements], now)
+    verdicts = [
+        (lease.lane, verdict.wait, verdict.pause, *_fields(verdict.health))
+        for lease, _, verdict, _ in valid
+        if revisions[lease.lane] == lease.revision
+    ]
+    execute(db, "judge_lanes", verdicts=verdicts, now=now)
+    execute(db, "keep_lanes", lanes=[(lease.lane, keep) for lease, *_, keep in valid], now=now)
+    kept = read_leases(db, [lease.lane for lease, *_, keep in valid if keep > 0], now)
+    return [kept.get(lane) for lane in lanes]
+
+
+def _write_outcomes(db: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
+    changes: list[tuple[object, ...]] = []
+    attempts: list[tuple[object, ...]] = []
+    settled_keys: set[tuple[int, str]] = set()
+    for one in settlements:
+        lane, seq, key, attempt = one.delivery.lane, one.delivery.seq, one.delivery.ordering_key, one.attempt
+        pending = one.state == "pending"
+        state, settled_at = ("ready", None) if pending else (one.state, now)
+        changes.append((lane, seq, state, now + one.delay, one.attempts, one.strikes, attempt.outcome, settled_at))
+        started_at, url, outcome, status, error_code, fix, phases, excerpt, resent = _fields(attempt)
+        timings = msgspec.json.encode(phases).decode()
+        fields = (started_at, url, outcome, status, error_code, fix, timings, excerpt, resent)
+        attempts.append((seq, lane, *fields, now, one.state))
+        if key is not None and not pending:
+            settled_keys.add((lane, key))
+    run_rows(db, "settle_deliveries", changes)
+    run_rows(db, "add_attempts", attempts)
+    _count(db, settlements, now)
+    promote(db, settled_keys)
+
+
+def _count(db: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
+    counts: dict[int, list[int]] = {}
+    for settlement in settlements:
+        count = counts.setdefault(settlement.delivery.lane, [0, 0, 0])
+        count[0] += settlement.attempt.outcome == "delivered"
+        count[1] += settlement.attempt.outcome == "failed"
+        count[2] += settlement.state == "dead"
+    if counts:
+        execute(db, "count_settled", counts=[(lane, *count) for lane, count in counts.items()], now=now)
