@@ -64,6 +64,13 @@ def test_no_page_asks_another_host_for_anything(site: Path) -> None:
         assert not re.search(r"(url\(|@import )[\"']?(https?:)?//", style.read_text()), style
 
 
+def test_the_sidebar_has_every_page_once(site: Path) -> None:
+    sidebar = (site / "index.html").read_text().partition('<div class="sidebar-tree">')[2].partition("</div>")[0]
+    linked = re.findall(r'href="([^"#]+)\.html"', sidebar)
+    pages = {str(page.relative_to(ROOT / "docs").with_suffix("")) for page in (ROOT / "docs").rglob("*.md")}
+    assert sorted(linked) == sorted(pages - {"index"})
+
+
 def test_every_command_has_its_section(site: Path) -> None:
     page = (site / "reference" / "commands.html").read_text()
     for name in commands:
