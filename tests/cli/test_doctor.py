@@ -66,8 +66,7 @@ def target(url: str, **changes: object) -> Target:
 async def check(url: str, *, now: datetime = NOW, tick: float = 0.001, **changes: object) -> dict[str, Check]:
     """The checks of a URL, by name."""
     ticks = itertools.count()
-    checks = run_checks(target(url, **changes), clock=now.timestamp, monotonic=lambda: next(ticks) * tick)
-    found = [one async for one in checks]
+    found = await run_checks(target(url, **changes), clock=now.timestamp, monotonic=lambda: next(ticks) * tick)
     assert len({one.check for one in found}) == len(found)
     return {one.check: one for one in found}
 

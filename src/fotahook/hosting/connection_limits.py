@@ -76,6 +76,14 @@ class ConnectionLimiter:
         self.limits = limits
         self.open_paths = frozenset(path.encode() for path in open_paths)
         self.monotonic = monotonic
+        self.timeouts = {
+            Phase.HEAD: limits.header_seconds,
+            Phase.BODY: limits.body_seconds,
+            Phase.RESPONSE: math.inf,
+            Phase.READER: limits.body_seconds,
+            Phase.IDLE: limits.idle_seconds,
+            Phase.CLOSING: limits.header_seconds,
+        }
         self._by_address: dict[str, set[LimitedProtocol]] = defaultdict(set)
         self._warned: set[str] = set()
         self._refused: Counter[str] = Counter()
@@ -96,7 +104,7 @@ class ConnectionLimiter:
         if excess <= 0:
             return True
         self._warn_once(connection.address)
-        evictable = [one for one in open_ones if one.waits_for_client() and one is not connection]
+        evictable = [one for one in open_ones if one.phase is not Phase.RESPONSE and one is not connection]
         for one in sorted(evictable, key=LimitedProtocol.eviction_order)[:excess]:
             self.count(TOO_MANY_CONNECTIONS.label)
             one.transport.abort()
@@ -143,28 +151,14 @@ class LimitedProtocol(HttpToolsProtocol):
     def __init__(self, limiter: ConnectionLimiter, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limiter = limiter
+        self._header_bytes = limiter.limits.header_bytes
         self.address = ""
+        self._admitted = True
         self.phase = Phase.HEAD
         self._phase_began = limiter.monotonic()
-        limits = limiter.limits
-        self._header_bytes = limits.header_bytes
-        self._timeouts = {
-            Phase.HEAD: limits.header_seconds,
-            Phase.BODY: limits.body_seconds,
-            Phase.RESPONSE: math.inf,
-            Phase.READER: limits.body_seconds,
-            Phase.IDLE: limits.idle_seconds,
-            Phase.CLOSING: limits.header_seconds,
-        }
-        self._admitted = True
         self._incomplete_bytes = 0
         """Received since the last complete piece of a request: part of a head, or of what follows a body."""
         self._parser_error = NOT_HTTP
-
-    # Called by the limiter
-
-    def waits_for_client(self) -> bool:
-        return self.phase is not Phase.RESPONSE
 
     def eviction_order(self) -> tuple[bool, bool, float]:
         """Sort key of connections that wait for their client: the lowest is closed first."""
@@ -175,7 +169,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.phase is Phase.BODY and self.flow.read_paused:
             # The app is slow, not the client.
             self._phase_began = now
-        if now - self._phase_began <= self._timeouts[self.phase]:
+        if now - self._phase_began <= self._limiter.timeouts[self.phase]:
             return
         if self.phase is Phase.CLOSING or self.transport.is_closing():
             # The client does not read the last response.
@@ -190,8 +184,6 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             # Without a request there is nothing to respond to.
             self.transport.close()
-
-    # Called by the event loop, and by uvicorn and its parser
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(write_buffered(transport, self.loop))

@@ -24,15 +24,9 @@ class ErrorResponse:
 
 
 NOT_HTTP: Final = ErrorResponse("not HTTP", 400, "INVALID_PARAMETER", "These bytes are not an HTTP request.")
-HEAD_TOO_LARGE: Final = ErrorResponse(
-    "heads too large", 431, "HEADERS_TOO_LARGE", "The request line and headers are too large."
-)
-HEAD_TIMEOUT: Final = ErrorResponse(
-    "heads too slow", 408, "REQUEST_TIMEOUT", "The request's headers took too long to arrive."
-)
-BODY_TIMEOUT: Final = ErrorResponse(
-    "bodies too slow", 408, "REQUEST_TIMEOUT", "The request's body took too long to arrive."
-)
+HEAD_TOO_LARGE: Final = ErrorResponse("heads too large", 431, "HEADERS_TOO_LARGE", "The request head is too large.")
+HEAD_TIMEOUT: Final = ErrorResponse("heads too slow", 408, "REQUEST_TIMEOUT", "The request head arrived too slowly.")
+BODY_TIMEOUT: Final = ErrorResponse("bodies too slow", 408, "REQUEST_TIMEOUT", "The request body arrived too slowly.")
 TOO_MANY_PIPELINED: Final = ErrorResponse(
     "too many pipelined requests", 429, "TOO_MANY_REQUESTS", "Wait for responses before sending more requests."
 )

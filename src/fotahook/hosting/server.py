@@ -9,8 +9,7 @@ import resource
 import signal
 import socket
 import ssl
-import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import uvicorn
+import uvloop
 from starlette.types import ASGIApp
 
 from .connection_limits import ConnectionLimiter, LimitedProtocol
@@ -143,7 +143,7 @@ class _Server(uvicorn.Server):
             self.should_exit = True
             return
         self._serving = asyncio.create_task(self._stay_ready(), name="serving")
-        self._serving.add_done_callback(self._exit)
+        self._serving.add_done_callback(lambda _: setattr(self, "should_exit", True))
 
     async def _stay_ready(self) -> None:
         async with self._while_serving:
@@ -151,9 +151,6 @@ class _Server(uvicorn.Server):
             if not self._stopping.is_set():
                 _print_line(self._ready_line)
                 await self._stopping.wait()
-
-    def _exit(self, _: asyncio.Task[None]) -> None:
-        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._shutting_down.set()
@@ -203,15 +200,10 @@ class _Server(uvicorn.Server):
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run a server's main coroutine on uvloop where there is one."""
+    """Run a server's main coroutine on uvloop."""
     _raise_open_files_limit()
     _return_freed_memory()
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    if sys.platform != "win32":
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 
 
@@ -225,11 +217,10 @@ def _raise_open_files_limit() -> None:
 
 def _return_freed_memory() -> None:
     # By default glibc keeps large freed blocks: 19 MiB after the first password check, 16 MiB after a batch.
-    # With fixed thresholds it returns them to the system.
-    if sys.platform != "linux" or (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is None:
-        return
-    mallopt(_M_MMAP_THRESHOLD, _LARGE_ALLOCATION)
-    mallopt(_M_TRIM_THRESHOLD, _LARGE_ALLOCATION)
+    # With fixed thresholds it returns them to the system. Other C libraries have no mallopt.
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_ALLOCATION)
+        mallopt(_M_TRIM_THRESHOLD, _LARGE_ALLOCATION)
 
 
 def _print_line(line: str) -> None:

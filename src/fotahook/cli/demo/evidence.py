@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import statistics
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from fotahook.store import Store, open_store
 from fotahook.store.records import Message
 from fotahook.testing import CampaignMessage
 
-from ..shared.errors import Failure
 from ..shared.tables import on_terminal, print_table
 from .handlers import handled_ids
 
@@ -41,23 +39,23 @@ class Evidence:
         return self.accepted - self.handled
 
     def percentile(self, percent: int) -> float | None:
-        if len(self.latencies) < 2:
-            return self.latencies[0] if self.latencies else None
-        return statistics.quantiles(self.latencies, n=100, method="inclusive")[percent - 1]
+        """The latency that this share of the messages did not exceed."""
+        ordered = sorted(self.latencies)
+        return ordered[math.ceil(len(ordered) * percent / 100) - 1] if ordered else None
 
 
 async def gather(folder: Path, published: Mapping[str, CampaignMessage]) -> Evidence:
     """The evidence on published messages, given by the ids that the service accepted them under."""
     async with _open(folder / SERVICE_FILE) as service, _open(folder / INBOX_FILE) as inbox:
-        sent = [await _message(service, message_id) for message_id in published]
+        sent = await _messages(service, published)
         attempts = [await service.attempts(message_id) for message_id in published]
-        in_inbox = [await _message(inbox, inbox_id) for inbox_id in handled_ids(folder)]
+        in_inbox = await _messages(inbox, handled_ids(folder))
     # In the order of handling, by the service's ids.
     received = [(_webhook_id(message), message) for message in in_inbox]
     settled = {webhook_id: message for webhook_id, message in received if _is_delivered(message)}
     handled = [(message, settled[message.id]) for message in sent if message.id in settled]
     return Evidence(
-        accepted=len(sent),
+        accepted=len(published),
         delivered=sum(map(_is_delivered, sent)),
         handled=len(handled),
         duplicates=sum(message.duplicates for message in settled.values()),
@@ -109,11 +107,9 @@ async def _open(file: Path) -> AsyncIterator[Store]:
         await store.close()
 
 
-async def _message(store: Store, message_id: str) -> Message:
-    message = await store.message(message_id)
-    if message is None:
-        raise Failure(f"a message that was accepted is not in its store: {message_id}")
-    return message
+async def _messages(store: Store, ids: Iterable[str]) -> list[Message]:
+    """Those of the messages that are in the store."""
+    return [message for message_id in ids if (message := await store.message(message_id)) is not None]
 
 
 def _webhook_id(received: Message) -> str:

@@ -5,7 +5,7 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -78,7 +78,7 @@ def doctor(url: str, /, *, options: DoctorOptions = DoctorOptions()) -> int:
     if not options.as_json:
         print(f"fotahook: the test messages are signed by {key}", file=sys.stderr)
     with Console(stderr=True).status("checking"):
-        checks = asyncio.run(_all_checks(target))
+        checks = asyncio.run(run_checks(target, clock=time.time, monotonic=time.monotonic))
     _print_report(url, checks, key, as_json=options.as_json)
     return FAILED if _verdict(checks) == "fail" else 0
 
@@ -112,34 +112,24 @@ def _target(url: str, options: DoctorOptions) -> Target:
     )
 
 
-async def _all_checks(target: Target) -> list[Check]:
-    return [check async for check in run_checks(target, clock=time.time, monotonic=time.monotonic)]
-
-
-async def run_checks(
-    target: Target, *, clock: Callable[[], float], monotonic: Callable[[], float]
-) -> AsyncIterator[Check]:
-    """Each check as soon as it is made; after a failed one, those that depend on it are left out."""
-    yield (url := check_url(target))
-    if url.result == "fail":
-        return
-    yield check_port(target)
+async def run_checks(target: Target, *, clock: Callable[[], float], monotonic: Callable[[], float]) -> list[Check]:
+    """All checks in order; after a failed one, those that depend on it are left out."""
+    checks = [check_url(target)]
+    if _verdict(checks) == "fail":
+        return checks
     addresses, resolved = await check_addresses(target)
-    yield resolved
+    checks += [check_port(target), resolved]
     if resolved.result == "fail":
-        return
+        return checks
     address, connected = await check_connection(target, addresses)
-    yield connected
+    checks.append(connected)
     if address is None:
-        return
+        return checks
     if target.tls:
-        tls_checks = await check_tls(target, address, now=clock())
-        for check in tls_checks:
-            yield check
-        if _verdict(tls_checks) == "fail":
-            return
-    async for check in check_messages(target, clock=clock, monotonic=monotonic):
-        yield check
+        checks += await check_tls(target, address, now=clock())
+        if _verdict(checks) == "fail":
+            return checks
+    return checks + await check_messages(target, clock=clock, monotonic=monotonic)
 
 
 def _verdict(checks: Sequence[Check]) -> Result:

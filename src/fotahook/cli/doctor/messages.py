@@ -3,7 +3,7 @@
 Their type, ``fotahookDoctor``, is ours, so that no application takes them for news of a device.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote
 
@@ -36,24 +36,40 @@ _FAMILIES: Final = {
     4: "The receiver refuses the test message: see its log. It should answer 2xx to types that it does not know.",
     5: "The receiver failed on the test message: see its log.",
 }
+_TAMPERED_FIX: Final = (
+    "ThingSpace does not sign, so for it this is right. Behind fotahook, let the receiver verify signatures."
+)
+_UNSIGNED_FIX: Final = (
+    "ThingSpace does not sign, so for it this is right: accept its addresses only, or register a path that nobody "
+    "can guess. Behind fotahook, let the receiver verify signatures."
+)
 
 
-async def check_messages(
-    target: Target, *, clock: Callable[[], float], monotonic: Callable[[], float]
-) -> AsyncIterator[Check]:
+async def check_messages(target: Target, *, clock: Callable[[], float], monotonic: Callable[[], float]) -> list[Check]:
     """Send a signed message, the same one again, a tampered one and an unsigned one."""
+    body = _body(target, "signed")
     async with Sender(target.sender, clock=clock, monotonic=monotonic) as sender:
-        body = _body(target, "signed")
-        outcome = await sender.send(target.url, _signed_headers(target, "signed", body, clock()), body)
-        yield (answer := _check_answer(outcome))
-        if answer.result == "fail":
-            return
-        yield _check_time(outcome)
-        again = _signed_headers(target, "signed", body, clock(), attempt=2)
-        yield _check_duplicate(await sender.send(target.url, again, body))
+        signed = await sender.send(target.url, _signed_headers(target, "signed", body, clock()), body)
+        if not _is_accepted(signed):
+            return [failed("answer", _described(signed), _fix(signed))]
+        again = await sender.send(target.url, _signed_headers(target, "signed", body, clock(), attempt=2), body)
         headers = _signed_headers(target, "tampered", body, clock())
-        yield _check_tampered(await sender.send(target.url, headers, _body(target, "changed")))
-        yield _check_unsigned(await sender.send(target.url, dict(_PLAIN_HEADERS), _body(target, "unsigned")))
+        tampered = await sender.send(target.url, headers, _body(target, "changed"))
+        unsigned = await sender.send(target.url, dict(_PLAIN_HEADERS), _body(target, "unsigned"))
+    return [
+        passed("answer", f"{_described(signed)} to a signed test message"),
+        _check_time(signed),
+        _check_duplicate(again),
+        _check_refused("tampered", tampered, "a message that was changed after it was signed", fix=_TAMPERED_FIX),
+        _check_refused(
+            "unsigned",
+            unsigned,
+            "an unsigned message",
+            if_refused=": right behind fotahook, but ThingSpace signs nothing",
+            if_accepted=": anyone who knows the URL can send one",
+            fix=_UNSIGNED_FIX,
+        ),
+    ]
 
 
 def _body(target: Target, test: str) -> bytes:
@@ -77,12 +93,6 @@ def _signed_headers(target: Target, test: str, body: bytes, now: float, *, attem
     }
 
 
-def _check_answer(outcome: Outcome) -> Check:
-    if _is_accepted(outcome):
-        return passed("answer", f"{_described(outcome)} to a signed test message")
-    return failed("answer", _described(outcome), _fix(outcome))
-
-
 def _check_time(outcome: Outcome) -> Check:
     total = outcome.phases["total"]
     phases = [f"{phase} {milliseconds:.0f}" for phase, milliseconds in outcome.phases.items() if phase != "total"]
@@ -102,40 +112,24 @@ def _check_duplicate(outcome: Outcome) -> Check:
     return failed("duplicate", found, fix)
 
 
-def _check_tampered(outcome: Outcome) -> Check:
-    found = f"{_described(outcome)} to a message that was changed after it was signed"
-    if _is_refused(outcome):
-        return passed("tampered", found)
-    if not _is_accepted(outcome):
-        return _undecided("tampered", outcome)
-    fix = "ThingSpace does not sign, so for it this is right. Behind fotahook, let the receiver verify signatures."
-    return warned("tampered", found, fix)
-
-
-def _check_unsigned(outcome: Outcome) -> Check:
-    found = f"{_described(outcome)} to an unsigned message"
-    if _is_refused(outcome):
-        return passed("unsigned", f"{found}: right behind fotahook, but ThingSpace signs nothing")
-    if not _is_accepted(outcome):
-        return _undecided("unsigned", outcome)
-    fix = (
-        "ThingSpace does not sign, so for it this is right: accept its addresses only, or register a path that nobody "
-        "can guess. Behind fotahook, let the receiver verify signatures."
+def _check_refused(
+    check: str, outcome: Outcome, message: str, *, if_refused: str = "", if_accepted: str = "", fix: str
+) -> Check:
+    """A message without a valid signature: ThingSpace's have none, fotahook's always have one."""
+    found = f"{_described(outcome)} to {message}"
+    if failure_of(outcome) in ("message", "gone") and outcome.status is not None and outcome.status < 500:
+        return passed(check, found + if_refused)
+    if _is_accepted(outcome):
+        return warned(check, found + if_accepted, fix)
+    return warned(
+        check,
+        f"{_described(outcome)}, which neither accepts the message nor refuses it",
+        "It should answer 401: a sender takes this answer for a failure and tries again.",
     )
-    return warned("unsigned", f"{found}: anyone who knows the URL can send one", fix)
-
-
-def _undecided(check: str, outcome: Outcome) -> Check:
-    fix = "It should answer 401: a sender takes this answer for a failure and tries again."
-    return warned(check, f"{_described(outcome)}, which neither accepts the message nor refuses it", fix)
 
 
 def _is_accepted(outcome: Outcome) -> bool:
     return failure_of(outcome) == "none"
-
-
-def _is_refused(outcome: Outcome) -> bool:
-    return failure_of(outcome) in ("message", "gone") and outcome.status is not None and outcome.status < 500
 
 
 def _described(outcome: Outcome) -> str:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from ..shared.errors import Failure, Interrupted, UsageError
 from ..shared.progress import counting
 from ..shared.remote import DEFAULTS, Remote
 from ..shared.tables import print_card, print_json
-from .targets import Result, Target, listener_target, service_target
+from .targets import Advance, Result, Target, listener_target, service_target
 
 MAX_DEVICES: Final = 10_000_000
 MAX_RATE: Final = 100_000.0
@@ -111,7 +110,7 @@ def _send(campaign: Simulation, script: FaultScript, target: Target, seed: str) 
 
 
 def _target(
-    account: str, options: SimulateOptions, remote: Remote, script: FaultScript, advance: Callable[[int], None]
+    account: str, options: SimulateOptions, remote: Remote, script: FaultScript, advance: Advance
 ) -> AbstractContextManager[Target]:
     if options.to is not None:
         return listener_target(options.to, options.ca_file, options.rate, advance)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import urllib3
 
@@ -36,6 +36,9 @@ NO_CALLBACK: Final = "account {} has no callback: its messages wait; see fotahoo
 
 _MAX_BATCH: Final = 500
 _POLL_SECONDS: Final = 0.1
+
+Advance: TypeAlias = Callable[[int], None]
+"""Shows how many messages were sent."""
 
 
 class Unreachable(Failure):
@@ -84,10 +87,10 @@ class Result:
     """Why messages wait although nothing failed."""
 
 
-class Target:
-    """A script target that counts the messages it sent."""
+class _Target:
+    """What both targets share: the rate, and the number of messages sent."""
 
-    def __init__(self, limiter: RateLimiter, advance: Callable[[int], None]) -> None:
+    def __init__(self, limiter: RateLimiter, advance: Advance) -> None:
         self.sent = 0
         self._limiter = limiter
         self._advance = advance
@@ -95,27 +98,15 @@ class Target:
     def pause(self, seconds: float) -> None:
         self._limiter.sleep(seconds)
 
-    def send(self, messages: Iterable[CampaignMessage]) -> int:
-        raise NotImplementedError
-
-    def inject(self, fault: Fault) -> None:
-        raise NotImplementedError
-
-    def finish(self) -> Result:
-        """Wait for messages that are still on their way."""
-        raise NotImplementedError
-
     def _count(self, messages: int) -> None:
         self.sent += messages
         self._advance(self.sent)
 
 
-class ListenerTarget(Target):
+class ListenerTarget(_Target):
     """A listener, posted to as ThingSpace does: JSON, unsigned, one message after the other, without retries."""
 
-    def __init__(
-        self, url: str, http: urllib3.PoolManager, limiter: RateLimiter, advance: Callable[[int], None]
-    ) -> None:
+    def __init__(self, url: str, http: urllib3.PoolManager, limiter: RateLimiter, advance: Advance) -> None:
         super().__init__(limiter, advance)
         self._url = url
         self._http = http
@@ -154,7 +145,7 @@ class ListenerTarget(Target):
         self._results[result] += 1
 
 
-class ServiceTarget(Target):
+class ServiceTarget(_Target):
     """A service, which delivers to the account's callback; `receiver` injects faults on the way there."""
 
     def __init__(
@@ -163,7 +154,7 @@ class ServiceTarget(Target):
         operator: OperatorClient,
         receiver: "FaultyReceiver | None",
         limiter: RateLimiter,
-        advance: Callable[[int], None],
+        advance: Advance,
     ) -> None:
         super().__init__(limiter, advance)
         self._account = account
@@ -209,6 +200,9 @@ class ServiceTarget(Target):
             return False  # a client with only the publish scope cannot know
 
 
+Target: TypeAlias = ListenerTarget | ServiceTarget
+
+
 class FaultyReceiver:
     """A proxy that is registered in place of the account's callback, and forwards to it."""
 
@@ -236,7 +230,7 @@ class FaultyReceiver:
 
 
 @contextmanager
-def listener_target(url: str, ca_file: Path | None, rate: float, advance: Callable[[int], None]) -> Iterator[Target]:
+def listener_target(url: str, ca_file: Path | None, rate: float, advance: Advance) -> Iterator[ListenerTarget]:
     """A target that posts to a listener."""
     authorities = None if ca_file is None else str(ca_file)
     with urllib3.PoolManager(timeout=urllib3.Timeout(POST_SECONDS), retries=False, ca_certs=authorities) as http:
@@ -245,8 +239,8 @@ def listener_target(url: str, ca_file: Path | None, rate: float, advance: Callab
 
 @contextmanager
 def service_target(
-    account: str, remote: Remote, script: FaultScript, rate: float, advance: Callable[[int], None]
-) -> Iterator[Target]:
+    account: str, remote: Remote, script: FaultScript, rate: float, advance: Advance
+) -> Iterator[ServiceTarget]:
     """A target that publishes to a service."""
     needs_receiver = any(not isinstance(step, Pause | Reorder) for step in script.steps)
     receiver_context = _faulty_receiver(account, remote) if needs_receiver else nullcontext()
