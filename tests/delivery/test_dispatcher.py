@@ -10,6 +10,7 @@ from fotahook.delivery import Dispatcher, Outcome, Timings
 from fotahook.store import SqliteStore
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, NewMessage
+from tests.deadlines import DEADLINE
 from tests.store.conftest import URL, VirtualClock
 
 from .conftest import DELIVERED, Flaky
@@ -59,12 +60,23 @@ async def test_all_lanes_are_served_each_message_once(store: Store) -> None:
     assert await store.due_in() is None
 
 
-async def test_a_message_accepted_later_wakes_the_dispatcher(store: Store) -> None:
-    counting = Counting(1)
-    dispatcher = Dispatcher(store, counting)
+async def test_a_message_accepted_later_wakes_the_dispatcher(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Only the hint can wake it before this test's deadline.
+    monkeypatch.setattr("fotahook.delivery.dispatcher.POLL_SECONDS", 60 * DEADLINE)
+    counting, waiting = Counting(1), asyncio.Event()
+
+    class Watched(Flaky):
+        def __getattr__(self, name: str) -> object:
+            if name == "wait":
+                waiting.set()
+            return super().__getattr__(name)
+
+    dispatcher = Dispatcher(Watched(store, "", 0), counting)  # type: ignore[arg-type]
     running = asyncio.create_task(dispatcher.run())
-    await accept_everywhere(store, 1, 1)
-    await counting.reached.wait()
+    async with asyncio.timeout(DEADLINE):
+        await waiting.wait()
+        await accept_everywhere(store, 1, 1)
+        await counting.reached.wait()
     await finish(dispatcher, running)
 
 
