@@ -14,8 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..simulator.fault_script import Drop, Duplicate, Fault
 from .fault_injection import FaultQueue
-from .http_server import read_body, serving, with_fault
-from .untrusted_receiver import UntrustedReceiver, untrusted_receiver
+from .http_server import UntrustedReceiver, read_body, serving, untrusted_receiver, with_fault
 
 _HOP_BY_HOP: Final = frozenset({b"host", b"content-length", b"connection", b"transfer-encoding", b"keep-alive"})
 _UPSTREAM_SECONDS: Final = 15.0

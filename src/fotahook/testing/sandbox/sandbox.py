@@ -191,7 +191,7 @@ class Sandbox:
 
     def now(self) -> float:
         """Unix seconds by the sandbox's clock."""
-        return self._service.clock.wall()
+        return self._service.now()
 
     def reset(self) -> None:
         """Drop callbacks, messages, history, tokens, faults and received requests, and set the clock to the real time.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator
 from importlib import import_module
@@ -22,11 +23,9 @@ from fotahook.store import open_store
 from fotahook.store.records import Delivery, Lease, Retention
 
 from ..simulator.fault_script import Delay, Drop, Duplicate, ErrorResponse, Fault, UntrustedCertificate
-from .clock import VirtualClock
 from .fault_injection import Faults
-from .http_server import drop_connection, with_fault
+from .http_server import drop_connection, untrusted_receiver, with_fault
 from .receiver import Receiver
-from .untrusted_receiver import untrusted_receiver
 
 if TYPE_CHECKING:
     from fotahook.delivery.sender import Sender
@@ -69,7 +68,8 @@ class SandboxService:
         self._key = secret_key
         self._attempt_seconds = attempt_seconds
         self._faults = faults
-        self.clock = VirtualClock()
+        self._ahead = 0.0
+        """The seconds by which tests have advanced the clock."""
         self.receiver = Receiver(base_url + _RECEIVER_PATH)
         self.delivered: list[Delivered] = []
         self._calls: set[asyncio.Task[None]] = set()
@@ -85,8 +85,8 @@ class SandboxService:
     async def running(self) -> AsyncIterator[None]:
         """Start the service on the store as it is; stop the current service on leaving."""
         async with self._until_end:
-            await self._start()
             try:
+                await self._start()
                 yield
             finally:
                 await self._until_reset.aclose()
@@ -96,26 +96,22 @@ class SandboxService:
         async with self._resetting:
             await self._until_reset.aclose()
             _remove(self._file)
-            self.clock = VirtualClock()
+            self._ahead = 0.0
             self._faults.clear()
             self.receiver.clear()
             self.delivered.clear()
             await self._start()
 
     async def _start(self) -> None:
-        self.store = await open_store(f"sqlite:///{self._file}", clock=self._wall)
+        self.store = await open_store(f"sqlite:///{self._file}", clock=self.now)
         self._until_reset.push_async_callback(self.store.close)
-        try:
-            await provision_dev(self.store, clock=self._wall, cost=_PASSWORD_COST)
-        except BaseException:
-            await self._until_reset.aclose()
-            raise
+        await provision_dev(self.store, clock=self.now, cost=_PASSWORD_COST)
         settings = Settings(
             secret_key=self._key,
             allow_http=True,
             allowed_networks=EVERYWHERE,
             password_cost=_PASSWORD_COST,
-            clock=self._wall,
+            clock=self.now,
         )
         closing = asyncio.Event()
         self._app = build_app(self.store, settings, closing=closing)
@@ -123,8 +119,8 @@ class SandboxService:
             self.store,
             self._deliver,
             timings=Timings(lease=_LEASE_SECONDS, attempt=self._attempt_seconds),
-            clock=self._wall,
-            monotonic=lambda: self.clock.monotonic(),
+            clock=self.now,
+            monotonic=lambda: time.monotonic() + self._ahead,
             # Without jitter, the longest backoff each time: a test can say how far to advance.
             jitter=lambda: 1.0,
         )
@@ -138,9 +134,6 @@ class SandboxService:
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
-
-    def _wall(self) -> float:
-        return self.clock.wall()
 
     # Requests
 
@@ -218,11 +211,15 @@ class SandboxService:
                 settings = module.SenderSettings(
                     secret_key=self._key, timeout=self._attempt_seconds, allowed_networks=EVERYWHERE
                 )
-                sender: Sender = module.Sender(settings, clock=self._wall, monotonic=time.monotonic)
+                sender: Sender = module.Sender(settings, clock=self.now, monotonic=time.monotonic)
                 self._sender = await self._until_end.enter_async_context(sender)
             return self._sender
 
     # What the sandbox offers to tests
+
+    def now(self) -> float:
+        """Unix seconds by the virtual clock."""
+        return time.time() + self._ahead
 
     async def register(self, account: str, url: str) -> None:
         """Make the URL the account's callback. Raises ValueError for an invalid account or URL."""
@@ -232,8 +229,10 @@ class SandboxService:
         await self.store.register(account, url, actor="sandbox")
 
     async def advance(self, seconds: float) -> None:
-        """Advance the clock and deliver what is due then."""
-        self.clock.advance(seconds)
+        """Advance the clock and deliver what is due then. Raises ValueError for a negative or infinite number."""
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"a clock advances by 0 or more seconds, not by {seconds!r}")
+        self._ahead += seconds
         self._dispatcher.wake()
 
     async def expire(self, kind: str) -> None:
