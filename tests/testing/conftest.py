@@ -1,4 +1,4 @@
-"""A sandbox for the tests of this folder: one service, reset for each of them, as the plugin lends it."""
+"""A sandbox for the tests of this folder: one service, reset after each test, as in the plugin."""
 
 from collections.abc import Iterator
 

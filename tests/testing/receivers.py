@@ -1,4 +1,4 @@
-"""A receiver that takes whatever comes."""
+"""A receiver that accepts every request."""
 
 import contextlib
 import ssl
@@ -10,7 +10,7 @@ from fotahook.testing import Certificates
 
 
 class Receiver:
-    """Where it is, and what came. One that holds answers nobody before it is released."""
+    """A receiver and the requests so far. With `hold` it responds after `release` only."""
 
     def __init__(self, url: str, released: threading.Event) -> None:
         self.url = url
@@ -21,7 +21,7 @@ class Receiver:
 
 @contextlib.contextmanager
 def receiving(*, hold: bool = False, certificates: Certificates | None = None) -> Iterator[Receiver]:
-    """A receiver at work in a thread; with certificates, over TLS."""
+    """Run a receiver in a thread, with certificates over TLS."""
     released = threading.Event()
     if not hold:
         released.set()
@@ -31,7 +31,7 @@ def receiving(*, hold: bool = False, certificates: Certificates | None = None) -
             receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
             receiver.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
             released.wait()
-            # Who waited for it in vain has hung up.
+            # The client may have timed out and closed the connection.
             with contextlib.suppress(ConnectionError):
                 self.send_response(200)
                 self.send_header("Content-Length", "0")

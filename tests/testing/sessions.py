@@ -1,4 +1,4 @@
-"""Sessions as somebody keeps them who cannot renew them."""
+"""Session tokens, and a client that cannot renew them."""
 
 import urllib3
 
@@ -9,7 +9,7 @@ from fotahook.testing import Sandbox
 
 
 def session_of(sandbox: Sandbox) -> str:
-    """A session token, fresh from its login."""
+    """Log in and return the session token."""
     with urllib3.PoolManager() as http:
         basic = urllib3.make_headers(basic_auth=":".join(DEV_CLIENT))
         url = f"{sandbox.base_url}/api/ts/v1/oauth2/token"
@@ -21,7 +21,7 @@ def session_of(sandbox: Sandbox) -> str:
 
 
 def with_static_session(sandbox: Sandbox, session: str) -> Client:
-    """A client that tries nothing twice and begins no session."""
+    """A client that does not retry and does not log in."""
     return Client(
         base_url=sandbox.base_url,
         thingspace_oauth_credentials=ThingspaceOauthCredentials(*DEV_CLIENT),

@@ -9,19 +9,19 @@ from pathlib import Path
 from fotahook.testing import make_certificates
 
 
-def test_a_certificate_of_the_authority_is_trusted_by_who_knows_it(tmp_path: Path) -> None:
+def test_a_client_with_the_authority_trusts_the_certificate(tmp_path: Path) -> None:
     made = make_certificates(tmp_path, "localhost", "127.0.0.1")
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile=made.ca_file)
     server.load_cert_chain(made.cert_file, made.key_file)
     assert shake_hands(client, server)
 
 
-def test_the_key_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_key(tmp_path: Path) -> None:
     made = make_certificates(tmp_path, "localhost")
     assert stat.S_IMODE(made.key_file.stat().st_mode) == 0o600
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+def test_without_the_extra_the_error_says_what_to_install(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['trustme'] = None\n"
         "from pathlib import Path\n"

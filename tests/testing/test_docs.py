@@ -20,17 +20,17 @@ def public(kind: type) -> set[str]:
     return {name for name in dir(kind) if not name.startswith("_")}
 
 
-def test_every_fault_has_its_line_and_every_line_its_fault() -> None:
+def test_the_page_lists_every_fault_and_no_other() -> None:
     told = names("of the next `times` deliveries") | names("of the next `times` API calls")
     assert told == public(Faults) - {"clear", "left"}
 
 
-def test_every_method_of_the_sandbox_has_its_line() -> None:
+def test_the_page_lists_every_method_of_the_sandbox() -> None:
     rows = PAGE.partition("| `Sandbox(port=0")[2].partition("\n\n")[0].splitlines()[1:]
     told = {name for row in rows for name in re.findall(r"`(\w+)[`(]", row.split(" | ")[0])}
     assert told == public(Sandbox) | {"base_url", "faults"}
 
 
-def test_every_step_has_its_line_and_the_example_is_a_script() -> None:
+def test_the_page_lists_every_step_and_its_example_is_valid() -> None:
     assert names("do | fields") == set(ACTIONS)
     assert len(parse_fault_script(SCRIPT).steps) == 3

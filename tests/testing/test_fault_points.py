@@ -1,4 +1,4 @@
-"""Fault points: which there are, when they act, and that they change nothing else."""
+"""Fault points: which exist, when they kill, and that they change nothing else."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from tests.store.conftest import ACCOUNT, URL, WELL, settled
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Raised instead of the end of the process."""
 
 
 def die() -> None:
@@ -33,7 +33,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 async def one_message_through(store: Store, faults: FaultPoints) -> None:
-    """A message from being accepted to being settled."""
+    """Accept, lease, deliver and settle one message."""
 
     async def answer(lease: Lease, delivery: Delivery) -> Outcome:
         return DELIVERED
@@ -54,13 +54,13 @@ async def one_message_through(store: Store, faults: FaultPoints) -> None:
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_each_point_kills_when_it_is_passed(point: str, store: Store) -> None:
+async def test_each_point_kills_when_it_is_reached(point: str, store: Store) -> None:
     with pytest.raises(Killed):
         await one_message_through(store, FaultPoints(point, kill=die))
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_only_the_nth_passing_kills(point: str, store: Store) -> None:
+async def test_only_the_nth_time_kills(point: str, store: Store) -> None:
     faults = FaultPoints(f"{point}:3", kill=die)
     for _ in range(2):
         await one_message_through(store, faults)
@@ -73,7 +73,7 @@ async def test_a_poll_that_leases_nothing_is_not_counted(store: Store) -> None:
     assert await faults.around_store(store).lease(1, 30) == []
 
 
-async def test_what_was_done_before_the_point_is_done_and_nothing_after_it(store: Store) -> None:
+async def test_work_before_the_point_is_done_and_work_after_it_is_not(store: Store) -> None:
     for point, pending in (("accept.before", 0), ("accept.after", 1)):
         watched = FaultPoints(point, kill=die).around_store(store)
         with pytest.raises(Killed):
@@ -81,13 +81,13 @@ async def test_what_was_done_before_the_point_is_done_and_nothing_after_it(store
         assert sum(lane.pending for lane in await store.lanes(ACCOUNT)) == pending
 
 
-async def test_other_verbs_are_the_stores_own(store: Store) -> None:
+async def test_other_methods_of_the_store_are_not_wrapped(store: Store) -> None:
     watched = FaultPoints("settle.after", kill=die).around_store(store)
     await asyncio.gather(watched.wait(0), watched.due_in())
     assert watched.message == store.message
 
 
 @pytest.mark.parametrize("fault", ["", "accept", "accept.during", "settle.after:0", "settle.after:x", "settle.after:"])
-def test_a_wrong_point_is_refused_with_a_list_of_the_right_ones(fault: str) -> None:
+def test_an_unknown_point_is_refused_with_the_list_of_points(fault: str) -> None:
     with pytest.raises(ValueError, match=r"one of accept\.before, accept\.after, lease\.before"):
         FaultPoints(fault)

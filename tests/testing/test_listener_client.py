@@ -1,4 +1,4 @@
-"""The helpers with which users try their listeners: posting, repetition, disorder, waiting."""
+"""The helpers for tests of listeners: posting, duplicates, reordering, waiting."""
 
 import time
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_a_message_is_posted_and_handled(listener: Listener) -> None:
     assert listener.inbox == "sqlite:///never.db"
 
 
-def test_a_sandbox_delivers_to_a_listener_that_is_served(listener: Listener, sandbox: Sandbox) -> None:
+def test_a_sandbox_delivers_to_a_served_listener(listener: Listener, sandbox: Sandbox) -> None:
     seen: list[CallbackMessage] = []
     listener.on_any(seen.append)
     with listener_client(listener) as client:
@@ -51,7 +51,7 @@ def test_a_sandbox_delivers_to_a_listener_that_is_served(listener: Listener, san
     assert [message.kind for message in seen] == ["x"]
 
 
-def test_repetitions_are_answered_and_not_shown_again(listener: Listener) -> None:
+def test_duplicates_are_answered_and_not_handled_again(listener: Listener) -> None:
     seen: list[CallbackMessage] = []
     listener.on_any(seen.append)
     with listener_client(listener) as client:
@@ -61,7 +61,7 @@ def test_repetitions_are_answered_and_not_shown_again(listener: Listener) -> Non
     assert sorted(message.raw for message in seen) == [b"1", b"2"]
 
 
-def test_a_campaign_may_come_in_disorder_that_a_seed_repeats(listener: Listener) -> None:
+def test_a_seed_determines_the_order_of_reordered_posts(listener: Listener) -> None:
     seen: list[bytes] = []
 
     @listener.on_any
@@ -79,7 +79,7 @@ def test_a_campaign_may_come_in_disorder_that_a_seed_repeats(listener: Listener)
     assert sorted(seen[:3]) == sorted(bodies)
 
 
-def test_posts_are_proved_and_may_be_late() -> None:
+def test_posts_are_signed_and_may_be_late() -> None:
     options = {"secrets": [signing.format_secret(bytes(range(32)))], "sources": ["192.0.2.0/24"]}
     with listener_client(Listener(**options)) as client:  # type: ignore[arg-type]  # two of its options
         assert [answer.status for answer in client.post(b"{}")] == [200]
@@ -88,7 +88,7 @@ def test_posts_are_proved_and_may_be_late() -> None:
     assert "s old, more than 300 s" in (late.error or "")
 
 
-def test_a_listener_with_public_keys_alone_is_posted_to_and_its_proof_is_run(sandbox: Sandbox) -> None:
+def test_a_listener_with_public_keys_only_verifies_posts(sandbox: Sandbox) -> None:
     listener = Listener(public_keys=[sandbox.public_key])
     before = listener.request_handler.verification
     with listener_client(listener, serve=True) as client:
@@ -99,7 +99,7 @@ def test_a_listener_with_public_keys_alone_is_posted_to_and_its_proof_is_run(san
     assert listener.request_handler.verification == before
 
 
-def test_a_secret_goes_before_public_keys() -> None:
+def test_a_secret_takes_precedence_over_public_keys() -> None:
     public = signing.format_public_key(bytes(32))
     listener = Listener(secrets=[signing.format_secret(bytes(range(32)))], public_keys=[public])
     with listener_client(listener) as client:
@@ -110,7 +110,7 @@ def test_a_secret_goes_before_public_keys() -> None:
 # Forwards
 
 
-def test_nothing_is_forwarded_but_kept(listener: Listener, sandbox: Sandbox) -> None:
+def test_forwards_are_recorded_and_not_sent(listener: Listener, sandbox: Sandbox) -> None:
     other = "https://billing.example/fota"
     listener.forward(sandbox.receiver.url)
     listener.forward(other, types=["firmwareList"])
@@ -129,7 +129,7 @@ def test_nothing_is_forwarded_but_kept(listener: Listener, sandbox: Sandbox) -> 
 
 
 @pytest.mark.parametrize("forwarding", [ForwardSettings(), ForwardSettings(ca_file=Path("/nowhere/production.pem"))])
-def test_what_is_not_sent_needs_neither_an_open_network_nor_an_authority(forwarding: ForwardSettings) -> None:
+def test_recorded_forwards_need_neither_an_allowed_network_nor_an_authority(forwarding: ForwardSettings) -> None:
     """As `fotahook listen --allow-network` gives in production."""
     listener = Listener(forwarding=forwarding)
     listener.forward("http://10.0.0.5/x")
@@ -141,7 +141,7 @@ def test_what_is_not_sent_needs_neither_an_open_network_nor_an_authority(forward
         pass
 
 
-def test_forwards_are_sent_where_that_is_asked_for(listener: Listener, sandbox: Sandbox) -> None:
+def test_forwards_are_sent_on_request(listener: Listener, sandbox: Sandbox) -> None:
     listener.forward(sandbox.receiver.url)
     with listener_client(listener, forward=True) as client:
         (answer,) = client.post(b"{}")
@@ -151,7 +151,7 @@ def test_forwards_are_sent_where_that_is_asked_for(listener: Listener, sandbox: 
     assert [(one.id, one.url) for one in client.forwarded] == [(answer.id, sandbox.receiver.url)]
 
 
-def test_a_forward_that_fails_is_told_by_its_host(listener: Listener) -> None:
+def test_a_failed_forward_is_named_by_its_origin(listener: Listener) -> None:
     listener.on_any(lambda message: None)
     listener.forward("http://127.0.0.1:9/tok?key=tok")
     with listener_client(listener, forward=True) as client:
@@ -165,7 +165,7 @@ def test_a_forward_that_fails_is_told_by_its_host(listener: Listener) -> None:
     assert "tok" not in str(raised.value)
 
 
-def test_waiting_for_handlers_where_there_are_none_says_what_to_wait_for(listener: Listener) -> None:
+def test_waiting_for_missing_handlers_says_what_to_wait_for(listener: Listener) -> None:
     listener.forward("https://billing.example/fota", types=["x"])
     with listener_client(listener) as client:
         client.post(b'{"type": "x"}', b'{"type": "nobody wants it"}')
@@ -178,10 +178,10 @@ def test_waiting_for_handlers_where_there_are_none_says_what_to_wait_for(listene
             client.wait_for()
 
 
-# What cannot be meant
+# Invalid arguments
 
 
-def test_what_cannot_be_posted_so_often_is_refused(listener: Listener) -> None:
+def test_a_negative_number_of_duplicates_is_refused(listener: Listener) -> None:
     with listener_client(listener) as client:
         with pytest.raises(ValueError, match=r"duplicate=-1.*0 or more"):
             client.post(b"{}", duplicate=-1)
@@ -189,12 +189,12 @@ def test_what_cannot_be_posted_so_often_is_refused(listener: Listener) -> None:
 
 
 @pytest.mark.parametrize(("wrong", "named"), [(5, "int"), (time, "module"), (WsgiListener(Listener()), "WsgiListener")])
-def test_what_is_no_listener_is_refused_in_words(wrong: Listener, named: str) -> None:
+def test_anything_but_a_listener_is_refused(wrong: Listener, named: str) -> None:
     with pytest.raises(TypeError, match=f"takes a fotahook.Listener, not {named}$"), listener_client(wrong):
         pass
 
 
-def test_a_listener_is_under_one_test_at_a_time(listener: Listener) -> None:
+def test_a_listener_is_in_one_test_at_a_time(listener: Listener) -> None:
     with listener_client(listener) as client:
         with pytest.raises(RuntimeError, match="under test already"), listener_client(listener):
             pass
@@ -206,7 +206,7 @@ def test_a_listener_is_under_one_test_at_a_time(listener: Listener) -> None:
 # Waiting
 
 
-def test_waiting_in_vain_tells_why(listener: Listener) -> None:
+def test_a_timeout_gives_the_reason(listener: Listener) -> None:
     @listener.on_any
     async def fail(message: CallbackMessage) -> None:
         raise ValueError("the reason")
@@ -224,7 +224,7 @@ def test_waiting_in_vain_tells_why(listener: Listener) -> None:
 
 
 @pytest.mark.parametrize("message", [firmware_available(), upgrade_scheduled(), upgrade_progress()])
-def test_the_messages_are_what_they_say(message: Postable) -> None:
+def test_the_contract_knows_the_single_messages(message: Postable) -> None:
     read = parse_message(_bytes(message))
     assert read.account_name == "0000123456-00001"
     assert read.kind == read.type

@@ -35,17 +35,17 @@ def plugged(pytester: pytest.Pytester) -> pytest.Pytester:
     return pytester
 
 
-def test_each_test_has_a_service_with_nothing_in_it(plugged: pytest.Pytester) -> None:
+def test_each_test_has_an_empty_service(plugged: pytest.Pytester) -> None:
     plugged.makepyfile(TWO_TESTS)
     plugged.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
 
 
-def test_the_fixtures_tell_what_they_are(plugged: pytest.Pytester) -> None:
+def test_the_fixtures_are_described(plugged: pytest.Pytester) -> None:
     told = plugged.runpytest_subprocess("--fixtures").stdout
     told.fnmatch_lines(["fotahook_sandbox -- *", "*A whole service without callbacks*", "fotahook_client -- *"])
 
 
-def test_a_run_that_does_not_use_it_does_not_pay_for_it() -> None:
+def test_the_plugin_alone_imports_nothing_heavy() -> None:
     code = "import sys, fotahook.testing.plugin; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     heavy = {

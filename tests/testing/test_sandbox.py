@@ -1,4 +1,4 @@
-"""The sandbox: a real service for a test of one's own."""
+"""The sandbox: a real service for tests of applications."""
 
 import socket
 import threading
@@ -30,7 +30,7 @@ def register(sandbox: Sandbox, account: str, url: str) -> None:
         client.software_management_callbacks_v2.register_callback(account, body)
 
 
-def test_a_message_is_delivered_and_told_of(sandbox: Sandbox, receiver: Receiver) -> None:
+def test_a_message_is_delivered_and_recorded(sandbox: Sandbox, receiver: Receiver) -> None:
     register(sandbox, ACCOUNT, receiver.url)
     message_id = sandbox.publish(ACCOUNT, {"type": "upgradeProgress"}, ordering_key="d1")
     sandbox.wait_delivered(message_id)
@@ -40,7 +40,7 @@ def test_a_message_is_delivered_and_told_of(sandbox: Sandbox, receiver: Receiver
     assert receiver.bodies == [delivered.body] == [b'{"type":"upgradeProgress"}']
 
 
-def test_deliveries_are_told_by_account(sandbox: Sandbox, receiver: Receiver) -> None:
+def test_deliveries_are_filtered_by_account(sandbox: Sandbox, receiver: Receiver) -> None:
     for account in ("one", "two"):
         register(sandbox, account, receiver.url)
         sandbox.wait_delivered(sandbox.publish(account, b"{}"))
@@ -48,7 +48,7 @@ def test_deliveries_are_told_by_account(sandbox: Sandbox, receiver: Receiver) ->
     assert {one.account for one in sandbox.deliveries()} >= {"one", "two"}
 
 
-def test_waiting_for_what_does_not_come_tells_where_it_stands(sandbox: Sandbox) -> None:
+def test_a_timeout_gives_the_state_of_the_message(sandbox: Sandbox) -> None:
     message_id = sandbox.publish("nobody", b"{}")
     with pytest.raises(TimeoutError, match="is a callback registered"):
         sandbox.wait_delivered(message_id, timeout=0)
@@ -56,7 +56,7 @@ def test_waiting_for_what_does_not_come_tells_where_it_stands(sandbox: Sandbox) 
         sandbox.wait_delivered("absent")
 
 
-def test_a_failed_attempt_is_told_of_too(sandbox: Sandbox) -> None:
+def test_a_failed_attempt_is_recorded_too(sandbox: Sandbox) -> None:
     register(sandbox, "refused", "http://127.0.0.1:1/")
     message_id = sandbox.publish("refused", b"{}")
     while not sandbox.deliveries("refused"):
@@ -66,7 +66,7 @@ def test_a_failed_attempt_is_told_of_too(sandbox: Sandbox) -> None:
     assert sandbox.deliveries("refused")[0].outcome == "connection_refused"
 
 
-def test_a_store_that_is_named_is_kept(tmp_path: Path) -> None:
+def test_a_named_store_is_kept(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'kept.db'}"
     with Sandbox(store=url) as first:
         message_id = first.publish(ACCOUNT, b"{}")
@@ -75,7 +75,7 @@ def test_a_store_that_is_named_is_kept(tmp_path: Path) -> None:
     assert Path(sqlite_path(url)).exists()
 
 
-def test_nothing_of_it_is_left() -> None:
+def test_no_thread_or_socket_is_left() -> None:
     before = set(threading.enumerate())
     with Sandbox() as sandbox:
         port = int(sandbox.base_url.rpartition(":")[2])
@@ -85,7 +85,7 @@ def test_nothing_of_it_is_left() -> None:
         assert attempt.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_what_goes_wrong_at_the_start_is_raised_there(tmp_path: Path) -> None:
+def test_errors_at_the_start_are_raised(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     with pytest.raises(StoreUnavailable), Sandbox(store=f"sqlite:///{tmp_path / 'no' / 'folder.db'}"):
         pass

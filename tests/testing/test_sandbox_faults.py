@@ -22,7 +22,7 @@ def outcomes(sandbox: Sandbox, account: str | None = None) -> list[tuple[str, in
     return [(one.outcome, one.status) for one in sandbox.deliveries(account)]
 
 
-def test_the_next_deliveries_get_the_answer_that_was_asked_for(sandbox: Sandbox) -> None:
+def test_the_next_deliveries_get_the_requested_response(sandbox: Sandbox) -> None:
     sandbox.register(ACCOUNT)
     sandbox.faults.answer_deliveries(500, times=2)
     sandbox.faults.answer_deliveries(429, retry_after=120)
@@ -44,7 +44,7 @@ def test_a_delivery_is_dropped(sandbox: Sandbox) -> None:
     assert outcomes(sandbox) == [("connection_lost", None), ("delivered", 200)]
 
 
-def test_a_delivery_comes_late(sandbox: Sandbox) -> None:
+def test_a_delivery_is_delayed(sandbox: Sandbox) -> None:
     sandbox.register(ACCOUNT)
     sandbox.faults.delay_deliveries(0.2)
     began = time.monotonic()
@@ -52,7 +52,7 @@ def test_a_delivery_comes_late(sandbox: Sandbox) -> None:
     assert time.monotonic() - began >= 0.2
 
 
-def test_a_delivery_comes_twice_under_the_same_id(sandbox: Sandbox) -> None:
+def test_a_delivery_is_duplicated_with_the_same_id(sandbox: Sandbox) -> None:
     sandbox.register(ACCOUNT)
     sandbox.faults.duplicate_deliveries()
     message_id = sandbox.publish(ACCOUNT, b"{}")
@@ -61,7 +61,7 @@ def test_a_delivery_comes_twice_under_the_same_id(sandbox: Sandbox) -> None:
     assert outcomes(sandbox) == [("delivered", 200)] * 2
 
 
-def test_a_certificate_is_not_trusted_for_a_while(sandbox: Sandbox) -> None:
+def test_a_certificate_is_untrusted_for_some_attempts(sandbox: Sandbox) -> None:
     sandbox.register(ACCOUNT)
     sandbox.faults.distrust_deliveries(times=2)
     sandbox.publish(ACCOUNT, b"{}")
@@ -69,7 +69,7 @@ def test_a_certificate_is_not_trusted_for_a_while(sandbox: Sandbox) -> None:
     assert outcomes(sandbox) == [("tls_untrusted", None)] * 2 + [("delivered", 200)]
 
 
-def test_the_faults_of_one_account_are_not_anothers(sandbox: Sandbox) -> None:
+def test_faults_of_one_account_do_not_affect_another(sandbox: Sandbox) -> None:
     for account in ("one", "two"):
         sandbox.register(account)
     sandbox.faults.answer_deliveries(503, account="two")
@@ -80,7 +80,7 @@ def test_the_faults_of_one_account_are_not_anothers(sandbox: Sandbox) -> None:
     assert outcomes(sandbox, "two") == [("http_503", 503), ("delivered", 200)]
 
 
-def test_faults_are_in_the_way_of_any_receiver(sandbox: Sandbox) -> None:
+def test_faults_affect_any_receiver(sandbox: Sandbox) -> None:
     with receiving() as receiver:
         sandbox.register(ACCOUNT, receiver.url)
         sandbox.faults.answer_deliveries(503)
@@ -89,7 +89,7 @@ def test_faults_are_in_the_way_of_any_receiver(sandbox: Sandbox) -> None:
         assert receiver.bodies == [b"{}"]
 
 
-def test_an_attempt_ends_at_the_limit_it_was_given() -> None:
+def test_an_attempt_ends_at_the_sandboxs_timeout() -> None:
     with Sandbox(timeout=1) as sandbox, receiving(hold=True) as receiver:
         sandbox.register(ACCOUNT, receiver.url)
         message_id = sandbox.publish(ACCOUNT, b"{}")
@@ -101,7 +101,7 @@ def test_an_attempt_ends_at_the_limit_it_was_given() -> None:
         sandbox.wait_delivered(message_id)
 
 
-def test_the_next_calls_get_the_answer_that_was_asked_for(sandbox: Sandbox) -> None:
+def test_the_next_calls_get_the_requested_response(sandbox: Sandbox) -> None:
     with with_static_session(sandbox, session_of(sandbox)) as client:
         callbacks = client.software_management_callbacks_v2
         sandbox.faults.answer_calls(500)
@@ -123,7 +123,7 @@ def test_a_call_is_dropped(sandbox: Sandbox) -> None:
         assert client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT).is_success
 
 
-def test_a_call_takes_too_long(sandbox: Sandbox) -> None:
+def test_a_delayed_call_times_out(sandbox: Sandbox) -> None:
     with with_static_session(sandbox, session_of(sandbox)) as client:
         callbacks = client.software_management_callbacks_v2
         callbacks.list_registered_callbacks(ACCOUNT)
@@ -132,14 +132,14 @@ def test_a_call_takes_too_long(sandbox: Sandbox) -> None:
             callbacks.list_registered_callbacks(ACCOUNT, timeout=0.2)
 
 
-def test_other_calls_may_be_meant(sandbox: Sandbox) -> None:
+def test_the_path_selects_other_calls(sandbox: Sandbox) -> None:
     sandbox.faults.answer_calls(503, path="/oauth2/token")
     with sandbox.client() as client:
         assert client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT).is_success
     assert sandbox.faults.left == 0
 
 
-def test_tokens_and_sessions_end_when_they_are_to(sandbox: Sandbox) -> None:
+def test_tokens_and_sessions_expire_on_request(sandbox: Sandbox) -> None:
     with with_static_session(sandbox, session_of(sandbox)) as client:
         callbacks = client.software_management_callbacks_v2
         callbacks.list_registered_callbacks(ACCOUNT)
@@ -150,7 +150,7 @@ def test_tokens_and_sessions_end_when_they_are_to(sandbox: Sandbox) -> None:
             callbacks.list_registered_callbacks(ACCOUNT)
 
 
-def test_faults_may_be_taken_back(sandbox: Sandbox) -> None:
+def test_faults_can_be_cleared(sandbox: Sandbox) -> None:
     sandbox.faults.answer_calls(times=3)
     sandbox.faults.drop_deliveries()
     assert sandbox.faults.left == 4
@@ -158,7 +158,7 @@ def test_faults_may_be_taken_back(sandbox: Sandbox) -> None:
     assert sandbox.faults.left == 0
 
 
-def test_what_is_no_fault_is_refused(sandbox: Sandbox) -> None:
+def test_invalid_faults_are_refused(sandbox: Sandbox) -> None:
     faults = sandbox.faults
     wrongs: list[Callable[[], None]] = [
         lambda: faults.answer_deliveries(99),
@@ -174,7 +174,7 @@ def test_what_is_no_fault_is_refused(sandbox: Sandbox) -> None:
     assert faults.left == 0
 
 
-def test_the_receiver_remembers_what_came(sandbox: Sandbox) -> None:
+def test_the_receiver_keeps_requests(sandbox: Sandbox) -> None:
     for account in ("ä 1", "2"):
         sandbox.register(account)
         sandbox.publish(account, upgrade_progress(account=account))
@@ -203,13 +203,13 @@ def test_a_body_that_is_not_json_has_no_kind(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(("account", "url"), [(ACCOUNT, "ftp://127.0.0.1/"), (ACCOUNT, "x"), ("a/b", None), ("", None)])
-def test_what_can_be_no_callback_is_refused(sandbox: Sandbox, account: str, url: str | None) -> None:
+def test_an_invalid_callback_is_refused(sandbox: Sandbox, account: str, url: str | None) -> None:
     with pytest.raises(ValueError):
         sandbox.register(account, url)
 
 
 @pytest.mark.parametrize("library", ["uvicorn", "aiohttp"])
-def test_without_the_extras_it_says_what_to_install(library: str) -> None:
+def test_without_the_extras_the_error_says_what_to_install(library: str) -> None:
     code = (
         f"import sys; sys.modules['{library}'] = None\n"
         "try: from fotahook.testing import Sandbox\n"

@@ -1,4 +1,4 @@
-"""A suite as a user of the official SDK would write it: fifty tests, one sandbox, reset for each of them."""
+"""A suite of a user of the official SDK: fifty tests, one sandbox, reset after each test."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -54,7 +54,7 @@ def register(callbacks: Any, account: str, url: str) -> Any:
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_a_url_is_listed_as_it_was_registered(callbacks: Any, url: str) -> None:
+def test_a_registered_url_is_listed_unchanged(callbacks: Any, url: str) -> None:
     assert callbacks.list_registered_callbacks(ACCOUNT).body is None, "nothing is left of the test before"
     assert register(callbacks, ACCOUNT, url).body.url == url
     assert callbacks.list_registered_callbacks(ACCOUNT).body.url == url
@@ -71,7 +71,7 @@ def test_an_account_is_registered_updated_and_deregistered(callbacks: Any, accou
 
 
 @pytest.mark.parametrize("message", [firmware_available(), upgrade_scheduled(), upgrade_progress()])
-def test_a_message_reaches_the_callback_that_was_registered(
+def test_a_message_reaches_the_registered_callback(
     callbacks: Any, sandbox: Sandbox, message: dict[str, object]
 ) -> None:
     register(callbacks, ACCOUNT, sandbox.receiver.url)
@@ -82,7 +82,7 @@ def test_a_message_reaches_the_callback_that_was_registered(
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com/", "example.com", "https://", "https://user:password@example.com/"])
-def test_a_url_that_can_be_none_is_the_sdks_own_error(callbacks: Any, url: str) -> None:
+def test_an_invalid_url_raises_the_sdks_error(callbacks: Any, url: str) -> None:
     with pytest.raises(FotaV2ResultException) as refused:
         register(callbacks, ACCOUNT, url)
     assert (refused.value.response_code, refused.value.error_code) == (400, "INVALID_PARAMETER")
@@ -90,7 +90,7 @@ def test_a_url_that_can_be_none_is_the_sdks_own_error(callbacks: Any, url: str) 
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_an_answer_that_was_asked_for_is_the_sdks_error(callbacks: Any, sandbox: Sandbox, status: int) -> None:
+def test_a_requested_error_raises_the_sdks_error(callbacks: Any, sandbox: Sandbox, status: int) -> None:
     sandbox.faults.answer_calls(status)
     with pytest.raises(APIException) as failed:
         callbacks.list_registered_callbacks(ACCOUNT)
@@ -99,7 +99,7 @@ def test_an_answer_that_was_asked_for_is_the_sdks_error(callbacks: Any, sandbox:
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
-def test_a_delivery_that_fails_is_tried_again_for_who_registered(callbacks: Any, sandbox: Sandbox, status: int) -> None:
+def test_a_failed_delivery_is_retried(callbacks: Any, sandbox: Sandbox, status: int) -> None:
     register(callbacks, ACCOUNT, sandbox.receiver.url)
     sandbox.faults.answer_deliveries(status)
     sandbox.publish(ACCOUNT, b"{}")
@@ -109,12 +109,12 @@ def test_a_delivery_that_fails_is_tried_again_for_who_registered(callbacks: Any,
 
 
 @pytest.mark.parametrize("environment", list(Environment))
-def test_every_environment_leads_to_the_sandbox(sandbox: Sandbox, environment: Environment) -> None:
+def test_every_environment_points_to_the_sandbox(sandbox: Sandbox, environment: Environment) -> None:
     callbacks = client(login(environment), environment).software_management_callbacks_v2
     assert register(callbacks, ACCOUNT, URLS[0]).is_success()
 
 
-def test_a_session_that_idled_is_a_401(callbacks: Any, sandbox: Sandbox) -> None:
+def test_an_idle_session_is_a_401(callbacks: Any, sandbox: Sandbox) -> None:
     sandbox.advance(20 * 60 + 1)
     with pytest.raises(APIException) as refused:
         callbacks.list_registered_callbacks(ACCOUNT)
@@ -122,7 +122,7 @@ def test_a_session_that_idled_is_a_401(callbacks: Any, sandbox: Sandbox) -> None
     assert "SessionToken.Expired" in refused.value.response.text
 
 
-def test_a_token_that_ended_is_a_401_which_this_sdk_does_not_mend(callbacks: Any, sandbox: Sandbox) -> None:
+def test_an_expired_token_is_a_401_that_this_sdk_does_not_handle(callbacks: Any, sandbox: Sandbox) -> None:
     callbacks.list_registered_callbacks(ACCOUNT)
     sandbox.faults.expire_tokens()
     for _ in range(2):
@@ -131,13 +131,13 @@ def test_a_token_that_ended_is_a_401_which_this_sdk_does_not_mend(callbacks: Any
         assert refused.value.response_code == 401
 
 
-def test_a_client_without_a_token_gets_no_answer(sandbox: Sandbox) -> None:
+def test_a_client_without_a_token_sends_no_call(sandbox: Sandbox) -> None:
     sandbox.faults.answer_calls(401, path="/oauth2/token")
     with pytest.raises(AuthValidationException):
         client("x").software_management_callbacks_v2.list_registered_callbacks(ACCOUNT)
 
 
-def test_a_reset_leads_the_sdk_back_to_thingspace(sandbox: Sandbox) -> None:
+def test_a_reset_points_the_sdk_back_to_thingspace(sandbox: Sandbox) -> None:
     servers = Configuration.environments[Environment.PRODUCTION]
     assert servers[Server.THINGSPACE] == f"{sandbox.base_url}/api"
     sandbox.point_official_sdk(Configuration)

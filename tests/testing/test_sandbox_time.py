@@ -20,7 +20,7 @@ HOUR = 3600.0
 DAY = 24 * HOUR
 
 
-def test_a_backoff_is_over_when_the_clock_says_so(sandbox: Sandbox) -> None:
+def test_a_backoff_ends_by_the_sandboxs_clock(sandbox: Sandbox) -> None:
     sandbox.register(ACCOUNT)
     sandbox.faults.answer_deliveries(503)
     message_id = sandbox.publish(ACCOUNT, b"{}")
@@ -50,7 +50,7 @@ def test_the_whole_schedule_of_a_refused_message_passes_at_once(sandbox: Sandbox
     assert sandbox.receiver.received == []
 
 
-def test_a_message_that_nobody_takes_is_dead_after_its_time_to_live(sandbox: Sandbox) -> None:
+def test_an_undelivered_message_is_dead_after_its_time_to_live(sandbox: Sandbox) -> None:
     sandbox.register(ACCOUNT, "http://127.0.0.1:1/")
     message_id = sandbox.publish(ACCOUNT, b"{}")
     while not sandbox.deliveries():
@@ -61,14 +61,14 @@ def test_a_message_that_nobody_takes_is_dead_after_its_time_to_live(sandbox: San
         sandbox.wait_delivered(message_id)
 
 
-def test_draining_says_what_keeps_it(sandbox: Sandbox) -> None:
+def test_a_drain_timeout_names_the_last_attempt(sandbox: Sandbox) -> None:
     sandbox.register(ACCOUNT, "http://127.0.0.1:1/")
     sandbox.publish(ACCOUNT, b"{}")
     with pytest.raises(TimeoutError, match="still something to send; the last attempt: "):
         sandbox.drain(timeout=0)
 
 
-def test_nothing_is_sent_twice_for_the_clock_was_moved_while_it_was_on_its_way(sandbox: Sandbox) -> None:
+def test_advancing_the_clock_during_an_attempt_sends_nothing_twice(sandbox: Sandbox) -> None:
     sandbox.register(ACCOUNT)
     sandbox.faults.delay_deliveries(0.3)
     message_id = sandbox.publish(ACCOUNT, b"{}")
@@ -89,7 +89,7 @@ def test_a_session_ends_by_the_sandboxs_clock(sandbox: Sandbox) -> None:
             callbacks.list_registered_callbacks(ACCOUNT)
 
 
-def test_our_client_renews_what_ended(sandbox: Sandbox) -> None:
+def test_our_client_renews_expired_tokens_and_sessions(sandbox: Sandbox) -> None:
     with sandbox.client() as client:
         for passed in (0.0, SESSION_IDLE + 1, HOUR + 1):
             sandbox.advance(passed)
@@ -142,7 +142,7 @@ def fail_to_log_in(sandbox: Sandbox) -> None:
         client.login()
 
 
-def test_an_attempt_under_way_ends_with_a_reset(sandbox: Sandbox) -> None:
+def test_a_reset_ends_attempts_under_way(sandbox: Sandbox) -> None:
     sandbox.register(ACCOUNT)
     sandbox.faults.delay_deliveries(30)
     sandbox.publish(ACCOUNT, b"{}")
@@ -152,7 +152,7 @@ def test_an_attempt_under_way_ends_with_a_reset(sandbox: Sandbox) -> None:
     assert (sandbox.deliveries(), sandbox.receiver.received) == ([], [])
 
 
-def test_a_call_under_way_ends_with_a_reset(sandbox: Sandbox) -> None:
+def test_a_reset_ends_calls_under_way(sandbox: Sandbox) -> None:
     sandbox.faults.delay_calls(30, path="/healthz")
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(urllib3.request, "GET", sandbox.base_url + "/healthz", retries=False)
@@ -164,7 +164,7 @@ def test_a_call_under_way_ends_with_a_reset(sandbox: Sandbox) -> None:
     assert urllib3.request("GET", sandbox.base_url + "/healthz").status == 200
 
 
-def test_a_session_before_a_reset_is_none_after_it(sandbox: Sandbox) -> None:
+def test_a_reset_ends_sessions(sandbox: Sandbox) -> None:
     url, key = sandbox.base_url, sandbox.public_key
     with with_static_session(sandbox, session_of(sandbox)) as client:
         sandbox.reset()
@@ -173,7 +173,7 @@ def test_a_session_before_a_reset_is_none_after_it(sandbox: Sandbox) -> None:
     assert (sandbox.base_url, sandbox.public_key) == (url, key)
 
 
-def test_a_store_that_was_named_is_emptied_by_a_reset(tmp_path: Path) -> None:
+def test_a_reset_empties_a_named_store(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'named.db'}"
     with Sandbox(store=url) as sandbox:
         kept = sandbox.publish(ACCOUNT, b"{}")
@@ -183,12 +183,12 @@ def test_a_store_that_was_named_is_emptied_by_a_reset(tmp_path: Path) -> None:
     assert Path(sqlite_path(url)).exists()
 
 
-def test_a_store_without_a_clock_of_ours_is_refused() -> None:
+def test_a_postgresql_store_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot use a virtual clock"):
         Sandbox(store="postgresql://localhost/x")
 
 
-def test_who_has_not_entered_it_is_told_so() -> None:
+def test_a_sandbox_outside_of_a_with_statement_is_refused() -> None:
     sandbox = Sandbox()
     for call in (sandbox.reset, sandbox.drain, sandbox.deliveries, sandbox.faults.expire_tokens):
         with pytest.raises(RuntimeError, match="with statement"):
