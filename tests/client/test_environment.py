@@ -124,7 +124,7 @@ def test_a_dotenv_file_fills_in_what_the_environment_lacks(monkeypatch: pytest.M
     assert (found["timeout"], found["max_retries"]) == (6.0, 1)
     (tmp_path / "other.env").write_text("MAX_RETRIES=3\n")
     with fotahook.Client.from_environment(dotenv_path=str(tmp_path / "other.env")) as client:
-        assert client._transport._call_options.max_retries == 3
+        assert client._transport._defaults.max_retries == 3
 
 
 def test_without_dotenv_only_a_given_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

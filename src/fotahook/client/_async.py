@@ -13,10 +13,10 @@ from yarl import URL
 
 from ..contract.errors import FotahookError
 from ..contract.exchange import Headers, Reply, Request
-from ._effects import Acquire, Effect, Flow, Invoke, Runtime, Send, Sleep, drive_async
+from ._effects import Acquire, Effect, Flow, Invoke, Send, Sleep, drive_async
 from ._flow import Limits, Pipeline
 from ._proxy import proxy_for
-from ._settings import CallOptions, TransportOptions
+from ._settings import CallDefaults, TransportOptions
 from ._transport_errors import MAX_BODY, body_too_large, timed_out, transport_error
 
 T = TypeVar("T")
@@ -29,11 +29,9 @@ _LIBRARY_ERRORS = (aiohttp.ClientError, OSError, ArithmeticError, ValueError)
 class AsyncTransport:
     """Runs the flows of one client, in one event loop at a time."""
 
-    def __init__(
-        self, pipeline: Pipeline, transport_options: TransportOptions, call_options: CallOptions, runtime: Runtime
-    ) -> None:
-        self._pipeline, self._runtime = pipeline, runtime
-        self._options, self._call_options = transport_options, call_options
+    def __init__(self, pipeline: Pipeline, options: TransportOptions, defaults: CallDefaults) -> None:
+        self._pipeline, self._options, self._defaults = pipeline, options, defaults
+        self.runtime = pipeline.runtime
         self._streams: weakref.WeakSet[AsyncStream] = weakref.WeakSet()
         self._origin_options: dict[str, dict[str, object]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -48,8 +46,8 @@ class AsyncTransport:
         max_retries: int | None = None,
     ) -> T:
         """Run a flow within its limits; None stands for the client's own. Cancelled, it closes its connection."""
-        now = self._runtime.monotonic()
-        limits = self._call_options.limits(now, timeout, max_retries)
+        now = self.runtime.monotonic()
+        limits = self._defaults.limits(now, timeout, max_retries)
         if self._closed:
             raise RuntimeError("the client is closed")
         if self._loop is not (loop := asyncio.get_running_loop()):
@@ -77,7 +75,7 @@ class AsyncTransport:
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
-        await (self._runtime.async_sleep or asyncio.sleep)(seconds)
+        await (self.runtime.async_sleep or asyncio.sleep)(seconds)
 
     def _perform(self, deadline: "_Deadline", effect: Effect) -> Awaitable[object]:
         if isinstance(effect, Send):

@@ -5,7 +5,7 @@ import inspect
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, get_args, overload
 
 import msgspec
 
@@ -15,7 +15,7 @@ from ..contract.exchange import ApiResponse
 from ..contract.servers import Servers
 from ._effects import Flow, Hooks, Runtime
 from ._flow import Limits, Pipeline
-from ._settings import CallOptions, TransportOptions
+from ._settings import CallDefaults, CallOptions, TransportOptions
 from ._tokens import BearerToken, SessionToken
 
 if TYPE_CHECKING:
@@ -72,20 +72,18 @@ class Operation(msgspec.Struct, Generic[T], frozen=True):
     max_retries: int | None = None
 
 
-def response_of(
-    call: Call[T], timeout: float | None = None, max_retries: int | None = None
-) -> Operation[ApiResponse[T]]:
+def response_of(call: Call[T], **options: Unpack[CallOptions]) -> Operation[ApiResponse[T]]:
     """A call that returns its whole response."""
-    return Operation(lambda pipeline, limits: pipeline.perform(call, limits), timeout, max_retries)
+    return Operation(lambda pipeline, limits: pipeline.perform(call, limits), **options)
 
 
-def data_of(call: Call[T], timeout: float | None, max_retries: int | None) -> Operation[T]:
+def data_of(call: Call[T], **options: Unpack[CallOptions]) -> Operation[T]:
     """A call that returns the data of its response."""
 
     def flow(pipeline: Pipeline, limits: Limits) -> Flow[T]:
         return (yield from pipeline.perform(call, limits)).data
 
-    return Operation(flow, timeout, max_retries)
+    return Operation(flow, **options)
 
 
 class operation(Generic[P, T]):
@@ -102,11 +100,10 @@ class operation(Generic[P, T]):
             result: T = await client._transport.run(planned.make_flow, planned.timeout, planned.max_retries)
             return result
 
-        signature = inspect.signature(plan)
-        (returned,) = get_args(signature.return_annotation)
+        signature = _public_signature(plan)
         for function in (method, async_method):
             functools.update_wrapper(function, plan)
-            function.__dict__["__signature__"] = signature.replace(return_annotation=returned)
+            function.__dict__["__signature__"] = signature
         self._method, self._async_method = method, async_method
 
     @overload
@@ -118,6 +115,17 @@ class operation(Generic[P, T]):
     def __get__(self, client: Any, owner: Any) -> Callable[..., Any]:
         function = self._async_method if issubclass(owner, AsyncMethods) else self._method
         return function if client is None else types.MethodType(function, client)
+
+
+def _public_signature(plan: Callable[..., object]) -> inspect.Signature:
+    """The signature with CallOptions spelled out, and with the Operation's result as the return type."""
+    signature = inspect.signature(plan)
+    parameters = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    if len(parameters) < len(signature.parameters):
+        for name, kind in CallOptions.__annotations__.items():
+            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
+    (result,) = get_args(signature.return_annotation)
+    return signature.replace(parameters=parameters, return_annotation=result)
 
 
 class BaseClient(ABC):
@@ -138,8 +146,8 @@ class BaseClient(ABC):
         servers: Servers,
         oauth: ThingspaceOauthCredentials | None,
         session: SessionCredentials | VZM2mTokenCredentials | None,
-        transport_options: TransportOptions,
-        call_options: CallOptions,
+        options: TransportOptions,
+        defaults: CallDefaults,
         hooks: Hooks,
     ) -> None:
         self._pipeline = Pipeline(
@@ -149,20 +157,20 @@ class BaseClient(ABC):
             hooks,
             self._runtime,
         )
-        self._open(transport_options, call_options)
+        self._open(options, defaults)
 
     @abstractmethod
-    def _open(self, transport_options: TransportOptions, call_options: CallOptions) -> None: ...
+    def _open(self, options: TransportOptions, defaults: CallDefaults) -> None: ...
 
 
-class SyncClient(BaseClient, SyncMethods, Closable):
+class SyncBaseClient(BaseClient, SyncMethods, Closable):
     """A client for threads."""
 
-    def _open(self, transport_options: TransportOptions, call_options: CallOptions) -> None:
+    def _open(self, options: TransportOptions, defaults: CallDefaults) -> None:
         # Here, so that `import fotahook` loads no HTTP library.
         from ._sync import SyncTransport
 
-        self._transport = SyncTransport(self._pipeline, transport_options, call_options, self._runtime)
+        self._transport = SyncTransport(self._pipeline, options, defaults)
 
     def close(self) -> None:
         """Close all connections. Sends nothing."""
@@ -172,12 +180,12 @@ class SyncClient(BaseClient, SyncMethods, Closable):
 class AsyncBaseClient(BaseClient, AsyncMethods, AsyncClosable):
     """A client for tasks."""
 
-    def _open(self, transport_options: TransportOptions, call_options: CallOptions) -> None:
+    def _open(self, options: TransportOptions, defaults: CallDefaults) -> None:
         try:
             from ._async import AsyncTransport
         except ImportError as error:
             raise ImportError(f"{type(self).__name__} needs aiohttp: pip install 'fotahook[async]'") from error
-        self._transport = AsyncTransport(self._pipeline, transport_options, call_options, self._runtime)
+        self._transport = AsyncTransport(self._pipeline, options, defaults)
 
     async def aclose(self) -> None:
         """Close all connections. Sends nothing."""

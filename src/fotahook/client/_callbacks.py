@@ -1,6 +1,6 @@
 """The controller of the four callback calls, for threads and for tasks."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from ..contract import calls
 from ..contract.exchange import ApiResponse
@@ -11,6 +11,7 @@ from ..contract.models import (
     FotaV2SuccessResult,
 )
 from ._base import AsyncMethods, Operation, SyncMethods, operation, response_of
+from ._settings import CallOptions
 
 if TYPE_CHECKING:
     from ._async import AsyncTransport
@@ -27,41 +28,37 @@ class _Callbacks:
 
     @operation
     def list_registered_callbacks(
-        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
+        self, account: str, **options: Unpack[CallOptions]
     ) -> Operation[ApiResponse[CallbackSummary | None]]:
         """The callback registered for an account; `data` is None if there is none."""
-        return response_of(calls.list_registered_callbacks(account), timeout, max_retries)
+        return response_of(calls.list_registered_callbacks(account), **options)
 
     @operation
     def update_callback(
         self,
         account: str,
         body: FotaV2CallbackRegistrationRequest,
-        *,
-        timeout: float | None = None,
-        max_retries: int | None = None,
+        **options: Unpack[CallOptions],
     ) -> Operation[ApiResponse[FotaV2CallbackRegistrationResult]]:
         """Replace the callback URL of an account."""
-        return response_of(calls.update_callback(account, body), timeout, max_retries)
+        return response_of(calls.update_callback(account, body), **options)
 
     @operation
     def register_callback(
         self,
         account: str,
         body: FotaV2CallbackRegistrationRequest,
-        *,
-        timeout: float | None = None,
-        max_retries: int | None = None,
+        **options: Unpack[CallOptions],
     ) -> Operation[ApiResponse[FotaV2CallbackRegistrationResult]]:
         """Register the callback URL of an account, in place of an earlier one."""
-        return response_of(calls.register_callback(account, body), timeout, max_retries)
+        return response_of(calls.register_callback(account, body), **options)
 
     @operation
     def deregister_callback(
-        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
+        self, account: str, **options: Unpack[CallOptions]
     ) -> Operation[ApiResponse[FotaV2SuccessResult]]:
         """Remove the callback URL of an account."""
-        return response_of(calls.deregister_callback(account), timeout, max_retries)
+        return response_of(calls.deregister_callback(account), **options)
 
 
 class SoftwareManagementCallbacksV2Controller(_Callbacks, SyncMethods):

@@ -5,7 +5,7 @@ from typing import Self, Unpack
 
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from ..contract.servers import Environment, servers_at, servers_of
-from ._base import AsyncBaseClient, BaseClient, Operation, SyncClient, operation
+from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, operation
 from ._callbacks import AsyncSoftwareManagementCallbacksV2Controller, SoftwareManagementCallbacksV2Controller
 from ._effects import Hooks
 from ._environment import environment_options
@@ -13,7 +13,7 @@ from ._flow import Pipeline
 from ._settings import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,
-    CallOptions,
+    CallDefaults,
     ClientCert,
     ClientOptions,
     OnRequest,
@@ -67,7 +67,7 @@ class _Client(BaseClient):
             oauth,
             session,
             TransportOptions(proxy, ca_file, client_cert),
-            CallOptions(timeout, max_retries),
+            CallDefaults(timeout, max_retries),
             Hooks(on_request, on_response),
         )
 
@@ -106,13 +106,13 @@ def _require(name: str, value: object, kinds: type | UnionType) -> None:
         raise TypeError(f"{name} must be {kinds}, not {type(value).__name__}")
 
 
-class Client(_Client, SyncClient):
+class Client(_Client, SyncBaseClient):
     """The SDK for threads, any number of which may share a client. Nothing is sent before the first call."""
 
     software_management_callbacks_v2: SoftwareManagementCallbacksV2Controller
 
-    def _open(self, transport_options: TransportOptions, call_options: CallOptions) -> None:
-        super()._open(transport_options, call_options)
+    def _open(self, options: TransportOptions, defaults: CallDefaults) -> None:
+        super()._open(options, defaults)
         self.software_management_callbacks_v2 = SoftwareManagementCallbacksV2Controller(self._transport)
 
 
@@ -121,6 +121,6 @@ class AsyncClient(_Client, AsyncBaseClient):
 
     software_management_callbacks_v2: AsyncSoftwareManagementCallbacksV2Controller
 
-    def _open(self, transport_options: TransportOptions, call_options: CallOptions) -> None:
-        super()._open(transport_options, call_options)
+    def _open(self, options: TransportOptions, defaults: CallDefaults) -> None:
+        super()._open(options, defaults)
         self.software_management_callbacks_v2 = AsyncSoftwareManagementCallbacksV2Controller(self._transport)

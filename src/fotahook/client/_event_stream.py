@@ -12,7 +12,7 @@ from ..contract.events import Event, EventReader
 from ..contract.exchange import ApiResponse
 from ..contract.operator_calls import query_string
 from ._base import AsyncClosable, AsyncMethods, Closable, SyncMethods, response_of
-from ._effects import Runtime, Sleep, drive, drive_async
+from ._effects import Sleep, drive, drive_async
 from ._retry import retry_delay
 from ._settings import DEFAULT_TIMEOUT
 
@@ -57,17 +57,16 @@ class _EventFlow:
     def __init__(
         self,
         transport: "SyncTransport | AsyncTransport",
-        runtime: Runtime,
         account: str | None,
         after: str | None,
         timeout: float | None,
         max_retries: int | None,
     ) -> None:
         self._transport: Any = transport
-        self._runtime = runtime
+        self._runtime = transport.runtime
         self._account = account
         self._max_retries = max_retries
-        self._deadline = None if timeout is None else runtime.monotonic() + timeout
+        self._deadline = None if timeout is None else self._runtime.monotonic() + timeout
         self._reader = EventReader(after)
         self._cursor = after
         self._events: deque[Event] = deque()

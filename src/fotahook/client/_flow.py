@@ -47,7 +47,7 @@ class Pipeline:
         self.bearer = bearer
         self.session = session
         self._hooks = hooks
-        self._runtime = runtime
+        self.runtime = runtime
 
     def renew_locks(self, new_lock: Callable[[], Lock]) -> None:
         """Give the tokens new locks, after a fork or in another event loop."""
@@ -58,7 +58,7 @@ class Pipeline:
     def perform(self, call: Call[T], limits: Limits) -> Flow[ApiResponse[T]]:
         """Make a call; if the response says that a token is stale, renew it and make the call once more."""
         bearer, session = self._require_bearer(), self._require_session() if call.session else None
-        key = None if call.method == "GET" or call.secret else self._runtime.new_key()
+        key = None if call.method == "GET" or call.secret else self.runtime.new_key()
         renewed = False
         while True:
             tokens = {}
@@ -149,9 +149,9 @@ class Pipeline:
     def _retry_delay(self, failure: FotahookError, attempts: int, limits: Limits) -> float | None:
         if attempts > limits.max_retries:
             return None
-        delay = retry_delay(failure, attempts, now=self._runtime.now(), jitter=self._runtime.jitter())
+        delay = retry_delay(failure, attempts, now=self.runtime.now(), jitter=self.runtime.jitter())
         # The failure itself, now, tells the caller more than a TimedOut after the wait.
-        late = delay is not None and self._runtime.monotonic() + delay >= limits.deadline
+        late = delay is not None and self.runtime.monotonic() + delay >= limits.deadline
         return None if late else delay
 
     def _prepare(self, call: Call[T], secrets: dict[str, str], key: str | None) -> Send:

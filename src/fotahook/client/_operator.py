@@ -3,27 +3,13 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 import msgspec
 
+from ..contract import operator as types
 from ..contract.auth import ThingspaceOauthCredentials
 from ..contract.calls import Call, read_json, segment
-from ..contract.operator import (
-    AccountPage,
-    AccountState,
-    Attempt,
-    Attempts,
-    BatchMessage,
-    MessagePage,
-    MessageState,
-    Published,
-    Redelivered,
-    Redeliveries,
-    Refused,
-    Stats,
-    Why,
-)
 from ..contract.operator_calls import (
     batch_body,
     message_bytes,
@@ -33,12 +19,13 @@ from ..contract.operator_calls import (
     timestamp,
 )
 from ..contract.servers import servers_at
-from ._base import AsyncBaseClient, BaseClient, Operation, SyncClient, data_of, operation
+from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, data_of, operation
 from ._effects import Hooks
 from ._event_stream import AsyncEventStream, EventStream
 from ._settings import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,
+    CallDefaults,
     CallOptions,
     ClientCert,
     OnRequest,
@@ -76,7 +63,7 @@ class _OperatorClient(BaseClient):
             ThingspaceOauthCredentials(client_id, client_secret),
             None,
             TransportOptions(proxy, ca_file, client_cert),
-            CallOptions(timeout, max_retries),
+            CallDefaults(timeout, max_retries),
             Hooks(on_request, on_response),
         )
 
@@ -88,9 +75,8 @@ class _OperatorClient(BaseClient):
         *,
         ordering_key: str | None = None,
         idempotency_key: str | None = None,
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> Operation[Published]:
+        **options: Unpack[CallOptions],
+    ) -> Operation[types.Published]:
         """Publish a message for delivery; when this returns, the service has it on disk.
 
         Bytes are delivered unchanged, a mapping as JSON. Messages with the same ordering key arrive in order. With an
@@ -99,27 +85,25 @@ class _OperatorClient(BaseClient):
         # Without a key, a retry after a lost response would publish the message twice.
         key = self._runtime.new_key() if idempotency_key is None else idempotency_key
         path, body = f"{_account(account)}/messages", message_bytes(message)
-        call = Call("POST", None, path, read_json(Published), body, headers=publish_headers(key, ordering_key))
-        return data_of(call, timeout, max_retries)
+        call = Call("POST", None, path, read_json(types.Published), body, headers=publish_headers(key, ordering_key))
+        return data_of(call, **options)
 
     @operation
     def publish_batch(
-        self, messages: Iterable[BatchMessage], *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Operation[list[Published | Refused]]:
+        self, messages: Iterable[types.BatchMessage], **options: Unpack[CallOptions]
+    ) -> Operation[list[types.Published | types.Refused]]:
         """Publish up to 5,000 messages; when this returns, accepted ones are on disk. Returns one result for each.
 
         A message of bytes must be one line of JSON. Messages without an idempotency key get one.
         """
         body, count = batch_body(messages, self._runtime.new_key)
         call = Call("POST", None, "/v1/messages", partial(read_batch, count), body, "application/x-ndjson")
-        return data_of(call, timeout, max_retries)
+        return data_of(call, **options)
 
     @operation
-    def account(
-        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Operation[AccountState]:
+    def account(self, account: str, **options: Unpack[CallOptions]) -> Operation[types.AccountState]:
         """An account's callback, the state of its lane, and its backlog."""
-        return data_of(_get(_account(account), AccountState), timeout, max_retries)
+        return data_of(_get(_account(account), types.AccountState), **options)
 
     @operation
     def accounts(
@@ -128,48 +112,37 @@ class _OperatorClient(BaseClient):
         state: str | None = None,
         cursor: str | None = None,
         limit: int | None = None,
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> Operation[AccountPage]:
+        **options: Unpack[CallOptions],
+    ) -> Operation[types.AccountPage]:
         """A page of accounts, by name. `state` is `trouble` or the state of a lane, `cursor` that of the last page."""
         query = query_string(state=state, cursor=cursor, limit=limit)
-        return data_of(_get(f"/v1/accounts{query}", AccountPage), timeout, max_retries)
+        return data_of(_get(f"/v1/accounts{query}", types.AccountPage), **options)
 
     @operation
-    def pause(
-        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Operation[AccountState]:
+    def pause(self, account: str, **options: Unpack[CallOptions]) -> Operation[types.AccountState]:
         """Stop deliveries to an account until it is resumed. No message is lost."""
-        return data_of(_post(f"{_account(account)}/pause", AccountState), timeout, max_retries)
+        return data_of(_post(f"{_account(account)}/pause", types.AccountState), **options)
 
     @operation
-    def resume(
-        self, account: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Operation[AccountState]:
+    def resume(self, account: str, **options: Unpack[CallOptions]) -> Operation[types.AccountState]:
         """End a pause, or the backoff of a failing endpoint."""
-        return data_of(_post(f"{_account(account)}/resume", AccountState), timeout, max_retries)
+        return data_of(_post(f"{_account(account)}/resume", types.AccountState), **options)
 
     @operation
-    def message(
-        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Operation[MessageState]:
+    def message(self, message_id: str, **options: Unpack[CallOptions]) -> Operation[types.MessageState]:
         """A message and the state of its deliveries; NotFound if the service does not know it."""
-        return data_of(_get(_message(message_id), MessageState), timeout, max_retries)
+        return data_of(_get(_message(message_id), types.MessageState), **options)
 
     @operation
-    def message_body(
-        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Operation[bytes]:
+    def message_body(self, message_id: str, **options: Unpack[CallOptions]) -> Operation[bytes]:
         """The bytes of a message as they were published; ApiException (410) if retention has removed them."""
-        return data_of(Call("GET", None, f"{_message(message_id)}/body", bytes), timeout, max_retries)
+        return data_of(Call("GET", None, f"{_message(message_id)}/body", bytes), **options)
 
     @operation
-    def attempts(
-        self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Operation[list[Attempt]]:
+    def attempts(self, message_id: str, **options: Unpack[CallOptions]) -> Operation[list[types.Attempt]]:
         """All delivery attempts of a message, oldest first."""
         call = Call("GET", None, f"{_message(message_id)}/attempts", _read_attempts)
-        return data_of(call, timeout, max_retries)
+        return data_of(call, **options)
 
     @operation
     def messages(
@@ -183,9 +156,8 @@ class _OperatorClient(BaseClient):
         until: datetime | None = None,
         cursor: str | None = None,
         limit: int | None = None,
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> Operation[MessagePage]:
+        **options: Unpack[CallOptions],
+    ) -> Operation[types.MessagePage]:
         """A page of an account's messages, newest first. `cursor` is that of the last page."""
         query = query_string(
             state=state,
@@ -196,23 +168,23 @@ class _OperatorClient(BaseClient):
             cursor=cursor,
             limit=limit,
         )
-        return data_of(_get(f"{_account(account)}/messages{query}", MessagePage), timeout, max_retries)
+        return data_of(_get(f"{_account(account)}/messages{query}", types.MessagePage), **options)
 
     @operation
-    def why(self, message_id: str, *, timeout: float | None = None, max_retries: int | None = None) -> Operation[Why]:
+    def why(self, message_id: str, **options: Unpack[CallOptions]) -> Operation[types.Why]:
         """Why a message is in its state: what it waits for, until when, and what would send it now."""
-        return data_of(_get(f"{_message(message_id)}/why", Why), timeout, max_retries)
+        return data_of(_get(f"{_message(message_id)}/why", types.Why), **options)
 
     @operation
     def redeliver(
-        self, message_id: str, *, as_new: bool = False, timeout: float | None = None, max_retries: int | None = None
-    ) -> Operation[Redelivered]:
+        self, message_id: str, *, as_new: bool = False, **options: Unpack[CallOptions]
+    ) -> Operation[types.Redelivered]:
         """Deliver a settled message again, under its id, or `as_new` under another one.
 
         Not retried unless `max_retries` is given: an attempt whose response was lost may have succeeded.
         """
-        call = _post(f"{_message(message_id)}/redeliver", Redelivered, asNew=as_new)
-        return data_of(call, timeout, 0 if max_retries is None else max_retries)
+        call = _post(f"{_message(message_id)}/redeliver", types.Redelivered, asNew=as_new)
+        return data_of(call, **_not_retried(options))
 
     @operation
     def redeliver_all(
@@ -223,8 +195,7 @@ class _OperatorClient(BaseClient):
         since: datetime | None = None,
         until: datetime | None = None,
         dry_run: bool = False,
-        timeout: float | None = None,
-        max_retries: int | None = None,
+        **options: Unpack[CallOptions],
     ) -> Operation[int]:
         """Deliver an account's `dead` or `delivered` messages again; returns how many. `dry_run` only counts them.
 
@@ -233,14 +204,17 @@ class _OperatorClient(BaseClient):
         span = {"since": timestamp("since", since), "until": timestamp("until", until)}
         body = msgspec.json.encode({"state": state, **span, "dryRun": dry_run})
         call = Call("POST", None, f"{_account(account)}/redeliver", _read_count, body)
-        return data_of(call, timeout, 0 if max_retries is None else max_retries)
+        return data_of(call, **_not_retried(options))
 
     @operation
-    def stats(
-        self, minutes: int | None = None, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> Operation[Stats]:
+    def stats(self, minutes: int | None = None, **options: Unpack[CallOptions]) -> Operation[types.Stats]:
         """Totals and counts by minute of the last minutes (by default 60, at most 1,440)."""
-        return data_of(_get(f"/v1/stats{query_string(minutes=minutes)}", Stats), timeout, max_retries)
+        return data_of(_get(f"/v1/stats{query_string(minutes=minutes)}", types.Stats), **options)
+
+
+def _not_retried(options: CallOptions) -> CallOptions:
+    """The options with no retries by default: a repeated call may have another effect."""
+    return {**options, "max_retries": options.get("max_retries") or 0}
 
 
 def _account(account: str) -> str:
@@ -259,15 +233,15 @@ def _post(path: str, kind: type[T], **members: object) -> Call[T]:
     return Call("POST", None, path, read_json(kind), msgspec.json.encode(members) if members else None)
 
 
-def _read_attempts(body: bytes) -> list[Attempt]:
-    return read_json(Attempts)(body).attempts
+def _read_attempts(body: bytes) -> list[types.Attempt]:
+    return read_json(types.Attempts)(body).attempts
 
 
 def _read_count(body: bytes) -> int:
-    return read_json(Redeliveries)(body).count
+    return read_json(types.Redeliveries)(body).count
 
 
-class OperatorClient(_OperatorClient, SyncClient):
+class OperatorClient(_OperatorClient, SyncBaseClient):
     """fotahook's own API, for threads."""
 
     def events(
@@ -283,7 +257,7 @@ class OperatorClient(_OperatorClient, SyncClient):
         Begins behind a cursor, `after`, or now. Lost connections are made again and continue where they broke off;
         `max_retries` is for the first one. Ends after `timeout` seconds, if given.
         """
-        return EventStream(self._transport, self._runtime, account, after, timeout, max_retries)
+        return EventStream(self._transport, account, after, timeout, max_retries)
 
 
 class AsyncOperatorClient(_OperatorClient, AsyncBaseClient):
@@ -299,7 +273,6 @@ class AsyncOperatorClient(_OperatorClient, AsyncBaseClient):
     ) -> AsyncEventStream:
         """Events of one account, or of all the client's, as they happen.
 
-        Begins behind a cursor, `after`, or now. Lost connections are made again and continue where they broke off;
-        `max_retries` is for the first one. Ends after `timeout` seconds, if given.
+        The arguments are those of OperatorClient.events.
         """
-        return AsyncEventStream(self._transport, self._runtime, account, after, timeout, max_retries)
+        return AsyncEventStream(self._transport, account, after, timeout, max_retries)

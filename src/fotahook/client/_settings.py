@@ -85,7 +85,14 @@ class TransportOptions(msgspec.Struct, frozen=True):
         return f"TransportOptions(ca_file={self.ca_file!r}, client_cert={self.client_cert!r})"
 
 
-class CallOptions(msgspec.Struct, frozen=True):
+class CallOptions(TypedDict, total=False):
+    """The keyword arguments of every call; None stands for the client's own."""
+
+    timeout: float | None
+    max_retries: int | None
+
+
+class CallDefaults(msgspec.Struct, frozen=True):
     """The client's own `timeout` (seconds for the whole call) and `max_retries`."""
 
     timeout: float = DEFAULT_TIMEOUT

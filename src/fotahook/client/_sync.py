@@ -16,9 +16,9 @@ from urllib3.exceptions import HTTPError
 
 from ..contract.exchange import Headers, Reply, Request
 from ._connections import Connection, Pool, exchange
-from ._effects import Acquire, Effect, Flow, Invoke, Runtime, Send, Sleep, drive
+from ._effects import Acquire, Effect, Flow, Invoke, Send, Sleep, drive
 from ._flow import Limits, Pipeline
-from ._settings import CallOptions, TransportOptions
+from ._settings import CallDefaults, TransportOptions
 from ._transport_errors import MAX_BODY, body_too_large, timed_out, transport_error
 
 T = TypeVar("T")
@@ -31,11 +31,9 @@ _LIBRARY_ERRORS = (HTTPError, http.client.HTTPException, OSError, ArithmeticErro
 class SyncTransport:
     """Runs the flows of one client; any number of threads may share it."""
 
-    def __init__(
-        self, pipeline: Pipeline, transport_options: TransportOptions, call_options: CallOptions, runtime: Runtime
-    ) -> None:
-        self._pipeline, self._runtime = pipeline, runtime
-        self._options, self._call_options = transport_options, call_options
+    def __init__(self, pipeline: Pipeline, options: TransportOptions, defaults: CallDefaults) -> None:
+        self._pipeline, self._options, self._defaults = pipeline, options, defaults
+        self.runtime = pipeline.runtime
         self._streams: weakref.WeakSet[SyncStream] = weakref.WeakSet()
         self._pools: dict[str, Pool] = {}
         self._closed = False
@@ -49,7 +47,7 @@ class SyncTransport:
         max_retries: int | None = None,
     ) -> T:
         """Run a flow within its limits; None stands for the client's own."""
-        limits = self._call_options.limits(self._runtime.monotonic(), timeout, max_retries)
+        limits = self._defaults.limits(self.runtime.monotonic(), timeout, max_retries)
         if self._closed:
             raise RuntimeError("the client is closed")
         return drive(make_flow(self._pipeline, limits), partial(self._perform, limits.deadline))
@@ -83,7 +81,7 @@ class SyncTransport:
         if isinstance(effect, Invoke):
             return _invoke(effect)
         if isinstance(effect, Sleep):
-            self._runtime.sleep(effect.seconds)
+            self.runtime.sleep(effect.seconds)
         else:
             _acquire(effect, deadline)
         return None
@@ -97,7 +95,8 @@ class SyncTransport:
         try:
             target = request.url if pool.absolute_url else request.url[path:]
             headers = {**send.headers, **pool.headers} if pool.headers else send.headers
-            response = _response(connection, request.method, target, send.body, headers)
+            connection.request(request.method, target, send.body, headers, preload_content=False, decode_content=False)
+            response = connection.getresponse()
             if send.streamed and 200 <= response.status < 300:
                 stream = SyncStream(connection, response, request)
                 self._streams.add(stream)
@@ -147,13 +146,6 @@ def _shut_down(connection: Connection, response: BaseHTTPResponse) -> None:
             connection.sock.shutdown(socket.SHUT_RDWR)
     response.close()
     connection.close()
-
-
-def _response(
-    connection: Connection, method: str, target: str, body: bytes | None, headers: dict[str, str]
-) -> BaseHTTPResponse:
-    connection.request(method, target, body, headers, preload_content=False, decode_content=False)
-    return connection.getresponse()
 
 
 def _reply(response: BaseHTTPResponse, body: bytes, stream: object = None) -> Reply:

@@ -6,18 +6,7 @@ No I/O: a function that the flow passes in sends the token calls, and the driver
 from copy import copy
 from typing import Protocol, TypeVar
 
-from ..contract.auth import (
-    OauthToken,
-    SessionCredentials,
-    ThingspaceOauthCredentials,
-    VZM2mTokenCredentials,
-    is_refused_login,
-    login_call,
-    renewal_time,
-    session_is_idle,
-    token_call,
-    with_expiry,
-)
+from ..contract import auth
 from ..contract.calls import Call
 from ..contract.errors import ApiException, LoginRefused
 from ._effects import Acquire, Flow, Invoke, Lock, Runtime
@@ -38,10 +27,10 @@ class BearerToken:
 
     lock: Lock
 
-    def __init__(self, credentials: ThingspaceOauthCredentials, runtime: Runtime) -> None:
+    def __init__(self, credentials: auth.ThingspaceOauthCredentials, runtime: Runtime) -> None:
         self.credentials = credentials
         self._runtime = runtime
-        self._token: OauthToken | None = None
+        self._token: auth.OauthToken | None = None
         self._renew_at = 0.0
         if credentials.oauth_token is not None:
             self._store(credentials.oauth_token)
@@ -69,19 +58,19 @@ class BearerToken:
         credentials = self.credentials
         if credentials.oauth_token_provider is not None:
             token = yield Invoke(credentials.oauth_token_provider, self._token)
-            if not isinstance(token, OauthToken):
+            if not isinstance(token, auth.OauthToken):
                 raise TypeError(f"oauth_token_provider must return an OauthToken, not {type(token).__name__}")
         else:
-            token = yield from send(token_call(credentials), credentials.basic)
+            token = yield from send(auth.token_call(credentials), credentials.basic)
         token = self._store(token)
         if credentials.oauth_on_token_update is not None:
             yield Invoke(credentials.oauth_on_token_update, token)
         return token.access_token
 
-    def _store(self, token: OauthToken) -> OauthToken:
+    def _store(self, token: auth.OauthToken) -> auth.OauthToken:
         now = self._runtime.now()
-        self._token = with_expiry(token, now)
-        self._renew_at = renewal_time(self._token, now, self.credentials.oauth_clock_skew)
+        self._token = auth.with_expiry(token, now)
+        self._renew_at = auth.renewal_time(self._token, now, self.credentials.oauth_clock_skew)
         return self._token
 
 
@@ -90,22 +79,22 @@ class SessionToken:
 
     lock: Lock
 
-    def __init__(self, credentials: SessionCredentials | VZM2mTokenCredentials, runtime: Runtime) -> None:
+    def __init__(self, credentials: auth.SessionCredentials | auth.VZM2mTokenCredentials, runtime: Runtime) -> None:
         self._credentials = credentials
         self._runtime = runtime
         self._refused: LoginRefused | None = None
-        self._token = credentials.vz_m2m_token if isinstance(credentials, VZM2mTokenCredentials) else None
+        self._token = credentials.vz_m2m_token if isinstance(credentials, auth.VZM2mTokenCredentials) else None
         self._used_at = 0.0
 
     @property
     def renewable(self) -> bool:
         """Whether there are a user name and password to log in with."""
-        return isinstance(self._credentials, SessionCredentials)
+        return isinstance(self._credentials, auth.SessionCredentials)
 
     def current(self) -> str | None:
         """The token, or None if it must be fetched. Restarts the idle timeout."""
         now = self._runtime.now()
-        if self._token is None or (self.renewable and session_is_idle(self._used_at, now)):
+        if self._token is None or (self.renewable and auth.session_is_idle(self._used_at, now)):
             return None
         self._used_at = now
         return self._token
@@ -129,21 +118,21 @@ class SessionToken:
         credentials = self._login_credentials()
         if self._refused is not None:
             raise copy(self._refused) from self._refused.__cause__
-        call = login_call(credentials.username, credentials.password)
+        call = auth.login_call(credentials.username, credentials.password)
         try:
             token = yield from send(call)
         except ApiException as error:
             # The error may also come from the OAuth token call.
             of_login = error.request is not None and error.request.url.endswith(call.path)
-            if not (of_login and is_refused_login(error)):
+            if not (of_login and auth.is_refused_login(error)):
                 raise
             self._refused = _login_refused(error)
             raise self._refused from error
         self._token, self._used_at = token, self._runtime.now()
         return token
 
-    def _login_credentials(self) -> SessionCredentials:
-        if not isinstance(self._credentials, SessionCredentials):
+    def _login_credentials(self) -> auth.SessionCredentials:
+        if not isinstance(self._credentials, auth.SessionCredentials):
             raise ValueError("VZM2mTokenCredentials hold one session token and cannot log in; use SessionCredentials")
         return self._credentials
 
