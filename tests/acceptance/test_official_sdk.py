@@ -19,7 +19,7 @@ from verizon.models.log_in_request import LogInRequest
 from verizon.models.session_reset_password_request import SessionResetPasswordRequest
 from verizon.verizon_client import VerizonClient
 
-from fotahook.service import create_client, create_user
+from fotahook.service import create_credential
 from fotahook.store import open_store
 from tests.deadlines import DEADLINE
 
@@ -51,9 +51,9 @@ async def provision(store_url: str) -> dict[str, str]:
     store = await open_store(store_url)
     try:
         return {
-            "narrow": "narrow:" + await create_client(store, "narrow", accounts=["0000000001-00001"]),
-            "publisher": "publisher:" + await create_client(store, "publisher", scopes=["publish"]),
-            "someone": await create_user(store, "someone"),
+            "narrow": "narrow:" + await create_credential(store, "client", "narrow", accounts=["0000000001-00001"]),
+            "publisher": "publisher:" + await create_credential(store, "client", "publisher", scopes=["publish"]),
+            "someone": await create_credential(store, "user", "someone"),
         }
     finally:
         await store.close()

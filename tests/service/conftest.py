@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from starlette.types import ASGIApp, Message, Scope
 
-from fotahook.service import SCOPES, PasswordCost, Settings, build_app, create_client, create_user, provision_dev
+from fotahook.service import SCOPES, PasswordCost, Settings, build_app, create_credential, provision_dev
 from fotahook.service.openapi import document
 from fotahook.store import SqliteStore
 
@@ -225,8 +225,10 @@ async def api(store: SqliteStore, file: Path, clock: FakeClock) -> Api:
 async def client_of(api: Api, accounts: list[str] | None = None, scopes: tuple[str, ...] = SCOPES) -> dict[str, str]:
     """Both tokens of a client and a user of the same name who are granted just this."""
     name = secrets.token_hex(4)
-    secret = await create_client(api.store, name, accounts=accounts, scopes=scopes, clock=api.clock)
-    password = await create_user(api.store, name, accounts=accounts, scopes=scopes, clock=api.clock, cost=CHEAP)
+    secret = await create_credential(api.store, "client", name, accounts=accounts, scopes=scopes, clock=api.clock)
+    password = await create_credential(
+        api.store, "user", name, accounts=accounts, scopes=scopes, clock=api.clock, cost=CHEAP
+    )
     token = await api.token(basic(name, secret))
     return {**bearer(token), "VZ-M2M-Token": await api.login(token, name, password)}
 

@@ -23,7 +23,7 @@ from fotahook.contract.events import (
     MessageAccepted,
     MessageDead,
 )
-from fotahook.service import create_client, event_feed, provision_dev, revoke
+from fotahook.service import create_credential, event_feed, provision_dev, revoke
 from fotahook.service.operator import events
 from fotahook.service.requests import event_cursor_text
 from fotahook.store import SqliteStore
@@ -250,7 +250,7 @@ def _told(seen: list[Event], kind: str) -> list[int]:
 
 
 async def test_a_caller_sees_his_accounts_alone(live: Live) -> None:
-    secret = await create_client(live.store, "narrow", accounts=[OTHER], scopes=("operate",))
+    secret = await create_credential(live.store, "client", "narrow", accounts=[OTHER], scopes=("operate",))
     token = await live.sign_in("narrow", secret)
     async with (
         live.stream(token=token) as narrow,
@@ -350,7 +350,7 @@ async def test_where_nothing_happens_the_cursor_is_told_now_and_then(
 
 
 async def test_a_client_that_was_dropped_follows_no_longer(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    secret = await create_client(live.store, "gone", accounts=None, scopes=("operate",))
+    secret = await create_credential(live.store, "client", "gone", accounts=None, scopes=("operate",))
     token = await live.sign_in("gone", secret)
     monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.05)
     async with live.stream(token=token) as stream:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from argon2 import PasswordHasher
 
-from fotahook.service import PasswordCost, Settings, build_app, create_user, provision_dev, withdraw_dev
+from fotahook.service import PasswordCost, Settings, build_app, create_credential, provision_dev, withdraw_dev
 from fotahook.service.auth.passwords import COST, Passwords
 from tests.deadlines import DEADLINE
 
@@ -29,7 +29,7 @@ async def stored(api: Api, name: str = "dev") -> bytes:
 
 
 async def test_what_is_kept_of_a_password_is_argon2id_at_the_cost_of_owasp(api: Api) -> None:
-    password = await create_user(api.store, "ops")
+    password = await create_credential(api.store, "user", "ops")
     known = await stored(api, "ops")
     assert known.startswith(b"$argon2id$v=19$m=19456,t=2,p=1$")
     assert password.encode() not in known
@@ -107,6 +107,6 @@ async def test_the_development_user_is_hashed_too_and_withdrawn_by_the_password_
     assert (await stored(api)).startswith(b"$argon2id$v=19$m=%d," % COST.memory_kib)
     await withdraw_dev(api.store)
     assert await api.store.credential("user", "dev") is None
-    await create_user(api.store, "dev", cost=CHEAP)
+    await create_credential(api.store, "user", "dev", cost=CHEAP)
     await withdraw_dev(api.store)
     assert await api.store.credential("user", "dev") is not None

@@ -6,8 +6,7 @@ import msgspec
 import pytest
 
 from fotahook.service import (
-    create_client,
-    create_user,
+    create_credential,
     grant,
     provision_dev,
     revoke,
@@ -20,7 +19,9 @@ from .conftest import ACCOUNT, CALLBACK, CHEAP, GRANT, LOGIN, RESET, TOKEN, Api,
 
 
 async def test_a_secret_is_returned_and_not_stored(api: Api) -> None:
-    secret = await create_client(api.store, "app-1", accounts=["a"], scopes=["operate", "publish"], clock=api.clock)
+    secret = await create_credential(
+        api.store, "client", "app-1", accounts=["a"], scopes=["operate", "publish"], clock=api.clock
+    )
     found = await api.store.credential("client", "app-1")
     assert found is not None
     assert secret.encode() not in found.secret_hash
@@ -29,32 +30,32 @@ async def test_a_secret_is_returned_and_not_stored(api: Api) -> None:
 
 
 async def test_a_user_logs_in_with_the_password_that_was_returned(api: Api) -> None:
-    password = await create_user(api.store, "operator@example.com", clock=api.clock, cost=CHEAP)
+    password = await create_credential(api.store, "user", "operator@example.com", clock=api.clock, cost=CHEAP)
     await api.login(await api.token(), "operator@example.com", password)
 
 
 async def test_secrets_differ(store: SqliteStore) -> None:
-    assert await create_client(store, "a") != await create_client(store, "b")
+    assert await create_credential(store, "client", "a") != await create_credential(store, "client", "b")
 
 
 async def test_a_name_is_taken_once(store: SqliteStore) -> None:
-    await create_client(store, "app-1")
+    await create_credential(store, "client", "app-1")
     with pytest.raises(ValueError, match="already"):
-        await create_client(store, "app-1")
-    await create_user(store, "app-1", cost=CHEAP)
+        await create_credential(store, "client", "app-1")
+    await create_credential(store, "user", "app-1", cost=CHEAP)
 
 
 @pytest.mark.parametrize("name", ["", "with space", "with:colon", "x" * 65, "\u00e9", "a\n"])
 async def test_a_name_that_does_not_fit_a_header(store: SqliteStore, name: str) -> None:
     with pytest.raises(ValueError, match="name"):
-        await create_client(store, name)
+        await create_credential(store, "client", name)
 
 
 async def test_grants_that_are_none(store: SqliteStore) -> None:
     with pytest.raises(ValueError, match="no such scope: admin"):
-        await create_client(store, "app", scopes=["publish", "admin"])
+        await create_credential(store, "client", "app", scopes=["publish", "admin"])
     with pytest.raises(ValueError, match="slash"):
-        await create_user(store, "app", accounts=["a/b"])
+        await create_credential(store, "user", "app", accounts=["a/b"])
 
 
 async def test_the_development_client_is_the_same_after_every_start(store: SqliteStore, clock: FakeClock) -> None:
@@ -76,13 +77,13 @@ async def test_what_the_development_mode_gave_ends_with_it(api: Api) -> None:
 
 
 async def test_a_client_that_merely_has_the_name_stays(store: SqliteStore) -> None:
-    await create_client(store, "dev")
+    await create_credential(store, "client", "dev")
     await withdraw_dev(store)
     assert await store.credential("client", "dev") is not None
 
 
 async def test_a_dropped_client_takes_its_tokens_along(api: Api) -> None:
-    secret = await create_client(api.store, "app-1", clock=api.clock)
+    secret = await create_credential(api.store, "client", "app-1", clock=api.clock)
     token = await api.token(basic("app-1", secret))
     assert await revoke(api.store, "client", "app-1") is True
     assert await revoke(api.store, "client", "app-1") is False
@@ -93,7 +94,7 @@ async def test_a_dropped_client_takes_its_tokens_along(api: Api) -> None:
 
 
 async def test_a_dropped_user_takes_the_sessions_along(api: Api) -> None:
-    password = await create_user(api.store, "someone", clock=api.clock, cost=CHEAP)
+    password = await create_credential(api.store, "user", "someone", clock=api.clock, cost=CHEAP)
     session = await api.login(await api.token(), "someone", password)
     headers = {**api.bearer, "VZ-M2M-Token": session}
     assert (await api("GET", CALLBACK, headers=headers)).status == 200
@@ -163,7 +164,7 @@ async def test_no_session_is_kept_alive_for_a_user_who_is_gone(api: Api) -> None
 
 
 async def test_a_grant_changes_what_is_given_and_nothing_else(store: SqliteStore) -> None:
-    await create_client(store, "app", accounts=["1"], scopes=["publish"])
+    await create_credential(store, "client", "app", accounts=["1"], scopes=["publish"])
     before = await store.credential("client", "app")
     assert await grant(store, "client", "app", scopes=["operate", "publish"]) == await store.credential("client", "app")
     await grant(store, "client", "app", accounts=["2"])
@@ -179,7 +180,7 @@ async def test_a_grant_changes_what_is_given_and_nothing_else(store: SqliteStore
 async def test_a_grant_to_nobody_or_of_nothing(store: SqliteStore) -> None:
     assert await grant(store, "client", "app", accounts=None) is None
     assert await grant(store, "user", "app", accounts=None) is None
-    await create_client(store, "app", scopes=["publish"])
+    await create_credential(store, "client", "app", scopes=["publish"])
     for grants in ({"scopes": ["admin"]}, {"accounts": ["a/b"]}):
         with pytest.raises(ValueError, match=r"admin|slash"):
             await grant(store, "client", "app", **grants)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fotahook.contract.keys import fingerprint
-from fotahook.service import Settings, build_app, create_client
+from fotahook.service import Settings, build_app, create_credential
 
 from .conftest import ACCOUNT, CALLBACK, GRANT, LOGIN, LOGOUT, MESSAGES, RESET, REVOKE, TOKEN, Api, basic, bearer
 
@@ -27,7 +27,7 @@ async def test_token_answers_are_not_to_be_cached(api: Api) -> None:
 
 
 async def test_clients_that_ask_at_once_get_one_token(api: Api) -> None:
-    secret = await create_client(api.store, "crowd", clock=api.clock)
+    secret = await create_credential(api.store, "client", "crowd", clock=api.clock)
     headers = basic("crowd", secret)
     tokens = await asyncio.gather(*(api.token(headers) for _ in range(20)))
     assert len(set(tokens)) == 1
@@ -102,7 +102,7 @@ async def test_a_revoked_token_opens_nothing_and_the_next_is_new(api: Api) -> No
 
 
 async def test_nobody_revokes_the_token_of_another_client(api: Api) -> None:
-    secret = await create_client(api.store, "other", clock=api.clock)
+    secret = await create_credential(api.store, "client", "other", clock=api.clock)
     theirs = (await api.token()).encode()
     answer = await api("POST", REVOKE, GRANT + b"&token=" + theirs, basic("other", secret))
     assert (answer.status, answer.header("revokedaccesstoken")) == (200, None)

@@ -1,20 +1,19 @@
-"""Authentication and authorization: by an OAuth token, and for ThingSpace's calls by a session token as well.
+"""Authentication and authorization, by an OAuth token, and for ThingSpace's calls by a session token as well.
 
-Where a call needs two tokens, both must grant it. Tokens are looked up by their hash; the secrets of clients and users
-are compared as hashes, in constant time.
+Where a call needs both, both must grant it. Tokens are looked up by their hash; secrets are compared in constant time.
 """
 
 import base64
-import binascii
 import hmac
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
 from starlette.requests import Request
 
-from ..contract.auth import SESSION_IDLE
+from ..contract.auth import OAUTH_LIFETIME, SESSION_IDLE
 from ..contract.keys import fingerprint
 from ..store.records import Credential
 from . import errors, requests
@@ -22,11 +21,17 @@ from .auth.credentials import Scope
 from .context import Service
 
 Authentication = Literal["anyone", "client", "token", "both tokens"]
+Issued = Literal["token", "session"]
 
 SESSION_HEADER: Final = "VZ-M2M-Token"
 
 _GUID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
+_ISSUE: Final[Mapping[Issued, tuple[float, errors.ErrorType]]] = {
+    "token": (OAUTH_LIFETIME, errors.WRONG_CLIENT),
+    "session": (SESSION_IDLE, errors.LOGIN_REFUSED),
+}
+"""How long what is issued lives, and what refuses it to a revoked owner."""
 _RENEWAL_SECONDS: Final = 20.0
 """A session in use is renewed this often, so it may end up to so much before its 20 idle minutes are over."""
 
@@ -78,17 +83,9 @@ async def authenticate_again(service: Service, request: Request) -> Caller:
     return Caller((await _token(service, request),))
 
 
-async def issue(
-    service: Service,
-    kind: Literal["token", "session"],
-    token: str,
-    owner: Credential,
-    *,
-    seconds: float,
-    refusal: errors.ErrorType,
-    now: float,
-) -> Credential:
-    """Store a new token or session with its owner's grants. Raises the refusal if the owner is revoked meanwhile."""
+async def issue(service: Service, kind: Issued, token: str, owner: Credential, now: float) -> Credential:
+    """Store a new token or session with its owner's grants. Raises an ApiError if the owner is revoked meanwhile."""
+    seconds, refusal = _ISSUE[kind]
     issued = Credential(
         kind=kind,
         id=token_id(token),
@@ -109,26 +106,19 @@ def token_id(token: str) -> str:
 
 
 async def _client(service: Service, request: Request) -> Credential:
-    client_id, secret = _basic(request)
+    scheme, _, encoded = (requests.header(request, "Authorization") or "").partition(" ")
+    if scheme.lower() != "basic":
+        raise errors.NO_CLIENT()
+    try:
+        client_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except ValueError:
+        raise errors.WRONG_CLIENT() from None
     found = await service.store.credential("client", client_id)
     # An unknown client takes the same time as a wrong secret.
     stored = bytes(32) if found is None else found.secret_hash
     if not hmac.compare_digest(fingerprint(secret), stored) or found is None:
         raise errors.WRONG_CLIENT()
     return found
-
-
-def _basic(request: Request) -> tuple[str, str]:
-    """The id and secret of an Authorization: Basic header."""
-    scheme, _, encoded = (requests.header(request, "Authorization") or "").partition(" ")
-    if scheme.lower() != "basic":
-        raise errors.NO_CLIENT()
-    try:
-        pair = base64.b64decode(encoded, validate=True).decode()
-    except (binascii.Error, ValueError):
-        raise errors.WRONG_CLIENT() from None
-    client_id, _, secret = pair.partition(":")
-    return client_id, secret
 
 
 async def _token(service: Service, request: Request) -> Credential:

@@ -10,12 +10,8 @@ from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from ..store.base import Store
-from ..store.health import StoreHealth
 from . import health, openapi
-from .auth.passwords import Passwords
-from .auth.rate_limit import RateLimiter
-from .context import BatchBudget, Check, Service, TokenCache
-from .event_feed import Feed
+from .context import Check, Service
 from .metrics import Metrics
 from .operator import accounts, batch, events, messages, redelivery, signing_keys, stats
 from .routing import App, Endpoint, Resource
@@ -49,19 +45,7 @@ def build_app(
     if metrics is None:
         metrics = Metrics(clock=settings.clock)
         store = metrics.around(store)
-    service = Service(
-        store=store,
-        settings=settings,
-        token_cache=TokenCache(store, settings.clock),
-        store_health=StoreHealth(store),
-        batch_budget=BatchBudget(settings.batch_memory),
-        passwords=Passwords(settings.password_cost),
-        rate_limiter=RateLimiter(settings.requests_per_minute),
-        checks=checks or {},
-        event_feed=Feed(store),
-        metrics=metrics,
-        closing=closing or asyncio.Event(),
-    )
+    service = Service(store, settings, checks=checks, closing=closing, metrics=metrics)
     return App(_resources(service, calls), routes, lifespan)
 
 

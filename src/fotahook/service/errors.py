@@ -83,14 +83,10 @@ WRONG_METHOD = ErrorType(
     405, "METHOD_NOT_ALLOWED", "{method} is not allowed on this path; use {allow}.", {"Allow": "{allow}"}
 )
 CONFLICT = ErrorType(409, "CONFLICT", "{}")
-OTHER_MESSAGE = ErrorType(
-    409, "CONFLICT", "This idempotency key was already used with a different message; use a new key."
-)
+OTHER_MESSAGE = ErrorType(409, "CONFLICT", "The idempotency key was used for another message; use a new key.")
 GONE = ErrorType(410, "GONE", "{}")
 TOO_LARGE = ErrorType(413, "TOO_LARGE", "The {what} is larger than {limit} bytes; send a smaller one.")
-TOO_MANY_LINES = ErrorType(
-    413, "TOO_LARGE", "The batch has more than {limit} lines and nothing was accepted; send a smaller one."
-)
+TOO_MANY_LINES = ErrorType(413, "TOO_LARGE", "The batch has more than {limit} lines; none was accepted, send fewer.")
 
 # The same text for an account that does not exist and for one that belongs to somebody else. The first code is that of
 # Verizon's connectivity calls; 400 is the status of every FOTA error.
@@ -102,9 +98,7 @@ NO_ACCOUNT = ErrorType(404, "NOT_FOUND", _NO_ACCOUNT)
 # The caller is unknown.
 
 NO_CLIENT = ErrorType(401, "MISSING_CREDENTIALS", "Send the client's id and secret as Authorization: Basic.", _BASIC)
-WRONG_CLIENT = ErrorType(
-    401, "INVALID_CREDENTIALS", "The client's id or secret is wrong, or the client was revoked.", _BASIC
-)
+WRONG_CLIENT = ErrorType(401, "INVALID_CREDENTIALS", "The client is unknown or revoked, or its secret wrong.", _BASIC)
 NO_TOKEN = ErrorType(
     401, "MISSING_CREDENTIALS", "Send an access token as Authorization: Bearer; the token call returns one.", _BEARER
 )
@@ -118,25 +112,17 @@ NO_SESSION = ErrorType(
     401, "REQUEST_FAILED.SessionToken.Format", "Send the session token of the login call as VZ-M2M-Token.", _SESSION
 )
 MALFORMED_SESSION = ErrorType(
-    401,
-    "INPUT_INVALID.SessionToken.Invalid",
-    "The VZ-M2M-Token is not a GUID; send the session token as the login call returned it.",
-    _SESSION,
+    401, "INPUT_INVALID.SessionToken.Invalid", "VZ-M2M-Token is not a GUID; send the login call's token.", _SESSION
 )
 ENDED_SESSION = ErrorType(
-    401,
-    "REQUEST_FAILED.SessionToken.Expired",
-    "The session is unknown, logged out or expired after 20 idle minutes; log in again.",
-    _SESSION,
+    401, "REQUEST_FAILED.SessionToken.Expired", "The session is unknown or has ended; log in again.", _SESSION
 )
 
 # The caller may not do this, or not now. A refused login does not say which part was wrong; a locked one has the same
 # code, so that a client that reads only codes stops trying.
 
-LOGIN_REFUSED = ErrorType(
-    400, "LOGIN_REFUSED", "The user name or the password is wrong; check both before trying again."
-)
-LOGIN_LOCKED = ErrorType(400, "LOGIN_REFUSED", "Too many failed logins; try again in {seconds} seconds.", _WAIT)
+LOGIN_REFUSED = ErrorType(400, "LOGIN_REFUSED", "The user name or the password is wrong; check both.")
+LOGIN_LOCKED = ErrorType(400, "LOGIN_REFUSED", "Too many failed logins; wait for {seconds} seconds.", _WAIT)
 MISSING_SCOPE = ErrorType(
     403, "INVALID_ACCESS", "This call requires the scope {}; grant it to the client, and to the user of a session."
 )
@@ -144,10 +130,7 @@ TOO_MANY_REQUESTS = ErrorType(
     429, "TOO_MANY_REQUESTS", "Rate limit exceeded; wait {seconds} seconds, and publish messages in batches.", _WAIT
 )
 TOO_MANY_STREAMS = ErrorType(
-    429,
-    "TOO_MANY",
-    "The client already has {limit} event streams open; close one that is not read.",
-    {"Retry-After": "60"},
+    429, "TOO_MANY", "The client has {limit} event streams open; close one that is not read.", {"Retry-After": "60"}
 )
 
 # The service cannot do it.

@@ -1,8 +1,7 @@
 """Events of the store, read once for all clients of this process that follow them.
 
 One poller reads new events into a bounded buffer of pages that all followers share. A follower that starts before the
-buffer, or falls behind it, reads from the store itself, a page at a time, until it has caught up: it misses nothing,
-and uses no more memory than a page.
+buffer, or falls behind it, reads from the store itself, a page at a time, until it has caught up: it misses nothing.
 """
 
 import asyncio
@@ -142,16 +141,12 @@ class Feed:
             yield
         finally:
             self._followers -= 1
-            if self._followers == 0:
-                self._stop()
-
-    def _stop(self) -> None:
-        poller, self._poller = self._poller, None
-        if poller is not None:
-            poller.cancel()
-        self._dropped += len(self._pages)
-        self._pages.clear()
-        self._buffered = 0
+            if self._followers == 0 and self._poller is not None:
+                self._poller.cancel()
+                self._poller = None
+                self._dropped += len(self._pages)
+                self._pages.clear()
+                self._buffered = 0
 
     async def _poll(self) -> None:
         while True:

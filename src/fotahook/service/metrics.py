@@ -5,9 +5,12 @@ cached for some seconds, since anybody may ask for it.
 """
 
 import asyncio
+import contextlib
+import math
 import time
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -37,25 +40,21 @@ class Metrics:
         self.leased_lanes: set[int] = set()
         ProcessCollector(registry=registry)
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"fotahook_{name}", text, labels, registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"fotahook_{name}", text, labels, registry=registry)
-
-        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-            return Histogram(f"fotahook_{name}", text, labels, registry=registry, buckets=buckets)
-
+        counter = partial(Counter, namespace="fotahook", registry=registry)
+        gauge = partial(Gauge, namespace="fotahook", registry=registry)
+        histogram = partial(Histogram, namespace="fotahook", registry=registry)
         self.accepted = counter("messages_accepted", "Messages accepted, duplicates excluded.")
         self.duplicates = counter("messages_duplicate", "Messages that repeated an idempotency key.")
         self.dead = counter("messages_dead", "Deliveries given up.")
-        self.attempts = counter("attempts", "Delivery attempts by outcome.", "code")
+        self.attempts = counter("attempts", "Delivery attempts by outcome.", ["code"])
         self.leases = counter("leases", "Leases of lanes taken by this process.")
-        self.latency = histogram("delivery_latency_seconds", "Time from acceptance to delivery.", LATENCIES)
-        self.commits = histogram("store_commit_seconds", "Time until a write to the store is on disk.", COMMITS, "verb")
+        self.latency = histogram("delivery_latency_seconds", "Time from acceptance to delivery.", buckets=LATENCIES)
+        self.commits = histogram(
+            "store_commit_seconds", "Time until a write to the store is on disk.", ["verb"], buckets=COMMITS
+        )
         self._lanes = gauge("leased_lanes", "Lanes leased by this process.")
         self._up = gauge("store_up", "Whether the store can be read.")
-        self._backlog = gauge("backlog", "Deliveries in the whole store by state.", "state")
+        self._backlog = gauge("backlog", "Deliveries in the whole store by state.", ["state"])
         self._oldest = gauge("oldest_undelivered_seconds", "Age of the oldest undelivered message in the store.")
         self._streams = gauge("event_streams", "Open event streams.")
 
@@ -75,17 +74,13 @@ class Metrics:
         return generate_latest(self._registry)
 
     async def _read_backlog(self, store: Store) -> None:
-        up, pending, dead, oldest = 0, float("nan"), float("nan"), float("nan")
-        try:
+        backlog = None
+        with contextlib.suppress(StoreError):
             backlog = await store.backlog()
-        except StoreError:
-            pass
-        else:
-            up, pending, dead, oldest = 1, backlog.pending, backlog.dead, backlog.oldest_age or 0.0
-        self._up.set(up)
-        self._backlog.labels("pending").set(pending)
-        self._backlog.labels("dead").set(dead)
-        self._oldest.set(oldest)
+        self._up.set(backlog is not None)
+        self._backlog.labels("pending").set(backlog.pending if backlog else math.nan)
+        self._backlog.labels("dead").set(backlog.dead if backlog else math.nan)
+        self._oldest.set((backlog.oldest_age or 0.0) if backlog else math.nan)
 
 
 class _CountedStore:

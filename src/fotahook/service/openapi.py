@@ -1,6 +1,6 @@
 """The service's OpenAPI 3.1 description, made from its endpoints and their models."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -47,6 +47,11 @@ _SCHEMES: Final = {
     },
 }
 
+_PATH_PARAMETERS: Final[Mapping[str, Schema]] = {
+    "account": {"type": "string", "minLength": 1, "maxLength": ACCOUNT_LIMIT},
+    "id": {"type": "string", "minLength": 1},
+}
+
 _REFUSALS: Final = {
     400: "The request is invalid; the message says why.",
     401: "Credentials are missing or invalid.",
@@ -72,10 +77,14 @@ async def show(call: Call) -> Response:
 
 def document(resources: Mapping[str, Resource]) -> Schema:
     """The description of resources by their paths."""
-    endpoints = [endpoint for resource in resources.values() for endpoint in resource.endpoints.values()]
-    _, components = msgspec.json.schema_components(
-        [Error, Fault, *_models(endpoints)], ref_template="#/components/schemas/{name}"
+    models = dict.fromkeys(
+        model
+        for resource in resources.values()
+        for one in resource.endpoints.values()
+        for model in (Error, Fault, one.body, one.query, one.answer, *one.events)
+        if model is not None
     )
+    _, components = msgspec.json.schema_components(models, ref_template="#/components/schemas/{name}")
     return {
         "openapi": "3.1.0",
         "info": {
@@ -88,18 +97,17 @@ def document(resources: Mapping[str, Resource]) -> Schema:
     }
 
 
-def _models(endpoints: Iterable[Endpoint]) -> list[Model]:
-    models = [model for one in endpoints for model in (one.body, one.query, one.answer, *one.events)]
-    return [model for model in dict.fromkeys(models) if model is not None]
-
-
 def _path(path: str, resource: Resource, components: Mapping[str, Schema]) -> Schema:
     methods: Schema = {
         method.lower(): _operation(endpoint, components)
         for method, endpoint in resource.endpoints.items()
         if method != "HEAD"
     }
-    parameters = [_path_parameter(name) for name in ("account", "id") if f"{{{name}}}" in path]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": schema}
+        for name, schema in _PATH_PARAMETERS.items()
+        if f"{{{name}}}" in path
+    ]
     return {"parameters": parameters, **methods} if parameters else methods
 
 
@@ -112,9 +120,11 @@ def _operation(endpoint: Endpoint, components: Mapping[str, Schema]) -> Schema:
         "security": _security(endpoint),
         "responses": _responses(endpoint),
     }
-    parameters = [_header_parameter(name) for name in endpoint.headers]
+    key = {"type": "string", "pattern": "^[!-~]{1,128}$"}
+    parameters = [{"name": name, "in": "header", "schema": key} for name in endpoint.headers]
     if endpoint.query is not None:
-        parameters += _query_parameters(components[endpoint.query.__name__])
+        properties = components[endpoint.query.__name__]["properties"].items()
+        parameters += [{"name": name, "in": "query", "schema": _without_null(one)} for name, one in properties]
     if parameters:
         operation["parameters"] = parameters
     if endpoint.body is not None:
@@ -139,6 +149,8 @@ def _responses(endpoint: Endpoint) -> Schema:
     if endpoint.by != "anyone":
         statuses |= {401, 429, 403} if endpoint.scope else {401, 429}
     # A call with a session writes even if it only reads: it renews the session.
+    if "{" in endpoint.path and not endpoint.path.startswith(GATEWAY_PATHS):
+        statuses.add(404)
     if endpoint.method != "GET" or endpoint.by == "both tokens":
         statuses.add(507)
     return {
@@ -170,21 +182,6 @@ def _refusal(path: str, status: int) -> Schema:
 
 def _reference(model: Model) -> Schema:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
-
-
-def _path_parameter(name: str) -> Schema:
-    schema: Schema = {"type": "string", "minLength": 1}
-    if name == "account":
-        schema["maxLength"] = ACCOUNT_LIMIT
-    return {"name": name, "in": "path", "required": True, "schema": schema}
-
-
-def _header_parameter(name: str) -> Schema:
-    return {"name": name, "in": "header", "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"}}
-
-
-def _query_parameters(schema: Schema) -> list[Schema]:
-    return [{"name": name, "in": "query", "schema": _without_null(one)} for name, one in schema["properties"].items()]
 
 
 def _without_null(schema: Schema) -> Schema:

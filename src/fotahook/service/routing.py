@@ -115,7 +115,8 @@ class Resource:
         try:
             response = await self._respond(request)
         except Exception as error:
-            await answer_error(request, error)(scope, receive, send)
+            response = await answer_error(request, error)
+            await response(scope, receive, send)
             if not isinstance(error, ApiError | StoreError):
                 # A defect: the server logs the traceback.
                 raise
@@ -139,14 +140,14 @@ class Resource:
 
     async def _authorize(self, endpoint: Endpoint, request: Request) -> Call:
         caller = await authenticate(self._service, request, endpoint.by)
-        account = ""
         if endpoint.by != "anyone":
             caller.require(endpoint.scope)
-            if "account" in request.path_params:
-                account = requests.check_account(requests.segment(request, "account"))
-                if not caller.has(account):
-                    is_ours = not endpoint.path.startswith(errors.GATEWAY_PATHS)
-                    raise errors.NO_ACCOUNT() if is_ours else errors.NO_CALLBACK_ACCOUNT()
+        account = ""
+        if "account" in request.path_params:
+            account = requests.check_account(requests.segment(request, "account"))
+            if not caller.has(account):
+                is_gateway = endpoint.path.startswith(errors.GATEWAY_PATHS)
+                raise errors.NO_CALLBACK_ACCOUNT() if is_gateway else errors.NO_ACCOUNT()
         return Call(self._service, request, caller, account)
 
 
@@ -164,7 +165,7 @@ class App(Starlette):
         lifespan: Lifespan[Starlette] | None,
     ) -> None:
         handlers: dict[type[Exception] | int, ExceptionHandler]
-        handlers = dict.fromkeys((ApiError, StoreError, HTTPException, Exception), _answer_error)
+        handlers = dict.fromkeys((ApiError, StoreError, HTTPException, Exception), answer_error)
         super().__init__(routes=routes, exception_handlers=handlers, lifespan=lifespan)
         self.router.redirect_slashes = False
         self.resources = resources
@@ -218,7 +219,7 @@ class _Node:
         return node._resource, params
 
 
-def answer_error(request: Request, error: Exception) -> Response:
+async def answer_error(request: Request, error: Exception) -> Response:
     """The answer to an exception: the one place where exceptions become answers."""
     match error:
         case ApiError():
@@ -245,7 +246,3 @@ def answer_error(request: Request, error: Exception) -> Response:
     if request.method == "HEAD":
         response.body = b""
     return response
-
-
-async def _answer_error(request: Request, error: Exception) -> Response:
-    return answer_error(request, error)

@@ -5,14 +5,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal, Protocol, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 from cyclopts import App, Parameter
 from msgspec import UNSET
 
 from fotahook import service
-from fotahook.service import SCOPES, create_client, create_user
+from fotahook.service import SCOPES
 from fotahook.store import Store, open_store
 from fotahook.store.records import Credential
 
@@ -33,14 +33,6 @@ Json = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
 COLUMNS: Final = ("name", "accounts", "scopes", "created", "age")
 
 
-class Create(Protocol):
-    """`create_client` or `create_user` of the service."""
-
-    def __call__(
-        self, store: Store, name: str, /, *, accounts: tuple[str, ...] | None, scopes: tuple[str, ...]
-    ) -> Awaitable[str]: ...
-
-
 @dataclass(frozen=True)
 class Kind:
     """Clients or users: what they are called, and what can be done with them."""
@@ -50,7 +42,6 @@ class Kind:
     secret: str
     shown_as: tuple[str, str]
     ends_with: str
-    create: Create
 
 
 class Entry(msgspec.Struct, frozen=True, rename="camel"):
@@ -69,7 +60,6 @@ CLIENT: Final = Kind(
     secret="secret",
     shown_as=("clientId", "clientSecret"),
     ends_with="tokens",
-    create=create_client,
 )
 USER: Final = Kind(
     name="user",
@@ -77,7 +67,6 @@ USER: Final = Kind(
     secret="password",
     shown_as=("username", "password"),
     ends_with="sessions",
-    create=create_user,
 )
 
 
@@ -103,7 +92,9 @@ def _group(kind: Kind) -> App:
         as_json: Json = False,
     ) -> None:
         secret = _in_store(
-            store, lambda opened: kind.create(opened, name, accounts=account or None, scopes=scope), made=True
+            store,
+            lambda opened: service.create_credential(opened, kind.name, name, accounts=account or None, scopes=scope),
+            made=True,
         )
         print_facts(dict(zip(kind.shown_as, (name, secret), strict=True)), as_json=as_json)
 

@@ -28,38 +28,28 @@ _ISSUED: Final[dict[Kind, str]] = {"client": "token", "user": "session"}
 _NAME = re.compile(r"[\x21-\x39\x3b-\x7e]{1,64}")
 
 
-async def create_client(
+async def create_credential(
     store: Store,
-    client_id: str,
-    *,
-    accounts: Sequence[str] | None = None,
-    scopes: Sequence[str] = SCOPES,
-    clock: Clock = time.time,
-) -> str:
-    """Create a client and return its secret, which is not stored.
-
-    `accounts` None grants all accounts. Raises ValueError if the id is taken, or if it, an account or a scope is
-    invalid.
-    """
-    secret = secrets.token_urlsafe(32)
-    await _create(store, _credential("client", client_id, fingerprint(secret), accounts, scopes, clock))
-    return secret
-
-
-async def create_user(
-    store: Store,
-    username: str,
+    kind: Kind,
+    name: str,
     *,
     accounts: Sequence[str] | None = None,
     scopes: Sequence[str] = SCOPES,
     clock: Clock = time.time,
     cost: PasswordCost = COST,
 ) -> str:
-    """Create a user for the session login and return the password; otherwise as `create_client`."""
-    password = new_password()
-    stored = await Passwords(cost).hash(password)
-    await _create(store, _credential("user", username, stored, accounts, scopes, clock))
-    return password
+    """Create a client or user and return its secret or password, of which only a hash is stored.
+
+    `accounts` None grants all accounts. Raises ValueError if the name is taken, or if it, an account or a scope is
+    invalid.
+    """
+    secret = secrets.token_urlsafe(32) if kind == "client" else new_password()
+    stored = fingerprint(secret) if kind == "client" else await Passwords(cost).hash(secret)
+    credential = _credential(kind, name, stored, accounts, scopes, clock)
+    if await store.credential(kind, name) is not None:
+        raise ValueError(f"the {kind} {name!r} already exists")
+    await store.save_credential(credential)
+    return secret
 
 
 async def grant(
@@ -72,7 +62,7 @@ async def grant(
 ) -> Credential | None:
     """Replace what a client or user may do, live tokens and sessions included; UNSET keeps the present value.
 
-    Returns the changed credential, or None if there is none of this name. Raises ValueError as `create_client` does.
+    Returns the changed credential; None if there is none of this name. Raises ValueError as `create_credential` does.
     """
     while (found := await store.credential(kind, name)) is not None:
         changed = msgspec.structs.replace(
@@ -115,12 +105,6 @@ async def withdraw_dev(store: Store) -> None:
     found = await store.credential("user", user)
     if found is not None and await Passwords().verify(found.secret_hash, password):
         await revoke(store, "user", user)
-
-
-async def _create(store: Store, credential: Credential) -> None:
-    if await store.credential(credential.kind, credential.id) is not None:
-        raise ValueError(f"the {credential.kind} {credential.id!r} already exists")
-    await store.save_credential(credential)
 
 
 async def _copy_grants(store: Store, owner: Credential, issued: Credential) -> None:

@@ -1,7 +1,6 @@
 """Users' passwords, stored as argon2id hashes.
 
-Hashes are computed one at a time, in a thread: logins never use more memory than one hash needs, and do not block
-other calls. A fast hash would do for generated passwords, but an operator may hand out passwords that people chose.
+Hashes are computed one at a time, in a thread: logins use the memory of one hash, and do not block other calls.
 """
 
 import asyncio

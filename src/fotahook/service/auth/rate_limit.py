@@ -1,8 +1,4 @@
-"""Rate limit: a token bucket for each client.
-
-Kept in the memory of this process: each process counts for itself. Only authenticated clients are counted, so there are
-no more buckets than clients.
-"""
+"""Rate limit: a token bucket for each authenticated client, in the memory of this process."""
 
 import math
 from typing import Final

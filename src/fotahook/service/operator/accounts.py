@@ -7,7 +7,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from ...contract.operator import AccountPage, AccountState, CallbackHistory
 from ...store import views
-from ...store.records import CALLBACK_CONSUMER, Account, Limits, MessageFilter
+from ...store.records import Account, Limits, MessageFilter
 from .. import requests
 from ..context import Service
 from ..requests import PageSize, Params
@@ -53,13 +53,13 @@ async def list_accounts(call: Call) -> AccountPage:
     return AccountPage(accounts=states, cursor=more)
 
 
-@Endpoint("GET", PATH, also=(404,))
+@Endpoint("GET", PATH)
 async def show(call: Call) -> AccountState:
     """The account's callback, its lane, what is not delivered, and its limits."""
     return await _state(call)
 
 
-@Endpoint("PATCH", PATH, body=AccountChange, also=(404,))
+@Endpoint("PATCH", PATH, body=AccountChange)
 async def change(call: Call) -> AccountState:
     """Changes the account's limits and returns the account."""
     service, limits = call.service, (await call.json(AccountChange)).limits
@@ -73,21 +73,21 @@ async def change(call: Call) -> AccountState:
     return await _state(call)
 
 
-@Endpoint("POST", f"{PATH}/pause", also=(404,))
+@Endpoint("POST", f"{PATH}/pause")
 async def pause(call: Call) -> AccountState:
     """Stops delivery to the account until it is resumed; messages are kept, and their time to live stands still."""
     await call.service.store.pause(call.account)
     return await _state(call)
 
 
-@Endpoint("POST", f"{PATH}/resume", also=(404,))
+@Endpoint("POST", f"{PATH}/resume")
 async def resume(call: Call) -> AccountState:
     """Ends a pause, or the wait for a failing endpoint."""
     await call.service.store.resume(call.account)
     return await _state(call)
 
 
-@Endpoint("GET", f"{PATH}/callbacks", also=(404,))
+@Endpoint("GET", f"{PATH}/callbacks")
 async def callback_history(call: Call) -> CallbackHistory:
     """The changes of the account's callback and who made them, newest first."""
     # One more than is shown: whether the oldest change replaced a callback depends on the change before it.
@@ -97,15 +97,10 @@ async def callback_history(call: Call) -> CallbackHistory:
 
 
 async def _state(call: Call) -> AccountState:
-    service, account = call.service, call.account
-    lanes = await service.store.lanes(account)
-    lane = next((lane for lane in lanes if lane.consumer == CALLBACK_CONSUMER), None)
-    limits = await service.store.limits(account)
-    if lane is None:
-        return views.unknown_account_state(account, limits)
-    callback = await service.store.callback(account)
-    found = Account(account=account, callback=callback, lane=lane, limits=limits)
-    return views.account_state(found, known=await _is_known(service, found))
+    found = await call.service.store.accounts(among=[call.account], limit=1)
+    if not found:
+        return views.unknown_account_state(call.account, await call.service.store.limits(call.account))
+    return views.account_state(found[0], known=await _is_known(call.service, found[0]))
 
 
 async def _is_known(service: Service, found: Account) -> bool:

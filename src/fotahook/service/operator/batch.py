@@ -8,7 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from ...contract.operator import Published
-from ...store.records import Accepted, NewMessage
+from ...store.records import NewMessage
 from .. import errors, requests
 from ..requests import Params
 from ..routing import Call, Endpoint
@@ -47,8 +47,12 @@ async def publish(call: Call) -> Response:
     with call.service.batch_budget.share() as take:
         lines = [_parse(call, line) async for line in _lines(call, take)]
         messages = [line for line in lines if isinstance(line, NewMessage)]
-        accepted = iter(await call.service.store.accept(messages) if messages else [])
-        answers = [_answer(next(accepted)) if isinstance(line, NewMessage) else line for line in lines]
+        accepted = await call.service.store.accept(messages) if messages else []
+    published = iter(
+        errors.OTHER_MESSAGE().content if one.conflict else Published(id=one.id, duplicate=one.duplicate)
+        for one in accepted
+    )
+    answers = [next(published) if isinstance(line, NewMessage) else line for line in lines]
     return Response(b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers), media_type=MEDIA_TYPE)
 
 
@@ -74,27 +78,23 @@ async def _lines(call: Call, take: Callable[[int], None]) -> AsyncIterator[bytes
         raise errors.NO_BODY()
 
 
-def _parse(call: Call, line: bytes) -> NewMessage | Refused:
+def _parse(call: Call, content: bytes) -> NewMessage | Refused:
     try:
-        return _message(call, line)
+        line, limit = _decode(content), call.service.settings.message_limit
+        if not call.caller.has(requests.check_account(line.account)):
+            raise errors.NO_ACCOUNT()
+        body = bytes(line.message)
+        if len(body) > limit:
+            raise errors.TOO_LARGE(what="message", limit=limit)
+        return NewMessage(
+            account=line.account,
+            body=body,
+            type=message_type(body),
+            ordering_key=requests.key("orderingKey", line.ordering_key),
+            idempotency_key=requests.key("idempotencyKey", line.idempotency_key),
+        )
     except errors.ApiError as error:
         return error.content
-
-
-def _message(call: Call, line: bytes) -> NewMessage:
-    limit, parsed = call.service.settings.message_limit, _decode(line)
-    if not call.caller.has(requests.check_account(parsed.account)):
-        raise errors.NO_ACCOUNT()
-    body = bytes(parsed.message)
-    if len(body) > limit:
-        raise errors.TOO_LARGE(what="message", limit=limit)
-    return NewMessage(
-        account=parsed.account,
-        body=body,
-        type=message_type(body),
-        ordering_key=requests.key("orderingKey", parsed.ordering_key),
-        idempotency_key=requests.key("idempotencyKey", parsed.idempotency_key),
-    )
 
 
 def _decode(line: bytes) -> Line:
@@ -111,9 +111,3 @@ def _decode(line: bytes) -> Line:
         # The last occurrence: of two members of one name the last counts.
         start = copy.rindex(message)
         return msgspec.structs.replace(parsed, message=msgspec.Raw(line[start : start + len(message)]))
-
-
-def _answer(accepted: Accepted) -> Published | Refused:
-    if accepted.conflict:
-        return errors.OTHER_MESSAGE().content
-    return Published(id=accepted.id, duplicate=accepted.duplicate)

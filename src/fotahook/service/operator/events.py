@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from starlette.responses import Response
@@ -77,23 +77,18 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         if scope["method"] != "HEAD":
-            with self._counted():
+            streams, name = self._service.streams, self._caller.name
+            streams[name] += 1
+            try:
                 await self._run(receive, send)
+            finally:
+                streams[name] -= 1
+                if not streams[name]:
+                    del streams[name]
         # A client that reads nothing does not read the end either.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_SECONDS):
                 await send({"type": "http.response.body", "body": b""})
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        streams, name = self._service.streams, self._caller.name
-        streams[name] += 1
-        try:
-            yield
-        finally:
-            streams[name] -= 1
-            if not streams[name]:
-                del streams[name]
 
     async def _run(self, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send(send))

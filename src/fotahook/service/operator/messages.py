@@ -32,7 +32,7 @@ class MessagesQuery(Params, frozen=True):
     limit: PageSize = 50
 
 
-@Endpoint("GET", ACCOUNT_PATH, query=MessagesQuery, also=(404,))
+@Endpoint("GET", ACCOUNT_PATH, query=MessagesQuery)
 async def list_messages(call: Call) -> MessagePage:
     """The account's messages, newest first; a page may be short although there is a cursor."""
     query = call.query(MessagesQuery)
@@ -40,8 +40,8 @@ async def list_messages(call: Call) -> MessagePage:
         state=query.state,
         type=query.type,
         ordering_key=query.key,
-        since=None if query.since is None else query.since.timestamp(),
-        until=None if query.until is None else query.until.timestamp(),
+        since=query.since.timestamp() if query.since else None,
+        until=query.until.timestamp() if query.until else None,
     )
     found: list[Message] = []
     before = requests.number_cursor(query.cursor)
@@ -64,7 +64,7 @@ async def list_messages(call: Call) -> MessagePage:
     body=AnyObject,
     body_limit="message_limit",
     status=202,
-    also=(404, 409),
+    also=(409,),
 )
 async def publish(call: Call) -> Published:
     """Accepts a message, answered once it is on disk; it is delivered byte for byte."""
@@ -84,13 +84,13 @@ async def publish(call: Call) -> Published:
     return Published(id=accepted.id, duplicate=accepted.duplicate)
 
 
-@Endpoint("GET", PATH, also=(404,))
+@Endpoint("GET", PATH)
 async def show(call: Call) -> MessageState:
     """A message and its deliveries, without its bytes."""
     return _state(call, await find(call))
 
 
-@Endpoint("GET", f"{PATH}/body", answer=AnyObject, also=(404, 410))
+@Endpoint("GET", f"{PATH}/body", answer=AnyObject, also=(410,))
 async def body(call: Call) -> Response:
     """The bytes of a message."""
     message = await find(call)
@@ -99,7 +99,7 @@ async def body(call: Call) -> Response:
     return Response(message.body, media_type=JSON)
 
 
-@Endpoint("GET", f"{PATH}/attempts", also=(404,))
+@Endpoint("GET", f"{PATH}/attempts")
 async def attempts(call: Call) -> Attempts:
     """Every attempt to deliver a message, oldest first."""
     message = await find(call)
@@ -107,7 +107,7 @@ async def attempts(call: Call) -> Attempts:
     return Attempts(attempts=[views.attempt_state(number, one) for number, one in enumerate(made, 1)])
 
 
-@Endpoint("GET", f"{PATH}/why", also=(404,))
+@Endpoint("GET", f"{PATH}/why")
 async def why(call: Call) -> Why:
     """Why a message is in its state: what it waits for, until when, and what would send it now."""
     message, store = await find(call), call.service.store

@@ -30,7 +30,7 @@ class Redeliver(Params, frozen=True):
     dry_run: bool = False
 
 
-@Endpoint("POST", "/v1/messages/{id}/redeliver", body=Redelivery, body_optional=True, status=202, also=(404, 409, 410))
+@Endpoint("POST", "/v1/messages/{id}/redeliver", body=Redelivery, body_optional=True, status=202, also=(409, 410))
 async def redeliver_one(call: Call) -> Redelivered:
     """Sends a message again, at the tail of its key, with new attempts and a new time to live."""
     message = await find(call)
@@ -49,7 +49,7 @@ async def redeliver_one(call: Call) -> Redelivered:
     body=Redeliver,
     status=202,
     answer=Redeliveries,
-    also=(200, 404),
+    also=(200,),
 )
 async def redeliver_many(call: Call) -> Response:
     """Redelivers many messages and returns how many; the order is on disk, and carried out in small steps."""
@@ -57,8 +57,8 @@ async def redeliver_many(call: Call) -> Response:
     count = await call.service.store.redeliver_all(
         call.account,
         wanted.state,
-        since=0.0 if wanted.since is None else wanted.since.timestamp(),
-        until=_END_OF_TIME if wanted.until is None else wanted.until.timestamp(),
+        since=wanted.since.timestamp() if wanted.since else 0.0,
+        until=wanted.until.timestamp() if wanted.until else _END_OF_TIME,
         dry_run=wanted.dry_run,
     )
     return answer(Redeliveries(count=count), 200 if wanted.dry_run else 202)

@@ -4,7 +4,6 @@ from uuid import uuid4
 
 import msgspec
 
-from ...contract.auth import SESSION_IDLE
 from ...store.records import Credential
 from .. import access, errors
 from ..auth.passwords import new_password
@@ -43,8 +42,8 @@ async def login(call: Call) -> SessionToken:
     user = await _verified_user(call, credentials.username, credentials.password)
     if service.passwords.is_outdated(user.secret_hash):
         await _replace_password(call, user, credentials.password)
-    token, now = str(uuid4()), service.now()
-    await access.issue(service, "session", token, user, seconds=SESSION_IDLE, refusal=errors.LOGIN_REFUSED, now=now)
+    token = str(uuid4())
+    await access.issue(service, "session", token, user, service.now())
     return SessionToken(token)
 
 

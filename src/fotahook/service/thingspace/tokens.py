@@ -5,7 +5,6 @@ from typing import Literal
 import msgspec
 from starlette.responses import Response
 
-from ...contract.auth import OAUTH_LIFETIME
 from ...contract.keys import access_token
 from ...store.records import Credential
 from .. import access, errors, requests
@@ -44,7 +43,11 @@ async def token(call: Call) -> AccessToken:
     found = await _live_token(service, client)
     if found is None:
         async with service.credential_lock:
-            found = await _live_token(service, client) or await _issue(service, client)
+            found = await _live_token(service, client)
+            if found is None:
+                now = service.now()
+                text = access_token(service.settings.secret_key, client.id, now)
+                found = text, await access.issue(service, "token", text, client, now)
     text, credential = found
     return AccessToken(
         access_token=text,
@@ -89,12 +92,3 @@ async def _live_token(service: Service, client: Credential) -> tuple[str, Creden
         ):
             return text, known
     return None
-
-
-async def _issue(service: Service, client: Credential) -> tuple[str, Credential]:
-    now = service.now()
-    text = access_token(service.settings.secret_key, client.id, now)
-    issued = await access.issue(
-        service, "token", text, client, seconds=OAUTH_LIFETIME, refusal=errors.WRONG_CLIENT, now=now
-    )
-    return text, issued
