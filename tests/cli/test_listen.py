@@ -175,7 +175,7 @@ def test_a_module_without_a_listener_is_told(
         (("--path", "here"), 2, ": --path: a path must begin with /, unlike 'here'"),
         (("--path", "/a b"), 2, ": --path: a path must be written as in a URL"),
         (("--path", "/healthz"), 2, ": --path: the path /healthz is reserved"),
-        (("--dedupe-window", "-1"), 2, ": --dedupe-window: dedupe_window must be a number of seconds, 0 or more"),
+        (("--dedupe-window", "-1"), 2, ": --dedupe-window must be a number of seconds, 0 or more"),
         (("--inbox", "mysql://x"), 2, "sqlite:///"),
         (("--inbox", "sqlite:///no/such/folder.db"), 1, "folder.db"),
         (("--forward-to", "ftp://127.0.0.1/"), 2, "--forward-to"),

@@ -366,8 +366,9 @@ async def test_health_tells_when_messages_are_no_longer_handled(
 
     monkeypatch.setattr(SqliteStore, "lease", broken)
     async with listener.running():
-        dispatching = (await listener._inbox.open()).dispatching
-        await asyncio.wait({dispatching})
+        deliveries = (await listener._inbox.open()).deliveries
+        assert deliveries is not None
+        await asyncio.wait({deliveries.dispatching})
         answer = await request(listener, method="GET", path="/healthz")
         taken = await request(listener, PROGRESS)
     assert answer.error == (503, "NOT_HANDLING")
@@ -558,9 +559,10 @@ async def test_what_was_stored_and_not_handled_is_handled_after_a_restart(make: 
     await request(first, PROGRESS)
     await begun.wait()
     # As if the process had died: what is in hand is never settled.
-    handling = await first._inbox.open()
-    handling.dispatching.cancel()
-    await asyncio.wait({handling.dispatching})
+    deliveries = (await first._inbox.open()).deliveries
+    assert deliveries is not None
+    deliveries.dispatching.cancel()
+    await asyncio.wait({deliveries.dispatching})
     await first._inbox.close()
 
     second = make()
@@ -581,8 +583,9 @@ async def test_a_handler_that_does_not_end_is_left_to_the_next_start(make: Make,
     async with listener.running():
         answer = await request(listener, PROGRESS)
         await begun.wait()
-        handling = await listener._inbox.open()
-        await msgspec.structs.replace(handling, grace=0.0).close()
+        deliveries = (await listener._inbox.open()).deliveries
+        assert deliveries is not None
+        await msgspec.structs.replace(deliveries, grace=0.0).close()
     assert (await stored(inbox, answer.json["id"])).deliveries[0].state == "pending"
 
 

@@ -67,7 +67,7 @@ def impatient(make: Make) -> Make:
 
     def impatient(**options: Any) -> Listener:
         listener = make(clock=time.time, **options)
-        listener._inbox._rules = msgspec.structs.replace(listener._inbox._rules, backoff=0.02, backoff_cap=0.02)
+        listener._inbox.rules = msgspec.structs.replace(listener._inbox.rules, backoff=0.02, backoff_cap=0.02)
         return listener
 
     return impatient

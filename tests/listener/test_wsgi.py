@@ -206,7 +206,7 @@ def test_health_is_that_of_the_inbox(wrap: Wrap, inbox: str, monkeypatch: pytest
 
 def test_health_does_not_open_the_inbox(wrap: Wrap, inbox: str) -> None:
     app = wrap()
-    app._inbox = InboxThread(inbox, time.time)
+    app._inbox = InboxThread(Listener(inbox).receiving_inbox())
     assert call(app, method="GET", path="/healthz").status == 200
     assert not Path(inbox.removeprefix("sqlite:///")).exists()
 
@@ -289,7 +289,7 @@ if opened == "opened":
 held, forked = threading.Event(), threading.Event()
 
 def hold():
-    with app._lock, app._listener._requests._log_limit._lock:
+    with app._lock, app._listener.request_handler._log_limit._lock:
         held.set()
         forked.wait()
 

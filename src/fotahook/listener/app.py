@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final, Literal
@@ -74,18 +75,24 @@ class Listener:
             trusted_proxies=trusted_proxies,
             basic=basic,
         )
-        self._body_timeout = validation.seconds("body_timeout", body_timeout)
+        self.body_timeout = validation.seconds("body_timeout", body_timeout)
         self._deadline: tuple[asyncio.AbstractEventLoop, Deadline] | None = None
         self._router = Router()
         self._forwards = Forwards(forwarding or ForwardSettings())
-        self._requests = RequestHandler(path, verification, router=self._router, forwards=self._forwards, clock=clock)
-        self._requests.dedupe_window = requests.check_dedupe_window(dedupe_window)
+        self.request_handler = RequestHandler(
+            path=requests.check_path(path),
+            verification=verification,
+            dedupe_window=validation.duration("dedupe_window", dedupe_window, "seconds"),
+            router=self._router,
+            forwards=self._forwards,
+            clock=clock,
+        )
         self._inbox = Inbox(
-            validation.store_url("inbox", inbox),
-            self._router,
-            self._forwards,
+            url=validation.store_url("inbox", inbox),
+            router=self._router,
+            forwards=self._forwards,
+            rules=Rules(schedule=validation.schedule("schedule", schedule)),
             handler_timeout=validation.seconds("handler_timeout", handler_timeout),
-            schedule=validation.schedule("schedule", schedule),
             retention=Retention(seconds=validation.duration("keep_days", keep_days, "days") * _DAY),
             clock=clock,
         )
@@ -98,17 +105,7 @@ class Listener:
     @property
     def path(self) -> str:
         """The path at which messages are received."""
-        return self._requests.path
-
-    @property
-    def body_timeout(self) -> float:
-        """Seconds for the body of a message to arrive."""
-        return self._body_timeout
-
-    @property
-    def request_handler(self) -> RequestHandler:
-        """Decides about requests; for adapters."""
-        return self._requests
+        return self.request_handler.path
 
     @property
     def forwarding(self) -> ForwardSettings:
@@ -130,14 +127,15 @@ class Listener:
         ValueError and TypeError as for the constructor, with nothing replaced. RuntimeError once the inbox is open.
         """
         self._check_not_running()
-        current = self._requests
+        current = self.request_handler
         url = validation.store_url("inbox", self.inbox if inbox is None else inbox)
-        window = requests.check_dedupe_window(current.dedupe_window if dedupe_window is None else dedupe_window)
+        window = current.dedupe_window if dedupe_window is None else dedupe_window
+        window = validation.duration("dedupe_window", window, "seconds")
         timeout = validation.seconds("body_timeout", self.body_timeout if body_timeout is None else body_timeout)
-        current.path = current.path if path is None else path
+        current.path = current.path if path is None else requests.check_path(path)
         current.verification = current.verification.updated(verification or Verification())
         current.dedupe_window = window
-        self._body_timeout, self._deadline = timeout, None
+        self.body_timeout, self._deadline = timeout, None
         self._inbox.url = url
         self._forwards.settings = forwarding or self._forwards.settings
 
@@ -200,10 +198,14 @@ class Listener:
         store = await self._inbox.store()
         return await store.redeliver_all(account, state, since=since, until=until, dry_run=dry_run)
 
+    def receiving_inbox(self) -> Inbox:
+        """An inbox for an adapter that only stores messages; its handlers run elsewhere."""
+        return dataclasses.replace(self._inbox, delivers=False)
+
     def wrap(self, store: Callable[[Store], Store], deliver: Callable[[Deliver], Deliver]) -> None:
         """Wrap the inbox's store and its deliverer when they are opened: for fault injection and tests."""
         self._check_not_running()
-        self._inbox.wrap(store, deliver)
+        self._inbox.wrap_store, self._inbox.wrap_deliver = store, deliver
 
     def _check_not_running(self) -> None:
         if self._inbox.in_use:
@@ -216,7 +218,8 @@ class Listener:
         The app's lifespan does the same; use this where the host sends no lifespan events. StoreError says what is
         wrong with the inbox.
         """
-        await self._open()
+        self.request_handler.warn_if_unverified()
+        await self._inbox.open()
         try:
             yield self
         finally:
@@ -239,19 +242,19 @@ class Listener:
         method, path = scope["method"], _path_below_mount(scope).rstrip("/")
         if path == requests.HEALTH_PATH:
             return await self._health(method)
-        if (response := self._requests.route(method, path)) is not None:
+        if (response := self.request_handler.route(method, path)) is not None:
             return response
         peer: str | None = (scope.get("client") or (None,))[0]
         headers: dict[str, str] = {}
         try:
-            headers = self._requests.check_headers(scope["headers"], peer)
-            message = self._requests.read_message(headers, await self._read_body(receive))
-            self._requests.warn_if_unverified()
-            return self._requests.accepted(await self._inbox.accept(message))
+            headers = self.request_handler.check_headers(scope["headers"], peer)
+            message = self.request_handler.read_message(headers, await self._read_body(receive))
+            self.request_handler.warn_if_unverified()
+            return self.request_handler.accepted(await self._inbox.accept(message))
         except (WebhookRejected, StoreError) as error:
             # The rest of a body that was not read must not be read as the next request.
             close = (("connection", "close"),) if scope.get("http_version", "").startswith("1") else ()
-            return self._requests.failed(error, peer, headers, *close)
+            return self.request_handler.failed(error, peer, headers, *close)
 
     async def _read_body(self, receive: Receive) -> bytes:
         chunks: list[bytes] = []
@@ -270,37 +273,33 @@ class Listener:
                     if not event.get("more_body", False):
                         return b"".join(chunks)
         except TimeoutError as error:
-            raise WebhookRejected(408, f"the body did not arrive within {self._body_timeout:g} s") from error
+            raise WebhookRejected(408, f"the body did not arrive within {self.body_timeout:g} s") from error
 
     def _body_deadline(self) -> Deadline:
         """The time limit for bodies, whose timer belongs to this event loop; the listener may outlive the loop."""
         loop = asyncio.get_running_loop()
         if self._deadline is None or self._deadline[0] is not loop:
-            self._deadline = loop, Deadline(self._body_timeout)
+            self._deadline = loop, Deadline(self.body_timeout)
         return self._deadline[1]
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        try:
-            await self._open()
-        except (StoreError, ValueError, ImportError) as error:
-            await send({"type": "lifespan.startup.failed", "message": f"the listener cannot start: {error}"})
-            return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._inbox.close()
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self.running())
+            except (StoreError, ValueError, ImportError) as error:
+                await send({"type": "lifespan.startup.failed", "message": f"the listener cannot start: {error}"})
+                return
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
         await send({"type": "lifespan.shutdown.complete"})
-
-    async def _open(self) -> None:
-        self._requests.warn_if_unverified()
-        await self._inbox.open()
 
     async def _health(self, method: str) -> Response:
         if method not in ("GET", "HEAD"):
             return requests.GET_ONLY
         if self._inbox.dispatcher_failed:
             return requests.NOT_HANDLING
-        return self._requests.health(await self._inbox.check())
+        return self.request_handler.health(await self._inbox.check())
 
 
 def _path_below_mount(scope: Scope) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -25,22 +26,18 @@ _MARGIN: Final = 15.0
 """Seconds by which a lease is longer than its attempts, and by which closing waits longer for them."""
 
 
-class OpenInbox(msgspec.Struct, frozen=True, kw_only=True):
-    """An open inbox and the tasks that work on it."""
+class Deliveries(msgspec.Struct, frozen=True, kw_only=True):
+    """The tasks that deliver the messages of an open inbox."""
 
-    store: Store
-    health: StoreHealth
     dispatcher: Dispatcher
     dispatching: asyncio.Task[None]
     maintenance: asyncio.Task[None]
     invoker: Invoker
     grace: float
     """Seconds that closing waits for running attempts."""
-    resources: contextlib.AsyncExitStack
-    """The senders of the forwards, and the store."""
 
     async def close(self) -> None:
-        """Start no more attempts, wait for the running ones, and close the store."""
+        """Start no more attempts and wait for the running ones."""
         self.dispatcher.stop()
         try:
             await asyncio.wait({self.dispatching}, timeout=self.grace)
@@ -50,38 +47,41 @@ class OpenInbox(msgspec.Struct, frozen=True, kw_only=True):
                 task.cancel()
             await asyncio.gather(self.dispatching, self.maintenance, return_exceptions=True)
             self.invoker.close()
+
+
+class OpenInbox(msgspec.Struct, frozen=True, kw_only=True):
+    """An open inbox. `resources` are its store and the senders of its forwards."""
+
+    store: Store
+    health: StoreHealth
+    deliveries: Deliveries | None
+    resources: contextlib.AsyncExitStack
+
+    async def close(self) -> None:
+        try:
+            if self.deliveries is not None:
+                await self.deliveries.close()
+        finally:
             await self.resources.aclose()
 
 
+@dataclass(kw_only=True, eq=False)
 class Inbox:
     """Opens on first use, in the event loop of that use. Once closed, it can be opened again."""
 
-    def __init__(
-        self,
-        url: str,
-        router: Router,
-        forwards: Forwards,
-        *,
-        handler_timeout: float,
-        schedule: tuple[float, ...],
-        retention: Retention,
-        clock: Callable[[], float],
-    ) -> None:
-        self.url = url
-        self._router = router
-        self._forwards = forwards
-        self._handler_timeout = handler_timeout
-        self._rules = Rules(schedule=schedule)
-        self._retention = retention
-        self._clock = clock
-        self._opening: asyncio.Task[OpenInbox] | None = None
-        self._closing = False
-        self._wrap_store: Callable[[Store], Store] = lambda store: store
-        self._wrap_deliver: Callable[[Deliver], Deliver] = lambda deliver: deliver
-
-    def wrap(self, store: Callable[[Store], Store], deliver: Callable[[Deliver], Deliver]) -> None:
-        """Wrap the store and the deliverer the next time that the inbox is opened."""
-        self._wrap_store, self._wrap_deliver = store, deliver
+    url: str
+    router: Router
+    forwards: Forwards
+    rules: Rules
+    handler_timeout: float
+    retention: Retention
+    clock: Clock
+    delivers: bool = True
+    """If not, messages are only stored, for another process to deliver."""
+    wrap_store: Callable[[Store], Store] = lambda store: store
+    wrap_deliver: Callable[[Deliver], Deliver] = lambda deliver: deliver
+    _opening: asyncio.Task[OpenInbox] | None = field(default=None, init=False)
+    _closing: bool = field(default=False, init=False)
 
     @property
     def in_use(self) -> bool:
@@ -92,7 +92,9 @@ class Inbox:
     def dispatcher_failed(self) -> bool:
         """Whether messages are stored but not handled, because the dispatcher ended by itself."""
         inbox = _result(self._opening)
-        return inbox is not None and inbox.dispatching.done() and not inbox.dispatching.cancelled()
+        if inbox is None or inbox.deliveries is None:
+            return False
+        return inbox.deliveries.dispatching.done() and not inbox.deliveries.dispatching.cancelled()
 
     async def accept(self, message: NewMessage) -> Accepted:
         """Store a message; on return it is on disk. StoreError if it is not."""
@@ -149,54 +151,44 @@ class Inbox:
         if abandoned is not None:
             await _close_abandoned(abandoned)
         async with contextlib.AsyncExitStack() as stack:
-            store = self._wrap_store(await open_store_for_writing(self.url, self._clock))
+            store = await open_store(self.url, clock=self.clock)
             stack.push_async_callback(store.close)
-            # After the store, so that no key file is made beside a file that is no inbox.
-            forward = await stack.enter_async_context(self._forwards.open(self.url, self._clock))
-            invoker = Invoker(self._router, timeout=self._handler_timeout)
+            await store.check()
+            store = self.wrap_store(store)
+            deliveries = None
+            if self.delivers:
+                # After the check, so that no key file is made beside a file that is no inbox.
+                forward = await stack.enter_async_context(self.forwards.open(self.url, self.clock))
+                deliveries = self._start_deliveries(store, forward)
+            health = StoreHealth(store, on_error=lambda error: log.error("the inbox is unavailable: %s", error))
+            return OpenInbox(store=store, health=health, deliveries=deliveries, resources=stack.pop_all())
 
-            async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
-                return await (invoker.deliver if lease.consumer == HANDLERS else forward)(lease, delivery)
+    def _start_deliveries(self, store: Store, forward: Deliver) -> Deliveries:
+        invoker = Invoker(self.router, timeout=self.handler_timeout)
 
-            # Handlers are called one after the other, each with its own time limit.
-            attempt = max(self._handler_timeout * max(1, len(self._router)), self._forwards.settings.timeout) + 1
-            dispatcher = Dispatcher(
-                store,
-                self._wrap_deliver(deliver),
-                rules=self._rules,
-                # Handlers need no slow start: they are not an endpoint that a backlog could overload.
-                rules_of={HANDLERS: msgspec.structs.replace(self._rules, slow_start=False)},
-                timings=Timings(lease=attempt + _MARGIN, attempt=attempt),
-                clock=self._clock,
-            )
-            dispatching = asyncio.create_task(dispatcher.run(), name="fotahook listener")
-            dispatching.add_done_callback(_log_failure)
-            return OpenInbox(
-                store=store,
-                health=store_health(store),
-                dispatcher=dispatcher,
-                dispatching=dispatching,
-                maintenance=asyncio.create_task(run_maintenance(store, self._retention), name="fotahook inbox"),
-                invoker=invoker,
-                grace=attempt + _MARGIN,
-                resources=stack.pop_all(),
-            )
+        async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+            return await (invoker.deliver if lease.consumer == HANDLERS else forward)(lease, delivery)
 
-
-async def open_store_for_writing(url: str, clock: Clock) -> Store:
-    """The store at a URL. StoreError if it cannot be written; other errors as for ``open_store``."""
-    store = await open_store(url, clock=clock)
-    try:
-        await store.check()
-    except BaseException:
-        await store.close()
-        raise
-    return store
-
-
-def store_health(store: Store) -> StoreHealth:
-    """The health check of an open inbox, which logs each failure once."""
-    return StoreHealth(store, on_error=lambda error: log.error("the inbox is unavailable: %s", error))
+        # Handlers are called one after the other, each with its own time limit.
+        attempt = max(self.handler_timeout * max(1, len(self.router)), self.forwards.settings.timeout) + 1
+        dispatcher = Dispatcher(
+            store,
+            self.wrap_deliver(deliver),
+            rules=self.rules,
+            # Handlers need no slow start: they are not an endpoint that a backlog could overload.
+            rules_of={HANDLERS: msgspec.structs.replace(self.rules, slow_start=False)},
+            timings=Timings(lease=attempt + _MARGIN, attempt=attempt),
+            clock=self.clock,
+        )
+        dispatching = asyncio.create_task(dispatcher.run(), name="fotahook listener")
+        dispatching.add_done_callback(_log_failure)
+        return Deliveries(
+            dispatcher=dispatcher,
+            dispatching=dispatching,
+            maintenance=asyncio.create_task(run_maintenance(store, self.retention), name="fotahook inbox"),
+            invoker=invoker,
+            grace=attempt + _MARGIN,
+        )
 
 
 def _result(opening: "asyncio.Task[OpenInbox] | None") -> OpenInbox | None:
@@ -213,7 +205,9 @@ def _abandoned(opening: "asyncio.Task[OpenInbox] | None") -> OpenInbox | None:
 
 
 async def _close_abandoned(inbox: OpenInbox) -> None:
-    inbox.invoker.close()
+    """Close what outlives an event loop; its tasks ended with it."""
+    if inbox.deliveries is not None:
+        inbox.deliveries.invoker.close()
     try:
         async with asyncio.timeout(_MARGIN):
             await inbox.resources.aclose()

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote
@@ -15,7 +16,7 @@ from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, 
 from . import validation
 from .forwards import Forwards
 from .handlers import Router
-from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, FORWARDED_FOR, HANDLERS, read_headers, receive
+from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, read_headers, receive
 from .log_rate_limit import LogRateLimit
 from .verification import Verification, WebhookRejected, sender_address
 
@@ -59,38 +60,22 @@ POST_ONLY: Final = _problem(405, "METHOD_NOT_ALLOWED", "send messages with POST"
 GET_ONLY: Final = _problem(405, "METHOD_NOT_ALLOWED", "request health with GET", ("allow", "GET, HEAD"))
 
 
+@dataclass(kw_only=True, eq=False)
 class RequestHandler:
     """Decides which requests are accepted, and makes and logs their responses."""
 
-    def __init__(
-        self,
-        path: str,
-        verification: Verification,
-        *,
-        router: Router,
-        forwards: Forwards,
-        clock: Callable[[], float],
-    ) -> None:
-        self.path = path
-        self.verification = verification
-        self.router = router
-        self.forwards = forwards
-        self.clock = clock
-        self.dedupe_window = DEDUPE_WINDOW
-        self._warned = False
-        self._log_limit = LogRateLimit(clock)
-        self._last_failure: tuple[float, StoreError] | None = None
+    path: str
+    """The path of messages, as written in a URL."""
+    verification: Verification
+    dedupe_window: float
+    router: Router
+    forwards: Forwards
+    clock: Callable[[], float]
+    _warned: bool = field(default=False, init=False)
+    _last_failure: tuple[float, StoreError] | None = field(default=None, init=False)
 
-    @property
-    def path(self) -> str:
-        """The path of messages, as written in a URL. ValueError on setting one that is invalid."""
-        return self._path
-
-    @path.setter
-    def path(self, path: str) -> None:
-        self._path = check_path(path)
-        # Servers decode the path of a request.
-        self._decoded_path = unquote(path).rstrip("/")
+    def __post_init__(self) -> None:
+        self._log_limit = LogRateLimit(self.clock)
 
     def after_fork(self) -> None:
         """Replace the lock: a thread of the parent process may have held it during the fork."""
@@ -109,11 +94,12 @@ class RequestHandler:
 
     def matches_path(self, path: str) -> bool:
         """Whether messages are received at a decoded path; a slash at its end does not matter."""
-        return path.rstrip("/") == self._decoded_path
+        # Servers decode the path of a request.
+        return path.rstrip("/") == unquote(self.path).rstrip("/")
 
     def route(self, method: str, path: str) -> Response | None:
-        """The response to a request that is not a message (`path` without its last slash). None: read the body."""
-        if path != self._decoded_path:
+        """The response to a request that is not a message. None: read the body."""
+        if not self.matches_path(path):
             if method == "POST":
                 self._log_wrong_path()
             return NOT_FOUND
@@ -159,7 +145,9 @@ class RequestHandler:
             self._last_failure = self.clock(), error
         response = _error_response(error, *extra_headers)
         if (dropped := self._log_limit.hit(response.status)) is not None:
-            self._log_failure(error, response.status, self._sender(peer, headers), dropped)
+            address = sender_address(peer, headers.get(FORWARDED_FOR, ""), self.verification.trusted_proxies)
+            sender = str(address or one_line(peer or "an unknown address", _PEER_LIMIT))
+            _log_failure(error, response.status, sender, dropped)
         return response
 
     def health(self, error: StoreError | None) -> Response:
@@ -169,18 +157,6 @@ class RequestHandler:
             # The clock may have been set back since.
             error = failure if 0 <= self.clock() - failed_at < RECENT_SECONDS else None
         return HEALTHY if error is None else msgspec.structs.replace(_error_response(error), status=503)
-
-    def _sender(self, peer: str | None, headers: Mapping[str, str]) -> str:
-        """The sender for the log: its address, or whatever the server calls it if that is no address."""
-        address = sender_address(peer, headers.get(FORWARDED_FOR, ""), self.verification.trusted_proxies)
-        return str(address or one_line(peer or "an unknown address", _PEER_LIMIT))
-
-    def _log_failure(self, error: WebhookRejected | StoreError, status: int, sender: str, dropped: int) -> None:
-        more = f" ({dropped} more responses with {status} since the last such line)" if dropped else ""
-        if isinstance(error, WebhookRejected):
-            log.warning("rejected a message with %d from %s: %s%s", status, sender, error, more)
-        else:
-            log.error("the inbox is %s: %s%s", "full" if isinstance(error, StoreFull) else "unavailable", error, more)
 
     def _log_wrong_path(self) -> None:
         """Log how many POST requests had another path, but not which: it may be nearly the secret one."""
@@ -195,6 +171,14 @@ class RequestHandler:
         """The consumers of a message. One that nobody wants goes to the handlers, which log that."""
         forwards = self.forwards.consumers(account, message)
         return (HANDLERS, *forwards) if len(self.router) or not forwards else forwards
+
+
+def _log_failure(error: WebhookRejected | StoreError, status: int, sender: str, dropped: int) -> None:
+    more = f" ({dropped} more responses with {status} since the last such line)" if dropped else ""
+    if isinstance(error, WebhookRejected):
+        log.warning("rejected a message with %d from %s: %s%s", status, sender, error, more)
+    else:
+        log.error("the inbox is %s: %s%s", "full" if isinstance(error, StoreFull) else "unavailable", error, more)
 
 
 def _error_response(error: WebhookRejected | StoreError, *headers: tuple[str, str]) -> Response:
@@ -223,8 +207,3 @@ def is_secret_path(path: str) -> bool:
     """Whether a path is hard to guess, and so must not be shown."""
     # Decoded, because percent-encoding makes a short segment longer but not harder to guess.
     return any(len(segment) >= _SECRET_LENGTH for segment in unquote(path).split("/"))
-
-
-def check_dedupe_window(seconds: float) -> float:
-    """The dedupe window. TypeError or ValueError if it is not a number of 0 or more."""
-    return validation.duration("dedupe_window", seconds, "seconds")

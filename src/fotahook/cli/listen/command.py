@@ -16,8 +16,8 @@ from cyclopts import Parameter
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.urls import url_refusal, without_password
 from fotahook.listener import ForwardSettings, Listener, Verification
-from fotahook.listener.requests import HEALTH_PATH, check_dedupe_window, check_path, is_secret_path
-from fotahook.listener.validation import parse_each
+from fotahook.listener.requests import HEALTH_PATH, check_path, is_secret_path
+from fotahook.listener.validation import duration, parse_each
 
 from ...hosting.logging import configure_logging
 from ...hosting.request_log import RequestLog
@@ -218,8 +218,8 @@ def _check(options: ListenOptions) -> None:
         parse_each("--path", () if options.path is None else (options.path,), check_path)
         parse_each("--allow-network", options.allow_network, lambda text: parse_networks((text,)))
     if options.dedupe_window is not None:
-        with _usage_errors("--dedupe-window: "):
-            check_dedupe_window(options.dedupe_window)
+        with _usage_errors():
+            duration("--dedupe-window", options.dedupe_window, "seconds")
     options.limits.check()
     if options.body_timeout is not None:
         check_wait("--body-timeout", options.body_timeout)

@@ -13,13 +13,11 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from fotahook.store import Store
-from fotahook.store.health import StoreHealth
 from fotahook.store.records import Accepted, NewMessage, StoreError, StoreUnavailable
 
 from .. import requests
 from ..app import Listener
-from ..inbox import open_store_for_writing, store_health
+from ..inbox import Inbox
 from ..intake import BODY_LIMIT
 from ..requests import Response
 from ..verification import WebhookRejected
@@ -95,7 +93,7 @@ class WsgiListener:
     def _accept(self, message: NewMessage) -> Accepted:
         with self._lock:
             if self._inbox is None:
-                self._inbox = InboxThread(self._listener.inbox, self._requests.clock)
+                self._inbox = InboxThread(self._listener.receiving_inbox())
             inbox = self._inbox
         return inbox.accept(message)
 
@@ -106,14 +104,10 @@ def _after_fork(adapter: "weakref.ref[WsgiListener]") -> None:
 
 
 class InboxThread:
-    """An open inbox in a thread with its own event loop, so that the messages of many threads share commits."""
+    """An inbox in a thread with its own event loop, so that the messages of many threads share commits."""
 
-    def __init__(self, url: str, clock: Callable[[], float]) -> None:
-        self._url = url
-        self._clock = clock
-        self._store: Store | None = None
-        self._health: StoreHealth | None = None
-        self._opening = asyncio.Lock()
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
         self._closing = asyncio.Event()
         # Guards `_closed`: work that is scheduled after the loop's last iteration would never run.
         self._lock = threading.Lock()
@@ -127,12 +121,12 @@ class InboxThread:
 
     def accept(self, message: NewMessage) -> Accepted:
         """Store a message; on return it is on disk. StoreError if it is not."""
-        return self._call(lambda: self._accept(message))
+        return self._call(lambda: self._inbox.accept(message))
 
     def check(self) -> StoreError | None:
         """Why messages cannot be stored. None if they can, or if the inbox is not open yet."""
         try:
-            return self._call(self._check)
+            return self._call(self._inbox.check)
         except StoreUnavailable as error:
             return error
 
@@ -168,22 +162,7 @@ class InboxThread:
             _, late = await asyncio.wait(pending, timeout=CLOSE_SECONDS)
             for call in late:
                 call.cancel()
-        if self._store is not None:
-            await self._store.close()
-
-    async def _accept(self, message: NewMessage) -> Accepted:
-        async with self._opening:
-            if self._store is None:
-                try:
-                    self._store = await open_store_for_writing(self._url, self._clock)
-                except (ValueError, ImportError) as error:
-                    raise StoreUnavailable(str(error)) from error
-                self._health = store_health(self._store)
-        (accepted,) = await self._store.accept([message])
-        return accepted
-
-    async def _check(self) -> StoreError | None:
-        return None if self._health is None else await self._health.error()
+        await self._inbox.close()
 
 
 def _headers(environ: "WSGIEnvironment") -> Iterator[tuple[bytes, bytes]]:
