@@ -80,31 +80,21 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
         return PREFIX + hashlib.sha256(self.url.encode()).hexdigest()[:_DIGITS]
 
     def matches(self, account: str, message: CallbackMessage) -> bool:
-        """Whether the receiver gets a message of an account."""
-        return (self.types is None or message.kind in self.types) and (
-            self.accounts is None or account in self.accounts
-        )
+        kind_matches = self.types is None or message.kind in self.types
+        return kind_matches and (self.accounts is None or account in self.accounts)
 
     def networks(self, allowed: tuple[Network, ...]) -> tuple[Network, ...]:
-        """The networks allowed for it. Loopback is one of them only if the URL names this machine."""
-        return allowed + (_LOOPBACK if self._is_local() else ())
-
-    def check(self, allowed: tuple[Network, ...]) -> None:
-        """ValueError if the allowed networks do not permit to send there."""
-        if self.url.startswith("http://") and not (self._is_local() or allowed):
+        """The networks it may be sent to: loopback only if the URL names this machine. ValueError if it is in none."""
+        local = _names_this_machine(self.url)
+        if self.url.startswith("http://") and not (local or allowed):
             raise ValueError(
                 f"a forward to {self.url} needs https://; http:// is only for this machine (localhost, 127.0.0.1) and "
                 "for networks opened with --allow-network or allow_networks"
             )
-        if (why := url_refusal(self.url, allow_http=True, allowed=self.networks(allowed))) is not None:
+        networks = allowed + (_LOOPBACK if local else ())
+        if (why := url_refusal(self.url, allow_http=True, allowed=networks)) is not None:
             raise ValueError(f"a forward to {self.url}: {why}")
-
-    def _is_local(self) -> bool:
-        host = urlsplit(self.url).hostname or ""
-        try:
-            return any(ip_address(host) in network for network in _LOOPBACK)
-        except ValueError:
-            return host == "localhost"
+        return networks
 
 
 class Forwards:
@@ -151,7 +141,6 @@ class Forwards:
             senders: dict[tuple[Network, ...], Sender] = {}
             targets: dict[str, tuple[str, Sender]] = {}
             for forward in self._forwards:
-                forward.check(allowed)
                 networks = forward.networks(allowed)
                 if networks not in senders:
                     senders[networks] = await stack.enter_async_context(self._sender(inbox, networks, clock))
@@ -180,6 +169,14 @@ class Forwards:
             ca_file=self.settings.ca_file,
         )
         return Sender(settings, clock=clock, monotonic=time.monotonic)
+
+
+def _names_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return any(ip_address(host) in network for network in _LOOPBACK)
+    except ValueError:
+        return host == "localhost"
 
 
 def _set(name: str, values: Iterable[str] | None) -> frozenset[str] | None:

@@ -33,7 +33,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """When the message was stored, in Unix seconds."""
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Route(msgspec.Struct, frozen=True, eq=False):
     """A registered handler and the messages it gets; None matches everything."""
 
     handler: Handler
@@ -44,7 +44,6 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     is_async: bool
 
     def matches(self, message: CallbackMessage) -> bool:
-        """Whether the handler gets a message."""
         return (
             self.kind in (None, message.kind)
             and self.account in (None, message.account_name)
@@ -53,7 +52,6 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def name(self) -> str:
-        """The handler's name in logs and failures."""
         return _name(self.handler)
 
     @property
@@ -75,16 +73,7 @@ class Router:
 
     def add(self, handler: HandlerT, kind: str | None, status: str | None, account: str | None) -> HandlerT:
         """Register a handler. TypeError if it cannot be called with a message, or with a message and a context."""
-        self._routes.append(
-            Route(
-                handler=handler,
-                kind=kind,
-                status=status,
-                account=account,
-                wants_context=_wants_context(handler),
-                is_async=_is_async(handler),
-            )
-        )
+        self._routes.append(Route(handler, kind, status, account, _wants_context(handler), _is_async(handler)))
         return handler
 
     def matching(self, message: CallbackMessage) -> list[Route]:

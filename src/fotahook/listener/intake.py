@@ -23,13 +23,7 @@ FORWARDED_FOR: Final = "x-forwarded-for"
 CONTENT_ENCODING: Final = "content-encoding"
 _LIST_HEADERS: Final = (FORWARDED_FOR, CONTENT_ENCODING)
 """Headers that may be repeated: their values form one list."""
-_SINGLE_HEADERS: Final = (
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
-    "fotahook-account",
-    "content-length",
-)
+_SINGLE_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "fotahook-account", "content-length")
 _HEADERS: Final = {name.encode(): name for name in (*_SINGLE_HEADERS, *_LIST_HEADERS)}
 _KEY_LIMIT: Final = 256
 _ENCODING_LIMIT: Final = 40

@@ -78,7 +78,7 @@ class RequestHandler:
         self._log_limit = LogRateLimit(self.clock)
 
     def after_fork(self) -> None:
-        """Replace the lock: a thread of the parent process may have held it during the fork."""
+        # A thread of the parent process may have held its lock during the fork.
         self._log_limit = LogRateLimit(self.clock)
 
     def warn_if_unverified(self) -> None:
@@ -106,7 +106,7 @@ class RequestHandler:
         return None if method == "POST" else POST_ONLY
 
     def check_headers(self, pairs: Iterable[tuple[bytes, bytes]], peer: str | None) -> dict[str, str]:
-        """The headers that matter. WebhookRejected (400, 403 or 413) if the body need not be read at all."""
+        """The headers that matter. WebhookRejected (400, 403 or 413) if there is no need to read the body."""
         headers = read_headers(pairs)
         self.verification.check_source(peer, headers.get(FORWARDED_FOR, ""))
         length = headers.get("content-length", "")
