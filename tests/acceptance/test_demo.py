@@ -1,4 +1,4 @@
-"""`fotahook demo`, as who has just installed it sees it."""
+"""`fotahook demo` as a new user runs it."""
 
 import os
 import re
@@ -14,11 +14,11 @@ from tests.deadlines import DEADLINE
 
 
 def figures(out: str) -> dict[str, str]:
-    """The table of the demo's end."""
+    """The figures printed at the end."""
     return dict(re.findall(r"^(accepted|delivered|handled|duplicates|lost|p50|p99) +(\d+(?: ms)?)$", out, re.MULTILINE))
 
 
-def test_the_demo_shows_the_whole_loop_and_proves_what_it_says(tmp_path: Path) -> None:
+def test_the_demo_runs_the_whole_loop_and_proves_its_claims(tmp_path: Path) -> None:
     done = fotahook("demo", "--devices", "20", TMPDIR=str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     steps = [line.split()[0] for line in done.stdout.splitlines() if line]
@@ -40,7 +40,7 @@ def test_the_demo_shows_the_whole_loop_and_proves_what_it_says(tmp_path: Path) -
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A demo that has long to go, told by what it prints when its campaign has begun."""
+    """A demo with a long campaign, which has just begun."""
     process = subprocess.Popen(
         [*FOTAHOOK, "demo", "--devices", "5000"],
         env=environment(TMPDIR=str(tmp_path), PYTHONUNBUFFERED="1"),
@@ -59,8 +59,8 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_demo_that_is_interrupted_leaves_nothing(
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_demo_leaves_nothing_behind(
     demo: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
     children = children_of(demo.pid)
@@ -73,7 +73,7 @@ def test_a_demo_that_is_interrupted_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_child_that_dies_is_shown_with_its_last_words(demo: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_a_child_that_dies_is_named_and_everything_is_cleaned_up(demo: subprocess.Popen[str], tmp_path: Path) -> None:
     service, listener = sorted(children_of(demo.pid))
     os.kill(listener, signal.SIGKILL)
     _, err = demo.communicate(timeout=DEADLINE)
@@ -84,12 +84,12 @@ def test_a_child_that_dies_is_shown_with_its_last_words(demo: subprocess.Popen[s
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_demo_of_nothing_is_refused() -> None:
+def test_a_demo_without_devices_is_a_usage_error() -> None:
     done = fotahook("demo", "--devices", "0")
     assert done.returncode == 2
     assert done.stderr.startswith("fotahook: --devices 0: ")
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that a process has started."""
+    """The child processes of a process."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

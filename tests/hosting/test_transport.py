@@ -1,4 +1,4 @@
-"""Arbitrary bytes over a socket, to every route of a service as it is started: no 5xx, no traceback in its log."""
+"""Arbitrary bytes over a socket to every route of a service process: no 5xx response, no traceback in its log."""
 
 import json
 import socket
@@ -34,7 +34,7 @@ EXAMPLES = settings(
 
 
 def lines(size: int) -> st.SearchStrategy[bytes]:
-    """Bytes that do not end a line: with those the server might rightly wait for more."""
+    """Bytes without line ends, after which the server might rightly wait for more."""
     return st.binary(max_size=size).map(lambda text: text.replace(b"\r", b"").replace(b"\n", b""))
 
 
@@ -47,13 +47,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("raw")
     with running("serve", "--dev", "--port", "0", "--log-requests", cwd=folder) as service:
         yield service
-        # Whatever came, it ends as it should, and so did every request.
+        # Whatever was sent, the service stops cleanly and no request failed.
         assert service.stop() == 0
-        assert not_well(service.log) == []
+        assert failures_in(service.log) == []
 
 
-def not_well(log: Path) -> list[str]:
-    """What a log has of failures."""
+def failures_in(log: Path) -> list[str]:
+    """The messages of a log that tell of failures."""
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     return [
         entry["message"]
@@ -64,7 +64,7 @@ def not_well(log: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def tokens(service: Running) -> bytes:
-    """The headers of one who may do everything."""
+    """Headers of a client that may call everything."""
     with urllib3.PoolManager() as http:
         url = service.url
         basic = urllib3.make_headers(basic_auth="dev:dev-secret")
@@ -76,7 +76,7 @@ def tokens(service: Running) -> bytes:
 
 
 def first_line(service: Running, request: bytes) -> bytes:
-    """The first line that comes back; a stream of events has no end to wait for."""
+    """The first line of the response; an event stream has no end to wait for."""
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=DEADLINE) as peer:
         peer.sendall(request)
@@ -91,7 +91,7 @@ def first_line(service: Running, request: bytes) -> bytes:
     body=bodies,
     known=st.booleans(),
 )
-def test_whatever_is_a_whole_request_is_answered(
+def test_every_complete_request_gets_a_response(
     service: Running,
     tokens: bytes,
     method: bytes,
@@ -114,7 +114,7 @@ def test_whatever_is_a_whole_request_is_answered(
     | st.lists(st.sampled_from([b"5\r\nhello\r\n", b"0\r\n\r\n", b"ffff\r\n"])).map(b"".join),
     known=st.booleans(),
 )
-def test_whatever_is_none_leaves_the_service_alive(
+def test_the_service_survives_incomplete_requests(
     service: Running, tokens: bytes, start: bytes, head: list[bytes], rest: bytes, known: bool
 ) -> None:
     host, port = service.url.removeprefix("http://").split(":")

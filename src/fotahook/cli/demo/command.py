@@ -60,10 +60,11 @@ def demo(*, devices: int = 200) -> int:
             with child("listen", *_listener_flags(service, certificates), folder=folder) as listener:
                 _print_step("listener", listener.url)
                 published, seconds = _run(folder, service, listener, devices)
-                refusals = _refusals(listener.url, certificates)
+                refused = _refusals(listener.url, certificates)
         # Both processes have finished their work and written it down.
         evidence = asyncio.run(gather(folder, published))
-    print_report(evidence, refusals, seconds)
+    title = f"from accepted to handled, {len(published)} messages in {seconds:.1f} s"
+    print_report(title, evidence.figures, {**evidence.claims, **refused})
     return 0 if evidence.lost == 0 else FAILED
 
 
@@ -136,15 +137,18 @@ def _publish_campaign(folder: Path, children: Sequence[Child], devices: int) -> 
 
 
 def _refusals(url: str, certificates: Certificates) -> Mapping[str, bool]:
-    """Whether the listener refuses an unsigned message, and whether a client refuses its unknown authority."""
+    """Claims about what the listener, and a client that does not trust it, refuse."""
     with urllib3.PoolManager(ca_certs=str(certificates.ca_file)) as http:
         unsigned = http.request("POST", url, body=b"{}", retries=False).status
     try:
         urllib3.request("POST", url, body=b"{}", retries=False)
-        trusted = True
+        rejected = False
     except urllib3.exceptions.SSLError:
-        trusted = False
-    return {"unsigned": unsigned == 401, "untrusted": not trusted}
+        rejected = True
+    return {
+        "a client that does not know the authority rejects the listener's certificate": rejected,
+        "the listener verified the service's signature, and answers an unsigned message with 401": unsigned == 401,
+    }
 
 
 def _url_of(summary: CallbackSummary | None) -> str:

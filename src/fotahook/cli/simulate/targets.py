@@ -190,7 +190,7 @@ class ServiceTarget(_Target):
                 break
             self._receiver.restore_certificate()
             time.sleep(_POLL_SECONDS)
-        counts = {"received": self._receiver.received, "pending": pending}
+        counts = {"received": self._receiver.proxy.forwarded, "pending": pending}
         return Result(counts=counts, lost=STALLED.format(pending, self._account) if pending else None)
 
     def _is_held(self) -> bool:
@@ -203,30 +203,26 @@ class ServiceTarget(_Target):
 Target: TypeAlias = ListenerTarget | ServiceTarget
 
 
+@dataclass
 class FaultyReceiver:
     """A proxy that is registered in place of the account's callback, and forwards to it."""
 
-    def __init__(self, proxy: "FaultyProxy", register: Callable[[str], object]) -> None:
-        self._proxy = proxy
-        self._register = register
-        self._untrusted_until: int | None = None
-
-    @property
-    def received(self) -> int:
-        return self._proxy.forwarded
+    proxy: "FaultyProxy"
+    register: Callable[[str], object]
+    untrusted_until: int | None = None
 
     def inject(self, fault: Fault) -> None:
         if isinstance(fault, UntrustedCertificate):
-            self._untrusted_until = self._proxy.untrusted.connections + fault.times
-            self._register(self._proxy.untrusted.url)
+            self.untrusted_until = self.proxy.untrusted.connections + fault.times
+            self.register(self.proxy.untrusted.url)
         else:
-            self._proxy.faults.add(fault)
+            self.proxy.faults.add(fault)
 
     def restore_certificate(self) -> None:
         """Register the trusted address again once enough attempts met the untrusted one."""
-        if self._untrusted_until is not None and self._proxy.untrusted.connections >= self._untrusted_until:
-            self._untrusted_until = None
-            self._register(self._proxy.url)
+        if self.untrusted_until is not None and self.proxy.untrusted.connections >= self.untrusted_until:
+            self.untrusted_until = None
+            self.register(self.proxy.url)
 
 
 @contextmanager
