@@ -1,1 +1,1 @@
-"""Measures. `python -m bench` runs every section, `python -m bench NAME` one."""
+"""Benchmarks. `python -m bench` runs every section, `python -m bench NAME` one of them."""

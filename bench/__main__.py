@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def sections() -> list[str]:
-    """The modules of this folder that have something to measure: those with a `main()`."""
+    """The names of the sections: the modules in this folder that have a `main()`."""
     folder = Path(__file__).parent
     names = sorted(path.stem for path in folder.glob("[!_]*.py"))
     return [name for name in names if "\ndef main(" in (folder / f"{name}.py").read_text()]
@@ -17,7 +17,7 @@ def main() -> int:
     wanted = sys.argv[1:] or known
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        print(f"no section is called {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
+        print(f"unknown section: {', '.join(unknown)}; sections: {', '.join(known)}", file=sys.stderr)
         return 2
     for name in wanted:
         import_module(f"bench.{name}").main()

@@ -1,6 +1,6 @@
-"""The command line: what starting it costs beside bare Python, and what very many messages take it.
+"""The command line: its start-up time compared with bare Python, and its memory for many messages.
 
-`python -m bench.cli PART …` measures one, and prints it as JSON.
+`python -m bench.cli PART …` measures one part and prints JSON.
 """
 
 import contextlib
@@ -43,12 +43,12 @@ def main() -> None:
             rig.Figure(f"export, MiB more for {MANY:,} messages than for {FEW:,}", grown["export"], at_most=16),
         ]
     )
-    print(f"Bare Python started in {found['bare']:.0f} ms. Of {MANY:,} messages ", end="")
-    print(f"{many['import_rate']:,.0f}/s were imported and {many['export_rate']:,.0f}/s exported.\n")
+    print(f"Bare Python starts in {found['bare']:.0f} ms. With {MANY:,} messages, ", end="")
+    print(f"import handles {many['import_rate']:,.0f}/s and export {many['export_rate']:,.0f}/s.\n")
 
 
 def starts(folder: Path) -> rig.Found:
-    """Milliseconds from start to end, medians of rounds in which all take turns, with the bytecode that pip leaves."""
+    """Milliseconds from start to end: medians of rounds in which all take turns, with compiled bytecode."""
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     variables["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     commands = {"bare": BARE, **{name: (*FOTAHOOK, *arguments) for name, arguments in STARTS.items()}}
@@ -66,7 +66,7 @@ def _took(command: Sequence[str], variables: dict[str, str]) -> float:
 
 @contextlib.contextmanager
 def service(folder: Path) -> Iterator[str]:
-    """The URL of a service in a process of its own, with no callback: nothing is delivered."""
+    """The URL of a service in a separate process, without callbacks, so that nothing is delivered."""
     command = [*FOTAHOOK, "serve", "--dev", "--port", "0", "--store", f"sqlite:///{folder / 's.db'}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -77,7 +77,7 @@ def service(folder: Path) -> Iterator[str]:
 
 
 def many(url: str, count: int, folder: Path) -> rig.Found:
-    """So many messages imported into an account, and exported again."""
+    """Import `count` messages into an account and export them again."""
     account, file = f"many-{count}", folder / "m.jsonl"
     _write(file, count)
     remote = ("--base-url", url, "--dev", "--json")
@@ -99,14 +99,14 @@ def _write(file: Path, count: int) -> None:
 
 
 def _run(*arguments: str) -> tuple[float, float]:
-    """Seconds that a command took, and the most memory that it had, MiB."""
+    """Run a command; its duration in seconds and its peak memory in MiB."""
     began = time.perf_counter()
     process = subprocess.Popen([*FOTAHOOK, *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     took = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"fotahook {arguments[0]} ended with {process.returncode}")
+        raise RuntimeError(f"fotahook {arguments[0]} exited with {process.returncode}")
     return took, usage.ru_maxrss / 1024 / (1024 if sys.platform == "darwin" else 1)
 
 

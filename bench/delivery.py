@@ -1,8 +1,7 @@
-"""The delivery engine beside bare libraries, what users would write instead, and itself under a long backlog.
+"""Delivery compared with bare libraries, with what users would write instead, and with itself under a long backlog.
 
-Every contestant runs in a process of its own, against a receiver in another. They take turns, and what is held against
-a target is the median of the ratios of each turn. Batches are accepted by the store itself, and once more over HTTP
-by a whole `fotahook serve`.
+Each contestant runs in a separate process, against a receiver in another. They take turns; each figure is the median
+of the ratios per round. Batches are accepted directly by the store, and over HTTP by a whole `fotahook serve`.
 """
 
 import time
@@ -17,4 +16,4 @@ def main() -> None:
     for part in (delivery_accept, delivery_rate, delivery_fairness, delivery_backlog):
         figures += part.figures()
     rig.print_figures(figures)
-    print(f"It took {time.perf_counter() - begun:.0f} s.\n")
+    print(f"Duration: {time.perf_counter() - begun:.0f} s.\n")

@@ -1,6 +1,6 @@
-"""Accepting alone on SQLite, beside bare sqlite3 that inserts the same rows with the same sync.
+"""Accepting messages on SQLite, compared with bare sqlite3 that inserts the same rows with the same sync.
 
-`python -m bench.delivery_accept CONTESTANT` measures one, in messages per second.
+`python -m bench.delivery_accept CONTESTANT` measures one contestant in messages per second.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ def figures() -> list[rig.Figure]:
 
 
 async def opened(path: Path) -> SqliteStore:
-    """A store in which every account has a callback."""
+    """Open a store in which every account has a callback."""
     store = await SqliteStore.open(path)
     for account in ACCOUNTS:
         await store.register(account, "https://receiver.example/", actor="bench")
@@ -79,7 +79,7 @@ async def singles(path: Path) -> float:
 
 
 async def bare(path: Path, count: int = BATCHED, batch: int = BATCH) -> float:
-    """Rows made beforehand, written by executemany: what the same writes cost at the least."""
+    """Prepared rows, written with executemany: the minimum cost of the same writes."""
     await (await opened(path)).close()
     now, ids, digest = time.time(), MessageIds(time.time), hashlib.sha256(BODY).digest()
     messages = [
@@ -107,7 +107,7 @@ CONTESTANTS = {"bare": bare, "batches": batches, "bare-singles": bare_singles, "
 TITLES = {
     "bare": "bare sqlite3, same tables and indexes, batches of 100",
     "batches": "fotahook, batches of 100",
-    "bare-singles": "bare sqlite3, each row committed by itself",
+    "bare-singles": "bare sqlite3, each row committed separately",
     "singles": "fotahook, singles from 64 concurrent callers",
 }
 

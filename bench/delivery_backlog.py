@@ -1,6 +1,6 @@
-"""A million messages over ten thousand lanes: what a lease and a fetch cost, what the dispatcher weighs, how it starts.
+"""A million messages in ten thousand lanes: the cost of a lease and a fetch, the dispatcher's memory and start-up time.
 
-`python -m bench.delivery_backlog STEP …` is one step in a process of its own: `build STORE LANES RECEIVER`,
+`python -m bench.delivery_backlog STEP …` runs one step in a separate process: `build STORE LANES RECEIVER`,
 `start STORE`, `work STORE` or `dispatch STORE`.
 """
 
@@ -26,10 +26,10 @@ from fotahook.store.records import NewMessage
 LANES = 10_000
 FEW_LANES = 100
 DEPTH = 100
-"""Messages in each lane, of many and of few: a fetch finds the same number."""
+"""Messages per lane, the same for few and for many lanes, so that a fetch finds the same number."""
 BATCH = 100
 AT_ONCE = 20
-"""The backlog grows by so many messages for each of so many lanes in a transaction."""
+"""Messages per lane in one transaction while the backlog is built; BATCH is the number of lanes in it."""
 BODY = b'{"deviceId": "' + b"0" * 184 + b'"}'
 LEASED = 50
 TURNS = 20
@@ -80,7 +80,7 @@ async def build(url: str, lanes: str, receiver: str) -> rig.Found:
 
 
 async def start(url: str) -> rig.Found:
-    """From opening the store to holding the first delivery."""
+    """Measure the time from opening the store to fetching the first delivery."""
     begun = time.perf_counter()
     store = await open_store(url)
     [lease] = await store.lease(1, 30)
@@ -103,14 +103,14 @@ async def work(url: str) -> rig.Found:
             fetching.append(time.perf_counter() - begun)
             if len(found) < DEPTH:
                 raise RuntimeError(f"a leased lane has {len(found)} messages to send")
-        # The next turn's lanes are those that were not leased just now.
+        # The next turn leases other lanes: these leases have to expire first.
         await asyncio.sleep(0.002)
     await store.close()
     return {"lease_ms": median(leasing) * 1000, "fetch_ms": median(fetching) * 1000}
 
 
 async def dispatch(url: str) -> rig.Found:
-    """Deliver for some seconds, with the memory that took."""
+    """Deliver for some seconds; the rate and the memory."""
     store = await open_store(url)
     async with sender() as posts:
         dispatcher = Dispatcher(store, posts.deliver)
@@ -125,7 +125,7 @@ async def dispatch(url: str) -> rig.Found:
 
 
 async def _delivered(url: str) -> int:
-    """Attempts so far, read beside the store."""
+    """The number of attempts so far, read over a separate connection."""
     with sqlite3.connect(Path(url.removeprefix("sqlite:///"))) as db:
         (count,) = db.execute("select max(rowid) from attempts").fetchone()
     db.close()

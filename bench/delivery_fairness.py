@@ -1,4 +1,4 @@
-"""Fairness: what healthy accounts notice of tarpits, and of one account with a long backlog.
+"""Fairness: how tarpits, and one account with a long backlog, affect healthy accounts.
 
 `python -m bench.delivery_fairness WORLD RECEIVER` measures one world: the 99th percentile of the time from accepted to
 delivered, over HEALTHY accounts that each get a message now and then and answer after a while, as receivers do.
@@ -27,7 +27,7 @@ HEALTHY = [f"healthy-{number:03}" for number in range(200)]
 TARPITS = [f"tarpit-{number:02}" for number in range(20)]
 BUSY = "busy-0"
 HEALTHY_SECONDS = 0.02
-"""A receiver's answer over the Internet."""
+"""Response time of a receiver on the Internet."""
 SECONDS = 8.0
 PER_SECOND = 200
 BACKLOG = 100_000
@@ -71,7 +71,7 @@ async def measure(world: str, receiver: str, url: str) -> rig.Found:
         dispatching = asyncio.create_task(Dispatcher(store, deliver).run())
         await _accept_steadily(store, warm_up=len(HEALTHY))
         await asyncio.sleep(1)
-        # Tarpits hold attempts for half a minute: nobody waits for those.
+        # Tarpits hold attempts for half a minute: do not wait for those.
         dispatching.cancel()
         await asyncio.gather(dispatching, return_exceptions=True)
     await store.close()
@@ -91,7 +91,7 @@ async def _accept_steadily(store: Store, *, warm_up: int) -> None:
 
 
 async def _add_tarpits(store: Store, receiver: str) -> None:
-    """Half of them time out, half answer just in time, which no policy can hold against them."""
+    """Half of them time out; half answer just in time, which no policy counts as a failure."""
     for number, account in enumerate(TARPITS):
         await store.register(account, f"{receiver}/slow/{30 if number % 2 else 14}", actor="bench")
     await _fill(store, TARPITS, 50)
@@ -103,7 +103,7 @@ async def _add_backlog(store: Store, receiver: str) -> None:
 
 
 async def _fill(store: Store, accounts: Sequence[str], depth: int) -> None:
-    """Backlogs of lanes that were healthy so far, so that each has its whole window open from the start."""
+    """Backlogs of lanes that were healthy before, so that each starts with its full window."""
     for account in accounts:
         for _ in range(0, depth, 1000):
             await store.accept([NewMessage(account=account, body=BODY) for _ in range(min(depth, 1000))])

@@ -1,4 +1,4 @@
-"""Durable end to end: accepted in batches, delivered, settled; beside a bare POST and what a user would write instead.
+"""Durable delivery end to end (accept in batches, deliver, settle), compared with a bare POST and with alternatives.
 
 `python -m bench.delivery_rate CONTESTANT RECEIVER STORE COUNT` measures one, in messages per second. Each has
 CONCURRENT posts in flight at the most.
@@ -29,14 +29,14 @@ from fotahook.store.records import Delivery, Lease, NewMessage
 ROUNDS = 5
 CONCURRENT = 50
 ACCEPTING = 4
-"""Callers that accept batches side by side."""
+"""Concurrent callers that accept batches."""
 HUEY_THREADS = 8
-"""More are slower, and so are fewer."""
+"""The fastest number: more or fewer threads are slower."""
 JSON = {"Content-Type": "application/json"}
 
 NDJSON = ", accepting NDJSON"
 
-# Contestant, store and how many messages: about two seconds of each.
+# Contestant, store and number of messages: about two seconds each.
 SQLITE, POSTGRES = "sqlite:////DIRECTORY/store.db", "postgresql://"
 TURNS = {
     "bare aiohttp": ("aiohttp", SQLITE, 10_000),
@@ -80,7 +80,7 @@ async def fotahook(receiver: str, url: str, count: int) -> float:
         begun = time.perf_counter()
         await asyncio.gather(*(accept() for _ in range(ACCEPTING)))
         await all_delivered.wait()
-        # It returns when everything in hand is settled.
+        # It returns when all deliveries in flight are settled.
         dispatcher.stop()
         await dispatching
         seconds = time.perf_counter() - begun
@@ -108,7 +108,7 @@ async def aiohttp(receiver: str, _: str, count: int) -> float:
 
 
 async def procrastinate(receiver: str, url: str, count: int) -> float:
-    """A task that posts with aiohttp; jobs deferred in batches, one worker."""
+    """A procrastinate task that posts with aiohttp; jobs are deferred in batches, with one worker."""
     import aiohttp
     from procrastinate import App, PsycopgConnector
     from procrastinate.types import JSONDict
@@ -131,7 +131,7 @@ async def procrastinate(receiver: str, url: str, count: int) -> float:
 
 
 async def huey(receiver: str, url: str, count: int) -> float:
-    """A task that posts with requests; one consumer, with as many threads as serve it best."""
+    """A huey task that posts with requests; one consumer with its fastest number of threads."""
     import requests
     from huey import SqliteHuey  # type: ignore[import-untyped]
 

@@ -1,4 +1,4 @@
-"""A whole `fotahook serve` as a process: messages accepted over HTTP in NDJSON batches, until all are settled."""
+"""A whole `fotahook serve` process: accepts messages over HTTP in NDJSON batches and delivers until all are settled."""
 
 import asyncio
 import os
@@ -17,13 +17,13 @@ from fotahook.contract.keys import generate_secret_key
 from fotahook.store import open_store
 
 ACCEPTING = 4
-"""Callers that send batches side by side."""
+"""Concurrent callers that send batches."""
 CLIENT = ("dev", "dev-secret")
 LOOK_SECONDS = 0.01
 
 
 async def serve(receiver: str, store_url: str, count: int) -> float:
-    """Messages per second. One in flight per lane: as many posts side by side as there are accounts."""
+    """Messages per second, with one in flight per lane: as many concurrent posts as there are accounts."""
     store = await open_store(store_url)
     for account in ACCOUNTS:
         await store.register(account, f"{receiver}/callbacks", actor="bench")
@@ -41,7 +41,7 @@ async def serve(receiver: str, store_url: str, count: int) -> float:
         before = await _answered(session, receiver)
         begun = time.perf_counter()
         await asyncio.gather(*(publish() for _ in range(ACCEPTING)))
-        # The backlogs are counted row by row: nobody asks for them before it is nearly done.
+        # Counting backlogs reads every row, so wait for the receiver first.
         await _until(lambda: _is_answered(session, receiver, before + count))
         await _until(lambda: _is_settled(operator))
         return count / (time.perf_counter() - begun)
@@ -49,7 +49,7 @@ async def serve(receiver: str, store_url: str, count: int) -> float:
 
 @asynccontextmanager
 async def _service(store_url: str) -> AsyncIterator[str]:
-    """The URL of a service on this store."""
+    """The URL of a service on this store, in a separate process."""
     flags = ("--dev", "--port", "0", "--store", store_url, "--in-flight", "1")
     command = [sys.executable, "-m", "fotahook", "serve", *flags]
     environment = os.environ | {"FOTAHOOK_SECRET_KEY": generate_secret_key()}
@@ -65,7 +65,7 @@ async def _service(store_url: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def _session(url: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """A session that is logged in."""
+    """An HTTP session with an access token."""
     async with aiohttp.ClientSession() as session:
         form = {"grant_type": "client_credentials"}
         async with session.post(f"{url}/api/ts/v1/oauth2/token", data=form, auth=aiohttp.BasicAuth(*CLIENT)) as answer:
@@ -89,5 +89,5 @@ async def _is_settled(operator: AsyncOperatorClient) -> bool:
 
 
 async def _until(done: Callable[[], Awaitable[bool]]) -> None:
-    while not await done():  # noqa: ASYNC110  # another process, which can only be asked
+    while not await done():  # noqa: ASYNC110  # another process can only be polled
         await asyncio.sleep(LOOK_SECONDS)

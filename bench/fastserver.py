@@ -1,6 +1,6 @@
-"""A server that costs as little as possible: the calls of the SDK, answered from constants, over uvloop.
+"""A minimal server for the SDK's calls: constant responses, on uvloop.
 
-Prints its URL, then serves until its input ends. `python -m bench.fastserver CORE` pins itself to a core.
+`python -m bench.fastserver CORE` prints its URL and serves on that core until its stdin closes.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class _Protocol(asyncio.Protocol):
         self._seen = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclass of asyncio's.
+        # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:

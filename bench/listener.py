@@ -1,7 +1,7 @@
-"""The listener beside a bare Starlette app and what users write instead: 64 connections, over real sockets.
+"""The listener compared with a bare Starlette app and with what users write instead: 64 connections over real sockets.
 
-Each is one worker on one core, with all of its threads; the load is on another.
-`python -m bench.listener CONTESTANT` measures one, in messages per second.
+Each contestant is one worker with all its threads on one core; the load runs on another.
+`python -m bench.listener CONTESTANT` measures one contestant in messages per second.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ def main() -> None:
 
 @contextmanager
 def serving(contestant: str, folder: str) -> Iterator[int]:
-    """The port of a contestant, in a process of its own."""
+    """The port of a contestant that runs in a separate process."""
     command = [sys.executable, "-W", "ignore", "-m", "bench.listener_apps", contestant, folder]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -61,12 +61,12 @@ def serving(contestant: str, folder: str) -> Iterator[int]:
         try:
             yield int(process.stdout.readline().rsplit(":", 1)[1].strip(" /\n"))
         finally:
-            # It serves until its input ends.
+            # It serves until its stdin closes.
             process.stdin.close()
 
 
 class Connection(asyncio.Protocol):
-    """Sends a request as soon as the last one is answered."""
+    """Sends the next request as soon as the previous one is answered."""
 
     def __init__(self, requests: Iterator[bytes], done: asyncio.Future[None]) -> None:
         self._requests = requests
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._seen = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclass of asyncio's.
+        # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._next()
 
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
 
 
 async def post(port: int, requests: list[bytes]) -> None:
-    """All of the requests, over all of the connections."""
+    """Send all requests over all connections."""
     loop, left = asyncio.get_running_loop(), iter(requests)
     done = [loop.create_future() for _ in range(CONNECTIONS)]
     for one in done:
@@ -112,7 +112,7 @@ async def post(port: int, requests: list[bytes]) -> None:
 
 
 async def handled(port: int, count: int) -> None:
-    """Return when the handler has seen so many messages."""
+    """Wait until the handler has seen `count` messages."""
     while True:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")

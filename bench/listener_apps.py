@@ -1,6 +1,6 @@
-"""What receives messages in the listener's bench: ours, and what users would write. All behind the same server.
+"""The contestants of the listener's section: ours, and what users would write. All run in the same server.
 
-`python -m bench.listener_apps CONTESTANT FOLDER` prints its URL and serves, on the first core, until its input ends.
+`python -m bench.listener_apps CONTESTANT FOLDER` prints its URL and serves on the first core until its stdin closes.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ import fotahook
 from fotahook.store.sqlite.connection import lock_dispatcher
 
 PATH = "/in/0123456789abcdef"
-"""Nobody can guess it, so nothing is warned of."""
+"""Unguessable, so that the listener does not warn."""
 
 
 def bare(folder: Path) -> ASGIApp:
-    """Reads the body and answers 200; keeps nothing."""
+    """Reads the body and answers 200; stores nothing."""
 
     async def take(request: Request) -> Response:
         await request.body()
@@ -36,7 +36,7 @@ def bare(folder: Path) -> ASGIApp:
 
 
 def sqlalchemy(folder: Path) -> ASGIApp:
-    """FastAPI, each message a row and a commit through SQLAlchemy's async session; WAL, synced as ours is."""
+    """FastAPI with one row and one commit per message through SQLAlchemy's async session; WAL, synced like ours."""
     from fastapi import FastAPI
     from sqlalchemy import String, event
     from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
@@ -80,13 +80,13 @@ def sqlalchemy(folder: Path) -> ASGIApp:
 
 
 def accepting(folder: Path) -> ASGIApp:
-    """Ours, while another process has the right to handle: this one only accepts."""
+    """Ours, while another process holds the dispatcher lock, so that this one only accepts."""
     lock_dispatcher(folder / "inbox.db")
     return fotahook.Listener(f"sqlite:///{folder}/inbox.db", path=PATH)
 
 
 def handling(folder: Path) -> ASGIApp:
-    """Ours, with a trivial handler that counts; a GET is told how far it is."""
+    """Ours, with a trivial handler that counts messages; a GET returns the count."""
     listener = fotahook.Listener(f"sqlite:///{folder}/inbox.db", path=PATH)
     seen = 0
 

@@ -1,8 +1,7 @@
-"""A receiver of callbacks that costs as little as possible, in a process of its own.
+"""A minimal receiver of callbacks, in a separate process.
 
-`python -m bench.receiver [CORE]` prints its URL and serves until its input ends. A path of ``/slow/SECONDS`` answers
-after so many seconds, every other at once; all keep the connection open. ``/count`` answers how many others were
-answered so far.
+`python -m bench.receiver [CORE]` prints its URL and serves until its stdin closes. ``/slow/SECONDS`` answers after that
+time, every other path at once; connections stay open. ``/count`` returns the number of other responses so far.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ class _Protocol(asyncio.Protocol):
         self._seen = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclass of asyncio's.
+        # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
@@ -47,7 +46,7 @@ class _Protocol(asyncio.Protocol):
 
     def _answer(self) -> None:
         _Protocol.answered += 1
-        # Who asked may have given up meanwhile.
+        # The client may have closed the connection meanwhile.
         if not self._transport.is_closing():
             self._transport.write(ANSWER)
 

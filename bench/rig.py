@@ -1,4 +1,4 @@
-"""What the sections share: processes of their own, turns, figures. Everything stays on 127.0.0.1 and ends by itself."""
+"""Helpers of all sections: separate processes, rounds, figures. Everything stays on 127.0.0.1 and stops on its own."""
 
 import asyncio
 import json
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from tests.postgres import Server
 
 RUN_SECONDS = 120.0
-"""The longest that one process may take."""
+"""Timeout of one process."""
 
 Found = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value beside what is wanted of it; None where it could not be measured, and then `note` says why."""
+    """A measured value and its target. The value is None if it could not be measured; `note` says why."""
 
     title: str
     value: float | None
@@ -32,17 +32,17 @@ class Figure:
     note: str = ""
 
     def row(self) -> str:
-        wanted = f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
+        target = f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
         if self.value is None:
-            return f"| {self.title} | | {wanted} | not measured: {self.note} |"
+            return f"| {self.title} | | {target} | not measured: {self.note} |"
         met = (self.at_least is None or self.value >= self.at_least) and (
             self.at_most is None or self.value <= self.at_most
         )
-        return f"| {self.title} | {self.value:,.2f} | {wanted} | {'met' if met else 'MISSED'} |"
+        return f"| {self.title} | {self.value:,.2f} | {target} | {'met' if met else 'MISSED'} |"
 
 
 def print_figures(figures: list[Figure]) -> None:
-    print("| figure | measured | wanted | |")
+    print("| figure | measured | target | |")
     print("|---|--:|--:|---|")
     for figure in figures:
         print(figure.row(), flush=True)
@@ -51,7 +51,7 @@ def print_figures(figures: list[Figure]) -> None:
 
 @contextmanager
 def receiver() -> Iterator[str]:
-    """The URL of a receiver in a process of its own."""
+    """The URL of a receiver that runs in a separate process."""
     command = [sys.executable, "-m", "bench.receiver"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -59,12 +59,12 @@ def receiver() -> Iterator[str]:
         try:
             yield process.stdout.readline().strip()
         finally:
-            # It serves until its input ends.
+            # It serves until its stdin closes.
             process.stdin.close()
 
 
 class Postgres:
-    """A PostgreSQL server on 127.0.0.1, started when it is first asked for."""
+    """A PostgreSQL server on 127.0.0.1, started on first use."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -107,12 +107,12 @@ def postgres() -> Iterator[Postgres]:
 
 
 def run(module: str, *arguments: object) -> Found:
-    """What `python -m module …` measures and prints as a JSON object; RuntimeError with its last words."""
+    """Run `python -m module …` and return the JSON object it prints; RuntimeError with its last line of stderr."""
     command = [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=RUN_SECONDS)
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"it took more than {RUN_SECONDS:.0f} s") from None
+        raise RuntimeError(f"timed out after {RUN_SECONDS:.0f} s") from None
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it failed")
     found: Found = json.loads(done.stdout)
@@ -120,10 +120,10 @@ def run(module: str, *arguments: object) -> Found:
 
 
 def rates(rounds: Sequence[Mapping[str, float]]) -> Found:
-    """The median of each contestant."""
+    """The median rate of each contestant."""
     return {name: median(one[name] for one in rounds) for name in rounds[0]}
 
 
 def ratio(rounds: Sequence[Mapping[str, float]], ours: str, theirs: str) -> float:
-    """The median of the ratios of each round: what slows the machine for a while meets both sides of it."""
+    """The median of the ratios per round, so that a slow moment of the machine affects both sides."""
     return median(one[ours] / one[theirs] for one in rounds)

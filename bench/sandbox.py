@@ -1,6 +1,6 @@
-"""The sandbox: how soon it is ready, how soon it is as new, and what a suite of the official SDK and a campaign take.
+"""The sandbox: its start-up and reset times, a test suite with the official SDK, and the memory of a campaign.
 
-`python -m bench.sandbox PART` measures one, and prints it as JSON.
+`python -m bench.sandbox PART` measures one part and prints JSON.
 """
 
 import json
@@ -27,17 +27,17 @@ def main() -> None:
     ready, reset = (median(one[name] for one in starts) for name in ("ready_ms", "reset_ms"))
     rig.print_figures(
         [
-            rig.Figure("sandbox ready, its imports included, ms", ready, at_most=500),
+            rig.Figure("sandbox ready, including imports, ms", ready, at_most=500),
             rig.Figure("reset between tests, ms", reset, at_most=20),
             rig.Figure(f"{TESTS} tests with the official SDK, s", median(suite() for _ in range(3)), at_most=5),
             rig.Figure("a campaign of a million devices, MiB", campaign["mebibytes"], at_most=64),
         ]
     )
-    print(f"The campaign's {campaign['messages']:,.0f} messages were made in {campaign['seconds']:.0f} s.\n")
+    print(f"Generating the campaign's {campaign['messages']:,.0f} messages takes {campaign['seconds']:.0f} s.\n")
 
 
 def start() -> rig.Found:
-    """A sandbox from nothing, then resets of one that was used."""
+    """Start a sandbox, then reset it after each use."""
     began = time.perf_counter()
     from fotahook.testing import Sandbox
 
@@ -54,17 +54,17 @@ def start() -> rig.Found:
 
 
 def suite() -> float:
-    """Seconds that pytest says for the suite of the official SDK."""
+    """The duration that pytest reports for the official SDK's suite, in seconds."""
     command = [sys.executable, "-m", "pytest", "-q", str(SUITE)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=rig.RUN_SECONDS)
     found = re.search(rf"{TESTS} passed in ([\d.]+)s", done.stdout)
     if found is None:
-        raise RuntimeError(f"the suite has other than {TESTS} tests: {done.stdout.splitlines()[-1]}")
+        raise RuntimeError(f"the suite does not have {TESTS} tests: {done.stdout.splitlines()[-1]}")
     return float(found[1])
 
 
 def campaign() -> rig.Found:
-    """What the messages of a million devices take."""
+    """Generate the messages of a million devices; the time and the memory."""
     from fotahook.testing import Simulation
 
     began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""The SDK beside the official one and the bare libraries, against one fast local server.
+"""The SDK compared with the official one and with the bare libraries, against one fast local server.
 
-Each peer runs in a fresh process pinned to one core, the server on another. Peers take turns; the tables hold medians,
-the figures the medians of the rounds' ratios. What a figure is held against is printed with it.
+Each peer runs in a fresh process pinned to one core, the server on another. Peers take turns; the tables show medians,
+the figures show medians of the ratios per round, with their targets.
 """
 
 import json
@@ -19,7 +19,7 @@ SECONDS = 0.4
 STARTS = 9
 CALLS = ("list", "register")
 
-# Peer, and how the table calls it.
+# Each peer and its title in the table.
 RATES = [
     ("official", "official SDK, 1 thread"),
     ("fotahook", "fotahook.Client, 1 thread"),
@@ -42,7 +42,7 @@ def server() -> Iterator[str]:
         assert process.stdout is not None
         assert process.stdin is not None
         yield process.stdout.readline().strip()
-        # It serves until its input ends.
+        # It serves until its stdin closes.
         process.stdin.close()
 
 
@@ -60,7 +60,7 @@ def run(peer: str, url: str) -> Row:
 
 
 def rounds(peers: list[str], url: str, count: int) -> Rounds:
-    """What each peer did in each round; they take turns, so that a slow moment of the machine meets all of them."""
+    """The results of each round; the peers take turns, so that a slow moment of the machine affects all of them."""
     return [{peer: run(peer, url) for peer in peers} for _ in range(count)]
 
 
@@ -69,12 +69,12 @@ def middle(found: Rounds, peer: str, call: str, figure: str) -> float:
 
 
 def ratio(found: Rounds, ours: str, theirs: str, call: str, figure: str) -> float:
-    """The median of the rounds' ratios: of two runs that stood side by side."""
+    """The median of the ratios per round."""
     return median(one[ours][call][figure] / one[theirs][call][figure] for one in found)
 
 
 def starts(url: str) -> dict[str, dict[str, float]]:
-    """From the start of a process to its first answered call: milliseconds, and the memory it then has."""
+    """Milliseconds from process start to the first answered call, and the memory after it."""
     times: dict[str, list[float]] = {"official": [], "fotahook": []}
     memory: dict[str, list[float]] = {"official": [], "fotahook": []}
     for _ in range(STARTS):
@@ -119,7 +119,7 @@ def _print_threads(found: Rounds) -> None:
 
 
 def _print_starts(found: dict[str, dict[str, float]]) -> None:
-    print("| from start of process to first answered call | ms | RSS MB |")
+    print("| from process start to the first answered call | ms | RSS MB |")
     print("|---|--:|--:|")
     for peer, row in found.items():
         print(f"| {peer} | {row['ms']:.0f} | {row['rss_mb']:.1f} |")
@@ -127,7 +127,7 @@ def _print_starts(found: dict[str, dict[str, float]]) -> None:
 
 
 def _print_verdicts(found: Rounds, begun: dict[str, dict[str, float]]) -> None:
-    print("| figure | measured | wanted | |")
+    print("| figure | measured | target | |")
     print("|---|--:|--:|---|")
     for call in CALLS:
         speed = ratio(found, "fotahook", "official", call, "per_second")
@@ -144,5 +144,5 @@ def _print_verdicts(found: Rounds, begun: dict[str, dict[str, float]]) -> None:
 
 def _verdict(title: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
     met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
-    wanted = f"≥ {at_least:g}" if at_least is not None else f"≤ {at_most:g}"
-    print(f"| {title} | {value:.2f} | {wanted} | {'met' if met else 'MISSED'} |")
+    target = f"≥ {at_least:g}" if at_least is not None else f"≤ {at_most:g}"
+    print(f"| {title} | {value:.2f} | {target} | {'met' if met else 'MISSED'} |")

@@ -1,6 +1,6 @@
-"""One peer, measured in a process of its own: `python -m bench.sdk_peers PEER URL SECONDS CORE`, a JSON object out.
+"""Measures one peer: `python -m bench.sdk_peers PEER URL SECONDS CORE` prints a JSON object.
 
-The bare libraries do the same exchange with the same check of the JSON, and nothing else.
+The bare libraries make the same exchange and check the same JSON, and nothing else.
 """
 
 import asyncio
@@ -131,7 +131,7 @@ def measure(call: Call, seconds: float, threads: int = 1) -> dict[str, float]:
 
 
 async def ameasure(call: AsyncCall, seconds: float) -> dict[str, float]:
-    """The same for CONCURRENT tasks."""
+    """The same with CONCURRENT tasks."""
     await asyncio.gather(*(call() for _ in range(CONCURRENT)))
     count = 0
     end = time.perf_counter() + seconds
@@ -152,9 +152,9 @@ def _rates(calls: int, wall: float, cpu: float) -> dict[str, float]:
 
 
 def first_call(begin: Callable[[str], tuple[Call, Call]], url: str) -> dict[str, float]:
-    """The memory of a process that has made one call, in MB; the parent takes the time."""
+    """The memory of a process after one call, in MB; the parent measures the time."""
     begin(url)[0]()
-    # Not getrusage(): its maximum goes back to before the exec, when the memory was the parent's.
+    # Not getrusage(): its maximum includes the time before exec, when the memory was the parent's.
     status = Path("/proc/self/status").read_text()
     return {"rss_mb": int(status.partition("VmHWM:")[2].split()[0]) / 1024}
 
@@ -190,5 +190,5 @@ if __name__ == "__main__":
     if len(sys.argv) > 4:
         os.sched_setaffinity(0, {int(sys.argv[4])})
     print(json.dumps(run(sys.argv[1], sys.argv[2], float(sys.argv[3]))), flush=True)
-    # Idle connections and all: what a process does when it is through is not measured.
+    # Exit at once, with open connections: shutting down is not measured.
     os._exit(0)

@@ -1,4 +1,4 @@
-"""The service beside a bare Starlette app that answers a constant: one worker each, over real sockets.
+"""The service compared with a bare Starlette app that returns a constant: one worker each, over real sockets.
 
 `fotahook serve` on SQLite, whole, with its dispatcher; both tokens are checked, and the store is read, or written and
 synced, for every request. wrk is the load, pinned to one core, the servers to the other.
@@ -19,7 +19,7 @@ import msgspec
 import urllib3
 
 from bench import rig
-from bench.service_load import Told
+from bench.service_load import LoadFile
 
 ROUNDS = 5
 SECONDS = 2
@@ -29,7 +29,7 @@ PACED_CONNECTIONS = 256
 MILLION = 1_000_000
 SLOW = 200
 CALM_RATE = 1000
-"""Requests a second while slow clients hang on."""
+"""Requests per second while slow clients are connected."""
 
 CALLBACK = "/api/fota/v2/callbacks/0000123456-00001"
 SPARE = "/api/fota/v2/callbacks/0000123456-00002"
@@ -52,7 +52,7 @@ end
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of request, and how much of the constant app's rate the service must reach with it."""
+    """A kind of request, and the share of the constant app's rate that the service must reach."""
 
     title: str
     method: str
@@ -75,7 +75,7 @@ class Tokens:
 
 
 class Contestant:
-    """A server in a process of its own, pinned to one core, and the requests it has had."""
+    """A server in a separate process, pinned to one core, and the number of its requests."""
 
     def __init__(self, process: subprocess.Popen[str], url: str) -> None:
         self._process = process
@@ -88,9 +88,9 @@ class Contestant:
     def load(
         self, kind: Kind, tokens: Tokens, folder: Path, seconds: int = SECONDS, rate: float | None = None
     ) -> rig.Found:
-        """What wrk tells: requests a second, and their p99 in milliseconds. As fast as it answers, or about at a rate.
+        """Requests per second and their p99 in milliseconds, measured by wrk at full speed or at about a given rate.
 
-        wrk has no rate, but each connection can wait a while before each request.
+        wrk has no option for a rate, but each connection can wait before each request.
         """
         script = folder / "load.lua"
         texts = {"method": kind.method, "body": kind.body, "bearer": tokens.bearer, "session": tokens.session}
@@ -102,20 +102,20 @@ class Contestant:
         pinned = ("taskset", "-c", str(cores()[1])) if shutil.which("taskset") else ()
         command = (*pinned, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script, self.url + kind.path)
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=rig.RUN_SECONDS)
-        told = json.loads(done.stdout.splitlines()[-1])
-        if told["failed"]:
-            raise RuntimeError(f"{told['failed']} of {kind.title} failed")
-        self.requests += told["requests"]
-        return {"rate": told["requests"] / told["seconds"], "p99": told["p99"]}
+        result = json.loads(done.stdout.splitlines()[-1])
+        if result["failed"]:
+            raise RuntimeError(f"{result['failed']} of {kind.title} failed")
+        self.requests += result["requests"]
+        return {"rate": result["requests"] / result["seconds"], "p99": result["p99"]}
 
     def resident(self) -> float:
-        """MiB of memory."""
+        """Resident memory in MiB."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 def cores() -> tuple[int, int]:
-    """One for the server, one for the load."""
+    """The core of the server and the core of the load."""
     all_of_them = sorted(os.sched_getaffinity(0))
     return all_of_them[0], all_of_them[-1]
 
@@ -134,7 +134,7 @@ def started(*command: str, folder: Path) -> Iterator[Contestant]:
     ):
         assert process.stdout is not None
         try:
-            # The only word of it that is a URL.
+            # The ready line has one URL.
             [url] = [word for word in process.stdout.readline().split() if word.startswith("http")]
             yield Contestant(process, url.rstrip("/"))
         finally:
@@ -163,7 +163,7 @@ def main() -> None:
 
 
 def sign_in(url: str) -> Tokens:
-    """Both tokens of the development client and user, and a callback to look at."""
+    """Fetch both tokens of the development client and user, and register a callback."""
     with urllib3.PoolManager() as http:
         basic = urllib3.make_headers(basic_auth="dev:dev-secret")
         grant = b"grant_type=client_credentials"
@@ -177,7 +177,7 @@ def sign_in(url: str) -> Tokens:
 
 
 def rates(constant: Contestant, service: Contestant, tokens: Tokens, folder: Path) -> list[rig.Figure]:
-    """As fast as each answers, in turns."""
+    """The maximum rate of each, in turns."""
     figures = []
     contestants = {"constant": constant, "service": service}
     print(f"| service, {CONNECTIONS} connections | constant app, requests/s | fotahook serve, requests/s |")
@@ -195,7 +195,7 @@ def rates(constant: Contestant, service: Contestant, tokens: Tokens, folder: Pat
 
 
 def paced(constant: Contestant, service: Contestant, tokens: Tokens, folder: Path) -> list[rig.Figure]:
-    """p99 of each at half of its own rate."""
+    """The p99 of each at half of its own maximum rate."""
     get, rounds = KINDS[0], []
     for _ in range(ROUNDS):
         round_: dict[str, float] = {}
@@ -204,7 +204,7 @@ def paced(constant: Contestant, service: Contestant, tokens: Tokens, folder: Pat
             found = one.load(get, tokens, folder, rate=half)
             round_ |= {name: found["p99"], f"{name} share": found["rate"] / half / 2}
         rounds.append(round_)
-    print("| GET callback at half of its rate | share of the rate | p99, ms |")
+    print("| GET callback at half the maximum rate | share of the rate | p99, ms |")
     print("|---|--:|--:|")
     medians = rig.rates(rounds)
     for name, title in (("constant", "constant app"), ("service", "fotahook serve")):
@@ -215,7 +215,7 @@ def paced(constant: Contestant, service: Contestant, tokens: Tokens, folder: Pat
 
 
 def show_slow(service: Contestant, tokens: Tokens, folder: Path) -> None:
-    """p99 of health checks and of the four calls, alone and beside slow clients."""
+    """The p99 of health checks and of the four calls, without and with slow clients."""
     calls = {
         "GET /healthz": Kind("", "GET", "/healthz", "", 0),
         "GET callback": Kind("", "GET", CALLBACK, "", 0),
@@ -238,7 +238,7 @@ def p99(
     """The p99 of each request in milliseconds."""
     file = folder / "paced.json"
     slow_body = request(KINDS[-1], tokens)[: -len(MESSAGE) // 2]
-    file.write_bytes(msgspec.json.encode(Told(requests=dict(requests), slow_body=slow_body)))
+    file.write_bytes(msgspec.json.encode(LoadFile(requests=dict(requests), slow_body=slow_body)))
     one.requests += int(rate * PACED_SECONDS)
     return rig.run("bench.service_load", one.port, rate, PACED_SECONDS, slow, file)
 
@@ -255,7 +255,7 @@ def request(kind: Kind, tokens: Tokens) -> str:
 
 
 def memory(service: Contestant, tokens: Tokens, folder: Path) -> list[rig.Figure]:
-    """Resident after half a million requests and after a million."""
+    """Resident memory after half a million requests and after a million."""
     half = 0.0
     while service.requests < MILLION:
         service.load(KINDS[0], tokens, folder, 5)

@@ -1,6 +1,6 @@
-"""What the service is held against: a bare Starlette app that reads with msgspec and answers a constant.
+"""The service's contestant: a bare Starlette app that reads with msgspec and returns a constant.
 
-`python -m bench.service_apps` prints its URL and serves until its input ends.
+`python -m bench.service_apps` prints its URL and serves until its stdin closes.
 """
 
 import msgspec
@@ -14,13 +14,13 @@ from bench.listener_apps import serve
 
 
 class Url(msgspec.Struct):
-    """The body of a registration, and its answer."""
+    """The body of a registration and of its response."""
 
     url: str
 
 
 class Published(msgspec.Struct):
-    """The answer to a message."""
+    """The response to a message."""
 
     id: str
     duplicate: bool

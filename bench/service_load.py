@@ -1,7 +1,7 @@
-"""Requests at a fixed rate, each counted from the moment when it was due, while slow clients hang on.
+"""Sends requests at a fixed rate, each measured from the time it was due, while slow clients are connected.
 
-`python -m bench.service_load PORT RATE SECONDS SLOW FILE` sends those of a JSON file in turn, and prints the p99 of
-each, in milliseconds. wrk, which sends a request when the last one is answered, would wait with a server that stalls.
+`python -m bench.service_load PORT RATE SECONDS SLOW FILE` sends the requests of a JSON file in turn and prints the
+p99 of each in milliseconds. wrk sends a request only when the previous one is answered, which would hide stalls.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ DRIP_SECONDS = 1.0
 SLOW_HEAD = "GET /healthz HTTP/1.1\r\nHost: bench\r\nX: "
 
 
-class Told(msgspec.Struct):
-    """What the file says: whole requests by name, and the beginning of one whose body never ends."""
+class LoadFile(msgspec.Struct):
+    """The content of the file: complete requests by name, and the beginning of one whose body never ends."""
 
     requests: dict[str, str]
     slow_body: str
 
 
 class Load:
-    """An open loop: what is due is sent over an idle connection, or waits for one."""
+    """An open-loop load: sends each request when it is due, over an idle connection, or queues it for one."""
 
     def __init__(self, requests: Mapping[str, bytes], rate: float) -> None:
         self._requests = list(requests.items())
@@ -43,7 +43,7 @@ class Load:
 
     async def run(self, seconds: float) -> None:
         begun = time.perf_counter()
-        # It spins, and not by the loop's clock: that and its timers are as coarse as an answer takes.
+        # A busy loop: the event loop's clock and timers are as coarse as a response takes.
         while (now := time.perf_counter()) < begun + seconds:
             while begun + self._sent / self._rate <= now:
                 name, request = self._requests[self._sent % len(self._requests)]
@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._asked: tuple[str, float] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclass of asyncio's.
+        # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._load.idle.append(self)
 
@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
         if not end or len(body) < int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]):
             return
         if not head.startswith(b"HTTP/1.1 2") or self._asked is None:
-            raise SystemExit(f"it answered {self._seen.decode()}")
+            raise SystemExit(f"unexpected response: {self._seen.decode()}")
         self._load.answered(*self._asked)
         self._seen, self._asked = b"", None
         self._load.idle.append(self)
@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
 
 
 async def hang_on(port: int, begun: bytes, drip: bytes, after: float) -> None:
-    """A slow client: the beginning of a request, then a byte now and then, and anew when it is refused."""
+    """A slow client: sends the beginning of a request, then a byte now and then; reconnects when it is refused."""
     await asyncio.sleep(after)
     while True:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -101,17 +101,17 @@ async def hang_on(port: int, begun: bytes, drip: bytes, after: float) -> None:
             writer.write(drip)
 
 
-async def measure(port: int, rate: float, seconds: float, slow: int, told: Told) -> dict[str, float]:
-    load = Load({name: request.encode() for name, request in told.requests.items()}, rate)
-    ways = ((SLOW_HEAD.encode(), b"x"), (told.slow_body.encode(), b" "))
-    # Not all in the same moment.
+async def measure(port: int, rate: float, seconds: float, slow: int, file: LoadFile) -> dict[str, float]:
+    load = Load({name: request.encode() for name, request in file.requests.items()}, rate)
+    ways = ((SLOW_HEAD.encode(), b"x"), (file.slow_body.encode(), b" "))
+    # Spread over time.
     hanging = [
         asyncio.create_task(hang_on(port, *ways[number % 2], number / slow * DRIP_SECONDS)) for number in range(slow)
     ]
     loop = asyncio.get_running_loop()
     for _ in range(CONNECTIONS):
         await loop.create_connection(lambda: Connection(load), "127.0.0.1", port)
-    # What does not count: connections are made, code gets warm.
+    # Warm-up: connections are opened.
     await load.run(2 * DRIP_SECONDS)
     for took in load.took.values():
         took.clear()
@@ -123,6 +123,6 @@ async def measure(port: int, rate: float, seconds: float, slow: int, told: Told)
 
 if __name__ == "__main__":
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    port, rate, seconds, slow, file = sys.argv[1:]
-    told = msgspec.json.decode(Path(file).read_bytes(), type=Told)
-    print(json.dumps(uvloop.run(measure(int(port), float(rate), float(seconds), int(slow), told))))
+    port, rate, seconds, slow, path = sys.argv[1:]
+    file = msgspec.json.decode(Path(path).read_bytes(), type=LoadFile)
+    print(json.dumps(uvloop.run(measure(int(port), float(rate), float(seconds), int(slow), file))))

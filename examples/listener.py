@@ -3,8 +3,8 @@
 import fotahook
 from fotahook.listener import Context
 
-# With keys, only signed messages are taken: public_keys=("whpk_…",) is what `fotahook serve` shows at /v1/signing-key.
-# ThingSpace signs nothing.
+# With public_keys=("whpk_…",) the listener accepts only signed messages; `fotahook serve` returns its key at
+# /v1/signing-key. ThingSpace signs nothing.
 listener = fotahook.Listener(inbox="sqlite:///inbox.db")
 
 
@@ -22,5 +22,5 @@ def available(message: fotahook.CallbackMessage) -> None:
 
 @listener.on_any
 def record(message: fotahook.CallbackMessage, context: Context) -> None:
-    # Raise, and the message is shown again later. Its id stays the same, so that nothing need be done twice.
+    # If a handler raises, it is called again later, with the same id: use the id to avoid doing the work twice.
     print(f"{context.id} attempt {context.attempt}: {message.kind}, {len(message.raw)} bytes")

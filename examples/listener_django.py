@@ -1,6 +1,6 @@
-"""A listener beside Django under ASGI. Run it with ``uvicorn listener_django:app``, register ``https://…/thingspace/``.
+"""A listener next to Django under ASGI. Run it with ``uvicorn listener_django:app``; register ``https://…/thingspace/``.
 
-In a project of its own, settings and views are where they always are, and ``app`` stands in ``asgi.py``.
+In a real project, settings and views are in their usual modules, and ``app`` is in ``asgi.py``.
 """
 
 import django
@@ -21,9 +21,9 @@ listener = fotahook.Listener(inbox="sqlite:///inbox.db")
 
 @listener.on_any
 def record(message: fotahook.CallbackMessage) -> None:
-    # A plain function runs in a thread, where Django's ORM may be used.
+    # A plain function runs in a thread, where it can use Django's ORM.
     devices = " ".join(f"{device.device_id} {device.status}" for device in message.devices)
-    # Threads run side by side, so a line is printed in one go.
+    # Threads run concurrently, so print each line with one call.
     print(f"{message.kind} {devices}\n", end="", flush=True)
 
 
@@ -36,7 +36,7 @@ rest = get_asgi_application()
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    # Django takes no lifespan events, the listener does.
+    # Django does not handle lifespan events; the listener does.
     if scope["type"] == "lifespan":
         await listener(scope, receive, send)
     elif scope["path"].startswith(f"{MOUNT}/"):

@@ -1,4 +1,4 @@
-"""A listener in a FastAPI app. Run it with ``uvicorn listener_fastapi:app``, register ``https://…/thingspace/``."""
+"""A listener in a FastAPI app. Run it with ``uvicorn listener_fastapi:app``; register ``https://…/thingspace/``."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

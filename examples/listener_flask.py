@@ -1,6 +1,7 @@
-"""A listener in a Flask app, which takes the messages; ``fotahook listen`` handles them, in a process of its own.
+"""A listener in a Flask app that accepts messages; ``fotahook listen`` handles them in a separate process.
 
-``flask --app listener_flask run`` and ``fotahook listen listener_flask:listener``; register ``https://…/thingspace/``.
+Run ``flask --app listener_flask run`` and ``fotahook listen listener_flask:listener``; register
+``https://…/thingspace/``.
 """
 
 from flask import Flask
@@ -15,7 +16,7 @@ listener = fotahook.Listener(inbox="sqlite:///inbox.db")
 @listener.on_any
 def record(message: fotahook.CallbackMessage) -> None:
     devices = " ".join(f"{device.device_id} {device.status}" for device in message.devices)
-    # Threads run side by side, so a line is printed in one go.
+    # Threads run concurrently, so print each line with one call.
     print(f"{message.kind} {devices}\n", end="", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""A listener in a Litestar app. Run it with ``uvicorn listener_litestar:app``, register ``https://…/thingspace/``."""
+"""A listener in a Litestar app. Run it with ``uvicorn listener_litestar:app``; register ``https://…/thingspace/``."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
 
 @asgi("/thingspace", is_mount=True, copy_scope=True)
 async def thingspace(scope: Scope, receive: Receive, send: Send) -> None:
-    await listener(scope, receive, send)  # type: ignore[arg-type]  # Litestar has types of its own for the same things
+    await listener(scope, receive, send)  # type: ignore[arg-type]  # Litestar has its own types for ASGI
 
 
 @get("/")

@@ -1,4 +1,4 @@
-"""The callbacks of many accounts at once, over one AsyncClient. Needs `pip install 'fotahook[async]'`.
+"""Lists the callbacks of many accounts concurrently, with one AsyncClient. Needs the extra `async`.
 
 Reads the same variables as sdk_callbacks.py. Usage: python sdk_async.py ACCOUNT...
 """

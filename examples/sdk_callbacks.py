@@ -1,4 +1,4 @@
-"""The four calls, one after the other: list, register, update, list, deregister.
+"""Makes the four calls: list, register, update, list again, deregister.
 
 Reads THINGSPACE_OAUTH_OAUTH_CLIENT_ID, THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET, VZ_M2M_USERNAME, VZ_M2M_PASSWORD, and
 THINGSPACE_BASE_URL for a service other than ThingSpace's production. Usage: python sdk_callbacks.py ACCOUNT [URL]

@@ -1,4 +1,4 @@
-"""A token kept in a file, so that the next process need not fetch one, and a look at what goes over the wire.
+"""Stores the token in a file, so that the next process does not fetch one, and prints requests and responses.
 
 Reads the same variables as sdk_callbacks.py. Usage: python sdk_tokens.py ACCOUNT TOKEN_FILE
 """
@@ -41,6 +41,7 @@ def main(account: str, token_file: str) -> None:
 
 
 if __name__ == "__main__":
-    # One line for each request under the name fotahook.client, without secrets.
-    logging.basicConfig(level=logging.INFO)
+    # One line per request, without secrets.
+    logging.basicConfig()
+    logging.getLogger("fotahook.client").setLevel(logging.DEBUG)
     main(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""The handlers by themselves, and the whole way from a service to the ledger."""
+"""Tests of the handlers alone, and of the whole way from a service to the ledger."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +60,6 @@ def test_a_campaign_on_a_bad_day(
     came = fotahook_sandbox.run(parse_fault_script(BAD_DAY), campaign)
     assert came.undelivered == 0
     listener.wait_for(handled=campaign.count, timeout=30)
-    # Of the ten that fail two were rejected, and never tried.
+    # Ten devices fail; two of these are rejected and never start an upgrade.
     assert len(ledger.upgraded()) == 40
     assert len(ledger.failed()) == 8

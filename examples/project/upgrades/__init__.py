@@ -1,1 +1,1 @@
-"""What became of each device's upgrade, by ThingSpace's callbacks."""
+"""Records the result of each device's upgrade, from ThingSpace's callbacks."""

@@ -1,4 +1,4 @@
-"""The listener: two handlers, for upgrades that succeeded and for those that did not."""
+"""The listener: one handler for successful upgrades, one for failed ones."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from .ledger import Ledger
 
 
 def make_listener(ledger: Ledger, inbox: str = "sqlite:///inbox.db") -> fotahook.Listener:
-    """A listener that writes into a ledger."""
+    """A listener that writes to a ledger."""
     listener = fotahook.Listener(inbox=inbox)
 
     @listener.on("upgradeProgress", status="UpgradeSuccess")
@@ -25,7 +25,7 @@ def make_listener(ledger: Ledger, inbox: str = "sqlite:///inbox.db") -> fotahook
 
 
 def __getattr__(name: str) -> fotahook.Listener:
-    # For `fotahook listen upgrades.handlers:listener`; the tests make their own, with a ledger of their own.
+    # For `fotahook listen upgrades.handlers:listener`; the tests create listeners with their own ledgers.
     if name == "listener":
         return make_listener(Ledger(Path("upgrades.db")))
     raise AttributeError(name)

@@ -1,11 +1,11 @@
-"""What the application remembers of its devices."""
+"""The application's record of its devices."""
 
 import sqlite3
 from pathlib import Path
 
 
 class Ledger:
-    """One row for each device. A message may come twice, so what is written may be written again."""
+    """One row per device. A message can arrive twice, so writing a row again changes nothing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -13,7 +13,7 @@ class Ledger:
             db.execute("create table if not exists devices (imei text primary key, upgraded integer, reason text)")
 
     def note(self, imei: str, *, upgraded: bool, reason: str) -> None:
-        """The end of a device's upgrade."""
+        """Record the result of a device's upgrade."""
         with self._open() as db:
             db.execute("insert or replace into devices values (?, ?, ?)", (imei, upgraded, reason))
 
@@ -22,7 +22,7 @@ class Ledger:
         return {imei for imei, upgraded, _ in self._rows() if upgraded}
 
     def failed(self) -> dict[str, str]:
-        """The devices whose upgrade failed, and why."""
+        """The devices whose upgrade failed, with the reason."""
         return {imei: reason for imei, upgraded, reason in self._rows() if not upgraded}
 
     def _rows(self) -> list[tuple[str, bool, str]]:
@@ -34,7 +34,7 @@ class Ledger:
 
 
 class _Closing:
-    """A connection for one block: committed and closed at its end."""
+    """A connection for one block, committed and closed at its end."""
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path)
