@@ -16,7 +16,7 @@ import urllib3
 from fotahook.cli.listen.registration import Refused, Registration
 from fotahook.client import AsyncClient
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
-from tests.client.conftest import Peer, Pieces, Seen, answer
+from tests.client.conftest import Chunks, Peer, Received, respond
 from tests.deadlines import DEADLINE
 
 from .conftest import is_one_line
@@ -38,16 +38,16 @@ class Service:
     def __post_init__(self) -> None:
         self.peer.routes["callbacks/"] = self._call
 
-    def _call(self, seen: Seen) -> Pieces:
+    def _call(self, seen: Received) -> Chunks:
         self.before.get(seen.method, lambda: None)()
         match seen.method:
             case "GET":
-                return answer(body={"url": self.registered} if self.registered else b"")
+                return respond(body={"url": self.registered} if self.registered else b"")
             case "POST":
                 self.registered = json.loads(seen.body)["url"]
-                return answer(body={"url": self.registered})
+                return respond(body={"url": self.registered})
         self.registered = None
-        return answer(body={"success": True})
+        return respond(body={"success": True})
 
     @property
     def asked(self) -> list[str]:
@@ -131,7 +131,7 @@ def test_a_port_that_is_taken_is_known_before_anything_else(service: Service, tm
 def test_a_url_that_the_service_does_not_take_is_told_by_its_flag(service: Service, tmp_path: Path) -> None:
     refusal = {"errorCode": "REQUEST_FAILED_INPUT", "errorMessage": "url must begin with https://"}
     call = service.peer.routes["callbacks/"]
-    service.peer.routes["callbacks/"] = lambda seen: answer(400, refusal) if seen.method == "POST" else call(seen)
+    service.peer.routes["callbacks/"] = lambda seen: respond(400, refusal) if seen.method == "POST" else call(seen)
     done = fotahook("listen", "--port", "0", *service.flags("http://h.example/?hunter2"), cwd=tmp_path)
     assert done.returncode == 4
     last = done.stderr.splitlines(keepends=True)[-1]
@@ -220,7 +220,7 @@ def test_a_signal_ends_it_while_it_registers(
 def test_without_the_service_it_ends_all_the_same(service: Service, tmp_path: Path) -> None:
     flags = (*service.flags("https://h.example/"), "--deregister-on-exit")
     with running("listen", "--port", "0", *flags, cwd=tmp_path) as listener:
-        service.peer.routes["callbacks/"] = lambda _: answer(403)  # not tried again
+        service.peer.routes["callbacks/"] = lambda _: respond(403)  # not tried again
         assert listener.stop() == 0
     assert f"the callback of account {ACCOUNT} is still registered: " in listener.log.read_text()
 

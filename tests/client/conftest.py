@@ -1,4 +1,4 @@
-"""A peer that answers whatever a test says, and the SDK in both its forms against it."""
+"""A service with scripted responses, and both clients of the SDK against it."""
 
 import asyncio
 import json
@@ -24,8 +24,8 @@ OAUTH = fotahook.ThingspaceOauthCredentials("an-id", "a-client-secret")
 USER = fotahook.SessionCredentials("a-user", "a-password")
 
 
-class Seen(NamedTuple):
-    """A request as it came over the wire."""
+class Received(NamedTuple):
+    """A request as it was received."""
 
     method: str
     target: str
@@ -33,30 +33,30 @@ class Seen(NamedTuple):
     body: bytes
 
 
-# The pieces of an answer, sent one by one; None closes the connection.
-Pieces = Iterable[bytes | None]
-Answer = Callable[[Seen], Pieces]
+# The chunks of a response, sent one by one; None closes the connection.
+Chunks = Iterable[bytes | None]
+Route = Callable[[Received], Chunks]
 
 
-def answer(status: int = 200, body: object = b"", headers: str = "", reason: str = "Any") -> Pieces:
-    """A whole answer; a body that is not bytes goes as JSON."""
+def respond(status: int = 200, body: object = b"", headers: str = "", reason: str = "Any") -> Chunks:
+    """A complete response; a body that is not bytes is sent as JSON."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     head = f"HTTP/1.1 {status} {reason}\r\nContent-Length: {len(sent)}\r\n{headers}\r\n"
     return [head.encode("latin-1") + sent]
 
 
 class Peer:
-    """A service on a free port: tokens and sessions as they should be, unless a test changes `routes`."""
+    """A service on a free port; tokens and sessions work unless a test changes `routes`."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        self.seen: list[Seen] = []
+        self.seen: list[Received] = []
         self.tokens = 0
         self.sessions = 0
-        self.routes: dict[str, Answer] = {
+        self.routes: dict[str, Route] = {
             "oauth2/token": self._token,
             "session/login": self._login,
-            "session/logout": lambda _: answer(body={"sessionToken": "session-0"}),
-            "oauth2/revoke": lambda _: answer(),
+            "session/logout": lambda _: respond(body={"sessionToken": "session-0"}),
+            "oauth2/revoke": lambda _: respond(),
             "callbacks/": self._callback,
         }
         self._context = context
@@ -78,26 +78,26 @@ class Peer:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
 
-    def _token(self, _: Seen) -> Pieces:
+    def _token(self, _: Received) -> Chunks:
         self.tokens += 1
         token = {"access_token": f"token-{self.tokens}", "token_type": "Bearer", "expires_in": 3600}
-        return answer(body=token)
+        return respond(body=token)
 
-    def _login(self, _: Seen) -> Pieces:
+    def _login(self, _: Received) -> Chunks:
         self.sessions += 1
-        return answer(body={"sessionToken": f"session-{self.sessions}"})
+        return respond(body={"sessionToken": f"session-{self.sessions}"})
 
-    def _callback(self, seen: Seen) -> Pieces:
-        return answer(body={"success": True} if seen.method == "DELETE" else {"url": LISTENER})
+    def _callback(self, seen: Received) -> Chunks:
+        return respond(body={"success": True} if seen.method == "DELETE" else {"url": LISTENER})
 
     @property
-    def calls(self) -> list[Seen]:
-        """The callback calls alone."""
+    def calls(self) -> list[Received]:
+        """The callback calls only."""
         return [seen for seen in self.seen if "/callbacks/" in seen.target]
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         return len(self._open)
 
     def close(self) -> None:
@@ -121,19 +121,19 @@ class Peer:
                             return
                         connection.sendall(piece)
         except OSError:
-            pass  # The client has left, as it may.
+            pass  # The client closed the connection.
         finally:
             self._open.discard(raw)
             raw.close()
 
-    def _route(self, seen: Seen) -> Pieces:
+    def _route(self, seen: Received) -> Chunks:
         for part, route in self.routes.items():
             if part in seen.target:
                 return route(seen)
-        return answer(404)
+        return respond(404)
 
 
-def _read(reader: Any) -> Seen | None:
+def _read(reader: Any) -> Received | None:
     first = reader.readline().decode("latin-1").split()
     if len(first) != 3:
         return None
@@ -141,7 +141,7 @@ def _read(reader: Any) -> Seen | None:
     while (line := reader.readline().decode("latin-1").strip()) != "":
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
-    return Seen(first[0], first[1], headers, reader.read(int(headers.get("content-length", 0))))
+    return Received(first[0], first[1], headers, reader.read(int(headers.get("content-length", 0))))
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def peer() -> Iterator[Peer]:
 
 
 class Sdk(Protocol):
-    """A client of either form, called in the same way."""
+    """Calls either client in the same way."""
 
     client: Any
 
@@ -185,7 +185,7 @@ class _Async:
 
 
 class Clock:
-    """A time that only tests move, and waits that end at once and are written down."""
+    """A clock that only tests move; sleeps return at once and are recorded."""
 
     def __init__(self) -> None:
         self.time = 1_000_000.0
@@ -214,7 +214,7 @@ OpenSdk = Callable[..., Any]
 
 @asynccontextmanager
 async def opened(kind: str, url: str, clock: Clock | None, **options: Any) -> AsyncIterator[Sdk]:
-    """A client of a kind, which waits by the clock if there is one."""
+    """A client of either kind, with the clock if one is given."""
     given = {"thingspace_oauth_credentials": OAUTH, "vz_m2m_token_credentials": USER, "base_url": url, **options}
     runtime = Runtime() if clock is None else clock.runtime()
     if kind == "sync":
@@ -232,7 +232,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def open_sdk(kind: str, peer: Peer, clock: Clock) -> OpenSdk:
-    """Opens the SDK of either form against the peer."""
+    """Opens a client of either kind against the peer."""
 
     def open_one(*, url: str | None = None, **options: Any) -> Any:
         return opened(kind, url or peer.url, clock, **options)

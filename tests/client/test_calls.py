@@ -1,4 +1,4 @@
-"""The four calls: what goes out, what comes back, what is refused before anything goes out."""
+"""The four calls: requests, responses, argument checks."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 import fotahook
 
-from .conftest import ACCOUNT, BODY, LISTENER, OpenSdk, Peer, answer
+from .conftest import ACCOUNT, BODY, LISTENER, OpenSdk, Peer, respond
 
 NAMES = ["list_registered_callbacks", "update_callback", "register_callback", "deregister_callback"]
 
@@ -16,7 +16,7 @@ def arguments(name: str, account: Any = ACCOUNT) -> tuple[Any, ...]:
     return (account, BODY) if name in ("update_callback", "register_callback") else (account,)
 
 
-async def test_each_call_gives_the_documents_example_back(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_each_call_returns_the_documented_example(peer: Peer, open_sdk: OpenSdk) -> None:
     async with open_sdk() as sdk:
         answers = [(await sdk.call(name, *arguments(name))).data for name in NAMES]
     assert answers == [
@@ -28,14 +28,14 @@ async def test_each_call_gives_the_documents_example_back(peer: Peer, open_sdk: 
     assert [seen.method for seen in peer.calls] == ["GET", "PUT", "POST", "DELETE"]
 
 
-async def test_account_and_body_may_be_named(open_sdk: OpenSdk) -> None:
+async def test_account_and_body_may_be_keywords(open_sdk: OpenSdk) -> None:
     async with open_sdk() as sdk:
         response = await sdk.call("register_callback", account=ACCOUNT, body=BODY)
     assert response.data.url == LISTENER
 
 
-async def test_a_response_has_the_parts_of_the_answer(peer: Peer, open_sdk: OpenSdk) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(200, {"url": "http://x"}, "X-One: a\r\nx-one: b\r\n", "Fine")
+async def test_a_response_has_status_headers_body_and_data(peer: Peer, open_sdk: OpenSdk) -> None:
+    peer.routes["callbacks/"] = lambda _: respond(200, {"url": "http://x"}, "X-One: a\r\nx-one: b\r\n", "Fine")
     async with open_sdk() as sdk:
         response = await sdk.call("list_registered_callbacks", ACCOUNT)
     assert (response.status_code, response.reason_phrase, response.raw_body) == (200, "Fine", b'{"url": "http://x"}')
@@ -48,7 +48,7 @@ async def test_a_response_has_the_parts_of_the_answer(peer: Peer, open_sdk: Open
     assert repr(response) == f"<ApiResponse 200 GET {response.request.url}>"
 
 
-async def test_the_wire_carries_both_tokens_and_json(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_a_request_has_both_tokens_and_a_json_body(peer: Peer, open_sdk: OpenSdk) -> None:
     async with open_sdk() as sdk:
         await sdk.call("register_callback", ACCOUNT, BODY)
     token, login, call = peer.seen
@@ -68,10 +68,8 @@ async def test_the_wire_carries_both_tokens_and_json(peer: Peer, open_sdk: OpenS
 
 
 @pytest.mark.parametrize("status", [200, 204])
-async def test_an_empty_answer_to_list_means_that_nothing_is_registered(
-    peer: Peer, open_sdk: OpenSdk, status: int
-) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(status)
+async def test_an_empty_list_response_means_no_callback(peer: Peer, open_sdk: OpenSdk, status: int) -> None:
+    peer.routes["callbacks/"] = lambda _: respond(status)
     async with open_sdk() as sdk:
         response = await sdk.call("list_registered_callbacks", ACCOUNT)
     assert response.data is None
@@ -92,10 +90,10 @@ BREACHES = {
 
 @pytest.mark.parametrize("body", BREACHES.values(), ids=BREACHES)
 @pytest.mark.parametrize("name", ["list_registered_callbacks", "register_callback"])
-async def test_a_reply_that_breaks_the_contract_is_no_success(
+async def test_a_2xx_that_breaks_the_contract_is_a_response_error(
     peer: Peer, open_sdk: OpenSdk, name: str, body: bytes
 ) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(200, body)
+    peer.routes["callbacks/"] = lambda _: respond(200, body)
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.ResponseError, match="breaks the contract") as caught:
             await sdk.call(name, *arguments(name))
@@ -105,22 +103,22 @@ async def test_a_reply_that_breaks_the_contract_is_no_success(
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"success": "true"}', b'{"success": 1}'])
-async def test_deregister_must_say_whether_it_succeeded(peer: Peer, open_sdk: OpenSdk, body: bytes) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(200, body)
+async def test_a_deregister_response_needs_success(peer: Peer, open_sdk: OpenSdk, body: bytes) -> None:
+    peer.routes["callbacks/"] = lambda _: respond(200, body)
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.ResponseError):
             await sdk.call("deregister_callback", ACCOUNT)
 
 
-async def test_an_empty_answer_to_register_is_no_success(peer: Peer, open_sdk: OpenSdk) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(200)
+async def test_an_empty_register_response_is_a_response_error(peer: Peer, open_sdk: OpenSdk) -> None:
+    peer.routes["callbacks/"] = lambda _: respond(200)
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.ResponseError):
             await sdk.call("register_callback", ACCOUNT, BODY)
 
 
-async def test_a_field_that_we_do_not_know_is_no_breach(peer: Peer, open_sdk: OpenSdk) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(200, {"url": "http://x", "since": [2026]})
+async def test_unknown_fields_are_ignored(peer: Peer, open_sdk: OpenSdk) -> None:
+    peer.routes["callbacks/"] = lambda _: respond(200, {"url": "http://x", "since": [2026]})
     async with open_sdk() as sdk:
         response = await sdk.call("list_registered_callbacks", ACCOUNT)
     assert response.data == fotahook.CallbackSummary("http://x")
@@ -132,24 +130,24 @@ async def test_a_payload_for_a_pickling_parser_runs_nothing(
     ran: list[object] = []
     monkeypatch.setattr("builtins.print", lambda *args: ran.append(args))
     payload = {"url": "http://x", "py/reduce": [{"py/function": "builtins.print"}, {"py/tuple": ["it ran"]}]}
-    peer.routes["callbacks/"] = lambda _: answer(200, payload)
+    peer.routes["callbacks/"] = lambda _: respond(200, payload)
     async with open_sdk() as sdk:
         response = await sdk.call("list_registered_callbacks", ACCOUNT)
     assert response.data == fotahook.CallbackSummary("http://x")
     assert ran == []
 
 
-async def test_a_body_over_a_mebibyte_is_refused(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_a_body_over_one_mebibyte_is_an_error(peer: Peer, open_sdk: OpenSdk) -> None:
     at_the_limit = b'{"url": "' + b"x" * (1024 * 1024 - 11) + b'"}'
-    peer.routes["callbacks/"] = lambda _: answer(200, at_the_limit + b" ")
+    peer.routes["callbacks/"] = lambda _: respond(200, at_the_limit + b" ")
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.ResponseError, match="more than 1048576 bytes"):
             await sdk.call("list_registered_callbacks", ACCOUNT)
-        peer.routes["callbacks/"] = lambda _: answer(200, at_the_limit)
+        peer.routes["callbacks/"] = lambda _: respond(200, at_the_limit)
         assert (await sdk.call("list_registered_callbacks", ACCOUNT)).is_success
 
 
-async def test_a_body_without_end_is_refused(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_an_endless_body_is_an_error(peer: Peer, open_sdk: OpenSdk) -> None:
     def endless(_: object) -> Any:
         yield b"HTTP/1.1 200 OK\r\n\r\n"
         while True:
@@ -164,7 +162,7 @@ async def test_a_body_without_end_is_refused(peer: Peer, open_sdk: OpenSdk) -> N
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed_and_leaks_nothing(peer: Peer, open_sdk: OpenSdk, status: int) -> None:
     elsewhere = Peer()
-    peer.routes["callbacks/"] = lambda _: answer(status, b"", f"Location: {elsewhere.url}/stolen\r\n")
+    peer.routes["callbacks/"] = lambda _: respond(status, b"", f"Location: {elsewhere.url}/stolen\r\n")
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.ResponseError, match=f"redirects are not followed.*{elsewhere.url}/stolen"):
             await sdk.call("register_callback", ACCOUNT, BODY)
@@ -174,21 +172,21 @@ async def test_a_redirect_is_not_followed_and_leaks_nothing(peer: Peer, open_sdk
 
 
 @pytest.mark.parametrize("status", [300, 304])
-async def test_any_other_3xx_is_no_answer_either(peer: Peer, open_sdk: OpenSdk, status: int) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(status)
+async def test_other_3xx_statuses_are_response_errors(peer: Peer, open_sdk: OpenSdk, status: int) -> None:
+    peer.routes["callbacks/"] = lambda _: respond(status)
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.ResponseError, match="not a response of this API"):
             await sdk.call("list_registered_callbacks", ACCOUNT)
 
 
-async def test_interim_answers_are_passed_over(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_interim_responses_are_skipped(peer: Peer, open_sdk: OpenSdk) -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
-    peer.routes["callbacks/"] = lambda seen: [interim, *answer(200, {"url": "http://x"})]
+    peer.routes["callbacks/"] = lambda seen: [interim, *respond(200, {"url": "http://x"})]
     async with open_sdk() as sdk:
         assert (await sdk.call("list_registered_callbacks", ACCOUNT)).data.url == "http://x"
 
 
-async def test_a_chunked_answer_is_put_together(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_a_chunked_body_is_decoded(peer: Peer, open_sdk: OpenSdk) -> None:
     chunked = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n{"url":\r\n4\r\n "x"\r\n1\r\n}\r\n0\r\n\r\n'
     peer.routes["callbacks/"] = lambda _: [chunked]
     async with open_sdk() as sdk:
@@ -197,7 +195,7 @@ async def test_a_chunked_answer_is_put_together(peer: Peer, open_sdk: OpenSdk) -
     assert peer.connections <= 1
 
 
-async def test_calls_one_after_the_other_share_a_connection(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_consecutive_calls_share_a_connection(peer: Peer, open_sdk: OpenSdk) -> None:
     async with open_sdk() as sdk:
         for name in NAMES * 3:
             await sdk.call(name, *arguments(name))
@@ -222,7 +220,7 @@ async def test_an_account_is_one_segment_of_the_path(peer: Peer, open_sdk: OpenS
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_arguments_that_cannot_be_meant_send_nothing(peer: Peer, open_sdk: OpenSdk, name: str) -> None:
+async def test_invalid_arguments_send_nothing(peer: Peer, open_sdk: OpenSdk, name: str) -> None:
     async with open_sdk() as sdk:
         with pytest.raises(TypeError, match="account must be a str, not int: a number loses its leading zeros"):
             await sdk.call(name, *arguments(name, 123456))

@@ -1,4 +1,4 @@
-"""`timeout=` bounds the whole of a call, however the time is spent."""
+"""`timeout=` bounds the whole call, however the time is spent."""
 
 import asyncio
 import threading
@@ -9,7 +9,7 @@ import pytest
 import fotahook
 from tests.deadlines import DEADLINE
 
-from .conftest import ACCOUNT, BODY, OpenSdk, Peer, Pieces, answer, opened
+from .conftest import ACCOUNT, BODY, Chunks, OpenSdk, Peer, opened, respond
 
 LIST = "list_registered_callbacks"
 SHORT = 0.25
@@ -17,7 +17,7 @@ WITH_TOKEN = fotahook.ThingspaceOauthCredentials("an-id", "a-secret", fotahook.O
 
 
 class Drip:
-    """Sends one byte every 20 ms, for as long as the other side stays."""
+    """Sends one byte every 20 ms until the client disconnects."""
 
     def __init__(self, *, before: bytes, byte: bytes) -> None:
         self.before, self.byte = before, byte
@@ -41,7 +41,7 @@ DRIPS = {
 
 
 @pytest.mark.parametrize("drip", DRIPS.values(), ids=DRIPS)
-async def test_a_drip_does_not_outlast_the_deadline(peer: Peer, open_sdk: OpenSdk, drip: Drip) -> None:
+async def test_a_slow_drip_ends_at_the_deadline(peer: Peer, open_sdk: OpenSdk, drip: Drip) -> None:
     drip.stopped.clear()
     async with open_sdk() as sdk:
         await sdk.call("register_callback", ACCOUNT, BODY)
@@ -49,16 +49,16 @@ async def test_a_drip_does_not_outlast_the_deadline(peer: Peer, open_sdk: OpenSd
         with pytest.raises((fotahook.TimedOut, fotahook.ResponseError)) as caught:
             await sdk.call(LIST, ACCOUNT, timeout=SHORT)
         drip.stopped.set()
-    # Headers without end come to their own limit first, on a machine that is quick enough.
+    # On a fast machine, endless headers reach their own limit first.
     assert isinstance(caught.value, fotahook.TimedOut) or drip is DRIPS["headers without end"]
     assert caught.value.request is not None
 
 
 @pytest.mark.parametrize("part", ["oauth2/token", "session/login"])
-async def test_the_calls_for_tokens_count_too(peer: Peer, open_sdk: OpenSdk, part: str) -> None:
+async def test_the_deadline_includes_token_calls(peer: Peer, open_sdk: OpenSdk, part: str) -> None:
     drip = Drip(before=b"", byte=b"")
     peer.routes[part] = drip
-    # The session's login needs a token: here it has one, so that all of the time is spent on the login.
+    # The login needs a token: with one given, all of the time is spent on the login.
     known = {} if part == "oauth2/token" else {"thingspace_oauth_credentials": WITH_TOKEN}
     async with open_sdk(**known) as sdk:
         with pytest.raises(fotahook.TimedOut, match=part):
@@ -66,14 +66,12 @@ async def test_the_calls_for_tokens_count_too(peer: Peer, open_sdk: OpenSdk, par
     drip.stopped.set()
 
 
-async def test_who_waits_for_anothers_token_waits_no_longer_than_its_own_deadline(
-    peer: Peer, open_sdk: OpenSdk
-) -> None:
-    let_go = threading.Event()
+async def test_waiting_for_a_token_ends_at_the_own_deadline(peer: Peer, open_sdk: OpenSdk) -> None:
+    release_calls = threading.Event()
     inner = peer.routes["oauth2/token"]
 
-    def slow(seen: object) -> Pieces:
-        let_go.wait(DEADLINE)
+    def slow(seen: object) -> Chunks:
+        release_calls.wait(DEADLINE)
         return inner(seen)  # type: ignore[arg-type]
 
     peer.routes["oauth2/token"] = slow
@@ -83,12 +81,12 @@ async def test_who_waits_for_anothers_token_waits_no_longer_than_its_own_deadlin
             await asyncio.sleep(0.01)
         with pytest.raises(fotahook.TimedOut, match="another call was fetching the token"):
             await sdk.call(LIST, ACCOUNT, timeout=SHORT)
-        let_go.set()
+        release_calls.set()
         assert (await first).is_success
     assert peer.tokens == 1
 
 
-async def test_a_deadline_is_not_tried_again(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_a_timeout_is_not_retried(peer: Peer, open_sdk: OpenSdk) -> None:
     drip = Drip(before=b"", byte=b"")
     peer.routes["callbacks/"] = drip
     async with open_sdk() as sdk:
@@ -99,7 +97,7 @@ async def test_a_deadline_is_not_tried_again(peer: Peer, open_sdk: OpenSdk) -> N
     assert len(peer.calls) == 1
 
 
-async def test_a_connection_that_timed_out_is_not_used_again(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_a_connection_that_timed_out_is_not_reused(peer: Peer, open_sdk: OpenSdk) -> None:
     drip = Drip(before=b"", byte=b"")
     inner = peer.routes["callbacks/"]
     async with open_sdk() as sdk:
@@ -112,8 +110,8 @@ async def test_a_connection_that_timed_out_is_not_used_again(peer: Peer, open_sd
         assert (await sdk.call(LIST, ACCOUNT)).is_success
 
 
-async def test_a_large_request_does_not_outlast_the_deadline(kind: str) -> None:
-    """The other side accepts the connection and reads nothing."""
+async def test_a_large_request_ends_at_the_deadline(kind: str) -> None:
+    """The server accepts the connection and reads nothing."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as deaf:
@@ -127,9 +125,9 @@ async def test_a_large_request_does_not_outlast_the_deadline(kind: str) -> None:
                 await sdk.call("register_callback", ACCOUNT, long, timeout=SHORT)
 
 
-async def test_a_quick_answer_within_the_deadline_is_an_answer(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_a_response_before_the_deadline_is_returned(peer: Peer, open_sdk: OpenSdk) -> None:
     peer.routes["callbacks/"] = lambda _: [
-        bytes([byte]) for piece in answer(200, {"url": "x"}) for byte in piece or b""
+        bytes([byte]) for piece in respond(200, {"url": "x"}) for byte in piece or b""
     ]
     async with open_sdk() as sdk:
         assert (await sdk.call(LIST, ACCOUNT)).data.url == "x"

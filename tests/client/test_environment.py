@@ -42,13 +42,13 @@ def read(monkeypatch: pytest.MonkeyPatch, _given: ClientOptions | None = None, /
     return {**environment_options(None, _given or ClientOptions())}
 
 
-def test_nothing_is_needed() -> None:
+def test_no_variable_is_required() -> None:
     with fotahook.Client.from_environment() as client:
         assert isinstance(client, fotahook.Client)
     assert isinstance(fotahook.AsyncClient.from_environment(), fotahook.AsyncClient)
 
 
-def test_the_official_names_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_official_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     found = read(
         monkeypatch,
         ENVIRONMENT="Staging",
@@ -69,12 +69,12 @@ def test_the_official_names_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-def test_a_user_name_goes_before_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_name_takes_precedence_over_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     found = read(monkeypatch, VZ_M2M_USERNAME="u", VZ_M2M_PASSWORD="p", VZ_M2M_TOKEN_VZ_M2M_TOKEN="t")
     assert found["vz_m2m_token_credentials"] == fotahook.SessionCredentials("u", "p")
 
 
-def test_a_base_url_stands_for_all_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_url_replaces_all_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(monkeypatch, THINGSPACE_BASE_URL="http://127.0.0.1:8080")["base_url"] == "http://127.0.0.1:8080"
 
 
@@ -90,9 +90,7 @@ def test_a_base_url_stands_for_all_servers(monkeypatch: pytest.MonkeyPatch) -> N
         ({"PROXY_ADDRESS": "proxy.example", "PROXY_USERNAME": "a"}, "http://a:@proxy.example"),
     ],
 )
-def test_the_proxys_variables_are_put_together(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str
-) -> None:
+def test_the_proxy_variables_make_one_url(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str) -> None:
     assert read(monkeypatch, **variables)["proxy"] == url
 
 
@@ -107,18 +105,18 @@ def test_the_proxys_variables_are_put_together(
         ("ENVIRONMENT", "nonsense"),
     ],
 )
-def test_a_variable_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_an_invalid_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     with pytest.raises(ValueError, match=name):
         read(monkeypatch, **{name: value})
 
 
-def test_overrides_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overrides_take_precedence_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     overrides: ClientOptions = {"environment": fotahook.Environment.QA, "timeout": 1.0}
     found = read(monkeypatch, overrides, ENVIRONMENT="development", TIMEOUT="9")
     assert (found["environment"], found["timeout"]) == (fotahook.Environment.QA, 1.0)
 
 
-def test_a_dotenv_file_fills_in_what_the_environment_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_dotenv_file_supplies_missing_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("TIMEOUT=5\nMAX_RETRIES=1\nEMPTY\n")
     found = read(monkeypatch, TIMEOUT="6")
     assert (found["timeout"], found["max_retries"]) == (6.0, 1)
@@ -127,14 +125,14 @@ def test_a_dotenv_file_fills_in_what_the_environment_lacks(monkeypatch: pytest.M
         assert client._transport._defaults.max_retries == 3
 
 
-def test_without_dotenv_only_a_given_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_python_dotenv_only_a_given_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dotenv", None)
     assert read(monkeypatch)["base_url"] is None
     with pytest.raises(ImportError, match="pip install python-dotenv"):
         fotahook.Client.from_environment(dotenv_path=".env")
 
 
-def test_an_environment_chooses_the_servers() -> None:
+def test_environment_selects_the_servers() -> None:
     for environment in fotahook.Environment:
         client = fotahook.Client(environment=environment)
         assert client._pipeline._servers == servers_of(environment)

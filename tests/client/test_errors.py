@@ -1,4 +1,4 @@
-"""Error answers: which error, with what in it, and one readable line whatever the body."""
+"""Error responses: class, attributes, and one readable line for any body."""
 
 import copy
 import logging
@@ -9,7 +9,7 @@ import pytest
 import fotahook
 from fotahook.client._transport_errors import MAX_BODY
 
-from .conftest import ACCOUNT, BODY, OpenSdk, Peer, Pieces, Seen, answer
+from .conftest import ACCOUNT, BODY, Chunks, OpenSdk, Peer, Received, respond
 
 LIST = "list_registered_callbacks"
 ENVELOPE = {"errorCode": "INVALID_PARAMETER", "errorMessage": "Invalid account name format"}
@@ -32,8 +32,8 @@ KINDS: dict[int, type[fotahook.ApiException]] = {
 
 
 @pytest.mark.parametrize("status", KINDS)
-async def test_the_status_chooses_the_error(peer: Peer, open_sdk: OpenSdk, status: int) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(status, ENVELOPE, "X-One: 1\r\n")
+async def test_the_status_selects_the_error_class(peer: Peer, open_sdk: OpenSdk, status: int) -> None:
+    peer.routes["callbacks/"] = lambda _: respond(status, ENVELOPE, "X-One: 1\r\n")
     async with open_sdk(max_retries=0) as sdk:
         with pytest.raises(fotahook.ApiException) as caught:
             await sdk.call("register_callback", ACCOUNT, BODY)
@@ -50,8 +50,8 @@ async def test_the_status_chooses_the_error(peer: Peer, open_sdk: OpenSdk, statu
     )
 
 
-async def test_the_documents_error_has_its_reason(peer: Peer, open_sdk: OpenSdk) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(400, ENVELOPE)
+async def test_a_400_has_the_documented_reason(peer: Peer, open_sdk: OpenSdk) -> None:
+    peer.routes["callbacks/"] = lambda _: respond(400, ENVELOPE)
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.FotaV2ResultException) as caught:
             await sdk.call(LIST, ACCOUNT)
@@ -59,7 +59,7 @@ async def test_the_documents_error_has_its_reason(peer: Peer, open_sdk: OpenSdk)
 
 
 async def test_an_error_survives_pickle_and_copy(peer: Peer, open_sdk: OpenSdk) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(400, ENVELOPE)
+    peer.routes["callbacks/"] = lambda _: respond(400, ENVELOPE)
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.FotaV2ResultException) as caught:
             await sdk.call(LIST, ACCOUNT)
@@ -70,10 +70,10 @@ async def test_an_error_survives_pickle_and_copy(peer: Peer, open_sdk: OpenSdk) 
         assert dict(again.headers) == dict(caught.value.headers)
 
 
-async def test_a_secret_that_the_service_echoes_is_masked(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_an_echoed_secret_is_masked(peer: Peer, open_sdk: OpenSdk) -> None:
     def echo(seen: object) -> object:
         said = f"no good: {seen.headers['authorization']} {seen.headers['vz-m2m-token']}"  # type: ignore[attr-defined]
-        return answer(400, {"errorCode": "X", "errorMessage": said}, f"X-Echo: {said}\r\n")
+        return respond(400, {"errorCode": "X", "errorMessage": said}, f"X-Echo: {said}\r\n")
 
     peer.routes["callbacks/"] = echo  # type: ignore[assignment]
     async with open_sdk() as sdk:
@@ -87,12 +87,10 @@ async def test_a_secret_that_the_service_echoes_is_masked(peer: Peer, open_sdk: 
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 302, 503])
-async def test_no_error_and_no_hook_shows_a_secret_that_any_answer_echoes(
-    peer: Peer, open_sdk: OpenSdk, status: int
-) -> None:
-    def echo(seen: Seen) -> Pieces:
+async def test_no_error_and_no_hook_shows_an_echoed_secret(peer: Peer, open_sdk: OpenSdk, status: int) -> None:
+    def echo(seen: Received) -> Chunks:
         told = f"{seen.headers['authorization']} {seen.headers['vz-m2m-token']}"
-        return answer(status, told.encode(), f"X-Echo: {told}\r\n", told)
+        return respond(status, told.encode(), f"X-Echo: {told}\r\n", told)
 
     peer.routes["callbacks/"] = echo
     got: list[fotahook.ApiResponse[None]] = []
@@ -118,7 +116,7 @@ async def test_no_error_and_no_hook_shows_a_secret_that_any_answer_echoes(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1;%s\r\n",
     ],
 )
-async def test_what_is_not_http_shows_no_secret_either(
+async def test_an_error_about_invalid_http_shows_no_secret(
     peer: Peer, open_sdk: OpenSdk, head: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "fotahook.client")
@@ -128,20 +126,20 @@ async def test_what_is_not_http_shows_no_secret_either(
             await sdk.call(LIST, ACCOUNT)
     assert "token-" not in str(caught.value)
     assert "token-" not in caplog.text
-    # aiohttp's own error of an answer holds the request's headers.
+    # aiohttp's response errors contain the request's headers.
     assert "Authorization" not in repr(caught.value.__cause__)
 
 
-async def test_a_token_in_a_body_that_is_too_large_is_not_kept(peer: Peer, open_sdk: OpenSdk) -> None:
-    peer.routes["oauth2/token"] = lambda _: answer(200, b'{"access_token": "a-new-token"' + b" " * MAX_BODY + b"}")
+async def test_a_token_in_a_too_large_body_is_masked(peer: Peer, open_sdk: OpenSdk) -> None:
+    peer.routes["oauth2/token"] = lambda _: respond(200, b'{"access_token": "a-new-token"' + b" " * MAX_BODY + b"}")
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.ResponseError, match="a body of more than") as caught:
             await sdk.call(LIST, ACCOUNT)
     assert (caught.value.status_code, caught.value.raw_body) == (200, b"***")
 
 
-async def test_a_password_that_the_login_echoes_is_masked(peer: Peer, open_sdk: OpenSdk) -> None:
-    peer.routes["session/login"] = lambda seen: answer(400, {"errorCode": "X", "errorMessage": seen.body.decode()})
+async def test_a_password_echoed_by_the_login_is_masked(peer: Peer, open_sdk: OpenSdk) -> None:
+    peer.routes["session/login"] = lambda seen: respond(400, {"errorCode": "X", "errorMessage": seen.body.decode()})
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.LoginRefused) as caught:
             await sdk.call(LIST, ACCOUNT)
@@ -152,7 +150,7 @@ async def test_a_password_that_the_login_echoes_is_masked(peer: Peer, open_sdk: 
         assert "a-password" not in shown
 
 
-async def test_no_connection_says_where_to_and_keeps_the_cause(open_sdk: OpenSdk, peer: Peer) -> None:
+async def test_a_failed_connection_names_the_url_and_keeps_the_cause(open_sdk: OpenSdk, peer: Peer) -> None:
     nobody = Peer()
     nobody.close()
     async with open_sdk(url=nobody.url, max_retries=0) as sdk:
@@ -164,7 +162,7 @@ async def test_no_connection_says_where_to_and_keeps_the_cause(open_sdk: OpenSdk
 
 
 @pytest.mark.parametrize("host", ["nobody.invalid", "1.2.3.4.5"])
-async def test_a_name_that_nobody_has_is_a_failed_connection(open_sdk: OpenSdk, host: str) -> None:
+async def test_an_unknown_host_is_a_failed_connection(open_sdk: OpenSdk, host: str) -> None:
     async with open_sdk(url=f"http://{host}", max_retries=0) as sdk:
         with pytest.raises(fotahook.ConnectionFailed):
             await sdk.call(LIST, ACCOUNT)
@@ -180,7 +178,7 @@ async def test_a_name_that_nobody_has_is_a_failed_connection(open_sdk: OpenSdk, 
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n", None],
     ],
 )
-async def test_an_answer_that_is_cut_off_is_a_failed_connection(
+async def test_an_incomplete_response_is_a_failed_connection(
     peer: Peer, open_sdk: OpenSdk, pieces: list[bytes | None]
 ) -> None:
     peer.routes["callbacks/"] = lambda _: pieces
@@ -202,7 +200,7 @@ async def test_an_answer_that_is_cut_off_is_a_failed_connection(
         b"HTTP/1.1 200 OK\r\nBad Name: 1\r\nContent-Length: 2\r\n\r\n{}",
     ],
 )
-async def test_what_is_not_http_breaks_the_contract(peer: Peer, open_sdk: OpenSdk, head: bytes) -> None:
+async def test_invalid_http_is_a_response_error(peer: Peer, open_sdk: OpenSdk, head: bytes) -> None:
     peer.routes["callbacks/"] = lambda _: [head, None]
     async with open_sdk(max_retries=0) as sdk:
         with pytest.raises(fotahook.ResponseError) as caught:

@@ -1,4 +1,4 @@
-"""The deciding code alone: no client, no socket, no clock."""
+"""The pipeline alone: no client, no socket, no clock."""
 
 import time
 from collections.abc import Generator
@@ -33,7 +33,7 @@ LIMITS = Limits(deadline=60.0, max_retries=2)
 
 
 class Lock:
-    """Counts how often it was taken and let go."""
+    """Counts acquisitions minus releases."""
 
     def __init__(self) -> None:
         self.held = 0
@@ -57,37 +57,37 @@ def ok(body: bytes) -> Reply:
 TOKEN, SESSION = ok(b'{"access_token": "t"}'), ok(b'{"sessionToken": "s"}')
 
 
-def play(one: Pipeline, replies: list[Reply | Exception]) -> tuple[list[str], object]:
-    """Drive a call with the replies; the steps it took, and what it came to."""
-    steps: Generator[Any, Any, Any] = one.perform(CALL, LIMITS)
-    taken: list[str] = []
+def run_call(one: Pipeline, replies: list[Reply | Exception]) -> tuple[list[str], object]:
+    """Run a call with scripted replies; returns the effects and the result."""
+    flow: Generator[Any, Any, Any] = one.perform(CALL, LIMITS)
+    effects: list[str] = []
     given: object = None
     try:
         while True:
-            step = steps.throw(given) if isinstance(given, Exception) else steps.send(given)
+            effect = flow.throw(given) if isinstance(given, Exception) else flow.send(given)
             given = None
-            match step:
+            match effect:
                 case Send(request):
-                    taken.append(request.url.rpartition("/")[2])
+                    effects.append(request.url.rpartition("/")[2])
                     given = replies.pop(0)
                 case Sleep(seconds):
-                    taken.append(f"sleep {seconds:g}")
+                    effects.append(f"sleep {seconds:g}")
                 case Acquire(lock):
                     assert isinstance(lock, Lock)
                     lock.held += 1
-                    taken.append("acquire")
+                    effects.append("acquire")
     except StopIteration as done:
-        return taken, done.value.data
+        return effects, done.value.data
     except (ApiException, ResponseError, LoginRefused, ConnectionFailed, TimedOut) as error:
-        return taken, type(error)
+        return effects, type(error)
 
 
-def test_a_cold_call_holds_the_locks_while_it_fetches_and_no_longer() -> None:
+def test_locks_are_held_only_while_tokens_are_fetched() -> None:
     one = pipeline()
-    taken, data = play(one, [TOKEN, SESSION, ok(b"")])
-    assert taken == ["acquire", "acquire", "token", "login", "a"]
+    effects, data = run_call(one, [TOKEN, SESSION, ok(b"")])
+    assert effects == ["acquire", "acquire", "token", "login", "a"]
     assert data is None
-    assert play(one, [ok(b"")])[0] == ["a"]
+    assert run_call(one, [ok(b"")])[0] == ["a"]
     assert one.bearer is not None
     assert one.session is not None
     assert isinstance(one.bearer.lock, Lock)
@@ -101,46 +101,46 @@ lost = st.sampled_from([ConnectionFailed("x"), TimedOut("x"), ResponseError("x")
 
 
 @given(st.lists(failures | lost | st.sampled_from([TOKEN, SESSION, ok(b"{")]), max_size=12))
-def test_whatever_comes_back_every_lock_is_free_in_the_end_and_logins_are_few(replies: list[Reply | Exception]) -> None:
+def test_for_any_responses_all_locks_are_released_and_logins_are_bounded(replies: list[Reply | Exception]) -> None:
     one = pipeline()
-    taken, _ = play(one, [*replies, *[Reply(400, "", Headers(), b"")] * 20])
+    effects, _ = run_call(one, [*replies, *[Reply(400, "", Headers(), b"")] * 20])
     assert one.bearer is not None
     assert one.session is not None
     assert isinstance(one.bearer.lock, Lock)
     assert isinstance(one.session.lock, Lock)
     assert (one.bearer.lock.held, one.session.lock.held) == (0, 0)
-    # Three tries of each call, and each once more after renewal.
-    assert taken.count("login") <= 6
-    assert taken.count("a") <= 6
+    # Three attempts of each call, and again after a renewal.
+    assert effects.count("login") <= 6
+    assert effects.count("a") <= 6
 
 
-def test_a_closed_flow_lets_its_locks_go() -> None:
+def test_a_closed_flow_releases_its_locks() -> None:
     one = pipeline()
-    steps = one.perform(CALL, LIMITS)
-    hold = next(steps)
-    assert isinstance(hold, Acquire)
-    assert isinstance(hold.lock, Lock)
-    hold.lock.held += 1
-    steps.send(None)
-    steps.close()
-    assert hold.lock.held == 0
+    flow = one.perform(CALL, LIMITS)
+    acquire = next(flow)
+    assert isinstance(acquire, Acquire)
+    assert isinstance(acquire.lock, Lock)
+    acquire.lock.held += 1
+    flow.send(None)
+    flow.close()
+    assert acquire.lock.held == 0
 
 
-def test_a_token_that_came_while_waiting_is_taken() -> None:
+def test_a_token_fetched_by_another_flow_is_used() -> None:
     one = pipeline()
     assert one.session is not None
-    steps = one.perform(CALL, LIMITS)
-    assert isinstance(next(steps), Acquire)
+    flow = one.perform(CALL, LIMITS)
+    assert isinstance(next(flow), Acquire)
     one.session._token = "s"
     one.session._used_at = 1000.0
-    assert isinstance(steps.send(None), Acquire)
+    assert isinstance(flow.send(None), Acquire)
 
 
-def test_an_update_hook_is_asked_after_the_token_is_kept() -> None:
+def test_the_update_hook_is_called_after_the_token_is_cached() -> None:
     hooked = ThingspaceOauthCredentials("id", "secret", oauth_on_token_update=lambda _: None)
     bearer = BearerToken(hooked, RUNTIME)
-    steps = bearer.fetch(lambda call, authorization=None: iter_of(OauthToken("t")))
-    assert isinstance(next(steps), Invoke)
+    flow = bearer.fetch(lambda call, authorization=None: iter_of(OauthToken("t")))
+    assert isinstance(next(flow), Invoke)
     assert bearer.last == "t"
 
 
@@ -150,7 +150,7 @@ def iter_of(value: object) -> Generator[Any, Any, Any]:
 
 
 @pytest.mark.parametrize("failure", [TimedOut("x"), TlsError("x"), ResponseError("x"), LoginRefused("x")])
-def test_only_connections_and_answers_are_worth_a_retry(failure: Any) -> None:
+def test_other_errors_are_not_retried(failure: Any) -> None:
     assert retry_delay(failure, 1, now=0, jitter=0) is None
 
 
@@ -161,7 +161,7 @@ def test_only_connections_and_answers_are_worth_a_retry(failure: Any) -> None:
     jitter=st.floats(0, 1),
     after=st.none() | st.text() | st.integers().map(str),
 )
-def test_a_wait_is_bounded_and_only_for_what_may_pass(
+def test_a_retry_delay_is_bounded_and_only_for_transient_statuses(
     status: int, tries: int, now: float, jitter: float, after: str | None
 ) -> None:
     headers = Headers([("Retry-After", after)] if after is not None else [])
@@ -172,7 +172,7 @@ def test_a_wait_is_bounded_and_only_for_what_may_pass(
 
 
 @given(tries=st.integers(1, 50), jitter=st.floats(0, 1))
-def test_half_of_a_wait_is_left_to_chance(tries: int, jitter: float) -> None:
+def test_half_of_the_backoff_is_random(tries: int, jitter: float) -> None:
     wait = retry_delay(ConnectionFailed("x"), tries, now=0, jitter=jitter)
     longest = retry_delay(ConnectionFailed("x"), tries, now=0, jitter=1)
     assert wait is not None
@@ -191,11 +191,11 @@ def test_a_retry_after_without_a_zone_means_utc(date: str, monkeypatch: pytest.M
     time.tzset()
 
 
-def test_a_retry_after_that_says_nothing_is_ignored() -> None:
+def test_an_invalid_retry_after_is_ignored() -> None:
     assert retry_after(None, 0) is None
     assert retry_after("²", 0) is None
     assert retry_after("9" * 400, 0) == float("inf")
 
 
-def test_an_authentication_error_is_final() -> None:
+def test_an_authentication_error_is_not_retried() -> None:
     assert retry_delay(AuthenticationError("x"), 1, now=0, jitter=0) is None

@@ -1,4 +1,4 @@
-"""What the user may watch: hooks and the log, neither with a secret in it."""
+"""Hooks and the log, both without secrets."""
 
 import logging
 
@@ -6,12 +6,12 @@ import pytest
 
 import fotahook
 
-from .conftest import ACCOUNT, BODY, OpenSdk, Peer, answer
+from .conftest import ACCOUNT, BODY, OpenSdk, Peer, respond
 
 SECRETS = ("token-1", "session-1", "a-client-secret", "a-password", "YW4taWQ6")
 
 
-async def test_hooks_see_every_request_and_every_answer_without_secrets(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_hooks_get_every_request_and_response_without_secrets(peer: Peer, open_sdk: OpenSdk) -> None:
     asked: list[fotahook.Request] = []
     got: list[fotahook.ApiResponse[None]] = []
     async with open_sdk(on_request=asked.append, on_response=got.append) as sdk:
@@ -40,9 +40,9 @@ def vars_of(response: fotahook.ApiResponse[None]) -> dict[str, object]:
     return {name: getattr(response, name) for name in response.__struct_fields__}
 
 
-async def test_hooks_see_each_try_and_error_answers_too(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_hooks_get_each_attempt_and_error_responses(peer: Peer, open_sdk: OpenSdk) -> None:
     got: list[fotahook.ApiResponse[None]] = []
-    peer.routes["callbacks/"] = lambda _: answer(503, {"errorCode": "X", "errorMessage": "later"})
+    peer.routes["callbacks/"] = lambda _: respond(503, {"errorCode": "X", "errorMessage": "later"})
     async with open_sdk(on_response=got.append) as sdk:
         with pytest.raises(fotahook.ServerError) as caught:
             await sdk.call("list_registered_callbacks", ACCOUNT)
@@ -52,7 +52,7 @@ async def test_hooks_see_each_try_and_error_answers_too(peer: Peer, open_sdk: Op
     assert not tries[-1].is_success
 
 
-async def test_a_hook_that_fails_fails_the_call_and_harms_nothing_else(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_a_failing_hook_fails_only_its_call(peer: Peer, open_sdk: OpenSdk) -> None:
     def fail(response: fotahook.ApiResponse[None]) -> None:
         if "callbacks" in response.request.url and len(peer.calls) == 1:
             raise LookupError("mine")

@@ -1,4 +1,4 @@
-"""Whatever a server sends, only the documented errors come out, and from both clients the same ones."""
+"""Any bytes from a server give a response or a documented error, the same from both clients."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import fotahook
 from tests.deadlines import DEADLINE
 
-from .conftest import ACCOUNT, BODY, OAUTH, USER, Peer, answer
+from .conftest import ACCOUNT, BODY, OAUTH, USER, Peer, respond
 
 DOCUMENTED = (fotahook.ApiException, fotahook.ResponseError, fotahook.TransportError, fotahook.LoginRefused)
 QUICK = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
@@ -41,7 +41,7 @@ headers = st.dictionaries(
 
 
 class Both:
-    """A client of each form, in one loop of their own, against one peer."""
+    """Both clients, in an event loop of their own, against one peer."""
 
     def __init__(self, url: str) -> None:
         options: dict[str, Any] = {
@@ -56,7 +56,7 @@ class Both:
         self.loop = asyncio.Runner()
 
     def outcomes(self, name: str, *args: object) -> list[object]:
-        """What came out of either client."""
+        """The result of each client."""
         first = self._outcome(lambda: getattr(self.sync.software_management_callbacks_v2, name)(*args))
         controller = self.asynchronous.software_management_callbacks_v2
         second = self._outcome(lambda: self.loop.run(getattr(controller, name)(*args)))
@@ -103,12 +103,12 @@ CALLS: list[tuple[Any, ...]] = [
 
 @QUICK
 @given(status=statuses, body=bodies, extra=headers, reason=visible, call=st.sampled_from(CALLS))
-def test_both_clients_make_the_same_of_any_answer(
+def test_both_clients_read_any_response_alike(
     peer: Peer, both: Both, status: int, body: bytes, extra: dict[str, str], reason: str, call: Any
 ) -> None:
     lines = "".join(f"{name}: {value}\r\n" for name, value in extra.items())
     sent = b"" if status in (204, 304) else body
-    peer.routes["callbacks/"] = lambda _: answer(status, sent, lines, reason)
+    peer.routes["callbacks/"] = lambda _: respond(status, sent, lines, reason)
     first, second = both.outcomes(*call)
     assert first == second
 
@@ -141,18 +141,16 @@ def test_both_clients_make_the_same_of_any_answer(
         st.sampled_from([b"", b"{}", b"2\r\n{}\r\n0\r\n\r\n", b"zz\r\n{}\r\n", b"ffffffffffffffffffff\r\n"]),
     )
 )
-def test_any_bytes_at_all_end_in_an_answer_or_a_documented_error(peer: Peer, both: Both, raw: bytes) -> None:
+def test_any_bytes_give_a_response_or_a_documented_error(peer: Peer, both: Both, raw: bytes) -> None:
     peer.routes["callbacks/"] = lambda _: [raw, None]
     both.outcomes("list_registered_callbacks", ACCOUNT)
 
 
 @QUICK
 @given(status=statuses, body=bodies, part=st.sampled_from(["oauth2/token", "session/login"]))
-def test_any_answer_to_the_calls_for_tokens_ends_in_a_documented_error(
-    peer: Peer, status: int, body: bytes, part: str
-) -> None:
+def test_any_token_response_gives_a_documented_error(peer: Peer, status: int, body: bytes, part: str) -> None:
     inner = peer.routes[part]
-    peer.routes[part] = lambda _: answer(status, b"" if status in (204, 304) else body)
+    peer.routes[part] = lambda _: respond(status, b"" if status in (204, 304) else body)
     fresh = Both(peer.url)
     try:
         first, second = fresh.outcomes("list_registered_callbacks", ACCOUNT)

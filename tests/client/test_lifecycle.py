@@ -1,4 +1,4 @@
-"""What is left behind: nothing, by a close, a cancellation, an interrupt, a fork."""
+"""Nothing leaks after a close, a cancellation, an interrupt or a fork."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ import pytest
 import fotahook
 from tests.deadlines import DEADLINE
 
-from .conftest import ACCOUNT, OAUTH, USER, OpenSdk, Peer, Pieces, Seen, answer, opened
+from .conftest import ACCOUNT, OAUTH, USER, Chunks, OpenSdk, Peer, Received, opened, respond
 
 LIST = "list_registered_callbacks"
 
@@ -29,15 +29,15 @@ def open_sockets() -> int:
 
 
 def waiting(peer: Peer) -> threading.Event:
-    """Let callback calls wait; the event lets them go."""
-    let_go = threading.Event()
+    """Block callback calls until the event is set."""
+    release_calls = threading.Event()
 
-    def wait(_: Seen) -> Pieces:
-        let_go.wait(DEADLINE)
-        return answer(200, {"url": "x"})
+    def wait(_: Received) -> Chunks:
+        release_calls.wait(DEADLINE)
+        return respond(200, {"url": "x"})
 
     peer.routes["callbacks/"] = wait
-    return let_go
+    return release_calls
 
 
 async def until(condition: Any) -> None:
@@ -53,31 +53,31 @@ async def test_closing_leaves_no_connection(peer: Peer, open_sdk: OpenSdk) -> No
     await until(lambda: peer.connections == 0)
 
 
-async def test_a_closed_client_says_so(open_sdk: OpenSdk) -> None:
+async def test_a_closed_client_raises_runtime_error(open_sdk: OpenSdk) -> None:
     async with open_sdk() as sdk:
         await sdk.call(LIST, ACCOUNT)
     with pytest.raises(RuntimeError, match="the client is closed"):
         await sdk.call(LIST, ACCOUNT)
 
 
-async def test_closing_twice_is_closing(open_sdk: OpenSdk, kind: str) -> None:
+async def test_closing_twice_is_allowed(open_sdk: OpenSdk, kind: str) -> None:
     async with open_sdk() as sdk:
         await sdk.do("close" if kind == "sync" else "aclose")
 
 
-async def test_closing_in_the_middle_of_a_call_leaves_no_connection(peer: Peer) -> None:
-    let_go = waiting(peer)
+async def test_closing_during_a_call_leaves_no_connection(peer: Peer) -> None:
+    release_calls = waiting(peer)
     async with opened("sync", peer.url, None) as sdk:
         call = asyncio.ensure_future(sdk.call(LIST, ACCOUNT))
         await until(lambda: peer.calls)
         sdk.client.close()
-        let_go.set()
+        release_calls.set()
         assert (await call).is_success
     await until(lambda: peer.connections == 0)
 
 
 async def test_cancelling_leaves_no_connection_and_no_task(peer: Peer) -> None:
-    let_go = waiting(peer)
+    release_calls = waiting(peer)
     before = asyncio.all_tasks()
     async with opened("async", peer.url, None) as sdk:
         call = asyncio.ensure_future(sdk.call(LIST, ACCOUNT))
@@ -85,19 +85,19 @@ async def test_cancelling_leaves_no_connection_and_no_task(peer: Peer) -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        let_go.set()
-        peer.routes["callbacks/"] = lambda _: answer(200, {"url": "y"})
+        release_calls.set()
+        peer.routes["callbacks/"] = lambda _: respond(200, {"url": "y"})
         assert (await sdk.call(LIST, ACCOUNT)).data.url == "y"
     await until(lambda: peer.connections == 0)
     assert asyncio.all_tasks() == before
 
 
-async def test_cancelling_who_fetches_the_token_lets_the_next_one_fetch_it(peer: Peer) -> None:
-    let_go = threading.Event()
+async def test_after_a_cancelled_token_fetch_the_next_call_fetches_it(peer: Peer) -> None:
+    release_calls = threading.Event()
     inner = peer.routes["oauth2/token"]
 
-    def slow(seen: Seen) -> Pieces:
-        let_go.wait(DEADLINE)
+    def slow(seen: Received) -> Chunks:
+        release_calls.wait(DEADLINE)
         return inner(seen)
 
     peer.routes["oauth2/token"] = slow
@@ -105,13 +105,13 @@ async def test_cancelling_who_fetches_the_token_lets_the_next_one_fetch_it(peer:
         calls = [asyncio.ensure_future(sdk.call(LIST, ACCOUNT)) for _ in range(3)]
         await until(lambda: peer.seen)
         calls[0].cancel()
-        let_go.set()
+        release_calls.set()
         assert (await calls[1]).is_success
         assert (await calls[2]).is_success
     assert len(peer.calls) == 2
 
 
-def test_an_async_client_may_serve_one_loop_after_the_other(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_async_client_can_be_used_in_several_loops_in_turn(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
     client = fotahook.AsyncClient(thingspace_oauth_credentials=OAUTH, vz_m2m_token_credentials=USER, base_url=peer.url)
 
     async def some() -> None:
@@ -120,7 +120,7 @@ def test_an_async_client_may_serve_one_loop_after_the_other(peer: Peer, caplog: 
 
     for _ in range(2):
         asyncio.run(some())
-        # Its connections end with the loop, though nobody closed the client.
+        # Its connections end with the loop, although the client was not closed.
         asyncio.run(until(lambda: peer.connections == 0))
     asyncio.run(client.aclose())
     gc.collect()
@@ -163,12 +163,12 @@ client.close()
 def test_an_interrupt_leaves_no_connection_and_the_client_goes_on(peer: Peer) -> None:
     interrupted = threading.Event()
 
-    def first_waits(seen: Seen) -> Pieces:
+    def first_waits(seen: Received) -> Chunks:
         if seen.target.endswith("/1"):
             process.send_signal(signal.SIGINT)
-            # Neither an answer nor an end of the connection: only the interrupt ends the call.
+            # No response and no end of the connection: only the interrupt ends the call.
             interrupted.wait(DEADLINE)
-        return answer(200, {"url": "later"})
+        return respond(200, {"url": "later"})
 
     peer.routes["callbacks/"] = first_waits
     command = [sys.executable, "-W", "error", "-c", INTERRUPTED, peer.url]
@@ -216,7 +216,7 @@ def test_a_client_used_before_a_fork_works_in_parent_and_child(peer: Peer, lock:
 
 def test_sixty_four_threads_share_one_client(peer: Peer) -> None:
     client = fotahook.Client(thingspace_oauth_credentials=OAUTH, vz_m2m_token_credentials=USER, base_url=peer.url)
-    peer.routes["callbacks/"] = lambda seen: answer(200, {"url": seen.target.rpartition("/")[2]})
+    peer.routes["callbacks/"] = lambda seen: respond(200, {"url": seen.target.rpartition("/")[2]})
 
     def work(index: int) -> list[str | None]:
         calls = client.software_management_callbacks_v2
@@ -230,8 +230,8 @@ def test_sixty_four_threads_share_one_client(peer: Peer) -> None:
     assert (peer.tokens, peer.sessions) == (1, 1)
 
 
-def test_a_dropped_idle_connection_is_replaced_unseen(peer: Peer) -> None:
-    closing = [*answer(200, {"url": "x"}), None]
+def test_a_lost_idle_connection_is_replaced(peer: Peer) -> None:
+    closing = [*respond(200, {"url": "x"}), None]
     peer.routes["callbacks/"] = lambda _: closing
     with fotahook.Client(
         thingspace_oauth_credentials=OAUTH, vz_m2m_token_credentials=USER, base_url=peer.url, max_retries=0
@@ -242,13 +242,13 @@ def test_a_dropped_idle_connection_is_replaced_unseen(peer: Peer) -> None:
                 time.sleep(0.001)
 
 
-def test_more_connections_than_are_kept_are_closed(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_surplus_idle_connections_are_closed(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fotahook.client._connections.MAX_IDLE", 1)
     meeting = threading.Barrier(2)
 
-    def meet(_: Seen) -> Pieces:
+    def meet(_: Received) -> Chunks:
         meeting.wait(DEADLINE)
-        return answer(200, {"url": "x"})
+        return respond(200, {"url": "x"})
 
     with fotahook.Client(
         thingspace_oauth_credentials=OAUTH, vz_m2m_token_credentials=USER, base_url=peer.url
@@ -261,7 +261,7 @@ def test_more_connections_than_are_kept_are_closed(peer: Peer, monkeypatch: pyte
             time.sleep(0.001)
 
 
-def test_no_socket_of_a_failed_call_is_left(peer: Peer) -> None:
+def test_a_failed_call_leaves_no_socket(peer: Peer) -> None:
     before = open_sockets()
     with fotahook.Client(
         thingspace_oauth_credentials=OAUTH, vz_m2m_token_credentials=USER, base_url=peer.url, max_retries=0

@@ -1,4 +1,4 @@
-"""Beside the official SDK: the same requests on the wire, the same examples back."""
+"""Compared with the official SDK: the same requests, the same results."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from verizon.verizon_client import VerizonClient
 import fotahook
 from fotahook.contract.servers import servers_of
 
-from .conftest import BODY, LISTENER, Peer, Seen, opened
+from .conftest import BODY, LISTENER, Peer, Received, opened
 
 REQUIRED = {"authorization", "vz-m2m-token", "accept"}
 ACCOUNTS = ["0000123456-00001", "a/b c", "MyAccount-1", "ä&=+"]
@@ -35,8 +35,8 @@ def official(peer: Peer) -> Iterator[Any]:
     servers.update(before)
 
 
-def essence(seen: Seen) -> tuple[Any, ...]:
-    """What must be the same: method, path, required headers, and the body as JSON."""
+def essence(seen: Received) -> tuple[Any, ...]:
+    """The parts that must be equal: method, path, required headers, and the body as JSON."""
     import json
 
     required = {name: value for name, value in seen.headers.items() if name in REQUIRED}

@@ -1,4 +1,4 @@
-"""OperatorClient and AsyncOperatorClient: our own API, with the OAuth token alone."""
+"""OperatorClient and AsyncOperatorClient: our own API, with the OAuth token only."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ import pytest
 import fotahook
 from fotahook.contract import operator
 
-from .conftest import Clock, Peer, Pieces, Seen, answer
+from .conftest import Chunks, Clock, Peer, Received, respond
 
 ACCOUNT = {
     "account": "a/b",
@@ -51,7 +51,7 @@ ATTEMPT = {
 
 
 class Operators:
-    """An operator's client of either form, called in the same way."""
+    """Calls either operator client in the same way."""
 
     def __init__(self, kind: str, url: str, clock: Clock) -> None:
         form = fotahook.OperatorClient if kind == "sync" else fotahook.AsyncOperatorClient
@@ -80,12 +80,12 @@ def operators(kind: str, peer: Peer, clock: Clock) -> Operators:
     return Operators(kind, peer.url, clock)
 
 
-def published(peer: Peer) -> list[Seen]:
+def published(peer: Peer) -> list[Received]:
     return [seen for seen in peer.seen if seen.target.startswith("/v1/")]
 
 
-async def test_bytes_are_published_as_they_are(peer: Peer, operators: Operators) -> None:
-    peer.routes["/messages"] = lambda _: answer(202, {"id": "m1", "duplicate": False})
+async def test_bytes_are_published_unchanged(peer: Peer, operators: Operators) -> None:
+    peer.routes["/messages"] = lambda _: respond(202, {"id": "m1", "duplicate": False})
     async with operators:
         done = await operators("publish", "a/b", b'{ "type":1}', ordering_key="k", idempotency_key="i")
     assert done == fotahook.Published("m1", False)
@@ -97,7 +97,7 @@ async def test_bytes_are_published_as_they_are(peer: Peer, operators: Operators)
 
 
 async def test_a_mapping_is_published_as_json(peer: Peer, operators: Operators) -> None:
-    peer.routes["/messages"] = lambda _: answer(202, {"id": "m1", "duplicate": True})
+    peer.routes["/messages"] = lambda _: respond(202, {"id": "m1", "duplicate": True})
     async with operators:
         assert (await operators("publish", "a", {"type": "ä"})).duplicate
     (seen,) = published(peer)
@@ -105,11 +105,9 @@ async def test_a_mapping_is_published_as_json(peer: Peer, operators: Operators) 
     assert "ordering-key" not in seen.headers
 
 
-async def test_tries_share_a_key_of_their_own_so_that_nothing_is_published_twice(
-    peer: Peer, operators: Operators, clock: Clock
-) -> None:
-    def route(_: Seen) -> Pieces:
-        return answer(503) if len(published(peer)) % 2 else answer(202, {"id": "m1", "duplicate": False})
+async def test_retries_share_a_generated_idempotency_key(peer: Peer, operators: Operators, clock: Clock) -> None:
+    def route(_: Received) -> Chunks:
+        return respond(503) if len(published(peer)) % 2 else respond(202, {"id": "m1", "duplicate": False})
 
     peer.routes["/messages"] = route
     async with operators:
@@ -120,9 +118,9 @@ async def test_tries_share_a_key_of_their_own_so_that_nothing_is_published_twice
 
 
 async def test_account_message_and_attempts_are_read(peer: Peer, operators: Operators) -> None:
-    peer.routes["/attempts"] = lambda _: answer(200, {"attempts": [ATTEMPT]})
-    peer.routes["/v1/messages/m"] = lambda _: answer(200, MESSAGE)
-    peer.routes["/v1/accounts/"] = lambda _: answer(200, ACCOUNT)
+    peer.routes["/attempts"] = lambda _: respond(200, {"attempts": [ATTEMPT]})
+    peer.routes["/v1/messages/m"] = lambda _: respond(200, MESSAGE)
+    peer.routes["/v1/accounts/"] = lambda _: respond(200, ACCOUNT)
     async with operators:
         account = await operators("account", "a/b")
         message = await operators("message", "m1")
@@ -143,14 +141,14 @@ async def test_account_message_and_attempts_are_read(peer: Peer, operators: Oper
 
 
 async def test_an_account_without_callback_is_read(peer: Peer, operators: Operators) -> None:
-    peer.routes["/v1/accounts/"] = lambda _: answer(200, {**ACCOUNT, "callback": None})
+    peer.routes["/v1/accounts/"] = lambda _: respond(200, {**ACCOUNT, "callback": None})
     async with operators:
         assert (await operators("account", "a")).callback is None
 
 
 async def test_a_refusal_is_an_api_exception_of_its_status(peer: Peer, operators: Operators) -> None:
     statuses = iter([400, 404, 409, 403])
-    peer.routes["/v1/"] = lambda _: answer(next(statuses), {"errorCode": "X", "errorMessage": "no"})
+    peer.routes["/v1/"] = lambda _: respond(next(statuses), {"errorCode": "X", "errorMessage": "no"})
     async with operators:
         for kind in (fotahook.ApiException, fotahook.NotFound, fotahook.ApiException, fotahook.PermissionDenied):
             with pytest.raises(kind) as caught:
@@ -159,9 +157,9 @@ async def test_a_refusal_is_an_api_exception_of_its_status(peer: Peer, operators
 
 
 async def test_a_stale_token_is_renewed(peer: Peer, operators: Operators) -> None:
-    def route(seen: Seen) -> Pieces:
+    def route(seen: Received) -> Chunks:
         good = seen.headers["authorization"] == "Bearer token-2"
-        return answer(200, MESSAGE) if good else answer(401, {"errorCode": "UNAUTHORIZED", "errorMessage": "stale"})
+        return respond(200, MESSAGE) if good else respond(401, {"errorCode": "UNAUTHORIZED", "errorMessage": "stale"})
 
     peer.routes["/v1/"] = route
     async with operators:
@@ -169,7 +167,7 @@ async def test_a_stale_token_is_renewed(peer: Peer, operators: Operators) -> Non
     assert peer.tokens == 2
 
 
-async def test_arguments_that_cannot_be_meant_send_nothing(peer: Peer, operators: Operators) -> None:
+async def test_invalid_arguments_send_nothing(peer: Peer, operators: Operators) -> None:
     async with operators:
         for account, message in ((5, b"{}"), ("a", "{}"), ("a", None), ("a", [1])):
             with pytest.raises(TypeError):
@@ -185,7 +183,7 @@ async def test_arguments_that_cannot_be_meant_send_nothing(peer: Peer, operators
 
 
 @pytest.mark.parametrize("form", [fotahook.OperatorClient, fotahook.AsyncOperatorClient])
-def test_a_base_url_that_cannot_be_meant_is_refused(form: Any) -> None:
+def test_an_invalid_base_url_is_an_error(form: Any) -> None:
     for url in (
         "ftp://x",
         "http://",

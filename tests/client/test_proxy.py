@@ -1,4 +1,4 @@
-"""Proxies: the one given, the one of the environment, and none."""
+"""Proxies: from the option, from the environment, and none."""
 
 import socket
 import threading
@@ -11,13 +11,13 @@ import trustme
 import fotahook
 from fotahook.client._proxy import Proxy, parse_proxy, proxy_for
 
-from .conftest import ACCOUNT, BODY, OpenSdk, Peer, answer, opened, tls_peer
+from .conftest import ACCOUNT, BODY, OpenSdk, Peer, opened, respond, tls_peer
 
 LIST = "list_registered_callbacks"
 
 
 class Tunnel:
-    """A proxy that only opens tunnels, for whoever knows the password."""
+    """A proxy that only opens tunnels, with a password."""
 
     def __init__(self, port: int) -> None:
         self.seen: list[bytes] = []
@@ -67,7 +67,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
         pass
 
 
-async def test_plain_http_goes_to_the_proxy_with_the_whole_url(peer: Peer, open_sdk: OpenSdk) -> None:
+async def test_plain_http_sends_the_absolute_url_to_the_proxy(peer: Peer, open_sdk: OpenSdk) -> None:
     proxy = peer.url.replace("http://", "http://a:b@")
     async with open_sdk(url="http://far.invalid:81", proxy=proxy) as sdk:
         assert (await sdk.call("register_callback", ACCOUNT, BODY)).is_success
@@ -86,9 +86,7 @@ def tunnelled(authority: trustme.CA) -> Iterator[tuple[Peer, Tunnel]]:
     peer.close()
 
 
-async def test_https_goes_through_a_tunnel_and_shows_the_proxy_nothing(
-    kind: str, tunnelled: tuple[Peer, Tunnel], ca_file: str
-) -> None:
+async def test_https_goes_through_a_tunnel(kind: str, tunnelled: tuple[Peer, Tunnel], ca_file: str) -> None:
     peer, tunnel = tunnelled
     proxy = f"http://a:b@127.0.0.1:{tunnel.port}"
     async with opened(kind, "https://far.invalid", None, proxy=proxy, ca_file=ca_file) as sdk:
@@ -101,7 +99,7 @@ async def test_https_goes_through_a_tunnel_and_shows_the_proxy_nothing(
     assert b"Bearer" not in tunnel.seen[0]
 
 
-async def test_a_proxy_that_refuses_is_a_failed_connection_and_no_message_tells_its_password(
+async def test_a_proxy_refusal_is_a_failed_connection_without_the_password(
     kind: str, tunnelled: tuple[Peer, Tunnel], ca_file: str
 ) -> None:
     proxy = f"http://someone:a-secret@127.0.0.1:{tunnelled[1].port}"
@@ -120,7 +118,9 @@ async def test_the_proxy_of_the_environment_is_used(
     assert peer.calls[0].target.startswith("http://far.invalid/")
 
 
-async def test_an_empty_proxy_means_none(peer: Peer, open_sdk: OpenSdk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_empty_proxy_option_means_no_proxy(
+    peer: Peer, open_sdk: OpenSdk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", "http://nobody.invalid")
     async with open_sdk(proxy="") as sdk:
         assert (await sdk.call(LIST, ACCOUNT)).is_success
@@ -147,7 +147,7 @@ async def test_a_netrc_file_adds_nothing(
 
 
 async def test_cookies_are_not_kept(peer: Peer, open_sdk: OpenSdk) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(200, {"url": "x"}, "Set-Cookie: a=b\r\n")
+    peer.routes["callbacks/"] = lambda _: respond(200, {"url": "x"}, "Set-Cookie: a=b\r\n")
     async with open_sdk() as sdk:
         for _ in range(2):
             await sdk.call(LIST, ACCOUNT)
@@ -164,14 +164,14 @@ async def test_cookies_are_not_kept(peer: Peer, open_sdk: OpenSdk) -> None:
         ("http://[::1]:3128", Proxy("::1", 3128)),
     ],
 )
-def test_a_proxy_is_read_from_its_url(url: str, proxy: Proxy) -> None:
+def test_a_proxy_url_is_parsed(url: str, proxy: Proxy) -> None:
     assert parse_proxy(url) == proxy
     assert parse_proxy(proxy.url).host == proxy.host
     assert "c:d" not in repr(proxy)
 
 
 @pytest.mark.parametrize("url", ["https://p", "socks5://p", "http://", "http://u:p@", "http://p:x", "http://\udc80@p"])
-def test_what_is_no_http_proxy_is_refused_at_once(url: str) -> None:
+def test_an_invalid_proxy_url_is_an_error(url: str) -> None:
     for kind in (fotahook.Client, fotahook.AsyncClient):
         with pytest.raises(ValueError, match="proxy must be an http:// URL with a host"):
             kind(proxy=url)

@@ -1,4 +1,4 @@
-"""The public face: what is there, that both clients are the same, and what importing costs."""
+"""The public API: its names, the parity of both clients, and the cost of the import."""
 
 import asyncio
 import inspect
@@ -40,7 +40,7 @@ def public(kind: type[Any]) -> dict[str, tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize(("plain", "asynchronous"), PAIRS)
-def test_the_twins_have_the_same_methods_signatures_and_words(plain: type[Any], asynchronous: type[Any]) -> None:
+def test_sync_and_async_have_the_same_methods_signatures_and_docs(plain: type[Any], asynchronous: type[Any]) -> None:
     assert public(plain) == public(asynchronous)
     first, second = (set(inspect.signature(kind).parameters) for kind in (plain, asynchronous))
     assert first == second
@@ -54,7 +54,7 @@ def test_all_is_sorted_and_names_everything_public() -> None:
     assert found | lazy == set(fotahook.__all__) | (found & lazy)
 
 
-def test_every_public_name_says_what_it_is() -> None:
+def test_every_public_name_has_a_docstring() -> None:
     for name in set(fotahook.__all__) - {"CallbackMessage", "Listener", "__version__"}:
         assert getattr(fotahook, name).__doc__, name
 
@@ -73,7 +73,7 @@ def run(code: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_importing_brings_no_http_library_along() -> None:
+def test_importing_loads_no_http_library() -> None:
     heavy = ("urllib3", "aiohttp", "asyncio", "http.client", "ssl", "starlette", "sqlite3")
     assert run(f"import sys, fotahook; print([name for name in {heavy} if name in sys.modules])") == "[]\n"
 
@@ -136,19 +136,19 @@ except ImportError as error:
     assert said.endswith(": pip install 'fotahook[listener]'\n")
 
 
-def test_what_is_lazy_is_there() -> None:
+def test_lazy_names_exist() -> None:
     assert fotahook.CallbackMessage.__name__ == "CallbackMessage"
     assert {"CallbackMessage", "Listener"} <= set(dir(fotahook))
 
 
-def test_a_broken_room_is_not_mistaken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_error_of_our_own_is_not_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(fotahook._LAZY, "Listener", "fotahook.no_such_room")
     with pytest.raises(ModuleNotFoundError, match="no_such_room"):
         fotahook.__getattr__("Listener")
 
 
 @pytest.mark.parametrize("form", [fotahook.Client, fotahook.AsyncClient])
-def test_options_that_cannot_be_meant_are_refused_at_once(form: Any) -> None:
+def test_invalid_options_are_errors(form: Any) -> None:
     for wrong in ({"timeout": 0}, {"timeout": -1.0}, {"max_retries": -1}, {"base_url": "x"}, {"proxy": "socks5://x"}):
         with pytest.raises(ValueError):
             form(**wrong)
@@ -180,7 +180,7 @@ def test_options_that_cannot_be_meant_are_refused_at_once(form: Any) -> None:
             form(**{name: value})
 
 
-def test_the_longest_timeout_is_one_that_can_be_waited(peer: Peer) -> None:
+def test_the_longest_timeout_works(peer: Peer) -> None:
     options: dict[str, Any] = {"thingspace_oauth_credentials": OAUTH, "timeout": threading.TIMEOUT_MAX}
     options |= {"vz_m2m_token_credentials": USER, "base_url": peer.url}
     with fotahook.Client(**options) as client:

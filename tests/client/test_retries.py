@@ -1,4 +1,4 @@
-"""Tries: which failures are worth another one, how long to wait for it, and when it is too late."""
+"""Retries: which failures are retried, after which delay, and until when."""
 
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -7,13 +7,13 @@ import pytest
 
 import fotahook
 
-from .conftest import ACCOUNT, BODY, Clock, OpenSdk, Peer, Pieces, Seen, answer
+from .conftest import ACCOUNT, BODY, Chunks, Clock, OpenSdk, Peer, Received, respond
 
 LIST = "list_registered_callbacks"
 
 
-def failing(peer: Peer, times: int, pieces: Pieces) -> None:
-    """Let the first callback calls fail."""
+def failing(peer: Peer, times: int, pieces: Chunks) -> None:
+    """Make the first callback calls fail."""
     inner = peer.routes["callbacks/"]
     peer.routes["callbacks/"] = lambda seen: pieces if len(peer.calls) <= times else inner(seen)
 
@@ -23,7 +23,7 @@ def failing(peer: Peer, times: int, pieces: Pieces) -> None:
 async def test_every_call_is_tried_twice_more(
     peer: Peer, open_sdk: OpenSdk, clock: Clock, status: int, name: str
 ) -> None:
-    failing(peer, 2, answer(status))
+    failing(peer, 2, respond(status))
     arguments = (ACCOUNT, BODY) if name in ("register_callback", "update_callback") else (ACCOUNT,)
     async with open_sdk() as sdk:
         assert (await sdk.call(name, *arguments)).is_success
@@ -40,7 +40,7 @@ async def test_a_connection_lost_is_tried_again(peer: Peer, open_sdk: OpenSdk, c
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 413, 418])
 async def test_other_refusals_stand(peer: Peer, open_sdk: OpenSdk, clock: Clock, status: int) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(status, {"errorCode": "INVALID_ACCESS"})
+    peer.routes["callbacks/"] = lambda _: respond(status, {"errorCode": "INVALID_ACCESS"})
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.ApiException):
             await sdk.call(LIST, ACCOUNT)
@@ -48,7 +48,7 @@ async def test_other_refusals_stand(peer: Peer, open_sdk: OpenSdk, clock: Clock,
 
 
 async def test_retries_end(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(503)
+    peer.routes["callbacks/"] = lambda _: respond(503)
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.ServerError):
             await sdk.call(LIST, ACCOUNT)
@@ -70,7 +70,7 @@ async def test_retries_end(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
 async def test_retry_after_is_honoured_up_to_a_minute(
     peer: Peer, open_sdk: OpenSdk, clock: Clock, value: str, wait: float
 ) -> None:
-    failing(peer, 1, answer(429, b"", f"Retry-After: {value}\r\n"))
+    failing(peer, 1, respond(429, b"", f"Retry-After: {value}\r\n"))
     async with open_sdk(timeout=600) as sdk:
         await sdk.call(LIST, ACCOUNT)
     assert clock.waits == [wait]
@@ -79,14 +79,14 @@ async def test_retry_after_is_honoured_up_to_a_minute(
 @pytest.mark.parametrize(("ahead", "wait"), [(20, 20.0), (-20, 0.0)])
 async def test_retry_after_may_be_a_date(peer: Peer, open_sdk: OpenSdk, clock: Clock, ahead: int, wait: float) -> None:
     date = format_datetime(datetime.fromtimestamp(clock.time + ahead, UTC), usegmt=True)
-    failing(peer, 1, answer(503, b"", f"Retry-After: {date}\r\n"))
+    failing(peer, 1, respond(503, b"", f"Retry-After: {date}\r\n"))
     async with open_sdk() as sdk:
         await sdk.call(LIST, ACCOUNT)
     assert clock.waits == [wait]
 
 
 async def test_no_wait_goes_past_the_deadline(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(429, b"", "Retry-After: 30\r\n")
+    peer.routes["callbacks/"] = lambda _: respond(429, b"", "Retry-After: 30\r\n")
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.RateLimited) as caught:
             await sdk.call(LIST, ACCOUNT, timeout=20)
@@ -97,7 +97,7 @@ async def test_no_wait_goes_past_the_deadline(peer: Peer, open_sdk: OpenSdk, clo
 
 @pytest.mark.parametrize("name", ["register_callback", "deregister_callback"])
 async def test_one_idempotency_key_goes_with_all_tries_of_a_call(peer: Peer, open_sdk: OpenSdk, name: str) -> None:
-    failing(peer, 2, answer(503))
+    failing(peer, 2, respond(503))
     arguments = (ACCOUNT, BODY) if name == "register_callback" else (ACCOUNT,)
     async with open_sdk() as sdk:
         await sdk.call(name, *arguments)
@@ -115,11 +115,11 @@ async def test_reading_needs_no_idempotency_key(peer: Peer, open_sdk: OpenSdk) -
 @pytest.mark.parametrize("part", ["oauth2/token", "session/login"])
 async def test_the_calls_for_tokens_are_tried_again_too(peer: Peer, open_sdk: OpenSdk, clock: Clock, part: str) -> None:
     inner = peer.routes[part]
-    tried: list[Seen] = []
+    tried: list[Received] = []
 
-    def route(seen: Seen) -> Pieces:
+    def route(seen: Received) -> Chunks:
         tried.append(seen)
-        return answer(503) if len(tried) < 3 else inner(seen)
+        return respond(503) if len(tried) < 3 else inner(seen)
 
     peer.routes[part] = route
     async with open_sdk() as sdk:

@@ -1,4 +1,4 @@
-"""TLS: whom the SDK trusts, and how it says whom it does not."""
+"""TLS: trusted authorities, client certificates, and error texts."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The two tokens: fetched when needed, shared by all, renewed in time, and a refused login left alone."""
+"""The two tokens: fetched when needed, shared, renewed in time; a refused login is not retried."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ import pytest
 import fotahook
 from tests.deadlines import DEADLINE
 
-from .conftest import ACCOUNT, OAUTH, USER, Clock, OpenSdk, Peer, Pieces, Seen, answer, opened
+from .conftest import ACCOUNT, OAUTH, USER, Chunks, Clock, OpenSdk, Peer, Received, opened, respond
 
 LIST = "list_registered_callbacks"
 EXPIRED_BEARER = {"fault": {"code": "900901", "message": "Invalid Credentials", "description": "Access failure"}}
@@ -38,12 +38,12 @@ async def test_tokens_are_fetched_once_and_kept(peer: Peer, open_sdk: OpenSdk) -
 
 
 def gated(peer: Peer, part: str, callers: int) -> None:
-    """Let a route answer only when it has been asked for and all callers have begun."""
+    """Hold a response back until the request came and all callers have begun."""
     inner = peer.routes[part]
     ready = threading.Event()
     threading.Timer(0.1, ready.set).start()
 
-    def route(seen: Seen) -> Pieces:
+    def route(seen: Received) -> Chunks:
         ready.wait(DEADLINE)
         return inner(seen)
 
@@ -71,7 +71,7 @@ async def test_the_oauth_token_is_renewed_before_it_expires(peer: Peer, open_sdk
 
 
 async def test_a_token_without_a_lifetime_lives_an_hour(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
-    peer.routes["oauth2/token"] = lambda _: answer(body={"access_token": f"token-{len(peer.seen)}"})
+    peer.routes["oauth2/token"] = lambda _: respond(body={"access_token": f"token-{len(peer.seen)}"})
     async with open_sdk() as sdk:
         await sdk.call(LIST, ACCOUNT)
         clock.time += 3600 - 61
@@ -82,8 +82,8 @@ async def test_a_token_without_a_lifetime_lives_an_hour(peer: Peer, open_sdk: Op
 
 
 async def test_a_token_about_to_end_is_not_fetched_with_every_call(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
-    """Within the hour the service answers the same token, its lifetime counted down."""
-    peer.routes["oauth2/token"] = lambda _: answer(body={"access_token": "the-same", "expires_in": 40})
+    """Within the hour the service returns the same token with its remaining lifetime."""
+    peer.routes["oauth2/token"] = lambda _: respond(body={"access_token": "the-same", "expires_in": 40})
     async with open_sdk() as sdk:
         for _ in range(3):
             await sdk.call(LIST, ACCOUNT)
@@ -91,7 +91,7 @@ async def test_a_token_about_to_end_is_not_fetched_with_every_call(peer: Peer, o
 
 
 async def test_a_lifetime_may_be_written_as_text(peer: Peer, open_sdk: OpenSdk, clock: Clock) -> None:
-    peer.routes["oauth2/token"] = lambda _: answer(body={"access_token": "a-token", "expires_in": "3600"})
+    peer.routes["oauth2/token"] = lambda _: respond(body={"access_token": "a-token", "expires_in": "3600"})
     async with open_sdk() as sdk:
         assert (await sdk.call(LIST, ACCOUNT)).is_success
 
@@ -118,9 +118,9 @@ async def test_an_idle_session_is_begun_anew_without_asking(peer: Peer, open_sdk
 
 
 def refusing_first(peer: Peer, status: int, body: object) -> None:
-    """Refuse the first callback call, then answer as ever."""
+    """Refuse the first callback call only."""
     inner = peer.routes["callbacks/"]
-    peer.routes["callbacks/"] = lambda seen: answer(status, body) if len(peer.calls) == 1 else inner(seen)
+    peer.routes["callbacks/"] = lambda seen: respond(status, body) if len(peer.calls) == 1 else inner(seen)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ async def test_a_stale_token_is_renewed_once_and_the_call_repeated(
 
 
 async def test_a_refusal_that_stays_is_told_after_one_renewal(peer: Peer, open_sdk: OpenSdk) -> None:
-    peer.routes["callbacks/"] = lambda _: answer(401, EXPIRED_BEARER)
+    peer.routes["callbacks/"] = lambda _: respond(401, EXPIRED_BEARER)
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.AuthenticationError, match="900901"):
             await sdk.call(LIST, ACCOUNT)
@@ -153,9 +153,9 @@ async def test_a_refusal_that_stays_is_told_after_one_renewal(peer: Peer, open_s
 
 
 async def test_eight_calls_with_a_stale_token_renew_it_once(peer: Peer, open_sdk: OpenSdk) -> None:
-    def stale(seen: Seen) -> Pieces:
+    def stale(seen: Received) -> Chunks:
         good = seen.headers["authorization"] == "Bearer token-2"
-        return answer(200, {"url": "x"}) if good else answer(401, EXPIRED_BEARER)
+        return respond(200, {"url": "x"}) if good else respond(401, EXPIRED_BEARER)
 
     async with open_sdk() as sdk:
         await sdk.call(LIST, ACCOUNT)
@@ -169,7 +169,7 @@ async def test_a_static_session_token_is_used_as_it_is(peer: Peer, open_sdk: Ope
     async with open_sdk(vz_m2m_token_credentials=given) as sdk:
         await sdk.call(LIST, ACCOUNT)
         assert peer.calls[0].headers["vz-m2m-token"] == "from-elsewhere"
-        peer.routes["callbacks/"] = lambda _: answer(401, EXPIRED_SESSION)
+        peer.routes["callbacks/"] = lambda _: respond(401, EXPIRED_SESSION)
         with pytest.raises(fotahook.AuthenticationError):
             await sdk.call(LIST, ACCOUNT)
     assert len(peer.calls) == 2
@@ -273,7 +273,7 @@ async def test_a_provider_that_fails_harms_only_its_own_call(peer: Peer, open_sd
 
 async def test_refused_credentials_of_the_application_say_so(peer: Peer, open_sdk: OpenSdk) -> None:
     body = {"error": "invalid_client", "error_description": "Client Authentication failed."}
-    peer.routes["oauth2/token"] = lambda _: answer(401, body)
+    peer.routes["oauth2/token"] = lambda _: respond(401, body)
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.AuthenticationError, match="oauth2/token: invalid_client: Client Auth") as caught:
             await sdk.call(LIST, ACCOUNT)
@@ -284,11 +284,11 @@ async def test_refused_credentials_of_the_application_say_so(peer: Peer, open_sd
 @pytest.mark.parametrize("status", [400, 401, 403])
 async def test_a_refused_login_is_never_tried_again_by_itself(peer: Peer, open_sdk: OpenSdk, status: int) -> None:
     body = {"errorCode": "REQUEST_FAILED.Credentials", "errorMessage": "Invalid username or password"}
-    logins: list[Seen] = []
+    logins: list[Received] = []
 
-    def refuse(seen: Seen) -> Pieces:
+    def refuse(seen: Received) -> Chunks:
         logins.append(seen)
-        return answer(status, body)
+        return respond(status, body)
 
     inner = peer.routes["session/login"]
     peer.routes["session/login"] = refuse
@@ -311,8 +311,8 @@ async def test_a_refused_login_is_never_tried_again_by_itself(peer: Peer, open_s
 async def test_a_login_with_a_stale_oauth_token_is_no_refused_login(peer: Peer, open_sdk: OpenSdk) -> None:
     inner = peer.routes["session/login"]
 
-    def login(seen: Seen) -> Pieces:
-        return answer(401, EXPIRED_BEARER) if seen.headers["authorization"] == "Bearer token-1" else inner(seen)
+    def login(seen: Received) -> Chunks:
+        return respond(401, EXPIRED_BEARER) if seen.headers["authorization"] == "Bearer token-1" else inner(seen)
 
     peer.routes["session/login"] = login
     async with open_sdk() as sdk:
@@ -322,7 +322,7 @@ async def test_a_login_with_a_stale_oauth_token_is_no_refused_login(peer: Peer, 
 
 async def test_a_login_that_the_service_could_not_serve_is_no_refused_login(peer: Peer, open_sdk: OpenSdk) -> None:
     inner = peer.routes["session/login"]
-    peer.routes["session/login"] = lambda _: answer(404)
+    peer.routes["session/login"] = lambda _: respond(404)
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.NotFound):
             await sdk.call(LIST, ACCOUNT)
@@ -337,7 +337,7 @@ async def test_a_login_that_the_service_could_not_serve_is_no_refused_login(peer
 async def test_a_token_reply_that_holds_no_token_breaks_the_contract(
     peer: Peer, open_sdk: OpenSdk, body: bytes
 ) -> None:
-    peer.routes["oauth2/token"] = lambda _: answer(200, body)
+    peer.routes["oauth2/token"] = lambda _: respond(200, body)
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.ResponseError) as caught:
             await sdk.call(LIST, ACCOUNT)
@@ -348,7 +348,7 @@ async def test_a_token_reply_that_holds_no_token_breaks_the_contract(
 async def test_a_login_reply_that_holds_no_token_breaks_the_contract(
     peer: Peer, open_sdk: OpenSdk, body: bytes
 ) -> None:
-    peer.routes["session/login"] = lambda _: answer(200, body)
+    peer.routes["session/login"] = lambda _: respond(200, body)
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.ResponseError):
             await sdk.call(LIST, ACCOUNT)
@@ -384,7 +384,7 @@ async def test_a_session_that_the_service_has_ended_is_not_begun_anew_to_be_ende
     peer: Peer, open_sdk: OpenSdk, status: int
 ) -> None:
     ended = {"errorCode": "REQUEST_FAILED.SessionToken.Expired", "errorMessage": "x"}
-    peer.routes["session/logout"] = lambda _: answer(status, ended)
+    peer.routes["session/logout"] = lambda _: respond(status, ended)
     async with open_sdk() as sdk:
         await sdk.call(LIST, ACCOUNT)
         await sdk.do("logout")
@@ -394,12 +394,12 @@ async def test_a_session_that_the_service_has_ended_is_not_begun_anew_to_be_ende
 
 
 async def test_a_refused_logout_is_told_and_begins_no_session(peer: Peer, open_sdk: OpenSdk) -> None:
-    peer.routes["session/logout"] = lambda _: answer(401)
+    peer.routes["session/logout"] = lambda _: respond(401)
     async with open_sdk() as sdk:
         await sdk.call(LIST, ACCOUNT)
         with pytest.raises(fotahook.AuthenticationError):
             await sdk.do("logout")
-    # The OAuth token was renewed once, for it may have been meant.
+    # The OAuth token was renewed once, because the 401 may have meant it.
     assert fetched(peer) == (2, 1)
 
 

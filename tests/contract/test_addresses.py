@@ -1,4 +1,4 @@
-"""Nothing that is not globally reachable unicast may be delivered to, however it is spelled, unless it is opened."""
+"""Only globally reachable unicast addresses are allowed, in any notation, unless a network is allowed."""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -57,7 +57,7 @@ FORBIDDEN_V6 = [
 
 
 def spellings(v4: IPv4Address) -> dict[str, IPv6Address]:
-    """Every IPv6 address that packets for an IPv4 address can hide behind."""
+    """All IPv6 addresses that can hide an IPv4 address."""
     number = int(v4)
     return {
         "mapped": IPv6Address(0xFFFF << 32 | number),
@@ -84,27 +84,27 @@ def test_special_addresses_are_refused_and_the_reason_says_how_to_open_them(addr
 
 
 @pytest.mark.parametrize("text", FORBIDDEN_V4)
-def test_no_spelling_hides_a_special_ipv4_address(text: str) -> None:
+def test_no_notation_hides_a_special_ipv4_address(text: str) -> None:
     for spelling, address in spellings(IPv4Address(text)).items():
         assert f"it stands for {text}" in (refusal(address) or ""), spelling
 
 
 @pytest.mark.parametrize("text", PUBLIC_V4)
-def test_every_spelling_of_a_public_ipv4_address_is_allowed(text: str) -> None:
+def test_every_notation_of_a_public_ipv4_address_is_allowed(text: str) -> None:
     assert {spelling: refusal(address) for spelling, address in spellings(IPv4Address(text)).items()} == dict.fromkeys(
         spellings(IPv4Address(text))
     )
 
 
-def test_an_address_that_hides_two_is_judged_by_both() -> None:
-    # 6to4 by way of 8.8.8.8, to the ISATAP interface 10.0.0.1
+def test_an_address_that_hides_two_is_checked_for_both() -> None:
+    # 6to4 through 8.8.8.8, to the ISATAP interface 10.0.0.1
     both = IPv6Address("2002:808:808::5efe:a00:1")
     assert "it stands for 10.0.0.1" in (refusal(both) or "")
     assert "it stands for 10.0.0.1" in (refusal(both, parse_networks(["8.0.0.0/8"])) or "")
     assert refusal(both, parse_networks(["10.0.0.0/8"])) is None
 
 
-def test_an_opened_network_opens_its_addresses_in_every_spelling_and_nothing_else() -> None:
+def test_an_allowed_network_allows_its_addresses_in_every_notation_and_no_others() -> None:
     allowed = parse_networks(["10.0.0.0/8", "fd00::/8"])
     assert refusal("10.1.2.3", allowed) is None
     assert refusal("fd00::1", allowed) is None
@@ -112,21 +112,21 @@ def test_an_opened_network_opens_its_addresses_in_every_spelling_and_nothing_els
     assert refusal("11.0.0.1", allowed) is None
     assert refusal("127.0.0.1", allowed) is not None
     assert refusal("fc00::1", allowed) is not None
-    # The hidden address is opened, the link it is reached by is not.
+    # The hidden address is allowed, the link to it is not.
     assert "outside global unicast" in (refusal("fe80::5efe:10.1.2.3", allowed) or "")
 
 
-def test_a_generator_of_networks_is_good_enough() -> None:
+def test_networks_may_be_a_generator() -> None:
     assert refusal("::ffff:10.0.0.1", (network for network in parse_networks(["192.168.0.0/16", "10.0.0.0/8"]))) is None
 
 
 @pytest.mark.parametrize("text", ["", "example.com", "010.0.0.1", "127.1", "2130706433", "1.2.3.4/32", "::1::"])
-def test_what_is_no_address_is_an_error(text: str) -> None:
+def test_an_invalid_address_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="address"):
         refusal(text)
 
 
-def test_networks_are_read_as_they_are_written_in_flags() -> None:
+def test_networks_are_parsed_from_cidr_notation() -> None:
     assert parse_networks(["10.0.0.0/8", "192.168.1.7", "fd00::/8"]) == (
         IPv4Network("10.0.0.0/8"),
         IPv4Network("192.168.1.7/32"),
@@ -135,7 +135,7 @@ def test_networks_are_read_as_they_are_written_in_flags() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.1/8", "10.0.0.0/33", "everywhere", "10.0.0.0-10.0.0.9", " 10.0.0.0/8"])
-def test_what_is_no_network_is_named_in_the_error(text: str) -> None:
+def test_an_invalid_network_is_quoted_in_the_error(text: str) -> None:
     with pytest.raises(ValueError, match="not a network in CIDR notation") as caught:
         parse_networks(["10.0.0.0/8", text])
     assert repr(text) in str(caught.value)
@@ -161,7 +161,7 @@ def _step(text: str, step: int) -> IPv4Address | IPv6Address:
 @given(st.one_of(address_families, hidden, near_the_edges))
 @example(IPv4Address("192.88.99.1"))
 @example(IPv6Address("3fff::1"))
-def test_nothing_that_python_calls_special_is_ever_allowed(address: IPv4Address | IPv6Address) -> None:
+def test_no_address_that_python_calls_special_is_allowed(address: IPv4Address | IPv6Address) -> None:
     if refusal(address) is not None:
         return
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
@@ -175,7 +175,7 @@ def test_nothing_that_python_calls_special_is_ever_allowed(address: IPv4Address 
 
 
 @given(ipv4.map(str) | st.sampled_from(FORBIDDEN_V4 + PUBLIC_V4))
-def test_a_hidden_address_is_allowed_exactly_if_it_is_allowed_openly(text: str) -> None:
+def test_a_hidden_address_is_allowed_like_the_plain_one(text: str) -> None:
     address = IPv4Address(text)
     for spelling, hiding in spellings(address).items():
         assert (refusal(hiding) is None) == (refusal(address) is None), spelling

@@ -49,11 +49,11 @@ def refused(status: int, code: str | None = None) -> ApiException:
         (500, None, (False, False)),
     ],
 )
-def test_an_error_tells_which_token_is_stale(status: int, code: str | None, stale: tuple[bool, bool]) -> None:
+def test_an_error_names_the_stale_token(status: int, code: str | None, stale: tuple[bool, bool]) -> None:
     assert stale_tokens(refused(status, code), CALL) == stale
 
 
-def test_an_unclear_401_of_a_login_means_the_password() -> None:
+def test_an_ambiguous_401_of_a_login_means_the_password() -> None:
     assert stale_tokens(refused(401), LOGIN) == (False, False)
     assert stale_tokens(refused(401, "900901"), LOGIN) == (True, False)
 
@@ -69,19 +69,19 @@ def test_an_unclear_401_of_a_login_means_the_password() -> None:
         (500, None, False),
     ],
 )
-def test_a_refused_login_is_told_from_other_failures(status: int, code: str | None, counts: bool) -> None:
+def test_a_refused_login_differs_from_other_failures(status: int, code: str | None, counts: bool) -> None:
     assert is_refused_login(refused(status, code)) is counts
 
 
 @given(lifetime=st.floats(0, 1e9), now=st.floats(0, 4e9), skew=st.floats(0, 1e6))
-def test_a_token_is_renewed_within_its_life_but_not_at_once(lifetime: float, now: float, skew: float) -> None:
+def test_a_token_is_renewed_before_it_expires_but_not_at_once(lifetime: float, now: float, skew: float) -> None:
     expiry = with_expiry(OauthToken("t", expires_in=lifetime), now).expiry
     assert expiry is not None
     renewed = renewal_time(OauthToken("t", expires_in=lifetime), now, skew)
     assert now + (expiry - now) / 2 - 1e-3 <= renewed <= expiry
 
 
-def test_a_token_dates_from_its_expiry_before_its_lifetime() -> None:
+def test_an_expiry_takes_precedence_over_expires_in() -> None:
     assert with_expiry(OauthToken("t"), 1000).expiry == 1000 + OAUTH_LIFETIME
     assert with_expiry(OauthToken("t", expires_in=10), 1000).expiry == 1010
     assert with_expiry(OauthToken("t", expires_in=10, expiry=5), 1000).expiry == 5
@@ -95,7 +95,7 @@ def test_a_session_ends_after_twenty_idle_minutes() -> None:
     assert session_is_idle(0, 20 * 60)
 
 
-def test_the_calls_for_tokens_hide_their_bodies() -> None:
+def test_token_calls_are_secret() -> None:
     credentials = ThingspaceOauthCredentials("i", "a-secret")
     for call in (token_call(credentials), revoke_call("a b&c"), LOGIN, logout_call()):
         assert call.secret
@@ -109,7 +109,7 @@ def test_the_calls_for_tokens_hide_their_bodies() -> None:
 
 
 @given(st.binary())
-def test_any_reply_holds_a_token_or_raises_a_value_error(body: bytes) -> None:
+def test_any_token_response_gives_a_token_or_a_value_error(body: bytes) -> None:
     for call in (token_call(ThingspaceOauthCredentials("i", "s")), LOGIN):
         try:
             call.read(body)
@@ -141,7 +141,7 @@ def test_any_reply_holds_a_token_or_raises_a_value_error(body: bytes) -> None:
         (lambda: SessionCredentials("u", 5), TypeError),  # type: ignore[arg-type]
     ],
 )
-def test_credentials_that_cannot_be_meant_are_refused_at_once(make: object, error: type[Exception]) -> None:
+def test_invalid_credentials_are_errors(make: object, error: type[Exception]) -> None:
     assert callable(make)
     with pytest.raises(error):
         make()

@@ -1,4 +1,4 @@
-"""The calls as values."""
+"""The API calls as values."""
 
 from urllib.parse import unquote
 
@@ -13,7 +13,7 @@ from fotahook.contract.servers import Server
 BODY = models.FotaV2CallbackRegistrationRequest("https://x")
 
 
-def test_the_four_calls_are_what_the_contract_says() -> None:
+def test_the_four_calls_follow_the_contract() -> None:
     found = [
         calls.list_registered_callbacks("a"),
         calls.update_callback("a", BODY),
@@ -34,7 +34,7 @@ def test_the_four_calls_are_what_the_contract_says() -> None:
 
 
 @given(st.text(min_size=1).filter(lambda text: text not in (".", "..")))
-def test_a_segment_is_one_segment_and_comes_back(text: str) -> None:
+def test_a_segment_can_be_decoded_and_stays_one_segment(text: str) -> None:
     made = calls.segment("account", text)
     assert unquote(made) == text
     assert made.isascii()
@@ -42,19 +42,19 @@ def test_a_segment_is_one_segment_and_comes_back(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [123, True, None, b"a", ["a"]])
-def test_a_segment_is_a_str(value: object) -> None:
+def test_a_segment_must_be_a_str(value: object) -> None:
     with pytest.raises(TypeError, match="account must be a str"):
         calls.segment("account", value)  # type: ignore[arg-type]
 
 
 @given(st.text())
-def test_a_url_of_any_text_goes_out_and_comes_back(url: str) -> None:
+def test_any_url_survives_encoding_and_decoding(url: str) -> None:
     sent = calls.encode_registration(models.FotaV2CallbackRegistrationRequest(url))
     assert calls.read_json(models.FotaV2CallbackRegistrationResult)(sent).url == url
 
 
 @given(st.binary())
-def test_a_reader_gives_the_model_or_a_value_error(body: bytes) -> None:
+def test_reading_any_body_gives_the_model_or_a_value_error(body: bytes) -> None:
     for call in (calls.list_registered_callbacks("a"), calls.deregister_callback("a")):
         try:
             call.read(body)
@@ -62,12 +62,12 @@ def test_a_reader_gives_the_model_or_a_value_error(body: bytes) -> None:
             continue
 
 
-def test_nothing_is_read_from_nothing() -> None:
+def test_an_empty_body_is_none() -> None:
     assert calls.list_registered_callbacks("a").read(b" \r\n") is None
     calls.read_nothing(b"whatever")
 
 
-def test_the_models_are_the_documents() -> None:
+def test_the_models_follow_the_documentation() -> None:
     assert models.CallbackSummary().url is None
     assert models.FotaV2CallbackRegistrationResult().url is None
     assert models.FotaV2SuccessResult(success=True).success

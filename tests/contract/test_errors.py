@@ -1,4 +1,4 @@
-"""The errors of the SDK, and how an answer becomes one."""
+"""The exceptions of the SDK, and how they are made from responses."""
 
 import copy
 import pickle
@@ -37,7 +37,7 @@ def kinds(kind: type[FotahookError]) -> list[type[FotahookError]]:
     return [kind, *(further for sub in kind.__subclasses__() for further in kinds(sub))]
 
 
-def test_the_tree_in_the_docstring_is_the_tree() -> None:
+def test_the_docstring_draws_the_class_hierarchy() -> None:
     drawn = set((errors.__doc__ or "").replace("├", " ").replace("└", " ").replace("─", " ").split())
     inner = {errors.AnsweredError}
     assert {kind.__name__ for kind in set(kinds(FotahookError)) - inner} <= drawn
@@ -53,12 +53,12 @@ def test_every_error_survives_pickle_and_copy(kind: type[FotahookError]) -> None
         assert again.request == REQUEST
 
 
-def test_an_answered_error_without_an_answer_has_empty_parts() -> None:
+def test_an_error_without_a_response_has_empty_parts() -> None:
     error = LoginRefused("x")
     assert (error.status_code, dict(error.headers), error.raw_body, error.request) == (0, {}, b"", None)
 
 
-def test_a_2xx_is_no_error_from_reply() -> None:
+def test_a_2xx_is_no_error() -> None:
     for status in (200, 201, 204, 299):
         assert error_from_reply(reply(status), REQUEST, ApiException) is None
 
@@ -91,11 +91,11 @@ def test_a_2xx_is_no_error_from_reply() -> None:
         (b'{"errorCode": ""}', (None, None)),
     ],
 )
-def test_codes_are_read_wherever_a_body_hides_them(body: bytes, expected: tuple[str | None, str | None]) -> None:
+def test_code_and_message_are_found_in_every_error_format(body: bytes, expected: tuple[str | None, str | None]) -> None:
     assert parse_error_body(body) == expected
 
 
-def test_the_line_says_the_status_the_call_and_what_was_wrong() -> None:
+def test_the_text_has_status_request_and_problem() -> None:
     about = "for GET https://x/api/fota/v2/callbacks/a"
     assert str(refused(400, b'{"errorCode": "A", "errorMessage": "b"}')) == f"400 {about}: A: b"
     assert str(refused(502, b"<html>\n<h1>Bad\tgateway</h1></html>")) == f"502 {about}: Bad gateway"
@@ -105,18 +105,18 @@ def test_the_line_says_the_status_the_call_and_what_was_wrong() -> None:
     assert str(bare) == f"500 {about}: The service failed."
 
 
-def test_a_redirect_names_its_target_and_no_more() -> None:
+def test_a_redirect_error_names_the_target() -> None:
     error = refused(302, b"", location="https://elsewhere/\x00\n?x")
     assert isinstance(error, ResponseError)
     assert str(error).endswith("redirects are not followed; it points to https://elsewhere/ ?x")
 
 
-def test_an_interim_status_is_no_answer() -> None:
+def test_an_interim_status_is_a_response_error() -> None:
     assert str(refused(101)).endswith("not a response of this API")
 
 
 @given(status=st.integers(100, 999), body=st.binary(), reason=st.text())
-def test_any_answer_gives_one_printable_line(status: int, body: bytes, reason: str) -> None:
+def test_any_response_gives_one_printable_line(status: int, body: bytes, reason: str) -> None:
     error = error_from_reply(reply(status, body, reason), REQUEST, FotaV2ResultException)
     if error is not None:
         line = str(error)
@@ -132,13 +132,13 @@ def test_a_line_is_printable_whatever_the_text(text: str) -> None:
     assert len(line) <= 20
 
 
-def test_a_long_text_is_cut_with_a_sign() -> None:
+def test_a_long_text_ends_with_an_ellipsis() -> None:
     assert one_line("ab " * 100, 10) == "ab ab ab …"
     assert len(excerpt(b"x" * 1000)) == 200
 
 
 @given(secret=st.text(min_size=4, max_size=30), around=st.text(max_size=10))
-def test_no_secret_comes_through(secret: str, around: str) -> None:
+def test_every_secret_is_masked(secret: str, around: str) -> None:
     held = (around + secret + around).encode(errors="surrogatepass")
     shown = mask_reply(reply(400, held, secret, echo=secret), [secret, "a", ""])
     assert secret.encode(errors="surrogatepass") not in shown.body or secret in "***"
@@ -154,11 +154,11 @@ def test_a_status_above_599_is_a_server_error() -> None:
     assert type(refused(700)) is ServerError
 
 
-def test_a_transport_error_has_no_answer() -> None:
+def test_a_transport_error_has_no_response() -> None:
     assert not hasattr(TimedOut("x"), "status_code")
 
 
-def test_headers_are_found_in_any_case() -> None:
+def test_headers_are_case_insensitive() -> None:
     headers = Headers([("X-One", "a"), ("x-one", "b"), ("Two", "c")])
     assert headers["x-ONE"] == "a, b"
     assert dict(headers) == {"x-one": "a, b", "two": "c"}

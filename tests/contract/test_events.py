@@ -1,4 +1,4 @@
-"""A stream of events, read as it arrives."""
+"""Parsing the event stream."""
 
 from datetime import UTC, datetime
 
@@ -29,7 +29,7 @@ def test_an_event_is_three_lines_and_a_blank_one() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_a_stream_reads_the_same_however_it_is_cut(size: int) -> None:
+def test_a_stream_is_parsed_alike_in_chunks_of_any_size(size: int) -> None:
     reader = EventReader()
     assert reader.cursor is None
     pieces = [STREAM[start : start + size] for start in range(0, len(STREAM), size)]
@@ -37,7 +37,7 @@ def test_a_stream_reads_the_same_however_it_is_cut(size: int) -> None:
     assert reader.cursor == "c2"
 
 
-def test_an_event_without_its_end_is_none_yet() -> None:
+def test_an_incomplete_event_is_not_returned() -> None:
     reader = EventReader("c1")
     assert list(reader.read(event_block("c2", PAUSED)[:-1])) == []
     assert reader.cursor == "c1"
@@ -45,7 +45,7 @@ def test_an_event_without_its_end_is_none_yet() -> None:
     assert list(reader.read(STREAM)) == EVENTS
 
 
-def test_a_newer_service_may_tell_more() -> None:
+def test_unknown_events_and_fields_are_ignored() -> None:
     reader = EventReader()
     assert list(reader.read(b": hello\n\nid: c9\nevent: key.rotated\ndata: {}\n\nevent\nid: c10\n\n")) == []
     assert reader.cursor == "c10"
@@ -53,7 +53,7 @@ def test_a_newer_service_may_tell_more() -> None:
     assert event == Event("c11", "message.dead", DEAD)
 
 
-def test_an_event_before_any_cursor_is_none() -> None:
+def test_an_event_without_a_cursor_is_ignored() -> None:
     assert list(EventReader().read(event_block("c1", DEAD).removeprefix(b"id: c1\n"))) == []
 
 
@@ -67,6 +67,6 @@ def test_an_event_before_any_cursor_is_none() -> None:
         b"x" * (MAX_BLOCK + 1),
     ],
 )
-def test_what_breaks_the_contract_is_refused(stream: bytes) -> None:
+def test_invalid_events_are_errors(stream: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         list(EventReader().read(stream))

@@ -1,4 +1,4 @@
-"""Everything secret is derived from one key: stable, separate by purpose, and never repeated in an error."""
+"""Derived keys: stable, separate by purpose, and never quoted in an error."""
 
 import base64
 
@@ -14,7 +14,7 @@ SIGNING_KEY = "ea4692da5c9201db114d236d8108583321928d17981676acd4317677e51c2727"
 TOKEN = "q4e6u39P7XZaXEtc8JMYW7nVudMex2UbGNirCfKdrgM"
 
 
-def test_a_fresh_secret_key_is_readable_and_always_another() -> None:
+def test_generated_secret_keys_can_be_parsed_and_differ() -> None:
     one, other = keys.generate_secret_key(), keys.generate_secret_key()
     assert len(keys.parse_secret_key(one)) == keys.SECRET_KEY_BYTES
     assert one != other
@@ -26,7 +26,7 @@ def test_a_key_from_a_file_may_end_in_a_newline() -> None:
 
 
 @given(st.binary(min_size=32, max_size=64))
-def test_any_key_of_32_bytes_or_more_is_read_back(key: bytes) -> None:
+def test_any_key_of_32_bytes_or_more_is_parsed(key: bytes) -> None:
     assert keys.parse_secret_key(base64.urlsafe_b64encode(key).decode()) == key
 
 
@@ -42,21 +42,21 @@ def test_any_key_of_32_bytes_or_more_is_read_back(key: bytes) -> None:
         "correct horse battery staple, correct horse battery staple",
     ],
 )
-def test_a_mistyped_key_is_refused_and_not_repeated(text: str) -> None:
+def test_an_error_about_a_mistyped_key_does_not_quote_it(text: str) -> None:
     with pytest.raises(ValueError, match="base64 of at least 32 bytes") as caught:
         keys.parse_secret_key(text)
     assert not text or text not in str(caught.value)
 
 
-def test_what_is_derived_stays_the_same_from_release_to_release() -> None:
-    """Receivers pin the public key, and tokens outlive an upgrade: another value here breaks them."""
+def test_derived_keys_are_stable_across_releases() -> None:
+    """Receivers pin the public key, and tokens outlive an upgrade: other values would break them."""
     assert keys.signing_seed(KEY).hex() == SEED
     assert keys.account_signing_key(KEY, "key-1").hex() == SIGNING_KEY
     assert keys.access_token(KEY, "client", 1_800_000_000.5) == TOKEN
     assert keys.fingerprint("secret").hex() == "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
 
 
-def test_each_purpose_and_each_owner_has_a_key_of_its_own() -> None:
+def test_each_purpose_and_owner_has_a_different_key() -> None:
     derived = [
         keys.signing_seed(KEY),
         keys.signing_seed(KEY[::-1]),
@@ -74,7 +74,7 @@ def test_each_purpose_and_each_owner_has_a_key_of_its_own() -> None:
     assert len({*derived, *tokens}) == len(derived) + len(tokens)
 
 
-def test_a_token_is_the_same_as_often_as_it_is_asked_for() -> None:
+def test_the_same_token_is_derived_every_time() -> None:
     assert keys.access_token(KEY, "client", 1) == keys.access_token(KEY, "client", 1.0)
     assert set(keys.access_token(KEY, "ü", 1.0)) <= set(
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -82,5 +82,5 @@ def test_a_token_is_the_same_as_often_as_it_is_asked_for() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=())), st.text(st.characters(exclude_categories=())))
-def test_any_text_has_a_fingerprint_of_its_own(one: str, other: str) -> None:
+def test_different_texts_have_different_fingerprints(one: str, other: str) -> None:
     assert (keys.fingerprint(one) == keys.fingerprint(other)) == (one == other)

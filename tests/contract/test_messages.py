@@ -1,4 +1,4 @@
-"""The message as a receiver reads it: typed where something is known, whole where nothing is."""
+"""Parsing callback messages: known fields are typed, everything else is kept."""
 
 import io
 import json
@@ -88,7 +88,7 @@ def test_the_published_envelope_has_typed_fields() -> None:
     assert (parsed.kind, parsed.campaign_id, parsed.devices, parsed.extra) == ("firmwareList", None, (), {})
 
 
-def test_what_is_reported_of_devices() -> None:
+def test_device_results_are_typed() -> None:
     parsed = message(PROGRESS)
     assert parsed.kind == "upgradeProgress"
     assert parsed.campaign_id == "campaign-1"
@@ -99,14 +99,14 @@ def test_what_is_reported_of_devices() -> None:
     assert parsed.statuses == {"InProgress", "UpgradeSuccess", "UpgradedFailed"}
 
 
-def test_a_message_about_a_campaign_is_read_like_the_others() -> None:
+def test_a_campaign_member_is_typed() -> None:
     parsed = message({"campaign": {"campaignId": "c", "status": "CampaignEnded"}})
     assert (parsed.kind, parsed.campaign_id) == ("campaign", "c")
     assert parsed.statuses == {"CampaignEnded"}
     assert parsed.campaign == Upgrade(campaign_id="c", status="CampaignEnded")
 
 
-# The rules for shapes that are not known
+# Unknown shapes
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_the_campaign_is_the_first_id_found(content: object, campaign: str | Non
     assert message(content).campaign_id == campaign
 
 
-def test_unknown_names_are_kept() -> None:
+def test_unknown_names_are_kept_in_extra() -> None:
     parsed = message(
         {"new": [1, {"a": None}], "upgradeProgress": {"id": "1", "other": {"x": 1}, "deviceList": [{"imei": "9"}]}}
     )
@@ -170,7 +170,7 @@ def test_unknown_names_are_kept() -> None:
         {"raw": "x", "extra": {"y": 1}},
     ],
 )
-def test_values_of_another_type_are_kept_as_they_came(odd: dict[str, object]) -> None:
+def test_values_of_another_type_are_kept_in_extra(odd: dict[str, object]) -> None:
     assert message(odd).extra == odd
 
 
@@ -181,26 +181,26 @@ def test_null_and_empty_lists_and_objects_count_as_absent(name: str, nothing: ob
 
 
 @pytest.mark.parametrize("content", [None, True, 7, "text", [], [PROGRESS]])
-def test_json_that_is_no_object_is_a_message_about_nothing(content: object) -> None:
+def test_json_that_is_not_an_object_is_an_empty_message(content: object) -> None:
     parsed = message(content)
     assert (parsed.kind, parsed.campaign_id, parsed.devices, parsed.extra) == (None, None, (), {})
     assert parsed.content == content
 
 
-def test_of_a_name_that_comes_twice_the_last_counts() -> None:
+def test_the_last_of_duplicate_names_counts() -> None:
     assert parse_message(b'{"type": "a", "type": "b"}').kind == "b"
 
 
 # The bytes
 
 
-def test_raw_is_what_came_byte_for_byte() -> None:
+def test_raw_has_the_exact_bytes() -> None:
     raw = b' { "type" : "x" , "n":1.50, "type":"upgradeProgress" }\r\n'
     assert parse_message(raw).raw == raw
     assert parse_message(raw).content == {"type": "upgradeProgress", "n": 1.5}
 
 
-def test_a_byte_order_mark_is_passed_over_in_a_message_but_is_no_json() -> None:
+def test_a_byte_order_mark_is_ignored_in_a_message_but_not_in_json() -> None:
     raw = b'\xef\xbb\xbf{"type": "x"}'
     assert (parse_message(raw).kind, parse_message(raw).raw) == ("x", raw)
     with pytest.raises(MessageInvalid):
@@ -237,7 +237,7 @@ def test_a_byte_order_mark_is_passed_over_in_a_message_but_is_no_json() -> None:
         b"accountName=0000123456-00001",
     ],
 )
-def test_what_is_no_json_is_refused(raw: bytes) -> None:
+def test_invalid_json_is_an_error(raw: bytes) -> None:
     with pytest.raises(MessageInvalid, match="the body is not JSON"):
         parse_message(raw)
 
@@ -254,7 +254,7 @@ def test_what_is_no_json_is_refused(raw: bytes) -> None:
         (b"1" + b"0" * 400 + b".5", math.inf),
     ],
 )
-def test_numbers_of_any_size_are_json(raw: bytes, value: object) -> None:
+def test_numbers_of_any_size_are_accepted(raw: bytes, value: object) -> None:
     if value is None:
         with pytest.raises(MessageInvalid):
             parse_message(raw)
@@ -274,7 +274,7 @@ def test_numbers_of_any_size_are_json(raw: bytes, value: object) -> None:
         (rb'"\ufeff\ud800"', "\ufeff\ufffd"),
     ],
 )
-def test_half_a_surrogate_pair_becomes_the_replacement_character(raw: bytes, text: str) -> None:
+def test_an_unpaired_surrogate_becomes_the_replacement_character(raw: bytes, text: str) -> None:
     assert parse_json(raw) == text
     parsed = parse_message(b'{"type": ' + raw + b', "x": {' + raw + b": [" + raw + b", 1, null]}}")
     assert (parsed.type, parsed.extra) == (text, {"x": {text: [text, 1, None]}})
@@ -286,14 +286,14 @@ def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
 
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]")])
 @pytest.mark.parametrize("more", [b"1", b"1e999"])
-def test_nesting_has_a_limit_that_does_not_depend_on_who_calls(opening: bytes, closing: bytes, more: bytes) -> None:
+def test_nesting_is_limited(opening: bytes, closing: bytes, more: bytes) -> None:
     depth = DEPTH_LIMIT // (opening.count(b"[") + opening.count(b"{"))
     assert parse_json(nested(depth, opening, closing).replace(b"1", more))
     with pytest.raises(MessageInvalid, match="nested more than 100 levels deep"):
         parse_json(nested(depth + 1, opening, closing).replace(b"1", more))
 
 
-def test_brackets_beyond_any_stack_are_refused_all_the_same() -> None:
+def test_extreme_nesting_is_an_error() -> None:
     for raw in (nested(100_000), b"[" * 100_000, b"[1e999," + nested(100_000) + b"]"):
         with pytest.raises(MessageInvalid, match="nested|not JSON"):  # noqa: RUF043
             parse_message(raw)
@@ -302,21 +302,21 @@ def test_brackets_beyond_any_stack_are_refused_all_the_same() -> None:
 @pytest.mark.parametrize("name", ["extra", "raw", "firmwareList", "upgradeProgress", "x"])
 @pytest.mark.parametrize("around", [b"%b", b'{"upgradeProgress": %b}', b'{"firmwareList": [%b]}'])
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
-def test_depth_is_refused_wherever_it_stands(name: str, around: bytes, opening: bytes) -> None:
+def test_nesting_is_limited_in_every_member(name: str, around: bytes, opening: bytes) -> None:
     deep = b'{"%b": {"a": %b}}' % (name.encode(), nested(5000, opening, b"]" if opening == b"[" else b"}"))
     with pytest.raises(MessageInvalid, match="nested more than 100 levels deep"):
         parse_message(around % deep)
 
 
-def test_many_brackets_beside_each_other_are_not_deep() -> None:
+def test_many_flat_arrays_are_not_deep() -> None:
     assert parse_json(b"[" + b",".join([b"[]"] * 1000) + b"]") == [[]] * 1000
 
 
-# What is shown
+# repr
 
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format, lambda value: rich_text(value)])
-def test_no_secret_and_no_body_is_shown(show: Callable[[object], str]) -> None:
+def test_repr_shows_no_secret_and_no_body(show: Callable[[object], str]) -> None:
     parsed = message(FIRMWARE_AVAILABLE | {"password": "hunter2", "note": "hunter2"})
     assert "hunter2" not in show(parsed)
     assert "firmwareList" in show(parsed)
@@ -329,13 +329,13 @@ def rich_text(value: object) -> str:
     return console.file.getvalue()
 
 
-def test_a_long_name_does_not_flood_a_log() -> None:
+def test_repr_truncates_long_texts() -> None:
     shown = repr(message({"type": "x" * 100_000, "accountName": "a\nb"}))
     assert len(shown) < 300
     assert r"account='a\nb'" in shown
 
 
-# Anything
+# Any input
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -354,7 +354,7 @@ shaped = st.recursive(
 
 
 @given(shaped | st.dictionaries(st.sampled_from(NAMES), shaped))
-def test_any_json_is_a_message_and_nothing_of_it_is_lost(content: object) -> None:
+def test_any_json_is_a_message_with_all_its_content(content: object) -> None:
     raw = json.dumps(content).encode()
     parsed = parse_message(raw)
     assert (parsed.raw, parsed.content) == (raw, content)
@@ -377,16 +377,16 @@ messages = st.fixed_dictionaries(
 @given(messages | shaped)
 @example(FIRMWARE_AVAILABLE)
 @example(PROGRESS)
-def test_what_is_read_at_once_is_what_is_read_member_by_member(content: object) -> None:
+def test_direct_decoding_gives_the_same_as_member_by_member(content: object) -> None:
     raw = json.dumps(content).encode()
-    # Behind a byte order mark nothing is read at once.
+    # With a byte order mark, the message is never decoded directly.
     assert msgspec.structs.replace(parse_message(b"\xef\xbb\xbf" + raw), raw=raw) == parse_message(raw)
 
 
 @given(messages)
 @example(FIRMWARE_AVAILABLE)
 @example(PROGRESS | {"later": [1]})
-def test_a_message_can_be_written_and_read_by_msgspec(content: object) -> None:
+def test_a_message_survives_msgspec_encoding_and_decoding(content: object) -> None:
     parsed = message(content)
     assert msgspec.json.decode(msgspec.json.encode(parsed), type=CallbackMessage) == parsed
     assert msgspec.convert(msgspec.to_builtins(parsed), CallbackMessage) == parsed
@@ -399,7 +399,7 @@ def test_a_message_can_be_written_and_read_by_msgspec(content: object) -> None:
 )
 @example(b'{"a":1e999,"b":"\\ud800"}')
 @example(b"[" * 2000)
-def test_any_bytes_are_a_message_or_not_json(raw: bytes) -> None:
+def test_any_bytes_give_a_message_or_message_invalid(raw: bytes) -> None:
     try:
         parsed = parse_message(raw)
     except MessageInvalid:
@@ -411,7 +411,7 @@ def test_any_bytes_are_a_message_or_not_json(raw: bytes) -> None:
 @given(st.text('[]{}",:0129eE.-+\\u dDfalsetrun', max_size=40))
 @example("1e999")
 @example('"\\ud800"')
-def test_json_is_what_the_standard_library_says_it_is(text: str) -> None:
+def test_json_is_accepted_like_in_the_standard_library(text: str) -> None:
     try:
         expected = json.loads(text, parse_constant=refuse)
     except ValueError:
@@ -427,7 +427,7 @@ def refuse(name: str) -> object:
 
 
 def touch(parsed: CallbackMessage) -> None:
-    """Every view of a message works and can be stored as UTF-8."""
+    """All properties work, and their texts can be stored as UTF-8."""
     texts = [parsed.kind, parsed.campaign_id, parsed.account_name, repr(parsed)]
     texts += [*parsed.statuses, *(device.device_id for device in parsed.devices)]
     assert all(text is None or isinstance(text.encode(), bytes) for text in texts)

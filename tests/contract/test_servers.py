@@ -23,7 +23,7 @@ def test_a_base_url_has_all_servers() -> None:
 
 
 @pytest.mark.parametrize("environment", list(Environment))
-def test_an_environment_is_known_by_its_name(environment: Environment) -> None:
+def test_an_environment_is_found_by_its_name(environment: Environment) -> None:
     assert environment_named(f" {environment.name.lower()} ") is environment
     assert environment_named(environment.name) is environment
 
@@ -32,17 +32,17 @@ def test_the_official_name_of_the_mock_is_known() -> None:
     assert environment_named("MOCK_SERVER_FOR_LIMITED_AVAILABILITY_SEE_QUICK_START") is Environment.MOCK
 
 
-def test_an_unknown_environment_is_told_all_names() -> None:
+def test_the_error_for_an_unknown_environment_lists_all_names() -> None:
     with pytest.raises(ValueError, match="no environment is called 'development'; there are PRODUCTION, STAGING"):
         environment_named("development")
 
 
 @pytest.mark.parametrize("url", ["https://x", "http://x:1/below/", "https://[::1]:8443"])
-def test_a_base_url_loses_its_last_slash(url: str) -> None:
+def test_a_trailing_slash_is_removed(url: str) -> None:
     assert checked_base_url(url) == url.rstrip("/")
 
 
-def test_a_scheme_in_capitals_is_still_that_scheme() -> None:
+def test_the_scheme_is_case_insensitive() -> None:
     assert checked_base_url("HTTPS://Example.com/Below/") == "https://Example.com/Below"
 
 
@@ -67,6 +67,6 @@ def test_a_scheme_in_capitals_is_still_that_scheme() -> None:
         "http://x/#",
     ],
 )
-def test_what_is_no_base_url_is_refused(url: str) -> None:
+def test_an_invalid_base_url_is_an_error(url: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
         checked_base_url(url)

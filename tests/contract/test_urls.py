@@ -1,4 +1,4 @@
-"""What may be registered: account names and callback URLs."""
+"""Validation of account names and callback URLs."""
 
 from ipaddress import IPv6Address, ip_address
 from itertools import chain
@@ -58,7 +58,7 @@ def in_development(url: object) -> str | None:
         "https://example.com/" + "a" * (URL_LIMIT - 20),
     ],
 )
-def test_good_urls_are_accepted(url: str) -> None:
+def test_valid_urls_are_accepted(url: str) -> None:
     assert strictly(url) is None
 
 
@@ -68,24 +68,24 @@ def test_the_documented_examples_register_in_development(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", DOCUMENTED)
-def test_the_documented_examples_are_refused_elsewhere_and_told_how_to_allow_them(url: str) -> None:
+def test_elsewhere_the_error_for_the_documented_examples_says_how_to_allow_them(url: str) -> None:
     assert ("--dev" if url.startswith("http:") else "--allow-network") in (strictly(url) or "")
     assert "--allow-network" in (url_refusal(url, allow_http=True, allowed=()) or "")
 
 
-def test_an_opened_network_is_enough_for_an_address_in_it() -> None:
+def test_an_allowed_network_allows_its_addresses() -> None:
     allowed = parse_networks(["10.0.0.0/8"])
     assert url_refusal(DOCUMENTED[1], allow_http=False, allowed=allowed) is None
     assert url_refusal(DOCUMENTED[2], allow_http=False, allowed=allowed) is not None
 
 
-def test_a_development_service_says_that_it_takes_both_schemes() -> None:
+def test_the_error_of_a_development_service_names_both_schemes() -> None:
     why = url_refusal("ftp://example.com", allow_http=True, allowed=())
     assert why == "url must begin with https:// or http://"
 
 
 BAD: dict[str, list[object]] = {
-    # no URL at all
+    # not a URL
     "url must be a string": [None, 7, True, ["https://example.com"], {"url": "https://example.com"}, b"https://a.b"],
     "url has more than 2048 characters": ["https://example.com/" + "a" * URL_LIMIT],
     "url must begin with https://": [
@@ -188,20 +188,20 @@ BAD: dict[str, list[object]] = {
 
 
 @pytest.mark.parametrize(("reason", "url"), [(reason, url) for reason, urls in BAD.items() for url in urls])
-def test_bad_urls_are_refused_with_the_reason(reason: str, url: object) -> None:
+def test_invalid_urls_are_refused_with_the_reason(reason: str, url: object) -> None:
     refused = strictly(url)
     assert refused is not None
     assert reason in refused
 
 
 @pytest.mark.parametrize("inside", ["", "::1::", "v1.x", "127.0.0.1", "example.com", "::1]["])
-def test_brackets_hold_an_ipv6_address(inside: str) -> None:
-    # Whether urllib.parse or the rule says so differs between releases of Python.
+def test_brackets_need_an_ipv6_address(inside: str) -> None:
+    # Depending on the Python release, urllib.parse or our rule refuses it.
     assert strictly(f"https://[{inside}]/") is not None
 
 
 @pytest.mark.parametrize("url", [url for reason, urls in BAD.items() if "reachable" not in reason for url in urls])
-def test_development_loosens_only_scheme_and_network(url: object) -> None:
+def test_development_relaxes_only_scheme_and_network(url: object) -> None:
     assert (in_development(url) is None) == (isinstance(url, str) and url.startswith("http://"))
 
 
@@ -212,12 +212,12 @@ characters = st.characters(exclude_categories=()) | st.sampled_from("/:@[]#?%.01
 @example("https://[")
 @example("https://a\ud800b/")
 @example("https://⒛εo.example/")
-def test_any_value_is_accepted_or_refused_in_words(url: object) -> None:
+def test_any_value_is_accepted_or_refused_with_a_text(url: object) -> None:
     reason = strictly(url)
     assert reason is None or (reason and reason.encode())
 
 
-def test_a_host_that_is_taken_is_the_same_to_the_sender_whatever_its_letters() -> None:
+def test_an_accepted_host_is_the_same_for_the_sender() -> None:
     # Every letter but Chinese, Korean and most of the rare ones, which are many and all alike.
     numbers = chain(range(0x80, 0x3400), range(0xA000, 0xAC00), range(0xF900, 0x10000), range(0x10000, 0x110000, 499))
     hosts = [f"a{chr(number)}b.example" for number in numbers]
@@ -228,7 +228,7 @@ def test_a_host_that_is_taken_is_the_same_to_the_sender_whatever_its_letters() -
 
 @given(st.text(characters, max_size=40).map(lambda text: f"https://{text}"))
 @example("https://\U000e0080")
-def test_the_sender_connects_to_the_host_that_was_vetted(url: str) -> None:
+def test_the_sender_connects_to_the_checked_host(url: str) -> None:
     if strictly(url) is not None:
         return
     parsed = URL(url)
@@ -246,7 +246,7 @@ def test_the_sender_connects_to_the_host_that_was_vetted(url: str) -> None:
 @pytest.mark.parametrize(
     "account", ["0000123456-00001", "MyAccount-1", "a b", "ü", "…", "a.b", "?", "x" * ACCOUNT_LIMIT]
 )
-def test_account_names_are_opaque(account: str) -> None:
+def test_valid_account_names_are_accepted(account: str) -> None:
     assert account_refusal(account) is None
 
 
@@ -267,12 +267,12 @@ def test_account_names_are_opaque(account: str) -> None:
         ("\ud800", "control"),
     ],
 )
-def test_bad_account_names_are_refused_with_the_reason(account: str, reason: str) -> None:
+def test_invalid_account_names_are_refused_with_the_reason(account: str, reason: str) -> None:
     assert reason in (account_refusal(account) or "")
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_an_accepted_account_can_be_stored_and_sent(account: str) -> None:
+def test_an_accepted_account_can_be_encoded_in_a_path(account: str) -> None:
     if account_refusal(account) is None:
         assert account.encode()
         assert account.isprintable() or not set(account) & set(map(chr, range(32)))
@@ -290,7 +290,7 @@ def test_an_accepted_account_can_be_stored_and_sent(account: str) -> None:
         ("http://[2606:4700::1]:50560/", 50560),
     ],
 )
-def test_a_port_is_warned_of_unless_thingspace_documents_it(url: str, port: int | None) -> None:
+def test_undocumented_ports_get_a_warning(url: str, port: int | None) -> None:
     assert url_refusal(url, allow_http=True, allowed=EVERYWHERE) is None
     warning = port_warning(url)
     assert (warning is None) == (port is None)
@@ -301,7 +301,7 @@ def test_a_port_is_warned_of_unless_thingspace_documents_it(url: str, port: int 
     ("account", "is_usual"),
     [("0000123456-00001", True), ("123456-00001", False), ("MyAccount-1", False), ("\u0660" * 10 + "-00001", False)],
 )
-def test_an_account_is_warned_of_unless_it_is_like_thingspaces(account: str, is_usual: bool) -> None:
+def test_unusual_account_names_get_a_warning(account: str, is_usual: bool) -> None:
     assert (account_warning(account) is None) == is_usual
 
 
@@ -313,7 +313,7 @@ def test_an_account_is_warned_of_unless_it_is_like_thingspaces(account: str, is_
         ("sqlite:///fotahook.db", "sqlite:///fotahook.db"),
     ],
 )
-def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+def test_a_password_in_a_url_is_masked(url: str, shown: str) -> None:
     assert without_password(url) == shown
 
 
@@ -328,5 +328,5 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
         ("", "a URL without a host"),
     ],
 )
-def test_the_origin_of_a_url_has_nothing_that_may_be_secret(url: str, told: str) -> None:
+def test_an_origin_has_no_secrets(url: str, told: str) -> None:
     assert origin(url) == told
