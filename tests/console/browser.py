@@ -1,4 +1,4 @@
-"""A real browser in front of a real service, and what a person does there."""
+"""A real browser, and the actions of a person in it."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,8 +17,6 @@ from tests.deadlines import DEADLINE
 
 Found = TypeVar("Found")
 
-"""Seconds after which what should show up will not."""
-
 _FLAGS: Final = (
     "--headless",
     "--no-sandbox",
@@ -35,19 +33,19 @@ class Browser:
         self.driver = driver
         self.url = url
 
-    def open(self, place: str = "") -> None:
-        """The page afresh, nobody signed in."""
+    def open(self, address: str = "") -> None:
+        """Load the page anew, signed out."""
         self.driver.get("about:blank")
-        self.driver.get(f"{self.url}/{place}")
+        self.driver.get(f"{self.url}/{address}")
 
     def sign_in(self, client_id: str = "dev", secret: str = "dev-secret") -> None:
         self.fill("Client id", client_id)
         self.fill("Client secret", secret)
         self.press("Sign in")
 
-    def go(self, *place: str) -> None:
-        """To a page of the console, by its address."""
-        self.driver.execute_script("location.hash = '#/' + arguments[0].map(encodeURIComponent).join('/')", [*place])
+    def go(self, *address: str) -> None:
+        """Go to a page of the console."""
+        self.driver.execute_script("location.hash = '#/' + arguments[0].map(encodeURIComponent).join('/')", [*address])
 
     def fill(self, label: str, text: str) -> None:
         field = self.find(f"//label[starts-with(normalize-space(), '{label}')]//input")
@@ -55,38 +53,38 @@ class Browser:
         field.send_keys(text)
 
     def press(self, name: str) -> None:
-        """A button, once it is there and can be pressed."""
+        """Press a button, once it is visible and enabled."""
         self.find(f"//button[normalize-space()='{name}' and not(@disabled)]").click()
 
     def find(self, xpath: str) -> WebElement:
-        """What is to be seen at a place, as soon as it is there."""
+        """The first visible element, as soon as there is one."""
 
-        def look(driver: Chrome) -> WebElement | None:
+        def visible(driver: Chrome) -> WebElement | None:
             return next((one for one in driver.find_elements(By.XPATH, xpath) if one.is_displayed()), None)
 
-        found = self._until(look, f"nothing at {xpath}")
+        found = self._until(visible, f"nothing at {xpath}")
         assert found is not None
         return found
 
     def see(self, text: str) -> None:
-        """Wait until the page says so."""
-        self._until(lambda _: text in self.text, f"the page does not say {text!r}")
+        """Wait until the page shows the text."""
+        self._until(lambda _: text in self.text, f"the page does not show {text!r}")
 
     @property
     def text(self) -> str:
         return str(self.driver.execute_script("return document.body.innerText"))
 
     def log(self) -> list[str]:
-        """What the browser told its console since it was asked last."""
-        told: list[dict[str, str]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium's own
-        return [entry["message"] for entry in told]
+        """The browser's console messages since the last call."""
+        entries: list[dict[str, str]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium's own
+        return [entry["message"] for entry in entries]
 
-    def _until(self, look: Callable[[Chrome], Found], otherwise: str) -> Found:
-        waiting = WebDriverWait(self.driver, DEADLINE, 0.05, ignored_exceptions=[StaleElementReferenceException])
+    def _until(self, condition: Callable[[Chrome], Found], failure: str) -> Found:
+        wait = WebDriverWait(self.driver, DEADLINE, 0.05, ignored_exceptions=[StaleElementReferenceException])
         try:
-            return waiting.until(look)
+            return wait.until(condition)
         except TimeoutException:
-            raise AssertionError(f"{otherwise}; it says: {self.text[:800]}") from None
+            raise AssertionError(f"{failure}; the page shows: {self.text[:800]}") from None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The console's files: all there, nothing from elsewhere, nothing inline."""
+"""The console's files: complete, nothing from another host, nothing inline."""
 
 import re
 from html.parser import HTMLParser
@@ -21,7 +21,7 @@ class Elements(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_what_the_page_needs_lies_beside_it() -> None:
+def test_the_page_loads_only_files_beside_it() -> None:
     needed = [
         attributes[name]
         for tag, attributes in Elements(PAGE).found
@@ -33,12 +33,12 @@ def test_what_the_page_needs_lies_beside_it() -> None:
     assert {file.name for file in FILES.iterdir()} == {"index.html", "console.css", "console.js", *scripts}
 
 
-def test_nothing_comes_from_elsewhere() -> None:
+def test_nothing_is_loaded_from_another_host() -> None:
     for file in FILES.iterdir():
         assert not re.search(r"(https?:)?//[a-z]", file.read_text().replace("://${", "")), file.name
 
 
-def test_the_policy_allows_what_lies_beside_the_page_alone() -> None:
+def test_the_policy_allows_only_files_beside_the_page() -> None:
     policy = dict(directive.strip().partition(" ")[::2] for directive in HEADERS["Content-Security-Policy"].split(";"))
     assert policy["default-src"] == "'none'"
     assert {policy[kind] for kind in ("script-src", "style-src", "connect-src")} == {"'self'"}
@@ -54,7 +54,7 @@ def test_nothing_is_inline_so_the_policy_breaks_nothing() -> None:
             assert attributes.get("src")
 
 
-def test_answers_become_text_and_never_markup() -> None:
+def test_responses_become_text_and_never_markup() -> None:
     for script in SCRIPTS:
         text = script.read_text()
         for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("):

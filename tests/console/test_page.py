@@ -1,4 +1,4 @@
-"""The console in a real browser: what an operator sees there and does there, and what nobody can do to him."""
+"""The console in a real browser: its pages, its actions, and its safety."""
 
 import threading
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ HOSTILE = "<img src=x onerror=\"document.title='mine'\">"
 
 
 class Receiver:
-    """Answers what it is told to."""
+    """A receiver that answers a given status."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -32,7 +32,7 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/"
@@ -101,7 +101,7 @@ def signed_in(browser: Browser) -> Browser:
     return browser
 
 
-def test_a_wrong_secret_is_told_and_shows_nothing(browser: Browser) -> None:
+def test_a_wrong_secret_is_refused_and_nothing_is_shown(browser: Browser) -> None:
     browser.open()
     browser.sign_in(secret="wrong")
     browser.see("secret")
@@ -109,7 +109,7 @@ def test_a_wrong_secret_is_told_and_shows_nothing(browser: Browser) -> None:
     assert "Accounts" not in browser.text
 
 
-def test_who_signs_in_is_shown_what_was_asked_for_and_nothing_is_kept(browser: Browser) -> None:
+def test_signing_in_shows_the_addressed_page_and_stores_nothing(browser: Browser) -> None:
     browser.open("#/accounts/all")
     browser.sign_in()
     browser.see("Sign out")
@@ -124,20 +124,20 @@ def test_who_signs_in_is_shown_what_was_asked_for_and_nothing_is_kept(browser: B
         assert "Sign out" not in browser.text
 
 
-def test_signing_out_takes_everything_away(signed_in: Browser) -> None:
+def test_signing_out_clears_the_page(signed_in: Browser) -> None:
     signed_in.press("Sign out")
     signed_in.see("Client secret")
     assert "Needs attention" not in signed_in.text
 
 
-def test_a_failing_account_is_first_and_says_why(
+def test_a_failing_account_is_listed_with_its_reason(
     signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
 ) -> None:
     register("failing", receiver.url)
     receiver.status = 503
     message = operator.publish("failing", {"type": "upgradeProgress"}, ordering_key="device-1")
     signed_in.see("Accounts")
-    # It shows up by itself.
+    # The page updates by itself.
     signed_in.find("//tr[.//a='failing']//span[.='waiting']")
     signed_in.find("//a[.='failing']").click()
     signed_in.see("http_503")
@@ -150,7 +150,7 @@ def test_a_failing_account_is_first_and_says_why(
     signed_in.see('{"type":"upgradeProgress"}')
 
 
-def test_the_last_hour_is_told_in_numbers_and_drawn(
+def test_the_last_hour_is_shown_as_numbers_and_bars(
     signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
 ) -> None:
     register("counted", receiver.url)
@@ -177,7 +177,7 @@ def test_an_account_is_paused_and_resumed(signed_in: Browser, operator: Operator
     assert operator.account("steered").lane.state == "open"
 
 
-def test_limits_are_set_and_taken_away(signed_in: Browser, operator: OperatorClient, register: Register) -> None:
+def test_limits_are_set_and_removed(signed_in: Browser, operator: OperatorClient, register: Register) -> None:
     register("limited", "http://127.0.0.1:9/")
     signed_in.go("account", "limited")
     signed_in.see("Connected")
@@ -191,7 +191,7 @@ def test_limits_are_set_and_taken_away(signed_in: Browser, operator: OperatorCli
     assert operator.account("limited").limits.in_flight is None
 
 
-def test_dead_messages_are_counted_and_then_sent_again(
+def test_dead_messages_are_counted_and_then_redelivered(
     signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
 ) -> None:
     register("refusing", receiver.url)
@@ -227,7 +227,7 @@ def test_one_message_is_redelivered_as_a_new_one(
     assert receiver.received == 2
 
 
-def test_messages_are_found_by_state_and_type_page_after_page(
+def test_messages_are_filtered_by_state_and_type_and_paginated(
     signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
 ) -> None:
     register("long", receiver.url)
@@ -247,7 +247,7 @@ def test_messages_are_found_by_state_and_type_page_after_page(
     assert "regular" not in signed_in.text
 
 
-def test_what_happens_is_seen_as_it_happens(
+def test_events_appear_live(
     signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
 ) -> None:
     register("lively", receiver.url)
@@ -258,7 +258,7 @@ def test_what_happens_is_seen_as_it_happens(
     signed_in.find(f"//li[@data-event='attempt.finished' and contains(., '{message.id}')]")
 
 
-def test_the_history_of_a_callback_is_shown(signed_in: Browser, register: Register) -> None:
+def test_the_callback_history_is_shown(signed_in: Browser, register: Register) -> None:
     register("moved", "http://127.0.0.1:9/old")
     register("moved", "http://127.0.0.1:9/new")
     signed_in.go("account", "moved")
@@ -313,7 +313,7 @@ def test_a_message_or_account_that_does_not_exist_is_an_error(signed_in: Browser
     signed_in.see("no such message")
 
 
-def test_a_service_that_went_away_is_told(tmp_path: Path, browser: Browser) -> None:
+def test_an_unreachable_service_is_shown(tmp_path: Path, browser: Browser) -> None:
     with running("serve", "--dev", "--port", "0", cwd=tmp_path) as other:
         elsewhere = Browser(browser.driver, other.url)
         elsewhere.open()
@@ -324,6 +324,6 @@ def test_a_service_that_went_away_is_told(tmp_path: Path, browser: Browser) -> N
     browser.open()
 
 
-def test_the_policy_is_broken_nowhere(browser: Browser) -> None:
-    """The tests above have shown every page; the browser would have told of anything that the policy refused."""
-    assert [told for told in browser.log() if "Content Security Policy" in told] == []
+def test_no_page_violates_the_policy(browser: Browser) -> None:
+    """The tests above have shown every page; the browser logs everything that the policy refuses."""
+    assert [line for line in browser.log() if "Content Security Policy" in line] == []

@@ -37,7 +37,7 @@ Body = bytes | Sequence[bytes | None]
 
 @dataclass
 class FakeClock:
-    """Time that passes when told to."""
+    """A clock that tests advance."""
 
     now: float = 1_750_000_000.0
 
@@ -118,8 +118,8 @@ async def ask(
 
     await app(scope, receive, send)
     start, *parts = sent
-    told = [(name.decode(), value.decode()) for name, value in start["headers"]]
-    return Answer(start["status"], told, b"".join(part["body"] for part in parts))
+    fields = [(name.decode(), value.decode()) for name, value in start["headers"]]
+    return Answer(start["status"], fields, b"".join(part["body"] for part in parts))
 
 
 def basic(client_id: str = "dev", secret: str = "dev-secret") -> dict[str, str]:
@@ -132,7 +132,7 @@ def bearer(token: str) -> dict[str, str]:
 
 DESCRIBED = {
     re.compile(re.sub(r"\{\w+\}", "[^/]*", path)): {
-        method.upper(): set(told["responses"]) for method, told in item.items() if method != "parameters"
+        method.upper(): set(operation["responses"]) for method, operation in item.items() if method != "parameters"
     }
     for path, item in document(build_app(None, Settings(secret_key=SECRET_KEY)).resources)["paths"].items()  # type: ignore[arg-type]  # nothing of it is called
 }
@@ -141,7 +141,7 @@ DESCRIBED = {
 def is_described(method: str, path: str | bytes, status: int) -> bool:
     """Whether the service's own description knows this status, where it knows the path and the method."""
     text = path if isinstance(path, str) else path.decode("latin-1")
-    methods = next((told for known, told in DESCRIBED.items() if known.fullmatch(text.partition("?")[0])), {})
+    methods = next((found for known, found in DESCRIBED.items() if known.fullmatch(text.partition("?")[0])), {})
     return str(status) in methods.get("GET" if method == "HEAD" else method, {str(status)})
 
 

@@ -17,11 +17,11 @@ KEYS = f"{PATH}/signing-keys"
 
 
 async def keys(api: Api) -> list[dict[str, object]]:
-    told: list[dict[str, object]] = (await api("GET", KEYS, headers=api.bearer)).json["signingKeys"]
-    return told
+    found: list[dict[str, object]] = (await api("GET", KEYS, headers=api.bearer)).json["signingKeys"]
+    return found
 
 
-async def test_an_account_that_nothing_happened_to(api: Api) -> None:
+async def test_an_unused_account(api: Api) -> None:
     answer = await api("GET", PATH, headers=api.bearer)
     assert answer.json == {
         "account": ACCOUNT,
@@ -122,7 +122,7 @@ async def test_limits_are_changed_one_by_one(api: Api) -> None:
         {"inflight": 2},
     ],
 )
-async def test_limits_that_are_none(api: Api, limits: object) -> None:
+async def test_invalid_limits_are_refused(api: Api, limits: object) -> None:
     before = await api.store.limits(ACCOUNT)
     assert (await change(api, limits)).error == (400, "INVALID_PARAMETER")
     for body in (b"", b"{}", b"[]", b'{"limits": {}, "url": "x"}'):
@@ -150,7 +150,7 @@ async def test_an_account_is_paused_and_resumed(api: Api) -> None:
     assert len(await api.store.lease(1, 30)) == 1
 
 
-async def test_an_account_can_be_paused_before_anything_happened_to_it(api: Api) -> None:
+async def test_an_unused_account_can_be_paused(api: Api) -> None:
     assert (await api("POST", f"{PATH}/resume", b"", api.bearer)).json["lane"]["state"] == "held"
     assert (await api("POST", f"{PATH}/pause", b"", api.bearer)).json["lane"]["state"] == "paused"
 
@@ -190,7 +190,7 @@ async def test_a_callbacks_history_names_the_actors_newest_first(api: Api) -> No
     assert msgspec.json.decode(answer.body, type=CallbackHistory).history[0].url == URL
 
 
-async def test_of_a_long_history_the_last_thousand_are_shown(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_callback_history_shows_the_last_thousand_changes(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts, "HISTORY_LIMIT", 2)
     for _ in range(3):
         await api("PUT", CALLBACK, msgspec.json.encode({"url": URL}), api.both)
@@ -206,7 +206,7 @@ async def test_a_new_signing_key_shows_its_secret_once(api: Api) -> None:
     assert await keys(api) == [{"id": key_id, "createdAt": "2025-06-15T15:06:40Z", "ageSeconds": 0, "expiresAt": None}]
 
 
-async def test_after_a_rotation_the_old_keys_go_on_for_a_day(api: Api) -> None:
+async def test_after_a_rotation_the_old_keys_stay_valid_for_a_day(api: Api) -> None:
     old = (await api("POST", KEYS, b"", api.bearer)).json["id"]
     api.clock.advance(60)
     new = (await api("POST", KEYS, b"{}", api.bearer)).json["id"]
@@ -231,7 +231,7 @@ async def test_no_overlap_ends_the_old_keys_at_once(api: Api) -> None:
 
 
 @pytest.mark.parametrize("overlap", [b"-1", b"2592001", b'"1"', b"true", b"null", b"1e999", b"[]", b'1, "overlap": 2'])
-async def test_an_overlap_that_is_none(api: Api, overlap: bytes) -> None:
+async def test_an_invalid_overlap(api: Api, overlap: bytes) -> None:
     before = api.rows()
     answer = await api("POST", KEYS, b'{"overlapSeconds": %b}' % overlap, api.bearer)
     assert answer.error == (400, "INVALID_PARAMETER")

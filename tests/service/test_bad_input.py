@@ -1,4 +1,4 @@
-"""Whatever is wrong with a request, its answer says so in the agreed shape, and nothing is changed."""
+"""Invalid requests get an error in the agreed shape, and change nothing."""
 
 import msgspec
 import pytest
@@ -70,7 +70,7 @@ async def refused(api: Api, method: str, path: str, body: bytes = b"", headers: 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
-async def test_a_registration_that_cannot_be_read(api: Api, method: str, body: bytes) -> None:
+async def test_an_invalid_registration_body(api: Api, method: str, body: bytes) -> None:
     answer = await refused(api, method, CALLBACK, body)
     assert answer.error == (400, "INVALID_PARAMETER")
     if not body.strip():
@@ -79,7 +79,7 @@ async def test_a_registration_that_cannot_be_read(api: Api, method: str, body: b
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 @pytest.mark.parametrize("url", BAD_URLS.values(), ids=BAD_URLS)
-async def test_a_url_that_cannot_be_registered(api: Api, method: str, url: object) -> None:
+async def test_an_invalid_url_is_refused(api: Api, method: str, url: object) -> None:
     answer = await refused(api, method, CALLBACK, msgspec.json.encode({"url": url}))
     assert answer.error == (400, "INVALID_PARAMETER")
     assert "url" in answer.json["errorMessage"] or "--allow-network" in answer.json["errorMessage"]
@@ -92,14 +92,14 @@ async def test_a_registration_without_a_url(api: Api, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
 @pytest.mark.parametrize("account", BAD_ACCOUNTS.values(), ids=BAD_ACCOUNTS)
-async def test_an_account_that_is_none(api: Api, method: str, account: str) -> None:
+async def test_an_invalid_account_name(api: Api, method: str, account: str) -> None:
     answer = await refused(api, method, f"/api/fota/v2/callbacks/{account}", PLAIN)
     assert answer.error == (400, "INVALID_PARAMETER")
     assert answer.json["errorMessage"] == "Invalid account name format"
 
 
 @pytest.mark.parametrize("account", BAD_ACCOUNTS.values(), ids=BAD_ACCOUNTS)
-async def test_an_account_that_is_none_in_our_own_calls(api: Api, account: str) -> None:
+async def test_an_invalid_account_name_in_our_own_calls(api: Api, account: str) -> None:
     for method, path in (("POST", "/messages"), ("GET", ""), ("POST", "/signing-keys"), ("GET", "/signing-keys")):
         answer = await refused(api, method, f"/v1/accounts/{account}{path}", b"{}")
         assert answer.error == (400, "INVALID_PARAMETER")
@@ -116,19 +116,19 @@ async def test_a_message_may_hold_what_a_registration_may_not(api: Api, name: st
     assert body.body == BAD_BODIES[name]
 
 
-async def test_a_type_that_is_no_valid_text_can_be_stored_and_shown(api: Api) -> None:
+async def test_a_type_with_invalid_text_is_stored_and_shown(api: Api) -> None:
     published = (await api("POST", MESSAGES, b'{"type": "a\\ud800\\u0000"}', api.bearer)).json
     shown = await api("GET", f"/v1/messages/{published['id']}", headers=api.bearer)
     assert shown.json["type"] == "a\ufffd\x00"
 
 
 @pytest.mark.parametrize("name", sorted(set(BAD_BODIES) - set(ODD_MESSAGES)))
-async def test_a_message_that_is_no_json_object(api: Api, name: str) -> None:
+async def test_a_message_must_be_a_json_object(api: Api, name: str) -> None:
     assert (await refused(api, "POST", MESSAGES, BAD_BODIES[name])).error == (400, "INVALID_PARAMETER")
 
 
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
-async def test_a_login_that_cannot_be_read(api: Api, body: bytes) -> None:
+async def test_an_invalid_login_body(api: Api, body: bytes) -> None:
     assert (await refused(api, "POST", LOGIN, body)).error == (400, "INVALID_PARAMETER")
 
 
@@ -148,13 +148,13 @@ FORMS = {
 
 
 @pytest.mark.parametrize("body", FORMS.values(), ids=FORMS)
-async def test_a_form_that_cannot_be_read(api: Api, body: bytes) -> None:
+async def test_an_invalid_form(api: Api, body: bytes) -> None:
     for path in (TOKEN, REVOKE):
         assert (await refused(api, "POST", path, body, basic())).error == (400, "INVALID_PARAMETER")
 
 
 @pytest.mark.parametrize("name", ["Authorization", "VZ-M2M-Token", "Idempotency-Key", "Ordering-Key", "Content-Length"])
-async def test_a_header_that_comes_twice(api: Api, name: str) -> None:
+async def test_a_repeated_header_is_refused(api: Api, name: str) -> None:
     pairs = [(key.lower().encode(), value.encode()) for key, value in {**api.both, name: "1", **api.both}.items()]
     twice = [*pairs, (name.lower().encode(), b"1")]
     before = api.rows()
@@ -172,6 +172,6 @@ async def test_a_key_that_is_not_1_to_128_visible_ascii_characters(api: Api, nam
 
 
 @pytest.mark.parametrize("length", ["-1", "1e9", "\u00b2", "", "0x10"])
-async def test_a_content_length_that_is_no_number(api: Api, length: str) -> None:
+async def test_an_invalid_content_length(api: Api, length: str) -> None:
     answer = await refused(api, "GET", CALLBACK, headers={**api.both, "Content-Length": length})
     assert answer.error == (400, "INVALID_PARAMETER")

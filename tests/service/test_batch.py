@@ -17,8 +17,8 @@ BATCH = "/v1/messages"
 
 
 def line(message: bytes = b"{}", **members: object) -> bytes:
-    told = {"account": ACCOUNT, "message": msgspec.Raw(message), **members}
-    return msgspec.json.encode(told) + b"\n"
+    fields = {"account": ACCOUNT, "message": msgspec.Raw(message), **members}
+    return msgspec.json.encode(fields) + b"\n"
 
 
 def lines(answer: Answer) -> list[Any]:
@@ -71,7 +71,7 @@ async def test_lines_are_found_wherever_the_body_is_cut(api: Api, size: int) -> 
     assert [await stored(api, one["id"]) for one in answers] == [b'{"number": %d}' % number for number in range(20)]
 
 
-async def test_the_last_line_may_do_without_its_line_feed(api: Api) -> None:
+async def test_the_last_line_needs_no_line_feed(api: Api) -> None:
     assert codes(await api("POST", BATCH, line() + line().rstrip(), api.bearer)) == [None, None]
     assert codes(await api("POST", BATCH, line() + b" ", api.bearer)) == [None]
 
@@ -101,7 +101,7 @@ BAD_LINES: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("bad", BAD_LINES.values(), ids=BAD_LINES)
-async def test_a_line_is_refused_by_itself(api: Api, bad: bytes) -> None:
+async def test_an_invalid_line_does_not_affect_the_others(api: Api, bad: bytes) -> None:
     body = line(b'{"n": 1}') + bad + b"\n" + line(b'{"n": 2}')
     answer = await api("POST", BATCH, body, api.bearer)
     assert codes(answer) == [None, "INVALID_PARAMETER", None]
@@ -110,7 +110,7 @@ async def test_a_line_is_refused_by_itself(api: Api, bad: bytes) -> None:
     assert account["backlog"]["pending"] == 2
 
 
-async def test_where_every_line_is_refused_nothing_is_written(api: Api) -> None:
+async def test_a_batch_of_invalid_lines_writes_nothing(api: Api) -> None:
     before = api.rows()
     assert codes(await api("POST", BATCH, b"x\ny\n", api.bearer)) == ["INVALID_PARAMETER"] * 2
     assert api.rows() == before
@@ -132,7 +132,7 @@ async def test_an_idempotency_key_counts_within_a_batch_and_beyond(api: Api) -> 
     assert (fresh["duplicate"], again) == (False, {"id": fresh["id"], "duplicate": True})
 
 
-async def test_an_account_that_is_not_yours_looks_like_one_that_does_not_exist(api: Api) -> None:
+async def test_an_account_that_is_not_granted_looks_missing(api: Api) -> None:
     mine = await client_of(api, accounts=["mine"])
     answer = lines(await api("POST", BATCH, line() + line(account="nowhere") + line(account="mine"), mine))
     assert answer[0] == answer[1]
@@ -149,11 +149,11 @@ async def test_a_batch_needs_a_token_and_its_scope(api: Api) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"  ", [b"", b" "]])
-async def test_no_line_at_all_is_no_batch(api: Api, body: bytes | Sequence[bytes]) -> None:
+async def test_an_empty_batch_is_refused(api: Api, body: bytes | Sequence[bytes]) -> None:
     assert (await api("POST", BATCH, body, api.bearer)).error == (400, "INVALID_PARAMETER")
 
 
-async def test_a_batch_that_breaks_off_leaves_nothing(api: Api) -> None:
+async def test_an_interrupted_batch_stores_nothing(api: Api) -> None:
     before = api.rows()
     assert (await api("POST", BATCH, [line(), line()[:9], None], api.bearer)).error == (400, "INVALID_PARAMETER")
     assert api.rows() == before
@@ -168,14 +168,14 @@ async def test_a_batch_has_10000_lines_at_the_most(api: Api) -> None:
     assert api.rows()["lanes"] == before
 
 
-async def test_of_a_batch_that_is_too_large_no_more_than_the_limit_is_read(api: Api) -> None:
+async def test_a_batch_over_the_limit_is_not_read_further(api: Api) -> None:
     chunks = [b"x" * 65536 for _ in range(1000)]
     assert (await api("POST", BATCH, chunks, api.bearer)).error == (413, "TOO_LARGE")
     declared = {**api.bearer, "Content-Length": str(16 * 1024 * 1024 + 1)}
     assert (await api("POST", BATCH, b"", declared)).error == (413, "TOO_LARGE")
 
 
-async def test_batches_share_a_room_and_give_it_back(api: Api) -> None:
+async def test_batches_share_a_memory_budget(api: Api) -> None:
     api.app = build_app(api.store, Settings(secret_key=SECRET_KEY, clock=api.clock, batch_memory=100))
     assert (await api("POST", BATCH, line(b'{"x":"%b"}' % (b"y" * 100)), api.bearer)).error == (503, "BUSY")
     for body in (b"x" * 100, b"x" * 101, b"x" * 100):

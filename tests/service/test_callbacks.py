@@ -22,12 +22,12 @@ def registration(url: object) -> bytes:
     return msgspec.json.encode({"url": url})
 
 
-async def test_nothing_registered_is_200_and_no_body(api: Api) -> None:
+async def test_no_callback_is_200_without_a_body(api: Api) -> None:
     answer = await api("GET", CALLBACK, headers=api.both)
     assert (answer.status, answer.body, answer.header("content-length")) == (200, b"", "0")
 
 
-async def test_what_is_registered_is_listed(api: Api) -> None:
+async def test_a_registered_callback_is_listed(api: Api) -> None:
     registered = await api("POST", CALLBACK, registration(URL), api.both)
     assert (registered.status, registered.json) == (200, {"url": URL})
     listed = await api("GET", CALLBACK, headers=api.both)
@@ -101,7 +101,7 @@ async def test_the_documented_examples_need_a_service_that_allows_them(api: Api,
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-async def test_a_port_that_thingspace_does_not_document_is_taken_with_a_warning(api: Api, method: str) -> None:
+async def test_an_undocumented_port_is_registered_with_a_warning(api: Api, method: str) -> None:
     answer = await api(method, CALLBACK, registration("https://fota.example.com:8443/"), api.both)
     assert (answer.status, answer.json) == (200, {"url": "https://fota.example.com:8443/"})
     warning = answer.header("warning") or ""
@@ -111,7 +111,7 @@ async def test_a_port_that_thingspace_does_not_document_is_taken_with_a_warning(
         assert (await api(method, CALLBACK, registration(url), api.both)).header("warning") is None
 
 
-async def test_an_account_unlike_those_of_thingspace_is_taken_with_a_warning(api: Api) -> None:
+async def test_an_unusual_account_is_registered_with_a_warning(api: Api) -> None:
     answer = await api("POST", "/api/fota/v2/callbacks/123456-00001", registration("https://example.com:1/"), api.both)
     assert answer.status == 200
     first, second = (answer.header("warning") or "").split('", ')
@@ -120,7 +120,7 @@ async def test_an_account_unlike_those_of_thingspace_is_taken_with_a_warning(api
     assert "leading zeros" in second
 
 
-async def test_an_account_that_is_not_yours_looks_like_one_that_does_not_exist(api: Api) -> None:
+async def test_an_account_that_is_not_granted_looks_missing(api: Api) -> None:
     await api("POST", CALLBACK, registration(URL), api.both)
     mine = await client_of(api, accounts=["mine"])
     before = api.rows()

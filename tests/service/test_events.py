@@ -1,4 +1,4 @@
-"""Events over a real socket: all of them, once, in order, to whoever may see them, however often he comes and goes."""
+"""Event streams over a real socket: every event once, in order, to every client that may see it, across reconnects."""
 
 import asyncio
 import contextlib
@@ -156,18 +156,18 @@ def pollers() -> list[str]:
     return [task.get_name() for task in asyncio.all_tasks() if task.get_name() == "events"]
 
 
-async def test_what_happens_is_told_as_it_happens_without_bodies_or_what_receivers_said(live: Live) -> None:
+async def test_events_are_streamed_without_bodies_or_responses(live: Live) -> None:
     async with live.stream() as stream:
         await live.store.register(ACCOUNT, URL, actor="test")
         await live.publish(b'{"password": "top secret"}')
         await live.attempt("pending", LaneVerdict(health=Health(failures=1, reason="http_5xx"), wait=0))
         await live.attempt("dead")
-        told = await stream.read(8)
-    assert [event.name for event in told] == [
+        seen = await stream.read(8)
+    assert [event.name for event in seen] == [
         *("callback.changed", "lane.changed", "message.accepted", "attempt.finished", "lane.changed"),
         *("attempt.finished", "message.dead", "lane.changed"),
     ]
-    registered, opened, accepted, first, waiting, second, dead, better = (event.data for event in told)
+    registered, opened, accepted, first, waiting, second, dead, better = (event.data for event in seen)
     assert isinstance(registered, CallbackChanged)
     assert (registered.action, registered.url, registered.actor, registered.revision) == ("registered", URL, "test", 1)
     assert isinstance(accepted, MessageAccepted)
@@ -182,10 +182,10 @@ async def test_what_happens_is_told_as_it_happens_without_bodies_or_what_receive
     assert (dead.id, dead.lane, dead.error_code) == (accepted.id, ACCOUNT, "http_5xx")
     states = [change.state for change in (opened, waiting, better) if isinstance(change, LaneChanged)]
     assert states == ["open", "waiting", "open"]
-    assert b"top secret" not in msgspec.json.encode(told)
+    assert b"top secret" not in msgspec.json.encode(seen)
 
 
-async def test_from_each_cursor_the_rest_follows(live: Live) -> None:
+async def test_a_stream_resumes_after_any_cursor(live: Live) -> None:
     await live.store.register(ACCOUNT, URL, actor="test")
     await live.publish(b"1", b"2")
     await live.attempt("dead")
@@ -197,7 +197,7 @@ async def test_from_each_cursor_the_rest_follows(live: Live) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_connections_that_are_lost_at_random_lose_nothing(seed: int, live: Live) -> None:
+async def test_streams_resume_after_random_disconnects_without_loss(seed: int, live: Live) -> None:
     chance = random.Random(seed)
     await live.store.register(ACCOUNT, URL, actor="test")
 
@@ -228,15 +228,15 @@ async def test_connections_that_are_lost_at_random_lose_nothing(seed: int, live:
     assert not stored.more
     assert len(seen) == len(stored.events)
     for kind in ("messages", "attempts", "callbacks", "lanes"):
-        assert _told(seen, kind) == [event.position for event in stored.events if event.source == kind]
+        assert _positions(seen, kind) == [event.position for event in stored.events if event.source == kind]
 
 
 async def _end_of(live: Live) -> str:
     return event_cursor_text((await live.store.events(EventCursor(), limit=100_000)).cursor)
 
 
-def _told(seen: list[Event], kind: str) -> list[int]:
-    """The places that each event moved the cursor to in one source."""
+def _positions(seen: list[Event], kind: str) -> list[int]:
+    """The positions that each event moved the cursor to in one source."""
     from fotahook.service.requests import event_cursor
 
     names = {
@@ -249,7 +249,7 @@ def _told(seen: list[Event], kind: str) -> list[int]:
     return [getattr(one, kind) for one in cursors]
 
 
-async def test_a_caller_sees_his_accounts_alone(live: Live) -> None:
+async def test_a_stream_has_events_of_granted_accounts_only(live: Live) -> None:
     secret = await create_credential(live.store, "client", "narrow", accounts=[OTHER], scopes=("operate",))
     token = await live.sign_in("narrow", secret)
     async with (
@@ -265,31 +265,29 @@ async def test_a_caller_sees_his_accounts_alone(live: Live) -> None:
             assert {event.data.account for event in await stream.read(3)} == {account}
 
 
-async def test_two_hundred_followers_cost_the_store_no_more_than_one(live: Live) -> None:
+async def test_two_hundred_streams_read_the_store_as_often_as_one(live: Live) -> None:
     async with contextlib.AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(live.stream()) for _ in range(200)]
         before = live.store.asked
         await live.publish(*[b"{}"] * 50)
-        told = await asyncio.gather(*(stream.read(50) for stream in streams))
-        assert all(events == told[0] for events in told)
+        seen = await asyncio.gather(*(stream.read(50) for stream in streams))
+        assert all(events == seen[0] for events in seen)
         assert live.store.asked - before < 50
         assert len(pollers()) == 1
     await once(lambda: not pollers())
 
 
-async def test_whoever_reads_slowly_holds_up_nobody_and_misses_nothing(
-    live: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slow_client_delays_nobody_and_misses_nothing(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_feed, "BUFFER", 100)
     async with live.stream() as slow, live.stream() as quick:
         for _ in range(30):
             await live.publish(*[b'{"type": "%b"}' % (b"x" * 900)] * 100)
         assert len(await quick.read(3000)) == 3000
-        told = await slow.read(3000)
-        assert [event.data for event in told] == [event.data for event in quick.events]
+        seen = await slow.read(3000)
+        assert [event.data for event in seen] == [event.data for event in quick.events]
 
 
-async def test_whoever_reads_nothing_at_all_is_sent_away(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_reads_nothing_is_disconnected(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "STALL_SECONDS", 0.1)
     monkeypatch.setattr(events, "END_SECONDS", 0.1)
     parts = urlsplit(live.server.url)
@@ -305,7 +303,7 @@ async def test_whoever_reads_nothing_at_all_is_sent_away(live: Live, monkeypatch
             await asyncio.sleep(0.01)
 
 
-async def test_a_client_that_leaves_is_forgotten(live: Live) -> None:
+async def test_a_disconnected_client_stops_the_poller(live: Live) -> None:
     async with live.stream() as stream:
         await once(pollers)
         assert stream.answer.connection is not None
@@ -321,7 +319,7 @@ async def test_streams_end_when_the_service_stops(live: Live) -> None:
     await once(lambda: not pollers())
 
 
-async def test_a_store_that_was_away_is_followed_further(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_streams_survive_an_unavailable_store(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_feed, "RETRY_SECONDS", 0.01)
     async with live.stream() as stream:
         live.store.away = 3
@@ -329,7 +327,7 @@ async def test_a_store_that_was_away_is_followed_further(live: Live, monkeypatch
         assert len(await stream.read(1)) == 1
 
 
-async def test_streams_end_where_the_store_is_another_one_than_before(live: Live) -> None:
+async def test_streams_end_when_the_store_was_replaced(live: Live) -> None:
     async with live.stream() as stream:
         live.store.replaced = True
         while await stream.more():
@@ -337,9 +335,7 @@ async def test_streams_end_where_the_store_is_another_one_than_before(live: Live
     await once(lambda: not pollers())
 
 
-async def test_where_nothing_happens_the_cursor_is_told_now_and_then(
-    live: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_idle_stream_sends_its_cursor(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.05)
     async with live.stream(f"?account={ACCOUNT}") as stream:
         first = stream.reader.cursor
@@ -349,7 +345,7 @@ async def test_where_nothing_happens_the_cursor_is_told_now_and_then(
         assert stream.events == []
 
 
-async def test_a_client_that_was_dropped_follows_no_longer(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_revoked_clients_stream_ends(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = await create_credential(live.store, "client", "gone", accounts=None, scopes=("operate",))
     token = await live.sign_in("gone", secret)
     monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.05)
@@ -359,24 +355,24 @@ async def test_a_client_that_was_dropped_follows_no_longer(live: Live, monkeypat
             pass
 
 
-async def test_a_cursor_that_is_none_is_refused(api: Api) -> None:
+async def test_an_invalid_cursor_is_refused(api: Api) -> None:
     for query in ("?after=x", "?after=MS4y", "?after=%00", f"?account=a%2Fb&after={BEGINNING}"):
         assert (await api("GET", f"/v1/events{query}", b"", api.bearer)).error == (400, "INVALID_PARAMETER")
 
 
-async def test_a_cursor_of_another_store_is_told_plainly(api: Api) -> None:
+async def test_a_cursor_of_another_store_is_410(api: Api) -> None:
     ahead = event_cursor_text(EventCursor(messages=7))
     answer = await api("GET", f"/v1/events?after={ahead}", b"", api.bearer)
     assert answer.error == (410, "GONE")
     assert "begin without one" in answer.json["errorMessage"]
 
 
-async def test_an_account_that_is_somebody_elses_is_not_followed(api: Api) -> None:
+async def test_events_of_an_account_that_is_not_granted_are_refused(api: Api) -> None:
     mine = await client_of(api, accounts=["mine"])
     assert (await api("GET", f"/v1/events?account={ACCOUNT}", b"", mine)).error == (404, "NOT_FOUND")
 
 
-async def test_head_tells_the_headers_alone(api: Api) -> None:
+async def test_head_of_events_has_headers_only(api: Api) -> None:
     answer = await api("HEAD", "/v1/events", b"", api.bearer)
     assert (answer.status, answer.header("content-type"), answer.body) == (
         200,
@@ -385,7 +381,7 @@ async def test_head_tells_the_headers_alone(api: Api) -> None:
     )
 
 
-async def test_a_client_has_so_many_streams_and_no_more(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_has_a_limited_number_of_streams(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(256):
             await stack.enter_async_context(live.stream())

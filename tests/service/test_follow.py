@@ -1,4 +1,4 @@
-"""OperatorClient.events and its twin against a real service, over connections that are cut wherever it hurts."""
+"""OperatorClient.events, sync and async, against a real service, over connections that are cut at any byte."""
 
 import asyncio
 import contextlib
@@ -114,7 +114,7 @@ both = pytest.mark.parametrize("kind", ["sync", "async"])
 
 
 @both
-async def test_events_are_given_as_what_they_are(base_url: str, operator: OperatorClient, kind: str) -> None:
+async def test_events_are_typed(base_url: str, operator: OperatorClient, kind: str) -> None:
     await asyncio.to_thread(operator.pause, ACCOUNT)
     published = await asyncio.to_thread(operator.publish, ACCOUNT, {"type": "upgradeProgress"}, ordering_key="k")
     paused, accepted = await followed(base_url, kind, 2, after=BEGINNING)
@@ -128,7 +128,7 @@ async def test_events_are_given_as_what_they_are(base_url: str, operator: Operat
 
 @both
 @pytest.mark.parametrize("seed", range(2))
-async def test_lost_connections_are_made_again_and_nothing_is_missed_or_told_twice(
+async def test_lost_connections_are_reopened_without_missing_or_repeating_events(
     base_url: str, operator: OperatorClient, relay: Callable[[Iterator[int]], Relay], kind: str, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -141,13 +141,13 @@ async def test_lost_connections_are_made_again_and_nothing_is_missed_or_told_twi
     assert way.cut > 3
 
 
-def test_following_ends_with_its_time(operator: OperatorClient) -> None:
+def test_following_ends_at_its_timeout(operator: OperatorClient) -> None:
     with operator.events(timeout=0.3, after=BEGINNING) as events:
         assert list(events) == []
         assert list(events) == []
 
 
-async def test_following_ends_with_its_time_for_tasks_too(base_url: str) -> None:
+async def test_async_following_ends_at_its_timeout(base_url: str) -> None:
     async with (
         AsyncOperatorClient(base_url, "dev", "dev-secret") as client,
         client.events(timeout=0.3, after=BEGINNING) as events,
@@ -155,7 +155,7 @@ async def test_following_ends_with_its_time_for_tasks_too(base_url: str) -> None
         assert [event async for event in events] == []
 
 
-def test_another_thread_may_end_it(operator: OperatorClient) -> None:
+def test_another_thread_may_close_it(operator: OperatorClient) -> None:
     events = operator.events()
     ended: list[list[Event]] = []
     thread = threading.Thread(target=lambda: ended.append(list(events)))
@@ -167,18 +167,18 @@ def test_another_thread_may_end_it(operator: OperatorClient) -> None:
     assert ended == [[]]
 
 
-def test_the_cursor_goes_on_behind_the_last_event_that_was_given(operator: OperatorClient) -> None:
+def test_the_cursor_is_that_of_the_last_event_read(operator: OperatorClient) -> None:
     ids = [operator.publish(ACCOUNT, b"{}").id for _ in range(3)]
     with operator.events(after=BEGINNING) as events:
         first = next(events)
         assert events.cursor == first.cursor
     with operator.events(after=events.cursor) as again:
-        told = [next(again).data for _ in range(2)]
-    assert [data.id for data in told if isinstance(data, MessageAccepted | AttemptFinished)] == ids[1:]
+        found = [next(again).data for _ in range(2)]
+    assert [data.id for data in found if isinstance(data, MessageAccepted | AttemptFinished)] == ids[1:]
 
 
 @both
-async def test_a_service_that_is_not_there_is_told_at_once(kind: str) -> None:
+async def test_an_unreachable_service_fails_at_once(kind: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
     with pytest.raises(ConnectionFailed):
@@ -193,7 +193,7 @@ async def test_a_refusal_is_an_error(base_url: str, kind: str) -> None:
 
 
 @both
-async def test_what_is_no_stream_is_told(peer_of: Callable[..., str], kind: str) -> None:
+async def test_a_response_that_is_not_a_stream_is_an_error(peer_of: Callable[..., str], kind: str) -> None:
     with pytest.raises(ResponseError, match="text/html"):
         await followed(peer_of(b"text/html", b"<p>hello"), kind, 1, after=None)
     block = b"id: c\nevent: message.dead\ndata: {}\n\n"
@@ -237,6 +237,6 @@ def test_stats_are_typed(operator: OperatorClient) -> None:
     assert len(operator.stats().minutes) == 60
 
 
-async def test_stats_are_typed_for_tasks_too(base_url: str) -> None:
+async def test_async_stats_are_typed(base_url: str) -> None:
     async with AsyncOperatorClient(base_url, "dev", "dev-secret") as client:
         assert (await client.stats(minutes=1)).totals.accepted == 0

@@ -1,4 +1,4 @@
-"""No input ends in a 500 or a traceback: arbitrary bytes as paths, headers and bodies, at every route."""
+"""No input causes a 500 or a traceback: arbitrary paths, headers and bodies, at every route."""
 
 import asyncio
 import logging
@@ -105,7 +105,7 @@ def fuzzed() -> Iterator[tuple[asyncio.Runner, Api, bytes]]:
     extra=headers,
     credentials=st.sampled_from(["none", "basic", "bearer", "both"]),
 )
-def test_whatever_comes_has_an_answer(
+def test_any_request_is_answered(
     fuzzed: tuple[asyncio.Runner, Api, bytes],
     caplog: pytest.LogCaptureFixture,
     method: str,
@@ -128,7 +128,7 @@ def test_whatever_comes_has_an_answer(
 @pytest.mark.parametrize("path", ROUTES, ids=bytes.decode)
 @settings(max_examples=15, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=bodies, extra=headers, method=st.sampled_from(METHODS))
-def test_whatever_comes_to_a_route_that_lets_it_in_has_an_answer(
+def test_any_authenticated_request_is_answered(
     fuzzed: tuple[asyncio.Runner, Api, bytes],
     caplog: pytest.LogCaptureFixture,
     path: bytes,

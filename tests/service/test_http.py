@@ -1,4 +1,4 @@
-"""HTTP as such: unknown paths, methods, limits, health, and a store that fails."""
+"""HTTP: unknown paths, methods, limits, health, and a failing store."""
 
 import pytest
 from starlette.applications import Starlette
@@ -81,12 +81,12 @@ async def test_an_unknown_path_below_api_meets_the_gateway(api: Api, path: str) 
         "/%2Fhealthz",
     ],
 )
-async def test_any_other_unknown_path(api: Api, path: str) -> None:
+async def test_any_other_unknown_path_is_404(api: Api, path: str) -> None:
     assert (await api("GET", path, headers=api.both)).error == (404, "NOT_FOUND")
 
 
 @pytest.mark.parametrize(("path", "allow"), ROUTES.items())
-async def test_a_wrong_method_is_told_the_right_ones(api: Api, path: str, allow: str) -> None:
+async def test_a_wrong_method_is_answered_with_the_allowed_ones(api: Api, path: str, allow: str) -> None:
     for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "TRACE", "get", "X" * 500} - set(allow.split(", ")):
         answer = await api(method, path, b"{}", api.both)
         assert answer.error == (405, "METHOD_NOT_ALLOWED")
@@ -125,7 +125,7 @@ async def test_health_needs_no_token(api: Api) -> None:
     assert (await api("GET", "/readyz")).json == {"status": "ready"}
 
 
-async def test_what_is_not_ready_is_named(api: Api) -> None:
+async def test_the_part_that_is_not_ready_is_named(api: Api) -> None:
     works = True
     settings = Settings(secret_key=SECRET_KEY)
     api.app = build_app(api.store, settings, checks={"dispatcher": lambda: works, "other": lambda: True})
@@ -133,7 +133,7 @@ async def test_what_is_not_ready_is_named(api: Api) -> None:
     works = False
     answer = await api("GET", "/readyz")
     assert answer.error == (503, "NOT_READY")
-    assert answer.json["errorMessage"] == "dispatcher: not working at the to_datetime; see the log."
+    assert answer.json["errorMessage"] == "dispatcher: not working; see the log."
     assert (await api("GET", "/healthz")).status == 200
 
 
@@ -144,9 +144,7 @@ async def test_a_store_of_another_version_is_not_ready(api: Api, monkeypatch: py
     assert answer.json["errorMessage"].startswith("migrations: ")
 
 
-async def test_the_store_is_tried_now_and_then_however_many_ask_whether_it_is_ready(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_store_check_is_cached(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = 0
 
     async def gone() -> None:
@@ -164,7 +162,7 @@ async def test_the_store_is_tried_now_and_then_however_many_ask_whether_it_is_re
     assert (await api("GET", "/readyz")).json == {"status": "ready"}
 
 
-async def test_a_process_that_takes_no_calls_tells_how_it_is_and_nothing_else(api: Api) -> None:
+async def test_a_process_without_calls_serves_health_only(api: Api) -> None:
     app = build_app(api.store, Settings(secret_key=SECRET_KEY), calls=False)
     for path in ("/healthz", "/readyz"):
         assert (await ask(app, "GET", path)).status == 200
@@ -195,7 +193,7 @@ async def test_a_full_store_is_507(api: Api, monkeypatch: pytest.MonkeyPatch) ->
     assert b"private" not in answer.body
 
 
-async def test_what_the_composer_adds_comes_after_our_own(api: Api) -> None:
+async def test_added_routes_come_after_our_own(api: Api) -> None:
     async def page(request: Request) -> Response:
         return PlainTextResponse("console")
 
@@ -222,7 +220,7 @@ async def test_a_server_without_raw_path_is_served_too(api: Api) -> None:
     assert (await ask(without, "GET", CALLBACK, headers=api.both)).status == 200
 
 
-async def test_a_defect_is_told_without_its_details(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_internal_error_hides_its_details(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api.store, "check", None)
 
     async def caught(scope: Scope, receive: Receive, send: Send) -> None:

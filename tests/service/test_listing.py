@@ -1,4 +1,4 @@
-"""Lists of accounts and of messages: what is wanted, a page at a time."""
+"""Lists of accounts and of messages: filters and pagination."""
 
 import msgspec
 import pytest
@@ -46,14 +46,14 @@ async def test_there_are_no_accounts_at_first(api: Api) -> None:
     assert (await api("GET", ACCOUNTS, headers=api.bearer)).json == {"accounts": [], "cursor": None}
 
 
-async def test_a_listed_account_is_told_like_a_single_one(api: Api) -> None:
+async def test_a_listed_account_equals_a_single_one(api: Api) -> None:
     await api("POST", CALLBACK, msgspec.json.encode({"url": URL}), api.both)
     await publish(api)
     single = await api("GET", f"{ACCOUNTS}/{ACCOUNT}", headers=api.bearer)
     assert (await api("GET", ACCOUNTS, headers=api.bearer)).json["accounts"] == [single.json]
 
 
-async def test_accounts_are_gone_through_page_by_page(api: Api) -> None:
+async def test_accounts_are_paginated(api: Api) -> None:
     wanted = ["a", "b", "c", "d", "\u00e4"]
     for account in ("d", "b", "%C3%A4", "a", "c"):
         await publish(api, account=account)
@@ -94,7 +94,7 @@ async def test_listing_accounts_needs_its_scope(api: Api) -> None:
 # Messages
 
 
-async def test_messages_are_listed_newest_first_and_told_like_single_ones(api: Api) -> None:
+async def test_messages_are_listed_newest_first_and_equal_single_ones(api: Api) -> None:
     first = await publish(api, b'{"type": "x"}', key="k")
     second = await publish(api)
     answer = await api("GET", MESSAGES, headers=api.bearer)
@@ -104,7 +104,7 @@ async def test_messages_are_listed_newest_first_and_told_like_single_ones(api: A
     assert answer.json["cursor"] is None
 
 
-async def test_messages_are_found_by_what_is_asked(api: Api) -> None:
+async def test_messages_are_filtered_by_the_query(api: Api) -> None:
     await api("POST", CALLBACK, msgspec.json.encode({"url": URL}), api.both)
     dead = await publish(api, b'{"type": "upgrade progress"}')
     await settle_all(api, "dead")
@@ -120,7 +120,7 @@ async def test_messages_are_found_by_what_is_asked(api: Api) -> None:
     assert await listed(api, "since=2025-06-15T15:06:40Z&until=2025-06-15T15:06:40.5Z") == [dead]
 
 
-async def test_messages_are_gone_through_page_by_page(api: Api) -> None:
+async def test_messages_are_paginated(api: Api) -> None:
     wanted = [await publish(api) for _ in range(5)]
     found, cursor = [], ""
     while cursor is not None:
@@ -163,17 +163,17 @@ BAD_QUERIES = {
 
 @pytest.mark.parametrize("query", BAD_QUERIES.values(), ids=BAD_QUERIES)
 @pytest.mark.parametrize("path", [ACCOUNTS, MESSAGES])
-async def test_a_query_that_is_none(api: Api, path: str, query: str) -> None:
+async def test_an_invalid_query(api: Api, path: str, query: str) -> None:
     assert (await api("GET", f"{path}?{query}", headers=api.bearer)).error == (400, "INVALID_PARAMETER")
 
 
 @pytest.mark.parametrize(
     "query", ["since=yesterday", "since=2025-06-15", "until=2025-06-15T15:06:40", "key=a%20b", "type=%00", "cursor=YQ"]
 )
-async def test_a_query_for_messages_that_is_none(api: Api, query: str) -> None:
+async def test_an_invalid_messages_query(api: Api, query: str) -> None:
     assert (await api("GET", f"{MESSAGES}?{query}", headers=api.bearer)).error == (400, "INVALID_PARAMETER")
 
 
-async def test_a_query_that_is_not_ascii_is_none(api: Api) -> None:
+async def test_a_query_must_be_ascii(api: Api) -> None:
     answer = await api("GET", f"{MESSAGES}?key=\u00e4", headers=api.bearer)
     assert answer.error == (400, "INVALID_PARAMETER")

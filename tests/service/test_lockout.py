@@ -1,4 +1,4 @@
-"""Five refused logins in a row lock a user for an address, for a time that grows."""
+"""Five failed logins in a row lock a user for an address, for a time that doubles."""
 
 import asyncio
 
@@ -49,24 +49,24 @@ async def test_a_user_who_does_not_exist_is_locked_like_any_other(api: Api) -> N
     assert await login(api) == await login(api, username="nobody")
 
 
-async def test_many_guesses_at_once_are_no_more_than_five(api: Api) -> None:
+async def test_concurrent_wrong_logins_are_locked_after_five(api: Api) -> None:
     answers = await asyncio.gather(*(login(api) for _ in range(20)))
     assert sum(answer.header("retry-after") is None for answer in answers) == 5
 
 
-async def test_many_good_logins_at_once_are_none_too_many(api: Api) -> None:
+async def test_concurrent_correct_logins_all_succeed(api: Api) -> None:
     answers = await asyncio.gather(*(login(api, "dev-password") for _ in range(20)))
     assert {answer.status for answer in answers} == {200}
 
 
-async def test_a_good_login_ends_the_count(api: Api) -> None:
+async def test_a_successful_login_resets_the_failure_count(api: Api) -> None:
     for _ in range(3):
         for _ in range(4):
             await login(api)
         assert (await login(api, "dev-password")).status == 200
 
 
-async def test_guesses_at_the_old_password_count_too(api: Api) -> None:
+async def test_wrong_old_passwords_count_as_failures(api: Api) -> None:
     for _ in range(5):
         await api("PUT", RESET, b'{"oldPassword": "wrong"}', api.both)
     answer = await api("PUT", RESET, b'{"oldPassword": "dev-password"}', api.both)
@@ -91,7 +91,7 @@ def test_a_lock_ends_and_the_next_failure_locks_again(clock: FakeClock) -> None:
     assert locked_for(locks, NOW + 60) == 120
 
 
-def test_a_lock_is_of_one_user_and_one_address() -> None:
+def test_a_lock_applies_to_one_user_and_one_address() -> None:
     locks = Lockout()
     fail(locks, 5)
     assert locked_for(locks, username="other") == 0
@@ -111,7 +111,7 @@ def test_a_clock_that_is_set_back_locks_no_longer_than_an_hour() -> None:
     assert locked_for(locks, NOW - 1_000_000) == 3600
 
 
-def test_what_is_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_locks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lockout, "_MAX_ENTRIES", 2)
     locks = Lockout()
     fail(locks, 5)

@@ -1,4 +1,4 @@
-"""Who may do what: every call, asked by everybody who may not make it. Nothing is changed by any of them."""
+"""Authorization: every call, made by every caller that may not make it, changes nothing."""
 
 import pytest
 
@@ -91,7 +91,7 @@ async def test_without_its_scope(api: Api, method: str, path: str, call: Endpoin
 
 
 @each([one for one in GUARDED if "{" in one[1]])
-async def test_of_an_account_that_is_not_the_callers(api: Api, method: str, path: str, call: Endpoint) -> None:
+async def test_with_an_account_that_is_not_granted(api: Api, method: str, path: str, call: Endpoint) -> None:
     mine = await client_of(api, accounts=["mine"])
     status, gateway = (400, "REQUEST_FAILED.AccountNotFound") if path.startswith("/api/") else (404, "")
     expected = (status, code(path, method, gateway, "NOT_FOUND"))
@@ -112,5 +112,5 @@ async def test_the_token_calls_need_the_clients_secret(api: Api, path: str) -> N
 
 
 @pytest.mark.parametrize("path", [path for method, path, call in CALLS if call.by == "anyone" and method == "GET"])
-async def test_what_is_open_needs_nothing(api: Api, path: str) -> None:
+async def test_open_calls_need_no_credentials(api: Api, path: str) -> None:
     assert (await api("GET", path)).status == 200

@@ -1,4 +1,4 @@
-"""Publishing, and what an operator reads of a message."""
+"""Publishing a message, and reading it as an operator."""
 
 import hashlib
 
@@ -24,7 +24,7 @@ async def test_a_message_is_kept_byte_for_byte(api: Api) -> None:
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"type": 5}', b'{"type": null}', b'{"x": {"type": "inner"}}'])
-async def test_a_type_that_is_no_string_is_none(api: Api, body: bytes) -> None:
+async def test_a_type_that_is_not_a_string_is_ignored(api: Api, body: bytes) -> None:
     answer = await api("POST", MESSAGES, body, api.bearer)
     stored = await api.store.message(answer.json["id"])
     assert stored is not None
@@ -56,7 +56,7 @@ async def test_a_message_may_have_256_kib_and_no_more(api: Api) -> None:
     assert api.rows() == before
 
 
-async def test_of_a_body_that_is_too_large_no_more_than_the_limit_is_read(api: Api) -> None:
+async def test_a_body_over_the_limit_is_not_read_further(api: Api) -> None:
     chunks = [b"x" * 65536 for _ in range(100)]
     answer = await api("POST", MESSAGES, chunks, api.bearer)
     assert answer.error == (413, "TOO_LARGE")
@@ -99,8 +99,8 @@ async def test_publishing_needs_its_scope_and_its_account(api: Api) -> None:
 async def test_an_operator_reads_what_became_of_a_message(api: Api) -> None:
     headers = {**api.bearer, "Ordering-Key": "device-1"}
     published = (await api("POST", MESSAGES, MESSAGE, headers)).json
-    told = await api("GET", f"/v1/messages/{published['id']}", headers=api.bearer)
-    assert told.json == {
+    answer = await api("GET", f"/v1/messages/{published['id']}", headers=api.bearer)
+    assert answer.json == {
         "id": published["id"],
         "account": ACCOUNT,
         "type": "upgradeProgress",
@@ -119,15 +119,15 @@ async def test_an_operator_reads_what_became_of_a_message(api: Api) -> None:
             }
         ],
     }
-    assert msgspec.json.decode(told.body, type=MessageState).id == published["id"]
+    assert msgspec.json.decode(answer.body, type=MessageState).id == published["id"]
 
 
-async def test_a_message_tells_when_it_is_given_up_unless_its_time_stands_still(api: Api) -> None:
+async def test_a_message_shows_its_expiry_unless_its_time_to_live_stands_still(api: Api) -> None:
     published = (await api("POST", MESSAGES, MESSAGE, api.bearer)).json["id"]
 
     async def expires() -> str | None:
-        told = await api("GET", f"/v1/messages/{published}", headers=api.bearer)
-        when: str | None = told.json["deliveries"][0]["expiresAt"]
+        answer = await api("GET", f"/v1/messages/{published}", headers=api.bearer)
+        when: str | None = answer.json["deliveries"][0]["expiresAt"]
         return when
 
     assert await expires() is None
@@ -148,8 +148,8 @@ async def test_an_operator_reads_every_attempt(api: Api) -> None:
     await api("POST", CALLBACK, msgspec.json.encode({"url": URL}), api.both)
     published = (await api("POST", MESSAGES, MESSAGE, api.bearer)).json
     await settle(api, "dead")
-    told = (await api("GET", f"/v1/messages/{published['id']}/attempts", headers=api.bearer)).json
-    assert told == {
+    answer = (await api("GET", f"/v1/messages/{published['id']}/attempts", headers=api.bearer)).json
+    assert answer == {
         "attempts": [
             {
                 "number": 1,
@@ -161,6 +161,7 @@ async def test_an_operator_reads_every_attempt(api: Api) -> None:
                 "fix": "accept the message",
                 "phases": {"dns": 1.5, "connect": None, "tls": None, "firstByte": 2.0, "total": 4.25},
                 "excerpt": "no",
+                "resent": False,
             }
         ]
     }
@@ -188,13 +189,13 @@ async def settle(api: Api, state: DeliveryState) -> None:
 
 @pytest.mark.parametrize("message_id", ["x", "", "%FF", "%00", "x" * 5000, "%F0%9F%98%80"])
 @pytest.mark.parametrize("part", ["", "/body", "/attempts", "/why"])
-async def test_a_message_that_is_not_there(api: Api, message_id: str, part: str) -> None:
+async def test_a_missing_message(api: Api, message_id: str, part: str) -> None:
     answer = await api("GET", f"/v1/messages/{message_id}{part}", headers=api.bearer)
     assert answer.error == (404, "NOT_FOUND")
 
 
 @pytest.mark.parametrize("part", ["", "/body", "/attempts", "/why"])
-async def test_a_message_of_another_account_looks_like_none(api: Api, part: str) -> None:
+async def test_a_message_of_another_account_looks_missing(api: Api, part: str) -> None:
     published = (await api("POST", MESSAGES, MESSAGE, api.bearer)).json
     elsewhere = await client_of(api, accounts=["mine"])
     theirs = await api("GET", f"/v1/messages/{published['id']}{part}", headers=elsewhere)

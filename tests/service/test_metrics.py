@@ -1,4 +1,4 @@
-"""Numbers for Prometheus, read by its own parser."""
+"""Metrics, read by Prometheus's own parser, and stats."""
 
 import math
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ async def measured(api: Api, counted: CountedStore, metrics: Metrics, clock: Fak
     return api
 
 
-async def test_what_was_done_is_counted(measured: Api, clock: FakeClock) -> None:
+async def test_accepts_attempts_and_leases_are_counted(measured: Api, clock: FakeClock) -> None:
     for key in ("1", "2", "3", "1"):
         await measured("POST", MESSAGES, b"{}", {**measured.bearer, "Idempotency-Key": key})
     clock.advance(2)
@@ -119,13 +119,13 @@ async def test_a_lane_is_leased_until_it_is_given_back(measured: Api) -> None:
     assert (await scraped(measured))["fotahook_leased_lanes"] == 0
 
 
-async def test_no_account_is_named(measured: Api) -> None:
+async def test_metrics_name_no_account(measured: Api) -> None:
     await measured.store.accept([NewMessage(account=ACCOUNT, body=b"{}")])
     await attempt(measured.store, "delivered", None)
     assert ACCOUNT.encode() not in (await measured("GET", "/metrics")).body
 
 
-async def test_while_the_store_is_away_the_process_tells_what_it_knows(measured: Api, counted: CountedStore) -> None:
+async def test_metrics_are_served_while_the_store_is_unavailable(measured: Api, counted: CountedStore) -> None:
     counted.away = True
     found = await scraped(measured)
     assert found["fotahook_store_up"] == 0
@@ -133,9 +133,7 @@ async def test_while_the_store_is_away_the_process_tells_what_it_knows(measured:
     assert found["fotahook_messages_accepted_total"] == 0
 
 
-async def test_the_store_is_read_now_and_then_however_often_somebody_asks(
-    measured: Api, counted: CountedStore, clock: FakeClock
-) -> None:
+async def test_the_backlog_is_cached(measured: Api, counted: CountedStore, clock: FakeClock) -> None:
     for _ in range(5):
         await scraped(measured)
     assert counted.read == 1
@@ -151,7 +149,7 @@ async def test_each_app_counts_for_itself(api: Api) -> None:
     assert samples((await ask(other, "GET", "/metrics")).body)["fotahook_messages_accepted_total"] == 0
 
 
-async def test_a_process_that_only_dispatches_tells_its_numbers_too(api: Api, metrics: Metrics) -> None:
+async def test_a_dispatcher_process_serves_metrics(api: Api, metrics: Metrics) -> None:
     app = build_app(metrics.around(api.store), Settings(secret_key=SECRET_KEY), calls=False, metrics=metrics)
     assert (await ask(app, "GET", "/v1/stats")).status == 404
     assert "fotahook_leases_total" in samples((await ask(app, "GET", "/metrics")).body)
@@ -160,7 +158,7 @@ async def test_a_process_that_only_dispatches_tells_its_numbers_too(api: Api, me
 # Stats
 
 
-async def test_stats_are_told_minute_by_minute(measured: Api, clock: FakeClock) -> None:
+async def test_stats_are_counted_by_minute(measured: Api, clock: FakeClock) -> None:
     clock.advance(-clock() % 60)
     await measured.store.accept([NewMessage(account=ACCOUNT, body=b"{}") for _ in range(3)])
     await attempt(measured.store, "delivered", None)
@@ -187,6 +185,6 @@ async def test_stats_are_of_the_callers_accounts(api: Api) -> None:
 
 
 @pytest.mark.parametrize("minutes", ["0", "1441", "x", "-1"])
-async def test_minutes_that_cannot_be_are_refused(api: Api, minutes: str) -> None:
+async def test_invalid_minutes_are_refused(api: Api, minutes: str) -> None:
     answer = await api("GET", f"/v1/stats?minutes={minutes}", b"", api.bearer)
     assert answer.error == (400, "INVALID_PARAMETER")

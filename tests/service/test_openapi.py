@@ -1,4 +1,4 @@
-"""The service's own description: complete, and true of what every other test here is answered."""
+"""The OpenAPI description: complete, and true of every answer in the other tests of this folder."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +14,9 @@ from .serving import SECRET_KEY
 APP = build_app(None, Settings(secret_key=SECRET_KEY))  # type: ignore[arg-type]  # nothing of it is called
 DOCUMENT = document(APP.resources)
 OPERATIONS = [
-    (path, method, told)
+    (path, method, operation)
     for path, item in DOCUMENT["paths"].items()
-    for method, told in item.items()
+    for method, operation in item.items()
     if method != "parameters"
 ]
 
@@ -32,14 +32,14 @@ def references(value: object) -> Iterator[str]:
             yield from references(inner)
 
 
-async def test_anybody_may_read_it(api: Api) -> None:
+async def test_the_description_needs_no_token(api: Api) -> None:
     answer = await api("GET", "/openapi.json")
     assert (answer.status, answer.header("content-type")) == (200, "application/json")
     assert answer.json == DOCUMENT
     assert (await api("GET", "/openapi.json")).body == answer.body
 
 
-def test_each_route_and_method_is_in_it() -> None:
+def test_the_description_has_every_route_and_method() -> None:
     served = {
         (path, method.lower())
         for path, resource in APP.resources.items()
@@ -50,20 +50,20 @@ def test_each_route_and_method_is_in_it() -> None:
     assert {(path, method) for path, method, _ in OPERATIONS} == served
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_resolves() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     assert {reference.removeprefix("#/components/schemas/") for reference in references(DOCUMENT)} <= set(schemas)
     assert all(schema["type"] == "object" for schema in schemas.values())
 
 
-def test_every_operation_is_told_in_words_and_has_a_name_of_its_own() -> None:
-    assert len({told["operationId"] for *_, told in OPERATIONS}) == len(OPERATIONS)
-    for _, _, told in OPERATIONS:
-        assert told["summary"].endswith((".", ";", ":"))
-        assert {"413", "400"} <= set(told["responses"])
+def test_every_operation_has_a_summary_and_a_unique_id() -> None:
+    assert len({operation["operationId"] for *_, operation in OPERATIONS}) == len(OPERATIONS)
+    for _, _, operation in OPERATIONS:
+        assert operation["summary"].endswith((".", ";", ":"))
+        assert {"413", "400"} <= set(operation["responses"])
 
 
-def test_a_scope_is_told_where_one_is_needed() -> None:
+def test_the_description_names_the_required_scope() -> None:
     publish = DOCUMENT["paths"]["/v1/messages"]["post"]
     assert publish["security"] == [{"accessToken": ["publish"]}]
     callback = DOCUMENT["paths"]["/api/fota/v2/callbacks/{account}"]["get"]
@@ -71,19 +71,19 @@ def test_a_scope_is_told_where_one_is_needed() -> None:
     assert DOCUMENT["paths"]["/healthz"]["get"]["security"] == []
 
 
-def test_queries_are_told_as_parameters_that_are_never_null() -> None:
-    told = {
+def test_queries_are_described_as_parameters_without_null() -> None:
+    operation = {
         one["name"]: one["schema"] for one in DOCUMENT["paths"]["/v1/accounts/{account}/messages"]["get"]["parameters"]
     }
-    assert list(told) == ["state", "type", "key", "since", "until", "cursor", "limit"]
-    assert told["state"] == {"enum": ["dead", "delivered", "pending"]}
-    assert told["since"] == {"type": "string", "format": "date-time"}
-    assert told["limit"] == {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
+    assert list(operation) == ["state", "type", "key", "since", "until", "cursor", "limit"]
+    assert operation["state"] == {"enum": ["dead", "delivered", "pending"]}
+    assert operation["since"] == {"type": "string", "format": "date-time"}
+    assert operation["limit"] == {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
 
 
-def test_what_a_call_answers_is_its_model() -> None:
-    told: dict[str, Any] = DOCUMENT["paths"]["/v1/accounts/{account}"]["get"]["responses"]["200"]
-    assert told["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/AccountState"}
+def test_an_answer_is_described_by_its_model() -> None:
+    operation: dict[str, Any] = DOCUMENT["paths"]["/v1/accounts/{account}"]["get"]["responses"]["200"]
+    assert operation["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/AccountState"}
     properties = DOCUMENT["components"]["schemas"]["AccountState"]["properties"]
     assert set(properties) == {"account", "callback", "lane", "backlog", "limits", "known"}
 
@@ -99,5 +99,5 @@ def test_what_a_call_answers_is_its_model() -> None:
         ("GET", "/nowhere", 404, True),
     ],
 )
-def test_every_answer_in_these_tests_is_held_against_it(method: str, path: str, status: int, described: bool) -> None:
+def test_is_described_knows_statuses(method: str, path: str, status: int, described: bool) -> None:
     assert is_described(method, path, status) is described

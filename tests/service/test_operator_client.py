@@ -40,7 +40,7 @@ async def call(request: pytest.FixtureRequest, base_url: str) -> AsyncIterator[O
 
 
 async def test_a_batch_is_answered_message_by_message(call: Operator) -> None:
-    told = await call(
+    result = await call(
         "publish_batch",
         [
             BatchMessage(ACCOUNT, {"type": "x", "\u00e4": 1}, ordering_key="k"),
@@ -50,7 +50,7 @@ async def test_a_batch_is_answered_message_by_message(call: Operator) -> None:
             BatchMessage(ACCOUNT, b"[]"),
         ],
     )
-    first, account, second, again, array = told
+    first, account, second, again, array = result
     assert isinstance(first, Published)
     assert again == Published(second.id, True)
     assert account == Refused("INVALID_PARAMETER", "Invalid account name format")
@@ -68,14 +68,14 @@ async def test_a_message_is_read_back_byte_for_byte(call: Operator) -> None:
         await call("message_body", "x")
 
 
-async def test_messages_without_a_key_are_different_ones(call: Operator) -> None:
+async def test_messages_without_an_idempotency_key_are_distinct(call: Operator) -> None:
     first, second = await call("publish_batch", [BatchMessage(ACCOUNT, {})] * 2)
     assert first.id != second.id
 
 
 async def test_a_whole_batch_is_read(call: Operator) -> None:
-    told = await call("publish_batch", [BatchMessage("a/b", b"{}")] * BATCH_MESSAGES)
-    assert len(told) == BATCH_MESSAGES
+    result = await call("publish_batch", [BatchMessage("a/b", b"{}")] * BATCH_MESSAGES)
+    assert len(result) == BATCH_MESSAGES
 
 
 async def test_accounts_and_messages_are_listed(call: Operator) -> None:
@@ -96,8 +96,8 @@ async def test_an_account_is_paused_and_resumed_and_a_message_says_why(call: Ope
     published = await call("publish", ACCOUNT, b"{}")
     assert [reason.code for reason in (await call("why", published.id)).reasons] == ["held"]
     assert (await call("pause", ACCOUNT)).lane.state == "paused"
-    told = await call("why", published.id)
-    assert (told.state, [reason.code for reason in told.reasons]) == ("pending", ["paused"])
+    result = await call("why", published.id)
+    assert (result.state, [reason.code for reason in result.reasons]) == ("pending", ["paused"])
     assert (await call("resume", ACCOUNT)).lane.state == "held"
 
 
@@ -130,7 +130,7 @@ NO_BATCH: list[tuple[type[Exception], object]] = [
 
 
 @pytest.mark.parametrize(("error", "messages"), NO_BATCH)
-async def test_a_batch_that_cannot_be_meant_sends_nothing(error: type[Exception], messages: object) -> None:
+async def test_an_invalid_batch_is_not_sent(error: type[Exception], messages: object) -> None:
     with OperatorClient("http://127.0.0.1:1", "id", "secret") as client, pytest.raises(error):
         client.publish_batch(messages)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Passwords are kept as argon2id hashes, one worked out at a time, and the same work is done for a name nobody has."""
+"""Passwords are stored as argon2id hashes, computed one at a time, and an unknown user costs the same."""
 
 import asyncio
 import threading
@@ -28,7 +28,7 @@ async def stored(api: Api, name: str = "dev") -> bytes:
     return user.secret_hash
 
 
-async def test_what_is_kept_of_a_password_is_argon2id_at_the_cost_of_owasp(api: Api) -> None:
+async def test_passwords_are_stored_as_argon2id_at_owasps_cost(api: Api) -> None:
     password = await create_credential(api.store, "user", "ops")
     known = await stored(api, "ops")
     assert known.startswith(b"$argon2id$v=19$m=19456,t=2,p=1$")
@@ -45,11 +45,11 @@ async def test_any_text_is_a_password(password: str) -> None:
 
 
 @pytest.mark.parametrize("known", [b"", b"x", b"$argon2id$", bytes(32), b"$argon2id$v=19$m=8,t=1,p=1$AAAA$AAAA"])
-async def test_what_is_no_hash_proves_nothing(known: bytes) -> None:
+async def test_an_invalid_hash_never_verifies(known: bytes) -> None:
     assert not await Passwords(CHEAP).verify(known, "dev-password")
 
 
-async def test_a_login_hashes_anew_what_was_hashed_at_another_cost(api: Api) -> None:
+async def test_a_login_rehashes_a_password_of_another_cost(api: Api) -> None:
     before = await stored(api)
     settings = Settings(secret_key=SECRET_KEY, password_cost=DEARER, clock=api.clock)
     dearer = Api(build_app(api.store, settings), api.store, api.file, api.clock)
@@ -81,7 +81,7 @@ async def test_a_refused_login_costs_the_same_whether_or_not_the_user_exists(
         assert done == ["once"]
 
 
-async def test_one_is_worked_out_at_a_time_and_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hashes_are_computed_one_at_a_time_without_blocking_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     passwords, gate = Passwords(CHEAP), threading.Event()
     running: set[int] = set()
     crowds: list[int] = []

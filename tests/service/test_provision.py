@@ -1,4 +1,4 @@
-"""Clients and users are made with a secret that is shown once."""
+"""Clients and users: created, granted and revoked."""
 
 from collections.abc import Awaitable, Callable
 
@@ -38,7 +38,7 @@ async def test_secrets_differ(store: SqliteStore) -> None:
     assert await create_credential(store, "client", "a") != await create_credential(store, "client", "b")
 
 
-async def test_a_name_is_taken_once(store: SqliteStore) -> None:
+async def test_a_name_is_unique(store: SqliteStore) -> None:
     await create_credential(store, "client", "app-1")
     with pytest.raises(ValueError, match="already"):
         await create_credential(store, "client", "app-1")
@@ -46,12 +46,12 @@ async def test_a_name_is_taken_once(store: SqliteStore) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "with space", "with:colon", "x" * 65, "\u00e9", "a\n"])
-async def test_a_name_that_does_not_fit_a_header(store: SqliteStore, name: str) -> None:
+async def test_an_invalid_name_is_refused(store: SqliteStore, name: str) -> None:
     with pytest.raises(ValueError, match="name"):
         await create_credential(store, "client", name)
 
 
-async def test_grants_that_are_none(store: SqliteStore) -> None:
+async def test_invalid_grants_are_refused(store: SqliteStore) -> None:
     with pytest.raises(ValueError, match="no such scope: admin"):
         await create_credential(store, "client", "app", scopes=["publish", "admin"])
     with pytest.raises(ValueError, match="slash"):
@@ -66,7 +66,7 @@ async def test_the_development_client_is_the_same_after_every_start(store: Sqlit
     assert (found.accounts, found.scopes) == (None, ("callbacks", "publish", "operate"))
 
 
-async def test_what_the_development_mode_gave_ends_with_it(api: Api) -> None:
+async def test_withdraw_dev_revokes_the_development_credentials(api: Api) -> None:
     await provision_dev(api.store, clock=api.clock, cost=CHEAP)
     token = await api.token()
     await withdraw_dev(api.store)
@@ -76,13 +76,13 @@ async def test_what_the_development_mode_gave_ends_with_it(api: Api) -> None:
     assert token
 
 
-async def test_a_client_that_merely_has_the_name_stays(store: SqliteStore) -> None:
+async def test_withdraw_dev_keeps_a_client_with_another_secret(store: SqliteStore) -> None:
     await create_credential(store, "client", "dev")
     await withdraw_dev(store)
     assert await store.credential("client", "dev") is not None
 
 
-async def test_a_dropped_client_takes_its_tokens_along(api: Api) -> None:
+async def test_revoking_a_client_ends_its_tokens(api: Api) -> None:
     secret = await create_credential(api.store, "client", "app-1", clock=api.clock)
     token = await api.token(basic("app-1", secret))
     assert await revoke(api.store, "client", "app-1") is True
@@ -93,7 +93,7 @@ async def test_a_dropped_client_takes_its_tokens_along(api: Api) -> None:
     assert (await api("GET", "/v1/accounts", headers=api.bearer)).status == 200
 
 
-async def test_a_dropped_user_takes_the_sessions_along(api: Api) -> None:
+async def test_revoking_a_user_ends_the_sessions(api: Api) -> None:
     password = await create_credential(api.store, "user", "someone", clock=api.clock, cost=CHEAP)
     session = await api.login(await api.token(), "someone", password)
     headers = {**api.bearer, "VZ-M2M-Token": session}
@@ -154,7 +154,7 @@ async def test_no_session_outlives_its_user(api: Api) -> None:
 
 
 @pytest.mark.usefixtures("dropped_meanwhile")
-async def test_no_session_is_kept_alive_for_a_user_who_is_gone(api: Api) -> None:
+async def test_a_session_of_a_revoked_user_is_not_renewed(api: Api) -> None:
     api.clock.advance(600)
     assert (await api("GET", CALLBACK, headers=api.both)).error == (401, "REQUEST_FAILED.SessionToken.Expired")
     assert await api.store.credentials("session", "dev") == []
@@ -163,7 +163,7 @@ async def test_no_session_is_kept_alive_for_a_user_who_is_gone(api: Api) -> None
 # Grants
 
 
-async def test_a_grant_changes_what_is_given_and_nothing_else(store: SqliteStore) -> None:
+async def test_a_grant_changes_only_what_is_given(store: SqliteStore) -> None:
     await create_credential(store, "client", "app", accounts=["1"], scopes=["publish"])
     before = await store.credential("client", "app")
     assert await grant(store, "client", "app", scopes=["operate", "publish"]) == await store.credential("client", "app")
@@ -177,7 +177,7 @@ async def test_a_grant_changes_what_is_given_and_nothing_else(store: SqliteStore
     assert found.accounts is None
 
 
-async def test_a_grant_to_nobody_or_of_nothing(store: SqliteStore) -> None:
+async def test_a_grant_to_an_unknown_client_or_of_an_unknown_scope(store: SqliteStore) -> None:
     assert await grant(store, "client", "app", accounts=None) is None
     assert await grant(store, "user", "app", accounts=None) is None
     await create_credential(store, "client", "app", scopes=["publish"])
@@ -224,7 +224,7 @@ async def test_no_session_grants_more_than_its_user_has(api: Api, monkeypatch: p
     assert (await api("GET", CALLBACK, headers=headers)).error == (403, "INVALID_ACCESS")
 
 
-async def test_a_session_kept_alive_follows_a_grant_of_that_moment(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_renewed_session_applies_a_concurrent_grant(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     api.clock.advance(600)
     before_writing(api, monkeypatch, lambda: grant(api.store, "user", "dev", scopes=["publish"]))
     assert (await api("GET", CALLBACK, headers=api.both)).error == (403, "INVALID_ACCESS")

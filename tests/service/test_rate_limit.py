@@ -1,4 +1,4 @@
-"""Requests of one client are bounded; everybody else, and health checks, go on."""
+"""The rate limit of a client affects neither other clients nor health checks."""
 
 import pytest
 
@@ -17,7 +17,7 @@ async def limited(api: Api) -> Api:
     return api
 
 
-async def test_beyond_its_share_a_client_is_told_when_to_come_again(limited: Api) -> None:
+async def test_a_client_over_its_rate_limit_gets_retry_after(limited: Api) -> None:
     for _ in range(10):
         assert (await limited("POST", MESSAGES, b"{}", limited.bearer)).status == 202
     for method, path, body, headers in (
@@ -33,7 +33,7 @@ async def test_beyond_its_share_a_client_is_told_when_to_come_again(limited: Api
     assert (await limited("POST", MESSAGES, b"{}", limited.bearer)).status == 429
 
 
-async def test_others_go_on(limited: Api) -> None:
+async def test_other_clients_are_not_limited(limited: Api) -> None:
     other = await client_of(limited)
     answers = [await limited("GET", CALLBACK, headers=limited.both) for _ in range(11)]
     assert [answer.status for answer in answers] == [200] * 10 + [429]
@@ -42,13 +42,13 @@ async def test_others_go_on(limited: Api) -> None:
         assert (await limited("GET", path, headers=limited.both)).status == 200
 
 
-async def test_who_proves_nothing_spends_nobodys_share(limited: Api) -> None:
+async def test_unauthenticated_requests_are_not_counted(limited: Api) -> None:
     for _ in range(20):
         assert (await limited("POST", TOKEN, GRANT, basic("dev", "wrong"))).status == 401
     assert (await limited("POST", TOKEN, GRANT, basic())).status == 200
 
 
-def test_a_share_fills_up_to_a_minutes_worth_and_no_further() -> None:
+def test_a_bucket_holds_one_minute_of_requests() -> None:
     limiter = RateLimiter(60)
     for now in (0.0, 1_000_000.0):
         for _ in range(60):
@@ -63,13 +63,13 @@ def test_a_clock_that_is_set_back_locks_nobody_out() -> None:
     limiter.count("a", 500.0)
 
 
-def test_there_may_be_no_limit() -> None:
+def test_zero_means_no_limit() -> None:
     limiter = RateLimiter(0)
     for _ in range(1000):
         limiter.count("a", 1.0)
 
 
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_buckets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fotahook.service.auth.rate_limit._MAX_CLIENTS", 2)
     limiter = RateLimiter(1)
     for client in ("a", "b", "c", "a"):

@@ -1,4 +1,4 @@
-"""Why a message stands where it stands. Every reason, and then the call over a real store."""
+"""Why a message is in its state: every reason, and the call over a real store."""
 
 import msgspec
 
@@ -55,9 +55,9 @@ def why(
     return reasons_for(replace(SNAPSHOT, message=message, lanes=(lane, other), limits=limits, attempts=attempts))
 
 
-def codes(told: Why) -> list[str]:
-    assert all(reason.text.endswith(".") for reason in told.reasons)
-    return [reason.code for reason in told.reasons]
+def codes(status: Why) -> list[str]:
+    assert all(reason.text.endswith(".") for reason in status.reasons)
+    return [reason.code for reason in status.reasons]
 
 
 def test_a_message_that_is_due_waits_for_its_turn() -> None:
@@ -66,17 +66,17 @@ def test_a_message_that_is_due_waits_for_its_turn() -> None:
     assert "and 7 messages are waiting." in why(lane=replace(LANE, pending=7)).reasons[0].text
 
 
-def test_limits_are_reasons_where_it_is_only_a_matter_of_turns() -> None:
-    told = why(limits=Limits(in_flight=1, per_second=0.5))
-    assert codes(told) == ["due", "limited_in_flight", "limited_per_second"]
-    assert "1 in flight" in told.reasons[1].text
-    assert "0.5 per second" in told.reasons[2].text
+def test_limits_are_reasons_of_a_message_that_is_due() -> None:
+    status = why(limits=Limits(in_flight=1, per_second=0.5))
+    assert codes(status) == ["due", "limited_in_flight", "limited_per_second"]
+    assert "1 in flight" in status.reasons[1].text
+    assert "0.5 per second" in status.reasons[2].text
     assert codes(why(lane=replace(LANE, state="held"), limits=Limits(in_flight=1))) == ["held"]
 
 
 def test_a_held_lane_waits_for_a_registration() -> None:
-    told = why(lane=replace(LANE, state="held"))
-    assert told.reasons == [Reason("held", "No callback is registered for the account: register one to send this.")]
+    status = why(lane=replace(LANE, state="held"))
+    assert status.reasons == [Reason("held", "No callback is registered for the account: register one to send this.")]
 
 
 def test_a_paused_lane_says_whether_the_receiver_paused_it() -> None:
@@ -87,24 +87,24 @@ def test_a_paused_lane_says_whether_the_receiver_paused_it() -> None:
 def test_a_waiting_lane_says_until_when_and_what_failed() -> None:
     waiting = replace(LANE, state="waiting", until=NOW + 60, health=Health(failures=3, reason="dns_error"))
     failed = replace(REFUSED, error_code="dns_error", fix="Check its DNS records.")
-    told = why(replace(PLACE, due=NOW + 60.1), lane=waiting, attempts=(failed,))
-    assert codes(told) == ["waiting", "last_failure"]
-    assert told.reasons[0].until == to_datetime(NOW + 60)
-    assert "failed 3 times in a row (dns_error)" in told.reasons[0].text
-    assert told.reasons[1].text == "The last failure was dns_error: Check its DNS records."
+    status = why(replace(PLACE, due=NOW + 60.1), lane=waiting, attempts=(failed,))
+    assert codes(status) == ["waiting", "last_failure"]
+    assert status.reasons[0].until == to_datetime(NOW + 60)
+    assert "failed 3 times in a row (dns_error)" in status.reasons[0].text
+    assert status.reasons[1].text == "The last failure was dns_error: Check its DNS records."
     once = replace(waiting, health=Health(failures=1, reason="dns_error"))
     assert "failed once" in why(lane=once).reasons[0].text
 
 
 def test_a_message_behind_another_names_it() -> None:
-    told = why(replace(PLACE, behind="m-0", due=NOW + 60))
-    assert told.reasons == [Reason("behind", "Message m-0 of the same ordering key goes first.")]
+    status = why(replace(PLACE, behind="m-0", due=NOW + 60))
+    assert status.reasons == [Reason("behind", "Message m-0 of the same ordering key goes first.")]
 
 
 def test_a_refused_message_waits_for_its_next_attempt() -> None:
-    told = why(replace(PLACE, attempts=2, due=NOW + 300), attempts=(REFUSED,))
-    assert codes(told) == ["scheduled", "last_failure"]
-    assert told.reasons[0].until == to_datetime(NOW + 300)
+    status = why(replace(PLACE, attempts=2, due=NOW + 300), attempts=(REFUSED,))
+    assert codes(status) == ["scheduled", "last_failure"]
+    assert status.reasons[0].until == to_datetime(NOW + 300)
 
 
 def test_a_lane_that_waits_and_a_message_that_waits_for_longer_are_two_reasons() -> None:
@@ -112,25 +112,25 @@ def test_a_lane_that_waits_and_a_message_that_waits_for_longer_are_two_reasons()
     assert codes(why(replace(PLACE, due=NOW + 300), lane=waiting)) == ["waiting", "scheduled"]
 
 
-def test_of_many_attempts_the_last_failure_is_told() -> None:
+def test_the_last_of_many_failures_is_shown() -> None:
     other = replace(REFUSED, error_code="http_500", fix=None)
     ok = replace(REFUSED, error_code=None)
-    told = why(replace(PLACE, attempts=3), attempts=(REFUSED, other, ok))
-    assert told.reasons[-1] == Reason("last_failure", "The last failure was http_500: see the attempts.")
+    status = why(replace(PLACE, attempts=3), attempts=(REFUSED, other, ok))
+    assert status.reasons[-1] == Reason("last_failure", "The last failure was http_500: see the attempts.")
 
 
 def test_a_delivered_message_says_when() -> None:
-    told = why(replace(PLACE, state="delivered", attempts=2, settled_at=NOW))
+    status = why(replace(PLACE, state="delivered", attempts=2, settled_at=NOW))
     text = "The receiver accepted it at 2025-06-15T15:06:40Z, on attempt 2."
-    assert told == Why("delivered", [Reason("delivered", text)])
+    assert status == Why("delivered", [Reason("delivered", text)])
     assert "accepted it, on" in why(replace(PLACE, state="delivered", attempts=1)).reasons[0].text
 
 
 def test_a_dead_message_says_what_to_do() -> None:
     dead = replace(PLACE, state="dead", attempts=8, last_outcome="failed")
-    told = why(dead, attempts=(REFUSED,))
-    assert (told.state, codes(told)) == ("dead", ["given_up", "last_failure", "settled"])
-    assert "refused 8 attempts." in told.reasons[0].text
+    status = why(dead, attempts=(REFUSED,))
+    assert (status.state, codes(status)) == ("dead", ["given_up", "last_failure", "settled"])
+    assert "refused 8 attempts." in status.reasons[0].text
     assert "refused 1 attempt." in why(replace(dead, attempts=1)).reasons[0].text
     assert codes(why(dead, body=None)) == ["given_up", "pruned"]
 
@@ -142,7 +142,7 @@ def test_an_expired_message_says_so_and_what_failed_before() -> None:
     assert codes(why(dead, attempts=(expiry,))) == ["expired", "settled"]
 
 
-def test_a_message_in_several_lanes_is_as_far_as_the_last_of_them() -> None:
+def test_a_message_in_several_lanes_has_the_least_advanced_state() -> None:
     delivered, dead = replace(PLACE, state="delivered"), replace(PLACE, state="dead", consumer="x")
     assert why(delivered, dead, PLACE).state == "pending"
     assert why(delivered, dead).state == "dead"
@@ -150,7 +150,7 @@ def test_a_message_in_several_lanes_is_as_far_as_the_last_of_them() -> None:
     assert reasons_for(replace(SNAPSHOT, message=message)) == Why("delivered", [])
 
 
-async def test_the_call_tells_what_the_store_knows(api: Api) -> None:
+async def test_the_why_call_over_a_real_store(api: Api) -> None:
     published = [(await api("POST", MESSAGES, b"{}", {**api.bearer, "Ordering-Key": "k"})).json["id"] for _ in range(2)]
 
     async def ask(message_id: str) -> Why:
@@ -165,7 +165,7 @@ async def test_the_call_tells_what_the_store_knows(api: Api) -> None:
     [lease] = await api.store.lease(1, 30)
     verdict = LaneVerdict(health=Health(failures=1, reason="dns_error"), wait=60)
     await api.store.settle(lease, [], verdict, keep=0)
-    told = await ask(published[0])
-    assert (codes(told), told.reasons[0].until) == (["waiting"], to_datetime(api.clock.now + 60))
+    status = await ask(published[0])
+    assert (codes(status), status.reasons[0].until) == (["waiting"], to_datetime(api.clock.now + 60))
     await api("POST", f"/v1/accounts/{ACCOUNT}/pause", b"", api.bearer)
     assert codes(await ask(published[0])) == ["paused"]

@@ -1,4 +1,4 @@
-"""Messages that are sent once more."""
+"""Redelivery of one message and of many."""
 
 import msgspec
 import pytest
@@ -30,13 +30,13 @@ async def redeliver_many(api: Api, **wanted: object) -> Answer:
 
 
 async def state(api: Api, message_id: str) -> str:
-    told = (await api("GET", f"/v1/messages/{message_id}", headers=api.bearer)).json
-    text: str = told["deliveries"][0]["state"]
+    message = (await api("GET", f"/v1/messages/{message_id}", headers=api.bearer)).json
+    text: str = message["deliveries"][0]["state"]
     return text
 
 
 @pytest.mark.parametrize("body", [b"", b" ", b"{}", b'{"asNew": false}'])
-async def test_a_settled_message_is_sent_once_more_under_its_id(api: Api, dead: str, body: bytes) -> None:
+async def test_a_settled_message_is_redelivered_under_its_id(api: Api, dead: str, body: bytes) -> None:
     answer = await redeliver(api, dead, body)
     assert (answer.status, answer.json) == (202, {"id": dead})
     assert await state(api, dead) == "pending"
@@ -54,7 +54,7 @@ async def test_a_pending_message_is_sent_anyway(api: Api, dead: str) -> None:
     assert (await redeliver(api, dead)).error == (409, "CONFLICT")
 
 
-async def test_bytes_that_are_gone_are_not_sent_again(api: Api, dead: str) -> None:
+async def test_a_pruned_message_is_not_redelivered(api: Api, dead: str) -> None:
     api.clock.advance(60)
     while await api.store.tidy(Retention(seconds=1)):
         pass
@@ -64,7 +64,7 @@ async def test_bytes_that_are_gone_are_not_sent_again(api: Api, dead: str) -> No
 
 
 @pytest.mark.parametrize("body", [b"null", b"[]", b"x", b'{"asNew": 1}', b'{"asnew": true}'])
-async def test_a_wish_that_is_none(api: Api, dead: str, body: bytes) -> None:
+async def test_an_invalid_redelivery(api: Api, dead: str, body: bytes) -> None:
     assert (await redeliver(api, dead, body)).error == (400, "INVALID_PARAMETER")
     assert await state(api, dead) == "dead"
 
@@ -109,13 +109,13 @@ async def test_many_are_chosen_by_state_and_by_time(api: Api, dead: str) -> None
         {"state": "dead", "dryrun": True},
     ],
 )
-async def test_a_wish_for_many_that_is_none(api: Api, dead: str, wanted: dict[str, object]) -> None:
+async def test_an_invalid_redelivery_of_many(api: Api, dead: str, wanted: dict[str, object]) -> None:
     assert (await redeliver_many(api, **wanted)).error == (400, "INVALID_PARAMETER")
     assert (await api("POST", MANY, b"", api.bearer)).error == (400, "INVALID_PARAMETER")
     assert not await api.store.tidy(Retention())
 
 
-async def test_another_accounts_messages_stay_as_they_are(api: Api, dead: str) -> None:
+async def test_messages_of_another_account_are_not_redelivered(api: Api, dead: str) -> None:
     answer = await api("POST", "/v1/accounts/other/redeliver", b'{"state": "dead"}', api.bearer)
     assert answer.json == {"count": 0}
     assert (await api("GET", f"{MESSAGES}?state=dead", headers=api.bearer)).json["messages"][0]["id"] == dead

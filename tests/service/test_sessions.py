@@ -1,4 +1,4 @@
-"""Sessions: begun by a login, kept alive by use, ended by 20 idle minutes or a logout."""
+"""Sessions: started by a login, renewed by use, ended by 20 idle minutes or a logout."""
 
 import asyncio
 from uuid import UUID
@@ -9,7 +9,7 @@ import pytest
 from .conftest import ACCOUNT, CALLBACK, LOGIN, LOGOUT, RESET, URL, Api, bearer
 
 
-async def test_a_login_answers_a_guid(api: Api) -> None:
+async def test_a_login_returns_a_guid(api: Api) -> None:
     token = await api.login(await api.token())
     assert str(UUID(token)) == token
 
@@ -28,7 +28,7 @@ async def test_a_session_ends_after_20_idle_minutes(api: Api) -> None:
     assert answer.error == (401, "REQUEST_FAILED.SessionToken.Expired")
 
 
-async def test_a_session_in_use_lives_on(api: Api) -> None:
+async def test_a_session_in_use_is_renewed(api: Api) -> None:
     for _ in range(4):
         api.clock.advance(600)
         assert (await api("GET", CALLBACK, headers=api.both)).status == 200
@@ -60,7 +60,7 @@ async def test_a_session_in_use_is_not_written_with_every_call(api: Api) -> None
     ("method", "path"),
     [("GET", CALLBACK), ("POST", CALLBACK), ("PUT", CALLBACK), ("DELETE", CALLBACK), ("POST", LOGOUT), ("PUT", RESET)],
 )
-async def test_without_a_good_session_nothing_opens(
+async def test_calls_without_a_valid_session_are_refused(
     api: Api, method: str, path: str, token: str | None, code: str
 ) -> None:
     before = api.rows()
@@ -102,7 +102,7 @@ async def test_a_refused_login_does_not_say_what_was_wrong(api: Api) -> None:
     assert all(answer == answers[0] for answer in answers)
 
 
-async def test_a_new_password_is_good_at_once_and_the_old_one_no_more(api: Api) -> None:
+async def test_a_new_password_replaces_the_old_one_at_once(api: Api) -> None:
     answer = await api("PUT", RESET, b'{"oldPassword": "dev-password"}', api.both)
     password = answer.json["newPassword"]
     assert len(password) >= 20
@@ -118,6 +118,6 @@ async def test_a_new_password_needs_the_old_one(api: Api) -> None:
     assert api.rows() == before
 
 
-async def test_of_two_resets_at_once_one_password_remains(api: Api) -> None:
+async def test_one_of_two_concurrent_resets_wins(api: Api) -> None:
     answers = await asyncio.gather(*(api("PUT", RESET, b'{"oldPassword": "dev-password"}', api.both) for _ in range(2)))
     assert sorted(answer.status for answer in answers) == [200, 400]

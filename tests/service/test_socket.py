@@ -1,4 +1,4 @@
-"""The service as clients meet it: over a socket, behind a real server."""
+"""The service behind a real server."""
 
 import logging
 import socket
@@ -116,7 +116,7 @@ def test_arbitrary_bytes_leave_the_service_alive(
     assert "Traceback" not in caplog.text
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(
+def test_a_disconnect_during_the_body_is_not_logged_as_an_error(
     base_url: str, both: dict[str, str], http: urllib3.PoolManager, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = [f"POST {MESSAGES} HTTP/1.1", "Host: localhost", "Content-Length: 100"]

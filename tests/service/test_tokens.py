@@ -1,4 +1,4 @@
-"""The token calls, and what a bearer token opens."""
+"""The token calls, and calls with an access token."""
 
 import asyncio
 
@@ -26,14 +26,14 @@ async def test_token_answers_are_not_to_be_cached(api: Api) -> None:
     assert (await api("POST", TOKEN, GRANT, basic())).header("cache-control") == "no-store"
 
 
-async def test_clients_that_ask_at_once_get_one_token(api: Api) -> None:
+async def test_concurrent_token_requests_get_one_token(api: Api) -> None:
     secret = await create_credential(api.store, "client", "crowd", clock=api.clock)
     headers = basic("crowd", secret)
     tokens = await asyncio.gather(*(api.token(headers) for _ in range(20)))
     assert len(set(tokens)) == 1
 
 
-async def test_another_service_over_the_same_store_tells_the_same_token(api: Api) -> None:
+async def test_two_services_over_one_store_issue_the_same_token(api: Api) -> None:
     token = await api.token()
     api.app = build_app(api.store, Settings(secret_key=bytes(range(32)), clock=api.clock))
     assert await api.token() == token
@@ -45,7 +45,7 @@ async def test_a_new_secret_key_means_new_tokens(api: Api) -> None:
     assert await api.token() != token
 
 
-async def test_other_grants_mean_another_token(api: Api) -> None:
+async def test_changed_grants_issue_another_token(api: Api) -> None:
     token = await api.token()
     client = await api.store.credential("client", "dev")
     assert client is not None
@@ -61,7 +61,7 @@ async def test_the_token_itself_is_not_stored(api: Api) -> None:
 
 
 @pytest.mark.parametrize("body", [b"grant_type=password", b"scope=x", b"grant_type="])
-async def test_any_other_grant_is_refused_in_both_vocabularies(api: Api, body: bytes) -> None:
+async def test_any_other_grant_is_refused_with_both_error_formats(api: Api, body: bytes) -> None:
     answer = await api("POST", TOKEN, body, basic())
     assert answer.error == (400, "invalid_request")
     assert answer.json["errorMessage"] == answer.json["error_description"] == "Missing grant_type parameter value"
@@ -69,7 +69,7 @@ async def test_any_other_grant_is_refused_in_both_vocabularies(api: Api, body: b
 
 
 @pytest.mark.parametrize("path", [TOKEN, REVOKE])
-async def test_a_client_that_does_not_show_its_secret_meets_the_gateway(api: Api, path: str) -> None:
+async def test_missing_client_credentials_are_a_gateway_fault(api: Api, path: str) -> None:
     for headers, code in (
         ({}, "900902"),
         (bearer("x"), "900902"),
@@ -91,7 +91,7 @@ async def test_a_wrong_secret_and_an_unknown_client_look_the_same(api: Api) -> N
     assert wrong == unknown
 
 
-async def test_a_revoked_token_opens_nothing_and_the_next_is_new(api: Api) -> None:
+async def test_a_revoked_token_is_invalid_and_the_next_one_is_new(api: Api) -> None:
     token = await api.token()
     assert (await api("GET", CALLBACK, headers=api.both)).status == 200
     api.clock.advance(0.1)
@@ -101,7 +101,7 @@ async def test_a_revoked_token_opens_nothing_and_the_next_is_new(api: Api) -> No
     assert await api.token() != token
 
 
-async def test_nobody_revokes_the_token_of_another_client(api: Api) -> None:
+async def test_a_client_cannot_revoke_the_token_of_another(api: Api) -> None:
     secret = await create_credential(api.store, "client", "other", clock=api.clock)
     theirs = (await api.token()).encode()
     answer = await api("POST", REVOKE, GRANT + b"&token=" + theirs, basic("other", secret))
@@ -136,7 +136,7 @@ BEARERS = {
 
 @pytest.mark.parametrize(("headers", "code", "fault"), BEARERS.values(), ids=BEARERS)
 @pytest.mark.parametrize(("method", "path"), [*THINGSPACE, *SESSION, *OWN])
-async def test_without_a_good_token_nothing_opens(
+async def test_calls_without_a_valid_token_are_refused(
     api: Api, method: str, path: str, headers: dict[str, str], code: str, fault: str
 ) -> None:
     before = api.rows()
@@ -150,7 +150,7 @@ async def test_without_a_good_token_nothing_opens(
 
 
 @pytest.mark.parametrize(("method", "path"), [*THINGSPACE, *SESSION, *OWN])
-async def test_an_expired_token_opens_nothing(api: Api, method: str, path: str) -> None:
+async def test_an_expired_token_is_refused(api: Api, method: str, path: str) -> None:
     api.clock.advance(3600)
     answer = await api(method, path, b"{}", api.both)
     assert answer.status == 401

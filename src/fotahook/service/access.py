@@ -101,7 +101,7 @@ async def issue(service: Service, kind: Issued, token: str, owner: Credential, n
 
 
 def token_id(token: str) -> str:
-    """The id under which a token is stored, from which nobody can tell the token."""
+    """The id under which a token is stored; it does not reveal the token."""
     return fingerprint(token).hex()
 
 
@@ -170,7 +170,7 @@ def _is_fresh(session: Credential, now: float) -> bool:
 async def _follow_owner(service: Service, issued: Credential, kind: str, refusal: errors.ErrorType) -> None:
     """Apply to a credential just written what happened to its owner meanwhile: revocation, or other grants.
 
-    A revocation or grant writes the owner first and then looks for issued credentials, so one of both sees the other.
+    Revocations and grants write the owner first and then look for issued credentials, so one of the two sees the other.
     """
     owner = await service.store.credential(kind, issued.owner)
     if owner is None:

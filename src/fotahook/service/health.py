@@ -36,12 +36,12 @@ async def alive(call: Call) -> Status:
 @Endpoint("GET", "/readyz", by="anyone")
 async def ready(call: Call) -> Status:
     """Checks the store, its schema and the dispatcher; 503 names the part that is not ready."""
-    if (trouble := await call.service.store_health.error()) is not None:
+    if (error := await call.service.store_health.error()) is not None:
         # The same exception is raised for many requests: drop the traceback that each would add to.
-        raise trouble.with_traceback(None)
+        raise error.with_traceback(None)
     for part, works in call.service.checks.items():
         if not works():
-            raise errors.NOT_READY(part=part, reason="not working at the to_datetime")
+            raise errors.NOT_READY(part=part, reason="not working")
     return Status("ready")
 
 

@@ -34,7 +34,7 @@ class Settings:
     requests_per_minute: int = REQUESTS_PER_MINUTE
     """Rate limit of one client; 0 for no limit."""
     time_to_live: float = 7 * 24 * 3600.0
-    """When delivery gives a message up; here it only tells when a message expires."""
+    """How long delivery is tried before a message expires; here it only shows when that is."""
     password_cost: PasswordCost = COST
     """A password that was hashed at another cost is hashed again at the next login."""
     clock: Clock = time.time

@@ -12,10 +12,10 @@ from ...store.records import Message, MessageFilter, NewMessage
 from .. import errors, requests
 from ..requests import PageSize, Params, Time
 from ..routing import JSON, AnyObject, Call, Endpoint
+from .accounts import PATH as ACCOUNT_PATH
 from .reasons import Snapshot, reasons_for
 
 PATH: Final = "/v1/messages/{id}"
-ACCOUNT_PATH: Final = "/v1/accounts/{account}/messages"
 READS_PER_PAGE: Final = 20
 """How often the store is read for one page, where few of the messages match."""
 
@@ -32,7 +32,7 @@ class MessagesQuery(Params, frozen=True):
     limit: PageSize = 50
 
 
-@Endpoint("GET", ACCOUNT_PATH, query=MessagesQuery)
+@Endpoint("GET", f"{ACCOUNT_PATH}/messages", query=MessagesQuery)
 async def list_messages(call: Call) -> MessagePage:
     """The account's messages, newest first; a page may be short although there is a cursor."""
     query = call.query(MessagesQuery)
@@ -58,7 +58,7 @@ async def list_messages(call: Call) -> MessagePage:
 
 @Endpoint(
     "POST",
-    ACCOUNT_PATH,
+    f"{ACCOUNT_PATH}/messages",
     scope="publish",
     headers=("Idempotency-Key", "Ordering-Key"),
     body=AnyObject,

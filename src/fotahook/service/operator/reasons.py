@@ -72,9 +72,7 @@ def _pending(snapshot: Snapshot, delivery: DeliveryStatus) -> Iterator[Reason]:
 def _lane(lane: Lane) -> Iterator[Reason]:
     match lane.state:
         case "paused" if lane.health.reason == _GONE:
-            text = (
-                "The receiver answered 410 Gone, which paused the account: fix the receiver, then resume the account."
-            )
+            text = "The receiver answered 410 Gone, which paused the account: fix the receiver, then resume."
             yield Reason("gone", text)
         case "paused":
             yield Reason("paused", "The account is paused: resume it to send this.")
@@ -90,9 +88,8 @@ def _schedule(snapshot: Snapshot, lane: Lane, delivery: DeliveryStatus) -> Itera
     if delivery.behind is not None:
         yield Reason("behind", f"Message {delivery.behind} of the same ordering key goes first.")
     elif delivery.due > max(snapshot.now, lane.until or 0.0) + _TOLERANCE:
-        yield Reason(
-            "scheduled", "Its next attempt is scheduled for then and cannot be hurried.", to_datetime(delivery.due)
-        )
+        text = "Its next attempt is scheduled for then and cannot be hurried."
+        yield Reason("scheduled", text, to_datetime(delivery.due))
 
 
 def _queue(snapshot: Snapshot, lane: Lane) -> Iterator[Reason]:
@@ -100,9 +97,7 @@ def _queue(snapshot: Snapshot, lane: Lane) -> Iterator[Reason]:
     others = "nothing else is waiting" if lane.pending <= 1 else f"{lane.pending} messages are waiting"
     yield Reason("due", f"It is due and will be sent when its turn comes: the lane is open, and {others}.")
     if limits.in_flight is not None:
-        text = (
-            f"The account is limited to {limits.in_flight} in flight at once: raise the limit to send more in parallel."
-        )
+        text = f"The account is limited to {limits.in_flight} in flight at once: raise the limit to send this sooner."
         yield Reason("limited_in_flight", text)
     if limits.per_second is not None:
         text = f"The account is limited to {limits.per_second:g} per second: raise the limit to send this sooner."

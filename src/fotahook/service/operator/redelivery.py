@@ -9,6 +9,7 @@ from .. import errors
 from ..errors import answer
 from ..requests import Params, Time
 from ..routing import Call, Endpoint
+from .accounts import PATH
 from .messages import find
 
 _END_OF_TIME: Final = 253_402_300_799.0
@@ -43,16 +44,9 @@ async def redeliver_one(call: Call) -> Redelivered:
     return Redelivered(id=redelivery.id or message.id)
 
 
-@Endpoint(
-    "POST",
-    "/v1/accounts/{account}/redeliver",
-    body=Redeliver,
-    status=202,
-    answer=Redeliveries,
-    also=(200,),
-)
+@Endpoint("POST", f"{PATH}/redeliver", body=Redeliver, status=202, answer=Redeliveries, also=(200,))
 async def redeliver_many(call: Call) -> Response:
-    """Redelivers many messages and returns how many; the order is on disk, and carried out in small steps."""
+    """Redelivers many messages and returns their number; they are sent in small steps, after a restart too."""
     wanted = await call.json(Redeliver)
     count = await call.service.store.redeliver_all(
         call.account,

@@ -14,8 +14,8 @@ from ...store.views import to_datetime, to_datetime_or_none
 from .. import errors, requests
 from ..requests import Params
 from ..routing import Call, Endpoint
+from .accounts import PATH
 
-PATH: Final = "/v1/accounts/{account}/signing-keys"
 KEY_LIMIT: Final = 10
 """Live signing keys of an account: each adds a signature to every delivery."""
 
@@ -26,7 +26,7 @@ class Rotation(Params, frozen=True):
     overlap_seconds: Annotated[float, msgspec.Meta(ge=0, le=30 * 24 * 3600.0)] = 24 * 3600.0
 
 
-@Endpoint("GET", PATH)
+@Endpoint("GET", f"{PATH}/signing-keys")
 async def list_keys(call: Call) -> SigningKeys:
     """The live signing keys, without their secrets, oldest first."""
     keys, now = await call.service.store.credentials("signing_key", call.account), call.service.now()
@@ -43,7 +43,7 @@ async def list_keys(call: Call) -> SigningKeys:
     )
 
 
-@Endpoint("POST", PATH, body=Rotation, body_optional=True, status=201, no_store=True, also=(409,))
+@Endpoint("POST", f"{PATH}/signing-keys", body=Rotation, body_optional=True, status=201, no_store=True, also=(409,))
 async def rotate_keys(call: Call) -> NewSigningKey:
     """Creates a signing key and shows its secret this once; the older keys end after the overlap."""
     service, rotation = call.service, await call.json(Rotation, optional=True)
@@ -61,7 +61,7 @@ async def rotate_keys(call: Call) -> NewSigningKey:
     return NewSigningKey(id=key.id, secret=format_secret(account_signing_key(service.settings.secret_key, key.id)))
 
 
-@Endpoint("DELETE", f"{PATH}/{{id}}")
+@Endpoint("DELETE", f"{PATH}/signing-keys/{{id}}")
 async def delete_key(call: Call) -> FotaV2SuccessResult:
     """Ends a signing key at once."""
     key_id, store = requests.segment(call.request, "id"), call.service.store

@@ -1,5 +1,6 @@
 """ThingSpace's session calls: login, logout and password reset."""
 
+from typing import Final
 from uuid import uuid4
 
 import msgspec
@@ -8,6 +9,8 @@ from ...store.records import Credential
 from .. import access, errors
 from ..auth.passwords import new_password
 from ..routing import Call, Endpoint
+
+PATH: Final = "/api/m2m/v1/session"
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -35,7 +38,7 @@ class NewPassword(msgspec.Struct, frozen=True, rename="camel"):
     new_password: str
 
 
-@Endpoint("POST", "/api/m2m/v1/session/login", scope=None, body=Login, no_store=True)
+@Endpoint("POST", f"{PATH}/login", scope=None, body=Login, no_store=True)
 async def login(call: Call) -> SessionToken:
     """Starts a session for the user, who may have any number of them."""
     service, credentials = call.service, await call.json(Login)
@@ -47,7 +50,7 @@ async def login(call: Call) -> SessionToken:
     return SessionToken(token)
 
 
-@Endpoint("POST", "/api/m2m/v1/session/logout", by="both tokens", scope=None)
+@Endpoint("POST", f"{PATH}/logout", by="both tokens", scope=None)
 async def logout(call: Call) -> SessionToken:
     """Ends the session. Callbacks stay registered, and messages keep being delivered."""
     _, session = call.caller.credentials
@@ -57,14 +60,7 @@ async def logout(call: Call) -> SessionToken:
     return SessionToken(call.request.headers[access.SESSION_HEADER])
 
 
-@Endpoint(
-    "PUT",
-    "/api/m2m/v1/session/password/actions/reset",
-    by="both tokens",
-    scope=None,
-    body=PasswordReset,
-    no_store=True,
-)
+@Endpoint("PUT", f"{PATH}/password/actions/reset", by="both tokens", scope=None, body=PasswordReset, no_store=True)
 async def reset_password(call: Call) -> NewPassword:
     """Gives the user of this session a new password, valid at once."""
     _, session = call.caller.credentials
