@@ -87,25 +87,25 @@ def accept(store: Store) -> Accept:
 
 
 class Receiver:
-    """Answers attempts as it is told, and remembers what it was shown, in order."""
+    """Answers attempts with the outcomes that a test sets, and keeps the deliveries in order."""
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
         self.urls: list[str | None] = []
         self.answers: dict[bytes, Outcome] = {}
         self.default = DELIVERED
-        self.in_hand = 0
-        self.most_in_hand = 0
+        self.running = 0
+        self.most_running = 0
 
     async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
         self.seen.append(delivery.body)
         self.urls.append(lease.url)
-        self.in_hand += 1
-        self.most_in_hand = max(self.most_in_hand, self.in_hand)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
         # Lets the lane start whatever else it may have in flight beside this one.
         for _ in range(3):
             await asyncio.sleep(0)
-        self.in_hand -= 1
+        self.running -= 1
         return self.answers.get(delivery.body, self.default)
 
 

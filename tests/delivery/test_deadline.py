@@ -9,7 +9,7 @@ from fotahook.delivery.deadline import Deadline
 from tests.deadlines import DEADLINE
 
 
-async def test_what_takes_too_long_ends_by_timeout_and_what_does_not_goes_on() -> None:
+async def test_only_a_block_that_takes_too_long_is_ended() -> None:
     deadline = Deadline(0.5)
 
     async def run(until: asyncio.Event) -> str:
@@ -26,7 +26,7 @@ async def test_what_takes_too_long_ends_by_timeout_and_what_does_not_goes_on() -
         await hung
 
 
-async def test_each_is_counted_from_its_own_beginning() -> None:
+async def test_the_limit_of_each_block_starts_when_the_block_starts() -> None:
     loop = asyncio.get_running_loop()
     deadline = Deadline(0.1)
 
@@ -41,7 +41,7 @@ async def test_each_is_counted_from_its_own_beginning() -> None:
         assert ended >= begun + 0.1
 
 
-async def test_a_deadline_serves_again_after_it_has_been_idle() -> None:
+async def test_a_deadline_works_again_after_it_was_idle() -> None:
     deadline = Deadline(0.02)
     for _ in range(2):
         # On a busy machine even this may take too long, which is not what is tried here.
@@ -52,7 +52,7 @@ async def test_a_deadline_serves_again_after_it_has_been_idle() -> None:
             await asyncio.Event().wait()
 
 
-async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+async def test_cancelling_a_task_within_a_deadline_is_a_cancellation() -> None:
     deadline = Deadline(DEADLINE)
 
     async def run() -> None:
@@ -66,7 +66,7 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
         await task
 
 
-async def test_a_cancellation_at_the_very_time_of_the_deadline_is_heard_of() -> None:
+async def test_a_cancellation_at_the_moment_of_the_deadline_takes_effect() -> None:
     deadline = Deadline(0.02)
 
     async def run() -> None:
@@ -82,12 +82,12 @@ async def test_a_cancellation_at_the_very_time_of_the_deadline_is_heard_of() -> 
         await this
 
 
-async def test_an_error_of_its_own_is_what_it_is() -> None:
+async def test_an_error_in_the_block_is_raised_unchanged() -> None:
     with pytest.raises(KeyError), Deadline(10):
         raise KeyError
 
 
-def test_it_is_for_tasks() -> None:
+def test_a_deadline_needs_a_task() -> None:
     async def noticed() -> None:
         loop = asyncio.get_running_loop()
         heard: asyncio.Future[BaseException] = loop.create_future()

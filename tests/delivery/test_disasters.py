@@ -1,4 +1,4 @@
-"""Full disks, locked and vanished files, clocks that jump, callers that go away: told why, and nothing is lost."""
+"""Full disks, locked and vanished files, clocks that jump, callers that go away: errors say why, nothing is lost."""
 
 import asyncio
 import base64
@@ -87,11 +87,11 @@ class Receiver:
 
 
 class Gate(Receiver):
-    """Keeps eight attempts in hand until it is opened."""
+    """Keeps eight attempts running until it is opened."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.in_hand = 0
+        self.running = 0
         self.tokens: set[int] = set()
         self.full = asyncio.Event()
         self.opened = asyncio.Event()
@@ -103,8 +103,8 @@ class Gate(Receiver):
         self.tokens.add(lease.token)
         # A lane starts with one at a time: the first seven open its window.
         if len(self.seen) >= 7 and not self.opened.is_set():
-            self.in_hand += 1
-            if self.in_hand == 8:
+            self.running += 1
+            if self.running == 8:
                 self.full.set()
             await self.opened.wait()
         return await super().__call__(lease, delivery)
@@ -248,9 +248,9 @@ async def test_the_service_says_what_is_wrong_and_takes_the_same_request_afterwa
     async with DISASTERS[name](store, path):
         refused = await ask(app, "POST", MESSAGES, body, headers)
         assert refused.error == (status, code or "STORE_UNAVAILABLE")
-        # A store that is full kept nothing for certain; one that went away may have, so only the next step is told.
-        told = {507: "kept nothing of this", 503: "send the same request again, with the same keys"}
-        assert told[status] in refused.json["errorMessage"]
+        # A full store kept nothing; an unavailable one may have, so its error only names the next step.
+        texts = {507: "nothing was saved", 503: "send the same request again, with the same keys"}
+        assert texts[status] in refused.json["errorMessage"]
         assert refused.header("retry-after") == ("1" if status == 503 else None)
     accepted = await ask(app, "POST", MESSAGES, body, headers)
     assert (accepted.status, accepted.json["duplicate"]) == (202, False)
@@ -281,7 +281,7 @@ async def test_a_clock_stepped_back_an_hour_loses_nothing_and_repeats_nothing(
             return [lane.pending for lane in await store.lanes(ACCOUNT)] == [100 - len(gate.seen)]
 
         await until(late_ones_are_through)
-        # By the clock that comes next the lease has ended: what is in hand then would be sent once more.
+        # By the clock that comes next the lease has ended: running attempts would then be sent once more.
         await until(what_was_sent_is_settled)
         # What was accepted before the step is due when the clock has caught up.
         clock.advance(HOUR)

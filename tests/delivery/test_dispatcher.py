@@ -22,15 +22,15 @@ class Counting:
     def __init__(self, expected: int) -> None:
         self.seen: Counter[str] = Counter()
         self.reached = asyncio.Event()
-        self.in_hand = 0
-        self.most_in_hand = 0
+        self.running = 0
+        self.most_running = 0
         self._expected = expected
 
     async def __call__(self, lease: Lease, delivery: Delivery) -> Outcome:
-        self.in_hand += 1
-        self.most_in_hand = max(self.most_in_hand, self.in_hand)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
         await asyncio.sleep(0)
-        self.in_hand -= 1
+        self.running -= 1
         self.seen[delivery.message] += 1
         if len(self.seen) >= self._expected:
             self.reached.set()
@@ -80,7 +80,7 @@ async def test_a_message_accepted_later_wakes_the_dispatcher(store: Store, monke
     await finish(dispatcher, running)
 
 
-async def test_few_places_serve_many_lanes_and_the_cap_holds(store: Store) -> None:
+async def test_few_workers_serve_many_lanes_within_the_limit(store: Store) -> None:
     ids = await accept_everywhere(store, 30, 20)
     counting = Counting(len(ids))
     dispatcher = Dispatcher(store, counting, lanes=3, in_flight=5)
@@ -88,10 +88,10 @@ async def test_few_places_serve_many_lanes_and_the_cap_holds(store: Store) -> No
     await counting.reached.wait()
     await finish(dispatcher, running)
     assert len(counting.seen) == len(ids)
-    assert counting.most_in_hand <= 5
+    assert counting.most_running <= 5
 
 
-async def test_an_attempt_that_queued_for_its_place_goes_to_the_url_of_then(store: Store) -> None:
+async def test_an_attempt_that_waited_for_room_uses_the_current_url(store: Store) -> None:
     await accept_everywhere(store, 2, 1)
     urls: dict[str, str | None] = {}
     first, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -123,7 +123,7 @@ async def test_an_attempt_that_queued_for_its_place_goes_to_the_url_of_then(stor
     await first.wait()
     (waiting,) = {"account-0", "account-1"} - set(urls)
     await store.register(waiting, "https://new.example/", actor="test")
-    # Its lane reads the callback afresh while the attempt waits.
+    # Its lane refreshes the callback while the attempt waits.
     while (await reads.get()).url != "https://new.example/":
         pass
     await asyncio.sleep(0)
@@ -133,7 +133,7 @@ async def test_an_attempt_that_queued_for_its_place_goes_to_the_url_of_then(stor
     assert urls[waiting] == "https://new.example/"
 
 
-async def test_stopping_lets_what_is_in_hand_end(store: Store) -> None:
+async def test_stopping_waits_for_running_attempts(store: Store) -> None:
     (message_id,) = await accept_everywhere(store, 1, 1)
     reached, go_on = asyncio.Event(), asyncio.Event()
 
@@ -192,7 +192,7 @@ async def test_a_hanging_lane_does_not_hold_up_the_others(store: Store) -> None:
     await finish(dispatcher, running)
 
 
-async def test_a_store_that_is_away_is_tried_again(
+async def test_an_unavailable_store_is_retried(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("fotahook.delivery.dispatcher.POLL_SECONDS", 0.001)
@@ -206,16 +206,16 @@ async def test_a_store_that_is_away_is_tried_again(
     assert caplog.text.count("away on purpose") == 1
 
 
-async def test_it_tells_whether_it_is_leasing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_is_leasing_reflects_the_last_poll(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fotahook.delivery.dispatcher.POLL_SECONDS", 0.001)
     clock, asked = VirtualClock(), asyncio.Event()
-    told: list[bool] = []
+    leasing: list[bool] = []
 
     class Watched(Flaky):
         def __getattr__(self, name: str) -> object:
             if name == "lease":
-                told.append(dispatcher.is_leasing())
-                if len(told) == 4:
+                leasing.append(dispatcher.is_leasing())
+                if len(leasing) == 4:
                     asked.set()
             return super().__getattr__(name)
 
@@ -223,7 +223,7 @@ async def test_it_tells_whether_it_is_leasing(store: Store, monkeypatch: pytest.
     running = asyncio.create_task(dispatcher.run())
     await asked.wait()
     # Not after the first and the second call, which failed.
-    assert told == [True, False, False, True]
+    assert leasing == [True, False, False, True]
     await finish(dispatcher, running)
     assert dispatcher.is_leasing()
     # As if it were stuck.
@@ -231,9 +231,7 @@ async def test_it_tells_whether_it_is_leasing(store: Store, monkeypatch: pytest.
     assert not dispatcher.is_leasing()
 
 
-async def test_a_lane_that_breaks_is_dropped_loudly_and_the_others_go_on(
-    store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_unexpected_error_in_a_lane_is_logged(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     await accept_everywhere(store, 1, 1)
     counting = Counting(1)
 
@@ -258,7 +256,7 @@ async def test_a_lease_must_outlast_an_attempt(store: Store) -> None:
         Dispatcher(store, Counting(1), timings=Timings(lease=16, attempt=15))
 
 
-async def test_what_a_killed_dispatcher_left_is_delivered_by_the_next(tmp_path: Path) -> None:
+async def test_the_next_dispatcher_delivers_what_a_killed_one_left(tmp_path: Path) -> None:
     clock = VirtualClock()
     store = await SqliteStore.open(tmp_path / "killed.db", clock=clock)
     ids = await accept_everywhere(store, 3, 3)

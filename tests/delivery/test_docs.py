@@ -29,23 +29,23 @@ def clock(seconds: float) -> str:
     return f"{moment:%H:%M:%S}" + (", the next day" if moment.date() > NINE.date() else "")
 
 
-def test_the_table_of_error_codes_has_each_code_with_its_trouble_and_its_fix() -> None:
-    rows = {code.strip("`"): (trouble, fix) for code, trouble, fix in table("code")}
+def test_the_table_of_error_codes_has_each_code_with_its_failure_and_its_fix() -> None:
+    rows = {code.strip("`"): (failure, fix) for code, failure, fix in table("code")}
     assert {code: fix for code, (_, fix) in rows.items()} == FIXES
     names = {"gone": "pauses", "none": "—"}
-    for code, (told, _) in rows.items():
+    for code, (documented, _) in rows.items():
         digits = re.fullmatch(r"http_(\d+)x*", code)
         status = None if digits is None else int(digits[1].ljust(3, "1"))
-        trouble = "none" if code == EXPIRED else failure_of(Outcome(code=code, status=status))
-        assert told == names.get(trouble, trouble), code
+        failure = "none" if code == EXPIRED else failure_of(Outcome(code=code, status=status))
+        assert documented == names.get(failure, failure), code
 
 
-def test_the_schedule_is_told_in_clock_times() -> None:
+def test_the_schedule_is_documented_in_clock_times() -> None:
     moments = accumulate(Rules().schedule)
     assert [at for _, _, at in table("attempt")] == [clock(seconds) for seconds in moments]
 
 
-def test_the_probes_are_told_in_clock_times() -> None:
+def test_the_probes_are_documented_in_clock_times() -> None:
     rules, rows = Rules(), table("probe")
     ceilings = [min(rules.backoff * 2.0**failures, rules.backoff_cap) for failures in range(len(rows))]
     assert [ceiling for _, ceiling, _ in rows] == [f"{seconds:.0f} s" for seconds in ceilings]

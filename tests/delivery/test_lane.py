@@ -31,7 +31,7 @@ async def test_everything_due_is_delivered_and_settled(
     assert await store.due_in() is None
 
 
-async def test_what_is_settled_while_more_is_fetched_is_not_sent_again(
+async def test_a_delivery_that_is_settled_during_a_fetch_is_not_sent_again(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
 ) -> None:
     await accept(*(b"%d" % number for number in range(150)))
@@ -66,29 +66,29 @@ async def test_what_is_settled_while_more_is_fetched_is_not_sent_again(
 async def test_a_lane_starts_with_one_and_grows_to_its_limit(accept: Accept, serve: Serve, receiver: Receiver) -> None:
     await accept(*(b"%d" % number for number in range(100)))
     await serve()
-    assert receiver.most_in_hand == Rules().in_flight
+    assert receiver.most_running == Rules().in_flight
 
 
-async def test_a_lane_without_a_slow_start_begins_with_its_limit(
+async def test_a_lane_without_slow_start_begins_with_its_limit(
     store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
 ) -> None:
     rules = Rules(slow_start=False)
     receiver.answers[b"0"] = failed("connection_refused")
     await accept(*(b"%d" % number for number in range(8)))
     await serve(rules=rules)
-    assert receiver.most_in_hand == rules.in_flight
+    assert receiver.most_running == rules.in_flight
     receiver.default = failed("connection_refused")
     await accept(*(b"%d" % number for number in range(8)))
     await serve(rules=rules)
-    # Now there is trouble, and as anywhere one is sent to probe.
-    receiver.most_in_hand = 0
+    # After an endpoint failure, one delivery is the probe, as in any lane.
+    receiver.most_running = 0
     clock.advance(await store.due_in() or 0)
     await serve(rules=rules)
-    assert receiver.most_in_hand == 1
+    assert receiver.most_running == 1
 
 
 @pytest.mark.parametrize("key", [None, "another"])
-async def test_what_comes_while_an_attempt_hangs_is_sent_beside_it(
+async def test_a_message_that_arrives_while_an_attempt_hangs_is_sent_concurrently(
     key: str | None, store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
 ) -> None:
     await accept(b"1", b"2", b"3")
@@ -115,7 +115,7 @@ async def test_what_comes_while_an_attempt_hangs_is_sent_beside_it(
     assert await store.due_in() is None
 
 
-async def test_while_an_attempt_hangs_it_is_looked_for_more_less_and_less_often(
+async def test_while_an_attempt_hangs_the_lane_fetches_less_and_less_often(
     store: Store, accept: Accept, clock: VirtualClock
 ) -> None:
     hangs, let_go = asyncio.Event(), asyncio.Event()
@@ -125,7 +125,7 @@ async def test_while_an_attempt_hangs_it_is_looked_for_more_less_and_less_often(
         await let_go.wait()
         return DELIVERED
 
-    looks: asyncio.Queue[float] = asyncio.Queue()
+    fetches: asyncio.Queue[float] = asyncio.Queue()
 
     class Watched(Flaky):
         def __getattr__(self, name: str) -> object:
@@ -133,7 +133,7 @@ async def test_while_an_attempt_hangs_it_is_looked_for_more_less_and_less_often(
 
             async def fetch(*args: object, **options: object) -> object:
                 found = await real(*args, **options)  # type: ignore[operator]
-                looks.put_nowait(clock())
+                fetches.put_nowait(clock())
                 # Each look is made when it is time for it, by the clock that the lane goes by.
                 clock.advance(FETCH_SECONDS)
                 return found
@@ -147,12 +147,12 @@ async def test_while_an_attempt_hangs_it_is_looked_for_more_less_and_less_often(
     serving = asyncio.ensure_future(server.run())
     async with asyncio.timeout(DEADLINE):
         await hangs.wait()
-        await looks.get()
-        first = await looks.get()
+        await fetches.get()
+        first = await fetches.get()
         clock.advance(FETCH_SECONDS)
-        second = await looks.get()
+        second = await fetches.get()
         clock.advance(3 * FETCH_SECONDS)
-        third = await looks.get()
+        third = await fetches.get()
         let_go.set()
         await serving
     assert (second - first, third - second) == (2 * FETCH_SECONDS, FETCH_SECONDS_CAP)
@@ -178,7 +178,7 @@ async def test_deliveries_of_one_key_go_one_at_a_time_in_accepted_order(
         numbers = [int(body) for body in receiver.seen if int(body) % 3 == device]
         assert numbers == sorted(numbers)
     assert len(receiver.seen) == 30
-    assert receiver.most_in_hand <= 3
+    assert receiver.most_running <= 3
 
 
 async def test_a_backlog_of_one_key_is_served_in_one_turn(accept: Accept, serve: Serve, receiver: Receiver) -> None:
@@ -210,7 +210,7 @@ async def test_a_message_that_is_alone_in_its_key_costs_one_write_and_the_lane_i
     assert await store.due_in() is None
 
 
-async def test_a_refused_message_holds_back_its_key_only_and_is_tried_again(
+async def test_a_refused_message_holds_back_only_its_key_and_is_retried(
     store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
 ) -> None:
     receiver.answers[b"bad"] = failed("http_500")
@@ -227,7 +227,7 @@ async def test_a_refused_message_holds_back_its_key_only_and_is_tried_again(
     assert [attempt.error_code for attempt in await store.attempts(bad)] == ["http_500", None]
 
 
-async def test_endpoint_trouble_makes_the_lane_wait_then_probe_with_another(
+async def test_after_an_endpoint_failure_the_lane_backs_off_and_probes_with_another_message(
     store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
 ) -> None:
     receiver.default = failed("http_503")
@@ -250,7 +250,7 @@ async def test_endpoint_trouble_makes_the_lane_wait_then_probe_with_another(
     assert (lane.state, lane.pending, lane.health.failures) == ("open", 0, 0)
 
 
-async def test_trouble_met_by_many_at_once_counts_once(
+async def test_concurrent_endpoint_failures_count_once(
     store: Store, accept: Accept, serve: Serve, receiver: Receiver
 ) -> None:
     await accept(*(b"%d" % number for number in range(8)))
@@ -381,7 +381,7 @@ async def test_nothing_starts_after_the_callback_was_deregistered(
     assert [await state_of(store, one) for one in (first, second)] == ["delivered", "pending"]
 
 
-async def test_a_lane_that_was_lost_stops_at_once(
+async def test_a_lane_that_lost_its_lease_stops_at_once(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, _ = await accept(b"0", b"1")
@@ -421,7 +421,7 @@ async def test_a_turn_ends_after_a_second_if_others_wait(
     assert receiver.seen == [b"0"]
 
 
-async def test_a_lane_that_is_asked_to_stop_finishes_what_is_in_hand(
+async def test_a_stopping_lane_finishes_its_running_attempts(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
 ) -> None:
     first, second = await accept(b"0", b"1")
@@ -456,7 +456,7 @@ async def test_cancelling_a_lane_leaves_no_task_behind(store: Store, accept: Acc
 
 
 @pytest.mark.parametrize("verb", ["fetch", "settle"])
-async def test_a_store_that_is_away_for_a_while_costs_nothing(
+async def test_a_store_that_is_unavailable_for_a_while_loses_nothing(
     verb: str, store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fotahook.delivery.lane.RETRY_SECONDS", 0)
@@ -478,10 +478,10 @@ async def test_an_account_may_have_its_own_limit_in_flight(
         await accept(*(b"%d" % number for number in range(100)))
         while await serve():
             pass
-        assert receiver.most_in_hand == in_flight
+        assert receiver.most_running == in_flight
 
 
-async def test_an_account_may_have_its_own_pace(
+async def test_an_account_may_have_its_own_rate_limit(
     store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
 ) -> None:
     await store.set_limits(ACCOUNT, Limits(per_second=0.5))
@@ -495,7 +495,7 @@ async def test_an_account_may_have_its_own_pace(
     assert [moment - moments[0] for moment in moments] == [0, 2, 4]
 
 
-async def test_the_pace_holds_for_what_comes_later_too(
+async def test_the_rate_limit_holds_across_turns(
     store: Store, accept: Accept, serve: Serve, clock: VirtualClock
 ) -> None:
     await store.set_limits(ACCOUNT, Limits(per_second=0.1))

@@ -34,7 +34,7 @@ ACCOUNTS = (*STRICKEN, "east")
 
 
 def answer(account: str, body: bytes, now: float) -> Outcome:
-    """What a receiver answers. East is never in trouble."""
+    """What a receiver answers. East never fails."""
     if account not in STRICKEN or now < DOWN:
         return DELIVERED
     if now < OVERLOADED:
@@ -117,16 +117,16 @@ class Watched:
     def __init__(self, clock: VirtualClock) -> None:
         self.tries: list[tuple[str, str]] = []
         self._clock = clock
-        self._in_hand = 0
+        self._running = 0
 
     async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
-        self._in_hand += 1
+        self._running += 1
         successes = sum(outcome == "delivered" for _, outcome in self.tries)
-        assert self._in_hand <= min(Rules().in_flight, lease.health.window + successes)
+        assert self._running <= min(Rules().in_flight, lease.health.window + successes)
         # Lets the lane start whatever else it may have in flight beside this one.
         for _ in range(3):
             await asyncio.sleep(0)
-        self._in_hand -= 1
+        self._running -= 1
         outcome = answer(lease.account, delivery.body, self._clock())
         self.tries.append((delivery.body.decode(), outcome.code))
         return outcome
@@ -148,7 +148,7 @@ def probes(turns: list[Turn], code: str) -> list[Turn]:
     return [turn for turn in turns if set(turn.outcomes) == {code}]
 
 
-async def test_an_outage_of_26_hours_costs_no_message_anything(outage: Simulation, store: Store) -> None:
+async def test_an_outage_of_26_hours_uses_up_no_retries(outage: Simulation, store: Store) -> None:
     print(f"\n{outage.timetable}")
     table = outage.timetable
     for account in STRICKEN:
@@ -181,7 +181,7 @@ async def test_an_outage_of_26_hours_costs_no_message_anything(outage: Simulatio
 
 
 async def check_messages(outage: Simulation, store: Store) -> None:
-    """Everything is delivered, and charged with exactly what was its own trouble."""
+    """Everything is delivered, and each message has used up only the retries of its own failures."""
     for message_id, body in outage.bodies.items():
         message = await store.message(message_id)
         assert message is not None
@@ -193,13 +193,13 @@ async def check_messages(outage: Simulation, store: Store) -> None:
         assert set(own) <= ({None, "http_500"} if chokes_on(body) else {None})
 
 
-async def test_who_is_not_stricken_notices_nothing(outage: Simulation) -> None:
+async def test_healthy_accounts_are_not_affected(outage: Simulation) -> None:
     turns = outage.timetable.of("east")
     assert {turn.at for turn in turns} == {FIRST_MESSAGE + step * PUBLISH_EVERY for step in range(len(turns))}
     assert {turn.pending for turn in turns} == {0}
 
 
-async def test_the_order_of_each_key_outlives_the_outage(outage: Simulation) -> None:
+async def test_each_key_keeps_its_order_across_the_outage(outage: Simulation) -> None:
     for account in ACCOUNTS:
         delivered = [
             int(body)

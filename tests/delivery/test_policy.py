@@ -32,7 +32,7 @@ def decided(
     )
 
 
-# Whose trouble
+# Endpoint or message
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
@@ -49,19 +49,19 @@ def test_2xx_is_delivered(status: int) -> None:
         *("http_408", "http_429", "http_502", "http_503", "http_504"),
     ],
 )
-def test_what_is_the_endpoints_failure(code: str) -> None:
+def test_endpoint_failures(code: str) -> None:
     assert failure_of(failed(code)) == "endpoint"
 
 
 @pytest.mark.parametrize(
     "code", ["http_400", "http_404", "http_413", "http_500", "http_501", "http_505", "http_599", "handler_error"]
 )
-def test_what_is_the_messages_trouble(code: str) -> None:
+def test_message_failures(code: str) -> None:
     assert failure_of(failed(code)) == "message"
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 304])
-def test_a_redirect_is_the_endpoints_failure(status: int) -> None:
+def test_a_redirect_is_an_endpoint_failure(status: int) -> None:
     assert failure_of(Outcome(code=code_of_status(status), status=status)) == "endpoint"
 
 
@@ -77,7 +77,7 @@ def test_every_outcome_but_success_comes_with_a_fix() -> None:
 # Success
 
 
-def test_success_is_delivered_and_heals_the_lane() -> None:
+def test_success_resets_the_health_of_the_lane() -> None:
     decision = decided(DELIVERED, health=Health(failures=5, window=1, refused=9, reason="dns_error"))
     assert decision.state == "delivered"
     assert decision.health == Health(failures=0, window=2, refused=0, reason=None)
@@ -92,17 +92,17 @@ def test_the_window_doubles_with_each_round_up_to_the_lanes_limit() -> None:
     assert rounds == [2, 4, 8, 8, 8]
 
 
-# Endpoint trouble
+# Endpoint failures
 
 
-def test_endpoint_trouble_makes_the_lane_wait_and_costs_the_message_nothing() -> None:
+def test_an_endpoint_failure_backs_off_the_lane_and_uses_up_no_retry() -> None:
     decision = decided(failed("connection_refused"), a_delivery(attempts=2), Health(window=8))
     assert (decision.state, decision.attempts, decision.strikes) == ("pending", 2, 1)
     assert (decision.wait, decision.delay) == (5, 5)
     assert decision.health == Health(failures=1, window=1, reason="connection_refused")
 
 
-def test_the_wait_doubles_from_five_seconds_to_an_hour() -> None:
+def test_the_backoff_doubles_from_five_seconds_to_an_hour() -> None:
     waits = [decided(failed("dns_error"), health=Health(failures=n)).wait for n in range(12)]
     assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]
 
@@ -118,25 +118,25 @@ def test_retry_after_is_honoured_up_to_the_cap() -> None:
     assert decided(failed("http_503", retry_after=-3)).wait == 0
 
 
-def test_trouble_of_one_message_while_others_succeed_is_charged_to_it() -> None:
+def test_a_failure_of_one_message_while_others_succeed_uses_up_its_retry() -> None:
     decision = decided(failed("timeout_response"), health=Health(window=8), others_succeeded=True)
     assert (decision.attempts, decision.wait, decision.delay) == (1, 0, 5)
     assert decision.health == Health(window=8)
 
 
-def test_a_message_that_strikes_again_in_a_lane_that_recovered_is_charged() -> None:
+def test_a_message_that_fails_again_in_a_recovered_lane_uses_up_a_retry() -> None:
     assert decided(failed("timeout_response"), a_delivery(strikes=1), Health()).attempts == 1
     assert decided(failed("timeout_response"), a_delivery(strikes=1), Health(failures=1)).attempts == 0
 
 
 @pytest.mark.parametrize("outcome", [failed("http_429"), failed("http_503", retry_after=9)])
-def test_being_asked_to_slow_down_is_never_charged_to_a_message(outcome: Outcome) -> None:
+def test_a_request_to_slow_down_never_uses_up_a_retry(outcome: Outcome) -> None:
     decision = decided(outcome, a_delivery(strikes=3), Health(window=8), others_succeeded=True)
     assert decision.attempts == 0
     assert decision.wait > 0
 
 
-# Message trouble
+# Message failures
 
 
 def test_a_refused_message_follows_its_own_schedule_and_ends_dead() -> None:
@@ -151,12 +151,12 @@ def test_a_refused_message_follows_its_own_schedule_and_ends_dead() -> None:
     assert decision.attempts == 8
 
 
-def test_message_trouble_does_not_make_the_lane_wait() -> None:
+def test_a_message_failure_does_not_back_off_the_lane() -> None:
     decision = decided(failed("http_500"), health=Health(window=4))
     assert (decision.wait, decision.health) == (0, Health(window=4, refused=1))
 
 
-def test_ten_different_messages_refused_in_a_row_are_endpoint_trouble() -> None:
+def test_ten_different_messages_refused_in_a_row_are_an_endpoint_failure() -> None:
     health = Health(window=8)
     for _ in range(9):
         decision = decided(failed("http_404"), health=health)
@@ -227,7 +227,7 @@ def test_the_policy_is_total_and_within_its_bounds(
 
 
 @given(outcomes, deliveries, healths, st.booleans(), st.floats(0, 1))
-def test_a_lane_in_trouble_probes_with_one(
+def test_a_failing_lane_probes_with_one(
     outcome: Outcome, delivery: Delivery, health: Health, others_succeeded: bool, jitter: float
 ) -> None:
     decision = decided(outcome, delivery, health, others_succeeded=others_succeeded, jitter=jitter)

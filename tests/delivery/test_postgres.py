@@ -40,7 +40,7 @@ async def test_two_dispatchers_deliver_each_message_once(store: Store, other: St
     assert await store.due_in() is None
 
 
-async def test_what_a_dead_dispatcher_had_is_delivered_by_another_when_its_leases_end(
+async def test_another_dispatcher_takes_over_when_the_leases_of_a_dead_one_end(
     store: Store, other: Store, clock: VirtualClock
 ) -> None:
     ids = await accept_everywhere(store, 5, 3)

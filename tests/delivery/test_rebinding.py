@@ -132,7 +132,7 @@ async def test_a_name_that_is_public_first_and_loopback_next_is_not_followed_the
     assert (edges.connects, again.connects) == (["8.8.8.8"], [])
 
 
-async def test_between_the_look_up_and_the_connect_there_is_no_second_look_up() -> None:
+async def test_there_is_no_second_lookup_before_connecting() -> None:
     async with world() as (edges, made, _):
         edges.resolve(("8.8.8.8", "93.184.215.14"), ("127.0.0.1",))
         assert (await deliver(made)).code == "delivered"
@@ -140,7 +140,7 @@ async def test_between_the_look_up_and_the_connect_there_is_no_second_look_up() 
         assert set(edges.connects) <= {"8.8.8.8", "93.184.215.14"}
 
 
-async def test_what_is_opened_afresh_after_a_kept_connection_died_is_vetted_again() -> None:
+async def test_a_new_connection_after_a_dead_reused_one_is_vetted_again() -> None:
     connections = 0
 
     async def hang_up_on_the_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -166,7 +166,7 @@ async def test_what_is_opened_afresh_after_a_kept_connection_died_is_vetted_agai
     "forbidden", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1", "fe80::1"]
 )
 @pytest.mark.parametrize("place", range(3))
-async def test_a_mixed_answer_is_refused_whole_wherever_the_forbidden_one_stands(forbidden: str, place: int) -> None:
+async def test_a_lookup_with_one_forbidden_address_is_refused_wherever_it_stands(forbidden: str, place: int) -> None:
     answer = list(PUBLIC[:2])
     answer.insert(place, forbidden)
     async with world() as (edges, made, _):
@@ -184,7 +184,7 @@ async def test_a_redirect_to_this_machine_is_not_followed() -> None:
     assert (outcome.code, edges.connects) == ("redirect", ["8.8.8.8"])
 
 
-async def test_an_answer_that_is_no_address_is_an_outcome_and_nothing_is_connected_to() -> None:
+async def test_a_lookup_result_that_is_no_address_is_an_outcome_without_a_connection() -> None:
     async with world() as (edges, made, _):
         edges.resolve(("not an address",))
         outcome = await deliver(made)
@@ -192,7 +192,7 @@ async def test_an_answer_that_is_no_address_is_an_outcome_and_nothing_is_connect
     assert edges.connects == []
 
 
-async def test_an_opened_network_opens_itself_only() -> None:
+async def test_an_allowed_network_allows_only_itself() -> None:
     async with world(allowed_networks=parse_networks(["10.1.0.0/16"])) as (edges, made, _):
         for answer, code in (("10.1.2.3", "connection_refused"), ("10.2.0.1", "blocked_address")):
             edges.resolve((answer,), host=f"{answer}.example")

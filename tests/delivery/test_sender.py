@@ -158,7 +158,7 @@ async def test_a_real_delivery_is_verified_by_the_standardwebhooks_library() -> 
     assert Webhook(secret).verify(requests[0].body, requests[0].headers) == {"a": 1}
 
 
-async def test_connections_are_kept_and_phases_are_told() -> None:
+async def test_connections_are_reused_and_phases_are_measured() -> None:
     async with receiver(answering(OK)) as port, sender() as made:
         lease = a_lease(url=f"http://localhost:{port}/")
         first = await made.deliver(lease, a_delivery())
@@ -184,7 +184,7 @@ async def test_the_status_decides(line: str, code: str) -> None:
     assert (outcome.code, outcome.status) == (code, int(line[:3]))
 
 
-async def test_redirects_are_not_followed_and_the_location_is_told() -> None:
+async def test_redirects_are_not_followed_and_the_location_is_kept() -> None:
     requests: list[Request] = []
     response = status("307 Moved", "Location: https://elsewhere.example/x")
     async with receiver(answering(response, requests)) as port:
@@ -287,7 +287,7 @@ async def test_answers_that_are_not_http_have_their_codes(response: bytes, code:
     assert outcome.code == code
 
 
-async def test_a_kept_connection_that_died_is_tried_once_more_afresh() -> None:
+async def test_a_request_on_a_dead_reused_connection_is_sent_again_on_a_new_one() -> None:
     connections = 0
 
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -308,7 +308,7 @@ async def test_a_kept_connection_that_died_is_tried_once_more_afresh() -> None:
     assert connections == 2
 
 
-async def test_what_could_not_be_sent_again_was_not_sent_twice() -> None:
+async def test_a_request_that_could_not_be_sent_again_is_not_marked_as_resent() -> None:
     async def serve_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(OK)
@@ -327,7 +327,7 @@ async def test_what_could_not_be_sent_again_was_not_sent_twice() -> None:
     assert (outcome.code, outcome.resent) == ("connection_refused", False)
 
 
-async def test_where_one_kept_connection_died_no_other_is_tried() -> None:
+async def test_after_one_dead_reused_connection_no_other_one_is_reused() -> None:
     together = asyncio.Barrier(2)
     connections = 0
 
@@ -350,18 +350,18 @@ async def test_where_one_kept_connection_died_no_other_is_tried() -> None:
     assert (outcome.code, outcome.resent, connections) == ("delivered", True, 3)
 
 
-async def test_nothing_listens() -> None:
+async def test_a_port_without_a_listener_refuses_the_connection() -> None:
     async with receiver(answering(OK)) as port:
         pass
     assert (await deliver_to(f"http://127.0.0.1:{port}/")).code == "connection_refused"
 
 
-async def test_a_name_that_does_not_resolve() -> None:
+async def test_a_name_that_does_not_resolve_is_a_dns_error() -> None:
     assert (await deliver_to("https://nobody.invalid/")).code == "dns_error"
 
 
 @pytest.mark.parametrize("url", ["", "https://", "https://exa mple/", "ftp://127.0.0.1/", "http://[::1/"])
-async def test_a_url_that_cannot_be_used_is_an_outcome_too(url: str) -> None:
+async def test_an_unusable_url_is_an_outcome(url: str) -> None:
     assert (await deliver_to(url)).code in ("url_invalid", "dns_error")
 
 

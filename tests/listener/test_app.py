@@ -58,7 +58,7 @@ async def test_a_message_is_on_disk_when_it_is_answered(make: Make, inbox: str) 
     assert (kept.body, kept.account, kept.deliveries[0].state) == (PROGRESS, "0000123456-00001", "pending")
 
 
-async def test_a_handled_message_is_shown_once_with_its_bytes(make: Make, inbox: str, seen: Seen) -> None:
+async def test_a_handler_is_called_once_with_the_bytes(make: Make, inbox: str, seen: Seen) -> None:
     listener = make()
 
     @listener.on("upgradeProgress", status="InProgress")
@@ -73,7 +73,7 @@ async def test_a_handled_message_is_shown_once_with_its_bytes(make: Make, inbox:
 
 
 @pytest.mark.parametrize("headers", [{}, {"webhook-id": "msg-1"}])
-async def test_repetitions_are_dropped(make: Make, inbox: str, seen: Seen, headers: dict[str, str]) -> None:
+async def test_duplicates_are_dropped(make: Make, inbox: str, seen: Seen, headers: dict[str, str]) -> None:
     listener = make()
     listener.on_any(seen.add)
     async with listener.running():
@@ -88,20 +88,20 @@ async def test_repetitions_are_dropped(make: Make, inbox: str, seen: Seen, heade
 
 
 @pytest.mark.parametrize(("options", "window"), [({}, 3600.0), ({"dedupe_window": 90.0}, 90.0)])
-async def test_equal_bytes_without_an_id_are_a_repetition_until_the_window_is_over(
+async def test_equal_bytes_without_an_id_are_a_duplicate_within_the_window(
     make: Make, seen: Seen, options: dict[str, float], window: float
 ) -> None:
-    told = []
+    duplicates = []
     # Each in a run of its own: what is known is on disk.
     for now in (NOW, NOW + window - 0.25, NOW + window, NOW + window):
         listener = make(clock=functools.partial(float, now), **options)
         listener.on_any(seen.add)
         async with listener.running():
-            told.append((await request(listener, PROGRESS)).json["duplicate"])
-    assert told == [False, True, False, True]
+            duplicates.append((await request(listener, PROGRESS)).json["duplicate"])
+    assert duplicates == [False, True, False, True]
 
 
-async def test_a_window_of_nothing_lets_repetitions_without_an_id_pass(make: Make) -> None:
+async def test_a_window_of_0_accepts_duplicates_without_an_id(make: Make) -> None:
     listener = make(dedupe_window=0)
     async with listener.running():
         answers = await asyncio.gather(*(request(listener, PROGRESS) for _ in range(3)))
@@ -109,7 +109,7 @@ async def test_a_window_of_nothing_lets_repetitions_without_an_id_pass(make: Mak
     assert [answer.json["duplicate"] for answer in (*answers, *named)] == [False, False, False, False, True]
 
 
-async def test_an_id_that_comes_again_with_other_bytes_is_no_success(make: Make, seen: Seen) -> None:
+async def test_an_id_with_different_bytes_is_a_conflict(make: Make, seen: Seen) -> None:
     listener = make()
     listener.on_any(seen.add)
     async with listener.running():
@@ -145,7 +145,7 @@ async def test_header_names_are_read_in_any_case_and_once_only(make: Make) -> No
     assert "the header webhook-id is repeated" in twice.json["errorMessage"]
 
 
-async def test_only_from_the_sources_and_behind_a_proxy_only_if_it_is_trusted(make: Make) -> None:
+async def test_forwarded_addresses_count_only_behind_a_trusted_proxy(make: Make) -> None:
     """The peer of these requests is 192.0.2.1."""
     forwarded = [("X-Forwarded-For", "203.0.113.5"), ("x-forwarded-for", "198.51.100.7")]
     for options, headers, status in (
@@ -161,13 +161,13 @@ async def test_only_from_the_sources_and_behind_a_proxy_only_if_it_is_trusted(ma
             assert (await request(listener, PROGRESS, headers=headers)).status == status
 
 
-async def test_what_comes_from_elsewhere_is_refused_before_its_body_is_read(make: Make) -> None:
+async def test_a_message_from_another_network_is_rejected_before_its_body_is_read(make: Make) -> None:
     answer = await request(make(sources=["198.51.100.0/24"]), asyncio.Event())
     assert answer.error == (403, "MESSAGE_REFUSED")
     assert "192.0.2.1" in answer.json["errorMessage"]
 
 
-async def test_a_password_in_the_body_and_a_signature_may_both_be_asked_for(make: Make) -> None:
+async def test_a_password_and_a_signature_can_both_be_required(make: Make) -> None:
     listener = make(basic=("user", "hunter2"), secrets=[signing.format_secret(SECRET)])
     good, bad = (b'{"username": "user", "password": "%s"}' % password for password in (b"hunter2", b"hunter3"))
     async with listener.running():
@@ -193,7 +193,7 @@ async def test_a_password_in_the_body_and_a_signature_may_both_be_asked_for(make
         ("POST", "/healthz", (405, "METHOD_NOT_ALLOWED"), "GET, HEAD"),
     ],
 )
-async def test_wrong_paths_and_methods_are_json_errors_that_do_not_tell_the_path(
+async def test_wrong_paths_and_methods_are_json_errors_without_the_right_path(
     make: Make, method: str, path: str, error: tuple[int, str], allow: str | None
 ) -> None:
     answer = await request(make(path="/hooks/secret"), PROGRESS, method=method, path=path)
@@ -202,16 +202,16 @@ async def test_wrong_paths_and_methods_are_json_errors_that_do_not_tell_the_path
     assert "secret" not in answer.body.decode()
 
 
-async def test_what_is_posted_to_another_path_is_told_once_a_minute_and_never_the_path(
+async def test_posts_to_another_path_are_logged_once_a_minute_without_the_path(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     moments = list[float]()
     listener = make(path="/hooks/secret", clock=lambda: moments[-1])
-    for moment, told in ((NOW, 1), (NOW + 59, 1), (NOW + 60, 2), (NOW + 119, 2), (NOW - 3600, 3)):
+    for moment, lines in ((NOW, 1), (NOW + 59, 1), (NOW + 60, 2), (NOW + 119, 2), (NOW - 3600, 3)):
         moments.append(moment)
         for method in ("POST", "GET"):
             assert (await request(listener, PROGRESS, method=method, path="/hooks/secre")).status == 404
-        assert len(caplog.records) == told
+        assert len(caplog.records) == lines
     counted = [record.getMessage().partition(" since")[0].rpartition("(")[2] for record in caplog.records]
     assert counted == ["1", "2", "2"]
     assert "secre" not in caplog.text
@@ -229,7 +229,7 @@ async def test_a_path_is_found_as_servers_decode_it_with_a_slash_at_the_end_or_w
         assert (await request(listener, PROGRESS, path=asked)).status == 200
 
 
-async def test_what_is_no_json_is_refused_and_logged_without_its_bytes(
+async def test_invalid_json_is_rejected_and_logged_without_its_bytes(
     make: Make, inbox: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = await request(make(), b"password=hunter2")
@@ -240,7 +240,7 @@ async def test_what_is_no_json_is_refused_and_logged_without_its_bytes(
     assert not Path(inbox.removeprefix("sqlite:///")).exists()
 
 
-async def test_a_body_that_says_it_is_too_long_is_refused_unread(make: Make) -> None:
+async def test_a_body_with_a_content_length_that_is_too_long_is_not_read(make: Make) -> None:
     never = asyncio.Event()
     answer = await request(make(), never, headers={"content-length": str(BODY_LIMIT + 1)})
     assert answer.error == (413, "MESSAGE_REFUSED")
@@ -250,7 +250,7 @@ async def test_a_body_that_says_it_is_too_long_is_refused_unread(make: Make) -> 
     assert "connection" not in longer.headers
 
 
-async def test_a_body_that_does_not_say_how_long_it_is_is_read_up_to_the_limit(make: Make) -> None:
+async def test_a_body_without_a_content_length_is_read_up_to_the_limit(make: Make) -> None:
     never = asyncio.Event()
     answer = await request(make(), b" " * BODY_LIMIT, b" ", never, headers={"content-length": "garbage"})
     assert answer.error == (413, "MESSAGE_REFUSED")
@@ -262,7 +262,7 @@ async def test_a_body_that_does_not_arrive_in_time_is_408(make: Make) -> None:
     assert "within 0.001 s" in answer.json["errorMessage"]
 
 
-async def test_the_time_for_a_body_may_be_configured_until_the_inbox_is_open(make: Make) -> None:
+async def test_the_body_timeout_can_be_configured_until_the_inbox_is_open(make: Make) -> None:
     listener = make(body_timeout=3600)
     assert (await request(listener, b"{")).status == 400
     listener.configure(body_timeout=0.001)
@@ -270,7 +270,7 @@ async def test_the_time_for_a_body_may_be_configured_until_the_inbox_is_open(mak
     assert (await request(listener, b"{", asyncio.Event())).status == 408
 
 
-def test_bodies_have_their_time_in_one_event_loop_after_the_other(make: Make) -> None:
+def test_the_body_timeout_works_in_one_event_loop_after_the_other(make: Make) -> None:
     listener = make(body_timeout=0.05)
     for _ in range(2):
         # A timer that is still set ends with its loop.
@@ -278,7 +278,7 @@ def test_bodies_have_their_time_in_one_event_loop_after_the_other(make: Make) ->
         assert asyncio.run(request(listener, b"{", asyncio.Event())).error == (408, "REQUEST_TIMEOUT")
 
 
-async def test_a_request_in_another_event_loop_leaves_the_bodies_of_this_one_their_time(make: Make) -> None:
+async def test_a_request_in_another_event_loop_does_not_affect_the_body_timeout_in_this_one(make: Make) -> None:
     listener = make(body_timeout=2)
     async with listener.running():
         stalled = asyncio.create_task(request(listener, b"{", asyncio.Event()))
@@ -291,7 +291,7 @@ async def test_a_request_in_another_event_loop_leaves_the_bodies_of_this_one_the
         assert {task.result().error for task in ended} == {(408, "REQUEST_TIMEOUT")}
 
 
-async def test_a_body_that_is_cut_off_leaves_nothing_behind(make: Make, inbox: str) -> None:
+async def test_a_body_that_is_cut_off_is_not_stored(make: Make, inbox: str) -> None:
     """By its sender or by the server, of which only the latter knows."""
     answer = await request(make(), b"{}", HungUp())
     assert answer.error == (400, "MESSAGE_REFUSED")
@@ -300,7 +300,7 @@ async def test_a_body_that_is_cut_off_leaves_nothing_behind(make: Make, inbox: s
 
 
 @pytest.mark.parametrize(
-    ("client", "forwarded", "told"),
+    ("client", "forwarded", "sender"),
     [
         ("192.0.2.1", None, "192.0.2.1"),
         ("192.0.2.1", "203.0.113.5, 198.51.100.7", "198.51.100.7"),
@@ -310,13 +310,13 @@ async def test_a_body_that_is_cut_off_leaves_nothing_behind(make: Make, inbox: s
         (None, None, "an unknown address"),
     ],
 )
-async def test_a_refusal_says_in_the_log_from_where(
-    make: Make, caplog: pytest.LogCaptureFixture, client: str | None, forwarded: str | None, told: str
+async def test_the_log_of_a_rejection_has_the_sender(
+    make: Make, caplog: pytest.LogCaptureFixture, client: str | None, forwarded: str | None, sender: str
 ) -> None:
     listener = make(secrets=[signing.format_secret(SECRET)], trusted_proxies=["192.0.2.1/32"])
     headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
     assert (await request(listener, PROGRESS, headers=headers, client=client)).status == 401
-    assert f"rejected a message with 401 from {told}: " in caplog.messages[-1]
+    assert f"rejected a message with 401 from {sender}: " in caplog.messages[-1]
     twice = [("webhook-id", "a"), ("webhook-id", "b")]
     assert (await request(listener, PROGRESS, headers=twice)).status == 400
     assert "rejected a message with 400 from 192.0.2.1: " in caplog.messages[-1]
@@ -326,7 +326,7 @@ async def test_a_refusal_says_in_the_log_from_where(
     ("damage", "error"),
     [("drop table deliveries", (503, "INBOX_AWAY")), ("pragma max_page_count = 1", (507, "INBOX_FULL"))],
 )
-async def test_what_cannot_be_stored_is_not_answered_with_success(
+async def test_a_message_that_cannot_be_stored_is_an_error(
     make: Make, inbox: str, damage: str, error: tuple[int, str], caplog: pytest.LogCaptureFixture, seen: Seen
 ) -> None:
     """The sender learns only that; where and why stands in the log."""
@@ -355,7 +355,7 @@ async def test_health_is_read_with_get_or_head_before_and_after_the_first_messag
         assert (await request(listener, method=method, path="/healthz")).status == 200
 
 
-async def test_health_tells_when_messages_are_no_longer_handled(
+async def test_health_is_bad_when_messages_are_no_longer_handled(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Messages are still taken: they are handled after a restart."""
@@ -388,7 +388,7 @@ async def health(listener: Listener) -> Answer:
 
 
 @pytest.mark.usefixtures("looked_at_always")
-async def test_health_tells_of_an_inbox_that_is_locked_and_recovers_by_itself(
+async def test_health_is_bad_while_the_inbox_is_locked(
     make: Make, inbox: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Before anybody's message has failed, and with nobody sending any."""
@@ -400,12 +400,12 @@ async def test_health_tells_of_an_inbox_that_is_locked_and_recovers_by_itself(
                 assert (answer.error, answer.headers["retry-after"]) == ((503, "INBOX_AWAY"), "5")
                 assert "inbox.db" not in answer.body.decode()
         assert (await health(listener)).json == {"status": "ok"}
-    (told,) = (message for message in caplog.messages if message.startswith("the inbox is unavailable"))
-    assert told.endswith("inbox.db: database is locked (SQLITE_BUSY); another process holds it: let that one end")
+    (line,) = (message for message in caplog.messages if message.startswith("the inbox is unavailable"))
+    assert line.endswith("inbox.db: database is locked (SQLITE_BUSY); another process holds it: let that one end")
 
 
 @pytest.mark.usefixtures("looked_at_always")
-async def test_health_tells_of_a_message_that_found_no_room_for_a_while_or_until_one_does(make: Make) -> None:
+async def test_health_is_bad_for_a_while_after_a_message_found_no_room(make: Make) -> None:
     now = [NOW]
     listener = make(clock=lambda: now[0])
     large = b'"' + b"x" * 100_000 + b'"'
@@ -426,7 +426,7 @@ async def test_health_tells_of_a_message_that_found_no_room_for_a_while_or_until
         assert (await health(listener)).status == 200
 
 
-async def test_health_tells_of_an_inbox_that_cannot_be_opened_once_a_message_came(make: Make, tmp_path: Path) -> None:
+async def test_health_is_bad_after_a_message_could_not_open_the_inbox(make: Make, tmp_path: Path) -> None:
     (tmp_path / "inbox.db").mkdir()
     listener = make()
     assert (await health(listener)).status == 200
@@ -437,7 +437,7 @@ async def test_health_tells_of_an_inbox_that_cannot_be_opened_once_a_message_cam
 # Handling
 
 
-async def test_a_handler_that_fails_is_tried_again(make: Make, inbox: str, seen: Seen) -> None:
+async def test_a_handler_that_fails_is_retried(make: Make, inbox: str, seen: Seen) -> None:
     listener = make()
 
     @listener.on_any
@@ -456,7 +456,7 @@ async def test_a_handler_that_fails_is_tried_again(make: Make, inbox: str, seen:
     assert "ValueError: attempt 2" in attempts[1].excerpt
 
 
-async def test_a_message_that_never_succeeds_is_kept_as_dead(make: Make, inbox: str, seen: Seen) -> None:
+async def test_a_message_that_fails_on_every_attempt_is_dead(make: Make, inbox: str, seen: Seen) -> None:
     """And lets the next one of its campaign through."""
     listener = make(schedule=(0.0, 0.0))
 
@@ -495,7 +495,7 @@ async def test_a_handler_that_hangs_holds_up_no_other_campaign(make: Make, seen:
         assert (await seen.wait(4))[-1] == "c-1"
 
 
-async def test_messages_about_one_device_are_shown_in_the_order_of_their_arrival(make: Make, seen: Seen) -> None:
+async def test_messages_about_one_device_are_handled_in_the_order_of_their_arrival(make: Make, seen: Seen) -> None:
     listener = make()
 
     @listener.on_any
@@ -524,7 +524,7 @@ async def test_handlers_may_be_added_while_the_listener_runs(make: Make, seen: S
 # Starting and stopping
 
 
-async def test_closing_waits_for_the_handlers_in_hand(make: Make, inbox: str, seen: Seen) -> None:
+async def test_closing_waits_for_running_handlers(make: Make, inbox: str, seen: Seen) -> None:
     listener, begun, hold = make(), asyncio.Event(), asyncio.Event()
 
     @listener.on_any
@@ -548,7 +548,7 @@ async def test_closing_waits_for_the_handlers_in_hand(make: Make, inbox: str, se
     assert (await stored(inbox, answer.json["id"])).deliveries[0].state == "delivered"
 
 
-async def test_what_was_stored_and_not_handled_is_handled_after_a_restart(make: Make, seen: Seen) -> None:
+async def test_messages_that_were_not_handled_are_handled_after_a_restart(make: Make, seen: Seen) -> None:
     first, begun = make(), asyncio.Event()
 
     @first.on_any
@@ -572,7 +572,7 @@ async def test_what_was_stored_and_not_handled_is_handled_after_a_restart(make: 
     assert message.raw == PROGRESS
 
 
-async def test_a_handler_that_does_not_end_is_left_to_the_next_start(make: Make, inbox: str) -> None:
+async def test_a_message_whose_handler_does_not_end_stays_pending(make: Make, inbox: str) -> None:
     listener, begun = make(), asyncio.Event()
 
     @listener.on_any
@@ -610,7 +610,7 @@ async def test_a_first_sender_that_goes_away_does_not_stop_the_opening_for_other
     await listener._inbox.close()
 
 
-async def test_an_inbox_that_could_not_be_opened_is_tried_again(make: Make, tmp_path: Path, inbox: str) -> None:
+async def test_opening_the_inbox_is_retried(make: Make, tmp_path: Path, inbox: str) -> None:
     (tmp_path / "inbox.db").mkdir()
     listener = make()
     answers = await asyncio.gather(*(request(listener, PROGRESS) for _ in range(3)))
@@ -644,7 +644,7 @@ def test_one_listener_serves_one_event_loop_after_the_other(make: Make, seen: Se
     assert {b"[%d, %d]" % (number, other) for number in range(3) for other in range(3)} == set(seen.items)
 
 
-async def test_what_another_loop_left_open_and_cannot_be_closed_is_only_told(
+async def test_an_inbox_that_another_loop_left_open_and_cannot_be_closed_is_logged(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     listener = make()
@@ -714,7 +714,7 @@ async def test_the_lifespan_opens_and_closes_the_inbox(make: Make, seen: Seen) -
         ("sqlite:////proc/version", "/proc/version"),
     ],
 )
-async def test_a_start_that_fails_says_why(inbox: str, reason: str) -> None:
+async def test_a_failed_start_says_why(inbox: str, reason: str) -> None:
     listener = Listener(inbox)
     answer = await anext(lifespan(listener))
     assert answer["type"] == "lifespan.startup.failed"
@@ -725,7 +725,7 @@ async def test_a_start_that_fails_says_why(inbox: str, reason: str) -> None:
             pass
 
 
-async def test_an_inbox_that_can_only_be_read_is_no_inbox(make: Make, inbox: str) -> None:
+async def test_a_read_only_inbox_fails_at_the_start(make: Make, inbox: str) -> None:
     """Or every message would be refused, by a listener that seems well."""
     file = Path(inbox.removeprefix("sqlite:///"))
     async with make().running():
@@ -738,7 +738,7 @@ async def test_an_inbox_that_can_only_be_read_is_no_inbox(make: Make, inbox: str
     assert f"the right to write to {file}" in answer["message"]
 
 
-async def test_a_second_process_on_an_inbox_says_calmly_that_it_stands_by(
+async def test_a_second_process_on_an_inbox_logs_that_it_stands_by(
     make: Make, seen: Seen, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "fotahook.delivery")
@@ -754,12 +754,12 @@ async def test_a_second_process_on_an_inbox_says_calmly_that_it_stands_by(
                 await asyncio.sleep(0.005)
         await request(second, b"{}")
         assert await seen.wait(2) == ["first", "second"]
-    told = [record for record in caplog.records if record.name == "fotahook.delivery"]
-    assert {record.levelno for record in told} == {logging.INFO}
+    records = [record for record in caplog.records if record.name == "fotahook.delivery"]
+    assert {record.levelno for record in records} == {logging.INFO}
     assert "stop it" not in caplog.text
 
 
-async def test_no_proof_is_warned_of_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+async def test_missing_verification_is_logged_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     proofs: list[dict[str, Any]] = [
         {"secrets": [signing.format_secret(SECRET)]},
         {"sources": ["192.0.2.0/24"]},
@@ -776,7 +776,7 @@ async def test_no_proof_is_warned_of_once(make: Make, caplog: pytest.LogCaptureF
     assert [record.levelno for record in warnings] == [logging.WARNING] * len(open_to_all)
 
 
-async def test_a_web_socket_is_turned_away(make: Make) -> None:
+async def test_a_web_socket_is_closed(make: Make) -> None:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -822,7 +822,7 @@ async def test_a_web_socket_is_turned_away(make: Make) -> None:
         ({"schedule": (0, math.inf)}, "schedule must have at least one delay, each of 0"),
     ],
 )
-def test_impossible_settings_are_refused_at_once(make: Make, options: dict[str, object], reason: str) -> None:
+def test_invalid_settings_raise_value_error(make: Make, options: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         make(**options)
 
@@ -843,12 +843,12 @@ def test_impossible_settings_are_refused_at_once(make: Make, options: dict[str, 
         ({"path": 5}, "path must be a string, not int"),
     ],
 )
-def test_settings_of_another_type_are_refused_at_once(make: Make, options: dict[str, object], reason: str) -> None:
+def test_settings_of_the_wrong_type_raise_type_error(make: Make, options: dict[str, object], reason: str) -> None:
     with pytest.raises(TypeError, match=f"^{reason}"):
         make(**options)
 
 
-def test_an_inbox_is_named_by_a_text(tmp_path: Path) -> None:
+def test_an_inbox_must_be_a_string(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="inbox must be a string, not PosixPath"):
         Listener(tmp_path)  # type: ignore[arg-type]  # what is tried here
     with pytest.raises(ValueError, match="inbox is empty"):
@@ -858,7 +858,7 @@ def test_an_inbox_is_named_by_a_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("asked", [{"kind": 5}, {"status": b"x"}, {"account": 123456}])
-def test_what_a_handler_asks_for_is_text(make: Make, asked: dict[str, Any]) -> None:
+def test_the_filters_of_a_handler_must_be_strings(make: Make, asked: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="must be a string, not"):
         make().on(**asked)
 

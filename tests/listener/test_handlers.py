@@ -108,7 +108,7 @@ async def test_handlers_are_called_one_after_the_other_in_the_order_of_their_reg
         ({"kind": "upgradeprogress"}, False),
     ],
 )
-async def test_a_handler_sees_what_it_asked_for(wants: dict[str, str], is_shown: bool) -> None:
+async def test_a_handler_gets_messages_that_match_its_filters(wants: dict[str, str], is_shown: bool) -> None:
     listener, seen = Listener(), []
 
     @listener.on(**wants)
@@ -119,7 +119,7 @@ async def test_a_handler_sees_what_it_asked_for(wants: dict[str, str], is_shown:
     assert bool(seen) == is_shown
 
 
-def test_registering_gives_the_function_back() -> None:
+def test_registering_returns_the_function() -> None:
     listener = Listener()
 
     def handler(message: CallbackMessage) -> None: ...
@@ -128,7 +128,7 @@ def test_registering_gives_the_function_back() -> None:
     assert listener.on_any(handler) is handler
 
 
-async def test_a_message_that_nobody_wants_is_handled_and_a_handler_is_suggested_once(
+async def test_a_message_without_a_handler_is_handled_and_a_handler_is_suggested_once(
     router: Router, caplog: pytest.LogCaptureFixture
 ) -> None:
     for body in (PROGRESS, PROGRESS, b"{}", b'{"type": "it\'s\\n"}', b'{"type": "' + b"x" * 1000 + b'"}'):
@@ -165,7 +165,7 @@ async def test_a_message_that_every_filter_excludes_is_logged_with_the_filters(
 
 
 @pytest.mark.parametrize("body", [PROGRESS, b"{}", b'{"type": "it\'s\\n"}'])
-async def test_what_is_suggested_can_be_pasted(body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_suggested_handler_can_be_pasted(body: bytes, caplog: pytest.LogCaptureFixture) -> None:
     listener = Listener()
     await deliver(listener._router, body)
     exec(caplog.records[0].getMessage().partition("\n\n")[2], {"listener": listener})
@@ -174,7 +174,9 @@ async def test_what_is_suggested_can_be_pasted(body: bytes, caplog: pytest.LogCa
     assert caplog.records == []
 
 
-async def test_suggestions_end_where_a_sender_invents_kinds(router: Router, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_sender_that_invents_kinds_cannot_flood_the_log(
+    router: Router, caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(150):
         await deliver(router, b'{"type": "kind-%d"}' % number)
     assert len(caplog.records) == 100
@@ -220,9 +222,7 @@ async def async_generator(message: object) -> AsyncIterator[int]:
         (lambda message: None, False),
     ],
 )
-def test_whether_a_handler_is_given_the_context(
-    router: Router, handler: Callable[..., object], wants_context: bool
-) -> None:
+def test_which_handlers_get_the_context(router: Router, handler: Callable[..., object], wants_context: bool) -> None:
     on_any(router, handler)
     assert [route.wants_context for route in router._routes] == [wants_context]
 
@@ -242,13 +242,13 @@ def test_whether_a_handler_is_given_the_context(
         (None, "a handler must be a function"),
     ],
 )
-def test_what_cannot_be_called_with_a_message_is_refused_at_once(router: Router, handler: Any, reason: str) -> None:
+def test_a_function_that_cannot_take_a_message_is_refused(router: Router, handler: Any, reason: str) -> None:
     with pytest.raises(TypeError, match=reason):
         on_any(router, handler)
     assert len(router) == 0
 
 
-def test_on_without_parentheses_is_told_apart() -> None:
+def test_on_without_parentheses_is_refused() -> None:
     with pytest.raises(TypeError, match="parentheses"):
         Listener().on(two)  # type: ignore[arg-type]  # the mistake itself
 
@@ -357,7 +357,7 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("plain", [True, False])
-async def test_an_error_is_the_attempts_outcome_whatever_it_is(
+async def test_any_error_of_a_handler_is_an_outcome(
     router: Router, error: BaseException, plain: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing_plain(message: CallbackMessage) -> None:
@@ -377,7 +377,7 @@ async def test_an_error_is_the_attempts_outcome_whatever_it_is(
     assert "failed on message m" in caplog.text
 
 
-async def test_a_cancellation_that_a_handler_lets_out_is_its_failure(router: Router) -> None:
+async def test_a_cancellation_that_a_handler_raises_is_its_failure(router: Router) -> None:
     async def handler(message: CallbackMessage) -> None:
         await await_what_was_cancelled()
 
@@ -387,7 +387,7 @@ async def test_a_cancellation_that_a_handler_lets_out_is_its_failure(router: Rou
     assert "CancelledError" in outcome.excerpt
 
 
-async def test_somebody_at_the_keyboard_is_obeyed(router: Router) -> None:
+async def test_keyboard_interrupt_ends_the_program(router: Router) -> None:
     async def handler(message: CallbackMessage) -> None:
         raise KeyboardInterrupt
 
@@ -445,7 +445,7 @@ async def test_a_traceback_is_cut_at_its_beginning(router: Router) -> None:
 # Time limits
 
 
-async def test_an_async_handler_is_ended_at_its_limit(router: Router) -> None:
+async def test_an_async_handler_is_cancelled_at_its_timeout(router: Router) -> None:
     ended: list[str] = []
 
     async def slow(message: CallbackMessage) -> None:
@@ -493,7 +493,7 @@ def be_patient(caller: Invoker) -> None:
     caller._timeout = DEADLINE
 
 
-async def test_a_thread_that_overran_is_waited_for_and_its_success_counts(router: Router, impatient: Invoker) -> None:
+async def test_the_next_attempt_waits_for_a_thread_that_timed_out(router: Router, impatient: Invoker) -> None:
     gate = Gate()
     on_any(router, gate)
     for _ in range(3):
@@ -509,7 +509,7 @@ async def test_a_thread_that_overran_is_waited_for_and_its_success_counts(router
     assert gate.calls == 2
 
 
-async def test_a_thread_that_overran_and_failed_is_called_again(router: Router, impatient: Invoker) -> None:
+async def test_a_handler_that_timed_out_and_failed_is_called_again(router: Router, impatient: Invoker) -> None:
     gate = Gate(ValueError("late"))
     on_any(router, gate)
     assert (await impatient.deliver(LEASE, delivery())).code == "handler_timeout"
@@ -522,7 +522,7 @@ async def test_a_thread_that_overran_and_failed_is_called_again(router: Router, 
     assert gate.calls == 2
 
 
-async def test_what_overran_on_one_message_is_not_waited_for_on_another(router: Router, impatient: Invoker) -> None:
+async def test_another_message_does_not_wait_for_a_thread_that_timed_out(router: Router, impatient: Invoker) -> None:
     gate = Gate()
     on_any(router, gate)
     for message in ("m-1", "m-2"):
@@ -532,7 +532,7 @@ async def test_what_overran_on_one_message_is_not_waited_for_on_another(router: 
     gate.open.set()
 
 
-async def test_waiting_for_a_thread_does_not_count_towards_the_limit(router: Router, impatient: Invoker) -> None:
+async def test_waiting_for_a_thread_does_not_count_towards_the_timeout(router: Router, impatient: Invoker) -> None:
     gate = Gate()
     on_any(router, gate)
     overran = [impatient.deliver(LEASE, delivery(message=f"m-{number}")) for number in range(THREADS)]
@@ -558,7 +558,7 @@ async def test_threads_are_reused_and_end_when_they_are_closed() -> None:
     assert not thread.is_alive()
 
 
-def test_a_thread_that_outlives_its_loop_only_says_so() -> None:
+def test_a_thread_that_outlives_its_loop_logs_that() -> None:
     gate, said = threading.Event(), queue.SimpleQueue[str]()
 
     class Watching(logging.Handler):

@@ -86,7 +86,7 @@ def call(
 Wrap = Callable[..., WsgiListener]
 
 
-async def test_what_it_takes_is_on_disk_and_shown_by_the_listener_that_handles(
+async def test_a_message_is_on_disk_and_handled_by_another_listener(
     wrap: Wrap, make: Make, inbox: str, seen: Seen
 ) -> None:
     answer = await asyncio.to_thread(call, wrap())
@@ -132,7 +132,7 @@ def test_the_path_is_the_one_below_the_mount(wrap: Wrap) -> None:
     assert call(wrap(), path="", SCRIPT_NAME="/thingspace").status == 200
 
 
-def test_proofs_are_those_of_the_listener(wrap: Wrap) -> None:
+def test_verification_is_that_of_the_listener(wrap: Wrap) -> None:
     signed = wrap(secrets=[signing.format_secret(SECRET)])
     assert call(signed).error == (401, "MESSAGE_REFUSED")
     assert call(signed, headers=by_hmac(PROGRESS)).status == 200
@@ -151,7 +151,7 @@ def test_proofs_are_those_of_the_listener(wrap: Wrap) -> None:
         (b" " * (BODY_LIMIT + 1), {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}, (413, "MESSAGE_REFUSED")),
     ],
 )
-def test_bodies_that_cannot_be_taken_are_refused(
+def test_invalid_bodies_are_rejected(
     wrap: Wrap, inbox: str, body: bytes, environ: dict[str, Any], error: tuple[int, str]
 ) -> None:
     assert call(wrap(), body, **environ).error == error
@@ -163,7 +163,7 @@ def test_a_body_whose_end_the_server_knows_needs_no_length(wrap: Wrap) -> None:
     assert call(wrap(), **ended).status == 200
 
 
-def test_an_inbox_that_could_not_be_opened_is_tried_again(wrap: Wrap, tmp_path: Path) -> None:
+def test_opening_the_inbox_is_retried(wrap: Wrap, tmp_path: Path) -> None:
     (tmp_path / "inbox.db").mkdir()
     app = wrap()
     answer = call(app)
@@ -175,7 +175,7 @@ def test_an_inbox_that_could_not_be_opened_is_tried_again(wrap: Wrap, tmp_path: 
     assert call(app).json["duplicate"]
 
 
-def test_an_inbox_that_can_only_be_read_is_away_until_it_can_be_written(wrap: Wrap, inbox: str) -> None:
+def test_a_read_only_inbox_is_unavailable_until_it_can_be_written(wrap: Wrap, inbox: str) -> None:
     file = Path(inbox.removeprefix("sqlite:///"))
     app = wrap()
     assert call(app).status == 200
@@ -211,7 +211,7 @@ def test_health_does_not_open_the_inbox(wrap: Wrap, inbox: str) -> None:
     assert not Path(inbox.removeprefix("sqlite:///")).exists()
 
 
-def test_an_inbox_that_is_none_is_no_traceback() -> None:
+def test_an_invalid_inbox_url_is_an_error_response() -> None:
     app = WsgiListener(Listener("mysql://x"))
     assert call(app).error == (503, "INBOX_AWAY")
     app.close()
@@ -245,7 +245,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("patient")
-def test_closing_lets_a_message_in_hand_be_stored_and_refuses_the_next(wrap: Wrap, inbox: str) -> None:
+def test_closing_completes_a_pending_message_and_refuses_the_next(wrap: Wrap, inbox: str) -> None:
     app = wrap()
     with accepting(app, inbox) as (intake, answer, other), ThreadPoolExecutor(1) as threads:
         closing = threads.submit(app.close)
@@ -262,7 +262,7 @@ def test_closing_lets_a_message_in_hand_be_stored_and_refuses_the_next(wrap: Wra
 
 
 @pytest.mark.usefixtures("patient")
-def test_closing_leaves_nobody_waiting_for_what_cannot_be_stored(
+def test_closing_cancels_a_message_that_cannot_be_stored(
     wrap: Wrap, inbox: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = wrap()
@@ -310,7 +310,7 @@ app.close()
 
 
 @pytest.mark.parametrize("opened", ["opened", "not yet"])
-def test_a_fork_while_another_thread_is_at_work_leaves_the_child_nothing_to_wait_for(inbox: str, opened: str) -> None:
+def test_a_fork_while_another_thread_holds_the_locks_does_not_block_the_child(inbox: str, opened: str) -> None:
     """As a server that loads the app and then forks does; threads stay behind, and so does what they held."""
     forked = subprocess.run(
         [sys.executable, "-c", FORK, inbox, opened],
@@ -324,7 +324,7 @@ def test_a_fork_while_another_thread_is_at_work_leaves_the_child_nothing_to_wait
     assert "Traceback" not in forked.stderr
 
 
-def test_an_adapter_that_is_done_with_is_not_kept_for_forks_to_come(make: Make) -> None:
+def test_an_unused_adapter_is_garbage_collected(make: Make) -> None:
     adapter = weakref.ref(WsgiListener(make()))
     gc.collect()
     assert adapter() is None

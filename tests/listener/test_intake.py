@@ -73,9 +73,7 @@ def test_content_type_and_other_headers_do_not_matter() -> None:
         (None, "%FF%00", ""),
     ],
 )
-def test_the_account_is_the_messages_own_word_or_else_the_headers(
-    named: object, header: str | None, account: str
-) -> None:
+def test_the_account_is_the_bodys_or_else_the_headers(named: object, header: str | None, account: str) -> None:
     assert about({"accountName": named}, {} if header is None else {"fotahook-account": header}).account == account
 
 
@@ -115,18 +113,18 @@ def test_a_name_with_a_nul_is_kept_by_its_hash() -> None:
 # Repetitions
 
 
-def test_a_webhook_id_tells_repetitions() -> None:
+def test_a_webhook_id_identifies_duplicates() -> None:
     first = take(headers={"webhook-id": "a"})
     assert first.idempotency_window is None
     assert take(b"{}", {"webhook-id": "a"}).idempotency_key == first.idempotency_key
     assert take(headers={"webhook-id": "b"}).idempotency_key != first.idempotency_key
 
 
-def test_without_an_id_the_same_bytes_are_a_repetition_for_a_while() -> None:
+def test_without_an_id_the_same_bytes_are_a_duplicate_within_the_window() -> None:
     assert (take().idempotency_key, take().idempotency_window) == (None, DEDUPE_WINDOW)
 
 
-def test_a_window_of_nothing_lets_every_repetition_pass_that_has_no_id() -> None:
+def test_a_window_of_0_accepts_every_duplicate_without_an_id() -> None:
     unnamed = receive({}, PROGRESS, verification=UNPROVED, now=NOW, dedupe_window=0)
     assert (unnamed.idempotency_key, unnamed.idempotency_window) == (None, None)
     named = receive({"webhook-id": "a"}, PROGRESS, verification=UNPROVED, now=NOW, dedupe_window=0)
@@ -134,7 +132,7 @@ def test_a_window_of_nothing_lets_every_repetition_pass_that_has_no_id() -> None
 
 
 @pytest.mark.parametrize("odd", ["x" * 257, "ü", "a b", "\x80"])
-def test_an_odd_webhook_id_is_an_id_all_the_same(odd: str) -> None:
+def test_an_unusual_webhook_id_is_valid(odd: str) -> None:
     assert take(headers={"webhook-id": odd}) == take(headers={"webhook-id": odd})
     assert take(headers={"webhook-id": odd}).idempotency_key != take().idempotency_key
 
@@ -155,7 +153,7 @@ def test_a_signed_message_is_taken_and_an_unsigned_one_is_not() -> None:
     assert refusal(by_hmac(PROGRESS, timestamp=int(NOW) - 301), PROGRESS, BY_SECRET)[0] == 401
 
 
-def test_the_proof_comes_before_the_content() -> None:
+def test_the_signature_is_checked_before_the_content() -> None:
     assert refusal({}, b"not JSON", BY_SECRET)[0] == 401
     assert refusal(by_hmac(b"not JSON"), b"not JSON", BY_SECRET)[0] == 400
 
@@ -164,17 +162,17 @@ def test_the_proof_comes_before_the_content() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b'"\xff"', b"a=b", b"[" * 200 + b"]" * 200])
-def test_what_is_no_json_is_refused(body: bytes) -> None:
+def test_invalid_json_is_rejected(body: bytes) -> None:
     status, reason = refusal({}, body)
     assert (status, reason.startswith("the body is ")) == (400, True)
 
 
 @pytest.mark.parametrize("body", [b"", b" \r\n"])
-def test_an_empty_body_is_told_as_that(body: bytes) -> None:
+def test_an_empty_body_is_named_as_such(body: bytes) -> None:
     assert refusal({"content-encoding": "gzip"}, body) == (400, "the body is empty")
 
 
-def test_what_cannot_be_read_for_its_encoding_is_refused_for_that() -> None:
+def test_an_encoded_body_is_rejected_with_its_encoding() -> None:
     packed = gzip.compress(PROGRESS)
     status, reason = refusal({"content-encoding": "gzip"}, packed)
     assert (status, reason) == (415, "Content-Encoding gzip is not supported; send the body without one")
@@ -190,7 +188,7 @@ def test_json_is_taken_whatever_encoding_is_named(encoding: str) -> None:
     assert take(headers={"content-encoding": encoding}) == take()
 
 
-def test_encodings_may_come_one_by_one() -> None:
+def test_content_encoding_may_be_repeated() -> None:
     assert read_headers([(b"Content-Encoding", b"gzip"), (b"content-encoding", b"br")]) == {
         "content-encoding": "gzip,br"
     }
@@ -203,7 +201,7 @@ def test_a_body_has_a_limit() -> None:
 
 
 @pytest.mark.parametrize("name", ["webhook-id", "Webhook-Timestamp", "WEBHOOK-SIGNATURE", "fotahook-account"])
-def test_a_header_that_came_twice_is_not_believed(name: str) -> None:
+def test_a_repeated_header_is_rejected(name: str) -> None:
     raw = name.encode()
     assert read_headers([(raw, b"\xfc"), (b"x", b"1"), (b"x", b"2")]) == {name.lower(): "ü"}
     with pytest.raises(WebhookRejected, match="is repeated") as caught:

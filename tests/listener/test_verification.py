@@ -22,7 +22,7 @@ BY_PASSWORD = Verification.parse(basic=("user", "hunter2"))
 # Signatures
 
 
-def test_a_proof_is_made_of_keys_as_they_are_written() -> None:
+def test_verification_parses_keys() -> None:
     written = Verification.parse(secrets=[signing.format_secret(SECRET)], public_keys=[signing.format_public_key(SEED)])
     assert written == Verification(secrets=(SECRET,), public_keys=written.public_keys)
     assert written.required
@@ -36,7 +36,7 @@ def test_a_proof_is_made_of_keys_as_they_are_written() -> None:
 
 
 @pytest.mark.parametrize("name", ["secrets", "public_keys", "sources", "trusted_proxies"])
-def test_what_is_no_list_of_texts_is_refused(name: str) -> None:
+def test_anything_but_a_list_of_strings_raises_type_error(name: str) -> None:
     for value in ("192.0.2.0/24", 5):
         with pytest.raises(TypeError, match=f"^{name} must be a list"):
             Verification.parse(**{name: value})  # type: ignore[arg-type]  # what is refused
@@ -57,7 +57,7 @@ def test_what_is_no_list_of_texts_is_refused(name: str) -> None:
         ({"basic": 5}, "a user name and a password"),
     ],
 )
-def test_what_cannot_be_read_is_refused(options: dict[str, object], reason: str) -> None:
+def test_invalid_values_raise_value_error(options: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Verification.parse(**options)  # type: ignore[arg-type]  # what is refused
 
@@ -91,7 +91,7 @@ def test_the_sender_is_the_peer_or_whom_a_trusted_proxy_names(
     assert sender_address(peer, forwarded, PROXIES) == (ip_address(address) if address else None)
 
 
-def test_without_trusted_proxies_nobody_is_believed() -> None:
+def test_without_trusted_proxies_the_header_is_ignored() -> None:
     assert sender_address("10.0.0.1", "192.0.2.1", ()) == ip_address("10.0.0.1")
 
 
@@ -111,7 +111,7 @@ def test_any_header_is_an_address_or_none(text: str) -> None:
         (None, "", "the address of the sender is unknown"),
     ],
 )
-def test_what_comes_from_elsewhere_is_refused(peer: str | None, forwarded: str, reason: str) -> None:
+def test_a_message_from_another_network_is_rejected(peer: str | None, forwarded: str, reason: str) -> None:
     with pytest.raises(WebhookRejected, match=reason) as caught:
         BY_SOURCE.check_source(peer, forwarded)
     assert caught.value.status == 403
@@ -120,7 +120,7 @@ def test_what_comes_from_elsewhere_is_refused(peer: str | None, forwarded: str, 
 
 
 @pytest.mark.parametrize(("peer", "forwarded"), [("192.0.2.1", ""), ("2001:db8::1", ""), ("10.0.0.1", "192.0.2.9")])
-def test_what_comes_from_a_source_passes(peer: str, forwarded: str) -> None:
+def test_a_message_from_a_source_passes(peer: str, forwarded: str) -> None:
     BY_SOURCE.check_source(peer, forwarded)
 
 
@@ -161,7 +161,7 @@ def test_the_password_in_the_message_must_be_the_one_registered(
 # All together
 
 
-def test_what_is_set_replaces_what_was() -> None:
+def test_an_update_replaces_the_parts_that_are_set() -> None:
     secrets = Verification.parse(secrets=[signing.format_secret(SECRET)])
     keys = Verification.parse(public_keys=[signing.format_public_key(SEED)])
     assert secrets.updated(Verification()) == secrets
@@ -171,7 +171,7 @@ def test_what_is_set_replaces_what_was() -> None:
     assert both.trusted_proxies == BY_SOURCE.trusted_proxies
 
 
-def test_a_proof_shows_no_key() -> None:
+def test_a_verification_shows_no_key() -> None:
     proof = Verification(secrets=(b"hunter2" * 4,), public_keys=(bytes(32),), basic=("user", "hunter2"))
     for shown in (repr(proof), str(proof), rich_text(proof)):
         assert "hunter2" not in shown

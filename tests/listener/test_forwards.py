@@ -101,7 +101,7 @@ async def tried(listener: Listener, message_id: str, times: int) -> list[Attempt
 # Lanes of their own
 
 
-async def test_every_consumer_gets_every_message_in_order_though_one_is_down_for_a_while(impatient: Make) -> None:
+async def test_every_forward_gets_every_message_in_order_although_one_is_down_for_a_while(impatient: Make) -> None:
     """The others do not wait for it."""
     up, other, down = Consumer(), Consumer(), Consumer()
     listener = impatient()
@@ -124,7 +124,7 @@ async def test_every_consumer_gets_every_message_in_order_though_one_is_down_for
             assert mine == bodies[device::3]
 
 
-async def test_one_accept_puts_a_message_into_the_lanes_of_all_who_want_it(make: Make, inbox: str, seen: Seen) -> None:
+async def test_a_message_goes_into_the_lanes_of_all_its_consumers(make: Make, inbox: str, seen: Seen) -> None:
     listener, consumer = make(), Consumer()
     listener.on_any(seen.add)
     listener.forward(consumer.url)
@@ -140,7 +140,7 @@ async def test_one_accept_puts_a_message_into_the_lanes_of_all_who_want_it(make:
     assert {placement.state for placement in message.deliveries} == {"delivered"}
 
 
-async def test_without_handlers_the_handlers_have_no_lane_but_for_what_nobody_wants(
+async def test_without_handlers_only_messages_without_a_forward_have_the_handlers_lane(
     make: Make, inbox: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     listener, consumer = make(), Consumer()
@@ -155,7 +155,7 @@ async def test_without_handlers_the_handlers_have_no_lane_but_for_what_nobody_wa
     assert "no handler for" in caplog.text
 
 
-async def test_what_was_not_forwarded_waits_over_restarts(impatient: Make) -> None:
+async def test_messages_that_were_not_forwarded_wait_across_restarts(impatient: Make) -> None:
     consumer, first = Consumer(), impatient()
     first.forward(consumer.url)
     async with first.running():
@@ -173,7 +173,7 @@ async def test_what_was_not_forwarded_waits_over_restarts(impatient: Make) -> No
     assert consumer.bodies == [PROGRESS]
 
 
-async def test_a_lane_that_leads_nowhere_says_what_to_do(make: Make) -> None:
+async def test_a_lane_without_a_forward_says_what_to_do(make: Make) -> None:
     async with make()._forwards.open("sqlite:///none.db", lambda: NOW) as deliver:
         outcome = await deliver(a_lease(consumer="forward:gone"), a_delivery())
     assert outcome.code == "forward_missing"
@@ -181,7 +181,7 @@ async def test_a_lane_that_leads_nowhere_says_what_to_do(make: Make) -> None:
     assert outcome.fix == "The listener no longer has this forward: add it again; earlier attempts show its URL."
 
 
-async def test_the_log_says_which_forward_failed_and_nothing_that_may_be_secret(
+async def test_the_log_names_the_forward_that_failed_without_secrets(
     impatient: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     down, first = Consumer(), impatient()
@@ -201,7 +201,7 @@ async def test_the_log_says_which_forward_failed_and_nothing_that_may_be_secret(
     assert f"of 0000123456-00001 to {forward.consumer}: forward_missing; " in caplog.text
 
 
-async def test_a_receiver_that_says_it_is_gone_is_asked_again(impatient: Make, inbox: str) -> None:
+async def test_a_receiver_that_answers_410_is_retried(impatient: Make, inbox: str) -> None:
     """A lane that is paused for good could not be resumed by anybody."""
     listener, consumer = impatient(), Consumer()
     consumer.status = 410
@@ -250,9 +250,7 @@ async def test_forwards_are_signed_with_a_key_of_the_inbox(make: Make, inbox: st
         ("http://worker:9000/in", ("172.16.0.0/12",)),
     ],
 )
-async def test_a_forward_may_lie_at_a_public_address_on_this_machine_or_where_it_was_opened(
-    url: str, opened: tuple[str, ...]
-) -> None:
+async def test_a_forward_may_be_public_local_or_in_an_allowed_network(url: str, opened: tuple[str, ...]) -> None:
     forwards = Forwards(ForwardSettings(secret_key=KEY, allow_networks=opened))
     forwards.add(url, None, None)
     async with forwards.open("postgresql://x", lambda: NOW):
@@ -269,7 +267,7 @@ async def test_a_forward_may_lie_at_a_public_address_on_this_machine_or_where_it
         ("http://169.254.169.254/", ("10.0.0.0/8",), "link-local"),
     ],
 )
-async def test_other_places_are_refused_at_the_start(
+async def test_other_addresses_are_refused_at_the_start(
     make: Make, url: str, opened: tuple[str, ...], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     listener = make(forwarding=ForwardSettings(secret_key=KEY, allow_networks=opened))
@@ -281,7 +279,7 @@ async def test_other_places_are_refused_at_the_start(
     assert reason in caplog.text
 
 
-async def test_a_name_that_leads_to_this_machine_is_not_this_machine(impatient: Make) -> None:
+async def test_a_name_that_resolves_to_this_machine_is_not_local(impatient: Make) -> None:
     """Only a URL that says so opens loopback: a foreign name's records may say anything."""
     listener = impatient()
     listener.forward("https://localtest.invalid/")
@@ -296,12 +294,12 @@ async def test_a_name_that_leads_to_this_machine_is_not_this_machine(impatient: 
 @pytest.mark.parametrize(
     "url", ["", "ftp://x/", "http://user:pw@localhost/", "//x", "http://exa mple/", "https://h/#f"]
 )
-def test_what_is_no_url_is_refused_at_once(make: Make, url: str) -> None:
+def test_an_invalid_url_raises_value_error(make: Make, url: str) -> None:
     with pytest.raises(ValueError, match="a forward to"):
         make().forward(url)
 
 
-def test_settings_that_cannot_be_meant_are_refused() -> None:
+def test_invalid_forward_settings_raise_value_error() -> None:
     for options, reason in (
         ({"secret_key": "short"}, "base64"),
         ({"allow_networks": ("here",)}, "CIDR"),
@@ -327,12 +325,12 @@ def test_settings_that_cannot_be_meant_are_refused() -> None:
         ({"timeout": "5"}, "timeout must be a number, not str"),
     ],
 )
-def test_settings_of_another_type_are_refused(options: dict[str, Any], reason: str) -> None:
+def test_forward_settings_of_the_wrong_type_raise_type_error(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(TypeError, match=f"^{reason}"):
         ForwardSettings(**options)
 
 
-def test_networks_may_come_one_by_one() -> None:
+def test_networks_may_be_an_iterator() -> None:
     forwarding = ForwardSettings(allow_networks=(each for each in ("10.0.0.0/8",)))  # type: ignore[arg-type]  # what is tried
     assert forwarding.allow_networks == ("10.0.0.0/8",)
 
@@ -347,12 +345,12 @@ def test_networks_may_come_one_by_one() -> None:
         ({"accounts": [None]}, "accounts must have only strings"),
     ],
 )
-def test_a_forward_of_another_type_is_refused(make: Make, options: dict[str, Any], reason: str) -> None:
+def test_a_forward_of_the_wrong_type_raises_type_error(make: Make, options: dict[str, Any], reason: str) -> None:
     with pytest.raises(TypeError, match=f"^{reason}"):
         make().forward(**{"url": "https://consumer.example/", **options})
 
 
-async def test_a_listener_that_runs_takes_no_more_forwards(make: Make) -> None:
+async def test_a_running_listener_accepts_no_more_forwards(make: Make) -> None:
     listener = make()
     async with listener.running():
         with pytest.raises(RuntimeError, match="is running"):
@@ -371,7 +369,7 @@ async def test_a_listener_that_runs_takes_no_more_forwards(make: Make) -> None:
         (set(), None, False),
     ],
 )
-def test_a_forward_may_want_some_types_and_accounts(
+def test_a_forward_may_be_limited_to_types_and_accounts(
     types: set[str] | None, accounts: set[str] | None, wants: bool
 ) -> None:
     message: CallbackMessage = parse_message(about("d", 1))

@@ -1,4 +1,4 @@
-"""What anybody can cause to be logged is told in full at first, and then by its number."""
+"""What anybody can cause to be logged is logged in full at first, and then as a number."""
 
 import logging
 from collections.abc import Callable
@@ -29,43 +29,43 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_the_first_few_are_told_and_then_one_a_minute_with_the_number_of_the_rest(clock: Clock) -> None:
-    repeats = LogRateLimit(clock)
-    assert [repeats.hit(401) for _ in range(BURST + 2)] == [0] * BURST + [None] * 2
+def test_a_burst_is_logged_and_then_one_line_a_minute_with_the_number_of_the_rest(clock: Clock) -> None:
+    limit = LogRateLimit(clock)
+    assert [limit.hit(401) for _ in range(BURST + 2)] == [0] * BURST + [None] * 2
     clock.now += INTERVAL_SECONDS - 1
-    assert repeats.hit(401) is None
+    assert limit.hit(401) is None
     clock.now += 1
-    assert [repeats.hit(401) for _ in range(3)] == [3, None, None]
+    assert [limit.hit(401) for _ in range(3)] == [3, None, None]
     clock.now += INTERVAL_SECONDS
-    assert repeats.hit(401) == 2
+    assert limit.hit(401) == 2
     # Nothing was left untold for a minute.
     clock.now += INTERVAL_SECONDS
-    assert [repeats.hit(401) for _ in range(BURST + 1)] == [0] * BURST + [None]
+    assert [limit.hit(401) for _ in range(BURST + 1)] == [0] * BURST + [None]
 
 
 def test_each_kind_is_counted_by_itself(clock: Clock) -> None:
-    repeats = LogRateLimit(clock)
-    assert [repeats.hit(404, burst=1) for _ in range(3)] == [0, None, None]
-    assert repeats.hit(401) == 0
+    limit = LogRateLimit(clock)
+    assert [limit.hit(404, burst=1) for _ in range(3)] == [0, None, None]
+    assert limit.hit(401) == 0
 
 
-def test_a_clock_that_is_set_back_silences_nothing(clock: Clock) -> None:
-    repeats = LogRateLimit(clock)
-    assert [repeats.hit(507, burst=1) for _ in range(2)] == [0, None]
+def test_a_clock_that_is_set_back_does_not_silence_the_log(clock: Clock) -> None:
+    limit = LogRateLimit(clock)
+    assert [limit.hit(507, burst=1) for _ in range(2)] == [0, None]
     clock.now -= 3600
-    assert repeats.hit(507, burst=1) == 1
+    assert limit.hit(507, burst=1) == 1
 
 
-def test_threads_tell_no_more_and_lose_no_count(clock: Clock) -> None:
-    repeats = LogRateLimit(clock)
+def test_threads_neither_log_more_nor_lose_count(clock: Clock) -> None:
+    limit = LogRateLimit(clock)
     with ThreadPoolExecutor(8) as threads:
-        told = [due for due in threads.map(lambda _: repeats.hit(401), range(2000)) if due is not None]
-    assert told == [0] * BURST
+        logged = [due for due in threads.map(lambda _: limit.hit(401), range(2000)) if due is not None]
+    assert logged == [0] * BURST
     clock.now += INTERVAL_SECONDS
-    assert repeats.hit(401) == 2000 - BURST
+    assert limit.hit(401) == 2000 - BURST
 
 
-async def test_refusals_do_not_fill_the_log(make: Make, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_rejections_do_not_fill_the_log(make: Make, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     listener = make(clock=clock, secrets=[signing.format_secret(SECRET)])
     for _ in range(50):
         assert (await request(listener, PROGRESS)).status == 401
@@ -73,10 +73,10 @@ async def test_refusals_do_not_fill_the_log(make: Make, clock: Clock, caplog: py
     assert "more were" not in caplog.text
     clock.now += INTERVAL_SECONDS
     assert (await request(listener, PROGRESS, client="192.0.2.7")).status == 401
-    *_, told = caplog.messages
+    *_, logged = caplog.messages
     assert len(caplog.records) == BURST + 1
-    assert told.startswith("rejected a message with 401 from 192.0.2.7: ")
-    assert told.endswith(" (45 more responses with 401 since the last such line)")
+    assert logged.startswith("rejected a message with 401 from 192.0.2.7: ")
+    assert logged.endswith(" (45 more responses with 401 since the last such line)")
 
 
 async def test_a_full_inbox_does_not_fill_the_log(make: Make, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -91,7 +91,7 @@ async def test_a_full_inbox_does_not_fill_the_log(make: Make, clock: Clock, capl
             assert (await request(listener, large)).status == 507
         clock.now += INTERVAL_SECONDS
         assert (await request(listener, large)).status == 507
-    told = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(told) == BURST + 1
-    assert told[0].getMessage().startswith("the inbox is full: ")
-    assert told[-1].getMessage().endswith(" (15 more responses with 507 since the last such line)")
+    logged = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(logged) == BURST + 1
+    assert logged[0].getMessage().startswith("the inbox is full: ")
+    assert logged[-1].getMessage().endswith(" (15 more responses with 507 since the last such line)")

@@ -36,7 +36,7 @@ async def test_dead_messages_are_redelivered_in_the_background(
     await asyncio.gather(keeping, return_exceptions=True)
 
 
-async def test_a_store_that_is_away_is_waited_for(
+async def test_maintenance_continues_after_the_store_was_unavailable(
     store: Store,
     accept: Accept,
     serve: Serve,

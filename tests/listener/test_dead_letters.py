@@ -79,7 +79,7 @@ def settled() -> Settled:
     return Settled()
 
 
-async def test_what_failed_for_good_is_shown_with_its_traceback(
+async def test_a_dead_letter_has_its_traceback(
     make: Make, failing: Failing, settled: Settled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listener = settled.watch(make(schedule=(0.0, 0.0)))
@@ -96,12 +96,12 @@ async def test_what_failed_for_good_is_shown_with_its_traceback(
         assert await listener.dead_letters("another") == []
     assert (oldest.raw, newest.raw) == (first, second)
     assert (newest.account, newest.kind, newest.received_at, newest.attempts) == (ACCOUNT, "t", NOW, 2)
-    assert newest.failure.startswith("<tests.listener.test_quarantine.Failing object")
+    assert newest.failure.startswith("<tests.listener.test_dead_letters.Failing object")
     assert "\nTraceback (most recent call last):\n" in newest.failure
     assert newest.failure.endswith("ValueError: no place for t\n")
 
 
-async def test_it_is_shown_again_from_its_first_attempt_on(make: Make, failing: Failing, settled: Settled) -> None:
+async def test_redelivery_starts_from_the_first_attempt(make: Make, failing: Failing, settled: Settled) -> None:
     listener = settled.watch(make(schedule=(0.0, 0.0)))
     listener.on_any(failing)
     async with listener.running():
@@ -114,7 +114,7 @@ async def test_it_is_shown_again_from_its_first_attempt_on(make: Make, failing: 
     assert [attempt for _, attempt in failing.seen.items] == [1, 2, 1]
 
 
-async def test_all_of_an_account_are_shown_again(make: Make, failing: Failing, settled: Settled) -> None:
+async def test_all_dead_letters_of_an_account_are_redelivered(make: Make, failing: Failing, settled: Settled) -> None:
     listener = settled.watch(make(schedule=(0.0,)))
     listener.on_any(failing)
     async with listener.running():
@@ -130,7 +130,7 @@ async def test_all_of_an_account_are_shown_again(make: Make, failing: Failing, s
     assert len(failing.seen.items) == 6
 
 
-async def test_what_is_not_settled_or_not_known_is_not_redelivered(make: Make, failing: Failing) -> None:
+async def test_pending_or_unknown_messages_are_not_redelivered(make: Make, failing: Failing) -> None:
     listener = make(schedule=(3600.0,))
     listener.on_any(failing)
     async with listener.running():
