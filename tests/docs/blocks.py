@@ -1,4 +1,4 @@
-"""The fenced blocks of a page, each with the answer that stands right behind it."""
+"""The fenced blocks of a page, each with the output block that follows it."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ PAGES: Final = tuple(
     )
 )
 RUN: Final = ("python", "sh")
-ANSWERS: Final = ("text", "json")
+OUTPUTS: Final = ("text", "json")
 _FENCE: Final = re.compile(
     r"^(?P<indent> *)(?P<fence>```+)(?P<language>\S*)[^\n]*\n(?P<text>.*?)^(?P=indent)(?P=fence)\n", re.M | re.S
 )
@@ -25,14 +25,14 @@ _FENCE: Final = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code, and what the page says it prints; None where the page does not say."""
+    """A block of code with the output that the page shows for it; None if it shows none."""
 
     page: str
     line: int
     language: str
     text: str
-    answer: str | None = None
-    is_answer: bool = False
+    output: str | None = None
+    is_output: bool = False
 
     @property
     def place(self) -> str:
@@ -44,7 +44,7 @@ class Block:
 
 
 def blocks_of(page: str) -> list[Block]:
-    """The blocks of a page, in order; answers are among them too."""
+    """The blocks of a page in order, including output blocks."""
     source = (ROOT / page).read_text()
     return list(_blocks(page, source, list(_FENCE.finditer(source))))
 
@@ -53,17 +53,17 @@ def _blocks(page: str, source: str, found: list[re.Match[str]]) -> Iterator[Bloc
     after_code = False
     for match, behind in zip_longest(found, found[1:]):
         language = match["language"]
-        answered = language in RUN and behind is not None and _answers(source, match, behind)
+        has_output = language in RUN and behind is not None and _is_output_of(source, match, behind)
         yield Block(
             page,
             source.count("\n", 0, match.start()) + 1,
             language,
             match["text"],
-            behind["text"] if answered and behind is not None else None,
+            behind["text"] if has_output and behind is not None else None,
             after_code,
         )
-        after_code = answered
+        after_code = has_output
 
 
-def _answers(source: str, code: re.Match[str], behind: re.Match[str]) -> bool:
-    return behind["language"] in ANSWERS and not source[code.end() : behind.start()].strip()
+def _is_output_of(source: str, code: re.Match[str], behind: re.Match[str]) -> bool:
+    return behind["language"] in OUTPUTS and not source[code.end() : behind.start()].strip()

@@ -1,4 +1,4 @@
-"""What of the pages is not run, each with the reason. An entry that no page needs any more fails a test."""
+"""The blocks and commands that are not run, each with a reason. A test fails for an entry that no page needs."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -10,12 +10,12 @@ PAGES_NOT_RUN: Final[Mapping[str, str]] = {
 NOT_RUN: Final[Mapping[tuple[str, str], str]] = {
     # (page, first line of the block): why
     ("docs/listener.md", "fotahook messages list 0000123456-00001 --state dead --inbox sqlite:///inbox.db"): (
-        "it wants an inbox in which handlers have failed; tests/cli/test_inboxes.py makes one and runs the same"
+        "it needs an inbox with failed handlers; tests/cli/test_inboxes.py makes one and runs the same commands"
     ),
 }
 
 COMMANDS_NOT_RUN: Final[Mapping[str, str]] = {
-    # A command, wherever it stands: why
-    "pip": "the tests run with what is installed; tests/docs/test_install.py follows the install lines",
-    "make": "it runs these tests; `make demo` has a test of its own, and the target is checked to be there",
+    # command, in any block: why
+    "pip": "the tests use the installed packages; tests/docs/test_install.py follows the install lines",
+    "make": "it would run these tests; `make demo` has its own test, and a test checks that each target exists",
 }

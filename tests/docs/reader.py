@@ -1,4 +1,4 @@
-"""A reader who does what a page says, block after block, and compares what comes with what the page prints."""
+"""A simulated reader: runs a page block by block and compares the output with what the page shows."""
 
 import ast
 import asyncio
@@ -22,19 +22,17 @@ from fotahook.service import DEV_CLIENT, DEV_USER
 from tests.deadlines import DEADLINE
 
 from .blocks import ROOT, RUN, Block
+from .comparison import difference, replacements
 from .exceptions import COMMANDS_NOT_RUN
-from .likeness import difference, stands_for
 from .terminal import Terminal, reader_environment
 
-ADVICE: Final = (
-    "Change the page to what is true; or name the block in tests/docs/exceptions.py, with the reason why it is not run."
-)
+ADVICE: Final = "Correct the page, or add the block to tests/docs/exceptions.py with the reason why it is not run."
 A_KEY: Final = "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
-"""Stands for `whpk_…` in commands; of RFC 8032's first test vector."""
+"""Replaces `whpk_…` in commands; from RFC 8032's first test vector."""
 
 
 class Reader:
-    """Runs the blocks of one page, in one folder; what they leave behind is there for the next."""
+    """Runs the blocks of one page in one folder and one shell, so that each block sees the results of earlier ones."""
 
     def __init__(self, page: str, folder: Path) -> None:
         self.folder = folder / "page"
@@ -42,14 +40,14 @@ class Reader:
         if around in (ROOT, ROOT / "docs"):
             self.folder.mkdir()
         else:
-            # A page inside a project is about the files beside it.
+            # A page inside a project refers to the files next to it.
             shutil.copytree(around, self.folder)
         state = folder / "state"
         state.mkdir()
         service, listener = _free_ports(2)
         self._ports = {"8080": str(service), "8081": str(listener)}
-        self._stands_for = {f"127.0.0.1:{told}": f"127.0.0.1:{meant}" for told, meant in self._ports.items()}
-        self._stands_for["whpk_…"] = A_KEY
+        self._replacements = {f"127.0.0.1:{port}": f"127.0.0.1:{free}" for port, free in self._ports.items()}
+        self._replacements["whpk_…"] = A_KEY
         self._variables = {
             "THINGSPACE_BASE_URL": f"http://127.0.0.1:{service}",
             "THINGSPACE_OAUTH_OAUTH_CLIENT_ID": DEV_CLIENT[0],
@@ -64,11 +62,11 @@ class Reader:
         }
         environment = reader_environment() | self._variables | ports
         self._terminal = Terminal(self.folder, state, environment, COMMANDS_NOT_RUN)
-        self._serves = False
+        self._service_runs = False
         self._names: dict[str, Any] = {"__name__": "page"}
 
     def follow(self, block: Block) -> str | None:
-        """What is wrong with a block; None if nothing is."""
+        """Run a block; a description of what is wrong, or None."""
         try:
             wrong = self._follow(block)
         except Exception:
@@ -78,14 +76,14 @@ class Reader:
         return f"{block.place} ({block.language or 'no language'}): {wrong}\n{self._terminal.log()[-2000:]}"
 
     def _follow(self, block: Block) -> str | None:
-        text = self._meant(block.text)
+        text = self._replaced(block.text)
         if named := re.match(r"# ([\w-]+\.[a-z]+)\n", text):
             (self.folder / named[1]).write_text(text)
-        if block.language in RUN and not self._serves and _needs_service(block.text):
+        if block.language in RUN and not self._service_runs and _needs_service(block.text):
             started = self._terminal.run("fotahook serve --dev")
-            self._serves = True
+            self._service_runs = True
             if started.code:
-                return f"the service does not start: {started}"
+                return f"the service did not start: {started}"
         match block.language:
             case "sh":
                 return self._shell(block, text)
@@ -94,12 +92,12 @@ class Reader:
         return None
 
     def _shell(self, block: Block, text: str) -> str | None:
-        self._serves |= text.startswith("fotahook serve")
-        came = self._terminal.run(text)
-        # Where the page shows the answer, that is what counts: it may be a refusal.
-        if came.code and block.answer is None:
-            return f"it ended with {came.code}, having printed:\n{came.out}{came.err}"
-        return self._compare(block, came.out or came.err)
+        self._service_runs |= text.startswith("fotahook serve")
+        printed = self._terminal.run(text)
+        # If the page shows the output, only that counts: it may be an error.
+        if printed.code and block.output is None:
+            return f"exit code {printed.code}, output:\n{printed.out}{printed.err}"
+        return self._compare(block, printed.out or printed.err)
 
     def _python(self, block: Block, text: str) -> str | None:
         if re.search(r"^(async )?def test_", text, re.MULTILINE):
@@ -123,26 +121,26 @@ class Reader:
         return None if done.returncode == 0 else done.stdout + done.stderr
 
     def _compare(self, block: Block, printed: str) -> str | None:
-        if block.answer is None:
+        if block.output is None:
             return None
-        for told, meant in self._ports.items():
-            printed = re.sub(rf"\b{meant}\b", told, printed)
-        differ = difference(block.answer, printed)
-        if differ is None:
-            self._stands_for |= stands_for(block.answer, printed)
+        for port, free in self._ports.items():
+            printed = re.sub(rf"\b{free}\b", port, printed)
+        found = difference(block.output, printed)
+        if found is None:
+            self._replacements |= replacements(block.output, printed)
             return None
-        wanted, came = (one.splitlines() for one in differ)
-        lines = difflib.unified_diff(wanted, came, "the page", "printed", lineterm="", n=1)
-        return "\n".join(["it printed something else:", *lines])
+        expected, actual = (one.splitlines() for one in found)
+        lines = difflib.unified_diff(expected, actual, "the page", "printed", lineterm="", n=1)
+        return "\n".join(["the output differs:", *lines])
 
-    def _meant(self, text: str) -> str:
-        for told, meant in self._stands_for.items():
-            text = text.replace(told, meant)
+    def _replaced(self, text: str) -> str:
+        for shown, actual in self._replacements.items():
+            text = text.replace(shown, actual)
         return text
 
     @contextlib.contextmanager
     def _inside(self) -> Iterator[None]:
-        """This process in the page's folder, with the variables that a reader has set."""
+        """Run in the page's folder, with the variables that a reader would have set."""
         path, environment = [*sys.path], dict(os.environ)
         os.environ.update(self._variables)
         sys.path.insert(0, str(self.folder))
@@ -155,7 +153,7 @@ class Reader:
             os.environ.update(environment)
 
     def close(self) -> None:
-        """End what the page started."""
+        """Stop all processes that the page started."""
         self._terminal.close()
 
 
@@ -166,7 +164,7 @@ def _needs_service(text: str) -> bool:
 
 
 def _execute(text: str, block: Block, names: dict[str, Any]) -> None:
-    """Run Python as `python -m asyncio` does: `await` may stand at the top."""
+    """Run Python as `python -m asyncio` does, with `await` at the top level."""
     code: CodeType = compile(text, block.place, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     if code.co_flags & inspect.CO_COROUTINE:
         run: Callable[[], Any] = lambda: eval(code, names)  # noqa: E731

@@ -1,4 +1,4 @@
-"""A reader's terminal: one shell for a page, in a folder of its own, with a service and a listener on free ports."""
+"""A reader's terminal: one shell per page, in its own folder, with a service and a listener on free ports."""
 
 import contextlib
 import fcntl
@@ -25,10 +25,10 @@ WIDTH: Final = 100
 _DONE: Final = "\x1dcode"
 _PIECES: Final = re.compile(r"\x1b\[(?P<count>[0-9;?]*)(?P<order>[a-zA-Z])|\x1b\][^\x07]*\x07|(?P<text>[^\x1b])")
 
-# Takes the place of the command: `fotahook serve` and `listen` go on when their block ends, one of each at a time, and
-# commands that call a service are told where it is, since the port that the pages name may be taken.
+# Replaces the command. `fotahook serve` and `listen` keep running after their block, one of each at a time. Commands that
+# call a service get its URL, because the port in the pages may be in use.
 _COMMAND: Final = r"""#!/bin/bash
-stays() {
+keep_running() {
   if [ -e "$STATE/$1.pid" ]; then
     kill "$(cat "$STATE/$1.pid")"
     while kill -0 "$(cat "$STATE/$1.pid")" 2>/dev/null; do sleep 0.02; done
@@ -43,8 +43,8 @@ stays() {
 }
 case "$*" in
   *--explain*|*--help*|*--base-url*|*--to\ *|demo*|doctor*|admin*|completion*) exec "$FOTAHOOK" "$@" ;;
-  serve*) stays serve "$SERVICE_PORT" "${@:2}" ;;
-  listen*) stays listen "$LISTENER_PORT" --base-url "$SERVICE" "${@:2}" ;;
+  serve*) keep_running serve "$SERVICE_PORT" "${@:2}" ;;
+  listen*) keep_running listen "$LISTENER_PORT" --base-url "$SERVICE" "${@:2}" ;;
   *) exec "$FOTAHOOK" "$@" --base-url "$SERVICE" ;;
 esac
 """
@@ -52,7 +52,7 @@ esac
 
 @dataclass(frozen=True)
 class Printed:
-    """What a block came to. What went to the terminal is `out`, and `err` what went beside it."""
+    """The result of a block: its exit code, the terminal's output, and stderr."""
 
     code: int
     out: str
@@ -60,7 +60,7 @@ class Printed:
 
 
 class Terminal:
-    """A shell whose output goes to a terminal, and what is told beside the output into a file."""
+    """A shell whose stdout is a terminal and whose stderr is a file."""
 
     def __init__(self, folder: Path, state: Path, environment: Mapping[str, str], not_run: Iterable[str]) -> None:
         self._state = state
@@ -88,7 +88,7 @@ class Terminal:
         return folder
 
     def run(self, block: str) -> Printed:
-        """Run a block to its end. TimeoutError where that does not come, and at once for what is to follow it."""
+        """Run a block. TimeoutError if it does not end; from then on every block raises it at once."""
         if self._stuck:
             raise TimeoutError("a block before this one is still running")
         script, beside = self._state / "block.sh", self._state / "stderr"
@@ -110,11 +110,11 @@ class Terminal:
         return int(code), text
 
     def log(self) -> str:
-        """What the service and the listener have logged."""
+        """The logs of the service and the listener."""
         return "".join(path.read_text() for path in sorted(self._state.glob("*.log")))
 
     def close(self) -> None:
-        """End the shell and all that it started."""
+        """End the shell and everything it started."""
         for file in self._state.glob("*.pid"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(file.read_text()), signal.SIGKILL)
@@ -126,7 +126,7 @@ class Terminal:
 
 
 def on_screen(printed: str) -> str:
-    """What is to be seen in the end: of a bar that was drawn again and again, the last one."""
+    """The final content of the screen: of a progress bar, its last state."""
     lines, row, column = [""], 0, 0
     for piece in _PIECES.finditer(printed):
         match piece["order"] or piece["text"]:
@@ -146,11 +146,11 @@ def on_screen(printed: str) -> str:
 
 
 def reader_environment() -> dict[str, str]:
-    """Ours without what would configure fotahook, with its command first on the path, and no colour."""
+    """Our environment without fotahook's variables, with its command first on the path, and without colour."""
     foreign = ("FOTAHOOK_", "THINGSPACE_", "VZ_M2M_", "COLUMNS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     commands = Path(sys.executable).parent
     ours = {"PATH": f"{commands}:{kept['PATH']}", "FOTAHOOK": str(commands / "fotahook")}
-    # Nor is a reader's pytest slowed down by the plugins that our own tests need.
+    # A reader's pytest does not load the plugins of our own tests.
     ours["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     return kept | ours | {"NO_COLOR": "1", "NO_PROXY": "127.0.0.1", "TERM": "xterm"}

@@ -1,4 +1,4 @@
-"""The site is built without a warning, has what the code has, and asks nobody for anything."""
+"""The site builds without warnings, documents every public name, and loads nothing from other hosts."""
 
 import re
 import subprocess
@@ -30,36 +30,36 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, f"`make docs` fails; mend what it warns of:\n{done.stderr}"
+    assert done.returncode == 0, f"`make docs` fails:\n{done.stderr}"
     return folder / "html"
 
 
-class _Needed(HTMLParser):
-    """What a page makes a browser fetch: scripts, styles, images, frames."""
+class _LoadedAddresses(HTMLParser):
+    """Collects the addresses that a page loads: scripts, styles, images, frames."""
 
     def __init__(self) -> None:
         super().__init__()
         self.addresses: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        told = dict(attrs)
+        described = dict(attrs)
         if tag in ("script", "img", "iframe", "source"):
-            self.addresses.append(told.get("src") or "")
-        if tag == "link" and told.get("rel") != "canonical":
-            self.addresses.append(told.get("href") or "")
+            self.addresses.append(described.get("src") or "")
+        if tag == "link" and described.get("rel") != "canonical":
+            self.addresses.append(described.get("href") or "")
 
 
-def needed(page: Path) -> Iterator[str]:
-    parser = _Needed()
+def loaded_addresses(page: Path) -> Iterator[str]:
+    parser = _LoadedAddresses()
     parser.feed(page.read_text())
     yield from parser.addresses
 
 
-def test_no_page_asks_another_host_for_anything(site: Path) -> None:
+def test_no_page_loads_anything_from_another_host(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > 10
     for page in pages:
-        assert [address for address in needed(page) if re.match(r"(https?:)?//", address)] == [], page
+        assert [address for address in loaded_addresses(page) if re.match(r"(https?:)?//", address)] == [], page
     for style in site.rglob("*.css"):
         assert not re.search(r"(url\(|@import )[\"']?(https?:)?//", style.read_text()), style
 
@@ -77,13 +77,13 @@ def test_every_command_has_its_section(site: Path) -> None:
         assert name.startswith("-") or f'id="fotahook-{name}' in page, name
 
 
-def test_every_call_and_every_shape_has_its_section(site: Path) -> None:
+def test_every_call_and_every_schema_has_its_section(site: Path) -> None:
     page = (site / "reference" / "http.html").read_text()
-    told = document(build_app(None, Settings(secret_key=bytes(32))).resources)  # type: ignore[arg-type]  # none is called
-    for path, item in told["paths"].items():
+    described = document(build_app(None, Settings(secret_key=bytes(32))).resources)  # type: ignore[arg-type]  # none is called
+    for path, item in described["paths"].items():
         for method in item.keys() - {"parameters"}:
             assert f"{method.upper()} {path}<a" in page, path
-    for name in told["components"]["schemas"]:
+    for name in described["components"]["schemas"]:
         assert f">{name}<a" in page, name
 
 
@@ -91,5 +91,5 @@ def test_every_call_and_every_shape_has_its_section(site: Path) -> None:
 def test_every_public_name_is_in_the_reference(site: Path, module: str) -> None:
     page = (site / "reference" / "python.html").read_text()
     names = set(import_module(module).__all__) - {"__version__"}
-    told = set(re.findall(r'id="fotahook\.[a-z.]*?(\w+)"', page))
-    assert names - told == set(), f"add them to docs/reference/python.md: {sorted(names - told)}"
+    described = set(re.findall(r'id="fotahook\.[a-z.]*?(\w+)"', page))
+    assert names - described == set(), f"add them to docs/reference/python.md: {sorted(names - described)}"

@@ -1,8 +1,7 @@
-"""When what was printed is what the page prints: the one place that says what may differ.
+"""Compares printed output with a page: the only place that says what may differ.
 
-Equal but for the amount of white space, the length of rules, and these, which are others in every run: ids, times,
-tokens and keys, and how long things took. ``…`` in a page stands for anything. What the page prints for an id, a
-token or a key stands, further down the page, for the one that really came in its place.
+White space, the length of rules, ids, times, tokens, keys and durations may differ. ``…`` in a page matches anything.
+An id, token or key of the page stands, in later blocks, for the one that was really printed in its place.
 """
 
 import json
@@ -10,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-# The first that fits is taken; those of the first group are remembered.
+# The first match is used. Later blocks may refer to those of the first group.
 _REMEMBERED: Final = {
     "ID": r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b",
     "KEY": r"\bwh(?:sec|pk)_[A-Za-z0-9+/]{24,}={0,2}",
@@ -26,19 +25,19 @@ _ANY: Final = re.compile(
     "|".join(f"(?P<{name.replace('-', '_')}>{one})" for name, one in (_REMEMBERED | _FORGOTTEN).items())
 )
 _MEASURED: Final = frozenset({"expires_in", "ageSeconds", "dns", "connect", "tls", "firstByte", "total"})
-"""Members of JSON whose numbers are others in every run."""
+"""Members of JSON whose numbers differ in every run."""
 
 
-def difference(told: str, printed: str) -> tuple[str, str] | None:
-    """Both without what may differ, where they differ all the same; None where they are alike."""
-    one, other = _plain(told), _plain(printed)
+def difference(expected: str, printed: str) -> tuple[str, str] | None:
+    """Both texts without what may differ, if they still differ; None if they match."""
+    one, other = _normalized(expected), _normalized(printed)
     pattern = ".*?".join(re.escape(part) for part in one.split("…"))
     return None if re.fullmatch(pattern, other) else (one, other)
 
 
-def stands_for(told: str, printed: str) -> Mapping[str, str]:
-    """What each id, token and key of the page stands for, after both were found alike."""
-    return dict(zip(_remembered(told), _remembered(printed), strict=False))
+def replacements(expected: str, printed: str) -> Mapping[str, str]:
+    """The printed value for each id, token and key of the page; both texts must match."""
+    return dict(zip(_remembered(expected), _remembered(printed), strict=False))
 
 
 def _remembered(text: str) -> Iterator[str]:
@@ -46,13 +45,13 @@ def _remembered(text: str) -> Iterator[str]:
     return (match[0] for match in _ANY.finditer(text) if match.lastgroup in names)
 
 
-def _plain(text: str) -> str:
-    lines = (re.sub(r"\s+", " ", re.sub(r"[─━┄]+", "─", line)).strip() for line in _laid_out(text).splitlines())
+def _normalized(text: str) -> str:
+    lines = (re.sub(r"\s+", " ", re.sub(r"[─━┄]+", "─", line)).strip() for line in _formatted(text).splitlines())
     return "\n".join(_ANY.sub(lambda match: f"<{match.lastgroup}>", line) for line in lines if line)
 
 
-def _laid_out(text: str) -> str:
-    """JSON, one value or several, in one layout; any other text as it is."""
+def _formatted(text: str) -> str:
+    """JSON values in a canonical format; any other text unchanged."""
     decoder, values, rest = json.JSONDecoder(), [], text.strip()
     try:
         while rest:
