@@ -25,8 +25,8 @@ WIDTH: Final = 100
 _DONE: Final = "\x1dcode"
 _PIECES: Final = re.compile(r"\x1b\[(?P<count>[0-9;?]*)(?P<order>[a-zA-Z])|\x1b\][^\x07]*\x07|(?P<text>[^\x1b])")
 
-# Replaces the command. `fotahook serve` and `listen` keep running after their block, one of each at a time. Commands that
-# call a service get its URL, because the port in the pages may be in use.
+# Replaces the command. `fotahook serve` and `listen` keep running after their block, one of each at a time. Commands
+# that call a service get its URL, because the port in the pages may be in use.
 _COMMAND: Final = r"""#!/bin/bash
 keep_running() {
   if [ -e "$STATE/$1.pid" ]; then
