@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 import fotahook
-from fotahook.client._environment import environment_options
-from fotahook.client._settings import ClientOptions
+from fotahook.client._settings import ClientOptions, environment_options
 from fotahook.contract.servers import servers_of
 
 VARIABLES = [

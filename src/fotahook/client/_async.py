@@ -3,7 +3,7 @@
 import asyncio
 import io
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable
 from functools import partial
 from inspect import isawaitable
 from typing import TypeVar
@@ -13,10 +13,9 @@ from yarl import URL
 
 from ..contract.errors import FotahookError
 from ..contract.exchange import Headers, Reply, Request
-from ._effects import Acquire, Effect, Flow, Invoke, Send, Sleep, drive_async
-from ._flow import Limits, Pipeline
-from ._proxy import proxy_for
-from ._settings import CallDefaults, TransportOptions
+from ._effects import Acquire, Effect, Invoke, Send, Sleep, drive_async
+from ._flow import MakeFlow, Pipeline
+from ._settings import CallDefaults, TransportOptions, proxy_for
 from ._transport_errors import MAX_BODY, body_too_large, timed_out, transport_error
 
 T = TypeVar("T")
@@ -39,12 +38,7 @@ class AsyncTransport:
         self._http_owner: AsyncGenerator[aiohttp.ClientSession, None] | None = None
         self._closed = False
 
-    async def run(
-        self,
-        make_flow: Callable[[Pipeline, Limits], Flow[T]],
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> T:
+    async def run(self, make_flow: MakeFlow[T], timeout: float | None = None, max_retries: int | None = None) -> T:
         """Run a flow within its limits; None stands for the client's own. Cancelled, it closes its connection."""
         now = self.runtime.monotonic()
         limits = self._defaults.limits(now, timeout, max_retries)

@@ -14,7 +14,7 @@ from ..contract.calls import Call
 from ..contract.exchange import ApiResponse
 from ..contract.servers import Servers
 from ._effects import Flow, Hooks, Runtime
-from ._flow import Limits, Pipeline
+from ._flow import Limits, MakeFlow, Pipeline
 from ._settings import CallDefaults, CallOptions, TransportOptions
 from ._tokens import BearerToken, SessionToken
 
@@ -67,7 +67,7 @@ class AsyncMethods:
 class Operation(msgspec.Struct, Generic[T], frozen=True):
     """A flow to run, with the limits given by the caller; None stands for the client's own."""
 
-    make_flow: Callable[[Pipeline, Limits], Flow[T]]
+    make_flow: MakeFlow[T]
     timeout: float | None = None
     max_retries: int | None = None
 

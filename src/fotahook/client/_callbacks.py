@@ -35,20 +35,14 @@ class _Callbacks:
 
     @operation
     def update_callback(
-        self,
-        account: str,
-        body: FotaV2CallbackRegistrationRequest,
-        **options: Unpack[CallOptions],
+        self, account: str, body: FotaV2CallbackRegistrationRequest, **options: Unpack[CallOptions]
     ) -> Operation[ApiResponse[FotaV2CallbackRegistrationResult]]:
         """Replace the callback URL of an account."""
         return response_of(calls.update_callback(account, body), **options)
 
     @operation
     def register_callback(
-        self,
-        account: str,
-        body: FotaV2CallbackRegistrationRequest,
-        **options: Unpack[CallOptions],
+        self, account: str, body: FotaV2CallbackRegistrationRequest, **options: Unpack[CallOptions]
     ) -> Operation[ApiResponse[FotaV2CallbackRegistrationResult]]:
         """Register the callback URL of an account, in place of an earlier one."""
         return response_of(calls.register_callback(account, body), **options)

@@ -8,7 +8,6 @@ from ..contract.servers import Environment, servers_at, servers_of
 from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, operation
 from ._callbacks import AsyncSoftwareManagementCallbacksV2Controller, SoftwareManagementCallbacksV2Controller
 from ._effects import Hooks
-from ._environment import environment_options
 from ._flow import Pipeline
 from ._settings import (
     DEFAULT_MAX_RETRIES,
@@ -19,6 +18,7 @@ from ._settings import (
     OnRequest,
     OnResponse,
     TransportOptions,
+    environment_options,
 )
 
 

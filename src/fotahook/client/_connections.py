@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from ._proxy import Proxy, proxy_for
 from ._response_parser import StrictResponse
-from ._settings import TransportOptions
+from ._settings import Proxy, TransportOptions, proxy_for
 
 # Idle connections kept for one origin; more are opened if more threads call at once.
 MAX_IDLE = 64

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterator
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import msgspec
 
@@ -24,12 +24,6 @@ HEARTBEAT_TIMEOUT: Final = 45.0
 """Seconds of silence after which a connection counts as lost; the service sends something every 15 seconds."""
 
 
-class Stream(Protocol):
-    """The body of a streamed response."""
-
-    def close(self) -> None: ...
-
-
 class Connect(msgspec.Struct, frozen=True):
     """Make the call that opens a stream, within so many seconds if given; the result is its response."""
 
@@ -40,7 +34,7 @@ class Connect(msgspec.Struct, frozen=True):
 class Read(msgspec.Struct, frozen=True):
     """Read from a stream, with TimedOut after so many seconds; the result is empty at its end."""
 
-    stream: Stream
+    stream: "SyncStream | AsyncStream"
     seconds: float
 
 
@@ -70,7 +64,7 @@ class _EventFlow:
         self._reader = EventReader(after)
         self._cursor = after
         self._events: deque[Event] = deque()
-        self._stream: Stream | None = None
+        self._stream: SyncStream | AsyncStream | None = None
         self._failures = 0
         self._was_connected = False
         self._ended = False
@@ -191,7 +185,7 @@ def _events_call(account: str | None, after: str | None) -> Call[None]:
     return Call("GET", None, path, read_nothing, headers=(("accept", "text/event-stream"),), streamed=True)
 
 
-def _opened(response: ApiResponse[Stream]) -> Stream:
+def _opened(response: "ApiResponse[SyncStream | AsyncStream]") -> "SyncStream | AsyncStream":
     kind = response.headers.get("content-type") or ""
     if not kind.startswith("text/event-stream"):
         response.data.close()

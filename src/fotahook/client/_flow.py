@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -36,12 +36,7 @@ class Pipeline:
     """Makes the calls of one client. `session` is None if no call needs one."""
 
     def __init__(
-        self,
-        servers: Servers,
-        bearer: BearerToken | None,
-        session: SessionToken | None,
-        hooks: Hooks,
-        runtime: Runtime,
+        self, servers: Servers, bearer: BearerToken | None, session: SessionToken | None, hooks: Hooks, runtime: Runtime
     ) -> None:
         self._servers = servers
         self.bearer = bearer
@@ -185,6 +180,9 @@ class Pipeline:
         if error is not None:
             raise error
         return _read(call, reply, send)
+
+
+MakeFlow: TypeAlias = Callable[[Pipeline, Limits], Flow[T]]
 
 
 def _secrets(call: Call[T], send: Send) -> list[str]:

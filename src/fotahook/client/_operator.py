@@ -10,14 +10,7 @@ import msgspec
 from ..contract import operator as types
 from ..contract.auth import ThingspaceOauthCredentials
 from ..contract.calls import Call, read_json, segment
-from ..contract.operator_calls import (
-    batch_body,
-    message_bytes,
-    publish_headers,
-    query_string,
-    read_batch,
-    timestamp,
-)
+from ..contract.operator_calls import batch_body, message_bytes, publish_headers, query_string, read_batch, timestamp
 from ..contract.servers import servers_at
 from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, data_of, operation
 from ._effects import Hooks

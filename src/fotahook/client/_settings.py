@@ -1,16 +1,19 @@
-"""The options of a client, checked when it is created."""
+"""The options of a client: checked when it is created, or read from the environment; and its proxies."""
 
+import math
+import os
 import threading
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias, TypedDict
+from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from ..contract.exchange import ApiResponse, Request
-from ..contract.servers import Environment
+from ..contract.servers import Environment, environment_named
 from ._flow import Limits
-from ._proxy import parse_proxy
 
 if TYPE_CHECKING:
     import ssl
@@ -99,31 +102,156 @@ class CallDefaults(msgspec.Struct, frozen=True):
     max_retries: int = DEFAULT_MAX_RETRIES
 
     def __post_init__(self) -> None:
-        _check_timeout(self.timeout)
-        _check_max_retries(self.max_retries)
+        timeout: object = self.timeout
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
+        if not 0 < timeout <= threading.TIMEOUT_MAX:
+            raise ValueError(f"timeout must be greater than zero, and at most {threading.TIMEOUT_MAX:g}")
+        retries: object = self.max_retries
+        if isinstance(retries, bool) or not isinstance(retries, int):
+            raise TypeError(f"max_retries must be an int, not {type(retries).__name__}")
+        if retries < 0:
+            raise ValueError("max_retries must not be negative")
 
     def limits(self, now: float, timeout: float | None, max_retries: int | None) -> Limits:
         """The limits of a call that begins now; None stands for the client's own."""
-        if timeout is None:
-            timeout = self.timeout
-        else:
-            _check_timeout(timeout)
-        if max_retries is None:
-            max_retries = self.max_retries
-        else:
-            _check_max_retries(max_retries)
-        return Limits(now + timeout, max_retries)
+        chosen = self
+        if timeout is not None or max_retries is not None:
+            retries = self.max_retries if max_retries is None else max_retries
+            chosen = CallDefaults(self.timeout if timeout is None else timeout, retries)
+        return Limits(now + chosen.timeout, chosen.max_retries)
 
 
-def _check_timeout(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"timeout must be a number of seconds, not {type(value).__name__}")
-    if not 0 < value <= threading.TIMEOUT_MAX:
-        raise ValueError(f"timeout must be greater than zero, and at most {threading.TIMEOUT_MAX:g}")
+class Proxy(msgspec.Struct, frozen=True):
+    """An HTTP proxy, and the `user:password` for it."""
+
+    host: str
+    port: int
+    credentials: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Its URL without credentials."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of its `Proxy-Authorization` header."""
+        return f"Basic {b64encode(self.credentials.encode()).decode()}" if self.credentials else None
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.url!r})"
 
 
-def _check_max_retries(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"max_retries must be an int, not {type(value).__name__}")
-    if value < 0:
-        raise ValueError("max_retries must not be negative")
+def parse_proxy(url: str) -> Proxy:
+    """The proxy at a URL, by default on port 80; ValueError if it is not http:// or has no host."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port or 80
+        parts.netloc.encode()
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if parts.scheme != "http" or not parts.hostname:
+        # The message omits the URL, which may contain a password.
+        raise ValueError("proxy must be an http:// URL with a host, such as http://user:password@proxy.example:3128")
+    credentials, at, _ = parts.netloc.rpartition("@")
+    return Proxy(parts.hostname, port, unquote(credentials) if at else None)
+
+
+def proxy_for(origin: str, option: str | None) -> Proxy | None:
+    """The proxy for an origin: the one in the option, none if that is "", the environment's if it is None."""
+    if option is not None:
+        return parse_proxy(option) if option else None
+    if not any(name.lower().endswith("_proxy") for name in os.environ) and os.name == "posix":
+        return None
+    # Takes as long to import as a call takes, and most processes have no proxy.
+    from urllib.request import getproxies, proxy_bypass
+
+    scheme, _, host = origin.partition("://")
+    proxies = getproxies()
+    url = proxies.get(scheme) or proxies.get("all")
+    return parse_proxy(url) if url and not proxy_bypass(host) else None
+
+
+def environment_options(dotenv_path: str | None, overrides: ClientOptions) -> ClientOptions:
+    """The options in the environment, overridden by those given; ValueError names a variable that is not valid."""
+    variables = {**_dotenv(dotenv_path), **os.environ}
+    found: ClientOptions = {
+        "thingspace_oauth_credentials": _oauth(variables),
+        "vz_m2m_token_credentials": _session(variables),
+        "base_url": variables.get("THINGSPACE_BASE_URL") or None,
+    }
+    if variables.get("TIMEOUT"):
+        found["timeout"] = _number("TIMEOUT", variables["TIMEOUT"])
+    if variables.get("MAX_RETRIES"):
+        found["max_retries"] = _whole_number("MAX_RETRIES", variables["MAX_RETRIES"])
+    if variables.get("PROXY_ADDRESS"):
+        found["proxy"] = _proxy_url(variables)
+    # With an override the variable may have any value: it may belong to another program.
+    if variables.get("ENVIRONMENT") and "environment" not in overrides:
+        found["environment"] = _environment(variables["ENVIRONMENT"])
+    return {**found, **overrides}
+
+
+def _dotenv(path: str | None) -> Mapping[str, str]:
+    """The variables of a `.env` file; none if python-dotenv is not installed."""
+    try:
+        from dotenv import dotenv_values, find_dotenv
+    except ImportError:
+        if path is not None:
+            raise ImportError("dotenv_path= needs python-dotenv: pip install python-dotenv") from None
+        return {}
+    values = dotenv_values(path or find_dotenv(usecwd=True))
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _oauth(variables: Mapping[str, str]) -> ThingspaceOauthCredentials | None:
+    key, secret = (variables.get(f"THINGSPACE_OAUTH_OAUTH_CLIENT_{part}") for part in ("ID", "SECRET"))
+    if not key or not secret:
+        return None
+    name = "THINGSPACE_OAUTH_OAUTH_CLOCK_SKEW"
+    skew = _number(name, variables[name]) if variables.get(name) else 0
+    return ThingspaceOauthCredentials(key, secret, oauth_clock_skew=skew)
+
+
+def _session(variables: Mapping[str, str]) -> SessionCredentials | VZM2mTokenCredentials | None:
+    """User name and password take precedence: they can renew a session."""
+    username, password = variables.get("VZ_M2M_USERNAME"), variables.get("VZ_M2M_PASSWORD")
+    if username and password:
+        return SessionCredentials(username, password)
+    token = variables.get("VZ_M2M_TOKEN_VZ_M2M_TOKEN")
+    return VZM2mTokenCredentials(token) if token else None
+
+
+def _proxy_url(variables: Mapping[str, str]) -> str:
+    """The official SDK's four variables as one URL."""
+    scheme, separator, address = variables["PROXY_ADDRESS"].rstrip("/").rpartition("://")
+    username, password = variables.get("PROXY_USERNAME"), variables.get("PROXY_PASSWORD")
+    user = f"{quote(username, safe='')}:{quote(password or '', safe='')}@" if username else ""
+    port = f":{variables['PROXY_PORT']}" if variables.get("PROXY_PORT") else ""
+    return f"{scheme if separator else 'http'}://{user}{address}{port}"
+
+
+def _environment(name: str) -> Environment:
+    try:
+        return environment_named(name)
+    except ValueError as error:
+        raise ValueError(f"ENVIRONMENT: {error}") from None
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a number")
+    return value
+
+
+def _whole_number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a whole number") from None

@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -16,8 +15,8 @@ from urllib3.exceptions import HTTPError
 
 from ..contract.exchange import Headers, Reply, Request
 from ._connections import Connection, Pool, exchange
-from ._effects import Acquire, Effect, Flow, Invoke, Send, Sleep, drive
-from ._flow import Limits, Pipeline
+from ._effects import Acquire, Effect, Invoke, Send, Sleep, drive
+from ._flow import MakeFlow, Pipeline
 from ._settings import CallDefaults, TransportOptions
 from ._transport_errors import MAX_BODY, body_too_large, timed_out, transport_error
 
@@ -40,12 +39,7 @@ class SyncTransport:
         self._renew_locks()
         _live.add(self)
 
-    def run(
-        self,
-        make_flow: Callable[[Pipeline, Limits], Flow[T]],
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> T:
+    def run(self, make_flow: MakeFlow[T], timeout: float | None = None, max_retries: int | None = None) -> T:
         """Run a flow within its limits; None stands for the client's own."""
         limits = self._defaults.limits(self.runtime.monotonic(), timeout, max_retries)
         if self._closed:

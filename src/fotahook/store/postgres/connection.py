@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from ...contract.urls import without_password
+from ...contract.urls import origin, without_password
 from ..records import StoreError, StoreFull, StoreUnavailable
 from ..rows import Row
 from ..sql import load_queries
@@ -190,8 +190,7 @@ def check_url(url: str) -> None:
 
 def _server(url: str) -> str:
     """A URL without the user."""
-    parts = urlsplit(url)
-    return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return origin(url) + urlsplit(url).path
 
 
 @contextlib.contextmanager
