@@ -38,7 +38,7 @@ async def redeliver_one(call: Call) -> Redelivered:
     wanted = await call.json(Redelivery, optional=True)
     redelivery = await call.service.store.redeliver(message.id, as_new=wanted.as_new)
     if redelivery.refused == "pending":
-        raise errors.CONFLICT("The message is still pending; GET …/why says what it waits for.")
+        raise errors.CONFLICT("The message is not settled yet; GET …/why says what it waits for.")
     if redelivery.refused == "pruned":
         raise errors.GONE("Retention removed the message's bytes; publish it again.")
     return Redelivered(id=redelivery.id or message.id)
