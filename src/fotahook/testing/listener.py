@@ -133,8 +133,17 @@ class ListenerClient:
         urls = self._listener.request_handler.forwards.urls
 
         async def watched(lease: Lease, delivery: Delivery) -> Outcome:
-            outcome = await deliver(lease, delivery)
-            self._record(delivery, urls.get(lease.consumer), outcome)
+            outcome, url = await deliver(lease, delivery), urls.get(lease.consumer)
+            with self._changed:
+                if outcome.code != "delivered":
+                    prefix = "" if url is None else f"forward to {origin(url)}: {outcome.code}: "
+                    self._failures.append(prefix + outcome.excerpt)
+                elif url is None:
+                    self._handled[delivery.message] = None
+                else:
+                    forwarded = Forwarded(id=delivery.message, account=delivery.account, url=url, body=delivery.body)
+                    self._forwarded.append(forwarded)
+                self._changed.notify_all()
             return outcome
 
         return watched
@@ -142,19 +151,6 @@ class ListenerClient:
     async def skip(self, lease: Lease, delivery: Delivery) -> Outcome:
         """A deliverer of forwards that sends nothing."""
         return Outcome(code="delivered", url=self._listener.request_handler.forwards.urls[lease.consumer])
-
-    def _record(self, delivery: Delivery, url: str | None, outcome: Outcome) -> None:
-        """Record the outcome of an attempt, at a forward's URL or by the handlers."""
-        with self._changed:
-            if outcome.code != "delivered":
-                prefix = "" if url is None else f"forward to {origin(url)}: {outcome.code}: "
-                self._failures.append(prefix + outcome.excerpt)
-            elif url is None:
-                self._handled[delivery.message] = None
-            else:
-                forwarded = Forwarded(id=delivery.message, account=delivery.account, url=url, body=delivery.body)
-                self._forwarded.append(forwarded)
-            self._changed.notify_all()
 
     async def _post(self, message_id: str, body: bytes, late: float) -> Answered:
         sent: list[Message] = []

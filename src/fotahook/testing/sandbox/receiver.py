@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Mapping
-from typing import Final
 from urllib.parse import unquote
 
 import msgspec
@@ -12,8 +11,6 @@ from starlette.types import Receive, Scope, Send
 from fotahook.contract.messages import CallbackMessage, MessageInvalid, parse_message
 
 from .http_server import read_body
-
-_SHOWN: Final = 10
 
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +54,7 @@ class Receiver:
         with self._changed:
             if self._changed.wait_for(lambda: len(found()) >= count, timeout):
                 return found()
-            last = ", ".join(f"{_kind(one)} for {one.account or 'nobody'}" for one in self._received[-_SHOWN:])
+            last = ", ".join(f"{_kind(one)} for {one.account or 'nobody'}" for one in self._received[-10:])
         raise TimeoutError(f"{len(found())} of {count} came in {timeout:g} s; the last: {last or 'nothing'}")
 
     def clear(self) -> None:

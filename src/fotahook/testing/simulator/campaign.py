@@ -68,19 +68,13 @@ class _Statuses(NamedTuple):
 
 
 _STATUSES: Final[dict[Profile, _Statuses]] = {
-    "v1": _Statuses(
-        campaign=("Queued", "Finished"),
-        device=("InProgress",),
-        succeeded=("Finished", None),
-        failed="UpgradeFailed",
-        rejected="RequestFailed",
-    ),
+    "v1": _Statuses(("Queued", "Finished"), ("InProgress",), ("Finished", None), "UpgradeFailed", "RequestFailed"),
     "v2": _Statuses(
-        campaign=("CampaignRequestPending", "CampaignQueued", "CampaignScheduled", "CampaignEnded"),
-        device=("Accepted", "UpgradePending"),
-        succeeded=("UpgradeSuccess", "DownloadInstallSucceeded"),
-        failed="UpgradedFailed",
-        rejected="DeviceRejected",
+        ("CampaignRequestPending", "CampaignQueued", "CampaignScheduled", "CampaignEnded"),
+        ("Accepted", "UpgradePending"),
+        ("UpgradeSuccess", "DownloadInstallSucceeded"),
+        "UpgradedFailed",
+        "DeviceRejected",
     ),
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final, Protocol, get_args
 
 import msgspec
 from msgspec import Meta
@@ -147,10 +147,7 @@ def run_script(
     return sent + target.send(stream)
 
 
-ACTIONS: Final = tuple(
-    str(step.__struct_config__.tag)
-    for step in (ErrorResponse, Drop, Delay, Duplicate, UntrustedCertificate, Reorder, Pause)
-)
+ACTIONS: Final = tuple(str(step.__struct_config__.tag) for step in get_args(AnyStep))
 """The values of ``do``."""
 
 _FIELD: Final = re.compile(r" - at `\$\.?([^`]*)`$")
