@@ -225,7 +225,7 @@ def show_slow(service: Contestant, tokens: Tokens, folder: Path) -> None:
     }
     requests = {title: request(kind, tokens) for title, kind in calls.items()}
     alone, beside = (p99(service, requests, tokens, folder, rate=CALM_RATE, slow=slow) for slow in (0, SLOW))
-    print(f"| p99 at {CALM_RATE:,} requests/s, ms | alone | beside {SLOW} slow clients |")
+    print(f"| p99 at {CALM_RATE:,} requests/s, ms | alone | with {SLOW} slow clients |")
     print("|---|--:|--:|")
     for title in calls:
         print(f"| {title} | {alone[title]:.2f} | {beside[title]:.2f} |", flush=True)

@@ -69,7 +69,7 @@ def test_the_contract_needs_only_msgspec_and_nacl() -> None:
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 GUIDES = {name: (ROOT / name).read_text() for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")}
 LINK = re.compile(r"\[[^\]]+\]\(([^)#]+)\)")
-SYMBOL = re.compile(r"`([A-Za-z_]\w*(?:\.\w+)?)` (?:in|of) \[[^\]]+\]\(([^)#]+)\)")
+SYMBOL = re.compile(r"`([A-Za-z_]\w*(?:\.\w+)?)`\s+(?:in|of)\s+\[[^\]]+\]\(([^)#]+)\)")
 
 
 def rooms() -> dict[str, list[Path]]:
