@@ -45,7 +45,7 @@ def test_no_file_names_a_machine() -> None:
     assert guilty == []
 
 
-def test_only_the_command_line_from_environment_and_the_default_proxy_read_the_environment() -> None:
+def test_only_the_command_line_and_the_settings_of_the_sdk_read_the_environment() -> None:
     readers = {
         str(path.relative_to(SRC))
         for path in SRC.rglob("*.py")
