@@ -51,10 +51,7 @@ def test_only_the_command_line_and_the_settings_of_the_sdk_read_the_environment(
         for path in SRC.rglob("*.py")
         if any(word in path.read_text() for word in ("os.environ", "getenv"))
     }
-    assert {reader for reader in readers if not reader.startswith("cli/")} <= {
-        "client/_environment.py",
-        "client/_proxy.py",
-    }
+    assert {reader for reader in readers if not reader.startswith("cli/")} <= {"client/_settings.py"}
 
 
 def test_the_contract_needs_only_msgspec_and_nacl() -> None:
