@@ -147,7 +147,7 @@ def a_server(
         leased_at,
         store=store,
         deliver=deliver,
-        rules=rules or Rules(),
+        service_rules=rules or Rules(),
         timings=Timings(),
         clock=clock,
         monotonic=clock,

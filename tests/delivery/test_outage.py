@@ -96,7 +96,7 @@ class Simulation:
                 asked_at,
                 store=self._store,
                 deliver=lane.deliver,
-                rules=Rules(),
+                service_rules=Rules(),
                 timings=Timings(),
                 clock=self._clock,
                 monotonic=self._clock,

@@ -15,8 +15,7 @@ import pytest
 from fotahook.contract.messages import CallbackMessage
 from fotahook.delivery import Outcome
 from fotahook.listener import Context, Listener
-from fotahook.listener.handlers import Router
-from fotahook.listener.invocation import THREADS, DaemonThreadPool, Invoker
+from fotahook.listener.handlers import THREADS, DaemonThreadPool, Invoker, Router
 from fotahook.store.records import Delivery, Lease
 from tests.deadlines import DEADLINE
 from tests.delivery.conftest import a_delivery, a_lease

@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Final
 
 from fotahook.store.base import Store
@@ -23,49 +24,42 @@ STUCK_SECONDS: Final = 20.0
 """A dispatcher that has not polled for this long is stuck: it is longer than a store may take to answer."""
 
 
+@dataclass(eq=False)
 class Dispatcher:
-    """Delivers the messages of a store with `deliver`, lane by lane, each at least once.
+    """Delivers the messages of a store, lane by lane, each at least once.
 
-    Several dispatchers may share a store that allows it; each lane is served by one of them at a time. `lanes` and
-    `in_flight` limit how many lanes are served and how many attempts run at once. `rules_of` has the rules of consumers
-    that differ from `rules`. `clock`, `monotonic` and `jitter` (random numbers in 0..1) can be replaced in tests.
+    Several dispatchers may share a store that allows it; each lane is served by one of them at a time.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        deliver: Deliver,
-        *,
-        rules: Rules | None = None,
-        rules_of: Mapping[str, Rules] | None = None,
-        timings: Timings | None = None,
-        lanes: int = 512,
-        in_flight: int = 512,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
-        self._store = store
-        self._deliver = deliver
-        self._rules = rules or Rules()
-        self._rules_of = rules_of or {}
-        self._timings = timings or Timings()
-        if self._timings.lease < self._timings.attempt + LEASE_MARGIN:
+    store: Store
+    deliver: Deliver
+    _: KW_ONLY
+    rules: Rules = field(default_factory=Rules)
+    rules_of: Mapping[str, Rules] = field(default_factory=dict)
+    """The rules of consumers that differ from `rules`."""
+    timings: Timings = field(default_factory=Timings)
+    lanes: int = 512
+    """Lanes that are served at once."""
+    in_flight: int = 512
+    """Attempts that run at once."""
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = random.random
+    """Returns random numbers in 0..1."""
+
+    def __post_init__(self) -> None:
+        if self.timings.lease < self.timings.attempt + LEASE_MARGIN:
             raise ValueError(f"a lease must be at least {LEASE_MARGIN:.0f} s longer than an attempt")
-        self._lanes = lanes
-        self._in_flight = asyncio.Semaphore(in_flight)
-        self._clock = clock
-        self._monotonic = monotonic
-        self._jitter = jitter
+        self._running = asyncio.Semaphore(self.in_flight)
         self._workers: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._store_error: str | None = None
-        self._polled_at = monotonic()
+        self._polled_at = self.monotonic()
         self._wakeup = asyncio.Event()
 
     def is_leasing(self) -> bool:
         """Whether the last poll was recent and succeeded."""
-        return self._store_error is None and self._monotonic() - self._polled_at < STUCK_SECONDS
+        return self._store_error is None and self.monotonic() - self._polled_at < STUCK_SECONDS
 
     def stop(self) -> None:
         """Start no more attempts; ``run`` returns when the running ones have ended."""
@@ -92,12 +86,12 @@ class Dispatcher:
     async def _lease(self) -> bool:
         """Lease lanes with due deliveries, as many as there is room for. Returns whether there were any."""
         # Read before the query, so that no lease seems to last longer than the store says.
-        self._polled_at = asked_at = self._monotonic()
-        room = self._lanes - len(self._workers)
+        self._polled_at = asked_at = self.monotonic()
+        room = self.lanes - len(self._workers)
         if room <= 0:
             return False
         try:
-            leases = await self._store.lease(room, self._timings.lease)
+            leases = await self.store.lease(room, self.timings.lease)
         except StoreError as error:
             if str(error) != self._store_error:
                 _log_store_error(error)
@@ -113,14 +107,14 @@ class Dispatcher:
         worker = LaneWorker(
             lease,
             leased_at,
-            store=self._store,
-            deliver=self._deliver,
-            rules=self._rules_of.get(lease.consumer, self._rules),
-            timings=self._timings,
-            clock=self._clock,
-            monotonic=self._monotonic,
-            jitter=self._jitter,
-            in_flight=self._in_flight,
+            store=self.store,
+            deliver=self.deliver,
+            service_rules=self.rules_of.get(lease.consumer, self.rules),
+            timings=self.timings,
+            clock=self.clock,
+            monotonic=self.monotonic,
+            jitter=self.jitter,
+            in_flight=self._running,
             others_wait=self._is_full,
             stopping=lambda: self._stopping,
         )
@@ -137,7 +131,7 @@ class Dispatcher:
             log.error("%s was dropped", task.get_name(), exc_info=error)
 
     def _is_full(self) -> bool:
-        return len(self._workers) >= self._lanes
+        return len(self._workers) >= self.lanes
 
     async def _wait(self) -> None:
         """Wait for a hint, a free worker, the next due time or ``stop``, but at most a second."""
@@ -145,7 +139,7 @@ class Dispatcher:
         if self._stopping:
             return
         seconds = await self._seconds_to_wait()
-        hints = [asyncio.ensure_future(self._wakeup.wait()), asyncio.ensure_future(self._store.wait(seconds))]
+        hints = [asyncio.ensure_future(self._wakeup.wait()), asyncio.ensure_future(self.store.wait(seconds))]
         try:
             await asyncio.wait(hints, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -157,7 +151,7 @@ class Dispatcher:
         if self._is_full():
             return POLL_SECONDS
         try:
-            due_in = await self._store.due_in()
+            due_in = await self.store.due_in()
         except StoreError:
             return POLL_SECONDS
         return POLL_SECONDS if due_in is None else min(POLL_SECONDS, due_in)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import Final
 
 import msgspec
@@ -55,45 +56,33 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
 
 
+@dataclass(eq=False)
 class LaneWorker:
-    """Serves a lane for one turn: create one object per lease and call ``run`` once.
+    """Serves a lane for one turn: create one object per lease and call ``run`` once."""
 
-    `in_flight` limits the attempts of all lanes together. `others_wait`: whether other lanes wait for a free worker.
-    `jitter` returns random numbers in 0..1.
-    """
+    lease: Lease
+    leased_at: float
+    _: KW_ONLY
+    store: Store
+    deliver: Deliver
+    service_rules: Rules
+    timings: Timings
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    jitter: Callable[[], float]
+    """Returns random numbers in 0..1."""
+    in_flight: asyncio.Semaphore
+    """Limits the attempts of all lanes together."""
+    others_wait: Callable[[], bool]
+    """Whether other lanes wait for a free worker."""
+    stopping: Callable[[], bool]
 
-    def __init__(
-        self,
-        lease: Lease,
-        leased_at: float,
-        *,
-        store: Store,
-        deliver: Deliver,
-        rules: Rules,
-        timings: Timings,
-        clock: Callable[[], float],
-        monotonic: Callable[[], float],
-        jitter: Callable[[], float],
-        in_flight: asyncio.Semaphore,
-        others_wait: Callable[[], bool],
-        stopping: Callable[[], bool],
-    ) -> None:
-        self._lease = lease
-        self._store = store
-        self._deliver = deliver
-        self._service_rules = rules
-        self._rules = _limited(rules, lease)
-        self._timings = timings
-        self._clock = clock
-        self._now = monotonic
-        self._jitter = jitter
-        self._in_flight = in_flight
-        self._others_wait = others_wait
-        self._stopping = stopping
-        self._health = lease.health
-        self._leased_until = leased_at + timings.lease
-        self._refreshed_at = leased_at
-        self._turn_began = leased_at
+    def __post_init__(self) -> None:
+        self._rules = _limited(self.service_rules, self.lease)
+        self._health = self.lease.health
+        self._leased_until = self.leased_at + self.timings.lease
+        self._refreshed_at = self.leased_at
+        self._turn_began = self.leased_at
         self._started = 0
         self._ready: deque[Delivery] = deque()
         self._running: dict[asyncio.Task[Finished | None], Delivery] = {}
@@ -130,11 +119,11 @@ class LaneWorker:
 
     def _may_start(self) -> bool:
         """Whether this turn may start another attempt."""
-        over = self._started >= TURN_DELIVERIES or self._now() - self._turn_began >= TURN_SECONDS
-        return self._may_send() and not (over and self._others_wait())
+        over = self._started >= TURN_DELIVERIES or self.monotonic() - self._turn_began >= TURN_SECONDS
+        return self._may_send() and not (over and self.others_wait())
 
     def _may_send(self) -> bool:
-        return self._lease.open and self._backoff is None and not self._paused and not self._stopping()
+        return self.lease.open and self._backoff is None and not self._paused and not self.stopping()
 
     def _is_finished(self) -> bool:
         more = self._ready or self._may_have_more or any(map(_frees_next, self._settlements))
@@ -147,7 +136,7 @@ class LaneWorker:
 
     def _rate_delay(self) -> float:
         """Seconds until the account's rate limit allows another attempt."""
-        return max(0.0, self._next_start - self._now())
+        return max(0.0, self._next_start - self.monotonic())
 
     def _has_room(self) -> bool:
         """Whether another attempt could start if a delivery were ready."""
@@ -155,17 +144,17 @@ class LaneWorker:
         return room and self._may_start() and self._rate_delay() == 0
 
     async def _fetch(self) -> None:
-        fetch_due = bool(self._running) and self._now() - self._fetched_at >= self._fetch_seconds
+        fetch_due = bool(self._running) and self.monotonic() - self._fetched_at >= self._fetch_seconds
         if not self._has_room() or not (self._may_have_more or fetch_due):
             return
         # A copy: the result may still contain deliveries that are settled while the store answers.
         known = tuple(self._unsettled)
         self._may_have_more = False
-        self._fetched_at = self._now()
+        self._fetched_at = self.monotonic()
         try:
-            found = await self._store.fetch(self._lease, TURN_DELIVERIES, without=known)
+            found = await self.store.fetch(self.lease, TURN_DELIVERIES, without=known)
         except StoreError as error:
-            log.warning("lane %s waits for the store, which is unavailable: %s", self._lease.account, error)
+            log.warning("lane %s waits for the store, which is unavailable: %s", self.lease.account, error)
             self._may_have_more = True
             await asyncio.sleep(RETRY_SECONDS)
             return
@@ -174,7 +163,7 @@ class LaneWorker:
         for delivery in found:
             if expired(delivery, self._rules):
                 self._unsettled.add(delivery.seq)
-                self._settlements.append(_expiry(delivery, self._clock()))
+                self._settlements.append(_expiry(delivery, self.clock()))
             else:
                 self._ready.append(delivery)
 
@@ -183,8 +172,8 @@ class LaneWorker:
             delivery = self._ready.popleft()
             self._unsettled.add(delivery.seq)
             self._started += 1
-            if self._lease.limits.per_second is not None:
-                self._next_start = self._now() + 1 / self._lease.limits.per_second
+            if self.lease.limits.per_second is not None:
+                self._next_start = self.monotonic() + 1 / self.lease.limits.per_second
             self._queued += 1
             task = asyncio.create_task(self._attempt(delivery))
             task.add_done_callback(self._on_done)
@@ -195,26 +184,26 @@ class LaneWorker:
 
     def _is_fresh(self) -> bool:
         """Whether the lease was refreshed recently and lasts longer than an attempt that starts now."""
-        now = self._now()
-        return now - self._refreshed_at < TURN_SECONDS and now + self._timings.attempt < self._leased_until
+        now = self.monotonic()
+        return now - self._refreshed_at < TURN_SECONDS and now + self.timings.attempt < self._leased_until
 
     async def _attempt(self, delivery: Delivery) -> Finished | None:
         """Make an attempt once the dispatcher has room for it. None if the lane must not start it by then."""
-        await self._in_flight.acquire()
+        await self.in_flight.acquire()
         self._queued -= 1
         try:
-            lease = self._lease
+            lease = self.lease
             if not self._may_send() or not self._is_fresh():
                 return None
-            wall, monotonic = self._clock(), self._now()
+            wall, monotonic = self.clock(), self.monotonic()
             try:
-                outcome = await self._deliver(lease, delivery)
+                outcome = await self.deliver(lease, delivery)
             except Exception:
                 log.exception("delivering message %s failed in fotahook itself", delivery.message)
                 outcome = Outcome(code="internal_error", url=lease.url)
             return Finished(wall=wall, monotonic=monotonic, revision=lease.revision, outcome=outcome)
         finally:
-            self._in_flight.release()
+            self.in_flight.release()
 
     def _on_done(self, task: asyncio.Task[Finished | None]) -> None:
         self._done.append(task)
@@ -226,7 +215,7 @@ class LaneWorker:
         """Wait until an attempt or a settlement ends, the lease must be refreshed, or more deliveries may be due."""
         if not self._running and self._settling is None:
             return
-        timeout = min(self._refresh_seconds(), self._rate_delay() or self._timings.renew)
+        timeout = min(self._refresh_seconds(), self._rate_delay() or self.timings.renew)
         if self._has_room():
             timeout = min(timeout, self._fetch_seconds)
         # Not asyncio.wait, which goes through all running attempts each time that one of them ends.
@@ -255,13 +244,13 @@ class LaneWorker:
             # Attempts that were running when the endpoint failed belong to the same failure, which counts once.
             self._health if self._backoff is None else self._backoff.health_before,
             others_succeeded=self._last_success > finished.monotonic,
-            jitter=self._jitter(),
+            jitter=self.jitter(),
             rules=self._rules,
         )
         self._settlements.append(_settlement(delivery, decision, outcome, finished.wall))
         if decision.state == "delivered":
-            self._last_success = self._now()
-        if finished.revision == self._lease.revision:
+            self._last_success = self.monotonic()
+        if finished.revision == self.lease.revision:
             self._apply(decision)
             if decision.state == "dead" or outcome.code != DELIVERED:
                 self._log_failure(delivery, decision, outcome)
@@ -270,7 +259,7 @@ class LaneWorker:
         self._paused = self._paused or decision.pause
         if self._backoff is None:
             if decision.wait > 0:
-                self._backoff = Backoff(health_before=self._health, until=self._now() + decision.wait)
+                self._backoff = Backoff(health_before=self._health, until=self.monotonic() + decision.wait)
             self._health = decision.health
 
     def _log_failure(self, delivery: Delivery, decision: Decision, outcome: Outcome) -> None:
@@ -278,7 +267,7 @@ class LaneWorker:
             "attempt failed: message %s of %s to %s: %s; %s",
             delivery.message,
             delivery.account,
-            self._lease.consumer if outcome.url is None else origin(outcome.url),
+            self.lease.consumer if outcome.url is None else origin(outcome.url),
             outcome.code,
             "the message is dead" if decision.state == "dead" else outcome.fix or "it is retried",
         )
@@ -286,14 +275,14 @@ class LaneWorker:
     # Settling
 
     def _begin_settling(self) -> None:
-        stale = self._now() - self._refreshed_at >= self._refresh_seconds()
+        stale = self.monotonic() - self._refreshed_at >= self._refresh_seconds()
         if self._settling is None and (self._settlements or stale):
-            self._settling = asyncio.create_task(self._settle(keep=self._timings.lease))
+            self._settling = asyncio.create_task(self._settle(keep=self.timings.lease))
             self._settling.add_done_callback(lambda _: self._wakeup.set())
 
     def _refresh_seconds(self) -> float:
         """The maximum age of the lease. Attempts that are about to start need the current callback."""
-        return TURN_SECONDS / 2 if self._ready or self._queued else self._timings.renew
+        return TURN_SECONDS / 2 if self._ready or self._queued else self.timings.renew
 
     async def _settle(self, *, keep: float) -> Lease | None:
         """Write the settlements and renew the lease for `keep` seconds; None if it is lost.
@@ -302,17 +291,17 @@ class LaneWorker:
         """
         batch, self._settlements = self._settlements, []
         while True:
-            asked_at = self._now()
+            asked_at = self.monotonic()
             wait = 0.0 if self._backoff is None else max(0.0, self._backoff.until - asked_at)
             if keep == 0:
                 # The next worker must keep to the rate limit, too.
                 wait = max(wait, self._rate_delay())
             verdict = LaneVerdict(health=self._health, wait=wait, pause=self._paused)
             try:
-                lease = await self._store.settle(self._lease, batch, verdict, keep=keep)
+                lease = await self.store.settle(self.lease, batch, verdict, keep=keep)
             except StoreError as error:
-                if self._now() >= self._leased_until:
-                    log.warning("lane %s is lost: the store is unavailable: %s", self._lease.account, error)
+                if self.monotonic() >= self._leased_until:
+                    log.warning("lane %s is lost: the store is unavailable: %s", self.lease.account, error)
                     return None
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
@@ -326,13 +315,13 @@ class LaneWorker:
     def _refresh(self, lease: Lease | None) -> None:
         if lease is None:
             self._lost = True
-            log.warning("lane %s lost its lease; its running attempts may be sent twice", self._lease.account)
+            log.warning("lane %s lost its lease; its running attempts may be sent twice", self.lease.account)
             return
-        if lease.revision != self._lease.revision:
+        if lease.revision != self.lease.revision:
             # A new endpoint: nothing that was learnt about the old one applies.
             self._backoff, self._paused, self._health = None, False, lease.health
-        self._lease = lease
-        self._rules = _limited(self._service_rules, lease)
+        self.lease = lease
+        self._rules = _limited(self.service_rules, lease)
 
     async def _cancel_running(self) -> None:
         """Cancel what still runs: nothing, unless the lease was lost or this task is being cancelled."""

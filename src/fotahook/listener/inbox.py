@@ -16,9 +16,8 @@ from fotahook.store.health import StoreHealth
 from fotahook.store.records import Accepted, Delivery, Lease, NewMessage, Retention, StoreError, StoreUnavailable
 
 from .forwards import Forwards
-from .handlers import Router
+from .handlers import Invoker, Router
 from .intake import HANDLERS
-from .invocation import Invoker
 
 log = logging.getLogger("fotahook.listener")
 

@@ -1,6 +1,7 @@
-"""What the ASGI app and the WSGI adapter share: which requests are accepted, and the responses."""
+"""What the ASGI app and the WSGI adapter share: which requests are accepted, their responses and log lines."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -17,7 +18,6 @@ from . import validation
 from .forwards import Forwards
 from .handlers import Router
 from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, read_headers, receive
-from .log_rate_limit import LogRateLimit
 from .verification import Verification, WebhookRejected, sender_address
 
 log = logging.getLogger("fotahook.listener")
@@ -29,6 +29,10 @@ RECENT_SECONDS: Final = 10.0
 It must become good by itself: a load balancer that stops sending must start again, or no message would ever arrive.
 """
 BODY_CUT_OFF: Final = "the body ended before it was complete"
+LOG_BURST: Final = 5
+"""Lines of one kind that are logged without delay. The burst is allowed again after a minute without a dropped line."""
+LOG_INTERVAL_SECONDS: Final = 60.0
+"""Between two lines of one kind after the burst."""
 _PEER_LIMIT: Final = 100
 _SECRET_LENGTH: Final = 16
 """Characters of a path segment that make it hard to guess."""
@@ -58,6 +62,41 @@ NOT_HANDLING: Final = _problem(503, "NOT_HANDLING", "messages are stored but not
 NOT_FOUND: Final = _problem(404, "NOT_FOUND", "messages are not received at this path")
 POST_ONLY: Final = _problem(405, "METHOD_NOT_ALLOWED", "send messages with POST", ("allow", "POST"))
 GET_ONLY: Final = _problem(405, "METHOD_NOT_ALLOWED", "request health with GET", ("allow", "GET, HEAD"))
+
+
+class _Counter(msgspec.Struct):
+    burst_left: int
+    logged_at: float = float("-inf")
+    dropped: int = 0
+
+
+class LogRateLimit:
+    """Counts events of each kind and decides which are logged, so that no sender can fill the disk. Thread-safe.
+
+    It keeps a counter for every kind for good, so the kinds must be few.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._counters: dict[int, _Counter] = {}
+
+    def hit(self, kind: int, *, burst: int = LOG_BURST) -> int | None:
+        """Count an event. Returns None if it is not to be logged, else how many were dropped since the last line."""
+        with self._lock:
+            counter = self._counters.setdefault(kind, _Counter(burst))
+            now = self._clock()
+            # In either direction: the clock may be set back.
+            interval_over = abs(now - counter.logged_at) >= LOG_INTERVAL_SECONDS
+            if interval_over and counter.dropped == 0:
+                counter.burst_left = burst
+            if counter.burst_left == 0 and not interval_over:
+                counter.dropped += 1
+                return None
+            dropped, counter.dropped = counter.dropped, 0
+            counter.burst_left = max(0, counter.burst_left - 1)
+            counter.logged_at = now
+            return dropped
 
 
 @dataclass(kw_only=True, eq=False)

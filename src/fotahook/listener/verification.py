@@ -87,15 +87,9 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
     def updated(self, other: "Verification") -> "Verification":
         """A copy with the parts that `other` sets. Secrets and public keys are one part."""
-        keys = other if other.signed else self
-        return Verification(
-            secrets=keys.secrets,
-            public_keys=keys.public_keys,
-            tolerance=self.tolerance,
-            sources=other.sources or self.sources,
-            trusted_proxies=other.trusted_proxies or self.trusted_proxies,
-            basic=other.basic or self.basic,
-        )
+        keys = ("secrets", "public_keys") if other.signed else ()
+        parts = (name for name in ("sources", "trusted_proxies", "basic") if getattr(other, name))
+        return msgspec.structs.replace(self, **{name: getattr(other, name) for name in (*keys, *parts)})
 
     @property
     def signed(self) -> bool:
