@@ -1,4 +1,4 @@
-"""fotahook: Software Management Callbacks V2, whole: the SDK, the service, the listener."""
+"""Software Management Callbacks V2 of Verizon ThingSpace: the SDK, the service and the listener."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -113,19 +113,17 @@ __all__ = [
     "__version__",
 ]
 
-# Loaded when asked for: a program that only calls does not pay for what receives.
+# Imported on first use: a program that only makes calls does not need them.
 _LAZY = {"CallbackMessage": "fotahook.contract.messages", "Listener": "fotahook.listener"}
 
-
-# Hidden from type checkers, which would else take any misspelt name for one of these.
+# Hidden from type checkers, which would otherwise accept any misspelt name.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        module = _LAZY.get(name)
-        if module is None:
+        if name not in _LAZY:
             raise AttributeError(f"module 'fotahook' has no attribute {name!r}")
         try:
-            return getattr(import_module(module), name)
+            return getattr(import_module(_LAZY[name]), name)
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("fotahook"):
                 raise

@@ -156,7 +156,7 @@ class Pipeline:
         if key is not None:
             headers["Idempotency-Key"] = key
         headers.update(call.headers)
-        masked = Headers([*headers.items(), *((name, MASK) for name in secrets)])
+        masked = Headers({**headers, **dict.fromkeys(secrets, MASK)}.items())
         body = MASK.encode() if call.secret and call.body is not None else call.body
         request = Request(call.method, self._servers[call.server] + call.path, masked, body)
         return Send(request, {**headers, **secrets}, call.body, call.streamed)

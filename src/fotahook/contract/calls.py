@@ -113,21 +113,20 @@ def encode_registration(body: FotaV2CallbackRegistrationRequest) -> bytes:
 
 def read_json(kind: type[T], *, strict: bool = True) -> Callable[[bytes], T]:
     """A function that decodes JSON of one type; it raises ValueError for any other body."""
-    decode = _decoder(cast("Hashable", kind), strict).decode
-
-    def read(body: bytes) -> T:
-        try:
-            value: T = decode(body)
-        except RecursionError:
-            raise ValueError("JSON is nested too deeply") from None
-        return value
-
-    return read
+    return _reader(cast("Hashable", kind), strict)
 
 
 @cache
-def _decoder(kind: Any, strict: bool) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind, strict=strict)
+def _reader(kind: Any, strict: bool) -> Callable[[bytes], Any]:
+    decode = msgspec.json.Decoder(kind, strict=strict).decode
+
+    def read(body: bytes) -> object:
+        try:
+            return decode(body)
+        except RecursionError:
+            raise ValueError("JSON is nested too deeply") from None
+
+    return read
 
 
 def read_nothing(body: bytes) -> None:

@@ -111,7 +111,7 @@ class ServerError(ApiException):
 
 
 class TransportError(FotahookError):
-    """No whole answer came; `__cause__` is what the transport raised."""
+    """There was no complete response; `__cause__` is the transport's own exception."""
 
 
 class ConnectionFailed(TransportError):
