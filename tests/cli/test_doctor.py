@@ -37,6 +37,7 @@ from fotahook.contract import signing
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.keys import signing_seed
 from fotahook.contract.urls import THINGSPACE_PORTS
+from fotahook.delivery.resolver import SystemLookup
 from fotahook.delivery.sender import SenderSettings
 from fotahook.testing import listener_client
 from tests.deadlines import DEADLINE
@@ -161,10 +162,10 @@ async def test_an_unreachable_receiver_fails() -> None:
 
 
 async def test_a_silent_resolver_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def silent(*args: object, **options: object) -> object:
+    async def silent(lookup: SystemLookup, host: str) -> object:
         return await asyncio.Event().wait()
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", silent)
+    monkeypatch.setattr(SystemLookup, "__call__", silent)
     checks = await check("https://slow.example/", timeout=0.1)
     assert checks["addresses"].found == "slow.example: no answer within 0.1 s"
 
@@ -185,10 +186,10 @@ async def resolved(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes every name resolve to given addresses."""
 
     def resolve_to(*addresses: str) -> None:
-        async def getaddrinfo(*args: object, **options: object) -> object:
-            return [(2, 1, 6, "", (address, 443)) for address in addresses]
+        async def look_up(lookup: SystemLookup, host: str) -> object:
+            return addresses, 60.0
 
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+        monkeypatch.setattr(SystemLookup, "__call__", look_up)
 
     return resolve_to
 
@@ -415,7 +416,7 @@ async def test_a_receiver_that_requires_a_client_certificate(
 
 async def cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await read_request(reader)
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")
+    writer.write(b"HTTP/1.1 500 Oops\r\nContent-Length: 100\r\n\r\nshort")
     await writer.drain()
 
 

@@ -58,21 +58,20 @@ class Edges:
     @contextmanager
     def taken(self) -> Iterator["Edges"]:
         loop: Any = self._loop
-        self._really_look_up, self._really_connect = loop.getaddrinfo, loop.sock_connect
-        loop.getaddrinfo, loop.sock_connect = self._look_up, self._connect
+        self._really_connect = loop.sock_connect
+        loop.sock_connect = self._connect
         try:
             yield self
         finally:
-            del loop.getaddrinfo, loop.sock_connect
+            del loop.sock_connect
 
-    async def _look_up(self, host: str, port: int, **options: Any) -> Sequence[Any]:
+    async def look_up(self, host: str) -> tuple[Sequence[str], float]:
         self.asked.append(host)
         if host not in self.answers:
             # What the C library makes of other spellings of numbers; names it would have to ask for do not exist.
-            options["flags"] = options.get("flags", 0) | socket.AI_NUMERICHOST
-            found: Sequence[Any] = await self._really_look_up(host, port, **options)
-            return found
-        return [_info(address, port) for address in next(self.answers[host])]
+            found = await self._loop.getaddrinfo(host, 0, flags=socket.AI_NUMERICHOST)
+            return [str(info[4][0]) for info in found], 60.0
+        return next(self.answers[host]), 60.0
 
     async def _connect(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         self.connects.append(address[0])
@@ -81,20 +80,16 @@ class Edges:
         await self._really_connect(sock, ("127.0.0.1", self._port))
 
 
-def _info(text: str, port: int) -> tuple[Any, ...]:
-    if ":" in text:
-        return socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (text, port, 0, 0)
-    return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (text, port)
-
-
 @asynccontextmanager
 async def world(response: bytes = OK, **settings: object) -> AsyncIterator[tuple[Edges, Sender, list[Request]]]:
     """The edges, a sender that may deliver to public addresses only, and what the receiver got."""
     requests: list[Request] = []
-    settings = {"allowed_networks": ()} | settings
-    async with receiver(answering(response, requests)) as port, sender(**settings) as made:
-        with Edges(port).taken() as edges:
-            yield edges, made, requests
+    async with receiver(answering(response, requests)) as port:
+        edges = Edges(port)
+        settings = {"allowed_networks": (), "lookup": edges.look_up} | settings
+        async with sender(**settings) as made:
+            with edges.taken():
+                yield edges, made, requests
 
 
 async def deliver(made: Sender, host: str = HOST, port: int = PORT) -> Outcome:
@@ -150,13 +145,15 @@ async def test_a_new_connection_after_a_dead_reused_one_is_vetted_again() -> Non
             await read_request(reader)
             writer.write(response)
 
-    async with receiver(hang_up_on_the_second) as port, sender(allowed_networks=()) as made:
-        with Edges(port).taken() as edges:
-            edges.resolve(("8.8.8.8",), ("169.254.169.254",))
-            first = await deliver(made)
-            # An answer is remembered for some seconds, vetted as it is: here they have passed.
-            made._connector.clear_dns_cache()
-            second = await deliver(made)
+    async with receiver(hang_up_on_the_second) as port:
+        edges = Edges(port)
+        async with sender(allowed_networks=(), lookup=edges.look_up) as made:
+            with edges.taken():
+                edges.resolve(("8.8.8.8",), ("169.254.169.254",))
+                first = await deliver(made)
+                # An answer is remembered for a minute, vetted as it is: here it has passed.
+                made._resolver._monotonic = lambda: float("inf")
+                second = await deliver(made)
     assert (first.code, second.code) == ("delivered", "blocked_address")
     assert edges.asked == [HOST, HOST]
     assert (edges.connects, connections) == (["8.8.8.8"], 1)
@@ -270,10 +267,12 @@ LOOPBACK: Final = (
 @pytest.mark.parametrize("host", LOOPBACK)
 async def test_no_spelling_of_this_machine_is_connected_to(host: str) -> None:
     requests: list[Request] = []
-    async with receiver(answering(OK, requests)) as port, sender(allowed_networks=()) as made:
-        with Edges(port).taken() as edges:
-            edges.resolve(("127.0.0.1",), host="localhost")
-            edges.resolve(("127.0.0.1",), host="localhost.")
-            outcome = await deliver(made, host, port)
+    async with receiver(answering(OK, requests)) as port:
+        edges = Edges(port)
+        async with sender(allowed_networks=(), lookup=edges.look_up) as made:
+            with edges.taken():
+                edges.resolve(("127.0.0.1",), host="localhost")
+                edges.resolve(("127.0.0.1",), host="localhost.")
+                outcome = await deliver(made, host, port)
     assert outcome.code in ("blocked_address", "dns_error", "url_invalid")
     assert (edges.connects, requests) == ([], [])

@@ -208,7 +208,7 @@ def test_an_invalid_callback_is_refused(sandbox: Sandbox, account: str, url: str
         sandbox.register(account, url)
 
 
-@pytest.mark.parametrize("library", ["uvicorn", "aiohttp"])
+@pytest.mark.parametrize("library", ["uvicorn", "aiodns"])
 def test_without_the_extras_the_error_says_what_to_install(library: str) -> None:
     code = (
         f"import sys; sys.modules['{library}'] = None\n"

@@ -20,6 +20,8 @@ FIXES: Final[Mapping[str, str]] = {
     "tls_expired": "The certificate has expired: renew it.",
     "tls_wrong_host": "The certificate is for another host name: use that name, or install the right certificate.",
     "tls_failed": "No TLS connection could be agreed on: check protocol versions and whether the port speaks TLS.",
+    "tls_client_certificate": "The receiver demands a client certificate: give one that it trusts with --client-cert.",
+    "proxy_refused": "The egress proxy refused the connection: see its log, and check --egress-proxy.",
     "timeout_connect": "The receiver did not accept the connection in time: check firewall and load.",
     "timeout_response": "The receiver did not answer in time: store the message first, work on it after the answer.",
     "response_too_slow": "The receiver's answer did not end in time: answer with a short body or none.",
@@ -45,7 +47,8 @@ FIXES: Final[Mapping[str, str]] = {
 }
 """How to fix each error code."""
 
-_ENDPOINT_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
+_ENDPOINT_STATUSES: Final = frozenset({408, 429, 502, 503, 504, *range(520, 531)})
+"""520 to 530 are how edge networks report an origin that they cannot reach."""
 _MESSAGE_CODES: Final = frozenset({"handler_error", "handler_timeout", "internal_error"})
 
 
@@ -76,7 +79,7 @@ def code_of_status(status: int) -> str:
     """The code of a complete response with this status."""
     if 200 <= status < 300:
         return DELIVERED
-    return "redirect" if 300 <= status < 400 else f"http_{status}"
+    return "redirect" if 300 <= status < 400 and status != 304 else f"http_{status}"
 
 
 def failure_of(outcome: Outcome) -> Failure:

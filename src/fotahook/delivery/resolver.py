@@ -1,68 +1,153 @@
-"""Resolves host names once and vets every address; the connection goes to a vetted address without a second lookup."""
+"""Resolves host names without threads, vets every address, and remembers answers briefly.
+
+The connection goes to what was vetted: there is no second look-up. One name has at most one query under way, so a name
+server that never answers costs the accounts of that name their time, and nobody else's.
+"""
 
 import asyncio
 import socket
-from collections.abc import Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
+from itertools import zip_longest
+from typing import Final, NamedTuple
 
-from aiohttp.abc import AbstractResolver, ResolveResult
+import aiodns
 
 from fotahook.contract.addresses import Network, refusal
 
-from .timing import current
+MIN_TTL: Final = 1.0
+MAX_TTL: Final = 60.0
+"""Bounds of how long an answer is remembered; between them the name server's own time to live counts."""
+FAILURE_TTL: Final = 5.0
+"""How long a failed look-up is remembered."""
+QUERY_SECONDS: Final = 5.0
+"""Deadline of one look-up, all of its name servers and tries included."""
+CACHE_LIMIT: Final = 4096
+
+Lookup = Callable[[str], Awaitable[tuple[Sequence[str], float]]]
+"""Resolves a name: its addresses and their time to live in seconds. OSError if it does not resolve."""
 
 
 class BlockedAddress(OSError):
-    """The address is not allowed."""
+    """An address that nothing may be sent to."""
 
 
-class VettingResolver(AbstractResolver):
-    """The system's resolver. It refuses a name if any of its addresses is not allowed: mixed answers are an attack."""
+class NameUnresolved(OSError):
+    """A host name that does not resolve, or not in time."""
 
-    def __init__(self, allowed: Sequence[Network]) -> None:
+
+class _Entry(NamedTuple):
+    addresses: Sequence[str]
+    error: str
+    expires: float
+
+
+class Resolver:
+    """Resolves and vets host names. A name with one forbidden address is refused whole: mixed answers are an attack."""
+
+    def __init__(
+        self,
+        allowed: Sequence[Network],
+        *,
+        lookup: Lookup | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._allowed = tuple(allowed)
+        self._lookup = lookup or SystemLookup()
+        self._monotonic = monotonic
+        self._known: OrderedDict[str, _Entry] = OrderedDict()
+        self._asking: dict[str, asyncio.Task[_Entry]] = {}
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """The vetted addresses of a host. BlockedAddress or gaierror if there are none."""
-        exchange = current.get(None)
-        if exchange is not None:
-            exchange.mark("dns_start")
-        loop = asyncio.get_running_loop()
-        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
-        results = []
-        for info_family, _, protocol, _, address in infos:
-            text = str(address[0])
-            vet(text, self._allowed)
-            results.append(
-                ResolveResult(
-                    hostname=host,
-                    host=text,
-                    port=port,
-                    family=info_family,
-                    proto=protocol,
-                    flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-                )
-            )
-        if exchange is not None:
-            exchange.mark("dns_end")
-        return results
+    async def resolve(self, host: str) -> Sequence[str]:
+        """The vetted addresses of a host, IPv6 and IPv4 in turn. BlockedAddress or NameUnresolved."""
+        if _is_literal(host):
+            vet(host, self._allowed)
+            return (host,)
+        known = self._known.get(host)
+        if known is None or self._monotonic() >= known.expires:
+            # Whoever waits may be cancelled; the query goes on for the others.
+            known = await asyncio.shield(self._asking.get(host) or self._ask(host))
+        if known.error:
+            raise NameUnresolved(known.error)
+        for address in known.addresses:
+            vet(address, self._allowed)
+        return known.addresses
 
-    async def close(self) -> None:
-        """There is nothing to close."""
+    def close(self) -> None:
+        """End the queries under way."""
+        for task in self._asking.values():
+            task.cancel()
+
+    def _ask(self, host: str) -> asyncio.Task[_Entry]:
+        task = self._asking[host] = asyncio.create_task(self._query(host), name=f"resolve {host}")
+        task.add_done_callback(lambda _: self._asking.pop(host, None))
+        return task
+
+    async def _query(self, host: str) -> _Entry:
+        addresses: Sequence[str] = ()
+        error = ""
+        try:
+            async with asyncio.timeout(QUERY_SECONDS):
+                found, ttl = await self._lookup(host)
+            addresses = _interleaved(found)
+            ttl = min(max(ttl, MIN_TTL), MAX_TTL)
+        except TimeoutError:
+            error, ttl = f"{host}: no name server answered in {QUERY_SECONDS:g} s", FAILURE_TTL
+        except OSError as refused:
+            error, ttl = str(refused), FAILURE_TTL
+        entry = self._known[host] = _Entry(addresses, error, self._monotonic() + ttl)
+        self._known.move_to_end(host)
+        if len(self._known) > CACHE_LIMIT:
+            self._known.popitem(last=False)
+        return entry
+
+
+class SystemLookup:
+    """Looks names up as the system is configured to: /etc/hosts, then the name servers of /etc/resolv.conf."""
+
+    def __init__(self) -> None:
+        self._resolver: aiodns.DNSResolver | None = None
+
+    async def __call__(self, host: str) -> tuple[Sequence[str], float]:
+        """As Lookup."""
+        if host.rstrip(".") == "localhost":
+            # c-ares answers for it by itself, whatever the hosts file says; the system needs no name server for it.
+            infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            return tuple(str(info[4][0]) for info in infos), MAX_TTL
+        if self._resolver is None:
+            self._resolver = aiodns.DNSResolver(timeout=2.0, tries=2)
+        try:
+            result = await self._resolver.getaddrinfo(host)
+        except aiodns.error.DNSError as error:
+            raise NameUnresolved(f"{host}: {error.args[-1]}") from error
+        addresses = dict.fromkeys(node.addr[0].decode() for node in result.nodes)
+        return tuple(addresses), min((node.ttl for node in result.nodes), default=0)
 
 
 def vet(address: str, allowed: Sequence[Network]) -> None:
-    """BlockedAddress, with the text that registration uses, if an IP address is not allowed."""
+    """BlockedAddress, in the words of the registration's refusal, if nothing may be sent to an IP address."""
     if (why := refusal(address, allowed)) is not None:
         raise BlockedAddress(why)
 
 
 def vet_literal(host: str, allowed: Sequence[Network]) -> None:
-    """The same for a host that is an IP literal, which never reaches a resolver. Names pass."""
+    """The same for a URL's host where it is an IP literal. Names pass: they are vetted when they are resolved."""
+    if _is_literal(host):
+        vet(host, allowed)
+
+
+def _is_literal(host: str) -> bool:
     try:
         ip_address(host)
     except ValueError:
-        return
-    vet(host, allowed)
+        return False
+    return True
+
+
+def _interleaved(addresses: Sequence[str]) -> Sequence[str]:
+    """Addresses with the families in turn, the family of the first one first (RFC 8305, section 4)."""
+    first = [one for one in addresses if (":" in one) == (":" in addresses[0])]
+    other = [one for one in addresses if one not in first]
+    return tuple(one for pair in zip_longest(first, other) for one in pair if one is not None)

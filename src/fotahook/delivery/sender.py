@@ -1,18 +1,17 @@
-"""One attempt at a delivery over HTTPS. It never raises: every failure is an Outcome."""
+"""Makes one attempt at one delivery over HTTPS. It never raises: every failure is an Outcome."""
 
 import asyncio
 import math
 import ssl
 from collections.abc import Callable
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-import aiohttp
 import msgspec
-from aiohttp.http import HttpProcessingError
 
 from fotahook.contract import signing
 from fotahook.contract.addresses import Network
@@ -21,39 +20,51 @@ from fotahook.contract.keys import account_signing_key, signing_seed
 from fotahook.contract.version import VERSION
 from fotahook.store.records import Delivery, Lease
 
-from . import timing
+from .connection import ExchangeFailed, Response
 from .deadline import Deadline
-from .exchange import post, target_of
+from .http import HttpClient, Proxy, target_of
 from .outcomes import Outcome, code_of_status
-from .resolver import BlockedAddress, VettingResolver
+from .resolver import BlockedAddress, Lookup, NameUnresolved, Resolver
+from .timing import Timing
+from .tls import code_of_tls_error, tls_context
 
 TARGETS: Final = 4096
-"""URLs, and keys, that are cached."""
+"""URLs that are parsed and vetted only once, as long as no more than these are in use."""
 CONNECT_TIMEOUT: Final = 5.0
 EXCERPT_LIMIT: Final = 1024
-"""Characters of a response that are kept in the history."""
+"""Characters of a response that history keeps."""
+_TIMEOUT_CODES: Final = {
+    "dns": "dns_error",
+    "connect": "timeout_connect",
+    "response": "timeout_response",
+    "body": "response_too_slow",
+}
 
 
 class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of a sender. Durations are in seconds."""
+    """What the sender needs to know. Durations are seconds."""
 
     secret_key: bytes
     timeout: float = 15.0
-    """For one whole attempt, up to the end of the response."""
+    """For one attempt in all, the end of the response included."""
     connect_timeout: float = CONNECT_TIMEOUT
-    """For connecting, with the TLS handshake."""
+    """For a new connection in all: name look-up, every address and the TLS handshake."""
     allowed_networks: tuple[Network, ...] = ()
     ca_file: Path | None = None
-    """Certificate authorities that are trusted besides the system's."""
+    """Authorities trusted besides the system's."""
     client_cert: Path | None = None
-    """Client certificate and key (PEM, one file) for receivers that request one."""
+    """Certificate and key (PEM, one file) shown to receivers that ask for one."""
+    egress_proxy: str | None = None
+    """HTTP proxy (``http://[user:password@]host:port``) for all deliveries. It resolves the names, unvetted."""
+    lookup: Lookup | None = None
+    """Resolves names in place of the system's configuration."""
 
     def __repr__(self) -> str:
         return f"<SenderSettings timeout={self.timeout} connect_timeout={self.connect_timeout}>"
 
 
 class Sender:
-    """Delivers to registered callbacks. An async context manager that owns its connections."""
+    """Delivers to registered callbacks. An asynchronous context manager that owns its connections."""
 
     def __init__(self, settings: SenderSettings, *, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self._settings = settings
@@ -63,22 +74,23 @@ class Sender:
         self._account_key = lru_cache(TARGETS)(lambda key_id: account_signing_key(settings.secret_key, key_id))
         self._deadline = Deadline(settings.timeout)
         self._tls = tls_context(settings.ca_file, settings.client_cert)
-        self._connecting = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout)
 
     async def __aenter__(self) -> "Sender":
-        self._connector = timing.TimedConnector(
-            resolver=VettingResolver(self._settings.allowed_networks),
-            ssl=self._tls,
-            # The dispatcher limits concurrency, for all lanes and for each.
-            limit=0,
+        settings = self._settings
+        self._resolver = Resolver(settings.allowed_networks, lookup=settings.lookup, monotonic=self._monotonic)
+        self._client = HttpClient(
+            self._resolver,
+            self._tls,
+            connect_timeout=settings.connect_timeout,
+            proxy=Proxy.parse(settings.egress_proxy) if settings.egress_proxy else None,
         )
-        loop = asyncio.get_running_loop()
         # Only allowed URLs are cached, and the settings that allow them do not change.
-        self._target = lru_cache(TARGETS)(lambda url: target_of(url, self._settings.allowed_networks, loop))
+        self._target = lru_cache(TARGETS)(lambda url: target_of(url, settings.allowed_networks))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._connector.close()
+        self._client.close()
+        self._resolver.close()
 
     async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
         """Send the message's bytes to the lane's callback, with one POST."""
@@ -89,46 +101,26 @@ class Sender:
 
     async def send(self, url: str, headers: dict[str, str], body: bytes) -> Outcome:
         """Send these bytes with one POST, with only these headers."""
-        exchange = timing.Timing(self._monotonic)
-        timing.current.set(exchange)
+        timing = Timing(self._monotonic)
+        response: Response | None = None
         try:
             with self._deadline:
-                outcome = await self._post_with_resend(url, headers, body, exchange)
-        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, TimeoutError) as error:
-            # The connector's error says little; the operating system's says what happened.
-            cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-            excerpt = one_line(str(cause), EXCERPT_LIMIT)
-            outcome = Outcome(code=_code_of_error(error, exchange), excerpt=excerpt)
-        return msgspec.structs.replace(outcome, url=url, phases=exchange.phases(), resent=exchange.resent)
-
-    async def _post_with_resend(
-        self, url: str, headers: dict[str, str], body: bytes, exchange: timing.Timing
-    ) -> Outcome:
-        try:
-            return await self._post(url, headers, body, exchange)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            # The receiver may have closed a reused connection while the request was in transit, which is no failure.
-            # So the request is sent again: once, and only before the first byte of a response.
-            if (
-                not exchange.reused
-                or exchange.happened("first_byte")
-                or isinstance(error, aiohttp.ClientConnectorError)
-            ):
-                raise
-            exchange.resend()
-            return await self._post(url, headers, body, exchange)
-
-    async def _post(self, url: str, headers: dict[str, str], body: bytes, exchange: timing.Timing) -> Outcome:
-        response = await post(self._connector, self._target(url), headers, body, self._connecting, exchange)
-        code = code_of_status(response.status)
-        excerpt = response.body.decode("utf-8", "replace")
-        if code == "redirect":
-            excerpt = f"Location: {response.headers.get('Location', '(none)')}"
+                response = await self._client.post(self._target(url), headers, body, timing)
+        except (ExchangeFailed, OSError, ValueError, TimeoutError) as error:
+            code, excerpt = _code_of_error(error, timing), str(error)
+        else:
+            code = code_of_status(response.status)
+            redirected = f"Location: {response.location or '(none)'}"
+            excerpt = redirected if code == "redirect" else response.body.decode("utf-8", "replace")
+        after = response.retry_after if response else None
         return Outcome(
             code=code,
-            status=response.status,
-            retry_after=_retry_after(response.headers.get("Retry-After"), self._clock()),
+            status=response.status if response else None,
+            url=url,
+            retry_after=_retry_after(after, self._clock()) if after else None,
+            phases=timing.phases(),
             excerpt=one_line(excerpt, EXCERPT_LIMIT),
+            resent=timing.resent,
         )
 
     def _headers(self, lease: Lease, delivery: Delivery) -> dict[str, str]:
@@ -148,62 +140,36 @@ class Sender:
         }
 
 
-def _code_of_error(error: Exception, exchange: timing.Timing) -> str:
-    """The error code of an exception, the most specific first."""
+def _code_of_error(error: Exception, timing: Timing) -> str:
+    """The error code for an exchange without a response."""
     match error:
-        case aiohttp.ClientConnectorDNSError(os_error=BlockedAddress()) | BlockedAddress():
+        case ExchangeFailed():
+            return error.code
+        case BlockedAddress():
             return "blocked_address"
-        case aiohttp.ClientConnectorDNSError():
+        case NameUnresolved():
             return "dns_error"
-        case aiohttp.ClientConnectorCertificateError():
-            return _code_of_certificate(error.certificate_error)
-        case aiohttp.ClientConnectorSSLError():
-            return "tls_failed"
-        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+        case ssl.SSLError():
+            return code_of_tls_error(error)
+        case ConnectionRefusedError():
             return "connection_refused"
-        case aiohttp.ClientConnectorError():
+        case TimeoutError() if error.errno is None:
+            return _TIMEOUT_CODES[timing.phase]
+        case OSError():
             return "connection_failed"
-        case TimeoutError():
-            return _code_of_timeout(exchange)
-        case aiohttp.ClientPayloadError():
-            return "response_cut_off"
-        case HttpProcessingError():
-            return "response_invalid"
-        case ValueError():
-            return "url_invalid"
-    return "connection_lost"
+    return "url_invalid"
 
 
-def _code_of_timeout(exchange: timing.Timing) -> str:
-    if exchange.happened("first_byte"):
-        return "response_too_slow"
-    connected = exchange.happened("connected") or exchange.reused
-    return "timeout_response" if connected else "timeout_connect"
-
-
-def _code_of_certificate(error: Exception) -> str:
-    # OpenSSL's X509_V_ERR_* numbers.
-    code = getattr(error, "verify_code", None)
-    return {10: "tls_expired", 62: "tls_wrong_host", 64: "tls_wrong_host"}.get(code or 0, "tls_untrusted")
-
-
-def _retry_after(text: str | None, now: float) -> float | None:
-    """The seconds of a Retry-After header, which has a number or a date. None if it is missing or invalid."""
-    if text is None:
-        return None
+def _retry_after(text: str, now: float) -> float | None:
+    """Seconds of a Retry-After header, given as a number or as a date; None if it cannot be read."""
     try:
-        seconds = float(text) if text.isdigit() else parsedate_to_datetime(text).timestamp() - now
+        seconds = float(text) if text.isdigit() else _timestamp(text) - now
     except (ValueError, OverflowError):
         return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def tls_context(ca_file: Path | None, client_cert: Path | None) -> ssl.SSLContext:
-    """TLS 1.2 or above, trusting the system's authorities and those of a file."""
-    context = timing.TimedContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_default_certs()
-    if ca_file is not None:
-        context.load_verify_locations(ca_file)
-    if client_cert is not None:
-        context.load_cert_chain(client_cert)
-    return context
+def _timestamp(date: str) -> float:
+    """The Unix time of an HTTP date. A date without a zone is UTC, wherever this machine is."""
+    parsed = parsedate_to_datetime(date)
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

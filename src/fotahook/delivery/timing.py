@@ -1,99 +1,95 @@
-"""Measures the phases of one exchange in the HTTP client's own connector, sockets and TLS context.
+"""How long each phase of one exchange took."""
 
-The client's trace events would give the same times at several times the cost.
-"""
-
-import socket
-import ssl
 from collections.abc import Callable
-from contextvars import ContextVar
-from typing import Any
-
-import aiohttp
 
 
 class Timing:
-    """The times of one exchange's events, in seconds of a monotonic clock."""
+    """The times of one exchange, in seconds of a monotonic clock. Each is taken once, the first time."""
 
-    __slots__ = ("_clock", "_events", "resending", "reused")
+    __slots__ = (
+        "_clock",
+        "_connected",
+        "_dns_end",
+        "_dns_start",
+        "_first_byte",
+        "_sent",
+        "_start",
+        "_tls_end",
+        "afresh",
+        "reused",
+    )
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._events = {"start": clock()}
+        self._start = clock()
+        self._dns_start: float | None = None
+        self._dns_end: float | None = None
+        self._connected: float | None = None
+        self._tls_end: float | None = None
+        self._sent: float | None = None
+        self._first_byte: float | None = None
         self.reused = False
-        self.resending = False
+        self.afresh = False
 
-    def mark(self, event: str) -> None:
-        """Record the time of an event; only the first time counts."""
-        if event not in self._events:
-            self._events[event] = self._clock()
+    def mark_dns_start(self) -> None:
+        """The resolver is asked."""
+        self._dns_start = self._clock()
 
-    def resend(self) -> None:
-        """Start again on a new connection."""
-        self.resending, self.reused = True, False
-        self._events.pop("sent", None)
+    def mark_dns_end(self) -> None:
+        """The addresses are known; connecting starts."""
+        self._dns_end = self._clock()
+
+    def mark_connected(self) -> None:
+        """The TCP connection stands; the TLS handshake starts, if there is one."""
+        self._connected = self._clock()
+
+    def mark_tls_end(self) -> None:
+        """The TLS handshake is done."""
+        self._tls_end = self._clock()
+
+    def mark_sent(self) -> None:
+        """The request is handed to the operating system."""
+        self._sent = self._clock()
+
+    def mark_first_byte(self) -> None:
+        """The first byte of a response arrived."""
+        if self._first_byte is None:
+            self._first_byte = self._clock()
+
+    def start_again(self) -> None:
+        """The request is sent once more, on a connection of its own."""
+        self.afresh, self.reused = True, False
+        self._sent = None
 
     @property
     def resent(self) -> bool:
-        """Whether the request was sent a second time: there was a new connection."""
-        return self.resending and self.happened("sent")
+        """Whether the request was sent a second time."""
+        return self.afresh and self._sent is not None
 
-    def happened(self, event: str) -> bool:
-        """Whether an event is recorded."""
-        return event in self._events
+    @property
+    def phase(self) -> str:
+        """What was under way when the exchange ended: ``dns``, ``connect``, ``response`` or ``body``."""
+        if self._first_byte is not None:
+            return "body"
+        if self._sent is not None:
+            return "response"
+        return "dns" if self._dns_start is not None and self._dns_end is None else "connect"
 
     def phases(self) -> dict[str, float]:
-        """Milliseconds of each completed phase: dns, connect, tls, firstByte, total."""
-        self.mark("end")
-        events = self._events
-        spans = _SPANS_WITH_TLS if "tls_start" in events else _SPANS
-        return {
-            phase: round((events[end] - events[start]) * 1000, 3)
-            for phase, start, end in spans
-            if start in events and end in events
-        }
+        """Milliseconds of each phase that took place: dns, connect, tls, firstByte, total."""
+        end = self._clock()
+        phases = {}
+        if self._dns_start is not None and self._dns_end is not None:
+            phases["dns"] = _milliseconds(self._dns_start, self._dns_end)
+        if self._dns_end is not None and self._connected is not None:
+            phases["connect"] = _milliseconds(self._dns_end, self._connected)
+        if self._connected is not None and self._tls_end is not None:
+            phases["tls"] = _milliseconds(self._connected, self._tls_end)
+        if self._sent is not None and self._first_byte is not None:
+            phases["firstByte"] = _milliseconds(self._sent, self._first_byte)
+        phases["total"] = _milliseconds(self._start, end)
+        return phases
 
 
-_DNS = ("dns", "dns_start", "dns_end")
-_ANSWER = (("firstByte", "sent", "first_byte"), ("total", "start", "end"))
-_SPANS = (_DNS, ("connect", "connect_start", "connected"), *_ANSWER)
-_SPANS_WITH_TLS = (_DNS, ("connect", "connect_start", "tls_start"), ("tls", "tls_start", "connected"), *_ANSWER)
-
-current: ContextVar[Timing] = ContextVar("fotahook_delivery_timing")
-
-
-class TimedConnector(aiohttp.TCPConnector):
-    """A connector that records whether it made a connection, and how long that took."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(socket_factory=_new_socket, **options)
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
-    ) -> aiohttp.connector.Connection:
-        """As in ``aiohttp.TCPConnector``."""
-        connection = await super().connect(req, traces, timeout)
-        exchange = current.get()
-        exchange.reused = not exchange.happened("connect_start")
-        if not exchange.reused:
-            exchange.mark("connected")
-        return connection
-
-    async def _get(self, key: Any, traces: list[Any]) -> aiohttp.connector.Connection | None:
-        # After one reused connection turned out to be dead, the other ones to that receiver probably are, too.
-        return None if current.get().resending else await super()._get(key, traces)
-
-
-def _new_socket(address: tuple[Any, ...]) -> socket.socket:
-    current.get().mark("connect_start")
-    return socket.socket(*address[:3])
-
-
-class TimedContext(ssl.SSLContext):
-    """A TLS context that records when a handshake begins."""
-
-    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
-        """As in ``ssl.SSLContext``."""
-        if (timing := current.get(None)) is not None:
-            timing.mark("tls_start")
-        return super().wrap_bio(*args, **options)
+def _milliseconds(start: float, end: float) -> float:
+    return round((end - start) * 1000, 3)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
-from yarl import URL
 
 from fotahook.contract.addresses import EVERYWHERE, refusal
 from fotahook.contract.error_responses import one_line
 from fotahook.contract.urls import THINGSPACE_PORTS, THINGSPACE_PORTS_TEXT, url_refusal
+from fotahook.delivery.http import target_of
 from fotahook.delivery.outcomes import FIXES
-from fotahook.delivery.resolver import VettingResolver
+from fotahook.delivery.resolver import Resolver
 from fotahook.delivery.sender import SenderSettings
 
 Result = Literal["pass", "warn", "fail"]
@@ -57,15 +57,15 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tls(self) -> bool:
-        return URL(self.url).scheme == "https"
+        return target_of(self.url, EVERYWHERE).origin.tls
 
     @property
     def host(self) -> str:
-        return (URL(self.url).raw_host or "").rstrip(".")
+        return target_of(self.url, EVERYWHERE).origin.host.rstrip(".")
 
     @property
     def port(self) -> int:
-        return URL(self.url).port or 0
+        return target_of(self.url, EVERYWHERE).origin.port
 
 
 def check_url(target: Target) -> Check:
@@ -97,13 +97,11 @@ async def check_addresses(target: Target) -> tuple[list[str], Check]:
     host, allowed, timeout = target.host, target.sender.allowed_networks, target.sender.timeout
     try:
         async with asyncio.timeout(timeout):
-            results = await VettingResolver(EVERYWHERE).resolve(host, target.port)
+            addresses = list(await Resolver(EVERYWHERE).resolve(host))
     except TimeoutError:
         return [], failed("addresses", f"{host}: no answer within {timeout:g} s", FIXES["dns_error"])
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        return [], failed("addresses", f"{host} does not resolve: {reason}", FIXES["dns_error"])
-    addresses = list(dict.fromkeys(result["host"] for result in results))
+    except OSError as error:
+        return [], failed("addresses", f"{host} does not resolve: {error}", FIXES["dns_error"])
     if blocked := [why for address in addresses if (why := refusal(address, allowed)) is not None]:
         among = "" if len(addresses) == 1 else f"; one such among {len(addresses)} addresses blocks the whole name"
         return addresses, failed("addresses", blocked[0] + among, FIXES["blocked_address"])

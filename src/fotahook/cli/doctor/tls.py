@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fotahook.delivery.outcomes import FIXES
-from fotahook.delivery.sender import tls_context
+from fotahook.delivery.tls import tls_context
 
 from .checks import Check, Target, failed, passed, warned
 

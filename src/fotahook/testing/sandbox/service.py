@@ -30,9 +30,9 @@ from .receiver import Receiver
 if TYPE_CHECKING:
     from fotahook.delivery.sender import Sender
 
-if find_spec("aiohttp") is None:
-    # Raised when a sandbox is created, although aiohttp is only loaded for the first delivery.
-    raise ModuleNotFoundError("No module named 'aiohttp'", name="aiohttp")
+if find_spec("aiodns") is None:
+    # Raised when a sandbox is created, although aiodns is only loaded for the first delivery.
+    raise ModuleNotFoundError("No module named 'aiodns'", name="aiodns")
 
 _OWN_PATHS: Final = "/sandbox/"
 _RECEIVER_PATH: Final = "/sandbox/receiver"
