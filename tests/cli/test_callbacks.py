@@ -13,10 +13,16 @@ ACCOUNT = "0000123456-00001"
 URL = "https://10.120.102.183:50559/CallbackListener/FirmwareServiceMessages.asmx"
 
 
-def test_a_callback_from_nothing_to_nothing(run: Run, sandbox: Sandbox) -> None:
+def test_a_callback_is_registered_updated_and_deregistered(run: Run, service: Sandbox) -> None:
+    unknown = run("callbacks", "list", ACCOUNT, "--base-url", service.base_url, "--local")
+    assert (
+        unknown.err
+        == f"fotahook: account '{ACCOUNT}' is unknown: it never had a callback or a message; check the name\n"
+    )
+
     def call(*arguments: str) -> object:
-        said = run("callbacks", *arguments, "--base-url", sandbox.base_url, "--dev", "--json")
-        assert (said.code, said.err) == (0, "")
+        said = run("callbacks", *arguments, "--base-url", service.base_url, "--dev", "--json")
+        assert (said.code, said.err if arguments[0] != "list" else "") == (0, "")
         return json.loads(said.out)
 
     assert call("list", ACCOUNT) == {"account": ACCOUNT, "url": None}
@@ -34,9 +40,20 @@ def test_what_may_not_be_meant_is_told_beside_the_answer(run: Run, sandbox: Sand
         )
         assert said.code == 0
         assert said.out == "account\turl\n123456-00001\thttps://a.example:8443/\n"
-        port, account = said.err.splitlines()
+        account, port = said.err.splitlines()
+        assert account.startswith("fotahook: account '123456-00001': ThingSpace's accounts are usually")
         assert port.startswith("fotahook: port 8443 is none of those that ThingSpace documents")
-        assert account.startswith("fotahook: ThingSpace's accounts are usually")
+
+
+@pytest.mark.parametrize(
+    ("flag", "host", "warned"),
+    [("--local", "127.0.0.1", False), ("--local", "localhost", False), ("--local", "10.0.0.1", True)],
+)
+def test_a_port_on_this_machine_is_not_warned_of(
+    run: Run, sandbox: Sandbox, flag: str, host: str, warned: bool
+) -> None:
+    said = run("callbacks", "register", ACCOUNT, f"http://{host}:8081/", "--base-url", sandbox.base_url, flag)
+    assert (said.code, "port 8081" in said.err) == (0, warned)
 
 
 def test_what_is_piped_is_plain(run: Run, sandbox: Sandbox) -> None:
@@ -45,7 +62,7 @@ def test_what_is_piped_is_plain(run: Run, sandbox: Sandbox) -> None:
 
 
 def test_the_credentials_are_the_sdks_variables(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ("callbacks", "list", "mine", "--base-url", sandbox.base_url)
+    arguments = ("callbacks", "list", ACCOUNT, "--base-url", sandbox.base_url)
     said = run(*arguments)
     assert said.code == 2
     assert is_one_line(said.err)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fotahook.cli.transfer.line_files import read_backwards
+from fotahook.cli.transfer.files import read_backwards
 from fotahook.store import open_store
 from fotahook.store.records import NewMessage, Retention
 from fotahook.testing import Sandbox
@@ -18,6 +18,8 @@ from .conftest import Run, is_one_line
 from .processes import fotahook
 
 ACCOUNT = "0000123456-00001"
+COPY = "0000123456-00002"
+THIRD = "0000123456-00003"
 BODIES = [
     b'{ "type": "a", "n": 1.50 }',
     b'{\n  "type": "b",\r\n\t"text": "line\\nfeed" }\n',
@@ -44,10 +46,10 @@ def test_what_was_exported_is_imported_byte_for_byte_in_order_and_once(
     lines = [json.loads(line) for line in (tmp_path / "messages.jsonl").read_text().splitlines()]
     assert [line["body"].encode() for line in lines] == [BODIES[number % len(BODIES)] for number in range(250)]
     assert set(lines[0]) == {"id", "account", "body", "sha256", "type", "orderingKey", "acceptedAt"}
-    assert call("import", "messages.jsonl", "--account", "copy").out == "published\tduplicates\trefused\n250\t0\t0\n"
-    assert call("import", "messages.jsonl", "--account", "copy").out == "published\tduplicates\trefused\n0\t250\t0\n"
-    assert received(service, "copy") == [line["body"].encode() for line in lines]
-    keys = call("messages", "list", "copy", "--key", "k", "--limit", "0").out.splitlines()
+    assert call("import", "messages.jsonl", "--account", COPY).out == "published\tduplicates\trefused\n250\t0\t0\n"
+    assert call("import", "messages.jsonl", "--account", COPY).out == "published\tduplicates\trefused\n0\t250\t0\n"
+    assert received(service, COPY) == [line["body"].encode() for line in lines]
+    keys = call("messages", "list", COPY, "--key", "k", "--limit", "0").out.splitlines()
     assert len(keys) == 251
 
 
@@ -55,10 +57,10 @@ def test_it_may_go_over_pipes(service: Sandbox) -> None:
     service.publish(ACCOUNT, BODIES[2])
     remote = ("--base-url", service.base_url, "--dev")
     exported = fotahook("export", ACCOUNT, *remote).stdout.encode()
-    said = fotahook("import", "-", "--account", "copy", "--json", *remote, stdin=exported)
+    said = fotahook("import", "-", "--account", COPY, "--json", *remote, stdin=exported)
     told = json.loads(said.stdout)
     assert (told["line"], told["duplicate"], said.stderr) == (1, False, "")
-    assert received(service, "copy") == [BODIES[2]]
+    assert received(service, COPY) == [BODIES[2]]
 
 
 def test_only_what_is_meant_is_exported(call: Run, service: Sandbox) -> None:
@@ -70,11 +72,17 @@ def test_only_what_is_meant_is_exported(call: Run, service: Sandbox) -> None:
     assert call("export", ACCOUNT, "--state", "dead").out == ""
 
 
-def test_the_file_is_its_owners_alone_and_replaces_what_was_there(call: Run, service: Sandbox, tmp_path: Path) -> None:
+def test_an_existing_file_is_overwritten_only_with_force_and_readable_by_its_owner_alone(
+    call: Run, service: Sandbox, tmp_path: Path
+) -> None:
     service.publish(ACCOUNT, {})
     (tmp_path / "real.jsonl").write_text("old")
     (tmp_path / "link.jsonl").symlink_to("real.jsonl")
-    assert call("export", ACCOUNT, "link.jsonl", "--json").code == 0
+    refused = call("export", ACCOUNT, "link.jsonl")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == "fotahook: link.jsonl exists; give --force to overwrite it, or another name\n"
+    assert (tmp_path / "real.jsonl").read_text() == "old"
+    assert call("export", ACCOUNT, "link.jsonl", "--force", "--json").code == 0
     assert (tmp_path / "link.jsonl").is_symlink()
     assert stat.S_IMODE((tmp_path / "real.jsonl").stat().st_mode) == 0o600
     assert {file.name for file in tmp_path.iterdir()} == {"real.jsonl", "link.jsonl"}
@@ -98,7 +106,7 @@ def test_an_export_cut_short_leaves_the_file_as_it_was(call: Run, service: Sandb
         service.publish(ACCOUNT, {})
     (tmp_path / "m.jsonl").write_text("old")
     service.faults.answer_calls(500, times=50, path=path)
-    said = call("export", ACCOUNT, "m.jsonl")
+    said = call("export", ACCOUNT, "m.jsonl", "--force")
     assert said.code == 1
     assert is_one_line(said.err)
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"m.jsonl": "old"}
@@ -171,7 +179,7 @@ def test_lines_that_are_none_are_told_and_the_others_imported(call: Run, service
     headless = json.dumps({name: value for name, value in json.loads(good).items() if name != "id"})
     keyed = json.dumps(json.loads(good) | {"id": "other", "orderingKey": "a b"})
     (tmp_path / "m.jsonl").write_text("\n".join([changed, "", headless, "noise", "[]", keyed, good, good]))
-    said = call("import", "m.jsonl", "--account", "copy")
+    said = call("import", "m.jsonl", "--account", COPY)
     assert said.code == 1
     assert said.out.splitlines()[1] == "1\t1\t5"
     told = said.err.splitlines()
@@ -191,8 +199,8 @@ def test_what_the_service_refuses_is_told_by_its_line(call: Run, service: Sandbo
     call("import", "m.jsonl")
     # The same ids with other bytes: somebody's own file.
     other = [json.loads(line)["id"] for line in (tmp_path / "m.jsonl").read_text().splitlines()]
-    service.publish("third", BODIES[1])
-    call("export", "third", "third.jsonl")
+    service.publish(THIRD, BODIES[1])
+    call("export", THIRD, "third.jsonl")
     line = json.loads((tmp_path / "third.jsonl").read_text())
     (tmp_path / "third.jsonl").write_text("\n".join(json.dumps(line | {"id": one}) for one in other))
     said = call("import", "third.jsonl", "--account", ACCOUNT)
@@ -201,7 +209,7 @@ def test_what_the_service_refuses_is_told_by_its_line(call: Run, service: Sandbo
 
 @pytest.mark.parametrize("command", ["export", "import"])
 def test_an_option_that_is_none_is_not_taken_for_a_file(call: Run, command: str) -> None:
-    said = call(*((command, "1") if command == "export" else (command,)), "--al")
+    said = call(*((command, ACCOUNT) if command == "export" else (command,)), "--al")
     assert said.code == 2
     assert is_one_line(said.err)
     assert "--al" in said.err

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from fotahook.cli.shared.errors import Failure, UsageError, told
+from fotahook.cli.shared.errors import Failure, UsageError, describe
 from fotahook.contract.errors import (
     ApiException,
     AuthenticationError,
@@ -46,7 +46,7 @@ from fotahook.store.records import StoreFull, StoreUnavailable
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 def test_each_failure_has_its_exit_code_and_one_line(error: Exception, code: int) -> None:
-    told_code, line = told(error)
+    told_code, line = describe(error)
     assert told_code == code
     assert line
     assert "x" in line
@@ -54,28 +54,40 @@ def test_each_failure_has_its_exit_code_and_one_line(error: Exception, code: int
 
 
 def test_an_interrupted_command_says_so() -> None:
-    assert told(KeyboardInterrupt()) == (130, "interrupted")
+    assert describe(KeyboardInterrupt()) == (130, "interrupted")
 
 
 def test_a_command_that_exits_keeps_its_code() -> None:
-    assert told(SystemExit(7)) == (7, None)
+    assert describe(SystemExit(7)) == (7, None)
 
 
-def test_a_missing_extra_is_named_with_what_installs_it() -> None:
+@pytest.mark.parametrize(
+    ("command", "module", "extra"),
+    [
+        ("serve", "uvicorn", "service"),
+        ("admin", "argon2", "service"),
+        ("listen", "uvicorn", "listener"),
+        ("listen", "asyncpg", "postgres"),
+        ("doctor", "cryptography.x509", "cli"),
+        ("simulate", "trustme", "testing"),
+        ("demo", "starlette", "all"),
+    ],
+)
+def test_a_missing_module_is_named_with_the_smallest_extra_that_helps(command: str, module: str, extra: str) -> None:
     error = ImportError("cannot import")
-    error.__cause__ = ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn")
-    assert told(error) == (1, "this command needs uvicorn: pip install 'fotahook[all]'")
+    error.__cause__ = ModuleNotFoundError(f"No module named '{module}'", name=module)
+    assert describe(error, command) == (1, f"this command needs {module}: pip install 'fotahook[{extra}]'")
 
 
-def test_a_fault_of_ours_tells_where_it_happened() -> None:
+def test_a_fault_of_ours_says_where_it_happened() -> None:
     with pytest.raises(KeyError) as raised:
         dict[str, str]()["absent"]
-    _, line = told(raised.value)
+    _, line = describe(raised.value)
     assert line is not None
     assert os.path.basename(__file__) in line
     assert "report it" in line
 
 
 def test_what_others_wrote_cannot_break_the_line() -> None:
-    assert told(ApiException("400: first\nsecond\x1b[2J"))[1] is not None
-    assert "\n" not in (told(ApiException("400: first\nsecond"))[1] or "")
+    assert describe(ApiException("400: first\nsecond\x1b[2J"))[1] is not None
+    assert "\n" not in (describe(ApiException("400: first\nsecond"))[1] or "")

@@ -257,13 +257,13 @@ async def test_watching_says_when_somebody_replaced_it(sandbox: Sandbox, caplog:
         registration = Registration(client, "a-3", ours, replace=False)
         await registration.begin()
         await registration.begin()
-        async with registration.watched(pause=0.005):
+        async with registration.watched(interval=0.005):
             register(sandbox, "a-3", "http://127.0.0.1:9/hunter2")
             await said(caplog, "SOMEBODY REPLACED the callback of account a-3: its messages go to 127.0.0.1:9")
             deregister(sandbox, "a-3")
             await said(caplog, "SOMEBODY DEREGISTERED")
             register(sandbox, "a-3", ours)
-            await said(caplog, "leads here again")
+            await said(caplog, "is this listener again")
     assert "hunter2" not in caplog.text
 
 
@@ -276,8 +276,8 @@ async def test_what_cannot_be_looked_at_or_ended_is_only_told(caplog: pytest.Log
         proxy="",
     ) as client:
         registration = Registration(client, "a-4", "http://127.0.0.1:8/", replace=False)
-        async with registration.watched(pause=0.0):
-            await said(caplog, "cannot look which callback account a-4 has")
+        async with registration.watched(interval=0.0):
+            await said(caplog, "cannot check the callback of account a-4")
         await registration.end()
     assert "is still registered" in caplog.text
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from fotahook.cli.shared import times
+from fotahook.cli.shared import arguments
 from fotahook.cli.shared.errors import UsageError
 from fotahook.testing import Sandbox
 from tests.deadlines import DEADLINE
@@ -191,10 +191,10 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
     ],
 )
 def test_a_time_is_a_date_a_time_or_how_long_ago(text: str, meant: datetime) -> None:
-    assert times.moment("--since", text, NOW) == meant
+    assert arguments.parse_time("--since", text, NOW) == meant
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2h30m", "999999999d", "2026-13-01", "-1h"])
 def test_what_is_no_time_is_told_with_what_would_be(text: str) -> None:
     with pytest.raises(UsageError, match=r"--since .*: give 2026-11-25"):
-        times.moment("--since", text, NOW)
+        arguments.parse_time("--since", text, NOW)

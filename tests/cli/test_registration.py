@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from fotahook.cli.listen.registration import Refused, Registration
+from fotahook.cli.listen.registration import Registration
+from fotahook.cli.shared.errors import Refused
 from fotahook.client import AsyncClient
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
 from tests.client.conftest import Chunks, Peer, Received, respond
@@ -212,7 +213,7 @@ def test_a_signal_ends_it_while_it_registers(
         end(process)
     # Nothing is registered that nobody serves, or else that is told.
     assert service.asked == ["GET", "GET", *(["POST"] if method == "POST" else [])]
-    told = f"the callback of account {ACCOUNT} may be registered, with nobody there"
+    told = f"the callback of account {ACCOUNT} may be registered, without a listener"
     assert (told in log.read_text()) == (method == "POST")
     assert "Traceback" not in log.read_text()
 
@@ -231,7 +232,7 @@ async def test_a_service_that_does_not_answer_is_not_waited_for_for_long(
     service.before["GET"] = hold
     async with service.client() as client:
         await service.registration(client, "https://h.example/").end(within=0.05)
-    assert f"the callback of account {ACCOUNT} may still be registered: the service did not answer within 0.05 s" in (
+    assert f"the callback of account {ACCOUNT} may still be registered: the service did not respond within 0.05 s" in (
         caplog.text
     )
     assert not hold.release.is_set()
@@ -252,10 +253,10 @@ async def test_it_is_watched_on_whatever_goes_wrong(service: Service, caplog: py
     credentials = ThingspaceOauthCredentials("dev", "dev-secret", oauth_on_token_update=keep)
     async with (
         service.client(credentials) as client,
-        service.registration(client, "https://h.example/").watched(pause=0.0),
+        service.registration(client, "https://h.example/").watched(interval=0.0),
     ):
         assert await asyncio.to_thread(looked.wait, DEADLINE)
-    assert f"cannot look which callback account {ACCOUNT} has" in caplog.text
+    assert f"cannot check the callback of account {ACCOUNT}" in caplog.text
     assert "no room for the token" in caplog.text
 
 
@@ -283,9 +284,13 @@ async def test_who_is_cancelled_while_watching_ends_is_cancelled(service: Servic
 @pytest.mark.parametrize(
     ("public", "path", "told"),
     [
-        ("https://h.example/hooks", "/", "to send to /hooks, and messages are received at /; "),
-        ("https://h.example/0123456789abcdef", "/in", "to send to (hidden), and messages are received at /in; "),
-        ("https://h.example/in?hunter2", "/in/0123456789abcdef", "to send to /in, and messages are received at (hidd"),
+        ("https://h.example/hooks", "/", "will send to /hooks, but messages are received at /; "),
+        ("https://h.example/0123456789abcdef", "/in", "will send to (hidden), but messages are received at /in; "),
+        (
+            "https://h.example/in?hunter2",
+            "/in/0123456789abcdef",
+            "will send to /in, but messages are received at (hidd",
+        ),
         ("https://h.example", "/", None),
         ("https://h.example/%C3%BC/?hunter2", "/ü", None),
     ],
@@ -320,7 +325,7 @@ async def test_another_spelling_of_the_same_url_is_ours(
         registration = service.registration(client, ours)
         await registration.begin()
         assert service.asked == ["GET"]
-        async with registration.watched(pause=0.0):
+        async with registration.watched(interval=0.0):
             looks, more = 0, threading.Event()
 
             def count() -> None:
@@ -354,6 +359,6 @@ async def test_another_url_is_told_by_its_place_and_by_what_differs_there(
     service.registered = theirs
     async with service.client() as client:
         with pytest.raises(Refused, match="has another callback") as refused:
-            await service.registration(client, "https://h.example.com/in").ask()
+            await service.registration(client, "https://h.example.com/in").check()
     assert f"has another callback, at {place}" in str(refused.value)
     assert "unter" not in str(refused.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fotahook.cli.shared.errors import Failure, UsageError
-from fotahook.cli.shared.secret_key import VARIABLE, key_place, secret_key
+from fotahook.cli.shared.stores import VARIABLE, key_source, secret_key
 from fotahook.contract.keys import generate_secret_key, parse_secret_key
 
 
@@ -35,7 +35,7 @@ def test_the_environment_goes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     text = generate_secret_key()
     monkeypatch.setenv(VARIABLE, text)
     assert secret_key(str(tmp_path / "s.db")) == parse_secret_key(text)
-    assert key_place(str(tmp_path / "s.db")) == VARIABLE
+    assert key_source(str(tmp_path / "s.db")) == VARIABLE
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fotahook.cli import serve as serving
-from fotahook.cli.shared.errors import told
+from fotahook.cli.shared.errors import describe
 from fotahook.client import OperatorClient
 from fotahook.contract.errors import AuthenticationError
 from fotahook.contract.events import MessageAccepted
@@ -201,7 +201,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Certificates
         (("--host", "203.0.113.1"), 1, "203.0.113.1"),
         (("--lease", "3"), 2, "--lease 3"),
         (("--lease", "nan"), 2, "--lease nan"),
-        (("--in-flight", "0"), 2, "--in-flight 0"),
+        (("--in-flight", "0"), 2, "for --in-flight. Must be >= 1"),
         (("--allow-network", "10.0.0.1/8"), 2, "--allow-network"),
         (("--ca-file", "absent"), 1, "--ca-file absent"),
         (("--ca-file", "noise"), 1, "--ca-file noise"),
@@ -258,7 +258,7 @@ async def test_the_end_of_its_dispatcher_is_its_own(monkeypatch: pytest.MonkeyPa
     options = serving.ServeOptions(port=0, store=f"sqlite:///{tmp_path / 's.db'}")
     with pytest.raises(RuntimeError) as raised:
         await serving._serve(options, str(tmp_path / "s.db"))
-    code, line = told(raised.value)
+    code, line = describe(raised.value)
     assert code == 1
     assert "out of order" in (line or "")
 

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 import pytest
 
 from fotahook import OperatorClient
-from fotahook.cli.tail import _told
+from fotahook.cli.tail import describe
 from fotahook.service.requests import event_cursor_text
 from fotahook.store.events import EventCursor
 from fotahook.testing import Sandbox
@@ -24,7 +24,7 @@ from .processes import FOTAHOOK, end, environment
 
 ACCOUNT = "0000123456-00001"
 BEGINNING = event_cursor_text(EventCursor())
-ON = re.compile(rf"fotahook: interrupted; fotahook tail {ACCOUNT} --after (\S+) goes on from here\n")
+ON = re.compile(rf"fotahook: interrupted; fotahook tail {ACCOUNT} --after (\S+) continues from here\n")
 
 
 class Tail:
@@ -118,16 +118,16 @@ def test_every_kind_of_event_has_its_words(run: Run, sandbox: Sandbox) -> None:
         client.pause(ACCOUNT)
         told = []
         for event in client.events(after=BEGINNING, timeout=DEADLINE):
-            told.append(_told(event.data))
+            told.append(describe(event.data))
             if told[-1][0] == "paused":
                 break
     assert ("accepted", message_id, "no type, 2 bytes") in told
-    assert ("dead", message_id, "given up: http_500") in told
+    assert ("dead", message_id, "dead: http_500") in told
     assert ("paused", "", f"lane {ACCOUNT}") in told
     assert any(what.startswith("attempt 8: http_500, ") for state, _, what in told if state == "dead")
 
 
-def test_a_service_that_is_not_there_is_told(run: Run) -> None:
+def test_a_service_that_is_not_there_isdescribe(run: Run) -> None:
     said = run("tail", "--base-url", "http://127.0.0.1:1", "--dev")
     assert (said.code, said.out) == (3, "")
     assert is_one_line(said.err)

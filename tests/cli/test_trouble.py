@@ -243,7 +243,7 @@ def test_an_export_that_finds_no_room_leaves_the_old_file(sandbox: Sandbox, tmp_
     for number in range(20):
         sandbox.publish(ACCOUNT, {"n": number, "padding": "x" * 200})
     (tmp_path / "m.jsonl").write_text("old")
-    arguments = ("export", ACCOUNT, "m.jsonl", "--dev", "--base-url", sandbox.base_url)
+    arguments = ("export", ACCOUNT, "m.jsonl", "--force", "--dev", "--base-url", sandbox.base_url)
     for blocks in (1, 12):  # of 512 bytes: room for nothing, and for what was listed
         done = in_shell(f"ulimit -f {blocks};", *arguments, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (1, "")

@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("fotahook"):
             raise
-        print(f"fotahook: the command line needs {error.name}: pip install 'fotahook[all]'", file=sys.stderr)
+        print(f"fotahook: the command line needs {error.name}: pip install 'fotahook[cli]'", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("fotahook: interrupted", file=sys.stderr)

@@ -1,38 +1,77 @@
-"""`fotahook messages` and `why`: what was accepted, what became of it, and why."""
+"""`fotahook messages` and `why`: accepted messages, their deliveries and attempts."""
 
-from collections.abc import Sequence
+import re
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
 import msgspec
 from cyclopts import App, Parameter
 
 from fotahook.client import OperatorClient
-from fotahook.contract.operator import Attempt, DeliveryState, MessageState, Reason
+from fotahook.contract.operator import Attempt, DeliveryState, MessageState
 from fotahook.contract.version import VERSION
 
-from .shared.curl import as_curl
+from .shared.arguments import Account, Limit, MessageId, Span
 from .shared.errors import Failure, UsageError
-from .shared.inbox import SERVICE, Messages, Source
-from .shared.paging import Pages
-from .shared.remote import DEFAULTS, Remote
-from .shared.tables import print_bytes, print_card, print_json, print_lines, print_listing, print_table
-from .shared.times import Span, shown_moment
+from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source
+from .shared.tables import (
+    Columns,
+    print_bytes,
+    print_json,
+    print_lines,
+    print_list,
+    print_records,
+    print_table,
+    read_pages,
+)
 
-app = App(name="messages", help="List messages and show what became of each.")
+app = App(name="messages", help="List messages; show one with its attempts.")
 
-COLUMNS = ("id", "state", "type", "ordering key", "attempts", "last outcome", "accepted")
-DELIVERY = ("lane", "state", "attempts", "due", "expires", "last outcome")
-ATTEMPT = ("attempt", "started", "outcome", "status", "dns", "connect", "tls", "first byte", "total")
-ANSWER = ("attempt", "url", "answer", "fix")
-REASON = ("state", "reason", "text", "until")
+MESSAGE: Columns[MessageState] = {
+    "id": lambda it: it.id,
+    "state": lambda it: ", ".join(delivery.state for delivery in it.deliveries),
+    "type": lambda it: it.type,
+    "ordering key": lambda it: it.ordering_key,
+    "attempts": lambda it: sum(delivery.attempts for delivery in it.deliveries),
+    "last outcome": lambda it: ", ".join(delivery.last_outcome or "" for delivery in it.deliveries),
+    "accepted": lambda it: it.accepted_at,
+}
+DELIVERY: Columns[DeliveryState] = {
+    "lane": lambda it: it.lane,
+    "state": lambda it: it.state,
+    "attempts": lambda it: it.attempts,
+    "due": lambda it: it.due,
+    "expires": lambda it: it.expires_at,
+    "last outcome": lambda it: it.last_outcome,
+}
+ATTEMPT: Columns[Attempt] = {
+    "attempt": lambda it: it.number,
+    "started": lambda it: it.started_at,
+    "outcome": lambda it: it.outcome + ", sent twice" * bool(it.resent),
+    "status": lambda it: it.http_status,
+    "dns": lambda it: _milliseconds(it.phases.dns),
+    "connect": lambda it: _milliseconds(it.phases.connect),
+    "tls": lambda it: _milliseconds(it.phases.tls),
+    "first byte": lambda it: _milliseconds(it.phases.first_byte),
+    "total": lambda it: _milliseconds(it.phases.total),
+}
+RESPONSE: Columns[Attempt] = {
+    "attempt": lambda it: it.number,
+    "url": lambda it: it.url,
+    "answer": lambda it: it.excerpt,
+    "fix": lambda it: it.fix,
+}
+
+_NOT_PLAIN: Final = re.compile(rb"[^ -&(-\[\]-~]")
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Filter(Span):
-    """Which messages of an account are meant."""
+    """Which messages of an account to take."""
 
     state: Literal["pending", "delivered", "dead"] | None = None
     "Only messages in this state."
@@ -41,11 +80,11 @@ class Filter(Span):
     key: str | None = None
     "Only messages of this ordering key."
 
-    def pages(self, client: Messages, account: str, limit: int = 0) -> Pages[MessageState]:
-        """The messages of an account that are meant, newest first."""
+    def pages(self, client: Messages, account: str, limit: int = 0) -> Iterator[Sequence[MessageState]]:
+        """The account's messages that match, newest first."""
         since, until = self.ends()
 
-        def ask(cursor: str | None, count: int) -> tuple[Sequence[MessageState], str | None]:
+        def fetch(cursor: str | None, count: int) -> tuple[Sequence[MessageState], str | None]:
             page = client.messages(
                 account,
                 state=self.state,
@@ -58,50 +97,41 @@ class Filter(Span):
             )
             return page.messages, page.cursor
 
-        return Pages(ask, limit)
+        return read_pages(fetch, limit)
 
 
 ALL = Filter()
 
 
 @app.command(name="list")
-def list_(account: str, /, *, which: Filter = ALL, limit: int = 50, source: Source = SERVICE) -> None:
+def list_(account: Account, /, *, which: Filter = ALL, limit: Limit = 50, source: Source = SERVICE) -> None:
     """List messages of an account, newest first.
 
-    Example: fotahook messages list 0000123456-00001 --state dead --since 2h --dev
-
-    Parameters
-    ----------
-    account
-        Whose messages.
-    limit
-        At most so many; 0 for all of them.
+    Example: fotahook messages list 0000123456-00001 --state dead --since 2h --local
     """
-    with source.stored() as client:
-        print_listing(COLUMNS, which.pages(client, account, limit), _row, as_json=source.as_json)
+    with source.open() as client:
+        print_list(MESSAGE, which.pages(client, account, limit), as_json=source.as_json)
 
 
 @app.command
 def show(
-    message_id: Annotated[str, Parameter(name="ID")],
+    message_id: MessageId,
     /,
     *,
     body: bool = False,
     as_: Annotated[Literal["curl"] | None, Parameter(name="--as")] = None,
     source: Source = SERVICE,
 ) -> None:
-    """Show a message: where it stands, and every attempt at it with what to do about a failure.
+    """Show a message: its deliveries, and every attempt with what to do about a failure.
 
-    Example: fotahook messages show 019a0c1f-6b7e-7000-a3f3-0e6c1e6f0f42 --dev
+    Example: fotahook messages show 019a0c1f-6b7e-7000-a3f3-0e6c1e6f0f42 --local
 
     Parameters
     ----------
-    message_id
-        The message's id.
     body
-        Print its bytes, exactly, and nothing else.
+        Print its exact bytes, and nothing else.
     as_
-        Print a command for the shell that posts the same bytes to the same URL, unsigned.
+        Print a shell command that posts the same bytes to the same URL, unsigned.
     """
     if body + (as_ is not None) + source.as_json > 1:
         raise UsageError("--body, --as and --json are three ways to print a message; choose one")
@@ -111,50 +141,68 @@ def show(
         with source.operator() as client:
             print_bytes(_as_curl(client, message_id))
         return
-    with source.stored() as stored:
+    with source.open() as stored:
         if body:
             print_bytes(stored.message_body(message_id))
             return
         message, attempts = stored.message(message_id), stored.attempts(message_id)
     if source.as_json:
         print_json({**msgspec.to_builtins(message), "attempts": msgspec.to_builtins(attempts)})
-    else:
-        _show(message, attempts if source.inbox is None else [_briefly(attempt) for attempt in attempts])
-        if source.inbox is not None:
-            _show_last_failure(attempts)
+        return
+    # In an inbox, an excerpt is a handler's traceback: the table has its last line, the whole text stands below.
+    excerpts = [attempt.excerpt for attempt in attempts if attempt.excerpt]
+    if source.inbox is not None:
+        attempts = [
+            msgspec.structs.replace(it, excerpt=(it.excerpt or "").strip().rpartition("\n")[2]) for it in attempts
+        ]
+    _show(message, attempts)
+    if source.inbox is not None and excerpts:
+        print()
+        print_lines(excerpts[-1])
 
 
-def why(message_id: Annotated[str, Parameter(name="ID")], /, *, remote: Remote = DEFAULTS) -> None:
-    """Say why a message stands where it stands: what it waits for, until when, and what would send it now.
+def why(message_id: MessageId, /, *, remote: Remote = DEFAULTS) -> None:
+    """Explain the state of a message: what it waits for, until when, and what would send it now.
 
-    Example: fotahook why 019a0c1f-6b7e-7000-a3f3-0e6c1e6f0f42 --dev
-
-    Parameters
-    ----------
-    message_id
-        The message's id.
+    Example: fotahook why 019a0c1f-6b7e-7000-a3f3-0e6c1e6f0f42 --local
     """
     with remote.operator() as client:
-        told = client.why(message_id)
+        explained = client.why(message_id)
     if remote.as_json:
-        print_json({"id": message_id, **msgspec.to_builtins(told)})
+        print_json({"id": message_id, **msgspec.to_builtins(explained)})
     else:
-        print_table(REASON, [_reason(told.state, reason) for reason in told.reasons])
+        rows = [(explained.state, reason.code, reason.text, reason.until) for reason in explained.reasons]
+        print_table(("state", "reason", "text", "until"), rows)
 
 
 def _as_curl(client: OperatorClient, message_id: str) -> bytes:
-    message = client.message(message_id)
+    """A command for a POSIX shell that posts the exact bytes, without control characters.
+
+    The body comes from printf through a pipe: the kernel limits an argument to 128 KiB.
+    """
+    message, body = client.message(message_id), client.message_body(message_id)
     headers = {
         "Content-Type": "application/json",
         "User-Agent": f"fotahook/{VERSION}",
         "Fotahook-Account": quote(message.account, safe=""),
         "webhook-id": message.id,
     }
-    return as_curl(_url(client, message), headers, client.message_body(message_id))
+    if body.decode(errors="surrogateescape").replace("\n", "").isprintable():
+        printed = b"%s " + _quoted(body)
+    else:
+        printed = b"%b " + _quoted(_NOT_PLAIN.sub(lambda found: b"\\0%03o" % ord(found[0]), body))
+    flags = b"".join(b" -H " + _quoted(f"{name}: {value}".encode()) for name, value in headers.items())
+    url = _quoted(_url(client, message).encode())
+    return b"printf " + printed + b" | curl -sS --data-binary @-" + flags + b" " + url + b"\n"
+
+
+def _quoted(content: bytes) -> bytes:
+    # shlex quotes text; bytes that are not UTF-8 pass through unchanged.
+    return shlex.quote(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")
 
 
 def _url(client: OperatorClient, message: MessageState) -> str:
-    """Where the last attempt at a message went, or the next one goes."""
+    """The URL of the last attempt at a message, or of the next one."""
     tried = [attempt.url for attempt in client.attempts(message.id) if attempt.url is not None]
     if tried:
         return tried[-1]
@@ -165,79 +213,24 @@ def _url(client: OperatorClient, message: MessageState) -> str:
 
 
 def _show(message: MessageState, attempts: Sequence[Attempt]) -> None:
-    print_card(
-        {
-            "id": message.id,
-            "account": message.account,
-            "type": message.type or "(none)",
-            "ordering key": message.ordering_key or "(none)",
-            "size": f"{message.size} bytes",
-            "sha256": message.sha256,
-            "accepted": shown_moment(message.accepted_at),
-        }
-    )
+    card = {
+        "id": message.id,
+        "account": message.account,
+        "type": message.type or "(none)",
+        "ordering key": message.ordering_key or "(none)",
+        "size": f"{message.size} bytes",
+        "sha256": message.sha256,
+        "accepted": message.accepted_at,
+    }
+    print_table(None, card.items())
     print()
-    print_table(DELIVERY, [_delivery(delivery) for delivery in message.deliveries])
+    print_records(DELIVERY, message.deliveries)
     if attempts:
         print()
-        print_table(ATTEMPT, [_attempt(attempt) for attempt in attempts])
+        print_records(ATTEMPT, attempts)
         print()
-        print_table(ANSWER, [_answer(attempt) for attempt in attempts])
+        print_records(RESPONSE, attempts)
 
 
-def _briefly(attempt: Attempt) -> Attempt:
-    """A handler's failure by the last line of its traceback."""
-    lines = (attempt.excerpt or "").strip().splitlines()
-    return msgspec.structs.replace(attempt, excerpt=lines[-1] if lines else None)
-
-
-def _show_last_failure(attempts: Sequence[Attempt]) -> None:
-    """What the last attempt that failed says in whole: a handler's traceback has many lines."""
-    said = [attempt.excerpt for attempt in attempts if attempt.excerpt]
-    if said:
-        print()
-        print_lines(said[-1])
-
-
-def _row(message: MessageState) -> Sequence[str]:
-    deliveries = message.deliveries
-    return (
-        message.id,
-        ", ".join(delivery.state for delivery in deliveries),
-        message.type or "",
-        message.ordering_key or "",
-        str(sum(delivery.attempts for delivery in deliveries)),
-        ", ".join(delivery.last_outcome or "" for delivery in deliveries),
-        shown_moment(message.accepted_at),
-    )
-
-
-def _delivery(delivery: DeliveryState) -> Sequence[str]:
-    return (
-        delivery.lane,
-        delivery.state,
-        str(delivery.attempts),
-        shown_moment(delivery.due),
-        shown_moment(delivery.expires_at),
-        delivery.last_outcome or "",
-    )
-
-
-def _attempt(attempt: Attempt) -> Sequence[str]:
-    phases = attempt.phases
-    parts = (phases.dns, phases.connect, phases.tls, phases.first_byte, phases.total)
-    return (
-        str(attempt.number),
-        shown_moment(attempt.started_at),
-        attempt.outcome + ", sent twice" * bool(attempt.resent),
-        str(attempt.http_status or ""),
-        *("" if part is None else f"{part:.1f}" for part in parts),
-    )
-
-
-def _answer(attempt: Attempt) -> Sequence[str]:
-    return (str(attempt.number), attempt.url or "", attempt.excerpt or "", attempt.fix or "")
-
-
-def _reason(state: str, reason: Reason) -> Sequence[str]:
-    return state, reason.code, reason.text, shown_moment(reason.until)
+def _milliseconds(part: float | None) -> str:
+    return "" if part is None else f"{part:.1f}"

@@ -2,15 +2,21 @@
 
 import asyncio
 import contextlib
+import mimetypes
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
-from cyclopts import Parameter
+from cyclopts import App, Group, Parameter, Token
+from cyclopts.validators import Number
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from fotahook.console import FILES, HEADERS
 from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
 from fotahook.contract.urls import without_password
 from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, run_maintenance
@@ -25,78 +31,90 @@ from fotahook.store.records import Retention
 from ..hosting.connection_limits import ConnectionLimits
 from ..hosting.logging import configure_logging
 from ..hosting.request_log import RequestLog
-from ..hosting.server import open_socket, run, serve_app
+from ..hosting.server import run, serve_app
 from ..hosting.tls import check_pem_files
-from .console import console_routes
-from .shared.configuration import explanation
+from .shared.arguments import Texts, split_at_commas
+from .shared.configuration import SOURCES
 from .shared.errors import UsageError
-from .shared.fault_flags import fault_points
-from .shared.limit_flags import LimitOptions, check_wait
-from .shared.secret_key import key_place, secret_key
-from .shared.store_flags import LONGEST_DAYS, check_retention, store_file
-from .shared.tables import print_table
+from .shared.server_options import InLimits, InLogging, Seconds, ServerOptions, flag_named
+from .shared.stores import KeepBytes, KeepDays, key_source, secret_key, store_file
 
 LONGEST_LEASE: Final = 600.0
-LARGEST_WINDOW: Final = 256
-LONGEST_ATTEMPT: Final = 120.0
+
+T = TypeVar("T")
+InStore = Annotated[T, Parameter(group=Group("Store", sort_key=2))]
+InDelivery = Annotated[T, Parameter(group=Group("Delivery", sort_key=3))]
+
+
+def _pauses(type_: object, tokens: Sequence[Token]) -> tuple[float, ...]:
+    return tuple(map(float, split_at_commas(type_, tokens)))
+
+
+Schedule = Annotated[
+    tuple[float, ...],
+    Parameter(consume_multiple=(1, None), converter=_pauses, validator=Number(gte=0, lte=30 * DAY)),
+]
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class ServeOptions:
-    """What `fotahook serve` can be told."""
+class ServeOptions(ServerOptions):
+    """Options of `fotahook serve`."""
 
-    host: str = "127.0.0.1"
-    "Address to listen at."
-    port: int = 8080
-    "Port to listen at; 0 picks a free one, and the ready line tells which."
-    store: str = "sqlite:///fotahook.db"
-    "Where messages are kept: sqlite:///relative.db, sqlite:////absolute.db or postgresql://user@host/database."
-    role: Literal["all", "api", "dispatcher"] = "all"
-    "What this process does, of many on one PostgreSQL: take calls (api), deliver (dispatcher), or both."
     dev: bool = False
     "For development: client dev / dev-secret, user dev / dev-password, callbacks at http:// and private addresses."
-    allow_network: tuple[str, ...] = ()
-    "Network (CIDR) that callbacks may lie in although it is not globally reachable; may be given more than once."
-    tls_cert: Path | None = None
-    "Certificate (PEM) to serve with; with no --tls-key, the file holds both."
-    tls_key: Path | None = None
-    "Private key (PEM) of the certificate."
-    ca_file: Path | None = None
+    role: Literal["all", "api", "dispatcher"] = "all"
+    "What this process does, of many on one PostgreSQL: take calls (api), deliver (dispatcher), or both."
+    store: InStore[str] = "sqlite:///fotahook.db"
+    "Where messages are kept: sqlite:///relative.db, sqlite:////absolute.db or postgresql://user@host/database."
+    keep_days: InStore[KeepDays] = 30.0
+    keep_bytes: InStore[KeepBytes] = None
+    allow_network: InDelivery[Texts] = ()
+    "Networks (CIDR) that callbacks may lie in although they are not globally reachable."
+    ca_file: InDelivery[Path | None] = None
     "Authorities (PEM) that receivers' certificates may come from, besides the system's."
-    client_cert: Path | None = None
+    client_cert: InDelivery[Path | None] = None
     "Certificate and key (PEM, one file) to show to receivers that ask for one."
-    lease: float = 30.0
-    "Seconds that a dispatcher may keep a lane after it was last heard of."
-    in_flight: int = 8
+    in_flight: InDelivery[Annotated[int, Parameter(validator=Number(gte=1, lte=256))]] = 8
     "Deliveries under way at once to one account's callback."
-    timeout: float = 15.0
-    "Seconds for one attempt in all."
-    connect_timeout: float = 5.0
+    timeout: InDelivery[Annotated[float, Parameter(validator=Number(gt=0, lte=120))]] = 15.0
+    "Seconds for one attempt, from the name lookup to the end of the response."
+    connect_timeout: InDelivery[Annotated[float, Parameter(validator=Number(gt=0))]] = 5.0
     "Seconds for the connection of an attempt, TLS included."
-    schedule: tuple[float, ...] = Rules().schedule
+    schedule: InDelivery[Schedule] = Rules().schedule
     "Seconds before each attempt at a message that the receiver refuses; after the last one it is dead."
-    time_to_live: float = Rules().time_to_live / DAY
-    "Days after which an undelivered message is dead; those in which its account is held or paused do not count."
-    keep_days: float = 30.0
-    "Days that the bytes of delivered and dead messages are kept."
-    keep_bytes: int | None = None
-    "Size of the store in bytes beyond which the oldest of them go earlier."
-    log_requests: bool = False
+    time_to_live: InDelivery[Annotated[float, Parameter(validator=Number(gt=0, lte=3650))]] = Rules().time_to_live / DAY
+    "Days after which an undelivered message is dead; days on which its account is held or paused do not count."
+    lease: InDelivery[float] = 30.0
+    "Seconds that a dispatcher may keep a lane without renewing its lease."
+    requests_per_minute: InLimits[Annotated[int, Parameter(validator=Number(gte=0))]] = REQUESTS_PER_MINUTE
+    "Requests of one client in a minute; 0 for no limit."
+    body_timeout: InLimits[Seconds] = ConnectionLimits.body_seconds
+    "Seconds for the body of a request to arrive, and for the client to read the response."
+    log_requests: InLogging[bool] = False
     "Log a line for each request, not only for those that failed."
-    requests_per_minute: int = REQUESTS_PER_MINUTE
-    "Requests of one client in a minute, at any speed; 0 for no limit."
-    body_timeout: float = ConnectionLimits.body_seconds
-    "Seconds for the body of a request to arrive, and for an answer to be taken."
-    limits: LimitOptions = field(default_factory=LimitOptions)
-    fault: Annotated[str | None, Parameter(show=False)] = None
-    "With --dev only, POINT[:N]: a step boundary at which the process kills itself."
-    config: Path | None = None
-    "TOML file with these flags as keys."
-    explain: Annotated[bool, Parameter(show_env_var=False)] = False
-    "Print each value and where it comes from, and do nothing else."
+
+    def check(self) -> None:
+        """A usage error for values that do not fit together, and for files that cannot be used."""
+        if self.role != "all" and store_file("--store", self.store) is not None:
+            raise UsageError(
+                f"--role {self.role}: a SQLite store has one process for all; choose --store postgresql://…"
+            )
+        if self.connect_timeout > self.timeout:
+            raise UsageError(f"--connect-timeout {self.connect_timeout:g}: choose at most --timeout")
+        shortest = self.timeout + LEASE_MARGIN
+        if not shortest <= self.lease <= LONGEST_LEASE:
+            raise UsageError(f"--lease {self.lease:g}: choose {shortest:g} to {LONGEST_LEASE:g} seconds")
+        with flag_named("--allow-network"):
+            parse_networks(self.allow_network)
+        check_pem_files(ca_file=self.ca_file, client_cert=self.client_cert)
+        self.fault_points()
 
 
+app = App(name="serve", config=SOURCES)
+
+
+@app.default
 def serve(*, options: ServeOptions = ServeOptions()) -> int:
     """Run the service: ThingSpace's callback calls, the API for messages, and delivery.
 
@@ -105,29 +123,24 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
 
     Example: fotahook serve --dev
     """
+    options.check()
     file = store_file("--store", options.store)
-    if file is not None and options.role != "all":
-        raise UsageError(
-            f"--role {options.role}: a SQLite store has one process for all; choose --store postgresql://…"
-        )
-    _check(options)
     if options.explain:
-        rows = explanation(options, omitted=("config", "explain", "fault"))
-        print_table(("flag", "value", "source"), [*rows, ("secret key", "(hidden)", key_place(file))])
+        options.print_explanation(("secret key", "(hidden)", key_source(file)))
         return 0
-    configure_logging()
+    configure_logging(options.log_format)
     return run(_serve(options, file))
 
 
 async def _serve(options: ServeOptions, file: str | None) -> int:
     networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
-    faults = fault_points(options)
-    with open_socket(options.host, options.port, options.tls_cert, options.tls_key) as listening:
-        async with _opened(options) as opened, contextlib.AsyncExitStack() as beside:
+    faults = options.fault_points()
+    with options.open_socket() as listening:
+        async with _opened(options) as opened, contextlib.AsyncExitStack() as stack:
             metrics = Metrics()
             store = metrics.around(opened)
             store = faults.around_store(store) if faults else store
-            # Not before the store's file is known to be one: a key beside it is worth keeping.
+            # Only now, when the file is known to be a store: the key beside it is worth keeping.
             key = secret_key(file)
             settings = Settings(
                 secret_key=key,
@@ -140,35 +153,33 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
             checks: dict[str, Check] = {}
             task = None
             if options.role != "api":
-                sender = await beside.enter_async_context(_sender(options, key, networks))
+                sender = await stack.enter_async_context(_sender(options, key, networks))
                 deliver = faults.around_deliver(sender.deliver) if faults else sender.deliver
                 dispatcher = _dispatcher(store, deliver, options)
-                task = await beside.enter_async_context(_dispatching(dispatcher, store, options))
+                task = await stack.enter_async_context(_dispatching(dispatcher, store, options))
                 checks["dispatcher"] = dispatcher.is_leasing
-            calls = options.role != "dispatcher"
             closing = asyncio.Event()
             app: ASGIApp = build_app(
                 store,
                 settings,
-                routes=console_routes(),
-                calls=calls,
+                routes=[_console_route(path) for path in sorted(FILES.iterdir())],
+                calls=options.role != "dispatcher",
                 checks=checks,
                 closing=closing,
                 metrics=metrics,
             )
             app = RequestLog(faults.around_app(app) if faults else app, log_all=options.log_requests, log_paths=True)
-            limiter = options.limits.limiter(HEALTH_PATHS, body_timeout=options.body_timeout)
+            limiter = options.limiter(HEALTH_PATHS, body_timeout=options.body_timeout)
             return await serve_app(
-                app, listening, limiter, details=_facts(options), background=task, shutting_down=closing
+                app, listening, limiter, details=_ready_details(options), background=task, shutting_down=closing
             )
 
 
-def _facts(options: ServeOptions) -> str:
-    """What the ready line tells beside the URL."""
-    facts = [f"store={without_password(options.store)}"]
-    if options.role != "all":
-        facts.append(f"role={options.role}")
-    return " ".join([*facts, *(["mode=dev"] if options.dev else [])])
+def _ready_details(options: ServeOptions) -> str:
+    """What the ready line says besides the URL."""
+    role = [f"role={options.role}"] if options.role != "all" else []
+    mode = ["mode=dev"] if options.dev else []
+    return " ".join([f"store={without_password(options.store)}", *role, *mode])
 
 
 def _sender(options: ServeOptions, key: bytes, networks: tuple[Network, ...]) -> Sender:
@@ -181,6 +192,18 @@ def _sender(options: ServeOptions, key: bytes, networks: tuple[Network, ...]) ->
         client_cert=options.client_cert,
     )
     return Sender(settings, clock=time.time, monotonic=time.monotonic)
+
+
+def _dispatcher(store: Store, deliver: Deliver, options: ServeOptions) -> Dispatcher:
+    time_to_live, renew = options.time_to_live * DAY, min(Timings().renew, options.lease / 3)
+    return Dispatcher(
+        store,
+        deliver,
+        rules=Rules(in_flight=options.in_flight, schedule=options.schedule, time_to_live=time_to_live),
+        timings=Timings(lease=options.lease, renew=renew, attempt=options.timeout),
+        clock=time.time,
+        monotonic=time.monotonic,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -198,27 +221,16 @@ async def _opened(options: ServeOptions) -> AsyncIterator[Store]:
         await store.close()
 
 
-def _dispatcher(store: Store, deliver: Deliver, options: ServeOptions) -> Dispatcher:
-    return Dispatcher(
-        store,
-        deliver,
-        rules=_rules(options),
-        timings=_timings(options),
-        clock=time.time,
-        monotonic=time.monotonic,
-    )
-
-
 @contextlib.asynccontextmanager
 async def _dispatching(
     dispatcher: Dispatcher, store: Store, options: ServeOptions
 ) -> AsyncIterator[asyncio.Task[None]]:
-    """A dispatcher at work. On leaving it finishes what is in hand; if it failed, so does the leaving."""
+    """Run a dispatcher. Leaving waits for deliveries in flight, and raises what the dispatcher failed with."""
     retention = Retention(seconds=options.keep_days * DAY, bytes=options.keep_bytes)
-    keeping = asyncio.create_task(run_maintenance(store, retention), name="housekeeping")
+    housekeeping = asyncio.create_task(run_maintenance(store, retention), name="housekeeping")
     task = asyncio.create_task(dispatcher.run(), name="dispatcher")
-    # Whichever fails ends the other: a service that accepts and never delivers, or never tidies, is worse than none.
-    keeping.add_done_callback(lambda _: dispatcher.stop())
+    # If one fails, both end: a service that accepts and never delivers, or never cleans up, is worse than none.
+    housekeeping.add_done_callback(lambda _: dispatcher.stop())
     try:
         yield task
     finally:
@@ -226,46 +238,16 @@ async def _dispatching(
         try:
             await task
         finally:
-            keeping.cancel()
+            housekeeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await keeping
+                await housekeeping
 
 
-def _rules(options: ServeOptions) -> Rules:
-    return Rules(in_flight=options.in_flight, schedule=options.schedule, time_to_live=options.time_to_live * DAY)
+def _console_route(file: Path) -> Route:
+    """The route of one of the console's files; the page itself is at ``/``."""
+    content, media_type = file.read_bytes(), mimetypes.types_map[file.suffix]
 
+    async def respond(request: Request) -> Response:
+        return Response(content, headers=HEADERS, media_type=media_type)
 
-def _timings(options: ServeOptions) -> Timings:
-    return Timings(lease=options.lease, renew=min(Timings().renew, options.lease / 3), attempt=options.timeout)
-
-
-def _check(options: ServeOptions) -> None:
-    """Refuse what cannot be meant before anything is opened."""
-    try:
-        parse_networks(options.allow_network)
-    except ValueError as error:
-        raise UsageError(f"--allow-network: {error}") from error
-    _check_numbers(options)
-    options.limits.check()
-    check_wait("--body-timeout", options.body_timeout)
-    fault_points(options)
-    check_pem_files(ca_file=options.ca_file, client_cert=options.client_cert)
-
-
-def _check_numbers(options: ServeOptions) -> None:
-    if not 0 < options.timeout <= LONGEST_ATTEMPT:
-        raise UsageError(f"--timeout {options.timeout:g}: choose more than 0 and at most {LONGEST_ATTEMPT:g} seconds")
-    if not 0 < options.connect_timeout <= options.timeout:
-        raise UsageError(f"--connect-timeout {options.connect_timeout:g}: choose more than 0 and at most --timeout")
-    shortest = options.timeout + LEASE_MARGIN
-    if not shortest <= options.lease <= LONGEST_LEASE:
-        raise UsageError(f"--lease {options.lease:g}: choose {shortest:g} to {LONGEST_LEASE:g} seconds")
-    if not options.schedule or not all(0 <= pause <= 30 * DAY for pause in options.schedule):
-        raise UsageError("--schedule: give one or more pauses of 0 to 2592000 seconds")
-    if not 0 < options.time_to_live <= LONGEST_DAYS:
-        raise UsageError(f"--time-to-live {options.time_to_live:g}: choose more than 0 and up to {LONGEST_DAYS:g} days")
-    check_retention(options.keep_days, options.keep_bytes)
-    if options.requests_per_minute < 0:
-        raise UsageError(f"--requests-per-minute {options.requests_per_minute}: choose 0 or more")
-    if not 1 <= options.in_flight <= LARGEST_WINDOW:
-        raise UsageError(f"--in-flight {options.in_flight}: choose 1 to {LARGEST_WINDOW}")
+    return Route("/" if file.name == "index.html" else f"/{file.name}", respond)

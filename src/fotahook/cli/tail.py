@@ -1,4 +1,4 @@
-"""`fotahook tail`: what happens, as it happens."""
+"""`fotahook tail`: events as they happen."""
 
 import shlex
 import sys
@@ -17,56 +17,55 @@ from fotahook.contract.events import (
     MessageDead,
 )
 
+from .shared.arguments import OptionalAccount
 from .shared.errors import Interrupted
 from .shared.remote import DEFAULTS, Remote
-from .shared.tables import print_grown, print_json
-from .shared.times import shown_moment
+from .shared.tables import format_time, print_json, print_table
 
 COLUMNS: Final = ("time", "event", "account", "state", "message", "what")
 WIDTHS: Final = (20, 16, 16, 12, 36, 0)
 
 
-def tail(account: str | None = None, /, *, after: str | None = None, remote: Remote = DEFAULTS) -> None:
-    """Follow what happens: messages and attempts, lanes and callbacks. Ctrl-C ends it and tells where to go on.
+def tail(account: OptionalAccount = None, /, *, after: str | None = None, remote: Remote = DEFAULTS) -> None:
+    """Follow events: messages and attempts, lanes and callbacks. Ctrl-C ends it and prints how to continue.
 
-    A connection that is lost is made again, and what was missed meanwhile is shown.
+    A lost connection is made again, and missed events are shown.
 
-    Example: fotahook tail 0000123456-00001 --dev
+    Example: fotahook tail 0000123456-00001 --local
 
     Parameters
     ----------
     account
-        Of one account alone.
+        Only events of this account.
     after
-        Begin behind this cursor, as an earlier tail told it, in place of now.
+        Begin after this cursor, which an earlier tail printed, instead of now.
     """
     with remote.operator() as client, client.events(account, after=after) as events:
         try:
-            _show(events, as_json=remote.as_json)
+            _print(events, as_json=remote.as_json)
         except KeyboardInterrupt:
-            # There is a cursor too where nothing was shown yet, once the service has answered.
+            # Once the service has answered there is a cursor, even if nothing was shown yet.
             if events.cursor is None:
                 raise
-            named = f" {shlex.quote(account)}" if account is not None else ""
-            raise Interrupted(f"interrupted; fotahook tail{named} --after {events.cursor} goes on from here") from None
+            argument = f" {shlex.quote(account)}" if account is not None else ""
+            command = f"fotahook tail{argument} --after {events.cursor}"
+            raise Interrupted(f"interrupted; {command} continues from here") from None
 
 
-def _show(events: Iterable[Event], *, as_json: bool) -> None:
-    titled = as_json
+def _print(events: Iterable[Event], *, as_json: bool) -> None:
+    header: tuple[str, ...] | None = COLUMNS
     for event in events:
-        if not titled:
-            print_grown(COLUMNS, WIDTHS)
-            titled = True
         if as_json:
             print_json({"event": event.name, "cursor": event.cursor, **msgspec.to_builtins(event.data)})
-            sys.stdout.flush()
         else:
-            about = (shown_moment(event.data.at), event.name, event.data.account)
-            print_grown((*about, *_told(event.data)), WIDTHS)
+            row = (event.data.at, event.name, event.data.account, *describe(event.data))
+            print_table(header, [row], boxed=False, widths=WIDTHS)
+            header = None
+        sys.stdout.flush()
 
 
-def _told(data: EventData) -> tuple[str, str, str]:
-    """State, message and what else there is to say."""
+def describe(data: EventData) -> tuple[str, str, str]:
+    """An event's state, message id and details."""
     match data:
         case MessageAccepted():
             key = f", key {data.ordering_key}" if data.ordering_key else ""
@@ -75,9 +74,9 @@ def _told(data: EventData) -> tuple[str, str, str]:
             took = f", {data.milliseconds:.0f} ms" if data.milliseconds is not None else ""
             return data.state, data.id, f"attempt {data.number}: {data.error_code or data.outcome}{took}"
         case MessageDead():
-            return "dead", data.id, f"given up: {data.error_code or 'no reason known'}"
+            return "dead", data.id, f"dead: {data.error_code or 'no reason known'}"
         case LaneChanged():
-            until = f" until {shown_moment(data.until)}" if data.until else ""
+            until = f" until {format_time(data.until)}" if data.until else ""
             return data.state, "", f"lane {data.lane}{until}{f': {data.reason}' if data.reason else ''}"
         case CallbackChanged():
             return data.action, "", f"{data.url or 'nothing'} by {data.actor}"

@@ -64,11 +64,10 @@ async def gather(folder: Path, published: Mapping[str, CampaignMessage]) -> Evid
 
 def print_report(title: str, figures: Mapping[str, str], claims: Mapping[str, bool]) -> None:
     """The table of figures, and which claims hold."""
-    print()
+    print(f"\n{title}")
     if on_terminal():
-        print_table(list(figures), [list(figures.values())], title=title)
+        print_table(list(figures), [list(figures.values())])
     else:
-        print(title)
         for name, figure in figures.items():
             print(f"{name:<10}  {figure}")
     print()

@@ -20,8 +20,9 @@ from fotahook.contract.urls import account_refusal
 from fotahook.delivery.sender import SenderSettings
 
 from ...hosting.tls import check_pem_files
+from ..shared.arguments import Texts
 from ..shared.errors import FAILED, UsageError
-from ..shared.secret_key import secret_key_from_environment
+from ..shared.stores import secret_key_from_environment
 from ..shared.tables import on_terminal, print_json, print_table
 from .checks import Check, Result, Target, check_addresses, check_connection, check_port, check_url
 from .messages import check_messages
@@ -44,8 +45,8 @@ class DoctorOptions:
     "Account that the test messages name."
     dev: bool = False
     "For receivers on this machine: accept http:// and private or loopback addresses, as serve --dev does."
-    allow_network: tuple[str, ...] = ()
-    "Network (CIDR) that may be sent to although it is not globally reachable; may be given more than once."
+    allow_network: Texts = ()
+    "Networks (CIDR) that may be sent to although they are not globally reachable."
     ca_file: Path | None = None
     "Authorities (PEM) that the certificate may come from, besides the system's."
     client_cert: Path | None = None

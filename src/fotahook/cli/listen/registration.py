@@ -1,4 +1,4 @@
-"""`fotahook listen --register`: a listener that makes itself an account's callback, and looks whether it still is."""
+"""`fotahook listen --register`: makes the listener an account's callback, and watches that it stays that."""
 
 import asyncio
 import logging
@@ -11,23 +11,17 @@ from fotahook.client import AsyncClient
 from fotahook.contract.errors import FotahookError, FotaV2ResultException
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 
-from ..shared.errors import REFUSED, Failure
+from ..shared.errors import Refused
 
 log = logging.getLogger("fotahook.listener")
 
-LOOK_SECONDS: Final = 180.0
-"""Between two looks of --watch."""
+WATCH_SECONDS: Final = 180.0
+"""Interval of --watch."""
 
 END_SECONDS: Final = 5.0
-"""For deregistering: whoever stops the process kills it soon, and handlers in hand need their time too."""
+"""Timeout of deregistering: the process is killed soon, and handlers in progress need time too."""
 
 _PORTS: Final = {"https": 443, "http": 80}
-
-
-class Refused(Failure):
-    """Somebody else's registration is not replaced unasked, or the service does not take ours."""
-
-    code = REFUSED
 
 
 class Registration:
@@ -39,19 +33,19 @@ class Registration:
         self.url = url
         self._replace = replace
 
-    async def ask(self) -> str | None:
-        """The URL that is registered now. Refused where it is another one and is not to be replaced."""
-        registered = await self._look()
+    async def check(self) -> str | None:
+        """The URL that is registered now. Refused if it is another one and may not be replaced."""
+        registered = await self._registered()
         if registered is not None and not self._replace and not self._is_ours(registered):
             raise Refused(
-                f"account {self._account} has another callback, at {self._place(registered)}; "
+                f"account {self._account} has another callback, at {self._describe(registered)}; "
                 "an account has only one: give --replace to take its place"
             )
         return registered
 
     async def begin(self) -> None:
-        """Register, unless that is done already. Refused as by `ask`, and where the service does not take the URL."""
-        registered = await self.ask()
+        """Register, unless that is done already. Refused as by `check`, and if the service refuses the URL."""
+        registered = await self.check()
         if self._is_ours(registered):
             return
         try:
@@ -60,24 +54,28 @@ class Registration:
             raise Refused(f"--public-url is not registered for account {self._account}: {error}") from error
         except asyncio.CancelledError:
             log.error(
-                "the callback of account %s may be registered, with nobody there: it was stopped before the answer",
+                "the callback of account %s may be registered, without a listener: it was stopped before the response",
                 self._account,
             )
             raise
-        log.info("the callback of account %s leads here now", self._account)
+        log.info("the callback of account %s is now this listener", self._account)
         if registered is not None:
-            log.warning("it led to %s before, which gets no more messages", self._place(registered))
+            log.warning("it was %s before, which gets no more messages", self._describe(registered))
 
     async def end(self, within: float = END_SECONDS) -> None:
-        """Deregister, if it is still ours; what goes wrong is only told, since the listener ends all the same."""
+        """Deregister, if it is still ours. Errors are only logged, since the listener ends anyway."""
         try:
             async with asyncio.timeout(within):
-                await self._deregister()
+                if not self._is_ours(await self._registered()):
+                    log.warning("account %s is not deregistered: its callback is not this listener", self._account)
+                    return
+                await self._calls.deregister_callback(self._account)
+                log.info("the callback of account %s is deregistered", self._account)
         except FotahookError as error:
             log.error("the callback of account %s is still registered: %s", self._account, error)
         except TimeoutError:
             log.error(
-                "the callback of account %s may still be registered: the service did not answer within %g s",
+                "the callback of account %s may still be registered: the service did not respond within %g s",
                 self._account,
                 within,
             )
@@ -86,77 +84,68 @@ class Registration:
             raise
 
     @asynccontextmanager
-    async def watched(self, pause: float = LOOK_SECONDS) -> AsyncIterator[None]:
-        """Look every so often whether the registered URL is still ours, and say so when it is not."""
-        watching = asyncio.create_task(self._watch(pause), name="registration")
+    async def watched(self, interval: float = WATCH_SECONDS) -> AsyncIterator[None]:
+        """Check regularly that the registered URL is still ours, and log when it is not."""
+        watching = asyncio.create_task(self._watch(interval), name="registration")
         try:
             yield
         finally:
             watching.cancel()
-            # Its cancellation, not ours: that may come while it is waited for.
+            # With gather, a cancellation of this task is not taken for the watcher's.
             await asyncio.gather(watching, return_exceptions=True)
 
-    async def _deregister(self) -> None:
-        if not self._is_ours(await self._look()):
-            log.warning("account %s is not deregistered: its callback is not this listener", self._account)
-            return
-        await self._calls.deregister_callback(self._account)
-        log.info("the callback of account %s is deregistered", self._account)
-
-    async def _watch(self, pause: float) -> None:
+    async def _watch(self, interval: float) -> None:
         known: str | None = self.url
         while True:
-            await asyncio.sleep(pause)
+            await asyncio.sleep(interval)
             try:
-                found = await self._look()
-                # However it is spelt.
+                found = await self._registered()
+                # In any spelling.
                 found = self.url if self._is_ours(found) else found
                 if found != known:
-                    self._tell(found)
+                    self._log_change(found)
                 known = found
             except FotahookError as error:
-                log.warning("cannot look which callback account %s has: %s", self._account, error)
+                log.warning("cannot check the callback of account %s: %s", self._account, error)
             except Exception:
-                # A fault of ours, which is no reason to watch no longer.
-                log.exception("cannot look which callback account %s has", self._account)
+                # A bug of ours must not end the watch.
+                log.exception("cannot check the callback of account %s", self._account)
 
-    async def _look(self) -> str | None:
+    async def _registered(self) -> str | None:
         summary = (await self._calls.list_registered_callbacks(self._account)).data
         return None if summary is None else summary.url
 
     def _is_ours(self, registered: str | None) -> bool:
         return registered is not None and _parts(registered) == _parts(self.url)
 
-    def _tell(self, found: str | None) -> None:
+    def _log_change(self, found: str | None) -> None:
         if found == self.url:
-            log.warning("the callback of account %s leads here again", self._account)
+            log.warning("the callback of account %s is this listener again", self._account)
         elif found is None:
             log.critical("SOMEBODY DEREGISTERED the callback of account %s: it gets no more messages", self._account)
         else:
             log.critical(
                 "SOMEBODY REPLACED the callback of account %s: its messages go to %s, and not here",
                 self._account,
-                self._place(found),
+                self._describe(found),
             )
 
-    def _place(self, url: str) -> str:
-        """The host that another URL names, and in what it differs where the host is ours; not what stands there: a
-        path may be somebody's secret.
-        """
+    def _describe(self, url: str) -> str:
+        """The host of another URL and the parts that differ from ours, without their values: a path may be secret."""
         theirs, ours = _parts(url), _parts(self.url)
-        place = theirs.get("host") and urlsplit(url).netloc.rpartition("@")[2]
-        if not place:
+        authority = theirs.get("host") and urlsplit(url).netloc.rpartition("@")[2]
+        if not authority:
             return "an unknown place"
         if theirs["host"] != ours["host"]:
-            return place
+            return authority
         differing = " and ".join(name for name, part in ours.items() if theirs[name] != part)
-        return f"{place}, with another {differing}"
+        return f"{authority}, with another {differing}"
 
 
 def _parts(url: str) -> dict[str, str | int | None]:
-    """What tells one URL from another: not the case of its host, a port that goes without saying, or an empty path.
+    """The parts in which two URLs differ, normalized: case of the host, default port, empty path.
 
-    Nothing of what is no URL, which whoever registered it may have thought of all the same.
+    Empty for an invalid URL, which others may have registered.
     """
     try:
         parts = urlsplit(url)

@@ -21,34 +21,28 @@ PREFIX: Final = "FOTAHOOK_"
 _origins: ContextVar[Mapping[str, str]] = ContextVar("fotahook_cli_origins")
 
 
-def _file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+def _read_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Fill in from the file that --config names."""
     for argument in arguments:
-        if argument.name == "--config" and argument.tokens:
-            path = Path(argument.tokens[0].value)
-            values = _read(path)
-            for key, value in values.items():
-                # Those named like a command would be passed over in silence.
-                if isinstance(value, dict):
-                    raise UsageError(
-                        f"--config {path}: no tables such as [{key}]; the flags are keys of the file itself"
-                    )
-            Dict(values, use_commands_as_keys=False, source=str(path.absolute()))(app, commands, arguments)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {path}: {(error.strerror or str(error)).lower()}") from error
-    except ValueError as error:
-        raise UsageError(f"--config {path} is not TOML: {error}") from error
+        if argument.name != "--config" or not argument.tokens:
+            continue
+        path = Path(argument.tokens[0].value)
+        try:
+            values = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise UsageError(f"--config {path}: {(error.strerror or str(error)).lower()}") from error
+        except ValueError as error:
+            raise UsageError(f"--config {path} is not TOML: {error}") from error
+        # cyclopts ignores keys named like a command.
+        if tables := [key for key, value in values.items() if isinstance(value, dict)]:
+            raise UsageError(f"--config {path}: no tables such as [{tables[0]}]; the flags are keys of the file itself")
+        Dict(values, use_commands_as_keys=False, source=str(path.absolute()))(app, commands, arguments)
 
 
 def _refuse_empty(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """A usage error for what is given and empty: the expansion or the mount that was to fill it has failed.
+    """A usage error for an empty value: what was to fill it has failed.
 
-    A list would pass for one that was not given, and a listener without keys and networks takes messages from anybody.
+    An empty list would pass for one that is not given, and a listener without keys and networks trusts anybody.
     """
     for argument in arguments:
         variable = PREFIX + argument.name.lstrip("-").replace("-", "_").upper()
@@ -56,7 +50,7 @@ def _refuse_empty(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
         if not on_command_line and not os.environ.get(variable, variable).strip():
             raise UsageError(f"{variable} is empty: give it a value, or unset it")
         for token in argument.tokens:
-            # A flag that is on or off has no text.
+            # A boolean flag has no text.
             if not token.value and not isinstance(token.implicit_value, bool):
                 in_file = f"--config {token.source}: {argument.name.lstrip('-')}"
                 place = argument.name if on_command_line else in_file
@@ -64,38 +58,26 @@ def _refuse_empty(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
 
 
 def _remember_origins(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Keep, for --explain, where each flag that was given came from."""
+    """Keep, for --explain, where each flag came from."""
     _origins.set({argument.name: _origin(argument.tokens[0]) for argument in arguments if argument.tokens})
 
 
 def _origin(token: Token) -> str:
-    match token.source:
-        case "cli":
-            return "command line"
-        case "env":
-            return token.keyword or token.source
-    return token.source
+    return {"cli": "command line", "env": token.keyword or "env"}.get(token.source, token.source)
 
 
-SOURCES: Final = (Env(PREFIX, command=False), _refuse_empty, _file, _refuse_empty, _remember_origins)
-"""For cyclopts: the first that has a value for a flag decides. Which file there is must be known to read it."""
+SOURCES: Final = (Env(PREFIX, command=False), _refuse_empty, _read_file, _refuse_empty, _remember_origins)
+"""For cyclopts: the first source with a value for a flag wins. --config itself may come from the environment."""
 
 
 def explanation(options: Any, *, omitted: Iterable[str] = (), masked: Iterable[str] = ()) -> list[tuple[str, str, str]]:
-    """A row for each field of a command's options: flag, value, where it came from."""
-    origins = _origins.get({})
-    rows = []
+    """A row for each field of a command's options: flag, value, origin."""
+    origins, rows = _origins.get({}), []
     for field in dataclasses.fields(options):
-        if field.name in omitted:
-            continue
-        flag = "--" + field.name.replace("_", "-")
-        value = getattr(options, field.name)
-        if dataclasses.is_dataclass(value):
-            # Its fields are flags of the same command.
-            rows += explanation(value)
-            continue
-        origin = origins.get(flag, "default")
-        rows.append((flag, "(hidden)" if value and field.name in masked else _text(value), origin))
+        if field.name not in omitted:
+            flag, value = "--" + field.name.replace("_", "-"), getattr(options, field.name)
+            text = "(hidden)" if value and field.name in masked else _text(value)
+            rows.append((flag, text, origins.get(flag, "default")))
     return rows
 
 

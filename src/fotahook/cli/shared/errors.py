@@ -1,13 +1,11 @@
 """How a command fails: an exit code, and one line that says what happened, to what, and what to do."""
 
-# Whatever is loaded here, every command waits for, and so does --help: the rest is loaded when something failed.
+# Every command loads this module, and so does --help: the rest is imported when something failed.
 import errno
 import os
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from cyclopts.exceptions import CycloptsError
-
     from fotahook.contract.errors import FotahookError
 
 FAILED: Final = 1
@@ -16,9 +14,18 @@ UNREACHABLE: Final = 3
 REFUSED: Final = 4
 INTERRUPTED: Final = 130
 
+_EXTRAS: Final = {
+    "argon2": "service",
+    "asyncpg": "postgres",
+    "cryptography": "cli",
+    "prometheus_client": "service",
+    "trustme": "testing",
+}
+"""Modules of one extra only. The service and the listener share the others."""
+
 
 class Failure(Exception):
-    """The command failed; the text is for the person who typed it, `details` are lines to show before it."""
+    """The command failed; the text is for people. `details` are lines to print before it."""
 
     code = FAILED
 
@@ -28,19 +35,25 @@ class Failure(Exception):
 
 
 class UsageError(Failure):
-    """The command cannot be meant like this."""
+    """An argument or a combination of arguments is invalid."""
 
     code = USAGE
 
 
+class Refused(Failure):
+    """The service, or the inbox, refuses to do it."""
+
+    code = REFUSED
+
+
 class Interrupted(Failure):
-    """Ctrl-C ended it; the text says how to go on."""
+    """Ctrl-C ended the command; the text says how to continue."""
 
     code = INTERRUPTED
 
 
-def told(error: BaseException) -> tuple[int, str | None]:
-    """The exit code for what was raised, and its line; None where nothing need be said."""
+def describe(error: BaseException, command: str = "") -> tuple[int, str | None]:
+    """The exit code for an error and its line, None for no line. `command` is the one that failed."""
     from asyncio import CancelledError
 
     from fotahook.contract.error_responses import one_line
@@ -52,72 +65,62 @@ def told(error: BaseException) -> tuple[int, str | None]:
             return INTERRUPTED, "interrupted"
         case BrokenPipeError():
             return FAILED, None
-    code, line = _told(error)
+        case ImportError() if (module := _missing_module(error)) is not None:
+            return FAILED, f"this command needs {module}: pip install 'fotahook[{_extra(module, command)}]'"
+    code, line = _describe(error)
     return code, one_line(line)
 
 
-def _told(error: BaseException) -> tuple[int, str]:
+def _describe(error: BaseException) -> tuple[int, str]:
     from cyclopts.exceptions import CycloptsError
 
-    from fotahook.contract.errors import FotahookError
+    from fotahook.contract import errors
     from fotahook.hosting.errors import BadOption, HostingError
     from fotahook.store.records import StoreError, StoreFull
 
+    text = str(error)
     match error:
-        case StoreFull():
-            return FAILED, f"{error}; make room on the disk of the store and run it again"
-        case StoreError():
-            return FAILED, str(error)
         case Failure():
-            return error.code, str(error)
+            return error.code, text
+        case StoreFull():
+            return FAILED, f"{text}; make room on the disk of the store and run it again"
+        case StoreError():
+            return FAILED, text
         case HostingError():
-            return USAGE if isinstance(error, BadOption) else FAILED, str(error)
+            return USAGE if isinstance(error, BadOption) else FAILED, text
         case CycloptsError():
-            return USAGE, _told_usage(error)
-        case FotahookError():
-            return _told_sdk(error)
-        case ImportError() if (missing := _missing_module(error)) is not None:
-            return FAILED, f"this command needs {missing}: pip install 'fotahook[all]'"
+            command = " ".join(["fotahook", *(error.command_chain or ())])
+            text = text.strip().rstrip("., ")
+            return USAGE, f"{text}{' ' if text.endswith('?') else '; '}see {command} --help"
+        case errors.FotahookError():
+            code, advice = _sdk_advice(error)
+            return code, text.rstrip(".") + advice
         case OSError(filename=str() | bytes() as name):
             return FAILED, f"{os.fsdecode(name)}: {error.strerror}"
         case OSError(errno=errno.ENOSPC | errno.EFBIG | errno.EDQUOT):
             return FAILED, f"cannot write: {error.strerror}; make room and run it again"
         case OSError():
-            return FAILED, error.strerror or str(error)
+            return FAILED, error.strerror or text
         case ValueError():
-            return USAGE, str(error)
-    return FAILED, _told_bug(error)
+            return USAGE, text
+    return FAILED, f"a bug in fotahook: {type(error).__name__}: {error} ({location(error)}); please report it"
 
 
-def _told_usage(error: "CycloptsError") -> str:
-    command = " ".join(["fotahook", *(error.command_chain or ())])
-    said = str(error).strip().rstrip("., ")
-    return f"{said}{' ' if said.endswith('?') else '; '}see {command} --help"
+def _sdk_advice(error: "FotahookError") -> tuple[int, str]:
+    from fotahook.contract import errors
 
-
-def _told_sdk(error: "FotahookError") -> tuple[int, str]:
-    from fotahook.contract.errors import (
-        ApiException,
-        AuthenticationError,
-        LoginRefused,
-        PermissionDenied,
-        ServerError,
-        TransportError,
-    )
-
-    said = str(error).rstrip(".")
     match error:
-        case TransportError():
-            return UNREACHABLE, f"{said}; check --base-url, and that the service runs"
-        case LoginRefused() | AuthenticationError():
-            return REFUSED, f"{said}; check the credentials in the environment, or give --dev for a service in --dev"
-        case PermissionDenied():
-            return REFUSED, f"{said}; ask who runs the service for the account or the scope"
-        case ServerError():
-            return FAILED, f"{said}; try again, or look into the service's log"
-        case ApiException():
-            return REFUSED, said
-    return FAILED, said
+        case errors.TransportError():
+            return UNREACHABLE, "; check --base-url, and that the service runs"
+        case errors.LoginRefused() | errors.AuthenticationError():
+            return REFUSED, "; check the credentials in the environment, or give --local for a service in --dev"
+        case errors.PermissionDenied():
+            return REFUSED, "; ask the service's operator for the account or the scope"
+        case errors.ServerError():
+            return FAILED, "; try again, or look into the service's log"
+        case errors.ApiException():
+            return REFUSED, ""
+    return FAILED, ""
 
 
 def _missing_module(error: BaseException | None) -> str | None:
@@ -129,11 +132,14 @@ def _missing_module(error: BaseException | None) -> str | None:
     return None
 
 
-def _told_bug(error: BaseException) -> str:
-    return f"a fault in fotahook itself: {type(error).__name__}: {error} ({where(error)}); please report it"
+def _extra(module: str, command: str) -> str:
+    """The smallest extra with which the command works."""
+    if command == "demo":
+        return "all"
+    return _EXTRAS.get(module.partition(".")[0], "service" if command in ("serve", "admin") else "listener")
 
 
-def where(error: BaseException) -> str:
+def location(error: BaseException) -> str:
     """File and line that raised an error."""
     import traceback
 

@@ -1,8 +1,10 @@
 """How commands reach a service: its URL, and the credentials in the SDK's variables or those of --dev."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
 
 from cyclopts import Parameter
 
@@ -11,10 +13,15 @@ from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredential
 from fotahook.contract.servers import checked_base_url
 
 from .errors import UsageError
+from .tables import Json
 
+if TYPE_CHECKING:
+    from .inbox import Inbox
+
+Messages: TypeAlias = "OperatorClient | Inbox"
 C = TypeVar("C", Client, AsyncClient)
 
-# What `fotahook serve --dev` provisions; read from the service room, these two would bring all of it along.
+# What `fotahook serve --dev` provisions; importing them from the service room would load all of it.
 _DEV_CLIENT: Final = ("dev", "dev-secret")
 _DEV_USER: Final = ("dev", "dev-password")
 
@@ -24,7 +31,7 @@ _SESSION: Final = "VZ_M2M_USERNAME and VZ_M2M_PASSWORD, or VZ_M2M_TOKEN_VZ_M2M_T
 
 
 def _check_base_url(_: object, url: str) -> None:
-    """A usage error for a URL that no service can have. It is not shown: it may carry a password."""
+    """A usage error for an invalid URL. It is not shown: it may carry a password."""
     try:
         checked_base_url(url)
     except ValueError as error:
@@ -32,7 +39,6 @@ def _check_base_url(_: object, url: str) -> None:
 
 
 BaseUrl: TypeAlias = Annotated[str, Parameter(validator=_check_base_url)]
-"""Looked at when the command line is read, whether the command comes to call a service or not."""
 
 
 @Parameter(name="*")
@@ -42,25 +48,24 @@ class Remote:
 
     base_url: BaseUrl = "http://127.0.0.1:8080"
     "The service to call."
-    dev: bool = False
-    "Use the credentials of a service in --dev, in place of those in the environment."
-    as_json: Annotated[bool, Parameter(name="--json")] = False
-    "Print JSON."
+    local: Annotated[bool, Parameter(name=("--local", "--dev"))] = False
+    "Use the credentials of a service in --dev instead of those in the environment."
+    as_json: Json = False
 
     def client(self) -> Client:
-        """The SDK for ThingSpace's calls. UsageError tells which variable is missing."""
+        """The SDK for ThingSpace's calls. UsageError names a missing variable."""
         return self._client_of(Client)
 
     def async_client(self) -> AsyncClient:
         """The same for an event loop."""
         return self._client_of(AsyncClient)
 
-    def operator(self) -> OperatorClient:
-        """The SDK for fotahook's own calls. UsageError tells which variable is missing."""
-        return OperatorClient(self.base_url, *(_DEV_CLIENT if self.dev else _oauth()))
+    def operator(self, max_retries: int = 2) -> OperatorClient:
+        """The SDK for fotahook's own calls. UsageError names a missing variable."""
+        return OperatorClient(self.base_url, *(_DEV_CLIENT if self.local else _oauth()), max_retries=max_retries)
 
     def _client_of(self, kind: type[C]) -> C:
-        if self.dev:
+        if self.local:
             return kind(
                 base_url=self.base_url,
                 thingspace_oauth_credentials=ThingspaceOauthCredentials(*_DEV_CLIENT),
@@ -68,20 +73,43 @@ class Remote:
             )
         _oauth()
         if not os.environ.get("VZ_M2M_TOKEN_VZ_M2M_TOKEN"):
-            _need("VZ_M2M_USERNAME", _SESSION)
-            _need("VZ_M2M_PASSWORD", _SESSION)
+            _require("VZ_M2M_USERNAME", _SESSION)
+            _require("VZ_M2M_PASSWORD", _SESSION)
         return kind.from_environment(base_url=self.base_url)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Source(Remote):
+    """Flags of the commands about stored messages: those of a service, or of a listener."""
+
+    inbox: str | None = None
+    "A listener's inbox, such as sqlite:///inbox.db, instead of a service; the listener may be running."
+
+    @contextmanager
+    def open(self) -> "Iterator[Messages]":
+        """Access to the messages. UsageError if there is no such inbox, or no credentials for a service."""
+        if self.inbox is None:
+            with self.operator() as client:
+                yield client
+            return
+        # Commands about a service do not wait for stores to load.
+        from .inbox import open_inbox
+
+        with open_inbox(self.inbox) as inbox:
+            yield inbox
+
+
 DEFAULTS: Final = Remote()
+SERVICE: Final = Source()
 
 
 def _oauth() -> tuple[str, str]:
-    return _need(_ID, f"{_ID} and {_SECRET}"), _need(_SECRET, f"{_ID} and {_SECRET}")
+    return _require(_ID, f"{_ID} and {_SECRET}"), _require(_SECRET, f"{_ID} and {_SECRET}")
 
 
-def _need(variable: str, wanted: str) -> str:
+def _require(variable: str, wanted: str) -> str:
     value = os.environ.get(variable)
     if not value:
-        raise UsageError(f"no credentials: set {wanted}, or give --dev for a service in --dev")
+        raise UsageError(f"no credentials: set {wanted}, or give --local for a service in --dev")
     return value

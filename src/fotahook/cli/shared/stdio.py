@@ -1,4 +1,4 @@
-"""stdin, stdout and stderr as they are found: closed, full, of another encoding, with nobody at the other end."""
+"""Standard streams in any state: closed, full, with another encoding, or without a reader."""
 
 import io
 import os
@@ -9,28 +9,28 @@ from fotahook.hosting.stdio import discard, discard_stdout
 
 
 def open_missing() -> None:
-    """Put the void where a stream was closed: the next file opened would else be in its place, and be printed into."""
-    sys.stdin = sys.stdin or _void(0, "r")
-    sys.stdout = sys.stdout or _void(1, "w")
-    sys.stderr = sys.stderr or _void(2, "w")
+    """Open the null device for each closed stream: else the next file opened would take its descriptor."""
+    sys.stdin = sys.stdin or _null(0, "r")
+    sys.stdout = sys.stdout or _null(1, "w")
+    sys.stderr = sys.stderr or _null(2, "w")
 
 
-def forgive(stream: object) -> None:
-    """Print what the terminal's encoding lacks as an escape, rather than fail after the work was done."""
+def escape_unencodable(stream: object) -> None:
+    """Print characters that the encoding lacks as escapes, rather than fail after the work is done."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
 
 
 def settle_output() -> None:
-    """Print what is still to be printed, or into the void where that cannot be: Python would fail for it at its end."""
+    """Flush stdout, or discard its content if that fails: else Python would fail for it at exit."""
     try:
         sys.stdout.flush()
     except OSError:
         discard_stdout()
 
 
-def complain(*lines: str) -> None:
-    """Lines on stderr, as far as it takes any."""
+def print_errors(*lines: str) -> None:
+    """Lines on stderr, as far as it accepts any."""
     try:
         for line in lines:
             print(line, file=sys.stderr)
@@ -38,9 +38,9 @@ def complain(*lines: str) -> None:
         discard(sys.stderr)
 
 
-def _void(descriptor: int, mode: Literal["r", "w"]) -> TextIO:
-    found = os.open(os.devnull, os.O_RDWR)
-    if found != descriptor:
-        os.dup2(found, descriptor)
-        os.close(found)
+def _null(descriptor: int, mode: Literal["r", "w"]) -> TextIO:
+    opened = os.open(os.devnull, os.O_RDWR)
+    if opened != descriptor:
+        os.dup2(opened, descriptor)
+        os.close(opened)
     return open(descriptor, mode, encoding="utf-8", closefd=False)

@@ -1,23 +1,30 @@
-"""What commands print: JSON for scripts, tables for people, the same rows with tabs between them when piped."""
+"""Output of commands: tables at a terminal, tab-separated rows in a pipe, JSON with --json."""
 
 import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import zip_longest
+from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
+from cyclopts import Parameter
 
-from .paging import Pages
+T = TypeVar("T")
 
-if TYPE_CHECKING:
-    from rich.text import Text
+Columns: TypeAlias = Mapping[str, Callable[[T], object]]
+"""The column names of a table of records, and each one's cell in the row of a record."""
 
-T = TypeVar("T", bound=msgspec.Struct)
+Json: TypeAlias = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
+
+PAGE: Final = 200
+"""Largest page that the service returns."""
 
 _RAW_IN_JSON: Final = re.compile("[\x7f-\x9f\u2028\u2029]")
 _WIDEST: Final = 4096
+"""Columns: the terminal wraps long lines, so that an id can be copied whole."""
 _WHOLE: Final = ("id", "sent as")
 _STYLES: Final = {
     **dict.fromkeys(("delivered", "open"), "green"),
@@ -27,150 +34,128 @@ _STYLES: Final = {
 
 
 def on_terminal() -> bool:
-    """Whether a person reads what is printed."""
+    """Whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
+def note(text: str) -> None:
+    """A line for people, on stderr."""
+    print(f"fotahook: {text}", file=sys.stderr)
+
+
 def print_json(value: Mapping[str, object]) -> None:
-    """One object on one line, as JSON whatever the encoding of stdout."""
+    """One object on one line, in JSON that any encoding of stdout can carry."""
     line = json.dumps(value, ensure_ascii=sys.stdout.encoding.lower() not in ("utf-8", "utf8"))
     print(_RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", line))
 
 
 def print_bytes(content: bytes) -> None:
-    """These bytes and no others, whatever the encoding of stdout."""
+    """Exactly these bytes, whatever the encoding of stdout."""
     sys.stdout.flush()
     sys.stdout.buffer.write(content)
 
 
 def print_lines(text: str) -> None:
-    """A text of several lines, such as a traceback, with nothing in it that steers a terminal."""
+    """Text of several lines, such as a traceback, without control characters."""
     for line in text.splitlines():
-        print(_printable(line))
+        print(_text(line))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-    """Rows under their columns' names."""
-    if on_terminal():
-        _print_grid(columns, rows, title)
-    else:
-        _print_plain((columns, *rows))
-
-
-def print_card(facts: Mapping[str, str]) -> None:
-    """What is known of one thing, a line for each fact."""
-    if on_terminal():
-        _print_grid(None, list(facts.items()), None)
-    else:
-        _print_plain(list(facts.items()))
-
-
-def print_listing(columns: Sequence[str], pages: Pages[T], row: Callable[[T], Sequence[str]], *, as_json: bool) -> None:
-    """What is listed, page by page as it comes; JSON is one object a line. Tells on stderr if the limit cut it."""
-    titled = False
-    for page in pages:
-        if as_json:
-            print_structs(columns, page, row, as_json=True)
-        elif page or not titled:
-            _print_list(None if titled else columns, [row(one) for one in page])
-            titled = True
-    if pages.more:
-        print("fotahook: there may be more; --limit 0 lists all of them", file=sys.stderr)
-
-
-def print_grown(row: Sequence[str], widths: Sequence[int]) -> None:
-    """One more row of a list that grows; at a terminal its cells are so wide at least."""
-    if on_terminal():
-        from rich.console import Console
-        from rich.text import Text
-
-        cells = [_cell(cell) for cell in row]
-        for cell, width in zip(cells, widths, strict=True):
-            cell.pad_right(max(0, width - cell.cell_len))
-        Console(width=_WIDEST).print(Text("  ").join(cells))
-    else:
-        _print_plain([row])
-    sys.stdout.flush()
-
-
-def print_structs(
-    columns: Sequence[str], structs: Sequence[T], row: Callable[[T], Sequence[str]], *, as_json: bool
+def print_table(
+    columns: Sequence[str] | None,
+    rows: Iterable[Sequence[object]],
+    *,
+    boxed: bool = True,
+    widths: Sequence[int] = (),
 ) -> None:
-    """Some records: a row for each, or one JSON object a line."""
-    if as_json:
-        for one in structs:
-            print_json(msgspec.to_builtins(one))
-    else:
-        _print_list(columns, [row(one) for one in structs])
+    """Rows under their column names, if there are any. Unboxed rows may be wider than the terminal.
+
+    `widths` are minimum widths, for a table that is printed row by row.
+    """
+    texts = [[_text(cell) for cell in row] for row in rows]
+    if not on_terminal():
+        for row in texts if columns is None else (columns, *texts):
+            print("\t".join(row))
+        return
+    from rich.box import HEAVY_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    names = columns or [""] * max(map(len, texts), default=0)
+    table = Table(show_header=columns is not None, box=HEAVY_HEAD)
+    if not boxed:
+        table.box, table.pad_edge, table.padding = None, False, (0, 2, 0, 0)
+    for name, width in zip_longest(names, widths):
+        # An id that is cut or broken over two lines cannot be copied.
+        table.add_column(name, overflow="fold", no_wrap=not boxed or name in _WHOLE, min_width=width)
+    for row in texts:
+        # Text, since a value may look like rich's markup.
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console(width=None if boxed else _WIDEST).print(table)
 
 
 def print_facts(facts: Mapping[str, str | int | None], *, as_json: bool) -> None:
-    """What is known of one thing, by name."""
-    texts = {name: _text(fact) for name, fact in facts.items()}
+    """One thing's facts by name: a row under its columns, or a line for each fact if the row is too wide."""
     if as_json:
         print_json(facts)
-    elif on_terminal() and not _fit(texts):
-        print_card(texts)
+        return
+    texts = {name: "(none)" if fact is None else _text(fact) for name, fact in facts.items()}
+    width = sum(max(len(name), len(text)) + len(" │ ") for name, text in texts.items()) + 1
+    if on_terminal() and width > shutil.get_terminal_size().columns:
+        print_table(None, texts.items())
     else:
         print_table(list(texts), [list(texts.values())])
 
 
-def _fit(facts: Mapping[str, str]) -> bool:
-    """Whether a framed row of them is no wider than the terminal."""
-    width = sum(max(len(name), len(text)) + len(" │ ") for name, text in facts.items()) + 1
-    return width <= shutil.get_terminal_size().columns
+def print_records(columns: Columns[T], records: Iterable[T], *, boxed: bool = True, header: bool = True) -> None:
+    """A row for each record."""
+    rows = [[cell(record) for cell in columns.values()] for record in records]
+    print_table(list(columns) if header else None, rows, boxed=boxed)
 
 
-def _text(fact: str | int | None) -> str:
-    match fact:
-        case bool():
-            return "yes" if fact else "no"
+def print_list(columns: Columns[T], pages: Iterable[Sequence[T]], *, as_json: bool) -> None:
+    """A list, page by page as it comes: a row for each record, or one JSON object a line."""
+    header = True
+    for page in pages:
+        if as_json:
+            for record in page:
+                print_json(msgspec.to_builtins(record))
+        elif page or header:
+            print_records(columns, page, boxed=False, header=header)
+            header = False
+
+
+def read_pages(fetch: Callable[[str | None, int], tuple[Sequence[T], str | None]], limit: int) -> Iterator[Sequence[T]]:
+    """The pages of a list, up to `limit` items or all for 0. Says on stderr if the limit may have cut the list.
+
+    `fetch` gets the cursor and the size of a page, and returns the page and the next cursor, None at the end.
+    """
+    cursor, left = None, limit
+    while True:
+        page, cursor = fetch(cursor, min(PAGE, left) if limit else PAGE)
+        yield page
+        left -= len(page)
+        if cursor is None:
+            return
+        if limit and left <= 0:
+            note("there may be more; --limit 0 lists all of them")
+            return
+
+
+def format_time(value: datetime) -> str:
+    """A point in time as tables show it."""
+    return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _text(value: object) -> str:
+    """A cell. Text from a message may hold what would break its line or column, or control the terminal."""
+    match value:
         case None:
-            return "(none)"
-    return str(fact)
-
-
-def _print_plain(rows: Sequence[Sequence[str]]) -> None:
-    for row in rows:
-        print("\t".join(map(_printable, row)))
-
-
-def _print_list(columns: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
-    """Rows of any number. At a terminal too narrow for them lines go on below, so that an id stays in one piece."""
-    if not on_terminal():
-        _print_plain(rows if columns is None else (columns, *rows))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=columns is not None)
-    for column in columns or rows[0]:
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        table.add_row(*map(_cell, row))
-    Console(width=_WIDEST).print(table)
-
-
-def _print_grid(columns: Sequence[str] | None, rows: Sequence[Sequence[str]], title: str | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_header=columns is not None)
-    for column in columns or ():
-        # An id that is cut or broken over two lines is good for nothing.
-        table.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
-    for row in rows:
-        table.add_row(*map(_cell, row))
-    Console().print(table)
-
-
-def _cell(cell: str) -> "Text":
-    from rich.text import Text
-
-    # Text, since a value may look like rich's markup.
-    return Text(_printable(cell), style=_STYLES.get(cell, ""))
-
-
-def _printable(cell: str) -> str:
-    """A value without what would break its line or its column, or steer a terminal: messages say what they like."""
-    return cell if cell.isprintable() else "".join(char if char.isprintable() else " " for char in cell)
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return format_time(value)
+    text = str(value)
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)

@@ -27,7 +27,7 @@ from ...hosting.tls import check_pem_files
 from ..shared.errors import Failure, Interrupted, UsageError
 from ..shared.progress import counting
 from ..shared.remote import DEFAULTS, Remote
-from ..shared.tables import print_card, print_json
+from ..shared.tables import print_json, print_table
 from .targets import Advance, Result, Target, listener_target, service_target
 
 MAX_DEVICES: Final = 10_000_000
@@ -89,7 +89,7 @@ def simulate(account: str, /, *, options: SimulateOptions = SimulateOptions(), r
         print_json({**facts, "profileIsOurs": campaign.profile == "v2"})
     else:
         facts["profile"] = f"v2 ({OURS})" if campaign.profile == "v2" else "v1"
-        print_card({name: str(fact) for name, fact in facts.items()})
+        print_table(None, facts.items())
     if result.lost is not None:
         raise Failure(result.lost)
     if result.held is not None:

@@ -1,23 +1,22 @@
-"""`fotahook publish`: one message from a file or from stdin, or many, a line for each."""
+"""`fotahook publish`: one message from a file or from stdin, or a message per line."""
 
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
-from cyclopts import Parameter
 
 from fotahook.contract.messages import MESSAGE_LIMIT, MessageInvalid, parse_json
 from fotahook.contract.operator import BatchMessage
 
+from ..shared.arguments import Account
 from ..shared.errors import UsageError
 from ..shared.remote import DEFAULTS, Remote
 from ..shared.tables import print_facts
-from .line_files import STDIN, opened
-from .publish_lines import publish_lines
+from .batches import publish_lines
+from .files import STDIO, FileArgument, open_input
 
 
 class Line(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """A line of --batch, as `POST /v1/messages` has it; the account may be left out."""
+    """A line of --batch, as in `POST /v1/messages`, but the account may be left out."""
 
     message: msgspec.Raw
     account: str | None = None
@@ -26,8 +25,8 @@ class Line(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=Tr
 
 
 def publish(
-    account: str,
-    file: Annotated[Path, Parameter(allow_leading_hyphen=True)] = Path(STDIN),
+    account: Account,
+    file: FileArgument = Path(STDIO),
     /,
     *,
     ordering_key: str | None = None,
@@ -35,20 +34,18 @@ def publish(
     batch: bool = False,
     remote: Remote = DEFAULTS,
 ) -> int:
-    """Hand a message over for delivery, byte for byte as it stands; prints its id once the service has it on disk.
+    """Publish a message byte for byte; prints its id once the service has it on disk.
 
     Example: fotahook publish 0000123456-00001 message.json --ordering-key 990013907835573
 
     Parameters
     ----------
-    account
-        Whose callback it goes to.
     file
-        The message, a JSON object; - reads it from stdin. With --batch many, a line for each.
+        The message, a JSON object; - reads it from stdin. With --batch, one message per line.
     ordering_key
-        Messages of one key are delivered in the order they were published in.
+        Messages with the same key are delivered in the order in which they were published.
     idempotency_key
-        Under one key a message is taken once, however often it is published.
+        A message is accepted once per key, however often it is published.
     batch
         Each line is {"message": {…}, "orderingKey"?, "idempotencyKey"?, "account"?}; exit code 1 if one was refused.
     """
@@ -67,20 +64,20 @@ _decode = msgspec.json.Decoder(Line).decode
 
 
 def _message(line: bytes, account: str) -> BatchMessage:
-    """The message of a line, byte for byte as it stands there; ValueError says what is wrong with it."""
-    told = _decode(line)
+    """The message of a line, byte for byte; ValueError says what is wrong with it."""
+    parsed = _decode(line)
     return BatchMessage(
-        account=told.account or account,
-        message=bytes(told.message),
-        ordering_key=told.ordering_key,
-        idempotency_key=told.idempotency_key,
+        account=parsed.account or account,
+        message=bytes(parsed.message),
+        ordering_key=parsed.ordering_key,
+        idempotency_key=parsed.idempotency_key,
     )
 
 
 def _read(file: str) -> bytes:
-    """The bytes of the message; UsageError if the service would refuse them for what they are."""
-    name = "stdin" if file == STDIN else file
-    with opened(file, "publish") as content:
+    """The bytes of the message; UsageError if the service would refuse them."""
+    name = "stdin" if file == STDIO else file
+    with open_input(file, "publish") as content:
         message = content.read(MESSAGE_LIMIT + 1)
     if len(message) > MESSAGE_LIMIT:
         raise UsageError(f"{name}: a message has at most {MESSAGE_LIMIT} bytes")
