@@ -3,60 +3,60 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .client import (
-    AsyncClient,
-    AsyncEventStream,
-    AsyncOperatorClient,
-    AsyncSoftwareManagementCallbacksV2Controller,
-    Client,
-    EventStream,
-    OperatorClient,
-    SoftwareManagementCallbacksV2Controller,
-)
-from .contract.auth import OauthToken, SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
-from .contract.errors import (
-    ApiException,
-    AuthenticationError,
-    ConnectionFailed,
-    FotahookError,
-    FotaV2ResultException,
-    LoginRefused,
-    NotFound,
-    PermissionDenied,
-    RateLimited,
-    ResponseError,
-    ServerError,
-    TimedOut,
-    TlsError,
-    TransportError,
-)
-from .contract.events import Event
-from .contract.exchange import ApiResponse, Headers, Request
-from .contract.models import (
-    CallbackSummary,
-    FotaV2CallbackRegistrationRequest,
-    FotaV2CallbackRegistrationResult,
-    FotaV2SuccessResult,
-)
-from .contract.operator import (
-    AccountPage,
-    AccountState,
-    Attempt,
-    BatchMessage,
-    MessagePage,
-    MessageState,
-    Published,
-    Reason,
-    Redelivered,
-    Refused,
-    Stats,
-    Why,
-)
-from .contract.servers import Environment, Server
 from .contract.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from .client import (
+        AsyncClient,
+        AsyncEventStream,
+        AsyncOperatorClient,
+        AsyncSoftwareManagementCallbacksV2Controller,
+        Client,
+        EventStream,
+        OperatorClient,
+        SoftwareManagementCallbacksV2Controller,
+    )
+    from .contract.auth import OauthToken, SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
+    from .contract.errors import (
+        ApiException,
+        AuthenticationError,
+        ConnectionFailed,
+        FotahookError,
+        FotaV2ResultException,
+        LoginRefused,
+        NotFound,
+        PermissionDenied,
+        RateLimited,
+        ResponseError,
+        ServerError,
+        TimedOut,
+        TlsError,
+        TransportError,
+    )
+    from .contract.events import Event
+    from .contract.exchange import ApiResponse, Headers, Request
     from .contract.messages import CallbackMessage
+    from .contract.models import (
+        CallbackSummary,
+        FotaV2CallbackRegistrationRequest,
+        FotaV2CallbackRegistrationResult,
+        FotaV2SuccessResult,
+    )
+    from .contract.operator import (
+        AccountPage,
+        AccountState,
+        Attempt,
+        BatchMessage,
+        MessagePage,
+        MessageState,
+        Published,
+        Reason,
+        Redelivered,
+        Refused,
+        Stats,
+        Why,
+    )
+    from .contract.servers import Environment, Server
     from .listener import Listener
 
 __all__ = [
@@ -113,21 +113,33 @@ __all__ = [
     "__version__",
 ]
 
-# Imported on first use: a program that only makes calls does not need them.
-_LAZY = {"CallbackMessage": "fotahook.contract.messages", "Listener": "fotahook.listener"}
+# The modules of the public names, searched in this order when a name is first used: importing fotahook loads nothing,
+# and a program that only calls never loads what receives.
+_MODULES = (
+    "client",
+    "contract.auth",
+    "contract.errors",
+    "contract.events",
+    "contract.exchange",
+    "contract.models",
+    "contract.operator",
+    "contract.servers",
+    "contract.messages",
+    "listener",
+)
+
 
 # Hidden from type checkers, which would otherwise accept any misspelt name.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        if name not in _LAZY:
-            raise AttributeError(f"module 'fotahook' has no attribute {name!r}")
-        try:
-            return getattr(import_module(_LAZY[name]), name)
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("fotahook"):
-                raise
-            raise ImportError(f"fotahook.{name} needs {error.name}: pip install 'fotahook[listener]'") from error
+        if name in __all__:
+            for module in _MODULES:
+                found = getattr(import_module(f"fotahook.{module}"), name, None)
+                if found is not None:
+                    globals()[name] = found
+                    return found
+        raise AttributeError(f"module 'fotahook' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

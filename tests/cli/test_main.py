@@ -45,6 +45,7 @@ def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert loaded.isdisjoint({"aiohttp", "uvicorn", "starlette", "structlog", "nacl", "sqlite3", "trustme"})
+    assert loaded.isdisjoint({"asyncio", "msgspec", "socket", "urllib3", "fotahook.client", "fotahook.store"})
 
 
 def test_what_calls_a_service_loads_no_store_and_no_loop() -> None:

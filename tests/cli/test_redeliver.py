@@ -53,7 +53,7 @@ def test_one_alone_that_is_refused_is_told_in_one_line(call: Run, sandbox: Sandb
     said = call(sandbox.publish("held", {}))
     assert (said.code, said.out) == (4, "")
     assert is_one_line(said.err)
-    assert "not settled" in said.err
+    assert "still pending" in said.err
 
 
 def test_those_of_an_account_are_counted_and_sent(call: Run, sandbox: Sandbox) -> None:

@@ -68,7 +68,7 @@ def test_the_doctor_shows_what_to_do_beneath_what_it_found(tmp_path: Path) -> No
     assert "┃ check      ┃ result ┃ found, and what to do" in shown
     assert re.search(r"│ url        │ warn   │ http://127.0.0.1:\d+/: nothing is encrypted", shown)
     assert re.search(r"│            │        │ ThingSpace, and fotahook serve without --dev", shown)
-    assert "4 pass, 5 warn, 0 fail" in shown
+    assert "5 pass, 4 warn, 0 fail" in shown
 
 
 def test_the_doctors_page_prints_what_it_prints(tmp_path: Path) -> None:

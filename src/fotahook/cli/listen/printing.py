@@ -47,7 +47,11 @@ def print_readable(message: CallbackMessage, context: Context) -> None:
         text.append(f"  {_safe(device.result_reason)}" if device.result_reason else "")
     if (more := len(message.devices) - _MAX_DEVICES) > 0:
         text.append(f"\n    and {more} more devices", style="dim")
-    _print(lambda: Console(width=_WIDTH, highlight=False).print(text))
+    console = Console(width=_WIDTH, highlight=False)
+    with console.capture() as captured:
+        console.print(text)
+    # Not by rich, which exits when the reader has gone.
+    _print(lambda: print(captured.get(), end=""))
 
 
 def _print(write: Callable[[], None]) -> None:
