@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test system check bench faults docs wheel lock clean
+.PHONY: demo test system check bench faults docs openapi wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/fotahook demo --devices 200
@@ -32,6 +32,10 @@ check: .venv/ready
 # The site, in build/site; the tests build it too.
 docs: .venv/ready
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
+
+# The description that the service serves, from its routes and models; a test compares the two.
+openapi: .venv/ready
+	PYTHONPATH=docs $(BIN)/python -m generators
 
 # The wheel, in dist/.
 wheel: .venv/ready

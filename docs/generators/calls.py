@@ -1,13 +1,10 @@
 """The calls of the service and their schemas as Markdown, from the service's OpenAPI description."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, cast
-
-from fotahook.service import Settings, build_app
-from fotahook.service.openapi import document
-from fotahook.store import Store
+from typing import Any, Final
 
 from .markdown import code, plain, table
+from .openapi import document
 
 Schema = Mapping[str, Any]
 _CREDENTIALS: Final = {"client": "client id and secret", "accessToken": "access token", "sessionToken": "session token"}
@@ -15,9 +12,7 @@ _CREDENTIALS: Final = {"client": "client id and secret", "accessToken": "access 
 
 def calls() -> str:
     """A section for each call and each schema, in the order of `/openapi.json`."""
-    # The app only describes itself: it needs no store and no real key.
-    app = build_app(cast(Store, None), Settings(secret_key=bytes(32)))
-    description = document(app.resources)
+    description = document()
     paths = list(description["paths"].items())
     by_tag = {tag: [one for one in paths if _tag(one[1]) == tag] for tag in ("ThingSpace", "fotahook")}
     parts = [

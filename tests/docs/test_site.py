@@ -1,5 +1,6 @@
 """The site builds without warnings, documents every public name, and loads nothing from other hosts."""
 
+import json
 import re
 import subprocess
 import sys
@@ -11,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from fotahook.cli.commands import app as commands
-from fotahook.service import Settings, build_app
-from fotahook.service.openapi import document
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,7 +78,7 @@ def test_every_command_has_its_section(site: Path) -> None:
 
 def test_every_call_and_every_schema_has_its_section(site: Path) -> None:
     page = (site / "reference" / "http.html").read_text()
-    described = document(build_app(None, Settings(secret_key=bytes(32))).resources)  # type: ignore[arg-type]  # none is called
+    described = json.loads((ROOT / "src/fotahook/service/openapi.json").read_bytes())
     for path, item in described["paths"].items():
         for method in item.keys() - {"parameters"}:
             assert f"{method.upper()} {path}<a" in page, path

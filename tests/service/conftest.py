@@ -7,6 +7,7 @@ import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import pytest
 from starlette.types import ASGIApp, Message, Scope
 
 from fotahook.service import SCOPES, PasswordCost, Settings, build_app, create_credential, provision_dev
-from fotahook.service.openapi import document
 from fotahook.store import SqliteStore
 
 from .serving import SECRET_KEY, serving
@@ -130,11 +130,12 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+DOCUMENT = msgspec.json.decode(files("fotahook.service").joinpath("openapi.json").read_bytes())
 DESCRIBED = {
     re.compile(re.sub(r"\{\w+\}", "[^/]*", path)): {
         method.upper(): set(operation["responses"]) for method, operation in item.items() if method != "parameters"
     }
-    for path, item in document(build_app(None, Settings(secret_key=SECRET_KEY)).resources)["paths"].items()  # type: ignore[arg-type]  # nothing of it is called
+    for path, item in DOCUMENT["paths"].items()
 }
 
 

@@ -5,8 +5,8 @@ import asyncio
 import msgspec
 import pytest
 
-from fotahook.service.auth import lockout
-from fotahook.service.auth.lockout import Lockout
+from fotahook.service.auth import limits
+from fotahook.service.auth.limits import Lockout
 from fotahook.service.errors import ApiError
 
 from .conftest import LOGIN, RESET, Answer, Api, FakeClock
@@ -112,7 +112,7 @@ def test_a_clock_that_is_set_back_locks_no_longer_than_an_hour() -> None:
 
 
 def test_the_number_of_locks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lockout, "_MAX_ENTRIES", 2)
+    monkeypatch.setattr(limits, "_MAX_ENTRIES", 2)
     locks = Lockout()
     fail(locks, 5)
     for name in ("x", "y"):

@@ -1,18 +1,18 @@
 """The OpenAPI description: complete, and true of every answer in the other tests of this folder."""
 
 from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fotahook.service import Settings, build_app
-from fotahook.service.openapi import document
 
-from .conftest import Api, is_described
+from .conftest import DOCUMENT, Api, is_described
 from .serving import SECRET_KEY
 
 APP = build_app(None, Settings(secret_key=SECRET_KEY))  # type: ignore[arg-type]  # nothing of it is called
-DOCUMENT = document(APP.resources)
 OPERATIONS = [
     (path, method, operation)
     for path, item in DOCUMENT["paths"].items()
@@ -37,6 +37,14 @@ async def test_the_description_needs_no_token(api: Api) -> None:
     assert (answer.status, answer.header("content-type")) == (200, "application/json")
     assert answer.json == DOCUMENT
     assert (await api("GET", "/openapi.json")).body == answer.body
+
+
+def test_the_description_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "docs"))
+    from generators.openapi import text
+
+    # Otherwise run `make openapi`.
+    assert files("fotahook.service").joinpath("openapi.json").read_bytes() == text()
 
 
 def test_the_description_has_every_route_and_method() -> None:

@@ -24,7 +24,7 @@ from fotahook.delivery.dispatcher import LEASE_MARGIN
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.service import HEALTH_PATHS, Check, Metrics, Settings, build_app, provision_dev, withdraw_dev
-from fotahook.service.settings import REQUESTS_PER_MINUTE
+from fotahook.service.context import REQUESTS_PER_MINUTE
 from fotahook.store import Store, open_store
 from fotahook.store.records import Retention
 

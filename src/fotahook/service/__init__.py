@@ -12,10 +12,9 @@ from .auth.credentials import (
     withdraw_dev,
 )
 from .auth.passwords import PasswordCost
-from .context import Check
+from .context import Check, Settings
 from .health import HEALTH_PATHS
 from .metrics import Metrics
-from .settings import Settings
 
 __all__ = [
     "DEV_CLIENT",

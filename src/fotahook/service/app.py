@@ -10,18 +10,14 @@ from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from ..store.base import Store
-from . import health, openapi
-from .context import Check, Service
+from . import health
+from .context import Check, Service, Settings
 from .metrics import Metrics
-from .operator import accounts, batch, events, messages, redelivery, signing_keys, stats
+from .operator import accounts, events, messages
 from .routing import App, Endpoint, Resource
-from .settings import Settings
-from .thingspace import callbacks, sessions, tokens
+from .thingspace import auth, callbacks
 
-MODULES: Final[Sequence[ModuleType]] = (
-    *(health, callbacks, tokens, sessions),
-    *(accounts, messages, redelivery, signing_keys, batch, events, stats, openapi),
-)
+MODULES: Final[Sequence[ModuleType]] = (health, callbacks, auth, accounts, messages, events)
 """The modules that declare the service's endpoints."""
 
 

@@ -1,5 +1,6 @@
-"""Calls that need no token: health checks, metrics, and the public signing key."""
+"""Calls that need no token: health checks, metrics, the public signing key, and the OpenAPI description."""
 
+from importlib.resources import files
 from typing import Final
 
 import msgspec
@@ -9,8 +10,9 @@ from starlette.responses import Response
 from ..contract.keys import signing_seed
 from ..contract.signing import format_public_key
 from . import errors
-from .routing import Call, Endpoint
+from .routing import JSON, Call, Endpoint
 
+_OPENAPI: Final = files(__package__).joinpath("openapi.json").read_bytes()
 HEALTH_PATHS: Final = ("/healthz", "/readyz", "/metrics")
 """Paths for monitors, which are answered even to a client that exceeds its limits, and by every process."""
 
@@ -45,7 +47,7 @@ async def ready(call: Call) -> Status:
     return Status("ready")
 
 
-@Endpoint("GET", "/metrics", by="anyone", answer_type="text/plain")
+@Endpoint("GET", "/metrics", by="anyone")
 async def metrics(call: Call) -> Response:
     """Metrics of this process and of its store, for Prometheus."""
     content = await call.service.metrics.text(call.service.store, call.service.streams.total())
@@ -56,3 +58,9 @@ async def metrics(call: Call) -> Response:
 async def signing_key(call: Call) -> PublicKey:
     """The public key that verifies every delivery."""
     return PublicKey(format_public_key(signing_seed(call.service.settings.secret_key)))
+
+
+@Endpoint("GET", "/openapi.json", by="anyone")
+async def openapi(call: Call) -> Response:
+    """This description, in OpenAPI 3.1."""
+    return Response(_OPENAPI, media_type=JSON)

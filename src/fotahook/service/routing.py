@@ -1,10 +1,11 @@
 """Endpoints, and the app that finds the endpoint of a request and lets it in.
 
 Declare a call with `@Endpoint("GET", "/v1/…", …)` on its handler. The declaration says who may call it, and is enforced
-here before the handler runs; the OpenAPI description is made from the same declaration.
+here before the handler runs; `make openapi` makes the OpenAPI description from the same declarations.
 """
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Final, Literal, TypeVar
@@ -32,13 +33,11 @@ JSON: Final = "application/json"
 # RFC 6749, section 5.1: what holds a secret must not be cached.
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
+_PARAMETER: Final = re.compile(r"\\{(\w+)\\}")
+
 T = TypeVar("T")
 Model = type[msgspec.Struct]
 Handler = Callable[["Call"], Awaitable[msgspec.Struct | Response]]
-
-
-class AnyObject(msgspec.Struct, frozen=True):
-    """A JSON object with any members."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,9 @@ class Call:
 
 @dataclass(eq=False)
 class Endpoint:
-    """One method of one path, as a decorator of its handler.
+    """One method of one path, as a decorator of its handler; a returned struct is answered as JSON.
 
-    The first line of the handler's docstring is the call's summary, the return type its answer unless that is a
-    Response; a returned struct is answered as JSON.
+    `query` and `body` are the models of what the handler reads, for the OpenAPI description.
     """
 
     method: str
@@ -74,27 +72,14 @@ class Endpoint:
     by: Authentication = "token"
     scope: Scope | None = "operate"
     query: Model | None = None
-    headers: tuple[str, ...] = ()
-    """Idempotency and ordering keys and the like, for the description."""
     body: Model | None = None
-    body_optional: bool = False
-    body_type: str = JSON
     body_limit: Literal["body_limit", "message_limit", "batch_limit"] = "body_limit"
     """The name of the setting."""
     status: int = 200
-    answer: Model | None = None
-    answer_type: str = JSON
-    events: tuple[Model, ...] = ()
-    """The data of an event stream's events."""
     no_store: bool = False
-    also: tuple[int, ...] = ()
-    """Statuses that only this call answers, for the description."""
     handler: Handler = field(init=False)
 
     def __call__(self, handler: Handler) -> "Endpoint":
-        returned = handler.__annotations__["return"]
-        if self.answer is None and isinstance(returned, type) and issubclass(returned, msgspec.Struct):
-            self.answer = returned
         self.handler = handler
         return self
 
@@ -152,10 +137,9 @@ class Resource:
 
 
 class App(Starlette):
-    """Starlette with a router of its own for our resources; other routes, exceptions and lifespan are Starlette's.
+    """Starlette in which our resources go before its routes, and skip its layers: middleware goes around the app.
 
-    The router matches raw segments: once decoded, ``a%2Fb`` would be two. It takes one step per segment, where
-    Starlette tries one route after the other, and skips Starlette's layers: middleware goes around the app.
+    Paths are matched before they are decoded: once decoded, ``a%2Fb`` would be two segments.
     """
 
     def __init__(
@@ -169,9 +153,11 @@ class App(Starlette):
         super().__init__(routes=routes, exception_handlers=handlers, lifespan=lifespan)
         self.router.redirect_slashes = False
         self.resources = resources
-        self._root = _Node()
-        for path, resource in resources.items():
-            self._root.add(path.split("/"), resource)
+        # A parameter may be empty: an empty account is a wrong account, not another path.
+        self._patterns = [
+            (re.compile(_PARAMETER.sub("(?P<\\1>[^/]*)", re.escape(path))), resource)
+            for path, resource in resources.items()
+        ]
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -179,44 +165,13 @@ class App(Starlette):
             return
         raw = scope.get("raw_path")
         path = quote(scope["path"], errors="replace") if raw is None else raw.decode("latin-1")
+        app: ASGIApp = super().__call__
         scope = {**scope, "app": self, "path": path}
-        resource, scope["path_params"] = self._root.find(path.removeprefix(scope.get("root_path", "")).split("/"))
-        app: ASGIApp = resource or super().__call__
+        for pattern, resource in self._patterns:
+            if (match := pattern.fullmatch(path.removeprefix(scope.get("root_path", "")))) is not None:
+                app, scope["path_params"] = resource, match.groupdict()
+                break
         await app(scope, receive, send)
-
-
-class _Node:
-    """A node in the tree of path segments."""
-
-    def __init__(self) -> None:
-        self._resource: Resource | None = None
-        self._children: dict[str, _Node] = {}
-        self._parameter = ""
-        self._any: _Node | None = None
-
-    def add(self, segments: Sequence[str], resource: Resource) -> None:
-        """Serve the resource at a path, in which ``{account}`` stands for any segment, an empty one too."""
-        node = self
-        for segment in segments:
-            if segment.startswith("{"):
-                node._parameter, node._any = segment.strip("{}"), node._any or _Node()
-                node = node._any
-            else:
-                node = node._children.setdefault(segment, _Node())
-        node._resource = resource
-
-    def find(self, segments: Sequence[str]) -> tuple[Resource | None, dict[str, str]]:
-        """The resource at a path, if there is one, and the path's parameters."""
-        node, params = self, dict[str, str]()
-        for segment in segments:
-            child = node._children.get(segment)
-            if child is None:
-                if node._any is None:
-                    return None, params
-                child = node._any
-                params[node._parameter] = segment
-            node = child
-        return node._resource, params
 
 
 async def answer_error(request: Request, error: Exception) -> Response:

@@ -1,17 +1,21 @@
-"""Events as they happen: server-sent events, which resume where a stream broke off."""
+"""Events as they happen, which resume where a stream broke off, and their counts minute by minute."""
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator
-from typing import Final
+from typing import Annotated, Final
 
+from msgspec import Meta
+from msgspec.structs import astuple
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ...contract.events import EVENTS, cursor_block
-from ...store.events import EventCursor
+from ...contract.events import cursor_block
+from ...contract.operator import Counts, MinuteCounts, Stats
+from ...store.events import STATS_MINUTES, EventCursor
 from ...store.records import StoreError
+from ...store.views import to_datetime
 from .. import access, errors, requests
 from ..event_feed import POLL_SECONDS
 from ..requests import Params, event_cursor_text
@@ -37,15 +41,13 @@ class EventsQuery(Params, frozen=True):
     after: str | None = None
 
 
-@Endpoint(
-    "GET",
-    "/v1/events",
-    query=EventsQuery,
-    headers=("Last-Event-ID",),
-    events=tuple(EVENTS.values()),
-    answer_type=MEDIA_TYPE,
-    also=(404, 410, 429),
-)
+class StatsQuery(Params, frozen=True):
+    """How many minutes, the present one included."""
+
+    minutes: Annotated[int, Meta(ge=1, le=STATS_MINUTES)] = 60
+
+
+@Endpoint("GET", "/v1/events", query=EventsQuery)
 async def follow(call: Call) -> Response:
     """Events as they happen, as server-sent events; `Last-Event-ID` or `after` resumes after a cursor."""
     query, service = call.query(EventsQuery), call.service
@@ -60,6 +62,23 @@ async def follow(call: Call) -> Response:
     if service.streams[call.caller.name] >= service.settings.streams:
         raise errors.TOO_MANY_STREAMS(limit=service.settings.streams)
     return EventStream(call, query.account, cursor)
+
+
+@Endpoint("GET", "/v1/stats", query=StatsQuery)
+async def stats(call: Call) -> Stats:
+    """What happened in the last minutes, in total and minute by minute."""
+    span = call.query(StatsQuery).minutes
+    found = await call.service.store.stats(span, among=call.caller.accounts)
+    known = {
+        one.minute: Counts(accepted=one.accepted, delivered=one.delivered, failed=one.failed, dead=one.dead)
+        for one in found.minutes
+    }
+    totals = {name: sum(getattr(one, name) for one in known.values()) for name in Counts.__struct_fields__}
+    minutes = [
+        MinuteCounts(to_datetime(60.0 * minute), *astuple(known.get(minute, Counts())))
+        for minute in range(found.now - span + 1, found.now + 1)
+    ]
+    return Stats(totals=Counts(**totals), minutes=minutes)
 
 
 class EventStream(Response):

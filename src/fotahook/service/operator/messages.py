@@ -1,23 +1,31 @@
-"""Messages: publishing one, and looking at what became of it."""
+"""Messages: published singly or in a batch (NDJSON), looked at, and redelivered."""
 
+import re
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Final, Literal
 
+import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
 from ...contract.messages import MessageInvalid, parse_json
-from ...contract.operator import Attempts, MessagePage, MessageState, Published, Why
+from ...contract.operator import Attempts, MessagePage, MessageState, Published, Redelivered, Redeliveries, Why
 from ...store import views
 from ...store.records import Message, MessageFilter, NewMessage
 from .. import errors, requests
+from ..errors import answer
 from ..requests import PageSize, Params, Time
-from ..routing import JSON, AnyObject, Call, Endpoint
+from ..routing import JSON, Call, Endpoint
 from .accounts import PATH as ACCOUNT_PATH
 from .reasons import Snapshot, reasons_for
 
 PATH: Final = "/v1/messages/{id}"
+BATCH_TYPE: Final = "application/x-ndjson"
 READS_PER_PAGE: Final = 20
 """How often the store is read for one page, where few of the messages match."""
+_END_OF_TIME: Final = 253_402_300_799.0
+"""The last second that a date can name."""
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
 class MessagesQuery(Params, frozen=True):
@@ -30,6 +38,30 @@ class MessagesQuery(Params, frozen=True):
     until: Time | None = None
     cursor: str | None = None
     limit: PageSize = 50
+
+
+class Line(Params, frozen=True):
+    """One message of a batch."""
+
+    account: str
+    message: msgspec.Raw
+    ordering_key: str | None = None
+    idempotency_key: str | None = None
+
+
+class Redelivery(Params, frozen=True):
+    """`asNew`: under a new id, so that receivers take it for another message."""
+
+    as_new: bool = False
+
+
+class Redeliver(Params, frozen=True):
+    """Which messages to redeliver, those accepted at `until` excluded. `dryRun`: only count them."""
+
+    state: Literal["dead", "delivered"]
+    since: Time | None = None
+    until: Time | None = None
+    dry_run: bool = False
 
 
 @Endpoint("GET", f"{ACCOUNT_PATH}/messages", query=MessagesQuery)
@@ -56,16 +88,7 @@ async def list_messages(call: Call) -> MessagePage:
     return MessagePage(messages=[_state(call, message) for message in found], cursor=more)
 
 
-@Endpoint(
-    "POST",
-    f"{ACCOUNT_PATH}/messages",
-    scope="publish",
-    headers=("Idempotency-Key", "Ordering-Key"),
-    body=AnyObject,
-    body_limit="message_limit",
-    status=202,
-    also=(409,),
-)
+@Endpoint("POST", f"{ACCOUNT_PATH}/messages", scope="publish", body_limit="message_limit", status=202)
 async def publish(call: Call) -> Published:
     """Accepts a message, answered once it is on disk; it is delivered byte for byte."""
     ordering_key = requests.key_header(call.request, "Ordering-Key")
@@ -74,7 +97,7 @@ async def publish(call: Call) -> Published:
     message = NewMessage(
         account=call.account,
         body=body,
-        type=message_type(body),
+        type=_message_type(body),
         ordering_key=ordering_key,
         idempotency_key=idempotency_key,
     )
@@ -84,16 +107,31 @@ async def publish(call: Call) -> Published:
     return Published(id=accepted.id, duplicate=accepted.duplicate)
 
 
+@Endpoint("POST", "/v1/messages", scope="publish", body=Line, body_limit="batch_limit")
+async def publish_batch(call: Call) -> Response:
+    """Answers each line, in order, once the valid ones are on disk, all in one transaction."""
+    with call.service.batch_budget.share() as take:
+        lines = [_parse(call, line) async for line in _lines(call, take)]
+        messages = [line for line in lines if isinstance(line, NewMessage)]
+        accepted = await call.service.store.accept(messages) if messages else []
+    published = iter(
+        errors.OTHER_MESSAGE().content if one.conflict else Published(id=one.id, duplicate=one.duplicate)
+        for one in accepted
+    )
+    answered = [next(published) if isinstance(line, NewMessage) else line for line in lines]
+    return Response(b"".join(msgspec.json.encode(one) + b"\n" for one in answered), media_type=BATCH_TYPE)
+
+
 @Endpoint("GET", PATH)
 async def show(call: Call) -> MessageState:
     """A message and its deliveries, without its bytes."""
-    return _state(call, await find(call))
+    return _state(call, await _find(call))
 
 
-@Endpoint("GET", f"{PATH}/body", answer=AnyObject, also=(410,))
+@Endpoint("GET", f"{PATH}/body")
 async def body(call: Call) -> Response:
     """The bytes of a message."""
-    message = await find(call)
+    message = await _find(call)
     if message.body is None:
         raise errors.GONE("Retention removed the message's bytes; its id, hash and attempts are kept.")
     return Response(message.body, media_type=JSON)
@@ -102,7 +140,7 @@ async def body(call: Call) -> Response:
 @Endpoint("GET", f"{PATH}/attempts")
 async def attempts(call: Call) -> Attempts:
     """Every attempt to deliver a message, oldest first."""
-    message = await find(call)
+    message = await _find(call)
     made = await call.service.store.attempts(message.id)
     return Attempts(attempts=[views.attempt_state(number, one) for number, one in enumerate(made, 1)])
 
@@ -110,7 +148,7 @@ async def attempts(call: Call) -> Attempts:
 @Endpoint("GET", f"{PATH}/why")
 async def why(call: Call) -> Why:
     """Why a message is in its state: what it waits for, until when, and what would send it now."""
-    message, store = await find(call), call.service.store
+    message, store = await _find(call), call.service.store
     snapshot = Snapshot(
         message=message,
         attempts=await store.attempts(message.id),
@@ -121,7 +159,34 @@ async def why(call: Call) -> Why:
     return reasons_for(snapshot)
 
 
-def message_type(body: bytes) -> str | None:
+@Endpoint("POST", f"{PATH}/redeliver", body=Redelivery, status=202)
+async def redeliver_one(call: Call) -> Redelivered:
+    """Sends a message again, at the tail of its key, with new attempts and a new time to live."""
+    message = await _find(call)
+    wanted = await call.json(Redelivery, optional=True)
+    redelivery = await call.service.store.redeliver(message.id, as_new=wanted.as_new)
+    if redelivery.refused == "pending":
+        raise errors.CONFLICT("The message is not settled yet; GET …/why says what it waits for.")
+    if redelivery.refused == "pruned":
+        raise errors.GONE("Retention removed the message's bytes; publish it again.")
+    return Redelivered(id=redelivery.id or message.id)
+
+
+@Endpoint("POST", f"{ACCOUNT_PATH}/redeliver", body=Redeliver, status=202)
+async def redeliver_many(call: Call) -> Response:
+    """Redelivers many messages and returns their number; they are sent in small steps, after a restart too."""
+    wanted = await call.json(Redeliver)
+    count = await call.service.store.redeliver_all(
+        call.account,
+        wanted.state,
+        since=wanted.since.timestamp() if wanted.since else 0.0,
+        until=wanted.until.timestamp() if wanted.until else _END_OF_TIME,
+        dry_run=wanted.dry_run,
+    )
+    return answer(Redeliveries(count=count), 200 if wanted.dry_run else 202)
+
+
+def _message_type(body: bytes) -> str | None:
     """The message's `type`, if it is a string. Raises an ApiError unless the bytes are one JSON object."""
     try:
         content = parse_json(body)
@@ -133,7 +198,7 @@ def message_type(body: bytes) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
-async def find(call: Call) -> Message:
+async def _find(call: Call) -> Message:
     """The message that the path names, if it belongs to one of the caller's accounts."""
     message_id = requests.segment(call.request, "id")
     message = await call.service.store.message(message_id) if message_id else None
@@ -144,3 +209,60 @@ async def find(call: Call) -> Message:
 
 def _state(call: Call, message: Message) -> MessageState:
     return views.message_state(message, now=call.service.now(), time_to_live=call.service.settings.time_to_live)
+
+
+async def _lines(call: Call, take: Callable[[int], None]) -> AsyncIterator[bytes]:
+    """The lines as they arrive. Blank lines count, and the last one needs no line feed."""
+    limit = call.service.settings.batch_lines
+    line, count = bytearray(), 0
+    async for chunk in requests.chunks(call.request, call.service.settings.batch_limit):
+        take(len(chunk))
+        end, *starts = chunk.split(b"\n")
+        line += end
+        for start in starts:
+            count += 1
+            if count > limit:
+                raise errors.TOO_MANY_LINES(limit=limit)
+            yield bytes(line)
+            line = bytearray(start)
+    if line.strip():
+        if count == limit:
+            raise errors.TOO_MANY_LINES(limit=limit)
+        yield bytes(line)
+    elif count == 0:
+        raise errors.NO_BODY()
+
+
+def _parse(call: Call, content: bytes) -> NewMessage | dict[str, str]:
+    try:
+        line, limit = _decode(content), call.service.settings.message_limit
+        if not call.caller.has(requests.check_account(line.account)):
+            raise errors.NO_ACCOUNT()
+        body = bytes(line.message)
+        if len(body) > limit:
+            raise errors.TOO_LARGE(what="message", limit=limit)
+        return NewMessage(
+            account=line.account,
+            body=body,
+            type=_message_type(body),
+            ordering_key=requests.key("orderingKey", line.ordering_key),
+            idempotency_key=requests.key("idempotencyKey", line.idempotency_key),
+        )
+    except errors.ApiError as error:
+        return error.content
+
+
+def _decode(line: bytes) -> Line:
+    try:
+        return requests.json_object(line, Line, "line")
+    except errors.ApiError:
+        # The decoder refuses half a surrogate pair, which JSON allows: decode a copy of the same length without any.
+        # Accounts and keys cannot hold what the copy has in its place.
+        copy = _SURROGATE.sub(rb"\\u0000", line)
+        if copy == line:
+            raise
+        parsed = requests.json_object(copy, Line, "line")
+        message = bytes(parsed.message)
+        # The last occurrence: of two members of one name the last counts.
+        start = copy.rindex(message)
+        return msgspec.structs.replace(parsed, message=msgspec.Raw(line[start : start + len(message)]))

@@ -1,5 +1,7 @@
 """ThingSpace's four calls: the one callback URL of an account (docs/thingspace.md, The four calls)."""
 
+from functools import partial
+
 import msgspec
 from starlette.responses import Response
 
@@ -12,7 +14,7 @@ from ...contract.models import (
 from ...contract.urls import account_warning, port_warning, url_refusal
 from .. import errors
 from ..errors import answer
-from ..routing import Call, Endpoint, Model
+from ..routing import Call, Endpoint
 
 
 class Registration(msgspec.Struct, frozen=True):
@@ -25,32 +27,30 @@ class Registration(msgspec.Struct, frozen=True):
     callback: object = None
 
 
-def _endpoint(method: str, answer: Model, body: Model | None = None) -> Endpoint:
-    path = "/api/fota/v2/callbacks/{account}"
-    return Endpoint(method, path, by="both tokens", scope="callbacks", body=body, answer=answer)
+_endpoint = partial(Endpoint, path="/api/fota/v2/callbacks/{account}", by="both tokens", scope="callbacks")
 
 
-@_endpoint("GET", CallbackSummary)
+@_endpoint("GET")
 async def list_callback(call: Call) -> Response:
     """The account's callback; 200 without a body if none is registered."""
     callback = await call.service.store.callback(call.account)
     return Response(b"") if callback is None else answer(CallbackSummary(callback.url))
 
 
-@_endpoint("POST", FotaV2CallbackRegistrationResult, FotaV2CallbackRegistrationRequest)
+@_endpoint("POST", body=FotaV2CallbackRegistrationRequest)
 async def register_callback(call: Call) -> Response:
     """Registers the URL of the body, in place of an earlier one."""
     return await _replace(call, (await call.json(Registration)).url)
 
 
-@_endpoint("PUT", FotaV2CallbackRegistrationResult, FotaV2CallbackRegistrationRequest)
+@_endpoint("PUT", body=FotaV2CallbackRegistrationRequest)
 async def update_callback(call: Call) -> Response:
     """Registers the URL of the body, under either of PUT's names for it."""
     update = await call.json(Registration)
     return await _replace(call, update.callback if update.url is None else update.url)
 
 
-@_endpoint("DELETE", FotaV2SuccessResult)
+@_endpoint("DELETE")
 async def deregister_callback(call: Call) -> FotaV2SuccessResult:
     """Removes the callback; a success even if none is registered."""
     await call.service.store.deregister(call.account, actor=call.caller.name)

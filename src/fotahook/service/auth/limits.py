@@ -1,7 +1,4 @@
-"""Login lockout: after five failures in a row, a user is locked for an address, for a time that doubles.
-
-Kept in the memory of this process: a restart forgets it, and each process counts for itself.
-"""
+"""Login lockout and rate limit, in the memory of this process: a restart forgets them."""
 
 import math
 from collections import OrderedDict
@@ -18,6 +15,10 @@ FORGET_SECONDS: Final = 24 * 3600.0
 """The count starts again after so long without a failure."""
 _MAX_ENTRIES: Final = 10_000
 
+SPAN: Final = 60.0
+"""A bucket holds the requests of this many seconds."""
+_MAX_CLIENTS: Final = 4096
+
 
 class _Failures(NamedTuple):
     times: int
@@ -26,7 +27,10 @@ class _Failures(NamedTuple):
 
 
 class Lockout:
-    """Failed logins by user and address. Unknown users are locked like any other, so that names cannot be probed."""
+    """After five failures in a row, locks a user for an address, for a time that doubles.
+
+    Unknown users are locked like any other, so that names cannot be probed.
+    """
 
     def __init__(self) -> None:
         self._failures: OrderedDict[bytes, _Failures] = OrderedDict()
@@ -52,6 +56,28 @@ class Lockout:
     def succeeded(self, username: str, address: str) -> None:
         """Forget the failures."""
         self._failures.pop(_key(username, address), None)
+
+
+class RateLimiter:
+    """Limits each client to so many requests per minute, all of which may come at once; 0 for no limit."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._step = SPAN / per_minute if per_minute else 0.0
+        self._used_until: dict[str, float] = {}
+        """By client: the time until which its requests would last if they came evenly."""
+
+    def count(self, client: str, now: float) -> None:
+        """Count one request. Raises an ApiError if the client's bucket is empty."""
+        until = self._used_until.get(client, now)
+        if not now <= until <= now + SPAN:
+            # The bucket is full again, or the clock was set back.
+            until = now
+        until += self._step
+        if until > now + SPAN:
+            raise errors.TOO_MANY_REQUESTS(seconds=math.ceil(until - now - SPAN))
+        if len(self._used_until) >= _MAX_CLIENTS:
+            self._used_until.clear()
+        self._used_until[client] = until
 
 
 def _key(username: str, address: str) -> bytes:

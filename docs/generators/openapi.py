@@ -1,18 +1,41 @@
-"""The service's OpenAPI 3.1 description, made from its endpoints and their models."""
+"""The service's OpenAPI 3.1 description, made from its endpoints and their models for `make openapi`."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast
 
 import msgspec
-from starlette.responses import Response
 
-from ..contract.urls import ACCOUNT_LIMIT
-from ..contract.version import VERSION
-from .access import SESSION_HEADER
-from .errors import GATEWAY_PATHS
-from .routing import JSON, AnyObject, Call, Endpoint, Model, Resource
+from fotahook.contract.events import EVENTS
+from fotahook.contract.models import CallbackSummary, FotaV2CallbackRegistrationResult
+from fotahook.contract.operator import Published, Redeliveries
+from fotahook.contract.urls import ACCOUNT_LIMIT
+from fotahook.contract.version import VERSION
+from fotahook.service import Settings, build_app, health
+from fotahook.service.access import SESSION_HEADER
+from fotahook.service.errors import GATEWAY_PATHS
+from fotahook.service.operator import accounts, events, messages
+from fotahook.service.routing import JSON, Endpoint, Model, Resource
+from fotahook.service.thingspace import auth, callbacks
+from fotahook.store import Store
 
 Schema = dict[str, Any]
+
+
+class AnyObject(msgspec.Struct, frozen=True):
+    """A JSON object with any members."""
+
+
+class TokenForm(msgspec.Struct, frozen=True):
+    """The form of the token call."""
+
+    grant_type: Literal["client_credentials"]
+
+
+class RevokeForm(TokenForm, frozen=True):
+    """The form of the revoke call."""
+
+    token: str
 
 
 class Error(msgspec.Struct, frozen=True, rename="camel"):
@@ -35,6 +58,46 @@ class Fault(msgspec.Struct, frozen=True):
 
     fault: FaultDetail
 
+
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """What an endpoint's declaration does not say about its call."""
+
+    headers: tuple[str, ...] = ()
+    """Idempotency and ordering keys and the like."""
+    body: Model | None = None
+    body_type: str = JSON
+    body_optional: bool = False
+    answer: Model | None = None
+    answer_type: str = JSON
+    events: tuple[Model, ...] = ()
+    """The data of an event stream's events."""
+    also: tuple[int, ...] = ()
+    """Statuses that only this call answers."""
+
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_DETAILS: Final[Mapping[Endpoint, Details]] = {
+    health.metrics: Details(answer_type="text/plain"),
+    health.openapi: Details(answer=AnyObject),
+    callbacks.list_callback: Details(answer=CallbackSummary),
+    callbacks.register_callback: Details(answer=FotaV2CallbackRegistrationResult),
+    callbacks.update_callback: Details(answer=FotaV2CallbackRegistrationResult),
+    auth.token: Details(body=TokenForm, body_type=_FORM),
+    auth.revoke: Details(body=RevokeForm, body_type=_FORM),
+    accounts.rotate_keys: Details(body_optional=True, also=(409,)),
+    messages.publish: Details(headers=("Idempotency-Key", "Ordering-Key"), body=AnyObject, also=(409,)),
+    messages.publish_batch: Details(body_type=messages.BATCH_TYPE, answer=Published, answer_type=messages.BATCH_TYPE),
+    messages.body: Details(answer=AnyObject, also=(410,)),
+    messages.redeliver_one: Details(body_optional=True, also=(409, 410)),
+    messages.redeliver_many: Details(answer=Redeliveries, also=(200,)),
+    events.follow: Details(
+        headers=("Last-Event-ID",),
+        answer_type=events.MEDIA_TYPE,
+        events=tuple(EVENTS.values()),
+        also=(404, 410, 429),
+    ),
+}
 
 _SCHEMES: Final = {
     "client": {"type": "http", "scheme": "basic", "description": "The client's id and secret."},
@@ -66,22 +129,15 @@ _REFUSALS: Final = {
 }
 
 
-@Endpoint("GET", "/openapi.json", by="anyone", answer=AnyObject)
-async def show(call: Call) -> Response:
-    """This description, in OpenAPI 3.1."""
-    app = call.request.app
-    if not hasattr(app.state, "openapi"):
-        app.state.openapi = msgspec.json.encode(document(app.resources))
-    return Response(app.state.openapi, media_type=JSON)
-
-
-def document(resources: Mapping[str, Resource]) -> Schema:
-    """The description of resources by their paths."""
+def document() -> Schema:
+    """The description of every call of the service."""
+    # The app only describes itself: it needs no store and no real key.
+    resources = build_app(cast(Store, None), Settings(secret_key=bytes(32))).resources
     models = dict.fromkeys(
         model
         for resource in resources.values()
         for one in resource.endpoints.values()
-        for model in (Error, Fault, one.body, one.query, one.answer, *one.events)
+        for model in (Error, Fault, _body(one), one.query, _answer(one), *_details(one).events)
         if model is not None
     )
     _, components = msgspec.json.schema_components(models, ref_template="#/components/schemas/{name}")
@@ -95,6 +151,19 @@ def document(resources: Mapping[str, Resource]) -> Schema:
         "paths": {path: _path(path, resource, components) for path, resource in resources.items()},
         "components": {"schemas": components, "securitySchemes": _SCHEMES},
     }
+
+
+def _details(endpoint: Endpoint) -> Details:
+    return _DETAILS.get(endpoint, Details())
+
+
+def _body(endpoint: Endpoint) -> Model | None:
+    return endpoint.body or _details(endpoint).body
+
+
+def _answer(endpoint: Endpoint) -> Model | None:
+    returned = endpoint.handler.__annotations__["return"]
+    return returned if issubclass(returned, msgspec.Struct) else _details(endpoint).answer
 
 
 def _path(path: str, resource: Resource, components: Mapping[str, Schema]) -> Schema:
@@ -112,7 +181,7 @@ def _path(path: str, resource: Resource, components: Mapping[str, Schema]) -> Sc
 
 
 def _operation(endpoint: Endpoint, components: Mapping[str, Schema]) -> Schema:
-    handler = endpoint.handler
+    handler, details = endpoint.handler, _details(endpoint)
     operation: Schema = {
         "operationId": f"{handler.__module__.rpartition('.')[2]}.{handler.__name__}",
         "tags": ["ThingSpace" if endpoint.path.startswith(GATEWAY_PATHS) else "fotahook"],
@@ -121,15 +190,15 @@ def _operation(endpoint: Endpoint, components: Mapping[str, Schema]) -> Schema:
         "responses": _responses(endpoint),
     }
     key = {"type": "string", "pattern": "^[!-~]{1,128}$"}
-    parameters = [{"name": name, "in": "header", "schema": key} for name in endpoint.headers]
+    parameters = [{"name": name, "in": "header", "schema": key} for name in details.headers]
     if endpoint.query is not None:
         properties = components[endpoint.query.__name__]["properties"].items()
         parameters += [{"name": name, "in": "query", "schema": _without_null(one)} for name, one in properties]
     if parameters:
         operation["parameters"] = parameters
-    if endpoint.body is not None:
-        content = {endpoint.body_type: {"schema": _reference(endpoint.body)}}
-        operation["requestBody"] = {"required": not endpoint.body_optional, "content": content}
+    if (body := _body(endpoint)) is not None:
+        content = {details.body_type: {"schema": _reference(body)}}
+        operation["requestBody"] = {"required": not details.body_optional, "content": content}
     return operation
 
 
@@ -145,7 +214,7 @@ def _security(endpoint: Endpoint) -> list[dict[str, list[str]]]:
 
 
 def _responses(endpoint: Endpoint) -> Schema:
-    statuses = {400, 413, 503, *endpoint.also, endpoint.status}
+    statuses = {400, 413, 503, *_details(endpoint).also, endpoint.status}
     if endpoint.by != "anyone":
         statuses |= {401, 429, 403} if endpoint.scope else {401, 429}
     # A call with a session writes even if it only reads: it renews the session.
@@ -160,18 +229,19 @@ def _responses(endpoint: Endpoint) -> Schema:
 
 
 def _success(endpoint: Endpoint) -> Schema:
-    if endpoint.events:
-        schema: Schema = {"schema": {"type": "string"}, "x-event-data": [_reference(one) for one in endpoint.events]}
-        return {"description": "Events, until the client leaves.", "content": {endpoint.answer_type: schema}}
-    if endpoint.answer is None:
-        is_text = endpoint.answer_type != JSON
-        content = {"content": {endpoint.answer_type: {"schema": {"type": "string"}}}} if is_text else {}
+    details, answer = _details(endpoint), _answer(endpoint)
+    if details.events:
+        schema: Schema = {"schema": {"type": "string"}, "x-event-data": [_reference(one) for one in details.events]}
+        return {"description": "Events, until the client leaves.", "content": {details.answer_type: schema}}
+    if answer is None:
+        is_text = details.answer_type != JSON
+        content = {"content": {details.answer_type: {"schema": {"type": "string"}}}} if is_text else {}
         return {"description": "Done.", **content}
-    schema = _reference(endpoint.answer)
-    if endpoint.answer_type != JSON:
+    schema = _reference(answer)
+    if details.answer_type != JSON:
         # Each line of a batch has its own answer.
         schema = {"anyOf": [schema, _reference(Error)]}
-    return {"description": "Done.", "content": {endpoint.answer_type: {"schema": schema}}}
+    return {"description": "Done.", "content": {details.answer_type: {"schema": schema}}}
 
 
 def _refusal(path: str, status: int) -> Schema:
@@ -193,3 +263,8 @@ def _without_null(schema: Schema) -> Schema:
     if None in kept.get("enum", ()):
         kept["enum"] = [value for value in kept["enum"] if value is not None]
     return kept
+
+
+def text() -> bytes:
+    """The file that the service serves at `/openapi.json`."""
+    return msgspec.json.format(msgspec.json.encode(document()), indent=1) + b"\n"

@@ -1,0 +1,171 @@
+"""ThingSpace's token and session calls: access tokens for clients; login, logout and password reset of users."""
+
+from typing import Final
+from uuid import uuid4
+
+import msgspec
+from starlette.responses import Response
+
+from ...contract.keys import access_token
+from ...store.records import Credential
+from .. import access, errors, requests
+from ..auth.passwords import new_password
+from ..context import Service
+from ..routing import NO_STORE, Call, Endpoint
+
+SESSION_PATH: Final = "/api/m2m/v1/session"
+TOKEN_PATH: Final = "/api/ts/v1/oauth2"
+
+
+class AccessToken(msgspec.Struct, frozen=True):
+    """An access token, and the seconds until it expires."""
+
+    access_token: str
+    token_type: str
+    expires_in: int
+    scope: str
+
+
+class Login(msgspec.Struct, frozen=True):
+    """The user's name and password."""
+
+    username: str
+    password: str
+
+
+class PasswordReset(msgspec.Struct, frozen=True, rename="camel"):
+    """The present password."""
+
+    old_password: str
+
+
+class SessionToken(msgspec.Struct, frozen=True, rename="camel"):
+    """The token of a session."""
+
+    session_token: str
+
+
+class NewPassword(msgspec.Struct, frozen=True, rename="camel"):
+    """The new password."""
+
+    new_password: str
+
+
+@Endpoint("POST", f"{TOKEN_PATH}/token", by="client", scope=None, no_store=True)
+async def token(call: Call) -> AccessToken:
+    """The client's access token: the same one until it expires."""
+    service, [client] = call.service, call.caller.credentials
+    await _form(call)
+    found = await _live_token(service, client)
+    if found is None:
+        async with service.credential_lock:
+            found = await _live_token(service, client)
+            if found is None:
+                now = service.now()
+                text = access_token(service.settings.secret_key, client.id, now)
+                found = text, await access.issue(service, "token", text, client, now)
+    text, credential = found
+    return AccessToken(
+        access_token=text,
+        token_type="Bearer",
+        expires_in=int((credential.expires_at or 0.0) - service.now()),
+        scope=" ".join(credential.scopes),
+    )
+
+
+@Endpoint("POST", f"{TOKEN_PATH}/revoke", by="client", scope=None)
+async def revoke(call: Call) -> Response:
+    """Revokes a token of this client. Any other token stays valid, and only the answer's header is missing then."""
+    service, [client] = call.service, call.caller.credentials
+    text = (await _form(call)).get("token")
+    if not text:
+        raise errors.INVALID("The form needs token=, the access token to revoke.")
+    token_id = access.token_id(text)
+    found = await service.store.credential("token", token_id)
+    if found is None or found.owner != client.id:
+        return Response(b"", headers=NO_STORE)
+    await service.store.drop_credentials("token", [token_id])
+    service.token_cache.invalidate("token", token_id)
+    return Response(b"", headers={**NO_STORE, "RevokedAccessToken": text})
+
+
+@Endpoint("POST", f"{SESSION_PATH}/login", scope=None, body=Login, no_store=True)
+async def login(call: Call) -> SessionToken:
+    """Starts a session for the user, who may have any number of them."""
+    service, credentials = call.service, await call.json(Login)
+    user = await _verified_user(call, credentials.username, credentials.password)
+    if service.passwords.is_outdated(user.secret_hash):
+        await _replace_password(call, user, credentials.password)
+    token = str(uuid4())
+    await access.issue(service, "session", token, user, service.now())
+    return SessionToken(token)
+
+
+@Endpoint("POST", f"{SESSION_PATH}/logout", by="both tokens", scope=None)
+async def logout(call: Call) -> SessionToken:
+    """Ends the session. Callbacks stay registered, and messages keep being delivered."""
+    _, session = call.caller.credentials
+    async with call.service.credential_lock:
+        await call.service.store.drop_credentials("session", [session.id])
+        call.service.token_cache.invalidate("session", session.id)
+    return SessionToken(call.request.headers[access.SESSION_HEADER])
+
+
+@Endpoint(
+    "PUT", f"{SESSION_PATH}/password/actions/reset", by="both tokens", scope=None, body=PasswordReset, no_store=True
+)
+async def reset_password(call: Call) -> NewPassword:
+    """Gives the user of this session a new password, valid at once."""
+    _, session = call.caller.credentials
+    reset = await call.json(PasswordReset)
+    user = await _verified_user(call, session.owner, reset.old_password)
+    password = new_password()
+    if not await _replace_password(call, user, password):
+        # Another call replaced it first, so the old password was no longer valid.
+        raise errors.LOGIN_REFUSED()
+    return NewPassword(password)
+
+
+async def _form(call: Call) -> dict[str, str]:
+    form = requests.form(await requests.body(call.request, call.service.settings.body_limit))
+    if form.get("grant_type") != "client_credentials":
+        raise errors.WRONG_GRANT()
+    return form
+
+
+async def _live_token(service: Service, client: Credential) -> tuple[str, Credential] | None:
+    """The token that the client already has, if it grants what the client may do now."""
+    for known in await service.store.credentials("token", client.id):
+        text = access_token(service.settings.secret_key, client.id, known.created_at)
+        # Skip a token made with another secret key, which cannot be derived again, and one in its last second.
+        if (
+            access.token_id(text) == known.id
+            and (known.accounts, known.scopes) == (client.accounts, client.scopes)
+            and (known.expires_at or 0.0) >= service.now() + 1
+        ):
+            return text, known
+    return None
+
+
+async def _verified_user(call: Call, username: str, password: str) -> Credential:
+    """The user, if the password is right; five failures in a row lock the user for this address."""
+    service = call.service
+    address = call.request.client.host if call.request.client else ""
+    async with service.password_lock:
+        service.lockout.check(username, address, service.now())
+        user = await service.store.credential("user", username)
+        is_right = await service.passwords.verify(user.secret_hash if user else None, password)
+        if user is None or not is_right:
+            service.lockout.failed(username, address, service.now())
+            raise errors.LOGIN_REFUSED()
+        service.lockout.succeeded(username, address)
+    return user
+
+
+async def _replace_password(call: Call, user: Credential, password: str) -> bool:
+    """Store a new hash for a verified user; False if the password was changed or the user revoked meanwhile."""
+    stored, store = await call.service.passwords.hash(password), call.service.store
+    while (current := await store.credential("user", user.id)) is not None and current.secret_hash == user.secret_hash:
+        if await store.replace_credential(current, msgspec.structs.replace(current, secret_hash=stored)):
+            return True
+    return False
