@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Run, is_one_line
+from .processes import running
 
 
 def explained(out: str) -> dict[str, tuple[str, str]]:
@@ -150,3 +151,90 @@ def test_a_variable_that_cannot_be_meant_is_named(run: Run, monkeypatch: pytest.
     said = run("serve", "--explain")
     assert said.code == 2
     assert "FOTAHOOK_PORT" in said.err
+
+
+# Lists
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--schedule", "0,5,300"),
+        ("--schedule", "0", "5", "300"),
+        ("--schedule", "0", "--schedule", "5", "--schedule", "300"),
+        ("--schedule", "0, 5", "300"),
+        ("--schedule=0,5,300",),
+    ],
+    ids=" ".join,
+)
+def test_a_list_takes_commas_spaces_and_the_repeated_flag(run: Run, arguments: tuple[str, ...]) -> None:
+    found = explained(run("serve", *arguments, "--port", "1", "--explain").out)
+    assert found["--schedule"] == ("0.0 5.0 300.0", "command line")
+    assert found["--port"][0] == "1"
+
+
+@pytest.mark.parametrize("value", ["0,5,300", "0 5 300"])
+def test_a_list_takes_commas_and_spaces_in_the_environment(
+    run: Run, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("FOTAHOOK_SCHEDULE", value)
+    assert explained(run("serve", "--explain").out)["--schedule"] == ("0.0 5.0 300.0", "FOTAHOOK_SCHEDULE")
+
+
+@pytest.mark.parametrize("content", ["schedule = [0, 5, 300]", 'schedule = "0,5,300"'])
+def test_a_list_in_a_file_is_an_array_or_has_commas(run: Run, tmp_path: Path, content: str) -> None:
+    (tmp_path / "f.toml").write_text(content)
+    assert explained(run("serve", "--config", "f.toml", "--explain").out)["--schedule"][0] == "0.0 5.0 300.0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--schedule", "0,,5"), "--schedule: an item of the list is empty"),
+        (("--schedule", "0,x"), "--schedule"),
+        (("--schedule", "0,-1"), "--schedule. Must be >= 0"),
+        (("--schedule",), "--schedule"),
+    ],
+)
+def test_an_invalid_list_is_refused(run: Run, arguments: tuple[str, ...], complaint: str) -> None:
+    said = run("serve", "--explain", *arguments)
+    assert said.code == 2
+    assert is_one_line(said.err)
+    assert complaint in said.err
+
+
+@pytest.mark.parametrize("flags", [("--source", "10.0.0.0/8", "thingspace"), ("--secret", "whsec_a,whsec_b")])
+def test_a_module_behind_a_list_is_no_item_of_it(run: Run, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    found = explained(run("listen", *flags, "handlers:app", "--explain").out)
+    assert "handlers:app" not in found[flags[0]][0]
+    (tmp_path / "handlers.py").write_text("app = 7")
+    assert "holds something of type int" in run("listen", "--source", "thingspace", "handlers:app").err
+
+
+def test_urls_are_not_split_at_commas(run: Run) -> None:
+    found = explained(run("listen", "--forward-to", "https://a.example/?x=1,2", "https://b.example/", "--explain").out)
+    assert found["--forward-to"][0] == "https://a.example/?x=1,2 https://b.example/"
+
+
+# Help
+
+
+@pytest.mark.parametrize(
+    ("command", "groups"),
+    [
+        ("serve", ("Network", "Store", "Delivery", "Limits", "Logging")),
+        ("listen", ("Network", "Inbox", "Verification", "Forwards", "Registration", "Limits", "Logging")),
+    ],
+)
+def test_help_shows_the_flags_in_groups(run: Run, command: str, groups: tuple[str, ...]) -> None:
+    shown = run(command, "--help").out
+    places = [shown.index(f"╭─ {group} ─") for group in groups]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("log_format", "line"), [("text", "WARNING  fotahook.listener: senders are not"), ("json", '{"level": "warning"')]
+)
+def test_the_log_format_may_be_chosen(tmp_path: Path, log_format: str, line: str) -> None:
+    with running("listen", "--port", "0", "--log-format", log_format, cwd=tmp_path) as listener:
+        assert line in listener.log.read_text()
