@@ -6,6 +6,7 @@ import signal
 import socket
 import ssl
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,10 +111,12 @@ def test_a_delivery_under_way_is_finished_before_it_ends(
 def wait_until_refused(url: str) -> None:
     """Return when nothing listens there any more."""
     host, _, port = url.removeprefix("http://").partition(":")
-    while True:
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
         with socket.socket() as attempt:
             if attempt.connect_ex((host, int(port))) == errno.ECONNREFUSED:
                 return
+    raise TimeoutError(f"{url} still accepts connections")
 
 
 def test_without_dev_nobody_is_known_and_private_addresses_are_refused(tmp_path: Path) -> None:
