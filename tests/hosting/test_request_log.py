@@ -13,8 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from fotahook.hosting.logging import configure_logging
-from fotahook.hosting.request_log import RequestLog
+from fotahook.hosting.logging import RequestLog, configure_logging
 from tests.service.conftest import Answer, ask
 
 logger = logging.getLogger("fotahook.test")
@@ -88,7 +87,7 @@ async def test_only_a_failed_request_is_logged(log: Log) -> None:
     assert line.pop("timestamp")
     assert line == {
         "level": "warning",
-        "logger": "fotahook.hosting.request_log",
+        "logger": "fotahook.hosting.logging",
         "method": "GET",
         "path": "/a",
         "status": 503,

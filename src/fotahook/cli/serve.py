@@ -29,8 +29,7 @@ from fotahook.store import Store, open_store
 from fotahook.store.records import Retention
 
 from ..hosting.connection_limits import ConnectionLimits
-from ..hosting.logging import configure_logging
-from ..hosting.request_log import RequestLog
+from ..hosting.logging import RequestLog, configure_logging
 from ..hosting.server import run, serve_app
 from ..hosting.tls import check_pem_files
 from .shared.arguments import Texts, split_at_commas

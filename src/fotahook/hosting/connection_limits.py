@@ -13,20 +13,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from ipaddress import IPv6Address, IPv6Network
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from .error_responses import (
-    BODY_TIMEOUT,
-    HEAD_TIMEOUT,
-    HEAD_TOO_LARGE,
-    NOT_HTTP,
-    TOO_MANY_CONNECTIONS,
-    TOO_MANY_PIPELINED,
-    ErrorResponse,
-)
-from .transport import write_buffered
+from .transport import BufferedTransport
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +28,38 @@ _SUMMARY_SECONDS: Final = 60.0
 _WARNED_ADDRESSES_LIMIT: Final = 100
 _IPV6_PREFIX: Final = 64
 """One client's share of IPv6 addresses; it may use any of them."""
+
+
+@dataclass(frozen=True)
+class ErrorResponse:
+    """The response to what never becomes a request for the app; `label` names it in the log's summary."""
+
+    label: str
+    status: int
+    code: str
+    message: str
+    headers: bytes = b""
+
+    def encode(self) -> bytes:
+        body = msgspec.json.encode({"errorCode": self.code, "errorMessage": self.message})
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%b\r\n"
+        return STATUS_LINE[self.status] + head % (len(body), self.headers) + body
+
+
+NOT_HTTP: Final = ErrorResponse("not HTTP", 400, "INVALID_PARAMETER", "These bytes are not an HTTP request.")
+HEAD_TOO_LARGE: Final = ErrorResponse("heads too large", 431, "HEADERS_TOO_LARGE", "The request head is too large.")
+HEAD_TIMEOUT: Final = ErrorResponse("heads too slow", 408, "REQUEST_TIMEOUT", "The request head arrived too slowly.")
+BODY_TIMEOUT: Final = ErrorResponse("bodies too slow", 408, "REQUEST_TIMEOUT", "The request body arrived too slowly.")
+TOO_MANY_PIPELINED: Final = ErrorResponse(
+    "too many pipelined requests", 429, "TOO_MANY_REQUESTS", "Wait for responses before sending more requests."
+)
+TOO_MANY_CONNECTIONS: Final = ErrorResponse(
+    "too many connections from one address",
+    429,
+    "TOO_MANY_CONNECTIONS",
+    "This address has too many open connections; close some and retry.",
+    b"retry-after: 1\r\n",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +210,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(write_buffered(transport, self.loop))
+        super().connection_made(cast(asyncio.Transport, BufferedTransport(transport, self.loop)))
         self.address = _client_key(self.client[0] if self.client else "")
         self._admitted = self._limiter.add(self)
 

@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
+from . import BadOption, HostingError
 from .connection_limits import ConnectionLimiter, LimitedProtocol
-from .errors import BadOption, HostingError
-from .stdio import discard_stdout
+from .stdio import discard
 from .tls import server_tls_context
 
 INTERRUPTED: Final = 130
@@ -228,4 +229,4 @@ def _print_line(line: str) -> None:
         print(line, flush=True)
     except BrokenPipeError:
         # Nobody reads stdout; that must not stop the server.
-        discard_stdout()
+        discard(sys.stdout)

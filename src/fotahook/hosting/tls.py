@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import BadOption, HostingError
+from . import BadOption, HostingError
 
 
 def server_tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:

@@ -1,17 +1,14 @@
 """A transport that sends a response's head and body, which uvicorn writes separately, in one packet."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 
-def write_buffered(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> asyncio.Transport:
-    """The same transport, joining what is written in one turn of the loop."""
-    return cast(asyncio.Transport, _BufferedTransport(transport, loop))
+class BufferedTransport:
+    """A transport that joins what is written in one turn of the loop."""
 
-
-class _BufferedTransport:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop

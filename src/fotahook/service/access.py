@@ -106,8 +106,7 @@ def token_id(token: str) -> str:
 
 
 async def _client(service: Service, request: Request) -> Credential:
-    scheme, _, encoded = (requests.header(request, "Authorization") or "").partition(" ")
-    if scheme.lower() != "basic":
+    if (encoded := _authorization(request, "basic")) is None:
         raise errors.NO_CLIENT()
     try:
         client_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
@@ -122,25 +121,26 @@ async def _client(service: Service, request: Request) -> Credential:
 
 
 async def _token(service: Service, request: Request) -> Credential:
-    scheme, _, token = (requests.header(request, "Authorization") or "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
+    if not (token := _authorization(request, "bearer")):
         raise errors.NO_TOKEN()
-    found = await service.token_cache.find("token", token_id(token))
-    if found is None:
+    if (found := await service.token_cache.find("token", token_id(token))) is None:
         raise errors.WRONG_TOKEN()
     return found
 
 
+def _authorization(request: Request, wanted: str) -> str | None:
+    scheme, _, value = (requests.header(request, "Authorization") or "").partition(" ")
+    return value if scheme.lower() == wanted else None
+
+
 async def _session(service: Service, request: Request) -> Credential:
     """The session of the request, renewed if that was not done just now."""
-    text = requests.header(request, SESSION_HEADER)
-    if not text:
+    token = (requests.header(request, SESSION_HEADER) or "").lower()
+    if not token:
         raise errors.NO_SESSION()
-    token = text.lower()
     if not _GUID.fullmatch(token):
         raise errors.MALFORMED_SESSION()
-    found = await service.token_cache.find("session", token_id(token))
-    if found is None:
+    if (found := await service.token_cache.find("session", token_id(token))) is None:
         raise errors.ENDED_SESSION()
     if _is_fresh(found, service.now()):
         return found

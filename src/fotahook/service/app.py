@@ -1,6 +1,7 @@
 """The service as one ASGI app: a value made of a store and settings."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Final
@@ -41,14 +42,9 @@ def build_app(
     if metrics is None:
         metrics = Metrics(clock=settings.clock)
         store = metrics.around(store)
-    service = Service(store, settings, checks=checks, closing=closing, metrics=metrics)
-    return App(_resources(service, calls), routes, lifespan)
-
-
-def _resources(service: Service, calls: bool) -> dict[str, Resource]:
-    declared = [one for module in MODULES for one in vars(module).values() if isinstance(one, Endpoint)]
-    by_path: dict[str, list[Endpoint]] = {}
-    for endpoint in declared:
+    service = Service(store, settings, metrics, checks or {}, closing or asyncio.Event())
+    by_path = defaultdict[str, list[Endpoint]](list)
+    for endpoint in (one for module in MODULES for one in vars(module).values() if isinstance(one, Endpoint)):
         if calls or endpoint.path in health.HEALTH_PATHS:
-            by_path.setdefault(endpoint.path, []).append(endpoint)
-    return {path: Resource(service, endpoints) for path, endpoints in by_path.items()}
+            by_path[endpoint.path].append(endpoint)
+    return App({path: Resource(service, endpoints) for path, endpoints in by_path.items()}, routes, lifespan)

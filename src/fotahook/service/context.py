@@ -112,38 +112,32 @@ class BatchBudget:
             self._free += taken
 
 
+@dataclass(eq=False)
 class Service:
     """The parts of one service."""
 
-    def __init__(
-        self,
-        store: Store,
-        settings: Settings,
-        *,
-        checks: Mapping[str, Check] | None,
-        closing: asyncio.Event | None,
-        metrics: Metrics,
-    ) -> None:
-        self.store = store
-        self.settings = settings
-        self.token_cache = TokenCache(store, settings.clock)
-        self.store_health = StoreHealth(store)
-        self.batch_budget = BatchBudget(settings.batch_memory)
-        self.passwords = Passwords(settings.password_cost)
-        self.lockout = Lockout()
-        self.rate_limiter = RateLimiter(settings.requests_per_minute)
-        self.event_feed = Feed(store)
-        self.metrics = metrics
-        # What else must work for the service to be ready, by name.
-        self.checks = checks or {}
-        # Set when the process shuts down; ends the event streams, which would not end by themselves.
-        self.closing = closing or asyncio.Event()
-        # The number of open event streams of each client.
-        self.streams = Counter[str]()
-        # Held while credentials are read and written back, so that no call overwrites another's change.
-        self.credential_lock = asyncio.Lock()
-        # Held while a password is verified, so that parallel attempts cannot outrun the lockout.
-        self.password_lock = asyncio.Lock()
+    store: Store
+    settings: Settings
+    metrics: Metrics
+    checks: Mapping[str, Check]
+    """What else must work for the service to be ready, by name."""
+    closing: asyncio.Event
+    """Set when the process shuts down; ends the event streams, which would not end by themselves."""
+    streams: Counter[str] = field(default_factory=Counter)
+    """The number of open event streams of each client."""
+    lockout: Lockout = field(default_factory=Lockout)
+    credential_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while credentials are read and written back, so that no call overwrites another's change."""
+    password_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a password is verified, so that parallel attempts cannot outrun the lockout."""
+
+    def __post_init__(self) -> None:
+        self.token_cache = TokenCache(self.store, self.settings.clock)
+        self.store_health = StoreHealth(self.store)
+        self.batch_budget = BatchBudget(self.settings.batch_memory)
+        self.passwords = Passwords(self.settings.password_cost)
+        self.rate_limiter = RateLimiter(self.settings.requests_per_minute)
+        self.event_feed = Feed(self.store)
 
     def now(self) -> float:
         """Unix time. Always a float: a token is derived from how the number is written."""

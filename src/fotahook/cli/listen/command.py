@@ -21,8 +21,7 @@ from fotahook.listener import ForwardSettings, Listener, Verification
 from fotahook.listener.requests import HEALTH_PATH, check_path, is_secret_path
 from fotahook.listener.validation import duration
 
-from ...hosting.logging import configure_logging
-from ...hosting.request_log import RequestLog
+from ...hosting.logging import RequestLog, configure_logging
 from ...hosting.server import run, serve_app
 from ...hosting.tls import check_pem_files
 from ..shared.arguments import OptionalAccount, Texts

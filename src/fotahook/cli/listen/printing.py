@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fotahook.contract.error_responses import one_line
 from fotahook.contract.messages import CallbackMessage
-from fotahook.hosting.stdio import discard_stdout
+from fotahook.hosting.stdio import discard
 from fotahook.listener import Context
 
 from ..shared.tables import print_json
@@ -60,7 +60,7 @@ def _print(write: Callable[[], None]) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output has gone: stop, and leave this message unhandled for the next start.
-        discard_stdout()
+        discard(sys.stdout)
         signal.raise_signal(signal.SIGTERM)
         raise
 

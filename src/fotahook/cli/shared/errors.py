@@ -75,7 +75,7 @@ def _describe(error: BaseException) -> tuple[int, str]:
     from cyclopts.exceptions import CycloptsError
 
     from fotahook.contract import errors
-    from fotahook.hosting.errors import BadOption, HostingError
+    from fotahook.hosting import BadOption, HostingError
     from fotahook.store.records import StoreError, StoreFull
 
     text = str(error)

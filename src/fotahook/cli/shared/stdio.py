@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Literal, TextIO
 
-from fotahook.hosting.stdio import discard, discard_stdout
+from fotahook.hosting.stdio import discard
 
 
 def open_missing() -> None:
@@ -26,7 +26,7 @@ def settle_output() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        discard_stdout()
+        discard(sys.stdout)
 
 
 def print_errors(*lines: str) -> None:
