@@ -5,9 +5,9 @@ import asyncio
 import msgspec
 import pytest
 
-from fotahook.service.auth import limits
-from fotahook.service.auth.limits import Lockout
+from fotahook.service import limits
 from fotahook.service.errors import ApiError
+from fotahook.service.limits import Lockout
 
 from .conftest import LOGIN, RESET, Answer, Api, FakeClock
 

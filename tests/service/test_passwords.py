@@ -9,7 +9,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from fotahook.service import PasswordCost, Settings, build_app, create_credential, provision_dev, withdraw_dev
-from fotahook.service.auth.passwords import COST, Passwords
+from fotahook.service.credentials import COST, Passwords
 from tests.deadlines import DEADLINE
 
 from .conftest import CHEAP, LOGIN, Api

@@ -16,9 +16,8 @@ from itertools import chain
 from typing import Any, Final, cast
 
 import msgspec
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-
-from .transport import BufferedTransport
 
 logger = logging.getLogger(__name__)
 
@@ -92,10 +91,7 @@ class ConnectionLimiter:
     """Enforces the limits on one server's connections; `open_paths` stay available to an address at its limit."""
 
     def __init__(
-        self,
-        limits: ConnectionLimits,
-        open_paths: Collection[str],
-        monotonic: Callable[[], float] = time.monotonic,
+        self, limits: ConnectionLimits, open_paths: Collection[str], monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self.limits = limits
         self.open_paths = frozenset(path.encode() for path in open_paths)
@@ -110,7 +106,8 @@ class ConnectionLimiter:
         }
         self._by_address: dict[str, set[LimitedProtocol]] = defaultdict(set)
         self._warned: set[str] = set()
-        self._refused: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        """Refused requests and closed connections since the last summary."""
         self._summarized_at = monotonic()
 
     def add(self, connection: "LimitedProtocol") -> bool:
@@ -130,7 +127,7 @@ class ConnectionLimiter:
         self._warn_once(connection.address)
         evictable = [one for one in open_ones if one.phase is not Phase.RESPONSE and one is not connection]
         for one in sorted(evictable, key=LimitedProtocol.eviction_order)[:excess]:
-            self.count(TOO_MANY_CONNECTIONS.label)
+            self.refused[TOO_MANY_CONNECTIONS.label] += 1
             one.transport.abort()
         return len(evictable) >= excess
 
@@ -148,14 +145,10 @@ class ConnectionLimiter:
             connection.enforce_timeout(now)
         if now - self._summarized_at >= _SUMMARY_SECONDS:
             self._summarized_at = now
-            if self._refused:
-                counts = ", ".join(f"{count} {label}" for label, count in self._refused.items())
-                self._refused.clear()
+            if self.refused:
+                counts = ", ".join(f"{count} {label}" for label, count in self.refused.items())
+                self.refused.clear()
                 logger.warning("refused or closed in the last minute: %s", counts)
-
-    def count(self, label: str) -> None:
-        """Add a refused request or a closed connection to the next summary."""
-        self._refused[label] += 1
 
     def _warn_once(self, address: str) -> None:
         # Once for each address: this must not become another way to fill the disk.
@@ -203,14 +196,14 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self.phase is Phase.BODY:
             self._respond_and_close(BODY_TIMEOUT)
         elif self.phase is Phase.READER:
-            self._limiter.count("responses not read")
+            self._limiter.refused["responses not read"] += 1
             self.transport.abort()
         else:
             # Without a request there is nothing to respond to.
             self.transport.close()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(cast(asyncio.Transport, BufferedTransport(transport, self.loop)))
+        super().connection_made(cast(asyncio.Transport, _BufferedTransport(transport, self.loop)))
         self.address = _client_key(self.client[0] if self.client else "")
         self._admitted = self._limiter.add(self)
 
@@ -299,7 +292,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Send an error response, unless another response has begun, and read nothing more."""
         if self.phase is Phase.CLOSING or self.transport.is_closing():
             return
-        self._limiter.count(error.label)
+        self._limiter.refused[error.label] += 1
         # None before the first request, whatever uvicorn's types say.
         cycle: RequestResponseCycle | None = self.cycle
         in_request = cycle is not None and not cycle.response_complete
@@ -326,3 +319,39 @@ def _client_key(address: str) -> str:
         return address
     ip = IPv6Address(address)
     return str(ip.ipv4_mapped or IPv6Network((ip, _IPV6_PREFIX), strict=False))
+
+
+class _BufferedTransport:
+    """A transport that sends a response's head and body, which uvicorn writes separately, in one packet."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._buffer = bytearray()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._buffer:
+            self._loop.call_soon(self._flush)
+        self._buffer += data
+        if len(self._buffer) > HIGH_WATER_LIMIT:
+            # The transport tells uvicorn when to pause.
+            self._flush()
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def get_write_buffer_size(self) -> int:
+        return len(self._buffer) + self._transport.get_write_buffer_size()
+
+    def _flush(self) -> None:
+        data, self._buffer = self._buffer, bytearray()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)

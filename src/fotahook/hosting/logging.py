@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from dataclasses import KW_ONLY, dataclass
 from typing import Final, Literal, TypeAlias
 
 import structlog
@@ -87,22 +88,21 @@ def _printable(line: str) -> str:
     return "".join(character if character.isprintable() or character == "\t" else "?" for character in line)
 
 
+@dataclass(frozen=True)
 class RequestLog:
     """ASGI middleware. `log_all`: every request, not only 5xx; `log_paths`: their paths too, never the query."""
 
-    def __init__(
-        self, app: ASGIApp, *, log_all: bool, log_paths: bool, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._app = app
-        self._log_all = log_all
-        self._log_paths = log_paths
-        self._monotonic = monotonic
+    app: ASGIApp
+    _: KW_ONLY
+    log_all: bool
+    log_paths: bool
+    monotonic: Callable[[], float] = time.monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
-        own_id, began, status = _id_of(scope["headers"]), self._monotonic(), 0
+        own_id, began, status = _id_of(scope["headers"]), self.monotonic(), 0
         # Each request has a task of its own, so no other request sees this value.
         request_id.set(own_id.decode())
 
@@ -114,18 +114,18 @@ class RequestLog:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self.app(scope, receive, send_with_id)
         finally:
-            if self._log_all or status >= 500:
-                self._log(scope, status, self._monotonic() - began)
+            if self.log_all or status >= 500:
+                self._log(scope, status, self.monotonic() - began)
 
     def _log(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"]
-        path = scope["raw_path"][:_PATH_LIMIT].decode("latin-1") if self._log_paths else None
+        path = scope["raw_path"][:_PATH_LIMIT].decode("latin-1") if self.log_paths else None
         client = scope["client"][0] if scope.get("client") else None
         values = (method, path, status, round(1000 * seconds, 1), client)
         level = logging.WARNING if status >= 500 else logging.INFO
-        request = f"{method} {path}" if self._log_paths else method
+        request = f"{method} {path}" if self.log_paths else method
         # Without a status, the client disconnected before the response.
         logger.log(level, "%s: %s", request, status or "no response", extra=dict(zip(FIELDS, values, strict=True)))
 

@@ -88,21 +88,8 @@ async def serve_app(
     ends; a signal cancels the entering, a second one the leaving. `shutting_down` is set before the wait for requests
     under way. The ready line names the URL with `path`, and `details`.
     """
-    server = _Server(
-        _uvicorn_config(app, listening.tls, limiter),
-        limiter,
-        ready_line=f"fotahook ready {listening.url}{path} {details}",
-        while_serving=while_serving or contextlib.nullcontext(),
-        shutting_down=shutting_down or asyncio.Event(),
-    )
-    if background is not None:
-        background.add_done_callback(lambda _: server.stop())
-    await server.serve([listening.socket])
-    return INTERRUPTED if server.interrupted else 0
-
-
-def _uvicorn_config(app: ASGIApp, tls: ssl.SSLContext | None, limiter: ConnectionLimiter) -> uvicorn.Config:
-    return uvicorn.Config(
+    tls = listening.tls
+    config = uvicorn.Config(
         app,
         # uvicorn only calls it, as it would a class.
         http=cast("type[asyncio.Protocol]", partial(LimitedProtocol, limiter)),
@@ -116,6 +103,17 @@ def _uvicorn_config(app: ASGIApp, tls: ssl.SSLContext | None, limiter: Connectio
         timeout_graceful_shutdown=GRACE_SECONDS,
         ssl_context_factory=None if tls is None else (lambda config, default: tls),
     )
+    server = _Server(
+        config,
+        limiter,
+        ready_line=f"fotahook ready {listening.url}{path} {details}",
+        while_serving=while_serving or contextlib.nullcontext(),
+        shutting_down=shutting_down or asyncio.Event(),
+    )
+    if background is not None:
+        background.add_done_callback(lambda _: server.stop())
+    await server.serve([listening.socket])
+    return INTERRUPTED if server.interrupted else 0
 
 
 class _Server(uvicorn.Server):
@@ -150,7 +148,11 @@ class _Server(uvicorn.Server):
         async with self._while_serving:
             self._entered = True
             if not self._stopping.is_set():
-                _print_line(self._ready_line)
+                try:
+                    print(self._ready_line, flush=True)
+                except BrokenPipeError:
+                    # Nobody reads stdout; that must not stop the server.
+                    discard(sys.stdout)
                 await self._stopping.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -222,11 +224,3 @@ def _return_freed_memory() -> None:
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE_ALLOCATION)
         mallopt(_M_TRIM_THRESHOLD, _LARGE_ALLOCATION)
-
-
-def _print_line(line: str) -> None:
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        # Nobody reads stdout; that must not stop the server.
-        discard(sys.stdout)

@@ -1,18 +1,18 @@
 """The HTTP service: ThingSpace's calls and our own API, over a store."""
 
 from .app import build_app
-from .auth.credentials import (
+from .context import Check, Settings
+from .credentials import (
     DEV_CLIENT,
     DEV_USER,
     SCOPES,
+    PasswordCost,
     create_credential,
     grant,
     provision_dev,
     revoke,
     withdraw_dev,
 )
-from .auth.passwords import PasswordCost
-from .context import Check, Settings
 from .health import HEALTH_PATHS
 from .metrics import Metrics
 

@@ -6,7 +6,6 @@ Where a call needs both, both must grant it. Tokens are looked up by their hash;
 import base64
 import hmac
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -17,21 +16,20 @@ from ..contract.auth import OAUTH_LIFETIME, SESSION_IDLE
 from ..contract.keys import fingerprint
 from ..store.records import Credential
 from . import errors, requests
-from .auth.credentials import Scope
 from .context import Service
+from .credentials import Scope
 
 Authentication = Literal["anyone", "client", "token", "both tokens"]
-Issued = Literal["token", "session"]
 
 SESSION_HEADER: Final = "VZ-M2M-Token"
 
 _GUID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
-_ISSUE: Final[Mapping[Issued, tuple[float, errors.ErrorType]]] = {
-    "token": (OAUTH_LIFETIME, errors.WRONG_CLIENT),
-    "session": (SESSION_IDLE, errors.LOGIN_REFUSED),
+_ISSUED: Final[dict[str, tuple[Literal["token", "session"], float, errors.ErrorType]]] = {
+    "client": ("token", OAUTH_LIFETIME, errors.WRONG_CLIENT),
+    "user": ("session", SESSION_IDLE, errors.LOGIN_REFUSED),
 }
-"""How long what is issued lives, and what refuses it to a revoked owner."""
+"""What is issued to whom, how long it lives, and what refuses it to a revoked owner."""
 _RENEWAL_SECONDS: Final = 20.0
 """A session in use is renewed this often, so it may end up to so much before its 20 idle minutes are over."""
 
@@ -63,29 +61,22 @@ class Caller:
         return all(credential.accounts is None or account in credential.accounts for credential in self.credentials)
 
 
-async def authenticate(service: Service, request: Request, kind: Authentication) -> Caller:
-    """The caller of a request, which counts towards the client's rate limit. Raises an ApiError if it is unknown."""
-    match kind:
-        case "anyone":
-            return Caller(())
-        case "client":
-            client = await _client(service, request)
-            service.rate_limiter.count(client.id, service.now())
-            return Caller((client,))
-        case _:
-            token = await _token(service, request)
-            service.rate_limiter.count(token.owner, service.now())
-            return Caller((token, await _session(service, request)) if kind == "both tokens" else (token,))
+async def authenticate(service: Service, request: Request, kind: Authentication, *, counted: bool = True) -> Caller:
+    """The caller of a request. Raises an ApiError if it is unknown, or, if counted, over the client's rate limit."""
+    if kind == "anyone":
+        return Caller(())
+    first = await (_client if kind == "client" else _token)(service, request)
+    if counted:
+        service.rate_limiter.count(first.id if kind == "client" else first.owner, service.now())
+    return Caller((first, await _session(service, request)) if kind == "both tokens" else (first,))
 
 
-async def authenticate_again(service: Service, request: Request) -> Caller:
-    """The caller of a request that is still being answered, by its access token; it is not counted again."""
-    return Caller((await _token(service, request),))
+async def issue(service: Service, token: str, owner: Credential, now: float) -> Credential:
+    """Store a new token of a client or session of a user, with its owner's grants.
 
-
-async def issue(service: Service, kind: Issued, token: str, owner: Credential, now: float) -> Credential:
-    """Store a new token or session with its owner's grants. Raises an ApiError if the owner is revoked meanwhile."""
-    seconds, refusal = _ISSUE[kind]
+    Raises an ApiError if the owner is revoked meanwhile.
+    """
+    kind, seconds, refusal = _ISSUED[owner.kind]
     issued = Credential(
         kind=kind,
         id=token_id(token),

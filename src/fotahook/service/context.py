@@ -14,9 +14,9 @@ from ..store.base import Clock, Store
 from ..store.health import StoreHealth
 from ..store.records import Credential
 from . import errors
-from .auth.limits import Lockout, RateLimiter
-from .auth.passwords import COST, PasswordCost, Passwords
+from .credentials import COST, PasswordCost, Passwords
 from .event_feed import Feed
+from .limits import Lockout, RateLimiter
 from .metrics import Metrics
 
 REQUESTS_PER_MINUTE: Final = 300_000

@@ -1,14 +1,9 @@
-"""Metrics of one process, for Prometheus, counted by a wrapper around the store.
-
-Each app has a registry of its own. No label names an account. The backlog of the whole store is read on demand and
-cached for some seconds, since anybody may ask for it.
-"""
+"""Metrics of one process, for Prometheus, counted by a wrapper around the store. No label names an account."""
 
 import asyncio
 import contextlib
 import math
 import time
-from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar, cast
@@ -21,7 +16,7 @@ from ..store.records import Accepted, Callback, LaneVerdict, Lease, NewMessage, 
 T = TypeVar("T")
 
 CACHE_SECONDS: Final = 5.0
-"""The backlog is cached for so long, or for twenty times as long as reading it took."""
+"""Anybody may ask for the backlog: it is cached for so long, or for twenty times as long as reading it took."""
 LATENCIES: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
 COMMITS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -113,9 +108,15 @@ class _CountedStore:
         self, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float
     ) -> Lease | None:
         kept = await self._timed("settle", self._store.settle(lease, settlements, verdict, keep=keep))
-        self._count(settlements)
         if kept is None:
             self._metrics.leased_lanes.discard(lease.lane)
+        now = self._metrics.clock()
+        for settlement in settlements:
+            self._metrics.attempts.labels(settlement.attempt.error_code or settlement.attempt.outcome).inc()
+            if settlement.state == "delivered":
+                self._metrics.latency.observe(max(0.0, now - settlement.delivery.accepted_at))
+            elif settlement.state == "dead":
+                self._metrics.dead.inc()
         return kept
 
     async def _timed(self, verb: str, write: Awaitable[T]) -> T:
@@ -123,14 +124,3 @@ class _CountedStore:
         result = await write
         self._metrics.commits.labels(verb).observe(self._metrics.monotonic() - began)
         return result
-
-    def _count(self, settlements: Sequence[Settlement]) -> None:
-        now = self._metrics.clock()
-        codes = Tally(one.attempt.error_code or one.attempt.outcome for one in settlements)
-        for code, count in codes.items():
-            self._metrics.attempts.labels(code).inc(count)
-        for settlement in settlements:
-            if settlement.state == "delivered":
-                self._metrics.latency.observe(max(0.0, now - settlement.delivery.accepted_at))
-            elif settlement.state == "dead":
-                self._metrics.dead.inc()

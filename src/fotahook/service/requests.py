@@ -148,9 +148,9 @@ def _fields(content: bytes, what: str, *, keep_blank_values: bool) -> dict[str, 
     return fields
 
 
-def new_cursor(position: str) -> str:
-    """An opaque cursor for a position."""
-    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+def new_cursor(*position: object) -> str:
+    """An opaque cursor for a position: one value, or several numbers."""
+    return base64.urlsafe_b64encode(".".join(map(str, position)).encode()).decode().rstrip("=")
 
 
 def cursor(text: str | None, pattern: re.Pattern[str] = _ANY_POSITION) -> str | None:
@@ -175,7 +175,7 @@ def number_cursor(text: str | None) -> int | None:
 
 def event_cursor_text(cursor: EventCursor) -> str:
     """A cursor of the events, as text."""
-    return new_cursor(".".join(map(str, msgspec.structs.astuple(cursor))))
+    return new_cursor(*msgspec.structs.astuple(cursor))
 
 
 def event_cursor(text: str | None) -> EventCursor | None:

@@ -23,8 +23,8 @@ from starlette.types import Scope as AsgiScope
 from ..store.records import StoreError, StoreFull, StoreUnavailable, WrongSchema
 from . import errors, requests
 from .access import Authentication, Caller, authenticate
-from .auth.credentials import Scope
 from .context import Service
+from .credentials import Scope
 from .errors import ApiError
 
 logger = logging.getLogger(__name__)
@@ -143,10 +143,7 @@ class App(Starlette):
     """
 
     def __init__(
-        self,
-        resources: Mapping[str, Resource],
-        routes: Sequence[BaseRoute],
-        lifespan: Lifespan[Starlette] | None,
+        self, resources: Mapping[str, Resource], routes: Sequence[BaseRoute], lifespan: Lifespan[Starlette] | None
     ) -> None:
         handlers: dict[type[Exception] | int, ExceptionHandler]
         handlers = dict.fromkeys((ApiError, StoreError, HTTPException, Exception), answer_error)

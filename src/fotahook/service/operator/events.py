@@ -160,7 +160,7 @@ class EventStream(Response):
     async def _has_access(self) -> bool:
         """Whether the caller may still follow these events; reads its present grants."""
         try:
-            self._caller = await access.authenticate_again(self._service, self._request)
+            self._caller = await access.authenticate(self._service, self._request, "token", counted=False)
             self._caller.require("operate")
         except errors.ApiError:
             return False

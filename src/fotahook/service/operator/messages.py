@@ -13,7 +13,6 @@ from ...contract.operator import Attempts, MessagePage, MessageState, Published,
 from ...store import views
 from ...store.records import Message, MessageFilter, NewMessage
 from .. import errors, requests
-from ..errors import answer
 from ..requests import PageSize, Params, Time
 from ..routing import JSON, Call, Endpoint
 from .accounts import PATH as ACCOUNT_PATH
@@ -84,7 +83,7 @@ async def list_messages(call: Call) -> MessagePage:
         before = page.next
         if before is None or len(found) == query.limit:
             break
-    more = None if before is None else requests.new_cursor(str(before))
+    more = None if before is None else requests.new_cursor(before)
     return MessagePage(messages=[_state(call, message) for message in found], cursor=more)
 
 
@@ -183,7 +182,7 @@ async def redeliver_many(call: Call) -> Response:
         until=wanted.until.timestamp() if wanted.until else _END_OF_TIME,
         dry_run=wanted.dry_run,
     )
-    return answer(Redeliveries(count=count), 200 if wanted.dry_run else 202)
+    return errors.answer(Redeliveries(count=count), 200 if wanted.dry_run else 202)
 
 
 def _message_type(body: bytes) -> str | None:

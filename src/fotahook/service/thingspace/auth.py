@@ -9,8 +9,8 @@ from starlette.responses import Response
 from ...contract.keys import access_token
 from ...store.records import Credential
 from .. import access, errors, requests
-from ..auth.passwords import new_password
 from ..context import Service
+from ..credentials import new_password
 from ..routing import NO_STORE, Call, Endpoint
 
 SESSION_PATH: Final = "/api/m2m/v1/session"
@@ -63,7 +63,7 @@ async def token(call: Call) -> AccessToken:
             if found is None:
                 now = service.now()
                 text = access_token(service.settings.secret_key, client.id, now)
-                found = text, await access.issue(service, "token", text, client, now)
+                found = text, await access.issue(service, text, client, now)
     text, credential = found
     return AccessToken(
         access_token=text,
@@ -97,7 +97,7 @@ async def login(call: Call) -> SessionToken:
     if service.passwords.is_outdated(user.secret_hash):
         await _replace_password(call, user, credentials.password)
     token = str(uuid4())
-    await access.issue(service, "session", token, user, service.now())
+    await access.issue(service, token, user, service.now())
     return SessionToken(token)
 
 

@@ -13,7 +13,6 @@ from ...contract.models import (
 )
 from ...contract.urls import account_warning, port_warning, url_refusal
 from .. import errors
-from ..errors import answer
 from ..routing import Call, Endpoint
 
 
@@ -34,7 +33,7 @@ _endpoint = partial(Endpoint, path="/api/fota/v2/callbacks/{account}", by="both 
 async def list_callback(call: Call) -> Response:
     """The account's callback; 200 without a body if none is registered."""
     callback = await call.service.store.callback(call.account)
-    return Response(b"") if callback is None else answer(CallbackSummary(callback.url))
+    return Response(b"") if callback is None else errors.answer(CallbackSummary(callback.url))
 
 
 @_endpoint("POST", body=FotaV2CallbackRegistrationRequest)
@@ -68,4 +67,4 @@ async def _replace(call: Call, url: object) -> Response:
     warnings = [text for text in (port_warning(url), account_warning(call.account)) if text is not None]
     # RFC 7234, section 5.5. 299: a persistent warning without a code of its own.
     headers = {"Warning": ", ".join(f'299 fotahook "{text}"' for text in warnings)} if warnings else {}
-    return answer(FotaV2CallbackRegistrationResult(callback.url), headers=headers)
+    return errors.answer(FotaV2CallbackRegistrationResult(callback.url), headers=headers)

@@ -4,8 +4,8 @@ import math
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-from ...contract.keys import fingerprint
-from .. import errors
+from ..contract.keys import fingerprint
+from . import errors
 
 FAILURES: Final = 5
 FIRST_SECONDS: Final = 60.0

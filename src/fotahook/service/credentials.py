@@ -1,19 +1,27 @@
-"""Clients, which get access tokens, and users, who log in. Their secrets are generated and shown once."""
+"""Clients, which get access tokens, and users, who log in. Their secrets are generated and shown once.
 
+Passwords are stored as argon2id hashes, computed one at a time, in a thread: logins use the memory of one hash, and do
+not block other calls.
+"""
+
+import asyncio
 import re
 import secrets
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
 from msgspec import UNSET, UnsetType
 
-from ...contract.keys import fingerprint
-from ...contract.urls import account_refusal
-from ...store.base import Clock, Store
-from ...store.records import Credential
-from .passwords import COST, PasswordCost, Passwords, new_password
+from ..contract.keys import fingerprint
+from ..contract.urls import account_refusal
+from ..store.base import Clock, Store
+from ..store.records import Credential
 
 Kind = Literal["client", "user"]
 Scope = Literal["callbacks", "publish", "operate"]
@@ -26,6 +34,52 @@ _ISSUED: Final[dict[Kind, str]] = {"client": "token", "user": "session"}
 """The kind of the credentials that are issued to each kind."""
 # A colon would end the id in Authorization: Basic.
 _NAME = re.compile(r"[\x21-\x39\x3b-\x7e]{1,64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PasswordCost:
+    """The cost of one hash; the defaults are OWASP's minimum for argon2id (Password Storage Cheat Sheet)."""
+
+    memory_kib: int = 19 * 1024
+    passes: int = 2
+    lanes: int = 1
+
+
+COST: Final = PasswordCost()
+
+
+class Passwords:
+    """Hashes and verifies passwords."""
+
+    def __init__(self, cost: PasswordCost = COST) -> None:
+        self._hasher = PasswordHasher(time_cost=cost.passes, memory_cost=cost.memory_kib, parallelism=cost.lanes)
+        # Not a lock: it would be released when its holder is cancelled, while the thread still works.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fotahook-passwords")
+
+    async def hash(self, password: str) -> bytes:
+        """The hash to store."""
+        hashed = await asyncio.get_running_loop().run_in_executor(self._thread, self._hasher.hash, _bytes(password))
+        return hashed.encode()
+
+    async def verify(self, stored: bytes | None, password: str) -> bool:
+        """Whether the password matches. `stored` is None for an unknown user, which takes the same time."""
+        if stored is None:
+            await self.hash(password)
+            return False
+        verify = self._hasher.verify
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, verify, stored, _bytes(password))
+        except (VerificationError, InvalidHashError):
+            return False
+
+    def is_outdated(self, stored: bytes) -> bool:
+        """Whether the hash was made at another cost."""
+        return self._hasher.check_needs_rehash(stored.decode())
+
+
+def new_password() -> str:
+    """A random password."""
+    return secrets.token_urlsafe(18)
 
 
 async def create_credential(
@@ -91,8 +145,8 @@ async def revoke(store: Store, kind: Kind, name: str) -> bool:
 async def provision_dev(store: Store, *, clock: Clock = time.time, cost: PasswordCost = COST) -> None:
     """Create the well-known client and user of a development service, with every account and scope."""
     (client, secret), (user, password) = DEV_CLIENT, DEV_USER
-    await store.save_credential(_credential("client", client, fingerprint(secret), None, SCOPES, clock))
     stored = await Passwords(cost).hash(password)
+    await store.save_credential(_credential("client", client, fingerprint(secret), None, SCOPES, clock))
     await store.save_credential(_credential("user", user, stored, None, SCOPES, clock))
 
 
@@ -117,12 +171,7 @@ async def _copy_grants(store: Store, owner: Credential, issued: Credential) -> N
 
 
 def _credential(
-    kind: Kind,
-    name: str,
-    secret_hash: bytes,
-    accounts: Sequence[str] | None,
-    scopes: Sequence[str],
-    clock: Clock,
+    kind: Kind, name: str, secret_hash: bytes, accounts: Sequence[str] | None, scopes: Sequence[str], clock: Clock
 ) -> Credential:
     if not _NAME.fullmatch(name):
         raise ValueError(f"a {kind}'s name has 1 to 64 visible ASCII characters and no colon: {name!r}")
@@ -148,3 +197,8 @@ def _checked_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"no such scope: {', '.join(sorted(unknown))}; use {', '.join(SCOPES)}")
     # In one fixed order, so that equal grants are equal.
     return tuple(scope for scope in SCOPES if scope in scopes)
+
+
+def _bytes(password: str) -> bytes:
+    # Any text may be sent as a password, even half a surrogate pair: it is wrong, never an error.
+    return password.encode("utf-8", "surrogatepass")

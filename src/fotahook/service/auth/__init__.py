@@ -1,1 +1,0 @@
-"""Who may call the service: clients, users, passwords, lockout and rate limits."""
