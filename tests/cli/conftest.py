@@ -16,15 +16,15 @@ from fotahook.testing import Sandbox
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a command came to."""
+class CommandResult:
+    """Exit code and output of a command."""
 
     code: int
     out: str
     err: str
 
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -40,11 +40,11 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(logging.root, "handlers", [*logging.root.handlers])
     monkeypatch.setattr(logging.root, "level", logging.root.level)
 
-    def run(*arguments: str) -> Said:
+    def run(*arguments: str) -> CommandResult:
         capsys.readouterr()
         code = main(arguments)
-        said = capsys.readouterr()
-        return Said(code, said.out, said.err)
+        result = capsys.readouterr()
+        return CommandResult(code, result.out, result.err)
 
     return run
 
@@ -98,7 +98,7 @@ def service(sandbox: Sandbox) -> Sandbox:
 def call(run: Run, service: Sandbox) -> Run:
     """Runs a command that calls the service."""
 
-    def call(*arguments: str) -> Said:
+    def call(*arguments: str) -> CommandResult:
         return run(*arguments, "--base-url", service.base_url, "--dev")
 
     return call

@@ -56,7 +56,7 @@ def _finish(
 
 @dataclass
 class Running:
-    """A service or a listener that said it is ready."""
+    """A service or a listener that result it is ready."""
 
     process: subprocess.Popen[str]
     ready: str

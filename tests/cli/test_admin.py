@@ -22,17 +22,17 @@ async def stored(kind: str, name: str, file: str = "fotahook.db") -> Credential 
         await store.close()
 
 
-async def test_a_client_gets_a_secret_that_is_kept_as_a_hash_alone(run: Run, tmp_path: Path) -> None:
+async def test_only_the_hash_of_a_clients_secret_is_stored(run: Run, tmp_path: Path) -> None:
     flags = ("--account", "1", "--account", "2", "--scope", "publish", "--json")
-    said = await to_thread(run, "admin", "client", "create", "campaigns", *flags)
-    shown = json.loads(said.out)
+    result = await to_thread(run, "admin", "client", "create", "campaigns", *flags)
+    shown = json.loads(result.out)
     found = await stored("client", "campaigns")
     assert found is not None
     assert found.secret_hash == fingerprint(shown["clientSecret"])
     assert (found.accounts, found.scopes) == (("1", "2"), ("publish",))
 
 
-async def test_a_user_may_do_everything_unless_told_otherwise(run: Run) -> None:
+async def test_a_user_has_all_scopes_by_default(run: Run) -> None:
     shown = json.loads((await to_thread(run, "admin", "user", "create", "ops", "--json")).out)
     found = await stored("user", "ops")
     assert found is not None
@@ -46,25 +46,25 @@ async def test_a_user_may_do_everything_unless_told_otherwise(run: Run) -> None:
     [("a:b",), ("x", "--scope", "everything"), ("x", "--account", "a/b"), ("x", "--store", "mysql://x")],
     ids=" ".join,
 )
-def test_what_cannot_be_meant_is_refused(run: Run, arguments: tuple[str, ...]) -> None:
-    said = run("admin", "client", "create", *arguments)
-    assert said.code == 2
-    assert is_one_line(said.err)
+def test_invalid_arguments_are_refused(run: Run, arguments: tuple[str, ...]) -> None:
+    result = run("admin", "client", "create", *arguments)
+    assert result.code == 2
+    assert is_one_line(result.err)
 
 
 def test_a_name_is_given_once(run: Run) -> None:
     assert run("admin", "user", "create", "ops").code == 0
-    said = run("admin", "user", "create", "ops")
-    assert said.code == 2
-    assert "already" in said.err
+    result = run("admin", "user", "create", "ops")
+    assert result.code == 2
+    assert "already" in result.err
 
 
 def test_a_file_that_is_no_store_is_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "s.db").write_text("something else entirely")
-    said = run("admin", "user", "create", "ops", "--store", "sqlite:///s.db")
-    assert said.code == 1
-    assert is_one_line(said.err)
-    assert "s.db" in said.err
+    result = run("admin", "user", "create", "ops", "--store", "sqlite:///s.db")
+    assert result.code == 1
+    assert is_one_line(result.err)
+    assert "s.db" in result.err
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_a_file_that_is_no_store_is_named(run: Run, tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_a_path_misspelt_makes_no_store(run: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    said = run("admin", *arguments, "--store", "sqlite:///misspelt.db")
-    assert (said.code, said.out) == (2, "")
-    assert said.err == "fotahook: --store sqlite:///misspelt.db: there is no such file\n"
+    result = run("admin", *arguments, "--store", "sqlite:///misspelt.db")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == "fotahook: --store sqlite:///misspelt.db: there is no such file\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -86,7 +86,7 @@ def test_the_store_may_come_from_the_environment(run: Run, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("kind", ["client", "user"])
-def test_what_is_granted_is_listed_changed_and_revoked(run: Run, kind: str) -> None:
+def test_credentials_are_listed_changed_and_revoked(run: Run, kind: str) -> None:
     run("admin", kind, "create", "first", "--account", "1", "--account", "2", "--scope", "publish")
     run("admin", kind, "create", "second")
     columns, first, second = run("admin", kind, "list").out.splitlines()
@@ -109,7 +109,7 @@ def test_what_is_granted_is_listed_changed_and_revoked(run: Run, kind: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "complaint"),
     [
         (("grant", "app"), "give --account, --all-accounts or --scope"),
         (("grant", "app", "--account", "1", "--all-accounts"), "give one of them"),
@@ -118,12 +118,12 @@ def test_what_is_granted_is_listed_changed_and_revoked(run: Run, kind: str) -> N
         (("revoke", "absent"), "no client 'absent'"),
     ],
 )
-def test_a_change_that_cannot_be_meant_is_refused(run: Run, arguments: tuple[str, ...], told: str) -> None:
+def test_an_invalid_change_is_refused(run: Run, arguments: tuple[str, ...], complaint: str) -> None:
     run("admin", "client", "create", "app")
-    said = run("admin", "client", *arguments)
-    assert said.code == 2
-    assert is_one_line(said.err)
-    assert told in said.err
+    result = run("admin", "client", *arguments)
+    assert result.code == 2
+    assert is_one_line(result.err)
+    assert complaint in result.err
 
 
 @pytest.mark.parametrize(("seconds", "age"), [(-5, "0s"), (59, "59s"), (60, "1m"), (7200, "2h"), (90_000, "1d")])

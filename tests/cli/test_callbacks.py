@@ -21,9 +21,9 @@ def test_a_callback_is_registered_updated_and_deregistered(run: Run, service: Sa
     )
 
     def call(*arguments: str) -> object:
-        said = run("callbacks", *arguments, "--base-url", service.base_url, "--dev", "--json")
-        assert (said.code, said.err if arguments[0] != "list" else "") == (0, "")
-        return json.loads(said.out)
+        result = run("callbacks", *arguments, "--base-url", service.base_url, "--dev", "--json")
+        assert (result.code, result.err if arguments[0] != "list" else "") == (0, "")
+        return json.loads(result.out)
 
     assert call("list", ACCOUNT) == {"account": ACCOUNT, "url": None}
     assert call("register", ACCOUNT, URL) == {"account": ACCOUNT, "url": URL}
@@ -33,14 +33,14 @@ def test_a_callback_is_registered_updated_and_deregistered(run: Run, service: Sa
     assert call("list", ACCOUNT) == {"account": ACCOUNT, "url": None}
 
 
-def test_what_may_not_be_meant_is_told_beside_the_answer(run: Run, sandbox: Sandbox) -> None:
+def test_an_unusual_account_or_port_is_warned_of(run: Run, sandbox: Sandbox) -> None:
     for call in ("register", "update"):
-        said = run(
+        result = run(
             "callbacks", call, "123456-00001", "https://a.example:8443/", "--base-url", sandbox.base_url, "--dev"
         )
-        assert said.code == 0
-        assert said.out == "account\turl\n123456-00001\thttps://a.example:8443/\n"
-        account, port = said.err.splitlines()
+        assert result.code == 0
+        assert result.out == "account\turl\n123456-00001\thttps://a.example:8443/\n"
+        account, port = result.err.splitlines()
         assert account.startswith("fotahook: account '123456-00001': ThingSpace's accounts are usually")
         assert port.startswith("fotahook: port 8443 is none of those that ThingSpace documents")
 
@@ -52,21 +52,21 @@ def test_what_may_not_be_meant_is_told_beside_the_answer(run: Run, sandbox: Sand
 def test_a_port_on_this_machine_is_not_warned_of(
     run: Run, sandbox: Sandbox, flag: str, host: str, warned: bool
 ) -> None:
-    said = run("callbacks", "register", ACCOUNT, f"http://{host}:8081/", "--base-url", sandbox.base_url, flag)
-    assert (said.code, "port 8081" in said.err) == (0, warned)
+    result = run("callbacks", "register", ACCOUNT, f"http://{host}:8081/", "--base-url", sandbox.base_url, flag)
+    assert (result.code, "port 8081" in result.err) == (0, warned)
 
 
-def test_what_is_piped_is_plain(run: Run, sandbox: Sandbox) -> None:
-    said = run("callbacks", "list", "piped", "--base-url", sandbox.base_url, "--dev")
-    assert said.out == "account\turl\npiped\t(none)\n"
+def test_piped_output_is_plain(run: Run, sandbox: Sandbox) -> None:
+    result = run("callbacks", "list", "piped", "--base-url", sandbox.base_url, "--dev")
+    assert result.out == "account\turl\npiped\t(none)\n"
 
 
 def test_the_credentials_are_the_sdks_variables(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("callbacks", "list", ACCOUNT, "--base-url", sandbox.base_url)
-    said = run(*arguments)
-    assert said.code == 2
-    assert is_one_line(said.err)
-    assert "THINGSPACE_OAUTH_OAUTH_CLIENT_ID" in said.err
+    result = run(*arguments)
+    assert result.code == 2
+    assert is_one_line(result.err)
+    assert "THINGSPACE_OAUTH_OAUTH_CLIENT_ID" in result.err
     monkeypatch.setenv("THINGSPACE_OAUTH_OAUTH_CLIENT_ID", "dev")
     monkeypatch.setenv("THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET", "dev-secret")
     assert "VZ_M2M_USERNAME" in run(*arguments).err
@@ -77,25 +77,25 @@ def test_the_credentials_are_the_sdks_variables(run: Run, sandbox: Sandbox, monk
     assert run(*arguments).code == 0
 
 
-def test_what_the_service_refuses_is_told_with_its_own_words(run: Run, sandbox: Sandbox) -> None:
-    said = run("callbacks", "register", ACCOUNT, "ftp://x", "--base-url", sandbox.base_url, "--dev")
-    assert said.code == 4
-    assert is_one_line(said.err)
-    assert "https://" in said.err
+def test_a_refusal_is_reported_in_the_services_words(run: Run, sandbox: Sandbox) -> None:
+    result = run("callbacks", "register", ACCOUNT, "ftp://x", "--base-url", sandbox.base_url, "--dev")
+    assert result.code == 4
+    assert is_one_line(result.err)
+    assert "https://" in result.err
 
 
 def test_a_service_that_is_not_there_is_unreachable(run: Run) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        said = run("callbacks", "list", ACCOUNT, "--base-url", url, "--dev")
-    assert said.code == 3
-    assert is_one_line(said.err)
-    assert "--base-url" in said.err
+        result = run("callbacks", "list", ACCOUNT, "--base-url", url, "--dev")
+    assert result.code == 3
+    assert is_one_line(result.err)
+    assert "--base-url" in result.err
 
 
 @pytest.mark.parametrize("account", ["", "..", "\udcff", "a\nb", "x" * 65])
-def test_an_account_that_is_none_is_refused(run: Run, sandbox: Sandbox, account: str) -> None:
-    said = run("callbacks", "list", account, "--base-url", sandbox.base_url, "--dev")
-    assert said.code in (2, 4)
-    assert is_one_line(said.err)
+def test_an_impossible_account_is_refused(run: Run, sandbox: Sandbox, account: str) -> None:
+    result = run("callbacks", "list", account, "--base-url", sandbox.base_url, "--dev")
+    assert result.code in (2, 4)
+    assert is_one_line(result.err)

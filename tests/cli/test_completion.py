@@ -46,9 +46,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_bash_completes_commands_flags_and_what_they_may_be(
-    script: Path, words: tuple[str, ...], offered: list[str]
-) -> None:
+def test_bash_completes_commands_flags_and_values(script: Path, words: tuple[str, ...], offered: list[str]) -> None:
     command = ["bash", "--norc", "-c", COMPLETE, "bash", *words]
     done = subprocess.run(command, cwd=script, capture_output=True, text=True, check=True, timeout=DEADLINE)
     assert done.stderr == ""
@@ -57,6 +55,6 @@ def test_bash_completes_commands_flags_and_what_they_may_be(
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_every_command_is_known_to_every_shell(run: Run, shell: str) -> None:
-    said = run("completion", shell)
-    assert said.code == 0
-    assert all(command[-1] in said.out for command in COMMANDS)
+    result = run("completion", shell)
+    assert result.code == 0
+    assert all(command[-1] in result.out for command in COMMANDS)

@@ -35,15 +35,13 @@ def test_the_file_may_be_named_by_the_environment(run: Run, monkeypatch: pytest.
     assert explained(run("serve", "--explain").out)["--port"][0] == "1"
 
 
-def test_what_the_environment_switches_on_the_command_line_can_switch_off(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_line_can_unset_a_boolean_of_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOTAHOOK_PRINT", "true")
     assert explained(run("listen", "--explain").out)["--print"] == ("yes", "FOTAHOOK_PRINT")
     assert explained(run("listen", "--print=false", "--explain").out)["--print"] == ("no", "command line")
 
 
-def test_secrets_are_not_explained(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explain_hides_the_secret_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOTAHOOK_SECRET", "whsec_first whsec_second")
     monkeypatch.setenv("FOTAHOOK_SECRET_KEY", "something")
     listen, serve = run("listen", "--explain"), run("serve", "--explain")
@@ -53,7 +51,7 @@ def test_secrets_are_not_explained(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     assert "something" not in serve.out
 
 
-def test_explaining_touches_nothing(run: Run, tmp_path: Path) -> None:
+def test_explain_creates_nothing(run: Run, tmp_path: Path) -> None:
     assert run("serve", "--explain").code == run("listen", "--explain").code == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -70,12 +68,12 @@ def test_explaining_touches_nothing(run: Run, tmp_path: Path) -> None:
         ("allow-network = []", "f.toml: allow-network is empty"),
     ],
 )
-def test_a_file_that_cannot_be_meant_is_refused(run: Run, tmp_path: Path, content: str, complaint: str) -> None:
+def test_an_invalid_file_is_refused(run: Run, tmp_path: Path, content: str, complaint: str) -> None:
     (tmp_path / "f.toml").write_text(content, "latin-1")
-    said = run("serve", "--config", "f.toml", "--explain")
-    assert said.code == 2
-    assert is_one_line(said.err)
-    assert complaint in said.err
+    result = run("serve", "--config", "f.toml", "--explain")
+    assert result.code == 2
+    assert is_one_line(result.err)
+    assert complaint in result.err
 
 
 @pytest.mark.parametrize(
@@ -91,8 +89,8 @@ def test_a_file_that_cannot_be_meant_is_refused(run: Run, tmp_path: Path, conten
 def test_a_file_that_cannot_be_read_is_named(run: Run, tmp_path: Path, path: str, complaint: str) -> None:
     (tmp_path / "f.toml").touch()
     (tmp_path / "loop").symlink_to("loop")
-    said = run("listen", "--config", path, "--explain")
-    assert (said.code, said.err) == (2, f"fotahook: --config {path}: {complaint}\n")
+    result = run("listen", "--config", path, "--explain")
+    assert (result.code, result.err) == (2, f"fotahook: --config {path}: {complaint}\n")
 
 
 @pytest.mark.parametrize(
@@ -112,13 +110,11 @@ def test_a_variable_that_is_empty_is_refused(
     """It was to ask a proof of senders, say, and what was to fill it failed."""
     variable = f"FOTAHOOK_{flag.replace('-', '_').upper()}"
     monkeypatch.setenv(variable, value)
-    said = run(command, "--explain")
-    assert (said.code, said.err) == (2, f"fotahook: {variable} is empty: give it a value, or unset it\n")
+    result = run(command, "--explain")
+    assert (result.code, result.err) == (2, f"fotahook: {variable} is empty: give it a value, or unset it\n")
 
 
-def test_a_variable_may_be_empty_where_the_command_line_goes_before_it(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_variable_may_be_empty_if_the_command_line_overrides_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOTAHOOK_SOURCE", "")
     found = explained(run("listen", "--source", "thingspace", "--explain").out)
     assert found["--source"] == ("thingspace", "command line")
@@ -127,9 +123,9 @@ def test_a_variable_may_be_empty_where_the_command_line_goes_before_it(
 @pytest.mark.parametrize("command", ["listen", "serve"])
 def test_a_secret_key_that_is_empty_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     monkeypatch.setenv("FOTAHOOK_SECRET_KEY", "")
-    said = run(command, "--port", "0")
-    assert said.code == 2
-    assert said.err.splitlines()[-1].startswith("fotahook: FOTAHOOK_SECRET_KEY: ")
+    result = run(command, "--port", "0")
+    assert result.code == 2
+    assert result.err.splitlines()[-1].startswith("fotahook: FOTAHOOK_SECRET_KEY: ")
 
 
 @pytest.mark.parametrize(
@@ -142,15 +138,15 @@ def test_a_secret_key_that_is_empty_is_refused(run: Run, monkeypatch: pytest.Mon
     ],
 )
 def test_a_flag_that_is_empty_is_refused(run: Run, arguments: tuple[str, ...], name: str) -> None:
-    said = run("listen", "--explain", "--print", *arguments)
-    assert (said.code, said.err) == (2, f"fotahook: {name} is empty: give it a value, or leave it out\n")
+    result = run("listen", "--explain", "--print", *arguments)
+    assert (result.code, result.err) == (2, f"fotahook: {name} is empty: give it a value, or leave it out\n")
 
 
-def test_a_variable_that_cannot_be_meant_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_variable_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOTAHOOK_PORT", "x")
-    said = run("serve", "--explain")
-    assert said.code == 2
-    assert "FOTAHOOK_PORT" in said.err
+    result = run("serve", "--explain")
+    assert result.code == 2
+    assert "FOTAHOOK_PORT" in result.err
 
 
 # Lists
@@ -197,10 +193,10 @@ def test_a_list_in_a_file_is_an_array_or_has_commas(run: Run, tmp_path: Path, co
     ],
 )
 def test_an_invalid_list_is_refused(run: Run, arguments: tuple[str, ...], complaint: str) -> None:
-    said = run("serve", "--explain", *arguments)
-    assert said.code == 2
-    assert is_one_line(said.err)
-    assert complaint in said.err
+    result = run("serve", "--explain", *arguments)
+    assert result.code == 2
+    assert is_one_line(result.err)
+    assert complaint in result.err
 
 
 @pytest.mark.parametrize("flags", [("--source", "10.0.0.0/8", "thingspace"), ("--secret", "whsec_a,whsec_b")])

@@ -19,8 +19,8 @@ def flags(run: Run) -> set[str]:
 
 def test_every_flag_is_documented_and_every_documented_flag_exists(flags: set[str]) -> None:
     # What is printed may name flags of another's command.
-    told = re.sub(r"```text\n.*?```", "", DOCS, flags=re.DOTALL)
-    assert set(FLAG.findall(told)) - {"--help"} == flags - {"--help", "--version"}
+    text = re.sub(r"```text\n.*?```", "", DOCS, flags=re.DOTALL)
+    assert set(FLAG.findall(text)) - {"--help"} == flags - {"--help", "--version"}
 
 
 def test_every_command_is_documented() -> None:
@@ -40,6 +40,6 @@ def test_every_command_has_a_session_that_was_recorded() -> None:
 def test_the_configuration_in_the_docs_is_one(run: Run, tmp_path: Path) -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", DOCS, re.DOTALL)
     (tmp_path / "fotahook.toml").write_text(block)
-    said = run("serve", "--config", "fotahook.toml", "--explain")
-    assert said.code == 0
-    assert "--port\t8443\tfotahook.toml" in said.out.replace(f"{tmp_path}/", "")
+    result = run("serve", "--config", "fotahook.toml", "--explain")
+    assert result.code == 0
+    assert "--port\t8443\tfotahook.toml" in result.out.replace(f"{tmp_path}/", "")

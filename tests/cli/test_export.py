@@ -36,13 +36,11 @@ def received(service: Sandbox, account: str) -> list[bytes]:
     return [one.body for one in service.deliveries(account)]
 
 
-def test_what_was_exported_is_imported_byte_for_byte_in_order_and_once(
-    call: Run, service: Sandbox, tmp_path: Path
-) -> None:
+def test_an_export_is_imported_byte_for_byte_in_order_and_once(call: Run, service: Sandbox, tmp_path: Path) -> None:
     for number in range(250):
         service.publish(ACCOUNT, BODIES[number % len(BODIES)], ordering_key="k")
-    said = call("export", ACCOUNT, "messages.jsonl")
-    assert said.out == f"account\tfile\texported\tleftOut\n{ACCOUNT}\tmessages.jsonl\t250\t0\n"
+    result = call("export", ACCOUNT, "messages.jsonl")
+    assert result.out == f"account\tfile\texported\tleftOut\n{ACCOUNT}\tmessages.jsonl\t250\t0\n"
     lines = [json.loads(line) for line in (tmp_path / "messages.jsonl").read_text().splitlines()]
     assert [line["body"].encode() for line in lines] == [BODIES[number % len(BODIES)] for number in range(250)]
     assert set(lines[0]) == {"id", "account", "body", "sha256", "type", "orderingKey", "acceptedAt"}
@@ -57,13 +55,13 @@ def test_it_may_go_over_pipes(service: Sandbox) -> None:
     service.publish(ACCOUNT, BODIES[2])
     remote = ("--base-url", service.base_url, "--dev")
     exported = fotahook("export", ACCOUNT, *remote).stdout.encode()
-    said = fotahook("import", "-", "--account", COPY, "--json", *remote, stdin=exported)
-    told = json.loads(said.stdout)
-    assert (told["line"], told["duplicate"], said.stderr) == (1, False, "")
+    result = fotahook("import", "-", "--account", COPY, "--json", *remote, stdin=exported)
+    printed = json.loads(result.stdout)
+    assert (printed["line"], printed["duplicate"], result.stderr) == (1, False, "")
     assert received(service, COPY) == [BODIES[2]]
 
 
-def test_only_what_is_meant_is_exported(call: Run, service: Sandbox) -> None:
+def test_filters_select_what_is_exported(call: Run, service: Sandbox) -> None:
     for kind in ("a", "b"):
         service.publish(ACCOUNT, {"type": kind}, kind)
     for flags in (("--type", "a"), ("--key", "a"), ("--type", "a", "--state", "pending", "--since", "1h")):
@@ -106,17 +104,17 @@ def test_an_export_cut_short_leaves_the_file_as_it_was(call: Run, service: Sandb
         service.publish(ACCOUNT, {})
     (tmp_path / "m.jsonl").write_text("old")
     service.faults.answer_calls(500, times=50, path=path)
-    said = call("export", ACCOUNT, "m.jsonl", "--force")
-    assert said.code == 1
-    assert is_one_line(said.err)
+    result = call("export", ACCOUNT, "m.jsonl", "--force")
+    assert result.code == 1
+    assert is_one_line(result.err)
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"m.jsonl": "old"}
 
 
-def test_a_place_that_cannot_be_written_is_told_before_anything_is_asked_for(call: Run, service: Sandbox) -> None:
-    said = call("export", ACCOUNT, "no/such/folder.jsonl")
-    assert said.code == 1
-    assert is_one_line(said.err)
-    assert "no/such/folder.jsonl: No such file" in said.err
+def test_an_unwritable_file_is_reported_before_any_request(call: Run, service: Sandbox) -> None:
+    result = call("export", ACCOUNT, "no/such/folder.jsonl")
+    assert result.code == 1
+    assert is_one_line(result.err)
+    assert "no/such/folder.jsonl: No such file" in result.err
 
 
 def test_messages_without_their_bytes_are_left_out_and_counted(run: Run, tmp_path: Path) -> None:
@@ -133,10 +131,10 @@ def test_messages_without_their_bytes_are_left_out_and_counted(run: Run, tmp_pat
         kept = sandbox.publish(ACCOUNT, {})
         remote = ("--base-url", sandbox.base_url, "--dev")
         assert run("export", ACCOUNT, "m.jsonl", *remote).out.splitlines()[1] == f"{ACCOUNT}\tm.jsonl\t1\t1"
-        said = run("export", ACCOUNT, *remote)
-    assert json.loads(said.out)["id"] == kept
-    assert is_one_line(said.err)
-    assert "left out 1" in said.err
+        result = run("export", ACCOUNT, *remote)
+    assert json.loads(result.out)["id"] == kept
+    assert is_one_line(result.err)
+    assert "left out 1" in result.err
 
 
 def test_an_inbox_is_exported_too(run: Run, tmp_path: Path) -> None:
@@ -151,8 +149,8 @@ def test_an_inbox_is_exported_too(run: Run, tmp_path: Path) -> None:
         await store.close()
 
     asyncio.run(receive())
-    said = run("export", ACCOUNT, "--inbox", "sqlite:///inbox.db", "--state", "pending")
-    lines = [json.loads(line) for line in said.out.splitlines()]
+    result = run("export", ACCOUNT, "--inbox", "sqlite:///inbox.db", "--state", "pending")
+    lines = [json.loads(line) for line in result.out.splitlines()]
     assert [line["body"].encode() for line in lines] == BODIES
     assert {(line["type"], line["orderingKey"]) for line in lines} == {("t", "d1")}
 
@@ -160,18 +158,18 @@ def test_an_inbox_is_exported_too(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inbox", "complaint"), [("sqlite:///absent.db", "no such file"), ("mysql://x", "sqlite:///FILE")]
 )
-def test_an_inbox_that_is_none_is_told_and_not_made(run: Run, tmp_path: Path, inbox: str, complaint: str) -> None:
-    said = run("export", ACCOUNT, "--inbox", inbox)
-    assert said.code == 2
-    assert is_one_line(said.err)
-    assert complaint in said.err
+def test_a_missing_inbox_is_reported_and_not_created(run: Run, tmp_path: Path, inbox: str, complaint: str) -> None:
+    result = run("export", ACCOUNT, "--inbox", inbox)
+    assert result.code == 2
+    assert is_one_line(result.err)
+    assert complaint in result.err
     assert list(tmp_path.iterdir()) == []
 
 
 # What cannot be imported
 
 
-def test_lines_that_are_none_are_told_and_the_others_imported(call: Run, service: Sandbox, tmp_path: Path) -> None:
+def test_invalid_lines_are_reported_and_the_others_imported(call: Run, service: Sandbox, tmp_path: Path) -> None:
     service.publish(ACCOUNT, {"n": 1})
     call("export", ACCOUNT, "m.jsonl")
     good = (tmp_path / "m.jsonl").read_text().strip()
@@ -179,23 +177,23 @@ def test_lines_that_are_none_are_told_and_the_others_imported(call: Run, service
     headless = json.dumps({name: value for name, value in json.loads(good).items() if name != "id"})
     keyed = json.dumps(json.loads(good) | {"id": "other", "orderingKey": "a b"})
     (tmp_path / "m.jsonl").write_text("\n".join([changed, "", headless, "noise", "[]", keyed, good, good]))
-    said = call("import", "m.jsonl", "--account", COPY)
-    assert said.code == 1
-    assert said.out.splitlines()[1] == "1\t1\t5"
-    told = said.err.splitlines()
-    assert [line.partition(": INVALID_LINE: ")[0] for line in told] == [
+    result = call("import", "m.jsonl", "--account", COPY)
+    assert result.code == 1
+    assert result.out.splitlines()[1] == "1\t1\t5"
+    complaints = result.err.splitlines()
+    assert [line.partition(": INVALID_LINE: ")[0] for line in complaints] == [
         f"fotahook: m.jsonl, line {number}" for number in (1, 3, 4, 5, 6)
     ]
-    assert "sha256" in told[0]
+    assert "sha256" in complaints[0]
 
 
-def test_what_the_service_refuses_is_told_by_its_line(call: Run, service: Sandbox, tmp_path: Path) -> None:
+def test_a_refused_message_is_reported_by_its_line(call: Run, service: Sandbox, tmp_path: Path) -> None:
     service.publish(ACCOUNT, BODIES[1])
     service.publish(ACCOUNT, BODIES[3])
     call("export", ACCOUNT, "m.jsonl")
-    said = call("import", "m.jsonl", "--account", "no/account")
-    assert said.code == 1
-    assert [line[:28] for line in said.err.splitlines()] == [f"fotahook: m.jsonl, line {n}: I" for n in (1, 2)]
+    result = call("import", "m.jsonl", "--account", "no/account")
+    assert result.code == 1
+    assert [line[:28] for line in result.err.splitlines()] == [f"fotahook: m.jsonl, line {n}: I" for n in (1, 2)]
     call("import", "m.jsonl")
     # The same ids with other bytes: somebody's own file.
     other = [json.loads(line)["id"] for line in (tmp_path / "m.jsonl").read_text().splitlines()]
@@ -203,16 +201,16 @@ def test_what_the_service_refuses_is_told_by_its_line(call: Run, service: Sandbo
     call("export", THIRD, "third.jsonl")
     line = json.loads((tmp_path / "third.jsonl").read_text())
     (tmp_path / "third.jsonl").write_text("\n".join(json.dumps(line | {"id": one}) for one in other))
-    said = call("import", "third.jsonl", "--account", ACCOUNT)
-    assert "line 2: CONFLICT: " in said.err
+    result = call("import", "third.jsonl", "--account", ACCOUNT)
+    assert "line 2: CONFLICT: " in result.err
 
 
 @pytest.mark.parametrize("command", ["export", "import"])
-def test_an_option_that_is_none_is_not_taken_for_a_file(call: Run, command: str) -> None:
-    said = call(*((command, ACCOUNT) if command == "export" else (command,)), "--al")
-    assert said.code == 2
-    assert is_one_line(said.err)
-    assert "--al" in said.err
+def test_an_unknown_option_is_not_taken_for_a_file(call: Run, command: str) -> None:
+    result = call(*((command, ACCOUNT) if command == "export" else (command,)), "--al")
+    assert result.code == 2
+    assert is_one_line(result.err)
+    assert "--al" in result.err
 
 
 # Files of lines
@@ -225,9 +223,9 @@ def test_a_file_is_read_from_its_end(length: int) -> None:
     assert list(read_backwards(written)) == [line for line in reversed(lines) if line]
 
 
-def test_a_line_too_long_to_be_meant_is_told(call: Run, tmp_path: Path) -> None:
+def test_a_line_that_is_too_long_is_reported(call: Run, tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_bytes(b"x" * (8 * 1024 * 1024 + 1))
-    said = call("import", "m.jsonl")
-    assert said.code == 1
-    assert is_one_line(said.err)
-    assert "line 1 has more than" in said.err
+    result = call("import", "m.jsonl")
+    assert result.code == 1
+    assert is_one_line(result.err)
+    assert "line 1 has more than" in result.err

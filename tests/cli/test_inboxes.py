@@ -12,7 +12,7 @@ from fotahook.listener.verification import Verification
 from fotahook.store import open_store
 from tests.deadlines import DEADLINE
 
-from .conftest import Run, Said, is_one_line
+from .conftest import CommandResult, Run, is_one_line
 
 ACCOUNT = "0000123456-00001"
 INBOX = "sqlite:///inbox.db"
@@ -20,7 +20,7 @@ BODIES = [b'{"accountName": "0000123456-00001", "type": "t", "n": %d}' % number 
 
 
 class Handlers:
-    """A listener whose handler refuses what it is told to."""
+    """A listener whose handler refuses some messages."""
 
     def __init__(self) -> None:
         self.refused: set[bytes] = set()
@@ -53,7 +53,7 @@ class Handlers:
 
 @pytest.fixture
 def call(run: Run) -> Run:
-    def call(*arguments: str) -> Said:
+    def call(*arguments: str) -> CommandResult:
         return run(*arguments, "--inbox", INBOX)
 
     return call
@@ -69,12 +69,12 @@ def handlers(call: Run) -> Handlers:
 
 
 def dead(call: Run) -> list[str]:
-    said = call("messages", "list", ACCOUNT, "--state", "dead", "--json")
-    return [json.loads(line)["id"] for line in said.out.splitlines()]
+    result = call("messages", "list", ACCOUNT, "--state", "dead", "--json")
+    return [json.loads(line)["id"] for line in result.out.splitlines()]
 
 
 @pytest.mark.usefixtures("handlers")
-def test_what_is_dead_is_listed_and_shown_with_its_traceback(call: Run) -> None:
+def test_dead_messages_are_listed_and_shown_with_their_traceback(call: Run) -> None:
     assert len(call("messages", "list", ACCOUNT).out.splitlines()) == 4
     assert len(call("messages", "list", ACCOUNT, "--limit", "2", "--type", "t").out.splitlines()) == 3
     (message_id,) = dead(call)
@@ -83,12 +83,12 @@ def test_what_is_dead_is_listed_and_shown_with_its_traceback(call: Run) -> None:
     assert "\t\tRuntimeError: the database is away\t" in shown
     assert shown.splitlines()[-1] == "RuntimeError: the database is away"
     assert "\nHandlers._receive.<locals>.handle\nTraceback (most recent call last):\n" in shown
-    told = json.loads(call("messages", "show", message_id, "--json").out)
-    assert (told["deliveries"][0]["state"], told["attempts"][0]["errorCode"]) == ("dead", "handler_error")
+    shown = json.loads(call("messages", "show", message_id, "--json").out)
+    assert (shown["deliveries"][0]["state"], shown["attempts"][0]["errorCode"]) == ("dead", "handler_error")
     assert call("messages", "show", message_id, "--body").out.encode() == BODIES[1]
 
 
-def test_messages_that_name_no_account_are_listed_under_none(call: Run) -> None:
+def test_messages_without_an_account_are_listed_under_the_empty_name(call: Run) -> None:
     Handlers().receive(b'{"type": "nobody\'s"}', BODIES[0])
     assert json.loads(call("messages", "list", "", "--json").out)["type"] == "nobody's"
 
@@ -114,12 +114,12 @@ def test_all_that_are_dead_are_counted_and_redelivered_although_no_listener_runs
     assert handlers.handled[-1] == BODIES[1]
 
 
-def test_what_cannot_be_redelivered_is_refused(call: Run, handlers: Handlers) -> None:
+def test_a_pending_or_unknown_message_is_not_redelivered(call: Run, handlers: Handlers) -> None:
     (message_id,) = dead(call)
     call("redeliver", message_id)
-    said = call("redeliver", "nothing", message_id)
-    assert (said.code, said.out) == (4, "")
-    unknown, pending = said.err.splitlines()
+    result = call("redeliver", "nothing", message_id)
+    assert (result.code, result.out) == (4, "")
+    unknown, pending = result.err.splitlines()
     assert unknown == "fotahook: nothing: there is no such message in the inbox; check the id"
     assert pending.startswith(f"fotahook: {message_id}: the message is not settled yet")
     for command in ("show", "show --body"):
@@ -128,7 +128,7 @@ def test_what_cannot_be_redelivered_is_refused(call: Run, handlers: Handlers) ->
 
 
 @pytest.mark.usefixtures("handlers")
-def test_bytes_that_are_removed_are_told(call: Run, tmp_path: Path) -> None:
+def test_a_pruned_body_is_reported(call: Run, tmp_path: Path) -> None:
     (message_id,) = dead(call)
 
     async def remove() -> None:
@@ -138,20 +138,20 @@ def test_bytes_that_are_removed_are_told(call: Run, tmp_path: Path) -> None:
 
     asyncio.run(remove())
     for command in (("messages", "show", message_id, "--body"), ("redeliver", message_id)):
-        said = call(*command)
-        assert (said.code, said.out, is_one_line(said.err)) == (4, "", True)
-        assert "removed by retention" in said.err
+        result = call(*command)
+        assert (result.code, result.out, is_one_line(result.err)) == (4, "", True)
+        assert "removed by retention" in result.err
 
 
 @pytest.mark.usefixtures("handlers")
 def test_a_delivery_of_a_service_is_not_made_up(call: Run) -> None:
-    said = call("messages", "show", dead(call)[0], "--as", "curl")
-    assert (said.code, said.out, is_one_line(said.err)) == (2, "", True)
+    result = call("messages", "show", dead(call)[0], "--as", "curl")
+    assert (result.code, result.out, is_one_line(result.err)) == (2, "", True)
 
 
 def test_an_inbox_that_is_not_there_is_not_made(call: Run, tmp_path: Path) -> None:
     for command in (("messages", "list", ACCOUNT), ("redeliver", "x")):
-        said = call(*command)
-        assert (said.code, is_one_line(said.err)) == (2, True)
-        assert "no such file" in said.err
+        result = call(*command)
+        assert (result.code, is_one_line(result.err)) == (2, True)
+        assert "no such file" in result.err
     assert list(tmp_path.iterdir()) == []

@@ -110,8 +110,8 @@ def test_slow_clients_with_more_than_their_share_push_out_one_another(service: R
 @pytest.mark.parametrize("service", [("--header-timeout", "0.1", "--body-timeout", "0.1")], indirect=True)
 def test_slow_clients_are_ended(service: Running) -> None:
     with hanging_on(service.url) as peers:
-        said = [received(peer) for peer in peers]
-    assert {answer.split(b"\r\n")[0] for answer in said} == {b"HTTP/1.1 408 Request Timeout"}
+        result = [received(peer) for peer in peers]
+    assert {answer.split(b"\r\n")[0] for answer in result} == {b"HTTP/1.1 408 Request Timeout"}
     call_everything(service.url)
 
 
@@ -133,10 +133,12 @@ def test_what_becomes_no_request_is_refused_in_our_shape(service: Running) -> No
         assert head.split()[1] == status
         assert json.loads(body)["errorCode"] == code
     with urllib3.PoolManager() as http:
-        told = http.request("GET", f"{service.url}/healthz", headers={"X-Request-Id": "mine"}).headers["X-Request-Id"]
+        request_id = http.request("GET", f"{service.url}/healthz", headers={"X-Request-Id": "mine"}).headers[
+            "X-Request-Id"
+        ]
     assert service.stop() == 0
     (entry,) = [json.loads(line) for line in service.log.read_text().splitlines()]
-    assert (entry["request_id"], entry["message"]) == (told, "GET /healthz: 200") == ("mine", "GET /healthz: 200")
+    assert (entry["request_id"], entry["message"]) == (request_id, "GET /healthz: 200") == ("mine", "GET /healthz: 200")
 
 
 def test_a_listener_has_them_too(tmp_path: Path) -> None:
@@ -158,9 +160,9 @@ def test_a_listener_ends_slow_bodies_whether_it_reads_them_or_not(
     with running("listen", "handlers:listener", "--port", "0", *flags, cwd=tmp_path) as listener:
         for path, statuses in (("/", ["408"]), ("/elsewhere", ["404", "408"])):
             begun = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode()
-            said = received(connect(listener.url, begun)).decode()
-            assert re.findall(r"HTTP/1.1 (\d+)", said) == statuses
-            assert '"errorCode":"REQUEST_TIMEOUT"' in said
+            result = received(connect(listener.url, begun)).decode()
+            assert re.findall(r"HTTP/1.1 (\d+)", result) == statuses
+            assert '"errorCode":"REQUEST_TIMEOUT"' in result
 
 
 def test_a_listener_gives_bodies_the_time_of_the_flag_or_else_of_its_module(tmp_path: Path) -> None:
@@ -182,11 +184,11 @@ def test_a_listener_gives_bodies_the_time_of_the_flag_or_else_of_its_module(tmp_
         ("--connections-per-address", "0"),
     ],
 )
-def test_limits_that_cannot_be_meant_are_refused(run: Run, command: str, flag: str, value: str) -> None:
-    said = run(command, "--port", "0", flag, value)
-    assert said.code == 2
-    assert is_one_line(said.err)
-    assert f'{value}" for {flag}. Must be' in said.err.replace("0.0", "0").replace("4000.0", "4000")
+def test_limits_out_of_range_are_refused(run: Run, command: str, flag: str, value: str) -> None:
+    result = run(command, "--port", "0", flag, value)
+    assert result.code == 2
+    assert is_one_line(result.err)
+    assert f'{value}" for {flag}. Must be' in result.err.replace("0.0", "0").replace("4000.0", "4000")
 
 
 def test_a_number_of_requests_below_zero_is_refused(run: Run) -> None:

@@ -64,7 +64,7 @@ def test_the_handlers_are_those_of_a_module_in_the_working_directory(tmp_path: P
     assert (tmp_path / "mine.db").exists()
 
 
-def test_flags_go_before_what_the_module_says(tmp_path: Path) -> None:
+def test_flags_override_the_modules_listener(tmp_path: Path) -> None:
     (tmp_path / "handlers.py").write_text(
         "from fotahook import Listener\napp = Listener(path='/fota')\n@app.on_any\ndef handle(message): pass\n"
     )
@@ -75,7 +75,7 @@ def test_flags_go_before_what_the_module_says(tmp_path: Path) -> None:
         assert json.loads(listener.read_line())["type"] == "upgradeProgress"
 
 
-def test_with_a_public_key_only_what_it_signed_is_taken_over_tls(tmp_path: Path) -> None:
+def test_with_a_public_key_only_signed_messages_are_accepted_over_tls(tmp_path: Path) -> None:
     made, seed = make_certificates(tmp_path, "127.0.0.1"), signing_seed(bytes(32))
     flags = ("--tls-cert", str(made.cert_file), "--tls-key", str(made.key_file))
     keys = ("--public-key", format_public_key(seed))
@@ -113,7 +113,7 @@ def test_only_sources_may_send_and_a_password_may_be_asked_for(tmp_path: Path) -
             assert post(listener.url, {"X-Forwarded-For": "192.0.2.7"}) == status
 
 
-def test_it_ends_when_nobody_reads_any_more_what_it_prints(tmp_path: Path) -> None:
+def test_it_ends_when_the_reader_of_its_output_has_gone(tmp_path: Path) -> None:
     with running("listen", "--port", "0", cwd=tmp_path) as listener:
         assert listener.process.stdout is not None
         listener.process.stdout.close()
@@ -155,7 +155,7 @@ def test_a_handler_that_does_not_end_is_not_waited_for_at_another_signal(tmp_pat
     ],
     ids=lambda value: str(value),
 )
-def test_a_module_without_a_listener_is_told(
+def test_a_module_without_a_listener_is_reported(
     run: Run, tmp_path: Path, source: str | None, place: str, code: int, complaint: str
 ) -> None:
     if source is not None:
@@ -202,7 +202,7 @@ def test_a_module_without_a_listener_is_told(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_cannot_be_meant_is_told(run: Run, flags: tuple[str, ...], code: int, complaint: str) -> None:
+def test_invalid_flags_are_reported(run: Run, flags: tuple[str, ...], code: int, complaint: str) -> None:
     said = run("listen", "--port", "0", *flags)
     assert said.code == code
     assert complaint in said.err
@@ -211,7 +211,7 @@ def test_what_cannot_be_meant_is_told(run: Run, flags: tuple[str, ...], code: in
     assert "hunter2" not in said.err
 
 
-def test_what_is_secret_is_not_explained(run: Run) -> None:
+def test_explain_hides_secrets(run: Run) -> None:
     said = run("listen", "--explain", "--basic", "user:hunter2", "--inbox", "postgresql://me:hunter2@host/db")
     assert said.code == 0
     assert "hunter2" not in said.out
@@ -267,7 +267,7 @@ async def test_watching_says_when_somebody_replaced_it(sandbox: Sandbox, caplog:
     assert "hunter2" not in caplog.text
 
 
-async def test_what_cannot_be_looked_at_or_ended_is_only_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_errors_of_watching_and_deregistering_are_only_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with AsyncClient(
         base_url="http://127.0.0.1:9",
         thingspace_oauth_credentials=ThingspaceOauthCredentials("dev", "dev-secret"),

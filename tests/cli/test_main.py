@@ -12,9 +12,9 @@ from .processes import fotahook
 
 
 def test_help_names_every_command(run: Run) -> None:
-    said = run("--help")
-    assert said.code == 0
-    assert all(command in said.out for command, *_ in COMMANDS)
+    result = run("--help")
+    assert result.code == 0
+    assert all(command in result.out for command, *_ in COMMANDS)
 
 
 def test_the_version_is_the_distributions(run: Run) -> None:
@@ -23,9 +23,9 @@ def test_the_version_is_the_distributions(run: Run) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_shows_an_example(run: Run, command: tuple[str, ...]) -> None:
-    said = run(*command, "--help")
-    assert said.code == 0
-    assert f"Example: fotahook {' '.join(command)}" in said.out
+    result = run(*command, "--help")
+    assert result.code == 0
+    assert f"Example: fotahook {' '.join(command)}" in result.out
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,11 @@ def test_every_command_shows_an_example(run: Run, command: tuple[str, ...]) -> N
     [("nothing",), ("serve", "--prot", "1"), ("serve", "--port", "x"), ("demo", "--devices"), ("callbacks", "list")],
     ids=" ".join,
 )
-def test_what_cannot_be_meant_is_told_in_one_line(run: Run, arguments: tuple[str, ...]) -> None:
-    said = run(*arguments)
-    assert said.code == 2
-    assert is_one_line(said.err)
-    assert "--help" in said.err
+def test_a_usage_error_is_one_line(run: Run, arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.code == 2
+    assert is_one_line(result.err)
+    assert "--help" in result.err
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -48,7 +48,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert loaded.isdisjoint({"asyncio", "msgspec", "socket", "urllib3", "fotahook.client", "fotahook.store"})
 
 
-def test_what_calls_a_service_loads_no_store_and_no_loop() -> None:
+def test_commands_about_a_service_load_no_store_and_no_event_loop() -> None:
     code = "import sys; from fotahook.cli import main; main(['messages', 'list', '--help']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()).isdisjoint({"asyncio", "sqlite3", "fotahook.store", "fotahook.service"})

@@ -27,12 +27,12 @@ def rows(text: str) -> list[list[str]]:
 
 def test_messages_are_listed_newest_first_as_many_as_are_wanted(call: Run, service: Sandbox) -> None:
     ids = [service.publish(ACCOUNT, {"type": "t", "n": number}, "k") for number in range(3)]
-    said = call("messages", "list", ACCOUNT, "--limit", "2")
-    columns, *found = rows(said.out)
+    result = call("messages", "list", ACCOUNT, "--limit", "2")
+    columns, *found = rows(result.out)
     assert columns == ["id", "state", "type", "ordering key", "attempts", "last outcome", "accepted"]
     assert [row[:6] for row in found] == [[one, "pending", "t", "k", "0", ""] for one in ids[:0:-1]]
-    assert is_one_line(said.err)
-    assert "--limit 0" in said.err
+    assert is_one_line(result.err)
+    assert "--limit 0" in result.err
     everything = call("messages", "list", ACCOUNT, "--limit", "0")
     assert len(rows(everything.out)) == 4
     assert everything.err == ""
@@ -40,8 +40,8 @@ def test_messages_are_listed_newest_first_as_many_as_are_wanted(call: Run, servi
 
 def test_pages_are_followed(call: Run, service: Sandbox) -> None:
     ids = [service.publish(ACCOUNT, {}) for _ in range(450)]
-    said = call("messages", "list", ACCOUNT, "--limit", "0", "--json")
-    assert [json.loads(line)["id"] for line in said.out.splitlines()] == ids[::-1]
+    result = call("messages", "list", ACCOUNT, "--limit", "0", "--json")
+    assert [json.loads(line)["id"] for line in result.out.splitlines()] == ids[::-1]
     assert len(rows(call("messages", "list", ACCOUNT, "--limit", "0").out)) == 451
     assert len(rows(call("messages", "list", ACCOUNT, "--limit", "201").out)) == 202
 
@@ -62,7 +62,7 @@ def test_only_the_wanted_messages_are_listed(call: Run, service: Sandbox) -> Non
     assert ids("--until", "1h") == ids("--since", "2999-01-01") == []
 
 
-def test_a_message_is_shown_with_its_attempts_and_what_to_do(call: Run, service: Sandbox) -> None:
+def test_a_message_is_shown_with_its_attempts_and_fixes(call: Run, service: Sandbox) -> None:
     service.register(ACCOUNT)
     service.faults.answer_deliveries(500)
     message_id = service.publish(ACCOUNT, AWKWARD)
@@ -75,9 +75,9 @@ def test_a_message_is_shown_with_its_attempts_and_what_to_do(call: Run, service:
     assert answers[1][1] == service.receiver.url
     assert answers[1][3].endswith(".")
     assert answers[2][3] == ""
-    told = json.loads(call("messages", "show", message_id, "--json").out)
-    assert [attempt["httpStatus"] for attempt in told["attempts"]] == [500, 200]
-    assert told["deliveries"][0]["state"] == "delivered"
+    shown = json.loads(call("messages", "show", message_id, "--json").out)
+    assert [attempt["httpStatus"] for attempt in shown["attempts"]] == [500, 200]
+    assert shown["deliveries"][0]["state"] == "delivered"
 
 
 class OneAnswer(BaseHTTPRequestHandler):
@@ -107,8 +107,8 @@ def test_history_tells_that_a_message_was_sent_twice(call: Run, service: Sandbox
             service.drain()
         finally:
             server.shutdown()
-    told = [json.loads(call("messages", "show", one, "--json").out)["attempts"] for one in ids]
-    assert [[attempt.get("resent") for attempt in attempts] for attempts in told] == [[False], [True]]
+    listed = [json.loads(call("messages", "show", one, "--json").out)["attempts"] for one in ids]
+    assert [[attempt.get("resent") for attempt in attempts] for attempts in listed] == [[False], [True]]
     shown = call("messages", "show", ids[1]).out.split("\n\n")[2]
     assert rows(shown)[1][2] == "delivered, sent twice"
 
@@ -142,24 +142,24 @@ def test_the_curl_command_posts_the_bytes_of_the_delivery(call: Run, service: Sa
 
 
 def test_a_message_is_printed_in_one_way(call: Run) -> None:
-    said = call("messages", "show", "x", "--body", "--json")
-    assert said.code == 2
-    assert is_one_line(said.err)
+    result = call("messages", "show", "x", "--body", "--json")
+    assert result.code == 2
+    assert is_one_line(result.err)
 
 
 def test_it_says_why(call: Run, service: Sandbox) -> None:
     message_id = service.publish(ACCOUNT, {})
     assert rows(call("why", message_id).out)[1][:2] == ["pending", "held"]
-    told = json.loads(call("why", message_id, "--json").out)
-    assert (told["id"], told["state"], told["reasons"][0]["code"]) == (message_id, "pending", "held")
+    shown = json.loads(call("why", message_id, "--json").out)
+    assert (shown["id"], shown["state"], shown["reasons"][0]["code"]) == (message_id, "pending", "held")
 
 
 @pytest.mark.parametrize("command", [("messages", "show"), ("why",)], ids=" ".join)
-def test_an_unknown_message_is_told(call: Run, command: tuple[str, ...]) -> None:
-    said = call(*command, "nothing")
-    assert said.code == 4
-    assert is_one_line(said.err)
-    assert "check the id" in said.err
+def test_an_unknown_message_is_reported(call: Run, command: tuple[str, ...]) -> None:
+    result = call(*command, "nothing")
+    assert result.code == 4
+    assert is_one_line(result.err)
+    assert "check the id" in result.err
 
 
 def test_an_account_is_shown_paused_and_resumed(call: Run, service: Sandbox) -> None:
@@ -169,8 +169,8 @@ def test_an_account_is_shown_paused_and_resumed(call: Run, service: Sandbox) -> 
     assert json.loads(call("resume", ACCOUNT, "--json").out)["lane"]["state"] == "open"
     service.publish("held", {})
     assert [row[0] for row in rows(call("accounts", "list").out)[1:]] == [ACCOUNT, "held"]
-    (told,) = call("accounts", "list", "--state", "trouble", "--json").out.splitlines()
-    assert json.loads(told)["account"] == "held"
+    (shown,) = call("accounts", "list", "--state", "trouble", "--json").out.splitlines()
+    assert json.loads(shown)["account"] == "held"
 
 
 # Points in time
@@ -195,6 +195,6 @@ def test_a_time_is_a_date_a_time_or_how_long_ago(text: str, meant: datetime) -> 
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2h30m", "999999999d", "2026-13-01", "-1h"])
-def test_what_is_no_time_is_told_with_what_would_be(text: str) -> None:
+def test_an_invalid_time_is_refused_with_valid_examples(text: str) -> None:
     with pytest.raises(UsageError, match=r"--since .*: give 2026-11-25"):
         arguments.parse_time("--since", text, NOW)

@@ -30,9 +30,9 @@ def test_a_file_is_published_byte_for_byte(run: Run, sandbox: Sandbox, tmp_path:
 def test_a_message_comes_from_stdin_too(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments in ((ACCOUNT, "-"), (ACCOUNT,)):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"{}")))
-        said = run("publish", *arguments, "--base-url", sandbox.base_url, "--dev")
-        assert said.code == 0
-        assert said.out.splitlines()[0] == "id\tduplicate"
+        result = run("publish", *arguments, "--base-url", sandbox.base_url, "--dev")
+        assert result.code == 0
+        assert result.out.splitlines()[0] == "id\tduplicate"
 
 
 @pytest.mark.parametrize(
@@ -46,32 +46,32 @@ def test_a_message_comes_from_stdin_too(run: Run, sandbox: Sandbox, monkeypatch:
     ],
     ids=["empty", "cut off", "not UTF-8", "too large", "no object"],
 )
-def test_what_is_no_message_is_refused(run: Run, sandbox: Sandbox, tmp_path: Path, content: bytes, code: int) -> None:
+def test_an_invalid_message_is_refused(run: Run, sandbox: Sandbox, tmp_path: Path, content: bytes, code: int) -> None:
     (tmp_path / "m.json").write_bytes(content)
-    said = run("publish", ACCOUNT, "m.json", "--base-url", sandbox.base_url, "--dev")
-    assert said.code == code
-    assert is_one_line(said.err)
+    result = run("publish", ACCOUNT, "m.json", "--base-url", sandbox.base_url, "--dev")
+    assert result.code == code
+    assert is_one_line(result.err)
 
 
 def test_a_file_that_cannot_be_read_is_named(run: Run, tmp_path: Path) -> None:
     for name in ("absent.json", str(tmp_path)):
-        said = run("publish", ACCOUNT, name, "--dev")
-        assert said.code == 1
-        assert is_one_line(said.err)
-        assert name in said.err
+        result = run("publish", ACCOUNT, name, "--dev")
+        assert result.code == 1
+        assert is_one_line(result.err)
+        assert name in result.err
 
 
-def test_a_key_that_is_none_is_refused(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+def test_an_invalid_key_is_refused(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "m.json").write_bytes(b"{}")
-    said = run("publish", ACCOUNT, "m.json", "--ordering-key", "a b", "--base-url", sandbox.base_url, "--dev")
-    assert said.code == 2
-    assert "ordering_key" in said.err
+    result = run("publish", ACCOUNT, "m.json", "--ordering-key", "a b", "--base-url", sandbox.base_url, "--dev")
+    assert result.code == 2
+    assert "ordering_key" in result.err
 
 
-def test_an_option_that_is_none_is_not_taken_for_a_file(run: Run) -> None:
-    said = run("publish", ACCOUNT, "--orderin-key", "--dev")
-    assert said.code == 2
-    assert "--orderin-key" in said.err
+def test_an_unknown_option_is_not_taken_for_a_file(run: Run) -> None:
+    result = run("publish", ACCOUNT, "--orderin-key", "--dev")
+    assert result.code == 2
+    assert "--orderin-key" in result.err
 
 
 # --batch
@@ -87,14 +87,14 @@ def test_a_batch_is_published_line_by_line(run: Run, sandbox: Sandbox, tmp_path:
     ]
     (tmp_path / "m.ndjson").write_bytes(b"\r\n".join(lines))
     arguments = ("publish", ACCOUNT, "m.ndjson", "--batch", "--base-url", sandbox.base_url, "--dev")
-    said = run(*arguments)
-    assert (said.code, said.out, said.err) == (0, "published\tduplicates\trefused\n2\t1\t0\n", "")
+    result = run(*arguments)
+    assert (result.code, result.out, result.err) == (0, "published\tduplicates\trefused\n2\t1\t0\n", "")
     sandbox.register(ACCOUNT)
     sandbox.register("other")
     sandbox.drain()
     assert {one.account: one.body for one in sandbox.deliveries()} == {ACCOUNT: b'{ "n": 1.50 }', "other": b'{"n": 2}'}
-    told = [json.loads(line) for line in run(*arguments, "--json").out.splitlines()]
-    assert [(line["line"], line["duplicate"]) for line in told] == [(1, True), (2, False), (4, True)]
+    printed = [json.loads(line) for line in run(*arguments, "--json").out.splitlines()]
+    assert [(line["line"], line["duplicate"]) for line in printed] == [(1, True), (2, False), (4, True)]
 
 
 def test_more_than_one_batch_is_published(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -102,33 +102,33 @@ def test_more_than_one_batch_is_published(run: Run, sandbox: Sandbox, tmp_path: 
     (tmp_path / "m.ndjson").write_bytes(
         b'{"message": {}}\n' * 2001 + b'{"message": {"x": "%s"}}\n' % (b"y" * 200_000) * 25
     )
-    said = run("publish", ACCOUNT, "m.ndjson", "--batch", "--base-url", sandbox.base_url, "--dev")
-    assert said.out.splitlines()[1] == "2026\t0\t0"
+    result = run("publish", ACCOUNT, "m.ndjson", "--batch", "--base-url", sandbox.base_url, "--dev")
+    assert result.out.splitlines()[1] == "2026\t0\t0"
 
 
-def test_lines_that_are_refused_are_told_and_the_others_published(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+def test_refused_lines_are_reported_and_the_others_published(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
     lines = [b"{}", b'{"message": [], "typo": 1}', b'{"message": []}', b'{"message": {}}', b"\xff"]
     (tmp_path / "m.ndjson").write_bytes(b"\n".join(lines))
     arguments = ("publish", ACCOUNT, "m.ndjson", "--batch", "--base-url", sandbox.base_url, "--dev")
-    said = run(*arguments)
-    assert said.code == 1
-    assert said.out.splitlines()[1] == "1\t0\t4"
-    assert [line.split(": ")[1] for line in said.err.splitlines()] == [f"m.ndjson, line {n}" for n in (1, 2, 5, 3)]
-    told = {line["line"]: line for line in map(json.loads, run(*arguments, "--json").out.splitlines())}
-    assert told[3]["errorCode"] == "INVALID_PARAMETER"
-    assert told[4]["duplicate"] is False
+    result = run(*arguments)
+    assert result.code == 1
+    assert result.out.splitlines()[1] == "1\t0\t4"
+    assert [line.split(": ")[1] for line in result.err.splitlines()] == [f"m.ndjson, line {n}" for n in (1, 2, 5, 3)]
+    printed = {line["line"]: line for line in map(json.loads, run(*arguments, "--json").out.splitlines())}
+    assert printed[3]["errorCode"] == "INVALID_PARAMETER"
+    assert printed[4]["duplicate"] is False
 
 
-def test_what_was_published_before_the_service_went_away_is_told(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+def test_an_interrupted_batch_reports_what_was_published(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "m.ndjson").write_bytes(b'{"message": {}}\n' * 1001)
     sandbox.publish(ACCOUNT, {})
     arguments = ("publish", ACCOUNT, "m.ndjson", "--batch", "--base-url", "http://127.0.0.1:9", "--dev")
-    said = run(*arguments)
-    assert (said.code, said.out) == (3, "published\tduplicates\trefused\n0\t0\t0\n")
-    assert is_one_line(said.err)
+    result = run(*arguments)
+    assert (result.code, result.out) == (3, "published\tduplicates\trefused\n0\t0\t0\n")
+    assert is_one_line(result.err)
 
 
 def test_keys_are_the_lines_own(run: Run) -> None:
-    said = run("publish", ACCOUNT, "m.ndjson", "--batch", "--ordering-key", "k", "--dev")
-    assert said.code == 2
-    assert is_one_line(said.err)
+    result = run("publish", ACCOUNT, "m.ndjson", "--batch", "--ordering-key", "k", "--dev")
+    assert result.code == 2
+    assert is_one_line(result.err)

@@ -6,7 +6,7 @@ import pytest
 
 from fotahook.testing import Sandbox
 
-from .conftest import Run, Said, is_one_line
+from .conftest import CommandResult, Run, is_one_line
 
 ACCOUNT = "0000123456-00001"
 
@@ -16,7 +16,7 @@ def call(run: Run, sandbox: Sandbox) -> Run:
     sandbox.reset()
     sandbox.register(ACCOUNT)
 
-    def call(*arguments: str) -> Said:
+    def call(*arguments: str) -> CommandResult:
         return run("redeliver", *arguments, "--base-url", sandbox.base_url, "--dev")
 
     return call
@@ -33,8 +33,8 @@ def test_messages_are_sent_once_more_under_their_ids_or_as_new(call: Run, sandbo
     assert call(one, other).out == f"id\tsent as\n{one}\t{one}\n{other}\t{other}\n"
     sandbox.drain()
     assert len(sandbox.receiver.received) == 4
-    told = json.loads(call(one, "--as-new", "--json").out)
-    assert (told["id"], told["sentAs"] > other) == (one, True)
+    printed = json.loads(call(one, "--as-new", "--json").out)
+    assert (printed["id"], printed["sentAs"] > other) == (one, True)
     sandbox.drain()
     assert sandbox.receiver.received[-1].body == b'{"n":1}'
 
@@ -42,18 +42,18 @@ def test_messages_are_sent_once_more_under_their_ids_or_as_new(call: Run, sandbo
 def test_one_that_is_refused_does_not_keep_the_others_back(call: Run, sandbox: Sandbox) -> None:
     sandbox.publish("held", {})
     message_id = delivered(sandbox, {})
-    said = call("nothing", message_id)
-    assert said.code == 4
-    assert said.out.splitlines()[1:] == [f"{message_id}\t{message_id}"]
-    assert is_one_line(said.err)
-    assert said.err.startswith("fotahook: nothing: 404")
+    result = call("nothing", message_id)
+    assert result.code == 4
+    assert result.out.splitlines()[1:] == [f"{message_id}\t{message_id}"]
+    assert is_one_line(result.err)
+    assert result.err.startswith("fotahook: nothing: 404")
 
 
-def test_one_alone_that_is_refused_is_told_in_one_line(call: Run, sandbox: Sandbox) -> None:
-    said = call(sandbox.publish("held", {}))
-    assert (said.code, said.out) == (4, "")
-    assert is_one_line(said.err)
-    assert "still pending" in said.err
+def test_the_refusal_of_a_single_id_is_one_line(call: Run, sandbox: Sandbox) -> None:
+    result = call(sandbox.publish("held", {}))
+    assert (result.code, result.out) == (4, "")
+    assert is_one_line(result.err)
+    assert "CONFLICT" in result.err
 
 
 def test_those_of_an_account_are_counted_and_sent(call: Run, sandbox: Sandbox) -> None:
@@ -86,7 +86,7 @@ def test_those_of_an_account_are_counted_and_sent(call: Run, sandbox: Sandbox) -
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_meant_sends_nothing(call: Run, arguments: tuple[str, ...]) -> None:
-    said = call(*arguments)
-    assert (said.code, said.out) == (2, "")
-    assert is_one_line(said.err)
+def test_invalid_arguments_redeliver_nothing(call: Run, arguments: tuple[str, ...]) -> None:
+    result = call(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert is_one_line(result.err)

@@ -109,7 +109,7 @@ def post(url: str) -> int:
 # When what is asked
 
 
-def test_what_may_not_be_registered_is_known_before_the_inbox_is_opened(service: Service, tmp_path: Path) -> None:
+def test_a_refused_registration_is_known_before_the_inbox_is_opened(service: Service, tmp_path: Path) -> None:
     service.registered = "https://h.example/theirs"
     done = fotahook("listen", "--port", "0", *service.flags("https://h.example/"), cwd=tmp_path)
     assert done.returncode == 4
@@ -129,7 +129,7 @@ def test_a_port_that_is_taken_is_known_before_anything_else(service: Service, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_url_that_the_service_does_not_take_is_told_by_its_flag(service: Service, tmp_path: Path) -> None:
+def test_a_url_that_the_service_refuses_is_reported_by_its_flag(service: Service, tmp_path: Path) -> None:
     refusal = {"errorCode": "REQUEST_FAILED_INPUT", "errorMessage": "url must begin with https://"}
     call = service.peer.routes["callbacks/"]
     service.peer.routes["callbacks/"] = lambda seen: respond(400, refusal) if seen.method == "POST" else call(seen)
@@ -172,8 +172,8 @@ def test_a_second_signal_does_not_wait_until_it_is_deregistered(service: Service
         # Nothing is closed yet.
         assert post(listener.url) == 200
         assert listener.stop() == 0
-    told = f"the callback of account {ACCOUNT} may still be registered: there was no time to wait"
-    assert told in listener.log.read_text()
+    warning = f"the callback of account {ACCOUNT} may still be registered: there was no time to wait"
+    assert warning in listener.log.read_text()
     assert "Traceback" not in listener.log.read_text()
 
 
@@ -211,10 +211,10 @@ def test_a_signal_ends_it_while_it_registers(
         assert process.stdout.read() == ""
     finally:
         end(process)
-    # Nothing is registered that nobody serves, or else that is told.
+    # Nothing is registered that nobody serves, or the log says so.
     assert service.asked == ["GET", "GET", *(["POST"] if method == "POST" else [])]
-    told = f"the callback of account {ACCOUNT} may be registered, without a listener"
-    assert (told in log.read_text()) == (method == "POST")
+    warning = f"the callback of account {ACCOUNT} may be registered, without a listener"
+    assert (warning in log.read_text()) == (method == "POST")
     assert "Traceback" not in log.read_text()
 
 
@@ -260,7 +260,7 @@ async def test_it_is_watched_on_whatever_goes_wrong(service: Service, caplog: py
     assert "no room for the token" in caplog.text
 
 
-async def test_who_is_cancelled_while_watching_ends_is_cancelled(service: Service) -> None:
+async def test_a_cancellation_while_the_watch_ends_is_kept(service: Service) -> None:
     watched, leave = asyncio.Event(), asyncio.Event()
 
     async def watch() -> None:
@@ -282,7 +282,7 @@ async def test_who_is_cancelled_while_watching_ends_is_cancelled(service: Servic
 
 
 @pytest.mark.parametrize(
-    ("public", "path", "told"),
+    ("public", "path", "warning"),
     [
         ("https://h.example/hooks", "/", "will send to /hooks, but messages are received at /; "),
         ("https://h.example/0123456789abcdef", "/in", "will send to (hidden), but messages are received at /in; "),
@@ -295,15 +295,15 @@ async def test_who_is_cancelled_while_watching_ends_is_cancelled(service: Servic
         ("https://h.example/%C3%BC/?hunter2", "/ü", None),
     ],
 )
-def test_a_public_url_that_leads_past_the_path_is_warned_of(
-    service: Service, tmp_path: Path, public: str, path: str, told: str | None
+def test_a_public_url_with_another_path_is_warned_of(
+    service: Service, tmp_path: Path, public: str, path: str, warning: str | None
 ) -> None:
     with running("listen", "--port", "0", "--path", path, *service.flags(public), cwd=tmp_path) as listener:
-        said = [json.loads(line)["message"] for line in listener.log.read_text().splitlines()]
-    warnings = [line for line in said if "--public-url AND --path DIFFER" in line]
-    assert len(warnings) == (told is not None)
-    assert all(told in line for line in warnings if told is not None)
-    assert not any("0123456789abcdef" in line or "hunter2" in line for line in said)
+        result = [json.loads(line)["message"] for line in listener.log.read_text().splitlines()]
+    warnings = [line for line in result if "--public-url AND --path DIFFER" in line]
+    assert len(warnings) == (warning is not None)
+    assert all(warning in line for line in warnings if warning is not None)
+    assert not any("0123456789abcdef" in line or "hunter2" in line for line in result)
 
 
 # The same URL, and another
@@ -353,7 +353,7 @@ async def test_another_spelling_of_the_same_url_is_ours(
         ("https://[hunter2", "an unknown place; "),
     ],
 )
-async def test_another_url_is_told_by_its_place_and_by_what_differs_there(
+async def test_another_url_is_described_by_its_host_and_the_parts_that_differ(
     service: Service, theirs: str, place: str
 ) -> None:
     service.registered = theirs

@@ -16,7 +16,7 @@ def no_key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
 
 
-def test_it_is_made_once_beside_the_store_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_key_is_made_once_beside_the_store_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     store = str(tmp_path / "s.db")
     key = secret_key(store)
     assert len(key) == 32
@@ -40,9 +40,7 @@ def test_the_environment_goes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 @pytest.mark.parametrize("text", ["", "short", "not base64 at all but long enough to be one!"])
-def test_a_key_that_is_none_is_refused_and_not_repeated(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
-) -> None:
+def test_an_invalid_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
     (tmp_path / "s.db.key").write_text(text)
     with pytest.raises(Failure, match=r"s\.db\.key") as refused:
         secret_key(str(tmp_path / "s.db"))

@@ -42,7 +42,7 @@ def service(tmp_path: Path) -> Iterator[Running]:
         yield service
 
 
-def test_it_says_where_it_is_ready_and_how(service: Running) -> None:
+def test_the_ready_line_names_url_store_and_mode(service: Running) -> None:
     assert service.ready.startswith("fotahook ready http://127.0.0.1:")
     assert service.ready.endswith(" store=sqlite:///fotahook.db mode=dev\n")
     with urllib3.PoolManager() as http:
@@ -55,7 +55,7 @@ def test_a_signal_stops_it(service: Running, number: signal.Signals, code: int) 
     assert "Traceback" not in service.log.read_text()
 
 
-def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_restarted_service_delivers_what_was_pending(tmp_path: Path) -> None:
     for duplicate in (False, True):
         with running("serve", "--dev", "--port", "0", cwd=tmp_path) as service:
             with OperatorClient(service.url, "dev", "dev-secret", proxy="") as client:
@@ -64,7 +64,7 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "fotahook.db.key").stat().st_mode) == 0o600
 
 
-def test_those_who_follow_are_let_go_when_it_ends_and_go_on_when_it_is_back(tmp_path: Path) -> None:
+def test_event_streams_end_with_the_service_and_resume_after_a_restart(tmp_path: Path) -> None:
     with running("serve", "--dev", "--port", "0", cwd=tmp_path) as service:
         port = service.url.rpartition(":")[2]
         client = OperatorClient(service.url, "dev", "dev-secret", proxy="")
@@ -75,9 +75,9 @@ def test_those_who_follow_are_let_go_when_it_ends_and_go_on_when_it_is_back(tmp_
         assert "ERROR" not in service.log.read_text().upper()
     with client, running("serve", "--dev", "--port", port, cwd=tmp_path):
         second = client.publish(ACCOUNT, b"{}")
-        told = next(events).data
-    assert isinstance(told, MessageAccepted)
-    assert told.id == second.id > first.id
+        event = next(events).data
+    assert isinstance(event, MessageAccepted)
+    assert event.id == second.id > first.id
 
 
 @pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGHUP, signal.SIGHUP)])
@@ -166,7 +166,7 @@ def test_it_shows_the_console(service: Running) -> None:
 # How it does not start
 
 
-def test_a_port_in_use_is_told(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = fotahook("serve", "--port", str(port), cwd=tmp_path)
@@ -214,24 +214,24 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Certificates
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_it_cannot_start_with_is_told(
+def test_options_that_prevent_a_start_are_reported(
     run: Run, tmp_path: Path, arguments: tuple[str, ...], code: int, complaint: str
 ) -> None:
     (tmp_path / "noise").write_text("neither a certificate nor a database\n" * 100)
-    said = run("serve", *(() if "--port" in arguments else ("--port", "0")), *arguments)
-    assert said.code == code
-    assert said.out == ""
-    assert is_one_line(said.err.splitlines(keepends=True)[-1])
-    assert complaint in said.err
+    result = run("serve", *(() if "--port" in arguments else ("--port", "0")), *arguments)
+    assert result.code == code
+    assert result.out == ""
+    assert is_one_line(result.err.splitlines(keepends=True)[-1])
+    assert complaint in result.err
     # Nothing is left behind, not even beside a file that turned out to be no store.
     assert [file.name for file in tmp_path.iterdir()] == ["noise"]
 
 
 def test_a_key_of_another_certificate_is_refused(run: Run, certificates: tuple[Certificates, Certificates]) -> None:
     one, other = certificates
-    said = run("serve", "--port", "0", "--tls-cert", str(one.cert_file), "--tls-key", str(other.key_file))
-    assert said.code == 1
-    assert "belong together" in said.err
+    result = run("serve", "--port", "0", "--tls-cert", str(one.cert_file), "--tls-key", str(other.key_file))
+    assert result.code == 1
+    assert "belong together" in result.err
 
 
 def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_passphrase(
@@ -247,10 +247,10 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_passphrase(
         (("--tls-cert", "both.pem"), "--tls-cert both.pem", "both.pem"),
         (("--client-cert", "both.pem"), "--client-cert both.pem", "both.pem"),
     ):
-        said = run("serve", "--port", "0", *flags)
-        assert said.code == 1
-        assert f"fotahook: {named}: the private key is encrypted, and fotahook does not ask" in said.err
-        assert f"openssl pkey -in {file} prints" in said.err
+        result = run("serve", "--port", "0", *flags)
+        assert result.code == 1
+        assert f"fotahook: {named}: the private key is encrypted, and fotahook does not ask" in result.err
+        assert f"openssl pkey -in {file} prints" in result.err
 
 
 async def test_the_end_of_its_dispatcher_is_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

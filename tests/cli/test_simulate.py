@@ -39,9 +39,9 @@ def through(service: Sandbox) -> tuple[str, ...]:
 
 def test_a_campaign_is_sent_through_a_service(run: Run, service: Sandbox) -> None:
     service.register(ACCOUNT)
-    said = run("simulate", ACCOUNT, *FAST, *through(service))
-    assert (said.code, said.err) == (0, "")
-    facts = json.loads(said.out)
+    result = run("simulate", ACCOUNT, *FAST, *through(service))
+    assert (result.code, result.err) == (0, "")
+    facts = json.loads(result.out)
     campaign = Simulation(ACCOUNT, devices=20)
     assert facts.pop("seconds") >= 0
     assert facts == {
@@ -67,9 +67,9 @@ def test_a_campaign_can_be_sent_again(run: Run, service: Sandbox) -> None:
 
 
 def test_messages_that_wait_for_a_callback_are_reported(run: Run, service: Sandbox) -> None:
-    said = run("simulate", ACCOUNT, *FAST, *through(service))
-    assert said.code == 0
-    assert said.err == (
+    result = run("simulate", ACCOUNT, *FAST, *through(service))
+    assert result.code == 0
+    assert result.err == (
         f"fotahook: account {ACCOUNT} has no callback: its messages wait; see fotahook callbacks register --help\n"
     )
     service.register(ACCOUNT)
@@ -77,9 +77,9 @@ def test_messages_that_wait_for_a_callback_are_reported(run: Run, service: Sandb
 
 
 def test_a_campaign_is_posted_to_a_listener(run: Run, service: Sandbox) -> None:
-    said = run("simulate", ACCOUNT, *FAST, "--profile", "v1", "--seed", "8", "--to", service.receiver.url)
-    facts = json.loads(said.out)
-    assert (said.code, facts["posted"], facts["http_200"], facts["profileIsOurs"]) == (0, 43, 43, False)
+    result = run("simulate", ACCOUNT, *FAST, "--profile", "v1", "--seed", "8", "--to", service.receiver.url)
+    facts = json.loads(result.out)
+    assert (result.code, facts["posted"], facts["http_200"], facts["profileIsOurs"]) == (0, 43, 43, False)
     received = service.receiver.received
     campaign = Simulation(ACCOUNT, devices=20, seed=8, profile="v1")
     assert [one.body for one in received] == [message.body for message in campaign]
@@ -99,20 +99,20 @@ def test_a_listener_with_a_private_authority_needs_ca_file(run: Run, tmp_path: P
 
 
 def test_posts_that_a_listener_refuses_are_counted_and_fail_the_command(run: Run, service: Sandbox) -> None:
-    said = run("simulate", ACCOUNT, *FAST, "--to", f"{service.base_url}/sandbox/nothing-here")
-    assert said.code == 1
-    assert json.loads(said.out)["http_404"] == 65
-    assert said.err == "fotahook: 65 of 65 posts failed: 65 http_404; see the listener's log\n"
+    result = run("simulate", ACCOUNT, *FAST, "--to", f"{service.base_url}/sandbox/nothing-here")
+    assert result.code == 1
+    assert json.loads(result.out)["http_404"] == 65
+    assert result.err == "fotahook: 65 of 65 posts failed: 65 http_404; see the listener's log\n"
 
 
 def test_an_absent_listener_is_unreachable_at_once(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]
-    said = run("simulate", ACCOUNT, *FAST, "--to", f"http://127.0.0.1:{port}/")
-    assert (said.code, said.out) == (3, "")
-    assert is_one_line(said.err)
-    assert f"127.0.0.1:{port}" in said.err
-    assert "check that the listener runs" in said.err
+    result = run("simulate", ACCOUNT, *FAST, "--to", f"http://127.0.0.1:{port}/")
+    assert (result.code, result.out) == (3, "")
+    assert is_one_line(result.err)
+    assert f"127.0.0.1:{port}" in result.err
+    assert "check that the listener runs" in result.err
 
 
 def test_an_absent_service_is_unreachable_and_credentials_are_needed(run: Run, service: Sandbox) -> None:
@@ -178,9 +178,9 @@ def test_a_fault_script_with_a_service_uses_a_proxy(run: Run, service: Sandbox, 
             # The message that met the certificate waits for five seconds.
             service.advance(1)
             time.sleep(0.02)
-    said = command.result()
-    assert said.code == 0, said.err
-    facts = json.loads(said.out)
+    result = command.result()
+    assert result.code == 0, result.err
+    facts = json.loads(result.out)
     assert (facts["sent"], facts["received"], facts["pending"]) == (65, 68, 0)
     received = service.receiver.received
     assert len(received) == 68
@@ -222,18 +222,18 @@ def test_an_account_without_a_callback_has_none_afterwards(run: Run, service: Sa
 def test_invalid_options_are_usage_errors(run: Run, tmp_path: Path, flags: tuple[str, ...], told: str) -> None:
     (tmp_path / "script.toml").write_text("[[step]]\ndo = 'error'\n")
     (tmp_path / "bad.toml").write_text("[[step]]\ndo = 'drop'\ntimes = 'x'\n")
-    said = run("simulate", *flags, "--dev")
-    assert (said.code, said.out) == (2, "")
-    assert is_one_line(said.err)
-    assert told in said.err
+    result = run("simulate", *flags, "--dev")
+    assert (result.code, result.out) == (2, "")
+    assert is_one_line(result.err)
+    assert told in result.err
 
 
 @pytest.mark.parametrize("flags", [("--fault-script",), ("--to", "https://127.0.0.1:9/", "--ca-file")])
 def test_a_missing_file_is_named(run: Run, flags: tuple[str, ...]) -> None:
-    said = run("simulate", ACCOUNT, "--dev", *flags, "absent.toml")
-    assert said.code == 1
-    assert is_one_line(said.err)
-    assert "absent.toml" in said.err
+    result = run("simulate", ACCOUNT, "--dev", *flags, "absent.toml")
+    assert result.code == 1
+    assert is_one_line(result.err)
+    assert "absent.toml" in result.err
 
 
 def test_a_terminal_shows_progress_and_that_the_profile_is_ours(service: Sandbox, tmp_path: Path) -> None:

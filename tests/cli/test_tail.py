@@ -40,14 +40,14 @@ class Tail:
         return self._lines.get(timeout=DEADLINE).rstrip("\n").split("\t")
 
     def interrupt(self) -> str:
-        """The cursor that it tells when it is told to end."""
+        """The cursor that it prints when it is interrupted."""
         self.process.send_signal(signal.SIGINT)
         assert self.process.stderr is not None
-        said = self.process.stderr.read()
-        assert self.process.wait(DEADLINE) == 130, said
-        told = ON.fullmatch(said)
-        assert told, said
-        return told[1]
+        result = self.process.stderr.read()
+        assert self.process.wait(DEADLINE) == 130, result
+        found = ON.fullmatch(result)
+        assert found, result
+        return found[1]
 
     def end(self) -> None:
         self.process.kill()
@@ -80,7 +80,7 @@ def tailing(sandbox: Sandbox, *arguments: str, cwd: Path) -> Iterator[Tail]:
         tail.end()
 
 
-def test_what_happens_is_shown_and_a_later_tail_goes_on_where_this_one_ended(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_events_are_printed_and_a_later_tail_continues_from_the_cursor(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.reset()
     with tailing(sandbox, "--after", BEGINNING, cwd=tmp_path) as first:
         sandbox.register(ACCOUNT)
@@ -108,7 +108,7 @@ def test_what_happens_is_shown_and_a_later_tail_goes_on_where_this_one_ended(san
         assert second.interrupt() == delivered["cursor"]
 
 
-def test_every_kind_of_event_has_its_words(run: Run, sandbox: Sandbox) -> None:
+def test_every_kind_of_event_is_described(run: Run, sandbox: Sandbox) -> None:
     sandbox.reset()
     sandbox.register(ACCOUNT)
     sandbox.faults.answer_deliveries(500, times=20)
@@ -116,26 +116,26 @@ def test_every_kind_of_event_has_its_words(run: Run, sandbox: Sandbox) -> None:
     sandbox.drain()
     with OperatorClient(sandbox.base_url, "dev", "dev-secret", proxy="") as client:
         client.pause(ACCOUNT)
-        told = []
+        described = []
         for event in client.events(after=BEGINNING, timeout=DEADLINE):
-            told.append(describe(event.data))
-            if told[-1][0] == "paused":
+            described.append(describe(event.data))
+            if described[-1][0] == "paused":
                 break
-    assert ("accepted", message_id, "no type, 2 bytes") in told
-    assert ("dead", message_id, "dead: http_500") in told
-    assert ("paused", "", f"lane {ACCOUNT}") in told
-    assert any(what.startswith("attempt 8: http_500, ") for state, _, what in told if state == "dead")
+    assert ("accepted", message_id, "no type, 2 bytes") in described
+    assert ("dead", message_id, "dead: http_500") in described
+    assert ("paused", "", f"lane {ACCOUNT}") in described
+    assert any(what.startswith("attempt 8: http_500, ") for state, _, what in described if state == "dead")
 
 
 def test_a_service_that_is_not_there_isdescribe(run: Run) -> None:
-    said = run("tail", "--base-url", "http://127.0.0.1:1", "--dev")
-    assert (said.code, said.out) == (3, "")
-    assert is_one_line(said.err)
+    result = run("tail", "--base-url", "http://127.0.0.1:1", "--dev")
+    assert (result.code, result.out) == (3, "")
+    assert is_one_line(result.err)
 
 
 @pytest.mark.parametrize("after", ["nonsense", event_cursor_text(EventCursor(messages=99_999))])
-def test_a_cursor_that_is_none_is_refused(run: Run, sandbox: Sandbox, after: str) -> None:
-    said = run("tail", "--after", after, "--base-url", sandbox.base_url, "--dev")
-    assert (said.code, said.out) == (4, "")
-    assert is_one_line(said.err)
-    assert "begin without one" in said.err
+def test_an_invalid_cursor_is_refused(run: Run, sandbox: Sandbox, after: str) -> None:
+    result = run("tail", "--after", after, "--base-url", sandbox.base_url, "--dev")
+    assert (result.code, result.out) == (4, "")
+    assert is_one_line(result.err)
+    assert "begin without one" in result.err

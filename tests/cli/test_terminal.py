@@ -62,7 +62,7 @@ def test_the_demo_shows_bars_and_a_table(tmp_path: Path) -> None:
     assert re.search(r"┃ accepted ┃ delivered ┃ handled ┃ duplicates ┃ lost ┃ +p50 +┃ +p99 +┃", shown)
 
 
-def test_the_doctor_shows_what_to_do_beneath_what_it_found(tmp_path: Path) -> None:
+def test_the_doctor_shows_the_fix_below_each_finding(tmp_path: Path) -> None:
     with receiving() as peer:
         shown = COLOUR.sub("", at_a_terminal("doctor", peer.url, "--dev", cwd=tmp_path))
     assert "┃ check      ┃ result ┃ found, and what to do" in shown
@@ -71,7 +71,7 @@ def test_the_doctor_shows_what_to_do_beneath_what_it_found(tmp_path: Path) -> No
     assert "5 pass, 4 warn, 0 fail" in shown
 
 
-def test_the_doctors_page_prints_what_it_prints(tmp_path: Path) -> None:
+def test_the_output_on_the_doctors_page_is_real(tmp_path: Path) -> None:
     (printed,) = re.findall(r"```text\n(┏.*?)```", (DOCS / "doctor.md").read_text(), re.DOTALL)
     with running("listen", "--port", "0", cwd=tmp_path) as listener:
         shown = at_a_terminal("doctor", listener.url, "--dev", cwd=tmp_path, COLUMNS="100")

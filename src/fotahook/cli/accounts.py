@@ -1,6 +1,6 @@
 """`fotahook accounts`, `pause` and `resume`: the state of accounts, and whether they are delivered to."""
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 from cyclopts import App
@@ -41,12 +41,8 @@ def list_(*, state: State | None = None, limit: Limit = 50, remote: Remote = DEF
         callback.
     """
     with remote.operator() as client:
-
-        def fetch(cursor: str | None, count: int) -> tuple[Sequence[AccountState], str | None]:
-            page = client.accounts(state=state, cursor=cursor, limit=count)
-            return page.accounts, page.cursor
-
-        print_list(COLUMNS, read_pages(fetch, limit), as_json=remote.as_json)
+        pages = read_pages(partial(client.accounts, state=state), lambda page: page.accounts, limit)
+        print_list(COLUMNS, pages, as_json=remote.as_json)
 
 
 @app.command

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
@@ -82,22 +83,16 @@ class Filter(Span):
 
     def pages(self, client: Messages, account: str, limit: int = 0) -> Iterator[Sequence[MessageState]]:
         """The account's messages that match, newest first."""
-        since, until = self.ends()
-
-        def fetch(cursor: str | None, count: int) -> tuple[Sequence[MessageState], str | None]:
-            page = client.messages(
-                account,
-                state=self.state,
-                message_type=self.type,
-                ordering_key=self.key,
-                since=since,
-                until=until,
-                cursor=cursor,
-                limit=count,
-            )
-            return page.messages, page.cursor
-
-        return read_pages(fetch, limit)
+        fetch = partial(
+            client.messages,
+            account,
+            state=self.state,
+            message_type=self.type,
+            ordering_key=self.key,
+            since=self.since,
+            until=self.until,
+        )
+        return read_pages(fetch, lambda page: page.messages, limit)
 
 
 ALL = Filter()

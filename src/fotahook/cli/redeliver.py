@@ -60,9 +60,8 @@ def redeliver(
         raise UsageError("--account takes no ids and no --as-new; leave it out to name messages one by one")
     if state is None:
         raise UsageError("--account needs --state dead or --state delivered")
-    since, until = span.ends()
     with source.open() as stored:
-        count = stored.redeliver_all(account, state, since=since, until=until, dry_run=dry_run)
+        count = stored.redeliver_all(account, state, since=span.since, until=span.until, dry_run=dry_run)
     print_facts({"account": account, "state": state, "count": count, "dryRun": dry_run}, as_json=source.as_json)
     return 0
 

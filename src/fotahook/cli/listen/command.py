@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from cyclopts import App, Group, Parameter
 from cyclopts.argument import ArgumentCollection
 
+from fotahook.client import AsyncClient
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.urls import url_refusal, without_password
 from fotahook.listener import ForwardSettings, Listener, Verification
@@ -194,7 +195,7 @@ async def _registration(options: ListenOptions) -> AsyncIterator[Registration | 
     if options.register is None or options.public_url is None:
         yield None
         return
-    async with Remote(base_url=options.base_url, local=options.dev).async_client() as client:
+    async with Remote(base_url=options.base_url, local=options.dev).client_of(AsyncClient) as client:
         registration = Registration(client, options.register, options.public_url, replace=options.replace)
         # Before anything is handled: a listener that may not register must not process the inbox.
         await registration.check()

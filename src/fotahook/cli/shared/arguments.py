@@ -41,29 +41,8 @@ MessageId: TypeAlias = Annotated[str, Parameter(name="ID", help="Message id.")]
 Limit: TypeAlias = Annotated[int, Parameter(help="Most items to list; 0 for all.", validator=Number(gte=0))]
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Span:
-    """When messages were accepted."""
-
-    since: str | None = None
-    "Only messages accepted then or later: a date, a time by RFC 3339, or how long ago, such as 2h or 7d."
-    until: str | None = None
-    "Only messages accepted before then."
-
-    def ends(self) -> tuple[datetime | None, datetime | None]:
-        """`since` and `until` as times; UsageError for an invalid one."""
-        now = time.time()
-        return parse_time("--since", self.since, now), parse_time("--until", self.until, now)
-
-
-EVER: Final = Span()
-
-
-def parse_time(flag: str, text: str | None, now: float) -> datetime | None:
-    """A flag's point in time, None for None; UsageError if it is invalid."""
-    if text is None:
-        return None
+def parse_time(flag: str, text: str, now: float) -> datetime:
+    """The point in time that a flag names; UsageError if it is invalid."""
     try:
         if ago := _AGO.fullmatch(text):
             return datetime.fromtimestamp(now, UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
@@ -74,6 +53,27 @@ def parse_time(flag: str, text: str | None, now: float) -> datetime | None:
         ) from error
     # A time without a zone is UTC, as in everything that is printed.
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _to_time(_: object, tokens: Sequence[Token]) -> datetime:
+    return parse_time(tokens[0].keyword or "", tokens[0].value, time.time())
+
+
+Time: TypeAlias = Annotated[datetime | None, Parameter(converter=_to_time)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """When messages were accepted."""
+
+    since: Time = None
+    "Only messages accepted then or later: a date, a time by RFC 3339, or how long ago, such as 2h or 7d."
+    until: Time = None
+    "Only messages accepted before then."
+
+
+EVER: Final = Span()
 
 
 def split_at_commas(_: object, tokens: Sequence[Token]) -> tuple[str, ...]:

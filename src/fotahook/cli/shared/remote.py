@@ -54,17 +54,14 @@ class Remote:
 
     def client(self) -> Client:
         """The SDK for ThingSpace's calls. UsageError names a missing variable."""
-        return self._client_of(Client)
-
-    def async_client(self) -> AsyncClient:
-        """The same for an event loop."""
-        return self._client_of(AsyncClient)
+        return self.client_of(Client)
 
     def operator(self, max_retries: int = 2) -> OperatorClient:
         """The SDK for fotahook's own calls. UsageError names a missing variable."""
         return OperatorClient(self.base_url, *(_DEV_CLIENT if self.local else _oauth()), max_retries=max_retries)
 
-    def _client_of(self, kind: type[C]) -> C:
+    def client_of(self, kind: type[C]) -> C:
+        """The same, for threads or for an event loop."""
         if self.local:
             return kind(
                 base_url=self.base_url,

@@ -12,7 +12,10 @@ from typing import Annotated, Final, TypeAlias, TypeVar
 import msgspec
 from cyclopts import Parameter
 
+from fotahook.contract.operator import AccountPage, MessagePage
+
 T = TypeVar("T")
+P = TypeVar("P", AccountPage, MessagePage)
 
 Columns: TypeAlias = Mapping[str, Callable[[T], object]]
 """The column names of a table of records, and each one's cell in the row of a record."""
@@ -126,16 +129,16 @@ def print_list(columns: Columns[T], pages: Iterable[Sequence[T]], *, as_json: bo
             header = False
 
 
-def read_pages(fetch: Callable[[str | None, int], tuple[Sequence[T], str | None]], limit: int) -> Iterator[Sequence[T]]:
-    """The pages of a list, up to `limit` items or all for 0. Says on stderr if the limit may have cut the list.
+def read_pages(fetch: Callable[..., P], items: Callable[[P], Sequence[T]], limit: int) -> Iterator[Sequence[T]]:
+    """The items of each page, up to `limit` or all for 0. Says on stderr if the limit may have cut the list.
 
-    `fetch` gets the cursor and the size of a page, and returns the page and the next cursor, None at the end.
+    `fetch` is a method of OperatorClient that takes `cursor` and `limit`.
     """
     cursor, left = None, limit
     while True:
-        page, cursor = fetch(cursor, min(PAGE, left) if limit else PAGE)
-        yield page
-        left -= len(page)
+        page = fetch(cursor=cursor, limit=min(PAGE, left) if limit else PAGE)
+        yield items(page)
+        cursor, left = page.cursor, left - len(items(page))
         if cursor is None:
             return
         if limit and left <= 0:

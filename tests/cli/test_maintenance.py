@@ -19,16 +19,16 @@ ACCOUNT = "0000123456-00001"
 SCHEMA = load_migrations("sqlite")[-1].number
 
 
-def test_migrating_tells_what_it_did(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migrate_reports_what_it_did(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("admin", "migrate").out == f"sqlite:///fotahook.db was made, with schema {SCHEMA}\n"
     assert "nothing to do" in run("admin", "migrate").out
     add_migration(monkeypatch)
-    said = run("admin", "migrate", "--json")
+    result = run("admin", "migrate", "--json")
     name = f"{SCHEMA + 1:04}_extra"
-    assert json.loads(said.out) == {"before": SCHEMA, "after": SCHEMA + 1, "applied": [name]}
+    assert json.loads(result.out) == {"before": SCHEMA, "after": SCHEMA + 1, "applied": [name]}
     add_migration(monkeypatch, "create table more (id integer primary key);")
-    said = run("admin", "migrate", "--store", "sqlite:///fotahook.db")
-    assert said.out.startswith(f"sqlite:///fotahook.db went from schema {SCHEMA + 1} to {SCHEMA + 2}: ")
+    result = run("admin", "migrate", "--store", "sqlite:///fotahook.db")
+    assert result.out.startswith(f"sqlite:///fotahook.db went from schema {SCHEMA + 1} to {SCHEMA + 2}: ")
 
 
 @pytest.mark.parametrize("command", [("serve", "--port", "0"), ("admin", "user", "create", "ops"), ("admin", "prune")])
@@ -37,11 +37,11 @@ def test_an_older_store_is_refused_with_what_to_do(
 ) -> None:
     run("admin", "migrate")
     add_migration(monkeypatch)
-    said = run(*command)
-    assert said.code == 1
-    assert is_one_line(said.err)
-    told = f"has schema {SCHEMA} and this fotahook works with {SCHEMA + 1}: "
-    assert f"{told}run fotahook admin migrate --store sqlite:///fotahook.db" in said.err
+    result = run(*command)
+    assert result.code == 1
+    assert is_one_line(result.err)
+    advice = f"has schema {SCHEMA} and this fotahook works with {SCHEMA + 1}: "
+    assert f"{advice}run fotahook admin migrate --store sqlite:///fotahook.db" in result.err
 
 
 def test_a_newer_store_is_refused_with_what_to_do(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,17 +49,17 @@ def test_a_newer_store_is_refused_with_what_to_do(run: Run, monkeypatch: pytest.
         add_migration(next_version)
         run("admin", "migrate")
     for command in (("serve", "--port", "0"), ("admin", "migrate")):
-        said = run(*command)
-        assert said.code == 1
-        assert is_one_line(said.err)
-        assert "install the newer fotahook" in said.err
+        result = run(*command)
+        assert result.code == 1
+        assert is_one_line(result.err)
+        assert "install the newer fotahook" in result.err
 
 
 def test_a_store_that_cannot_be_opened_is_named(run: Run) -> None:
-    said = run("admin", "migrate", "--store", "sqlite:///absent/store.db")
-    assert said.code == 1
-    assert is_one_line(said.err)
-    assert "absent/store.db" in said.err
+    result = run("admin", "migrate", "--store", "sqlite:///absent/store.db")
+    assert result.code == 1
+    assert is_one_line(result.err)
+    assert "absent/store.db" in result.err
 
 
 async def settle_some(count: int) -> None:
@@ -82,8 +82,8 @@ async def settle_some(count: int) -> None:
 async def test_pruning_tells_how_much_went(run: Run) -> None:
     await settle_some(451)
     assert json.loads((await to_thread(run, "admin", "prune", "--json")).out) == {"bodies": 0, "bytes": 0}
-    said = await to_thread(run, "admin", "prune", "--keep-days", "0")
-    assert said.out == "sqlite:///fotahook.db: removed the bytes of 450 messages, 900 in all\n"
+    result = await to_thread(run, "admin", "prune", "--keep-days", "0")
+    assert result.out == "sqlite:///fotahook.db: removed the bytes of 450 messages, 900 in all\n"
     assert json.loads((await to_thread(run, "admin", "prune", "--keep-bytes", "0", "--json")).out)["bodies"] == 0
 
 
@@ -92,11 +92,11 @@ async def test_pruning_tells_how_much_went(run: Run) -> None:
     [("--keep-days", "-1"), ("--keep-days", "4000"), ("--keep-bytes", "-1"), ("--store", "mysql://x")],
     ids=" ".join,
 )
-def test_what_cannot_be_meant_is_refused(run: Run, flags: tuple[str, ...]) -> None:
-    said = run("admin", "prune", *flags)
-    assert said.code == 2
-    assert is_one_line(said.err)
-    assert flags[0] in said.err
+def test_invalid_arguments_are_refused(run: Run, flags: tuple[str, ...]) -> None:
+    result = run("admin", "prune", *flags)
+    assert result.code == 2
+    assert is_one_line(result.err)
+    assert flags[0] in result.err
 
 
 def test_pruning_goes_on_beside_a_running_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

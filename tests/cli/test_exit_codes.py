@@ -79,7 +79,7 @@ def test_a_missing_module_is_named_with_the_smallest_extra_that_helps(command: s
     assert describe(error, command) == (1, f"this command needs {module}: pip install 'fotahook[{extra}]'")
 
 
-def test_a_fault_of_ours_says_where_it_happened() -> None:
+def test_a_bug_is_reported_with_its_location() -> None:
     with pytest.raises(KeyError) as raised:
         dict[str, str]()["absent"]
     _, line = describe(raised.value)
@@ -88,6 +88,6 @@ def test_a_fault_of_ours_says_where_it_happened() -> None:
     assert "report it" in line
 
 
-def test_what_others_wrote_cannot_break_the_line() -> None:
+def test_foreign_text_cannot_break_the_line() -> None:
     assert describe(ApiException("400: first\nsecond\x1b[2J"))[1] is not None
     assert "\n" not in (describe(ApiException("400: first\nsecond"))[1] or "")

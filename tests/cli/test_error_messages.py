@@ -75,7 +75,7 @@ def clients() -> list[Command]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where commands find the files that they are told to read."""
+    """Where commands find the files that they read."""
     (tmp_path / "m.json").write_text("{}")
     (tmp_path / "m.jsonl").write_text(json.dumps(EXPORTED))
     return tmp_path
@@ -90,42 +90,42 @@ def files(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir()}
 
 
-def test_the_table_covers_what_calls_a_service(clients: list[Command]) -> None:
+def test_the_table_covers_all_commands_that_call_a_service(clients: list[Command]) -> None:
     assert len(clients) >= 16
     assert ("messages", "show", ARGUMENTS["ID"]) in clients
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_wrong_flag_is_told(run: Run, command: Command) -> None:
-    said = run(*whole(command), "--no-such-flag")
-    assert (said.code, said.out) == (2, "")
-    assert is_one_line(said.err)
-    assert "--no-such-flag" in said.err
-    assert f"see fotahook {' '.join(command)} --help" in said.err
+def test_an_unknown_flag_is_reported(run: Run, command: Command) -> None:
+    result = run(*whole(command), "--no-such-flag")
+    assert (result.code, result.out) == (2, "")
+    assert is_one_line(result.err)
+    assert "--no-such-flag" in result.err
+    assert f"see fotahook {' '.join(command)} --help" in result.err
 
 
-def test_a_base_url_that_cannot_be_one_is_told_by_its_flag(run: Run, folder: Path, clients: list[Command]) -> None:
+def test_an_invalid_base_url_is_reported_by_its_flag(run: Run, folder: Path, clients: list[Command]) -> None:
     for command in (*clients, ("listen",), ("tail",)):
         for url in ("foo", "https://somebody:hunter2@h.example/", "http://["):
-            said = run(*command, "--base-url", url)
-            assert (said.code, said.out) == (2, ""), command
-            assert is_one_line(said.err), command
-            assert said.err.startswith("fotahook: --base-url "), command
-            assert "hunter2" not in said.err
+            result = run(*command, "--base-url", url)
+            assert (result.code, result.out) == (2, ""), command
+            assert is_one_line(result.err), command
+            assert result.err.startswith("fotahook: --base-url "), command
+            assert "hunter2" not in result.err
     assert files(folder) == {"m.json", "m.jsonl"}
 
 
-def test_missing_credentials_are_told_by_the_variable(run: Run, folder: Path, clients: list[Command]) -> None:
+def test_missing_credentials_are_reported_by_their_variable(run: Run, folder: Path, clients: list[Command]) -> None:
     for command in clients:
-        said = run(*command)
-        assert (said.code, said.out) == (2, ""), command
-        assert is_one_line(said.err), command
-        assert "set THINGSPACE_OAUTH_OAUTH_CLIENT_ID" in said.err
-        assert "--dev" in said.err
+        result = run(*command)
+        assert (result.code, result.out) == (2, ""), command
+        assert is_one_line(result.err), command
+        assert "set THINGSPACE_OAUTH_OAUTH_CLIENT_ID" in result.err
+        assert "--dev" in result.err
     assert files(folder) == {"m.json", "m.jsonl"}
 
 
-def test_an_unreachable_service_is_told(folder: Path, clients: list[Command]) -> None:
+def test_an_unreachable_service_is_reported(folder: Path, clients: list[Command]) -> None:
     def call(command: Command) -> Done:
         return fotahook(*command, "--dev", "--base-url", "http://127.0.0.1:9", cwd=folder)
 
@@ -137,7 +137,7 @@ def test_an_unreachable_service_is_told(folder: Path, clients: list[Command]) ->
     assert files(folder) == {"m.json", "m.jsonl"}
 
 
-def test_refused_credentials_are_told(sandbox: Sandbox, folder: Path, clients: list[Command]) -> None:
+def test_refused_credentials_are_reported(sandbox: Sandbox, folder: Path, clients: list[Command]) -> None:
     wrong = {
         "THINGSPACE_OAUTH_OAUTH_CLIENT_ID": "dev",
         "THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET": "not-the-secret",
@@ -197,12 +197,12 @@ def known(sandbox: Sandbox, clients: list[Command]) -> list[Command]:
     return [(*(message_id if word == ARGUMENTS["ID"] else word for word in one), *remote) for one in clients]
 
 
-def test_a_full_disk_behind_stdout_is_told(folder: Path, known: list[Command]) -> None:
+def test_a_full_disk_behind_stdout_is_reported(folder: Path, known: list[Command]) -> None:
     for command, done in side_by_side(known, lambda one: in_shell("", *one, after="> /dev/full", cwd=folder)):
         assert (done.returncode, done.stderr) == (1, STDOUT_IS_FULL), command
 
 
-def test_help_that_cannot_be_printed_is_told() -> None:
+def test_help_that_cannot_be_printed_is_reported() -> None:
     for arguments in (("--help",), ("--version",), ("serve", "--help"), ("serve", "--explain")):
         done = in_shell("", *arguments, after="> /dev/full")
         assert (done.returncode, done.stderr) == (1, STDOUT_IS_FULL), arguments
@@ -219,7 +219,7 @@ def test_help_that_cannot_be_printed_is_told() -> None:
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_no_room_for_a_store_is_told(tmp_path: Path, arguments: Command, complaint: str) -> None:
+def test_a_full_disk_of_a_store_is_reported(tmp_path: Path, arguments: Command, complaint: str) -> None:
     """A limit on the size of files stands for a full disk: it needs no rights, and is met at the same places."""
     done = in_shell("ulimit -f 1;", *arguments, cwd=tmp_path)
     assert done.returncode == 1
@@ -229,14 +229,14 @@ def test_no_room_for_a_store_is_told(tmp_path: Path, arguments: Command, complai
     assert complaint in last
 
 
-def test_a_store_that_can_only_be_read_is_told(run: Run, tmp_path: Path) -> None:
+def test_a_read_only_store_is_reported(run: Run, tmp_path: Path) -> None:
     assert run("admin", "migrate").code == 0
     (tmp_path / "fotahook.db").chmod(0o444)
     with modes_bind():
-        said = run("serve", "--port", "0")
-    assert (said.code, said.out, is_one_line(said.err)) == (1, "", True)
-    assert said.err.startswith("fotahook: cannot open the store fotahook.db: attempt to write a readonly database")
-    assert "the right to write to fotahook.db" in said.err
+        result = run("serve", "--port", "0")
+    assert (result.code, result.out, is_one_line(result.err)) == (1, "", True)
+    assert result.err.startswith("fotahook: cannot open the store fotahook.db: attempt to write a readonly database")
+    assert "the right to write to fotahook.db" in result.err
 
 
 def test_an_export_that_finds_no_room_leaves_the_old_file(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -281,9 +281,7 @@ def test_commands_do_without_the_streams_that_are_closed(sandbox: Sandbox, tmp_p
         assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
 
 
-def test_what_the_terminal_cannot_write_is_written_as_an_escape_and_json_stays_json(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_unencodable_characters_are_escaped_and_json_stays_json(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.reset()
     sandbox.publish(ACCOUNT, {"type": "é€😀"})
     listing = ("messages", "list", ACCOUNT, "--dev", "--base-url", sandbox.base_url)
@@ -295,7 +293,7 @@ def test_what_the_terminal_cannot_write_is_written_as_an_escape_and_json_stays_j
     assert json.loads(done.stdout)["type"] == "é€😀"
 
 
-def test_a_command_line_that_is_no_text_is_told() -> None:
+def test_a_command_line_that_is_not_utf8_is_reported() -> None:
     done = subprocess.run(
         [*map(os.fsencode, FOTAHOOK), b"accounts", b"show", b"\xff", b"--dev"],
         env=environment(),
