@@ -1,5 +1,6 @@
 """Named states of the world for the conformance suite: a store is whatever passes it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ import pytest
 from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.records import Accepted, Attempt, Delivery, Health, LaneVerdict, Lease, NewMessage, Settlement
+from tests.deadlines import DEADLINE
 from tests.postgres import ClockFile, Server, a_schema
 
 ENGINES: Final = ("sqlite", "postgres")
@@ -91,6 +93,21 @@ def accept(store: Store) -> Accept:
         return await store.accept(messages)
 
     return accept_bodies
+
+
+async def hint(store: Store) -> None:
+    """Return at the next hint of work. Without one this fails, long before the wait itself would end."""
+    async with asyncio.timeout(DEADLINE):
+        await store.wait(100 * DEADLINE)
+
+
+async def quiet(store: Store) -> None:
+    """Wait until the hints sent so far have arrived: none comes for a while."""
+    while True:
+        began = asyncio.get_running_loop().time()
+        await store.wait(0.2)
+        if asyncio.get_running_loop().time() - began >= 0.2:
+            return
 
 
 async def lease_one(store: Store, seconds: float = 30) -> Lease:

@@ -33,7 +33,7 @@ async def asked(batcher: Batcher[int, int], batches: Batches, *items: int) -> li
     return [first, *rest]
 
 
-async def test_what_is_asked_for_meanwhile_shares_the_next_batch() -> None:
+async def test_items_submitted_during_a_batch_share_the_next_one() -> None:
     batches = Batches()
     answers = await asked(Batcher(batches.run, limit=10), batches, 2, 4, 6)
     batches.go_on.set()
@@ -41,7 +41,7 @@ async def test_what_is_asked_for_meanwhile_shares_the_next_batch() -> None:
     assert batches.seen == [[2], [4, 6]]
 
 
-async def test_an_answer_that_is_an_exception_is_raised_for_its_caller_alone() -> None:
+async def test_a_result_that_is_an_exception_is_raised_for_its_caller_alone() -> None:
     batches = Batches()
     batches.go_on.set()
     batcher = Batcher(batches.run, limit=10)
@@ -86,7 +86,7 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_alone() -> None:
     assert [await first, await third] == [20, 60]
 
 
-async def test_closing_finishes_what_was_asked_for_and_takes_nothing_more() -> None:
+async def test_closing_finishes_submitted_items_and_refuses_new_ones() -> None:
     batches = Batches()
     batcher = Batcher(batches.run, limit=10)
     answers = await asked(batcher, batches, 2, 4)

@@ -28,7 +28,7 @@ from fotahook.store.records import (
     StoreUnavailable,
 )
 
-from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, lease_one, settled
+from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, hint, lease_one, quiet, settled
 
 # Callbacks
 
@@ -46,13 +46,13 @@ async def test_a_registered_callback_is_found_with_its_revision(store: Store, cl
     assert await store.callback(ACCOUNT) == second
 
 
-async def test_deregistering_forgets_the_callback_and_says_whether_there_was_one(registered: Store) -> None:
+async def test_deregistering_removes_the_callback_and_returns_whether_there_was_one(registered: Store) -> None:
     assert await registered.deregister(ACCOUNT, actor="test") is True
     assert await registered.callback(ACCOUNT) is None
     assert await registered.deregister(ACCOUNT, actor="test") is False
 
 
-async def test_revisions_go_on_counting_after_a_deregistration(registered: Store) -> None:
+async def test_revisions_keep_counting_after_a_deregistration(registered: Store) -> None:
     await registered.deregister(ACCOUNT, actor="test")
     assert (await registered.register(ACCOUNT, URL, actor="test")).revision == 3
 
@@ -111,7 +111,7 @@ async def test_an_idempotency_key_belongs_to_its_account_and_holds_within_a_batc
     assert again.duplicate
 
 
-async def test_without_a_key_a_message_with_a_window_is_known_by_its_bytes(store: Store) -> None:
+async def test_without_a_key_a_message_with_a_window_is_deduplicated_by_its_bytes(store: Store) -> None:
     places = [("a", b"1"), ("a", b"2"), ("b", b"1"), ("a", b"1")]
     messages = [NewMessage(account=account, body=body, idempotency_window=60.0) for account, body in places]
     first, *others, again = await store.accept(messages)
@@ -124,7 +124,7 @@ async def test_without_a_key_a_message_with_a_window_is_known_by_its_bytes(store
     assert [message.idempotency_key for message in listed] == [None, None]
 
 
-async def test_no_key_is_taken_for_the_bytes_of_a_message(store: Store) -> None:
+async def test_an_idempotency_key_never_matches_the_bytes_of_a_message(store: Store) -> None:
     digest = hashlib.sha256(b"{}").hexdigest()
     keys = [digest, f"sha256:{digest}", f"body:{digest}"]
     known = NewMessage(account=ACCOUNT, body=b"{}", idempotency_window=60.0)
@@ -136,7 +136,7 @@ async def test_no_key_is_taken_for_the_bytes_of_a_message(store: Store) -> None:
 
 
 @pytest.mark.parametrize("key", ["k", None])
-async def test_an_idempotency_key_with_a_window_is_known_until_the_window_is_over(
+async def test_an_idempotency_key_holds_until_its_window_ends(
     key: str | None, store: Store, clock: VirtualClock
 ) -> None:
     message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key=key, idempotency_window=60.0)
@@ -167,7 +167,7 @@ async def test_a_window_outlasts_a_restart(store_url: str, store: Store, clock: 
     assert (again.id, again.duplicate) == (first.id, True)
 
 
-async def test_a_window_is_of_those_messages_only_that_have_one(store: Store, clock: VirtualClock) -> None:
+async def test_a_window_applies_only_to_messages_that_have_one(store: Store, clock: VirtualClock) -> None:
     held = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="for ever")
     brief = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="brief", idempotency_window=60.0)
     await store.accept([held, brief, NewMessage(account=ACCOUNT, body=b"{}")])
@@ -196,7 +196,7 @@ async def test_a_message_is_put_into_every_lane_of_its_consumers(store: Store, a
 # Lanes: held, open
 
 
-async def test_a_message_for_nobody_is_kept(store: Store, accept: Accept) -> None:
+async def test_a_message_without_consumers_is_stored(store: Store, accept: Accept) -> None:
     (accepted,) = await accept(b"{}", consumers=())
     message = await store.message(accepted.id)
     assert message is not None
@@ -260,7 +260,7 @@ async def test_a_lane_with_nothing_due_is_not_leased(registered: Store) -> None:
     assert await registered.lease(10, 30) == []
 
 
-async def test_a_leased_lane_is_nobody_elses_until_the_lease_ends(
+async def test_a_leased_lane_is_not_leased_again_until_the_lease_ends(
     registered: Store, accept: Accept, clock: VirtualClock
 ) -> None:
     await accept(b"{}")
@@ -329,7 +329,7 @@ async def test_a_lane_held_while_it_is_leased_can_still_be_settled(registered: S
     assert message.deliveries[0].state == "delivered"
 
 
-async def test_what_was_learnt_of_an_old_endpoint_is_not_held_against_the_new_one(
+async def test_a_verdict_about_the_old_endpoint_does_not_apply_to_the_new_one(
     registered: Store, accept: Accept
 ) -> None:
     await accept(b"{}")
@@ -353,7 +353,7 @@ async def test_a_lanes_wait_keeps_it_from_being_leased(registered: Store, accept
     assert (await lease_one(registered)).health == health
 
 
-async def test_registering_anew_ends_a_wait(registered: Store, accept: Accept) -> None:
+async def test_registering_again_ends_the_backoff(registered: Store, accept: Accept) -> None:
     await accept(b"{}")
     trouble = LaneVerdict(health=Health(failures=9), wait=3600)
     await registered.settle(await lease_one(registered), [], trouble, keep=0)
@@ -381,7 +381,7 @@ async def test_a_delivered_head_promotes_the_next_of_its_key(registered: Store, 
     assert successor.body == b"2"
 
 
-async def test_a_head_knows_whether_another_of_its_key_stands_behind_it(registered: Store, accept: Accept) -> None:
+async def test_a_delivery_says_whether_another_of_its_key_waits_behind_it(registered: Store, accept: Accept) -> None:
     await accept(b"head", b"behind", key="k")
     await accept(b"alone", key="other")
     await accept(b"keyless", b"as well")
@@ -440,9 +440,7 @@ async def test_a_message_accepted_while_its_lane_is_leased_is_not_forgotten(regi
     assert await registered.due_in() == 0
 
 
-async def test_a_new_message_does_not_wait_for_one_that_is_to_be_tried_again_later(
-    registered: Store, accept: Accept
-) -> None:
+async def test_a_new_message_does_not_wait_for_a_delayed_retry(registered: Store, accept: Accept) -> None:
     await accept(b"1")
     lease = await lease_one(registered)
     (failed,) = await registered.fetch(lease, 10)
@@ -467,7 +465,7 @@ async def test_a_settled_delivery_is_not_settled_twice(registered: Store, accept
     assert message.deliveries[0].state == "delivered"
 
 
-async def test_what_is_in_hand_is_left_out_if_that_is_asked_for(registered: Store, accept: Accept) -> None:
+async def test_deliveries_in_flight_can_be_left_out(registered: Store, accept: Accept) -> None:
     await accept(*(b"%d" % number for number in range(5)))
     lease = await lease_one(registered)
     first, second, *others = await registered.fetch(lease, 9)
@@ -492,7 +490,9 @@ async def test_every_attempt_is_kept_oldest_first(registered: Store, accept: Acc
     assert message.deliveries[0].settled_at == clock()
 
 
-async def test_lanes_tell_the_oldest_undelivered(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+async def test_lanes_report_the_oldest_undelivered_message(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
     began = clock()
     await accept(b"1")
     clock.advance(10)
@@ -506,8 +506,8 @@ async def test_lanes_tell_the_oldest_undelivered(registered: Store, accept: Acce
 
 
 async def test_a_hint_ends_the_wait(registered: Store, accept: Accept) -> None:
-    await registered.wait(0)
-    waiting = asyncio.ensure_future(registered.wait(60))
+    await quiet(registered)
+    waiting = asyncio.ensure_future(hint(registered))
     await accept(b"{}")
     await waiting
     assert await registered.due_in() == 0
@@ -599,7 +599,7 @@ async def test_everything_survives_reopening(store: Store, store_url: str, accep
         await again.close()
 
 
-async def test_a_closed_store_says_so(store: Store) -> None:
+async def test_a_closed_store_raises_store_unavailable(store: Store) -> None:
     await store.close()
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.accept([NewMessage(account=ACCOUNT, body=b"{}")])
@@ -648,7 +648,7 @@ async def test_a_lane_held_and_paused_opens_when_both_have_ended(
     assert delivery.age == 0
 
 
-async def test_resuming_ends_a_wait_and_forgets_the_endpoints_health(registered: Store, accept: Accept) -> None:
+async def test_resuming_ends_the_backoff_and_resets_the_endpoints_health(registered: Store, accept: Accept) -> None:
     await accept(b"{}")
     trouble = LaneVerdict(health=Health(failures=5, reason="dns_error"), wait=600)
     await registered.settle(await lease_one(registered), [], trouble, keep=0)
@@ -657,7 +657,7 @@ async def test_resuming_ends_a_wait_and_forgets_the_endpoints_health(registered:
 
 
 @pytest.mark.parametrize("how", ["resume", "register"])
-async def test_what_waited_for_the_endpoint_is_due_at_once_when_it_is_mended(
+async def test_deliveries_in_backoff_are_due_at_once_after_a_resume_or_register(
     registered: Store, accept: Accept, how: str
 ) -> None:
     await accept(b"struck", b"refused")
@@ -689,7 +689,7 @@ async def test_limits_are_none_until_they_are_set_and_come_with_the_lease(regist
 # What an operator looks through
 
 
-async def test_a_callbacks_history_tells_who_changed_it_newest_first(store: Store, clock: VirtualClock) -> None:
+async def test_a_callbacks_history_lists_who_changed_it_newest_first(store: Store, clock: VirtualClock) -> None:
     began = clock()
     await store.register(ACCOUNT, URL, actor="one")
     clock.advance(5)
@@ -703,7 +703,7 @@ async def test_a_callbacks_history_tells_who_changed_it_newest_first(store: Stor
     assert await store.callback_history("unknown", 10) == []
 
 
-async def test_accounts_are_listed_by_name_with_all_that_is_known_of_them(store: Store, accept: Accept) -> None:
+async def test_accounts_are_listed_by_name_with_callback_lane_and_limits(store: Store, accept: Accept) -> None:
     registered = await store.register("b", URL, actor="test")
     await store.set_limits("b", Limits(in_flight=3))
     await accept(b"{}", b"{}", account="b")
@@ -790,7 +790,7 @@ async def test_messages_come_in_pages_that_new_ones_do_not_shift(store: Store, a
         (MessageFilter(state="dead", since=1_800_000_010), []),
     ],
 )
-async def test_messages_are_found_by_what_is_wanted(
+async def test_messages_are_filtered(
     registered: Store, accept: Accept, clock: VirtualClock, wanted: MessageFilter, found: list[bytes]
 ) -> None:
     bodies = {}
@@ -833,7 +833,7 @@ async def test_a_page_may_be_empty_and_not_the_last(
     assert second.next is None
 
 
-async def test_a_placement_says_whether_its_time_stands_still(store: Store, accept: Accept) -> None:
+async def test_a_delivery_status_says_whether_its_age_stands_still(store: Store, accept: Accept) -> None:
     (accepted,) = await accept(b"{}")
     assert (await placement_of(store, accepted)).stopped
     await store.register(ACCOUNT, URL, actor="test")
@@ -842,7 +842,7 @@ async def test_a_placement_says_whether_its_time_stands_still(store: Store, acce
     assert (await placement_of(store, accepted)).stopped
 
 
-async def test_a_placement_behind_another_of_its_key_says_which(registered: Store, accept: Accept) -> None:
+async def test_a_delivery_status_names_the_message_that_goes_first(registered: Store, accept: Accept) -> None:
     head, second, third = await accept(b"1", b"2", b"3", key="k")
     (other,) = await accept(b"4")
     assert [(await placement_of(registered, one)).behind for one in (head, second, third, other)] == [
@@ -873,7 +873,7 @@ async def settle_all(store: Store, state: str = "delivered") -> None:
             await store.settle(lease, [settled(delivery, state) for delivery in found], WELL, keep=0)
 
 
-async def test_a_settled_message_is_sent_once_more_with_the_same_id_and_afresh(
+async def test_a_redelivered_message_keeps_its_id_and_starts_afresh(
     registered: Store, accept: Accept, clock: VirtualClock
 ) -> None:
     (accepted,) = await accept(b"{}")
@@ -900,7 +900,7 @@ async def test_a_redelivered_message_goes_to_the_tail_of_its_key(registered: Sto
     assert order == [b"3", b"4", b"2", b"1", b"5"]
 
 
-async def test_a_message_asked_for_as_new_gets_another_id(registered: Store, accept: Accept) -> None:
+async def test_a_message_redelivered_as_new_gets_another_id(registered: Store, accept: Accept) -> None:
     (accepted,) = await accept(b'{"a": 1}', key="k")
     redelivery = await registered.redeliver(accepted.id, as_new=True)
     assert redelivery.id is not None
@@ -910,7 +910,7 @@ async def test_a_message_asked_for_as_new_gets_another_id(registered: Store, acc
     assert (copy.body, copy.ordering_key, len(copy.deliveries)) == (b'{"a": 1}', "k", 1)
 
 
-async def test_what_cannot_be_redelivered_says_why(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+async def test_a_refused_redelivery_says_why(registered: Store, accept: Accept, clock: VirtualClock) -> None:
     (accepted,) = await accept(b"{}")
     assert await registered.redeliver("nothing") == Redelivery(refused="unknown")
     assert await registered.redeliver(accepted.id) == Redelivery(refused="pending")
@@ -925,7 +925,7 @@ async def tidy_up(store: Store, retention: Retention | None = None) -> None:
         pass
 
 
-async def test_many_are_redelivered_by_state_and_time_and_counted_first(
+async def test_bulk_redelivery_counts_and_selects_by_state_and_time(
     registered: Store, accept: Accept, clock: VirtualClock
 ) -> None:
     await accept(b"early")
@@ -947,7 +947,7 @@ async def test_many_are_redelivered_by_state_and_time_and_counted_first(
     assert [delivery.body for delivery in found] == [b"pending", b"dead-1", b"dead-2"]
 
 
-async def test_a_redelivery_of_very_many_goes_on_after_a_restart(
+async def test_a_bulk_redelivery_continues_after_a_restart(
     store: Store, store_url: str, accept: Accept, clock: VirtualClock
 ) -> None:
     await store.register(ACCOUNT, URL, actor="test")
@@ -974,7 +974,9 @@ async def body_of(store: Store, message_id: str) -> bytes | None:
     return message.body
 
 
-async def test_old_settled_bodies_go_and_ids_stay_for_dedupe(registered: Store, clock: VirtualClock) -> None:
+async def test_old_settled_bodies_are_removed_and_ids_stay_for_deduplication(
+    registered: Store, clock: VirtualClock
+) -> None:
     message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k")
     (accepted,) = await registered.accept([message])
     await settle_all(registered)
@@ -988,7 +990,7 @@ async def test_old_settled_bodies_go_and_ids_stay_for_dedupe(registered: Store, 
     assert (again.id, again.duplicate, again.conflict) == (accepted.id, True, False)
 
 
-async def test_pruning_tells_what_went(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+async def test_pruning_returns_what_it_removed(registered: Store, accept: Accept, clock: VirtualClock) -> None:
     await accept(b"1", b"22", b"333")
     await settle_all(registered)
     await accept(b"pending")
@@ -999,7 +1001,7 @@ async def test_pruning_tells_what_went(registered: Store, accept: Accept, clock:
     assert await registered.prune(Retention(seconds=1)) == Pruned(bodies=0, bytes=0, more=False)
 
 
-async def test_what_is_pending_is_never_removed(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+async def test_pending_messages_are_never_pruned(registered: Store, accept: Accept, clock: VirtualClock) -> None:
     (settled_one,) = await accept(b"settled")
     await settle_all(registered)
     (pending,) = await accept(b"pending")
@@ -1009,7 +1011,9 @@ async def test_what_is_pending_is_never_removed(registered: Store, accept: Accep
     assert await body_of(registered, pending.id) == b"pending"
 
 
-async def test_beyond_its_bytes_the_oldest_bodies_go_whatever_their_age(registered: Store, accept: Accept) -> None:
+async def test_above_the_byte_limit_the_oldest_bodies_are_removed_whatever_their_age(
+    registered: Store, accept: Accept
+) -> None:
     ids = [accepted.id for accepted in await accept(*(b"x" * 100_000 for _ in range(20)))]
     await settle_all(registered)
     await tidy_up(registered, Retention(bytes=1_500_000))

@@ -78,7 +78,7 @@ async def eventful(registered: Store, accept: Accept, clock: VirtualClock) -> St
     return registered
 
 
-async def test_everything_that_happened_is_told_in_order(eventful: Store, clock: VirtualClock) -> None:
+async def test_events_come_in_order(eventful: Store, clock: VirtualClock) -> None:
     events = (await read(eventful)).events
     assert [KINDS[type(event)] for event in events] == [
         *("callback", "lane", "accepted", "attempt", "lane", "attempt", "dead", "lane", "callback", "lane", "accepted")
@@ -87,7 +87,7 @@ async def test_everything_that_happened_is_told_in_order(eventful: Store, clock:
     assert [event.at for event in events] == sorted(event.at for event in events)
 
 
-async def test_each_event_has_the_facts_of_its_row(eventful: Store, clock: VirtualClock) -> None:
+async def test_each_event_has_the_values_of_its_row(eventful: Store, clock: VirtualClock) -> None:
     registered, opened, accepted, failed, waiting, again, dead, better, gone, held, keyed = (
         await read(eventful)
     ).events
@@ -130,7 +130,7 @@ async def test_each_event_has_the_facts_of_its_row(eventful: Store, clock: Virtu
     ]
 
 
-async def test_from_the_mark_behind_each_event_the_others_follow(eventful: Store) -> None:
+async def test_the_cursor_after_each_event_resumes_with_the_next(eventful: Store) -> None:
     everything = (await read(eventful)).events
     for count in range(len(everything) + 1):
         mark = BEGINNING.advance(everything[:count])
@@ -140,11 +140,11 @@ async def test_from_the_mark_behind_each_event_the_others_follow(eventful: Store
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
-async def test_small_pages_tell_the_same_in_the_same_order(eventful: Store, limit: int) -> None:
+async def test_small_pages_have_the_same_events_in_the_same_order(eventful: Store, limit: int) -> None:
     assert (await read(eventful, limit=limit)).events == (await read(eventful)).events
 
 
-async def test_without_a_mark_it_begins_at_the_present(eventful: Store, accept: Accept) -> None:
+async def test_without_a_cursor_events_begin_at_the_present(eventful: Store, accept: Accept) -> None:
     present = await eventful.events(None, limit=10)
     assert present.events == ()
     assert await told(eventful, present.cursor) == []
@@ -152,25 +152,25 @@ async def test_without_a_mark_it_begins_at_the_present(eventful: Store, accept: 
     assert await told(eventful, present.cursor) == ["accepted"]
 
 
-async def test_nothing_happened_in_a_fresh_store(store: Store) -> None:
+async def test_a_fresh_store_has_no_events(store: Store) -> None:
     assert await read(store) == EventPage(events=(), cursor=BEGINNING)
 
 
-async def test_a_mark_of_another_store_is_told(eventful: Store, engine: str) -> None:
+async def test_a_cursor_of_another_store_is_lost(eventful: Store, engine: str) -> None:
     mark = (await read(eventful)).cursor
     for name in mark.__struct_fields__:
         ahead = msgspec.structs.replace(mark, **{name: getattr(mark, name) + 100})
         assert (await eventful.events(ahead, limit=10)).lost
 
 
-async def test_a_message_that_comes_again_is_no_event(store: Store) -> None:
+async def test_a_duplicate_is_no_event(store: Store) -> None:
     message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k")
     await store.accept([message, message])
     await store.accept([message])
     assert await told(store) == ["accepted"]
 
 
-async def test_a_redelivered_message_is_told_by_its_attempts_and_a_copy_is_new(
+async def test_a_redelivery_shows_as_attempts_and_a_copy_as_a_new_message(
     registered: Store, accept: Accept, clock: VirtualClock
 ) -> None:
     (accepted,) = await accept(b"{}")
@@ -184,7 +184,7 @@ async def test_a_redelivered_message_is_told_by_its_attempts_and_a_copy_is_new(
     assert await told(registered, mark) == ["attempt", "accepted", "accepted"]
 
 
-async def test_a_lane_is_told_of_when_its_state_changes_and_only_then(
+async def test_a_lane_event_occurs_only_when_its_state_changes(
     registered: Store, accept: Accept, clock: VirtualClock
 ) -> None:
     await accept(b"1", b"2")
@@ -201,7 +201,7 @@ async def test_a_lane_is_told_of_when_its_state_changes_and_only_then(
     assert [change.state for change in changes] == ["waiting", "open", "paused", "open"]
 
 
-async def test_a_lane_that_an_endpoint_paused_says_why(registered: Store, accept: Accept) -> None:
+async def test_the_event_of_a_lane_paused_by_its_endpoint_has_the_reason(registered: Store, accept: Accept) -> None:
     await accept(b"{}")
     gone = LaneVerdict(health=Health(reason="http_410"), pause=True)
     await attempt(registered, "pending", verdict=gone)
@@ -210,7 +210,9 @@ async def test_a_lane_that_an_endpoint_paused_says_why(registered: Store, accept
     assert (last.state, last.reason) == ("paused", "http_410")
 
 
-async def test_lane_changes_that_retention_removed_are_missed_openly(registered: Store, clock: VirtualClock) -> None:
+async def test_a_cursor_before_lane_changes_that_retention_removed_is_lost(
+    registered: Store, clock: VirtualClock
+) -> None:
     before = (await read(registered)).cursor
     await registered.pause(ACCOUNT)
     seen = (await read(registered)).cursor
@@ -230,7 +232,7 @@ async def test_lane_changes_that_retention_removed_are_missed_openly(registered:
 # How much happened
 
 
-async def test_what_happened_is_counted_by_the_minute(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+async def test_events_are_counted_by_the_minute(registered: Store, accept: Accept, clock: VirtualClock) -> None:
     clock.advance(-clock() % 60)
     minute = int(clock() // 60)
     await accept(b"1", b"2", b"3")
@@ -248,21 +250,21 @@ async def test_what_happened_is_counted_by_the_minute(registered: Store, accept:
     assert (await registered.stats(2)).minutes == stats.minutes[1:]
 
 
-async def test_counts_are_of_the_accounts_that_are_asked_for(store: Store, accept: Accept) -> None:
+async def test_counts_can_be_limited_to_accounts(store: Store, accept: Accept) -> None:
     await accept(b"1")
     await accept(b"2", b"3", account="other")
     assert sum(one.accepted for one in (await store.stats(1, among=["other"])).minutes) == 2
     assert (await store.stats(1, among=["nowhere"])).minutes == ()
 
 
-async def test_messages_that_come_again_are_not_counted(store: Store) -> None:
+async def test_duplicates_are_not_counted(store: Store) -> None:
     message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k")
     await store.accept([message, message])
     await store.accept([message])
     assert [one.accepted for one in (await store.stats(1)).minutes] == [1]
 
 
-async def test_counts_are_forgotten_after_a_day(store: Store, accept: Accept, clock: VirtualClock) -> None:
+async def test_counts_are_removed_after_a_day(store: Store, accept: Accept, clock: VirtualClock) -> None:
     await accept(b"1")
     clock.advance((STATS_MINUTES + 1) * 60)
     await accept(b"2")
@@ -271,7 +273,9 @@ async def test_counts_are_forgotten_after_a_day(store: Store, accept: Accept, cl
     assert len((await store.stats(STATS_MINUTES + 9)).minutes) == 1
 
 
-async def test_the_backlog_is_what_is_not_delivered(store: Store, accept: Accept, clock: VirtualClock) -> None:
+async def test_the_backlog_counts_pending_and_dead_deliveries(
+    store: Store, accept: Accept, clock: VirtualClock
+) -> None:
     assert await store.backlog() == Backlog(pending=0, dead=0, oldest_age=None)
     await store.register(ACCOUNT, URL, actor="test")
     await accept(b"1")

@@ -43,7 +43,7 @@ async def fresh_url(engine: str, store_url: str, request: pytest.FixtureRequest)
         yield url
 
 
-async def test_a_store_is_made_whole_by_whoever_comes_first(engine: str, fresh_url: str) -> None:
+async def test_the_first_of_two_migrations_creates_the_store(engine: str, fresh_url: str) -> None:
     done, again = await asyncio.gather(migrate_store(fresh_url), migrate_store(fresh_url))
     first, second = (done, again) if done.applied else (again, done)
     assert (first.before, first.after) == (0, newest(engine))
@@ -90,7 +90,7 @@ async def test_a_newer_store_is_refused_and_not_migrated_back(
             await refused
 
 
-async def test_several_that_migrate_at_once_do_it_once(
+async def test_concurrent_migrations_apply_once(
     engine: str, store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_migration(monkeypatch)
@@ -120,7 +120,7 @@ async def test_a_migration_that_fails_leaves_the_store_as_it_was(
     assert len((await migrate_store(store_url)).applied) == 1
 
 
-async def test_each_migration_stays_whatever_becomes_of_the_next(
+async def test_a_migration_stays_applied_if_the_next_one_fails(
     engine: str, store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = load_migrations(engine)[-1].number + 1
@@ -132,7 +132,7 @@ async def test_each_migration_stays_whatever_becomes_of_the_next(
         await store.check()
 
 
-async def test_what_is_no_store_is_left_alone(engine: str, store_url: str, tmp_path: Path) -> None:
+async def test_a_database_that_is_no_store_is_left_alone(engine: str, store_url: str, tmp_path: Path) -> None:
     if engine == "postgres":
         with pytest.raises(StoreUnavailable, match="no schema has been selected"):
             await migrate_store(store_url.partition("?")[0] + "?search_path=absent")
@@ -174,7 +174,7 @@ async def execute(engine: str, url: str, sql: str) -> None:
         file.executescript(sql)
 
 
-async def test_what_the_first_version_kept_is_known_to_this_one(
+async def test_data_of_the_first_version_is_migrated(
     engine: str, fresh_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as first_version:

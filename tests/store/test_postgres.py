@@ -15,7 +15,8 @@ from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.postgres import connection as connection_module
 from fotahook.store.postgres import notify as notify_module
-from fotahook.store.postgres.connection import STATEMENTS, Db, number_parameters, unsafe_settings
+from fotahook.store.postgres.connection import Db, unsafe_settings
+from fotahook.store.postgres.session import STATEMENTS, number_parameters
 from fotahook.store.postgres.store import PostgresStore
 from fotahook.store.records import (
     Health,
@@ -32,7 +33,7 @@ from fotahook.store.sql import load_migrations, load_queries
 from tests.deadlines import DEADLINE
 from tests.postgres import Server, a_schema
 
-from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, lease_one, settled
+from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, hint, lease_one, quiet, settled
 
 MESSAGE = NewMessage(account=ACCOUNT, body=b"{}")
 
@@ -98,7 +99,7 @@ def pool_of(store: Store) -> connection_module.ConnectionPool:
         "mysql://user:secret@host/db",
     ],
 )
-async def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
+async def test_an_invalid_url_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ValueError, match="postgresql://") as refused:
         await open_store(url)
     assert "secret" not in str(refused.value)
@@ -113,7 +114,7 @@ async def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyP
         await open_store("postgresql://127.0.0.1/db")
 
 
-async def test_a_server_that_is_not_there_is_unavailable_and_no_password_is_told(postgres_server: Server) -> None:
+async def test_the_error_for_a_missing_server_has_no_password(postgres_server: Server) -> None:
     place = f"127.0.0.1:{postgres_server.unused_port()}/db"
     url = f"postgresql://user:secret@{place}?sslpassword=secret"
     with pytest.raises(StoreUnavailable) as unavailable:
@@ -124,12 +125,12 @@ async def test_a_server_that_is_not_there_is_unavailable_and_no_password_is_told
     assert "secret" not in told
 
 
-async def test_a_database_that_is_not_there_is_named(postgres_server: Server) -> None:
+async def test_a_missing_database_is_named(postgres_server: Server) -> None:
     with pytest.raises(StoreUnavailable, match='"absent" does not exist'):
         await open_store(postgres_server.url.replace("/postgres", "/absent"))
 
 
-async def test_a_server_that_can_only_be_read_is_found_out(store: Store, store_url: str) -> None:
+async def test_check_fails_on_a_read_only_server(store: Store, store_url: str) -> None:
     """As a standby is."""
     await store.check()
     standby = await open_store(f"{store_url}&default_transaction_read_only=on")
@@ -186,7 +187,7 @@ async def test_a_store_of_a_newer_version_is_left_alone(store: Store, store_url:
         await open_store(store_url)
 
 
-async def test_a_search_path_without_a_schema_is_told(postgres_server: Server) -> None:
+async def test_a_search_path_without_a_schema_is_refused(postgres_server: Server) -> None:
     with pytest.raises(StoreUnavailable, match="no schema has been selected"):
         await open_store(f"{postgres_server.url}?search_path=absent")
 
@@ -235,7 +236,7 @@ async def test_what_was_accepted_survives_a_server_that_is_killed(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_server_that_says_nothing_is_not_waited_for_for_ever(
+async def test_calls_to_an_unresponsive_server_time_out(
     postgres_server: Server, store_url: str, clock: VirtualClock
 ) -> None:
     store = await open_store(store_url, clock=clock)
@@ -258,7 +259,7 @@ async def test_a_server_that_says_nothing_is_not_waited_for_for_ever(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_statement_that_takes_too_long_is_ended(store: Store, registered: Store) -> None:
+async def test_a_slow_statement_times_out(store: Store, registered: Store) -> None:
     async with pool_of(store).connection() as db:
         with pytest.raises(StoreUnavailable, match="statement timeout"), connection_module.translated():
             await db.execute("select pg_sleep(10)", timeout=5)
@@ -275,7 +276,7 @@ async def test_a_lane_that_somebody_keeps_locked_makes_the_store_unavailable(reg
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_connections_that_are_all_taken_make_the_store_unavailable(registered: Store) -> None:
+async def test_an_exhausted_pool_makes_the_store_unavailable(registered: Store) -> None:
     taken, done = asyncio.Semaphore(0), asyncio.Event()
 
     async def take() -> None:
@@ -294,7 +295,7 @@ async def test_connections_that_are_all_taken_make_the_store_unavailable(registe
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_closing_does_not_wait_for_ever_for_a_call_in_hand(registered: Store) -> None:
+async def test_closing_does_not_wait_forever_for_a_running_call(registered: Store) -> None:
     async with pool_of(registered).connection() as db:
         await registered.close()
         with pytest.raises(StoreUnavailable), connection_module.translated():
@@ -311,7 +312,7 @@ async def test_a_closed_store_can_be_closed_again(store: Store) -> None:
 # What is refused, and to whom
 
 
-async def test_a_full_disk_takes_nothing_and_says_so_to_whom_it_concerns(registered: Store, admin: Db) -> None:
+async def test_a_full_disk_fails_only_the_call_that_needs_space(registered: Store, admin: Db) -> None:
     await admin.execute(
         "create function disk() returns trigger language plpgsql as $$ begin"
         " if new.size > 100 then raise 'could not extend file' using errcode = 'disk_full'; end if; return new;"
@@ -331,7 +332,7 @@ async def test_a_full_disk_takes_nothing_and_says_so_to_whom_it_concerns(registe
     assert (await registered.lanes(ACCOUNT))[0].pending == 2
 
 
-async def test_text_that_no_table_can_hold_is_refused_to_whom_it_concerns(registered: Store) -> None:
+async def test_text_that_cannot_be_stored_fails_only_its_own_call(registered: Store) -> None:
     broken, surrogate = (msgspec.structs.replace(MESSAGE, type=text) for text in ("a\0b", "\ud800"))
     first, *refused = await asyncio.gather(
         *(registered.accept([message]) for message in (MESSAGE, broken, surrogate)), return_exceptions=True
@@ -404,7 +405,7 @@ async def test_a_lane_that_another_process_is_making_is_waited_for(store: Store,
     assert len(await store.lanes(ACCOUNT)) == 1
 
 
-async def test_a_transaction_that_the_server_sacrificed_is_run_again(
+async def test_a_transaction_rolled_back_by_a_deadlock_is_run_again(
     registered: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await registered.accept([msgspec.structs.replace(MESSAGE, account=account) for account in ("a", "b")])
@@ -469,7 +470,9 @@ async def test_a_late_lane_that_stays_locked_does_not_cost_the_others(
     assert (await lease_one(registered)).account == ACCOUNT
 
 
-async def test_a_full_hand_does_not_wait_for_late_lanes(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+async def test_a_full_lease_does_not_wait_for_late_lanes(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
     for account in ("a", "b"):
         await registered.register(account, URL, actor="test")
         await accept(b"{}", account=account)
@@ -477,7 +480,7 @@ async def test_a_full_hand_does_not_wait_for_late_lanes(registered: Store, accep
     assert len(await registered.lease(1, 30)) == 1
 
 
-async def test_a_redelivery_that_another_process_is_at_is_left_to_it(
+async def test_a_redelivery_that_another_process_runs_is_left_to_it(
     registered: Store, accept: Accept, admin: Db, clock: VirtualClock
 ) -> None:
     await accept(b"{}")
@@ -508,7 +511,7 @@ async def test_a_message_under_redelivery_is_not_pruned(
     assert message.body == b"{}"
 
 
-async def test_a_copy_of_what_is_gone_is_refused(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+async def test_a_copy_of_a_pruned_message_is_refused(registered: Store, accept: Accept, clock: VirtualClock) -> None:
     (accepted,) = await accept(b"{}")
     lease = await lease_one(registered)
     await registered.settle(lease, [settled(one) for one in await registered.fetch(lease, 10)], WELL, keep=0)
@@ -519,7 +522,7 @@ async def test_a_copy_of_what_is_gone_is_refused(registered: Store, accept: Acce
     assert await registered.redeliver("nothing", as_new=True) == Redelivery(refused="unknown")
 
 
-async def test_the_last_of_two_settlings_of_one_lease_builds_on_the_first(registered: Store, accept: Accept) -> None:
+async def test_the_second_of_two_settlings_of_one_lease_builds_on_the_first(registered: Store, accept: Accept) -> None:
     await accept(b"1", b"2")
     lease = await lease_one(registered)
     found = await registered.fetch(lease, 10)
@@ -537,45 +540,43 @@ async def test_the_last_of_two_settlings_of_one_lease_builds_on_the_first(regist
 
 
 async def test_a_hint_reaches_other_processes(registered: Store, other: Store, accept: Accept) -> None:
-    await connected(registered)
-    await connected(other)
-    await other.wait(0)
-    waiting = asyncio.ensure_future(other.wait(60))
+    await hint(registered)
+    await hint(other)
+    await quiet(other)
+    waiting = asyncio.ensure_future(hint(other))
     await accept(b"{}")
     await waiting
     assert await other.due_in() == 0
 
 
 async def test_a_lane_given_back_with_more_to_send_is_a_hint(registered: Store, other: Store, accept: Accept) -> None:
-    await connected(registered)
-    await connected(other)
+    await hint(registered)
+    await hint(other)
     await accept(b"{}")
     lease = await lease_one(registered)
-    await other.wait(0)
-    waiting = asyncio.ensure_future(other.wait(60))
+    await quiet(other)
+    waiting = asyncio.ensure_future(hint(other))
     await registered.settle(lease, [], WELL, keep=0)
     await waiting
 
 
-async def connected(store: Store) -> None:
-    """Wait until hints are heard: the store then says so itself, for it cannot know what it has missed."""
-    async with asyncio.timeout(DEADLINE):
-        await store.wait(60)
-
-
-async def test_a_lost_connection_for_hints_is_made_again(
+async def test_a_lost_connection_for_notifications_is_made_again(
     registered: Store, other: Store, admin: Db, accept: Accept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notify_module, "RECONNECT_SECONDS", 0.01)
-    await connected(registered)
-    await connected(other)
+    await hint(registered)
+    await hint(other)
+    await quiet(registered)
+    await quiet(other)
     await admin.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity"
         " where pid <> pg_backend_pid() and (query like 'LISTEN%' or query like '%pg_notify%')"
     )
-    await connected(other)
-    waiting = asyncio.ensure_future(other.wait(60))
-    await connected(registered)
+    # A store hints at work whenever it connects: it cannot know what it has missed.
+    await hint(registered)
+    await hint(other)
+    await quiet(other)
+    waiting = asyncio.ensure_future(hint(other))
     await accept(b"{}")
     await waiting
 
@@ -637,11 +638,11 @@ async def plan_of(store: Store, name: str) -> str:
 
 
 @pytest.mark.parametrize("name", PLANS)
-async def test_what_is_done_often_goes_by_an_index_while_there_is_little(name: str, store: Store) -> None:
+async def test_frequent_statements_use_an_index_on_small_tables(name: str, store: Store) -> None:
     check_plan(name, await plan_of(store, name))
 
 
-async def test_what_is_done_often_goes_by_an_index_when_there_is_much(crowded: Store) -> None:
+async def test_frequent_statements_use_an_index_on_large_tables(crowded: Store) -> None:
     for name in PLANS:
         check_plan(name, await plan_of(crowded, name))
 

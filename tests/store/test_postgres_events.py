@@ -48,7 +48,7 @@ def messages(found: EventPage) -> list[str]:
     return [event.message for event in found.events if isinstance(event, MessageAccepted)]
 
 
-async def test_what_is_committed_first_waits_for_what_began_before_it(
+async def test_events_wait_for_transactions_that_began_earlier(
     store: Store, accept: Accept, writers: list[Connection]
 ) -> None:
     async with writers[0].transaction():
@@ -59,7 +59,9 @@ async def test_what_is_committed_first_waits_for_what_began_before_it(
     assert messages(await read(store)) == ["early", late.id]
 
 
-async def test_what_was_rolled_back_is_not_waited_for(store: Store, accept: Accept, writers: list[Connection]) -> None:
+async def test_events_do_not_wait_for_a_rolled_back_transaction(
+    store: Store, accept: Accept, writers: list[Connection]
+) -> None:
     transaction = writers[0].transaction()
     await transaction.start()
     await write(writers[0], "never")
@@ -69,7 +71,7 @@ async def test_what_was_rolled_back_is_not_waited_for(store: Store, accept: Acce
     assert messages(await read(store)) == [late.id]
 
 
-async def test_another_process_may_know_more_and_its_marks_are_good(
+async def test_cursors_are_valid_in_other_processes(
     store: Store, store_url: str, accept: Accept, clock: VirtualClock
 ) -> None:
     await accept(b"1", b"2")
@@ -83,7 +85,7 @@ async def test_another_process_may_know_more_and_its_marks_are_good(
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_the_order_of_beginnings_and_ends_all_is_told_once_and_in_order(
+async def test_every_event_is_read_once_and_in_order_however_transactions_overlap(
     seed: int, store: Store, writers: list[Connection]
 ) -> None:
     chance = random.Random(seed)
@@ -115,7 +117,7 @@ async def test_whatever_the_order_of_beginnings_and_ends_all_is_told_once_and_in
     assert seen == stored
 
 
-async def test_attempts_from_before_the_migration_are_told_by_what_is_known_of_them(
+async def test_attempts_from_before_the_migration_have_events(
     registered: Store, accept: Accept, writers: list[Connection]
 ) -> None:
     await accept(b"{}")

@@ -7,31 +7,9 @@ so that only one clock is ever compared.
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
+from . import records
 from .events import Backlog, EventCursor, EventPage, Stats
-from .records import (
-    CALLBACK_CONSUMER,
-    Accepted,
-    Account,
-    AccountState,
-    Attempt,
-    Callback,
-    CallbackChange,
-    Credential,
-    Delivery,
-    DeliveryState,
-    Lane,
-    LaneVerdict,
-    Lease,
-    Limits,
-    Message,
-    MessageFilter,
-    NewMessage,
-    Page,
-    Pruned,
-    Redelivery,
-    Retention,
-    Settlement,
-)
+from .records import CALLBACK_CONSUMER
 
 Clock = Callable[[], float]
 
@@ -42,44 +20,46 @@ class Store(Protocol):
     Every verb may raise StoreUnavailable; a verb that adds rows may raise StoreFull.
     """
 
-    async def register(self, account: str, url: str, *, actor: str) -> Callback:
+    async def register(self, account: str, url: str, *, actor: str) -> records.Callback:
         """Register or replace the account's callback and open its lane; deliveries in backoff become due."""
 
     async def deregister(self, account: str, *, actor: str) -> bool:
         """Remove the account's callback and hold its lane; False if there was none."""
 
-    async def callback(self, account: str) -> Callback | None:
+    async def callback(self, account: str) -> records.Callback | None:
         """The account's callback, if one is registered."""
 
-    async def accept(self, messages: Sequence[NewMessage]) -> list[Accepted]:
+    async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]:
         """Store messages with their deliveries and make the lanes due; a result for each message, in order."""
 
-    async def message(self, message_id: str) -> Message | None:
+    async def message(self, message_id: str) -> records.Message | None:
         """One message with the status of its deliveries."""
 
-    async def attempts(self, message_id: str) -> list[Attempt]:
+    async def attempts(self, message_id: str) -> list[records.Attempt]:
         """Every attempt at a message, oldest first."""
 
-    async def lanes(self, account: str) -> list[Lane]:
+    async def lanes(self, account: str) -> list[records.Lane]:
         """The lanes of an account with their backlogs."""
 
     async def accounts(
         self,
         *,
-        state: AccountState | None = None,
+        state: records.AccountState | None = None,
         among: Collection[str] | None = None,
         after: str = "",
         limit: int,
-    ) -> list[Account]:
+    ) -> list[records.Account]:
         """Accounts that have a lane to a callback, sorted by name and starting after `after`.
 
         `state` and `among` select by state and by name.
         """
 
-    async def messages(self, account: str, matching: MessageFilter, *, before: int | None = None, limit: int) -> Page:
+    async def messages(
+        self, account: str, matching: records.MessageFilter, *, before: int | None = None, limit: int
+    ) -> records.Page:
         """An account's messages, newest first, without their bodies; `before` is the `next` of the last page."""
 
-    async def callback_history(self, account: str, limit: int) -> list[CallbackChange]:
+    async def callback_history(self, account: str, limit: int) -> list[records.CallbackChange]:
         """The last changes of an account's callback, newest first."""
 
     async def events(self, after: EventCursor | None, *, limit: int) -> EventPage:
@@ -100,44 +80,49 @@ class Store(Protocol):
     async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
         """Open a paused or waiting lane and reset its health; deliveries in backoff become due."""
 
-    async def limits(self, account: str) -> Limits:
+    async def limits(self, account: str) -> records.Limits:
         """The limits that an operator set for the account."""
 
-    async def set_limits(self, account: str, limits: Limits) -> None:
+    async def set_limits(self, account: str, limits: records.Limits) -> None:
         """Set an account's limits; dispatchers apply them within a turn."""
 
-    async def redeliver(self, message_id: str, *, as_new: bool = False) -> Redelivery:
+    async def redeliver(self, message_id: str, *, as_new: bool = False) -> records.Redelivery:
         """Send a settled message again: at the tail of its key, with fresh attempts and time to live.
 
         It keeps its id, so that receivers recognize it; with `as_new` a copy is accepted under a new id.
         """
 
     async def redeliver_all(
-        self, account: str, state: DeliveryState, *, since: float, until: float, dry_run: bool = False
+        self, account: str, state: records.DeliveryState, *, since: float, until: float, dry_run: bool = False
     ) -> int:
         """Count the settled messages accepted in a time span and in a state; unless `dry_run`, send them again.
 
         The request is on disk when this returns; ``tidy`` carries it out in small steps, after a restart too.
         """
 
-    async def tidy(self, retention: Retention) -> bool:
+    async def tidy(self, retention: records.Retention) -> bool:
         """One small step of maintenance: bulk redeliveries, then retention. True if there is more to do now."""
 
-    async def prune(self, retention: Retention) -> Pruned:
+    async def prune(self, retention: records.Retention) -> records.Pruned:
         """One small step of retention alone."""
 
-    async def lease(self, limit: int, seconds: float) -> list[Lease]:
+    async def lease(self, limit: int, seconds: float) -> list[records.Lease]:
         """Lease up to `limit` due lanes for `seconds`, longest overdue first."""
 
-    async def fetch(self, lease: Lease, limit: int, *, without: Collection[int] = ()) -> list[Delivery]:
+    async def fetch(self, lease: records.Lease, limit: int, *, without: Collection[int] = ()) -> list[records.Delivery]:
         """The due deliveries of a leased lane, earliest first; of each ordering key at most the first.
 
         `without`: the numbers (`seq`) of deliveries already in flight.
         """
 
     async def settle(
-        self, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float
-    ) -> Lease | None:
+        self,
+        lease: records.Lease,
+        settlements: Sequence[records.Settlement],
+        verdict: records.LaneVerdict,
+        *,
+        keep: float,
+    ) -> records.Lease | None:
         """Write outcomes and the lane's verdict, and keep the lease for `keep` more seconds (0 gives it back).
 
         Returns the lease with its callback and keys read afresh; None if it was given back, or lost to another
@@ -151,16 +136,16 @@ class Store(Protocol):
     async def wait(self, seconds: float) -> None:
         """Return at a hint that a lane may have become due, or after `seconds`. Hints may be lost: poll as well."""
 
-    async def save_credential(self, credential: Credential) -> None:
+    async def save_credential(self, credential: records.Credential) -> None:
         """Insert a credential, or replace the one of its kind and id."""
 
-    async def replace_credential(self, old: Credential, new: Credential) -> bool:
+    async def replace_credential(self, old: records.Credential, new: records.Credential) -> bool:
         """Replace `old` by `new`, of the same kind and id; False, writing nothing, if `old` is not what is stored."""
 
-    async def credential(self, kind: str, credential_id: str) -> Credential | None:
+    async def credential(self, kind: str, credential_id: str) -> records.Credential | None:
         """One credential; None if it is missing or expired."""
 
-    async def credentials(self, kind: str, owner: str) -> list[Credential]:
+    async def credentials(self, kind: str, owner: str) -> list[records.Credential]:
         """The live credentials of one owner, oldest first."""
 
     async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:

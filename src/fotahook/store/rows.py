@@ -1,7 +1,7 @@
 """Converts rows to records. The statements of both engines name their columns alike."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
@@ -19,9 +19,7 @@ from .records import (
     Message,
     NewMessage,
 )
-
-Row: TypeAlias = Mapping[str, Any]
-"""The columns of a row by name. SQLite has 0 and 1 for booleans, JSON or words in a text for arrays."""
+from .session import Row
 
 
 def read_lease(row: Row) -> Lease:

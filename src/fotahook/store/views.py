@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import msgspec
 
@@ -9,7 +10,9 @@ from fotahook.contract import events as models
 from fotahook.contract import operator
 
 from . import events
-from .records import CALLBACK_CONSUMER, Account, Attempt, Callback, CallbackChange, DeliveryStatus, Limits, Message
+from .records import CALLBACK_CONSUMER, Account, Attempt, CallbackChange, DeliveryStatus, Limits, Message, Record
+
+Model = TypeVar("Model", bound=msgspec.Struct)
 
 
 def to_datetime(seconds: float) -> datetime:
@@ -29,22 +32,18 @@ def lane_name(account: str, consumer: str) -> str:
 
 def message_state(message: Message, *, now: float = 0.0, time_to_live: float = math.inf) -> operator.MessageState:
     """A message and its deliveries; `time_to_live` is how long a delivery may wait, in seconds."""
-    return operator.MessageState(
-        id=message.id,
-        account=message.account,
-        type=message.type,
-        ordering_key=message.ordering_key,
-        size=message.size,
+    return _model(
+        operator.MessageState,
+        message,
         sha256=message.sha256.hex(),
         accepted_at=to_datetime(message.accepted_at),
         deliveries=[
-            operator.DeliveryState(
+            _model(
+                operator.DeliveryState,
+                delivery,
                 lane=lane_name(message.account, delivery.consumer),
-                state=delivery.state,
-                attempts=delivery.attempts,
                 due=to_datetime(delivery.due) if delivery.state == "pending" else None,
                 expires_at=_expires_at(delivery, now, time_to_live),
-                last_outcome=delivery.last_outcome,
             )
             for delivery in message.deliveries
         ],
@@ -60,17 +59,13 @@ def _expires_at(delivery: DeliveryStatus, now: float, time_to_live: float) -> da
 
 def attempt_state(number: int, attempt: Attempt) -> operator.Attempt:
     """One attempt in a message's history."""
-    return operator.Attempt(
+    return _model(
+        operator.Attempt,
+        attempt,
         number=number,
         started_at=to_datetime(attempt.started_at),
-        outcome=attempt.outcome,
-        url=attempt.url,
         http_status=attempt.status,
-        error_code=attempt.error_code,
-        fix=attempt.fix,
         phases=msgspec.convert(attempt.phases, operator.Phases),
-        excerpt=attempt.excerpt,
-        resent=attempt.resent,
     )
 
 
@@ -81,7 +76,7 @@ def unknown_account_state(account: str, limits: Limits) -> operator.AccountState
         callback=None,
         lane=operator.LaneState(state="held"),
         backlog=operator.Backlog(pending=0, dead=0),
-        limits=_limits(limits),
+        limits=_model(operator.Limits, limits),
         known=False,
     )
 
@@ -89,44 +84,32 @@ def unknown_account_state(account: str, limits: Limits) -> operator.AccountState
 def account_state(account: Account, *, known: bool) -> operator.AccountState:
     """The state of an account, by the lane to its callback; `known`: it has had a callback or a message."""
     callback, lane, limits = account.callback, account.lane, account.limits
+    registered = None
+    if callback is not None:
+        registered_at = to_datetime(callback.registered_at)
+        registered = _model(operator.RegisteredCallback, callback, registered_at=registered_at)
     window = lane.health.window if limits.in_flight is None else min(lane.health.window, limits.in_flight)
     return operator.AccountState(
         account=account.account,
-        callback=None if callback is None else _callback(callback),
-        lane=operator.LaneState(
-            state=lane.state,
+        callback=registered,
+        lane=_model(
+            operator.LaneState,
+            lane,
             reason=lane.health.reason,
             until=to_datetime_or_none(lane.until),
             in_flight=window if lane.state == "open" else 0,
             failures=lane.health.failures,
         ),
-        backlog=operator.Backlog(
-            pending=lane.pending, dead=lane.dead, oldest_accepted_at=to_datetime_or_none(lane.oldest_accepted_at)
-        ),
-        limits=_limits(limits),
+        backlog=_model(operator.Backlog, lane, oldest_accepted_at=to_datetime_or_none(lane.oldest_accepted_at)),
+        limits=_model(operator.Limits, limits),
         known=known,
     )
 
 
-def _callback(callback: Callback) -> operator.RegisteredCallback:
-    return operator.RegisteredCallback(
-        url=callback.url, revision=callback.revision, registered_at=to_datetime(callback.registered_at)
-    )
-
-
-def _limits(limits: Limits) -> operator.Limits:
-    return operator.Limits(in_flight=limits.in_flight, per_second=limits.per_second)
-
-
 def callback_change(change: CallbackChange, before: CallbackChange | None) -> operator.CallbackChange:
     """A change of a callback; `before` is the change that preceded it."""
-    return operator.CallbackChange(
-        url=change.url,
-        action=_action(change.url, before is not None and before.url is not None),
-        actor=change.actor,
-        at=to_datetime(change.at),
-        revision=change.revision,
-    )
+    action = _action(change.url, before is not None and before.url is not None)
+    return _model(operator.CallbackChange, change, action=action, at=to_datetime(change.at))
 
 
 def _action(url: str | None, replaced: bool) -> str:
@@ -135,54 +118,31 @@ def _action(url: str | None, replaced: bool) -> str:
 
 def event_data(event: events.Event) -> models.EventData:
     """An event as the event stream of the operator API has it."""
-    account, at = event.account, to_datetime(event.at)
+    at = to_datetime(event.at)
     match event:
         case events.MessageAccepted():
-            return models.MessageAccepted(
-                id=event.message,
-                account=account,
-                at=at,
-                type=event.type,
-                ordering_key=event.ordering_key,
-                size=event.size,
-            )
+            return _model(models.MessageAccepted, event, id=event.message, at=at)
         case events.AttemptFinished():
-            return _attempt_finished(event)
-        case events.MessageDead():
-            lane = lane_name(account, event.consumer)
-            return models.MessageDead(id=event.message, account=account, at=at, lane=lane, error_code=event.error_code)
-        case events.LaneChanged():
-            return models.LaneChanged(
-                account=account,
+            return _model(
+                models.AttemptFinished,
+                event,
+                id=event.message,
                 at=at,
-                lane=lane_name(account, event.consumer),
-                state=event.state,
-                until=to_datetime_or_none(event.until),
-                reason=event.reason,
+                lane=lane_name(event.account, event.consumer),
+                started_at=to_datetime(event.started_at),
+                http_status=event.status,
             )
+        case events.MessageDead():
+            lane = lane_name(event.account, event.consumer)
+            return _model(models.MessageDead, event, id=event.message, at=at, lane=lane)
+        case events.LaneChanged():
+            lane = lane_name(event.account, event.consumer)
+            return _model(models.LaneChanged, event, at=at, lane=lane, until=to_datetime_or_none(event.until))
     assert isinstance(event, events.CallbackChanged)
-    return models.CallbackChanged(
-        account=account,
-        at=at,
-        action=_action(event.url, event.before),
-        actor=event.actor,
-        revision=event.revision,
-        url=event.url,
-    )
+    return _model(models.CallbackChanged, event, at=at, action=_action(event.url, event.before))
 
 
-def _attempt_finished(event: events.AttemptFinished) -> models.AttemptFinished:
-    return models.AttemptFinished(
-        id=event.message,
-        account=event.account,
-        at=to_datetime(event.at),
-        lane=lane_name(event.account, event.consumer),
-        number=event.number,
-        started_at=to_datetime(event.started_at),
-        outcome=event.outcome,
-        state=event.state,
-        url=event.url,
-        http_status=event.status,
-        error_code=event.error_code,
-        milliseconds=event.milliseconds,
-    )
+def _model(model: type[Model], record: Record, **fields: object) -> Model:
+    """A model with these fields, and the record's for all others."""
+    shared = [name for name in model.__struct_fields__ if name not in fields]
+    return model(**{name: getattr(record, name) for name in shared}, **fields)

@@ -1,18 +1,15 @@
-"""PostgreSQL: a pool of connections with timeouts, statements by name, and the driver's errors as the store's own."""
+"""PostgreSQL: a pool of connections with timeouts, and the driver's errors as the store's own."""
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from ...contract.urls import origin, without_password
 from ..records import StoreError, StoreFull, StoreUnavailable
-from ..rows import Row
-from ..sql import load_queries
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -48,47 +45,6 @@ SESSION: Final[Mapping[str, str]] = {
 
 class TransactionRolledBack(StoreUnavailable):
     """The server rolled back a transaction because of another one (SQLSTATE class 40); it may run again at once."""
-
-
-class Statement(NamedTuple):
-    """A statement with numbered parameters, and their names."""
-
-    sql: str
-    names: tuple[str, ...]
-
-
-def number_parameters(sql: str) -> Statement:
-    """``:name`` becomes ``$1`` and so on; ``::type`` stays a cast."""
-    names: list[str] = []
-
-    def number(match: re.Match[str]) -> str:
-        if match[1] not in names:
-            names.append(match[1])
-        return f"${names.index(match[1]) + 1}"
-
-    return Statement(re.sub(r"(?<!:):([a-z_]+)", number, sql), tuple(names))
-
-
-STATEMENTS: Final = {name: number_parameters(sql) for name, sql in load_queries("postgres").items()}
-
-
-async def rows(db: Db, name: str, **values: object) -> list[Row]:
-    """The rows that the named statement returns."""
-    sql, names = STATEMENTS[name]
-    # An asyncpg.Record reads like a mapping, and is none for type checkers.
-    return cast("list[Row]", await db.fetch(sql, *[values[each] for each in names]))
-
-
-async def row(db: Db, name: str, **values: object) -> Row | None:
-    """The first row that the named statement returns."""
-    sql, names = STATEMENTS[name]
-    return cast("Row | None", await db.fetchrow(sql, *[values[each] for each in names]))
-
-
-async def value(db: Db, name: str, **values: object) -> Any:
-    """The first value of the first row that the named statement returns."""
-    sql, names = STATEMENTS[name]
-    return await db.fetchval(sql, *[values[each] for each in names])
 
 
 class ConnectionPool:

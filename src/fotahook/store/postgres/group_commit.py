@@ -3,17 +3,17 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from itertools import islice
 from typing import Final, Generic, TypeVar
 
 from ..records import Accepted, StoreUnavailable
-from .accept import AcceptRequest, accept_all
-from .connection import Db
-from .lanes import lock_lanes
+from ..session import Session
+from .accept import Candidate, accept_all
 from .settle import Settled, SettleRequest, settle_all
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Request = AcceptRequest | SettleRequest
+Request = list[Candidate] | SettleRequest
 Response = list[Accepted] | Settled
 
 GROUP_LIMIT: Final = 1000
@@ -24,21 +24,20 @@ LARGE_BYTES: Final = 16 * 1024
 _LOST: Final = Settled(None, False)
 
 
-async def commit_group(db: Db, requests: Sequence[Request]) -> list[Response]:
+async def commit_group(db: Session, requests: Sequence[Request]) -> list[Response]:
     """Accept and settle the requests of several callers in one transaction."""
-    accepts = [request for request in requests if isinstance(request, AcceptRequest)]
     settles = [request for request in requests if isinstance(request, SettleRequest)]
-    messages = [message for accept in accepts for message in accept.messages]
-    names = {(message.account, consumer) for message in messages for consumer in message.consumers}
-    locked = await lock_lanes(db, names, [settle.lease.lane for settle in settles])
+    given = [each for request in requests if not isinstance(request, SettleRequest) for each in request]
+    names = {(each.message.account, consumer) for each in given for consumer in each.message.consumers}
+    locked = await db.lock_lanes(names, [settle.lease.lane for settle in settles])
     lanes = {(lane["account"], lane["consumer"]): lane["id"] for lane in locked}
-    accepted = iter(await accept_all(db, accepts, lanes))
+    accepted = iter(await accept_all(db, given, lanes))
     tokens = {lane["id"]: lane["token"] for lane in locked if lane["leased_until"] > 0}
     settled = await settle_all(db, [each for each in settles if tokens.get(each.lease.lane) == each.lease.token])
     return [
-        [next(accepted) for _ in request.messages]
-        if isinstance(request, AcceptRequest)
-        else settled.get(request.lease.lane, _LOST)
+        settled.get(request.lease.lane, _LOST)
+        if isinstance(request, SettleRequest)
+        else list(islice(accepted, len(request)))
         for request in requests
     ]
 
@@ -47,7 +46,7 @@ def weight(request: Request) -> int:
     """How much of GROUP_LIMIT a request takes."""
     if isinstance(request, SettleRequest):
         return len(request.settlements)
-    return len(request.messages) + sum(len(message.body) for message in request.messages) // LARGE_BYTES
+    return len(request) + sum(len(each.message.body) for each in request) // LARGE_BYTES
 
 
 def settled_lane(request: Request) -> int | None:

@@ -72,13 +72,13 @@ where account = :account and consumer = :consumer;
 
 -- name: end_backoff
 -- Deliveries in backoff become due: the endpoint is another one, or said to be well. The lane is locked.
-with ended as (
-    update deliveries d set due = store_now() from lanes l
-    where l.account = :account and l.consumer = :consumer
-        and d.lane = l.id and d.state = 'ready' and d.due > store_now() and d.strikes > 0
-    returning d.lane
-)
-update lanes set due = store_now() where id in (select lane from ended);
+update deliveries d set due = store_now() from lanes l
+where l.account = :account and l.consumer = :consumer
+    and d.lane = l.id and d.state = 'ready' and d.due > store_now() and d.strikes > 0;
+
+-- name: recompute_due
+update lanes l set due = (select min(due) from deliveries where lane = l.id and state = 'ready')
+where l.account = :account and l.consumer = :consumer;
 
 -- name: limits
 select in_flight, per_second from limits where account = :account;

@@ -3,10 +3,8 @@
 from typing import Final
 
 from ..records import Pruned, Record, Retention
-from .connection import Db, rows, value
-
-STEP: Final = 200
-"""Messages in one step, so that other writes do not wait long."""
+from ..redelivery import STEP
+from ..session import Session
 
 
 class RetentionCursor(Record, frozen=True, kw_only=True):
@@ -20,13 +18,13 @@ class RetentionCursor(Record, frozen=True, kw_only=True):
 BEGINNING: Final = RetentionCursor()
 
 
-async def step_retention(db: Db, retention: Retention, cursor: RetentionCursor) -> tuple[Pruned, RetentionCursor]:
+async def step_retention(db: Session, retention: Retention, cursor: RetentionCursor) -> tuple[Pruned, RetentionCursor]:
     """Remove some bodies after the cursor; what was removed, and the cursor for the next step."""
     excess = cursor.excess
     if cursor is BEGINNING:
-        excess = 0 if retention.bytes is None else await value(db, "kept_bytes") - retention.bytes
+        excess = 0 if retention.bytes is None else await db.value("kept_bytes") - retention.bytes
     seconds = float("inf") if retention.seconds is None else retention.seconds
-    found = await rows(db, "old_bodies", after=cursor.accepted_at, seq=cursor.seq, seconds=seconds, limit=STEP)
+    found = await db.rows("old_bodies", after=cursor.accepted_at, seq=cursor.seq, seconds=seconds, limit=STEP)
     removable: list[int] = []
     for body in found:
         if not body["is_old"] and excess <= 0:
@@ -38,8 +36,8 @@ async def step_retention(db: Db, retention: Retention, cursor: RetentionCursor) 
             excess -= body["size"]
     sizes: list[int] = []
     if removable:
-        await rows(db, "lock_messages", seqs=removable)
-        sizes = [pruned["size"] for pruned in await rows(db, "prune", seqs=removable)]
+        await db.rows("lock_messages", seqs=removable)
+        sizes = [pruned["size"] for pruned in await db.rows("prune", seqs=removable)]
     is_end = len(found) < STEP
     pruned = Pruned(bodies=len(sizes), bytes=sum(sizes), more=bool(removable) or not is_end)
     if is_end:

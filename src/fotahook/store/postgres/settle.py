@@ -8,7 +8,7 @@ import msgspec
 
 from ..records import LaneVerdict, Lease, Settlement
 from ..rows import read_lease
-from .connection import Db, rows
+from ..session import Session
 
 _NOT_STORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
@@ -29,7 +29,7 @@ class Settled(msgspec.Struct, frozen=True, eq=False):
     is_due: bool
 
 
-async def settle_all(db: Db, requests: Sequence[SettleRequest]) -> dict[int, Settled]:
+async def settle_all(db: Session, requests: Sequence[SettleRequest]) -> dict[int, Settled]:
     """Write the outcomes and verdicts of valid leases, whose lanes are locked; the results by lane."""
     if not requests:
         return {}
@@ -37,8 +37,7 @@ async def settle_all(db: Db, requests: Sequence[SettleRequest]) -> dict[int, Set
     if settlements:
         await _write_outcomes(db, settlements)
     health = [request.verdict.health for request in requests]
-    kept = await rows(
-        db,
+    kept = await db.rows(
         "keep_lanes",
         lanes=[request.lease.lane for request in requests],
         revisions=[request.lease.revision for request in requests],
@@ -54,11 +53,10 @@ async def settle_all(db: Db, requests: Sequence[SettleRequest]) -> dict[int, Set
     return {row["lane"]: Settled(None if row["lane"] in over else read_lease(row), bool(row["is_due"])) for row in kept}
 
 
-async def _write_outcomes(db: Db, settlements: Sequence[Settlement]) -> None:
+async def _write_outcomes(db: Session, settlements: Sequence[Settlement]) -> None:
     deliveries = [settlement.delivery for settlement in settlements]
     attempts = [settlement.attempt for settlement in settlements]
-    await rows(
-        db,
+    await db.rows(
         "settle",
         lanes=[delivery.lane for delivery in deliveries],
         seqs=[delivery.seq for delivery in deliveries],
@@ -82,7 +80,7 @@ async def _write_outcomes(db: Db, settlements: Sequence[Settlement]) -> None:
         if each.delivery.ordering_key is not None and each.state != "pending"
     }
     if settled_keys:
-        await rows(db, "promote", lanes=[lane for lane, _ in settled_keys], keys=[key for _, key in settled_keys])
+        await db.rows("promote", lanes=[lane for lane, _ in settled_keys], keys=[key for _, key in settled_keys])
 
 
 def _storable(text: str | None) -> str | None:

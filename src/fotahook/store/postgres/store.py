@@ -2,53 +2,45 @@
 
 import contextlib
 import time
-from collections.abc import Collection, Sequence
-from typing import Final, cast
-
-import msgspec
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Final, TypeVar, cast
 
 from ..base import Clock
-from ..events import EventCursor, EventPage, Stats
+from ..event_reader import read_events
+from ..events import EventCursor, EventPage
 from ..ids import MessageIds
 from ..records import (
-    CALLBACK_CONSUMER,
     Accepted,
-    Callback,
-    Credential,
     Delivery,
-    DeliveryState,
     LaneVerdict,
     Lease,
-    Message,
-    MessageFilter,
     NewMessage,
-    Page,
     Pruned,
-    Redelivery,
     Retention,
     Settlement,
     StoreError,
     StoreUnavailable,
 )
-from ..rows import Row, copy_of, read_credential, read_lease
-from ..single_statement import SingleStatementVerbs
-from .accept import AcceptRequest
-from .connection import ConnectionPool, Db, row, rows, value
-from .events import VisibilityTracker, forget, read_events, read_stats
+from ..rows import read_lease
+from ..session import Row, Session
+from ..sql_store import SqlStore
+from .accept import candidates
+from .connection import ConnectionPool
 from .group_commit import GROUP_LIMIT, Batcher, Request, Response, commit_group, settled_lane, weight
-from .lanes import lock_lanes
-from .listing import find_message, list_messages, read_delivery
 from .notify import Notifier
-from .redelivery import redeliver, step_redelivery
 from .retention import BEGINNING, step_retention
 from .schema import check_schema, create_or_check
+from .session import PostgresSession
 from .settle import Settled, SettleRequest
+from .visibility import VisibilityTracker
+
+T = TypeVar("T")
 
 FETCH_LIMIT: Final = 2000
 """Deliveries fetched for several lanes at once, unless one alone asks for more: their bodies take memory."""
 
 
-class PostgresStore(SingleStatementVerbs):
+class PostgresStore(SqlStore):
     """A Store on a PostgreSQL server, in the schema of the connection's search path. Make one with ``open``.
 
     Its clock is the server's. A call that fails because the connection was lost may have been written all the same.
@@ -87,7 +79,7 @@ class PostgresStore(SingleStatementVerbs):
     async def check(self) -> None:
         async with self._pool.connection() as db:
             await check_schema(db, self._pool.public_url)
-            await rows(db, "write_nothing")
+        await super().check()
 
     async def close(self) -> None:
         await self._writes.close()
@@ -95,135 +87,50 @@ class PostgresStore(SingleStatementVerbs):
         await self._notifier.close()
         await self._pool.close()
 
-    async def _read(self, statement: str, **values: object) -> Sequence[Row]:
+    async def _query(self, statement: str, **values: object) -> Sequence[Row]:
         async with self._pool.connection() as db:
-            return await rows(db, statement, **values)
+            return await PostgresSession(db).rows(statement, **values)
 
-    async def _read_by_key(self, statement: str, **values: object) -> Row | None:
-        async with self._pool.connection() as db:
-            return await row(db, statement, **values)
+    async def _find(self, statement: str, **values: object) -> Row | None:
+        return next(iter(await self._query(statement, **values)), None)
 
-    async def _write(self, statement: str, **values: object) -> None:
-        await self._pool.write(lambda db: rows(db, statement, **values))
+    async def _read(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        return await self._pool.read(lambda db: job(PostgresSession(db)))
 
-    # Callbacks
+    async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        return await self._pool.write(lambda db: job(PostgresSession(db)))
 
-    async def register(self, account: str, url: str, *, actor: str) -> Callback:
-        async def job(db: Db) -> Callback:
-            await lock_lanes(db, {(account, CALLBACK_CONSUMER)})
-            revision = await value(db, "add_history", account=account, url=url, actor=actor)
-            (callback,) = await rows(db, "put_callback", account=account, url=url, revision=revision)
-            await rows(db, "open_callback_lane", account=account)
-            await rows(db, "end_backoff", account=account, consumer=CALLBACK_CONSUMER)
-            return Callback(**callback)
-
-        callback = await self._pool.write(job)
+    def _notify(self) -> None:
         self._notifier.notify()
-        return callback
-
-    async def deregister(self, account: str, *, actor: str) -> bool:
-        async def job(db: Db) -> bool:
-            await lock_lanes(db, {(account, CALLBACK_CONSUMER)})
-            if await row(db, "drop_callback", account=account) is None:
-                return False
-            await rows(db, "add_history", account=account, url=None, actor=actor)
-            await rows(db, "hold_callback_lane", account=account)
-            return True
-
-        return await self._pool.write(job)
-
-    async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
-        async def job(db: Db) -> None:
-            await lock_lanes(db, {(account, consumer)})
-            await rows(db, "pause", account=account, consumer=consumer)
-
-        await self._pool.write(job)
-
-    async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
-        async def job(db: Db) -> None:
-            await rows(db, "resume", account=account, consumer=consumer)
-            await rows(db, "end_backoff", account=account, consumer=consumer)
-
-        await self._pool.write(job)
-        self._notifier.notify()
-
-    # Messages
 
     async def accept(self, messages: Sequence[NewMessage]) -> list[Accepted]:
-        request = AcceptRequest.of(messages, self._ids.take(len(messages)))
-        accepted = cast("list[Accepted]", await self._writes.submit(request))
+        given = candidates(messages, self._ids.take(len(messages)))
+        accepted = cast("list[Accepted]", await self._writes.submit(given))
         if not all(each.duplicate for each in accepted):
-            self._notifier.notify()
+            self._notify()
         return accepted
 
-    async def message(self, message_id: str) -> Message | None:
-        return await self._pool.read(lambda db: find_message(db, message_id))
-
-    async def messages(self, account: str, matching: MessageFilter, *, before: int | None = None, limit: int) -> Page:
-        return await self._pool.read(lambda db: list_messages(db, account, matching, before, limit))
-
     async def events(self, after: EventCursor | None, *, limit: int) -> EventPage:
-        async with self._pool.connection() as db:
-            return await read_events(db, self._visibility, after, limit)
-
-    async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> Stats:
-        return await self._pool.read(lambda db: read_stats(db, minutes, among))
-
-    # Redelivery and retention
-
-    async def redeliver(self, message_id: str, *, as_new: bool = False) -> Redelivery:
-        if as_new:
-            return await self._redeliver_copy(message_id)
-        redelivery = await self._pool.write(lambda db: redeliver(db, message_id))
-        self._notifier.notify()
-        return redelivery
-
-    async def _redeliver_copy(self, message_id: str) -> Redelivery:
-        message = await self.message(message_id)
-        if message is None:
-            return Redelivery(refused="unknown")
-        if message.body is None:
-            return Redelivery(refused="pruned")
-        (accepted,) = await self.accept([copy_of(message, message.body)])
-        return Redelivery(id=accepted.id)
-
-    async def redeliver_all(
-        self, account: str, state: DeliveryState, *, since: float, until: float, dry_run: bool = False
-    ) -> int:
-        async def job(db: Db) -> int:
-            last = await value(db, "last_message", account=account)
-            request = {"account": account, "state": state, "since": since, "until": until, "last": last}
-            found: int = await value(db, "count_redeliverable", **request)
-            if found and not dry_run:
-                await rows(db, "add_redelivery", **request)
-            return found
-
-        return await self._pool.write(job)
-
-    async def tidy(self, retention: Retention) -> bool:
-        if await self._pool.write(step_redelivery):
-            self._notifier.notify()
-            return True
-        forgetting = await self._pool.write(lambda db: forget(db, retention))
-        return (await self.prune(retention)).more or forgetting
+        # Not in one transaction: each statement must see what was committed before it.
+        async with self._pool.connection() as connection:
+            db = PostgresSession(connection)
+            return await read_events(db, after, limit, lambda present: self._visibility.visible(db, present))
 
     async def prune(self, retention: Retention) -> Pruned:
-        pruned, self._retention_cursor = await self._pool.write(
+        pruned, self._retention_cursor = await self._write(
             lambda db: step_retention(db, retention, self._retention_cursor)
         )
         return pruned
 
-    # Dispatching
-
     async def lease(self, limit: int, seconds: float) -> list[Lease]:
-        found = await self._read("lease", limit=limit, seconds=seconds)
+        found = await self._query("lease", limit=limit, seconds=seconds)
         taken = [each for each in found if each["lane"] is not None]
         missed = found[0]["late"] - sum(each["was_late"] for each in taken)
         leases = [read_lease(each) for each in taken]
         if missed > 0 and len(leases) < limit:
             # The lanes leased already must be served even if this fails: the others stay due.
             with contextlib.suppress(StoreUnavailable):
-                late = await self._read("lease_late", limit=limit - len(leases), seconds=seconds)
+                late = await self._query("lease_late", limit=limit - len(leases), seconds=seconds)
                 leases += [read_lease(each) for each in late]
         return leases
 
@@ -233,8 +140,9 @@ class PostgresStore(SingleStatementVerbs):
     async def _fetch(self, requests: Sequence[tuple[int, int, str]]) -> list[list[Delivery]]:
         found: list[list[Delivery]] = [[] for _ in requests]
         lanes, limits, without = zip(*requests, strict=True)
-        for each in await self._read("fetch", lanes=lanes, limits=limits, without=without):
-            found[each["number"] - 1].append(read_delivery(each))
+        for row in await self._query("fetch", lanes=lanes, limits=limits, without=without):
+            values = dict(row)
+            found[values.pop("number") - 1].append(Delivery(message=values.pop("id"), **values))
         return found
 
     async def settle(
@@ -244,12 +152,12 @@ class PostgresStore(SingleStatementVerbs):
         if settled.lease is None:
             self._work.set()
             if settled.is_due:
-                self._notifier.notify()
+                self._notify()
         return settled.lease
 
     async def _commit(self, requests: Sequence[Request]) -> Sequence[Response | Exception]:
         try:
-            return await self._pool.write(lambda db: commit_group(db, requests))
+            return await self._write(lambda db: commit_group(db, requests))
         except StoreUnavailable as error:
             return [error] * len(requests)
         except StoreError as error:
@@ -257,22 +165,3 @@ class PostgresStore(SingleStatementVerbs):
                 return [error]
         # One request was refused: run alone, it fails only for its caller.
         return [(await self._commit([request]))[0] for request in requests]
-
-    # Credentials
-
-    async def save_credential(self, credential: Credential) -> None:
-        async def job(db: Db) -> None:
-            await rows(db, "drop_expired_credentials", kind=credential.kind)
-            await rows(db, "save_credential", **msgspec.structs.asdict(credential))
-
-        await self._pool.write(job)
-
-    async def replace_credential(self, old: Credential, new: Credential) -> bool:
-        async def job(db: Db) -> bool:
-            found = await row(db, "lock_credential", kind=old.kind, id=old.id)
-            if found is None or read_credential(found) != old:
-                return False
-            await rows(db, "save_credential", **msgspec.structs.asdict(new))
-            return True
-
-        return await self._pool.write(job)

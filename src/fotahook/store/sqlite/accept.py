@@ -15,15 +15,14 @@ import msgspec
 
 from ..ids import MessageIds
 from ..records import Accepted, NewMessage
-from .connection import ROWS_LIMIT, execute, rows, run_rows
-from .lanes import add_lanes, promote, recompute_due
+from ..session import LaneName
+from .connection import ROWS_LIMIT, execute, run_rows
+from .lanes import add_lanes, make_due, promote
 from .schema import key_hash, short_hash
 
 CHUNK_BYTES: Final = 256 << 10
 """Bodies in one statement, unless a single one is longer: SQLite keeps them in memory until it runs again."""
 
-LaneName = tuple[str, str]
-"""An account and a consumer."""
 DedupKey = tuple[str, str | bytes]
 """An account, and an idempotency key or the hash of a message's bytes."""
 
@@ -145,7 +144,7 @@ def _add_deliveries(db: sqlite3.Connection, messages: Sequence[NewMessage], firs
     run_rows(db, "add_deliveries", values)
     promote(db, shared_keys)
     if idle := [lane.id for lane in lanes.values() if not lane.due]:
-        recompute_due(db, idle)
+        make_due(db, idle)
     execute(db, "count_accepted", counts=[(lanes[name].id, count) for name, count in counts.items()], now=now)
 
 
@@ -159,5 +158,5 @@ def _lanes(db: sqlite3.Connection, names: Collection[LaneName], now: float) -> M
 
 
 def _find_lanes(db: sqlite3.Connection, names: Collection[LaneName], now: float) -> Mapping[LaneName, _Lane]:
-    found = rows(db, "find_lanes", lanes=list(names), now=now)
+    found = execute(db, "find_lanes", lanes=list(names), now=now)
     return {(row["account"], row["consumer"]): _Lane(row["id"], bool(row["is_due"]), row["clock"]) for row in found}

@@ -39,28 +39,11 @@ Q: Final = load_queries("sqlite")
 
 
 def execute(db: sqlite3.Connection, name: str, **values: object) -> sqlite3.Cursor:
-    """Run the named statement; lists go in as JSON."""
+    """Run the named statement; sequences go in as JSON."""
     for key, given in values.items():
-        if isinstance(given, list):
+        if isinstance(given, list | tuple):
             values[key] = msgspec.json.encode(given).decode()
     return db.execute(Q[name], values)
-
-
-def rows(db: sqlite3.Connection, name: str, **values: object) -> list[dict[str, Any]]:
-    """The rows that the named statement returns."""
-    return execute(db, name, **values).fetchall()
-
-
-def row(db: sqlite3.Connection, name: str, **values: object) -> dict[str, Any] | None:
-    """The first row that the named statement returns."""
-    found: dict[str, Any] | None = execute(db, name, **values).fetchone()
-    return found
-
-
-def value(db: sqlite3.Connection, name: str, **values: object) -> Any:
-    """The value of the one column and row that the named statement returns."""
-    (found,) = execute(db, name, **values).fetchone().values()
-    return found
 
 
 def run_rows(db: sqlite3.Connection, name: str, rows: Sequence[Sequence[object]]) -> list[sqlite3.Cursor]:

@@ -1,34 +1,68 @@
-"""Lanes of the SQLite store: created, leased, made due. Each function runs inside a transaction of its caller."""
+"""Lanes of the SQLite store: created, made due, leased. Each function runs inside a transaction of its caller."""
 
 import sqlite3
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
 
-from ..records import Lease
+import msgspec
+
+from ..records import Delivery, Lease
 from ..rows import read_lease
-from .connection import execute, rows, run_rows
+from ..session import LaneName
+from .connection import execute, run_rows
+
+_Fetched = tuple[int, str, str | None, str | None, str, float, int, int, float, int]
+_FETCHED: Final = msgspec.json.Decoder(list[_Fetched])
 
 
-def add_lanes(db: sqlite3.Connection, lanes: Iterable[tuple[str, str]], now: float) -> None:
-    """Create those of these lanes that do not exist; each is an account and a consumer."""
-    execute(db, "add_lanes", lanes=sorted(lanes), now=now)
+def add_lanes(db: sqlite3.Connection, names: Iterable[LaneName], now: float) -> None:
+    """Create those of these lanes that do not exist."""
+    execute(db, "add_lanes", lanes=sorted(names), now=now)
 
 
-def read_leases(db: sqlite3.Connection, lanes: list[int], now: float) -> dict[int, Lease]:
-    """The current leases of these lanes, by lane."""
-    return {row["lane"]: read_lease(row) for row in rows(db, "leased_lanes", lanes=lanes, now=now)}
-
-
-def recompute_due(db: sqlite3.Connection, lanes: Iterable[int]) -> None:
+def make_due(db: sqlite3.Connection, lanes: Iterable[int]) -> None:
     """Set when lanes are due after their deliveries changed."""
-    execute(db, "recompute_due", lanes=sorted(set(lanes)))
-
-
-def end_backoff(db: sqlite3.Connection, account: str, consumer: str, now: float) -> None:
-    """Make the deliveries of a lane due that wait for a failing endpoint."""
-    found = rows(db, "end_backoff", account=account, consumer=consumer, now=now)
-    recompute_due(db, [row["lane"] for row in found])
+    execute(db, "make_due", lanes=sorted(set(lanes)))
 
 
 def promote(db: sqlite3.Connection, keys: Collection[tuple[int, str]]) -> None:
     """Make the first delivery of each key ready; a key is a lane and an ordering key."""
     run_rows(db, "promote", sorted(keys))
+
+
+def lease_lanes(db: sqlite3.Connection, limit: int, seconds: float, now: float) -> list[Lease]:
+    """Lease up to `limit` due lanes."""
+    taken = execute(db, "lease", now=now, seconds=seconds, limit=limit).fetchall()
+    return list(read_leases(db, [lane["id"] for lane in taken], now).values())
+
+
+def read_leases(db: sqlite3.Connection, lanes: Sequence[int], now: float) -> dict[int, Lease]:
+    """The current leases of these lanes, by lane."""
+    return {row["lane"]: read_lease(row) for row in execute(db, "leased_lanes", lanes=lanes, now=now)}
+
+
+def fetch_deliveries(
+    db: sqlite3.Connection, lease: Lease, limit: int, without: Collection[int], now: float
+) -> list[Delivery]:
+    """The due deliveries of a leased lane."""
+    values = {"lane": lease.lane, "now": now, "limit": limit, "without": list(without)}
+    fetched = execute(db, "fetch", **values).fetchone()["deliveries"]
+    return [_read_delivery(lease, columns) for columns in _FETCHED.decode(fetched)]
+
+
+def _read_delivery(lease: Lease, columns: _Fetched) -> Delivery:
+    seq, message, type_, ordering_key, body, accepted_at, attempts, strikes, age, followed = columns
+    return Delivery(
+        lane=lease.lane,
+        seq=seq,
+        message=message,
+        account=lease.account,
+        type=type_,
+        ordering_key=ordering_key,
+        body=bytes.fromhex(body),
+        accepted_at=accepted_at,
+        attempts=attempts,
+        strikes=strikes,
+        age=age,
+        followed=bool(followed),
+    )

@@ -9,24 +9,25 @@ select account, url, revision, registered_at from callbacks where account = :acc
 
 -- name: put_callback
 insert into callbacks (account, url, revision, registered_at) values (:account, :url, :revision, :now)
-on conflict (account) do update set url = :url, revision = :revision, registered_at = :now;
+on conflict (account) do update set url = :url, revision = :revision, registered_at = :now
+returning account, url, revision, registered_at;
 
 -- name: drop_callback
-delete from callbacks where account = :account;
-
--- name: last_revision
-select coalesce(max(revision), 0) as revision from callback_history where account = :account;
+delete from callbacks where account = :account returning account;
 
 -- name: add_history
-insert into callback_history (account, revision, url, actor, at) values (:account, :revision, :url, :actor, :now);
+insert into callback_history (account, revision, url, actor, at)
+select :account, coalesce(max(revision), 0) + 1, :url, :actor, :now
+from callback_history where account = :account
+returning revision;
 
 -- name: open_callback_lane
--- A fresh URL deserves a fresh start: what was learnt of the old endpoint's health is forgotten.
-insert into lanes (account, consumer, held) values (:account, '', 0)
-on conflict (account, consumer) do update set
+-- The health of the old endpoint says nothing about the new one.
+update lanes set
     held = 0, wait_until = 0, failures = 0, window = 1, refused = 0, reason = null,
     stopped_for = stopped_for + case when paused = 0 then :now - coalesce(stopped_at, :now) else 0 end,
-    stopped_at = case when paused = 0 then null else stopped_at end;
+    stopped_at = case when paused = 0 then null else stopped_at end
+where account = :account and consumer = '';
 
 -- name: hold_callback_lane
 update lanes set held = 1, stopped_at = coalesce(stopped_at, :now) where account = :account and consumer = '';
@@ -73,9 +74,13 @@ select column1, column2, column2, column3,
     )) then 'ready' else 'behind' end, column5, column6
 from (values {rows}) where column1 is not null;
 
--- name: recompute_due
+-- name: make_due
 update lanes set due = (select min(due) from deliveries where lane = lanes.id and state = 'ready')
 where id in (select value from json_each(:lanes));
+
+-- name: recompute_due
+update lanes set due = (select min(due) from deliveries where lane = lanes.id and state = 'ready')
+where account = :account and consumer = :consumer;
 
 -- name: lease
 update lanes set token = token + 1, leased_until = :now + :seconds
@@ -239,15 +244,25 @@ select url, actor, at, revision from callback_history where account = :account o
 select seq from messages where account = :account and seq < :before order by seq desc limit :limit;
 
 -- name: recent_pending
-select seq from deliveries indexed by deliveries_pending
-where lane = :lane and state in ('ready', 'behind') and seq < :before order by seq desc limit :limit;
+-- These, and the dead, have an index in each lane, so that a few of very many messages are found at once.
+select distinct found.value as seq
+from lanes l cross join json_each((
+    select json_group_array(seq) from (
+        select seq from deliveries indexed by deliveries_pending
+        where lane = l.id and state in ('ready', 'behind') and seq < :before order by seq desc limit :limit
+    )
+)) found
+where l.account = :account order by seq desc limit :limit;
 
 -- name: recent_dead
-select seq from deliveries indexed by deliveries_dead
-where lane = :lane and state = 'dead' and seq < :before order by seq desc limit :limit;
-
--- name: lanes_of_account
-select id from lanes where account = :account;
+select distinct found.value as seq
+from lanes l cross join json_each((
+    select json_group_array(seq) from (
+        select seq from deliveries indexed by deliveries_dead
+        where lane = l.id and state = 'dead' and seq < :before order by seq desc limit :limit
+    )
+)) found
+where l.account = :account order by seq desc limit :limit;
 
 -- name: matching
 select m.seq, m.id, m.account, m.type, m.ordering_key, m.idempotency_key, null as body, m.size, m.sha256,
@@ -263,10 +278,19 @@ where (:type is null or m.type = :type) and (:ordering_key is null or m.ordering
 order by m.seq desc limit :limit;
 
 -- name: save_credential
+-- :accounts and :scopes are JSON; scopes are kept as words.
 insert or replace into credentials (kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at)
-values (:kind, :id, :owner, :secret_hash, :accounts, :scopes, :created_at, :expires_at);
+values (
+    :kind, :id, :owner, :secret_hash, :accounts,
+    coalesce((select group_concat(value, ' ') from json_each(:scopes)), ''), :created_at, :expires_at
+);
 
 -- name: credential
+select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
+where kind = :kind and id = :id and (expires_at is null or expires_at > :now);
+
+-- name: lock_credential
+-- A write transaction has the file locked.
 select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
 where kind = :kind and id = :id and (expires_at is null or expires_at > :now);
 
@@ -301,8 +325,7 @@ where account = :account and consumer = :consumer;
 -- Deliveries in backoff become due: the endpoint is another one, or said to be well.
 update deliveries set due = :now
 where lane = (select id from lanes where account = :account and consumer = :consumer)
-    and state = 'ready' and due > :now and strikes > 0
-returning lane;
+    and state = 'ready' and due > :now and strikes > 0;
 
 -- name: next_place
 update sqlite_sequence set seq = seq + 1 where name = 'messages' returning seq;
@@ -319,8 +342,12 @@ update deliveries set
 where seq = :seq and (:state is null or state = :state)
 returning lane;
 
--- name: is_pending
-select exists (select 1 from deliveries where seq = :seq and state in ('ready', 'behind')) as pending;
+-- name: settled_messages
+-- Those of these messages that have bodies and nothing pending, in their order. :seqs is JSON.
+select m.seq from json_each(:seqs) given cross join messages m on m.seq = given.value
+where m.body is not null
+    and not exists (select 1 from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind'))
+order by m.seq;
 
 -- name: redeliverable
 -- Settled messages of an account with a delivery in this state, accepted in this span; bodies that are gone stay gone.
@@ -330,6 +357,13 @@ where m.account = :account and m.seq > :done and m.seq <= :last
     and exists (select 1 from deliveries d where d.seq = m.seq and d.state = :state)
     and not exists (select 1 from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind'))
 order by m.seq limit :limit;
+
+-- name: count_redeliverable
+select count(*) as messages from messages m
+where m.account = :account and m.seq <= :last
+    and m.accepted_at >= :since and m.accepted_at < :until and m.body is not null
+    and exists (select 1 from deliveries d where d.seq = m.seq and d.state = :state)
+    and not exists (select 1 from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind'));
 
 -- name: last_message
 select coalesce(max(seq), 0) as seq from messages where account = :account;
@@ -397,17 +431,19 @@ where c.number > :after and c.state <> 'removed' order by c.number limit :limit;
 -- name: old_lane_change
 -- The last of some lane changes that retention removes, if there are any.
 select max(number) as number from (
-    select number from lane_changes where at < :before and state <> 'removed' order by number limit :limit
+    select number from lane_changes where at < :now - :seconds and state <> 'removed' order by number limit :limit
 );
 
 -- name: remove_lane_changes
-delete from lane_changes where number < :number;
+delete from lane_changes where number < :number returning number;
 
 -- name: mark_lane_change
 update lane_changes set state = 'removed' where number = :number;
 
 -- name: remove_counts
-delete from counts where (minute, lane) in (select minute, lane from counts where minute < :before limit :limit);
+delete from counts where (minute, lane) in (
+    select minute, lane from counts where minute < cast(:now / 60 as integer) - :minutes limit :limit
+) returning minute;
 
 -- name: backlog
 -- Of the whole store. The oldest of each lane is found at once, and there are fewer lanes than messages.
@@ -426,7 +462,10 @@ select (select count(*) from deliveries indexed by deliveries_pending where stat
 -- :among is JSON; null means all accounts.
 select minute, sum(accepted) as accepted, sum(delivered) as delivered, sum(failed) as failed, sum(dead) as dead
 from counts
-where minute > :after and (:among is null or lane in (
+where minute > cast(:now / 60 as integer) - :minutes and (:among is null or lane in (
     select l.id from json_each(:among) given cross join lanes l on l.account = given.value
 ))
 group by minute order by minute;
+
+-- name: this_minute
+select cast(:now / 60 as integer) as minute;

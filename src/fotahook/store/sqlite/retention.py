@@ -2,13 +2,10 @@
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Final
 
 from ..records import Pruned, Record, Retention
-from .connection import row, rows, value
-
-STEP: Final = 200
-"""Messages in one step, so that other writes do not wait long."""
+from ..redelivery import STEP
+from .connection import execute
 
 
 class Removable(Record, frozen=True, kw_only=True):
@@ -21,9 +18,9 @@ class Removable(Record, frozen=True, kw_only=True):
 
 def find_removable(db: sqlite3.Connection, retention: Retention, after: int, now: float) -> Removable:
     """Bodies for retention to remove, of messages after `after`."""
-    excess = 0 if retention.bytes is None else value(db, "used_bytes") - retention.bytes
+    excess = 0 if retention.bytes is None else execute(db, "used_bytes").fetchone()["bytes"] - retention.bytes
     before = float("-inf") if retention.seconds is None else now - retention.seconds
-    found = rows(db, "old_bodies", after=after, limit=STEP)
+    found = execute(db, "old_bodies", after=after, limit=STEP).fetchall()
     seqs: list[int] = []
     for body in found:
         if body["accepted_at"] >= before and excess <= 0:
@@ -39,6 +36,6 @@ def find_removable(db: sqlite3.Connection, retention: Retention, after: int, now
 
 def remove_bodies(db: sqlite3.Connection, removable: Removable) -> Pruned:
     """Remove these bodies, except those that became pending again since they were found."""
-    found = [row(db, "prune", seq=seq) for seq in removable.seqs]
+    found = [execute(db, "prune", seq=seq).fetchone() for seq in removable.seqs]
     sizes = [body["size"] for body in found if body is not None]
     return Pruned(bodies=len(sizes), bytes=sum(sizes), more=removable.more)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..records import LaneVerdict, Lease, Settlement
-from .connection import execute, rows, run_rows
+from .connection import execute, run_rows
 from .lanes import promote, read_leases
 
 SettleRequest = tuple[Lease, Sequence[Settlement], LaneVerdict, float]
@@ -22,7 +22,7 @@ def settle_all(db: sqlite3.Connection, requests: Sequence[SettleRequest], now: f
         # One after the other: the first may give the lane back.
         return [settled for request in requests for settled in settle_all(db, [request], now)]
     tokens = [(lease.lane, lease.token) for lease, *_ in requests]
-    revisions = {row["lane"]: row["revision"] for row in rows(db, "fence", leases=tokens)}
+    revisions = {row["lane"]: row["revision"] for row in execute(db, "fence", leases=tokens)}
     valid = [request for request in requests if request[0].lane in revisions]
     _write_outcomes(db, [settlement for _, settlements, *_ in valid for settlement in settlements], now)
     verdicts = [

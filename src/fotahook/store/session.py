@@ -1,0 +1,40 @@
+"""What both engines offer to the transactions that they share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence, Set
+from typing import Any, TypeAlias
+
+Row: TypeAlias = Mapping[str, Any]
+"""The columns of a row by name. SQLite has 0 and 1 for booleans, and text for arrays."""
+LaneName: TypeAlias = tuple[str, str]
+"""An account and a consumer."""
+
+
+class Session(ABC):
+    """A connection on which the statements of ``queries.sql`` run by name.
+
+    Both engines have the statements that shared code runs, with the same parameters and columns.
+    """
+
+    @abstractmethod
+    async def rows(self, statement: str, **values: object) -> Sequence[Row]:
+        """The rows that the statement returns."""
+
+    async def row(self, statement: str, **values: object) -> Row | None:
+        """The first row that the statement returns."""
+        return next(iter(await self.rows(statement, **values)), None)
+
+    async def value(self, statement: str, **values: object) -> Any:
+        """The first value of the one row that the statement returns."""
+        (row,) = await self.rows(statement, **values)
+        return next(iter(row.values()))
+
+    @abstractmethod
+    async def lock_lanes(
+        self, names: Set[LaneName], ids: Collection[int] = (), *, create: bool = True
+    ) -> Sequence[Row]:
+        """Lock lanes by name, created where they are missing, and by id, until the transaction ends."""
+
+    @abstractmethod
+    async def redeliver(self, seqs: Sequence[int], state: str | None) -> int:
+        """Move settled messages' deliveries (in this state, or all) to the tail of their keys; how many were moved."""

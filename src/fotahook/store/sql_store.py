@@ -1,0 +1,239 @@
+"""The verbs that are alike on every engine, over the sessions that each engine makes."""
+
+import asyncio
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from . import records
+from .event_reader import forget, read_events, read_stats
+from .events import Backlog, EventCursor, EventPage, Stats
+from .listing import find_message, list_messages
+from .records import CALLBACK_CONSUMER
+from .redelivery import redeliver, step_redelivery
+from .rows import copy_of, read_account, read_attempt, read_credential, read_lane
+from .session import Row, Session
+
+T = TypeVar("T")
+
+
+class SqlStore(ABC):
+    """Base of the stores. `_work` is set when a lane may have become due."""
+
+    def __init__(self) -> None:
+        self._work = asyncio.Event()
+
+    @abstractmethod
+    async def _query(self, statement: str, **values: object) -> Sequence[Row]:
+        """The rows that a single statement returns."""
+
+    @abstractmethod
+    async def _find(self, statement: str, **values: object) -> Row | None:
+        """The row that a single statement finds by its primary key."""
+
+    @abstractmethod
+    async def _read(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        """Return what `job` returns; all its statements see one state of the store."""
+
+    @abstractmethod
+    async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        """Return what `job` returns, once its transaction is on disk."""
+
+    @abstractmethod
+    def _notify(self) -> None:
+        """Wake the dispatchers of this store: a lane may have become due."""
+
+    @abstractmethod
+    async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]: ...
+
+    @abstractmethod
+    async def prune(self, retention: records.Retention) -> records.Pruned: ...
+
+    async def check(self) -> None:
+        await self._write(lambda db: db.rows("write_nothing"))
+
+    # Callbacks and lanes
+
+    async def register(self, account: str, url: str, *, actor: str) -> records.Callback:
+        async def job(db: Session) -> records.Callback:
+            await db.lock_lanes({(account, CALLBACK_CONSUMER)})
+            revision = await db.value("add_history", account=account, url=url, actor=actor)
+            (callback,) = await db.rows("put_callback", account=account, url=url, revision=revision)
+            await db.rows("open_callback_lane", account=account)
+            await _end_backoff(db, account, CALLBACK_CONSUMER)
+            return records.Callback(**callback)
+
+        callback = await self._write(job)
+        self._notify()
+        return callback
+
+    async def deregister(self, account: str, *, actor: str) -> bool:
+        async def job(db: Session) -> bool:
+            await db.lock_lanes({(account, CALLBACK_CONSUMER)}, create=False)
+            if await db.row("drop_callback", account=account) is None:
+                return False
+            await db.rows("add_history", account=account, url=None, actor=actor)
+            await db.rows("hold_callback_lane", account=account)
+            return True
+
+        return await self._write(job)
+
+    async def callback(self, account: str) -> records.Callback | None:
+        row = await self._find("callback", account=account)
+        return records.Callback(**row) if row else None
+
+    async def callback_history(self, account: str, limit: int) -> list[records.CallbackChange]:
+        changes = await self._query("callback_history", account=account, limit=limit)
+        return [records.CallbackChange(**row) for row in changes]
+
+    async def lanes(self, account: str) -> list[records.Lane]:
+        return [read_lane(row) for row in await self._query("lanes", account=account)]
+
+    async def accounts(
+        self,
+        *,
+        state: records.AccountState | None = None,
+        among: Collection[str] | None = None,
+        after: str = "",
+        limit: int,
+    ) -> list[records.Account]:
+        names = None if among is None else list(among)
+        found = await self._query("accounts", state=state, among=names, after=after, limit=limit)
+        return [read_account(row) for row in found]
+
+    async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
+        async def job(db: Session) -> None:
+            await db.lock_lanes({(account, consumer)})
+            await db.rows("pause", account=account, consumer=consumer)
+
+        await self._write(job)
+
+    async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
+        async def job(db: Session) -> None:
+            await db.rows("resume", account=account, consumer=consumer)
+            await _end_backoff(db, account, consumer)
+
+        await self._write(job)
+        self._notify()
+
+    async def limits(self, account: str) -> records.Limits:
+        row = await self._find("limits", account=account)
+        return records.Limits(**row) if row else records.Limits()
+
+    async def set_limits(self, account: str, limits: records.Limits) -> None:
+        values = msgspec.structs.asdict(limits)
+        await self._write(lambda db: db.rows("set_limits", account=account, **values))
+
+    # Messages and events
+
+    async def message(self, message_id: str) -> records.Message | None:
+        return await self._read(lambda db: find_message(db, message_id))
+
+    async def attempts(self, message_id: str) -> list[records.Attempt]:
+        return [read_attempt(row) for row in await self._query("attempts", id=message_id)]
+
+    async def messages(
+        self, account: str, matching: records.MessageFilter, *, before: int | None = None, limit: int
+    ) -> records.Page:
+        return await self._read(lambda db: list_messages(db, account, matching, before, limit))
+
+    async def events(self, after: EventCursor | None, *, limit: int) -> EventPage:
+        async def visible(present: EventCursor) -> EventCursor:
+            return present
+
+        return await self._read(lambda db: read_events(db, after, limit, visible))
+
+    async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> Stats:
+        return await self._read(lambda db: read_stats(db, minutes, among))
+
+    async def backlog(self) -> Backlog:
+        (row,) = await self._query("backlog")
+        return Backlog(**row)
+
+    # Redelivery and retention
+
+    async def redeliver(self, message_id: str, *, as_new: bool = False) -> records.Redelivery:
+        if as_new:
+            return await self._redeliver_copy(message_id)
+        redelivery = await self._write(lambda db: redeliver(db, message_id))
+        self._notify()
+        return redelivery
+
+    async def _redeliver_copy(self, message_id: str) -> records.Redelivery:
+        message = await self.message(message_id)
+        if message is None:
+            return records.Redelivery(refused="unknown")
+        if message.body is None:
+            return records.Redelivery(refused="pruned")
+        (accepted,) = await self.accept([copy_of(message, message.body)])
+        return records.Redelivery(id=accepted.id)
+
+    async def redeliver_all(
+        self, account: str, state: records.DeliveryState, *, since: float, until: float, dry_run: bool = False
+    ) -> int:
+        async def count(db: Session) -> tuple[int, int]:
+            last = await db.value("last_message", account=account)
+            return await db.value("count_redeliverable", **request, last=last), last
+
+        request = {"account": account, "state": state, "since": since, "until": until}
+        found, last = await self._read(count)
+        if found and not dry_run:
+            await self._write(lambda db: db.rows("add_redelivery", **request, last=last))
+        return found
+
+    async def tidy(self, retention: records.Retention) -> bool:
+        if await self._write(step_redelivery):
+            self._notify()
+            return True
+        forgetting = await self._write(lambda db: forget(db, retention))
+        return (await self.prune(retention)).more or forgetting
+
+    # Dispatching
+
+    async def due_in(self) -> float | None:
+        (row,) = await self._query("due_in")
+        return None if row["due_in"] is None else max(0.0, row["due_in"])
+
+    async def wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._work.wait()
+        self._work.clear()
+
+    # Credentials
+
+    async def save_credential(self, credential: records.Credential) -> None:
+        async def job(db: Session) -> None:
+            await db.rows("drop_expired_credentials", kind=credential.kind)
+            await db.rows("save_credential", **msgspec.structs.asdict(credential))
+
+        await self._write(job)
+
+    async def replace_credential(self, old: records.Credential, new: records.Credential) -> bool:
+        async def job(db: Session) -> bool:
+            found = await db.row("lock_credential", kind=old.kind, id=old.id)
+            if found is None or read_credential(found) != old:
+                return False
+            await db.rows("save_credential", **msgspec.structs.asdict(new))
+            return True
+
+        return await self._write(job)
+
+    async def credential(self, kind: str, credential_id: str) -> records.Credential | None:
+        row = await self._find("credential", kind=kind, id=credential_id)
+        return read_credential(row) if row else None
+
+    async def credentials(self, kind: str, owner: str) -> list[records.Credential]:
+        return [read_credential(row) for row in await self._query("credentials", kind=kind, owner=owner)]
+
+    async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:
+        await self._write(lambda db: db.rows("drop_credentials", kind=kind, ids=list(ids)))
+
+
+async def _end_backoff(db: Session, account: str, consumer: str) -> None:
+    """Make the deliveries of a lane due that wait for a failing endpoint."""
+    await db.rows("end_backoff", account=account, consumer=consumer)
+    await db.rows("recompute_due", account=account, consumer=consumer)
