@@ -1,4 +1,4 @@
-"""Named states of the world for the conformance suite: a store is whatever passes it."""
+"""Fixtures of the conformance suite: a store is whatever passes it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +19,7 @@ URL = "https://receiver.example/callbacks"
 
 
 class VirtualClock:
-    """A clock that stands still until it is told to move. Whoever else must know the time is shown it."""
+    """A clock that stands still until a test moves it. `show_to` connects another place that has its time."""
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self.now = now
@@ -44,7 +44,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def engine() -> str:
-    """Which store it is, where a test does not run on all of them."""
+    """The engine for tests that do not run on all of them."""
     return "sqlite"
 
 

@@ -1,4 +1,4 @@
-"""The batcher: one batch at a time, and whoever comes meanwhile is in the next."""
+"""The batcher runs one batch at a time, and the items submitted meanwhile as the next."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from fotahook.store.records import StoreUnavailable
 
 
 class Batches:
-    """Runs batches as soon as it is let, and remembers them."""
+    """Runs batches once `go_on` is set, and records them."""
 
     def __init__(self) -> None:
         self.seen: list[list[int]] = []
@@ -24,8 +24,8 @@ class Batches:
         return [ValueError(f"{item} is odd") if item % 2 else item * 10 for item in items]
 
 
-async def asked(batcher: Batcher[int, int], batches: Batches, *items: int) -> list[asyncio.Future[int]]:
-    """The answers to come for items asked for while the batch of the first is under way."""
+async def submitted(batcher: Batcher[int, int], batches: Batches, *items: int) -> list[asyncio.Future[int]]:
+    """The future results of items, of which all but the first are submitted during the batch of the first."""
     first = asyncio.ensure_future(batcher.submit(items[0]))
     await batches.running.wait()
     rest = [asyncio.ensure_future(batcher.submit(item)) for item in items[1:]]
@@ -35,7 +35,7 @@ async def asked(batcher: Batcher[int, int], batches: Batches, *items: int) -> li
 
 async def test_items_submitted_during_a_batch_share_the_next_one() -> None:
     batches = Batches()
-    answers = await asked(Batcher(batches.run, limit=10), batches, 2, 4, 6)
+    answers = await submitted(Batcher(batches.run, limit=10), batches, 2, 4, 6)
     batches.go_on.set()
     assert await asyncio.gather(*answers) == [20, 40, 60]
     assert batches.seen == [[2], [4, 6]]
@@ -64,7 +64,7 @@ async def test_a_batch_that_fails_fails_all_of_its_callers_and_the_next_runs() -
 
 async def test_a_batch_weighs_no_more_than_its_limit_unless_one_item_does() -> None:
     batches = Batches()
-    answers = await asked(Batcher(batches.run, limit=10, weight=lambda item: item), batches, 2, 4, 6, 100, 8)
+    answers = await submitted(Batcher(batches.run, limit=10, weight=lambda item: item), batches, 2, 4, 6, 100, 8)
     batches.go_on.set()
     await asyncio.gather(*answers)
     assert batches.seen == [[2], [4, 6], [100], [8]]
@@ -72,7 +72,7 @@ async def test_a_batch_weighs_no_more_than_its_limit_unless_one_item_does() -> N
 
 async def test_items_of_one_key_are_never_in_one_batch() -> None:
     batches = Batches()
-    answers = await asked(Batcher(batches.run, limit=10, key=lambda item: item % 4), batches, 2, 4, 6, 8)
+    answers = await submitted(Batcher(batches.run, limit=10, key=lambda item: item % 4), batches, 2, 4, 6, 8)
     batches.go_on.set()
     await asyncio.gather(*answers)
     assert batches.seen == [[2], [4, 6], [8]]
@@ -80,7 +80,7 @@ async def test_items_of_one_key_are_never_in_one_batch() -> None:
 
 async def test_a_caller_that_is_cancelled_leaves_the_others_alone() -> None:
     batches = Batches()
-    first, second, third = await asked(Batcher(batches.run, limit=10), batches, 2, 4, 6)
+    first, second, third = await submitted(Batcher(batches.run, limit=10), batches, 2, 4, 6)
     second.cancel()
     batches.go_on.set()
     assert [await first, await third] == [20, 60]
@@ -89,7 +89,7 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_alone() -> None:
 async def test_closing_finishes_submitted_items_and_refuses_new_ones() -> None:
     batches = Batches()
     batcher = Batcher(batches.run, limit=10)
-    answers = await asked(batcher, batches, 2, 4)
+    answers = await submitted(batcher, batches, 2, 4)
     batches.go_on.set()
     await batcher.close()
     assert await asyncio.gather(*answers) == [20, 40]

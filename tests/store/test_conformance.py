@@ -168,7 +168,7 @@ async def test_a_window_outlasts_a_restart(store_url: str, store: Store, clock: 
 
 
 async def test_a_window_applies_only_to_messages_that_have_one(store: Store, clock: VirtualClock) -> None:
-    held = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="for ever")
+    held = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="forever")
     brief = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="brief", idempotency_window=60.0)
     await store.accept([held, brief, NewMessage(account=ACCOUNT, body=b"{}")])
     clock.advance(60)
@@ -686,7 +686,7 @@ async def test_limits_are_none_until_they_are_set_and_come_with_the_lease(regist
     assert (await lease_one(registered)).limits == limits
 
 
-# What an operator looks through
+# Listing
 
 
 async def test_a_callbacks_history_lists_who_changed_it_newest_first(store: Store, clock: VirtualClock) -> None:

@@ -1,4 +1,4 @@
-"""What every store must tell of what happened: all of it, once, in order, from whatever mark."""
+"""Every store returns every event once, in order, from any cursor."""
 
 import msgspec
 import pytest
@@ -35,23 +35,23 @@ KINDS = {
 
 
 async def read(store: Store, after: EventCursor = BEGINNING, *, limit: int = 100) -> EventPage:
-    """All that can be seen behind a mark, page by page."""
-    happened: list[Event] = []
+    """All events after a cursor, read page by page."""
+    events: list[Event] = []
     while True:
         found = await store.events(after, limit=limit)
         assert not found.lost
-        happened += found.events
+        events += found.events
         after = found.cursor
         if not found.more:
-            return EventPage(events=tuple(happened), cursor=after)
+            return EventPage(events=tuple(events), cursor=after)
 
 
-async def told(store: Store, after: EventCursor = BEGINNING, *, limit: int = 100) -> list[str]:
+async def kinds(store: Store, after: EventCursor = BEGINNING, *, limit: int = 100) -> list[str]:
     return [KINDS[type(event)] for event in (await read(store, after, limit=limit)).events]
 
 
 async def attempt(store: Store, state: str = "delivered", *, verdict: LaneVerdict = WELL, delay: float = 0) -> None:
-    """One attempt at what is due first, and what it came to."""
+    """One attempt at the first due delivery, and its settlement."""
     lease = await lease_one(store)
     delivery, *_ = await store.fetch(lease, 100)
     settlement = settled(delivery, state, delay=delay)
@@ -64,7 +64,7 @@ async def attempt(store: Store, state: str = "delivered", *, verdict: LaneVerdic
 
 @pytest.fixture
 async def eventful(registered: Store, accept: Accept, clock: VirtualClock) -> Store:
-    """A store in which one of everything has happened, each at another time."""
+    """A store with one event of every kind, each at another time."""
     clock.advance(1)
     await accept(b'{"n": 1}')
     clock.advance(1)
@@ -133,10 +133,10 @@ async def test_each_event_has_the_values_of_its_row(eventful: Store, clock: Virt
 async def test_the_cursor_after_each_event_resumes_with_the_next(eventful: Store) -> None:
     everything = (await read(eventful)).events
     for count in range(len(everything) + 1):
-        mark = BEGINNING.advance(everything[:count])
-        assert (await read(eventful, mark)).events == everything[count:]
-        assert all(mark.covers(event) for event in everything[:count])
-        assert not any(mark.covers(event) for event in everything[count:])
+        cursor = BEGINNING.advance(everything[:count])
+        assert (await read(eventful, cursor)).events == everything[count:]
+        assert all(cursor.covers(event) for event in everything[:count])
+        assert not any(cursor.covers(event) for event in everything[count:])
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
@@ -147,9 +147,9 @@ async def test_small_pages_have_the_same_events_in_the_same_order(eventful: Stor
 async def test_without_a_cursor_events_begin_at_the_present(eventful: Store, accept: Accept) -> None:
     present = await eventful.events(None, limit=10)
     assert present.events == ()
-    assert await told(eventful, present.cursor) == []
+    assert await kinds(eventful, present.cursor) == []
     await accept(b"{}")
-    assert await told(eventful, present.cursor) == ["accepted"]
+    assert await kinds(eventful, present.cursor) == ["accepted"]
 
 
 async def test_a_fresh_store_has_no_events(store: Store) -> None:
@@ -157,9 +157,9 @@ async def test_a_fresh_store_has_no_events(store: Store) -> None:
 
 
 async def test_a_cursor_of_another_store_is_lost(eventful: Store, engine: str) -> None:
-    mark = (await read(eventful)).cursor
-    for name in mark.__struct_fields__:
-        ahead = msgspec.structs.replace(mark, **{name: getattr(mark, name) + 100})
+    cursor = (await read(eventful)).cursor
+    for name in cursor.__struct_fields__:
+        ahead = msgspec.structs.replace(cursor, **{name: getattr(cursor, name) + 100})
         assert (await eventful.events(ahead, limit=10)).lost
 
 
@@ -167,7 +167,7 @@ async def test_a_duplicate_is_no_event(store: Store) -> None:
     message = NewMessage(account=ACCOUNT, body=b"{}", idempotency_key="k")
     await store.accept([message, message])
     await store.accept([message])
-    assert await told(store) == ["accepted"]
+    assert await kinds(store) == ["accepted"]
 
 
 async def test_a_redelivery_shows_as_attempts_and_a_copy_as_a_new_message(
@@ -175,20 +175,20 @@ async def test_a_redelivery_shows_as_attempts_and_a_copy_as_a_new_message(
 ) -> None:
     (accepted,) = await accept(b"{}")
     await attempt(registered)
-    mark = (await read(registered)).cursor
+    cursor = (await read(registered)).cursor
     await registered.redeliver(accepted.id)
     await attempt(registered)
     clock.advance(1)
     await registered.redeliver(accepted.id, as_new=True)
     await accept(b"{}")
-    assert await told(registered, mark) == ["attempt", "accepted", "accepted"]
+    assert await kinds(registered, cursor) == ["attempt", "accepted", "accepted"]
 
 
 async def test_a_lane_event_occurs_only_when_its_state_changes(
     registered: Store, accept: Accept, clock: VirtualClock
 ) -> None:
     await accept(b"1", b"2")
-    mark = (await read(registered)).cursor
+    cursor = (await read(registered)).cursor
     for verdict in (WELL, TROUBLE, TROUBLE, WELL):
         await attempt(registered, "pending", verdict=verdict)
         clock.advance(61)
@@ -197,7 +197,7 @@ async def test_a_lane_event_occurs_only_when_its_state_changes(
     await registered.register(ACCOUNT, "https://other.example/", actor="test")
     for _ in range(2):
         await registered.resume(ACCOUNT)
-    changes = [event for event in (await read(registered, mark)).events if isinstance(event, LaneChanged)]
+    changes = [event for event in (await read(registered, cursor)).events if isinstance(event, LaneChanged)]
     assert [change.state for change in changes] == ["waiting", "open", "paused", "open"]
 
 
@@ -221,15 +221,15 @@ async def test_a_cursor_before_lane_changes_that_retention_removed_is_lost(
     retention = Retention(seconds=50)
     await registered.tidy(retention)
     assert (await registered.events(before, limit=10)).lost
-    assert await told(registered, seen) == ["lane"]
+    assert await kinds(registered, seen) == ["lane"]
     clock.advance(100)
     await registered.pause(ACCOUNT)
     await registered.tidy(retention)
     assert (await registered.events(seen, limit=10)).lost
-    assert await told(registered, msgspec.structs.replace(seen, lanes=seen.lanes + 1)) == ["lane"]
+    assert await kinds(registered, msgspec.structs.replace(seen, lanes=seen.lanes + 1)) == ["lane"]
 
 
-# How much happened
+# Counts
 
 
 async def test_events_are_counted_by_the_minute(registered: Store, accept: Accept, clock: VirtualClock) -> None:

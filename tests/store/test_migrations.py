@@ -1,4 +1,4 @@
-"""Stores of other versions: told apart when they are opened, and brought up to date one transaction at a time."""
+"""Stores of other versions are refused when they are opened, and migrated one transaction at a time."""
 
 import asyncio
 import contextlib
@@ -207,7 +207,7 @@ async def test_data_of_the_first_version_is_migrated(
         messages = [
             NewMessage(account="a", body=b"{}", idempotency_key="k"),
             NewMessage(account="a", body=b"{}", idempotency_window=float("inf")),
-            # It was the publisher's own key, whatever it looks like.
+            # In a lane to a callback this is the publisher's own key.
             NewMessage(account="b", body=b"{}", idempotency_key=f"body:{digest}"),
         ]
         accepted = await store.accept(messages)

@@ -1,4 +1,4 @@
-"""What only the PostgreSQL store promises: many processes side by side, and honest errors while the server is away."""
+"""The PostgreSQL store alone: many processes side by side, and errors while the server is down."""
 
 import asyncio
 import re
@@ -45,7 +45,7 @@ def engine() -> str:
 
 @pytest.fixture
 async def fresh_url(postgres_server: Server) -> AsyncIterator[str]:
-    """A schema in which there is nothing yet."""
+    """An empty schema."""
     async with a_schema(postgres_server) as url:
         yield url
 
@@ -68,14 +68,14 @@ async def admin(store: Store, store_url: str) -> AsyncIterator["asyncpg.Connecti
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stores opened from now on wait for nothing for long."""
+    """Stores opened from now on have short timeouts."""
     limits = {"CONNECT": 0.5, "ACQUIRE": 0.5, "LOCK": 0.1, "STATEMENT": 0.3, "RESPONSE": 0.5}
     for name, seconds in limits.items():
         monkeypatch.setattr(connection_module, f"{name}_SECONDS", seconds)
 
 
 async def once(condition: Callable[[], Awaitable[Any]]) -> None:
-    """Return as soon as something holds."""
+    """Return as soon as the condition holds."""
     async with asyncio.timeout(DEADLINE):
         while not await condition():  # noqa: ASYNC110 - it is the server that knows
             await asyncio.sleep(0.005)
@@ -119,10 +119,10 @@ async def test_the_error_for_a_missing_server_has_no_password(postgres_server: S
     url = f"postgresql://user:secret@{place}?sslpassword=secret"
     with pytest.raises(StoreUnavailable) as unavailable:
         await open_store(url)
-    told = str(unavailable.value)
-    assert told.startswith(f"cannot open the store postgresql://{place}: PostgreSQL: ")
-    assert told.endswith("; check the user, host, port and database in its URL, and that the server runs")
-    assert "secret" not in told
+    text = str(unavailable.value)
+    assert text.startswith(f"cannot open the store postgresql://{place}: PostgreSQL: ")
+    assert text.endswith("; check the user, host, port and database in its URL, and that the server runs")
+    assert "secret" not in text
 
 
 async def test_a_missing_database_is_named(postgres_server: Server) -> None:
@@ -131,7 +131,7 @@ async def test_a_missing_database_is_named(postgres_server: Server) -> None:
 
 
 async def test_check_fails_on_a_read_only_server(store: Store, store_url: str) -> None:
-    """As a standby is."""
+    """Like a standby."""
     await store.check()
     standby = await open_store(f"{store_url}&default_transaction_read_only=on")
     with pytest.raises(StoreUnavailable, match="read-only transaction"):
@@ -192,7 +192,7 @@ async def test_a_search_path_without_a_schema_is_refused(postgres_server: Server
         await open_store(f"{postgres_server.url}?search_path=absent")
 
 
-# While the server is away
+# While the server is down
 
 
 async def test_a_restarted_server_is_used_again(
@@ -309,7 +309,7 @@ async def test_a_closed_store_can_be_closed_again(store: Store) -> None:
         await store.message("m")
 
 
-# What is refused, and to whom
+# Failures of single calls
 
 
 async def test_a_full_disk_fails_only_the_call_that_needs_space(registered: Store, admin: Db) -> None:
@@ -412,14 +412,14 @@ async def test_a_transaction_rolled_back_by_a_deadlock_is_run_again(
     pool = pool_of(registered)
 
     async def cross(first: str, second: str, reached: asyncio.Event, go_on: asyncio.Event) -> int:
-        """Lock one lane, then another, crosswise with somebody else; how often it was run."""
+        """Lock one lane, then another, while another transaction does so crosswise; how often it ran."""
         runs = 0
 
         async def job(db: Db) -> int:
             nonlocal runs
             runs += 1
-            # From the second run on it begins with what the other one holds, so that there is no second deadlock:
-            # its own might be free for a moment before the other one, who waits for it, has woken up.
+            # From the second run on it begins with the lane that the other one holds, so that there is no second
+            # deadlock: its own might be free for a moment before the other one, which waits for it, has woken up.
             for account in (first, second) if runs == 1 else (second, first):
                 await db.execute("select from lanes where account = $1 for update", account)
                 reached.set()
@@ -434,8 +434,8 @@ async def test_a_transaction_rolled_back_by_a_deadlock_is_run_again(
 
     assert set(await deadlock()) == {1, 2}
     monkeypatch.setattr(connection_module, "TRANSACTION_TRIES", 1)
-    (sacrificed,) = [outcome for outcome in await deadlock() if isinstance(outcome, BaseException)]
-    assert isinstance(sacrificed, StoreUnavailable)
+    (rolled_back,) = [outcome for outcome in await deadlock() if isinstance(outcome, BaseException)]
+    assert isinstance(rolled_back, StoreUnavailable)
 
 
 async def test_a_locked_lane_is_left_to_others_until_it_is_late(

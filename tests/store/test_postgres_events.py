@@ -1,4 +1,4 @@
-"""Transactions that end in another order than they began: nothing that happened is skipped, whoever reads meanwhile."""
+"""Transactions that end in another order than they began: no event is skipped."""
 
 import random
 from collections.abc import AsyncIterator
@@ -91,7 +91,7 @@ async def test_every_event_is_read_once_and_in_order_however_transactions_overla
     chance = random.Random(seed)
     begun: dict[int, tuple[asyncpg.transaction.Transaction, str]] = {}
     kept: set[str] = set()
-    mark, seen = EventCursor(), list[str]()
+    cursor, seen = EventCursor(), list[str]()
     for step in range(STEPS):
         number = chance.randrange(WRITERS)
         if number not in begun:
@@ -106,11 +106,11 @@ async def test_every_event_is_read_once_and_in_order_however_transactions_overla
             else:
                 await transaction.commit()
                 kept.add(message)
-        found = await store.events(mark, limit=chance.randint(1, 5))
-        mark, seen = found.cursor, seen + messages(found)
+        found = await store.events(cursor, limit=chance.randint(1, 5))
+        cursor, seen = found.cursor, seen + messages(found)
     for transaction, _ in begun.values():
         await transaction.rollback()
-    seen += messages(await read(store, mark))
+    seen += messages(await read(store, cursor))
     assert len(seen) == len(kept)
     assert set(seen) == kept
     stored = [row["id"] for row in await writers[0].fetch("select id from messages order by seq")]

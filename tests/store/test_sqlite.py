@@ -83,13 +83,13 @@ async def test_the_database_of_something_else_is_named_and_left_alone(path: Path
         await SqliteStore.open(path)
 
 
-@pytest.mark.parametrize(("given", "told"), [(None, 70), (0, 0), (5.0, 5000)])
+@pytest.mark.parametrize(("given", "milliseconds"), [(None, 70), (0, 0), (5.0, 5000)])
 def test_a_connection_waits_for_the_busy_timeout(
-    path: Path, monkeypatch: pytest.MonkeyPatch, given: float | None, told: int
+    path: Path, monkeypatch: pytest.MonkeyPatch, given: float | None, milliseconds: int
 ) -> None:
     monkeypatch.setattr("fotahook.store.sqlite.connection.BUSY_SECONDS", 0.07)
     with contextlib.closing(connect(path, busy_seconds=given)) as connection:
-        assert connection.execute("pragma busy_timeout").fetchone() == {"timeout": told}
+        assert connection.execute("pragma busy_timeout").fetchone() == {"timeout": milliseconds}
 
 
 async def test_a_file_that_another_process_holds_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,14 +131,14 @@ async def test_a_read_only_folder_is_named(path: Path, made: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told_as"),
+    ("error", "description"),
     [
         (sqlite3.OperationalError("disk I/O error"), "disk I/O error; check the file"),
         (OSError("odd"), "odd; check the file"),
     ],
 )
-def test_other_errors_are_described_too(path: Path, error: OSError | sqlite3.Error, told_as: str) -> None:
-    assert told_as in describe_error(path, error)
+def test_other_errors_are_described_too(path: Path, error: OSError | sqlite3.Error, description: str) -> None:
+    assert description in describe_error(path, error)
 
 
 async def test_a_store_of_a_newer_version_is_left_alone(path: Path) -> None:

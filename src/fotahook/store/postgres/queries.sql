@@ -1,11 +1,12 @@
 -- Every statement of the PostgreSQL store, by name. Parameters are named; store_now() is the server's clock.
 --
--- Whoever touches deliveries locks their lanes first, in id order, in a statement of its own: the next statement then
--- sees all that was committed before. Locks are taken in one order everywhere: lanes, then messages.
+-- A transaction that changes deliveries first locks their lanes, in id order and in a statement of its own, so that the
+-- next statement sees everything committed before. The lock order is the same everywhere: lanes, then messages.
 --
--- Where a row's own question is "is there any", it is asked by `select true … limit 1`: an `exists` there might be
--- answered by reading all that is pending into a hash table first. An `order by` beside it names the index.
--- What is asked of one message says which states it is not about: by those it is about, an index of lanes might be read.
+-- A condition "there is any" for each row is a `select true … limit 1`: for `exists` the planner may read everything that
+-- is pending into a hash table first. An `order by` in it selects the index.
+-- Conditions on one message's deliveries exclude states (`not in`) instead of naming them, or the planner may use an
+-- index by lane.
 
 -- name: lock_lanes
 select id, account, consumer, token, leased_until from lanes
@@ -18,7 +19,7 @@ where id = any(array(
 order by id for no key update;
 
 -- name: add_lanes
--- The lane to the callback is born held: the register call opens it. Others lead somewhere from the start.
+-- A lane to a callback starts held, and the register call opens it. Other lanes have a destination from the start.
 insert into lanes (account, consumer, held, stopped_at)
 select account, consumer, consumer = '', case when consumer = '' then store_now() end
 from unnest(:accounts::text[], :consumers::text[]) as named (account, consumer)
@@ -26,7 +27,7 @@ order by account, consumer
 on conflict (account, consumer) do nothing;
 
 -- name: write_nothing
--- Fails where nothing can be written, and changes nothing where it can.
+-- Changes nothing, and fails if the store cannot be written.
 update lanes set token = token where false;
 
 -- name: callback
@@ -48,7 +49,7 @@ from callback_history where account = :account
 returning revision;
 
 -- name: open_callback_lane
--- A fresh URL deserves a fresh start: what was learnt of the old endpoint's health is forgotten.
+-- The health of the old endpoint says nothing about the new one.
 update lanes set
     held = false, wait_until = 0, failures = 0, "window" = 1, refused = 0, reason = null,
     stopped_for = stopped_for + case when paused then 0 else store_now() - coalesce(stopped_at, store_now()) end,
@@ -71,7 +72,7 @@ update lanes set
 where account = :account and consumer = :consumer;
 
 -- name: end_backoff
--- Deliveries in backoff become due: the endpoint is another one, or said to be well. The lane is locked.
+-- Deliveries in backoff become due, since the endpoint was replaced or repaired. The lane is locked.
 update deliveries d set due = store_now() from lanes l
 where l.account = :account and l.consumer = :consumer
     and d.lane = l.id and d.state = 'ready' and d.due > store_now() and d.strikes > 0;
@@ -88,7 +89,7 @@ insert into limits (account, in_flight, per_second) values (:account, :in_flight
 on conflict (account) do update set in_flight = excluded.in_flight, per_second = excluded.per_second;
 
 -- name: forget_keys
--- Idempotency keys whose time is over: the next message of theirs is a new one.
+-- Idempotency keys whose window is over: the next message with such a key is a new one.
 update messages m set idempotency_key = null
 from unnest(:accounts::text[], :idempotency_keys::text[], :windows::double precision[])
     as given (account, idempotency_key, seconds)
@@ -96,8 +97,8 @@ where m.account = given.account and m.idempotency_key = given.idempotency_key
     and m.accepted_at + given.seconds <= store_now();
 
 -- name: add_messages
--- In the order given, except those whose idempotency key is known. Another process may be storing the same key: this
--- waits for it, and then leaves the key to it.
+-- In the given order, except messages with a known idempotency key. If another process is storing the same key, this
+-- waits for it, and then takes the message for a duplicate.
 insert into messages (id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at)
 select id, account, type, ordering_key, idempotency_key, body, length(body), sha256, store_now()
 from unnest(
@@ -109,7 +110,7 @@ on conflict (account, idempotency_key) where idempotency_key is not null do noth
 returning id, seq;
 
 -- name: add_deliveries
--- They make their lanes due. A lane that is due already is left as it is: it costs no write.
+-- Makes the lanes due; a lane that is due already costs no write.
 with added as (
     insert into deliveries (seq, lane, place, key, state, due, born)
     select new.seq, new.lane, new.seq, new.key, case when new.key is not null and (new.number > 1 or (
@@ -138,7 +139,7 @@ where m.account = given.account and m.idempotency_key = given.idempotency_key
 returning m.account, m.idempotency_key, m.id, m.sha256;
 
 -- name: message
--- A stored key that begins with \x01 stands for the message's bytes.
+-- A key of \x01 and the hash means that the message is deduplicated by its bytes.
 select seq, id, account, type, ordering_key, nullif(idempotency_key, E'\x01' || encode(sha256, 'hex')) as idempotency_key,
     body, size, sha256, accepted_at, duplicates
 from messages where id = :id;
@@ -190,7 +191,7 @@ select url, actor, at, revision from callback_history where account = :account o
 select seq from messages where account = :account and seq < :before order by seq desc limit :limit;
 
 -- name: recent_pending
--- These, and the dead, have an index in each lane, so that a few of very many messages are found at once.
+-- Pending and dead deliveries have an index by lane, so that a few among very many messages are found at once.
 select distinct d.seq from lanes l
 cross join lateral (
     select seq from deliveries
@@ -221,8 +222,8 @@ where m.seq = any(:seqs::bigint[])
 order by m.seq desc limit :limit;
 
 -- name: lease
--- The lanes that are longest overdue, but for those that somebody has locked just now. `late`: how many were overdue by
--- more than a second; where more of them were late than came back, somebody's lock hides one, see lease_late.
+-- The lanes that are longest overdue, except locked ones. `late`: how many lanes are overdue by more than a second. If
+-- there are more of these than the statement leased, a lock hides one: see lease_late.
 with due as (
     select id, next from lanes
     where not held and not paused and due is not null and next <= store_now()
@@ -243,7 +244,7 @@ from late left join (taken join lane_facts f using (lane)) on true
 order by taken.next;
 
 -- name: lease_late
--- Lanes that are late, whoever has them locked: a busy lane would starve otherwise.
+-- Late lanes, waiting for their locks: a busy lane would starve otherwise.
 with due as (
     select id from lanes
     where id = any(array(
@@ -262,7 +263,7 @@ select taken.*, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys
 from taken join lane_facts f using (lane);
 
 -- name: fetch
--- For several leases at once; `number` says which of them a row answers. :without has an array, written as one, for each.
+-- For several leases at once; `number` is the lease that a row is for. :without has the text of an array for each lease.
 select asked.number, d.lane, d.seq, m.id, m.account, m.type, m.ordering_key, m.body, m.accepted_at,
     d.attempts, d.strikes, coalesce(l.stopped_at, store_now()) - l.stopped_for - d.born as age,
     exists (
@@ -309,7 +310,7 @@ select seq, lane, started_at, url, outcome, status, error_code, fix, phases, exc
 from given order by number;
 
 -- name: promote
--- The next of each key, unless it is ready already.
+-- The first pending delivery of each of these keys.
 update deliveries d set state = 'ready'
 from (
     select head.seq, settled.lane
@@ -323,7 +324,7 @@ from (
 where d.seq = next.seq and d.lane = next.lane;
 
 -- name: keep_lanes
--- Each lane's verdict, unless it spoke of an older callback, its lease, and its due time as the deliveries now tell it.
+-- Each lane's verdict, unless it is about an older callback, its lease, and its due time by its deliveries.
 with given as (
     select given.*, f.revision = given.spoke_of as judged, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys
     from unnest(
@@ -357,8 +358,8 @@ select distinct lane from deliveries where seq = any(:seqs::bigint[]);
 select seq from messages where seq = any(:seqs::bigint[]) order by seq for no key update;
 
 -- name: redeliver
--- Settled messages whose bodies are kept: their deliveries, or those in one state, go to the tail of their key, attempts
--- and time to live afresh. The lanes and the messages are locked; a message that is pending somewhere is left alone.
+-- Moves deliveries (all, or those in one state) of settled messages with bodies to the tail of their key, with fresh
+-- attempts and time to live. The lanes and the messages are locked; a message with a pending delivery is left alone.
 with chosen as (
     select seq, nextval('places') as place from (
         select seq from messages m where seq = any(:seqs::bigint[]) and body is not null
@@ -388,7 +389,7 @@ with chosen as (
 select count(*) from chosen;
 
 -- name: redeliverable
--- Settled messages of an account with a delivery in this state, accepted in this span; bodies that are gone stay gone.
+-- Settled messages of an account that have bodies and a delivery in this state, accepted in this time span.
 select m.seq from messages m
 where m.account = :account and m.seq > :done and m.seq <= :last
     and m.accepted_at >= :since and m.accepted_at < :until and m.body is not null
@@ -410,7 +411,7 @@ select coalesce(max(seq), 0) from messages where account = :account;
 insert into redeliveries (account, state, since, until, last) values (:account, :state, :since, :until, :last);
 
 -- name: next_redelivery
--- Another process may be at it just now; then it is not ours.
+-- Unless another process is working on it.
 select id, account, state, since, until, done, last from redeliveries order by id limit 1 for update skip locked;
 
 -- name: advance_redelivery
@@ -420,11 +421,11 @@ update redeliveries set done = :done where id = :id;
 delete from redeliveries where id = :id;
 
 -- name: kept_bytes
--- Of bodies: what the files take tells little, since PostgreSQL uses room again without giving it back.
+-- Of bodies: the size of the files says little, since PostgreSQL reuses space without giving it back.
 select coalesce(sum(size), 0)::bigint from messages where body is not null;
 
 -- name: old_bodies
--- Some bodies, oldest first, each with whether it is older than that, and whether somebody still waits for it.
+-- Some bodies, oldest first, with whether they are older than :seconds, and pending.
 select m.seq, m.size, m.accepted_at, m.accepted_at < store_now() - :seconds::double precision as is_old,
     (select true from deliveries d where d.seq = m.seq and d.state not in ('delivered', 'dead') limit 1) as pending
 from messages m
@@ -462,7 +463,7 @@ where kind = :kind and owner = :owner and (expires_at is null or expires_at > st
 delete from credentials where kind = :kind and id = any(:ids::text[]);
 
 -- name: event_ends
--- The last number drawn for each source, seen or not, and up to which lane change retention has removed what was there.
+-- The last number drawn for each source, visible or not, and the last lane change that retention removed.
 select m.last_value - (not m.is_called)::integer as messages, a.last_value - (not a.is_called)::integer as attempts,
     c.last_value - (not c.is_called)::integer as callbacks, l.last_value - (not l.is_called)::integer as lanes,
     coalesce((select case when state = 'removed' then number end from lane_changes order by number limit 1), 0) as removed
@@ -473,7 +474,7 @@ from places m, attempts_number_seq a, callback_history_number_seq c, lane_change
 select pg_current_xact_id()::text::bigint;
 
 -- name: oldest_transaction
--- All transactions before this one are over: what they wrote can be seen, or never will be.
+-- All transactions before this one are over: their rows are visible, or were rolled back.
 select pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
 
 -- name: messages_accepted
@@ -481,7 +482,7 @@ select seq as position, accepted_at as at, account, id as message, type, orderin
 from messages where seq > :after and seq <= :last order by seq limit :limit;
 
 -- name: attempts_finished
--- The sum keeps the attempts of one message from being counted among all those before a number.
+-- The sum makes the planner count by an index of the message, not by one of the numbers.
 select a.number, coalesce(a.at, a.started_at) as at, l.account, m.id as message, l.consumer, a.started_at, a.url,
     a.outcome, a.status, a.error_code, a.phases,
     coalesce(a.state, case a.outcome when 'delivered' then 'delivered' else 'pending' end) as state,
@@ -505,7 +506,7 @@ from (
 order by c.number;
 
 -- name: old_lane_change
--- The last of some lane changes that retention removes, if there are any.
+-- The last of some lane changes to remove; null if there are none.
 select max(number) from (
     select number from lane_changes where at < store_now() - :seconds and state <> 'removed' order by number limit :limit
 ) old;
@@ -523,7 +524,7 @@ delete from counts where (minute, lane) in (
 ) returning minute;
 
 -- name: backlog
--- Of the whole store. The oldest of each lane is found at once, and there are fewer lanes than messages.
+-- Of the whole store. An index finds the oldest message of each lane, and there are fewer lanes than messages.
 select (select count(*) from deliveries where state in ('ready', 'behind')) as pending,
     (select count(*) from deliveries where state = 'dead') as dead,
     store_now() - (

@@ -1,7 +1,7 @@
 -- Every statement of the SQLite store, by name. Parameters are named; :now is the store's clock.
 
 -- name: write_nothing
--- Fails where nothing can be written, and changes nothing where it can.
+-- Changes nothing, and fails if the store cannot be written.
 update lanes set token = token where false;
 
 -- name: callback
@@ -33,7 +33,7 @@ where account = :account and consumer = '';
 update lanes set held = 1, stopped_at = coalesce(stopped_at, :now) where account = :account and consumer = '';
 
 -- name: known_messages
--- What may be stored under the idempotency keys, or of the bytes, that have these hashes. Rows: hash.
+-- Messages that may have the idempotency keys, or the bytes, with these hashes. Rows: hash.
 select account, idempotency_key, id, sha256, accepted_at
 from messages indexed by messages_by_key_hash where key_hash in (values {rows});
 
@@ -41,7 +41,7 @@ from messages indexed by messages_by_key_hash where key_hash in (values {rows});
 update messages set idempotency_key = null, key_hash = null where id in (select value from json_each(:ids));
 
 -- name: add_messages
--- In the order given, so that their numbers follow one another.
+-- In the given order, with consecutive numbers.
 insert into messages (id, account, type, ordering_key, idempotency_key, key_hash, body, size, sha256, accepted_at)
 select * from (values {rows}) where column1 is not null;
 
@@ -57,7 +57,7 @@ from json_each(:lanes) given
 cross join lanes l on l.account = given.value ->> 0 and l.consumer = given.value ->> 1;
 
 -- name: add_lanes
--- The lane to the callback is born held: the register call opens it. Others lead somewhere from the start.
+-- A lane to a callback starts held, and the register call opens it. Other lanes have a destination from the start.
 insert into lanes (account, consumer, held, stopped_at)
 select value ->> 0, value ->> 1, value ->> 1 = '', case when value ->> 1 = '' then :now end
 from json_each(:lanes) where true
@@ -65,7 +65,7 @@ on conflict (account, consumer) do nothing;
 
 -- name: add_deliveries
 -- Several of one key are promoted afterwards. Rows: lane, message, ordering key, whether it is the only one of that key
--- here, now, birth.
+-- here, due, born.
 insert into deliveries (lane, seq, place, key, state, due, born)
 select column1, column2, column2, column3,
     case when column3 is null or (column4 and not exists (
@@ -106,8 +106,8 @@ left join callbacks c on c.account = l.account and l.consumer = ''
 left join limits m on m.account = l.account;
 
 -- name: fetch
--- All as one JSON text, bodies in hex: between any two rows the reading thread would wait for the event loop. JSON's own
--- numbers have 15 digits, a time needs 17.
+-- One JSON text, bodies in hex: between two rows the reading thread would wait for the event loop. SQLite writes numbers
+-- into JSON with 15 digits, and a time needs 17.
 select json_group_array(json_array(
     seq, id, type, ordering_key, hex(body), json(printf('%!.17g', accepted_at)), attempts, strikes, age, followed
 )) as deliveries
@@ -244,7 +244,7 @@ select url, actor, at, revision from callback_history where account = :account o
 select seq from messages where account = :account and seq < :before order by seq desc limit :limit;
 
 -- name: recent_pending
--- These, and the dead, have an index in each lane, so that a few of very many messages are found at once.
+-- Pending and dead deliveries have an index by lane, so that a few among very many messages are found at once.
 select distinct found.value as seq
 from lanes l cross join json_each((
     select json_group_array(seq) from (
@@ -311,7 +311,7 @@ select in_flight, per_second from limits where account = :account;
 insert or replace into limits (account, in_flight, per_second) values (:account, :in_flight, :per_second);
 
 -- name: pause
--- A lane that never was is made, so that an account can be paused before its first message.
+-- The lane exists by now, so that an account can be paused before its first message.
 update lanes set paused = 1, stopped_at = coalesce(stopped_at, :now) where account = :account and consumer = :consumer;
 
 -- name: resume
@@ -322,7 +322,7 @@ update lanes set
 where account = :account and consumer = :consumer;
 
 -- name: end_backoff
--- Deliveries in backoff become due: the endpoint is another one, or said to be well.
+-- Deliveries in backoff become due, since the endpoint was replaced or repaired.
 update deliveries set due = :now
 where lane = (select id from lanes where account = :account and consumer = :consumer)
     and state = 'ready' and due > :now and strikes > 0;
@@ -331,7 +331,8 @@ where lane = (select id from lanes where account = :account and consumer = :cons
 update sqlite_sequence set seq = seq + 1 where name = 'messages' returning seq;
 
 -- name: redeliver
--- The message's deliveries, or those in one state, go to the tail of their key, attempts and time to live afresh.
+-- Moves the message's deliveries (all, or those in one state) to the tail of their key, with fresh attempts and time to
+-- live.
 update deliveries set
     place = :place, due = :now, attempts = 0, strikes = 0, settled_at = null,
     born = (select coalesce(stopped_at, :now) - stopped_for from lanes where id = deliveries.lane),
@@ -343,14 +344,14 @@ where seq = :seq and (:state is null or state = :state)
 returning lane;
 
 -- name: settled_messages
--- Those of these messages that have bodies and nothing pending, in their order. :seqs is JSON.
+-- Of these messages those with bodies and without pending deliveries. :seqs is JSON.
 select m.seq from json_each(:seqs) given cross join messages m on m.seq = given.value
 where m.body is not null
     and not exists (select 1 from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind'))
 order by m.seq;
 
 -- name: redeliverable
--- Settled messages of an account with a delivery in this state, accepted in this span; bodies that are gone stay gone.
+-- Settled messages of an account that have bodies and a delivery in this state, accepted in this time span.
 select m.seq from messages m
 where m.account = :account and m.seq > :done and m.seq <= :last
     and m.accepted_at >= :since and m.accepted_at < :until and m.body is not null
@@ -381,7 +382,7 @@ update redeliveries set done = :done where id = :id;
 delete from redeliveries where id = :id;
 
 -- name: old_bodies
--- Some bodies, oldest first, each with whether somebody still waits for it.
+-- Some bodies, oldest first, with whether they are pending.
 select m.seq, m.size, m.accepted_at,
     exists (select 1 from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind')) as pending
 from messages m where m.body is not null and m.seq > :after order by m.seq limit :limit;
@@ -396,7 +397,7 @@ select (page_count - freelist_count) * page_size as bytes
 from pragma_page_count, pragma_freelist_count, pragma_page_size;
 
 -- name: event_ends
--- The last number of each source, and up to which lane change retention has removed what was there.
+-- The last number of each source, and the last lane change that retention removed.
 select (select coalesce(max(seq), 0) from messages) as messages,
     (select coalesce(max(number), 0) from attempts) as attempts,
     (select coalesce(max(number), 0) from callback_history) as callbacks,
@@ -410,7 +411,7 @@ select seq as position, accepted_at as at, account, id as message, type, orderin
 from messages where seq > :after order by seq limit :limit;
 
 -- name: attempts_finished
--- The plus keeps the attempts of one message from being counted among all those before a number.
+-- The plus makes the planner count by an index of the message, not by one of the numbers.
 select a.number, coalesce(a.at, a.started_at) as at, l.account, m.id as message, l.consumer, a.started_at, a.url,
     a.outcome, a.status, a.error_code, a.phases,
     coalesce(a.state, case a.outcome when 'delivered' then 'delivered' else 'pending' end) as state,
@@ -429,7 +430,7 @@ from lane_changes c join lanes l on l.id = c.lane
 where c.number > :after and c.state <> 'removed' order by c.number limit :limit;
 
 -- name: old_lane_change
--- The last of some lane changes that retention removes, if there are any.
+-- The last of some lane changes to remove; null if there are none.
 select max(number) as number from (
     select number from lane_changes where at < :now - :seconds and state <> 'removed' order by number limit :limit
 );
@@ -446,7 +447,7 @@ delete from counts where (minute, lane) in (
 ) returning minute;
 
 -- name: backlog
--- Of the whole store. The oldest of each lane is found at once, and there are fewer lanes than messages.
+-- Of the whole store. An index finds the oldest message of each lane, and there are fewer lanes than messages.
 select (select count(*) from deliveries indexed by deliveries_pending where state in ('ready', 'behind')) as pending,
     (select count(*) from deliveries indexed by deliveries_dead where state = 'dead') as dead,
     :now - (
