@@ -95,7 +95,7 @@ class SqliteStore(SqlStore):
         return await self._read(lambda db: db.rows(statement, **values))
 
     async def _find(self, statement: str, **values: object) -> Row | None:
-        return await self._reader.peek(self._in_session(lambda db: db.row(statement, **values)))
+        return await self._reader.peek(lambda db: execute(db, statement, now=self._clock(), **values).fetchone())
 
     async def _read(self, job: Callable[[Session], Awaitable[T]]) -> T:
         return await self._reader.run(self._in_session(job))
