@@ -198,3 +198,28 @@ def test_a_time_is_a_date_a_time_or_how_long_ago(text: str, meant: datetime) -> 
 def test_an_invalid_time_is_refused_with_valid_examples(text: str) -> None:
     with pytest.raises(UsageError, match=r"--since .*: give 2026-11-25"):
         arguments.parse_time("--since", text, NOW)
+
+
+def test_an_account_that_was_never_used_is_unknown(call: Run, service: Sandbox) -> None:
+    for command, state in ((("accounts", "show"), "unknown"), (("pause",), "paused"), (("resume",), "unknown")):
+        result = call(*command, "0000999999-00009")
+        assert rows(result.out)[1][:2] == ["0000999999-00009", state]
+        assert result.err == (
+            "fotahook: account '0000999999-00009' is unknown: it never had a callback or a message; check the name\n"
+        )
+    service.publish(ACCOUNT, {})
+    assert call("accounts", "show", ACCOUNT).err == ""
+
+
+def test_an_unusual_account_name_is_warned_of(call: Run, service: Sandbox) -> None:
+    service.publish("123456", {})
+    for command in (("accounts", "show"), ("messages", "list"), ("export",)):
+        result = call(*command, "123456")
+        assert result.code == 0
+        assert result.err.startswith("fotahook: account '123456': ThingSpace's accounts are usually ten digits, a dash")
+
+
+def test_an_account_without_a_limit_of_its_own_shows_the_services_default(call: Run, service: Sandbox) -> None:
+    service.publish(ACCOUNT, {})
+    columns, row = rows(call("accounts", "show", ACCOUNT).out)
+    assert dict(zip(columns, row, strict=True))["in-flight limit"] == "service default (8)"

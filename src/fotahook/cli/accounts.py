@@ -17,7 +17,7 @@ State = Literal["trouble", "open", "waiting", "held", "paused"]
 
 COLUMNS: Columns[AccountState] = {
     "account": lambda it: it.account,
-    "state": lambda it: it.lane.state if it.known else "unknown",
+    "state": lambda it: it.lane.state if it.known or it.lane.state != "held" else "unknown",
     "reason": lambda it: it.lane.reason,
     "until": lambda it: it.lane.until,
     "pending": lambda it: it.backlog.pending,
