@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -43,9 +44,7 @@ def register(account: Account, url: str, /, *, remote: Remote = DEFAULTS) -> Non
     Example: fotahook callbacks register 0000123456-00001 https://fota.example.com/messages
     """
     with remote.client() as client:
-        body = FotaV2CallbackRegistrationRequest(url)
-        response = client.software_management_callbacks_v2.register_callback(account, body)
-    _print_registered(account, response, remote)
+        _set_url(client.software_management_callbacks_v2.register_callback, account, url, remote)
 
 
 @app.command
@@ -55,9 +54,7 @@ def update(account: Account, url: str, /, *, remote: Remote = DEFAULTS) -> None:
     Example: fotahook callbacks update 0000123456-00001 https://fota.example.com/messages
     """
     with remote.client() as client:
-        body = FotaV2CallbackRegistrationRequest(url)
-        response = client.software_management_callbacks_v2.update_callback(account, body)
-    _print_registered(account, response, remote)
+        _set_url(client.software_management_callbacks_v2.update_callback, account, url, remote)
 
 
 @app.command
@@ -71,11 +68,16 @@ def deregister(account: Account, /, *, remote: Remote = DEFAULTS) -> None:
     print_facts({"account": account, "success": result.success}, as_json=remote.as_json)
 
 
-def _print_registered(account: str, response: ApiResponse[FotaV2CallbackRegistrationResult], remote: Remote) -> None:
-    url = response.data.url
-    print_facts({"account": account, "url": url}, as_json=remote.as_json)
+def _set_url(
+    call: Callable[[str, FotaV2CallbackRegistrationRequest], ApiResponse[FotaV2CallbackRegistrationResult]],
+    account: str,
+    url: str,
+    remote: Remote,
+) -> None:
+    response = call(account, FotaV2CallbackRegistrationRequest(url))
+    print_facts({"account": account, "url": response.data.url}, as_json=remote.as_json)
     # The account was checked on the command line, and ThingSpace's ports do not matter on this machine.
-    expected = {account_warning(account), port_warning(url) if url and remote.local and _is_loopback(url) else None}
+    expected = {account_warning(account), port_warning(url) if remote.local and _is_loopback(url) else None}
     for warning in _WARNING.findall(response.headers.get("Warning", "")):
         if warning not in expected:
             note(warning)

@@ -22,6 +22,8 @@ from ..shared.tables import Columns, print_facts, print_list
 
 T = TypeVar("T")
 
+Kind = Literal["client", "user"]
+
 Accounts = Annotated[tuple[str, ...], Parameter(name="--account", help="Account that is allowed; repeatable.")]
 Scopes = Annotated[
     tuple[str, ...],
@@ -57,7 +59,7 @@ COLUMNS: Columns[Entry] = {
 
 
 def _group(
-    kind: Literal["client", "user"],
+    kind: Kind,
     description: str,
     secret: str,
     fields: tuple[str, str],
@@ -93,6 +95,13 @@ def _group(
     def list_(*, flags: StoreFlags = DEFAULT_STORE) -> None:
         found = _in_store(flags.store, lambda store: store.credentials(kind, ""))
         print_list(COLUMNS, [[Entry.of(credential) for credential in found]], as_json=flags.as_json)
+
+    _add_changes(group, kind, secret)
+    return group
+
+
+def _add_changes(group: App, kind: Kind, secret: str) -> None:
+    """The commands that change what a client or a user may do."""
 
     @group.command(
         help=f"""Change what a {kind} may do; what is not given stays. It takes effect within a second.
@@ -131,8 +140,6 @@ def _group(
         if not _in_store(flags.store, lambda store: service.revoke(store, kind, name)):
             raise _unknown(kind, name)
         print_facts({"name": name, "revoked": True}, as_json=flags.as_json)
-
-    return group
 
 
 app = App(name="admin", help="Manage clients, users and the store of a service.")
