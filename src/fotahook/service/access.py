@@ -72,10 +72,7 @@ async def authenticate(service: Service, request: Request, kind: Authentication,
 
 
 async def issue(service: Service, token: str, owner: Credential, now: float) -> Credential:
-    """Store a new token of a client or session of a user, with its owner's grants.
-
-    Raises an ApiError if the owner is revoked meanwhile.
-    """
+    """Store a client's new token or a user's new session. Raises an ApiError if the owner is revoked meanwhile."""
     kind, seconds, refusal = _ISSUED[owner.kind]
     issued = Credential(
         kind=kind,
