@@ -14,6 +14,7 @@ from .events import Backlog, EventCursor, EventPage, Stats
 from .listing import find_message, list_messages
 from .records import CALLBACK_CONSUMER
 from .redelivery import redeliver, step_redelivery
+from .retention import BEGINNING, find_removable, remove_bodies
 from .rows import copy_of, read_account, read_attempt, read_credential, read_lane
 from .session import Row, Session
 
@@ -25,6 +26,7 @@ class SqlStore(ABC):
 
     def __init__(self) -> None:
         self._work = asyncio.Event()
+        self._retention_cursor = BEGINNING
 
     @abstractmethod
     async def _query(self, statement: str, **values: object) -> Sequence[Row]:
@@ -48,9 +50,6 @@ class SqlStore(ABC):
 
     @abstractmethod
     async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]: ...
-
-    @abstractmethod
-    async def prune(self, retention: records.Retention) -> records.Pruned: ...
 
     async def check(self) -> None:
         await self._write(lambda db: db.rows("write_nothing"))
@@ -190,6 +189,13 @@ class SqlStore(ABC):
             return True
         forgetting = await self._write(lambda db: forget(db, retention))
         return (await self.prune(retention)).more or forgetting
+
+    async def prune(self, retention: records.Retention) -> records.Pruned:
+        # Found outside of a write transaction, so that no delivery waits for it.
+        seqs, cursor = await self._read(lambda db: find_removable(db, retention, self._retention_cursor))
+        sizes = await self._write(lambda db: remove_bodies(db, seqs)) if seqs else []
+        self._retention_cursor = cursor
+        return records.Pruned(bodies=len(sizes), bytes=sum(sizes), more=bool(seqs) or cursor is not BEGINNING)
 
     # Dispatching
 

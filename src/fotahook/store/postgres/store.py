@@ -15,8 +15,6 @@ from ..records import (
     LaneVerdict,
     Lease,
     NewMessage,
-    Pruned,
-    Retention,
     Settlement,
     StoreError,
     StoreUnavailable,
@@ -28,7 +26,6 @@ from .accept import candidates
 from .connection import ConnectionPool
 from .group_commit import GROUP_LIMIT, Batcher, Request, Response, commit_group, settled_lane, weight
 from .notify import Notifier
-from .retention import BEGINNING, step_retention
 from .schema import check_schema, create_or_check
 from .session import PostgresSession
 from .settle import Settled, SettleRequest
@@ -57,7 +54,6 @@ class PostgresStore(SqlStore):
         self._fetches: Batcher[tuple[int, int, str], list[Delivery]] = Batcher(
             self._fetch, limit=FETCH_LIMIT, weight=lambda request: request[1]
         )
-        self._retention_cursor = BEGINNING
         self._visibility = VisibilityTracker()
 
     @classmethod
@@ -115,12 +111,6 @@ class PostgresStore(SqlStore):
         async with self._pool.connection() as connection:
             db = PostgresSession(connection)
             return await read_events(db, after, limit, lambda present: self._visibility.visible(db, present))
-
-    async def prune(self, retention: Retention) -> Pruned:
-        pruned, self._retention_cursor = await self._write(
-            lambda db: step_retention(db, retention, self._retention_cursor)
-        )
-        return pruned
 
     async def lease(self, limit: int, seconds: float) -> list[Lease]:
         found = await self._query("lease", limit=limit, seconds=seconds)

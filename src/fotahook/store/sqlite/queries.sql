@@ -382,17 +382,22 @@ update redeliveries set done = :done where id = :id;
 delete from redeliveries where id = :id;
 
 -- name: old_bodies
--- Some bodies, oldest first, with whether they are pending.
-select m.seq, m.size, m.accepted_at,
+-- Some bodies, oldest first, with whether they are older than :seconds, and pending.
+select m.seq, m.size, m.accepted_at, m.accepted_at < :now - :seconds as is_old,
     exists (select 1 from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind')) as pending
-from messages m where m.body is not null and m.seq > :after order by m.seq limit :limit;
+from messages m where m.body is not null and m.seq > :seq order by m.seq limit :limit;
+
+-- name: lock_messages
+-- Changes nothing: a write transaction has the file locked.
+select seq from messages where false;
 
 -- name: prune
-update messages set body = null where seq = :seq
-    and not exists (select 1 from deliveries d where d.seq = :seq and d.state in ('ready', 'behind'))
+update messages set body = null where seq in (select value from json_each(:seqs))
+    and not exists (select 1 from deliveries d where d.seq = messages.seq and d.state in ('ready', 'behind'))
 returning size;
 
--- name: used_bytes
+-- name: kept_bytes
+-- Of the file, without its free pages.
 select (page_count - freelist_count) * page_size as bytes
 from pragma_page_count, pragma_freelist_count, pragma_page_size;
 

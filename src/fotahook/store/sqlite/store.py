@@ -17,8 +17,6 @@ from ..records import (
     LaneVerdict,
     Lease,
     NewMessage,
-    Pruned,
-    Retention,
     Settlement,
     StoreFull,
     StoreUnavailable,
@@ -28,7 +26,6 @@ from ..sql_store import SqlStore
 from .accept import accept_all
 from .connection import connect, describe_error, execute, file_check, lock_dispatcher
 from .lanes import fetch_deliveries, lease_lanes
-from .retention import find_removable, remove_bodies
 from .schema import check_schema, create_or_check
 from .session import SqliteSession, run_to_end
 from .settle import SettleRequest, settle_all
@@ -47,7 +44,6 @@ class SqliteStore(SqlStore):
         self._clock = clock
         self._ids = MessageIds(clock)
         self._dispatcher_lock: int | None = None
-        self._pruned_up_to = 0
         writing, reading, peeking = connect(path), connect(path), connect(path, busy_seconds=0)
         # The triggers that record lane changes use the same clock.
         writing.create_function("store_now", 0, clock)
@@ -119,14 +115,6 @@ class SqliteStore(SqlStore):
 
     def _accept(self, db: sqlite3.Connection, batches: Sequence[Sequence[NewMessage]]) -> list[list[Accepted]]:
         return accept_all(db, batches, self._ids, self._clock())
-
-    async def prune(self, retention: Retention) -> Pruned:
-        after, now = self._pruned_up_to, self._clock()
-        removable = await self._reader.run(lambda db: find_removable(db, retention, after, now))
-        self._pruned_up_to = removable.after
-        if not removable.seqs:
-            return Pruned(bodies=0, bytes=0, more=removable.more)
-        return await self._writer.run(lambda db: remove_bodies(db, removable))
 
     async def lease(self, limit: int, seconds: float) -> list[Lease]:
         if self._dispatcher_lock is None:
