@@ -26,7 +26,7 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_file(
     assert found["--port"] == ("2", "FOTAHOOK_PORT")
     assert found["--lease"] == ("60.0", "command line")
     assert found["--allow-network"] == ("10.0.0.0/8 192.168.0.0/16", str(file))
-    assert found["--in-flight"] == ("8", "default")
+    assert found["--in-flight"] == ("64", "default")
 
 
 def test_the_file_may_be_named_by_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

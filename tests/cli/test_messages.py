@@ -222,4 +222,4 @@ def test_an_unusual_account_name_is_warned_of(call: Run, service: Sandbox) -> No
 def test_an_account_without_a_limit_of_its_own_shows_the_services_default(call: Run, service: Sandbox) -> None:
     service.publish(ACCOUNT, {})
     columns, row = rows(call("accounts", "show", ACCOUNT).out)
-    assert dict(zip(columns, row, strict=True))["in-flight limit"] == "service default (8)"
+    assert dict(zip(columns, row, strict=True))["in-flight limit"] == "service default"

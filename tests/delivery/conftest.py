@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from fotahook.delivery import Deliver, Outcome, Rules, Timings
-from fotahook.delivery.lane import LaneWorker
+from fotahook.delivery.clock_watch import ClockWatch
+from fotahook.delivery.lane import LaneWorker, Runtime
+from fotahook.delivery.places import FetchBudget, Places
 from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Health, Lease, Limits, NewMessage, StoreUnavailable
@@ -141,6 +143,7 @@ def a_server(
     rules: Rules | None = None,
     others_wait: Callable[[], bool] = lambda: False,
     stopping: Callable[[], bool] = lambda: False,
+    runtime: Runtime | None = None,
 ) -> LaneWorker:
     return LaneWorker(
         lease,
@@ -149,13 +152,21 @@ def a_server(
         deliver=deliver,
         service_rules=rules or Rules(),
         timings=Timings(),
-        clock=clock,
-        monotonic=clock,
-        jitter=lambda: 1.0,
-        in_flight=asyncio.Semaphore(100),
-        others_wait=others_wait,
-        stopping=stopping,
+        runtime=runtime or a_runtime(clock, others_wait=others_wait, stopping=stopping),
     )
+
+
+def a_runtime(clock: VirtualClock, **changes: object) -> Runtime:
+    facts: dict[str, object] = {
+        "clock": clock,
+        "monotonic": clock,
+        "jitter": lambda: 1.0,
+        "places": Places(100),
+        "quick_budget": FetchBudget(),
+        "other_budget": FetchBudget(),
+        "watch": ClockWatch(clock),
+    }
+    return Runtime(**facts | changes)  # type: ignore[arg-type]
 
 
 class Flaky:

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections import Counter
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
 
-from fotahook.delivery import Dispatcher, Outcome, Timings
+from fotahook.delivery import Dispatcher, Outcome, Rules, Timings
+from fotahook.delivery.policy import HOUR
 from fotahook.store import SqliteStore
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, NewMessage
@@ -270,3 +272,71 @@ async def test_the_next_dispatcher_delivers_what_a_killed_one_left(tmp_path: Pat
     await finish(dispatcher, running)
     await store.close()
     assert set(counting.seen) == ids
+
+
+async def test_lanes_that_hang_hold_up_nobody_although_they_are_many(store: Store) -> None:
+    ids = await accept_everywhere(store, 20, 1)
+    await store.register("healthy", URL, actor="test")
+    hung, release, healthy = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    running = 0
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        nonlocal running
+        if lease.account == "healthy":
+            healthy.set()
+            return DELIVERED
+        running += 1
+        if running == len(ids):
+            hung.set()
+        await release.wait()
+        return DELIVERED
+
+    # Places and lanes for four: those that turn out to hang make room.
+    dispatcher = Dispatcher(store, deliver, lanes=4, in_flight=4)
+    dispatching = asyncio.create_task(dispatcher.run())
+    async with asyncio.timeout(DEADLINE):
+        await hung.wait()
+        await store.accept([NewMessage(account="healthy", body=b"{}")])
+        await healthy.wait()
+    release.set()
+    await finish(dispatcher, dispatching)
+
+
+async def test_when_a_receiver_recovers_all_lanes_that_wait_for_it_are_woken(store: Store, clock: VirtualClock) -> None:
+    ids = await accept_everywhere(store, 5, 1)
+    counting = Counting(len(ids))
+    tried: Counter[str] = Counter()
+    given_back, all_wait = 0, asyncio.Event()
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        tried[lease.account] += 1
+        if tried[lease.account] == 1:
+            return Outcome(code="http_429", status=429, url=lease.url)
+        return await counting(lease, delivery)
+
+    class Watched(Flaky):
+        def __getattr__(self, name: str) -> object:
+            real = super().__getattr__(name)
+
+            async def settle(*args: object, keep: float) -> object:
+                nonlocal given_back
+                settled = await real(*args, keep=keep)  # type: ignore[operator]
+                given_back += keep == 0
+                if given_back == len(ids):
+                    all_wait.set()
+                return settled
+
+            return settle if name == "settle" else real
+
+    # All lanes but one would wait for an hour.
+    jitter = chain([1.0] * 4, [1e-5], repeat(1.0))
+    watched = Watched(store, "", 0)
+    dispatcher = Dispatcher(watched, deliver, rules=Rules(backoff=HOUR), jitter=lambda: next(jitter))  # type: ignore[arg-type]
+    dispatching = asyncio.create_task(dispatcher.run())
+    async with asyncio.timeout(DEADLINE):
+        await all_wait.wait()
+        clock.advance(1)
+        dispatcher.wake()
+        await counting.reached.wait()
+    await finish(dispatcher, dispatching)
+    assert set(tried.values()) == {2}

@@ -5,13 +5,14 @@ import asyncio
 import pytest
 
 from fotahook.delivery import Outcome, Rules
+from fotahook.delivery.clock_watch import ClockWatch
 from fotahook.delivery.lane import FETCH_SECONDS, FETCH_SECONDS_CAP
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, Limits
 from tests.deadlines import DEADLINE
 from tests.store.conftest import ACCOUNT, URL, VirtualClock, lease_one
 
-from .conftest import DELIVERED, Accept, Flaky, Receiver, Serve, a_server, failed
+from .conftest import DELIVERED, Accept, Flaky, Receiver, Serve, a_runtime, a_server, failed
 
 
 async def state_of(store: Store, message_id: str) -> str:
@@ -63,17 +64,21 @@ async def test_a_delivery_that_is_settled_during_a_fetch_is_not_sent_again(
     assert sorted(receiver.seen, key=int) == [b"%d" % number for number in range(150)]
 
 
-async def test_a_lane_starts_with_one_and_grows_to_its_limit(accept: Accept, serve: Serve, receiver: Receiver) -> None:
-    await accept(*(b"%d" % number for number in range(100)))
+async def test_a_lane_starts_with_four_and_grows_to_its_limit(accept: Accept, serve: Serve, receiver: Receiver) -> None:
+    await accept(*(b"%d" % number for number in range(4)))
     await serve()
-    assert receiver.most_running == Rules().in_flight
+    assert receiver.most_running == 4
+    rules = Rules(in_flight=8)
+    await accept(*(b"%d" % number for number in range(100)))
+    while await serve(rules=rules):
+        pass
+    assert receiver.most_running == rules.in_flight
 
 
 async def test_a_lane_without_slow_start_begins_with_its_limit(
     store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
 ) -> None:
-    rules = Rules(slow_start=False)
-    receiver.answers[b"0"] = failed("connection_refused")
+    rules = Rules(slow_start=False, in_flight=8)
     await accept(*(b"%d" % number for number in range(8)))
     await serve(rules=rules)
     assert receiver.most_running == rules.in_flight
@@ -158,13 +163,54 @@ async def test_while_an_attempt_hangs_the_lane_fetches_less_and_less_often(
     assert (second - first, third - second) == (2 * FETCH_SECONDS, FETCH_SECONDS_CAP)
 
 
-async def test_a_lane_whose_every_delivery_fails_never_has_two_in_flight(
-    accept: Accept, serve: Serve, receiver: Receiver
+async def test_a_dead_endpoint_is_tried_four_times_and_then_probed(
+    store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
 ) -> None:
     receiver.default = failed("connection_refused")
-    await accept(b"1", b"2", b"3")
+    await accept(*(b"%d" % number for number in range(20)))
+    until = clock() + 60
     await serve()
-    assert receiver.seen == [b"1"]
+    assert receiver.seen == [b"%d" % number for number in range(4)]
+    while (due_in := await store.due_in()) is not None and clock() + due_in < until:
+        clock.advance(due_in)
+        receiver.most_running = 0
+        await serve()
+        assert receiver.most_running == 1
+    assert len(receiver.seen) <= 12
+
+
+async def test_one_failure_among_successes_holds_up_only_its_own_message(
+    store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
+) -> None:
+    receiver.answers[b"3"] = failed("http_503")
+    ids = await accept(*(b"%d" % number for number in range(20)))
+    while await serve():
+        pass
+    (lane,) = await store.lanes(ACCOUNT)
+    assert (lane.state, lane.pending, lane.health.failures) == ("open", 1, 0)
+    receiver.answers.clear()
+    assert await store.due_in() == 1
+    clock.advance(1)
+    await serve()
+    assert [attempt.error_code for attempt in await store.attempts(ids[3])] == ["http_503", None]
+
+
+async def test_one_failure_of_a_key_holds_up_only_that_key(
+    store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
+) -> None:
+    await accept(*(b"%d" % number for number in range(8)))
+    receiver.answers[b"a0"] = failed("http_503")
+    await accept(b"a0", b"a1", key="a")
+    await accept(b"b0", b"b1", key="b")
+    while await serve():
+        pass
+    assert {b"b0", b"b1"} <= set(receiver.seen)
+    assert b"a1" not in receiver.seen
+    receiver.answers.clear()
+    clock.advance(1)
+    while await serve():
+        pass
+    assert receiver.seen[-2:] == [b"a0", b"a1"]
 
 
 async def test_deliveries_of_one_key_go_one_at_a_time_in_accepted_order(
@@ -227,16 +273,16 @@ async def test_a_refused_message_holds_back_only_its_key_and_is_retried(
     assert [attempt.error_code for attempt in await store.attempts(bad)] == ["http_500", None]
 
 
-async def test_after_an_endpoint_failure_the_lane_backs_off_and_probes_with_another_message(
+async def test_while_the_endpoint_fails_the_lane_backs_off_and_probes_with_another_message(
     store: Store, accept: Accept, serve: Serve, receiver: Receiver, clock: VirtualClock
 ) -> None:
-    receiver.default = failed("http_503")
+    receiver.default = failed("http_429")
     await accept(b"1", b"2", b"3")
     waits = []
     for _ in range(3):
-        await serve()
+        await serve(rules=Rules(in_flight=1))
         (lane,) = await store.lanes(ACCOUNT)
-        assert (lane.state, lane.health.reason) == ("waiting", "http_503")
+        assert (lane.state, lane.health.reason) == ("waiting", "http_429")
         due_in = await store.due_in()
         assert due_in is not None
         waits.append(due_in)
@@ -308,7 +354,7 @@ async def test_410_pauses_the_lane(store: Store, accept: Accept, serve: Serve, r
     await serve()
     (lane,) = await store.lanes(ACCOUNT)
     assert (lane.state, lane.pending, lane.health.reason) == ("paused", 2, "http_410")
-    assert receiver.seen == [b"1"]
+    assert receiver.seen == [b"1", b"2"]
 
 
 async def test_an_expired_message_dies_without_an_attempt_and_frees_its_key(
@@ -322,6 +368,69 @@ async def test_an_expired_message_dies_without_an_attempt_and_frees_its_key(
     assert receiver.seen == [b"new"]
     assert await state_of(store, old) == "dead"
     assert [attempt.error_code for attempt in await store.attempts(old)] == ["expired"]
+
+
+async def test_no_message_expires_while_the_clock_is_not_to_be_trusted(
+    store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
+) -> None:
+    monotonic = VirtualClock()
+    runtime = a_runtime(clock, monotonic=monotonic, watch=ClockWatch(monotonic))
+    receiver.default = failed("http_500")
+    (message_id,) = await accept(b"{}")
+
+    async def serve_once() -> None:
+        worker = a_server(await lease_one(store), monotonic(), store, receiver.deliver, clock, runtime=runtime)
+        await worker.run()
+
+    await serve_once()
+    # The clock stands 40 days ahead, and is right again after six seconds.
+    for jump in (40 * 86400, 6 - 40 * 86400):
+        clock.advance(jump)
+        monotonic.advance(6)
+        if jump > 0:
+            await serve_once()
+    assert await state_of(store, message_id) == "pending"
+    assert receiver.seen == [b"{}"] * 2
+
+
+async def test_a_lane_that_runs_out_of_memory_goes_on_with_one_message_at_a_time(
+    store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotahook.delivery.lane.RETRY_SECONDS", 0)
+    limits = []
+
+    class Exhausted(Flaky):
+        def __getattr__(self, name: str) -> object:
+            real = super().__getattr__(name)
+
+            async def fetch(lease: Lease, limit: int, **options: object) -> object:
+                limits.append(limit)
+                if len(limits) == 1:
+                    raise MemoryError
+                return await real(lease, limit, **options)  # type: ignore[operator]
+
+            return fetch if name == "fetch" else real
+
+    await accept(b"0", b"1", b"2")
+    exhausted = Exhausted(store, "", 0)
+    await a_server(await lease_one(store), clock(), exhausted, receiver.deliver, clock).run()  # type: ignore[arg-type]
+    assert sorted(receiver.seen) == [b"0", b"1", b"2"]
+    assert limits[0] > 1
+    assert set(limits[1:]) == {1}
+
+
+async def test_a_lane_that_recovers_says_so(
+    store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
+) -> None:
+    recovered: list[str | None] = []
+    runtime = a_runtime(clock, recovered=lambda lease: recovered.append(lease.url))
+    receiver.default = failed("http_429")
+    await accept(b"{}")
+    for _ in range(2):
+        await a_server(await lease_one(store), clock(), store, receiver.deliver, clock, runtime=runtime).run()
+        clock.advance(await store.due_in() or 0)
+        receiver.default = DELIVERED
+    assert recovered == [URL]
 
 
 async def test_a_failure_of_our_own_is_charged_to_the_message_not_the_lane(
@@ -362,7 +471,7 @@ async def test_no_attempt_starts_on_an_old_url_once_the_lease_was_read_afresh(
             clock.advance(1)
         return await receiver.deliver(lease, delivery)
 
-    await a_server(await lease_one(store), clock(), store, deliver, clock).run()
+    await a_server(await lease_one(store), clock(), store, deliver, clock, rules=Rules(in_flight=1)).run()
     assert receiver.urls == [URL] + ["https://new.example/"] * 9
 
 
@@ -376,7 +485,7 @@ async def test_nothing_starts_after_the_callback_was_deregistered(
         clock.advance(1)
         return await receiver.deliver(lease, delivery)
 
-    await a_server(await lease_one(store), clock(), store, deliver, clock).run()
+    await a_server(await lease_one(store), clock(), store, deliver, clock, rules=Rules(in_flight=1)).run()
     assert receiver.seen == [b"0"]
     assert [await state_of(store, one) for one in (first, second)] == ["delivered", "pending"]
 
@@ -470,15 +579,15 @@ async def test_a_store_that_is_unavailable_for_a_while_loses_nothing(
 # An account's own limits
 
 
-async def test_an_account_may_have_its_own_limit_in_flight(
+async def test_an_account_may_have_a_lower_limit_in_flight_but_no_higher_one(
     store: Store, accept: Accept, serve: Serve, receiver: Receiver
 ) -> None:
-    for in_flight in (3, 20):
+    for in_flight, allowed in ((3, 3), (20, 8)):
         await store.set_limits(ACCOUNT, Limits(in_flight=in_flight))
         await accept(*(b"%d" % number for number in range(100)))
-        while await serve():
+        while await serve(rules=Rules(in_flight=8)):
             pass
-        assert receiver.most_running == in_flight
+        assert receiver.most_running == allowed
 
 
 async def test_an_account_may_have_its_own_rate_limit(

@@ -341,6 +341,67 @@ async def test_a_verdict_about_the_old_endpoint_does_not_apply_to_the_new_one(
     assert fresh.health == Health()
 
 
+async def test_a_fetch_is_bounded_in_bytes_but_brings_one_at_least(registered: Store, accept: Accept) -> None:
+    await accept(b"x" * 600, b"y" * 600, b"z" * 600)
+    lease = await lease_one(registered)
+    for max_bytes, count in ((0, 1), (599, 1), (600, 2), (1199, 2), (1200, 3)):
+        found = await registered.fetch(lease, 10, max_bytes=max_bytes)
+        assert [delivery.body[:1] for delivery in found] == [b"x", b"y", b"z"][:count]
+    first, second, _ = await registered.fetch(lease, 10)
+    assert await registered.fetch(lease, 10, without=[first.seq], max_bytes=0) == [second]
+
+
+async def test_the_health_of_a_lane_is_kept(registered: Store, accept: Accept) -> None:
+    health = Health(failures=2, window=33, refused=3, reason="dns_error", succeeded=1.5, failed=2.5, latency=0.125)
+    await accept(b"{}")
+    kept = await registered.settle(await lease_one(registered), [], LaneVerdict(health=health), keep=30)
+    assert kept is not None
+    assert kept.health == health
+    (lane,) = await registered.lanes(ACCOUNT)
+    assert lane.health == health
+
+
+async def test_a_lease_has_the_time_of_the_stores_clock(registered: Store, accept: Accept, clock: VirtualClock) -> None:
+    await accept(b"{}")
+    lease = await lease_one(registered)
+    assert lease.read_at == pytest.approx(clock())
+    clock.advance(5)
+    kept = await registered.settle(lease, [], WELL, keep=30)
+    assert kept is not None
+    assert kept.read_at == pytest.approx(clock())
+
+
+async def test_lanes_that_wait_for_the_same_receiver_are_woken_together(
+    store: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    urls = {
+        "same-1": "https://receiver.example/a",
+        "same-2": "https://receiver.example?b=/c",
+        "same-3": "https://receiver.example",
+        "port": "https://receiver.example:8443/a",
+        "name": "https://receiver.example.org/a",
+        "well": "https://receiver.example/d",
+    }
+    for account, url in urls.items():
+        await store.register(account, url, actor="test")
+        await accept(b"{}", account=account)
+    for lease in await store.lease(10, 30):
+        (delivery,) = await store.fetch(lease, 10)
+        failing = lease.account != "well"
+        health = Health(failures=1, reason="http_503") if failing else Health()
+        settlement = settled(delivery, "pending", delay=600 if failing else 0)
+        struck = msgspec.structs.replace(settlement, strikes=1 if failing else 0)
+        await store.settle(lease, [struck], LaneVerdict(health=health, wait=600 if failing else 0), keep=0)
+    await store.settle(await lease_one(store), [], WELL, keep=600)
+    assert await store.wake_origin("https://receiver.example", 2) == 2
+    assert await store.wake_origin("https://receiver.example", 2) == 1
+    assert await store.wake_origin("https://receiver.example", 2) == 0
+    woken = await store.lease(10, 30)
+    assert {lease.account for lease in woken} == {"same-1", "same-2", "same-3"}
+    for lease in woken:
+        assert len(await store.fetch(lease, 10)) == 1
+
+
 async def test_a_lanes_wait_keeps_it_from_being_leased(registered: Store, accept: Accept, clock: VirtualClock) -> None:
     await accept(b"{}")
     health = Health(failures=2, window=1, refused=3, reason="timeout_connect")

@@ -593,7 +593,7 @@ def test_queries_are_read_by_name_without_comments() -> None:
 PLANS: dict[str, tuple[list[object], set[str]]] = {
     "lease": ([50, 30.0], {"lanes_by_next", "lanes_pkey"}),
     "lease_late": ([50, 30.0], {"lanes_by_next", "lanes_pkey"}),
-    "fetch": ([[1, 2], [100, 100], ["{}", "{7,8}"]], {"deliveries_ready", "messages_pkey"}),
+    "fetch": ([[1, 2], [100, 100], [1000, 1000], ["{}", "{7,8}"]], {"deliveries_ready", "messages_pkey"}),
     "lock_lanes": ([["a"], [""], [1]], {"lanes_account_consumer_key", "lanes_pkey"}),
     "due_in": ([], {"lanes_by_next"}),
     "promote": ([[1], ["k"]], {"deliveries_by_key"}),
@@ -602,7 +602,7 @@ PLANS: dict[str, tuple[list[object], set[str]]] = {
     "forget_keys": ([["a"], ["k"], [1.0]], {"messages_by_idempotency_key"}),
     "add_deliveries": ([[1], [1], ["k"]], {"deliveries_by_key", "lanes_pkey"}),
     "settle": ([[1], [1], [""], *[[1]] * 4, [""], [""], [1], *[[""]] * 4, [True]], {"deliveries_pkey"}),
-    "keep_lanes": ([*[[1]] * 4, [True], *[[1]] * 3, [""]], {"deliveries_ready", "lanes_pkey"}),
+    "keep_lanes": ([*[[1]] * 4, [True], *[[1]] * 3, [""], *[[1]] * 3], {"deliveries_ready", "lanes_pkey"}),
     "redeliver": ([[1], None], {"deliveries_by_key", "deliveries_pkey", "messages_pkey"}),
     "messages_accepted": ([0, 9, 100], {"messages_pkey"}),
     "attempts_finished": ([0, 9, 100], {"attempts_by_number", "attempts_pkey", "messages_pkey", "lanes_pkey"}),

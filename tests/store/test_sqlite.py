@@ -639,10 +639,11 @@ async def test_listing_undelivered_messages_does_not_scan_delivered_ones(path: P
 async def test_the_fetch_reads_an_index_in_order(path: Path) -> None:
     store = await SqliteStore.open(path)
     query = "explain query plan " + load_queries("sqlite")["fetch"]
-    values = {"now": 1.0, "lane": 1, "limit": 1, "without": "[]"}
+    values = {"now": 1.0, "lane": 1, "limit": 1, "without": "[]", "max_bytes": 1}
     plan = await store._reader.run(lambda db: [row["detail"] for row in db.execute(query, values)])
     await store.close()
     assert any("deliveries_ready" in step for step in plan), plan
     # What was delivered of the lane is not gone through for each of them.
     assert any("deliveries_by_key" in step for step in plan), plan
-    assert not any("TEMP B-TREE" in step for step in plan), plan
+    # At most as many as are fetched are sorted, to sum up their sizes.
+    assert sum("TEMP B-TREE" in step for step in plan) <= 1, plan

@@ -22,19 +22,19 @@ DAY = 24 * HOUR
 
 def test_a_backoff_ends_by_the_sandboxs_clock(sandbox: Sandbox) -> None:
     sandbox.register(ACCOUNT)
-    sandbox.faults.answer_deliveries(503)
+    sandbox.faults.answer_deliveries(429)
     message_id = sandbox.publish(ACCOUNT, b"{}")
     with OperatorClient(sandbox.base_url, *DEV_CLIENT, proxy="") as operator:
         while not operator.attempts(message_id):
             time.sleep(0.002)
-    with pytest.raises(TimeoutError, match="pending: http_503"):
+    with pytest.raises(TimeoutError, match="pending: http_429"):
         sandbox.wait_delivered(message_id, timeout=0)
     sandbox.advance(1)
     with pytest.raises(TimeoutError):
         sandbox.wait_delivered(message_id, timeout=0.2)
     sandbox.advance(5)
     sandbox.wait_delivered(message_id)
-    assert [(one.attempt, one.outcome) for one in sandbox.deliveries()] == [(1, "http_503"), (2, "delivered")]
+    assert [(one.attempt, one.outcome) for one in sandbox.deliveries()] == [(1, "http_429"), (2, "delivered")]
 
 
 def test_the_whole_schedule_of_a_refused_message_passes_at_once(sandbox: Sandbox) -> None:

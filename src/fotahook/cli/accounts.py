@@ -23,7 +23,7 @@ COLUMNS: Columns[AccountState] = {
     "pending": lambda it: it.backlog.pending,
     "dead": lambda it: it.backlog.dead,
     "oldest": lambda it: it.backlog.oldest_accepted_at,
-    "in-flight limit": lambda it: it.limits.in_flight or "service default (8)",
+    "in-flight limit": lambda it: it.limits.in_flight or "service default",
     "callback": lambda it: it.callback.url if it.callback else "(none)",
 }
 

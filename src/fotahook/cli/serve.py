@@ -21,6 +21,7 @@ from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
 from fotahook.contract.urls import without_password
 from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, run_maintenance
 from fotahook.delivery.dispatcher import LEASE_MARGIN
+from fotahook.delivery.http import Proxy
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.service import HEALTH_PATHS, Check, Metrics, Settings, build_app, provision_dev, withdraw_dev
@@ -74,12 +75,14 @@ class ServeOptions(ServerOptions):
     "Authorities (PEM) that receivers' certificates may come from, besides the system's."
     client_cert: InDelivery[Path | None] = None
     "Certificate and key (PEM, one file) to show to receivers that ask for one."
-    in_flight: InDelivery[Annotated[int, Parameter(validator=Number(gte=1, lte=256))]] = 8
-    "Deliveries under way at once to one account's callback."
+    in_flight: InDelivery[Annotated[int, Parameter(validator=Number(gte=1, lte=256))]] = Rules().in_flight
+    "Most deliveries under way at once to one account's callback; the number adapts to the receiver."
+    egress_proxy: InDelivery[str | None] = None
+    "HTTP proxy that all deliveries go through: http://[user:password@]host:port."
     timeout: InDelivery[Annotated[float, Parameter(validator=Number(gt=0, lte=120))]] = 15.0
     "Seconds for one attempt, from the name lookup to the end of the response."
     connect_timeout: InDelivery[Annotated[float, Parameter(validator=Number(gt=0))]] = 5.0
-    "Seconds for the connection of an attempt, TLS included."
+    "Seconds for the connection of an attempt: name lookup, every address and TLS."
     schedule: InDelivery[Schedule] = Rules().schedule
     "Seconds before each attempt at a message that the receiver refuses; after the last one it is dead."
     time_to_live: InDelivery[Annotated[float, Parameter(validator=Number(gt=0, lte=3650))]] = Rules().time_to_live / DAY
@@ -106,6 +109,8 @@ class ServeOptions(ServerOptions):
             raise UsageError(f"--lease {self.lease:g}: choose {shortest:g} to {LONGEST_LEASE:g} seconds")
         with flag_named("--allow-network"):
             parse_networks(self.allow_network)
+        with flag_named("--egress-proxy"):
+            _ = self.egress_proxy and Proxy.parse(self.egress_proxy)
         check_pem_files(ca_file=self.ca_file, client_cert=self.client_cert)
         self.fault_points()
 
@@ -189,6 +194,7 @@ def _sender(options: ServeOptions, key: bytes, networks: tuple[Network, ...]) ->
         allowed_networks=networks,
         ca_file=options.ca_file,
         client_cert=options.client_cert,
+        egress_proxy=options.egress_proxy,
     )
     return Sender(settings, clock=time.time, monotonic=time.monotonic)
 

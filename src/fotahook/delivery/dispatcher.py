@@ -1,32 +1,39 @@
-"""The dispatcher: leases the lanes that have due deliveries and serves them concurrently."""
+"""Leases the lanes that have something due and serves them side by side."""
 
 import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Final
 
+from fotahook.contract.urls import origin
 from fotahook.store.base import Store
-from fotahook.store.records import DispatchedElsewhere, Lease, StoreError
+from fotahook.store.records import Delivery, DispatchedElsewhere, Lease, StoreError
 
-from .lane import Deliver, LaneWorker, Timings
+from .clock_watch import ClockWatch
+from .lane import Deliver, LaneWorker, Runtime, Timings
+from .places import FetchBudget, Places
 from .policy import Rules
 
 log = logging.getLogger("fotahook.delivery")
 
 POLL_SECONDS: Final = 1.0
-"""Maximum delay before due deliveries are found if the store's hint is lost."""
+"""The longest that work stays unseen when its hint is lost."""
 LEASE_MARGIN: Final = 5.0
-"""Seconds by which a lease must be longer than an attempt."""
 STUCK_SECONDS: Final = 20.0
-"""A dispatcher that has not polled for this long is stuck: it is longer than a store may take to answer."""
+"""Longer than a store may take to answer: a dispatcher that has not leased for so long is stuck."""
+LANES_LIMIT: Final = 8192
+"""Lanes served at once in all, those that hang included."""
+RECOVERED_LANES: Final = 500
+"""Lanes of one origin that are woken at once when one of them recovers; the next ones follow after a moment."""
+RECOVERED_SECONDS: Final = 0.5
 
 
 @dataclass(eq=False)
 class Dispatcher:
-    """Delivers the messages of a store, lane by lane, each at least once.
+    """Drives deliveries from a store to `deliver`, at least once each, lane by lane.
 
     Several dispatchers may share a store that allows it; each lane is served by one of them at a time.
     """
@@ -39,9 +46,9 @@ class Dispatcher:
     """The rules of consumers that differ from `rules`."""
     timings: Timings = field(default_factory=Timings)
     lanes: int = 512
-    """Lanes that are served at once."""
+    """Lanes that are served at once, besides those that hang."""
     in_flight: int = 512
-    """Attempts that run at once."""
+    """Attempts that run at once, besides those of slow lanes."""
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
@@ -50,44 +57,63 @@ class Dispatcher:
     def __post_init__(self) -> None:
         if self.timings.lease < self.timings.attempt + LEASE_MARGIN:
             raise ValueError(f"a lease must be at least {LEASE_MARGIN:.0f} s longer than an attempt")
-        self._running = asyncio.Semaphore(self.in_flight)
+        self._places = Places(self.in_flight)
         self._workers: set[asyncio.Task[None]] = set()
+        self._recovering: dict[str, asyncio.Task[None]] = {}
         self._stopping = False
         self._store_error: str | None = None
         self._polled_at = self.monotonic()
         self._wakeup = asyncio.Event()
+        self._runtime = Runtime(
+            clock=self.clock,
+            monotonic=self.monotonic,
+            jitter=self.jitter,
+            places=self._places,
+            quick_budget=FetchBudget(),
+            other_budget=FetchBudget(),
+            watch=ClockWatch(self.monotonic),
+            others_wait=lambda: self._room() <= 0,
+            stopping=lambda: self._stopping,
+            recovered=self._on_recovered,
+        )
 
     def is_leasing(self) -> bool:
-        """Whether the last poll was recent and succeeded."""
+        """Whether it could lease when it last tried, and tried not long ago."""
         return self._store_error is None and self.monotonic() - self._polled_at < STUCK_SECONDS
 
     def stop(self) -> None:
-        """Start no more attempts; ``run`` returns when the running ones have ended."""
+        """Lease no more and start no more attempts; ``run`` returns when those in flight have ended."""
         self._stopping = True
         self._wakeup.set()
 
     def wake(self) -> None:
-        """Poll now: a test moved the clock forward."""
+        """Look now for what is due: the clock was moved on."""
         self._wakeup.set()
 
     async def run(self) -> None:
-        """Deliver until ``stop`` is called. Cancelling it abandons the running attempts until their leases end."""
+        """Serve until ``stop`` is called. Cancelling it leaves what is in flight to the end of its lease."""
         try:
             while not self._stopping:
                 if not await self._lease():
-                    await self._wait()
+                    await self._idle()
             if self._workers:
                 await asyncio.wait(self._workers)
         finally:
-            for task in self._workers:
+            running = [*self._workers, *self._recovering.values()]
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*self._workers, return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
+
+    def _room(self) -> int:
+        """How many more lanes may be leased. Those that hang count only towards the limit of all."""
+        serving = len(self._workers)
+        return min(self.lanes - serving + self._places.hanging, LANES_LIMIT - serving)
 
     async def _lease(self) -> bool:
-        """Lease lanes with due deliveries, as many as there is room for. Returns whether there were any."""
-        # Read before the query, so that no lease seems to last longer than the store says.
+        """Take what is due, as far as there is room; whether anything was."""
+        # Read before the query: the lease must never seem to last longer than the store says.
         self._polled_at = asked_at = self.monotonic()
-        room = self.lanes - len(self._workers)
+        room = self._room()
         if room <= 0:
             return False
         try:
@@ -103,7 +129,7 @@ class Dispatcher:
             self._serve(lease, asked_at)
         return bool(leases)
 
-    def _serve(self, lease: Lease, leased_at: float) -> None:
+    def _serve(self, lease: Lease, leased_at: float, deliveries: Sequence[Delivery] = ()) -> None:
         worker = LaneWorker(
             lease,
             leased_at,
@@ -111,30 +137,47 @@ class Dispatcher:
             deliver=self.deliver,
             service_rules=self.rules_of.get(lease.consumer, self.rules),
             timings=self.timings,
-            clock=self.clock,
-            monotonic=self.monotonic,
-            jitter=self.jitter,
-            in_flight=self._running,
-            others_wait=self._is_full,
-            stopping=lambda: self._stopping,
+            runtime=self._runtime,
+            deliveries=deliveries,
         )
         task = asyncio.create_task(worker.run(), name=f"lane {lease.account}")
         self._workers.add(task)
-        task.add_done_callback(self._on_done)
+        task.add_done_callback(self._on_served)
 
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        if self._is_full():
+    def _on_served(self, task: asyncio.Task[None]) -> None:
+        if self._room() <= 0:
             self._wakeup.set()
         self._workers.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            # Its lease expires by itself, and the lane is leased again.
+            # The lease runs out by itself, and then the lane is served again.
             log.error("%s was dropped", task.get_name(), exc_info=error)
 
-    def _is_full(self) -> bool:
-        return len(self._workers) >= self.lanes
+    # Recovery
 
-    async def _wait(self) -> None:
-        """Wait for a hint, a free worker, the next due time or ``stop``, but at most a second."""
+    def _on_recovered(self, lease: Lease) -> None:
+        """Wake the other lanes that wait for the same origin, a few at a time."""
+        if lease.url is None:
+            return
+        place = origin(lease.url)
+        if place not in self._recovering:
+            task = asyncio.create_task(self._wake_lanes_of(place), name=f"recovery of {place}")
+            self._recovering[place] = task
+            task.add_done_callback(lambda _: self._recovering.pop(place, None))
+
+    async def _wake_lanes_of(self, place: str) -> None:
+        woken = RECOVERED_LANES
+        while woken == RECOVERED_LANES:
+            try:
+                woken = await self.store.wake_origin(place, RECOVERED_LANES)
+            except StoreError as error:
+                log.warning("the lanes that wait for %s stay as they are: %s", place, error)
+                return
+            await asyncio.sleep(RECOVERED_SECONDS)
+
+    # Waiting
+
+    async def _idle(self) -> None:
+        """Wait for something to do: a hint, room, the next due time, the stop; a second at most."""
         self._wakeup.clear()
         if self._stopping:
             return
@@ -148,7 +191,7 @@ class Dispatcher:
             await asyncio.gather(*hints, return_exceptions=True)
 
     async def _seconds_to_wait(self) -> float:
-        if self._is_full():
+        if self._room() <= 0:
             return POLL_SECONDS
         try:
             due_in = await self.store.due_in()
@@ -159,7 +202,7 @@ class Dispatcher:
 
 def _log_store_error(error: StoreError) -> None:
     if isinstance(error, DispatchedElsewhere):
-        # Normal if several processes receive for one inbox.
-        log.info("another process delivers the messages of this store; this one takes over when that one ends")
+        # Nothing is wrong, as where several processes receive for one inbox.
+        log.info("another process handles the messages of this store; this one takes over when that one ends")
     else:
-        log.warning("deliveries wait for the store: %s", error)
+        log.warning("nothing is delivered from here meanwhile: %s", error)

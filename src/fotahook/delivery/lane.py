@@ -1,9 +1,9 @@
-"""Serves one leased lane: runs attempts concurrently, settles their outcomes in batches and renews the lease."""
+"""Serves one leased lane: attempts side by side, outcomes settled in batches, the lease renewed meanwhile."""
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Final
 
@@ -11,24 +11,27 @@ import msgspec
 
 from fotahook.contract.urls import origin
 from fotahook.store.base import Store
-from fotahook.store.records import Attempt, Delivery, Health, LaneVerdict, Lease, Settlement, StoreError
+from fotahook.store.records import Delivery, Health, LaneVerdict, Lease, Settlement, StoreError
 
-from .outcomes import DELIVERED, EXPIRED, Outcome
-from .policy import Decision, Rules, decide, expired
+from .clock_watch import ClockWatch
+from .outcomes import Outcome
+from .places import FetchBudget, Places
+from .policy import Decision, Rules, decide, expired, window
+from .settlements import Finished, expiry_of, promotes, settlement_of
 
 log = logging.getLogger("fotahook.delivery")
 
 Deliver = Callable[[Lease, Delivery], Awaitable[Outcome]]
-"""Makes one attempt. It ends within the attempt's time limit and reports every failure as an Outcome."""
+"""Makes one attempt. It ends within the attempt's deadline and reports everything in its Outcome."""
 
 TURN_DELIVERIES: Final = 100
 TURN_SECONDS: Final = 1.0
-"""The lease is refreshed at least this often, so that no attempt starts on a URL that was replaced longer ago."""
+"""A callback is read afresh at least this often, so that no attempt starts on an old one later than that."""
 FETCH_SECONDS: Final = 0.25
 FETCH_SECONDS_CAP: Final = 1.0
-"""Maximum delay before new deliveries are picked up while other attempts are running. It grows while none arrive."""
+"""Delay before new deliveries are looked for while attempts run; it doubles up to the cap while none are found."""
 RETRY_SECONDS: Final = 0.5
-"""Delay before a call to an unavailable store is retried."""
+"""Pause before a store that is away is tried again."""
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,28 +40,30 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     lease: float = 30.0
     renew: float = 10.0
     attempt: float = 15.0
-    """The time limit of one attempt. An attempt starts only if the lease lasts longer than that."""
+    """The longest that one attempt takes; an attempt starts only if the lease outlives it."""
 
 
-class Backoff(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint failure that stops the lane until a time. `health_before` is the lane's health before the failure."""
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+    """Clock and random source, injected, and what all lanes of a dispatcher share."""
 
-    health_before: Health
-    until: float
-
-
-class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished attempt: its outcome, its start by both clocks, and the revision of the callback that it used."""
-
-    wall: float
-    monotonic: float
-    revision: int
-    outcome: Outcome
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    jitter: Callable[[], float]
+    places: Places
+    quick_budget: FetchBudget
+    """Memory for the bodies of quick lanes; those of all others have a budget of their own."""
+    other_budget: FetchBudget
+    watch: ClockWatch
+    others_wait: Callable[[], bool] = lambda: False
+    """Whether other lanes wait for this one's turn to end."""
+    stopping: Callable[[], bool] = lambda: False
+    recovered: Callable[[Lease], None] = lambda lease: None
+    """Called when a lane's endpoint accepts again after a failure."""
 
 
 @dataclass(eq=False)
 class LaneWorker:
-    """Serves a lane for one turn: create one object per lease and call ``run`` once."""
+    """Serves one lane from its lease until it gives the lease back. One object, one ``run``."""
 
     lease: Lease
     leased_at: float
@@ -67,200 +72,233 @@ class LaneWorker:
     deliver: Deliver
     service_rules: Rules
     timings: Timings
-    clock: Callable[[], float]
-    monotonic: Callable[[], float]
-    jitter: Callable[[], float]
-    """Returns random numbers in 0..1."""
-    in_flight: asyncio.Semaphore
-    """Limits the attempts of all lanes together."""
-    others_wait: Callable[[], bool]
-    """Whether other lanes wait for a free worker."""
-    stopping: Callable[[], bool]
+    runtime: Runtime
+    deliveries: Sequence[Delivery] = ()
+    """Deliveries that came with the lease; then it has no others."""
 
     def __post_init__(self) -> None:
         self._rules = _limited(self.service_rules, self.lease)
         self._health = self.lease.health
         self._leased_until = self.leased_at + self.timings.lease
         self._refreshed_at = self.leased_at
-        self._turn_began = self.leased_at
+        self._turn_started = self.leased_at
+        self._clock_is_steady = self.runtime.watch.is_steady(self.lease.read_at)
         self._started = 0
         self._ready: deque[Delivery] = deque()
         self._running: dict[asyncio.Task[Finished | None], Delivery] = {}
-        self._done: list[asyncio.Task[Finished | None]] = []
+        self._ended: list[asyncio.Task[Finished | None]] = []
         self._queued = 0
         self._wakeup = asyncio.Event()
         self._settlements: list[Settlement] = []
         self._settling: asyncio.Task[Lease | None] | None = None
-        self._unsettled: set[int] = set()
-        self._may_have_more = True
+        self._taken: dict[int, Callable[[], None]] = {}
+        """The deliveries that are fetched and not settled, by number: what gives their memory back."""
+        self._fetch_limit = TURN_DELIVERIES
+        # What a lane was handed with its lease is all that it had.
+        self._may_have_more = not self.deliveries
         self._fetched_at = float("-inf")
         self._fetch_seconds = FETCH_SECONDS
         self._lost = False
         self._backoff: Backoff | None = None
         self._paused = False
-        self._last_success = float("-inf")
         self._next_start = float("-inf")
+        self._enqueue(self.deliveries)
 
     async def run(self) -> None:
-        """Deliver until nothing is due, the lane must back off, or its turn is over."""
+        """Send what is due until the lane has nothing more, must wait, or its turn is over."""
         try:
             while not self._lost:
                 await self._fetch()
-                self._start_attempts()
+                self._start()
                 if not self._running and self._settling is None and self._is_finished():
                     await self._settle(keep=0.0)
                     return
                 self._begin_settling()
                 await self._wait()
         finally:
-            await self._cancel_running()
+            await self._abandon()
 
-    # Starting attempts
-
-    def _may_start(self) -> bool:
-        """Whether this turn may start another attempt."""
-        over = self._started >= TURN_DELIVERIES or self.monotonic() - self._turn_began >= TURN_SECONDS
-        return self._may_send() and not (over and self.others_wait())
-
-    def _may_send(self) -> bool:
-        return self.lease.open and self._backoff is None and not self._paused and not self.stopping()
-
-    def _is_finished(self) -> bool:
-        more = self._ready or self._may_have_more or any(map(_frees_next, self._settlements))
-        return not self._may_start() or not more or self._rate_delay() > 0
-
-    def _window(self) -> int:
-        if not self._rules.slow_start and self._health.failures == 0:
-            return self._rules.in_flight
-        return min(self._health.window, self._rules.in_flight)
-
-    def _rate_delay(self) -> float:
-        """Seconds until the account's rate limit allows another attempt."""
-        return max(0.0, self._next_start - self.monotonic())
-
-    def _has_room(self) -> bool:
-        """Whether another attempt could start if a delivery were ready."""
-        room = not self._ready and len(self._running) < self._window()
-        return room and self._may_start() and self._rate_delay() == 0
+    # Fetching
 
     async def _fetch(self) -> None:
-        fetch_due = bool(self._running) and self.monotonic() - self._fetched_at >= self._fetch_seconds
-        if not self._has_room() or not (self._may_have_more or fetch_due):
+        may_have_come = bool(self._running) and self._now() - self._fetched_at >= self._fetch_seconds
+        if not self._has_room() or not (self._may_have_more or may_have_come):
             return
-        # A copy: the result may still contain deliveries that are settled while the store answers.
-        known = tuple(self._unsettled)
+        # A delivery that is settled while the answer is on its way may still be in that answer.
+        taken = tuple(self._taken)
         self._may_have_more = False
-        self._fetched_at = self.monotonic()
+        self._fetched_at = self._now()
+        # A lane that may hang fetches no more than it is about to send.
+        limit = min(self._fetch_limit, TURN_DELIVERIES if self._is_quick() else 2 * self._window())
+        max_bytes = self._budget().allowance()
         try:
-            found = await self.store.fetch(self.lease, TURN_DELIVERIES, without=known)
+            found = await self.store.fetch(self.lease, limit, without=taken, max_bytes=max_bytes)
         except StoreError as error:
             log.warning("lane %s waits for the store, which is unavailable: %s", self.lease.account, error)
             self._may_have_more = True
             await asyncio.sleep(RETRY_SECONDS)
             return
-        self._may_have_more |= len(found) == TURN_DELIVERIES
+        except MemoryError:
+            log.warning("out of memory: lane %s fetches one message at a time", self.lease.account)
+            self._fetch_limit = 1
+            self._may_have_more = True
+            await asyncio.sleep(RETRY_SECONDS)
+            return
+        size = sum(len(delivery.body) for delivery in found)
+        self._may_have_more |= bool(found) and (len(found) == limit or size >= max_bytes)
         self._fetch_seconds = FETCH_SECONDS if found else min(2 * self._fetch_seconds, FETCH_SECONDS_CAP)
-        for delivery in found:
-            if expired(delivery, self._rules):
-                self._unsettled.add(delivery.seq)
-                self._settlements.append(_expiry(delivery, self.clock()))
+        self._enqueue(found)
+
+    def _enqueue(self, deliveries: Sequence[Delivery]) -> None:
+        budget = self._budget()
+        for delivery in deliveries:
+            self._taken[delivery.seq] = budget.take(len(delivery.body))
+            # A clock that just jumped may be wrong, and a message is dead for good.
+            if self._clock_is_steady and expired(delivery, self._rules):
+                self._settlements.append(expiry_of(delivery, self.runtime.clock()))
             else:
                 self._ready.append(delivery)
 
-    def _start_attempts(self) -> None:
-        while self._ready and len(self._running) < self._window() and self._may_start() and self._may_attempt():
+    def _release(self, seq: int) -> None:
+        if (give_back := self._taken.pop(seq, None)) is not None:
+            give_back()
+
+    def _is_quick(self) -> bool:
+        return self.runtime.places.pace(self.lease.lane) == "quick"
+
+    def _budget(self) -> FetchBudget:
+        return self.runtime.quick_budget if self._is_quick() else self.runtime.other_budget
+
+    # Starting attempts
+
+    def _is_open(self) -> bool:
+        """Whether anything new may be started."""
+        over = self._started >= TURN_DELIVERIES or self._now() - self._turn_started >= TURN_SECONDS
+        return self._may_send() and not (over and self.runtime.others_wait())
+
+    def _may_send(self) -> bool:
+        stopped = self._backoff is not None or self._paused
+        return self.lease.open and not (stopped or self.runtime.stopping())
+
+    def _is_finished(self) -> bool:
+        more = self._ready or self._may_have_more or any(map(promotes, self._settlements))
+        return not self._is_open() or not more or self._pause_before_next() > 0
+
+    def _window(self) -> int:
+        size = window(self._health, self._rules)
+        share = self.runtime.places.share(self.lease.lane)
+        return size if share is None else min(size, share)
+
+    def _pause_before_next(self) -> float:
+        """Seconds until the account's rate limit allows another attempt."""
+        return max(0.0, self._next_start - self._now())
+
+    def _has_room(self) -> bool:
+        """Whether another attempt could start if there were something to send."""
+        room = not self._ready and len(self._running) < self._window()
+        return room and self._is_open() and self._pause_before_next() == 0
+
+    def _start(self) -> None:
+        while self._ready and len(self._running) < self._window() and self._is_open() and self._may_attempt():
             delivery = self._ready.popleft()
-            self._unsettled.add(delivery.seq)
             self._started += 1
             if self.lease.limits.per_second is not None:
-                self._next_start = self.monotonic() + 1 / self.lease.limits.per_second
+                self._next_start = self._now() + 1 / self.lease.limits.per_second
             self._queued += 1
             task = asyncio.create_task(self._attempt(delivery))
-            task.add_done_callback(self._on_done)
+            task.add_done_callback(self._on_attempt_end)
             self._running[task] = delivery
 
     def _may_attempt(self) -> bool:
-        return self._is_fresh() and self._rate_delay() == 0
+        return self._is_fresh() and self._now() >= self._next_start
 
     def _is_fresh(self) -> bool:
-        """Whether the lease was refreshed recently and lasts longer than an attempt that starts now."""
-        now = self.monotonic()
+        """Whether the callback was read a moment ago, and the lease outlives an attempt that starts now."""
+        now = self._now()
         return now - self._refreshed_at < TURN_SECONDS and now + self.timings.attempt < self._leased_until
 
-    async def _attempt(self, delivery: Delivery) -> Finished | None:
-        """Make an attempt once the dispatcher has room for it. None if the lane must not start it by then."""
-        await self.in_flight.acquire()
+    async def _attempt(self, delivery: Delivery) -> "Finished | None":
+        """Make an attempt when there is a place for it; None if by then the lane may not start one any more."""
+        places = self.runtime.places
+        place = await places.acquire(self.lease.lane)
         self._queued -= 1
+        lease = self.lease
+        may_start = self._may_send() and self._is_fresh()
         try:
-            lease = self.lease
-            if not self._may_send() or not self._is_fresh():
+            if not may_start:
                 return None
-            wall, monotonic = self.clock(), self.monotonic()
-            try:
-                outcome = await self.deliver(lease, delivery)
-            except Exception:
-                log.exception("delivering message %s failed in fotahook itself", delivery.message)
-                outcome = Outcome(code="internal_error", url=lease.url)
-            return Finished(wall=wall, monotonic=monotonic, revision=lease.revision, outcome=outcome)
+            wall, started_at = self.runtime.clock(), self._now()
+            outcome = await self._try(lease, delivery)
+            return Finished(wall, self._now() - started_at, lease.revision, outcome)
         finally:
-            self.in_flight.release()
+            places.release(place, used=may_start)
 
-    def _on_done(self, task: asyncio.Task[Finished | None]) -> None:
-        self._done.append(task)
+    async def _try(self, lease: Lease, delivery: Delivery) -> Outcome:
+        try:
+            return await self.deliver(lease, delivery)
+        except Exception:
+            log.exception("delivering message %s failed in fotahook itself", delivery.message)
+            return Outcome(code="internal_error", url=lease.url)
+
+    def _on_attempt_end(self, task: "asyncio.Task[Finished | None]") -> None:
+        self._ended.append(task)
         self._wakeup.set()
 
-    # Finished attempts
+    # Outcomes
 
     async def _wait(self) -> None:
-        """Wait until an attempt or a settlement ends, the lease must be refreshed, or more deliveries may be due."""
+        """Wait until an attempt or a settlement ends, or the lease must be renewed."""
         if not self._running and self._settling is None:
             return
-        timeout = min(self._refresh_seconds(), self._rate_delay() or self.timings.renew)
+        # Not asyncio.wait: it would go through all attempts each time that one of them ends.
+        timeout = min(self._refresh_seconds(), self._pause_before_next() or self.timings.renew)
         if self._has_room():
             timeout = min(timeout, self._fetch_seconds)
-        # Not asyncio.wait, which goes through all running attempts each time that one of them ends.
-        timer = asyncio.get_running_loop().call_later(timeout, self._wakeup.set)
+        alarm = asyncio.get_running_loop().call_later(timeout, self._wakeup.set)
         try:
             await self._wakeup.wait()
         finally:
-            timer.cancel()
+            alarm.cancel()
         self._wakeup.clear()
-        done, self._done = self._done, []
-        for task in done:
-            self._finish(self._running.pop(task), task.result())
+        ended, self._ended = self._ended, []
+        for task in ended:
+            saturated = len(self._running) >= self._window()
+            self._on_outcome(self._running.pop(task), task.result(), saturated)
         if self._settling is not None and self._settling.done():
-            settling, self._settling = self._settling, None
-            self._refresh(settling.result())
+            settled, self._settling = self._settling, None
+            self._on_renewed(settled.result())
 
-    def _finish(self, delivery: Delivery, finished: Finished | None) -> None:
+    def _on_outcome(self, delivery: Delivery, finished: "Finished | None", saturated: bool) -> None:
         if finished is None:
-            self._unsettled.discard(delivery.seq)
+            self._release(delivery.seq)
             self._may_have_more = True
             return
         outcome = finished.outcome
         decision = decide(
             outcome,
             delivery,
-            # Attempts that were running when the endpoint failed belong to the same failure, which counts once.
+            # Attempts that were under way when the lane began to wait are part of the same failure: it counts once.
             self._health if self._backoff is None else self._backoff.health_before,
-            others_succeeded=self._last_success > finished.monotonic,
-            jitter=self.jitter(),
+            seconds=finished.seconds,
+            saturated=saturated,
+            jitter=self.runtime.jitter(),
             rules=self._rules,
         )
-        self._settlements.append(_settlement(delivery, decision, outcome, finished.wall))
-        if decision.state == "delivered":
-            self._last_success = self.monotonic()
+        self._settlements.append(settlement_of(delivery, decision, finished))
         if finished.revision == self.lease.revision:
-            self._apply(decision)
-            if decision.state == "dead" or outcome.code != DELIVERED:
+            self._judge(decision)
+            if decision.state == "dead" or outcome.code != "delivered":
                 self._log_failure(delivery, decision, outcome)
 
-    def _apply(self, decision: Decision) -> None:
+    def _judge(self, decision: Decision) -> None:
         self._paused = self._paused or decision.pause
-        if self._backoff is None:
-            if decision.wait > 0:
-                self._backoff = Backoff(health_before=self._health, until=self.monotonic() + decision.wait)
-            self._health = decision.health
+        if self._backoff is not None:
+            return
+        if decision.wait > 0:
+            self._backoff = Backoff(health_before=self._health, until=self._now() + decision.wait)
+        elif self._health.failures > 0 and decision.health.failures == 0:
+            self.runtime.recovered(self.lease)
+        self._health = decision.health
 
     def _log_failure(self, delivery: Delivery, decision: Decision, outcome: Outcome) -> None:
         log.warning(
@@ -275,97 +313,80 @@ class LaneWorker:
     # Settling
 
     def _begin_settling(self) -> None:
-        stale = self.monotonic() - self._refreshed_at >= self._refresh_seconds()
-        if self._settling is None and (self._settlements or stale):
+        stale = self._now() - self._refreshed_at >= self._refresh_seconds()
+        if self._settling is None and (self._settlements or stale) and not self._can_give_back():
             self._settling = asyncio.create_task(self._settle(keep=self.timings.lease))
             self._settling.add_done_callback(lambda _: self._wakeup.set())
 
+    def _can_give_back(self) -> bool:
+        """Whether nothing is left to do but the last settlement, which gives the lane back in the same transaction."""
+        return not self._running and self._is_finished()
+
     def _refresh_seconds(self) -> float:
-        """The maximum age of the lease. Attempts that are about to start need the current callback."""
+        """How old the lease may grow: attempts that are about to start need the callback as it is now."""
         return TURN_SECONDS / 2 if self._ready or self._queued else self.timings.renew
 
     async def _settle(self, *, keep: float) -> Lease | None:
-        """Write the settlements and renew the lease for `keep` seconds; None if it is lost.
-
-        While the store is unavailable, this retries for as long as the lease lasts.
-        """
+        """Write outcomes. A store that is away is tried again for as long as the lease lasts."""
         batch, self._settlements = self._settlements, []
         while True:
-            asked_at = self.monotonic()
+            asked_at = self._now()
             wait = 0.0 if self._backoff is None else max(0.0, self._backoff.until - asked_at)
             if keep == 0:
-                # The next worker must keep to the rate limit, too.
-                wait = max(wait, self._rate_delay())
+                # Given back, the lane rests for as long as it would have here.
+                wait = max(wait, self._pause_before_next())
             verdict = LaneVerdict(health=self._health, wait=wait, pause=self._paused)
             try:
                 lease = await self.store.settle(self.lease, batch, verdict, keep=keep)
             except StoreError as error:
-                if self.monotonic() >= self._leased_until:
+                if self._now() >= self._leased_until:
                     log.warning("lane %s is lost: the store is unavailable: %s", self.lease.account, error)
                     return None
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            self._unsettled.difference_update(settlement.delivery.seq for settlement in batch)
-            # Settling the first delivery of a key makes the next one ready.
+            for settlement in batch:
+                self._release(settlement.delivery.seq)
+            # The next of a key was promoted with its head's settlement.
             self._may_have_more |= any(settlement.delivery.ordering_key is not None for settlement in batch)
             self._leased_until = asked_at + keep
             self._refreshed_at = asked_at
             return lease
 
-    def _refresh(self, lease: Lease | None) -> None:
+    def _on_renewed(self, lease: Lease | None) -> None:
         if lease is None:
             self._lost = True
             log.warning("lane %s lost its lease; its running attempts may be sent twice", self.lease.account)
             return
         if lease.revision != self.lease.revision:
-            # A new endpoint: nothing that was learnt about the old one applies.
+            # A new endpoint: the old one's health does not hold for it.
             self._backoff, self._paused, self._health = None, False, lease.health
         self.lease = lease
         self._rules = _limited(self.service_rules, lease)
+        self._clock_is_steady = self.runtime.watch.is_steady(lease.read_at)
 
-    async def _cancel_running(self) -> None:
-        """Cancel what still runs: nothing, unless the lease was lost or this task is being cancelled."""
-        tasks = [*self._running, *([self._settling] if self._settling is not None else [])]
-        for task in tasks:
+    async def _abandon(self) -> None:
+        """End what still runs: nothing, unless the lease was lost or the task is being cancelled."""
+        running = [*self._running, *([self._settling] if self._settling is not None else [])]
+        for task in running:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
+        for seq in list(self._taken):
+            self._release(seq)
+
+    def _now(self) -> float:
+        return self.runtime.monotonic()
+
+
+class Backoff(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint failure that stops the lane until a time. `health_before` is the lane's health before the failure."""
+
+    health_before: Health
+    until: float
 
 
 def _limited(rules: Rules, lease: Lease) -> Rules:
-    """The rules with the account's own limit instead of the service's."""
+    """The rules with the account's own limit, which can only lower the service's."""
     in_flight = lease.limits.in_flight
-    return rules if in_flight is None else msgspec.structs.replace(rules, in_flight=in_flight)
-
-
-def _settlement(delivery: Delivery, decision: Decision, outcome: Outcome, started_at: float) -> Settlement:
-    delivered = decision.state == "delivered"
-    return Settlement(
-        delivery=delivery,
-        state=decision.state,
-        attempts=decision.attempts,
-        strikes=decision.strikes,
-        delay=decision.delay,
-        attempt=Attempt(
-            started_at=started_at,
-            url=outcome.url,
-            outcome="delivered" if delivered else "failed",
-            status=outcome.status,
-            error_code=None if delivered else outcome.code,
-            fix=outcome.fix,
-            phases=outcome.phases,
-            excerpt=outcome.excerpt,
-            resent=outcome.resent,
-        ),
-    )
-
-
-def _frees_next(settlement: Settlement) -> bool:
-    """Whether it makes the next delivery of its ordering key ready, which the same turn can then deliver."""
-    return settlement.state != "pending" and settlement.delivery.followed
-
-
-def _expiry(delivery: Delivery, now: float) -> Settlement:
-    attempt = Attempt(started_at=now, url=None, outcome=EXPIRED, error_code=EXPIRED, fix=Outcome(code=EXPIRED).fix)
-    return Settlement(
-        delivery=delivery, state="dead", attempts=delivery.attempts, strikes=delivery.strikes, attempt=attempt
-    )
+    if in_flight is None:
+        return rules
+    return msgspec.structs.replace(rules, in_flight=min(in_flight, rules.in_flight))

@@ -1,8 +1,9 @@
-"""The delivery policy: decides what an outcome means for its message and for its lane. Pure.
+"""The delivery policy: what one outcome means for its message and for its lane.
 
-An endpoint failure makes the whole lane back off and uses up no message's retries. A message failure is retried on the
-message's own schedule, at the end of which the message is dead. The schedule is the one that Standard Webhooks
-recommends; ThingSpace publishes none for FOTA.
+Everything here is pure and total: clock, random source and store stay outside. The endpoint's health is a rate over its
+recent outcomes: one failure among successes costs only that delivery a short wait, and a lane whose attempts mostly
+fail waits as a whole. Neither is charged to a message. A refusal of one message follows that message's own schedule and
+ends in ``dead``. The schedule is the one that Standard Webhooks recommends; ThingSpace publishes none for FOTA.
 """
 
 from typing import Final
@@ -17,28 +18,45 @@ MINUTE: Final = 60.0
 HOUR: Final = 3600.0
 DAY: Final = 86400.0
 
+MEMORY: Final = 7 / 8
+"""What remains of the recent counts after each outcome: they speak of the last eight or so."""
+DOWN_FAILURES: Final = 2.5
+"""Recent failures, counted by MEMORY, below which a lane is never down: three in a row exceed it."""
+STEADY_WINDOW: Final = 8
+"""The window doubles with each round up to here, and grows slowly beyond."""
+GROWTH: Final = 0.25
+"""Chance of one more place for each success beyond STEADY_WINDOW: a quarter of the window with each round."""
+SLOWDOWN: Final = 2.0
+"""An answer that takes so many times the fastest recent one shows that the window is too large."""
+SLOWDOWN_SLACK: Final = 0.05
+"""Seconds by which answers may always differ."""
+LATENCY_DRIFT: Final = 1.02
+"""How quickly the fastest recent answer is forgotten, with each success."""
+
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """The numbers of the policy. Durations are seconds."""
 
     schedule: tuple[float, ...] = (0, 5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 10 * HOUR)
-    """The delay before each attempt at a message, which is dead after the last one."""
-    in_flight: int = 8
-    """Concurrent deliveries of a healthy lane."""
+    """The pause before each attempt at one message; after the last of them it is dead."""
+    in_flight: int = 64
+    """The most deliveries of one lane that may be in flight at once; the window adapts below it."""
     slow_start: bool = True
-    """Whether every turn of a lane starts with one delivery at a time; if not, only after an endpoint failure."""
+    """Whether a new lane starts with a small window; after a failure every lane does."""
+    retries: int = 5
+    """Failures of one delivery beside successes of others that are retried within a minute and charged to nobody."""
     backoff: float = 5.0
-    """The ceiling of a lane's first backoff; it doubles with each endpoint failure in a row."""
+    """The first ceiling of a lane's wait; it doubles with each failure in a row."""
     backoff_cap: float = HOUR
     """The highest ceiling, and the longest Retry-After that is honoured."""
     refusals: int = 10
-    """Different messages that are refused in a row, with none accepted, before that counts as an endpoint failure."""
+    """Different messages refused in a row, none accepted, that count as an endpoint failure."""
     time_to_live: float = 7 * DAY
-    """The age at which a message is dead; time during which its lane is held or paused does not count."""
+    """Age at which a message is given up; time in which its lane is held or paused does not count."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """The new state of the delivery (state, delay, attempts, strikes) and of its lane (health, wait, pause)."""
+    """What becomes of the delivery (state, delay, what it is charged) and of its lane (health, wait, pause)."""
 
     state: DeliveryState
     attempts: int
@@ -50,8 +68,18 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def expired(delivery: Delivery, rules: Rules) -> bool:
-    """Whether a message is older than its time to live."""
+    """Whether a message has outlived its time to live."""
     return delivery.age >= rules.time_to_live
+
+
+def window(health: Health, rules: Rules) -> int:
+    """How many deliveries of a lane may be in flight: of its window, the share of its recent attempts that succeeded.
+
+    So an endpoint that just went down is not sent a second round.
+    """
+    size = min(health.window, rules.in_flight) if rules.slow_start or health.failures else rules.in_flight
+    recent = health.succeeded + health.failed
+    return max(1, int(size * health.succeeded / recent)) if health.failed > 0 and recent > 0 else size
 
 
 def decide(
@@ -59,35 +87,60 @@ def decide(
     delivery: Delivery,
     health: Health,
     *,
-    others_succeeded: bool,
+    seconds: float,
+    saturated: bool,
     jitter: float,
     rules: Rules,
 ) -> Decision:
-    """Decide about an outcome.
+    """What an outcome means.
 
-    `health` is the lane's health before the attempt. `others_succeeded`: whether another delivery of the lane succeeded
-    during the attempt. `jitter` is a random number in 0..1.
+    `health` is the lane's before it, `seconds` how long the attempt took. `saturated`: whether the lane had as many
+    deliveries in flight as its window allows. `jitter` is a random number in 0..1.
     """
-    failure = failure_of(outcome)
-    if failure == "none":
-        return _delivered(delivery, health, rules)
-    if failure == "gone":
-        return _gone(outcome, delivery, health)
-    if failure == "message":
-        return _message_failure(outcome, delivery, health, jitter, rules)
-    if _only_this_message_fails(outcome, delivery, health, others_succeeded):
-        return _retry_or_die(delivery, health, rules)
-    return _endpoint_failure(outcome, delivery, health, jitter, rules, strikes=delivery.strikes + 1)
+    match failure_of(outcome):
+        case "none":
+            return _delivered(delivery, health, seconds, saturated, jitter, rules)
+        case "gone":
+            return _gone(outcome, delivery, health)
+        case "message":
+            return _refused(outcome, delivery, health, jitter, rules)
+    return _failed(outcome, delivery, health, jitter, rules)
 
 
-def _delivered(delivery: Delivery, health: Health, rules: Rules) -> Decision:
+def _delivered(
+    delivery: Delivery, health: Health, seconds: float, saturated: bool, jitter: float, rules: Rules
+) -> Decision:
+    recovered = health.failures > 0
+    fastest = min(seconds, health.latency * LATENCY_DRIFT) if health.latency > 0 else seconds
     return Decision(
         state="delivered",
         attempts=delivery.attempts + 1,
         strikes=delivery.strikes,
-        # One more for each success doubles the window in every round: 1, 2, 4 … up to the limit.
-        health=Health(window=min(rules.in_flight, health.window + 1)),
+        health=Health(
+            window=_grown(health, seconds > SLOWDOWN * fastest + SLOWDOWN_SLACK, saturated, jitter, rules),
+            succeeded=1 if recovered else health.succeeded * MEMORY + 1,
+            failed=0 if recovered else _faded(health.failed),
+            latency=fastest,
+        ),
     )
+
+
+def _faded(count: float) -> float:
+    """A recent count after one more outcome; what is left of a single one after forty is none."""
+    faded = count * MEMORY
+    return faded if faded > 1 / 256 else 0.0
+
+
+def _grown(health: Health, slower: bool, saturated: bool, jitter: float, rules: Rules) -> int:
+    """The window after a success."""
+    if health.window < STEADY_WINDOW:
+        # One more for each success doubles the window with every round.
+        change = 1
+    elif jitter >= GROWTH:
+        change = 0
+    else:
+        change = -1 if slower else 1 if saturated else 0
+    return max(1, min(rules.in_flight, health.window + change))
 
 
 def _gone(outcome: Outcome, delivery: Delivery, health: Health) -> Decision:
@@ -100,24 +153,47 @@ def _gone(outcome: Outcome, delivery: Delivery, health: Health) -> Decision:
     )
 
 
-def _message_failure(outcome: Outcome, delivery: Delivery, health: Health, jitter: float, rules: Rules) -> Decision:
-    # A message that is refused again says nothing new about the endpoint.
+def _refused(outcome: Outcome, delivery: Delivery, health: Health, jitter: float, rules: Rules) -> Decision:
+    # The same message refused twice says nothing new about the endpoint.
     refused = health.refused + (delivery.attempts == 0)
     seen = msgspec.structs.replace(health, refused=refused)
     if refused >= rules.refusals:
-        return _endpoint_failure(outcome, delivery, seen, jitter, rules, strikes=delivery.strikes)
-    return _retry_or_die(delivery, seen, rules)
+        return _lane_waits(outcome, delivery, seen, jitter, rules, strikes=delivery.strikes)
+    return _charge(delivery, seen, rules)
 
 
-def _only_this_message_fails(outcome: Outcome, delivery: Delivery, health: Health, others_succeeded: bool) -> bool:
-    """Whether what looks like an endpoint failure is about this message: others succeed, and it does not."""
-    if outcome.status == 429 or outcome.retry_after is not None:
-        return False  # a request to slow down is never about one message
-    failed_again_in_good_health = delivery.strikes > 0 and health.failures == 0
-    return others_succeeded or failed_again_in_good_health
+def _failed(outcome: Outcome, delivery: Delivery, health: Health, jitter: float, rules: Rules) -> Decision:
+    """The endpoint failed: the lane waits if it fails mostly, else this delivery alone."""
+    seen = msgspec.structs.replace(
+        health,
+        succeeded=_faded(health.succeeded),
+        failed=health.failed * MEMORY + 1,
+        window=max(min(health.window, STEADY_WINDOW // 2), health.window // 2),
+    )
+    if _asks_for_less(outcome) or _is_down(seen):
+        return _lane_waits(outcome, delivery, seen, jitter, rules, strikes=delivery.strikes + 1)
+    if delivery.strikes >= rules.retries:
+        # Others get through and this one does not, time and again: the failure is its own.
+        return _charge(delivery, seen, rules)
+    return Decision(
+        state="pending",
+        attempts=delivery.attempts,
+        strikes=delivery.strikes + 1,
+        health=seen,
+        delay=jitter * 2.0**delivery.strikes,
+    )
 
 
-def _retry_or_die(delivery: Delivery, health: Health, rules: Rules) -> Decision:
+def _asks_for_less(outcome: Outcome) -> bool:
+    return outcome.status == 429 or outcome.retry_after is not None
+
+
+def _is_down(health: Health) -> bool:
+    """Whether an endpoint that just failed is down: it was, or most of its recent attempts failed."""
+    return health.failures > 0 or (health.failed > DOWN_FAILURES and health.failed > health.succeeded)
+
+
+def _charge(delivery: Delivery, health: Health, rules: Rules) -> Decision:
     attempts = delivery.attempts + 1
     dead = attempts >= len(rules.schedule)
     return Decision(
@@ -129,23 +205,29 @@ def _retry_or_die(delivery: Delivery, health: Health, rules: Rules) -> Decision:
     )
 
 
-def _endpoint_failure(
+def _lane_waits(
     outcome: Outcome, delivery: Delivery, health: Health, jitter: float, rules: Rules, *, strikes: int
 ) -> Decision:
-    wait = _backoff(outcome, health.failures, jitter, rules)
+    wait = _wait(outcome, health.failures, jitter, rules)
     return Decision(
         state="pending",
         attempts=delivery.attempts,
         strikes=strikes,
-        health=Health(failures=health.failures + 1, window=1, refused=health.refused, reason=outcome.code),
-        # Due no earlier than the lane, so that another delivery is the next probe.
+        health=Health(
+            failures=health.failures + 1,
+            window=health.window if _asks_for_less(outcome) and not _is_down(health) else 1,
+            refused=health.refused,
+            reason=outcome.code,
+            latency=health.latency,
+        ),
+        # Due no earlier than the lane, so that the next probe is made with a delivery that was not just tried.
         delay=wait,
         wait=wait,
     )
 
 
-def _backoff(outcome: Outcome, failures: int, jitter: float, rules: Rules) -> float:
-    if outcome.retry_after is not None:
-        return min(max(outcome.retry_after, 0.0), rules.backoff_cap)
-    # Full jitter, so that lanes do not all probe in the same second after an outage. 2**32 is beyond any cap.
-    return jitter * min(rules.backoff * 2.0 ** min(failures, 32), rules.backoff_cap)
+def _wait(outcome: Outcome, failures: int, jitter: float, rules: Rules) -> float:
+    # Full jitter: after an outage every lane would otherwise probe in the same second. 2**32 is beyond any cap.
+    drawn = jitter * min(rules.backoff * 2.0 ** min(failures, 32), rules.backoff_cap)
+    # Never sooner than the draw: a Retry-After of 0, or a date in the past, is no reason to send without end.
+    return min(max(outcome.retry_after or 0.0, drawn), rules.backoff_cap)

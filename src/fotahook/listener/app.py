@@ -26,6 +26,8 @@ HANDLER_SECONDS: Final = 30.0
 BODY_SECONDS: Final = 30.0
 KEEP_DAYS: Final = 30.0
 SCHEDULE: Final = Rules().schedule
+IN_FLIGHT: Final = 8
+"""Messages that the handlers, or one forward, work on at once."""
 _DAY: Final = 86400.0
 
 
@@ -91,7 +93,7 @@ class Listener:
             url=validation.store_url("inbox", inbox),
             router=self._router,
             forwards=self._forwards,
-            rules=Rules(schedule=validation.schedule("schedule", schedule)),
+            rules=Rules(schedule=validation.schedule("schedule", schedule), in_flight=IN_FLIGHT),
             handler_timeout=validation.seconds("handler_timeout", handler_timeout),
             retention=Retention(seconds=validation.duration("keep_days", keep_days, "days") * _DAY),
             clock=clock,

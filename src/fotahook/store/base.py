@@ -109,11 +109,22 @@ class Store(Protocol):
     async def lease(self, limit: int, seconds: float) -> list[records.Lease]:
         """Lease up to `limit` due lanes for `seconds`, longest overdue first."""
 
-    async def fetch(self, lease: records.Lease, limit: int, *, without: Collection[int] = ()) -> list[records.Delivery]:
+    async def fetch(
+        self,
+        lease: records.Lease,
+        limit: int,
+        *,
+        without: Collection[int] = (),
+        max_bytes: int = records.FETCH_BYTES,
+    ) -> list[records.Delivery]:
         """The due deliveries of a leased lane, earliest first; of each ordering key at most the first.
 
-        `without`: the numbers (`seq`) of deliveries already in flight.
+        `without`: the numbers (`seq`) of deliveries already in flight. The first comes whatever its size, others while
+        those before them have no more than `max_bytes`.
         """
+
+    async def wake_origin(self, origin: str, limit: int) -> int:
+        """Make up to `limit` lanes due that wait for a URL of this scheme, host and port; how many there were."""
 
     async def settle(
         self,

@@ -8,6 +8,8 @@ from typing import Final, Literal
 
 import msgspec
 
+FETCH_BYTES: Final = 1024 * 1024
+"""Bytes of bodies that a lane fetches at once."""
 CALLBACK_CONSUMER: Final = ""
 """The consumer of the lane to an account's registered callback; the lane is held while none is registered."""
 
@@ -81,16 +83,22 @@ class Accepted(Record, frozen=True, kw_only=True):
 
 
 class Health(Record, frozen=True, kw_only=True):
-    """The health of a lane's endpoint by its last outcomes; delivery's policy reads and writes it."""
+    """The health of a lane's endpoint by its recent outcomes; delivery's policy reads and writes it."""
 
     failures: int = 0
-    """Endpoint failures in a row."""
-    window: int = 1
+    """Times in a row that endpoint failures made the lane wait."""
+    window: int = 4
     """Deliveries that may be in flight at once."""
     refused: int = 0
     """Different messages refused in a row, with none accepted."""
     reason: str | None = None
-    """Error code of the last endpoint failure."""
+    """Error code of the endpoint failure that the lane waits for."""
+    succeeded: float = 0.0
+    """Recent attempts that succeeded; older ones count less."""
+    failed: float = 0.0
+    """Recent attempts that met an endpoint failure; older ones count less."""
+    latency: float = 0.0
+    """Seconds of the fastest recent answer; 0 if there was none."""
 
 
 class Limits(Record, frozen=True, kw_only=True):
@@ -117,6 +125,8 @@ class Lease(Record, frozen=True, kw_only=True):
     """Ids of the account's live signing keys."""
     limits: Limits
     health: Health
+    read_at: float = 0.0
+    """When this was read, by the store's clock."""
 
 
 class Delivery(Record, frozen=True, kw_only=True):

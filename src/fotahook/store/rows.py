@@ -34,6 +34,7 @@ def read_lease(row: Row) -> Lease:
         signing_keys=_words(row["signing_keys"]),
         limits=_limits(row),
         health=_health(row),
+        read_at=row["read_at"],
     )
 
 
@@ -112,4 +113,4 @@ def _limits(row: Row) -> Limits:
 
 
 def _health(row: Row) -> Health:
-    return Health(failures=row["failures"], window=row["window"], refused=row["refused"], reason=row["reason"])
+    return Health(**{name: row[name] for name in Health.__struct_fields__})

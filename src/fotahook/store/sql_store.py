@@ -199,6 +199,18 @@ class SqlStore(ABC):
 
     # Dispatching
 
+    async def wake_origin(self, origin: str, limit: int) -> int:
+        async def job(db: Session) -> None:
+            await db.lock_lanes(set(), lanes)
+            await db.rows("end_backoffs", lanes=lanes)
+            await db.rows("wake_lanes", lanes=lanes)
+
+        lanes = sorted(row["lane"] for row in await self._query("lanes_of_origin", origin=origin, limit=limit))
+        if lanes:
+            await self._write(job)
+            self._notify()
+        return len(lanes)
+
     async def due_in(self) -> float | None:
         (row,) = await self._query("due_in")
         return None if row["due_in"] is None else max(0.0, row["due_in"])

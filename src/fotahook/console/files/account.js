@@ -79,7 +79,7 @@ function limits(path, { inFlight, perSecond }) {
     notify("Limits changed.", true);
   };
   return form({ class: "line" }, change,
-    field("In flight", el("input", { name: "inFlight", type: "number", min: "1", max: "256", value: inFlight ?? "", placeholder: "service default (8)" })),
+    field("In flight", el("input", { name: "inFlight", type: "number", min: "1", max: "256", value: inFlight ?? "", placeholder: "service default" })),
     field("Per second", el("input", { name: "perSecond", type: "number", min: "0.001", max: "10000", step: "any", value: perSecond ?? "", placeholder: "no limit" })),
     el("button", {}, "Change"));
 }

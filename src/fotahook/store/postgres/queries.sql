@@ -51,7 +51,8 @@ returning revision;
 -- name: open_callback_lane
 -- The health of the old endpoint says nothing about the new one.
 update lanes set
-    held = false, wait_until = 0, failures = 0, "window" = 1, refused = 0, reason = null,
+    held = false, wait_until = 0, failures = 0, "window" = 4, refused = 0, reason = null,
+    succeeded = 0, failed = 0, latency = 0,
     stopped_for = stopped_for + case when paused then 0 else store_now() - coalesce(stopped_at, store_now()) end,
     stopped_at = case when paused then stopped_at end
 where account = :account and consumer = '';
@@ -66,7 +67,8 @@ where account = :account and consumer = :consumer;
 
 -- name: resume
 update lanes set
-    paused = false, wait_until = 0, failures = 0, "window" = 1, refused = 0, reason = null,
+    paused = false, wait_until = 0, failures = 0, "window" = 4, refused = 0, reason = null,
+    succeeded = 0, failed = 0, latency = 0,
     stopped_for = stopped_for + case when held then 0 else store_now() - coalesce(stopped_at, store_now()) end,
     stopped_at = case when held then stopped_at end
 where account = :account and consumer = :consumer;
@@ -76,6 +78,20 @@ where account = :account and consumer = :consumer;
 update deliveries d set due = store_now() from lanes l
 where l.account = :account and l.consumer = :consumer
     and d.lane = l.id and d.state = 'ready' and d.due > store_now() and d.strikes > 0;
+
+-- name: lanes_of_origin
+-- Lanes that wait for a receiver.
+select l.id as lane from callbacks c join lanes l on l.account = c.account and l.consumer = ''
+where c.origin = :origin and l.failures > 0 and l.wait_until > store_now() and not (l.held or l.paused) limit :limit;
+
+-- name: end_backoffs
+update deliveries set due = store_now()
+where lane = any(:lanes::bigint[]) and state = 'ready' and due > store_now() and strikes > 0;
+
+-- name: wake_lanes
+update lanes l set wait_until = store_now(),
+    due = (select min(due) from deliveries where lane = l.id and state = 'ready')
+where id = any(:lanes::bigint[]);
 
 -- name: recompute_due
 update lanes l set due = (select min(due) from deliveries where lane = l.id and state = 'ready')
@@ -159,13 +175,13 @@ from attempts a join messages m on m.seq = a.seq where m.id = :id order by a.num
 
 -- name: lanes
 select l.consumer, l.held, l.paused, l.wait_until, l.wait_until > store_now() as waiting,
-    l.failures, l."window", l.refused, l.reason, b.pending, b.dead, b.oldest_accepted_at
+    l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, b.pending, b.dead, b.oldest_accepted_at
 from lanes l join backlogs b on b.lane = l.id where l.account = :account order by l.consumer;
 
 -- name: accounts
 select l.account, c.url, c.revision, c.registered_at, m.in_flight, m.per_second,
     l.consumer, l.held, l.paused, l.wait_until, l.wait_until > store_now() as waiting,
-    l.failures, l."window", l.refused, l.reason, b.pending, b.dead, b.oldest_accepted_at
+    l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, b.pending, b.dead, b.oldest_accepted_at
 from (
     select * from lanes l
     where l.consumer = '' and l.account > :after and (:among::text[] is null or l.account = any(:among))
@@ -232,7 +248,7 @@ with due as (
     update lanes l set token = l.token + 1, leased_until = store_now() + :seconds::double precision
     from due where l.id = due.id
     returning l.id as lane, l.token, l.account, l.consumer, not (l.held or l.paused) as open,
-        l.failures, l."window", l.refused, l.reason, due.next, due.next <= store_now() - 1 as was_late
+        l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, store_now() as read_at, due.next, due.next <= store_now() - 1 as was_late
 ), late as (
     select count(*) as late from (
         select from lanes
@@ -257,7 +273,7 @@ with due as (
     update lanes l set token = l.token + 1, leased_until = store_now() + :seconds::double precision
     from due where l.id = due.id
     returning l.id as lane, l.token, l.account, l.consumer, not (l.held or l.paused) as open,
-        l.failures, l."window", l.refused, l.reason
+        l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, store_now() as read_at
 )
 select taken.*, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys
 from taken join lane_facts f using (lane);
@@ -270,15 +286,20 @@ select asked.number, d.lane, d.seq, m.id, m.account, m.type, m.ordering_key, m.b
         select from deliveries b
         where b.lane = d.lane and b.key = d.key and b.state in ('ready', 'behind') and b.seq <> d.seq
     ) as followed
-from unnest(:lanes::bigint[], :limits::bigint[], :without::text[])
-    with ordinality as asked (lane, most, without, number)
+from unnest(:lanes::bigint[], :limits::bigint[], :sizes::bigint[], :without::text[])
+    with ordinality as asked (lane, most, max_bytes, without, number)
 join lanes l on l.id = asked.lane
 cross join lateral (
-    select * from deliveries
-    where lane = asked.lane and state = 'ready' and due <= store_now() and seq <> all(asked.without::bigint[])
-    order by due, place limit asked.most
+    select found.*, sum(size) over (order by due, place rows unbounded preceding) - size as size_before
+    from (
+        select d.*, m.size from deliveries d join messages m using (seq)
+        where d.lane = asked.lane and d.state = 'ready' and d.due <= store_now()
+            and d.seq <> all(asked.without::bigint[])
+        order by d.due, d.place limit asked.most
+    ) found
 ) d
 join messages m on m.seq = d.seq
+where d.size_before <= asked.max_bytes
 order by asked.number, d.due, d.place;
 
 -- name: settle
@@ -329,8 +350,9 @@ with given as (
     select given.*, f.revision = given.spoke_of as judged, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys
     from unnest(
         :lanes::bigint[], :revisions::bigint[], :keeps::double precision[], :waits::double precision[],
-        :pauses::boolean[], :failures::integer[], :windows::integer[], :refusals::integer[], :reasons::text[]
-    ) as given (lane, spoke_of, keep, wait, pause, failures, "window", refused, reason)
+        :pauses::boolean[], :failures::integer[], :windows::integer[], :refusals::integer[], :reasons::text[],
+        :succeeded::double precision[], :failed::double precision[], :latencies::double precision[]
+    ) as given (lane, spoke_of, keep, wait, pause, failures, "window", refused, reason, succeeded, failed, latency)
     join lane_facts f using (lane)
 )
 update lanes l set
@@ -342,10 +364,13 @@ update lanes l set
     failures = case when g.judged then g.failures else l.failures end,
     "window" = case when g.judged then g."window" else l."window" end,
     refused = case when g.judged then g.refused else l.refused end,
-    reason = case when g.judged then g.reason else l.reason end
+    reason = case when g.judged then g.reason else l.reason end,
+    succeeded = case when g.judged then g.succeeded else l.succeeded end,
+    failed = case when g.judged then g.failed else l.failed end,
+    latency = case when g.judged then g.latency else l.latency end
 from given g where l.id = g.lane
 returning l.id as lane, l.token, l.account, l.consumer, not (l.held or l.paused) as open,
-    l.failures, l."window", l.refused, l.reason, g.url, g.revision, g.in_flight, g.per_second, g.signing_keys,
+    l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, store_now() as read_at, g.url, g.revision, g.in_flight, g.per_second, g.signing_keys,
     l.next <= store_now() as is_due;
 
 -- name: due_in

@@ -48,6 +48,9 @@ async def settle_all(db: Session, requests: Sequence[SettleRequest]) -> dict[int
         windows=[each.window for each in health],
         refusals=[each.refused for each in health],
         reasons=[each.reason for each in health],
+        succeeded=[each.succeeded for each in health],
+        failed=[each.failed for each in health],
+        latencies=[each.latency for each in health],
     )
     over = {request.lease.lane for request in requests if request.keep <= 0}
     return {row["lane"]: Settled(None if row["lane"] in over else read_lease(row), bool(row["is_due"])) for row in kept}

@@ -10,6 +10,7 @@ from ..event_reader import read_events
 from ..events import EventCursor, EventPage
 from ..ids import MessageIds
 from ..records import (
+    FETCH_BYTES,
     Accepted,
     Delivery,
     LaneVerdict,
@@ -51,7 +52,7 @@ class PostgresStore(SqlStore):
         self._writes: Batcher[Request, Response] = Batcher(
             self._commit, limit=GROUP_LIMIT, weight=weight, key=settled_lane
         )
-        self._fetches: Batcher[tuple[int, int, str], list[Delivery]] = Batcher(
+        self._fetches: Batcher[tuple[int, int, int, str], list[Delivery]] = Batcher(
             self._fetch, limit=FETCH_LIMIT, weight=lambda request: request[1]
         )
         self._visibility = VisibilityTracker()
@@ -124,13 +125,15 @@ class PostgresStore(SqlStore):
                 leases += [read_lease(each) for each in late]
         return leases
 
-    async def fetch(self, lease: Lease, limit: int, *, without: Collection[int] = ()) -> list[Delivery]:
-        return await self._fetches.submit((lease.lane, limit, f"{{{','.join(map(str, without))}}}"))
+    async def fetch(
+        self, lease: Lease, limit: int, *, without: Collection[int] = (), max_bytes: int = FETCH_BYTES
+    ) -> list[Delivery]:
+        return await self._fetches.submit((lease.lane, limit, max_bytes, f"{{{','.join(map(str, without))}}}"))
 
-    async def _fetch(self, requests: Sequence[tuple[int, int, str]]) -> list[list[Delivery]]:
+    async def _fetch(self, requests: Sequence[tuple[int, int, int, str]]) -> list[list[Delivery]]:
         found: list[list[Delivery]] = [[] for _ in requests]
-        lanes, limits, without = zip(*requests, strict=True)
-        for row in await self._query("fetch", lanes=lanes, limits=limits, without=without):
+        lanes, limits, sizes, without = zip(*requests, strict=True)
+        for row in await self._query("fetch", lanes=lanes, limits=limits, sizes=sizes, without=without):
             values = dict(row)
             found[values.pop("number") - 1].append(Delivery(message=values.pop("id"), **values))
         return found

@@ -42,10 +42,10 @@ def read_leases(db: sqlite3.Connection, lanes: Sequence[int], now: float) -> dic
 
 
 def fetch_deliveries(
-    db: sqlite3.Connection, lease: Lease, limit: int, without: Collection[int], now: float
+    db: sqlite3.Connection, lease: Lease, limit: int, without: Collection[int], max_bytes: int, now: float
 ) -> list[Delivery]:
     """The due deliveries of a leased lane."""
-    values = {"lane": lease.lane, "now": now, "limit": limit, "without": list(without)}
+    values = {"lane": lease.lane, "now": now, "limit": limit, "without": list(without), "max_bytes": max_bytes}
     fetched = execute(db, "fetch", **values).fetchone()["deliveries"]
     return [_read_delivery(lease, columns) for columns in _FETCHED.decode(fetched)]
 

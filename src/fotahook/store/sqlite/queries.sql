@@ -24,7 +24,8 @@ returning revision;
 -- name: open_callback_lane
 -- The health of the old endpoint says nothing about the new one.
 update lanes set
-    held = 0, wait_until = 0, failures = 0, window = 1, refused = 0, reason = null,
+    held = 0, wait_until = 0, failures = 0, window = 4, refused = 0, reason = null,
+    succeeded = 0, failed = 0, latency = 0,
     stopped_for = stopped_for + case when paused = 0 then :now - coalesce(stopped_at, :now) else 0 end,
     stopped_at = case when paused = 0 then null else stopped_at end
 where account = :account and consumer = '';
@@ -58,8 +59,8 @@ cross join lanes l on l.account = given.value ->> 0 and l.consumer = given.value
 
 -- name: add_lanes
 -- A lane to a callback starts held, and the register call opens it. Other lanes have a destination from the start.
-insert into lanes (account, consumer, held, stopped_at)
-select value ->> 0, value ->> 1, value ->> 1 = '', case when value ->> 1 = '' then :now end
+insert into lanes (account, consumer, held, stopped_at, window)
+select value ->> 0, value ->> 1, value ->> 1 = '', case when value ->> 1 = '' then :now end, 4
 from json_each(:lanes) where true
 on conflict (account, consumer) do nothing;
 
@@ -94,6 +95,7 @@ returning id;
 -- name: leased_lanes
 select l.id as lane, l.token, l.account, l.consumer, l.held = 0 and l.paused = 0 as open, c.url,
     coalesce(c.revision, 0) as revision, l.failures, l.window, l.refused, l.reason,
+    l.succeeded, l.failed, l.latency, :now as read_at,
     m.in_flight, m.per_second,
     (select group_concat(id, ' ') from (
         select id from credentials
@@ -118,10 +120,17 @@ from (
             select 1 from deliveries b indexed by deliveries_by_key
             where b.lane = d.lane and b.key = d.key and b.state in ('ready', 'behind') and b.seq <> d.seq
         ) as followed
-    from deliveries d join messages m on m.seq = d.seq join lanes l on l.id = d.lane
-    where d.lane = :lane and d.state = 'ready' and d.due <= :now
-        and d.seq not in (select value from json_each(:without))
-    order by d.due, d.place limit :limit
+    from (
+        select *, sum(size) over (order by due, place rows unbounded preceding) - size as size_before from (
+            select d.*, m.size from deliveries d join messages m on m.seq = d.seq
+            where d.lane = :lane and d.state = 'ready' and d.due <= :now
+                and d.seq not in (select value from json_each(:without))
+            order by d.due, d.place limit :limit
+        )
+    ) d
+    cross join messages m on m.seq = d.seq
+    cross join lanes l on l.id = d.lane
+    where d.size_before <= :max_bytes
 );
 
 -- name: fence
@@ -178,10 +187,12 @@ update lanes set
     wait_until = case when given.wait > 0 then :now + given.wait else wait_until end,
     stopped_at = case when given.pause then coalesce(stopped_at, :now) else stopped_at end,
     paused = paused or given.pause,
-    failures = given.failures, window = given.window, refused = given.refused, reason = given.reason
+    failures = given.failures, window = given.window, refused = given.refused, reason = given.reason,
+    succeeded = given.succeeded, failed = given.failed, latency = given.latency
 from (
     select value ->> 0 as lane, value ->> 1 as wait, value ->> 2 as pause, value ->> 3 as failures,
-        value ->> 4 as window, value ->> 5 as refused, value ->> 6 as reason
+        value ->> 4 as window, value ->> 5 as refused, value ->> 6 as reason,
+        value ->> 7 as succeeded, value ->> 8 as failed, value ->> 9 as latency
     from json_each(:verdicts)
 ) given
 where lanes.id = given.lane;
@@ -215,13 +226,13 @@ from attempts a join messages m on m.seq = a.seq where m.id = :id order by a.num
 
 -- name: lanes
 select l.consumer, l.held, l.paused, l.wait_until, l.wait_until > :now as waiting, l.failures, l.window, l.refused, l.reason,
-    b.pending, b.dead, b.oldest_accepted_at
+    l.succeeded, l.failed, l.latency, b.pending, b.dead, b.oldest_accepted_at
 from lanes l join backlogs b on b.lane = l.id where l.account = :account order by l.consumer;
 
 -- name: accounts
 select l.account, c.url, c.revision, c.registered_at, m.in_flight, m.per_second,
     l.consumer, l.held, l.paused, l.wait_until, l.wait_until > :now as waiting, l.failures, l.window, l.refused, l.reason,
-    b.pending, b.dead, b.oldest_accepted_at
+    l.succeeded, l.failed, l.latency, b.pending, b.dead, b.oldest_accepted_at
 from lanes l
 join backlogs b on b.lane = l.id
 left join callbacks c on c.account = l.account
@@ -316,7 +327,8 @@ update lanes set paused = 1, stopped_at = coalesce(stopped_at, :now) where accou
 
 -- name: resume
 update lanes set
-    paused = 0, wait_until = 0, failures = 0, window = 1, refused = 0, reason = null,
+    paused = 0, wait_until = 0, failures = 0, window = 4, refused = 0, reason = null,
+    succeeded = 0, failed = 0, latency = 0,
     stopped_for = stopped_for + case when held = 0 then :now - coalesce(stopped_at, :now) else 0 end,
     stopped_at = case when held = 0 then null else stopped_at end
 where account = :account and consumer = :consumer;
@@ -326,6 +338,19 @@ where account = :account and consumer = :consumer;
 update deliveries set due = :now
 where lane = (select id from lanes where account = :account and consumer = :consumer)
     and state = 'ready' and due > :now and strikes > 0;
+
+-- name: lanes_of_origin
+-- Lanes that wait for a receiver.
+select l.id as lane from callbacks c join lanes l on l.account = c.account and l.consumer = ''
+where c.origin = :origin and l.failures > 0 and l.wait_until > :now and l.held = 0 and l.paused = 0 limit :limit;
+
+-- name: end_backoffs
+update deliveries set due = :now
+where lane in (select value from json_each(:lanes)) and state = 'ready' and due > :now and strikes > 0;
+
+-- name: wake_lanes
+update lanes set wait_until = :now, due = (select min(due) from deliveries where lane = lanes.id and state = 'ready')
+where id in (select value from json_each(:lanes));
 
 -- name: next_place
 update sqlite_sequence set seq = seq + 1 where name = 'messages' returning seq;

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from ..base import Clock
 from ..ids import MessageIds
 from ..records import (
+    FETCH_BYTES,
     Accepted,
     Delivery,
     LaneVerdict,
@@ -123,8 +124,10 @@ class SqliteStore(SqlStore):
             await self._writer.run(lambda db: execute(db, "forget_leases"))
         return await self._writer.run(lambda db: lease_lanes(db, limit, seconds, self._clock()))
 
-    async def fetch(self, lease: Lease, limit: int, *, without: Collection[int] = ()) -> list[Delivery]:
-        return await self._reader.run(lambda db: fetch_deliveries(db, lease, limit, without, self._clock()))
+    async def fetch(
+        self, lease: Lease, limit: int, *, without: Collection[int] = (), max_bytes: int = FETCH_BYTES
+    ) -> list[Delivery]:
+        return await self._reader.run(lambda db: fetch_deliveries(db, lease, limit, without, max_bytes, self._clock()))
 
     async def settle(
         self, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float

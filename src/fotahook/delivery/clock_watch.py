@@ -1,0 +1,29 @@
+"""Notices when a store's clock jumps, so that nothing irreversible is decided on one reading of it."""
+
+from collections.abc import Callable
+from typing import Final
+
+JUMP_SECONDS: Final = 30.0
+"""Clocks may differ by so much between two readings: adjustments, and a process that was suspended for a moment."""
+TRUST_SECONDS: Final = 600.0
+"""How long a clock that jumped must run steadily before it is believed."""
+
+
+class ClockWatch:
+    """Compares a store's clock with the monotonic one. A clock is steady unless it jumped in the last ten minutes."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._offset: float | None = None
+        self._jumped_at: float | None = None
+
+    def is_steady(self, reading: float) -> bool:
+        """Whether to believe a reading of the store's clock that was taken just now."""
+        now = self._monotonic()
+        offset = reading - now
+        if self._offset is not None and abs(offset - self._offset) > JUMP_SECONDS:
+            self._jumped_at = now
+        self._offset = offset
+        if self._jumped_at is not None and now - self._jumped_at >= TRUST_SECONDS:
+            self._jumped_at = None
+        return self._jumped_at is None
