@@ -314,7 +314,8 @@ async def egress_proxy(answer: bytes = b"HTTP/1.1 200 Connected\r\n\r\n") -> Asy
         try:
             await asyncio.gather(pipe(reader, up_writer), pipe(up_reader, writer))
         finally:
-            up_writer.close()
+            # Not closed in good order: what is still to be sent has no reader any more.
+            up_writer.transport.abort()
 
     async with receiver(tunnel) as port:
         yield port, heads

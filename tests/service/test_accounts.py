@@ -43,7 +43,7 @@ async def test_an_account_with_a_callback_and_a_backlog(api: Api) -> None:
     assert answer.json == {
         "account": ACCOUNT,
         "callback": {"url": URL, "revision": 1, "registeredAt": "2025-06-15T15:06:40Z"},
-        "lane": {"state": "open", "reason": None, "until": None, "inFlight": 1, "failures": 0},
+        "lane": {"state": "open", "reason": None, "until": None, "inFlight": 4, "failures": 0},
         "backlog": {"pending": 2, "dead": 0, "oldestAcceptedAt": "2025-06-15T15:06:40Z"},
         "limits": {"inFlight": None, "perSecond": None},
         "known": True,
