@@ -4,13 +4,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Final
 
 from fotahook.contract.urls import origin
 from fotahook.store.base import Store
-from fotahook.store.records import Delivery, DispatchedElsewhere, Lease, StoreError
+from fotahook.store.records import DispatchedElsewhere, Lease, StoreError
 
 from .clock_watch import ClockWatch
 from .lane import Deliver, LaneWorker, Runtime, Timings
@@ -129,7 +129,7 @@ class Dispatcher:
             self._serve(lease, asked_at)
         return bool(leases)
 
-    def _serve(self, lease: Lease, leased_at: float, deliveries: Sequence[Delivery] = ()) -> None:
+    def _serve(self, lease: Lease, leased_at: float) -> None:
         worker = LaneWorker(
             lease,
             leased_at,
@@ -138,7 +138,6 @@ class Dispatcher:
             service_rules=self.rules_of.get(lease.consumer, self.rules),
             timings=self.timings,
             runtime=self._runtime,
-            deliveries=deliveries,
         )
         task = asyncio.create_task(worker.run(), name=f"lane {lease.account}")
         self._workers.add(task)

@@ -73,8 +73,6 @@ class LaneWorker:
     service_rules: Rules
     timings: Timings
     runtime: Runtime
-    deliveries: Sequence[Delivery] = ()
-    """Deliveries that came with the lease; then it has no others."""
 
     def __post_init__(self) -> None:
         self._rules = _limited(self.service_rules, self.lease)
@@ -94,15 +92,13 @@ class LaneWorker:
         self._taken: dict[int, Callable[[], None]] = {}
         """The deliveries that are fetched and not settled, by number: what gives their memory back."""
         self._fetch_limit = TURN_DELIVERIES
-        # What a lane was handed with its lease is all that it had.
-        self._may_have_more = not self.deliveries
+        self._may_have_more = True
         self._fetched_at = float("-inf")
         self._fetch_seconds = FETCH_SECONDS
         self._lost = False
         self._backoff: Backoff | None = None
         self._paused = False
         self._next_start = float("-inf")
-        self._enqueue(self.deliveries)
 
     async def run(self) -> None:
         """Send what is due until the lane has nothing more, must wait, or its turn is over."""
