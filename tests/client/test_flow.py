@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fotahook.client._effects import Acquire, Hooks, Invoke, Runtime, Send, Sleep
 from fotahook.client._flow import Limits, Pipeline
-from fotahook.client._retry import MAX_BACKOFF, MAX_RETRY_AFTER, retry_after, retry_delay
+from fotahook.client._retry import MAX_BACKOFF, MAX_RETRY_AFTER, retry_delay
 from fotahook.client._tokens import BearerToken, SessionToken
 from fotahook.contract.auth import OauthToken, SessionCredentials, ThingspaceOauthCredentials
 from fotahook.contract.calls import list_registered_callbacks
@@ -24,7 +24,7 @@ from fotahook.contract.errors import (
     TimedOut,
     TlsError,
 )
-from fotahook.contract.exchange import Headers, Reply
+from fotahook.contract.exchange import Headers, Reply, retry_after
 from fotahook.contract.servers import servers_at
 
 CALL = list_registered_callbacks("a")

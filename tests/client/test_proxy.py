@@ -9,7 +9,8 @@ import pytest
 import trustme
 
 import fotahook
-from fotahook.client._settings import Proxy, parse_proxy, proxy_for
+from fotahook.client._settings import proxy_for
+from fotahook.contract.proxy import Proxy, parse_proxy
 
 from .conftest import ACCOUNT, BODY, OpenSdk, Peer, opened, respond, tls_peer
 

@@ -18,10 +18,10 @@ from starlette.types import ASGIApp
 
 from fotahook.console import FILES, HEADERS
 from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
+from fotahook.contract.proxy import parse_proxy
 from fotahook.contract.urls import without_password
 from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, run_maintenance
 from fotahook.delivery.dispatcher import LEASE_MARGIN
-from fotahook.delivery.http import Proxy
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.service import HEALTH_PATHS, Check, Metrics, Settings, build_app, provision_dev, withdraw_dev
@@ -110,7 +110,7 @@ class ServeOptions(ServerOptions):
         with flag_named("--allow-network"):
             parse_networks(self.allow_network)
         with flag_named("--egress-proxy"):
-            _ = self.egress_proxy and Proxy.parse(self.egress_proxy)
+            _ = self.egress_proxy and parse_proxy(self.egress_proxy)
         check_pem_files(ca_file=self.ca_file, client_cert=self.client_cert)
         self.fault_points()
 

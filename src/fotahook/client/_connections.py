@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from ..contract.proxy import Proxy
 from ._response_parser import StrictResponse
-from ._settings import Proxy, TransportOptions, proxy_for
+from ._settings import TransportOptions, proxy_for
 
 # Idle connections kept for one origin; more are opened if more threads call at once.
 MAX_IDLE = 64

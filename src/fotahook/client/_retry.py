@@ -1,9 +1,7 @@
 """Whether to retry a request, and when. Pure."""
 
-from datetime import UTC
-from email.utils import parsedate_to_datetime
-
 from ..contract.errors import ApiException, ConnectionFailed, FotahookError
+from ..contract.exchange import retry_after
 
 FIRST_BACKOFF = 0.5
 MAX_BACKOFF = 8.0
@@ -27,17 +25,3 @@ def retry_delay(failure: FotahookError, attempts: int, *, now: float, jitter: fl
     # Half of the backoff is random, so that clients do not all return in the same moment after an outage.
     backoff = min(FIRST_BACKOFF * 2.0 ** min(attempts - 1, 10), MAX_BACKOFF)
     return backoff * (1 + jitter) / 2
-
-
-def retry_after(value: str | None, now: float) -> float | None:
-    """The seconds in a `Retry-After` header, given as a number or as a date (RFC 9110, section 10.2.3)."""
-    if value is None:
-        return None
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        date = parsedate_to_datetime(value)
-        # One date format has no zone; all of them mean UTC (RFC 9110, section 5.6.7).
-        return max(date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now, 0.0)
-    except (ValueError, OverflowError):
-        return None

@@ -1,6 +1,8 @@
 """A request and its response, as callers, hooks and errors see them, with secrets masked."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Generic, TypeVar
 
 import msgspec
@@ -47,6 +49,24 @@ class Headers(Mapping[str, str]):
 
     def __reduce__(self) -> tuple[type["Headers"], tuple[list[tuple[str, str]]]]:
         return Headers, (list(self.items()),)
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """The seconds in a `Retry-After` header, given as a number or as a date; None if it cannot be read.
+
+    `now` is a Unix time. A date in the past is 0 seconds, and a number beyond all bounds is infinity.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        date = parsedate_to_datetime(value)
+        # One date format has no zone; all of them mean UTC (RFC 9110, section 5.6.7).
+        return max(date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now, 0.0)
+    except (ValueError, OverflowError):
+        return None
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -4,14 +4,14 @@ Every address that it connects to comes from the resolver, which vets it.
 """
 
 import asyncio
-import base64
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from fotahook.contract.addresses import EVERYWHERE, Network
+from fotahook.contract.proxy import Proxy
 from fotahook.contract.urls import url_refusal
 
 from .connection import Connection, ConnectionDropped, ExchangeFailed, Response
@@ -60,39 +60,6 @@ def target_of(url: str, allowed: Sequence[Network]) -> Target:
     path = url[url.index("//") + 2 :].partition(parts.netloc)[2]
     request_target = path if path.startswith("/") else f"/{path}"
     return Target(Origin(tls, host, port), f"POST {request_target} HTTP/1.1\r\nHost: {authority}\r\n")
-
-
-class Proxy(NamedTuple):
-    """An HTTP proxy through which all connections go."""
-
-    host: str
-    port: int
-    authorization: str | None
-
-    @classmethod
-    def parse(cls, url: str) -> "Proxy":
-        """The proxy of an ``http://[user:password@]host:port`` URL; ValueError without the password in its text."""
-        form = "an egress proxy is http://[user:password@]host:port"
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port or 8080
-        except ValueError:
-            raise ValueError(form) from None
-        if not host or parts.scheme != "http" or parts.path not in ("", "/"):
-            raise ValueError(form)
-        pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-        credentials = base64.b64encode(pair.encode()).decode() if parts.username else None
-        return cls(host, port, credentials and f"Basic {credentials}")
-
-    def connect_request(self, origin: Origin) -> bytes:
-        """The request that opens a tunnel to an origin."""
-        name = f"[{origin.host}]" if ":" in origin.host else origin.host
-        authority = f"{name}:{origin.port}"
-        fields = {"Host": authority} | ({"Proxy-Authorization": self.authorization} if self.authorization else {})
-        return _encode(f"CONNECT {authority} HTTP/1.1\r\n", fields, None)
-
-    def __repr__(self) -> str:
-        return f"<Proxy {self.host}:{self.port}>"
 
 
 class ConnectionPool:
@@ -212,7 +179,7 @@ class HttpClient:
         tunnel = Connection()
         transport, _ = await loop.create_connection(lambda: tunnel, proxy.host, proxy.port)
         try:
-            response = await tunnel.exchange(proxy.connect_request(origin), Timing(loop.time), tunnel=True)
+            response = await tunnel.exchange(_connect_request(proxy, origin), Timing(loop.time), tunnel=True)
             if not 200 <= response.status < 300 or not tunnel.usable:
                 raise ExchangeFailed("proxy_refused", f"the egress proxy answered CONNECT with {response.status}")
             timing.mark_connected()
@@ -255,6 +222,14 @@ def _encode(head: str, fields: Mapping[str, str], body: bytes | None) -> bytes:
     if body is None:
         return f"{head}{lines}\r\n".encode("ascii")
     return f"{head}{lines}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
+
+
+def _connect_request(proxy: Proxy, origin: Origin) -> bytes:
+    """The request that opens a tunnel to an origin."""
+    name = f"[{origin.host}]" if ":" in origin.host else origin.host
+    authority = f"{name}:{origin.port}"
+    fields = {"Host": authority} | ({"Proxy-Authorization": proxy.authorization} if proxy.authorization else {})
+    return _encode(f"CONNECT {authority} HTTP/1.1\r\n", fields, None)
 
 
 async def _open_socket(addresses: Sequence[str], port: int) -> socket.socket:

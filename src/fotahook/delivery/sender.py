@@ -1,11 +1,8 @@
 """Makes one attempt at one delivery over HTTPS. It never raises: every failure is an Outcome."""
 
 import asyncio
-import math
 import ssl
 from collections.abc import Callable
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -16,13 +13,15 @@ import msgspec
 from fotahook.contract import signing
 from fotahook.contract.addresses import Network
 from fotahook.contract.error_responses import one_line
+from fotahook.contract.exchange import retry_after
 from fotahook.contract.keys import account_signing_key, signing_seed
+from fotahook.contract.proxy import parse_proxy
 from fotahook.contract.version import VERSION
 from fotahook.store.records import Delivery, Lease
 
 from .connection import ExchangeFailed, Response
 from .deadline import Deadline
-from .http import HttpClient, Proxy, target_of
+from .http import HttpClient, target_of
 from .outcomes import Outcome, code_of_status
 from .resolver import BlockedAddress, Lookup, NameUnresolved, Resolver
 from .timing import Timing
@@ -82,7 +81,7 @@ class Sender:
             self._resolver,
             self._tls,
             connect_timeout=settings.connect_timeout,
-            proxy=Proxy.parse(settings.egress_proxy) if settings.egress_proxy else None,
+            proxy=parse_proxy(settings.egress_proxy) if settings.egress_proxy else None,
         )
         # Only allowed URLs are cached, and the settings that allow them do not change.
         self._target = lru_cache(TARGETS)(lambda url: target_of(url, settings.allowed_networks))
@@ -115,12 +114,11 @@ class Sender:
             code = code_of_status(response.status)
             redirected = f"Location: {response.location or '(none)'}"
             excerpt = redirected if code == "redirect" else response.body.decode("utf-8", "replace")
-        after = response.retry_after if response else None
         return Outcome(
             code=code,
             status=response.status if response else None,
             url=url,
-            retry_after=_retry_after(after, self._clock()) if after else None,
+            retry_after=retry_after(response.retry_after, self._clock()) if response else None,
             phases=timing.phases(),
             excerpt=one_line(excerpt, EXCERPT_LIMIT),
             resent=timing.resent,
@@ -161,18 +159,3 @@ def _code_of_error(error: Exception, timing: Timing) -> str:
         case OSError():
             return "connection_failed"
     return "url_invalid"
-
-
-def _retry_after(text: str, now: float) -> float | None:
-    """Seconds of a Retry-After header, given as a number or as a date; None if it cannot be read."""
-    try:
-        seconds = float(text) if text.isdigit() else _timestamp(text) - now
-    except (ValueError, OverflowError):
-        return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _timestamp(date: str) -> float:
-    """The Unix time of an HTTP date. A date without a zone is UTC, wherever this machine is."""
-    parsed = parsedate_to_datetime(date)
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
