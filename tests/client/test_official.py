@@ -1,6 +1,7 @@
 """Compared with the official SDK: the same requests, the same results."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -20,8 +21,9 @@ ACCOUNTS = ["0000123456-00001", "a/b c", "MyAccount-1", "ä&=+"]
 CALLS = ["list_registered_callbacks", "update_callback", "register_callback", "deregister_callback"]
 
 
-@pytest.fixture
-def official(peer: Peer) -> Iterator[Any]:
+@contextmanager
+def official_client(peer: Peer) -> Iterator[Any]:
+    """The official SDK, pointed at the peer."""
     servers = Configuration.environments[Environment.PRODUCTION]
     before = dict(servers)
     servers[Server.SOFTWARE_MANAGEMENT_V2] = f"{peer.url}/api/fota/v2"
@@ -30,9 +32,17 @@ def official(peer: Peer) -> Iterator[Any]:
         thingspace_oauth_credentials=ThingspaceOauthCredentials("an-id", "a-client-secret"),
         vz_m2m_token_credentials=VZM2mTokenCredentials("session-1"),
     )
-    yield client.software_management_callbacks_v2
-    client.config.http_client.session.close()
-    servers.update(before)
+    try:
+        yield client
+    finally:
+        client.config.http_client.session.close()
+        servers.update(before)
+
+
+@pytest.fixture
+def official(peer: Peer) -> Iterator[Any]:
+    with official_client(peer) as client:
+        yield client.software_management_callbacks_v2
 
 
 def essence(seen: Received) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import math
+import re
 import subprocess
 import sys
 import threading
@@ -22,6 +23,9 @@ PAIRS = [
     (fotahook.Client, fotahook.AsyncClient),
     (fotahook.OperatorClient, fotahook.AsyncOperatorClient),
     (fotahook.SoftwareManagementCallbacksV2Controller, fotahook.AsyncSoftwareManagementCallbacksV2Controller),
+    (fotahook.CampaignsV2Controller, fotahook.AsyncCampaignsV2Controller),
+    (fotahook.SoftwareManagementReportsV2Controller, fotahook.AsyncSoftwareManagementReportsV2Controller),
+    (fotahook.ServerLoggingController, fotahook.AsyncServerLoggingController),
 ]
 
 
@@ -31,7 +35,7 @@ def public(kind: type[Any]) -> dict[str, tuple[str, str | None]]:
     methods = inspect.getmembers(kind, callable)
     return {
         RENAMED.get(name, name): (
-            str(inspect.signature(method)).replace("AsyncEventStream", "EventStream"),
+            re.sub("Async(?=EventStream|Iterator)", "", str(inspect.signature(method))),
             (method.__doc__ or "").split("\n")[0],
         )
         for name, method in methods

@@ -62,6 +62,13 @@ with client as opened:
     assert_type(callbacks.deregister_callback("a").data.success, bool)
     assert_type(listed.headers, fotahook.Headers)
     as_mapping: Mapping[str, str] = listed.headers
+    assert_type(opened.campaigns_v2.get_campaign_information("a", "c").data, fotahook.CampaignSoftware)
+    reports = opened.software_management_reports_v2
+    assert_type(reports.get_campaign_device_status("a", "c", timeout=1).data, fotahook.V2CampaignDevice)
+    for device in reports.iter_campaign_devices("a", "c"):
+        assert_type(device, fotahook.V2DeviceStatus)
+    checked_in = opened.server_logging.get_device_check_in_history("a", "d").data
+    assert_type(checked_in, list[fotahook.CheckInHistoryItem])
     callbacks.list_registered_callbacks(123456)  # type: ignore[arg-type]  # an int loses leading zeros
     callbacks.register_callback("a", {"url": "x"})  # type: ignore[arg-type]  # the model, not a dict
     callbacks.register_callback("a", body, 5)  # type: ignore[call-arg]  # options go by keyword
@@ -84,6 +91,8 @@ async def asynchronous() -> None:
         callbacks = client.software_management_callbacks_v2
         listed = await callbacks.list_registered_callbacks("a")
         assert_type(listed.data, fotahook.CallbackSummary | None)
+        async for device in client.software_management_reports_v2.iter_campaign_devices("a", "c"):
+            assert_type(device, fotahook.V2DeviceStatus)
         await client.logout()
     async with fotahook.AsyncOperatorClient("http://127.0.0.1:8080", "id", "secret") as operator:
         assert_type(await operator.publish("a", {"type": "x"}), fotahook.Published)

@@ -4,14 +4,28 @@ from ._callbacks import AsyncSoftwareManagementCallbacksV2Controller, SoftwareMa
 from ._client import AsyncClient, Client
 from ._event_stream import AsyncEventStream, EventStream
 from ._operator import AsyncOperatorClient, OperatorClient
+from ._reads import (
+    AsyncCampaignsV2Controller,
+    AsyncServerLoggingController,
+    AsyncSoftwareManagementReportsV2Controller,
+    CampaignsV2Controller,
+    ServerLoggingController,
+    SoftwareManagementReportsV2Controller,
+)
 
 __all__ = [
+    "AsyncCampaignsV2Controller",
     "AsyncClient",
     "AsyncEventStream",
     "AsyncOperatorClient",
+    "AsyncServerLoggingController",
     "AsyncSoftwareManagementCallbacksV2Controller",
+    "AsyncSoftwareManagementReportsV2Controller",
+    "CampaignsV2Controller",
     "Client",
     "EventStream",
     "OperatorClient",
+    "ServerLoggingController",
     "SoftwareManagementCallbacksV2Controller",
+    "SoftwareManagementReportsV2Controller",
 ]

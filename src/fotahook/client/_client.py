@@ -9,6 +9,14 @@ from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, opera
 from ._callbacks import AsyncSoftwareManagementCallbacksV2Controller, SoftwareManagementCallbacksV2Controller
 from ._effects import Hooks
 from ._flow import Pipeline
+from ._reads import (
+    AsyncCampaignsV2Controller,
+    AsyncServerLoggingController,
+    AsyncSoftwareManagementReportsV2Controller,
+    CampaignsV2Controller,
+    ServerLoggingController,
+    SoftwareManagementReportsV2Controller,
+)
 from ._settings import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,
@@ -110,17 +118,29 @@ class Client(_Client, SyncBaseClient):
     """The SDK for threads, any number of which may share a client. Nothing is sent before the first call."""
 
     software_management_callbacks_v2: SoftwareManagementCallbacksV2Controller
+    campaigns_v2: CampaignsV2Controller
+    software_management_reports_v2: SoftwareManagementReportsV2Controller
+    server_logging: ServerLoggingController
 
     def _open(self, options: TransportOptions, defaults: CallDefaults) -> None:
         super()._open(options, defaults)
         self.software_management_callbacks_v2 = SoftwareManagementCallbacksV2Controller(self._transport)
+        self.campaigns_v2 = CampaignsV2Controller(self._transport)
+        self.software_management_reports_v2 = SoftwareManagementReportsV2Controller(self._transport)
+        self.server_logging = ServerLoggingController(self._transport)
 
 
 class AsyncClient(_Client, AsyncBaseClient):
     """The SDK for tasks of one event loop. Needs `pip install 'fotahook[async]'`."""
 
     software_management_callbacks_v2: AsyncSoftwareManagementCallbacksV2Controller
+    campaigns_v2: AsyncCampaignsV2Controller
+    software_management_reports_v2: AsyncSoftwareManagementReportsV2Controller
+    server_logging: AsyncServerLoggingController
 
     def _open(self, options: TransportOptions, defaults: CallDefaults) -> None:
         super()._open(options, defaults)
         self.software_management_callbacks_v2 = AsyncSoftwareManagementCallbacksV2Controller(self._transport)
+        self.campaigns_v2 = AsyncCampaignsV2Controller(self._transport)
+        self.software_management_reports_v2 = AsyncSoftwareManagementReportsV2Controller(self._transport)
+        self.server_logging = AsyncServerLoggingController(self._transport)

@@ -1,6 +1,7 @@
-"""The models of the four calls, named as in Verizon's published SDKs.
+"""The models of ThingSpace's calls, named as in Verizon's published SDKs.
 
-Unknown fields in a response are ignored, as a newer service may add some; a field of the wrong type is an error.
+Unknown fields in a response are ignored, as a newer service may add some; a field of the wrong type is an error. In
+the models of the reads every field may be missing, and is then None.
 """
 
 import msgspec
@@ -31,3 +32,83 @@ class FotaV2SuccessResult(msgspec.Struct, frozen=True):
     """The response to `deregister_callback`."""
 
     success: bool
+
+
+class V2TimeWindow(msgspec.Struct, frozen=True, rename="camel"):
+    """Hours of the day in which devices may download or install: from `start_time`, before `end_time`."""
+
+    start_time: int | None = None
+    end_time: int | None = None
+
+
+class CampaignSoftware(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A campaign, as `get_campaign_information` returns it. Dates are texts, as ThingSpace sends them: `YYYY-MM-DD`."""
+
+    id: str | None = None
+    account_name: str | None = None
+    campaign_name: str | None = None
+    software_name: str | None = None
+    distribution_type: str | None = None
+    make: str | None = None
+    model: str | None = None
+    software_from: str | None = None
+    software_to: str | None = None
+    start_date: str | None = None
+    end_date: str | None = None
+    download_after_date: str | None = None
+    download_time_window_list: tuple[V2TimeWindow, ...] | None = None
+    install_after_date: str | None = None
+    install_time_window_list: tuple[V2TimeWindow, ...] | None = None
+    status: str | None = None
+
+
+class V2CampaignMetaInfo(CampaignSoftware, frozen=True, kw_only=True, rename="camel"):
+    """A campaign in a V2CampaignHistory. The fields are those of CampaignSoftware."""
+
+
+class V2CampaignHistory(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A page of campaigns; pass its `last_seen_campaign_id` for the next one."""
+
+    has_more_data: bool | None = None
+    last_seen_campaign_id: str | None = None
+    campaign_list: tuple[V2CampaignMetaInfo, ...] | None = None
+
+
+class V2DeviceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A device's status in a campaign."""
+
+    device_id: str | None = None
+    status: str | None = None
+    result_reason: str | None = None
+
+
+class V2CampaignDevice(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A page of a campaign's devices; pass its `last_seen_device_id` for the next one."""
+
+    total_device: int | None = None
+    has_more_data: bool | None = None
+    last_seen_device_id: str | None = None
+    max_page_size: int | None = None
+    device_list: tuple[V2DeviceStatus, ...] | None = None
+
+
+class DeviceSoftwareUpgrade(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A campaign in the history of a device."""
+
+    device_id: str | None = None
+    id: str | None = None
+    account_name: str | None = None
+    software_name: str | None = None
+    start_date: str | None = None
+    status: str | None = None
+    reason: str | None = None
+
+
+class CheckInHistoryItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A check-in of a device. `time_completed` is the text that ThingSpace sent."""
+
+    device_id: str | None = None
+    client_type: str | None = None
+    result: str | None = None
+    failure_type: str | None = None
+    time_completed: str | None = None

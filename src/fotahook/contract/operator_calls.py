@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -25,7 +25,7 @@ class _BatchResult(msgspec.Struct, frozen=True, rename="camel"):
 def query_string(**parameters: str | int | None) -> str:
     """The parameters that are not None as a query, with its question mark; empty if there are none."""
     given = {name: value for name, value in parameters.items() if value is not None}
-    return f"?{urlencode(given)}" if given else ""
+    return f"?{urlencode(given, quote_via=quote)}" if given else ""
 
 
 def timestamp(name: str, value: datetime | None) -> str | None:

@@ -1,0 +1,151 @@
+"""The controllers of the five reads: what ThingSpace knows of campaigns and devices."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Unpack
+
+from ..contract import report_calls as calls
+from ..contract.exchange import ApiResponse
+from ..contract.models import (
+    CampaignSoftware,
+    CheckInHistoryItem,
+    DeviceSoftwareUpgrade,
+    V2CampaignDevice,
+    V2CampaignHistory,
+    V2DeviceStatus,
+)
+from ._base import AsyncMethods, Operation, SyncMethods, operation, response_of
+from ._settings import CallOptions
+
+if TYPE_CHECKING:
+    from ._async import AsyncTransport
+    from ._sync import SyncTransport
+
+
+class _Sync(SyncMethods):
+    def __init__(self, transport: "SyncTransport") -> None:
+        self._transport = transport
+
+
+class _Async(AsyncMethods):
+    def __init__(self, transport: "AsyncTransport") -> None:
+        self._transport = transport
+
+
+class _Campaigns:
+    """Campaigns. Options and errors are those of the callback calls."""
+
+    @operation
+    def get_campaign_information(
+        self, account: str, campaign_id: str, **options: Unpack[CallOptions]
+    ) -> Operation[ApiResponse[CampaignSoftware]]:
+        """A campaign: its software, dates and status."""
+        return response_of(calls.get_campaign_information(account, campaign_id), **options)
+
+
+class _Reports:
+    """Reports on campaigns and devices. Options and errors are those of the callback calls."""
+
+    @operation
+    def get_campaign_history_by_status(
+        self,
+        account: str,
+        campaign_status: str,
+        last_seen_campaign_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Operation[ApiResponse[V2CampaignHistory]]:
+        """A page of the account's campaigns that have a status, such as `CampaignEnded`."""
+        call = calls.get_campaign_history_by_status(account, campaign_status, last_seen_campaign_id)
+        return response_of(call, **options)
+
+    @operation
+    def get_campaign_device_status(
+        self, account: str, campaign_id: str, last_seen_device_id: str | None = None, **options: Unpack[CallOptions]
+    ) -> Operation[ApiResponse[V2CampaignDevice]]:
+        """A page of a campaign's devices: up to 1,000 with ids above `last_seen_device_id`."""
+        call = calls.get_campaign_device_status(account, campaign_id, last_seen_device_id)
+        return response_of(call, **options)
+
+    @operation
+    def get_device_firmware_upgrade_history(
+        self, account: str, device_id: str, **options: Unpack[CallOptions]
+    ) -> Operation[ApiResponse[list[DeviceSoftwareUpgrade]]]:
+        """The campaigns of a device, and how each ended."""
+        return response_of(calls.get_device_firmware_upgrade_history(account, device_id), **options)
+
+
+class _ServerLogging:
+    """The server's log of a device. Options and errors are those of the callback calls."""
+
+    @operation
+    def get_device_check_in_history(
+        self, account: str, device_id: str, **options: Unpack[CallOptions]
+    ) -> Operation[ApiResponse[list[CheckInHistoryItem]]]:
+        """The check-ins of a device."""
+        return response_of(calls.get_device_check_in_history(account, device_id), **options)
+
+
+class CampaignsV2Controller(_Campaigns, _Sync):
+    __doc__ = _Campaigns.__doc__
+
+
+class AsyncCampaignsV2Controller(_Campaigns, _Async):
+    __doc__ = _Campaigns.__doc__
+
+
+class SoftwareManagementReportsV2Controller(_Reports, _Sync):
+    __doc__ = _Reports.__doc__
+
+    def iter_campaign_devices(
+        self,
+        account: str,
+        campaign_id: str,
+        last_seen_device_id: str = calls.FIRST_PAGE,
+        *,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> Iterator[V2DeviceStatus]:
+        """All devices of a campaign, read page by page; only one page is in memory.
+
+        `last_seen_device_id` continues behind a device. `timeout` and `max_retries` are for each page.
+        """
+        last: str | None = last_seen_device_id
+        while last is not None:
+            response = self.get_campaign_device_status(
+                account, campaign_id, last, timeout=timeout, max_retries=max_retries
+            )
+            yield from response.data.device_list or ()
+            last = calls.next_page(response, last)
+
+
+class AsyncSoftwareManagementReportsV2Controller(_Reports, _Async):
+    __doc__ = _Reports.__doc__
+
+    async def iter_campaign_devices(
+        self,
+        account: str,
+        campaign_id: str,
+        last_seen_device_id: str = calls.FIRST_PAGE,
+        *,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> AsyncIterator[V2DeviceStatus]:
+        """All devices of a campaign, read page by page; only one page is in memory.
+
+        `last_seen_device_id` continues behind a device. `timeout` and `max_retries` are for each page.
+        """
+        last: str | None = last_seen_device_id
+        while last is not None:
+            response = await self.get_campaign_device_status(
+                account, campaign_id, last, timeout=timeout, max_retries=max_retries
+            )
+            for device in response.data.device_list or ():
+                yield device
+            last = calls.next_page(response, last)
+
+
+class ServerLoggingController(_ServerLogging, _Sync):
+    __doc__ = _ServerLogging.__doc__
+
+
+class AsyncServerLoggingController(_ServerLogging, _Async):
+    __doc__ = _ServerLogging.__doc__
