@@ -187,9 +187,19 @@ def test_an_old_or_future_message_is_refused_with_the_skew(skew: int, reason: st
     verify(by_hmac(timestamp=NOW - skew), tolerance=302)
 
 
-def test_an_unsigned_timestamp_is_not_mentioned() -> None:
-    with pytest.raises(SignatureRefused, match="no signature matches"):
+def test_a_timestamp_is_checked_before_the_body_is_hashed() -> None:
+    with pytest.raises(SignatureRefused, match="s old, more than 300 s"):
         verify(by_hmac(OTHER_SECRET, timestamp=5))
+
+
+def test_many_ed25519_signatures_are_refused_even_if_one_is_right() -> None:
+    good = signing.sign_ed25519(SEED, "msg-1", NOW, BODY)
+    wrong = ["v1a," + base64.b64encode(bytes([n]) * 64).decode() for n in range(44)]
+    verify(signed(*wrong[:3], good))
+    with pytest.raises(SignatureRefused, match="has more than 4 signatures of version v1a"):
+        verify(signed(*wrong[:4], good))
+    with pytest.raises(SignatureRefused, match="has more than 4 signatures of version v1a"):
+        signing.check_headers(signed(good, *wrong), now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +244,7 @@ def test_an_id_must_be_ascii() -> None:
 def test_only_the_first_signatures_are_checked() -> None:
     good = signing.sign_hmac(SECRET, "msg-1", NOW, BODY)
     with pytest.raises(SignatureRefused):
-        verify(signed(*["v1a," + base64.b64encode(bytes(64)).decode()] * 5000, good))
+        verify(signed(*["v1," + base64.b64encode(bytes(32)).decode()] * 5000, good))
 
 
 def test_a_refusal_quotes_nothing_of_the_request() -> None:

@@ -29,7 +29,7 @@ from fotahook.store.records import StoreError
 from tests.deadlines import DEADLINE
 from tests.modes import modes_bind
 
-from .conftest import NOW, PROGRESS, SECRET, Answer, Seen, by_hmac, reading, request, stored
+from .conftest import NOW, PROGRESS, SECRET, SEED, Answer, Seen, by_hmac, reading, request, stored
 
 Make = Callable[..., Listener]
 NAN = float("nan")
@@ -165,6 +165,22 @@ async def test_a_message_from_another_network_is_rejected_before_its_body_is_rea
     answer = await request(make(sources=["198.51.100.0/24"]), asyncio.Event())
     assert answer.error == (403, "MESSAGE_REFUSED")
     assert "192.0.2.1" in answer.json["errorMessage"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ({}, "is missing"),
+        (by_hmac(b"", timestamp=int(NOW) - 400), "400 s old"),
+        (by_hmac(b"") | {"webhook-signature": " ".join([f"v1a,{'A' * 85}A=="] * 44)}, "more than 4 signatures"),
+    ],
+)
+async def test_a_message_whose_signature_cannot_be_right_is_rejected_before_its_body_is_read(
+    make: Make, headers: dict[str, str], reason: str
+) -> None:
+    answer = await request(make(public_keys=[signing.format_public_key(SEED)]), asyncio.Event(), headers=headers)
+    assert answer.error == (401, "MESSAGE_REFUSED")
+    assert reason in answer.json["errorMessage"]
 
 
 async def test_a_password_and_a_signature_can_both_be_required(make: Make) -> None:

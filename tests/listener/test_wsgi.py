@@ -128,6 +128,15 @@ def test_paths_and_methods_are_those_of_the_listener(wrap: Wrap, method: str, pa
     assert (answer.body == b"") == (method == "HEAD")
 
 
+def test_a_length_of_thousands_of_digits_is_rejected(wrap: Wrap) -> None:
+    """Not through `call`: the validator of the standard library fails on such a length itself."""
+    statuses: list[str] = []
+    for length in ("0" * 5000 + "9", "9" * 5000):
+        environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "CONTENT_LENGTH": length, "wsgi.input": io.BytesIO()}
+        wrap()(environ, lambda status, headers: statuses.append(status))  # type: ignore[arg-type, return-value]  # enough here
+    assert statuses == ["400 Bad Request", "413 Request Entity Too Large"]
+
+
 def test_the_path_is_the_one_below_the_mount(wrap: Wrap) -> None:
     assert call(wrap(), path="", SCRIPT_NAME="/thingspace").status == 200
 

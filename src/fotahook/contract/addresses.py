@@ -19,6 +19,7 @@ _SPECIAL_V4 = tuple(
         ("10.0.0.0/8", "a private network"),
         ("100.64.0.0/10", "shared address space"),
         ("127.0.0.0/8", "loopback"),
+        ("168.63.129.16/32", "Azure's services for its virtual machines"),
         ("169.254.0.0/16", "link-local"),
         ("172.16.0.0/12", "a private network"),
         ("192.0.0.0/24", "protocol assignments"),

@@ -18,7 +18,7 @@ from .dead_letters import DeadLetter, dead_letters
 from .forwards import Forwards, ForwardSettings
 from .handlers import HandlerT, Router
 from .inbox import Inbox
-from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW
+from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, read_headers
 from .requests import RequestHandler, Response
 from .verification import Verification, WebhookRejected
 
@@ -249,7 +249,8 @@ class Listener:
         peer: str | None = (scope.get("client") or (None,))[0]
         headers: dict[str, str] = {}
         try:
-            headers = self.request_handler.check_headers(scope["headers"], peer)
+            headers = read_headers(scope["headers"])
+            self.request_handler.check_headers(headers, peer)
             message = self.request_handler.read_message(headers, await self._read_body(receive))
             self.request_handler.warn_if_unverified()
             return self.request_handler.accepted(await self._inbox.accept(message))

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -17,7 +17,7 @@ from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, 
 from . import validation
 from .forwards import Forwards
 from .handlers import Router
-from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, read_headers, receive
+from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, receive
 from .verification import Verification, WebhookRejected, sender_address
 
 log = logging.getLogger("fotahook.listener")
@@ -144,14 +144,13 @@ class RequestHandler:
             return NOT_FOUND
         return None if method == "POST" else POST_ONLY
 
-    def check_headers(self, pairs: Iterable[tuple[bytes, bytes]], peer: str | None) -> dict[str, str]:
-        """The headers that matter. WebhookRejected (400, 403 or 413) if there is no need to read the body."""
-        headers = read_headers(pairs)
+    def check_headers(self, headers: Mapping[str, str], peer: str | None) -> None:
+        """WebhookRejected (401, 403 or 413) if there is no need to read the body."""
         self.verification.check_source(peer, headers.get(FORWARDED_FOR, ""))
-        length = headers.get("content-length", "")
+        length = headers.get("content-length", "").lstrip("0")
         if length.isascii() and length.isdigit() and int(length[:20]) > BODY_LIMIT:
             raise WebhookRejected(413, BODY_TOO_LONG)
-        return headers
+        self.verification.check_signature_headers(headers, self.clock())
 
     def read_message(self, headers: dict[str, str], body: bytes) -> NewMessage:
         """The message to store in the inbox. WebhookRejected says why there is none."""
@@ -178,7 +177,7 @@ class RequestHandler:
         headers: Mapping[str, str],
         *extra_headers: tuple[str, str],
     ) -> Response:
-        """The response to a request that failed, which is also logged. `headers` are those of `check_headers`."""
+        """The response to a request that failed, which is also logged. `headers` are those of `read_headers`."""
         # Any other store error concerns only this message.
         if isinstance(error, StoreFull | StoreUnavailable):
             self._last_failure = self.clock(), error

@@ -15,7 +15,7 @@ import msgspec
 
 from fotahook.contract.addresses import Address, Network, parse_networks
 from fotahook.contract.messages import CallbackMessage
-from fotahook.contract.signing import TOLERANCE, SignatureRefused, parse_public_key, parse_secret, verify
+from fotahook.contract.signing import TOLERANCE, SignatureRefused, check_headers, parse_public_key, parse_secret, verify
 
 from .validation import parse_each
 
@@ -110,6 +110,15 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
             raise WebhookRejected(403, "the address of the sender is unknown")
         if not _within(address, self.sources):
             raise WebhookRejected(403, f"the message came from {address}, which is in none of the allowed networks")
+
+    def check_signature_headers(self, headers: Mapping[str, str], now: float) -> None:
+        """WebhookRejected (401) if the headers alone show that no known key signed the message."""
+        if not self.signed:
+            return
+        try:
+            check_headers(headers, now=now, tolerance=self.tolerance)
+        except SignatureRefused as error:
+            raise WebhookRejected(401, str(error)) from error
 
     def check_signature(self, headers: Mapping[str, str], body: bytes, now: float) -> None:
         """WebhookRejected (401) if no known key signed these bytes within the tolerance of `now`."""

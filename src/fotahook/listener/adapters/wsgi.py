@@ -18,7 +18,7 @@ from fotahook.store.records import Accepted, NewMessage, StoreError, StoreUnavai
 from .. import requests
 from ..app import Listener
 from ..inbox import Inbox
-from ..intake import BODY_LIMIT
+from ..intake import BODY_LIMIT, read_headers
 from ..requests import Response
 from ..verification import WebhookRejected
 
@@ -79,7 +79,8 @@ class WsgiListener:
         peer: str | None = environ.get("REMOTE_ADDR")
         headers: dict[str, str] = {}
         try:
-            headers = self._requests.check_headers(_headers(environ), peer)
+            headers = read_headers(_headers(environ))
+            self._requests.check_headers(headers, peer)
             message = self._requests.read_message(headers, _read_body(environ))
             self._requests.warn_if_unverified()
             return self._requests.accepted(self._accept(message))
@@ -176,8 +177,10 @@ def _read_body(environ: "WSGIEnvironment") -> bytes:
     length: str = environ.get("CONTENT_LENGTH") or ""
     read: Callable[[int], bytes] = environ["wsgi.input"].read
     if length.isascii() and length.isdigit():
-        body = read(int(length))
-        if len(body) < int(length):
+        # `check_headers` refused long numbers, but not leading zeros, of which int() takes only so many.
+        size = int(length.lstrip("0") or "0")
+        body = read(size)
+        if len(body) < size:
             raise WebhookRejected(400, requests.BODY_CUT_OFF)
         return body
     if not environ.get("wsgi.input_terminated"):
