@@ -133,7 +133,7 @@ def test_a_length_of_thousands_of_digits_is_rejected(wrap: Wrap) -> None:
     statuses: list[str] = []
     for length in ("0" * 5000 + "9", "9" * 5000):
         environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "CONTENT_LENGTH": length, "wsgi.input": io.BytesIO()}
-        wrap()(environ, lambda status, headers: statuses.append(status))  # type: ignore[arg-type, return-value]  # enough here
+        wrap()(environ, lambda status, headers: statuses.append(status))  # type: ignore[arg-type]  # enough here
     assert statuses == ["400 Bad Request", "413 Request Entity Too Large"]
 
 
