@@ -87,7 +87,7 @@ def test_a_child_that_dies_is_named_and_everything_is_cleaned_up(demo: subproces
 def test_a_demo_without_devices_is_a_usage_error() -> None:
     done = fotahook("demo", "--devices", "0")
     assert done.returncode == 2
-    assert done.stderr.startswith("fotahook: --devices 0: ")
+    assert done.stderr.startswith('fotahook: Invalid value "0" for --devices')
 
 
 def children_of(pid: int) -> list[int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fotahook.cli.admin.credentials import format_age
+from fotahook.cli.admin import format_age
 from fotahook.contract.keys import fingerprint
 from fotahook.store import open_store
 from fotahook.store.records import Credential

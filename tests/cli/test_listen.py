@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from fotahook.cli.listen.registration import Registration
 from fotahook.client import AsyncClient
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from fotahook.contract.keys import parse_secret_key, signing_seed
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 from fotahook.contract.signing import format_public_key, format_secret, headers, sign_ed25519
+from fotahook.listener.registration import Registration
 from fotahook.testing import Sandbox, make_certificates
 from tests.deadlines import DEADLINE
 from tests.testing.receivers import receiving

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from fotahook.cli.listen.registration import Registration
-from fotahook.cli.shared.errors import Refused
 from fotahook.client import AsyncClient
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
+from fotahook.listener.registration import Registration, RegistrationRefused
 from tests.client.conftest import Chunks, Peer, Received, respond
 from tests.deadlines import DEADLINE
 
@@ -358,7 +357,7 @@ async def test_another_url_is_described_by_its_host_and_the_parts_that_differ(
 ) -> None:
     service.registered = theirs
     async with service.client() as client:
-        with pytest.raises(Refused, match="has another callback") as refused:
+        with pytest.raises(RegistrationRefused, match="has another callback") as refused:
             await service.registration(client, "https://h.example.com/in").check()
     assert f"has another callback, at {place}" in str(refused.value)
     assert "unter" not in str(refused.value)

@@ -8,8 +8,8 @@ from cyclopts import App
 from fotahook.contract.operator import AccountState
 
 from .shared.arguments import Account, Limit, warn_if_unknown
+from .shared.output import Columns, print_list, read_pages
 from .shared.remote import DEFAULTS, Remote
-from .shared.tables import Columns, print_list, read_pages
 
 app = App(name="accounts", help="List accounts and show their state.")
 

@@ -14,8 +14,8 @@ from fotahook.contract.models import FotaV2CallbackRegistrationRequest, FotaV2Ca
 from fotahook.contract.urls import account_warning, port_warning
 
 from .shared.arguments import Account, warn_if_unknown
+from .shared.output import note, print_facts
 from .shared.remote import DEFAULTS, Remote
-from .shared.tables import note, print_facts
 
 _WARNING: Final = re.compile(r'299 [^ ]+ "([^"]*)"')
 

@@ -10,26 +10,26 @@ from cyclopts import App, Parameter
 from fotahook.contract.version import VERSION
 
 from .shared import stdio
-from .shared.errors import Failure, describe
+from .shared.errors import describe
 
 COMMANDS: Final = {
     "serve": ("serve:app", "Run the service: callbacks, messages, delivery."),
     "listen": ("listen.command:app", "Receive messages into a durable inbox."),
-    "demo": ("demo.command:demo", "Run the whole loop on this machine."),
+    "demo": ("demo:demo", "Run the whole loop on this machine."),
     "callbacks": ("callbacks:app", "List, register, update, deregister a callback."),
-    "publish": ("transfer.publish:publish", "Publish one message, or many."),
+    "publish": ("publish:publish", "Publish one message, or many."),
     "messages": ("messages:app", "List messages; show one with its attempts."),
     "why": ("messages:why", "Explain the state of a message."),
     "redeliver": ("redeliver:redeliver", "Deliver messages again."),
     "accounts": ("accounts:app", "List accounts and show their state."),
     "pause": ("accounts:pause", "Stop delivery to an account."),
     "resume": ("accounts:resume", "End a pause, or the wait for a failing endpoint."),
-    "export": ("transfer.archive:export", "Write the messages of an account to a file."),
-    "import": ("transfer.archive:import_", "Publish the messages of an export."),
+    "export": ("export:export", "Write the messages of an account to a file."),
+    "import": ("export:import_", "Publish the messages of an export."),
     "tail": ("tail:tail", "Follow events: messages, attempts, lanes, callbacks."),
     "simulate": ("simulate.command:simulate", "Send the messages of a campaign."),
     "doctor": ("doctor.command:doctor", "Check a callback URL before registering it."),
-    "admin": ("admin.credentials:app", "Manage clients, users and the store of a service."),
+    "admin": ("admin:app", "Manage clients, users and the store of a service."),
     "completion": ("commands:completion", "Print a shell's completion script."),
 }
 """Module and name of each command, and its line in `fotahook --help`."""
@@ -81,8 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     except BaseException as error:
         code, line = describe(error, next(iter(arguments), ""))
         stdio.settle_output()
-        details = error.details if isinstance(error, Failure) else ""
-        stdio.print_errors(*filter(None, (details, line and f"fotahook: {line}")))
+        stdio.print_error(line)
         return code
     return result if isinstance(result, int) else 0
 

@@ -17,8 +17,7 @@ from fotahook.contract.version import VERSION
 
 from .shared.arguments import Account, Limit, MessageId, Span
 from .shared.errors import Failure, UsageError
-from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source
-from .shared.tables import (
+from .shared.output import (
     Columns,
     print_bytes,
     print_json,
@@ -28,6 +27,7 @@ from .shared.tables import (
     print_table,
     read_pages,
 )
+from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source
 
 app = App(name="messages", help="List messages; show one with its attempts.")
 

@@ -8,9 +8,9 @@ from msgspec import Struct
 from fotahook.contract.errors import ApiException
 
 from .shared.arguments import EVER, OptionalAccount, Span
-from .shared.errors import REFUSED, Refused, UsageError
+from .shared.errors import REFUSED, UsageError
+from .shared.output import note, print_facts, print_list
 from .shared.remote import SERVICE, Messages, Source
-from .shared.tables import note, print_facts, print_list
 
 
 class Sent(Struct, frozen=True, rename="camel"):
@@ -72,7 +72,7 @@ def _redeliver_each(stored: Messages, ids: tuple[str, ...], *, as_new: bool, as_
         for message_id in ids:
             try:
                 sent.append(Sent(message_id, stored.redeliver(message_id, as_new=as_new).id))
-            except (ApiException, Refused) as error:
+            except ApiException as error:
                 if len(ids) == 1:
                     raise
                 note(f"{message_id}: {error}")

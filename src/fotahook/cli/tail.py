@@ -19,8 +19,8 @@ from fotahook.contract.events import (
 
 from .shared.arguments import OptionalAccount
 from .shared.errors import Interrupted
+from .shared.output import format_time, print_json, print_table
 from .shared.remote import DEFAULTS, Remote
-from .shared.tables import format_time, print_json, print_table
 
 COLUMNS: Final = ("time", "event", "account", "state", "message", "what")
 WIDTHS: Final = (20, 16, 16, 12, 36, 0)

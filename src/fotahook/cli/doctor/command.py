@@ -22,8 +22,8 @@ from fotahook.delivery.sender import SenderSettings
 from ...hosting.tls import check_pem_files
 from ..shared.arguments import Texts
 from ..shared.errors import FAILED, UsageError
+from ..shared.output import on_terminal, print_json, print_table
 from ..shared.stores import secret_key_from_environment
-from ..shared.tables import on_terminal, print_json, print_table
 from .checks import Check, Result, Target, check_addresses, check_connection, check_port, check_url
 from .messages import check_messages
 from .tls import check_tls

@@ -19,6 +19,7 @@ from fotahook.client import AsyncClient
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.urls import url_refusal, without_password
 from fotahook.listener import ForwardSettings, Listener, Verification
+from fotahook.listener.registration import Registration, RegistrationRefused
 from fotahook.listener.requests import HEALTH_PATH, check_path, is_secret_path
 from fotahook.listener.validation import duration
 
@@ -27,13 +28,12 @@ from ...hosting.server import run, serve_app
 from ...hosting.tls import check_pem_files
 from ..shared.arguments import OptionalAccount, Texts
 from ..shared.configuration import SOURCES
-from ..shared.errors import Failure, UsageError, location
+from ..shared.errors import Failure, Refused, UsageError, location
+from ..shared.output import on_terminal
 from ..shared.remote import BaseUrl, Remote
 from ..shared.server_options import InLimits, InNetwork, Seconds, ServerOptions, flag_named
 from ..shared.stores import VARIABLE, secret_key_from_environment
-from ..shared.tables import on_terminal
 from .printing import print_json_line, print_readable
-from .registration import Registration
 
 log = logging.getLogger("fotahook.listener")
 
@@ -160,7 +160,10 @@ def listen(
     configure(listener, options)
     if options.print or options.json or not (module or options.forward_to):
         listener.on_any(print_json_line if options.json or not on_terminal() else print_readable)
-    return run(_listen(listener, options))
+    try:
+        return run(_listen(listener, options))
+    except RegistrationRefused as error:
+        raise Refused(str(error)) from error
 
 
 async def _listen(listener: Listener, options: ListenOptions) -> int:

@@ -15,7 +15,7 @@ from fotahook.contract.messages import CallbackMessage
 from fotahook.hosting.stdio import discard
 from fotahook.listener import Context
 
-from ..shared.tables import print_json
+from ..shared.output import print_json
 
 _MAX_DEVICES: Final = 10
 _MAX_TEXT: Final = 100

@@ -14,7 +14,7 @@ from fotahook.contract.operator import AccountState
 from fotahook.contract.urls import account_refusal, account_warning
 
 from .errors import UsageError
-from .tables import note
+from .output import note
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGO: Final = re.compile(r"(\d{1,9})([smhd])")

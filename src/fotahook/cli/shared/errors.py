@@ -25,13 +25,9 @@ _EXTRAS: Final = {
 
 
 class Failure(Exception):
-    """The command failed; the text is for people. `details` are lines to print before it."""
+    """The command failed; the text is for people."""
 
     code = FAILED
-
-    def __init__(self, text: str, *, details: str = "") -> None:
-        super().__init__(text)
-        self.details = details
 
 
 class UsageError(Failure):
@@ -41,7 +37,7 @@ class UsageError(Failure):
 
 
 class Refused(Failure):
-    """The service, or the inbox, refuses to do it."""
+    """The service refuses to do it."""
 
     code = REFUSED
 
@@ -59,6 +55,8 @@ def describe(error: BaseException, command: str = "") -> tuple[int, str | None]:
     from fotahook.contract.error_responses import one_line
 
     match error:
+        case SystemExit(code=str() as text):
+            return FAILED, one_line(text)
         case SystemExit():
             return error.code if isinstance(error.code, int) else FAILED, None
         case KeyboardInterrupt() | CancelledError():

@@ -13,12 +13,13 @@ from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredential
 from fotahook.contract.servers import checked_base_url
 
 from .errors import UsageError
-from .tables import Json
+from .output import Json
+from .stores import check_exists
 
 if TYPE_CHECKING:
-    from .inbox import Inbox
+    from fotahook.listener.inbox_messages import InboxMessages
 
-Messages: TypeAlias = "OperatorClient | Inbox"
+Messages: TypeAlias = "OperatorClient | InboxMessages"
 C = TypeVar("C", Client, AsyncClient)
 
 # What `fotahook serve --dev` provisions; importing them from the service room would load all of it.
@@ -90,11 +91,12 @@ class Source(Remote):
             with self.operator() as client:
                 yield client
             return
+        check_exists("--inbox", self.inbox)
         # Commands about a service do not wait for stores to load.
-        from .inbox import open_inbox
+        from fotahook.listener.inbox_messages import open_inbox_messages
 
-        with open_inbox(self.inbox) as inbox:
-            yield inbox
+        with open_inbox_messages(self.inbox) as messages:
+            yield messages
 
 
 DEFAULTS: Final = Remote()

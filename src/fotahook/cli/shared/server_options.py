@@ -14,7 +14,7 @@ from ...hosting.logging import LogFormat
 from ...hosting.server import ListeningSocket, open_socket
 from .configuration import explanation
 from .errors import UsageError
-from .tables import print_table
+from .output import print_table
 
 if TYPE_CHECKING:
     from fotahook.testing.sandbox.fault_points import FaultPoints

@@ -29,11 +29,11 @@ def settle_output() -> None:
         discard(sys.stdout)
 
 
-def print_errors(*lines: str) -> None:
-    """Lines on stderr, as far as it accepts any."""
+def print_error(line: str | None) -> None:
+    """A line on stderr, if there is one and stderr accepts any."""
     try:
-        for line in lines:
-            print(line, file=sys.stderr)
+        if line:
+            print(f"fotahook: {line}", file=sys.stderr)
     except OSError:
         discard(sys.stderr)
 

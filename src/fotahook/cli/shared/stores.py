@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from .errors import Failure, UsageError
-from .tables import Json
+from .output import Json
 
 VARIABLE: Final = "FOTAHOOK_SECRET_KEY"
 

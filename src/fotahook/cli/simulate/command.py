@@ -25,9 +25,8 @@ from fotahook.testing.simulator.fault_script import (
 
 from ...hosting.tls import check_pem_files
 from ..shared.errors import Failure, Interrupted, UsageError
-from ..shared.progress import counting
+from ..shared.output import counting, print_json, print_table
 from ..shared.remote import DEFAULTS, Remote
-from ..shared.tables import print_json, print_table
 from .targets import Advance, Result, Target, listener_target, service_target
 
 MAX_DEVICES: Final = 10_000_000

@@ -1,7 +1,7 @@
 """Output of commands: tables at a terminal, tab-separated rows in a pipe, JSON with --json."""
 
+import contextlib
 import json
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ from typing import Annotated, Final, TypeAlias, TypeVar
 import msgspec
 from cyclopts import Parameter
 
+from fotahook.contract.error_responses import one_line
 from fotahook.contract.operator import AccountPage, MessagePage
 
 T = TypeVar("T")
@@ -25,7 +26,6 @@ Json: TypeAlias = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
 PAGE: Final = 200
 """Largest page that the service returns."""
 
-_RAW_IN_JSON: Final = re.compile("[\x7f-\x9f\u2028\u2029]")
 _WIDEST: Final = 4096
 """Columns: the terminal wraps long lines, so that an id can be copied whole."""
 _WHOLE: Final = ("id", "sent as")
@@ -43,13 +43,14 @@ def on_terminal() -> bool:
 
 def note(text: str) -> None:
     """A line for people, on stderr."""
-    print(f"fotahook: {text}", file=sys.stderr)
+    print(f"fotahook: {one_line(text)}", file=sys.stderr)
 
 
 def print_json(value: Mapping[str, object]) -> None:
     """One object on one line, in JSON that any encoding of stdout can carry."""
     line = json.dumps(value, ensure_ascii=sys.stdout.encoding.lower() not in ("utf-8", "utf8"))
-    print(_RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", line))
+    # JSON allows most characters that control a terminal or the direction of text.
+    print("".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line))
 
 
 def print_bytes(content: bytes) -> None:
@@ -162,3 +163,21 @@ def _text(value: object) -> str:
             return format_time(value)
     text = str(value)
     return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
+
+
+@contextlib.contextmanager
+def counting(
+    total: int | None, part: str, *, in_bytes: bool = False, shown: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr, only at a terminal: stdout is for results. `total` None: unknown."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    count = DownloadColumn() if in_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), count, TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(part, total=total)
+        yield lambda done: bars.update(task, completed=done)

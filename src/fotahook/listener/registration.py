@@ -1,4 +1,4 @@
-"""`fotahook listen --register`: makes the listener an account's callback, and watches that it stays that."""
+"""Makes a listener an account's callback, and watches that it stays that."""
 
 import asyncio
 import logging
@@ -11,17 +11,19 @@ from fotahook.client import AsyncClient
 from fotahook.contract.errors import FotahookError, FotaV2ResultException
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 
-from ..shared.errors import Refused
-
 log = logging.getLogger("fotahook.listener")
 
 WATCH_SECONDS: Final = 180.0
-"""Interval of --watch."""
+"""Interval at which the registration is checked."""
 
 END_SECONDS: Final = 5.0
 """Timeout of deregistering: the process is killed soon, and handlers in progress need time too."""
 
 _PORTS: Final = {"https": 443, "http": 80}
+
+
+class RegistrationRefused(FotahookError):
+    """The account has another callback, or the service refuses the URL."""
 
 
 class Registration:
@@ -34,24 +36,24 @@ class Registration:
         self._replace = replace
 
     async def check(self) -> str | None:
-        """The URL that is registered now. Refused if it is another one and may not be replaced."""
+        """The URL that is registered now. RegistrationRefused if it is another one and may not be replaced."""
         registered = await self._registered()
         if registered is not None and not self._replace and not self._is_ours(registered):
-            raise Refused(
+            raise RegistrationRefused(
                 f"account {self._account} has another callback, at {self._describe(registered)}; "
                 "an account has only one: give --replace to take its place"
             )
         return registered
 
     async def begin(self) -> None:
-        """Register, unless that is done already. Refused as by `check`, and if the service refuses the URL."""
+        """Register, unless that is done already. RegistrationRefused as by `check`, or if the URL is refused."""
         registered = await self.check()
         if self._is_ours(registered):
             return
         try:
             await self._calls.register_callback(self._account, FotaV2CallbackRegistrationRequest(self.url))
         except FotaV2ResultException as error:
-            raise Refused(f"--public-url is not registered for account {self._account}: {error}") from error
+            raise RegistrationRefused(f"--public-url is not registered for account {self._account}: {error}") from error
         except asyncio.CancelledError:
             log.error(
                 "the callback of account %s may be registered, without a listener: it was stopped before the response",

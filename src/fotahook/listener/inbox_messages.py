@@ -1,4 +1,4 @@
-"""A listener's inbox with the methods of OperatorClient that commands about messages use."""
+"""The messages of a listener's inbox, with the methods and the errors of OperatorClient."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator
@@ -6,37 +6,35 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, Literal, TypeVar
 
+from fotahook.contract.errors import ApiException
+from fotahook.contract.exchange import Headers, Reply
 from fotahook.contract.operator import Attempt, MessagePage, MessageState, Redelivered
 from fotahook.store import Store, open_store
 from fotahook.store.records import SCAN_LIMIT, Message, MessageFilter, Retention
 from fotahook.store.views import attempt_state, message_state
 
-from .errors import Refused
-from .stores import check_exists
-
 T = TypeVar("T")
 
 _REFUSALS: Final = {
-    "unknown": "there is no such message in the inbox; check the id",
-    "pending": "the message is not settled yet: it waits for its handlers or forwards",
-    "pruned": "the message's bytes were removed by retention",
+    "unknown": (404, "there is no such message in the inbox; check the id"),
+    "pending": (409, "the message is not settled yet: it waits for its handlers or forwards"),
+    "pruned": (410, "the message's bytes were removed by retention"),
 }
 
 
 @contextmanager
-def open_inbox(url: str) -> "Iterator[Inbox]":
-    """The inbox at a URL, whose listener may be running. UsageError if there is none."""
-    check_exists("--inbox", url)
+def open_inbox_messages(url: str) -> "Iterator[InboxMessages]":
+    """The messages of the inbox at a URL, whose listener may be running. ValueError for an invalid URL."""
     with asyncio.Runner() as runner:
         store = runner.run(open_store(url))
         try:
-            yield Inbox(store, runner)
+            yield InboxMessages(store, runner)
         finally:
             runner.run(store.close())
 
 
-class Inbox:
-    """The messages of a listener. What it cannot do raises Refused."""
+class InboxMessages:
+    """The messages of a listener. What it cannot do raises ApiException."""
 
     def __init__(self, store: Store, runner: asyncio.Runner) -> None:
         self._store = store
@@ -64,17 +62,19 @@ class Inbox:
         )
         before = None if cursor is None else int(cursor)
         page = self._run(self._store.messages(account, wanted, before=before, limit=limit or SCAN_LIMIT))
-        return MessagePage([_state(found) for found in page.messages], None if page.next is None else str(page.next))
+        # An inbox has no time to live: messages wait for their handlers.
+        found = [message_state(message) for message in page.messages]
+        return MessagePage(found, None if page.next is None else str(page.next))
 
     def message(self, message_id: str) -> MessageState:
         """One message and its deliveries."""
-        return _state(self._find(message_id))
+        return message_state(self._find(message_id))
 
     def message_body(self, message_id: str) -> bytes:
         """The bytes of a message."""
         body = self._find(message_id).body
         if body is None:
-            raise Refused(_REFUSALS["pruned"])
+            raise _refused("pruned")
         return body
 
     def attempts(self, message_id: str) -> list[Attempt]:
@@ -87,7 +87,7 @@ class Inbox:
         """Hand a message to its handlers and forwards again; the listener picks it up within a second, or on start."""
         redelivery = self._run(self._store.redeliver(message_id, as_new=as_new))
         if redelivery.id is None:
-            raise Refused(_REFUSALS[redelivery.refused or "unknown"])
+            raise _refused(redelivery.refused or "unknown")
         return Redelivered(id=redelivery.id)
 
     def redeliver_all(
@@ -120,10 +120,10 @@ class Inbox:
     def _find(self, message_id: str) -> Message:
         message = self._run(self._store.message(message_id))
         if message is None:
-            raise Refused(_REFUSALS["unknown"])
+            raise _refused("unknown")
         return message
 
 
-def _state(message: Message) -> MessageState:
-    # An inbox has no time to live: messages wait for their handlers.
-    return message_state(message)
+def _refused(why: str) -> ApiException:
+    status, text = _REFUSALS[why]
+    return ApiException(text, reply=Reply(status, "", Headers(), b""))

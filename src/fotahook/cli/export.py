@@ -16,14 +16,12 @@ import msgspec
 from fotahook.contract.errors import ApiException
 from fotahook.contract.operator import BatchMessage, MessageState
 
-from ..messages import ALL, Filter
-from ..shared.arguments import Account, OptionalAccount
-from ..shared.errors import Refused
-from ..shared.progress import counting
-from ..shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source
-from ..shared.tables import note, on_terminal, print_facts
-from .batches import publish_lines
-from .files import STDIO, FileArgument, check_file_name, open_output, read_backwards
+from .messages import ALL, Filter
+from .publish import publish_lines
+from .shared.arguments import Account, OptionalAccount
+from .shared.files import STDIO, FileArgument, check_file_name, open_output, read_backwards
+from .shared.output import counting, note, on_terminal, print_facts
+from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source
 
 _BODIES: Final = 64
 """Bodies that are fetched together."""
@@ -134,8 +132,6 @@ def _body(stored: Messages, message_id: str) -> bytes | None:
     """A message's bytes; None if retention has removed them."""
     try:
         return stored.message_body(message_id)
-    except Refused:
-        return None
     except ApiException as error:
         if error.status_code == _GONE:
             return None

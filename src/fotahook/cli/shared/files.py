@@ -10,7 +10,7 @@ from typing import IO, Annotated, Final, TypeAlias
 
 from cyclopts import Parameter
 
-from ..shared.errors import Failure, UsageError
+from .errors import Failure, UsageError
 
 STDIO: Final = "-"
 FileArgument: TypeAlias = Annotated[Path, Parameter(allow_leading_hyphen=True)]

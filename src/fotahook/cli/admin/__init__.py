@@ -1,1 +1,0 @@
-"""`fotahook admin`: clients, users and store maintenance."""

@@ -1,1 +1,0 @@
-"""`fotahook demo`: the whole loop on this machine."""

@@ -1,1 +1,0 @@
-"""`fotahook publish`, `export` and `import`: messages in and out of files."""
