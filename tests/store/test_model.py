@@ -1,7 +1,7 @@
 """Any interleaving of accepting, leasing, settling, expiry and crashes, on either store, against a model of both."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from fotahook.store import open_store
 from fotahook.store.base import Store
-from fotahook.store.records import Delivery, Health, LaneVerdict, Lease, NewMessage, Settlement
+from fotahook.store.records import Delivery, HandOver, Health, LaneVerdict, Lease, LeaseRequest, NewMessage, Settlement
 from tests.postgres import ClockFile, Server, a_schema
 
 from .conftest import ENGINES, VirtualClock, settled
@@ -122,12 +122,44 @@ class StoreMachine(RuleBasedStateMachine):
         self.lanes = {account: ModelLane() for account in ACCOUNTS}
         self.known: dict[tuple[str, str | bytes | None], Kept] = {}
         self.workers: list[Worker] = []
+        self.handed: list[HandOver] = []
+        self.request: LeaseRequest | None = None
+        # A SQLite store hands over once its dispatcher has leased.
+        self.run(self.store.lease(1, LEASE))
+        self.store.hand_over(lambda: self.request, self.receive)
+
+    def receive(self, handed: Sequence[HandOver]) -> None:
+        self.handed += handed
 
     def run(self, doing: Coroutine[Any, Any, T]) -> T:
         return self.world.runner.run(doing)
 
-    @rule(messages=st.lists(new_messages, min_size=1, max_size=5))
-    def accept(self, messages: list[NewMessage]) -> None:
+    @rule(messages=st.lists(new_messages, min_size=1, max_size=5), handing=st.booleans())
+    def accept(self, messages: list[NewMessage], handing: bool) -> None:
+        now = self.clock()
+        idle = {
+            account
+            for account, lane in self.lanes.items()
+            if lane.wait_until <= now and not (lane.owned and lane.until > now)
+            if not any(kept.state == "pending" for kept in lane.kept)
+        }
+        before = {kept.id for lane in self.lanes.values() for kept in lane.kept}
+        self.request = LeaseRequest(lanes=len(ACCOUNTS), seconds=LEASE) if handing else None
+        self.accepted(messages)
+        new = {a: {each.id for each in lane.ready(now)} - before for a, lane in self.lanes.items()}
+        taken = {handed.lease.account for handed in self.handed if handed.lease is not None}
+        assert taken == ({account for account in idle if new[account]} if handing else set())
+        for handed in self.handed:
+            ids = {delivery.message for delivery in handed.deliveries}
+            if handed.lease is None:
+                assert any(ids <= each for each in new.values())
+                continue
+            assert ids == new[handed.lease.account]
+            self.owned(handed.lease)
+            self.workers[-1].hand = list(handed.deliveries)
+        self.handed.clear()
+
+    def accepted(self, messages: list[NewMessage]) -> None:
         for message, accepted in zip(messages, self.run(self.store.accept(messages)), strict=True):
             known = self.known.get((message.account, mark(message)))
             if known is not None and message.idempotency_window is not None:
@@ -154,11 +186,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert len(leases) == min(limit, len(free))
         for lease in leases:
             assert lease.account in free
-            lane = self.lanes[lease.account]
-            assert lease.token > lane.token
-            lane.token, lane.owned, lane.until = lease.token, True, now + LEASE
-            self.workers.append(Worker(lease))
+            self.owned(lease)
             free.remove(lease.account)
+
+    def owned(self, lease: Lease) -> None:
+        lane = self.lanes[lease.account]
+        assert lease.token > lane.token
+        lane.token, lane.owned, lane.until = lease.token, True, self.clock() + LEASE
+        self.workers.append(Worker(lease))
 
     @precondition(lambda self: self.workers)
     @rule(index=st.integers(0, 9))

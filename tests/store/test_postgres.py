@@ -600,7 +600,7 @@ PLANS: dict[str, tuple[list[object], set[str]]] = {
     "old_bodies": ([1.0, 0.0, 0, 200], {"messages_with_body"}),
     "kept_bytes": ([], {"messages_with_body"}),
     "forget_keys": ([["a"], ["k"], [1.0]], {"messages_by_idempotency_key"}),
-    "add_deliveries": ([[1], [1], ["k"]], {"deliveries_by_key", "lanes_pkey"}),
+    "add_deliveries": ([[1], [1], ["k"], 1.0, [1]], {"deliveries_by_key", "lanes_pkey"}),
     "settle": ([[1], [1], [""], *[[1]] * 4, [""], [""], [1], *[[""]] * 4, [True]], {"deliveries_pkey"}),
     "keep_lanes": ([*[[1]] * 4, [True], *[[1]] * 3, [""], *[[1]] * 3], {"deliveries_ready", "lanes_pkey"}),
     "redeliver": ([[1], None], {"deliveries_by_key", "deliveries_pkey", "messages_pkey"}),

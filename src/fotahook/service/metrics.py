@@ -10,8 +10,17 @@ from typing import Any, Final, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from ..store.base import Store
-from ..store.records import Accepted, Callback, LaneVerdict, Lease, NewMessage, Settlement, StoreError
+from ..store.base import AskForLeases, Receive, Store
+from ..store.records import (
+    Accepted,
+    Callback,
+    HandOver,
+    LaneVerdict,
+    Lease,
+    NewMessage,
+    Settlement,
+    StoreError,
+)
 
 T = TypeVar("T")
 
@@ -98,11 +107,21 @@ class _CountedStore:
         self._metrics.duplicates.inc(duplicates)
         return accepted
 
+    def hand_over(self, request: AskForLeases, receive: Receive) -> None:
+        def count(handed: Sequence[HandOver]) -> None:
+            self._count_leases([one.lease for one in handed if one.lease is not None])
+            receive(handed)
+
+        self._store.hand_over(request, count)
+
     async def lease(self, limit: int, seconds: float) -> list[Lease]:
         leases = await self._store.lease(limit, seconds)
+        self._count_leases(leases)
+        return leases
+
+    def _count_leases(self, leases: Sequence[Lease]) -> None:
         self._metrics.leases.inc(len(leases))
         self._metrics.leased_lanes.update(lease.lane for lease in leases)
-        return leases
 
     async def settle(
         self, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float

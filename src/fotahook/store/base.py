@@ -12,6 +12,8 @@ from .events import Backlog, EventCursor, EventPage, Stats
 from .records import CALLBACK_CONSUMER
 
 Clock = Callable[[], float]
+AskForLeases = Callable[[], records.LeaseRequest | None]
+Receive = Callable[[Sequence[records.HandOver]], None]
 
 
 class Store(Protocol):
@@ -31,6 +33,15 @@ class Store(Protocol):
 
     async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]:
         """Store messages with their deliveries and make the lanes due; a result for each message, in order."""
+
+    def hand_over(self, request: AskForLeases, receive: Receive) -> None:
+        """Hand new deliveries to a dispatcher of this process, without a lease and a fetch of their own.
+
+        Each ``accept`` calls `request`. Unless it returns None, the same transaction leases lanes that were idle: open,
+        neither leased nor waiting, with nothing pending. After the commit, and before ``accept`` returns, `receive` is
+        called with what is new in these lanes and in leased ones. Handing over is a short way only: whatever is not
+        taken is fetched, at the latest when the lease has ended.
+        """
 
     async def message(self, message_id: str) -> records.Message | None:
         """One message with the status of its deliveries."""

@@ -150,6 +150,31 @@ class Delivery(Record, frozen=True, kw_only=True):
     """Whether another delivery of its ordering key waited behind it when it was fetched."""
 
 
+class LeaseRequest(Record, frozen=True, kw_only=True):
+    """A dispatcher's wish to get new messages at once: it takes leases of up to `lanes` idle lanes for `seconds`."""
+
+    lanes: int
+    seconds: float
+    asked_at: float = 0.0
+    """The dispatcher's own time of the request, handed back to it."""
+
+
+class HandOver(Record, frozen=True, kw_only=True):
+    """New deliveries of a lane, for the dispatcher that leases it.
+
+    They may also be fetched, and `token` says which lease they are for: another dispatcher than its owner drops them.
+    """
+
+    lane: int
+    token: int
+    lease: Lease | None
+    """The lease, if the lane was idle and is now the dispatcher's; None if it was leased before."""
+    deliveries: tuple[Delivery, ...]
+    more: bool
+    """Whether more was added that must be fetched."""
+    asked_at: float
+
+
 class Attempt(Record, frozen=True, kw_only=True):
     """One attempt at one delivery, as history keeps it. Phases in milliseconds.
 

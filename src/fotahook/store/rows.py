@@ -5,25 +5,12 @@ from typing import Any
 
 import msgspec
 
-from .records import (
-    Account,
-    Attempt,
-    Callback,
-    Credential,
-    DeliveryStatus,
-    Health,
-    Lane,
-    LaneState,
-    Lease,
-    Limits,
-    Message,
-    NewMessage,
-)
+from . import records
 from .session import Row
 
 
-def read_lease(row: Row) -> Lease:
-    return Lease(
+def read_lease(row: Row) -> records.Lease:
+    return records.Lease(
         lane=row["lane"],
         token=row["token"],
         account=row["account"],
@@ -38,15 +25,15 @@ def read_lease(row: Row) -> Lease:
     )
 
 
-def read_lane(row: Row) -> Lane:
-    state: LaneState = "open"
+def read_lane(row: Row) -> records.Lane:
+    state: records.LaneState = "open"
     if row["paused"]:
         state = "paused"
     elif row["held"]:
         state = "held"
     elif row["waiting"]:
         state = "waiting"
-    return Lane(
+    return records.Lane(
         consumer=row["consumer"],
         state=state,
         until=row["wait_until"] if state == "waiting" else None,
@@ -57,33 +44,35 @@ def read_lane(row: Row) -> Lane:
     )
 
 
-def read_account(row: Row) -> Account:
+def read_account(row: Row) -> records.Account:
     account, url = row["account"], row["url"]
     callback = None
     if url is not None:
-        callback = Callback(account=account, url=url, revision=row["revision"], registered_at=row["registered_at"])
-    return Account(account=account, callback=callback, lane=read_lane(row), limits=_limits(row))
+        callback = records.Callback(
+            account=account, url=url, revision=row["revision"], registered_at=row["registered_at"]
+        )
+    return records.Account(account=account, callback=callback, lane=read_lane(row), limits=_limits(row))
 
 
-def read_messages(messages: Sequence[Row], statuses: Sequence[Row]) -> list[Message]:
+def read_messages(messages: Sequence[Row], statuses: Sequence[Row]) -> list[records.Message]:
     """Messages with the rows of their deliveries."""
-    deliveries: dict[int, list[DeliveryStatus]] = {row["seq"]: [] for row in messages}
+    deliveries: dict[int, list[records.DeliveryStatus]] = {row["seq"]: [] for row in messages}
     for row in statuses:
         values = dict(row)
         state = "pending" if row["state"] in ("ready", "behind") else row["state"]
         deliveries[values.pop("seq")].append(
-            DeliveryStatus(**values | {"state": state, "stopped": bool(row["stopped"])})
+            records.DeliveryStatus(**values | {"state": state, "stopped": bool(row["stopped"])})
         )
     return [_message(dict(row), deliveries) for row in messages]
 
 
-def _message(values: dict[str, Any], deliveries: Mapping[int, Sequence[DeliveryStatus]]) -> Message:
-    return Message(deliveries=tuple(deliveries[values.pop("seq")]), **values)
+def _message(values: dict[str, Any], deliveries: Mapping[int, Sequence[records.DeliveryStatus]]) -> records.Message:
+    return records.Message(deliveries=tuple(deliveries[values.pop("seq")]), **values)
 
 
-def copy_of(message: Message, body: bytes) -> NewMessage:
+def copy_of(message: records.Message, body: bytes) -> records.NewMessage:
     """A message to accept with the content of a stored one, for the same lanes."""
-    return NewMessage(
+    return records.NewMessage(
         account=message.account,
         body=body,
         type=message.type,
@@ -92,25 +81,25 @@ def copy_of(message: Message, body: bytes) -> NewMessage:
     )
 
 
-def read_attempt(row: Row) -> Attempt:
-    return Attempt(**dict(row) | {"phases": msgspec.json.decode(row["phases"]), "resent": bool(row["resent"])})
+def read_attempt(row: Row) -> records.Attempt:
+    return records.Attempt(**dict(row) | {"phases": msgspec.json.decode(row["phases"]), "resent": bool(row["resent"])})
 
 
-def read_credential(row: Row) -> Credential:
+def read_credential(row: Row) -> records.Credential:
     accounts = row["accounts"]
     if isinstance(accounts, str):
         accounts = msgspec.json.decode(accounts)
     accounts = None if accounts is None else tuple(accounts)
-    return Credential(**dict(row) | {"accounts": accounts, "scopes": _words(row["scopes"])})
+    return records.Credential(**dict(row) | {"accounts": accounts, "scopes": _words(row["scopes"])})
 
 
 def _words(value: str | Sequence[str] | None) -> tuple[str, ...]:
     return tuple(value.split() if isinstance(value, str) else value or ())
 
 
-def _limits(row: Row) -> Limits:
-    return Limits(in_flight=row["in_flight"], per_second=row["per_second"])
+def _limits(row: Row) -> records.Limits:
+    return records.Limits(in_flight=row["in_flight"], per_second=row["per_second"])
 
 
-def _health(row: Row) -> Health:
-    return Health(**{name: row[name] for name in Health.__struct_fields__})
+def _health(row: Row) -> records.Health:
+    return records.Health(**{name: row[name] for name in records.Health.__struct_fields__})

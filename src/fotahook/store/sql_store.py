@@ -9,8 +9,10 @@ from typing import TypeVar
 import msgspec
 
 from . import records
+from .base import AskForLeases, Receive
 from .event_reader import forget, read_events, read_stats
 from .events import Backlog, EventCursor, EventPage, Stats
+from .handing import Handing
 from .listing import find_message, list_messages
 from .records import CALLBACK_CONSUMER
 from .redelivery import redeliver, step_redelivery
@@ -27,6 +29,18 @@ class SqlStore(ABC):
     def __init__(self) -> None:
         self._work = asyncio.Event()
         self._retention_cursor = BEGINNING
+        self._request: AskForLeases = lambda: None
+        self._receive: Receive = lambda handed: None
+
+    def hand_over(self, request: AskForLeases, receive: Receive) -> None:
+        self._request, self._receive = request, receive
+
+    def _deal_out(self, handing: Handing) -> None:
+        """After a transaction that accepted: hand over what it collected, and wake dispatchers for the rest."""
+        if handed := handing.result():
+            self._receive(handed)
+        if not handing.complete:
+            self._notify()
 
     @abstractmethod
     async def _query(self, statement: str, **values: object) -> Sequence[Row]:

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from ..records import Accepted, NewMessage
+from ..handing import Handing
+from ..records import Accepted, LeaseRequest, NewMessage
+from ..rows import read_lease
 from ..session import LaneName, Row, Session
 
 _BYTES: Final = "\x01"
@@ -21,6 +23,13 @@ class Candidate(NamedTuple):
     key: str | None
 
 
+class AcceptRequest(NamedTuple):
+    """The messages of one caller, and what a dispatcher wants handed over."""
+
+    candidates: Sequence[Candidate]
+    lease: LeaseRequest | None
+
+
 def candidates(messages: Sequence[NewMessage], ids: Sequence[str]) -> list[Candidate]:
     """Messages to accept, with fresh ids."""
     digests = [hashlib.sha256(message.body).digest() for message in messages]
@@ -31,7 +40,9 @@ def _dedup_key(message: NewMessage, digest: bytes) -> str | None:
     return f"{_BYTES}{digest.hex()}" if message.deduplicated_by_bytes else message.idempotency_key
 
 
-async def accept_all(db: Session, given: Sequence[Candidate], lanes: Mapping[LaneName, int]) -> list[Accepted]:
+async def accept_all(
+    db: Session, given: Sequence[Candidate], lanes: Mapping[LaneName, Row], handing: Handing
+) -> list[Accepted]:
     """Insert messages except duplicates; a result for each. The lanes are locked."""
     if not given:
         return []
@@ -46,24 +57,37 @@ async def accept_all(db: Session, given: Sequence[Candidate], lanes: Mapping[Lan
         bodies=[each.message.body for each in given],
         digests=[each.digest for each in given],
     )
-    new: dict[str, int] = {row["id"]: row["seq"] for row in stored}
+    new = {row["id"]: row for row in stored}
     added = [
-        (lanes[each.message.account, consumer], new[each.id], each.message.ordering_key)
+        (lanes[each.message.account, consumer], new[each.id], each)
         for each in given
         if each.id in new
         for consumer in each.message.consumers
     ]
-    await db.rows(
-        "add_deliveries",
-        lanes=[lane for lane, _, _ in added],
-        seqs=[seq for _, seq, _ in added],
-        keys=[key for _, _, key in added],
-    )
+    if added:
+        await _add_deliveries(db, added, handing)
     known = await _count_duplicates(db, [(each.message.account, each.key) for each in given if each.id not in new])
     return [
         Accepted(id=each.id) if each.id in new else _duplicate(known[each.message.account, each.key], each.digest)
         for each in given
     ]
+
+
+async def _add_deliveries(db: Session, added: Sequence[tuple[Row, Row, Candidate]], handing: Handing) -> None:
+    """Put messages into their lanes, by number."""
+    lanes = {lane["id"]: lane for lane, _, _ in added}
+    taken = [number for number, lane in lanes.items() if handing.begin(number, lane["token"], lane["use"])]
+    for lane, row, each in added:
+        handing.add(lane["id"], row["seq"], each.id, each.message, row["accepted_at"])
+    leased = await db.rows(
+        "add_deliveries",
+        lanes=[lane["id"] for lane, _, _ in added],
+        seqs=[row["seq"] for _, row, _ in added],
+        keys=[each.message.ordering_key for _, _, each in added],
+        taken=taken,
+        seconds=handing.request.seconds,
+    )
+    handing.leases |= {row["lane"]: read_lease(row) for row in leased}
 
 
 async def _forget_keys(db: Session, given: Sequence[Candidate]) -> None:

@@ -6,14 +6,15 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
+from ..handing import Handing
 from ..records import Accepted, StoreUnavailable
 from ..session import Session
-from .accept import Candidate, accept_all
+from .accept import AcceptRequest, accept_all
 from .settle import Settled, SettleRequest, settle_all
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Request = list[Candidate] | SettleRequest
+Request = AcceptRequest | SettleRequest
 Response = list[Accepted] | Settled
 
 GROUP_LIMIT: Final = 1000
@@ -24,29 +25,35 @@ LARGE_BYTES: Final = 16 * 1024
 _LOST: Final = Settled(None, False)
 
 
-async def commit_group(db: Session, requests: Sequence[Request]) -> list[Response]:
-    """Accept and settle the requests of several callers in one transaction."""
+async def commit_group(db: Session, requests: Sequence[Request]) -> tuple[list[Response], Handing]:
+    """Accept and settle the requests of several callers in one transaction; what is handed to the dispatcher."""
     settles = [request for request in requests if isinstance(request, SettleRequest)]
-    given = [each for request in requests if not isinstance(request, SettleRequest) for each in request]
+    accepts = [request for request in requests if isinstance(request, AcceptRequest)]
+    given = [each for request in accepts for each in request.candidates]
     names = {(each.message.account, consumer) for each in given for consumer in each.message.consumers}
     locked = await db.lock_lanes(names, [settle.lease.lane for settle in settles])
-    lanes = {(lane["account"], lane["consumer"]): lane["id"] for lane in locked}
-    accepted = iter(await accept_all(db, given, lanes))
+    lanes = {(lane["account"], lane["consumer"]): lane for lane in locked}
+    handing = Handing(next((request.lease for request in accepts if request.lease is not None), None))
+    accepted = iter(await accept_all(db, given, lanes, handing))
+    # A lane that was leased just now had an owner whose lease was over.
     tokens = {lane["id"]: lane["token"] for lane in locked if lane["leased_until"] > 0}
-    settled = await settle_all(db, [each for each in settles if tokens.get(each.lease.lane) == each.lease.token])
-    return [
+    valid = [each for each in settles if tokens.get(each.lease.lane) == each.lease.token]
+    settled = await settle_all(db, [each for each in valid if each.lease.lane not in handing.leases])
+    responses: list[Response] = [
         settled.get(request.lease.lane, _LOST)
         if isinstance(request, SettleRequest)
-        else list(islice(accepted, len(request)))
+        else list(islice(accepted, len(request.candidates)))
         for request in requests
     ]
+    return responses, handing
 
 
 def weight(request: Request) -> int:
     """How much of GROUP_LIMIT a request takes."""
     if isinstance(request, SettleRequest):
         return len(request.settlements)
-    return len(request) + sum(len(each.message.body) for each in request) // LARGE_BYTES
+    given = request.candidates
+    return len(given) + sum(len(each.message.body) for each in given) // LARGE_BYTES
 
 
 def settled_lane(request: Request) -> int | None:

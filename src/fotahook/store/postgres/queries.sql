@@ -9,7 +9,10 @@
 -- index by lane.
 
 -- name: lock_lanes
-select id, account, consumer, token, leased_until from lanes
+select id, account, consumer, token, leased_until,
+    case when held or paused then 'other' when leased_until > store_now() then 'leased'
+        when due is null and wait_until <= store_now() then 'idle' else 'other' end as use
+from lanes
 where id = any(array(
     select lanes.id
     from unnest(:accounts::text[], :consumers::text[]) as named (account, consumer)
@@ -123,10 +126,10 @@ from unnest(
 ) with ordinality as given (id, account, type, ordering_key, idempotency_key, body, sha256, number)
 order by number
 on conflict (account, idempotency_key) where idempotency_key is not null do nothing
-returning id, seq;
+returning id, seq, accepted_at;
 
 -- name: add_deliveries
--- Makes the lanes due; a lane that is due already costs no write.
+-- Makes the lanes due; a lane that is due already costs no write. Those in :taken were idle, and are leased.
 with added as (
     insert into deliveries (seq, lane, place, key, state, due, born)
     select new.seq, new.lane, new.seq, new.key, case when new.key is not null and (new.number > 1 or (
@@ -143,10 +146,16 @@ with added as (
     insert into counts (minute, lane, accepted)
     select floor(store_now() / 60), lane, count(*) from added group by lane
     on conflict (minute, lane) do update set accepted = counts.accepted + excluded.accepted
+), woken as (
+    update lanes l set due = store_now(), token = l.token + new.taken::integer,
+        leased_until = case when new.taken then store_now() + :seconds::double precision else l.leased_until end
+    from (select distinct lane, lane = any(:taken::bigint[]) as taken from added where state = 'ready') new
+    where l.id = new.lane and (l.due is null or l.due > store_now())
+    returning l.id as lane, l.token, l.account, l.consumer, true as open, l.failures, l."window", l.refused, l.reason,
+        l.succeeded, l.failed, l.latency, store_now() as read_at, new.taken
 )
-update lanes l set due = store_now()
-from (select distinct lane from added where state = 'ready') new
-where l.id = new.lane and (l.due is null or l.due > store_now());
+select woken.*, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys
+from woken join lane_facts f using (lane) where woken.taken;
 
 -- name: count_duplicates
 update messages m set duplicates = m.duplicates + given.times

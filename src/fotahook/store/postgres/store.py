@@ -5,25 +5,15 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, TypeVar, cast
 
+from .. import records
 from ..base import Clock
 from ..event_reader import read_events
 from ..events import EventCursor, EventPage
 from ..ids import MessageIds
-from ..records import (
-    FETCH_BYTES,
-    Accepted,
-    Delivery,
-    LaneVerdict,
-    Lease,
-    NewMessage,
-    Settlement,
-    StoreError,
-    StoreUnavailable,
-)
 from ..rows import read_lease
 from ..session import Row, Session
 from ..sql_store import SqlStore
-from .accept import candidates
+from .accept import AcceptRequest, candidates
 from .connection import ConnectionPool
 from .group_commit import GROUP_LIMIT, Batcher, Request, Response, commit_group, settled_lane, weight
 from .notify import Notifier
@@ -52,7 +42,7 @@ class PostgresStore(SqlStore):
         self._writes: Batcher[Request, Response] = Batcher(
             self._commit, limit=GROUP_LIMIT, weight=weight, key=settled_lane
         )
-        self._fetches: Batcher[tuple[int, int, int, str], list[Delivery]] = Batcher(
+        self._fetches: Batcher[tuple[int, int, int, str], list[records.Delivery]] = Batcher(
             self._fetch, limit=FETCH_LIMIT, weight=lambda request: request[1]
         )
         self._visibility = VisibilityTracker()
@@ -100,12 +90,9 @@ class PostgresStore(SqlStore):
     def _notify(self) -> None:
         self._notifier.notify()
 
-    async def accept(self, messages: Sequence[NewMessage]) -> list[Accepted]:
-        given = candidates(messages, self._ids.take(len(messages)))
-        accepted = cast("list[Accepted]", await self._writes.submit(given))
-        if not all(each.duplicate for each in accepted):
-            self._notify()
-        return accepted
+    async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]:
+        given = AcceptRequest(candidates(messages, self._ids.take(len(messages))), self._request())
+        return cast("list[records.Accepted]", await self._writes.submit(given))
 
     async def events(self, after: EventCursor | None, *, limit: int) -> EventPage:
         # Not in one transaction: each statement must see what was committed before it.
@@ -113,34 +100,39 @@ class PostgresStore(SqlStore):
             db = PostgresSession(connection)
             return await read_events(db, after, limit, lambda present: self._visibility.visible(db, present))
 
-    async def lease(self, limit: int, seconds: float) -> list[Lease]:
+    async def lease(self, limit: int, seconds: float) -> list[records.Lease]:
         found = await self._query("lease", limit=limit, seconds=seconds)
         taken = [each for each in found if each["lane"] is not None]
         missed = found[0]["late"] - sum(each["was_late"] for each in taken)
         leases = [read_lease(each) for each in taken]
         if missed > 0 and len(leases) < limit:
             # The lanes leased already must be served even if this fails: the others stay due.
-            with contextlib.suppress(StoreUnavailable):
+            with contextlib.suppress(records.StoreUnavailable):
                 late = await self._query("lease_late", limit=limit - len(leases), seconds=seconds)
                 leases += [read_lease(each) for each in late]
         return leases
 
     async def fetch(
-        self, lease: Lease, limit: int, *, without: Collection[int] = (), max_bytes: int = FETCH_BYTES
-    ) -> list[Delivery]:
+        self, lease: records.Lease, limit: int, *, without: Collection[int] = (), max_bytes: int = records.FETCH_BYTES
+    ) -> list[records.Delivery]:
         return await self._fetches.submit((lease.lane, limit, max_bytes, f"{{{','.join(map(str, without))}}}"))
 
-    async def _fetch(self, requests: Sequence[tuple[int, int, int, str]]) -> list[list[Delivery]]:
-        found: list[list[Delivery]] = [[] for _ in requests]
+    async def _fetch(self, requests: Sequence[tuple[int, int, int, str]]) -> list[list[records.Delivery]]:
+        found: list[list[records.Delivery]] = [[] for _ in requests]
         lanes, limits, sizes, without = zip(*requests, strict=True)
         for row in await self._query("fetch", lanes=lanes, limits=limits, sizes=sizes, without=without):
             values = dict(row)
-            found[values.pop("number") - 1].append(Delivery(message=values.pop("id"), **values))
+            found[values.pop("number") - 1].append(records.Delivery(message=values.pop("id"), **values))
         return found
 
     async def settle(
-        self, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float
-    ) -> Lease | None:
+        self,
+        lease: records.Lease,
+        settlements: Sequence[records.Settlement],
+        verdict: records.LaneVerdict,
+        *,
+        keep: float,
+    ) -> records.Lease | None:
         settled = cast(Settled, await self._writes.submit(SettleRequest(lease, settlements, verdict, keep)))
         if settled.lease is None:
             self._work.set()
@@ -150,10 +142,12 @@ class PostgresStore(SqlStore):
 
     async def _commit(self, requests: Sequence[Request]) -> Sequence[Response | Exception]:
         try:
-            return await self._write(lambda db: commit_group(db, requests))
-        except StoreUnavailable as error:
+            responses, handing = await self._write(lambda db: commit_group(db, requests))
+            self._deal_out(handing)
+            return responses
+        except records.StoreUnavailable as error:
             return [error] * len(requests)
-        except StoreError as error:
+        except records.StoreError as error:
             if len(requests) == 1:
                 return [error]
         # One request was refused: run alone, it fails only for its caller.

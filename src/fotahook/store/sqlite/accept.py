@@ -11,13 +11,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Final
 
-import msgspec
-
+from ..handing import Handing
 from ..ids import MessageIds
 from ..records import Accepted, NewMessage
-from ..session import LaneName
+from ..session import LaneName, Row
 from .connection import ROWS_LIMIT, execute, run_rows
-from .lanes import add_lanes, make_due, promote
+from .lanes import read_leases
 from .schema import key_hash, short_hash
 
 CHUNK_BYTES: Final = 256 << 10
@@ -27,20 +26,12 @@ DedupKey = tuple[str, str | bytes]
 """An account, and an idempotency key or the hash of a message's bytes."""
 
 
-class _Lane(msgspec.Struct, frozen=True):
-    id: int
-    due: bool
-    """Whether it is due already, so that another message changes nothing."""
-    clock: float
-    """The lane's own time."""
-
-
 def accept_all(
-    db: sqlite3.Connection, batches: Sequence[Sequence[NewMessage]], ids: MessageIds, now: float
+    db: sqlite3.Connection, batches: Sequence[Sequence[NewMessage]], ids: MessageIds, handing: Handing, now: float
 ) -> list[list[Accepted]]:
     """Insert messages with their deliveries, except duplicates; a result for each message."""
     messages = (message for batch in batches for message in batch)
-    results = iter([result for chunk in _chunks(messages) for result in _accept(db, chunk, ids, now)])
+    results = iter([result for chunk in _chunks(messages) for result in _accept(db, chunk, ids, handing, now)])
     return [list(islice(results, len(batch))) for batch in batches]
 
 
@@ -57,13 +48,15 @@ def _chunks(messages: Iterable[NewMessage]) -> Iterator[list[NewMessage]]:
         yield chunk
 
 
-def _accept(db: sqlite3.Connection, messages: Sequence[NewMessage], ids: MessageIds, now: float) -> list[Accepted]:
+def _accept(
+    db: sqlite3.Connection, messages: Sequence[NewMessage], ids: MessageIds, handing: Handing, now: float
+) -> list[Accepted]:
     digests = [hashlib.sha256(message.body).digest() for message in messages]
     keys = list(map(_dedup_key, messages, digests))
     hashes = [None if key is None else _hash(key) for key in keys]
     known = _known(db, messages, keys, hashes, now)
     results: list[Accepted] = []
-    new: list[NewMessage] = []
+    new: list[tuple[str, NewMessage]] = []
     values: list[tuple[object, ...]] = []
     for message, digest, key, number, message_id in zip(
         messages, digests, keys, hashes, ids.take(len(messages)), strict=True
@@ -74,13 +67,13 @@ def _accept(db: sqlite3.Connection, messages: Sequence[NewMessage], ids: Message
                 results.append(Accepted(id=earlier_id, duplicate=True, conflict=earlier_digest != digest))
                 continue
         results.append(Accepted(id=message_id))
-        new.append(message)
+        new.append((message_id, message))
         columns = (message_id, message.account, message.type, message.ordering_key, message.idempotency_key, number)
         values.append((*columns, message.body, len(message.body), digest, now))
     if new:
         (added,) = run_rows(db, "add_messages", values)
         assert added.lastrowid is not None
-        _add_deliveries(db, new, added.lastrowid - len(new) + 1, now)
+        _add_deliveries(db, new, added.lastrowid - len(new) + 1, handing, now)
     if len(new) < len(messages):
         repeated = Counter(result.id for result in results if result.duplicate)
         execute(db, "count_duplicates", repeated=list(repeated.items()))
@@ -124,39 +117,41 @@ def _known(
     return known
 
 
-def _add_deliveries(db: sqlite3.Connection, messages: Sequence[NewMessage], first: int, now: float) -> None:
+def _add_deliveries(
+    db: sqlite3.Connection, messages: Sequence[tuple[str, NewMessage]], first: int, handing: Handing, now: float
+) -> None:
     """Put messages, numbered from `first`, into their lanes."""
-    counts = Counter([(message.account, consumer) for message in messages for consumer in message.consumers])
+    counts = Counter([(message.account, consumer) for _, message in messages for consumer in message.consumers])
     if not counts:
         return
     lanes = _lanes(db, counts, now)
-    same_key = Counter([(message.account, message.ordering_key) for message in messages])
+    taken = [lane["id"] for lane in lanes.values() if handing.begin(lane["id"], lane["token"], lane["use"])]
+    same_key = Counter([(message.account, message.ordering_key) for _, message in messages])
     values: list[tuple[object, ...]] = []
     shared_keys: set[tuple[int, str]] = set()
-    for number, message in enumerate(messages, first):
+    for number, (message_id, message) in enumerate(messages, first):
         account, key = message.account, message.ordering_key
         alone = key is None or same_key[account, key] == 1
         for consumer in message.consumers:
             lane = lanes[account, consumer]
-            values.append((lane.id, number, key, alone, now, lane.clock))
+            values.append((lane["id"], number, key, alone, now, lane["clock"]))
+            handing.add(lane["id"], number, message_id, message, now)
             if not alone and key is not None:
-                shared_keys.add((lane.id, key))
+                shared_keys.add((lane["id"], key))
     run_rows(db, "add_deliveries", values)
-    promote(db, shared_keys)
-    if idle := [lane.id for lane in lanes.values() if not lane.due]:
-        make_due(db, idle)
-    execute(db, "count_accepted", counts=[(lanes[name].id, count) for name, count in counts.items()], now=now)
+    run_rows(db, "promote", sorted(shared_keys))
+    if taken:
+        execute(db, "take_lanes", lanes=taken, seconds=handing.request.seconds, now=now)
+        handing.leases |= read_leases(db, taken, now)
+    if idle := [lane["id"] for lane in lanes.values() if not lane["is_due"] and lane["id"] not in taken]:
+        execute(db, "make_due", lanes=idle)
+    execute(db, "count_accepted", counts=[(lanes[name]["id"], count) for name, count in counts.items()], now=now)
 
 
-def _lanes(db: sqlite3.Connection, names: Collection[LaneName], now: float) -> Mapping[LaneName, _Lane]:
+def _lanes(db: sqlite3.Connection, names: Collection[LaneName], now: float) -> Mapping[LaneName, Row]:
     """The lanes with these names, created where they are missing."""
-    lanes = _find_lanes(db, names, now)
-    if len(lanes) < len(names):
-        add_lanes(db, names, now)
-        lanes = _find_lanes(db, names, now)
-    return lanes
-
-
-def _find_lanes(db: sqlite3.Connection, names: Collection[LaneName], now: float) -> Mapping[LaneName, _Lane]:
-    found = execute(db, "find_lanes", lanes=list(names), now=now)
-    return {(row["account"], row["consumer"]): _Lane(row["id"], bool(row["is_due"]), row["clock"]) for row in found}
+    found = execute(db, "find_lanes", lanes=list(names), now=now).fetchall()
+    if len(found) < len(names):
+        execute(db, "add_lanes", lanes=sorted(names), now=now)
+        return _lanes(db, names, now)
+    return {(row["account"], row["consumer"]): row for row in found}

@@ -1,33 +1,17 @@
-"""Lanes of the SQLite store: created, made due, leased. Each function runs inside a transaction of its caller."""
+"""Lanes of the SQLite store: leased and read. Each function runs inside a transaction of its caller."""
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
 
 from ..records import Delivery, Lease
 from ..rows import read_lease
-from ..session import LaneName
-from .connection import execute, run_rows
+from .connection import execute
 
 _Fetched = tuple[int, str, str | None, str | None, str, float, int, int, float, int]
 _FETCHED: Final = msgspec.json.Decoder(list[_Fetched])
-
-
-def add_lanes(db: sqlite3.Connection, names: Iterable[LaneName], now: float) -> None:
-    """Create those of these lanes that do not exist."""
-    execute(db, "add_lanes", lanes=sorted(names), now=now)
-
-
-def make_due(db: sqlite3.Connection, lanes: Iterable[int]) -> None:
-    """Set when lanes are due after their deliveries changed."""
-    execute(db, "make_due", lanes=sorted(set(lanes)))
-
-
-def promote(db: sqlite3.Connection, keys: Collection[tuple[int, str]]) -> None:
-    """Make the first delivery of each key ready; a key is a lane and an ordering key."""
-    run_rows(db, "promote", sorted(keys))
 
 
 def lease_lanes(db: sqlite3.Connection, limit: int, seconds: float, now: float) -> list[Lease]:

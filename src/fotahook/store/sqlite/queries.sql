@@ -52,8 +52,10 @@ from (select value ->> 0 as id, value ->> 1 as times from json_each(:repeated)) 
 where messages.id = given.id;
 
 -- name: find_lanes
-select l.id, l.account, l.consumer, l.due is not null and l.due <= :now as is_due,
-    coalesce(l.stopped_at, :now) - l.stopped_for as clock
+select l.id, l.account, l.consumer, l.token, l.due is not null and l.due <= :now as is_due,
+    coalesce(l.stopped_at, :now) - l.stopped_for as clock,
+    case when l.held or l.paused then 'other' when l.leased_until > :now then 'leased'
+        when l.due is null and l.wait_until <= :now then 'idle' else 'other' end as use
 from json_each(:lanes) given
 cross join lanes l on l.account = given.value ->> 0 and l.consumer = given.value ->> 1;
 
@@ -77,6 +79,11 @@ from (values {rows}) where column1 is not null;
 
 -- name: make_due
 update lanes set due = (select min(due) from deliveries where lane = lanes.id and state = 'ready')
+where id in (select value from json_each(:lanes));
+
+-- name: take_lanes
+-- Idle lanes with new deliveries.
+update lanes set token = token + 1, leased_until = :now + :seconds, due = :now
 where id in (select value from json_each(:lanes));
 
 -- name: recompute_due

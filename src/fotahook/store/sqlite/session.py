@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from ..session import LaneName, Row, Session
 from .connection import execute
-from .lanes import add_lanes, make_due
 
 T = TypeVar("T")
 
@@ -26,7 +25,7 @@ class SqliteSession(Session):
     ) -> Sequence[Row]:
         """Only creates them: a write transaction has the whole file locked."""
         if create:
-            add_lanes(self.connection, names, self.now)
+            execute(self.connection, "add_lanes", lanes=sorted(names), now=self.now)
         return ()
 
     async def redeliver(self, seqs: Sequence[int], state: str | None) -> int:
@@ -34,7 +33,7 @@ class SqliteSession(Session):
         for message in settled:
             place = await self.value("next_place")
             moved = await self.rows("redeliver", seq=message["seq"], state=state, place=place)
-            make_due(self.connection, [delivery["lane"] for delivery in moved])
+            execute(self.connection, "make_due", lanes=[delivery["lane"] for delivery in moved])
         return len(settled)
 
 

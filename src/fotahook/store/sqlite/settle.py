@@ -7,7 +7,7 @@ import msgspec
 
 from ..records import LaneVerdict, Lease, Settlement
 from .connection import execute, run_rows
-from .lanes import promote, read_leases
+from .lanes import read_leases
 
 SettleRequest = tuple[Lease, Sequence[Settlement], LaneVerdict, float]
 """A lease, the outcomes under it, the lane's verdict, and for how many seconds the lease is kept."""
@@ -54,7 +54,7 @@ def _write_outcomes(db: sqlite3.Connection, settlements: Sequence[Settlement], n
     run_rows(db, "settle_deliveries", changes)
     run_rows(db, "add_attempts", attempts)
     _count(db, settlements, now)
-    promote(db, settled_keys)
+    run_rows(db, "promote", sorted(settled_keys))
 
 
 def _count(db: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:

@@ -6,22 +6,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from .. import records
 from ..base import Clock
+from ..handing import Handing
 from ..ids import MessageIds
-from ..records import (
-    FETCH_BYTES,
-    Accepted,
-    Delivery,
-    LaneVerdict,
-    Lease,
-    NewMessage,
-    Settlement,
-    StoreFull,
-    StoreUnavailable,
-)
 from ..session import Row, Session
 from ..sql_store import SqlStore
 from .accept import accept_all
@@ -33,6 +25,9 @@ from .settle import SettleRequest, settle_all
 from .writer import Job, Reader, Writer
 
 T = TypeVar("T")
+_AcceptRequest = tuple[Sequence[records.NewMessage], records.LeaseRequest | None]
+_AcceptResult = tuple[list[records.Accepted], Handing | None]
+"""What is handed over comes with the first result of a transaction."""
 
 
 class SqliteStore(SqlStore):
@@ -76,7 +71,7 @@ class SqliteStore(SqlStore):
         """Adds to SQLite's errors the file they are about, and what to do."""
         try:
             yield
-        except (StoreFull, StoreUnavailable) as error:
+        except (records.StoreFull, records.StoreUnavailable) as error:
             if isinstance(error.__cause__, sqlite3.Error):
                 raise type(error)(describe_error(self._path, error.__cause__)) from error.__cause__
             raise
@@ -109,15 +104,25 @@ class SqliteStore(SqlStore):
     def _notify(self) -> None:
         self._work.set()
 
-    async def accept(self, messages: Sequence[NewMessage]) -> list[Accepted]:
-        accepted = await self._writer.run_with_others(self._accept, messages)
-        self._notify()
+    async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]:
+        # Only the process that dispatches may lease.
+        request = None if self._dispatcher_lock is None else self._request()
+        accepting = self._writer.run_with_others(self._accept, (messages, request))
+        # A caller that is cancelled must not take leases with it.
+        accepting.add_done_callback(self._on_accepted)
+        accepted, _ = await asyncio.shield(accepting)
         return accepted
 
-    def _accept(self, db: sqlite3.Connection, batches: Sequence[Sequence[NewMessage]]) -> list[list[Accepted]]:
-        return accept_all(db, batches, self._ids, self._clock())
+    def _on_accepted(self, accepting: "asyncio.Future[_AcceptResult]") -> None:
+        if accepting.exception() is None and (handing := accepting.result()[1]) is not None:
+            self._deal_out(handing)
 
-    async def lease(self, limit: int, seconds: float) -> list[Lease]:
+    def _accept(self, db: sqlite3.Connection, requests: Sequence[_AcceptRequest]) -> list[_AcceptResult]:
+        handing = Handing(next((request for _, request in requests if request is not None), None))
+        accepted = accept_all(db, [messages for messages, _ in requests], self._ids, handing, self._clock())
+        return list(zip(accepted, chain([handing], repeat(None)), strict=False))
+
+    async def lease(self, limit: int, seconds: float) -> list[records.Lease]:
         if self._dispatcher_lock is None:
             self._dispatcher_lock = lock_dispatcher(self._path)
             # Leases found now belong to a process that has ended.
@@ -125,17 +130,22 @@ class SqliteStore(SqlStore):
         return await self._writer.run(lambda db: lease_lanes(db, limit, seconds, self._clock()))
 
     async def fetch(
-        self, lease: Lease, limit: int, *, without: Collection[int] = (), max_bytes: int = FETCH_BYTES
-    ) -> list[Delivery]:
+        self, lease: records.Lease, limit: int, *, without: Collection[int] = (), max_bytes: int = records.FETCH_BYTES
+    ) -> list[records.Delivery]:
         return await self._reader.run(lambda db: fetch_deliveries(db, lease, limit, without, max_bytes, self._clock()))
 
     async def settle(
-        self, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float
-    ) -> Lease | None:
+        self,
+        lease: records.Lease,
+        settlements: Sequence[records.Settlement],
+        verdict: records.LaneVerdict,
+        *,
+        keep: float,
+    ) -> records.Lease | None:
         kept = await self._writer.run_with_others(self._settle, (lease, settlements, verdict, keep))
         if kept is None:
             self._notify()
         return kept
 
-    def _settle(self, db: sqlite3.Connection, requests: Sequence[SettleRequest]) -> list[Lease | None]:
+    def _settle(self, db: sqlite3.Connection, requests: Sequence[SettleRequest]) -> list[records.Lease | None]:
         return settle_all(db, requests, self._clock())
