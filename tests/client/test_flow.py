@@ -38,6 +38,9 @@ class Lock:
     def __init__(self) -> None:
         self.held = 0
 
+    def acquire(self) -> None:
+        self.held += 1
+
     def release(self) -> None:
         self.held -= 1
 

@@ -4,14 +4,15 @@ import asyncio
 import io
 import weakref
 from collections.abc import AsyncGenerator, Awaitable
+from contextvars import ContextVar
 from functools import partial
 from inspect import isawaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 from yarl import URL
 
-from ..contract.errors import FotahookError
+from ..contract.errors import ConnectionFailed, FotahookError
 from ..contract.exchange import Headers, Reply, Request
 from ._effects import Acquire, Effect, Invoke, Send, Sleep, drive_async
 from ._flow import MakeFlow, Pipeline
@@ -21,6 +22,10 @@ from ._transport_errors import MAX_BODY, body_too_large, timed_out, transport_er
 T = TypeVar("T")
 
 MAX_WRITE = 256 * 1024
+
+# As in http.client.
+MAX_LINE = 65536
+MAX_HEADERS = 100
 
 _LIBRARY_ERRORS = (aiohttp.ClientError, OSError, ArithmeticError, ValueError)
 
@@ -78,15 +83,16 @@ class AsyncTransport:
         deadline.request = None
         if isinstance(effect, Sleep):
             return self.sleep(effect.seconds)
-        return _acquire(effect) if isinstance(effect, Acquire) else _invoke(effect)
+        return effect.lock.acquire() if isinstance(effect, Acquire) else _invoke(effect)
 
     async def _send(self, send: Send) -> Reply:
         request = send.request
         origin = request.url[: request.url.index("/", 8)]
         options = self._origin_options.get(origin)
         if options is None:
-            options = self._origin_options[origin] = self._options_for(origin)
+            options = self._origin_options[origin] = await self._options_for(origin)
         http = self._http or await self._open()
+        _is_new_connection.set(False)
         try:
             response = await http.request(
                 request.method,
@@ -103,22 +109,24 @@ class AsyncTransport:
             return await _read_all(response, request)
         except FotahookError:
             raise
-        except aiohttp.ClientResponseError as error:
-            # It contains the request's headers with the tokens; the parser's error behind it has the details.
-            raise transport_error(error, request, late=False) from error.__cause__
         except _LIBRARY_ERRORS as error:
-            raise transport_error(error, request, late=False) from error
+            failure = transport_error(error, request, late=False)
+            if isinstance(failure, ConnectionFailed) and not _is_new_connection.get():
+                failure.kept_connection = _is_unanswered(error)
+            # A ClientResponseError contains the request's headers with the tokens; the error behind it has the details.
+            raise failure from (error.__cause__ if isinstance(error, aiohttp.ClientResponseError) else error)
 
     async def _open(self) -> aiohttp.ClientSession:
         self._http_owner = _new_session()
         self._http = await anext(self._http_owner)
         return self._http
 
-    def _options_for(self, origin: str) -> dict[str, object]:
-        """The options of a request to an origin; certificates for https only, because they take long to load."""
+    async def _options_for(self, origin: str) -> dict[str, object]:
+        """The options of a request to an origin."""
         options: dict[str, object] = {}
         if origin.startswith("https:"):
-            options["ssl"] = self._options.ssl_context()
+            # In a thread: the authorities take long to load.
+            options["ssl"] = await asyncio.to_thread(self._options.ssl_context)
         proxy = proxy_for(origin, self._options.proxy)
         if proxy is not None:
             authorization = proxy.authorization
@@ -128,16 +136,31 @@ class AsyncTransport:
         return options
 
 
+_is_new_connection: ContextVar[bool] = ContextVar("_is_new_connection")
+
+
+class _Connector(aiohttp.TCPConnector):
+    async def _create_connection(self, *args: Any) -> aiohttp.client_proto.ResponseHandler:
+        _is_new_connection.set(True)
+        return await super()._create_connection(*args)
+
+
 async def _new_session() -> AsyncGenerator[aiohttp.ClientSession, None]:
     """A session that is closed with this generator: by close(), by the garbage collector, or by the event loop."""
     async with aiohttp.ClientSession(
         # No limit: the caller decides how many calls run at once.
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=_Connector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
         auto_decompress=False,
         trust_env=False,
+        # As http.client's.
+        max_line_size=MAX_LINE,
+        max_field_size=MAX_LINE,
+        max_headers=MAX_HEADERS,
     ) as http:
+        # The flow repeats a call on a new connection, and shows it to the hooks.
+        http._retry_connection = False
         yield http
 
 
@@ -185,6 +208,14 @@ class _Deadline:
             raise TimeoutError from error
 
 
+def _is_unanswered(error: BaseException) -> bool:
+    """Whether a connection was lost before the response began."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        # The beginning of a head, if there was one.
+        return isinstance(error.message, str)
+    return isinstance(error, aiohttp.ClientOSError)
+
+
 def _data(body: bytes | None) -> bytes | io.BytesIO | None:
     # aiohttp writes bytes at once, and warns about large ones.
     return io.BytesIO(body) if body is not None and len(body) > MAX_WRITE else body
@@ -210,11 +241,6 @@ async def _read_all(response: aiohttp.ClientResponse, request: Request) -> Reply
 def _reply(response: aiohttp.ClientResponse, body: bytes, stream: object = None) -> Reply:
     # The raw headers: aiohttp decodes them as UTF-8, http.client as Latin-1.
     return Reply(response.status, response.reason or "", Headers(response.raw_headers), body, stream)
-
-
-async def _acquire(acquire: Acquire) -> object:
-    assert isinstance(acquire.lock, asyncio.Lock)
-    return await acquire.lock.acquire()
 
 
 async def _invoke(invoke: Invoke) -> object:

@@ -1,118 +1,197 @@
-"""urllib3 connections with a deadline, and a pool of them for each origin.
+"""urllib3 connections that keep a deadline, and the idle ones of each origin.
 
-urllib3 implements HTTP and TLS. Its own pools are not used: their bookkeeping for retries and redirects, which never
-happen here, costs a tenth of a call.
+urllib3 and http.client implement HTTP and TLS. urllib3's own pool is not used: its bookkeeping for retries and
+redirects, which never happen here, costs an eighth of a call.
 """
 
+import io
+import os
+import selectors
 import socket
-import ssl
-import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from http.client import HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ..contract.proxy import Proxy
-from ._response_parser import StrictResponse
 from ._settings import TransportOptions, proxy_for
 
 # Idle connections kept for one origin; more are opened if more threads call at once.
 MAX_IDLE = 64
+# Bytes of a response's head, interim responses included, and how many of these there may be.
+MAX_HEAD = 256 * 1024
+MAX_INTERIM = 10
+# The seconds that an address has for itself before the next one is tried beside it (RFC 8305).
+HEAD_START = 0.25
+
+CHUNK = 64 * 1024
 
 
-class _Exchange(threading.local):
-    """The current exchange of this thread: its deadline, and whether a body follows the headers."""
+class Exchange:
+    """What a connection and its response know of the exchange in progress."""
 
-    deadline = 0.0
-    has_body = False
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self.deadline = 0.0
+        self.received = 0
+        self.in_head = True
 
+    def begin(self, deadline: float) -> None:
+        """Forget the exchange before."""
+        self.deadline, self.received, self.in_head = deadline, 0, True
 
-exchange = _Exchange()
-
-
-def _time_left() -> float:
-    left = exchange.deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("the deadline has passed")
-    return left
-
-
-class _Socket(socket.socket):
-    """A socket that sets its timeout to the time left before each operation; a fixed one restarts with each byte."""
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(_time_left())
-        return super().recv_into(*args, **kwargs)
-
-    def sendall(self, *args: Any) -> None:
-        self.settimeout(_time_left())
-        super().sendall(*args)
+    def time_left(self) -> float:
+        """Seconds until the deadline; TimeoutError behind it."""
+        left = self.deadline - self._monotonic()
+        if left <= 0:
+            raise TimeoutError("the deadline has passed")
+        return left
 
 
-class TlsSocket(ssl.SSLSocket):
-    """The same over TLS, where sendall() calls send() repeatedly."""
+class _Reader(io.RawIOBase):
+    """Reads from a socket until the deadline: a socket's own timeout begins anew with each byte."""
 
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(_time_left())
-        return super().recv_into(*args, **kwargs)
+    def __init__(self, sock: socket.socket, exchange: Exchange) -> None:
+        self._sock, self._exchange = sock, exchange
+        # Keeps the socket open until the response is closed.
+        self._file = sock.makefile("rb", buffering=0)
 
-    def send(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(_time_left())
-        return super().send(*args, **kwargs)
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        exchange = self._exchange
+        self._sock.settimeout(exchange.time_left())
+        count = self._file.readinto(buffer)
+        if exchange.in_head:
+            if not count and exchange.received:
+                # http.client takes the end of the connection for the end of the head.
+                raise ConnectionResetError("the response is incomplete")
+            exchange.received += count or 0
+            if exchange.received > MAX_HEAD:
+                raise HTTPException(f"a head of more than {MAX_HEAD} bytes")
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class Response(HTTPResponse):
+    """http.client's response, read until the deadline, and where http.client would guess how a body ends, an error."""
+
+    def __init__(self, exchange: Exchange, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Reader(sock, exchange), CHUNK)
+        self._exchange = exchange
+
+    def begin(self) -> None:
+        """Read the head, after any interim ones."""
+        for _ in range(MAX_INTERIM + 1):
+            super().begin()
+            self._check_head()
+            if not 100 <= self.status < 200 or self.status == 101:
+                self._exchange.in_head = False
+                return
+            self.headers = self.msg = None  # type: ignore[assignment]  # as before begin()
+        raise HTTPException(f"more than {MAX_INTERIM} interim responses")
+
+    def _check_head(self) -> None:
+        headers = self.headers
+        # http.client leaves out a line that is no header, and all that follow it.
+        if headers.defects or headers.get_payload():
+            raise HTTPException("invalid header")
+        coding, lengths = headers.get("transfer-encoding"), headers.get_all("content-length")
+        if coding is not None and (lengths or coding.lower() != "chunked"):
+            raise HTTPException("a transfer coding other than chunked, or one beside a content length")
+        if lengths:
+            # Equal lengths are one, in a list or repeated (RFC 9112, section 6.3). 19 digits are more than any limit.
+            values = {value.strip() for value in ",".join(lengths).split(",")}
+            length = values.pop()
+            if values or not (length.isascii() and length.isdigit() and len(length) < 20):
+                raise HTTPException("invalid content length")
+            self.length = 0 if self.length == 0 else int(length)
+            self.will_close = self._check_close()  # type: ignore[attr-defined]  # private, so not in typeshed
+
+    def _read_next_chunk_size(self) -> int:
+        # http.client takes `-1`, which reads without a limit, `+5` and `0x_1`.
+        size = self.fp.readline(CHUNK).partition(b";")[0].strip()
+        if not size:
+            raise ConnectionResetError("the response is incomplete")
+        if len(size) > 16 or not size.isalnum():
+            raise HTTPException("invalid chunk size")
+        return int(size, 16)
 
 
 class Connection(HTTPConnection):
-    """Tries all addresses of the host within the deadline; sends headers and body in one piece."""
+    """Connects to the first address that answers, and sends, within the deadline of its exchange."""
 
-    response_class = StrictResponse
-    _unsent: bytes | None = None
-
-    def endheaders(self, *args: Any, **kwargs: Any) -> None:
-        self._unsent = b"" if exchange.has_body else None
-        super().endheaders(*args, **kwargs)
+    def __init__(self, host: str, port: int, exchange: Exchange, **options: Any) -> None:
+        super().__init__(host, port, timeout=None, **options)
+        self.exchange = exchange
+        self.response_class = partial(Response, exchange)  # type: ignore[assignment]  # called like a class
 
     def send(self, data: Any) -> None:
-        if self._unsent == b"":
-            self._unsent = data
-            return
-        head, self._unsent = self._unsent, None
-        super().send(head + data if head else data)
+        """Send all of it. Over TLS a timeout is for each part only."""
+        for start in range(0, len(data), CHUNK):
+            self.sock.settimeout(self.exchange.time_left())
+            self.sock.sendall(data[start : start + CHUNK])
 
     def _new_conn(self) -> socket.socket:
-        # The method that urllib3 documents for overriding the socket class.
-        failure: OSError | None = None
-        for family, kind, number, _, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
-            connection = _Socket(family, kind, number)
-            try:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.settimeout(_time_left())
-                connection.connect(address)
-                connection.settimeout(_time_left())
-                return connection
-            except OSError as error:
-                connection.close()
-                failure = error
-            except BaseException:
-                connection.close()
-                raise
-        raise failure or OSError(f"{self.host} has no address")
+        # The method that urllib3 documents for connecting in another way.
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        connection = _connect_any(deque(found), self.exchange)
+        connection.settimeout(self.exchange.time_left())
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
 
 
 class TlsConnection(Connection, HTTPSConnection):
     """The same over TLS."""
 
 
+def _connect_any(addresses: deque[Any], exchange: Exchange) -> socket.socket:
+    """A connection to the first address that takes one; each is tried a moment after the one before."""
+    failure = OSError("the host has no address")
+    with selectors.DefaultSelector() as selector:
+        try:
+            while addresses or selector.get_map():
+                if addresses:
+                    family, kind, protocol, _, address = addresses.popleft()
+                    connection = socket.socket(family, kind, protocol)
+                    connection.setblocking(False)
+                    selector.register(connection, selectors.EVENT_WRITE)
+                    with suppress(BlockingIOError):
+                        connection.connect(address)
+                # An hour, because selectors refuse very long waits.
+                left = min(exchange.time_left(), 3600.0)
+                for key, _ in selector.select(min(left, HEAD_START) if addresses else left):
+                    connection = selector.unregister(key.fileobj).fileobj  # type: ignore[assignment]
+                    code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if code == 0:
+                        return connection
+                    connection.close()
+                    failure = OSError(code, os.strerror(code))
+        finally:
+            for key in list(selector.get_map().values()):
+                key.fileobj.close()  # type: ignore[union-attr]
+    raise failure
+
+
 class Pool:
     """The connections to one origin. No lock is needed: the operations of a deque are atomic."""
 
-    def __init__(self, origin: str, options: TransportOptions) -> None:
+    def __init__(self, origin: str, options: TransportOptions, monotonic: Callable[[], float]) -> None:
         self._proxy = proxy_for(origin, options.proxy)
-        self._connect = _connector(origin, self._proxy, options)
+        self._new = _connector(origin, self._proxy, options)
+        self._monotonic = monotonic
         self._idle: deque[Connection] = deque()
         self._closed = False
         # Also closes the connections of a client that is garbage-collected without being closed.
@@ -122,16 +201,14 @@ class Pool:
         self.headers = _proxy_headers(self._proxy) if self.absolute_url else {}
 
     def get(self) -> Connection:
-        """The connection used last if it is still open, or a new one."""
-        while self._idle:
-            try:
+        """The connection used last if it is still open, or one that is not connected yet."""
+        with suppress(IndexError):
+            while True:
                 found = self._idle.pop()
-            except IndexError:
-                break
-            if found.is_connected:
-                return found
-            found.close()
-        return self._connect()
+                if found.is_connected:
+                    return found
+                found.close()
+        return self._new(Exchange(self._monotonic))
 
     def put(self, connection: Connection) -> None:
         """Keep a connection whose response was read completely."""
@@ -142,10 +219,14 @@ class Pool:
         if self._closed:
             self.close()
 
+    def drop_idle(self) -> None:
+        """Close the idle connections."""
+        _close_all(self._idle)
+
     def close(self) -> None:
         """Close the idle connections, and each other one when it is returned."""
         self._closed = True
-        _close_all(self._idle)
+        self.drop_idle()
 
 
 def _close_all(idle: deque[Connection]) -> None:
@@ -155,25 +236,22 @@ def _close_all(idle: deque[Connection]) -> None:
             idle.pop().close()
 
 
-def _connector(origin: str, proxy: Proxy | None, options: TransportOptions) -> Callable[[], Connection]:
+def _connector(origin: str, proxy: Proxy | None, options: TransportOptions) -> Callable[[Exchange], Connection]:
     parts = urlsplit(origin)
-    assert parts.hostname
-    host, tls = parts.hostname, parts.scheme == "https"
+    host, tls = parts.hostname or "", parts.scheme == "https"
     port = parts.port or (443 if tls else 80)
+    address = (host, port) if proxy is None else (proxy.host, proxy.port)
     if not tls:
-        address = (host, port) if proxy is None else (proxy.host, proxy.port)
-        return lambda: Connection(*address, timeout=None)
+        return lambda exchange: Connection(*address, exchange)
     context = options.ssl_context()
-    context.sslsocket_class = TlsSocket
-    if proxy is None:
-        return lambda: TlsConnection(host, port, ssl_context=context, timeout=None)
 
-    def tunnel() -> Connection:
-        connection = TlsConnection(proxy.host, proxy.port, ssl_context=context, timeout=None)
-        connection.set_tunnel(host, port, _proxy_headers(proxy))
+    def connect(exchange: Exchange) -> Connection:
+        connection = TlsConnection(*address, exchange, ssl_context=context)
+        if proxy is not None:
+            connection.set_tunnel(host, port, _proxy_headers(proxy))
         return connection
 
-    return tunnel
+    return connect
 
 
 def _proxy_headers(proxy: Proxy | None) -> dict[str, str]:

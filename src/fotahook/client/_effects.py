@@ -19,7 +19,10 @@ T = TypeVar("T")
 
 
 class Lock(Protocol):
-    """What threading.Lock and asyncio.Lock have in common: release() never blocks."""
+    """A threading.Lock or an asyncio.Lock, whose acquire() differ."""
+
+    @property
+    def acquire(self) -> Callable[..., Any]: ...
 
     def release(self) -> None: ...
 
@@ -104,10 +107,11 @@ def _new_key() -> str:
 class Runtime(msgspec.Struct, frozen=True):
     """Clocks, sleep and random source, injected. `monotonic` serves deadlines, `now` (Unix time) token lifetimes."""
 
-    sleep: Callable[[float], None] = time.sleep
+    # Looked up with each call: gevent and freezegun may replace them at any time.
+    sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds)
     async_sleep: Callable[[float], Awaitable[None]] | None = None
-    monotonic: Callable[[], float] = time.monotonic
-    now: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = lambda: time.monotonic()
+    now: Callable[[], float] = lambda: time.time()
     jitter: Callable[[], float] = random.random
     new_key: Callable[[], str] = _new_key
 

@@ -9,7 +9,14 @@ import msgspec
 from ..contract.auth import ThingspaceOauthCredentials, logout_call, revoke_call, stale_tokens
 from ..contract.calls import JSON, Call
 from ..contract.error_responses import error_from_reply, mask_reply, mask_text, one_line
-from ..contract.errors import AnsweredError, ApiException, FotahookError, ResponseError, TransportError
+from ..contract.errors import (
+    AnsweredError,
+    ApiException,
+    ConnectionFailed,
+    FotahookError,
+    ResponseError,
+    TransportError,
+)
 from ..contract.exchange import MASK, ApiResponse, Headers, Reply, Request
 from ..contract.servers import Servers
 from ..contract.version import VERSION
@@ -130,11 +137,15 @@ class Pipeline:
         self, call: Call[T], secrets: dict[str, str], key: str | None, limits: Limits
     ) -> Flow[ApiResponse[T]]:
         """Send a call until it succeeds, fails for good or runs out of retries."""
-        send, attempts = self._prepare(call, secrets, key), 0
+        send, attempts, replaced = self._prepare(call, secrets, key), 0, False
         while True:
             try:
                 return (yield from self._send(call, send))
             except (ApiException, TransportError) as failure:
+                if isinstance(failure, ConnectionFailed) and failure.kept_connection and not replaced:
+                    # Servers close idle connections at any time: this one says nothing about the service.
+                    replaced = True
+                    continue
                 attempts += 1
                 delay = self._retry_delay(failure, attempts, limits)
                 if delay is None:

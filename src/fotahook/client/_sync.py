@@ -4,8 +4,8 @@ import http.client
 import os
 import socket
 import threading
-import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -13,16 +13,15 @@ from typing import TypeVar
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
+from ..contract.errors import ConnectionFailed
 from ..contract.exchange import Headers, Reply, Request
-from ._connections import Connection, Pool, exchange
+from ._connections import CHUNK, Connection, Pool
 from ._effects import Acquire, Effect, Invoke, Send, Sleep, drive
 from ._flow import MakeFlow, Pipeline
 from ._settings import CallDefaults, TransportOptions
 from ._transport_errors import MAX_BODY, body_too_large, timed_out, transport_error
 
 T = TypeVar("T")
-
-CHUNK = 64 * 1024
 
 _LIBRARY_ERRORS = (HTTPError, http.client.HTTPException, OSError, ArithmeticError, ValueError)
 
@@ -77,28 +76,40 @@ class SyncTransport:
         if isinstance(effect, Sleep):
             self.runtime.sleep(effect.seconds)
         else:
-            _acquire(effect, deadline)
+            self._acquire(effect, deadline)
         return None
 
+    def _acquire(self, acquire: Acquire, deadline: float) -> None:
+        if not acquire.lock.acquire(timeout=max(deadline - self.runtime.monotonic(), 0)):
+            raise timed_out(None)
+
     def _send(self, send: Send, deadline: float) -> Reply:
-        exchange.deadline, exchange.has_body = deadline, bool(send.body)
         request = send.request
         path = request.url.index("/", 8)
         pool = self._pool(request.url[:path])
         connection = pool.get()
+        connection.exchange.begin(deadline)
+        kept = not connection.is_closed
         try:
+            if not kept:
+                connection.connect()
             target = request.url if pool.absolute_url else request.url[path:]
             headers = {**send.headers, **pool.headers} if pool.headers else send.headers
             connection.request(request.method, target, send.body, headers, preload_content=False, decode_content=False)
             response = connection.getresponse()
             if send.streamed and 200 <= response.status < 300:
-                stream = SyncStream(connection, response, request)
+                stream = SyncStream(connection, response, request, self.runtime.monotonic)
                 self._streams.add(stream)
                 return _reply(response, b"", stream)
             reply = _read_all(response, request)
         except _LIBRARY_ERRORS as error:
             connection.close()
-            raise transport_error(error, request, late=time.monotonic() >= deadline) from error
+            failure = transport_error(error, request, late=self.runtime.monotonic() >= deadline)
+            if kept and not connection.exchange.received and isinstance(failure, ConnectionFailed):
+                # The others are as old.
+                pool.drop_idle()
+                failure.kept_connection = True
+            raise failure from error
         except BaseException:
             connection.close()
             raise
@@ -109,25 +120,34 @@ class SyncTransport:
         pool = self._pools.get(origin)
         if pool is None:
             with self._opening:
-                pool = self._pools.get(origin) or self._pools.setdefault(origin, Pool(origin, self._options))
+                pool = self._pools.get(origin)
+                if pool is None:
+                    pool = self._pools[origin] = Pool(origin, self._options, self.runtime.monotonic)
         return pool
 
 
 class SyncStream:
     """The body of a streamed response, on a connection of its own."""
 
-    def __init__(self, connection: Connection, response: BaseHTTPResponse, request: Request) -> None:
-        self._response, self._request = response, request
+    def __init__(
+        self,
+        connection: Connection,
+        response: BaseHTTPResponse,
+        request: Request,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._response, self._request, self._monotonic = response, request, monotonic
+        self._exchange = connection.exchange
         # Also closes the connection of a stream that is garbage-collected without being closed.
         self._close = weakref.finalize(self, _shut_down, connection, response)
 
     def read(self, seconds: float) -> bytes:
         """The next bytes, within so many seconds; empty at the end."""
-        exchange.deadline = time.monotonic() + seconds
+        deadline = self._exchange.deadline = self._monotonic() + seconds
         try:
             return self._response.read1(CHUNK) or b""
         except _LIBRARY_ERRORS as error:
-            raise transport_error(error, self._request, late=time.monotonic() >= exchange.deadline) from error
+            raise transport_error(error, self._request, late=self._monotonic() >= deadline) from error
 
     def close(self) -> None:
         """Close the connection; ends a read in another thread."""
@@ -159,13 +179,6 @@ def _read_all(response: BaseHTTPResponse, request: Request) -> Reply:
     except BaseException:
         response.close()
         raise
-
-
-def _acquire(acquire: Acquire, deadline: float) -> None:
-    lock = acquire.lock
-    assert isinstance(lock, type(threading.Lock()))
-    if not lock.acquire(timeout=max(deadline - time.monotonic(), 0)):
-        raise timed_out(None)
 
 
 def _invoke(invoke: Invoke) -> object:

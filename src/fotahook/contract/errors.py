@@ -117,6 +117,9 @@ class TransportError(FotahookError):
 class ConnectionFailed(TransportError):
     """There was no connection, or it was lost before the response was complete."""
 
+    kept_connection = False
+    """Whether it was kept from an earlier exchange, and no byte of this one's response had come."""
+
 
 class TimedOut(TransportError):
     """The deadline (`timeout=`, in seconds) passed before the response was complete."""

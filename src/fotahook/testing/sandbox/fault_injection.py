@@ -106,7 +106,10 @@ class Faults:
         self.calls.add(_response(status, retry_after, times), lambda called: path in called)
 
     def drop_calls(self, *, times: int = 1, path: str = CALLBACK_CALLS) -> None:
-        """The service does nothing and closes the connection."""
+        """The service does nothing and closes the connection.
+
+        A client sends a call once more if its connection was kept from an earlier one: then two drops make it fail.
+        """
         self.calls.add(Drop(times=times), lambda called: path in called)
 
     def delay_calls(self, seconds: float, *, times: int = 1, path: str = CALLBACK_CALLS) -> None:
