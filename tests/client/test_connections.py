@@ -55,7 +55,7 @@ async def test_a_401_after_which_the_server_closes_is_no_failed_connection(peer:
         await sdk.call(LIST, ACCOUNT)
         dying(peer, respond(401, {"fault": {"code": "900901"}}))
         usual, closing = peer.routes["oauth2/token"], iter([[None]])
-        peer.routes["oauth2/token"] = lambda seen: next(closing, None) or usual(seen)  # type: ignore[assignment,return-value]
+        peer.routes["oauth2/token"] = lambda seen: next(closing, None) or usual(seen)
         assert (await sdk.call(LIST, ACCOUNT)).is_success
 
 
