@@ -133,9 +133,11 @@ async def test_interim_responses_are_skipped_but_not_for_ever(peer: Peer, open_s
 )
 def test_a_head_has_limits(peer: Peer, head: bytes) -> None:
     dying(peer, [head])
-    with fotahook.Client(base_url=peer.url, max_retries=0, **TOKENS) as client:
-        with pytest.raises(fotahook.ResponseError, match="more than"):
-            client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT)
+    with (
+        fotahook.Client(base_url=peer.url, max_retries=0, **TOKENS) as client,
+        pytest.raises(fotahook.ResponseError, match="more than"),
+    ):
+        client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT)
 
 
 def test_threads_take_idle_connections_at_once(peer: Peer) -> None:
