@@ -22,7 +22,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID
 
 from fotahook import Listener
-from fotahook.cli.doctor.checks import (
+from fotahook.cli.doctor import ACCOUNT
+from fotahook.contract import signing
+from fotahook.contract.addresses import EVERYWHERE, parse_networks
+from fotahook.contract.keys import signing_seed
+from fotahook.contract.urls import THINGSPACE_PORTS
+from fotahook.delivery.doctor import run_checks
+from fotahook.delivery.doctor.checks import (
     MAX_ADDRESSES,
     Check,
     Result,
@@ -31,12 +37,7 @@ from fotahook.cli.doctor.checks import (
     check_connection,
     check_port,
 )
-from fotahook.cli.doctor.command import ACCOUNT, run_checks
-from fotahook.cli.doctor.messages import TYPE
-from fotahook.contract import signing
-from fotahook.contract.addresses import EVERYWHERE, parse_networks
-from fotahook.contract.keys import signing_seed
-from fotahook.contract.urls import THINGSPACE_PORTS
+from fotahook.delivery.doctor.messages import TYPE
 from fotahook.delivery.resolver import SystemLookup
 from fotahook.delivery.sender import SenderSettings
 from fotahook.testing import listener_client
@@ -600,7 +601,7 @@ def test_ctrl_c_stops_it(tmp_path: Path) -> None:
         (("https://x/", "--secret", "whsec_hunter2"), 2, "--secret"),
         (("https://x/", "--allow-network", "here"), 2, "--allow-network"),
         (("https://x/", "--account", "a/b"), 2, "--account"),
-        (("https://x/", "--timeout", "0"), 2, "--timeout 0"),
+        (("https://x/", "--timeout", "0"), 2, "for --timeout"),
         (("https://x/", "--connect-timeout", "1e9"), 2, "--connect-timeout"),
         (("https://x/", "--timeout", "nan"), 2, "--timeout"),
         (("https://x/", "--ca-file", "absent.pem"), 1, "--ca-file absent.pem"),

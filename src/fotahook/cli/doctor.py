@@ -1,35 +1,35 @@
-"""`fotahook doctor`: options, the order of the checks, and the report."""
+"""`fotahook doctor`: checks a callback URL before it is registered."""
 
 import asyncio
 import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.keys import SECRET_KEY_BYTES, signing_seed
 from fotahook.contract.signing import format_public_key, parse_secret
 from fotahook.contract.urls import account_refusal
+from fotahook.delivery.doctor import Check, Result, Target, run_checks, verdict
 from fotahook.delivery.sender import SenderSettings
 
-from ...hosting.tls import check_pem_files
-from ..shared.arguments import Texts
-from ..shared.errors import FAILED, UsageError
-from ..shared.output import on_terminal, print_json, print_table
-from ..shared.stores import secret_key_from_environment
-from .checks import Check, Result, Target, check_addresses, check_connection, check_port, check_url
-from .messages import check_messages
-from .tls import check_tls
+from ..hosting.tls import check_pem_files
+from .shared.arguments import Texts
+from .shared.errors import FAILED, UsageError
+from .shared.output import on_terminal, print_json, print_table
+from .shared.stores import secret_key_from_environment
 
 ACCOUNT: Final = "fotahook-doctor"
-MAX_SECONDS: Final = 300.0
+
+Seconds: TypeAlias = Annotated[float, Parameter(validator=Number(gt=0, lte=300))]
 
 _STYLES: Final[dict[Result, str]] = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -51,9 +51,9 @@ class DoctorOptions:
     "Authorities (PEM) that the certificate may come from, besides the system's."
     client_cert: Path | None = None
     "Certificate and key (PEM, one file) for a receiver that requires one."
-    timeout: float = 15.0
+    timeout: Seconds = 15.0
     "Seconds for one message, its answer included."
-    connect_timeout: float = 5.0
+    connect_timeout: Seconds = 5.0
     "Seconds for a connection, and for TLS."
     as_json: Annotated[bool, Parameter(name="--json")] = False
     "Print JSON."
@@ -81,15 +81,12 @@ def doctor(url: str, /, *, options: DoctorOptions = DoctorOptions()) -> int:
     with Console(stderr=True).status("checking"):
         checks = asyncio.run(run_checks(target, clock=time.time, monotonic=time.monotonic))
     _print_report(url, checks, key, as_json=options.as_json)
-    return FAILED if _verdict(checks) == "fail" else 0
+    return FAILED if verdict(checks) == "fail" else 0
 
 
 def _target(url: str, options: DoctorOptions) -> Target:
     if (refusal := account_refusal(options.account)) is not None:
         raise UsageError(f"--account {options.account!r}: {refusal}")
-    for flag, seconds in (("--timeout", options.timeout), ("--connect-timeout", options.connect_timeout)):
-        if not 0 < seconds <= MAX_SECONDS:
-            raise UsageError(f"{flag} {seconds:g}: choose seconds above 0, up to {MAX_SECONDS:g}")
     check_pem_files(ca_file=options.ca_file, client_cert=options.client_cert)
     try:
         secret = None if options.secret is None else parse_secret(options.secret)
@@ -113,37 +110,11 @@ def _target(url: str, options: DoctorOptions) -> Target:
     )
 
 
-async def run_checks(target: Target, *, clock: Callable[[], float], monotonic: Callable[[], float]) -> list[Check]:
-    """All checks in order; after a failed one, those that depend on it are left out."""
-    checks = [check_url(target)]
-    if _verdict(checks) == "fail":
-        return checks
-    addresses, resolved = await check_addresses(target)
-    checks += [check_port(target), resolved]
-    if resolved.result == "fail":
-        return checks
-    address, connected = await check_connection(target, addresses)
-    checks.append(connected)
-    if address is None:
-        return checks
-    if target.tls:
-        checks += await check_tls(target, address, now=clock())
-        if _verdict(checks) == "fail":
-            return checks
-    return checks + await check_messages(target, clock=clock, monotonic=monotonic)
-
-
-def _verdict(checks: Sequence[Check]) -> Result:
-    """The worst result."""
-    results = {check.result for check in checks}
-    return "fail" if "fail" in results else "warn" if "warn" in results else "pass"
-
-
 def _print_report(url: str, checks: Sequence[Check], public_key: str, *, as_json: bool) -> None:
     """A table at a terminal, tab-separated rows when piped, or one JSON object."""
     if as_json:
         found = [msgspec.to_builtins(check) for check in checks]
-        print_json({"url": url, "result": _verdict(checks), "publicKey": public_key, "checks": found})
+        print_json({"url": url, "result": verdict(checks), "publicKey": public_key, "checks": found})
     elif on_terminal():
         _print_report_table(checks)
     else:
@@ -168,4 +139,4 @@ def _print_report_table(checks: Sequence[Check]) -> None:
         summary += "; the checks that depend on a failed one were not made"
     console = Console()
     console.print(table)
-    console.print(summary, style=_STYLES[_verdict(checks)], highlight=False)
+    console.print(summary, style=_STYLES[verdict(checks)], highlight=False)

@@ -1,4 +1,4 @@
-"""TLS checks of `fotahook doctor`. Trust, dates and host name are verified separately, so no fault hides another.
+"""TLS checks. Trust, dates and host name are verified separately, so no fault hides another.
 
 A sender's handshake stops at the first fault. Here one handshake verifies nothing and reads the certificates; each of
 the others verifies one thing, by OpenSSL as in a delivery.
@@ -69,7 +69,7 @@ def _unverified(target: Target) -> ssl.SSLContext:
 
 async def _shake_hands(target: Target, address: str, context: ssl.SSLContext) -> Handshake:
     async with asyncio.timeout(target.sender.connect_timeout):
-        _, writer = await asyncio.open_connection(address, target.port, ssl=context, server_hostname=target.host)
+        _, writer = await asyncio.open_connection(address, target.origin.port, ssl=context, server_hostname=target.host)
     try:
         connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
         sent = _certificates(connection, verified=False)

@@ -1,4 +1,4 @@
-"""Results of `fotahook doctor`, and its checks of a URL, its port, its addresses and their connections."""
+"""Results of checks, and the checks of a URL, its port, its addresses and their connections."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ import msgspec
 from fotahook.contract.addresses import EVERYWHERE, refusal
 from fotahook.contract.error_responses import one_line
 from fotahook.contract.urls import THINGSPACE_PORTS, THINGSPACE_PORTS_TEXT, url_refusal
-from fotahook.delivery.http import target_of
+from fotahook.delivery.http import Origin, target_of
 from fotahook.delivery.outcomes import FIXES
 from fotahook.delivery.resolver import Resolver
 from fotahook.delivery.sender import SenderSettings
@@ -56,16 +56,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     sender: SenderSettings
 
     @property
-    def tls(self) -> bool:
-        return target_of(self.url, EVERYWHERE).origin.tls
+    def origin(self) -> Origin:
+        return target_of(self.url, EVERYWHERE).origin
 
     @property
     def host(self) -> str:
-        return target_of(self.url, EVERYWHERE).origin.host.rstrip(".")
-
-    @property
-    def port(self) -> int:
-        return target_of(self.url, EVERYWHERE).origin.port
+        return self.origin.host.rstrip(".")
 
 
 def check_url(target: Target) -> Check:
@@ -73,7 +69,7 @@ def check_url(target: Target) -> Check:
     url, allowed = target.url, target.sender.allowed_networks
     if (why := url_refusal(url, allow_http=target.allow_http, allowed=allowed)) is not None:
         return failed("url", f"{url}: {why}", "Register a URL that follows this rule.")
-    if target.tls:
+    if target.origin.tls:
         return passed("url", url)
     fix = "ThingSpace, and fotahook serve without --dev, accept https:// only: put TLS in front of the receiver."
     return warned("url", f"{url}: nothing is encrypted", fix)
@@ -81,13 +77,13 @@ def check_url(target: Target) -> Check:
 
 def check_port(target: Target) -> Check:
     """Against ThingSpace's list, which it documents for another API."""
-    if target.port in THINGSPACE_PORTS:
-        return passed("port", str(target.port))
+    if target.origin.port in THINGSPACE_PORTS:
+        return passed("port", str(target.origin.port))
     if target.host in ("localhost", "::1") or target.host.startswith("127."):
-        return passed("port", f"{target.port}; ThingSpace's ports do not matter on this machine")
+        return passed("port", f"{target.origin.port}; ThingSpace's ports do not matter on this machine")
     return warned(
         "port",
-        f"{target.port} is not among the ports that ThingSpace documents",
+        f"{target.origin.port} is not among the ports that ThingSpace documents",
         f"It lists {THINGSPACE_PORTS_TEXT}, but only for its Connectivity API. To be sure, choose one of them.",
     )
 
@@ -119,10 +115,10 @@ async def check_connection(target: Target, addresses: Sequence[str]) -> tuple[st
     reachable = [address for address, problem in zip(tried, problems, strict=True) if problem is None]
     broken = [(address, *problem) for address, problem in zip(tried, problems, strict=True) if problem is not None]
     if not broken:
-        return reachable[0], passed("connection", f"port {target.port} of {_listed(tried)} accepts connections")
+        return reachable[0], passed("connection", f"port {target.origin.port} of {_listed(tried)} accepts connections")
     address, reason, fix = broken[0]
     if not reachable:
-        return None, failed("connection", f"{address}, port {target.port}: {reason}", fix)
+        return None, failed("connection", f"{address}, port {target.origin.port}: {reason}", fix)
     return reachable[0], warned(
         "connection",
         f"{len(broken)} of {len(tried)} addresses cannot be reached from here: {address}: {reason}",
@@ -135,7 +131,7 @@ async def _connect(address: str, target: Target) -> tuple[str, str] | None:
     timeout = target.sender.connect_timeout
     try:
         async with asyncio.timeout(timeout):
-            _, writer = await asyncio.open_connection(address, target.port)
+            _, writer = await asyncio.open_connection(address, target.origin.port)
     except TimeoutError:
         return f"no answer within {timeout:g} s", FIXES["timeout_connect"]
     except ConnectionRefusedError:

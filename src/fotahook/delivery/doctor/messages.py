@@ -1,4 +1,4 @@
-"""Test messages of `fotahook doctor`, and checks of the responses.
+"""Test messages, and checks of the responses.
 
 Their type, ``fotahookDoctor``, is ours, so that no application takes them for news of a device.
 """

@@ -1,1 +1,0 @@
-"""`fotahook doctor`: checks a callback URL before it is registered."""
