@@ -1,17 +1,21 @@
 """A minimal receiver of callbacks, in a separate process.
 
 `python -m bench.receiver [CORE]` prints its URL and serves until its stdin closes. ``/slow/SECONDS`` answers after that
-time, every other path at once; connections stay open. ``/count`` returns the number of other responses so far.
+time, ``/flaky/SHARE`` answers 503 to that share of requests, every other path is answered 200 at once; connections stay
+open. ``/count`` returns the number of other responses so far.
 """
 
 import asyncio
 import os
+import random
 import sys
 from typing import cast
 
 import uvloop
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+_random = random.Random(7)
 
 
 class _Protocol(asyncio.Protocol):
@@ -37,18 +41,19 @@ class _Protocol(asyncio.Protocol):
             count = str(_Protocol.answered).encode()
             self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(count), count))
             return
-        _, slow, rest = head.partition(b" /slow/")
-        if slow:
-            seconds = float(rest.partition(b" ")[0])
-            asyncio.get_running_loop().call_later(seconds, self._answer)
-        else:
-            self._answer()
+        match head.split(b" ", 2)[1].split(b"/"):
+            case [_, b"slow", seconds]:
+                asyncio.get_running_loop().call_later(float(seconds), self._answer, ANSWER)
+            case [_, b"flaky", share] if _random.random() < float(share):
+                self._answer(REFUSAL)
+            case _:
+                self._answer(ANSWER)
 
-    def _answer(self) -> None:
+    def _answer(self, answer: bytes) -> None:
         _Protocol.answered += 1
         # The client may have closed the connection meanwhile.
         if not self._transport.is_closing():
-            self._transport.write(ANSWER)
+            self._transport.write(answer)
 
 
 async def _main() -> None:

@@ -83,14 +83,16 @@ class LaneWorker:
         self._clock_is_steady = self.runtime.watch.is_steady(self.lease.read_at)
         self._started = 0
         self._ready: deque[Delivery] = deque()
-        self._running: dict[asyncio.Task[Finished | None], Delivery] = {}
-        self._ended: list[asyncio.Task[Finished | None]] = []
+        self._senders: set[asyncio.Task[None]] = set()
+        self._in_flight = 0
+        """Deliveries that are being attempted, or wait for a place."""
         self._queued = 0
+        self._error: BaseException | None = None
         self._wakeup = asyncio.Event()
         self._settlements: list[Settlement] = []
         self._settling: asyncio.Task[Lease | None] | None = None
-        self._taken: dict[int, Callable[[], None]] = {}
-        """The deliveries that are fetched and not settled, by number: what gives their memory back."""
+        self._taken: dict[int, tuple[FetchBudget, int]] = {}
+        """The deliveries that are fetched and not settled, by number: the budget they take from, and how much."""
         self._fetch_limit = TURN_DELIVERIES
         self._may_have_more = True
         self._fetched_at = float("-inf")
@@ -106,7 +108,7 @@ class LaneWorker:
             while not self._lost:
                 await self._fetch()
                 self._start()
-                if not self._running and self._settling is None and self._is_finished():
+                if self._settling is None and self._can_give_back():
                     await self._settle(keep=0.0)
                     return
                 self._begin_settling()
@@ -117,7 +119,7 @@ class LaneWorker:
     # Fetching
 
     async def _fetch(self) -> None:
-        may_have_come = bool(self._running) and self._now() - self._fetched_at >= self._fetch_seconds
+        may_have_come = self._in_flight > 0 and self._now() - self._fetched_at >= self._fetch_seconds
         if not self._has_room() or not (self._may_have_more or may_have_come):
             return
         # A delivery that is settled while the answer is on its way may still be in that answer.
@@ -148,7 +150,9 @@ class LaneWorker:
     def _enqueue(self, deliveries: Sequence[Delivery]) -> None:
         budget = self._budget()
         for delivery in deliveries:
-            self._taken[delivery.seq] = budget.take(len(delivery.body))
+            size = len(delivery.body)
+            budget.take(size)
+            self._taken[delivery.seq] = budget, size
             # A clock that just jumped may be wrong, and a message is dead for good.
             if self._clock_is_steady and expired(delivery, self._rules):
                 self._settlements.append(expiry_of(delivery, self.runtime.clock()))
@@ -156,8 +160,9 @@ class LaneWorker:
                 self._ready.append(delivery)
 
     def _release(self, seq: int) -> None:
-        if (give_back := self._taken.pop(seq, None)) is not None:
-            give_back()
+        if (taken := self._taken.pop(seq, None)) is not None:
+            budget, size = taken
+            budget.give_back(size)
 
     def _is_quick(self) -> bool:
         return self.runtime.places.pace(self.lease.lane) == "quick"
@@ -191,19 +196,25 @@ class LaneWorker:
 
     def _has_room(self) -> bool:
         """Whether another attempt could start if there were something to send."""
-        room = not self._ready and len(self._running) < self._window()
+        room = not self._ready and self._in_flight < self._window()
         return room and self._is_open() and self._pause_before_next() == 0
 
     def _start(self) -> None:
-        while self._ready and len(self._running) < self._window() and self._is_open() and self._may_attempt():
-            delivery = self._ready.popleft()
-            self._started += 1
-            if self.lease.limits.per_second is not None:
-                self._next_start = self._now() + 1 / self.lease.limits.per_second
-            self._queued += 1
-            task = asyncio.create_task(self._attempt(delivery))
-            task.add_done_callback(self._on_attempt_end)
-            self._running[task] = delivery
+        """Start as many senders as there are deliveries and places in the window for."""
+        while self._in_flight < self._window() and (delivery := self._next()) is not None:
+            self._in_flight += 1
+            task = asyncio.create_task(self._send(delivery))
+            task.add_done_callback(self._on_sender_end)
+            self._senders.add(task)
+
+    def _next(self) -> Delivery | None:
+        """The next delivery, if an attempt at it may start now."""
+        if not (self._ready and self._is_open() and self._may_attempt()):
+            return None
+        self._started += 1
+        if self.lease.limits.per_second is not None:
+            self._next_start = self._now() + 1 / self.lease.limits.per_second
+        return self._ready.popleft()
 
     def _may_attempt(self) -> bool:
         return self._is_fresh() and self._now() >= self._next_start
@@ -213,11 +224,30 @@ class LaneWorker:
         now = self._now()
         return now - self._refreshed_at < TURN_SECONDS and now + self.timings.attempt < self._leased_until
 
-    async def _attempt(self, delivery: Delivery) -> "Finished | None":
+    async def _send(self, delivery: Delivery | None) -> None:
+        """Attempt one delivery after the other, as long as the window has room: cheaper than a task for each."""
+        while delivery is not None:
+            finished = await self._attempt(delivery)
+            if finished is None:
+                self._release(delivery.seq)
+                self._may_have_more = True
+                break
+            self._on_outcome(delivery, finished)
+            delivery = self._next() if self._in_flight <= self._window() else None
+            self._start()
+            if self._settling is None or not self._ready:
+                self._wakeup.set()
+        self._in_flight -= 1
+        self._wakeup.set()
+
+    async def _attempt(self, delivery: Delivery) -> Finished | None:
         """Make an attempt when there is a place for it; None if by then the lane may not start one any more."""
         places = self.runtime.places
-        place = await places.acquire(self.lease.lane)
-        self._queued -= 1
+        place = places.take(self.lease.lane)
+        if place is None:
+            self._queued += 1
+            place = await places.acquire(self.lease.lane)
+            self._queued -= 1
         lease = self.lease
         may_start = self._may_send() and self._is_fresh()
         try:
@@ -236,17 +266,18 @@ class LaneWorker:
             log.exception("delivering message %s failed in fotahook itself", delivery.message)
             return Outcome(code="internal_error", url=lease.url)
 
-    def _on_attempt_end(self, task: "asyncio.Task[Finished | None]") -> None:
-        self._ended.append(task)
-        self._wakeup.set()
+    def _on_sender_end(self, task: asyncio.Task[None]) -> None:
+        self._senders.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._error = error
+            self._wakeup.set()
 
     # Outcomes
 
     async def _wait(self) -> None:
-        """Wait until an attempt or a settlement ends, or the lease must be renewed."""
-        if not self._running and self._settling is None:
+        """Wait until there is something to fetch or settle, or the lease must be renewed."""
+        if self._in_flight == 0 and self._settling is None:
             return
-        # Not asyncio.wait: it would go through all attempts each time that one of them ends.
         timeout = min(self._refresh_seconds(), self._pause_before_next() or self.timings.renew)
         if self._has_room():
             timeout = min(timeout, self._fetch_seconds)
@@ -256,19 +287,13 @@ class LaneWorker:
         finally:
             alarm.cancel()
         self._wakeup.clear()
-        ended, self._ended = self._ended, []
-        for task in ended:
-            saturated = len(self._running) >= self._window()
-            self._on_outcome(self._running.pop(task), task.result(), saturated)
+        if self._error is not None:
+            raise self._error
         if self._settling is not None and self._settling.done():
             settled, self._settling = self._settling, None
             self._on_renewed(settled.result())
 
-    def _on_outcome(self, delivery: Delivery, finished: "Finished | None", saturated: bool) -> None:
-        if finished is None:
-            self._release(delivery.seq)
-            self._may_have_more = True
-            return
+    def _on_outcome(self, delivery: Delivery, finished: Finished) -> None:
         outcome = finished.outcome
         decision = decide(
             outcome,
@@ -276,7 +301,7 @@ class LaneWorker:
             # Attempts that were under way when the lane began to wait are part of the same failure: it counts once.
             self._health if self._backoff is None else self._backoff.health_before,
             seconds=finished.seconds,
-            saturated=saturated,
+            saturated=self._in_flight >= self._window(),
             jitter=self.runtime.jitter(),
             rules=self._rules,
         )
@@ -316,7 +341,7 @@ class LaneWorker:
 
     def _can_give_back(self) -> bool:
         """Whether nothing is left to do but the last settlement, which gives the lane back in the same transaction."""
-        return not self._running and self._is_finished()
+        return self._in_flight == 0 and self._is_finished()
 
     def _refresh_seconds(self) -> float:
         """How old the lease may grow: attempts that are about to start need the callback as it is now."""
@@ -362,7 +387,7 @@ class LaneWorker:
 
     async def _abandon(self) -> None:
         """End what still runs: nothing, unless the lease was lost or the task is being cancelled."""
-        running = [*self._running, *([self._settling] if self._settling is not None else [])]
+        running = [*self._senders, *([self._settling] if self._settling is not None else [])]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)

@@ -6,7 +6,6 @@ Slow lanes have places of their own, and new ones at most half of the others: wh
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
 from typing import Final, Literal
 
 from fotahook.store.records import FETCH_BYTES
@@ -49,7 +48,7 @@ class Places:
         self._slow_until: OrderedDict[int, float] = OrderedDict()
         """By lane: until when it is slow, or 0 for a quick one."""
         self._slow_in_flight: Counter[int] = Counter()
-        self._in_flight: OrderedDict[Place, None] = OrderedDict()
+        self._in_flight: dict[Place, None] = {}
         """Places that are not slow yet, the longest taken first."""
         self._timer: asyncio.TimerHandle | None = None
 
@@ -65,11 +64,16 @@ class Places:
         lanes = len(self._slow_in_flight) + (lane not in self._slow_in_flight)
         return max(1, self._slow_limit // lanes)
 
+    def take(self, lane: int) -> Place | None:
+        """A place for an attempt of this lane, if one is free for it now."""
+        pace = self.pace(lane)
+        return self._take(lane, pace) if not self._waiting[pace] and self._is_free(pace) else None
+
     async def acquire(self, lane: int) -> Place:
         """A place for an attempt of this lane, as soon as one is free for it."""
+        if (place := self.take(lane)) is not None:
+            return place
         pace = self.pace(lane)
-        if not self._waiting[pace] and self._is_free(pace):
-            return self._take(lane, pace)
         future: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
         self._waiting[pace].append((lane, future))
         try:
@@ -122,6 +126,8 @@ class Places:
         return place
 
     def _remember(self, lane: int, *, slow: bool, now: float) -> None:
+        if not slow and self._slow_until.get(lane) == 0:
+            return
         self._slow_until[lane] = now + SLOW_MEMORY_SECONDS if slow else 0
         self._slow_until.move_to_end(lane)
         if len(self._slow_until) > KNOWN_LIMIT:
@@ -163,11 +169,10 @@ class FetchBudget:
         """How many bytes a lane may fetch now. 0 still brings one message, so that every lane goes on."""
         return max(0, min(FETCH_BYTES, self._left))
 
-    def take(self, size: int) -> Callable[[], None]:
-        """Bytes were fetched; call what it returns once they are no longer held."""
+    def take(self, size: int) -> None:
+        """Bytes were fetched."""
         self._left -= size
 
-        def give_back() -> None:
-            self._left += size
-
-        return give_back
+    def give_back(self, size: int) -> None:
+        """Bytes that were fetched are no longer held."""
+        self._left += size
