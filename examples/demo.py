@@ -73,10 +73,6 @@ def handled_ids(folder: Path) -> list[str]:
 
 def main(devices: int) -> int:
     """Run the loop, print what it proves, and return 0 if no message was lost."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            # As Ctrl-C: the processes end and the folder is removed.
-            signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="fotahook-demo-") as name:
         folder = Path(name)
         certificates = make_certificates(folder, "127.0.0.1")
@@ -355,4 +351,6 @@ def fail(text: str, log: Path) -> NoReturn:
 
 
 if __name__ == "__main__":
+    # As Ctrl-C: the processes end and the folder is removed. `fotahook` does the same.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 200))

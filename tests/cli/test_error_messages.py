@@ -157,7 +157,7 @@ def test_refused_credentials_are_reported(sandbox: Sandbox, folder: Path, client
 
 def test_ctrl_c_in_the_middle_leaves_nothing_half_written(folder: Path, clients: list[Command]) -> None:
     def interrupt(command: Command) -> Done:
-        """Ctrl-C while the service, which never answers, has the request."""
+        """Ctrl-C, or SIGTERM, while the service, which never answers, has the request."""
         with socket.create_server(("127.0.0.1", 0)) as deaf:
             deaf.settimeout(DEADLINE)
             url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
@@ -172,7 +172,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing_half_written(folder: Path, clients:
             )
             with deaf.accept()[0] as taken:
                 assert taken.recv(1)
-                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGTERM if command[0] in ("export", "callbacks") else signal.SIGINT)
                 out, err = process.communicate(timeout=DEADLINE)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

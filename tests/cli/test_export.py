@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fotahook.cli.shared.files import read_backwards
+from fotahook.cli.export import read_backwards
 from fotahook.store import open_store
 from fotahook.store.records import NewMessage, Retention
 from fotahook.testing import Sandbox

@@ -271,7 +271,10 @@ def test_the_rate_is_kept_without_catching_up_after_a_pause() -> None:
     assert RateLimiter(0, lambda: 0.0, sleep).batch_size > 100
 
 
-def test_ctrl_c_tells_how_many_were_sent_and_restores_the_callback(service: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_with_the_number_sent_and_restores_the_callback(
+    service: Sandbox, tmp_path: Path, number: signal.Signals
+) -> None:
     (tmp_path / "script.toml").write_text("[[step]]\nafter = 1\ndo = 'duplicate'\n")
     service.register(ACCOUNT)
     flags = ("--rate", "50", "--fault-script", "script.toml", *through(service))
@@ -285,7 +288,7 @@ def test_ctrl_c_tells_how_many_were_sent_and_restores_the_callback(service: Sand
     )
     try:
         service.receiver.wait(5, timeout=DEADLINE)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=DEADLINE)
     finally:
         process.kill()

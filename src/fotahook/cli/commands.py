@@ -1,6 +1,7 @@
 """The commands. Each lives in a module of its own that is imported when it is used."""
 
 import inspect
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Final, Literal
@@ -68,6 +69,14 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
     Example: fotahook completion bash > ~/.local/share/bash-completion/completions/fotahook
     """
     print(app.generate_completion(prog_name="fotahook", shell=shell), end="")
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that it restores what it changed."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Under nohup, SIGHUP is ignored, and stays so.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,8 +1,12 @@
 """`fotahook export` and `import`: the messages of an account as a file, one JSON object per line."""
 
+import contextlib
 import hashlib
+import os
+import secrets
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
@@ -17,12 +21,13 @@ from fotahook.contract.errors import ApiException
 from fotahook.contract.operator import BatchMessage, MessageState
 
 from .messages import ALL, Filter
-from .publish import publish_lines
+from .publish import STDIO, FileArgument, check_file_name, publish_lines
 from .shared.arguments import Account, OptionalAccount
-from .shared.files import STDIO, FileArgument, check_file_name, open_output, read_backwards
+from .shared.errors import Failure, UsageError
 from .shared.output import counting, note, on_terminal, print_facts
 from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source
 
+_BLOCK: Final = 256 * 1024
 _BODIES: Final = 64
 """Bodies that are fetched together."""
 _THREADS: Final = 8
@@ -171,3 +176,49 @@ def _spool(pages: Iterable[Sequence[MessageState]], spool: IO[bytes], *, shown: 
             count += len(page)
             advance(count)
     return count
+
+
+@contextlib.contextmanager
+def open_output(name: str, *, overwrite: bool) -> Iterator[IO[bytes]]:
+    """A new file, or stdout for -. If the block raises, the file stays as it was.
+
+    Only its owner can read the file. Devices and pipes are written to directly. UsageError for an existing file unless
+    `overwrite`.
+    """
+    if name == STDIO:
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        return
+    path = Path(name).resolve()
+    if path.exists() and not path.is_file():
+        with path.open("wb") as opened:
+            yield opened
+        return
+    if path.exists() and not overwrite:
+        raise UsageError(f"{name} exists; give --force to overwrite it, or another name")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
+            yield opened
+            opened.flush()
+            os.fsync(opened.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        # The name that was given, not that of the temporary file.
+        raise Failure(f"{name}: {error.strerror or error}; nothing of it was written") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_backwards(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file from last to first, without their ends."""
+    position, rest = file.seek(0, os.SEEK_END), b""
+    while position > 0:
+        size = min(_BLOCK, position)
+        position -= size
+        file.seek(position)
+        first, *others = (file.read(size) + rest).split(b"\n")
+        yield from (line for line in reversed(others) if line)
+        rest = first
+    if rest:
+        yield rest

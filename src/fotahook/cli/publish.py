@@ -1,12 +1,15 @@
 """`fotahook publish`: one message from a file or from stdin, or a message per line."""
 
+import contextlib
 import os
 import stat
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Annotated, Final, TypeAlias
 
 import msgspec
+from cyclopts import Parameter
 
 from fotahook.client import OperatorClient
 from fotahook.contract.errors import ApiException
@@ -15,11 +18,15 @@ from fotahook.contract.operator import BatchMessage, Published, Refused
 from fotahook.contract.operator_calls import batch_line
 
 from .shared.arguments import Account
-from .shared.errors import UsageError
-from .shared.files import STDIO, FileArgument, open_input, read_lines
+from .shared.errors import Failure, UsageError
 from .shared.output import counting, note, print_facts, print_json
 from .shared.remote import DEFAULTS, Remote
 
+STDIO: Final = "-"
+FileArgument: TypeAlias = Annotated[Path, Parameter(allow_leading_hyphen=True)]
+"""A file name, or - for stdin or stdout."""
+LINE_LIMIT: Final = 8 * 1024 * 1024
+"""Bytes in one line: a message, in any spelling of its JSON."""
 BATCH_MESSAGES: Final = 1000
 BATCH_BYTES: Final = 4 * 1024 * 1024
 
@@ -189,3 +196,30 @@ def _size(file: IO[bytes]) -> int | None:
     """The bytes of a regular file; None for a pipe."""
     status = os.fstat(file.fileno())
     return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def check_file_name(name: str, command: str) -> None:
+    """A usage error for an unknown option: since - is allowed, cyclopts takes all that begin like it for files."""
+    if name.startswith("-") and name != STDIO:
+        raise UsageError(f"Unknown option: {name}; see fotahook {command} --help")
+
+
+@contextlib.contextmanager
+def open_input(name: str, command: str) -> Iterator[IO[bytes]]:
+    """The file of that name, or stdin for -."""
+    check_file_name(name, command)
+    if name == STDIO:
+        yield sys.stdin.buffer
+        return
+    with Path(name).open("rb") as file:
+        yield file
+
+
+def read_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file without their ends; Failure for one that is too long."""
+    number = 0
+    while line := file.readline(LINE_LIMIT + 1):
+        number += 1
+        if len(line) > LINE_LIMIT:
+            raise Failure(f"line {number} has more than {LINE_LIMIT} bytes; a line is one message")
+        yield line.removesuffix(b"\n").removesuffix(b"\r")
