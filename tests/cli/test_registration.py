@@ -14,9 +14,10 @@ import pytest
 import urllib3
 
 from fotahook.client import AsyncClient
+from fotahook.client._effects import Runtime
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
 from fotahook.listener.registration import Registration, RegistrationRefused
-from tests.client.conftest import Chunks, Peer, Received, respond
+from tests.client.conftest import Chunks, Clock, Peer, Received, respond
 from tests.deadlines import DEADLINE
 
 from .conftest import is_one_line
@@ -43,7 +44,7 @@ class Service:
         match seen.method:
             case "GET":
                 return respond(body={"url": self.registered} if self.registered else b"")
-            case "POST":
+            case "POST" | "PUT":
                 self.registered = json.loads(seen.body)["url"]
                 return respond(body={"url": self.registered})
         self.registered = None
@@ -54,8 +55,11 @@ class Service:
         """The methods of the calls about callbacks."""
         return [seen.method for seen in self.peer.calls]
 
-    def client(self, credentials: ThingspaceOauthCredentials = CREDENTIALS) -> AsyncClient:
-        return AsyncClient(
+    def client(
+        self, runtime: Runtime | None = None, credentials: ThingspaceOauthCredentials = CREDENTIALS
+    ) -> AsyncClient:
+        return AsyncClient._with_runtime(
+            runtime or Runtime(),
             base_url=self.peer.url,
             thingspace_oauth_credentials=credentials,
             vz_m2m_token_credentials=SessionCredentials("dev", "dev-password"),
@@ -211,7 +215,7 @@ def test_a_signal_ends_it_while_it_registers(
     finally:
         end(process)
     # Nothing is registered that nobody serves, or the log says so.
-    assert service.asked == ["GET", "GET", *(["POST"] if method == "POST" else [])]
+    assert service.asked == ["GET", "GET", *(["GET", "POST"] if method == "POST" else [])]
     warning = f"the callback of account {ACCOUNT} may be registered, without a listener"
     assert (warning in log.read_text()) == (method == "POST")
     assert "Traceback" not in log.read_text()
@@ -237,6 +241,47 @@ async def test_a_service_that_does_not_answer_is_not_waited_for_for_long(
     assert not hold.release.is_set()
 
 
+# Moving
+
+
+def test_a_listener_that_moves_accepts_the_former_path_even_after_it_was_killed(
+    service: Service, tmp_path: Path, port: int
+) -> None:
+    old, new = (f"http://127.0.0.1:{port}/{path}" for path in ("old", "new"))
+    (tmp_path / "handlers.py").write_text("import fotahook\nlistener = fotahook.Listener()\n")
+    command = ("listen", "handlers:listener", "--port", str(port), "--overlap", "20m", "--replace", "--path")
+    with running(*command, "/old", *service.flags(old), cwd=tmp_path) as listener:
+        assert (post(old), post(new)) == (200, 404)
+        listener.stop()
+    with running(*command, "/new", *service.flags(new), cwd=tmp_path) as listener:
+        assert (post(old), post(new)) == (200, 200)
+        listener.stop(signal.SIGKILL)
+    assert "may get messages for another 20 minutes" in listener.log.read_text()
+    with running(*command, "/new", *service.flags(new), cwd=tmp_path) as listener:
+        assert (post(old), post(new)) == (200, 200)
+    assert service.registered == new
+    assert "DELETE" not in service.asked
+
+
+async def test_a_callback_that_does_not_read_back_is_no_reason_to_stop(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Messages may come, and nobody else would receive them."""
+    service.registered = "https://h.example/theirs"
+    call = service.peer.routes["callbacks/"]
+    service.peer.routes["callbacks/"] = lambda seen: call(seen) if seen.method == "GET" else respond(body={})
+    async with service.client(Clock().runtime()) as client:
+        await Registration(client, ACCOUNT, "https://h.example/", replace=True).begin()
+    assert f"is in doubt: the callback of account {ACCOUNT} was set, but does not read back" in caplog.text
+
+
+@pytest.mark.parametrize("overlap", ["20", "m", "1y", "1.5h"])
+def test_an_overlap_has_a_unit(service: Service, tmp_path: Path, overlap: str) -> None:
+    done = fotahook("listen", "--overlap", overlap, *service.flags("https://h.example/"), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "give a number with its unit, such as 90s, 20m or 2h" in done.stderr
+
+
 # Watching
 
 
@@ -251,7 +296,7 @@ async def test_it_is_watched_on_whatever_goes_wrong(service: Service, caplog: py
 
     credentials = ThingspaceOauthCredentials("dev", "dev-secret", oauth_on_token_update=keep)
     async with (
-        service.client(credentials) as client,
+        service.client(credentials=credentials) as client,
         service.registration(client, "https://h.example/").watched(interval=0.0),
     ):
         assert await asyncio.to_thread(looked.wait, DEADLINE)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from cyclopts import App
 
+from fotahook.contract.calls import DEREGISTERED
 from fotahook.contract.errors import FotahookError
 from fotahook.contract.exchange import ApiResponse
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest, FotaV2CallbackRegistrationResult
@@ -59,13 +60,14 @@ def update(account: Account, url: str, /, *, remote: Remote = DEFAULTS) -> None:
 
 @app.command
 def deregister(account: Account, /, *, remote: Remote = DEFAULTS) -> None:
-    """Deregister the callback URL of an account; its messages wait until another is registered.
+    """Deregister the callback URL of an account. ThingSpace then drops its messages; to change the URL, use update.
 
     Example: fotahook callbacks deregister 0000123456-00001
     """
     with remote.client() as client:
         result = client.software_management_callbacks_v2.deregister_callback(account).data
     print_facts({"account": account, "success": result.success}, as_json=remote.as_json)
+    note(DEREGISTERED)
 
 
 def _set_url(

@@ -1,21 +1,30 @@
-"""The controller of the four callback calls, for threads and for tasks."""
+"""The controller of the four callback calls, for threads and for tasks, and what moves a callback."""
 
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 from ..contract import calls
+from ..contract.errors import ResponseError
 from ..contract.exchange import ApiResponse
 from ..contract.models import (
     CallbackSummary,
     FotaV2CallbackRegistrationRequest,
     FotaV2CallbackRegistrationResult,
     FotaV2SuccessResult,
+    Moved,
 )
+from ..contract.urls import same_url
 from ._base import AsyncMethods, Operation, SyncMethods, operation, response_of
+from ._effects import Flow, Sleep
+from ._flow import Limits, MakeFlow, Pipeline
 from ._settings import CallOptions
 
 if TYPE_CHECKING:
     from ._async import AsyncTransport
     from ._sync import SyncTransport
+
+
+READ_BACK_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""The waits before the reads that look for the new URL: ThingSpace shows a registration a while after it was made."""
 
 
 class _Callbacks:
@@ -51,7 +60,10 @@ class _Callbacks:
     def deregister_callback(
         self, account: str, **options: Unpack[CallOptions]
     ) -> Operation[ApiResponse[FotaV2SuccessResult]]:
-        """Remove the callback URL of an account."""
+        """Remove the callback URL of an account.
+
+        ThingSpace keeps no messages for an account without one: what it would send meanwhile is lost.
+        """
         return response_of(calls.deregister_callback(account), **options)
 
 
@@ -67,3 +79,26 @@ class AsyncSoftwareManagementCallbacksV2Controller(_Callbacks, AsyncMethods):
 
     def __init__(self, transport: "AsyncTransport") -> None:
         self._transport = transport
+
+
+def move(account: str, url: str) -> MakeFlow[Moved]:
+    """Replaces a callback without a gap, and reads back that it is replaced."""
+    read, body = calls.list_registered_callbacks(account), FotaV2CallbackRegistrationRequest(url)
+    register, update = calls.register_callback(account, body), calls.update_callback(account, body)
+
+    def flow(pipeline: Pipeline, limits: Limits) -> Flow[Moved]:
+        found = (yield from pipeline.perform(read, limits)).data
+        previous = None if found is None else found.url
+        # Only POST is sure to register where nothing is registered. Nothing is ever removed first: see docs/sdk.md.
+        yield from pipeline.perform(register if previous is None else update, limits)
+        for seconds in READ_BACK_SECONDS:
+            yield Sleep(seconds)
+            found = (yield from pipeline.perform(read, limits)).data
+            if found is not None and same_url(found.url, url):
+                return Moved(previous, url)
+        raise ResponseError(
+            f"the callback of account {account} was set, but does not read back: "
+            "somebody else may have set it too, so read it again"
+        )
+
+    return flow

@@ -4,9 +4,10 @@ from types import UnionType
 from typing import Self, Unpack
 
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
+from ..contract.models import Moved
 from ..contract.servers import Environment, servers_at, servers_of
 from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, operation
-from ._callbacks import AsyncSoftwareManagementCallbacksV2Controller, SoftwareManagementCallbacksV2Controller
+from ._callbacks import AsyncSoftwareManagementCallbacksV2Controller, SoftwareManagementCallbacksV2Controller, move
 from ._effects import Hooks
 from ._flow import Pipeline
 from ._reads import (
@@ -21,6 +22,7 @@ from ._settings import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,
     CallDefaults,
+    CallOptions,
     ClientCert,
     ClientOptions,
     OnRequest,
@@ -92,6 +94,15 @@ class _Client(BaseClient):
             ValueError: For an invalid variable; the message names it.
         """
         return cls(**environment_options(dotenv_path, overrides))
+
+    @operation
+    def move_callback(self, account: str, url: str, **options: Unpack[CallOptions]) -> Operation[Moved]:
+        """Make a URL the account's callback without a gap: reads what is registered, replaces it, reads it back.
+
+        Keep the previous URL working for 20 minutes: ThingSpace goes on sending to it. ResponseError if the new URL
+        does not read back within half a minute.
+        """
+        return Operation(move(account, url), **options)
 
     @operation
     def login(self) -> Operation[None]:

@@ -20,6 +20,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 JSON = "application/json"
+DEREGISTERED = "until another one is registered, ThingSpace drops the account's messages; a fotahook service keeps them"
 
 
 class Call(msgspec.Struct, Generic[T_co], frozen=True):

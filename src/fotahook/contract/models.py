@@ -34,6 +34,13 @@ class FotaV2SuccessResult(msgspec.Struct, frozen=True):
     success: bool
 
 
+class Moved(msgspec.Struct, frozen=True):
+    """The result of `move_callback`: the URL that was registered before, None if there was none, and the new one."""
+
+    previous: str | None
+    url: str
+
+
 class V2TimeWindow(msgspec.Struct, frozen=True, rename="camel"):
     """Hours of the day in which devices may download or install: from `start_time`, before `end_time`."""
 

@@ -28,6 +28,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
 # Cherokee, whose lower-case letters were added later, and invisible letters.
 _AMBIGUOUS = re.compile(r"[\u13a0-\u13f4\u115f\u1160\u17b4\u17b5]")
+_PORTS: Final = {"https": 443, "http": 80}
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 
 
@@ -161,3 +162,29 @@ def _name_refusal(host: str) -> str | None:
         # Clients convert characters such as a soft hyphen or ß differently, so they would connect to different hosts.
         return "url has a host name that is not in its plain form: write it as xn--…"
     return None
+
+
+def url_parts(url: str) -> dict[str, str | int | None]:
+    """The parts in which two URLs can differ, normalized: case of the host, default port, empty path.
+
+    Empty for an invalid URL, which others may have registered.
+    """
+    try:
+        parts = urlsplit(url)
+        return {
+            "scheme": parts.scheme,
+            "user": parts.netloc.rpartition("@")[0],
+            "host": parts.hostname,
+            "port": parts.port or _PORTS.get(parts.scheme),
+            "path": parts.path or "/",
+            "query": parts.query,
+        }
+    except ValueError:
+        return {}
+
+
+def same_url(one: str | None, other: str | None) -> bool:
+    """Whether two URLs are the same, in any spelling; an invalid one equals only itself, and None nothing."""
+    if one is None or other is None:
+        return False
+    return one == other or (bool(parts := url_parts(one)) and parts == url_parts(other))

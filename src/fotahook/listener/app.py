@@ -15,6 +15,7 @@ from fotahook.store.records import Retention, StoreError
 
 from . import requests, validation
 from .dead_letters import DeadLetter, dead_letters
+from .former_paths import OVERLAP_SECONDS
 from .forwards import Forwards, ForwardSettings
 from .handlers import HandlerT, Router
 from .inbox import Inbox
@@ -199,6 +200,16 @@ class Listener:
         """
         store = await self._inbox.store()
         return await store.redeliver_all(account, state, since=since, until=until, dry_run=dry_run)
+
+    async def move(self, account: str, previous: str | None, url: str, *, overlap: float = OVERLAP_SECONDS) -> None:
+        """Accept messages at the path of `previous` too, for `overlap` seconds: call this before `url` replaces it.
+
+        ThingSpace goes on sending to a URL that was replaced. The inbox keeps the change, so that after a restart the
+        same call with the URL that is registered then, `url` itself, accepts the path for the rest of the time.
+        ``listener.request_handler.former_paths.received`` counts what came there.
+        """
+        store = await self._inbox.store()
+        await self.request_handler.former_paths.load(store, account, previous, url, overlap)
 
     def receiving_inbox(self) -> Inbox:
         """An inbox for an adapter that only stores messages; its handlers run elsewhere."""

@@ -8,8 +8,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from fotahook.client import AsyncClient
-from fotahook.contract.errors import FotahookError, FotaV2ResultException
-from fotahook.contract.models import FotaV2CallbackRegistrationRequest
+from fotahook.contract.calls import DEREGISTERED
+from fotahook.contract.errors import FotahookError, FotaV2ResultException, ResponseError
+from fotahook.contract.urls import same_url, url_parts
 
 log = logging.getLogger("fotahook.listener")
 
@@ -18,8 +19,6 @@ WATCH_SECONDS: Final = 180.0
 
 END_SECONDS: Final = 5.0
 """Timeout of deregistering: the process is killed soon, and handlers in progress need time too."""
-
-_PORTS: Final = {"https": 443, "http": 80}
 
 
 class RegistrationRefused(FotahookError):
@@ -30,14 +29,16 @@ class Registration:
     """One account's callback, as this listener wants it to be."""
 
     def __init__(self, client: AsyncClient, account: str, url: str, *, replace: bool) -> None:
-        self._calls = client.software_management_callbacks_v2
+        self._client, self._calls = client, client.software_management_callbacks_v2
         self._account = account
         self.url = url
         self._replace = replace
+        self.found: str | None = None
+        """The URL that `check` found."""
 
     async def check(self) -> str | None:
         """The URL that is registered now. RegistrationRefused if it is another one and may not be replaced."""
-        registered = await self._registered()
+        registered = self.found = await self._registered()
         if registered is not None and not self._replace and not self._is_ours(registered):
             raise RegistrationRefused(
                 f"account {self._account} has another callback, at {self._describe(registered)}; "
@@ -51,9 +52,13 @@ class Registration:
         if self._is_ours(registered):
             return
         try:
-            await self._calls.register_callback(self._account, FotaV2CallbackRegistrationRequest(self.url))
+            await self._client.move_callback(self._account, self.url)
         except FotaV2ResultException as error:
             raise RegistrationRefused(f"--public-url is not registered for account {self._account}: {error}") from error
+        except ResponseError as error:
+            # It may be registered, so messages may come: better to receive them than to stop.
+            log.error("the callback of account %s is in doubt: %s", self._account, error)
+            return
         except asyncio.CancelledError:
             log.error(
                 "the callback of account %s may be registered, without a listener: it was stopped before the response",
@@ -62,7 +67,7 @@ class Registration:
             raise
         log.info("the callback of account %s is now this listener", self._account)
         if registered is not None:
-            log.warning("it was %s before, which gets no more messages", self._describe(registered))
+            log.warning("it was %s before, which may get messages for another 20 minutes", self._describe(registered))
 
     async def end(self, within: float = END_SECONDS) -> None:
         """Deregister, if it is still ours. Errors are only logged, since the listener ends anyway."""
@@ -72,7 +77,7 @@ class Registration:
                     log.warning("account %s is not deregistered: its callback is not this listener", self._account)
                     return
                 await self._calls.deregister_callback(self._account)
-                log.info("the callback of account %s is deregistered", self._account)
+                log.warning("the callback of account %s is deregistered: %s", self._account, DEREGISTERED)
         except FotahookError as error:
             log.error("the callback of account %s is still registered: %s", self._account, error)
         except TimeoutError:
@@ -118,7 +123,7 @@ class Registration:
         return None if summary is None else summary.url
 
     def _is_ours(self, registered: str | None) -> bool:
-        return registered is not None and _parts(registered) == _parts(self.url)
+        return same_url(registered, self.url)
 
     def _log_change(self, found: str | None) -> None:
         if found == self.url:
@@ -134,7 +139,7 @@ class Registration:
 
     def _describe(self, url: str) -> str:
         """The host of another URL and the parts that differ from ours, without their values: a path may be secret."""
-        theirs, ours = _parts(url), _parts(self.url)
+        theirs, ours = url_parts(url), url_parts(self.url)
         authority = theirs.get("host") and urlsplit(url).netloc.rpartition("@")[2]
         if not authority:
             return "an unknown place"
@@ -142,22 +147,3 @@ class Registration:
             return authority
         differing = " and ".join(name for name, part in ours.items() if theirs[name] != part)
         return f"{authority}, with another {differing}"
-
-
-def _parts(url: str) -> dict[str, str | int | None]:
-    """The parts in which two URLs differ, normalized: case of the host, default port, empty path.
-
-    Empty for an invalid URL, which others may have registered.
-    """
-    try:
-        parts = urlsplit(url)
-        return {
-            "scheme": parts.scheme,
-            "user": parts.netloc.rpartition("@")[0],
-            "host": parts.hostname,
-            "port": parts.port or _PORTS.get(parts.scheme),
-            "path": parts.path or "/",
-            "query": parts.query,
-        }
-    except ValueError:
-        return {}

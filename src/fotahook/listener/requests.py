@@ -15,6 +15,7 @@ from fotahook.contract.messages import CallbackMessage
 from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, StoreUnavailable
 
 from . import validation
+from .former_paths import FormerPaths
 from .forwards import Forwards
 from .handlers import Router
 from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, receive
@@ -33,6 +34,8 @@ LOG_BURST: Final = 5
 """Lines of one kind that are logged without delay. The burst is allowed again after a minute without a dropped line."""
 LOG_INTERVAL_SECONDS: Final = 60.0
 """Between two lines of one kind after the burst."""
+_FORMER_PATH: Final = 0
+"""The kind of log line that no status stands for."""
 _PEER_LIMIT: Final = 100
 _SECRET_LENGTH: Final = 16
 """Characters of a path segment that make it hard to guess."""
@@ -115,6 +118,7 @@ class RequestHandler:
 
     def __post_init__(self) -> None:
         self._log_limit = LogRateLimit(self.clock)
+        self.former_paths = FormerPaths(self.clock)
 
     def after_fork(self) -> None:
         # A thread of the parent process may have held its lock during the fork.
@@ -138,11 +142,16 @@ class RequestHandler:
 
     def route(self, method: str, path: str) -> Response | None:
         """The response to a request that is not a message. None: read the body."""
-        if not self.matches_path(path):
-            if method == "POST":
-                self._log_wrong_path()
+        if self.matches_path(path):
+            return None if method == "POST" else POST_ONLY
+        if method != "POST":
             return NOT_FOUND
-        return None if method == "POST" else POST_ONLY
+        if not self.former_paths.accept(path):
+            self._log_wrong_path()
+            return NOT_FOUND
+        if self._log_limit.hit(_FORMER_PATH, burst=1) is not None:
+            log.info("messages still come to a path that was replaced: %d so far", self.former_paths.received)
+        return None
 
     def check_headers(self, headers: Mapping[str, str], peer: str | None) -> None:
         """WebhookRejected (401, 403 or 413) if there is no need to read the body."""

@@ -19,6 +19,7 @@ from fotahook.client import AsyncClient
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.urls import url_refusal, without_password
 from fotahook.listener import ForwardSettings, Listener, Verification
+from fotahook.listener.former_paths import OVERLAP_SECONDS
 from fotahook.listener.registration import Registration, RegistrationRefused
 from fotahook.listener.requests import HEALTH_PATH, check_path, is_secret_path
 from fotahook.listener.validation import duration
@@ -26,7 +27,7 @@ from fotahook.listener.validation import duration
 from ...hosting.logging import RequestLog, configure_logging
 from ...hosting.server import run, serve_app
 from ...hosting.tls import check_pem_files
-from ..shared.arguments import OptionalAccount, Texts
+from ..shared.arguments import Duration, OptionalAccount, Texts
 from ..shared.configuration import SOURCES
 from ..shared.errors import Failure, Refused, UsageError, location
 from ..shared.output import on_terminal
@@ -82,6 +83,8 @@ class ListenOptions(ServerOptions):
     "URL at which the service reaches this listener."
     replace: InRegistration[bool] = False
     "Replace another URL that is registered."
+    overlap: InRegistration[Duration] = OVERLAP_SECONDS
+    "How long messages are accepted at the path of the URL that was replaced, if its host is the same; such as 20m."
     watch: InRegistration[bool] = False
     "Check every three minutes that the registered URL is still this one, and log an error if not."
     deregister_on_exit: InRegistration[bool] = False
@@ -172,6 +175,8 @@ async def _listen(listener: Listener, options: ListenOptions) -> int:
         listener.wrap(faults.around_store, faults.around_deliver)
     with options.open_socket() as listening:
         async with _registration(options) as registration, listener.running():
+            if registration is not None and options.register is not None:
+                await listener.move(options.register, registration.found, registration.url, overlap=options.overlap)
             return await serve_app(
                 # The path may be all that keeps others out, so the log does not show it.
                 RequestLog(faults.around_app(listener) if faults else listener, log_all=False, log_paths=False),

@@ -62,6 +62,15 @@ def _to_time(_: object, tokens: Sequence[Token]) -> datetime:
 Time: TypeAlias = Annotated[datetime | None, Parameter(converter=_to_time)]
 
 
+def _to_seconds(_: object, tokens: Sequence[Token]) -> float:
+    if not (found := _AGO.fullmatch(tokens[0].value)):
+        raise UsageError(f"{tokens[0].keyword} {tokens[0].value}: give a number with its unit, such as 90s, 20m or 2h")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds()
+
+
+Duration: TypeAlias = Annotated[float, Parameter(converter=_to_seconds)]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Span:

@@ -1,0 +1,52 @@
+"""Paths of callback URLs that were replaced: ThingSpace goes on sending with a replaced registration for a while.
+
+Measured for its connectivity callbacks: for up to 14 minutes, mixed with the new one (docs/thingspace.md, Messages).
+The inbox keeps when a URL was replaced, so that a listener that is restarted still accepts its path.
+"""
+
+import logging
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Final
+from urllib.parse import unquote
+
+from fotahook.contract.urls import same_url, url_parts
+from fotahook.store import Store
+
+log = logging.getLogger("fotahook.listener")
+
+OVERLAP_SECONDS: Final = 20 * 60.0
+"""How long messages are accepted at the path of a URL that was replaced."""
+_ACTOR: Final = "listener"
+_CHANGES: Final = 50
+
+
+class FormerPaths:
+    """The paths at which messages are still accepted, and the number of those that came there."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until: dict[str, float] = {}
+        self.received = 0
+
+    def accept(self, path: str) -> bool:
+        """Whether a message at a decoded path is accepted; counts it if so."""
+        if self._clock() >= self._until.get(path.rstrip("/"), 0.0):
+            return False
+        self.received += 1
+        return True
+
+    async def load(self, store: Store, account: str, previous: str | None, url: str, overlap: float) -> None:
+        """Note that `url` replaces `previous`, and accept the paths of what was replaced within `overlap` seconds.
+
+        Only of URLs with the same host: others never led here, and whoever registered one must not open a path.
+        """
+        if previous is not None and not same_url(previous, url):
+            for each in (previous, url):
+                await store.register(account, each, actor=_ACTOR)
+        self._until = {}
+        for newer, older in pairwise(await store.callback_history(account, _CHANGES)):
+            parts = url_parts(older.url or "")
+            if parts and parts["host"] == url_parts(url).get("host"):
+                path = unquote(str(parts["path"])).rstrip("/")
+                self._until[path] = max(newer.at + overlap, self._until.get(path, 0.0))
