@@ -79,8 +79,8 @@ def main(devices: int) -> int:
         flags = ("--dev", "--port", "0", "--store", f"sqlite:///{SERVICE_FILE}", "--ca-file", str(certificates.ca_file))
         with child("serve", *flags, folder=folder) as service:
             print_step("service", service.url)
-            public_key = urllib3.request("GET", f"{service.url}/v1/signing-key").json()["public"]
-            inbox = ("--port", "0", "--inbox", f"sqlite:///{INBOX_FILE}", "--public-key", public_key)
+            public_key = urllib3.request("GET", f"{service.url}/v1/accounts/{ACCOUNT}/signing-key").json()["public"]
+            inbox = ("--port", "0", "--inbox", f"sqlite:///{INBOX_FILE}", "--public-key", f"{ACCOUNT}={public_key}")
             tls = ("--tls-cert", str(certificates.cert_file), "--tls-key", str(certificates.key_file))
             with child("listen", "demo:listener", *inbox, *tls, folder=folder) as listening:
                 print_step("listener", listening.url)

@@ -3,8 +3,8 @@
 import fotahook
 from fotahook.listener import Context
 
-# With public_keys=("whpk_…",) the listener accepts only signed messages; `fotahook serve` returns its key at
-# /v1/signing-key. ThingSpace signs nothing.
+# With public_keys=("ACCOUNT=whpk_…",) the listener accepts only messages signed for that account; `fotahook serve` has
+# the key at /v1/accounts/{account}/signing-key. ThingSpace signs nothing.
 listener = fotahook.Listener(inbox="sqlite:///inbox.db")
 
 

@@ -25,7 +25,7 @@ from fotahook import Listener
 from fotahook.cli.doctor import ACCOUNT
 from fotahook.contract import signing
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
-from fotahook.contract.keys import signing_seed
+from fotahook.contract.keys import account_signing_seed, signing_seed
 from fotahook.contract.urls import THINGSPACE_PORTS
 from fotahook.delivery.doctor import run_checks
 from fotahook.delivery.doctor.checks import (
@@ -502,13 +502,14 @@ async def test_the_test_messages_are_recognisable_and_correctly_signed() -> None
     async with receiver(answering(OK, requests)) as port:
         await check(f"http://127.0.0.1:{port}/in?x=1", secret=SECRET)
     signed, again, tampered, unsigned = requests
-    public = signing.parse_public_key(signing.format_public_key(signing_seed(SECRET_KEY)))
+    seeds = signing_seed(SECRET_KEY), account_signing_seed(SECRET_KEY, ACCOUNT)
+    public, own = (signing.parse_public_key(signing.format_public_key(seed)) for seed in seeds)
     for request in requests:
         content = json.loads(request.body)
         assert (content["type"], content["accountName"]) == (TYPE, ACCOUNT)
         assert request.headers["user-agent"].startswith("fotahook-doctor/")
         assert request.line == "POST /in?x=1 HTTP/1.1"
-    for public_keys, secrets in (([public], []), ([], [SECRET])):
+    for public_keys, secrets in (([public], []), ([own], []), ([], [SECRET])):
         proof = partial(signing.verify, public_keys=public_keys, secrets=secrets, now=NOW.timestamp())
         proof(signed.headers, signed.body)
         proof(tampered.headers, signed.body)

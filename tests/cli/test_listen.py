@@ -227,8 +227,8 @@ def test_it_registers_itself_and_deregisters_at_its_end(sandbox: Sandbox, tmp_pa
     flags = ("--register", "a-1", "--public-url", url, "--base-url", sandbox.base_url, "--dev", "--deregister-on-exit")
     with running("listen", "--port", port, *flags, cwd=tmp_path) as listener:
         assert listener.ready.endswith("registered=a-1\n")
-        sandbox.wait_delivered(sandbox.publish("a-1", BODY))
-        assert json.loads(listener.read_line())["account"] == "0000123456-00001"
+        sandbox.wait_delivered(sandbox.publish("a-1", BODY.replace(b"0000123456-00001", b"a-1")))
+        assert json.loads(listener.read_line())["account"] == "a-1"
         assert registered(sandbox, "a-1") == url
         assert listener.stop() == 0
     assert registered(sandbox, "a-1") is None

@@ -10,6 +10,7 @@ from fotahook.contract import keys
 
 KEY = bytes(range(32))
 SEED = "d7af54e1a9bcc5d420d2aab246a1fc5d42a2f6a0454f6d0be4344f3d5e050507"
+ACCOUNT_SEED = "c55326f996b0ac83cce079b95a77c46ba20981f68642b5916e97036c352662ce"
 SIGNING_KEY = "ea4692da5c9201db114d236d8108583321928d17981676acd4317677e51c2727"
 TOKEN = "q4e6u39P7XZaXEtc8JMYW7nVudMex2UbGNirCfKdrgM"
 
@@ -51,6 +52,7 @@ def test_an_error_about_a_mistyped_key_does_not_quote_it(text: str) -> None:
 def test_derived_keys_are_stable_across_releases() -> None:
     """Receivers pin the public key, and tokens outlive an upgrade: other values would break them."""
     assert keys.signing_seed(KEY).hex() == SEED
+    assert keys.account_signing_seed(KEY, "0000123456-00001").hex() == ACCOUNT_SEED
     assert keys.account_signing_key(KEY, "key-1").hex() == SIGNING_KEY
     assert keys.access_token(KEY, "client", 1_800_000_000.5) == TOKEN
     assert keys.fingerprint("secret").hex() == "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
@@ -60,6 +62,10 @@ def test_each_purpose_and_owner_has_a_different_key() -> None:
     derived = [
         keys.signing_seed(KEY),
         keys.signing_seed(KEY[::-1]),
+        keys.account_signing_seed(KEY, ""),
+        keys.account_signing_seed(KEY, "a"),
+        keys.account_signing_seed(KEY, "b"),
+        keys.account_signing_seed(KEY[::-1], "a"),
         keys.account_signing_key(KEY, "a"),
         keys.account_signing_key(KEY, "b"),
         keys.account_signing_key(KEY, ""),

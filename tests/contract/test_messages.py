@@ -18,6 +18,7 @@ from fotahook.contract.messages import (
     Firmware,
     MessageInvalid,
     Upgrade,
+    claimed_accounts,
     parse_json,
     parse_message,
 )
@@ -278,6 +279,31 @@ def test_an_unpaired_surrogate_becomes_the_replacement_character(raw: bytes, tex
     assert parse_json(raw) == text
     parsed = parse_message(b'{"type": ' + raw + b', "x": {' + raw + b": [" + raw + b", 1, null]}}")
     assert (parsed.type, parsed.extra) == (text, {"x": {text: [text, 1, None]}})
+
+
+SPELLINGS = st.sampled_from(
+    ["accountName", "ACCOUNTNAME", r"\u0061ccountName", r"accoun\u0074Name", "account", r"\ud800"]
+)
+CLAIMED = st.sampled_from(["a", "b", "c"])
+
+
+@given(st.lists(st.tuples(SPELLINGS, CLAIMED), max_size=4), st.booleans())
+def test_every_account_that_a_reader_may_find_is_claimed(members: list[tuple[str, str]], nested: bool) -> None:
+    """Whichever of two members of a name a reader takes, and whether it minds the case."""
+    text = ", ".join(f'"{name}": "{value}"' for name, value in members)
+    raw = (f'{{"x": {{{text}}}, "n": 1}}' if nested else f"{{{text}}}").encode()
+    content = parse_json(raw)
+    assert isinstance(content, dict)
+    expected = {value for name, value in members if json.loads(f'"{name}"').lower() == "accountname"}
+    assert claimed_accounts(raw, content) == (set() if nested else expected)
+
+
+@pytest.mark.parametrize("value", ["5", "null", '["a"]', "1" * 5000])
+def test_an_account_name_that_is_no_text_claims_nothing(value: str) -> None:
+    raw = f'{{"accountName": {value}, "accountName": {value}}}'.encode()
+    content = parse_json(raw)
+    assert isinstance(content, dict)
+    assert claimed_accounts(raw, content) == set()
 
 
 def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:

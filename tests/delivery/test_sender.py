@@ -20,6 +20,7 @@ from fotahook.delivery.connection import RESPONSE_LIMIT
 from fotahook.delivery.resolver import BlockedAddress, Resolver
 from fotahook.delivery.sender import EXCERPT_LIMIT, Sender, SenderSettings
 from fotahook.store.records import Delivery, Lease
+from tests.store.conftest import ACCOUNT
 
 from .conftest import a_delivery, a_lease
 
@@ -132,18 +133,44 @@ async def test_the_body_arrives_byte_for_byte_with_the_documented_headers() -> N
     assert "accept-encoding" not in request.headers
 
 
-async def test_every_delivery_is_signed_by_the_service_and_by_each_live_key() -> None:
+async def test_every_delivery_is_signed_by_its_account_by_the_service_and_by_each_live_key() -> None:
     requests: list[Request] = []
     lease = a_lease(signing_keys=("old", "new"))
     async with receiver(answering(OK, requests)) as port, sender() as made:
         await made.deliver(replace_url(lease, port), a_delivery(message="m1"))
     (request,) = requests
-    public = signing.parse_public_key(signing.format_public_key(keys.signing_seed(SECRET_KEY)))
-    signing.verify(request.headers, request.body, public_keys=[public], now=1_700_000_000)
+    for seed in (keys.account_signing_seed(SECRET_KEY, ACCOUNT), keys.signing_seed(SECRET_KEY)):
+        verify_ed25519(request, seed)
     for key_id in ("old", "new"):
         secret = keys.account_signing_key(SECRET_KEY, key_id)
         signing.verify(request.headers, request.body, secrets=[secret], now=1_700_000_000)
-    assert len(request.headers["webhook-signature"].split(" ")) == 3
+    assert len(request.headers["webhook-signature"].split(" ")) == 4
+
+
+def verify_ed25519(request: Request, seed: bytes) -> None:
+    public = signing.parse_public_key(signing.format_public_key(seed))
+    signing.verify(request.headers, request.body, public_keys=[public], now=1_700_000_000)
+
+
+async def test_the_key_before_the_present_one_signs_too_and_the_services_own_key_can_be_left_out() -> None:
+    requests: list[Request] = []
+    lease, older = a_lease(signing_keys=("key",)), bytes(32)
+    async with (
+        receiver(answering(OK, requests)) as port,
+        sender(previous_key=older) as rotating,
+        sender(service_signature=False) as bound,
+    ):
+        for made in (rotating, bound):
+            await made.deliver(replace_url(lease, port), a_delivery())
+    both, alone = requests
+    for secret_key in (SECRET_KEY, older):
+        for seed in (keys.account_signing_seed(secret_key, ACCOUNT), keys.signing_seed(secret_key)):
+            verify_ed25519(both, seed)
+        secret = keys.account_signing_key(secret_key, "key")
+        signing.verify(both.headers, both.body, secrets=[secret], now=1_700_000_000)
+    verify_ed25519(alone, keys.account_signing_seed(SECRET_KEY, ACCOUNT))
+    with pytest.raises(signing.SignatureRefused):
+        verify_ed25519(alone, keys.signing_seed(SECRET_KEY))
 
 
 def replace_url(lease: Lease, port: int) -> Lease:

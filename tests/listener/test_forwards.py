@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from fotahook.contract import signing
-from fotahook.contract.keys import generate_secret_key, parse_secret_key, signing_seed
+from fotahook.contract.keys import account_signing_seed, generate_secret_key, parse_secret_key, signing_seed
 from fotahook.contract.messages import CallbackMessage, parse_message
 from fotahook.contract.signing import format_public_key
 from fotahook.listener import ForwardSettings, Listener
@@ -232,6 +232,7 @@ async def test_forwards_are_signed_with_a_key_of_the_inbox(make: Make, inbox: st
     public = signing.parse_public_key(format_public_key(signing_seed(secret)))
     signing.verify(headers, body, public_keys=[public], now=NOW)
     assert listener.forward_key() == format_public_key(signing_seed(secret))
+    assert listener.forward_key("a") == format_public_key(account_signing_seed(secret, "a"))
     assert (headers["webhook-id"], headers["fotahook-account"]) == (answer.json["id"], "0000123456-00001")
 
 

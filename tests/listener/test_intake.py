@@ -10,6 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fotahook.contract import signing
+from fotahook.contract.keys import account_signing_seed, signing_seed
 from fotahook.listener.intake import BODY_LIMIT, DEDUPE_WINDOW, read_headers, receive
 from fotahook.listener.verification import Verification, WebhookRejected
 from fotahook.store import SqliteStore
@@ -64,7 +66,7 @@ def test_content_type_and_other_headers_do_not_matter() -> None:
         ("a-1", None, "a-1"),
         (None, "a-1", "a-1"),
         (None, "%C3%BC%20b", "ü b"),
-        ("a-1", "a-2", "a-1"),  # the body is what a signature covers
+        ("a-1", "a-1", "a-1"),
         (None, None, ""),
         ("..", "a-2", "a-2"),
         ("a\n", "b%0A", ""),
@@ -75,6 +77,50 @@ def test_content_type_and_other_headers_do_not_matter() -> None:
 )
 def test_the_account_is_the_bodys_or_else_the_headers(named: object, header: str | None, account: str) -> None:
     assert about({"accountName": named}, {} if header is None else {"fotahook-account": header}).account == account
+
+
+@pytest.mark.parametrize("named", ["a-2", "a-1 ", "A-1"])
+def test_an_account_name_that_is_not_the_headers_is_refused(named: str) -> None:
+    with pytest.raises(WebhookRejected, match="is not the account of its header Fotahook-Account") as caught:
+        about({"accountName": named}, {"fotahook-account": "a-1"})
+    assert caught.value.status == 400
+
+
+def test_a_key_of_one_account_is_good_for_no_other() -> None:
+    """A tenant of the same service has a delivery of its own, signed by the service, and replays it elsewhere."""
+    secret_key = bytes(range(32))
+    seeds = {name: account_signing_seed(secret_key, name) for name in ("a-1", "a-2")}
+    service = signing_seed(secret_key)
+    keys = [f"{name}={signing.format_public_key(seed)}" for name, seed in seeds.items()]
+    verification = Verification.parse(public_keys=[*keys, signing.format_public_key(service)])
+
+    def received(account: str, body: bytes, *by: bytes) -> NewMessage:
+        signatures = [signing.sign_ed25519(seed, "m", int(NOW), body) for seed in by]
+        headers = {**signing.headers("m", int(NOW), signatures), "fotahook-account": account}
+        return receive(headers, body, verification=verification, now=NOW)
+
+    for body in (b"{}", b'{"accountName": "a-1"}'):
+        assert received("a-1", body, seeds["a-1"], service).account == "a-1"
+        # Renamed on its way, and signed by the service for another account.
+        for account, *by in (("a-1", seeds["a-2"], service), ("a-2", seeds["a-1"], service)):
+            with pytest.raises(WebhookRejected, match="no signature matches") as caught:
+                received(account, body, *by)
+            assert caught.value.status == 401
+    with pytest.raises(WebhookRejected, match="is not the account"):
+        received("a-2", b'{"accountName": "a-1"}', seeds["a-2"])
+    # An account without a key of its own: the service's key proves the bytes, but not the header.
+    assert received("a-3", b"{}", service).account == ""
+    assert received("a-3", b'{"accountName": "a-3"}', service).account == "a-3"
+
+
+def test_without_a_key_for_its_account_a_message_is_refused() -> None:
+    verification = Verification.parse(secrets=[f"a-1={signing.format_secret(SECRET)}"])
+    body = b"{}"
+    signed = signing.headers("m", int(NOW), [signing.sign_hmac(SECRET, "m", int(NOW), body)])
+    assert receive({**signed, "fotahook-account": "a-1"}, body, verification=verification, now=NOW).account == "a-1"
+    for headers, named in (({}, r"\(none named by Fotahook-Account\)"), ({"fotahook-account": "a-2"}, "a-2")):
+        with pytest.raises(WebhookRejected, match=f"no key is known for account {named}"):
+            receive({**signed, **headers}, body, verification=verification, now=NOW)
 
 
 # Order

@@ -35,6 +35,19 @@ def test_verification_parses_keys() -> None:
     assert caught.value.status == 401
 
 
+def test_an_account_in_front_makes_a_key_that_accounts_own() -> None:
+    secret, public = signing.format_secret(SECRET), signing.format_public_key(SEED)
+    parsed = Verification.parse(secrets=[secret, f"a=b={secret}", f"a=b={secret}"], public_keys=[f"ü={public}"])
+    key = signing.parse_public_key(public)
+    assert parsed.secrets == (SECRET,)
+    assert parsed.account_keys == {"a=b": ((SECRET, SECRET), ()), "ü": ((), (key,))}
+    assert Verification().updated(parsed) == parsed
+    assert Verification(account_keys=parsed.account_keys).required
+    for name in ("", "..", "a/b"):
+        with pytest.raises(ValueError, match=r"^secrets: an account name"):
+            Verification.parse(secrets=[f"{name}={secret}"])
+
+
 @pytest.mark.parametrize("name", ["secrets", "public_keys", "sources", "trusted_proxies"])
 def test_anything_but_a_list_of_strings_raises_type_error(name: str) -> None:
     for value in ("192.0.2.0/24", 5):

@@ -62,6 +62,11 @@ class Answer:
         return msgspec.json.decode(self.body)
 
     @property
+    def lines(self) -> list[Any]:
+        """The lines of an answer to a batch."""
+        return [msgspec.json.decode(line) for line in self.body.splitlines()]
+
+    @property
     def error(self) -> tuple[int, str]:
         """Status and errorCode of an answer in ThingSpace's shape."""
         assert set(self.json) >= {"errorCode", "errorMessage"}, self.body

@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from fotahook.contract.keys import signing_seed
+from fotahook.contract.keys import account_signing_seed, signing_seed
 from fotahook.contract.signing import format_public_key
 from fotahook.service import Settings, build_app
 from fotahook.store.records import StoreFull, StoreUnavailable
@@ -52,6 +52,7 @@ ROUTES = {
     "/v1/messages/x/why": "GET, HEAD, OPTIONS",
     "/v1/messages/x/redeliver": "POST, OPTIONS",
     "/v1/signing-key": "GET, HEAD, OPTIONS",
+    f"/v1/accounts/{ACCOUNT}/signing-key": "GET, HEAD, OPTIONS",
     "/healthz": "GET, HEAD, OPTIONS",
     "/readyz": "GET, HEAD, OPTIONS",
     "/openapi.json": "GET, HEAD, OPTIONS",
@@ -172,6 +173,14 @@ async def test_a_process_without_calls_serves_health_only(api: Api) -> None:
 
 async def test_the_public_signing_key_needs_no_token(api: Api) -> None:
     assert (await api("GET", "/v1/signing-key")).json == {"public": format_public_key(signing_seed(SECRET_KEY))}
+
+
+async def test_every_account_has_a_public_key_whether_it_exists_or_not(api: Api) -> None:
+    await api("POST", MESSAGES, b"{}", api.bearer)
+    for account in (ACCOUNT, "nobody"):
+        answer = await api("GET", f"/v1/accounts/{account}/signing-key")
+        assert answer.json == {"public": format_public_key(account_signing_seed(SECRET_KEY, account))}
+    assert (await api("GET", "/v1/accounts/%00/signing-key")).error == (400, "INVALID_PARAMETER")
 
 
 async def test_a_closed_store_is_503_and_the_process_still_alive(api: Api) -> None:

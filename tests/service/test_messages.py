@@ -23,6 +23,30 @@ async def test_a_message_is_kept_byte_for_byte(api: Api) -> None:
     assert (body.status, body.body, body.header("content-type")) == (200, MESSAGE, "application/json")
 
 
+OTHERS_NAME = [
+    b'{"accountName": "theirs"}',
+    b'{"accountName": "theirs", "accountName": "mine"}',
+    b'{"accountName": "mine", "account\\u004eame": "theirs"}',
+    b'{"ACCOUNTNAME": "theirs"}',
+]
+
+
+@pytest.mark.parametrize("body", OTHERS_NAME)
+async def test_a_message_cannot_name_an_account_of_somebody_else(api: Api, body: bytes) -> None:
+    headers, both = await client_of(api, accounts=["mine"]), await client_of(api, accounts=["mine", "theirs"])
+    for account in ("theirs", "nowhere"):
+        sent = body.replace(b"theirs", account.encode())
+        answer = await api("POST", "/v1/accounts/mine/messages", sent, headers)
+        assert answer.error == (400, "INVALID_PARAMETER")
+        assert "accountName is not mine" in answer.json["errorMessage"]
+        [line] = (await api("POST", "/v1/messages", b'{"account": "mine", "message": %b}' % sent, headers)).lines
+        assert line == answer.json
+    assert await api.store.accounts(limit=1) == []
+    assert (await api("POST", "/v1/accounts/mine/messages", body, both)).status == 202
+    own = b'{"accountName": "mine", "x": {"accountName": "theirs"}, "\\u0000": "\\ud800"}'
+    assert (await api("POST", "/v1/accounts/mine/messages", own, headers)).status == 202
+
+
 @pytest.mark.parametrize("body", [b"{}", b'{"type": 5}', b'{"type": null}', b'{"x": {"type": "inner"}}'])
 async def test_a_type_that_is_not_a_string_is_ignored(api: Api, body: bytes) -> None:
     answer = await api("POST", MESSAGES, body, api.bearer)

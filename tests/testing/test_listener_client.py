@@ -99,6 +99,14 @@ def test_a_listener_with_public_keys_only_verifies_posts(sandbox: Sandbox) -> No
     assert listener.request_handler.verification == before
 
 
+def test_a_listener_with_keys_of_one_account_verifies_posts(sandbox: Sandbox) -> None:
+    listener = Listener(public_keys=[f"1={sandbox.account_key('1')}"])
+    with listener_client(listener, serve=True) as client:
+        assert [answer.status for answer in client.post(b"{}")] == [200]
+        sandbox.register("1", client.url)
+        sandbox.wait_delivered(sandbox.publish("1", b'{"accountName": "1"}'))
+
+
 def test_a_secret_takes_precedence_over_public_keys() -> None:
     public = signing.format_public_key(bytes(32))
     listener = Listener(secrets=[signing.format_secret(bytes(range(32)))], public_keys=[public])

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
-from fotahook.contract.keys import SECRET_KEY_BYTES, signing_seed
+from fotahook.contract.keys import SECRET_KEY_BYTES, account_signing_seed
 from fotahook.contract.signing import format_public_key, parse_secret
 from fotahook.contract.urls import account_refusal
 from fotahook.delivery.doctor import Check, Result, Target, run_checks, verdict
@@ -75,7 +75,7 @@ def doctor(url: str, /, *, options: DoctorOptions = DoctorOptions()) -> int:
     from rich.console import Console
 
     target = _target(url, options)
-    key = format_public_key(signing_seed(target.sender.secret_key))
+    key = format_public_key(account_signing_seed(target.sender.secret_key, target.account))
     if not options.as_json:
         print(f"fotahook: the test messages are signed by {key}", file=sys.stderr)
     with Console(stderr=True).status("checking"):

@@ -87,6 +87,8 @@ class ServeOptions(ServerOptions):
     "Seconds before each attempt at a message that the receiver refuses; after the last one it is dead."
     time_to_live: InDelivery[Annotated[float, Parameter(validator=Number(gt=0, lte=3650))]] = Rules().time_to_live / DAY
     "Days after which an undelivered message is dead; days on which its account is held or paused do not count."
+    service_signature: InDelivery[bool] = True
+    "Sign deliveries with the service's key too, which proves no account, for receivers that know only that one."
     lease: InDelivery[float] = 30.0
     "Seconds that a dispatcher may keep a lane without renewing its lease."
     requests_per_minute: InLimits[Annotated[int, Parameter(validator=Number(gte=0))]] = REQUESTS_PER_MINUTE
@@ -189,6 +191,7 @@ def _ready_details(options: ServeOptions) -> str:
 def _sender(options: ServeOptions, key: bytes, networks: tuple[Network, ...]) -> Sender:
     settings = SenderSettings(
         secret_key=key,
+        service_signature=options.service_signature,
         timeout=options.timeout,
         connect_timeout=options.connect_timeout,
         allowed_networks=networks,

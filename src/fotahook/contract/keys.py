@@ -31,8 +31,13 @@ def parse_secret_key(text: str) -> bytes:
 
 
 def signing_seed(secret_key: bytes) -> bytes:
-    """The ed25519 seed with which the service signs every delivery."""
+    """The ed25519 seed of the service, whose signature proves no account."""
     return _derive(secret_key, "ed25519")
+
+
+def account_signing_seed(secret_key: bytes, account: str) -> bytes:
+    """The ed25519 seed of an account: a signature by it is good for that account alone."""
+    return _derive(secret_key, "ed25519-account", account)
 
 
 def account_signing_key(secret_key: bytes, key_id: str) -> bytes:

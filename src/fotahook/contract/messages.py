@@ -201,6 +201,17 @@ def parse_json(raw: bytes) -> object:
     return content
 
 
+def claimed_accounts(raw: bytes, content: Mapping[str, object]) -> set[str]:
+    """The accounts that readers may find in a message's `accountName`; `content` is what `raw` was parsed to.
+
+    Readers differ about which of two members of one name counts, and some ignore the case of names.
+    """
+    pairs: Iterable[tuple[str, object]] = content.items()
+    if b"\\u00" in raw or raw.lower().count(b'"accountname"') > 1:
+        pairs = json.loads(raw, object_pairs_hook=list, parse_int=_integer)
+    return {value for name, value in pairs if name.lower() == "accountname" and isinstance(value, str)}
+
+
 _TOO_DEEP: Final = f"the body is nested more than {DEPTH_LIMIT} levels deep"
 _MAX_DIGITS: Final = 1000
 

@@ -69,9 +69,9 @@ def sign_ed25519(seed: bytes, message_id: str, timestamp: int, body: bytes) -> s
     return "v1a," + base64.b64encode(signed[:_ED25519_BYTES]).decode()
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=4096)
 def _key_pair(seed: bytes) -> tuple[bytes, bytes]:
-    # Deriving a key takes as long as signing with it.
+    # Deriving a key takes as long as signing with it, and each account has one.
     from nacl.bindings import crypto_sign_seed_keypair
 
     return crypto_sign_seed_keypair(seed)

@@ -14,7 +14,7 @@ from fotahook.contract import signing
 from fotahook.contract.addresses import Network
 from fotahook.contract.error_responses import one_line
 from fotahook.contract.exchange import retry_after
-from fotahook.contract.keys import account_signing_key, signing_seed
+from fotahook.contract.keys import account_signing_key, account_signing_seed, signing_seed
 from fotahook.contract.proxy import parse_proxy
 from fotahook.contract.version import VERSION
 from fotahook.store.records import Delivery, Lease
@@ -44,6 +44,10 @@ class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the sender needs to know. Durations are seconds."""
 
     secret_key: bytes
+    previous_key: bytes | None = None
+    """The secret key before this one, which signs too while receivers change to the new keys."""
+    service_signature: bool = True
+    """Whether the service's own key signs besides the account's, for receivers that know only that one."""
     timeout: float = 15.0
     """For one attempt in all, the end of the response included."""
     connect_timeout: float = CONNECT_TIMEOUT
@@ -69,8 +73,7 @@ class Sender:
         self._settings = settings
         self._clock = clock
         self._monotonic = monotonic
-        self._seed = signing_seed(settings.secret_key)
-        self._account_key = lru_cache(TARGETS)(lambda key_id: account_signing_key(settings.secret_key, key_id))
+        self._keys = lru_cache(TARGETS)(lambda account, key_ids: _keys(settings, account, key_ids))
         self._deadline = Deadline(settings.timeout)
         self._tls = tls_context(settings.ca_file, settings.client_cert)
 
@@ -127,9 +130,10 @@ class Sender:
     def _headers(self, lease: Lease, delivery: Delivery) -> dict[str, str]:
         timestamp = int(self._clock())
         signed = (delivery.message, timestamp, delivery.body)
+        seeds, keys = self._keys(delivery.account, lease.signing_keys)
         signatures = [
-            signing.sign_ed25519(self._seed, *signed),
-            *(signing.sign_hmac(self._account_key(key_id), *signed) for key_id in lease.signing_keys),
+            *(signing.sign_ed25519(seed, *signed) for seed in seeds),
+            *(signing.sign_hmac(key, *signed) for key in keys),
         ]
         return {
             "Content-Type": "application/json",
@@ -139,6 +143,15 @@ class Sender:
             "Fotahook-Attempt": str(delivery.attempts + delivery.strikes + 1),
             **signing.headers(delivery.message, timestamp, signatures),
         }
+
+
+def _keys(settings: SenderSettings, account: str, key_ids: tuple[str, ...]) -> tuple[list[bytes], list[bytes]]:
+    """The ed25519 seeds and the HMAC keys that sign the deliveries of an account."""
+    secret_keys = [settings.secret_key, *([settings.previous_key] if settings.previous_key else [])]
+    seeds = [account_signing_seed(each, account) for each in secret_keys]
+    if settings.service_signature:
+        seeds += [signing_seed(each) for each in secret_keys]
+    return seeds, [account_signing_key(each, key_id) for each in secret_keys for key_id in key_ids]
 
 
 def _code_of_error(error: Exception, timing: Timing) -> str:

@@ -170,9 +170,9 @@ class Listener:
         self._check_not_running()
         self._forwards.add(url, types, accounts)
 
-    def forward_key(self) -> str | None:
-        """The ``whpk_…`` key that verifies forwarded messages. None without forwards."""
-        return self._forwards.public_key(self.inbox)
+    def forward_key(self, account: str | None = None) -> str | None:
+        """The ``whpk_…`` key that verifies forwarded messages, or those of one account. None without forwards."""
+        return self._forwards.public_key(self.inbox, account)
 
     async def dead_letters(self, account: str, *, limit: int = 50) -> list[DeadLetter]:
         """Up to `limit` messages of an account that failed on every attempt, newest first, with their last failure."""

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
-from fotahook.contract.keys import parse_secret_key, signing_seed
+from fotahook.contract.keys import account_signing_seed, parse_secret_key, signing_seed
 from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.signing import format_public_key
 from fotahook.contract.urls import url_refusal
@@ -126,9 +126,12 @@ class Forwards:
             return ()
         return tuple(dict.fromkeys(each.consumer for each in self._forwards if each.matches(account, message)))
 
-    def public_key(self, inbox: str) -> str | None:
-        """The ``whpk_…`` key that verifies forwarded messages. None without forwards."""
-        return format_public_key(signing_seed(self.settings.key(inbox))) if self._forwards else None
+    def public_key(self, inbox: str, account: str | None) -> str | None:
+        """The ``whpk_…`` key that verifies forwarded messages, or those of an account. None without forwards."""
+        if not self._forwards:
+            return None
+        key = self.settings.key(inbox)
+        return format_public_key(signing_seed(key) if account is None else account_signing_seed(key, account))
 
     @contextlib.asynccontextmanager
     async def open(self, inbox: str, clock: Callable[[], float]) -> AsyncIterator[Deliver]:

@@ -3,14 +3,13 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
-from urllib.parse import unquote
 
 from fotahook.contract.error_responses import one_line
 from fotahook.contract.messages import CallbackMessage, MessageInvalid, parse_message
 from fotahook.contract.urls import account_refusal
 from fotahook.store.records import NewMessage
 
-from .verification import Verification, WebhookRejected
+from .verification import Verification, WebhookRejected, named_account
 
 HANDLERS: Final = "handlers"
 """The consumer whose lanes hold the messages for handlers."""
@@ -70,13 +69,13 @@ def receive(
     """
     if len(body) > BODY_LIMIT:
         raise WebhookRejected(413, BODY_TOO_LONG)
-    verification.check_signature(headers, body, now)
+    is_certain = verification.check_signature(headers, body, now)
     try:
         message = parse_message(body)
     except MessageInvalid as error:
         raise _unreadable(body, headers.get(CONTENT_ENCODING, ""), error) from error
     verification.check_password(message)
-    account = _account(headers, message)
+    account = _account(named_account(headers), message, trusted=is_certain)
     message_id = headers.get("webhook-id", "")
     return NewMessage(
         account=account,
@@ -100,16 +99,17 @@ def _unreadable(body: bytes, encoding: str, error: MessageInvalid) -> WebhookRej
     return WebhookRejected(415, f"Content-Encoding {shown} is not supported; send the body without one")
 
 
-def _account(headers: Mapping[str, str], message: CallbackMessage) -> str:
-    """The account of a message: its own accountName, else the header's, else the empty string.
+def _account(named: str, message: CallbackMessage, *, trusted: bool) -> str:
+    """The account of a message: its own accountName, else that of the header if it is trusted, else the empty string.
 
-    The body comes first because signatures cover the body and not the header.
+    WebhookRejected (400) if the two differ: a sender that may sign for one account must not speak for another.
     """
     own = message.account_name
-    if own is not None and account_refusal(own) is None:
-        return own
-    named = unquote(headers.get("fotahook-account", ""))
-    return named if account_refusal(named) is None else ""
+    if own is None or account_refusal(own) is not None:
+        return named if trusted else ""
+    if named and own != named:
+        raise WebhookRejected(400, "the message's accountName is not the account of its header Fotahook-Account")
+    return own
 
 
 def _ordering_key(message: CallbackMessage) -> str | None:

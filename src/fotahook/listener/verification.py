@@ -9,13 +9,24 @@ import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
 from itertools import chain
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import unquote
 
 import msgspec
 
 from fotahook.contract.addresses import Address, Network, parse_networks
 from fotahook.contract.messages import CallbackMessage
-from fotahook.contract.signing import TOLERANCE, SignatureRefused, check_headers, parse_public_key, parse_secret, verify
+from fotahook.contract.signing import (
+    PUBLIC_PREFIX,
+    SECRET_PREFIX,
+    TOLERANCE,
+    SignatureRefused,
+    check_headers,
+    parse_public_key,
+    parse_secret,
+    verify,
+)
+from fotahook.contract.urls import account_refusal
 
 from .validation import parse_each
 
@@ -43,12 +54,21 @@ class WebhookRejected(Exception):
         self.status = status
 
 
+class AccountKeys(NamedTuple):
+    """The keys of one account."""
+
+    secrets: tuple[bytes, ...]
+    public_keys: tuple[bytes, ...]
+
+
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """What a message must pass. With nothing set, every message passes."""
 
     secrets: tuple[bytes, ...] = ()
     public_keys: tuple[bytes, ...] = ()
     """One of these or one of the secrets must have signed the message."""
+    account_keys: Mapping[str, AccountKeys] = {}
+    """The keys of single accounts. Messages of such an account must be signed with one of these, and no other key."""
     tolerance: float = TOLERANCE
     sources: tuple[Network, ...] = ()
     """The sender's address must be in one of these networks."""
@@ -70,6 +90,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     ) -> "Verification":
         """Parse keys (``whsec_…``, ``whpk_…``) and networks (CIDR, or ``thingspace`` for ``THINGSPACE_SOURCES``).
 
+        ``ACCOUNT=`` before a key makes it the key of that account alone.
+
         `names`: what errors call a parameter, where that is not its own name.
         ValueError for a value that cannot be parsed, TypeError for anything but a list of strings.
         """
@@ -77,9 +99,16 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         def parsed(name: str, values: Iterable[str], parse: Callable[[str], T]) -> tuple[T, ...]:
             return parse_each((names or {}).get(name, name), values, parse)
 
+        shared_secrets, own_secrets = _by_account(parsed("secrets", secrets, _parse_key(SECRET_PREFIX, parse_secret)))
+        public = parsed("public_keys", public_keys, _parse_key(PUBLIC_PREFIX, parse_public_key))
+        shared_public_keys, own_public_keys = _by_account(public)
         return cls(
-            secrets=parsed("secrets", secrets, parse_secret),
-            public_keys=parsed("public_keys", public_keys, parse_public_key),
+            secrets=shared_secrets,
+            public_keys=shared_public_keys,
+            account_keys={
+                account: AccountKeys(own_secrets.get(account, ()), own_public_keys.get(account, ()))
+                for account in {**own_secrets, **own_public_keys}
+            },
             sources=tuple(chain.from_iterable(parsed("sources", sources, _parse_source))),
             trusted_proxies=parsed("trusted_proxies", trusted_proxies, _parse_network),
             basic=None if basic is None else _parse_basic(basic),
@@ -87,14 +116,14 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
     def updated(self, other: "Verification") -> "Verification":
         """A copy with the parts that `other` sets. Secrets and public keys are one part."""
-        keys = ("secrets", "public_keys") if other.signed else ()
+        keys = ("secrets", "public_keys", "account_keys") if other.signed else ()
         parts = (name for name in ("sources", "trusted_proxies", "basic") if getattr(other, name))
         return msgspec.structs.replace(self, **{name: getattr(other, name) for name in (*keys, *parts)})
 
     @property
     def signed(self) -> bool:
         """Whether messages must be signed."""
-        return bool(self.secrets or self.public_keys)
+        return bool(self.secrets or self.public_keys or self.account_keys)
 
     @property
     def required(self) -> bool:
@@ -120,15 +149,29 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         except SignatureRefused as error:
             raise WebhookRejected(401, str(error)) from error
 
-    def check_signature(self, headers: Mapping[str, str], body: bytes, now: float) -> None:
-        """WebhookRejected (401) if no known key signed these bytes within the tolerance of `now`."""
+    def check_signature(self, headers: Mapping[str, str], body: bytes, now: float) -> bool:
+        """Whether the message is from the account of its headers for sure: False if its key may sign for others too.
+
+        WebhookRejected (401) if no key for that account signed these bytes within the tolerance of `now`.
+        """
         if not self.signed:
-            return
-        secrets, public_keys = self.secrets, self.public_keys
-        try:
-            verify(headers, body, secrets=secrets, public_keys=public_keys, now=now, tolerance=self.tolerance)
-        except SignatureRefused as error:
-            raise WebhookRejected(401, str(error)) from error
+            return True
+        account = named_account(headers)
+        own = self.account_keys.get(account)
+        if own is not None:
+            keys = [(own.secrets, own.public_keys, True)]
+        else:
+            # A secret is made for one account. A public key may be the service's, with which it signs for all.
+            keys = [(self.secrets, (), True), ((), self.public_keys, False)]
+        refusal = f"no key is known for account {account or '(none named by Fotahook-Account)'}"
+        for secrets, public_keys, certain in keys:
+            if secrets or public_keys:
+                try:
+                    verify(headers, body, secrets=secrets, public_keys=public_keys, now=now, tolerance=self.tolerance)
+                    return certain
+                except SignatureRefused as error:
+                    refusal = str(error)
+        raise WebhookRejected(401, refusal)
 
     def check_password(self, message: CallbackMessage) -> None:
         """WebhookRejected (401) if the message does not contain the registered user name and password."""
@@ -147,9 +190,16 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         return [
             ("secrets", len(self.secrets)),
             ("public keys", len(self.public_keys)),
+            ("accounts' keys", len(self.account_keys)),
             ("networks", len(self.sources)),
             ("passwords", int(self.basic is not None)),
         ]
+
+
+def named_account(headers: Mapping[str, str]) -> str:
+    """The account that a sender names in its headers; the empty string if it names none."""
+    named = unquote(headers.get("fotahook-account", ""))
+    return named if account_refusal(named) is None else ""
 
 
 def sender_address(peer: str | None, forwarded: str, trusted: Iterable[Network]) -> Address | None:
@@ -164,6 +214,26 @@ def sender_address(peer: str | None, forwarded: str, trusted: Iterable[Network])
             break
         address = _parse_address(entry)
     return address
+
+
+def _parse_key(prefix: str, parse: Callable[[str], bytes]) -> Callable[[str], tuple[str, bytes]]:
+    """A parser of keys, each with its account in front or without one."""
+
+    def parse_one(text: str) -> tuple[str, bytes]:
+        account, separator, key = text.strip().rpartition(f"={prefix}")
+        if separator and (refusal := account_refusal(account)) is not None:
+            raise ValueError(refusal)
+        return account, parse(key)
+
+    return parse_one
+
+
+def _by_account(keys: Iterable[tuple[str, bytes]]) -> tuple[tuple[bytes, ...], dict[str, tuple[bytes, ...]]]:
+    """The keys of no account, and those of each account."""
+    found: dict[str, tuple[bytes, ...]] = {}
+    for account, key in keys:
+        found[account] = (*found.get(account, ()), key)
+    return found.pop("", ()), found
 
 
 def _parse_network(text: str) -> Network:

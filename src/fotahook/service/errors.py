@@ -77,6 +77,11 @@ INVALID = ErrorType(400, "INVALID_PARAMETER", "{}")
 NO_BODY = ErrorType(400, "INVALID_PARAMETER", "Input binding error")
 BAD_ACCOUNT = ErrorType(400, "INVALID_PARAMETER", "Invalid account name format")
 WRONG_GRANT = ErrorType(400, "invalid_request", "Missing grant_type parameter value")
+OTHER_ACCOUNT = ErrorType(
+    400,
+    "INVALID_PARAMETER",
+    "The message's accountName is not {}, nor an account you may publish for; correct it.",
+)
 NOT_FOUND = ErrorType(404, "NOT_FOUND", "{}")
 NO_SUCH_PATH = ErrorType(404, "NOT_FOUND", "There is no such path; docs/service.md lists the calls.")
 WRONG_METHOD = ErrorType(

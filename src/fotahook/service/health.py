@@ -1,4 +1,4 @@
-"""Calls that need no token: health checks, metrics, the public signing key, and the OpenAPI description."""
+"""Calls that need no token: health checks, metrics, the public signing keys, and the OpenAPI description."""
 
 from importlib.resources import files
 from typing import Final
@@ -7,7 +7,7 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from ..contract.keys import signing_seed
+from ..contract.keys import account_signing_seed, signing_seed
 from ..contract.signing import format_public_key
 from . import errors
 from .routing import JSON, Call, Endpoint
@@ -56,8 +56,14 @@ async def metrics(call: Call) -> Response:
 
 @Endpoint("GET", "/v1/signing-key", by="anyone")
 async def signing_key(call: Call) -> PublicKey:
-    """The public key that verifies every delivery."""
+    """The service's public key, which verifies every delivery but proves no account: prefer the account's."""
     return PublicKey(format_public_key(signing_seed(call.service.settings.secret_key)))
+
+
+@Endpoint("GET", "/v1/accounts/{account}/signing-key", by="anyone")
+async def account_signing_key(call: Call) -> PublicKey:
+    """The public key that verifies this account's deliveries alone; every name has one, whether it is used or not."""
+    return PublicKey(format_public_key(account_signing_seed(call.service.settings.secret_key, call.account)))
 
 
 @Endpoint("GET", "/openapi.json", by="anyone")

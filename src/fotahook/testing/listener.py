@@ -222,8 +222,8 @@ def listener_client(listener: Listener, *, serve: bool = False, forward: bool = 
 
 
 def _trusting(seed: bytes, verification: Verification) -> Verification:
-    """Add a key of the test to public keys without secrets: their private keys are not known here."""
-    if verification.secrets or not verification.public_keys:
+    """Add a key of the test to keys without secrets for all accounts: the private keys are not known here."""
+    if verification.secrets or not verification.signed:
         return verification
     own = signing.parse_public_key(signing.format_public_key(seed))
     # The others stay: a sandbox may deliver here and sign with one of them.

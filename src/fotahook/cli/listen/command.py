@@ -62,9 +62,9 @@ class ListenOptions(ServerOptions):
     dedupe_window: InInbox[float | None] = None
     "Seconds in which equal bytes without a webhook-id are one message; 3600 unless the module says otherwise."
     secret: InVerification[Texts] = ()
-    "Secrets (whsec_…); messages must be signed with one of these or of the public keys."
+    "Secrets, whsec_… or ACCOUNT=whsec_…; messages must be signed with one of these or of the public keys."
     public_key: InVerification[Texts] = ()
-    "Public keys (whpk_…); messages must be signed with one of these or of the secrets."
+    "Public keys, whpk_… or ACCOUNT=whpk_… for one account alone; see --secret."
     source: InVerification[Texts] = ()
     "Networks (CIDR) that messages must come from, or thingspace for those it publishes."
     trusted_proxy: InVerification[Texts] = ()

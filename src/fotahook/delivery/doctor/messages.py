@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from fotahook.contract import signing
-from fotahook.contract.keys import signing_seed
+from fotahook.contract.keys import account_signing_seed, signing_seed
 from fotahook.contract.version import VERSION
 from fotahook.delivery.outcomes import Outcome, failure_of
 from fotahook.delivery.sender import Sender
@@ -82,7 +82,9 @@ def _body(target: Target, test: str) -> bytes:
 def _signed_headers(target: Target, test: str, body: bytes, now: float, *, attempt: int = 1) -> dict[str, str]:
     """As of a delivery, with signatures of this body."""
     message_id, timestamp = f"doctor-{target.run_id}-{test}", int(now)
-    signatures = [signing.sign_ed25519(signing_seed(target.sender.secret_key), message_id, timestamp, body)]
+    key = target.sender.secret_key
+    seeds = account_signing_seed(key, target.account), signing_seed(key)
+    signatures = [signing.sign_ed25519(seed, message_id, timestamp, body) for seed in seeds]
     if target.secret is not None:
         signatures.append(signing.sign_hmac(target.secret, message_id, timestamp, body))
     return {

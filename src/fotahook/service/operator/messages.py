@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
-from ...contract.messages import MessageInvalid, parse_json
+from ...contract.messages import MessageInvalid, claimed_accounts, parse_json
 from ...contract.operator import Attempts, MessagePage, MessageState, Published, Redelivered, Redeliveries, Why
 from ...store import views
 from ...store.records import Message, MessageFilter, NewMessage
@@ -96,7 +96,7 @@ async def publish(call: Call) -> Published:
     message = NewMessage(
         account=call.account,
         body=body,
-        type=_message_type(body),
+        type=_message_type(call, call.account, body),
         ordering_key=ordering_key,
         idempotency_key=idempotency_key,
     )
@@ -185,14 +185,20 @@ async def redeliver_many(call: Call) -> Response:
     return errors.answer(Redeliveries(count=count), 200 if wanted.dry_run else 202)
 
 
-def _message_type(body: bytes) -> str | None:
-    """The message's `type`, if it is a string. Raises an ApiError unless the bytes are one JSON object."""
+def _message_type(call: Call, account: str, body: bytes) -> str | None:
+    """The message's `type`, if it is a string.
+
+    Raises an ApiError unless the bytes are one JSON object, and if it names an account that the caller may not publish
+    for: a receiver that trusts the service would take it for that account's.
+    """
     try:
         content = parse_json(body)
     except MessageInvalid as error:
         raise errors.INVALID(f"{error}.") from None
     if not isinstance(content, dict):
         raise errors.INVALID("The message must be one JSON object.")
+    if not all(map(call.caller.has, claimed_accounts(body, content) - {account})):
+        raise errors.OTHER_ACCOUNT(account)
     kind = content.get("type")
     return kind if isinstance(kind, str) else None
 
@@ -243,7 +249,7 @@ def _parse(call: Call, content: bytes) -> NewMessage | dict[str, str]:
         return NewMessage(
             account=line.account,
             body=body,
-            type=_message_type(body),
+            type=_message_type(call, line.account, body),
             ordering_key=requests.key("orderingKey", line.ordering_key),
             idempotency_key=requests.key("idempotencyKey", line.idempotency_key),
         )

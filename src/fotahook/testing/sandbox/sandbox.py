@@ -20,7 +20,7 @@ from fotahook.client import Client, OperatorClient
 from fotahook.client._effects import Runtime
 from fotahook.contract import signing
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
-from fotahook.contract.keys import generate_secret_key, parse_secret_key, signing_seed
+from fotahook.contract.keys import account_signing_seed, generate_secret_key, parse_secret_key, signing_seed
 from fotahook.contract.operator import BatchMessage, Refused
 from fotahook.service import DEV_CLIENT, DEV_USER
 from fotahook.store import sqlite_path
@@ -131,6 +131,10 @@ class Sandbox:
     def public_key(self) -> str:
         """The key that verifies the sandbox's signatures: ``Listener(public_keys=[sandbox.public_key])``."""
         return signing.format_public_key(signing_seed(self._key))
+
+    def account_key(self, account: str) -> str:
+        """The key that verifies only this account's signatures: ``Listener(public_keys=[f"{account}={key}"])``."""
+        return signing.format_public_key(account_signing_seed(self._key, account))
 
     # Messages
 
