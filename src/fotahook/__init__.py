@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         TimedOut,
         TlsError,
         TransportError,
+        WebhookRejected,
     )
     from .contract.events import Event
     from .contract.exchange import ApiResponse, Headers, Request
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
         Why,
     )
     from .contract.servers import Environment, Server
-    from .listener import Listener
+    from .listener import Listener, unwrap
 
 __all__ = [
     "AccountPage",
@@ -139,8 +140,10 @@ __all__ = [
     "V2DeviceStatus",
     "V2TimeWindow",
     "VZM2mTokenCredentials",
+    "WebhookRejected",
     "Why",
     "__version__",
+    "unwrap",
 ]
 
 # The modules of the public names, searched in this order when a name is first used: importing fotahook loads nothing,

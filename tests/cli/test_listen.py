@@ -106,7 +106,7 @@ def test_only_sources_may_send_and_a_password_may_be_asked_for(tmp_path: Path) -
             (("--source", "thingspace"), 403),
             (("--source", "thingspace", "--source", "127.0.0.1/32"), 200),
             (("--source", "192.0.2.0/24", "--trusted-proxy", "127.0.0.0/8"), 200),
-            (("--basic", "user:hush"), 401),
+            (("--basic", "user:hush", "--basic", "user:next"), 401),
         )
     ):
         with running("listen", "--port", "0", "--inbox", f"sqlite:///{number}.db", *flags, cwd=tmp_path) as listener:
@@ -185,7 +185,7 @@ def test_a_module_without_a_listener_is_reported(
         (("--source", "thingspace", "--source", "x"), 2, ": --source (number 2 of 2): not a network"),
         (("--trusted-proxy", "10.0.0.1/8"), 2, ": --trusted-proxy: not a network in CIDR notation: '10.0.0.1/8'"),
         (("--basic", "hunter2"), 2, ": --basic: give USER:PASSWORD"),
-        (("--basic", "hunter2:"), 2, ": --basic: give USER:PASSWORD"),
+        (("--basic", "user:ok", "--basic", "hunter2:"), 2, ": --basic: give USER:PASSWORD"),
         (("--ca-file", "absent.pem"), 1, "--ca-file"),
         (("--register", "a-1"), 2, "--public-url"),
         (("--public-url", "https://x/"), 2, "--register"),

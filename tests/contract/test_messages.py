@@ -457,3 +457,51 @@ def touch(parsed: CallbackMessage) -> None:
     texts = [parsed.kind, parsed.campaign_id, parsed.account_name, repr(parsed)]
     texts += [*parsed.statuses, *(device.device_id for device in parsed.devices)]
     assert all(text is None or isinstance(text.encode(), bytes) for text in texts)
+
+
+# Results
+
+
+@pytest.mark.parametrize(
+    ("statuses", "succeeded", "failed"),
+    [
+        (["UpgradeSuccess"], True, False),
+        (["Finished"], True, False),
+        (["UpgradeFailed"], False, True),
+        (["UpgradedFailed"], False, True),
+        (["DeviceRejected"], False, True),
+        (["CampaignCancelled"], False, True),
+        (["CampaignAborted"], False, True),
+        (["UpgradeSuccess", "UpgradedFailed"], False, True),
+        (["UpgradeSuccess", "UpgradePending"], True, False),
+        (["UpgradePending"], False, False),
+        (["SomethingNew"], False, False),
+        (["upgradesuccess"], False, False),
+        ([None], False, False),
+    ],
+)
+def test_results_are_known_in_every_spelling(statuses: list[str | None], succeeded: bool, failed: bool) -> None:
+    devices = [{"deviceId": str(number), "status": status} for number, status in enumerate(statuses)]
+    message = parse_message(json.dumps({"upgradeProgress": {"deviceList": devices}}).encode())
+    assert (message.succeeded, message.failed) == (succeeded, failed)
+    assert any(device.failed for device in message.devices) == failed
+    assert any(device.succeeded for device in message.devices) == ("UpgradeSuccess" in statuses or succeeded)
+
+
+def test_the_status_of_a_campaign_is_a_result_too() -> None:
+    assert parse_message(b'{"campaign": {"id": "c", "status": "CampaignRequestFailed"}}').failed
+    ended = parse_message(b'{"campaign": {"id": "c", "status": "CampaignEnded"}}')
+    assert (ended.succeeded, ended.failed) == (False, False)
+
+
+@pytest.mark.parametrize("name", ["extra", "raw", "source", "stale"])
+def test_a_sender_cannot_set_the_fields_that_are_ours(name: str) -> None:
+    plain = parse_message(b"{}")
+    for spelled in (f"fotahook:{name}", name):
+        message = parse_message(json.dumps({spelled: True}).encode())
+        assert (message.source, message.stale, message.extra) == (plain.source, plain.stale, {spelled: True})
+        device = json.dumps({"campaign": {"deviceList": [{spelled: True}]}}).encode()
+        assert (parse_message(device).devices[0].stale, parse_message(device).devices[0].extra) == (
+            False,
+            {spelled: True},
+        )

@@ -143,7 +143,8 @@ def make(inbox: str) -> Callable[..., Listener]:
     """Makes listeners on the one inbox, with a clock that stands still and retries at once."""
 
     def make(**options: Any) -> Listener:
-        return Listener(inbox, **{"clock": lambda: NOW, "schedule": (0.0, 0.0, 0.0), **options})
+        defaults: dict[str, Any] = {"clock": lambda: NOW, "schedule": (0.0, 0.0, 0.0), "accept_timeout": DEADLINE}
+        return Listener(inbox, **defaults | options)
 
     return make
 

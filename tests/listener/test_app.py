@@ -87,6 +87,35 @@ async def test_duplicates_are_dropped(make: Make, inbox: str, seen: Seen, header
     assert (await stored(inbox, first.json["id"])).duplicates == 22
 
 
+async def test_copies_from_different_addresses_at_the_same_moment_are_one_message(
+    make: Make, inbox: str, seen: Seen
+) -> None:
+    """As ThingSpace sends them when an answer takes four seconds."""
+    listener = make()
+    listener.on_any(seen.add)
+    tries = [b'{"callbackCount": %d, "maxCallbackThreshold": 4, "upgradeProgress": {"id": "c"}}' % n for n in (1, 2)]
+    async with listener.running():
+        answers = await asyncio.gather(
+            request(listener, tries[0], client="3.87.163.45"), request(listener, tries[1], client="34.216.81.234")
+        )
+        await seen.wait(1)
+    assert {answer.status for answer in answers} == {200}
+    assert len({answer.json["id"] for answer in answers}) == 1
+    assert len(seen.items) == 1
+    first = next(body for body, answer in zip(tries, answers, strict=True) if not answer.json["duplicate"])
+    assert (await stored(inbox, answers[0].json["id"])).body == first
+
+
+async def test_the_senders_user_agent_is_logged_at_debug(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    listener = make()
+    with caplog.at_level(logging.DEBUG, "fotahook.listener"):
+        async with listener.running():
+            answer = await request(listener, PROGRESS, headers={"User-Agent": "Verizon's callback service\x1b"})
+    (line,) = (message for message in caplog.messages if "User-Agent" in message)
+    assert line.startswith(f"stored message {answer.json['id']} from 192.0.2.1, User-Agent: Verizon's callback service")
+    assert line.isprintable()
+
+
 @pytest.mark.parametrize(("options", "window"), [({}, 3600.0), ({"dedupe_window": 90.0}, 90.0)])
 async def test_equal_bytes_without_an_id_are_a_duplicate_within_the_window(
     make: Make, seen: Seen, options: dict[str, float], window: float
@@ -295,7 +324,7 @@ def test_the_body_timeout_works_in_one_event_loop_after_the_other(make: Make) ->
 
 
 async def test_a_request_in_another_event_loop_does_not_affect_the_body_timeout_in_this_one(make: Make) -> None:
-    listener = make(body_timeout=2)
+    listener = make(body_timeout=2, accept_timeout=0.1)
     async with listener.running():
         stalled = asyncio.create_task(request(listener, b"{", asyncio.Event()))
         await asyncio.sleep(0)
@@ -346,7 +375,7 @@ async def test_a_message_that_cannot_be_stored_is_an_error(
     make: Make, inbox: str, damage: str, error: tuple[int, str], caplog: pytest.LogCaptureFixture, seen: Seen
 ) -> None:
     """The sender learns only that; where and why stands in the log."""
-    listener = make()
+    listener = make(accept_timeout=1.0)
     listener.on_any(seen.add)
     async with listener.running():
         handling = await listener._inbox.open()
@@ -358,6 +387,29 @@ async def test_a_message_that_cannot_be_stored_is_an_error(
     assert "SQLite" in caplog.text
     assert "SQLite" not in answer.body.decode()
     assert seen.items == []
+
+
+async def test_an_inbox_that_is_away_is_tried_until_it_is_back(make: Make, tmp_path: Path) -> None:
+    """ThingSpace sends a message that was answered with 503 once more at most."""
+    (tmp_path / "inbox.db").mkdir()
+    listener = make()
+    answering = asyncio.create_task(request(listener, PROGRESS))
+    # It may also be tried for the first time only afterwards.
+    await asyncio.sleep(0)
+    (tmp_path / "inbox.db").rmdir()
+    assert (await answering).status == 200
+    await listener._inbox.close()
+
+
+async def test_an_inbox_that_does_not_respond_is_answered_with_503_in_time(make: Make, inbox: str) -> None:
+    listener = make(accept_timeout=0.2)
+    async with listener.running():
+        with contextlib.closing(sqlite3.connect(inbox.removeprefix("sqlite:///"), isolation_level=None)) as other:
+            other.execute("begin immediate")
+            assert (await request(listener, PROGRESS)).error == (503, "INBOX_AWAY")
+        again = make()
+    async with again.running():
+        assert (await request(again, PROGRESS)).status == 200
 
 
 # Health
@@ -444,7 +496,7 @@ async def test_health_is_bad_for_a_while_after_a_message_found_no_room(make: Mak
 
 async def test_health_is_bad_after_a_message_could_not_open_the_inbox(make: Make, tmp_path: Path) -> None:
     (tmp_path / "inbox.db").mkdir()
-    listener = make()
+    listener = make(accept_timeout=0.1)
     assert (await health(listener)).status == 200
     assert (await request(listener, PROGRESS)).status == 503
     assert (await health(listener)).error == (503, "INBOX_AWAY")
@@ -628,12 +680,13 @@ async def test_a_first_sender_that_goes_away_does_not_stop_the_opening_for_other
 
 async def test_opening_the_inbox_is_retried(make: Make, tmp_path: Path, inbox: str) -> None:
     (tmp_path / "inbox.db").mkdir()
-    listener = make()
+    listener = make(accept_timeout=0.1)
     answers = await asyncio.gather(*(request(listener, PROGRESS) for _ in range(3)))
     assert {answer.error for answer in answers} == {(503, "INBOX_AWAY")}
     assert str(tmp_path) not in answers[0].body.decode()
     (tmp_path / "inbox.db").rmdir()
-    assert (await request(listener, PROGRESS)).status == 200
+    while (await request(listener, PROGRESS)).status != 200:
+        pass
     await listener._inbox.close()
 
 
@@ -690,7 +743,7 @@ async def finish(listener: Listener, seen: Seen) -> None:
 
 
 async def test_two_loops_at_once_are_refused(make: Make) -> None:
-    listener = make()
+    listener = make(accept_timeout=0.1)
     async with listener.running():
         answer = await asyncio.to_thread(lambda: asyncio.run(request(listener, PROGRESS)))
     assert answer.error == (503, "INBOX_AWAY")

@@ -271,7 +271,7 @@ async def test_a_forward_may_be_public_local_or_in_an_allowed_network(url: str, 
 async def test_other_addresses_are_refused_at_the_start(
     make: Make, url: str, opened: tuple[str, ...], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    listener = make(forwarding=ForwardSettings(secret_key=KEY, allow_networks=opened))
+    listener = make(forwarding=ForwardSettings(secret_key=KEY, allow_networks=opened), accept_timeout=0.1)
     listener.forward(url)
     with pytest.raises(ValueError, match=reason):
         async with listener.running():

@@ -105,9 +105,11 @@ async def test_handlers_are_called_one_after_the_other_in_the_order_of_their_reg
         ({"kind": "upgradeProgress", "status": "UpgradeSuccess", "account": "a-1"}, True),
         ({"kind": "upgradeProgress", "status": "UpgradeSuccess", "account": "a-2"}, False),
         ({"kind": "upgradeprogress"}, False),
+        ({"failed": True}, False),
+        ({"failed": False, "account": "a-1"}, True),
     ],
 )
-async def test_a_handler_gets_messages_that_match_its_filters(wants: dict[str, str], is_shown: bool) -> None:
+async def test_a_handler_gets_messages_that_match_its_filters(wants: dict[str, Any], is_shown: bool) -> None:
     listener, seen = Listener(), []
 
     @listener.on(**wants)

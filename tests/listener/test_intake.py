@@ -4,16 +4,20 @@ import asyncio
 import gzip
 import hashlib
 import json
+import pickle
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import fotahook
 from fotahook.contract import signing
+from fotahook.contract.errors import WebhookRejected
 from fotahook.contract.keys import account_signing_seed, signing_seed
-from fotahook.listener.intake import BODY_LIMIT, DEDUPE_WINDOW, read_headers, receive
-from fotahook.listener.verification import Verification, WebhookRejected
+from fotahook.listener.intake import BODY_LIMIT, DEDUPE_WINDOW, read_headers, receive, unwrap
+from fotahook.listener.verification import Verification
 from fotahook.store import SqliteStore
 from fotahook.store.records import NewMessage
 
@@ -166,8 +170,69 @@ def test_a_webhook_id_identifies_duplicates() -> None:
     assert take(headers={"webhook-id": "b"}).idempotency_key != first.idempotency_key
 
 
-def test_without_an_id_the_same_bytes_are_a_duplicate_within_the_window() -> None:
-    assert (take().idempotency_key, take().idempotency_window) == (None, DEDUPE_WINDOW)
+def test_without_an_id_the_same_content_is_a_duplicate_within_the_window() -> None:
+    assert take().idempotency_window == DEDUPE_WINDOW
+    assert about({"a": 1, "b": [1.0]}).idempotency_key == take(b' {"b":[1.0],\n"a":1}').idempotency_key
+    assert take(b"\xef\xbb\xbf[7]").idempotency_key == take(b"[7]").idempotency_key
+
+
+CONTENT = {"accountName": "a-1", "requestId": "r-1", "upgradeProgress": {"id": "c-1", "username": "x"}}
+
+
+def test_what_the_sender_changes_between_its_tries_makes_no_difference() -> None:
+    tries = {"callbackCount": 1, "maxCallbackThreshold": 4, "username": "me", "password": "old"}
+    again = {**tries, "callbackCount": 2, "password": "new"}
+    key = about(CONTENT).idempotency_key
+    assert about({**CONTENT, **tries}).idempotency_key == about({**again, **CONTENT}).idempotency_key == key
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {**CONTENT, "requestId": "r-2"},
+        {**CONTENT, "upgradeProgress": {"id": "c-1"}},
+        {**CONTENT, "count": 2},
+        [CONTENT],
+    ],
+)
+def test_any_other_difference_makes_another_message(other: object) -> None:
+    assert about(other).idempotency_key != about(CONTENT).idempotency_key
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner),
+    max_leaves=6,
+)
+
+
+def respelled(content: object) -> bytes:
+    """The same content with other spaces, characters as they are, and members in another order."""
+
+    def turned(value: object) -> object:
+        if isinstance(value, dict):
+            return {name: turned(member) for name, member in reversed(value.items())}
+        return [turned(item) for item in value] if isinstance(value, list) else value
+
+    return json.dumps(turned(content), indent=1, ensure_ascii=False).encode()
+
+
+@given(JSON, JSON)
+@example(1, 1.0)
+@example(1, True)
+@example({}, [])
+@example({"a": 0.0}, {"a": -0.0})
+def test_two_messages_are_one_if_their_content_is_the_same_and_only_then(one: object, other: object) -> None:
+    assert about(one).idempotency_key == take(respelled(one)).idempotency_key
+    same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    assert (about(one).idempotency_key == about(other).idempotency_key) == same
+
+
+@pytest.mark.parametrize("odd", [b'{"a":1e999}', rb'"\ud800"'])
+def test_what_not_every_reader_takes_is_compared_by_its_bytes(odd: bytes) -> None:
+    assert take(odd).idempotency_key == take(odd).idempotency_key
+    assert take(odd).idempotency_key != take(odd + b" ").idempotency_key
+    assert take(odd).idempotency_key not in {take(b'{"a":null}').idempotency_key, about("\ufffd").idempotency_key}
 
 
 def test_a_window_of_0_accepts_every_duplicate_without_an_id() -> None:
@@ -253,6 +318,31 @@ def test_a_repeated_header_is_rejected(name: str) -> None:
     with pytest.raises(WebhookRejected, match="is repeated") as caught:
         read_headers([(raw, b"a"), (raw.lower(), b"a")])
     assert caught.value.status == 400
+
+
+# Without a listener
+
+
+def test_unwrap_verifies_and_parses_as_the_listener_does() -> None:
+    secrets = [signing.format_secret(SECRET)]
+    signed = by_hmac(PROGRESS, timestamp=int(time.time()))
+    headers = {name.title(): value for name, value in signed.items()}
+    assert unwrap(PROGRESS, headers, secrets=secrets).campaign_id == "c-1"
+    assert unwrap(PROGRESS, {}).source == "callback"
+    for body, others, status in (
+        (PROGRESS + b" ", {"secrets": secrets}, 401),
+        (PROGRESS, {"basic": ("user", "hunter2")}, 401),
+        (PROGRESS, {"sources": ["thingspace"], "peer": "192.0.2.1"}, 403),
+        (PROGRESS, {"sources": ["thingspace"]}, 403),
+        (b"", {}, 400),
+        (b" " * (BODY_LIMIT + 1), {}, 413),
+    ):
+        with pytest.raises(fotahook.FotahookError) as caught:
+            unwrap(body, headers, **others)
+        assert isinstance(caught.value, fotahook.WebhookRejected)
+        assert caught.value.status == status
+        assert pickle.loads(pickle.dumps(caught.value)).status == status
+    assert unwrap(PROGRESS, {}, sources=["thingspace"], peer="3.87.163.45").kind == "upgradeProgress"
 
 
 # Anything

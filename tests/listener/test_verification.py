@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from fotahook.contract import signing
 from fotahook.contract.addresses import parse_networks
+from fotahook.contract.errors import WebhookRejected
 from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import THINGSPACE_SOURCES
-from fotahook.listener.verification import Verification, WebhookRejected, sender_address
+from fotahook.listener.verification import Verification, sender_address
 
 from .conftest import NOW, PROGRESS, SECRET, SEED, by_hmac, rich_text
 
@@ -53,6 +54,8 @@ def test_anything_but_a_list_of_strings_raises_type_error(name: str) -> None:
     for value in ("192.0.2.0/24", 5):
         with pytest.raises(TypeError, match=f"^{name} must be a list"):
             Verification.parse(**{name: value})  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(TypeError, match=r"^basic must be a list"):
+        Verification.parse(basic="ab")
     with pytest.raises(TypeError, match=f"^{name} must have only strings, and one of them is int"):
         Verification.parse(**{name: [5]})  # type: ignore[arg-type]  # what is refused
 
@@ -65,9 +68,8 @@ def test_anything_but_a_list_of_strings_raises_type_error(name: str) -> None:
         ({"trusted_proxies": ["10.0.0.1/8"]}, "10.0.0.1/8"),
         ({"basic": ("user", "")}, "neither of them empty"),
         ({"basic": ("user",)}, "a user name and a password"),
-        ({"basic": "ab"}, "a user name and a password"),
         ({"basic": ("user", 5)}, "a user name and a password"),
-        ({"basic": 5}, "a user name and a password"),
+        ({"basic": [("user", "password"), ("user",)]}, "a user name and a password"),
     ],
 )
 def test_invalid_values_raise_value_error(options: dict[str, object], reason: str) -> None:
@@ -171,6 +173,15 @@ def test_the_password_in_the_message_must_be_the_one_registered(
     assert "hunter2" not in str(caught.value)
 
 
+def test_any_of_several_pairs_of_user_name_and_password_is_enough() -> None:
+    rotating = Verification.parse(basic=[("user", "hunter2"), ["user", "next"]])
+    rotating.check_password(CallbackMessage(username="user", password="next"))
+    rotating.check_password(CallbackMessage(username="user", password="hunter2"))
+    for user, password in (("user", "other"), ("next", "user"), (None, None)):
+        with pytest.raises(WebhookRejected):
+            rotating.check_password(CallbackMessage(username=user, password=password))
+
+
 # All together
 
 
@@ -185,7 +196,7 @@ def test_an_update_replaces_the_parts_that_are_set() -> None:
 
 
 def test_a_verification_shows_no_key() -> None:
-    proof = Verification(secrets=(b"hunter2" * 4,), public_keys=(bytes(32),), basic=("user", "hunter2"))
+    proof = Verification(secrets=(b"hunter2" * 4,), public_keys=(bytes(32),), basic=(("user", "hunter2"),))
     for shown in (repr(proof), str(proof), rich_text(proof)):
         assert "hunter2" not in shown
         assert "x00" not in shown

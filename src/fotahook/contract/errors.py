@@ -13,7 +13,8 @@ FotahookError
 │   ├── TimedOut                  the deadline passed before the response was complete
 │   └── TlsError                  the certificate or the handshake failed
 ├── ResponseError                 a response that breaks the contract: unexpected JSON, too large, a redirect
-└── LoginRefused                  the session login was refused; it is not retried
+├── LoginRefused                  the session login was refused; it is not retried
+└── WebhookRejected               a received message is not accepted (raised where messages are received)
 
 `str()` of each is one printable line. None contains a token, a secret or a password; all can be pickled and copied.
 """
@@ -138,3 +139,11 @@ class ResponseError(AnsweredError):
 
 class LoginRefused(AnsweredError):
     """The session login was refused. Only `login()` tries again: five failures in a row lock the account."""
+
+
+class WebhookRejected(FotahookError):
+    """A received request is not accepted: answer it with the HTTP status `status`. The text says why."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status

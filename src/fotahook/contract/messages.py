@@ -4,13 +4,16 @@ Verizon publishes the V1 envelope, incomplete in every readable copy; of V2 it s
 that every message has the campaign's id (docs/thingspace.md, Messages). Therefore every field is optional; null, an
 empty list and an empty object count as absent; unknown names and values of another type are kept in ``extra``; and
 ``raw`` has the exact bytes. Fields marked *ours* are inferred from V2's other models, not published by Verizon.
+
+V1's device statuses are those of its upgrades. V2's are on its life-cycle page, which spells one ``UpgradedFailed``;
+the device histories of V2 and V3 spell it ``UpgradeFailed``.
 """
 
 import codecs
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -25,6 +28,22 @@ _SUBJECTS: Final = ("firmwareList", "upgradeScheduled", "upgradeProgress", "soft
 _CAMPAIGN_NAMES: Final = ("campaignId", "id", "upgradeId")
 _REPR_LIMIT: Final = 100
 
+SUCCEEDED: Final = frozenset({"UpgradeSuccess", "Finished"})
+"""Statuses that say that an upgrade succeeded."""
+FAILED: Final = frozenset(
+    {
+        "CampaignAborted",
+        "CampaignCancelled",
+        "CampaignFailed",
+        "CampaignRequestFailed",
+        "DeviceRejected",
+        "RequestFailed",
+        "UpgradeFailed",
+        "UpgradedFailed",
+    }
+)
+"""Statuses that say that an upgrade ended without success: it failed, was refused, or was cancelled."""
+
 
 class MessageInvalid(ValueError):
     """The bytes are not JSON, or nested too deeply."""
@@ -33,7 +52,7 @@ class MessageInvalid(ValueError):
 class Element(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, gc=False):
     """A part of a message: known fields are typed, everything else is in ``extra``."""
 
-    extra: Mapping[str, object] = {}
+    extra: Mapping[str, object] = msgspec.field(default_factory=dict, name="fotahook:extra")
 
 
 class Firmware(Element, frozen=True, kw_only=True):
@@ -55,6 +74,18 @@ class Device(Element, frozen=True, kw_only=True):
     device_id: str | None = None
     status: str | None = None
     result_reason: str | None = None
+    stale: bool = msgspec.field(default=False, name="fotahook:stale")
+    """As of the message, for this device alone."""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the upgrade of this device succeeded. A status that is not known is neither success nor failure."""
+        return self.status in SUCCEEDED
+
+    @property
+    def failed(self) -> bool:
+        """Whether the upgrade of this device failed, was refused, or was cancelled."""
+        return self.status in FAILED
 
 
 class Upgrade(Element, frozen=True, kw_only=True):
@@ -85,7 +116,11 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
     upgrade_scheduled: Upgrade | None = None
     upgrade_progress: Upgrade | None = None
     campaign: Upgrade | None = None
-    raw: bytes = b""
+    raw: bytes = msgspec.field(default=b"", name="fotahook:raw")
+    source: Literal["callback", "report"] = msgspec.field(default="callback", name="fotahook:source")
+    """``report`` if it never came, and the listener made it from ThingSpace's report."""
+    stale: bool = msgspec.field(default=False, name="fotahook:stale")
+    """Whether the listener already had a later status, or this result, of everything that the message reports."""
 
     @property
     def parts(self) -> tuple[Upgrade, ...]:
@@ -128,6 +163,16 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
         return frozenset(status for status in of_parts | of_devices if status)
 
     @property
+    def succeeded(self) -> bool:
+        """Whether it reports a success and no failure."""
+        return not self.failed and not SUCCEEDED.isdisjoint(self.statuses)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it reports a failure, of at least one device or of the campaign."""
+        return not FAILED.isdisjoint(self.statuses)
+
+    @property
     def content(self) -> object:
         """The whole JSON value, decoded again from ``raw``."""
         return _parse(self.raw)
@@ -166,8 +211,8 @@ _EMPTY: Final = Upgrade()
 
 def _decode_typed(raw: bytes) -> CallbackMessage | None:
     """The message if all its names are known and all values have the right type, as in most; otherwise None."""
-    # A sender's own `extra` or `raw`, perhaps spelled with escapes, must not be taken for ours.
-    if b"\\" in raw or b'extra"' in raw or b'raw"' in raw:
+    # A sender's own names, perhaps spelled with escapes, must not be taken for the fields that are not JSON's.
+    if b"\\" in raw or b'"fotahook:' in raw:
         return None
     try:
         message = _DECODER.decode(raw)
@@ -294,7 +339,7 @@ def _converters(kind: type[Element]) -> Mapping[str, tuple[str, Converter]]:
     return {
         field.encode_name: (field.name, _CONVERTERS.get(field.name, _text))
         for field in msgspec.structs.fields(kind)
-        if field.name not in ("extra", "raw")
+        if not field.encode_name.startswith("fotahook:")
     }
 
 

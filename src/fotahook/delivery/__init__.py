@@ -3,7 +3,7 @@
 Import ``Sender`` from ``fotahook.delivery.sender``: only that module needs an HTTP client.
 """
 
-from .deadline import Deadline, DeadlineExceeded
+from .deadline import Deadline, DeadlineExceeded, LoopDeadline
 from .dispatcher import Dispatcher
 from .lane import Deliver, Timings
 from .maintenance import run_maintenance
@@ -15,6 +15,7 @@ __all__ = [
     "DeadlineExceeded",
     "Deliver",
     "Dispatcher",
+    "LoopDeadline",
     "Outcome",
     "Rules",
     "Timings",

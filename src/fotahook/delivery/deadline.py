@@ -47,6 +47,21 @@ class Deadline:
             task.cancel()
 
 
+class LoopDeadline:
+    """A Deadline in each event loop, for an object that may outlive the loop it is used in."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._current: tuple[asyncio.AbstractEventLoop, Deadline] | None = None
+
+    def __call__(self) -> Deadline:
+        """The deadline of the running loop."""
+        loop = asyncio.get_running_loop()
+        if self._current is None or self._current[0] is not loop:
+            self._current = loop, Deadline(self.seconds)
+        return self._current[1]
+
+
 def _current_task() -> asyncio.Task[object]:
     task = asyncio.current_task()
     if task is None:

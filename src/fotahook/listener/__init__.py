@@ -1,15 +1,13 @@
 """Receives messages: one answered with 200 is on disk, and handlers and forwards get it from there."""
 
-try:
-    from .app import Listener
-except ModuleNotFoundError as error:
-    raise ImportError(f"fotahook.listener needs {error.name}: pip install 'fotahook[listener]'") from error
+from fotahook.contract.errors import WebhookRejected
 
+from .app import Listener
 from .dead_letters import DeadLetter
 from .forwards import ForwardSettings
 from .handlers import Context, Handler
-from .intake import receive
-from .verification import THINGSPACE_SOURCES, Verification, WebhookRejected
+from .intake import receive, unwrap
+from .verification import THINGSPACE_SOURCES, Verification
 
 __all__ = [
     "THINGSPACE_SOURCES",
@@ -21,4 +19,5 @@ __all__ = [
     "Verification",
     "WebhookRejected",
     "receive",
+    "unwrap",
 ]

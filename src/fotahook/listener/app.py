@@ -1,15 +1,13 @@
 """The listener: an ASGI app that answers 200 only to messages that are on disk, and delivers them to handlers."""
 
-import asyncio
 import contextlib
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from starlette.types import Receive, Scope, Send
-
-from fotahook.delivery import Deadline, Deliver, Rules
+from fotahook.contract.errors import WebhookRejected
+from fotahook.delivery import Deliver, LoopDeadline, Rules
 from fotahook.store import Store
 from fotahook.store.records import Retention, StoreError
 
@@ -18,10 +16,13 @@ from .dead_letters import DeadLetter, dead_letters
 from .former_paths import OVERLAP_SECONDS
 from .forwards import Forwards, ForwardSettings
 from .handlers import HandlerT, Router
-from .inbox import Inbox
+from .inbox import ACCEPT_SECONDS, Inbox
 from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, read_headers
 from .requests import RequestHandler, Response
-from .verification import Verification, WebhookRejected
+from .verification import Basic, Verification
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 HANDLER_SECONDS: Final = 30.0
 BODY_SECONDS: Final = 30.0
@@ -35,8 +36,8 @@ _DAY: Final = 86400.0
 class Listener:
     """An ASGI app that stores callback messages in a durable inbox and calls handlers from there.
 
-    A message answered with 200 is on disk. Every handler that matches it gets it at least once. A repetition (the same
-    ``webhook-id``, or without one the same bytes within `dedupe_window`) is dropped. A handler that raises is retried.
+    A message answered with 200 is on disk. Every handler that matches it gets it at least once; one that raises is
+    retried. A repetition is dropped: the same ``webhook-id``, or without one the same content in `dedupe_window`.
     """
 
     def __init__(
@@ -47,11 +48,12 @@ class Listener:
         public_keys: Iterable[str] = (),
         sources: Iterable[str] | None = None,
         trusted_proxies: Iterable[str] = (),
-        basic: tuple[str, str] | None = None,
+        basic: Basic = None,
         path: str = "/",
         forwarding: ForwardSettings | None = None,
         handler_timeout: float = HANDLER_SECONDS,
         body_timeout: float = BODY_SECONDS,
+        accept_timeout: float = ACCEPT_SECONDS,
         schedule: Sequence[float] = SCHEDULE,
         dedupe_window: float = DEDUPE_WINDOW,
         keep_days: float = KEEP_DAYS,
@@ -61,13 +63,14 @@ class Listener:
 
         `secrets` (``whsec_…``), `public_keys` (``whpk_…``): one of these keys must have signed the message. `sources`:
         networks (CIDR) that messages may come from, or ``thingspace`` for ``THINGSPACE_SOURCES``. `trusted_proxies`:
-        networks of proxies whose ``X-Forwarded-For`` is trusted. `basic`: the user name and password of the
-        registration, which V1 messages repeat.
+        networks of proxies whose ``X-Forwarded-For`` is trusted. `basic`: user name and password of the registration,
+        which V1 messages repeat; or several such pairs, while they are changed.
 
         `path`: where messages are received, as written in a URL, below the path at which the listener is mounted.
-        `handler_timeout`, `body_timeout`: seconds. `schedule`: the delay in seconds before each attempt at a message,
-        which is dead after the last one. `dedupe_window`: seconds in which equal bytes for the same account without a
-        ``webhook-id`` count as one message. `keep_days`: how long the bytes of handled and dead messages are kept.
+        `handler_timeout`, `body_timeout`: seconds. `accept_timeout`: seconds for which an inbox that is away is tried
+        before a message is answered with 503. `schedule`: the delay in seconds before each attempt at a message, which
+        is dead after the last one. `dedupe_window`: seconds in which equal messages for the same account without a
+        ``webhook-id`` count as one. `keep_days`: how long the bytes of handled and dead messages are kept.
 
         ValueError for an invalid value, TypeError for one of the wrong type.
         """
@@ -78,8 +81,7 @@ class Listener:
             trusted_proxies=trusted_proxies,
             basic=basic,
         )
-        self.body_timeout = validation.seconds("body_timeout", body_timeout)
-        self._deadline: tuple[asyncio.AbstractEventLoop, Deadline] | None = None
+        self._body_deadline = LoopDeadline(validation.seconds("body_timeout", body_timeout))
         self._router = Router()
         self._forwards = Forwards(forwarding or ForwardSettings())
         self.request_handler = RequestHandler(
@@ -98,12 +100,18 @@ class Listener:
             handler_timeout=validation.seconds("handler_timeout", handler_timeout),
             retention=Retention(seconds=validation.duration("keep_days", keep_days, "days") * _DAY),
             clock=clock,
+            accept_deadline=LoopDeadline(validation.seconds("accept_timeout", accept_timeout)),
         )
 
     @property
     def inbox(self) -> str:
         """The URL of the inbox."""
         return self._inbox.url
+
+    @property
+    def body_timeout(self) -> float:
+        """Seconds in which a body must arrive."""
+        return self._body_deadline.seconds
 
     @property
     def path(self) -> str:
@@ -138,14 +146,22 @@ class Listener:
         current.path = current.path if path is None else requests.check_path(path)
         current.verification = current.verification.updated(verification or Verification())
         current.dedupe_window = window
-        self.body_timeout, self._deadline = timeout, None
+        self._body_deadline = LoopDeadline(timeout)
         self._inbox.url = url
         self._forwards.settings = forwarding or self._forwards.settings
 
     def on(
-        self, kind: str | None = None, *, status: str | None = None, account: str | None = None
+        self,
+        kind: str | None = None,
+        *,
+        status: str | None = None,
+        account: str | None = None,
+        failed: bool | None = None,
     ) -> Callable[[HandlerT], HandlerT]:
-        """Register a handler for messages of a kind, with a status, of an account. None matches everything."""
+        """Register a handler for messages of a kind, with a status, of an account; None matches everything.
+
+        `failed`: for messages that report a failure of any device or of the campaign, in whatever spelling.
+        """
         if callable(kind):
             raise TypeError("write @listener.on(…) with its parentheses, or @listener.on_any")
         for name, value in (("kind", kind), ("status", status), ("account", account)):
@@ -153,13 +169,13 @@ class Listener:
                 validation.text(name, value)
 
         def register(handler: HandlerT) -> HandlerT:
-            return self._router.add(handler, kind, status, account)
+            return self._router.add(handler, kind, status, account, failed)
 
         return register
 
     def on_any(self, handler: HandlerT) -> HandlerT:
         """Register a handler for every message."""
-        return self._router.add(handler, None, None, None)
+        return self._router.add(handler)
 
     def forward(self, url: str, types: Iterable[str] | None = None, accounts: Iterable[str] | None = None) -> None:
         """Send messages on to another receiver: those of some types and accounts, or all of them.
@@ -238,7 +254,7 @@ class Listener:
         finally:
             await self._inbox.close()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "http":
             response = await self._respond(scope, receive)
             headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
@@ -251,7 +267,7 @@ class Listener:
         else:
             raise ValueError(f"the listener speaks HTTP, not {scope['type']}")
 
-    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+    async def _respond(self, scope: "Scope", receive: "Receive") -> Response:
         method, path = scope["method"], _path_below_mount(scope).rstrip("/")
         if path == requests.HEALTH_PATH:
             return await self._health(method)
@@ -264,13 +280,13 @@ class Listener:
             self.request_handler.check_headers(headers, peer)
             message = self.request_handler.read_message(headers, await self._read_body(receive))
             self.request_handler.warn_if_unverified()
-            return self.request_handler.accepted(await self._inbox.accept(message))
+            return self.request_handler.accepted(await self._inbox.accept(message), headers, peer)
         except (WebhookRejected, StoreError) as error:
             # The rest of a body that was not read must not be read as the next request.
             close = (("connection", "close"),) if scope.get("http_version", "").startswith("1") else ()
             return self.request_handler.failed(error, peer, headers, *close)
 
-    async def _read_body(self, receive: Receive) -> bytes:
+    async def _read_body(self, receive: "Receive") -> bytes:
         chunks: list[bytes] = []
         left = BODY_LIMIT
         try:
@@ -289,14 +305,7 @@ class Listener:
         except TimeoutError as error:
             raise WebhookRejected(408, f"the body did not arrive within {self.body_timeout:g} s") from error
 
-    def _body_deadline(self) -> Deadline:
-        """The time limit for bodies, whose timer belongs to this event loop; the listener may outlive the loop."""
-        loop = asyncio.get_running_loop()
-        if self._deadline is None or self._deadline[0] is not loop:
-            self._deadline = loop, Deadline(self.body_timeout)
-        return self._deadline[1]
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, receive: "Receive", send: "Send") -> None:
         await receive()
         async with contextlib.AsyncExitStack() as stack:
             try:
@@ -316,7 +325,7 @@ class Listener:
         return self.request_handler.health(await self._inbox.check())
 
 
-def _path_below_mount(scope: Scope) -> str:
+def _path_below_mount(scope: "Scope") -> str:
     """The path without the mount point: hosts leave it in `path` and repeat it in `root_path`."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")

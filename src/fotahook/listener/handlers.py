@@ -50,6 +50,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     kind: str | None
     status: str | None
     account: str | None
+    failed: bool | None
     wants_context: bool
     is_async: bool
 
@@ -58,6 +59,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
             self.kind in (None, message.kind)
             and self.account in (None, message.account_name)
             and (self.status is None or self.status in message.statuses)
+            and self.failed in (None, message.failed)
         )
 
     @property
@@ -67,7 +69,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     @property
     def filters(self) -> str:
         """The handler's filters as its decorator has them."""
-        names = ("status", "account")
+        names = ("status", "account", "failed")
         return ", ".join(f"{name}={value!r}" for name in names if (value := getattr(self, name)) is not None)
 
 
@@ -81,9 +83,17 @@ class Router:
     def __len__(self) -> int:
         return len(self._routes)
 
-    def add(self, handler: HandlerT, kind: str | None, status: str | None, account: str | None) -> HandlerT:
+    def add(
+        self,
+        handler: HandlerT,
+        kind: str | None = None,
+        status: str | None = None,
+        account: str | None = None,
+        failed: bool | None = None,
+    ) -> HandlerT:
         """Register a handler. TypeError if it cannot be called with a message, or with a message and a context."""
-        self._routes.append(Route(handler, kind, status, account, _wants_context(handler), _is_async(handler)))
+        wants_context, is_async = _wants_context(handler), _is_async(handler)
+        self._routes.append(Route(handler, kind, status, account, failed, wants_context, is_async))
         return handler
 
     def matching(self, message: CallbackMessage) -> list[Route]:

@@ -9,7 +9,16 @@ from typing import Final
 
 import msgspec
 
-from fotahook.delivery import Deliver, Dispatcher, Outcome, Rules, Timings, run_maintenance
+from fotahook.delivery import (
+    DeadlineExceeded,
+    Deliver,
+    Dispatcher,
+    LoopDeadline,
+    Outcome,
+    Rules,
+    Timings,
+    run_maintenance,
+)
 from fotahook.store import Store, open_store
 from fotahook.store.base import Clock
 from fotahook.store.health import StoreHealth
@@ -21,6 +30,10 @@ from .intake import HANDLERS
 
 log = logging.getLogger("fotahook.listener")
 
+ACCEPT_SECONDS: Final = 3.0
+"""How long an inbox that is away is tried for: ThingSpace waits for an answer for about 4 s, and after a 503 it sends
+a message once more at most (docs/thingspace.md, The sender)."""
+_RETRY_SECONDS: Final = 0.1
 _MARGIN: Final = 15.0
 """Seconds by which a lease is longer than its attempts, and by which closing waits longer for them."""
 
@@ -75,6 +88,7 @@ class Inbox:
     handler_timeout: float
     retention: Retention
     clock: Clock
+    accept_deadline: LoopDeadline = field(default_factory=lambda: LoopDeadline(ACCEPT_SECONDS))
     delivers: bool = True
     """If not, messages are only stored, for another process to deliver."""
     wrap_store: Callable[[Store], Store] = lambda store: store
@@ -96,11 +110,23 @@ class Inbox:
         return inbox.deliveries.dispatching.done() and not inbox.deliveries.dispatching.cancelled()
 
     async def accept(self, message: NewMessage) -> Accepted:
-        """Store a message; on return it is on disk. StoreError if it is not."""
-        inbox = self._opened()
-        store = await self.store() if inbox is None else inbox.store
-        (accepted,) = await store.accept([message])
-        return accepted
+        """Store a message; on return it is on disk. StoreError, within the deadline, if it is not."""
+        error = StoreUnavailable(f"the inbox did not respond within {self.accept_deadline.seconds:g} s")
+        try:
+            with self.accept_deadline():
+                while True:
+                    try:
+                        inbox = self._opened()
+                        store = await self.store() if inbox is None else inbox.store
+                        (accepted,) = await store.accept([message])
+                        return accepted
+                    except StoreUnavailable as unavailable:
+                        if self._closing:
+                            raise
+                        error = unavailable
+                    await asyncio.sleep(_RETRY_SECONDS)
+        except DeadlineExceeded as late:
+            raise error from late
 
     async def check(self) -> StoreError | None:
         """Why the inbox cannot be written. None if it can, or if it is not open: only a message opens it."""

@@ -1,15 +1,21 @@
 """Decides about a request: headers and bytes in, a message for the inbox or a rejection out. Pure."""
 
+import base64
+import codecs
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+import msgspec
+
 from fotahook.contract.error_responses import one_line
+from fotahook.contract.errors import WebhookRejected
 from fotahook.contract.messages import CallbackMessage, MessageInvalid, parse_message
 from fotahook.contract.urls import account_refusal
 from fotahook.store.records import NewMessage
 
-from .verification import Verification, WebhookRejected, named_account
+from .verification import Basic, Verification, named_account
 
 HANDLERS: Final = "handlers"
 """The consumer whose lanes hold the messages for handlers."""
@@ -17,14 +23,19 @@ BODY_LIMIT: Final = 1024 * 1024
 """Bytes of a body that are accepted. The limit is ours; ThingSpace publishes none."""
 BODY_TOO_LONG: Final = f"the body has more than {BODY_LIMIT} bytes"
 DEDUPE_WINDOW: Final = 3600.0
-"""Seconds in which equal bytes without a webhook-id count as one message. Ours: ThingSpace publishes no message id."""
+"""Seconds in which equal messages without a webhook-id are one. Ours: ThingSpace publishes no message id."""
 FORWARDED_FOR: Final = "x-forwarded-for"
 CONTENT_ENCODING: Final = "content-encoding"
-_LIST_HEADERS: Final = (FORWARDED_FOR, CONTENT_ENCODING)
+USER_AGENT: Final = "user-agent"
+_LIST_HEADERS: Final = (FORWARDED_FOR, CONTENT_ENCODING, USER_AGENT)
 """Headers that may be repeated: their values form one list."""
+_VARYING: Final = ("callbackCount", "maxCallbackThreshold", "username", "password")
+"""Members that ThingSpace changes between its tries, or whose values a new registration changes."""
+_CANONICAL: Final = msgspec.json.Encoder(order="deterministic")
 _SINGLE_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "fotahook-account", "content-length")
 _HEADERS: Final = {name.encode(): name for name in (*_SINGLE_HEADERS, *_LIST_HEADERS)}
 _KEY_LIMIT: Final = 256
+_KEY_BYTES: Final = 18
 _ENCODING_LIMIT: Final = 40
 
 ChooseConsumers = Callable[[str, CallbackMessage], tuple[str, ...]]
@@ -67,6 +78,26 @@ def receive(
     `headers` has lower-case names. Any JSON is accepted, whatever its shape and Content-Type: ThingSpace publishes its
     message formats only in part, and a rejected message may never be sent again.
     """
+    account, message = verified(headers, body, verification, now)
+    message_id = headers.get("webhook-id", "")
+    key = f"id:{_storable(message_id)}" if message_id else None
+    if key is None and dedupe_window > 0:
+        key = _content_key(body)
+    return NewMessage(
+        account=account,
+        body=body,
+        type=_storable(message.kind),
+        ordering_key=_storable(_ordering_key(message)),
+        idempotency_key=key,
+        idempotency_window=None if message_id or key is None else dedupe_window,
+        consumers=choose(account, message),
+    )
+
+
+def verified(
+    headers: Mapping[str, str], body: bytes, verification: Verification, now: float
+) -> tuple[str, CallbackMessage]:
+    """The account and the message in a body that passes every check; WebhookRejected (400, 401, 413 or 415) if not."""
     if len(body) > BODY_LIMIT:
         raise WebhookRejected(413, BODY_TOO_LONG)
     is_certain = verification.check_signature(headers, body, now)
@@ -75,18 +106,48 @@ def receive(
     except MessageInvalid as error:
         raise _unreadable(body, headers.get(CONTENT_ENCODING, ""), error) from error
     verification.check_password(message)
-    account = _account(named_account(headers), message, trusted=is_certain)
-    message_id = headers.get("webhook-id", "")
-    return NewMessage(
-        account=account,
-        body=body,
-        type=_storable(message.kind),
-        ordering_key=_storable(_ordering_key(message)),
-        # Stores may use the hash of the bytes as a key. The prefix keeps an id from matching such a hash.
-        idempotency_key=f"id:{_storable(message_id)}" if message_id else None,
-        idempotency_window=None if message_id or dedupe_window == 0 else dedupe_window,
-        consumers=choose(account, message),
+    return _account(named_account(headers), message, trusted=is_certain), message
+
+
+def unwrap(
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    secrets: Iterable[str] = (),
+    public_keys: Iterable[str] = (),
+    basic: Basic = None,
+    sources: Iterable[str] | None = None,
+    peer: str | None = None,
+) -> CallbackMessage:
+    """Verify and parse one request without a listener, as in a function on AWS Lambda; nothing is stored.
+
+    The message must pass every check that is set up, as for ``Listener``. `peer` is the sender's address, which
+    `sources` needs. Header names may be in any case. WebhookRejected has the status to answer; ValueError for an
+    invalid key or network. A sender may repeat a message: recognize it by ``webhook-id``, or by its content.
+    """
+    verification = Verification.parse(
+        secrets=secrets, public_keys=public_keys, sources=() if sources is None else sources, basic=basic
     )
+    found = read_headers((name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items())
+    verification.check_source(peer, "")
+    _, message = verified(found, body, verification, time.time())
+    return message
+
+
+def _content_key(body: bytes) -> str:
+    """Equal for bodies that have the same content, but for what ThingSpace changes between its tries.
+
+    A body with numbers or characters that not every reader takes is compared by its bytes.
+    """
+    try:
+        content = msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        canonical = body
+    else:
+        for name in _VARYING if isinstance(content, dict) else ():
+            content.pop(name, None)
+        canonical = _CANONICAL.encode(content)
+    return f"json:{base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()[:_KEY_BYTES]).decode()}"
 
 
 def _unreadable(body: bytes, encoding: str, error: MessageInvalid) -> WebhookRejected:

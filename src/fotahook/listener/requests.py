@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import msgspec
 
 from fotahook.contract.error_responses import one_line
+from fotahook.contract.errors import WebhookRejected
 from fotahook.contract.messages import CallbackMessage
 from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, StoreUnavailable
 
@@ -18,8 +19,8 @@ from . import validation
 from .former_paths import FormerPaths
 from .forwards import Forwards
 from .handlers import Router
-from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, receive
-from .verification import Verification, WebhookRejected, sender_address
+from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, USER_AGENT, receive
+from .verification import Verification, sender_address
 
 log = logging.getLogger("fotahook.listener")
 
@@ -172,10 +173,14 @@ class RequestHandler:
             dedupe_window=self.dedupe_window,
         )
 
-    def accepted(self, accepted: Accepted) -> Response:
+    def accepted(self, accepted: Accepted, headers: Mapping[str, str], peer: str | None) -> Response:
         """The response to a stored message or a repetition. WebhookRejected (409) for an id with different bytes."""
         self._last_failure = None
-        if accepted.conflict:
+        if log.isEnabledFor(logging.DEBUG):
+            agent = one_line(headers.get(USER_AGENT, "none"), _PEER_LIMIT)
+            log.debug("stored message %s from %s, User-Agent: %s", accepted.id, self._sender(peer, headers), agent)
+        # Without an id, messages are known by their content, which can be spelled differently.
+        if accepted.conflict and headers.get("webhook-id"):
             raise WebhookRejected(409, "an earlier message with this webhook-id has different bytes")
         return Response(200, msgspec.json.encode({"id": accepted.id, "duplicate": accepted.duplicate}))
 
@@ -192,10 +197,12 @@ class RequestHandler:
             self._last_failure = self.clock(), error
         response = _error_response(error, *extra_headers)
         if (dropped := self._log_limit.hit(response.status)) is not None:
-            address = sender_address(peer, headers.get(FORWARDED_FOR, ""), self.verification.trusted_proxies)
-            sender = str(address or one_line(peer or "an unknown address", _PEER_LIMIT))
-            _log_failure(error, response.status, sender, dropped)
+            _log_failure(error, response.status, self._sender(peer, headers), dropped)
         return response
+
+    def _sender(self, peer: str | None, headers: Mapping[str, str]) -> str:
+        address = sender_address(peer, headers.get(FORWARDED_FOR, ""), self.verification.trusted_proxies)
+        return str(address or one_line(peer or "an unknown address", _PEER_LIMIT))
 
     def health(self, error: StoreError | None) -> Response:
         """The response about health. `error`: why the inbox cannot be written, if it is open and cannot."""

@@ -9,12 +9,13 @@ import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
 from itertools import chain
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import unquote
 
 import msgspec
 
 from fotahook.contract.addresses import Address, Network, parse_networks
+from fotahook.contract.errors import WebhookRejected
 from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.signing import (
     PUBLIC_PREFIX,
@@ -28,9 +29,12 @@ from fotahook.contract.signing import (
 )
 from fotahook.contract.urls import account_refusal
 
-from .validation import parse_each
+from .validation import items, parse_each
 
 T = TypeVar("T")
+
+Basic: TypeAlias = Iterable[Sequence[str]] | Sequence[str] | None
+"""Pairs of user name and password, or a single one."""
 
 THINGSPACE_SOURCES: Final = (
     "3.87.163.45/32",
@@ -44,14 +48,6 @@ THINGSPACE_SOURCES: Final = (
     "168.62.173.153/32",
 )
 """The addresses that ThingSpace's pages listed when they were read (docs/thingspace.md, Messages)."""
-
-
-class WebhookRejected(Exception):
-    """The request is rejected with the HTTP status `status`; the text says why."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 class AccountKeys(NamedTuple):
@@ -74,8 +70,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """The sender's address must be in one of these networks."""
     trusted_proxies: tuple[Network, ...] = ()
     """Networks of proxies whose X-Forwarded-For is trusted."""
-    basic: tuple[str, str] | None = None
-    """User name and password that a V1 message must contain."""
+    basic: tuple[tuple[str, str], ...] = ()
+    """Pairs of user name and password, of which a V1 message must contain one."""
 
     @classmethod
     def parse(
@@ -85,7 +81,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         public_keys: Iterable[str] = (),
         sources: Iterable[str] = (),
         trusted_proxies: Iterable[str] = (),
-        basic: Sequence[str] | None = None,
+        basic: Basic = (),
         names: Mapping[str, str] | None = None,
     ) -> "Verification":
         """Parse keys (``whsec_…``, ``whpk_…``) and networks (CIDR, or ``thingspace`` for ``THINGSPACE_SOURCES``).
@@ -111,7 +107,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
             },
             sources=tuple(chain.from_iterable(parsed("sources", sources, _parse_source))),
             trusted_proxies=parsed("trusted_proxies", trusted_proxies, _parse_network),
-            basic=None if basic is None else _parse_basic(basic),
+            basic=_parse_basic(basic),
         )
 
     def updated(self, other: "Verification") -> "Verification":
@@ -175,12 +171,14 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
     def check_password(self, message: CallbackMessage) -> None:
         """WebhookRejected (401) if the message does not contain the registered user name and password."""
-        if self.basic is None:
-            return
-        user, password = self.basic
-        # `&` always compares both, so that the time until a rejection reveals nothing.
-        if not _equal(message.username, user) & _equal(message.password, password):
-            raise WebhookRejected(401, "the message does not contain the registered user name and password")
+        given = _digest(message.username), _digest(message.password)
+        # Everything is always compared, so that the time until a rejection reveals nothing.
+        matches = [
+            hmac.compare_digest(given[0], _digest(user)) & hmac.compare_digest(given[1], _digest(password))
+            for user, password in self.basic
+        ]
+        if matches and not any(matches):
+            raise WebhookRejected(401, "the message does not contain a registered user name and password")
 
     def __repr__(self) -> str:
         return f"<Verification by {', '.join(f'{count} {what}' for what, count in self.__rich_repr__())}>"
@@ -192,7 +190,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
             ("public keys", len(self.public_keys)),
             ("accounts' keys", len(self.account_keys)),
             ("networks", len(self.sources)),
-            ("passwords", int(self.basic is not None)),
+            ("passwords", len(self.basic)),
         ]
 
 
@@ -244,11 +242,15 @@ def _parse_source(text: str) -> tuple[Network, ...]:
     return parse_networks(THINGSPACE_SOURCES if text == "thingspace" else (text,))
 
 
-def _parse_basic(basic: Sequence[str]) -> tuple[str, str]:
-    texts = isinstance(basic, tuple | list) and all(isinstance(part, str) and part for part in basic)
-    if not texts or len(basic) != 2:
-        raise ValueError("basic must be a user name and a password, neither of them empty")
-    return basic[0], basic[1]
+def _parse_basic(basic: Basic) -> tuple[tuple[str, str], ...]:
+    given = items("basic", basic or ())
+    pairs = (given,) if all(isinstance(part, str) for part in given) and given else given
+    if not all(
+        isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, str) and part for part in pair)
+        for pair in pairs
+    ):
+        raise ValueError("basic must be a user name and a password, neither of them empty, or several such pairs")
+    return cast("tuple[tuple[str, str], ...]", pairs)
 
 
 def _parse_address(text: str) -> Address | None:
@@ -270,9 +272,5 @@ def _within(address: Address, networks: Iterable[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-def _equal(given: str | None, expected: str) -> bool:
-    return hmac.compare_digest(_digest(given or ""), _digest(expected))
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+def _digest(text: str | None) -> bytes:
+    return hashlib.sha256((text or "").encode("utf-8", "surrogatepass")).digest()

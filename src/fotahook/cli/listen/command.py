@@ -47,6 +47,10 @@ InForwards = Annotated[T, Parameter(group=Group("Forwards", sort_key=4))]
 InRegistration = Annotated[T, Parameter(group=Group("Registration", sort_key=5))]
 
 
+def _lines(_: object, text: str, *, delimiter: str | None = None) -> list[str]:
+    return text.splitlines() or [text]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ListenOptions(ServerOptions):
@@ -60,7 +64,7 @@ class ListenOptions(ServerOptions):
     inbox: InInbox[str | None] = None
     "Where messages are kept until they are handled; sqlite:///inbox.db unless the module says otherwise."
     dedupe_window: InInbox[float | None] = None
-    "Seconds in which equal bytes without a webhook-id are one message; 3600 unless the module says otherwise."
+    "Seconds in which equal content without a webhook-id is one message; 3600 unless the module says otherwise."
     secret: InVerification[Texts] = ()
     "Secrets, whsec_… or ACCOUNT=whsec_…; messages must be signed with one of these or of the public keys."
     public_key: InVerification[Texts] = ()
@@ -69,8 +73,8 @@ class ListenOptions(ServerOptions):
     "Networks (CIDR) that messages must come from, or thingspace for those it publishes."
     trusted_proxy: InVerification[Texts] = ()
     "Networks (CIDR) of proxies whose X-Forwarded-For is trusted."
-    basic: InVerification[str | None] = None
-    "USER:PASSWORD that messages must repeat, as V1's do; FOTAHOOK_BASIC keeps it off the command line."
+    basic: InVerification[Annotated[tuple[str, ...], Parameter(env_var_split=_lines)]] = ()
+    "USER:PASSWORD that messages must repeat, as V1's do, or several; FOTAHOOK_BASIC, a line each, keeps them hidden."
     forward_to: InForwards[Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None))]] = ()
     "URLs that every message is forwarded to."
     allow_network: InForwards[Texts] = ()
@@ -243,7 +247,7 @@ def configure(listener: Listener, options: ListenOptions) -> None:
             public_keys=options.public_key,
             sources=options.source,
             trusted_proxies=options.trusted_proxy,
-            basic=None if options.basic is None else _user_and_password(options.basic),
+            basic=[_user_and_password(pair) for pair in options.basic],
             names={
                 "secrets": "--secret",
                 "public_keys": "--public-key",

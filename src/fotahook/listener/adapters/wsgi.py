@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from fotahook.contract.errors import WebhookRejected
 from fotahook.store.records import Accepted, NewMessage, StoreError, StoreUnavailable
 
 from .. import requests
@@ -20,7 +21,6 @@ from ..app import Listener
 from ..inbox import Inbox
 from ..intake import BODY_LIMIT, read_headers
 from ..requests import Response
-from ..verification import WebhookRejected
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -83,7 +83,7 @@ class WsgiListener:
             self._requests.check_headers(headers, peer)
             message = self._requests.read_message(headers, _read_body(environ))
             self._requests.warn_if_unverified()
-            return self._requests.accepted(self._accept(message))
+            return self._requests.accepted(self._accept(message), headers, peer)
         except (WebhookRejected, StoreError) as error:
             return self._requests.failed(error, peer, headers)
 
