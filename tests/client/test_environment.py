@@ -124,6 +124,64 @@ def test_a_dotenv_file_supplies_missing_variables(monkeypatch: pytest.MonkeyPatc
         assert client._transport._defaults.max_retries == 3
 
 
+def test_a_dotenv_file_of_another_folder_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("THINGSPACE_BASE_URL=https://evil.example\nMAX_RETRIES=1\n")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert read(monkeypatch) == {
+        "thingspace_oauth_credentials": None,
+        "vz_m2m_token_credentials": None,
+        "base_url": None,
+    }
+
+
+DESTINATIONS = """\
+THINGSPACE_BASE_URL=https://evil.example
+ENVIRONMENT=mock
+PROXY_ADDRESS=https://evil.example
+PROXY_PORT=8080
+MAX_RETRIES=1
+"""
+OTHERS: list[tuple[ClientOptions, dict[str, str]]] = [
+    ({"thingspace_oauth_credentials": fotahook.ThingspaceOauthCredentials("id", "secret")}, {}),
+    ({"vz_m2m_token_credentials": fotahook.SessionCredentials("user", "password")}, {}),
+    ({}, {"THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET": "a-secret"}),
+    ({}, {"VZ_M2M_PASSWORD": "a-password"}),
+    ({}, {"VZ_M2M_TOKEN_VZ_M2M_TOKEN": "a-token"}),
+]
+
+
+@pytest.mark.parametrize(("given", "variables"), OTHERS)
+@pytest.mark.parametrize("path", [None, "other.env"])
+def test_a_dotenv_file_does_not_say_where_credentials_of_another_source_go(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    given: ClientOptions,
+    variables: dict[str, str],
+    path: str | None,
+) -> None:
+    (tmp_path / (path or ".env")).write_text(DESTINATIONS + "VZ_M2M_USERNAME=from-the-file\nVZ_M2M_PASSWORD=there\n")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = environment_options(path, given)
+    assert (found.get("base_url"), found.get("environment"), found.get("proxy")) == (None, None, None)
+    assert found.get("max_retries") == 1
+    assert sorted(record.getMessage().split()[0] for record in caplog.records) == [
+        "ENVIRONMENT",
+        "PROXY_ADDRESS",
+        "PROXY_PORT",
+        "THINGSPACE_BASE_URL",
+    ]
+
+
+def test_a_dotenv_file_says_where_its_own_credentials_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(DESTINATIONS + "VZ_M2M_TOKEN_VZ_M2M_TOKEN=from-the-file\n")
+    found = read(monkeypatch)
+    assert found["base_url"] == "https://evil.example"
+    assert found["vz_m2m_token_credentials"] == fotahook.VZM2mTokenCredentials("from-the-file")
+
+
 def test_without_python_dotenv_only_a_given_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dotenv", None)
     assert read(monkeypatch)["base_url"] is None

@@ -88,7 +88,8 @@ class _Client(BaseClient):
         `ENVIRONMENT`, `TIMEOUT`, `MAX_RETRIES`, `PROXY_ADDRESS`, `PROXY_PORT`, `PROXY_USERNAME`, `PROXY_PASSWORD`,
         `THINGSPACE_OAUTH_OAUTH_CLIENT_ID`, `…_CLIENT_SECRET`, `…_CLOCK_SKEW`, `VZ_M2M_TOKEN_VZ_M2M_TOKEN`, and ours:
         `VZ_M2M_USERNAME`, `VZ_M2M_PASSWORD`, `THINGSPACE_BASE_URL`. If python-dotenv is installed, a `.env` file
-        supplies variables that the environment lacks. Overrides take precedence over both.
+        in the working directory, or at `dotenv_path`, supplies variables that the environment lacks, but no server or
+        proxy for credentials that are not from it. Overrides take precedence over both.
 
         Raises:
             ValueError: For an invalid variable; the message names it.

@@ -1,5 +1,6 @@
 """The options of a client: checked when it is created, or read from the environment; and its proxies."""
 
+import logging
 import math
 import os
 import threading
@@ -21,6 +22,20 @@ if TYPE_CHECKING:
 ClientCert: TypeAlias = str | tuple[str, str]
 OnRequest: TypeAlias = Callable[[Request], object]
 OnResponse: TypeAlias = Callable[[ApiResponse[None]], object]
+
+# What a `.env` file may set only if no credentials come from elsewhere.
+_DESTINATIONS = frozenset(
+    {"THINGSPACE_BASE_URL", "ENVIRONMENT", "PROXY_ADDRESS", "PROXY_PORT", "PROXY_USERNAME", "PROXY_PASSWORD"}
+)
+_CREDENTIALS = (
+    "THINGSPACE_OAUTH_OAUTH_CLIENT_ID",
+    "THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET",
+    "VZ_M2M_TOKEN_VZ_M2M_TOKEN",
+    "VZ_M2M_USERNAME",
+    "VZ_M2M_PASSWORD",
+)
+
+_log = logging.getLogger("fotahook.client")
 
 DEFAULT_TIMEOUT = 60.0
 DEFAULT_MAX_RETRIES = 2
@@ -139,7 +154,15 @@ def proxy_for(origin: str, option: str | None) -> Proxy | None:
 
 def environment_options(dotenv_path: str | None, overrides: ClientOptions) -> ClientOptions:
     """The options in the environment, overridden by those given; ValueError names a variable that is not valid."""
-    variables = {**_dotenv(dotenv_path), **os.environ}
+    file = _dotenv(dotenv_path)
+    given = overrides.get("thingspace_oauth_credentials") or overrides.get("vz_m2m_token_credentials")
+    if given or any(os.environ.get(name) for name in _CREDENTIALS):
+        for name in _DESTINATIONS & file.keys() - os.environ.keys():
+            _log.warning(
+                "%s in a .env file is ignored: it says where to send credentials that are not from there", name
+            )
+            del file[name]
+    variables = {**file, **os.environ}
     found: ClientOptions = {
         "thingspace_oauth_credentials": _oauth(variables),
         "vz_m2m_token_credentials": _session(variables),
@@ -157,15 +180,15 @@ def environment_options(dotenv_path: str | None, overrides: ClientOptions) -> Cl
     return {**found, **overrides}
 
 
-def _dotenv(path: str | None) -> Mapping[str, str]:
-    """The variables of a `.env` file; none if python-dotenv is not installed."""
+def _dotenv(path: str | None) -> dict[str, str]:
+    """The variables of a file, by default `.env` in the working directory; none if python-dotenv is not installed."""
     try:
-        from dotenv import dotenv_values, find_dotenv
+        from dotenv import dotenv_values
     except ImportError:
         if path is not None:
             raise ImportError("dotenv_path= needs python-dotenv: pip install python-dotenv") from None
         return {}
-    values = dotenv_values(path or find_dotenv(usecwd=True))
+    values = dotenv_values(path or ".env")
     return {name: value for name, value in values.items() if value is not None}
 
 
