@@ -41,6 +41,44 @@ def test_the_command_line_can_unset_a_boolean_of_the_environment(run: Run, monke
     assert explained(run("listen", "--print=false", "--explain").out)["--print"] == ("no", "command line")
 
 
+def test_secrets_come_from_files_too(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secrets").write_text("whsec_first\n\n whsec_second \n")
+    (tmp_path / "basic").write_text("user:pass word\n")
+    (tmp_path / "listen.toml").write_text('basic-file = "basic"\n')
+    monkeypatch.setenv("FOTAHOOK_SECRET_FILE", "secrets")
+    result = run("listen", "--config", "listen.toml", "--explain")
+    assert "whsec_" not in result.out
+    assert "pass word" not in result.out
+    found = explained(result.out)
+    assert found["--secret"] == ("(hidden)", "secrets")
+    assert found["--secret-file"] == ("secrets", "FOTAHOOK_SECRET_FILE")
+    assert found["--basic"] == ("(hidden)", "basic")
+    # They are used: the first of them is no secret.
+    refused = run("listen", "--config", "listen.toml")
+    assert refused.code == 2
+    assert "--secret (number 1 of 2)" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("command", "content", "code", "complaint"),
+    [
+        (("listen", "--explain"), "\n \n", 2, "is empty: write one value on each line"),
+        (("listen", "--explain"), None, 1, "secrets: No such file"),
+        (("doctor", "https://127.0.0.1:9/"), "whsec_a\nwhsec_b\n", 2, "--secret takes one value, and there are more"),
+    ],
+)
+def test_an_unusable_file_of_secrets_is_refused(
+    run: Run, tmp_path: Path, command: tuple[str, ...], content: str | None, code: int, complaint: str
+) -> None:
+    if content is not None:
+        (tmp_path / "secrets").write_text(content)
+    result = run(*command, "--secret-file", "secrets")
+    assert (result.code, result.out) == (code, "")
+    assert is_one_line(result.err)
+    assert complaint in result.err
+    assert "whsec_" not in result.err
+
+
 def test_explain_hides_the_secret_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOTAHOOK_SECRET", "whsec_first whsec_second")
     monkeypatch.setenv("FOTAHOOK_SECRET_KEY", "something")

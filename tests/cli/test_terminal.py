@@ -1,5 +1,6 @@
 """What people see at a terminal, which is not what a pipe carries."""
 
+import json
 import os
 import pty
 import re
@@ -10,7 +11,7 @@ from fotahook.testing import Sandbox
 from tests.deadlines import DEADLINE
 from tests.testing.receivers import receiving
 
-from .processes import FOTAHOOK, environment, running
+from .processes import FOTAHOOK, environment, fotahook, running
 
 DOCS = Path(__file__).parents[2] / "docs"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -46,6 +47,32 @@ def test_people_get_a_table(tmp_path: Path) -> None:
     with Sandbox() as sandbox:
         shown = at_a_terminal("callbacks", "list", "1", "--base-url", sandbox.base_url, "--dev", cwd=tmp_path)
     assert "┃ account ┃" in COLOUR.sub("", shown)
+
+
+STEERING = "\x1b]0;title\x07 \x9b2J \u202e \u2066 \u200f"
+"""Text that sets a terminal's title, clears it, and turns the direction of what follows."""
+
+
+def test_no_text_of_a_message_steers_the_terminal(tmp_path: Path) -> None:
+    with Sandbox() as sandbox:
+        remote = ("--base-url", sandbox.base_url, "--dev")
+        sandbox.register("1", "http://127.0.0.1:9/")
+        body = json.dumps({"type": STEERING, "text": STEERING}, ensure_ascii=False).encode()
+        message_id = sandbox.publish("1", body)
+        (tmp_path / "m.ndjson").write_text(json.dumps({STEERING: 1}, ensure_ascii=False) + "\n")
+        for command in (
+            ("messages", "list", "1"),
+            ("messages", "list", "1", "--json"),
+            ("messages", "show", message_id),
+            ("messages", "show", message_id, "--body"),
+            ("messages", "show", message_id, "--as", "curl"),
+            ("export", "1"),
+            ("why", message_id),
+        ):
+            shown = COLOUR.sub("", at_a_terminal(*command, *remote, cwd=tmp_path))
+            assert [char for char in shown if not char.isprintable() and char not in "\r\n"] == [], command
+        refused = fotahook("publish", "1", "m.ndjson", "--batch", *remote, cwd=tmp_path)
+        assert {char for char in refused.stderr if not char.isprintable()} == {"\n"}
 
 
 def test_no_color_is_honoured(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ COMMANDS: Final = {
     "import": ("export:import_", "Publish the messages of an export."),
     "tail": ("tail:tail", "Follow events: messages, attempts, lanes, callbacks."),
     "simulate": ("simulate.command:simulate", "Send the messages of a campaign."),
-    "doctor": ("doctor:doctor", "Check a callback URL before registering it."),
+    "doctor": ("doctor:app", "Check a callback URL before registering it."),
     "admin": ("admin:app", "Manage clients, users and the store of a service."),
     "completion": ("commands:completion", "Print a shell's completion script."),
 }

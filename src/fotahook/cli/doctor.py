@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
@@ -23,8 +22,9 @@ from fotahook.delivery.sender import SenderSettings
 
 from ..hosting.tls import check_pem_files
 from .shared.arguments import Texts
+from .shared.configuration import read_secret_files
 from .shared.errors import FAILED, UsageError
-from .shared.output import on_terminal, print_json, print_table
+from .shared.output import note, on_terminal, print_json, print_table
 from .shared.stores import secret_key_from_environment
 
 ACCOUNT: Final = "fotahook-doctor"
@@ -41,6 +41,8 @@ class DoctorOptions:
 
     secret: str | None = None
     "Secret (whsec_…) that the receiver verifies signatures with."
+    secret_file: Path | None = None
+    "File with the secret, which it keeps out of the list of processes."
     account: str = ACCOUNT
     "Account that the test messages name."
     dev: bool = False
@@ -59,6 +61,10 @@ class DoctorOptions:
     "Print JSON."
 
 
+app = App(name="doctor", config=read_secret_files)
+
+
+@app.default
 def doctor(url: str, /, *, options: DoctorOptions = DoctorOptions()) -> int:
     """Check a callback URL before it is registered: each check passes, warns or fails, and says what to do.
 
@@ -77,7 +83,7 @@ def doctor(url: str, /, *, options: DoctorOptions = DoctorOptions()) -> int:
     target = _target(url, options)
     key = format_public_key(account_signing_seed(target.sender.secret_key, target.account))
     if not options.as_json:
-        print(f"fotahook: the test messages are signed by {key}", file=sys.stderr)
+        note(f"the test messages are signed by {key}")
     with Console(stderr=True).status("checking"):
         checks = asyncio.run(run_checks(target, clock=time.time, monotonic=time.monotonic))
     _print_report(url, checks, key, as_json=options.as_json)

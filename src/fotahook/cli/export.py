@@ -24,7 +24,7 @@ from .messages import ALL, Filter
 from .publish import STDIO, FileArgument, check_file_name, publish_lines
 from .shared.arguments import Account, OptionalAccount
 from .shared.errors import Failure, UsageError
-from .shared.output import counting, note, on_terminal, print_facts
+from .shared.output import counting, note, on_terminal, print_facts, printable_json
 from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source
 
 _BLOCK: Final = 256 * 1024
@@ -158,7 +158,8 @@ def _write(
                         left_out += 1
                     else:
                         exported += 1
-                        target.write(msgspec.json.encode(msgspec.structs.replace(line, body=body.decode())) + b"\n")
+                        text = msgspec.json.encode(msgspec.structs.replace(line, body=body.decode())).decode()
+                        target.write(f"{printable_json(text)}\n".encode())
                 advance(exported + left_out)
     return exported, left_out
 

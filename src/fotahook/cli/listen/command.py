@@ -67,6 +67,8 @@ class ListenOptions(ServerOptions):
     "Seconds in which equal content without a webhook-id is one message; 3600 unless the module says otherwise."
     secret: InVerification[Texts] = ()
     "Secrets, whsec_… or ACCOUNT=whsec_…; messages must be signed with one of these or of the public keys."
+    secret_file: InVerification[Path | None] = None
+    "File with secrets, one a line; unlike --secret, it keeps them out of the list of processes."
     public_key: InVerification[Texts] = ()
     "Public keys, whpk_… or ACCOUNT=whpk_… for one account alone; see --secret."
     source: InVerification[Texts] = ()
@@ -75,6 +77,8 @@ class ListenOptions(ServerOptions):
     "Networks (CIDR) of proxies whose X-Forwarded-For is trusted."
     basic: InVerification[Annotated[tuple[str, ...], Parameter(env_var_split=_lines)]] = ()
     "USER:PASSWORD that messages must repeat, as V1's do, or several; FOTAHOOK_BASIC, a line each, keeps them hidden."
+    basic_file: InVerification[Path | None] = None
+    "File with USER:PASSWORD, one a line; unlike --basic, it keeps them out of the list of processes."
     forward_to: InForwards[Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None))]] = ()
     "URLs that every message is forwarded to."
     allow_network: InForwards[Texts] = ()

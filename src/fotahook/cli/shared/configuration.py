@@ -39,6 +39,26 @@ def _read_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollectio
         Dict(values, use_commands_as_keys=False, source=str(path.absolute()))(app, commands, arguments)
 
 
+def read_secret_files(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Add to --secret and --basic what the files of --secret-file and --basic-file say: one value a line.
+
+    The arguments of a process are visible to every user of the machine.
+    """
+    for argument in arguments:
+        if argument.name not in ("--secret-file", "--basic-file") or not argument.tokens:
+            continue
+        path, flag = Path(argument.tokens[0].value), argument.name.removesuffix("-file")
+        values = list(filter(None, map(str.strip, path.read_text("utf-8", errors="replace").splitlines())))
+        if not values:
+            raise UsageError(f"{argument.name} {path} is empty: write one value on each line")
+        target = arguments[flag]
+        _, takes_many = target.token_count()
+        for value in values:
+            if target.tokens and not takes_many:
+                raise UsageError(f"{argument.name} {path}: {flag} takes one value, and there are more")
+            target.append(Token(keyword=argument.name, value=value, source=str(path), index=len(target.tokens)))
+
+
 def _refuse_empty(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """A usage error for an empty value: what was to fill it has failed.
 
@@ -66,7 +86,14 @@ def _origin(token: Token) -> str:
     return {"cli": "command line", "env": token.keyword or "env"}.get(token.source, token.source)
 
 
-SOURCES: Final = (Env(PREFIX, command=False), _refuse_empty, _read_file, _refuse_empty, _remember_origins)
+SOURCES: Final = (
+    Env(PREFIX, command=False),
+    _refuse_empty,
+    _read_file,
+    _refuse_empty,
+    read_secret_files,
+    _remember_origins,
+)
 """For cyclopts: the first source with a value for a flag wins. --config itself may come from the environment."""
 
 

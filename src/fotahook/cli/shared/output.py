@@ -48,13 +48,20 @@ def note(text: str) -> None:
 
 def print_json(value: Mapping[str, object]) -> None:
     """One object on one line, in JSON that any encoding of stdout can carry."""
-    line = json.dumps(value, ensure_ascii=sys.stdout.encoding.lower() not in ("utf-8", "utf8"))
-    # JSON allows most characters that control a terminal or the direction of text.
-    print("".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line))
+    print(printable_json(json.dumps(value, ensure_ascii=sys.stdout.encoding.lower() not in ("utf-8", "utf8"))))
+
+
+def printable_json(text: str) -> str:
+    """The same JSON without characters that control a terminal or the direction of text, most of which JSON allows."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in "\n\t" else json.dumps(char)[1:-1] for char in text)
 
 
 def print_bytes(content: bytes) -> None:
-    """Exactly these bytes, whatever the encoding of stdout."""
+    """Exactly these bytes of JSON or ASCII, whatever the encoding of stdout; but printable ones at a terminal."""
+    if on_terminal():
+        content = printable_json(content.decode(errors="replace")).encode(errors="replace")
     sys.stdout.flush()
     sys.stdout.buffer.write(content)
 

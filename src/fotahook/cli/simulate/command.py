@@ -1,6 +1,5 @@
 """`fotahook simulate`: a campaign's messages, through a service or straight to a listener."""
 
-import sys
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from fotahook.testing.simulator.fault_script import (
 
 from ...hosting.tls import check_pem_files
 from ..shared.errors import Failure, Interrupted, UsageError
-from ..shared.output import counting, print_json, print_table
+from ..shared.output import counting, note, print_json, print_table
 from ..shared.remote import DEFAULTS, Remote
 from .targets import Advance, Result, Target, listener_target, service_target
 
@@ -92,7 +91,7 @@ def simulate(account: str, /, *, options: SimulateOptions = SimulateOptions(), r
     if result.lost is not None:
         raise Failure(result.lost)
     if result.held is not None:
-        print(f"fotahook: {result.held}", file=sys.stderr)
+        note(result.held)
 
 
 def _send(campaign: Simulation, script: FaultScript, target: Target, seed: str) -> Result:
@@ -104,7 +103,7 @@ def _send(campaign: Simulation, script: FaultScript, target: Target, seed: str) 
         raise Interrupted(f"interrupted; {target.sent} of {campaign.count} messages were sent") from error
     except (Failure, FotahookError):
         if target.sent:
-            print(f"fotahook: {target.sent} of {campaign.count} messages were sent", file=sys.stderr)
+            note(f"{target.sent} of {campaign.count} messages were sent")
         raise
 
 
