@@ -37,6 +37,32 @@ def through(service: Sandbox) -> tuple[str, ...]:
     return ("--base-url", service.base_url, "--dev")
 
 
+def test_a_campaign_is_sent_as_thingspace_sends(run: Run, service: Sandbox, tmp_path: Path) -> None:
+    script = tmp_path / "faults.toml"
+    script.write_text('[[step]]\ndo = "error"\nafter = 3\nstatus = 503\ntimes = 2\n')
+    to = ("--profile", "thingspace", "--to", service.receiver.url, "--fault-script", str(script))
+    result = run("simulate", ACCOUNT, "--rate", "0", "--devices", "3", "--json", *to)
+    facts = json.loads(result.out)
+    sent = Simulation(ACCOUNT, devices=3).count
+    # Two attempts of one message may both be refused, or one each of two messages: the timing decides.
+    lost = sent - facts["delivered"]
+    assert result.code == (1 if lost else 0)
+    assert (f"{lost} of {sent} messages are lost" in result.err) == bool(lost)
+    assert (facts["profile"], facts["http_503"], facts["posted"]) == ("thingspace", 2, facts["delivered"] + 2)
+    bodies = [json.loads(one.body) for one in service.receiver.received]
+    assert len(bodies) == facts["delivered"]
+    assert {body["maxCallbackThreshold"] for body in bodies} == {4}
+
+
+@pytest.mark.parametrize("flags", [(), ("--to", "http://127.0.0.1:1/", "--ca-file", "ca.pem")])
+def test_the_profile_of_thingspace_needs_a_listener(run: Run, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    (tmp_path / "ca.pem").write_bytes(make_certificates(tmp_path, "127.0.0.1").ca_file.read_bytes())
+    flags = tuple(str(tmp_path / flag) if flag == "ca.pem" else flag for flag in flags)
+    result = run("simulate", ACCOUNT, "--profile", "thingspace", *flags)
+    assert result.code == 2
+    assert "--profile thingspace sends to a listener: give --to URL, and no --ca-file" in result.err
+
+
 def test_a_campaign_is_sent_through_a_service(run: Run, service: Sandbox) -> None:
     service.register(ACCOUNT)
     result = run("simulate", ACCOUNT, *FAST, *through(service))

@@ -4,14 +4,14 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from cyclopts import Parameter
 
 from fotahook.contract.addresses import EVERYWHERE
 from fotahook.contract.errors import FotahookError
 from fotahook.contract.urls import account_refusal, url_refusal
-from fotahook.testing.simulator.campaign import Profile, Simulation
+from fotahook.testing.simulator.campaign import Simulation
 from fotahook.testing.simulator.fault_script import (
     Duplicate,
     FaultScript,
@@ -26,7 +26,7 @@ from ...hosting.tls import check_pem_files
 from ..shared.errors import Failure, Interrupted, UsageError
 from ..shared.output import counting, note, print_json, print_table
 from ..shared.remote import DEFAULTS, Remote
-from .targets import Advance, Result, Target, listener_target, service_target
+from .targets import Advance, Result, Target, listener_target, service_target, thingspace_target
 
 MAX_DEVICES: Final = 10_000_000
 MAX_RATE: Final = 100_000.0
@@ -46,8 +46,8 @@ class SimulateOptions:
     "Share of the devices that fail, such as 2% or 0.02."
     seed: str = "7"
     "The same seed gives the same messages, byte for byte."
-    profile: Profile = "v2"
-    "Structure of the messages: v1 as Verizon publishes it, v2 as we infer it."
+    profile: Literal["v1", "v2", "thingspace"] = "v2"
+    "Structure of the messages: v1 as Verizon publishes it, v2 as we infer it; thingspace sends v2 as ThingSpace does."
     to: str | None = None
     "Post straight to this listener, unsigned and each message once, without a service."
     ca_file: Path | None = None
@@ -76,7 +76,7 @@ def simulate(account: str, /, *, options: SimulateOptions = SimulateOptions(), r
     facts: dict[str, str | int | float] = {
         "account": account,
         "campaign": campaign.campaign_id,
-        "profile": campaign.profile,
+        "profile": options.profile,
         "devices": options.devices,
         "messages": campaign.count,
         "sent": target.sent,
@@ -86,7 +86,7 @@ def simulate(account: str, /, *, options: SimulateOptions = SimulateOptions(), r
     if remote.as_json:
         print_json({**facts, "profileIsOurs": campaign.profile == "v2"})
     else:
-        facts["profile"] = f"v2 ({OURS})" if campaign.profile == "v2" else "v1"
+        facts["profile"] = f"{options.profile} ({OURS})" if campaign.profile == "v2" else "v1"
         print_table(None, facts.items())
     if result.lost is not None:
         raise Failure(result.lost)
@@ -110,6 +110,8 @@ def _send(campaign: Simulation, script: FaultScript, target: Target, seed: str) 
 def _target(
     account: str, options: SimulateOptions, remote: Remote, script: FaultScript, advance: Advance
 ) -> AbstractContextManager[Target]:
+    if options.to is not None and options.profile == "thingspace":
+        return thingspace_target(account, options.to, options.seed, options.rate, advance)
     if options.to is not None:
         return listener_target(options.to, options.ca_file, options.rate, advance)
     return service_target(account, remote, script, options.rate, advance)
@@ -128,12 +130,14 @@ def _campaign(account: str, options: SimulateOptions) -> Simulation:
         check_pem_files(ca_file=options.ca_file)
     elif options.ca_file is not None:
         raise UsageError("--ca-file goes with --to; a service is called with the system's authorities")
+    if options.profile == "thingspace" and (options.to is None or options.ca_file is not None):
+        raise UsageError("--profile thingspace sends to a listener: give --to URL, and no --ca-file")
     return Simulation(
         account,
         devices=options.devices,
         failures=_share(options.failures),
         seed=options.seed,
-        profile=options.profile,
+        profile="v1" if options.profile == "v1" else "v2",
     )
 
 
@@ -155,7 +159,11 @@ def _script(options: SimulateOptions) -> FaultScript:
     except ScriptInvalid as error:
         raise UsageError(f"--fault-script: {error}") from error
     for step in script.steps:
-        if options.to is not None and not isinstance(step, Duplicate | Pause | Reorder):
+        if (
+            options.to is not None
+            and options.profile != "thingspace"
+            and not isinstance(step, Duplicate | Pause | Reorder)
+        ):
             name = step.__struct_config__.tag
             raise UsageError(f"--fault-script: {name} is the receiver's, and with --to that is yours; leave out --to")
     return script

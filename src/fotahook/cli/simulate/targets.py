@@ -23,6 +23,7 @@ from ..shared.errors import REFUSED, UNREACHABLE, Failure
 from ..shared.remote import Remote
 
 if TYPE_CHECKING:
+    from fotahook.testing import Sandbox
     from fotahook.testing.sandbox.faulty_proxy import FaultyProxy
 
 POST_SECONDS: Final = 15.0
@@ -200,6 +201,24 @@ class ServiceTarget(_Target):
             return False  # a client with only the publish scope cannot know
 
 
+class ThingspaceTarget(ServiceTarget):
+    """A sandbox that sends to a listener as ThingSpace was measured to do."""
+
+    def __init__(self, account: str, sandbox: "Sandbox", operator: OperatorClient, pace: RateLimiter, advance: Advance):
+        super().__init__(account, operator, None, pace, advance)
+        self._sandbox = sandbox
+
+    def inject(self, fault: Fault) -> None:
+        self._sandbox.faults.deliveries.add(fault)
+
+    def finish(self) -> Result:
+        while (backlog := self._operator.account(self._account).backlog).pending:
+            time.sleep(_POLL_SECONDS)
+        outcomes = Counter(one.outcome for one in self._sandbox.deliveries())
+        lost = f"{backlog.dead} of {self.sent} messages are lost, as ThingSpace loses them" if backlog.dead else None
+        return Result(counts={"posted": outcomes.total(), **outcomes}, lost=lost)
+
+
 Target: TypeAlias = ListenerTarget | ServiceTarget
 
 
@@ -231,6 +250,17 @@ def listener_target(url: str, ca_file: Path | None, rate: float, advance: Advanc
     authorities = None if ca_file is None else str(ca_file)
     with urllib3.PoolManager(timeout=urllib3.Timeout(POST_SECONDS), retries=False, ca_certs=authorities) as http:
         yield ListenerTarget(url, http, RateLimiter(rate), advance)
+
+
+@contextmanager
+def thingspace_target(account: str, url: str, seed: str, rate: float, advance: Advance) -> Iterator[ThingspaceTarget]:
+    """A target that posts to a listener as ThingSpace does."""
+    from fotahook.testing import Sandbox
+
+    with Sandbox(timeout=POST_SECONDS, profile="thingspace", seed=seed) as sandbox:
+        sandbox.register(account, url)
+        with sandbox.operator() as operator:
+            yield ThingspaceTarget(account, sandbox, operator, RateLimiter(rate), advance)
 
 
 @contextmanager

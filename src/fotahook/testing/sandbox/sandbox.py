@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, Literal, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -65,12 +65,24 @@ class Sandbox:
     Its methods block: in a coroutine, call them with ``asyncio.to_thread``.
     """
 
-    def __init__(self, port: int = 0, store: str | None = None, *, timeout: float = 15.0) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        store: str | None = None,
+        *,
+        timeout: float = 15.0,
+        profile: Literal["fotahook", "thingspace"] = "fotahook",
+        seed: int | str = 7,
+    ) -> None:
         """`store` is a file to use, `sqlite:///FILE`; by default it is a temporary file.
 
-        `timeout` limits an attempt, in real seconds. Raises ValueError for another store: only SQLite can use a
-        virtual clock.
+        `timeout` limits an attempt, in real seconds. With the `profile` ``thingspace`` messages are sent as ThingSpace
+        sends them, the same with the same `seed`: one retry, then never again (docs/testing.md). Raises ValueError for
+        another profile, and for another store: only SQLite can use a virtual clock.
         """
+        if profile not in ("fotahook", "thingspace"):
+            raise ValueError(f"there is no profile {profile!r}; choose fotahook or thingspace")
+        self._thingspace_seed = seed if profile == "thingspace" else None
         self._port = port
         self._file = None if store is None else _file_of(store)
         self._attempt_seconds = timeout
@@ -85,7 +97,9 @@ class Sandbox:
             bound = stack.enter_context(socket.create_server(("127.0.0.1", self._port)))
             self.base_url = f"http://127.0.0.1:{bound.getsockname()[1]}"
             file = self._file or Path(folder, "sandbox.db")
-            service = SandboxService(file, self.base_url, self._key, self._attempt_seconds, self.faults)
+            service = SandboxService(
+                file, self.base_url, self._key, self._attempt_seconds, self.faults, self._thingspace_seed
+            )
             self._started: Future[None] = Future()
             # Not anyio's portal, whose import alone would take a tenth of the time until the sandbox is ready.
             thread = threading.Thread(target=asyncio.run, args=(self._serve(service, bound),), name="fotahook sandbox")
@@ -117,6 +131,10 @@ class Sandbox:
             proxy="",
         )
 
+    def operator(self) -> OperatorClient:
+        """The client of fotahook's own API for this sandbox. The caller closes it."""
+        return OperatorClient(self.base_url, *DEV_CLIENT, proxy="")
+
     def point_official_sdk(self, configuration: OfficialConfiguration) -> None:
         """Point the official SDK, by its class ``Configuration``, to the sandbox in every environment.
 
@@ -143,9 +161,12 @@ class Sandbox:
         """A receiver, at `receiver.url`, that answers 200 and keeps every request."""
         return self._service.receiver
 
-    def register(self, account: str, url: str | None = None) -> None:
-        """Register a URL, by default the sandbox's receiver, as the account's callback. Raises ValueError."""
-        self._call(self._service.register, account, url or self.receiver.url)
+    def register(self, account: str, url: str | None = None, *, basic: tuple[str, str] | None = None) -> None:
+        """Register a URL, by default the sandbox's receiver, as the account's callback. Raises ValueError.
+
+        `basic`: the user name and password that messages of the profile ``thingspace`` repeat, as V1's do.
+        """
+        self._call(self._service.register, account, url or self.receiver.url, basic)
 
     def publish(self, account: str, message: bytes | Mapping[str, object], ordering_key: str | None = None) -> str:
         """Publish a message for delivery and return its id."""
@@ -216,7 +237,7 @@ class Sandbox:
     @cached_property
     def _operator(self) -> OperatorClient:
         """Created for the first message: it loads the SDK's transport."""
-        return OperatorClient(self.base_url, *DEV_CLIENT, proxy="")
+        return self.operator()
 
     def _close_operator(self) -> None:
         if (operator := self.__dict__.pop("_operator", None)) is not None:

@@ -16,12 +16,14 @@ from starlette.types import Receive, Scope, Send
 
 from fotahook.contract.addresses import EVERYWHERE
 from fotahook.contract.urls import account_refusal, url_refusal
-from fotahook.delivery import Dispatcher, Outcome, Timings, run_maintenance
+from fotahook.delivery import Dispatcher, Outcome, Rules, Timings, run_maintenance
+from fotahook.delivery.outcomes import DELIVERED
 from fotahook.delivery.policy import DAY
 from fotahook.service import DEV_CLIENT, DEV_USER, PasswordCost, Settings, build_app, provision_dev
 from fotahook.store import open_store
 from fotahook.store.records import Delivery, Lease, Retention
 
+from ..simulator import thingspace
 from ..simulator.fault_script import Delay, Drop, Duplicate, ErrorResponse, Fault, UntrustedCertificate
 from .fault_injection import Faults
 from .http_server import drop_connection, untrusted_receiver, with_fault
@@ -43,6 +45,9 @@ _RETENTION: Final = Retention(seconds=30 * DAY)
 _POLL_SECONDS: Final = 0.002
 _PASSWORD_COST: Final = PasswordCost(memory_kib=8, passes=1)
 """The password is public, and tests should not wait for its hash."""
+_THINGSPACE_RULES: Final = Rules(schedule=(0.0,), slow_start=False, refusals=1_000_000_000)
+"""The sender of the profile makes both attempts itself."""
+_REGISTRATIONS: Final = 50
 _TOKEN_CACHE_SECONDS: Final = 1.0
 """For this long the service trusts a token without asking the store."""
 
@@ -62,12 +67,25 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
 class SandboxService:
     """A service with its dispatcher, as an ASGI app. Every service that it starts has the same secret key."""
 
-    def __init__(self, file: Path, base_url: str, secret_key: bytes, attempt_seconds: float, faults: Faults) -> None:
+    def __init__(
+        self,
+        file: Path,
+        base_url: str,
+        secret_key: bytes,
+        attempt_seconds: float,
+        faults: Faults,
+        thingspace_seed: int | str | None,
+    ) -> None:
         self._file = file
         self._base_url = base_url
         self._key = secret_key
         self._attempt_seconds = attempt_seconds
         self._faults = faults
+        self._thingspace_seed = thingspace_seed
+        self._credentials: dict[tuple[str, int], thingspace.Basic] = {}
+        """What registrations, by account and revision, ask ThingSpace to repeat."""
+        self._sleepers: dict[asyncio.Event, float] = {}
+        """Until when something waits by the virtual clock."""
         self._ahead = 0.0
         """The seconds by which tests have advanced the clock."""
         self.receiver = Receiver(base_url + _RECEIVER_PATH)
@@ -98,6 +116,7 @@ class SandboxService:
             _remove(self._file)
             self._ahead = 0.0
             self._faults.clear()
+            self._credentials.clear()
             self.receiver.clear()
             self.delivered.clear()
             await self._start()
@@ -117,7 +136,8 @@ class SandboxService:
         self._app = build_app(self.store, settings, closing=closing)
         self._dispatcher = Dispatcher(
             self.store,
-            self._deliver,
+            self._deliver if self._thingspace_seed is None else self._deliver_as_thingspace,
+            rules=Rules() if self._thingspace_seed is None else _THINGSPACE_RULES,
             timings=Timings(lease=_LEASE_SECONDS, attempt=self._attempt_seconds),
             clock=self.now,
             monotonic=lambda: time.monotonic() + self._ahead,
@@ -174,6 +194,49 @@ class SandboxService:
             await self._attempt(lease, delivery, None)
         return outcome
 
+    async def _deliver_as_thingspace(self, lease: Lease, delivery: Delivery) -> Outcome:
+        """Both attempts at a message. A message that failed is lost, and so is one that nobody was registered for."""
+        account = delivery.account
+        registrations = [
+            thingspace.Registration(one.at, one.revision, one.url, self._credentials.get((account, one.revision)))
+            for one in reversed(await self.store.callback_history(account, _REGISTRATIONS))
+        ]
+        planned = thingspace.plan(
+            self._thingspace_seed or "", delivery.body, registrations, sent_at=delivery.accepted_at
+        )
+        if planned is None:
+            return _LOST
+        sender = await self._ready_sender()
+
+        async def post(count: int) -> Outcome:
+            fault = self._faults.deliveries.take(account)
+            if isinstance(fault, Delay):
+                await asyncio.sleep(fault.seconds)
+            headers, body = planned.request(delivery.body, count)
+            url = await self._faulty_url(fault) or planned.url
+            if isinstance(fault, Duplicate):
+                await sender.send(url, headers, body)
+            outcome = await sender.send(url, headers, body)
+            self._record(delivery, planned.url, body, count, outcome)
+            return msgspec.structs.replace(outcome, url=planned.url)
+
+        outcome = await thingspace.send(
+            post, lambda outcome: outcome.code == DELIVERED, wait=planned.wait, sleep=self._sleep
+        )
+        return outcome if outcome.code == DELIVERED else msgspec.structs.replace(_LOST, url=planned.url)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait by the virtual clock."""
+        advanced, until = asyncio.Event(), self.now() + seconds
+        self._sleepers[advanced] = until
+        try:
+            while (left := until - self.now()) > 0:
+                advanced.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(advanced.wait(), left)
+        finally:
+            del self._sleepers[advanced]
+
     async def _faulty_url(self, fault: Fault | None) -> str | None:
         """The URL that behaves as the fault says, to send to instead of the receiver; None if the receiver gets it."""
         match fault:
@@ -191,17 +254,21 @@ class SandboxService:
         """Send a delivery to its receiver, or to another URL in its place."""
         sender = await self._ready_sender()
         outcome = await sender.deliver(lease if url is None else msgspec.structs.replace(lease, url=url), delivery)
-        delivered = Delivered(
-            id=delivery.message,
-            account=delivery.account,
-            url=lease.url,
-            body=delivery.body,
-            attempt=delivery.attempts + delivery.strikes + 1,
-            outcome=outcome.code,
-            status=outcome.status,
-        )
-        self.delivered.append(delivered)
+        self._record(delivery, lease.url, delivery.body, delivery.attempts + delivery.strikes + 1, outcome)
         return msgspec.structs.replace(outcome, url=lease.url)
+
+    def _record(self, delivery: Delivery, url: str | None, body: bytes, attempt: int, outcome: Outcome) -> None:
+        self.delivered.append(
+            Delivered(
+                id=delivery.message,
+                account=delivery.account,
+                url=url,
+                body=body,
+                attempt=attempt,
+                outcome=outcome.code,
+                status=outcome.status,
+            )
+        )
 
     async def _ready_sender(self) -> "Sender":
         """The sender, loaded for the first delivery: its HTTP client takes as long to import as everything else."""
@@ -221,18 +288,22 @@ class SandboxService:
         """Unix seconds by the virtual clock."""
         return time.time() + self._ahead
 
-    async def register(self, account: str, url: str) -> None:
+    async def register(self, account: str, url: str, basic: thingspace.Basic | None) -> None:
         """Make the URL the account's callback. Raises ValueError for an invalid account or URL."""
         refusal = account_refusal(account) or url_refusal(url, allow_http=True, allowed=EVERYWHERE)
         if refusal is not None:
             raise ValueError(refusal)
-        await self.store.register(account, url, actor="sandbox")
+        callback = await self.store.register(account, url, actor="sandbox")
+        if basic is not None:
+            self._credentials[account, callback.revision] = basic
 
     async def advance(self, seconds: float) -> None:
         """Advance the clock and deliver what is due then. Raises ValueError for a negative or infinite number."""
         if not 0 <= seconds < math.inf:
             raise ValueError(f"a clock advances by 0 or more seconds, not by {seconds!r}")
         self._ahead += seconds
+        for sleeper in self._sleepers:
+            sleeper.set()
         self._dispatcher.wake()
 
     async def expire(self, kind: str) -> None:
@@ -262,12 +333,17 @@ class SandboxService:
         deadline = time.monotonic() + timeout
         while (due_in := await self.store.due_in()) is not None:
             # A lane with attempts under way is due again when its lease ends.
-            if 0 < due_in < _LEASE_SECONDS / 2:
-                await self.advance(due_in)
+            waits = [*(until - self.now() for until in self._sleepers.values()), due_in]
+            if 0 < (wait := min(waits)) < _LEASE_SECONDS / 2:
+                await self.advance(wait)
             if time.monotonic() > deadline:
                 last = f"{self.delivered[-1].id}: {self.delivered[-1].outcome}" if self.delivered else "none"
                 raise TimeoutError(f"after {timeout:g} s there is still something to send; the last attempt: {last}")
             await asyncio.sleep(_POLL_SECONDS)
+
+
+_LOST: Final = Outcome(code="http_lost", excerpt="lost, as ThingSpace loses it")
+"""Settles a message for good: the code is none of an endpoint."""
 
 
 def _remove(file: Path) -> None:
