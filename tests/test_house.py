@@ -125,6 +125,10 @@ def test_the_architecture_counts_the_lines_of_each_room() -> None:
     assert wrong == {}, "write these counts into the table of ARCHITECTURE.md"
 
 
+def test_the_command_line_stays_small() -> None:
+    assert sum(len(path.read_text().splitlines()) for path in rooms()["cli"]) <= 4000
+
+
 def test_the_architecture_states_what_each_room_imports() -> None:
     actual = {room: set[str]().union(*map(imported, paths)) - {room} for room, paths in rooms().items()}
     assert {room: imports for room, (imports, _) in rooms_table().items()} == actual

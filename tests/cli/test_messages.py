@@ -211,6 +211,17 @@ def test_an_account_that_was_never_used_is_unknown(call: Run, service: Sandbox) 
     assert call("accounts", "show", ACCOUNT).err == ""
 
 
+@pytest.mark.parametrize("command", [("messages", "list"), ("export",), ("redeliver", "--state", "dead", "--account")])
+def test_an_empty_result_of_an_account_that_was_never_used_says_so(
+    call: Run, service: Sandbox, command: tuple[str, ...]
+) -> None:
+    assert call(*command, "0000999999-00009").err == (
+        "fotahook: account '0000999999-00009' is unknown: it never had a callback or a message; check the name\n"
+    )
+    service.register(ACCOUNT)
+    assert call(*command, ACCOUNT).err == ""
+
+
 def test_an_unusual_account_name_is_warned_of(call: Run, service: Sandbox) -> None:
     service.publish("123456", {})
     for command in (("accounts", "show"), ("messages", "list"), ("export",)):

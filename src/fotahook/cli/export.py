@@ -25,7 +25,7 @@ from .publish import STDIO, FileArgument, check_file_name, publish_lines
 from .shared.arguments import Account, OptionalAccount
 from .shared.errors import Failure, UsageError
 from .shared.output import counting, note, on_terminal, print_facts, printable_json
-from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source
+from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source, warn_if_unused
 
 _BLOCK: Final = 256 * 1024
 _BODIES: Final = 64
@@ -87,6 +87,8 @@ def export(
             stack.callback(pool.shutdown, cancel_futures=True)
             fetch = partial(pool.map, partial(_body, stored))
         exported, left_out = _write(pages, fetch, target, shown=name != STDIO or not on_terminal())
+        if not exported + left_out:
+            warn_if_unused(stored, account)
     if name != STDIO:
         facts: dict[str, str | int | None] = {
             "account": account,

@@ -27,7 +27,7 @@ from .shared.output import (
     print_table,
     read_pages,
 )
-from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source
+from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source, warn_if_unused
 
 app = App(name="messages", help="List messages; show one with its attempts.")
 
@@ -105,7 +105,8 @@ def list_(account: Account, /, *, which: Filter = ALL, limit: Limit = 50, source
     Example: fotahook messages list 0000123456-00001 --state dead --since 2h --local
     """
     with source.open() as client:
-        print_list(MESSAGE, which.pages(client, account, limit), as_json=source.as_json)
+        if not print_list(MESSAGE, which.pages(client, account, limit), as_json=source.as_json):
+            warn_if_unused(client, account)
 
 
 @app.command

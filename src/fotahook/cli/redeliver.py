@@ -10,7 +10,7 @@ from fotahook.contract.errors import ApiException
 from .shared.arguments import EVER, OptionalAccount, Span
 from .shared.errors import REFUSED, UsageError
 from .shared.output import note, print_facts, print_list
-from .shared.remote import SERVICE, Messages, Source
+from .shared.remote import SERVICE, Messages, Source, warn_if_unused
 
 
 class Sent(Struct, frozen=True, rename="camel"):
@@ -62,6 +62,8 @@ def redeliver(
         raise UsageError("--account needs --state dead or --state delivered")
     with source.open() as stored:
         count = stored.redeliver_all(account, state, since=span.since, until=span.until, dry_run=dry_run)
+        if not count:
+            warn_if_unused(stored, account)
     print_facts({"account": account, "state": state, "count": count, "dryRun": dry_run}, as_json=source.as_json)
     return 0
 

@@ -125,16 +125,18 @@ def print_records(columns: Columns[T], records: Iterable[T], *, boxed: bool = Tr
     print_table(list(columns) if header else None, rows, boxed=boxed)
 
 
-def print_list(columns: Columns[T], pages: Iterable[Sequence[T]], *, as_json: bool) -> None:
-    """A list, page by page as it comes: a row for each record, or one JSON object a line."""
-    header = True
+def print_list(columns: Columns[T], pages: Iterable[Sequence[T]], *, as_json: bool) -> int:
+    """A list, page by page as it comes: a row for each record, or one JSON object a line. Returns their number."""
+    header, count = True, 0
     for page in pages:
+        count += len(page)
         if as_json:
             for record in page:
                 print_json(msgspec.to_builtins(record))
         elif page or header:
             print_records(columns, page, boxed=False, header=header)
             header = False
+    return count
 
 
 def read_pages(fetch: Callable[..., P], items: Callable[[P], Sequence[T]], limit: int) -> Iterator[Sequence[T]]:

@@ -12,6 +12,7 @@ from fotahook.client import AsyncClient, Client, OperatorClient
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
 from fotahook.contract.servers import checked_base_url
 
+from .arguments import warn_if_unknown
 from .errors import UsageError
 from .output import Json
 from .stores import check_exists
@@ -97,6 +98,12 @@ class Source(Remote):
 
         with open_inbox_messages(self.inbox) as messages:
             yield messages
+
+
+def warn_if_unused(client: Messages, account: str) -> None:
+    """After an empty result: say on stderr if the service never heard of the account."""
+    if isinstance(client, OperatorClient):
+        warn_if_unknown(client.account(account))
 
 
 DEFAULTS: Final = Remote()
