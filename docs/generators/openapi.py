@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast, get_args, get_origin
 
 import msgspec
 
 from fotahook.contract.events import EVENTS
+from fotahook.contract.messages import CallbackMessage, Device, Firmware, Upgrade
 from fotahook.contract.models import CallbackSummary, FotaV2CallbackRegistrationResult
 from fotahook.contract.operator import Published, Redeliveries
 from fotahook.contract.urls import ACCOUNT_LIMIT
@@ -99,6 +100,35 @@ _DETAILS: Final[Mapping[Endpoint, Details]] = {
     ),
 }
 
+_PUBLISHED: Final[Mapping[Model, tuple[str, ...]]] = {
+    CallbackMessage: (
+        "accountName",
+        "participantName",
+        "type",
+        "username",
+        "password",
+        "firmwareList",
+        "upgradeScheduled",
+        "upgradeProgress",
+    ),
+    Firmware: tuple(field.encode_name for field in msgspec.structs.fields(Firmware)),
+    Upgrade: ("firmwareName", "upgradeId", "startDate"),
+    Device: (),
+}
+"""The members of a callback message that Verizon publishes, of V1; the others are ours."""
+_MEASURED: Final[Mapping[str, Schema]] = {
+    "requestId": {"type": "string"},
+    "callbackCount": {"type": "integer"},
+    "maxCallbackThreshold": {"type": "integer"},
+}
+"""Members that were measured of ThingSpace's connectivity callbacks, and that fotahook does not send."""
+_SIGNATURE: Final = {
+    "webhook-id": "The message's id, the same on every attempt. Only fotahook sends it.",
+    "webhook-timestamp": "When the attempt was signed, in Unix seconds. Only fotahook sends it.",
+    "webhook-signature": "Signatures of id, timestamp and body. Only fotahook sends it.",
+    "Fotahook-Account": "The account, percent-encoded. Only fotahook sends it.",
+}
+
 _SCHEMES: Final = {
     "client": {"type": "http", "scheme": "basic", "description": "The client's id and secret."},
     "accessToken": {"type": "http", "scheme": "bearer", "description": "The access token, valid for an hour."},
@@ -149,8 +179,56 @@ def document() -> Schema:
             "description": "ThingSpace's Software Management Callbacks V2, and fotahook's own API for messages.",
         },
         "paths": {path: _path(path, resource, components) for path, resource in resources.items()},
-        "components": {"schemas": components, "securitySchemes": _SCHEMES},
+        "webhooks": {"message": {"post": _webhook()}},
+        "components": {"schemas": components | _message_schemas(), "securitySchemes": _SCHEMES},
     }
+
+
+def _webhook() -> Schema:
+    """What a callback URL receives."""
+    schema = {"type": "string"}
+    headers = [
+        {"name": name, "in": "header", "description": text, "schema": schema} for name, text in _SIGNATURE.items()
+    ]
+    return {
+        "operationId": "webhooks.message",
+        "tags": ["Callback messages"],
+        "summary": "A message to the callback URL of an account.",
+        "description": "ThingSpace publishes its messages only in part. x-origin says of each member whether it is "
+        "published (of V1), measured (of connectivity callbacks), or ours. Any may be missing, and more may come.",
+        "parameters": headers,
+        "requestBody": {"required": True, "content": {JSON: {"schema": _reference(CallbackMessage)}}},
+        "responses": {
+            "2XX": {"description": "The message is stored. Answer within 3 seconds."},
+            "default": {"description": "fotahook tries again, for up to 7 days; ThingSpace once, after a second."},
+        },
+    }
+
+
+def _message_schemas() -> Schema:
+    """The schemas of a callback message and its parts, each member with its origin; msgspec cannot describe `extra`."""
+    schemas: Schema = {}
+    for model, published in _PUBLISHED.items():
+        members = {
+            field.encode_name: _member(field.type)
+            | {"x-origin": "published" if field.encode_name in published else "ours"}
+            for field in msgspec.structs.fields(model)
+            # The others are fields of the Python class alone.
+            if not field.encode_name.startswith("fotahook:")
+        }
+        if model is CallbackMessage:
+            members |= {name: member | {"x-origin": "measured"} for name, member in _MEASURED.items()}
+        description = (model.__doc__ or "").partition("\n")[0]
+        schemas[model.__name__] = {"type": "object", "description": description, "properties": members}
+    return schemas
+
+
+def _member(kind: Any) -> Schema:
+    """The schema of a field's type: a text, a part, or a list of parts, each perhaps null."""
+    first = get_args(kind)[0]
+    if get_origin(kind) is tuple:
+        return {"anyOf": [{"type": "array", "items": _reference(first)}, {"type": "null"}]}
+    return {"type": ["string", "null"]} if first is str else {"anyOf": [_reference(first), {"type": "null"}]}
 
 
 def _details(endpoint: Endpoint) -> Details:

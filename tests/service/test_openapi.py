@@ -1,13 +1,17 @@
 """The OpenAPI description: complete, and true of every answer in the other tests of this folder."""
 
+import json
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from jsonschema_rs import Draft202012Validator
 
 from fotahook.service import Settings, build_app
+from fotahook.testing import Simulation
+from fotahook.testing.simulator.campaign import Profile
 
 from .conftest import DOCUMENT, Api, is_described
 from .serving import SECRET_KEY
@@ -109,3 +113,25 @@ def test_an_answer_is_described_by_its_model() -> None:
 )
 def test_is_described_knows_statuses(method: str, path: str, status: int, described: bool) -> None:
     assert is_described(method, path, status) is described
+
+
+def test_a_webhook_describes_the_messages_and_marks_what_is_published() -> None:
+    """A validator of JSON Schema takes what is published, and what may come besides."""
+    webhook = DOCUMENT["webhooks"]["message"]["post"]
+    reference = webhook["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    schemas = DOCUMENT["components"]["schemas"]
+    origins = {
+        f"{name}.{member}": schema["x-origin"]
+        for name in (reference.rpartition("/")[2], "Upgrade", "Device", "Firmware")
+        for member, schema in schemas[name]["properties"].items()
+    }
+    assert origins["CallbackMessage.accountName"] == origins["Upgrade.upgradeId"] == "published"
+    assert origins["CallbackMessage.campaign"] == origins["Device.status"] == origins["Upgrade.campaignId"] == "ours"
+    assert origins["CallbackMessage.callbackCount"] == "measured"
+    assert not any("raw" in name or "extra" in name or "stale" in name for name in origins)
+    validator = Draft202012Validator({**DOCUMENT, "$ref": reference})
+    for profile in get_args(Profile):
+        for message in Simulation("0000123456-00001", devices=3, profile=profile):
+            validator.validate(json.loads(message.body))
+    validator.validate({"somethingNew": 1, "type": None})
+    assert not validator.is_valid({"accountName": 5})
