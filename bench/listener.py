@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
         head, end, body = self._seen.partition(b"\r\n\r\n")
         if not end or len(body) < int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]):
             return
-        if not head.startswith(b"HTTP/1.1 200"):
+        if not head.startswith(b"HTTP/1.1 2"):
             self._done.set_exception(RuntimeError(self._seen.decode()))
             return
         self._seen = b""

@@ -52,6 +52,12 @@ async def test_a_kill_around_lease(store_url: str, tmp_path: Path) -> None:
         await world.check()
 
 
+async def test_a_kill_around_the_handing_over_of_new_messages(store_url: str, tmp_path: Path) -> None:
+    async with a_world(store_url, tmp_path, accounts=MANY) as world:
+        await live_through(world, "hand.before:10", "hand.after:10")
+        await world.check()
+
+
 async def test_a_kill_around_fetch(store_url: str, tmp_path: Path) -> None:
     async with a_world(store_url, tmp_path) as world:
         await live_through(world, "fetch.before:8", "fetch.after:8")

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from typing import Final
 
 from fotahook.contract.urls import origin
 from fotahook.store.base import Store
-from fotahook.store.records import DispatchedElsewhere, Lease, StoreError
+from fotahook.store.records import DispatchedElsewhere, HandOver, Lease, LeaseRequest, StoreError
 
 from .clock_watch import ClockWatch
 from .lane import Deliver, LaneWorker, Runtime, Timings
@@ -59,6 +60,8 @@ class Dispatcher:
             raise ValueError(f"a lease must be at least {LEASE_MARGIN:.0f} s longer than an attempt")
         self._places = Places(self.in_flight)
         self._workers: set[asyncio.Task[None]] = set()
+        self._serving: dict[int, LaneWorker] = {}
+        """The worker of each lane."""
         self._recovering: dict[str, asyncio.Task[None]] = {}
         self._stopping = False
         self._store_error: str | None = None
@@ -92,13 +95,15 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Serve until ``stop`` is called. Cancelling it leaves what is in flight to the end of its lease."""
+        self.store.hand_over(self._request, self._receive)
         try:
             while not self._stopping:
                 if not await self._lease():
                     await self._idle()
-            if self._workers:
+            while self._workers:
                 await asyncio.wait(self._workers)
         finally:
+            self.store.hand_over(lambda: None, lambda handed: None)
             running = [*self._workers, *self._recovering.values()]
             for task in running:
                 task.cancel()
@@ -129,7 +134,20 @@ class Dispatcher:
             self._serve(lease, asked_at)
         return bool(leases)
 
-    def _serve(self, lease: Lease, leased_at: float) -> None:
+    def _request(self) -> LeaseRequest | None:
+        """What an accepting transaction may lease for this dispatcher."""
+        if self._stopping:
+            return None
+        return LeaseRequest(lanes=max(0, self._room()), seconds=self.timings.lease, asked_at=self.monotonic())
+
+    def _receive(self, handed: Sequence[HandOver]) -> None:
+        for one in handed:
+            if one.lease is not None:
+                self._serve(one.lease, one.asked_at, one)
+            elif (worker := self._serving.get(one.lane)) is not None and worker.lease.token == one.token:
+                worker.hand(one.deliveries, more=one.more)
+
+    def _serve(self, lease: Lease, leased_at: float, handed: HandOver | None = None) -> None:
         worker = LaneWorker(
             lease,
             leased_at,
@@ -138,15 +156,19 @@ class Dispatcher:
             service_rules=self.rules_of.get(lease.consumer, self.rules),
             timings=self.timings,
             runtime=self._runtime,
+            handed=handed,
         )
         task = asyncio.create_task(worker.run(), name=f"lane {lease.account}")
         self._workers.add(task)
-        task.add_done_callback(self._on_served)
+        self._serving[lease.lane] = worker
+        task.add_done_callback(partial(self._on_served, worker))
 
-    def _on_served(self, task: asyncio.Task[None]) -> None:
-        if self._room() <= 0:
+    def _on_served(self, worker: LaneWorker, task: asyncio.Task[None]) -> None:
+        if self._room() <= 0 or worker.retries:
             self._wakeup.set()
         self._workers.discard(task)
+        if self._serving.get(worker.lease.lane) is worker:
+            del self._serving[worker.lease.lane]
         if not task.cancelled() and (error := task.exception()) is not None:
             # The lease runs out by itself, and then the lane is served again.
             log.error("%s was dropped", task.get_name(), exc_info=error)

@@ -11,7 +11,7 @@ import msgspec
 
 from fotahook.contract.urls import origin
 from fotahook.store.base import Store
-from fotahook.store.records import Delivery, Health, LaneVerdict, Lease, Settlement, StoreError
+from fotahook.store.records import Delivery, HandOver, Health, LaneVerdict, Lease, Settlement, StoreError
 
 from .clock_watch import ClockWatch
 from .outcomes import Outcome
@@ -73,6 +73,10 @@ class LaneWorker:
     service_rules: Rules
     timings: Timings
     runtime: Runtime
+    handed: HandOver | None = None
+    """What came with the lease; None for a lane whose deliveries are to be fetched."""
+    retries: bool = False
+    """Whether it left deliveries that are due again later."""
 
     def __post_init__(self) -> None:
         self._rules = _limited(self.service_rules, self.lease)
@@ -94,8 +98,12 @@ class LaneWorker:
         self._taken: dict[int, tuple[FetchBudget, int]] = {}
         """The deliveries that are fetched and not settled, by number: the budget they take from, and how much."""
         self._fetch_limit = TURN_DELIVERIES
-        self._may_have_more = True
-        self._fetched_at = float("-inf")
+        self._may_have_more = self.handed is None
+        self._fetching = False
+        self._handed: set[int] = set()
+        """Deliveries that were handed over during a fetch, whose answer may have them too."""
+        self._ending = False
+        self._fetched_at = self.leased_at
         self._fetch_seconds = FETCH_SECONDS
         self._lost = False
         self._backoff: Backoff | None = None
@@ -105,10 +113,15 @@ class LaneWorker:
     async def run(self) -> None:
         """Send what is due until the lane has nothing more, must wait, or its turn is over."""
         try:
+            if self.handed is not None:
+                handed, self.handed = self.handed, None
+                self.hand(handed.deliveries, more=handed.more)
             while not self._lost:
                 await self._fetch()
                 self._start()
                 if self._settling is None and self._can_give_back():
+                    self._ending = True
+                    self.retries = self.retries or self._pause_before_next() > 0
                     await self._settle(keep=0.0)
                     return
                 self._begin_settling()
@@ -118,6 +131,28 @@ class LaneWorker:
 
     # Fetching
 
+    def hand(self, deliveries: Sequence[Delivery], *, more: bool) -> None:
+        """Take new deliveries that were accepted just now; what is not taken is fetched.
+
+        None is taken while others wait in the store: those are older.
+        """
+        fits = len(self._taken) + len(deliveries) <= self._fetch_size()
+        fits = fits and sum(len(delivery.body) for delivery in deliveries) <= self._budget().allowance()
+        if self._ending or self._lost or self._may_have_more or not fits:
+            self._may_have_more = True
+            return
+        self._may_have_more = more
+        new = [delivery for delivery in deliveries if delivery.seq not in self._taken]
+        if self._fetching:
+            self._handed.update(delivery.seq for delivery in new)
+        self._enqueue(new)
+        self._start()
+        self._wakeup.set()
+
+    def _fetch_size(self) -> int:
+        """How many deliveries to take at once: a lane that may hang takes no more than it is about to send."""
+        return min(self._fetch_limit, TURN_DELIVERIES if self._is_quick() else 2 * self._window())
+
     async def _fetch(self) -> None:
         may_have_come = self._in_flight > 0 and self._now() - self._fetched_at >= self._fetch_seconds
         if not self._has_room() or not (self._may_have_more or may_have_come):
@@ -125,9 +160,9 @@ class LaneWorker:
         # A delivery that is settled while the answer is on its way may still be in that answer.
         taken = tuple(self._taken)
         self._may_have_more = False
+        self._fetching = True
         self._fetched_at = self._now()
-        # A lane that may hang fetches no more than it is about to send.
-        limit = min(self._fetch_limit, TURN_DELIVERIES if self._is_quick() else 2 * self._window())
+        limit = self._fetch_size()
         max_bytes = self._budget().allowance()
         try:
             found = await self.store.fetch(self.lease, limit, without=taken, max_bytes=max_bytes)
@@ -142,10 +177,13 @@ class LaneWorker:
             self._may_have_more = True
             await asyncio.sleep(RETRY_SECONDS)
             return
+        finally:
+            self._fetching = False
         size = sum(len(delivery.body) for delivery in found)
         self._may_have_more |= bool(found) and (len(found) == limit or size >= max_bytes)
         self._fetch_seconds = FETCH_SECONDS if found else min(2 * self._fetch_seconds, FETCH_SECONDS_CAP)
-        self._enqueue(found)
+        self._enqueue([delivery for delivery in found if delivery.seq not in self._handed])
+        self._handed.clear()
 
     def _enqueue(self, deliveries: Sequence[Delivery]) -> None:
         budget = self._budget()
@@ -306,6 +344,7 @@ class LaneWorker:
             rules=self._rules,
         )
         self._settlements.append(settlement_of(delivery, decision, finished))
+        self.retries = self.retries or decision.state == "pending"
         if finished.revision == self.lease.revision:
             self._judge(decision)
             if decision.state == "dead" or outcome.code != "delivered":

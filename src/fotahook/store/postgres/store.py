@@ -134,10 +134,9 @@ class PostgresStore(SqlStore):
         keep: float,
     ) -> records.Lease | None:
         settled = cast(Settled, await self._writes.submit(SettleRequest(lease, settlements, verdict, keep)))
-        if settled.lease is None:
+        if settled.lease is None and settled.is_due:
             self._work.set()
-            if settled.is_due:
-                self._notify()
+            self._notify()
         return settled.lease
 
     async def _commit(self, requests: Sequence[Request]) -> Sequence[Response | Exception]:

@@ -187,7 +187,8 @@ update lanes set
     leased_until = case when given.keep > 0 then :now + given.keep else 0 end,
     due = (select min(due) from deliveries where lane = lanes.id and state = 'ready')
 from (select value ->> 0 as lane, value ->> 1 as keep from json_each(:lanes)) given
-where lanes.id = given.lane;
+where lanes.id = given.lane
+returning id, not held and not paused and due is not null and max(due, wait_until) <= :now as is_due;
 
 -- name: judge_lanes
 update lanes set

@@ -15,8 +15,12 @@ SettleRequest = tuple[Lease, Sequence[Settlement], LaneVerdict, float]
 _fields = msgspec.structs.astuple
 
 
-def settle_all(db: sqlite3.Connection, requests: Sequence[SettleRequest], now: float) -> list[Lease | None]:
-    """Write outcomes and verdicts of the leases that are still valid; the current lease for each that is kept."""
+Settled = tuple[Lease | None, bool]
+"""The current lease, None if it is over, and whether the lane could be leased now."""
+
+
+def settle_all(db: sqlite3.Connection, requests: Sequence[SettleRequest], now: float) -> list[Settled]:
+    """Write outcomes and verdicts of the leases that are still valid."""
     lanes = [lease.lane for lease, *_ in requests]
     if len(lanes) > len(set(lanes)):
         # One after the other: the first may give the lane back.
@@ -31,9 +35,10 @@ def settle_all(db: sqlite3.Connection, requests: Sequence[SettleRequest], now: f
         if revisions[lease.lane] == lease.revision
     ]
     execute(db, "judge_lanes", verdicts=verdicts, now=now)
-    execute(db, "keep_lanes", lanes=[(lease.lane, keep) for lease, *_, keep in valid], now=now)
+    changed = execute(db, "keep_lanes", lanes=[(lease.lane, keep) for lease, *_, keep in valid], now=now)
+    due = {row["id"] for row in changed if row["is_due"]}
     kept = read_leases(db, [lease.lane for lease, *_, keep in valid if keep > 0], now)
-    return [kept.get(lane) for lane in lanes]
+    return [(kept.get(lane), lane in due) for lane in lanes]
 
 
 def _write_outcomes(db: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:

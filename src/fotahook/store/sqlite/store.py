@@ -21,7 +21,7 @@ from .connection import connect, describe_error, execute, file_check, lock_dispa
 from .lanes import fetch_deliveries, lease_lanes
 from .schema import check_schema, create_or_check
 from .session import SqliteSession, run_to_end
-from .settle import SettleRequest, settle_all
+from .settle import Settled, SettleRequest, settle_all
 from .writer import Job, Reader, Writer
 
 T = TypeVar("T")
@@ -142,10 +142,10 @@ class SqliteStore(SqlStore):
         *,
         keep: float,
     ) -> records.Lease | None:
-        kept = await self._writer.run_with_others(self._settle, (lease, settlements, verdict, keep))
-        if kept is None:
+        kept, is_due = await self._writer.run_with_others(self._settle, (lease, settlements, verdict, keep))
+        if kept is None and is_due:
             self._notify()
         return kept
 
-    def _settle(self, db: sqlite3.Connection, requests: Sequence[SettleRequest]) -> list[records.Lease | None]:
+    def _settle(self, db: sqlite3.Connection, requests: Sequence[SettleRequest]) -> list[Settled]:
         return settle_all(db, requests, self._clock())

@@ -7,13 +7,16 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fotahook.delivery import Deliver
 from fotahook.store import Store
+from fotahook.store.base import AskForLeases
+from fotahook.store.base import Receive as ReceiveHandOver
+from fotahook.store.records import HandOver
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,10 +26,11 @@ log = logging.getLogger("fotahook.testing")
 _STORE_METHODS: Final = ("accept", "lease", "fetch", "settle")
 
 POINTS: Final = tuple(
-    f"{step}.{side}" for step in (*_STORE_METHODS, "deliver", "answer") for side in ("before", "after")
+    f"{step}.{side}" for step in (*_STORE_METHODS, "hand", "deliver", "answer") for side in ("before", "after")
 )
 """At ``accept.after`` a message is committed but not answered, at ``deliver.after`` sent or handled but not settled.
-``lease.after`` is reached only when something was leased, since other calls are polls. The ``answer`` points are those
+``lease.after`` is reached only when something was leased, since other calls are polls. At ``hand.before`` a message is
+committed and its lane leased, and the dispatcher does not know it yet. The ``answer`` points are those
 of POST requests: before the request is read, and after the response is handed to the system."""
 
 _FAULT: Final = re.compile(r"(?P<point>[a-z.]+)(:(?P<times>[1-9][0-9]{0,8}))?")
@@ -94,6 +98,14 @@ class _FaultyStore:
     def __init__(self, store: Store, points: FaultPoints) -> None:
         self._store = store
         self._points = points
+
+    def hand_over(self, request: AskForLeases, receive: ReceiveHandOver) -> None:
+        def receive_or_die(handed: Sequence[HandOver]) -> None:
+            self._points.reach("hand.before")
+            receive(handed)
+            self._points.reach("hand.after")
+
+        self._store.hand_over(request, receive_or_die)
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._store, name)
