@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import gc
 import math
 import resource
 import signal
@@ -31,6 +32,8 @@ INTERRUPTED: Final = 130
 OPEN_FILES: Final = 65_536
 GRACE_SECONDS: Final = 20
 """For requests under way when the server stops."""
+_GARBAGE_OBJECTS: Final = 10_000
+"""Objects made and not freed between two collections of garbage; Python's default is 700."""
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD: Final = -1
@@ -206,6 +209,7 @@ def run(main: Coroutine[Any, Any, int]) -> int:
     """Run a server's main coroutine on uvloop."""
     _raise_open_files_limit()
     _return_freed_memory()
+    _collect_garbage_less_often()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 
@@ -216,6 +220,14 @@ def _raise_open_files_limit() -> None:
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _collect_garbage_less_often() -> None:
+    # Requests and deliveries leave few cycles, and what is imported by now lives as long as the process. With Python's
+    # defaults the collector takes a tenth of the CPU.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_OBJECTS, 10, 10)
 
 
 def _return_freed_memory() -> None:
