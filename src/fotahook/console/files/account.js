@@ -1,148 +1,205 @@
-// One account: its lane, callback, backlog and messages, and what an operator can change.
-import { patch, post, query, read, segment } from "./api.js";
-import { atMostEvery, badge, button, count, details, el, field, form, link, notify, pages, renderer, section, select, table, time } from "./dom.js";
-import { liveList } from "./live.js";
+// One account: what fails first, then its numbers, messages, callback, attempts and limits.
+import { accountPath, patch, post, put, query, read, remove } from "./api.js";
+import { bars, legend, scaleOf, waterfall } from "./charts.js";
+import { instant, milliseconds, time } from "./clock.js";
+import { address, button, code, confirm, copy, count, el, field, figures, form, heading, input, link, muted, notify, pairs, panel, paragraph, plural, row, select, table } from "./dom.js";
+import { pager } from "./pager.js";
+import { deliveryState, failureTitle, isFailing, nextTry, outcomeOf, pendingText, stateOf } from "./states.js";
 
-const HEADER = ["Message", "Type", "Key", "State", "Attempts", "Last outcome", "Accepted"];
-const STATES = [["", "any"], ["pending", "pending"], ["delivered", "delivered"], ["dead", "dead"]];
-const LANE = {
-  open: "Messages are sent as they arrive.",
-  waiting: "The endpoint is failing. Delivery is retried automatically; no message is lost.",
-  held: "No callback is registered. Messages are kept until one is.",
-  paused: "Delivery is paused until it is resumed. Messages are kept.",
-};
-const REFRESH_MILLISECONDS = 1000;
 const USUAL_NAME = /^[0-9]{10}-[0-9]{5}$/;
+const STATES = [["", "any state"], ["pending", "waiting"], ["delivered", "delivered"], ["dead", "dead"]];
+const MESSAGES = [["Message"], ["Type"], ["Key", "wide"], ["State"], ["Accepted", "n"]];
+const ATTEMPTS = [["When"], ["Message", "wide"], ["Result"], ["DNS · connect · TLS · first byte", "wide"], ["ms", "n"]];
+const CHANGES = [["When"], ["Change"], ["URL", "url"], ["By", "wide"], ["", "n"]];
+const KEYS = [["Id"], ["Created"], ["Ends"], ["", "n"]];
 
-export async function showAccount(main, signal, name) {
-  const path = `/v1/accounts/${segment(name)}`;
-  const account = await read(path, signal);
-  const heading = [el("h2", { tabindex: "-1" }, name), !USUAL_NAME.test(name) && warning()];
-  if (!account.known) return main.append(...heading.filter(Boolean), unknown());
-  const state = el("div");
-  const found = el("div");
-  const render = renderer(state, (account) => content(path, account, refresh));
-  let reload = async () => {};
-  const find = async (given) => (reload = await pages(found, (cursor) => load(path, given, cursor, signal), messages));
-  const refresh = async () => {
-    render(await read(path, signal));
-    await reload();
+export async function showAccount(context, name) {
+  const path = accountPath(name);
+  const { signal } = context;
+  const pages = pager(context);
+  let filters = {};
+  const load = async () => {
+    const account = await read(path, signal);
+    if (!account.known) return { account };
+    const search = { ...filters, since: instant(filters.since), until: instant(filters.until), cursor: pages.cursor };
+    const [stats, messages, attempts, changes, keys] = await Promise.all([
+      read(`/v1/stats${query({ minutes: 60, account: name })}`, signal), read(`${path}/messages${query({ ...search, limit: 20 })}`, signal),
+      read(`${path}/attempts?limit=10`, signal), read(`${path}/callbacks?limit=20`, signal), read(`${path}/signing-keys`, signal)]);
+    return { account, stats, messages, attempts: attempts.attempts, changes: changes.history, keys: keys.signingKeys };
   };
-  render(account);
-  await find({});
-  main.append(
-    ...heading.filter(Boolean),
-    state,
-    section("Messages", filters(find), found),
-    section("Redeliver dead messages", redelivery(path, refresh)),
-    section("Limits", limits(path, account.limits)),
-    history(path, signal),
-    section("Live", liveList(name, signal, atMostEvery(REFRESH_MILLISECONDS, refresh))),
-  );
-}
-
-function warning() {
-  return el("p", { class: "warning" }, "Unusual account name: ThingSpace's have ten digits, a dash and five digits. Check it, including its leading zeros.");
-}
-
-function unknown() {
-  return el("p", { class: "unknown" }, "Unknown account: it never had a callback or a message. Check its name.");
-}
-
-function content(path, { callback, lane, backlog }, refresh) {
-  const change = (what) => async () => {
-    await post(`${path}/${what}`);
-    await refresh();
-    notify(what === "pause" ? "Paused: nothing is sent until it is resumed." : "Resumed.", true);
+  const act = actions(context, path, name);
+  const find = async (given) => {
+    filters = given;
+    pages.reset();
+    await context.refresh();
   };
-  const until = lane.until && [", retry at ", time(lane.until)];
+  const make = (loaded) => draw(name, loaded, { context, act, find, pages });
+  return { load, make, wants: (_, event) => event.account === name };
+}
+
+function actions(context, path, name) {
+  const then = (act, text) => async (...given) => {
+    const result = await act(...given);
+    if (result === undefined) return;
+    await context.refresh();
+    notify(text(result), true);
+  };
+  return {
+    pause: then(() => post(`${path}/pause`), () => "Paused: nothing is sent until it is resumed."),
+    resume: then(() => post(`${path}/resume`), () => "Resumed."),
+    retry: then(() => post(`${path}/resume`), () => "Trying now."),
+    check: (url) => post(`${path}/check`, url ? { url } : {}),
+    register: then((url) => put(`${path}/callback`, { url }), ({ url }) => `The callback is now ${url}.`),
+    deregister: then(async () => {
+      const text = ["ThingSpace's messages for this account are kept until a callback is registered again.", `The account ${name} receives nothing until then.`];
+      return (await confirm("Deregister the callback?", text, "Deregister", { typed: name })) ? remove(`${path}/callback`) : undefined;
+    }, () => "Deregistered: messages wait for a callback."),
+    limits: then((limits) => patch(path, { limits }), () => "Limits changed."),
+    rotate: then(() => post(`${path}/signing-keys`, {}), ({ secret }) => ["New signing key, shown once: ", code(secret), " ", button("Copy", () => copy(secret, "The key"))]),
+    endKey: then(async (id) => ((await confirm("End this signing key?", "Receivers that verify with it refuse deliveries at once.", "End it")) ? remove(`${path}/signing-keys/${encodeURIComponent(id)}`) : undefined), () => "The key has ended."),
+    redeliver: then(async (given) => {
+      const wanted = { state: given.state, since: instant(given.since) || undefined, until: instant(given.until) || undefined };
+      const { count: number } = await post(`${path}/redeliver`, { ...wanted, dryRun: true });
+      if (!number) return notify(`No ${given.state} message of this span can be redelivered.`);
+      const text = `${plural(number, `${given.state} message`)} will be sent again with the same ids, after those that already wait.`;
+      return (await confirm("Redeliver?", text, `Redeliver ${count(number)}`, { kind: "primary" })) ? post(`${path}/redeliver`, { ...wanted, dryRun: false }) : undefined;
+    }, (sent) => `${plural(sent.count, "message")} redelivered.`),
+  };
+}
+
+function draw(name, { account, stats, messages, attempts, changes, keys }, { context, act, find, pages }) {
+  const { lane, backlog, callback } = account;
+  const can = (scope) => context.can(scope);
+  const warning = !USUAL_NAME.test(name) && el("p", { class: "note warn" }, "Unusual account name: ThingSpace's have ten digits, a dash and five digits. Check it, including its leading zeros.");
+  if (!account.known) {
+    return [heading(name), warning, panel("Unknown account", paragraph("It never had a callback or a message. Check its name."), can("operate") && callbackForms(act, null, changes ?? []))];
+  }
+  const isPaused = lane.state === "paused";
   return [
-    el("section", { class: "lane", "data-state": lane.state },
-      el("p", {}, badge(lane.state), " ", lane.reason && el("strong", {}, lane.reason), until),
-      el("p", {}, LANE[lane.state]),
-      el("p", { class: "line" },
-        lane.state !== "paused" && button("Pause", change("pause")),
-        ["paused", "waiting"].includes(lane.state) && button(lane.state === "paused" ? "Resume" : "Retry now", change("resume"), { class: "first" }))),
-    details([
-      ["Callback", callback ? callback.url : "none", callback && el("span", { class: "quiet" }, ` revision ${callback.revision}, since `, time(callback.registeredAt))],
-      ["Pending", count(backlog.pending), backlog.oldestAcceptedAt && [", the oldest from ", time(backlog.oldestAcceptedAt)]],
-      ["Dead", count(backlog.dead)],
-      ["Failures in a row", count(lane.failures)],
-    ]),
+    row(heading(el("span", { class: "name" }, name), " ", stateOf(account)), el("span", { class: "space" }),
+      can("operate") && button(isPaused ? "Resume" : "Pause", isPaused ? act.resume : act.pause, { "data-key": isPaused ? "resume" : "pause" }),
+      can("publish") && callback && el("a", { class: "button", href: address("send", name) }, "Send a test")),
+    warning,
+    trouble(account, attempts, act, can),
+    panel(null,
+      figures([
+        ["accepted, last hour", count(stats.totals.accepted)], ["delivered", count(stats.totals.delivered)],
+        ["waiting", count(backlog.pending), backlog.pending && isFailing(account) ? "bad" : ""],
+        ["dead", count(backlog.dead), backlog.dead ? "bad" : ""],
+        ["oldest waiting", backlog.oldestAcceptedAt ? time(backlog.oldestAcceptedAt, "age") : "–"],
+        ["accepted → delivered p99", stats.latency.p99 == null ? "–" : `${milliseconds(stats.latency.p99)} ms`],
+      ]),
+      bars(stats.minutes), legend()),
+    el("div", { class: "two" },
+      panel("Messages", filterForm(find), table("Messages, newest first", MESSAGES, messages.messages.map(messageLine), messages.cursor ? "No match on this page; go on to older ones." : "No messages."), pages.links(messages.cursor),
+        can("operate") && redeliverForm(act)),
+      el("div", {},
+        panel("Callback",
+          pairs([
+            ["URL", callback ? code(callback.url) : "none registered"],
+            callback && ["since", time(callback.registeredAt), changes[0] && muted(`, by ${changes[0].actor}`)],
+            ["at once", `${lane.inFlight} now, at most `, account.limits.inFlight === null ? "the service default" : count(account.limits.inFlight)],
+            ["per second", account.limits.perSecond === null ? "no limit" : `at most ${account.limits.perSecond}`],
+            ["signing", `ed25519${keys.length ? ` · ${plural(keys.length, "HMAC key")}` : ""}`],
+          ]),
+          can("operate") && callbackForms(act, callback, changes)),
+        can("operate") && panel("Limits and keys", limitsForm(act, account.limits), keyTable(act, keys)))),
+    panel("Last attempts", attemptTable(attempts)),
+    panel("Callback history", changeTable(act, callback, changes, can)),
   ];
 }
 
-function limits(path, { inFlight, perSecond }) {
+// What fails, why, what repairs it, and when it is tried again.
+function trouble(account, attempts, act, can) {
+  const { lane, backlog, callback } = account;
+  const failed = attempts.find((one) => one.errorCode);
+  const retry = can("operate") && button("Try now", act.retry, { class: "primary" });
+  if (isFailing(account) || lane.state === "waiting") {
+    const cause = failed?.errorCode === lane.reason || !lane.reason ? failed : null;
+    return el("section", { class: "panel trouble" },
+      paragraph(el("span", { class: "big" }, failureTitle(lane.reason ?? failed?.errorCode))),
+      paragraph(failed?.fix ?? "See the attempts below."),
+      paragraph(muted("Next try "), el("strong", {}, nextTry(lane.until)), muted(` · ${plural(lane.failures, "failure")} in a row · ${pendingText(backlog)}`)),
+      row(retry, can("operate") && callback && button("Run doctor", () => doctor(act, callback.url)), el("a", { class: "button", href: "#callback", click: jump("change") }, "Change URL")),
+      cause && el("pre", {}, `POST ${cause.url ?? callback?.url ?? ""}  →  ${cause.outcome}${cause.phases.total == null ? "" : ` (after ${milliseconds(cause.phases.total)} ms)`}${cause.excerpt ? `\n${cause.excerpt}` : ""}`));
+  }
+  if (lane.state === "paused") {
+    const isGone = lane.reason === "http_410";
+    return el("section", { class: `panel ${isGone ? "trouble" : "attention"}` },
+      paragraph(el("span", { class: "big" }, isGone ? "The receiver said that it is gone, which paused delivery" : "Delivery is paused")),
+      paragraph(isGone ? "Register a new URL, or repair the receiver, then resume." : "An operator paused it. Resume it to go on."), paragraph(muted(`${pendingText(backlog)}; their time to live stands still`)),
+      row(can("operate") && button("Resume", act.resume, { class: "primary" })));
+  }
+  if (lane.state === "held" && backlog.pending) {
+    return el("section", { class: "panel attention" }, paragraph(el("span", { class: "big" }, "Messages wait for a callback")),
+      paragraph("No callback is registered. Register one, and they are sent in order."), paragraph(muted(pendingText(backlog))));
+  }
+  return false;
+}
+
+const jump = (id) => (event) => {
+  event.preventDefault();
+  const target = document.getElementById(id);
+  target.open = true;
+  target.scrollIntoView({ block: "center" });
+  target.querySelector("input")?.focus();
+};
+
+async function doctor(act, url, proposed = false) {
+  const { checks } = await act.check(url);
+  const worst = checks.some((one) => one.status === "fail") ? "fail" : checks.some((one) => one.status === "warn") ? "warn" : "pass";
+  const dialog = el("dialog", { class: "doctor", close: () => dialog.remove() },
+    el("form", { method: "dialog" }, el("h2", {}, `Doctor: ${url}`),
+      el("ul", {}, checks.map((one) => el("li", { class: { pass: "ok", warn: "warn", fail: "bad" }[one.status] }, el("strong", {}, one.name), " ", one.text, one.fix && el("p", {}, one.fix)))),
+      paragraph({ pass: "Everything works.", warn: "It works; look at the warnings.", fail: "Messages would not arrive." }[worst]),
+      row(proposed && button(worst === "fail" ? "Register it anyway" : "Register it", async () => (dialog.close(), act.register(url)), { class: worst === "fail" ? "danger" : "primary" }), el("button", {}, "Close"))));
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+function callbackForms(act, callback, changes) {
+  const before = changes.find((one) => one.url && one.url !== callback?.url);
+  return el("details", { id: "change", "data-keep": `change-${callback?.revision ?? 0}` }, el("summary", {}, callback ? "Change or deregister" : "Register a callback"),
+    form({}, ({ url }) => doctor(act, url, true), field("New URL", input("url", { type: "url", required: true, maxlength: "2048", placeholder: "https://hooks.example.net/fota" }), "The doctor tries it before anything changes; the old URL stays in the history."), row(el("button", { class: "primary" }, "Check and register"))),
+    row(before && button(`Back to ${before.url}`, () => doctor(act, before.url, true)), callback && button("Deregister…", act.deregister, { class: "danger" })));
+}
+
+function limitsForm(act, { inFlight, perSecond }) {
   const number = (text) => (text === "" ? null : Number(text));
-  const change = async (given) => {
-    await patch(path, { limits: { inFlight: number(given.inFlight), perSecond: number(given.perSecond) } });
-    notify("Limits changed.", true);
-  };
-  return form({ class: "line" }, change,
-    field("In flight", el("input", { name: "inFlight", type: "number", min: "1", max: "256", value: inFlight ?? "", placeholder: "service default" })),
-    field("Per second", el("input", { name: "perSecond", type: "number", min: "0.001", max: "10000", step: "any", value: perSecond ?? "", placeholder: "no limit" })),
+  return form({ class: "row", "data-keep": `limits-${inFlight}-${perSecond}` }, (given) => act.limits({ inFlight: number(given.inFlight), perSecond: number(given.perSecond) }),
+    field("At once", input("inFlight", { type: "number", min: "1", max: "256", value: inFlight ?? "", placeholder: "service default" })),
+    field("Per second", input("perSecond", { type: "number", min: "0.001", max: "10000", step: "any", value: perSecond ?? "", placeholder: "no limit" })),
     el("button", {}, "Change"));
 }
 
-function filters(find) {
-  return form({ class: "line", "aria-label": "Filter messages" }, find,
-    field("State", select("state", STATES)),
-    field("Type", el("input", { name: "type" })),
-    field("Ordering key", el("input", { name: "key" })),
-    field("Since (UTC)", el("input", { name: "since", type: "datetime-local" })),
-    field("Until (UTC)", el("input", { name: "until", type: "datetime-local" })),
-    el("button", {}, "Find"));
+function keyTable(act, keys) {
+  const lines = keys.map((one) => ({ key: one.id, cells: [code(one.id), time(one.createdAt), one.expiresAt ? time(one.expiresAt, "until") : "–", button("End…", () => act.endKey(one.id))] }));
+  return el("div", { class: "keys" }, table("HMAC signing keys", KEYS, lines, "No HMAC key: deliveries carry the ed25519 signature alone."), row(button("New HMAC key", act.rotate)));
 }
 
-function load(path, { since, until, ...given }, cursor, signal) {
-  const span = { since: since && new Date(`${since}Z`).toISOString(), until: until && new Date(`${until}Z`).toISOString() };
-  return read(`${path}/messages${query({ ...given, ...span, cursor })}`, signal);
+function filterForm(find) {
+  return form({ class: "filters", "data-keep": "filters", "aria-label": "Filter messages" }, find,
+    el("label", { class: "inline" }, el("span", {}, "State"), select("state", STATES)), input("type", { placeholder: "type", "aria-label": "Type" }), input("key", { placeholder: "ordering key", "aria-label": "Ordering key" }),
+    input("since", { type: "datetime-local", "aria-label": "Since", title: "accepted since" }), input("until", { type: "datetime-local", "aria-label": "Until", title: "accepted until" }), el("button", {}, "Find"));
 }
 
-function messages(page) {
-  const empty = page.cursor ? "No match on this page; try the next one." : "No messages.";
-  return table("Messages, newest first", HEADER, page.messages.map(row), empty);
+function redeliverForm(act) {
+  return el("details", { "data-keep": "redeliver" }, el("summary", {}, "Redeliver many"),
+    form({ class: "filters" }, act.redeliver, el("label", { class: "inline" }, el("span", {}, "State"), select("state", [["dead", "dead"], ["delivered", "delivered"]])),
+      input("since", { type: "datetime-local", "aria-label": "Redeliver since" }), input("until", { type: "datetime-local", "aria-label": "Redeliver until" }), el("button", {}, "Count")));
 }
 
-function row({ id, type, orderingKey, deliveries, acceptedAt }) {
-  const [delivery] = deliveries;
-  return [
-    link(id, "message", id), type ?? "–", orderingKey ?? "–", delivery ? badge(delivery.state) : "–",
-    delivery ? count(delivery.attempts) : "–", delivery?.lastOutcome ?? "–", time(acceptedAt),
-  ];
+function messageLine({ id, type, orderingKey, deliveries, acceptedAt }) {
+  return { key: id, cells: [link(id, "message", id), type ?? muted("no type"), orderingKey ?? "–", deliveryState(deliveries[0]), time(acceptedAt)] };
 }
 
-// Shows how many messages there are before anything is sent.
-function redelivery(path, refresh) {
-  const container = el("div");
-  const redeliver = (dryRun) => post(`${path}/redeliver`, { state: "dead", dryRun });
-  const begin = () => {
-    const ask = async () => {
-      const found = await redeliver(true);
-      if (!found.count) return notify("No dead messages can be redelivered.", true);
-      container.replaceChildren(
-        el("p", {}, `${count(found.count)} dead ${found.count === 1 ? "message" : "messages"} will be redelivered with the same ids, after those that already wait.`),
-        el("p", { class: "line" }, button("Redeliver", send, { class: "first" }), button("Cancel", async () => begin())));
-    };
-    container.replaceChildren(button("Count", ask));
-  };
-  const send = async () => {
-    const sent = await redeliver(false);
-    begin();
-    await refresh();
-    notify(`${count(sent.count)} ${sent.count === 1 ? "message" : "messages"} redelivered.`, true);
-  };
-  begin();
-  return container;
+export function attemptTable(attempts) {
+  const scale = scaleOf(attempts);
+  const lines = attempts.map((one) => ({ key: `${one.messageId}-${one.number}`, cells: [time(one.startedAt), link(one.messageId, "message", one.messageId), [outcomeOf(one), one.number > 1 && muted(` attempt ${one.number}`)], waterfall(one.phases, scale), one.phases.total == null ? "–" : milliseconds(one.phases.total)] }));
+  return table("Last attempts, newest first", ATTEMPTS, lines, "No attempts yet.");
 }
 
-function history(path, signal) {
-  const container = el("div");
-  const load = async () => {
-    const { history: changes } = await read(`${path}/callbacks`, signal);
-    const rows = changes.map(({ at, action, url, actor, revision }) => [time(at), action, url ?? "–", actor, count(revision)]);
-    container.replaceChildren(table("Callback changes, newest first", ["Time", "Change", "URL", "By", "Revision"], rows, "No callback was ever registered."));
-  };
-  const opened = (event) => event.target.open && load().catch(notify);
-  return el("details", { toggle: opened }, el("summary", {}, "Callback history"), container);
+function changeTable(act, callback, changes, can) {
+  const lines = changes.map((one) => ({ key: String(one.revision), cells: [time(one.at), one.action, one.url ?? "–", one.actor, can("operate") && one.url && one.url !== callback?.url && button("Use again", () => doctor(act, one.url, true))] }));
+  return table("Changes of the callback, newest first", CHANGES, lines, "No callback was ever registered.");
 }

@@ -1,5 +1,5 @@
-// Calls of the API. The token is kept in this module's memory only, not in an address or storage; a reload signs out.
-let token = null;
+// Calls of the API. A session cookie that scripts cannot read signs them in; see docs/console.md.
+const HEADERS = { "Fotahook-Console": "1" };
 let whenSignedOut = () => {};
 
 export class Refused extends Error {
@@ -9,29 +9,22 @@ export class Refused extends Error {
   }
 }
 
-export const isSignedIn = () => token !== null;
-
 export function onSignedOut(listener) {
   whenSignedOut = listener;
 }
 
-export function signOut(why = "") {
-  token = null;
-  whenSignedOut(why);
-}
+// The session: {signedIn, client, scopes, kind, dev}.
+export const session = async () => (await request("/console/session", {})).json();
+export const signIn = (clientId, clientSecret) => post("/console/login", { clientId, clientSecret });
 
-export async function signIn(id, secret) {
-  const basic = btoa(String.fromCharCode(...new TextEncoder().encode(`${id}:${secret}`)));
-  const response = await request("/api/ts/v1/oauth2/token", {
-    method: "POST",
-    headers: { Authorization: `Basic ${basic}`, "Content-Type": "application/x-www-form-urlencoded" },
-    body: "grant_type=client_credentials",
-  });
-  token = (await response.json()).access_token;
+export async function signOut(why = "") {
+  await request("/console/logout", { method: "POST", body: "{}" });
+  whenSignedOut(why);
 }
 
 // One segment of a path: an account may contain any character.
 export const segment = encodeURIComponent;
+export const accountPath = (name, ...more) => ["/v1/accounts", segment(name), ...more].join("/");
 
 export function query(parameters) {
   const given = Object.entries(parameters).filter(([, value]) => value !== "" && value != null);
@@ -40,23 +33,31 @@ export function query(parameters) {
 
 export const read = async (path, signal) => (await call(path, { signal })).json();
 export const readText = async (path, signal) => (await call(path, { signal })).text();
-export const post = async (path, body) => (await call(path, { method: "POST", body: JSON.stringify(body ?? {}) })).json();
-export const patch = async (path, body) => (await call(path, { method: "PATCH", body: JSON.stringify(body) })).json();
+export const post = (path, body, headers) => change("POST", path, body, headers);
+export const put = (path, body) => change("PUT", path, body);
+export const patch = (path, body) => change("PATCH", path, body);
+export const remove = async (path) => (await call(path, { method: "DELETE" })).json();
+
+async function change(method, path, body, headers) {
+  const text = typeof body === "string" ? body : JSON.stringify(body ?? {});
+  return (await call(path, { method, body: text, headers })).json();
+}
 
 // Returns a successful response; throws the service's error message otherwise.
-export async function call(path, { headers, ...options } = {}) {
+export async function call(path, options) {
   try {
-    return await request(path, { ...options, headers: { ...headers, Authorization: `Bearer ${token}` } });
+    return await request(path, options);
   } catch (error) {
-    if (error.status === 401) signOut("You were signed out: the access token expired or was revoked. Sign in again.");
+    if (error.status === 401 && path !== "/console/login") whenSignedOut("You were signed out: the session ended or was revoked. Sign in again.");
     throw error;
   }
 }
 
-async function request(path, options) {
+async function request(path, { headers, ...options }) {
   let response;
+  const given = { ...HEADERS, ...(options.body && { "Content-Type": "application/json" }), ...headers };
   try {
-    response = await fetch(path, { ...options, credentials: "omit", cache: "no-store", redirect: "error" });
+    response = await fetch(path, { ...options, headers: given, credentials: "same-origin", cache: "no-store", redirect: "error" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, "The service cannot be reached. Check that it is running and that you are connected to it.");

@@ -1,46 +1,85 @@
-// Shows the page of the address, and signs in and out.
+// Shows the page of the address, signs in and out, and keeps the parts that every page shares.
 import { showAccount } from "./account.js";
 import { showAccounts } from "./accounts.js";
-import { isSignedIn, onSignedOut, signIn, signOut } from "./api.js";
-import { el, notify } from "./dom.js";
-import { showLive } from "./live.js";
+import { onSignedOut, query, read, session, signIn, signOut } from "./api.js";
+import { showCampaign, showCampaigns } from "./campaigns.js";
+import { clockName, switchClock } from "./clock.js";
+import { atMostEvery, button, count, el, guarded, heading, notify, panel, paragraph, render } from "./dom.js";
+import { follow } from "./events.js";
+import { listenToKeys, showHelp } from "./keys.js";
+import { addLive, showLive } from "./live.js";
 import { showMessage } from "./message.js";
+import { showOverview } from "./overview.js";
+import { attachSearch } from "./search.js";
+import { showSend } from "./send.js";
 
-const VIEWS = { accounts: showAccounts, account: showAccount, message: showMessage, live: showLive };
+const VIEWS = {
+  overview: showOverview, accounts: showAccounts, account: showAccount, message: showMessage,
+  campaigns: showCampaigns, campaign: showCampaign, live: showLive, send: showSend,
+};
+const REFRESH_MILLISECONDS = 500;
+const DEV = ["dev", "dev-secret"];
 
-const main = document.querySelector("main");
-const entry = document.querySelector("#sign-in");
-let leaving = new AbortController();
+const by = (id) => document.getElementById(id);
+const main = by("main");
+const entry = by("sign-in");
+let who = { signedIn: false, scopes: [] };
+let visit = new AbortController();
+let following = new AbortController();
+let present = { refresh: () => {}, wants: () => false };
 
 // The address names the page, never the client.
 async function show() {
-  leaving.abort();
-  leaving = new AbortController();
-  const { signal } = leaving;
+  visit.abort();
+  visit = new AbortController();
+  const { signal } = visit;
   const [view, ...names] = place();
   notify("");
-  entry.hidden = isSignedIn();
-  for (const one of document.querySelectorAll("[data-signed-in]")) one.hidden = !isSignedIn();
-  if (!isSignedIn()) {
+  for (const one of document.querySelectorAll("[data-signed-in]")) one.hidden = !who.signedIn;
+  entry.hidden = who.signedIn;
+  if (!who.signedIn) {
     main.replaceChildren();
     return entry.elements.id.focus();
   }
-  for (const one of document.querySelectorAll("header nav a")) {
-    if (one.dataset.view === view) one.setAttribute("aria-current", "page");
+  for (const one of document.querySelectorAll("#nav a")) {
+    const isHere = one.dataset.view === view || `${view}s` === one.dataset.view || (view === "message" && one.dataset.view === "accounts");
+    if (isHere) one.setAttribute("aria-current", "page");
     else one.removeAttribute("aria-current");
   }
-  const page = el("div");
-  main.setAttribute("aria-busy", "true");
-  try {
-    await VIEWS[view](page, signal, ...names);
-  } catch (error) {
-    if (!signal.aborted) notify(error);
-  }
-  if (signal.aborted) return;
+  const page = el("div", { class: view });
+  page.append(skeleton());
   main.replaceChildren(page);
+  main.setAttribute("aria-busy", "true");
+  present = { refresh: () => {}, wants: () => false };
+  await draw(page, view, names, signal);
+  if (signal.aborted) return;
   main.removeAttribute("aria-busy");
-  page.querySelector("h2")?.focus();
+  page.querySelector("h1")?.focus({ preventScroll: true });
 }
+
+// A view gives what to draw, and which events change it.
+async function draw(page, view, names, signal) {
+  const context = { signal, who, can: (scope) => who.scopes.includes(scope) || who.scopes.includes("operate") };
+  try {
+    const { load, make, wants = () => false } = await VIEWS[view](context, ...names);
+    const refresh = async () => {
+      const loaded = await load();
+      if (!signal.aborted) render(page, make(loaded));
+    };
+    context.refresh = refresh;
+    await refresh();
+    if (!signal.aborted) present = { refresh: atMostEvery(REFRESH_MILLISECONDS, () => refresh().catch(notify)), now: refresh, wants };
+  } catch (error) {
+    if (!signal.aborted) render(page, failure(error));
+  }
+}
+
+function failure(error) {
+  return [heading(error.status === 404 ? "Not found" : "This page cannot be shown"),
+    panel(null, paragraph(error.message), el("div", { class: "row" }, button("Try again", show, { class: "primary" }), el("a", { href: "#/overview" }, "Overview")))];
+}
+
+const skeleton = () => el("div", { class: "skeleton", "aria-label": "Loading" }, [1, 2, 3].map(() => el("div", {})));
 
 function place() {
   try {
@@ -49,30 +88,74 @@ function place() {
   } catch {
     // A malformed address shows the first page.
   }
-  return ["accounts"];
+  return ["overview"];
 }
 
-entry.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const pressed = entry.querySelector("button");
-  pressed.disabled = true;
-  try {
-    await signIn(entry.elements.id.value, entry.elements.secret.value);
-    entry.reset();
-    await show();
-  } catch (error) {
-    notify(error);
-  } finally {
-    pressed.disabled = false;
+// One stream of events for the whole page: the live list keeps the last ones, and the page shown refreshes.
+async function start() {
+  who = await session();
+  by("sign-in-hint").textContent = who.kind === "listener" ? "The listener's inbox. fotahook listen printed the client's secret when it started." : "Use a client with the scope read or operate; fotahook admin client create creates one.";
+  by("sign-in-dev").hidden = !who.dev;
+  document.documentElement.dataset.kind = who.kind;
+  for (const one of document.querySelectorAll("#nav [data-kind]")) one.hidden = one.dataset.kind !== who.kind;
+  following.abort();
+  if (who.signedIn) {
+    following = new AbortController();
+    by("who").textContent = who.client;
+    const { cursor, events } = await recent();
+    for (const one of events) addLive(one.name, one.data);
+    follow("/v1/events", following.signal, onEvent, onState, cursor);
+    countTrouble().catch(notify);
   }
+  await show();
+}
+
+// The last events, newest last, and where to go on; a service without them begins at the present.
+const recent = () => read(`/v1/events/recent${query({ limit: 200 })}`);
+
+function onEvent(name, event) {
+  addLive(name, event);
+  if (name === "lane.changed") countTrouble().catch(notify);
+  if (present.wants(name, event)) present.refresh();
+}
+
+function onState(state) {
+  const live = by("live");
+  live.dataset.state = state === "connected" ? "ok" : "bad";
+  live.textContent = state === "connected" ? "live" : state === "lost" ? "connection lost, reconnecting; no event is missed" : state;
+  // What changed while there was no connection.
+  if (state === "connected") present.refresh();
+}
+
+async function countTrouble() {
+  const { accounts } = await read(`/v1/stats${query({ minutes: 1 })}`);
+  by("trouble").textContent = accounts.trouble ? count(accounts.trouble) : "";
+}
+
+const enter = (id, secret, pressed) => guarded(pressed, async () => {
+  await signIn(id, secret);
+  entry.reset();
+  await start();
 });
 
+entry.addEventListener("submit", (event) => {
+  event.preventDefault();
+  enter(entry.elements.id.value, entry.elements.secret.value, event.submitter);
+});
+by("sign-in-dev").addEventListener("click", (event) => enter(...DEV, event.currentTarget));
 onSignedOut((why) => {
+  following.abort();
+  who = { signedIn: false, scopes: [] };
   show();
   notify(why);
 });
-document.querySelector("#sign-out").addEventListener("click", () => signOut());
+by("sign-out").addEventListener("click", () => signOut().catch(notify));
+by("help").addEventListener("click", showHelp);
+by("clock").textContent = clockName();
+by("clock").addEventListener("click", (event) => {
+  event.currentTarget.textContent = switchClock();
+});
 addEventListener("hashchange", show);
-// A browser may keep the page for "back": neither the token nor the event stream may outlive the visit.
-addEventListener("pagehide", () => signOut());
-show();
+attachSearch(by("search"));
+listenToKeys(() => present.now?.().catch(notify));
+start().catch(notify);

@@ -1,40 +1,53 @@
 // Builds the page from elements and text alone, so that nothing in a response can become markup.
+const SVG = "http://www.w3.org/2000/svg";
+const SVG_NAMES = new Set(["svg", "rect", "path", "line", "title", "g", "text"]);
+
+// An element. A function becomes the handler of its event, `style` is an object (the policy allows no style attribute).
 export function el(name, attributes = {}, ...children) {
-  const element = document.createElement(name);
+  const element = SVG_NAMES.has(name) ? document.createElementNS(SVG, name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
-    if (typeof value === "function") element.addEventListener(key, value);
+    if (typeof value === "function") element[`on${key}`] = value;
+    else if (key === "style") Object.assign(element.style, value);
     else if (value != null && value !== false) element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child != null && child !== false && child !== ""));
+  element.append(...nodes(children));
   return element;
 }
 
-export const link = (text, ...path) => el("a", { href: address(...path) }, text);
+const nodes = (children) => [children].flat(Infinity).filter((child) => child != null && child !== false && child !== "");
+
 export const address = (...path) => `#/${path.map(encodeURIComponent).join("/")}`;
+export const link = (text, ...path) => el("a", { href: address(...path) }, text);
+export const code = (text) => el("code", {}, text);
+export const muted = (...content) => el("span", { class: "muted" }, content);
+export const paragraph = (...content) => el("p", {}, content);
+export const row = (...content) => el("div", { class: "row" }, content);
+export const count = (number) => Number(number).toLocaleString("en");
+export const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
+export const chip = (text, kind = "") => el("span", { class: `chip ${kind}` }, text);
+export const heading = (...content) => el("h1", { tabindex: "-1" }, content);
 
-export const badge = (state) => el("span", { class: "badge", "data-state": state }, state);
-
-// UTC, as in the API and the logs; the title has the fractions of the second.
-export function time(text) {
-  if (!text) return "–";
-  return el("time", { datetime: text, title: text }, new Date(text).toISOString().replace(/\.\d+/, ""));
+export function panel(title, ...content) {
+  return el("section", { class: "panel" }, title && el("h2", {}, title), content);
 }
 
-export const count = (number) => number.toLocaleString("en");
-
-export function table(caption, header, rows, empty) {
-  if (!rows.length) return el("p", { class: "quiet" }, empty);
-  const head = el("thead", {}, el("tr", {}, header.map((name) => el("th", { scope: "col" }, name))));
-  const body = el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, n) => el("td", { "data-name": header[n] }, el("div", {}, cell))))));
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, el("table", {}, el("caption", {}, caption), head, body));
+export function pairs(list) {
+  return el("dl", {}, list.filter(Boolean).map(([name, ...values]) => [el("dt", {}, name), el("dd", {}, values)]));
 }
 
-export function details(pairs) {
-  return el("dl", {}, pairs.map(([name, ...values]) => el("div", {}, el("dt", {}, name), el("dd", {}, values))));
+export function figures(list) {
+  return el("div", { class: "figures" }, list.filter(Boolean).map(([name, value, kind]) => el("div", { class: kind }, el("span", {}, name), el("strong", {}, value))));
 }
 
-export function section(title, ...content) {
-  return el("section", {}, el("h3", {}, title), content);
+// A table; a column is `[header, class]`. On a narrow screen a column of class "wide" is left out.
+export function table(caption, columns, rows, empty) {
+  if (!rows.length) return el("p", { class: "empty" }, empty);
+  const cell = (tag, value, n, more = {}) => el(tag, { class: columns[n][1], ...more }, value);
+  return el("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" },
+    el("table", {},
+      el("caption", {}, caption),
+      el("thead", {}, el("tr", {}, columns.map(([name], n) => cell("th", name, n, { scope: "col" })))),
+      el("tbody", {}, rows.map(({ key, cells }) => el("tr", { "data-key": key }, cells.map((value, n) => cell("td", value, n)))))));
 }
 
 // A button that is disabled while its action runs, and shows the action's error.
@@ -45,68 +58,96 @@ export function button(text, act, attributes = {}) {
 export function form(attributes, act, ...children) {
   const submit = (event) => {
     event.preventDefault();
-    return guarded(event.currentTarget.querySelector("button"), () => act(Object.fromEntries(new FormData(event.target))));
+    const given = Object.fromEntries(new FormData(event.currentTarget));
+    return guarded(event.currentTarget.querySelector("button:not([type=button])"), () => act(given, event.target));
   };
   return el("form", { ...attributes, submit }, children);
 }
 
-export const field = (label, input) => el("label", {}, label, input);
+export const field = (label, input, hint) => el("label", {}, el("span", {}, label), input, hint && el("small", {}, hint));
+export const input = (name, attributes = {}) => el("input", { name, autocomplete: "off", spellcheck: "false", ...attributes });
 
 export function select(name, options, chosen) {
   return el("select", { name }, options.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
 }
 
-async function guarded(pressed, act) {
-  pressed.disabled = true;
-  notify("");
+export async function guarded(pressed, act) {
+  if (pressed) pressed.disabled = true;
   try {
     await act();
   } catch (error) {
     notify(error);
   } finally {
-    pressed.disabled = false;
+    if (pressed) pressed.disabled = false;
   }
 }
 
-// Shows a message, also to screen readers.
+// Shows a message, also to screen readers. An error stays until something else is shown.
 export function notify(what, isGood = false) {
   if (what?.name === "AbortError") return;
   const notice = document.querySelector("#notice");
-  notice.replaceChildren(...[what instanceof Error ? what.message : what].flat());
-  notice.dataset.kind = isGood ? "good" : "bad";
+  notice.dataset.kind = isGood ? "ok" : "bad";
+  const close = el("button", { type: "button", class: "plain", "aria-label": "Dismiss", click: () => notice.replaceChildren() }, "×");
+  notice.replaceChildren(...nodes(what instanceof Error ? what.message : what), ...(what ? [close] : []));
 }
 
-// Renders a response, and leaves the page alone while the response stays the same.
-export function renderer(container, make) {
-  let shown = null;
-  return (answer) => {
-    const text = JSON.stringify(answer);
-    if (text === shown) return;
-    shown = text;
-    container.replaceChildren(...[make(answer)].flat());
-  };
-}
-
-// Pagination: `load` takes a cursor and returns a page with the cursor of the next one, `make` renders it. Returns a function
-// that reloads the present page.
-export async function pages(container, load, make) {
-  let now = [null];
-  let requests = 0;
-  const render = renderer(container, ([page, cursors]) => {
-    const back = cursors.length > 1 && button("← Back", () => turn(cursors.slice(0, -1)));
-    const on = page.cursor && button("Next →", () => turn([...cursors, page.cursor]));
-    return [make(page), el("p", { class: "pages" }, back, on)];
+// Asks before something that cannot be taken back; with `typed`, the button works once this text is typed.
+export function confirm(title, text, action, { typed = null, kind = "danger" } = {}) {
+  return new Promise((resolve) => {
+    const go = el("button", { value: "go", class: kind, disabled: typed !== null }, action);
+    const check = typed !== null && field(`Type ${typed} to confirm`, input("typed", { input: (event) => (go.disabled = event.target.value !== typed) }));
+    const dialog = el("dialog", { close: () => (dialog.remove(), resolve(dialog.returnValue === "go")) },
+      el("form", { method: "dialog" }, el("h2", {}, title), nodes(text).map((one) => el("p", {}, one)), check,
+        row(go, el("button", { value: "", formnovalidate: true }, "Cancel"))));
+    document.body.append(dialog);
+    dialog.showModal();
   });
-  const turn = async (cursors) => {
-    const mine = (requests += 1);
-    const page = await load(cursors.at(-1));
-    // Another page was requested meanwhile.
-    if (mine !== requests) return;
-    now = cursors;
-    render([page, cursors]);
-  };
-  await turn(now);
-  return () => turn(now);
+}
+
+export async function copy(text, what) {
+  await navigator.clipboard.writeText(text);
+  notify(`${what} copied.`, true);
+}
+
+// Replaces a container's content and keeps focus, scrolling, open details and typed text: elements are changed, not made anew.
+export function render(container, ...content) {
+  const next = container.cloneNode(false);
+  next.append(...nodes(content));
+  patchChildren(container, next);
+}
+
+function patchChildren(from, to) {
+  const keyed = new Map([...from.children].filter((one) => one.dataset?.key).map((one) => [one.dataset.key, one]));
+  let at = from.firstChild;
+  for (const wanted of [...to.childNodes]) {
+    const known = wanted.dataset?.key && keyed.get(wanted.dataset.key);
+    if (known && known !== at) from.insertBefore(known, at);
+    const present = known || at;
+    if (present && alike(present, wanted)) {
+      patch(present, wanted);
+      at = present.nextSibling;
+    } else from.insertBefore(wanted, at);
+  }
+  while (at) {
+    const next = at.nextSibling;
+    at.remove();
+    at = next;
+  }
+}
+
+const alike = (one, other) => one.nodeName === other.nodeName && one.dataset?.key === other.dataset?.key;
+
+function patch(from, to) {
+  if (from.nodeType === Node.TEXT_NODE) {
+    if (from.data !== to.data) from.data = to.data;
+    return;
+  }
+  // What a container shows by itself, such as a form that somebody is filling in, is left alone.
+  if (from.dataset?.keep) return;
+  for (const { name } of [...from.attributes]) if (!to.hasAttribute(name) && name !== "open" && name !== "disabled") from.removeAttribute(name);
+  for (const { name, value } of to.attributes) if (from.getAttribute(name) !== value) from.setAttribute(name, value);
+  for (const event of ["onclick", "onsubmit", "ontoggle", "oninput", "onchange"]) from[event] = to[event];
+  patchChildren(from, to);
 }
 
 // Runs the action at most once in each interval, at its end.
@@ -115,6 +156,6 @@ export function atMostEvery(milliseconds, act) {
   return () => {
     if (waiting) return;
     waiting = true;
-    setTimeout(() => ((waiting = false), act().catch(notify)), milliseconds);
+    setTimeout(() => ((waiting = false), act()), milliseconds);
   };
 }

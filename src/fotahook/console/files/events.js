@@ -1,27 +1,27 @@
-// Server-sent events by fetch, because EventSource could send the access token only in the address.
+// Server-sent events by fetch, because EventSource sends no header, and the session needs one.
 import { call, Refused } from "./api.js";
 
 const PAUSE_MILLISECONDS = 1000;
-const RECONNECTING = "Connection lost, reconnecting. No event is missed.";
 
-// Calls back for each event, connection and error; reconnects and resumes until `signal` is aborted.
-export async function follow(path, signal, onEvent, onConnected, onState) {
-  let last = null;
+// Calls `onEvent(name, data)` for each event and `onState("connected" | "lost" | message)`; reconnects and resumes after the
+// last event until `signal` is aborted. `after` is the cursor to begin with; the present if there is none.
+export async function follow(path, signal, onEvent, onState, after = null) {
+  let last = after;
   while (!signal.aborted) {
     try {
       const answer = await call(path, { signal, headers: last ? { "Last-Event-ID": last } : {} });
-      onConnected();
+      onState("connected");
       for await (const block of blocks(answer.body)) {
         const event = parse(block);
         last = event.id ?? last;
         if (event.data) onEvent(event.name, JSON.parse(event.data));
       }
-      onState(RECONNECTING);
+      onState("lost");
     } catch (error) {
       if (signal.aborted) return;
       if (error instanceof Refused && error.status === 410) last = null;
       else if (error instanceof Refused && error.status && error.status < 500) return onState(error.message);
-      onState(RECONNECTING);
+      onState("lost");
     }
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MILLISECONDS));
   }

@@ -1,42 +1,64 @@
-// The live list of events.
-import { query } from "./api.js";
-import { count, el, link, time } from "./dom.js";
-import { follow } from "./events.js";
+// The live list: the last 200 events, then new ones as they come; kept while other pages are shown.
+import { milliseconds, time } from "./clock.js";
+import { atMostEvery, button, chip, count, el, field, form, heading, input, link, muted, panel, render, row, select } from "./dom.js";
 
 const KEPT = 200;
+const REDRAW_MILLISECONDS = 100;
+const KINDS = [["", "every event"], ["message.accepted", "accepted"], ["attempt.finished", "attempts"], ["message.dead", "dead"], ["lane.changed", "lanes"], ["callback.changed", "callbacks"]];
 
-const TEXTS = {
-  "message.accepted": (event) => ["accepted ", message(event), event.type && ` ${event.type}`, `, ${count(event.size)} bytes`],
-  "attempt.finished": (event) => ["attempt ", `${event.number} at `, message(event), `: ${event.errorCode ?? event.outcome}`, event.milliseconds != null && ` after ${Math.round(event.milliseconds)} ms`],
-  "message.dead": (event) => ["dead: ", message(event), event.errorCode && `, ${event.errorCode}`],
-  "lane.changed": (event) => [`lane ${event.state}`, event.reason && `: ${event.reason}`, event.until && [", retry at ", time(event.until)]],
-  "callback.changed": (event) => [`callback ${event.action} by ${event.actor}`, event.url && `: ${event.url}`],
-};
+const kept = [];
+let redraw = () => {};
 
 const message = (event) => link(event.id, "message", event.id);
+const LINES = {
+  "message.accepted": (event) => [chip("accepted"), message(event), muted(event.type, ` ${count(event.size)} bytes`)],
+  "attempt.finished": (event) => [event.errorCode ? chip(event.errorCode.replaceAll("_", " "), "bad") : chip(event.outcome, "ok"), message(event), muted(`attempt ${event.number}`, event.milliseconds != null && ` · ${milliseconds(event.milliseconds)} ms`)],
+  "message.dead": (event) => [chip("dead", "bad"), message(event), muted(event.errorCode)],
+  "lane.changed": (event) => [chip(`lane ${event.state}`, event.state === "waiting" ? "bad" : event.state === "open" ? "ok" : "warn"), event.reason, event.until && [muted("next try "), time(event.until, "until")]],
+  "callback.changed": (event) => [chip(`callback ${event.action}`), event.url, muted(`by ${event.actor}`)],
+};
 
-// Events of one account, or of all, newest first.
-export function liveList(account, signal, onEvent = () => {}) {
-  const state = el("p", { class: "quiet", "data-live": true }, "Connecting…");
-  const list = el("ol", { class: "live", "aria-label": "Events, newest first" });
-  const add = (name, event) => {
-    const text = TEXTS[name]?.(event) ?? [name];
-    const kind = name === "message.dead" || event.errorCode ? "bad" : event.state === "delivered" ? "good" : "";
-    const owner = account === null && [link(event.account, "account", event.account), ": "];
-    list.prepend(el("li", { "data-kind": kind, "data-event": name }, time(event.at), " ", owner, text));
-    while (list.childElementCount > KEPT) list.lastElementChild.remove();
-    onEvent(name);
-  };
-  const connected = () => {
-    state.textContent = "Connected: new events appear here.";
-    // Events before the connection were not received.
-    onEvent();
-  };
-  follow(`/v1/events${query({ account })}`, signal, add, connected, (text) => (state.textContent = text));
-  return [state, list];
+let number = 0;
+
+// Remembers an event; every page does, so that the live page starts with what just happened.
+export function addLive(name, event) {
+  kept.unshift({ name, event, key: String((number += 1)) });
+  kept.length = Math.min(kept.length, KEPT);
+  redraw();
 }
 
-export function showLive(main, signal) {
-  main.append(el("h2", { tabindex: "-1" }, "Live"), el("p", { class: "quiet" }, "New events in all accounts of this client."));
-  main.append(...liveList(null, signal));
+export async function showLive(context) {
+  let wanted = { kind: "", text: "" };
+  let frozen = null;
+  let missed = 0;
+  const list = el("ol", { class: "events", "aria-label": "Events, newest first", "data-keep": "events" });
+  const fits = ({ name, event }) => (!wanted.kind || name === wanted.kind) && (!wanted.text || JSON.stringify(event).includes(wanted.text));
+  const soon = atMostEvery(REDRAW_MILLISECONDS, () => {
+    if (!context.signal.aborted) render(list, (frozen ?? kept).filter(fits).map(line));
+  });
+  redraw = () => {
+    if (frozen) missed += 1;
+    if (frozen) return context.refresh?.();
+    soon();
+  };
+  context.signal.addEventListener("abort", () => (redraw = () => {}));
+  const pause = async () => {
+    frozen = frozen ? null : [...kept];
+    missed = 0;
+    soon();
+    await context.refresh();
+  };
+  const filter = (given) => {
+    wanted = given;
+    soon();
+  };
+  const make = () => [
+    row(heading("Live"), el("span", { class: "space" }), frozen && muted(`${count(missed)} new`), button(frozen ? "Go on" : "Pause", pause)),
+    form({ class: "filters", "data-keep": "live" }, filter, field("Show", select("kind", KINDS)), input("text", { placeholder: "account, message, error …", "aria-label": "Containing" }), el("button", {}, "Filter")),
+    panel(null, list),
+  ];
+  soon();
+  return { load: async () => null, make };
 }
+
+const line = ({ name, event, key }) => el("li", { "data-key": key, "data-event": name }, time(event.at), link(event.account, "account", event.account), LINES[name]?.(event) ?? name);

@@ -1,78 +1,93 @@
-// One message: its status, its attempts, its body, and redelivery.
+// One message: its status once, its attempts, its body, and redelivery.
 import { post, query, read, readText, segment } from "./api.js";
-import { atMostEvery, badge, button, count, details, el, form, link, notify, renderer, section, table, time } from "./dom.js";
-import { follow } from "./events.js";
+import { scaleOf, waterfall } from "./charts.js";
+import { milliseconds, time } from "./clock.js";
+import { button, code, copy, count, el, heading, link, muted, notify, pairs, panel, paragraph, row, table } from "./dom.js";
+import { deliveryState, outcomeOf } from "./states.js";
 
-const PHASES = [["dns", "DNS"], ["connect", "connect"], ["tls", "TLS"], ["firstByte", "first byte"], ["total", "total"]];
-const REFRESH_MILLISECONDS = 500;
-const DELIVERIES = ["Lane", "State", "Attempts", "Due", "Expires", "Last outcome"];
-const ATTEMPTS = ["Attempt", "Started", "Outcome", "Fix", "Milliseconds", "URL and response"];
+const COLUMNS = [["#"], ["When"], ["Result"], ["DNS · connect · TLS · first byte", "wide"], ["ms", "n"]];
+const SECRET_NOTE = "The signature is not part of it: fotahook makes one for each attempt.";
 
-export async function showMessage(main, signal, id) {
+export async function showMessage(context, id) {
+  const { signal } = context;
   const path = `/v1/messages/${segment(id)}`;
-  const state = el("div");
-  const render = renderer(state, content);
-  const refresh = async () => {
-    const all = await Promise.all([read(path, signal), read(`${path}/why`, signal), read(`${path}/attempts`, signal)]);
-    render(all);
-    return all[0].account;
+  let body = null;
+  const load = async () => {
+    const [message, why, { attempts }] = await Promise.all([read(path, signal), read(`${path}/why`, signal), read(`${path}/attempts`, signal)]);
+    return { message, why, attempts, body };
   };
-  const account = await refresh();
-  main.append(
-    el("h2", { tabindex: "-1" }, "Message ", el("code", {}, id)),
-    state,
-    section("Redeliver", redelivery(path, refresh)),
-    section("Body", body(path, signal)),
-  );
-  const soon = atMostEvery(REFRESH_MILLISECONDS, refresh);
-  follow(`/v1/events${query({ account })}`, signal, (_, event) => event.id === id && soon(), soon, notify);
+  const show = async () => {
+    body = await readText(`${path}/body`, signal);
+    await context.refresh();
+  };
+  const redeliver = (asNew) => async () => {
+    const sent = await post(`${path}/redeliver`, { asNew });
+    await context.refresh();
+    notify(sent.id === id ? "Redelivered." : ["Redelivered as ", link(sent.id, "message", sent.id), "."], true);
+  };
+  const curl = async () => copy(command(await read(path, signal), await lastUrl(path, signal), await readText(`${path}/body`, signal)), "The command");
+  return { load, make: (loaded) => draw(id, loaded, { context, show, redeliver, curl }), wants: (_, event) => event.id === id };
 }
 
-function content([message, why, { attempts }]) {
-  const deliveries = message.deliveries.map((one) => [one.lane, badge(one.state), count(one.attempts), time(one.due), time(one.expiresAt), one.lastOutcome ?? "–"]);
+function draw(id, { message, why, attempts, body }, { context, show, redeliver, curl }) {
+  const isPending = why.state === "pending";
+  const canRead = context.can("bodies");
   return [
-    details([
-      ["Account", link(message.account, "account", message.account)],
-      ["Type", message.type ?? "none"],
-      ["Ordering key", message.orderingKey ?? "none"],
-      ["Accepted", time(message.acceptedAt)],
-      ["Size", `${count(message.size)} bytes`],
-      ["SHA-256", el("code", {}, message.sha256)],
-    ]),
-    section("Status", el("p", {}, badge(why.state)), el("ul", { class: "why" }, why.reasons.map(reason))),
-    section("Deliveries", table("Deliveries", DELIVERIES, deliveries, "No deliveries.")),
-    section("Attempts", table("Attempts, oldest first", ATTEMPTS, attempts.map(attempt), "No attempts yet.")),
+    row(heading(el("span", { class: "name" }, message.type ?? "Message"), " ", deliveryState(message.deliveries[0])), el("span", { class: "space" }),
+      button("Copy id", () => copy(id, "The id")), canRead && button("Copy as curl", curl),
+      context.can("operate") && !isPending && [button("Redeliver", redeliver(false), { class: "primary" }), button("Redeliver as new", redeliver(true), { title: "With a new id, so that receivers take it for another message" })]),
+    el("section", { class: `panel ${why.state === "dead" || attempts.at(-1)?.errorCode ? "trouble" : why.state === "delivered" ? "fine" : ""}` },
+      el("ul", { class: "why" }, why.reasons.map(({ code: name, text, until }) => el("li", { "data-code": name }, text, until && [" ", time(until, "until"), "."])))),
+    panel("Attempts", attemptTable(attempts)),
+    panel("Body", canRead ? bodyOf(body, show) : paragraph(muted("This client may not read bodies: it needs the scope bodies."))),
+    panel("Facts",
+      pairs([
+        ["id", code(id)], ["account", link(message.account, "account", message.account)],
+        ["ordering key", message.orderingKey ?? "none"], ["accepted", time(message.acceptedAt), muted(" · "), time(message.acceptedAt, "exact")],
+        ...message.deliveries.map((one) => [one.lane === message.account ? "delivery" : `to ${one.lane}`, deliveryState(one), one.due && [" due ", time(one.due, "until")], one.expiresAt && [", expires ", time(one.expiresAt, "until")]]),
+      ]),
+      el("details", { "data-key": "technical" }, el("summary", {}, "Technical facts"), pairs([["size", `${count(message.size)} bytes`], ["SHA-256", code(message.sha256)]]))),
   ];
 }
 
-function reason({ code, text, until }) {
-  return el("li", { "data-code": code }, text, until && [" (", time(until), ")"]);
+function attemptTable(attempts) {
+  const scale = scaleOf(attempts);
+  const lines = attempts.toReversed().map((one) => ({
+    key: String(one.number),
+    cells: [count(one.number), time(one.startedAt), result(one), waterfall(one.phases, scale), one.phases.total == null ? "–" : milliseconds(one.phases.total)],
+  }));
+  return table("Attempts, newest first", COLUMNS, lines, "No attempts yet.");
 }
 
-function attempt({ number, startedAt, outcome, httpStatus, errorCode, fix, phases, url, excerpt, resent }) {
-  const took = PHASES.filter(([name]) => phases[name] != null).map(([name, text]) => el("li", {}, `${text} ${Math.round(phases[name] * 10) / 10}`));
-  return [
-    count(number), time(startedAt),
-    [el("strong", { "data-kind": errorCode ? "bad" : "good" }, outcome), errorCode ? `: ${errorCode}` : httpStatus && ` (${httpStatus})`],
-    fix ?? "–", el("ul", { class: "phases" }, took), [url, resent && " (sent twice: a reused connection was closed)", excerpt && el("pre", {}, excerpt)],
-  ];
+function result(one) {
+  const headers = one.url && [`POST ${one.url}`, ...(one.requestHeaders ?? []).map(([name, value]) => `${name}: ${value}`)].join("\n");
+  return [outcomeOf(one), one.resent && muted(" sent twice: a reused connection was closed"), one.fix && el("p", { class: "fix" }, one.fix),
+    (headers || one.excerpt) && el("details", { "data-key": `attempt-${one.number}` }, el("summary", {}, "Request and answer"), headers && el("pre", {}, headers), el("pre", {}, one.httpStatus ? `HTTP ${one.httpStatus}\n${one.excerpt ?? ""}` : (one.excerpt ?? "no answer")))];
 }
 
-function redelivery(path, refresh) {
-  const redeliver = async ({ asNew }) => {
-    const sent = await post(`${path}/redeliver`, { asNew: asNew !== undefined });
-    await refresh();
-    notify(["Redelivered as ", link(sent.id, "message", sent.id), "."], true);
-  };
-  return form({ class: "line" }, redeliver,
-    el("label", { class: "check" }, el("input", { type: "checkbox", name: "asNew" }), "with a new id, so that receivers treat it as a new message"),
-    el("button", {}, "Redeliver"));
+function bodyOf(text, show) {
+  if (text === null) return row(button("Show body", show), muted("It may hold what not everybody who sees the page should read."));
+  return [el("pre", { class: "body" }, pretty(text)),
+    el("details", { "data-key": "raw" }, el("summary", {}, "Raw, byte for byte"), el("pre", {}, text)), row(button("Copy body", () => copy(text, "The body")))];
 }
 
-function body(path, signal) {
-  const container = el("div");
-  // Only on demand: it may hold what not everybody who sees the page should read.
-  const load = async () => container.replaceChildren(el("pre", {}, await readText(`${path}/body`, signal)));
-  container.append(button("Show body", load));
-  return container;
+function pretty(text) {
+  try {
+    // Numbers that JavaScript cannot hold stay as they are sent.
+    return /\d{16}/.test(text.replace(/"(?:[^"\\]|\\.)*"/g, "")) ? text : JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}
+
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+async function lastUrl(path, signal) {
+  const { attempts } = await read(`${path}/attempts${query({})}`, signal);
+  return attempts.at(-1)?.url ?? "https://receiver.example.net/";
+}
+
+function command({ id, account }, url, body) {
+  const headers = ["Content-Type: application/json", `webhook-id: ${id}`, `Fotahook-Account: ${account}`];
+  return [`# ${SECRET_NOTE}`, `curl ${quoted(url)}`, ...headers.map((one) => `  -H ${quoted(one)}`), `  --data-binary ${quoted(body)}`].join(" \\\n").replace(" \\\n", "\n");
 }
