@@ -227,6 +227,35 @@ class Attempts(_Camel, frozen=True):
     attempts: list[Attempt]
 
 
+class RecentAttempt(Attempt, frozen=True, kw_only=True, rename="camel"):
+    """One attempt at a message of an account."""
+
+    message_id: str
+
+
+class RecentAttempts(_Camel, frozen=True):
+    """The last attempts at an account's newest and longest waiting messages, newest first."""
+
+    attempts: list[RecentAttempt]
+
+
+class StateCounts(_Camel, frozen=True):
+    """How many accounts are in each state; `trouble`: how many need attention."""
+
+    open: int = 0
+    waiting: int = 0
+    held: int = 0
+    paused: int = 0
+    trouble: int = 0
+
+
+class Latency(_Camel, frozen=True):
+    """Milliseconds from the acceptance of a message to its delivery, over the last deliveries; None without any."""
+
+    p50: float | None = None
+    p99: float | None = None
+
+
 class Counts(_Camel, frozen=True):
     """Messages accepted, deliveries that became delivered or dead, and failed attempts."""
 
@@ -247,7 +276,14 @@ class MinuteCounts(_Camel, frozen=True):
 
 
 class Stats(_Camel, frozen=True):
-    """The counts of the last minutes, in all and by minute; the last minute is not over."""
+    """The counts of the last minutes, in all and by minute; the last minute is not over.
+
+    The numbers of accounts, the backlog and the latency are those of now. A client for some accounts gets no latency
+    over all of them.
+    """
 
     totals: Counts
     minutes: list[MinuteCounts]
+    accounts: StateCounts = StateCounts()
+    backlog: Backlog = Backlog(pending=0, dead=0)
+    latency: Latency = Latency()

@@ -22,6 +22,8 @@ from .credentials import Scope
 Authentication = Literal["anyone", "client", "token", "both tokens"]
 
 SESSION_HEADER: Final = "VZ-M2M-Token"
+CONSOLE_COOKIE: Final = "__Host-fotahook"
+CONSOLE_HEADER: Final = "Fotahook-Console"
 
 _GUID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -100,6 +102,11 @@ async def _client(service: Service, request: Request) -> Credential:
         client_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except ValueError:
         raise errors.WRONG_CLIENT() from None
+    return await verify_client(service, client_id, secret)
+
+
+async def verify_client(service: Service, client_id: str, secret: str) -> Credential:
+    """The client with this id and secret; an ApiError if there is none."""
     found = await service.store.credential("client", client_id)
     # An unknown client takes the same time as a wrong secret.
     stored = bytes(32) if found is None else found.secret_hash
@@ -109,11 +116,23 @@ async def _client(service: Service, request: Request) -> Credential:
 
 
 async def _token(service: Service, request: Request) -> Credential:
-    if not (token := _authorization(request, "bearer")):
+    if not (token := _authorization(request, "bearer") or console_token(request)):
         raise errors.NO_TOKEN()
     if (found := await service.token_cache.find("token", token_id(token))) is None:
         raise errors.WRONG_TOKEN()
     return found
+
+
+def console_token(request: Request) -> str | None:
+    """The token of the console's cookie. It counts on requests with the page's header only, so that no other site
+    can use it."""
+    return request.cookies.get(CONSOLE_COOKIE) if CONSOLE_HEADER in request.headers else None
+
+
+def require_console(request: Request) -> None:
+    """Raise an ApiError unless the request has the header of the console's page."""
+    if CONSOLE_HEADER not in request.headers:
+        raise errors.INVALID(f"Send the header {CONSOLE_HEADER}: 1, as the console's page does.")
 
 
 def _authorization(request: Request, wanted: str) -> str | None:

@@ -11,14 +11,14 @@ from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from ..store.base import Store
-from . import health
+from . import console, health
 from .context import Check, Service, Settings
 from .metrics import Metrics
 from .operator import accounts, events, messages
 from .routing import App, Endpoint, Resource
 from .thingspace import auth, callbacks
 
-MODULES: Final[Sequence[ModuleType]] = (health, callbacks, auth, accounts, messages, events)
+MODULES: Final[Sequence[ModuleType]] = (health, console, callbacks, auth, accounts, messages, events)
 """The modules that declare the service's endpoints."""
 
 

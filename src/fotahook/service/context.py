@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from ..contract.addresses import Network
 from ..contract.messages import MESSAGE_LIMIT
@@ -18,6 +18,7 @@ from .credentials import COST, PasswordCost, Passwords
 from .event_feed import Feed
 from .limits import Lockout, RateLimiter
 from .metrics import Metrics
+from .overview import Overviews
 
 REQUESTS_PER_MINUTE: Final = 300_000
 _CACHE_SECONDS: Final = 1.0
@@ -51,6 +52,8 @@ class Settings:
     """How long delivery is tried before a message expires; here it only shows when that is."""
     password_cost: PasswordCost = COST
     """A password that was hashed at another cost is hashed again at the next login."""
+    console: Literal["service", "listener"] = "service"
+    """What the console shows: a service, or a listener's inbox."""
     clock: Clock = time.time
     """Unix time, by which tokens and sessions expire."""
 
@@ -138,6 +141,7 @@ class Service:
         self.passwords = Passwords(self.settings.password_cost)
         self.rate_limiter = RateLimiter(self.settings.requests_per_minute)
         self.event_feed = Feed(self.store)
+        self.overviews = Overviews(self.store, self.settings.clock)
 
     def now(self) -> float:
         """Unix time. Always a float: a token is derived from how the number is written."""

@@ -49,6 +49,9 @@ class Store(Protocol):
     async def attempts(self, message_id: str) -> list[records.Attempt]:
         """Every attempt at a message, oldest first."""
 
+    async def recent_attempts(self, account: str | None, *, limit: int) -> list[records.RecentAttempt]:
+        """The last attempts, newest first: of all accounts, or at the newest and longest waiting messages of one."""
+
     async def lanes(self, account: str) -> list[records.Lane]:
         """The lanes of an account with their backlogs."""
 
@@ -64,6 +67,9 @@ class Store(Protocol):
 
         `state` and `among` select by state and by name.
         """
+
+    async def state_counts(self, among: Collection[str] | None = None) -> records.StateCounts:
+        """How many accounts are in each state, of these or of all."""
 
     async def messages(
         self, account: str, matching: records.MessageFilter, *, before: int | None = None, limit: int

@@ -28,6 +28,15 @@ class EventCursor(msgspec.Struct, frozen=True):
         """The cursor after these events."""
         return msgspec.structs.replace(self, **{event.source: event.position for event in events})
 
+    def before(self, events: int) -> "EventCursor":
+        """The cursor before so many events of each source; lane changes, which retention removes, are left out."""
+        return EventCursor(
+            max(0, self.messages - events),
+            max(0, self.attempts - 2 * events),
+            max(0, self.callbacks - events),
+            self.lanes,
+        )
+
     def covers(self, event: "Event") -> bool:
         """Whether the event lies before this cursor."""
         position: int = getattr(self, event.source)

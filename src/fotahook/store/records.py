@@ -192,6 +192,15 @@ class Attempt(Record, frozen=True, kw_only=True):
     resent: bool = False
 
 
+class RecentAttempt(Record, frozen=True, kw_only=True):
+    """An attempt with its message, when that was accepted, and the attempt's number among those at the message."""
+
+    message: str
+    accepted_at: float
+    number: int
+    attempt: Attempt
+
+
 class Settlement(Record, frozen=True, kw_only=True):
     """The result of one attempt. `delay`: seconds until a pending delivery is due again."""
 
@@ -266,6 +275,16 @@ class Account(Record, frozen=True, kw_only=True):
     callback: Callback | None
     lane: Lane
     limits: Limits
+
+
+class StateCounts(Record, frozen=True, kw_only=True):
+    """How many accounts are in each state, and how many need attention."""
+
+    open: int
+    waiting: int
+    held: int
+    paused: int
+    trouble: int
 
 
 class CallbackChange(Record, frozen=True, kw_only=True):

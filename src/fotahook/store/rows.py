@@ -85,6 +85,12 @@ def read_attempt(row: Row) -> records.Attempt:
     return records.Attempt(**dict(row) | {"phases": msgspec.json.decode(row["phases"]), "resent": bool(row["resent"])})
 
 
+def read_recent_attempt(row: Row) -> records.RecentAttempt:
+    values = dict(row)
+    own = {name: values.pop(name) for name in ("message", "accepted_at", "number")}
+    return records.RecentAttempt(attempt=read_attempt(values), **own)
+
+
 def read_credential(row: Row) -> records.Credential:
     accounts = row["accounts"]
     if isinstance(accounts, str):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -17,10 +17,13 @@ from .listing import find_message, list_messages
 from .records import CALLBACK_CONSUMER
 from .redelivery import redeliver, step_redelivery
 from .retention import BEGINNING, find_removable, remove_bodies
-from .rows import copy_of, read_account, read_attempt, read_credential, read_lane
+from .rows import copy_of, read_account, read_attempt, read_credential, read_lane, read_recent_attempt
 from .session import Row, Session
 
 T = TypeVar("T")
+
+RECENT_MESSAGES: Final = 200
+"""The newest messages of an account, and those that wait longest, whose attempts are looked at."""
 
 
 class SqlStore(ABC):
@@ -117,6 +120,10 @@ class SqlStore(ABC):
         found = await self._query("accounts", state=state, among=names, after=after, limit=limit)
         return [read_account(row) for row in found]
 
+    async def state_counts(self, among: Collection[str] | None = None) -> records.StateCounts:
+        (row,) = await self._query("state_counts", among=None if among is None else list(among))
+        return records.StateCounts(**row)
+
     async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
         async def job(db: Session) -> None:
             await db.lock_lanes({(account, consumer)})
@@ -147,6 +154,13 @@ class SqlStore(ABC):
 
     async def attempts(self, message_id: str) -> list[records.Attempt]:
         return [read_attempt(row) for row in await self._query("attempts", id=message_id)]
+
+    async def recent_attempts(self, account: str | None, *, limit: int) -> list[records.RecentAttempt]:
+        if account is None:
+            found = await self._query("recent_attempts", limit=limit)
+        else:
+            found = await self._query("account_attempts", account=account, messages=RECENT_MESSAGES, limit=limit)
+        return [read_recent_attempt(row) for row in found]
 
     async def messages(
         self, account: str, matching: records.MessageFilter, *, before: int | None = None, limit: int

@@ -10,7 +10,17 @@ from fotahook.contract import events as models
 from fotahook.contract import operator
 
 from . import events
-from .records import CALLBACK_CONSUMER, Account, Attempt, CallbackChange, DeliveryStatus, Limits, Message, Record
+from .records import (
+    CALLBACK_CONSUMER,
+    Account,
+    Attempt,
+    CallbackChange,
+    DeliveryStatus,
+    Limits,
+    Message,
+    RecentAttempt,
+    Record,
+)
 
 Model = TypeVar("Model", bound=msgspec.Struct)
 
@@ -59,13 +69,18 @@ def _expires_at(delivery: DeliveryStatus, now: float, time_to_live: float) -> da
 
 def attempt_state(number: int, attempt: Attempt) -> operator.Attempt:
     """One attempt in a message's history."""
+    return _attempt(operator.Attempt, number, attempt)
+
+
+def recent_attempt(recent: RecentAttempt) -> operator.RecentAttempt:
+    """One attempt in an account's history."""
+    return _attempt(operator.RecentAttempt, recent.number, recent.attempt, message_id=recent.message)
+
+
+def _attempt(model: type[Model], number: int, attempt: Attempt, **fields: object) -> Model:
+    started_at, phases = to_datetime(attempt.started_at), msgspec.convert(attempt.phases, operator.Phases)
     return _model(
-        operator.Attempt,
-        attempt,
-        number=number,
-        started_at=to_datetime(attempt.started_at),
-        http_status=attempt.status,
-        phases=msgspec.convert(attempt.phases, operator.Phases),
+        model, attempt, number=number, started_at=started_at, http_status=attempt.status, phases=phases, **fields
     )
 
 

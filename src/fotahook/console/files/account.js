@@ -2,13 +2,13 @@
 import { accountPath, patch, post, put, query, read, remove } from "./api.js";
 import { bars, legend, scaleOf, waterfall } from "./charts.js";
 import { instant, milliseconds, time } from "./clock.js";
-import { address, button, code, confirm, copy, count, el, field, figures, form, heading, input, link, muted, notify, pairs, panel, paragraph, plural, row, select, table } from "./dom.js";
+import { address, button, code, confirm, copy, count, el, field, figures, form, heading, input, muted, notify, pairs, panel, paragraph, plural, row, select, shortId, table } from "./dom.js";
 import { pager } from "./pager.js";
 import { deliveryState, failureTitle, isFailing, nextTry, outcomeOf, pendingText, stateOf } from "./states.js";
 
 const USUAL_NAME = /^[0-9]{10}-[0-9]{5}$/;
 const STATES = [["", "any state"], ["pending", "waiting"], ["delivered", "delivered"], ["dead", "dead"]];
-const MESSAGES = [["Message"], ["Type"], ["Key", "wide"], ["State"], ["Accepted", "n"]];
+const MESSAGES = [["Key"], ["Type"], ["Message", "wide"], ["State"], ["Accepted", "n"]];
 const ATTEMPTS = [["When"], ["Message", "wide"], ["Result"], ["DNS · connect · TLS · first byte", "wide"], ["ms", "n"]];
 const CHANGES = [["When"], ["Change"], ["URL", "url"], ["By", "wide"], ["", "n"]];
 const KEYS = [["Id"], ["Created"], ["Ends"], ["", "n"]];
@@ -121,7 +121,7 @@ function trouble(account, attempts, act, can) {
       paragraph(failed?.fix ?? "See the attempts below."),
       paragraph(muted("Next try "), el("strong", {}, nextTry(lane.until)), muted(` · ${plural(lane.failures, "failure")} in a row · ${pendingText(backlog)}`)),
       row(retry, can("operate") && callback && button("Run doctor", () => doctor(act, callback.url)), el("a", { class: "button", href: "#callback", click: jump("change") }, "Change URL")),
-      cause && el("pre", {}, `POST ${cause.url ?? callback?.url ?? ""}  →  ${cause.outcome}${cause.phases.total == null ? "" : ` (after ${milliseconds(cause.phases.total)} ms)`}${cause.excerpt ? `\n${cause.excerpt}` : ""}`));
+      cause && el("pre", {}, `POST ${cause.url ?? callback?.url ?? ""}  →  ${cause.errorCode.replaceAll("_", " ")}${cause.phases.total == null ? "" : ` (after ${milliseconds(cause.phases.total)} ms)`}${cause.excerpt ? `\n${cause.excerpt}` : ""}`));
   }
   if (lane.state === "paused") {
     const isGone = lane.reason === "http_410";
@@ -167,7 +167,7 @@ function callbackForms(act, callback, changes) {
 function limitsForm(act, { inFlight, perSecond }) {
   const number = (text) => (text === "" ? null : Number(text));
   return form({ class: "row", "data-keep": `limits-${inFlight}-${perSecond}` }, (given) => act.limits({ inFlight: number(given.inFlight), perSecond: number(given.perSecond) }),
-    field("At once", input("inFlight", { type: "number", min: "1", max: "256", value: inFlight ?? "", placeholder: "service default" })),
+    field("At once", input("inFlight", { type: "number", min: "1", max: "256", value: inFlight ?? "", placeholder: "default" })),
     field("Per second", input("perSecond", { type: "number", min: "0.001", max: "10000", step: "any", value: perSecond ?? "", placeholder: "no limit" })),
     el("button", {}, "Change"));
 }
@@ -189,13 +189,15 @@ function redeliverForm(act) {
       input("since", { type: "datetime-local", "aria-label": "Redeliver since" }), input("until", { type: "datetime-local", "aria-label": "Redeliver until" }), el("button", {}, "Count")));
 }
 
+const messageLink = (id, text) => el("a", { href: address("message", id), title: id }, text);
+
 function messageLine({ id, type, orderingKey, deliveries, acceptedAt }) {
-  return { key: id, cells: [link(id, "message", id), type ?? muted("no type"), orderingKey ?? "–", deliveryState(deliveries[0]), time(acceptedAt)] };
+  return { key: id, cells: [messageLink(id, orderingKey ?? shortId(id)), type ?? muted("no type"), el("code", { title: id }, shortId(id)), deliveryState(deliveries[0]), time(acceptedAt)] };
 }
 
 export function attemptTable(attempts) {
   const scale = scaleOf(attempts);
-  const lines = attempts.map((one) => ({ key: `${one.messageId}-${one.number}`, cells: [time(one.startedAt), link(one.messageId, "message", one.messageId), [outcomeOf(one), one.number > 1 && muted(` attempt ${one.number}`)], waterfall(one.phases, scale), one.phases.total == null ? "–" : milliseconds(one.phases.total)] }));
+  const lines = attempts.map((one) => ({ key: `${one.messageId}-${one.number}`, cells: [time(one.startedAt), messageLink(one.messageId, shortId(one.messageId)), [outcomeOf(one), one.number > 1 && muted(` attempt ${one.number}`)], waterfall(one.phases, scale), one.phases.total == null ? "–" : milliseconds(one.phases.total)] }));
   return table("Last attempts, newest first", ATTEMPTS, lines, "No attempts yet.");
 }
 

@@ -2,7 +2,7 @@
 import { accountPath, query, read, segment } from "./api.js";
 import { parts } from "./charts.js";
 import { time } from "./clock.js";
-import { address, chip, count, el, figures, form, heading, input, link, muted, panel, paragraph, row, table } from "./dom.js";
+import { chip, count, el, figures, form, heading, input, link, muted, panel, paragraph, row, table } from "./dom.js";
 import { pager } from "./pager.js";
 
 const LIST = [["Campaign"], ["Account"], ["Devices"], ["Reported", "n"], ["Failed", "n"], ["Last result", "n wide"]];
@@ -63,5 +63,3 @@ function draw(account, id, campaign, page, { status, find, choose, pages }) {
 function deviceLine({ deviceId, status, reason, source, at, kind, messageId }) {
   return { key: deviceId, cells: [messageId ? link(deviceId, "message", messageId) : el("code", {}, deviceId), chip(status ?? kind, KINDS[kind] ?? ""), reason ?? "–", source ?? "–", time(at)] };
 }
-
-export const campaignAddress = (account, id) => address("campaign", account, id);

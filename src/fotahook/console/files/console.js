@@ -18,6 +18,7 @@ const VIEWS = {
   campaigns: showCampaigns, campaign: showCampaign, live: showLive, send: showSend,
 };
 const REFRESH_MILLISECONDS = 500;
+const RECENT = 200;
 const DEV = ["dev", "dev-secret"];
 
 const by = (id) => document.getElementById(id);
@@ -46,7 +47,7 @@ async function show() {
     if (isHere) one.setAttribute("aria-current", "page");
     else one.removeAttribute("aria-current");
   }
-  const page = el("div", { class: view });
+  const page = el("div", { "data-view": view });
   page.append(skeleton());
   main.replaceChildren(page);
   main.setAttribute("aria-busy", "true");
@@ -102,16 +103,11 @@ async function start() {
   if (who.signedIn) {
     following = new AbortController();
     by("who").textContent = who.client;
-    const { cursor, events } = await recent();
-    for (const one of events) addLive(one.name, one.data);
-    follow("/v1/events", following.signal, onEvent, onState, cursor);
+    follow(`/v1/events${query({ recent: RECENT })}`, following.signal, onEvent, onState);
     countTrouble().catch(notify);
   }
   await show();
 }
-
-// The last events, newest last, and where to go on; a service without them begins at the present.
-const recent = () => read(`/v1/events/recent${query({ limit: 200 })}`);
 
 function onEvent(name, event) {
   addLive(name, event);

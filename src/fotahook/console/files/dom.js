@@ -27,6 +27,9 @@ export const plural = (number, noun) => `${count(number)} ${noun}${number === 1 
 export const chip = (text, kind = "") => el("span", { class: `chip ${kind}` }, text);
 export const heading = (...content) => el("h1", { tabindex: "-1" }, content);
 
+// The end of an id is what tells messages of the same time apart.
+export const shortId = (id) => `…${id.slice(-12)}`;
+
 export function panel(title, ...content) {
   return el("section", { class: "panel" }, title && el("h2", {}, title), content);
 }
@@ -145,7 +148,12 @@ function patch(from, to) {
   // What a container shows by itself, such as a form that somebody is filling in, is left alone.
   if (from.dataset?.keep) return;
   for (const { name } of [...from.attributes]) if (!to.hasAttribute(name) && name !== "open" && name !== "disabled") from.removeAttribute(name);
-  for (const { name, value } of to.attributes) if (from.getAttribute(name) !== value) from.setAttribute(name, value);
+  for (const { name, value } of to.attributes) {
+    if (from.getAttribute(name) === value) continue;
+    // The policy lets a script set a style, but not the attribute of that name.
+    if (name === "style") from.style.cssText = value;
+    else from.setAttribute(name, value);
+  }
   for (const event of ["onclick", "onsubmit", "ontoggle", "oninput", "onchange"]) from[event] = to[event];
   patchChildren(from, to);
 }

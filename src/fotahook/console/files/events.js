@@ -4,9 +4,9 @@ import { call, Refused } from "./api.js";
 const PAUSE_MILLISECONDS = 1000;
 
 // Calls `onEvent(name, data)` for each event and `onState("connected" | "lost" | message)`; reconnects and resumes after the
-// last event until `signal` is aborted. `after` is the cursor to begin with; the present if there is none.
-export async function follow(path, signal, onEvent, onState, after = null) {
-  let last = after;
+// last event until `signal` is aborted.
+export async function follow(path, signal, onEvent, onState) {
+  let last = null;
   while (!signal.aborted) {
     try {
       const answer = await call(path, { signal, headers: last ? { "Last-Event-ID": last } : {} });

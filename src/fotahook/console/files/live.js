@@ -1,6 +1,6 @@
 // The live list: the last 200 events, then new ones as they come; kept while other pages are shown.
 import { milliseconds, time } from "./clock.js";
-import { atMostEvery, button, chip, count, el, field, form, heading, input, link, muted, panel, render, row, select } from "./dom.js";
+import { address, atMostEvery, button, chip, count, el, field, form, heading, input, link, muted, panel, render, row, select, shortId } from "./dom.js";
 
 const KEPT = 200;
 const REDRAW_MILLISECONDS = 100;
@@ -9,7 +9,7 @@ const KINDS = [["", "every event"], ["message.accepted", "accepted"], ["attempt.
 const kept = [];
 let redraw = () => {};
 
-const message = (event) => link(event.id, "message", event.id);
+const message = ({ id }) => el("a", { href: address("message", id), title: id }, shortId(id));
 const LINES = {
   "message.accepted": (event) => [chip("accepted"), message(event), muted(event.type, ` ${count(event.size)} bytes`)],
   "attempt.finished": (event) => [event.errorCode ? chip(event.errorCode.replaceAll("_", " "), "bad") : chip(event.outcome, "ok"), message(event), muted(`attempt ${event.number}`, event.milliseconds != null && ` · ${milliseconds(event.milliseconds)} ms`)],

@@ -1,5 +1,5 @@
 // One message: its status once, its attempts, its body, and redelivery.
-import { post, query, read, readText, segment } from "./api.js";
+import { post, read, readText, segment } from "./api.js";
 import { scaleOf, waterfall } from "./charts.js";
 import { milliseconds, time } from "./clock.js";
 import { button, code, copy, count, el, heading, link, muted, notify, pairs, panel, paragraph, row, table } from "./dom.js";
@@ -83,7 +83,7 @@ function pretty(text) {
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 async function lastUrl(path, signal) {
-  const { attempts } = await read(`${path}/attempts${query({})}`, signal);
+  const { attempts } = await read(`${path}/attempts`, signal);
   return attempts.at(-1)?.url ?? "https://receiver.example.net/";
 }
 

@@ -8,8 +8,20 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ...contract.keys import account_signing_key
-from ...contract.models import FotaV2SuccessResult
-from ...contract.operator import AccountPage, AccountState, CallbackHistory, NewSigningKey, SigningKey, SigningKeys
+from ...contract.models import (
+    FotaV2CallbackRegistrationRequest,
+    FotaV2CallbackRegistrationResult,
+    FotaV2SuccessResult,
+)
+from ...contract.operator import (
+    AccountPage,
+    AccountState,
+    CallbackHistory,
+    NewSigningKey,
+    RecentAttempts,
+    SigningKey,
+    SigningKeys,
+)
 from ...contract.signing import format_secret
 from ...store import views
 from ...store.records import Account, Credential, Limits, MessageFilter
@@ -18,6 +30,7 @@ from .. import errors, requests
 from ..context import Service
 from ..requests import PageSize, Params
 from ..routing import Call, Endpoint
+from ..thingspace.callbacks import Registration, checked_url
 
 PATH: Final = "/v1/accounts/{account}"
 HISTORY_LIMIT: Final = 1000
@@ -31,6 +44,12 @@ class AccountsQuery(Params, frozen=True):
     state: Literal["trouble", "open", "waiting", "held", "paused"] | None = None
     cursor: str | None = None
     limit: PageSize = 50
+
+
+class AttemptsQuery(Params, frozen=True):
+    """How many attempts."""
+
+    limit: PageSize = 20
 
 
 class NewLimits(Params, frozen=True):
@@ -96,6 +115,28 @@ async def resume(call: Call) -> AccountState:
     """Ends a pause, or the wait for a failing endpoint."""
     await call.service.store.resume(call.account)
     return await _state(call)
+
+
+@Endpoint("GET", f"{PATH}/attempts", query=AttemptsQuery)
+async def recent_attempts(call: Call) -> RecentAttempts:
+    """The last attempts at the account's newest messages, and at those that wait longest, newest first."""
+    found = await call.service.store.recent_attempts(call.account, limit=call.query(AttemptsQuery).limit)
+    return RecentAttempts(attempts=[views.recent_attempt(one) for one in found])
+
+
+@Endpoint("PUT", f"{PATH}/callback", scope="callbacks", body=FotaV2CallbackRegistrationRequest)
+async def register_callback(call: Call) -> FotaV2CallbackRegistrationResult:
+    """Registers a callback as ThingSpace's call does, for a client without a user's session."""
+    url = checked_url((await call.json(Registration)).url, call.service.settings)
+    callback = await call.service.store.register(call.account, url, actor=call.caller.name)
+    return FotaV2CallbackRegistrationResult(callback.url)
+
+
+@Endpoint("DELETE", f"{PATH}/callback", scope="callbacks")
+async def deregister_callback(call: Call) -> FotaV2SuccessResult:
+    """Removes the callback, as ThingSpace's call does; messages wait for the next one."""
+    await call.service.store.deregister(call.account, actor=call.caller.name)
+    return FotaV2SuccessResult(success=True)
 
 
 @Endpoint("GET", f"{PATH}/callbacks")

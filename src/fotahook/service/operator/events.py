@@ -30,20 +30,23 @@ STALL_SECONDS: Final = 60.0
 """A client that reads nothing for so long is disconnected."""
 END_SECONDS: Final = 1.0
 """How long the end of a stream may take to send."""
+RECENT_LIMIT: Final = 1000
 RETRY: Final = b"retry: 1000\n"
 """How long browsers wait before they reconnect, in milliseconds."""
 
 
 class EventsQuery(Params, frozen=True):
-    """Of which account, and after which cursor; without one, from now on."""
+    """Of which account, and after which cursor; without one, from now on, or from so many `recent` events on."""
 
     account: str | None = None
     after: str | None = None
+    recent: Annotated[int, Meta(ge=0, le=RECENT_LIMIT)] = 0
 
 
 class StatsQuery(Params, frozen=True):
-    """How many minutes, the present one included."""
+    """How many minutes, the present one included, and of which account alone."""
 
+    account: str | None = None
     minutes: Annotated[int, Meta(ge=1, le=STATS_MINUTES)] = 60
 
 
@@ -56,7 +59,7 @@ async def follow(call: Call) -> Response:
     # A browser that reconnects sends the header, and still the query of its first request.
     cursor = requests.event_cursor(requests.header(call.request, "Last-Event-ID") or query.after)
     if cursor is None:
-        cursor = await service.event_feed.present()
+        cursor = (await service.event_feed.present()).before(query.recent)
     elif (await service.event_feed.read(cursor)).lost:
         raise errors.GONE("The cursor is of another store, or retention removed events after it; begin without one.")
     if service.streams[call.caller.name] >= service.settings.streams:
@@ -66,9 +69,14 @@ async def follow(call: Call) -> Response:
 
 @Endpoint("GET", "/v1/stats", query=StatsQuery)
 async def stats(call: Call) -> Stats:
-    """What happened in the last minutes, in total and minute by minute."""
-    span = call.query(StatsQuery).minutes
-    found = await call.service.store.stats(span, among=call.caller.accounts)
+    """What happened in the last minutes, in total and minute by minute, and how things stand now."""
+    query, store = call.query(StatsQuery), call.service.store
+    among = call.caller.accounts
+    if query.account is not None:
+        if not call.caller.has(requests.check_account(query.account)):
+            raise errors.NO_ACCOUNT()
+        among = (query.account,)
+    found = await store.stats(query.minutes, among=among)
     known = {
         one.minute: Counts(accepted=one.accepted, delivered=one.delivered, failed=one.failed, dead=one.dead)
         for one in found.minutes
@@ -76,9 +84,10 @@ async def stats(call: Call) -> Stats:
     totals = {name: sum(getattr(one, name) for one in known.values()) for name in Counts.__struct_fields__}
     minutes = [
         MinuteCounts(to_datetime(60.0 * minute), *astuple(known.get(minute, Counts())))
-        for minute in range(found.now - span + 1, found.now + 1)
+        for minute in range(found.now - query.minutes + 1, found.now + 1)
     ]
-    return Stats(totals=Counts(**totals), minutes=minutes)
+    accounts, backlog, latency = await call.service.overviews.read(query.account or "", among)
+    return Stats(totals=Counts(**totals), minutes=minutes, accounts=accounts, backlog=backlog, latency=latency)
 
 
 class EventStream(Response):

@@ -13,6 +13,7 @@ from ...contract.models import (
 )
 from ...contract.urls import account_warning, port_warning, url_refusal
 from .. import errors
+from ..context import Settings
 from ..routing import Call, Endpoint
 
 
@@ -56,15 +57,20 @@ async def deregister_callback(call: Call) -> FotaV2SuccessResult:
     return FotaV2SuccessResult(success=True)
 
 
-async def _replace(call: Call, url: object) -> Response:
-    settings = call.service.settings
-    if url is None:
-        raise errors.INVALID('The body needs a url, such as {"url": "https://example.com/callbacks"}.')
-    reason = url_refusal(url, allow_http=settings.allow_http, allowed=settings.allowed_networks)
-    if reason is not None or not isinstance(url, str):
-        raise errors.INVALID(f"{reason}.")
+async def _replace(call: Call, given: object) -> Response:
+    url = checked_url(given, call.service.settings)
     callback = await call.service.store.register(call.account, url, actor=call.caller.name)
     warnings = [text for text in (port_warning(url), account_warning(call.account)) if text is not None]
     # RFC 7234, section 5.5. 299: a persistent warning without a code of its own.
     headers = {"Warning": ", ".join(f'299 fotahook "{text}"' for text in warnings)} if warnings else {}
     return errors.answer(FotaV2CallbackRegistrationResult(callback.url), headers=headers)
+
+
+def checked_url(url: object, settings: Settings) -> str:
+    """The URL of a registration; an ApiError says which rule it breaks."""
+    if url is None:
+        raise errors.INVALID('The body needs a url, such as {"url": "https://example.com/callbacks"}.')
+    reason = url_refusal(url, allow_http=settings.allow_http, allowed=settings.allowed_networks)
+    if reason is not None or not isinstance(url, str):
+        raise errors.INVALID(f"{reason}.")
+    return url

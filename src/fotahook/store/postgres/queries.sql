@@ -182,6 +182,27 @@ from deliveries d join lanes l on l.id = d.lane where d.seq = any(:seqs::bigint[
 select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt, a.resent
 from attempts a join messages m on m.seq = a.seq where m.id = :id order by a.number;
 
+-- name: recent_attempts
+select m.id as message, m.accepted_at, a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt,
+    a.resent, (select count(*) from attempts b where b.seq = a.seq and b.number + 0 <= a.number) as number
+from attempts a join messages m on m.seq = a.seq
+order by a.number desc limit :limit;
+
+-- name: account_attempts
+-- Of the newest messages, and of the oldest that still wait: those are the ones that a failing endpoint is tried with.
+select m.id as message, m.accepted_at, a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt,
+    a.resent, (select count(*) from attempts b where b.seq = a.seq and b.number + 0 <= a.number) as number
+from attempts a join messages m on m.seq = a.seq
+where a.seq in (
+    select seq from (select seq from messages where account = :account order by seq desc limit :messages) newest
+    union all
+    select seq from (
+        select d.seq from lanes l join deliveries d on d.lane = l.id
+        where l.account = :account and d.state in ('ready', 'behind') order by d.seq limit :messages
+    ) oldest
+)
+order by a.number desc limit :limit;
+
 -- name: lanes
 select l.consumer, l.held, l.paused, l.wait_until, l.wait_until > store_now() as waiting,
     l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, b.pending, b.dead, b.oldest_accepted_at
@@ -208,6 +229,14 @@ join backlogs b on b.lane = l.id
 left join callbacks c on c.account = l.account
 left join limits m on m.account = l.account
 order by l.account;
+
+-- name: state_counts
+select count(*) filter (where not l.held and not l.paused and l.wait_until <= store_now()) as open,
+    count(*) filter (where not l.held and not l.paused and l.wait_until > store_now()) as waiting,
+    count(*) filter (where l.held and not l.paused) as held,
+    count(*) filter (where l.paused) as paused,
+    count(*) filter (where l.failures > 0 or l.reason is not null or (l.held and l.due is not null)) as trouble
+from lanes l where l.consumer = '' and (:among::text[] is null or l.account = any(:among));
 
 -- name: callback_history
 select url, actor, at, revision from callback_history where account = :account order by revision desc limit :limit;
