@@ -36,7 +36,11 @@ class Browser:
     def open(self, address: str = "") -> None:
         """Load the page anew, signed out."""
         self.driver.get("about:blank")
+        self.driver.delete_all_cookies()
         self.driver.get(f"{self.url}/{address}")
+        self.driver.delete_all_cookies()
+        self.driver.get(f"{self.url}/{address}")
+        self.see("Client secret")
 
     def sign_in(self, client_id: str = "dev", secret: str = "dev-secret") -> None:
         self.fill("Client id", client_id)

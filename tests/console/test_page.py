@@ -96,58 +96,92 @@ class Register:
 @pytest.fixture
 def signed_in(browser: Browser) -> Browser:
     browser.open()
-    browser.sign_in()
-    browser.see("Accounts")
+    browser.press("Sign in as dev")
+    browser.see("Sign out")
     return browser
 
 
 def test_a_wrong_secret_is_refused_and_nothing_is_shown(browser: Browser) -> None:
     browser.open()
     browser.sign_in(secret="wrong")
-    browser.see("secret")
+    browser.see("The client is unknown or revoked, or its secret wrong.")
     assert "Sign out" not in browser.text
     assert "Accounts" not in browser.text
 
 
-def test_signing_in_shows_the_addressed_page_and_stores_nothing(browser: Browser) -> None:
+def test_a_reload_keeps_the_session_and_the_page_and_no_script_can_read_the_session(browser: Browser) -> None:
     browser.open("#/accounts/all")
     browser.sign_in()
     browser.see("Sign out")
-    browser.see("All")
+    browser.driver.refresh()
+    browser.find("//nav[@aria-label='Accounts by state']/a[@aria-current='page' and starts-with(., 'All')]")
     kept = "return [document.cookie, localStorage.length, sessionStorage.length, location.search, location.hash]"
     assert browser.driver.execute_script(kept) == ["", 0, 0, "", "#/accounts/all"]
-    for leave in ("location.reload()", "location = 'about:blank'"):
-        browser.driver.execute_script(leave)
-        if "blank" in leave:
-            browser.driver.back()
-        browser.see("Client secret")
-        assert "Sign out" not in browser.text
+    (cookie,) = browser.driver.get_cookies()
+    assert cookie["name"] == "__Host-fotahook"
+    assert (cookie["httpOnly"], cookie["secure"], cookie["sameSite"], cookie["path"]) == (True, True, "Strict", "/")
 
 
-def test_signing_out_clears_the_page(signed_in: Browser) -> None:
+def test_signing_out_ends_the_session_on_the_service(signed_in: Browser) -> None:
+    (cookie,) = signed_in.driver.get_cookies()
     signed_in.press("Sign out")
     signed_in.see("Client secret")
-    assert "Needs attention" not in signed_in.text
+    assert "Overview" not in signed_in.text
+    signed_in.driver.add_cookie({name: cookie[name] for name in ("name", "value", "path", "secure")})
+    signed_in.driver.refresh()
+    signed_in.see("Client secret")
 
 
-def test_a_failing_account_is_listed_with_its_reason(
+def test_the_cookie_alone_is_not_enough(signed_in: Browser) -> None:
+    call = "return fetch(arguments[0], {method: arguments[1], headers: arguments[2]}).then((answer) => answer.status)"
+    for path, method in (("/v1/accounts", "GET"), ("/v1/accounts/steered/pause", "POST"), ("/console/logout", "POST")):
+        status = signed_in.driver.execute_script(call, path, method, {})
+        assert status in (400, 401), (path, status)
+    assert signed_in.driver.execute_script(call, "/v1/accounts", "GET", {"Fotahook-Console": "1"}) == 200
+
+
+def test_an_account_in_trouble_says_what_fails_first(
     signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
 ) -> None:
     register("failing", receiver.url)
     receiver.status = 503
-    message = operator.publish("failing", {"type": "upgradeProgress"}, ordering_key="device-1")
-    signed_in.see("Accounts")
+    for number in range(5):
+        operator.publish("failing", {"type": "upgradeProgress"}, ordering_key=f"device-{number}")
+    signed_in.go("overview")
     # The page updates by itself.
-    signed_in.find("//tr[.//a='failing']//span[.='waiting']")
-    signed_in.find("//a[.='failing']").click()
-    signed_in.see("http_503")
-    signed_in.see("retry at")
-    signed_in.find(f"//a[.='{message.id}']").click()
-    signed_in.see("The endpoint failed")
+    signed_in.find("//section[contains(@class, 'trouble')]//a[.='failing']").click()
+    signed_in.find("//section[contains(@class, 'trouble')]//span[.='The receiver answers 503']")
     signed_in.see("The receiver is overloaded or down for maintenance: check it.")
-    signed_in.find("//ul[@class='phases']/li[starts-with(., 'total')]")
+    signed_in.see("Next try")
+    signed_in.see("nothing is lost: 5 messages wait")
+    assert "delivering" not in signed_in.text
+    receiver.status = 200
+    signed_in.press("Try now")
+    signed_in.find("//h1/span[.='delivering']")
+    assert "nothing is lost" not in signed_in.text
+
+
+def test_a_message_shows_its_status_attempts_and_body(
+    signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
+) -> None:
+    register("refused", receiver.url)
+    receiver.status = 404
+    message = operator.publish("refused", {"type": "upgradeProgress", "n": 1}, ordering_key="device-1")
+    signed_in.go("account", "refused")
+    signed_in.find("//table[caption='Messages, newest first']//a[.='device-1']").click()
+    signed_in.find("//h1[contains(., 'upgradeProgress')]/span[.='dead']")
+    signed_in.see("Delivery was given up: the receiver refused 1 attempt.")
+    signed_in.find("//span[@class='waterfall' and contains(@aria-label, 'first byte')]")
     signed_in.press("Show body")
-    signed_in.see('{"type":"upgradeProgress"}')
+    signed_in.see('"n": 1')
+    receiver.status = 200
+    signed_in.press("Redeliver")
+    signed_in.find("//h1/span[.='delivered']")
+    signed_in.press("Redeliver as new")
+    signed_in.find("//p[@id='notice']/a").click()
+    signed_in.find(f"//dd/code[not(contains(., '{message.id}'))]")
+    signed_in.find("//h1/span[.='delivered']")
+    assert receiver.received == 3
 
 
 def test_the_last_hour_is_shown_as_numbers_and_bars(
@@ -156,14 +190,14 @@ def test_the_last_hour_is_shown_as_numbers_and_bars(
     register("counted", receiver.url)
     message = operator.publish("counted", {"type": "upgradeProgress"})
     signed_in.go("message", message.id)
-    signed_in.find("//span[@class='badge' and .='delivered']")
+    signed_in.find("//h1/span[.='delivered']")
     totals = operator.stats().totals
-    signed_in.go("accounts")
-    signed_in.find(f"//section[@class='stats']//dt[.='delivered']/following-sibling::dd[.='{totals.delivered}']")
-    heights = "return [...document.querySelectorAll('.stats rect')].map((bar) => Number(bar.getAttribute('height')))"
-    bars = signed_in.driver.execute_script(heights)
-    assert len(bars) == 60
-    assert max(bars) == 40
+    signed_in.go("overview")
+    signed_in.find(f"//div[@class='figures']//span[.='delivered']/following-sibling::strong[.='{totals.delivered}']")
+    signed_in.find(
+        "//div[@class='figures']//span[.='p50 / p99 until delivered']/following-sibling::strong[contains(., ' ms')]"
+    )
+    assert signed_in.driver.execute_script("return document.querySelectorAll('.bars g').length") == 60
 
 
 def test_an_account_is_paused_and_resumed(signed_in: Browser, operator: OperatorClient, register: Register) -> None:
@@ -180,15 +214,36 @@ def test_an_account_is_paused_and_resumed(signed_in: Browser, operator: Operator
 def test_limits_are_set_and_removed(signed_in: Browser, operator: OperatorClient, register: Register) -> None:
     register("limited", "http://127.0.0.1:9/")
     signed_in.go("account", "limited")
-    signed_in.see("Connected")
-    signed_in.fill("In flight", "3")
+    signed_in.fill("At once", "3")
     signed_in.press("Change")
     signed_in.see("Limits changed.")
     assert operator.account("limited").limits.in_flight == 3
-    signed_in.fill("In flight", "")
+    signed_in.see("at most 3")
+    signed_in.fill("At once", "")
     signed_in.press("Change")
-    signed_in.see("Limits changed.")
+    signed_in.see("the service default")
     assert operator.account("limited").limits.in_flight is None
+
+
+def test_the_callback_is_deregistered_after_its_account_is_typed_and_used_again_from_the_history(
+    signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
+) -> None:
+    register("moved", "http://127.0.0.1:9/old")
+    register("moved", receiver.url)
+    signed_in.go("account", "moved")
+    signed_in.find("//summary[.='Change or deregister']").click()
+    signed_in.press("Deregister…")
+    assert not signed_in.find("//dialog//button[.='Deregister']").is_enabled()
+    signed_in.fill("Type moved to confirm", "moved")
+    signed_in.press("Deregister")
+    signed_in.see("Deregistered: messages wait for a callback.")
+    assert operator.account("moved").callback is None
+    assert [change.action for change in operator.callback_history("moved")] == [
+        "deregistered",
+        "replaced",
+        "registered",
+    ]
+    assert operator.callback_history("moved")[0].actor == "dev"
 
 
 def test_dead_messages_are_counted_and_then_redelivered(
@@ -198,33 +253,19 @@ def test_dead_messages_are_counted_and_then_redelivered(
     receiver.status = 404
     one, two = (operator.publish("refusing", {"n": n}) for n in range(2))
     signed_in.go("account", "refusing")
-    signed_in.find("//dt[.='Dead']/following-sibling::dd[.='2']")
+    signed_in.find("//span[.='dead']/following-sibling::strong[.='2']")
     receiver.status = 200
+    signed_in.find("//summary[.='Redeliver many']").click()
     signed_in.press("Count")
-    signed_in.see("2 dead messages will be redelivered")
+    signed_in.see("2 dead messages will be sent again")
     assert receiver.received == 2
-    signed_in.find("//button[@class='first' and .='Redeliver']").click()
+    signed_in.press("Redeliver 2")
     signed_in.see("2 messages redelivered.")
     # The page refreshes by itself.
-    signed_in.find("//dt[.='Dead']/following-sibling::dd[.='0']")
+    signed_in.find("//span[.='dead']/following-sibling::strong[.='0']")
     signed_in.go("message", two.id)
-    signed_in.find("//span[@class='badge' and .='delivered']")
+    signed_in.find("//h1/span[.='delivered']")
     assert operator.message(one.id).deliveries[0].state == "delivered"
-
-
-def test_one_message_is_redelivered_as_a_new_one(
-    signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
-) -> None:
-    register("again", receiver.url)
-    message = operator.publish("again", {"type": "first"})
-    signed_in.go("message", message.id)
-    signed_in.find("//span[@class='badge' and .='delivered']")
-    signed_in.find("//input[@name='asNew']").click()
-    signed_in.press("Redeliver")
-    signed_in.find("//p[@id='notice']/a").click()
-    signed_in.find(f"//h2[starts-with(., 'Message') and not(contains(., '{message.id}'))]")
-    signed_in.find("//span[@class='badge' and .='delivered']")
-    assert receiver.received == 2
 
 
 def test_messages_are_filtered_by_state_and_type_and_paginated(
@@ -232,40 +273,73 @@ def test_messages_are_filtered_by_state_and_type_and_paginated(
 ) -> None:
     register("long", receiver.url)
     operator.pause("long")
-    for n in range(51):
+    for n in range(21):
         operator.publish("long", {"type": "odd" if n == 0 else "regular"})
     signed_in.go("account", "long")
-    signed_in.see("regular")
+    signed_in.find("//td[.='regular']")
     assert "odd" not in signed_in.text
-    signed_in.press("Next →")
-    signed_in.see("odd")
-    signed_in.press("← Back")
-    signed_in.see("regular")
-    signed_in.fill("Type", "odd")
+    signed_in.press("Older →")
+    signed_in.find("//td[.='odd']")
+    signed_in.press("← Newer")
+    signed_in.find("//td[.='regular']")
+    signed_in.find("//form[@aria-label='Filter messages']/input[@name='type']").send_keys("odd")
     signed_in.press("Find")
-    signed_in.see("odd")
+    signed_in.find("//td[.='odd']")
     assert "regular" not in signed_in.text
 
 
-def test_events_appear_live(
+def test_the_live_page_begins_with_what_just_happened_and_can_be_paused(
     signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
 ) -> None:
     register("lively", receiver.url)
+    before = operator.publish("lively", {"type": "upgradeProgress"})
+    signed_in.driver.refresh()
+    signed_in.see("Sign out")
     signed_in.go("live")
-    signed_in.see("Connected")
-    message = operator.publish("lively", {"type": "upgradeProgress"})
-    signed_in.find(f"//li[@data-event='message.accepted' and contains(., '{message.id}')]")
-    signed_in.find(f"//li[@data-event='attempt.finished' and contains(., '{message.id}')]")
+    signed_in.find(f"//li[@data-event='message.accepted' and .//a[@title='{before.id}']]")
+    signed_in.press("Pause")
+    later = operator.publish("lively", {"type": "upgradeProgress"})
+    signed_in.see(" new")
+    assert not signed_in.driver.find_elements("xpath", f"//li[.//a[@title='{later.id}']]")
+    signed_in.press("Go on")
+    signed_in.find(f"//li[@data-event='attempt.finished' and .//a[@title='{later.id}']]")
 
 
-def test_the_callback_history_is_shown(signed_in: Browser, register: Register) -> None:
-    register("moved", "http://127.0.0.1:9/old")
-    register("moved", "http://127.0.0.1:9/new")
-    signed_in.go("account", "moved")
-    signed_in.see("Connected")
-    signed_in.find("//summary").click()
-    signed_in.find("//td[.='http://127.0.0.1:9/old']")
-    signed_in.see("replaced")
+def test_focus_and_typed_text_survive_updates(
+    signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
+) -> None:
+    register("typing", receiver.url)
+    signed_in.go("account", "typing")
+    field = signed_in.find("//form[@aria-label='Filter messages']/input[@name='key']")
+    field.send_keys("device")
+    message = operator.publish("typing", {"type": "upgradeProgress"}, ordering_key="device-9")
+    signed_in.find(f"//a[@title='{message.id}']")
+    assert signed_in.driver.switch_to.active_element == field
+    assert field.get_property("value") == "device"
+
+
+def test_the_keyboard_reaches_everything(signed_in: Browser, register: Register) -> None:
+    register("0000123456-00001", "http://127.0.0.1:9/")
+    page = signed_in.driver.find_element("tag name", "body")
+    page.send_keys("ga")
+    signed_in.find("//h1[.='Accounts']")
+    signed_in.go("accounts", "all")
+    signed_in.find("//td/a")
+    page.send_keys("j")
+    assert signed_in.driver.switch_to.active_element == signed_in.find("//td/a")
+    signed_in.driver.switch_to.active_element.send_keys("?")
+    signed_in.find("//dialog//h2[.='Keyboard shortcuts']")
+    signed_in.press("Close")
+    page.send_keys("/")
+    assert signed_in.driver.switch_to.active_element.get_attribute("name") == "q"
+
+
+def test_a_test_message_is_sent_and_watched(signed_in: Browser, register: Register, receiver: Receiver) -> None:
+    register("0000123456-00002", receiver.url)
+    signed_in.go("send", "0000123456-00002")
+    signed_in.press("Send")
+    signed_in.find("//section[h2='Your message']//span[.='delivered']")
+    assert receiver.received == 1
 
 
 def test_hostile_text_is_text(signed_in: Browser, operator: OperatorClient, register: Register) -> None:
@@ -279,49 +353,56 @@ def test_hostile_text_is_text(signed_in: Browser, operator: OperatorClient, regi
     signed_in.see("</pre><script>")
     signed_in.go("accounts", "all")
     signed_in.see(account)
+    signed_in.go("live")
+    signed_in.see(account)
     foreign = "return [document.title, document.querySelectorAll('main img, main script').length]"
     assert signed_in.driver.execute_script(foreign) == ["fotahook", 0]
 
 
 def test_an_account_that_nobody_used_is_unknown_and_an_unusual_name_is_warned_of(
-    signed_in: Browser, operator: OperatorClient, register: Register
+    signed_in: Browser, register: Register
 ) -> None:
     register("0000123456-00001", "http://127.0.0.1:9/")
     signed_in.go("account", "0000123456-00001")
     signed_in.see("Limits")
     assert "Unusual account name" not in signed_in.text
-    signed_in.go("accounts")
-    signed_in.fill("Go to account", "123456")
-    signed_in.press("Show")
+    signed_in.go("account", "123456")
     signed_in.see("Unknown account")
     signed_in.see("Unusual account name")
     assert "Limits" not in signed_in.text
 
 
-def test_times_are_utc(signed_in: Browser, operator: OperatorClient, register: Register) -> None:
+def test_times_are_relative_and_exact_by_one_clock(
+    signed_in: Browser, operator: OperatorClient, register: Register
+) -> None:
     register("timed", "http://127.0.0.1:9/")
     message = operator.publish("timed", {"n": 1})
     accepted = operator.message(message.id).accepted_at
     signed_in.go("message", message.id)
-    signed_in.see(f"{accepted:%Y-%m-%dT%H:%M:%SZ}")
+    signed_in.press("local time")
+    signed_in.see(f"{accepted:%Y-%m-%d %H:%M:%S} UTC")
+    signed_in.press("UTC")
 
 
 def test_a_message_or_account_that_does_not_exist_is_an_error(signed_in: Browser) -> None:
     signed_in.go("account", "a" * 65)
     signed_in.see("Invalid account name format")
     signed_in.go("message", "01a20540-c2d0-7000-877f-40931f0d3f40")
+    signed_in.see("Not found")
     signed_in.see("no such message")
 
 
-def test_an_unreachable_service_is_shown(tmp_path: Path, browser: Browser) -> None:
+def test_an_empty_store_shows_how_to_fill_it_and_an_unreachable_service_is_shown(
+    tmp_path: Path, browser: Browser
+) -> None:
     with running("serve", "--dev", "--port", "0", cwd=tmp_path) as other:
         elsewhere = Browser(browser.driver, other.url)
         elsewhere.open()
-        elsewhere.sign_in()
-        elsewhere.see("Sign out")
+        elsewhere.press("Sign in as dev")
+        elsewhere.see("fotahook simulate 0000123456-00001")
+    elsewhere.see("connection lost, reconnecting; no event is missed")
     elsewhere.go("accounts", "all")
     elsewhere.see("The service cannot be reached.")
-    browser.open()
 
 
 def test_no_page_violates_the_policy(browser: Browser) -> None:

@@ -51,7 +51,11 @@ async def console_login(call: Call) -> Response:
     """Signs the browser in with a client's id and secret, by a cookie."""
     access.require_console(call.request)
     given = await call.json(ConsoleLogin)
-    client = await access.verify_client(call.service, given.client_id, given.client_secret)
+    try:
+        client = await access.verify_client(call.service, given.client_id, given.client_secret)
+    except errors.ApiError as error:
+        # Without WWW-Authenticate, at which a browser would open a dialog of its own.
+        raise errors.ApiError(error.status, error.code, error.message) from None
     token = secrets.token_urlsafe(32)
     issued = await access.issue(call.service, token, client, call.service.now())
     content = await _session(call, access.Caller((issued,)))

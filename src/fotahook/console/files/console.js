@@ -63,16 +63,33 @@ async function draw(page, view, names, signal) {
   const context = { signal, who, can: (scope) => who.scopes.includes(scope) || who.scopes.includes("operate") };
   try {
     const { load, make, wants = () => false } = await VIEWS[view](context, ...names);
-    const refresh = async () => {
+    const refresh = oneAtATime(async () => {
       const loaded = await load();
       if (!signal.aborted) render(page, make(loaded));
-    };
+    });
     context.refresh = refresh;
     await refresh();
     if (!signal.aborted) present = { refresh: atMostEvery(REFRESH_MILLISECONDS, () => refresh().catch(notify)), now: refresh, wants };
   } catch (error) {
     if (!signal.aborted) render(page, failure(error));
   }
+}
+
+// Runs one call at a time, so that an older answer never replaces a newer one; what is called meanwhile runs once more.
+function oneAtATime(act) {
+  let running = null;
+  let again = false;
+  const run = async () => {
+    do {
+      again = false;
+      await act();
+    } while (again);
+  };
+  return () => {
+    again = running !== null;
+    running ??= run().finally(() => (running = null));
+    return running;
+  };
 }
 
 function failure(error) {
