@@ -12,10 +12,10 @@ from fotahook.contract.models import CallbackSummary, FotaV2CallbackRegistration
 from fotahook.contract.operator import Published, Redeliveries
 from fotahook.contract.urls import ACCOUNT_LIMIT
 from fotahook.contract.version import VERSION
-from fotahook.service import Settings, build_app, health
+from fotahook.service import Settings, build_app, console, health
 from fotahook.service.access import SESSION_HEADER
 from fotahook.service.errors import GATEWAY_PATHS
-from fotahook.service.operator import accounts, events, messages
+from fotahook.service.operator import accounts, doctor, events, messages
 from fotahook.service.routing import JSON, Endpoint, Model, Resource
 from fotahook.service.thingspace import auth, callbacks
 from fotahook.store import Store
@@ -81,6 +81,11 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _DETAILS: Final[Mapping[Endpoint, Details]] = {
     health.metrics: Details(answer_type="text/plain"),
     health.openapi: Details(answer=AnyObject),
+    console.console_session: Details(also=(429,)),
+    console.console_login: Details(answer=console.ConsoleSession, also=(401,)),
+    console.console_logout: Details(answer=console.ConsoleSession),
+    doctor.check: Details(body_optional=True, also=(409,)),
+    events.stats: Details(also=(404,)),
     callbacks.list_callback: Details(answer=CallbackSummary),
     callbacks.register_callback: Details(answer=FotaV2CallbackRegistrationResult),
     callbacks.update_callback: Details(answer=FotaV2CallbackRegistrationResult),

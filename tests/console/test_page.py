@@ -238,12 +238,8 @@ def test_the_callback_is_deregistered_after_its_account_is_typed_and_used_again_
     signed_in.press("Deregister")
     signed_in.see("Deregistered: messages wait for a callback.")
     assert operator.account("moved").callback is None
-    assert [change.action for change in operator.callback_history("moved")] == [
-        "deregistered",
-        "replaced",
-        "registered",
-    ]
-    assert operator.callback_history("moved")[0].actor == "dev"
+    for action in ("registered", "replaced", "deregistered"):
+        signed_in.find(f"//table[caption='Changes of the callback, newest first']//td[.='{action}']")
 
 
 def test_dead_messages_are_counted_and_then_redelivered(

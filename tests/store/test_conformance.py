@@ -25,6 +25,7 @@ from fotahook.store.records import (
     Pruned,
     Redelivery,
     Retention,
+    StateCounts,
     StoreUnavailable,
 )
 
@@ -549,6 +550,41 @@ async def test_every_attempt_is_kept_oldest_first(registered: Store, accept: Acc
     message = await registered.message(accepted.id)
     assert message is not None
     assert message.deliveries[0].settled_at == clock()
+
+
+async def test_the_last_attempts_come_newest_first_with_their_messages(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    (first,) = await accept(b"1")
+    for state in ("pending", "delivered"):
+        lease = await lease_one(registered)
+        (delivery,) = await registered.fetch(lease, 10)
+        await registered.settle(lease, [settled(delivery, state)], WELL, keep=0)
+    accepted_at = clock()
+    clock.advance(1)
+    (second,) = await accept(b"2")
+    lease = await lease_one(registered)
+    (delivery,) = await registered.fetch(lease, 10)
+    await registered.settle(lease, [settled(delivery)], WELL, keep=0)
+    recent = await registered.recent_attempts(ACCOUNT, limit=10)
+    assert [(one.message, one.number) for one in recent] == [(second.id, 1), (first.id, 2), (first.id, 1)]
+    assert (recent[1].accepted_at, recent[1].attempt) == (accepted_at, (await registered.attempts(first.id))[1])
+    assert await registered.recent_attempts(None, limit=2) == recent[:2]
+    assert await registered.recent_attempts("other", limit=10) == []
+
+
+async def test_accounts_are_counted_by_state(registered: Store, accept: Accept) -> None:
+    await registered.register("paused", URL, actor="test")
+    await registered.pause("paused")
+    await registered.accept([NewMessage(account="held", body=b"{}")])
+    await accept(b"{}")
+    lease = await lease_one(registered)
+    await registered.settle(lease, [], LaneVerdict(health=Health(failures=1, reason="http_503"), wait=60), keep=0)
+    everything = await registered.state_counts()
+    assert everything == StateCounts(open=0, waiting=1, held=1, paused=1, trouble=2)
+    assert await registered.state_counts(["paused", "none"]) == StateCounts(
+        open=0, waiting=0, held=0, paused=1, trouble=0
+    )
 
 
 async def test_lanes_report_the_oldest_undelivered_message(

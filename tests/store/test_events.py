@@ -285,3 +285,13 @@ async def test_the_backlog_counts_pending_and_dead_deliveries(
     await accept(b"4")
     await attempt(store, "dead")
     assert await store.backlog() == Backlog(pending=2, dead=1, oldest_age=9)
+
+
+async def test_the_last_events_are_read_from_a_cursor_before_them(registered: Store, accept: Accept) -> None:
+    await accept(b"1", b"2", b"3")
+    await attempt(registered)
+    present = (await registered.events(None, limit=1)).cursor
+    assert present.before(0) == present
+    assert sorted(await kinds(registered, present.before(2))) == ["accepted", "accepted", "attempt", "callback"]
+    everything = ["accepted", "accepted", "accepted", "attempt", "callback"]
+    assert sorted(await kinds(registered, present.before(1000))) == everything

@@ -148,18 +148,20 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
             store = faults.around_store(store) if faults else store
             # Only now, when the file is known to be a store: the key beside it is worth keeping.
             key = secret_key(file)
+            sending = _sender_settings(options, key, networks)
             settings = Settings(
                 secret_key=key,
                 allow_http=options.dev,
                 allowed_networks=networks,
                 requests_per_minute=options.requests_per_minute,
                 time_to_live=options.time_to_live * DAY,
+                sender=sending,
                 clock=time.time,
             )
             checks: dict[str, Check] = {}
             task = None
             if options.role != "api":
-                sender = await stack.enter_async_context(_sender(options, key, networks))
+                sender = await stack.enter_async_context(Sender(sending, clock=time.time, monotonic=time.monotonic))
                 deliver = faults.around_deliver(sender.deliver) if faults else sender.deliver
                 dispatcher = _dispatcher(store, deliver, options)
                 task = await stack.enter_async_context(_dispatching(dispatcher, store, options))
@@ -188,10 +190,9 @@ def _ready_details(options: ServeOptions) -> str:
     return " ".join([f"store={without_password(options.store)}", *role, *mode])
 
 
-def _sender(options: ServeOptions, key: bytes, networks: tuple[Network, ...]) -> Sender:
-    settings = SenderSettings(
+def _sender_settings(options: ServeOptions, key: bytes, networks: tuple[Network, ...]) -> SenderSettings:
+    return SenderSettings(
         secret_key=key,
-        service_signature=options.service_signature,
         timeout=options.timeout,
         connect_timeout=options.connect_timeout,
         allowed_networks=networks,
@@ -199,7 +200,6 @@ def _sender(options: ServeOptions, key: bytes, networks: tuple[Network, ...]) ->
         client_cert=options.client_cert,
         egress_proxy=options.egress_proxy,
     )
-    return Sender(settings, clock=time.time, monotonic=time.monotonic)
 
 
 def _dispatcher(store: Store, deliver: Deliver, options: ServeOptions) -> Dispatcher:

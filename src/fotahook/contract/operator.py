@@ -239,6 +239,23 @@ class RecentAttempts(_Camel, frozen=True):
     attempts: list[RecentAttempt]
 
 
+class Check(_Camel, frozen=True):
+    """One check of a receiver: `pass`, `warn` or `fail`, what was found, and what to do about it."""
+
+    check: str
+    result: str
+    found: str
+    fix: str | None = None
+
+
+class Checks(_Camel, frozen=True):
+    """The checks of a callback URL in order, and the worst result."""
+
+    url: str
+    result: str
+    checks: list[Check]
+
+
 class StateCounts(_Camel, frozen=True):
     """How many accounts are in each state; `trouble`: how many need attention."""
 

@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from ..contract.addresses import Network
 from ..contract.messages import MESSAGE_LIMIT
+from ..delivery.sender import SenderSettings
 from ..store.base import Clock, Store
 from ..store.health import StoreHealth
 from ..store.records import Credential
@@ -52,6 +53,8 @@ class Settings:
     """How long delivery is tried before a message expires; here it only shows when that is."""
     password_cost: PasswordCost = COST
     """A password that was hashed at another cost is hashed again at the next login."""
+    sender: SenderSettings | None = None
+    """How deliveries are sent, for checks of a receiver; None where none are made."""
     console: Literal["service", "listener"] = "service"
     """What the console shows: a service, or a listener's inbox."""
     clock: Clock = time.time
@@ -131,6 +134,8 @@ class Service:
     lockout: Lockout = field(default_factory=Lockout)
     credential_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while credentials are read and written back, so that no call overwrites another's change."""
+    doctor_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a receiver is checked."""
     password_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a password is verified, so that parallel attempts cannot outrun the lockout."""
 

@@ -146,11 +146,10 @@ const jump = (id) => (event) => {
 };
 
 async function doctor(act, url, proposed = false) {
-  const { checks } = await act.check(url);
-  const worst = checks.some((one) => one.status === "fail") ? "fail" : checks.some((one) => one.status === "warn") ? "warn" : "pass";
+  const { checks, result: worst } = await act.check(url);
   const dialog = el("dialog", { class: "doctor", close: () => dialog.remove() },
     el("form", { method: "dialog" }, el("h2", {}, `Doctor: ${url}`),
-      el("ul", {}, checks.map((one) => el("li", { class: { pass: "ok", warn: "warn", fail: "bad" }[one.status] }, el("strong", {}, one.name), " ", one.text, one.fix && el("p", {}, one.fix)))),
+      el("ul", {}, checks.map((one) => el("li", { class: { pass: "ok", warn: "warn", fail: "bad" }[one.result] }, el("strong", {}, one.check), " ", one.found, one.fix && el("p", {}, one.fix)))),
       paragraph({ pass: "Everything works.", warn: "It works; look at the warnings.", fail: "Messages would not arrive." }[worst]),
       row(proposed && button(worst === "fail" ? "Register it anyway" : "Register it", async () => (dialog.close(), act.register(url)), { class: worst === "fail" ? "danger" : "primary" }), el("button", {}, "Close"))));
   document.body.append(dialog);

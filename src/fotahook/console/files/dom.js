@@ -112,24 +112,24 @@ export async function copy(text, what) {
   notify(`${what} copied.`, true);
 }
 
-// Replaces a container's content and keeps focus, scrolling, open details and typed text: elements are changed, not made anew.
+// Replaces a container's content and keeps focus, scrolling, open details and typed text: elements are changed, not made
+// anew. An element that a view made once and gives again stays itself.
 export function render(container, ...content) {
-  const next = container.cloneNode(false);
-  next.append(...nodes(content));
-  patchChildren(container, next);
+  patchChildren(container, nodes(content).map((one) => (one instanceof Node ? one : document.createTextNode(one))));
 }
 
-function patchChildren(from, to) {
+function patchChildren(from, wanted) {
   const keyed = new Map([...from.children].filter((one) => one.dataset?.key).map((one) => [one.dataset.key, one]));
   let at = from.firstChild;
-  for (const wanted of [...to.childNodes]) {
-    const known = wanted.dataset?.key && keyed.get(wanted.dataset.key);
+  for (const one of wanted) {
+    const known = one.parentNode === from ? one : one.dataset?.key && keyed.get(one.dataset.key);
     if (known && known !== at) from.insertBefore(known, at);
     const present = known || at;
-    if (present && alike(present, wanted)) {
-      patch(present, wanted);
+    if (present === one) at = one.nextSibling;
+    else if (present && alike(present, one)) {
+      patch(present, one);
       at = present.nextSibling;
-    } else from.insertBefore(wanted, at);
+    } else from.insertBefore(one, at);
   }
   while (at) {
     const next = at.nextSibling;
@@ -138,7 +138,7 @@ function patchChildren(from, to) {
   }
 }
 
-const alike = (one, other) => one.nodeName === other.nodeName && one.dataset?.key === other.dataset?.key;
+const alike = (one, other) => one.nodeName === other.nodeName && one.dataset?.key === other.dataset?.key && one.dataset?.keep === other.dataset?.keep;
 
 function patch(from, to) {
   if (from.nodeType === Node.TEXT_NODE) {
@@ -155,7 +155,7 @@ function patch(from, to) {
     else from.setAttribute(name, value);
   }
   for (const event of ["onclick", "onsubmit", "ontoggle", "oninput", "onchange"]) from[event] = to[event];
-  patchChildren(from, to);
+  patchChildren(from, [...to.childNodes]);
 }
 
 // Runs the action at most once in each interval, at its end.

@@ -1,6 +1,6 @@
 // The live list: the last 200 events, then new ones as they come; kept while other pages are shown.
 import { milliseconds, time } from "./clock.js";
-import { address, atMostEvery, button, chip, count, el, field, form, heading, input, link, muted, panel, render, row, select, shortId } from "./dom.js";
+import { address, atMostEvery, button, chip, count, el, field, form, heading, input, link, muted, render, row, select, shortId } from "./dom.js";
 
 const KEPT = 200;
 const REDRAW_MILLISECONDS = 100;
@@ -31,7 +31,8 @@ export async function showLive(context) {
   let wanted = { kind: "", text: "" };
   let frozen = null;
   let missed = 0;
-  const list = el("ol", { class: "events", "aria-label": "Events, newest first", "data-keep": "events" });
+  const list = el("ol", { class: "events", "aria-label": "Events, newest first" });
+  const box = el("section", { class: "panel", "data-keep": "events" }, list);
   const fits = ({ name, event }) => (!wanted.kind || name === wanted.kind) && (!wanted.text || JSON.stringify(event).includes(wanted.text));
   const soon = atMostEvery(REDRAW_MILLISECONDS, () => {
     if (!context.signal.aborted) render(list, (frozen ?? kept).filter(fits).map(line));
@@ -55,7 +56,7 @@ export async function showLive(context) {
   const make = () => [
     row(heading("Live"), el("span", { class: "space" }), frozen && muted(`${count(missed)} new`), button(frozen ? "Go on" : "Pause", pause)),
     form({ class: "filters", "data-keep": "live" }, filter, field("Show", select("kind", KINDS)), input("text", { placeholder: "account, message, error …", "aria-label": "Containing" }), el("button", {}, "Filter")),
-    panel(null, list),
+    box,
   ];
   soon();
   return { load: async () => null, make };
