@@ -245,7 +245,7 @@ async def test_invalid_arguments_send_nothing(peer: Peer, open_sdk: OpenSdk, nam
 async def test_the_body_must_be_the_request_model(peer: Peer, open_sdk: OpenSdk, name: str) -> None:
     wrong = fotahook.FotaV2CallbackRegistrationRequest
     async with open_sdk() as sdk:
-        for body in (None, {"url": LISTENER}, LISTENER, wrong(5), wrong(None)):  # type: ignore[arg-type]
+        for body in (None, {"url": LISTENER}, b"https://x.example", wrong(5), wrong(None)):  # type: ignore[arg-type]
             with pytest.raises(TypeError, match="body"):
                 await sdk.call(name, ACCOUNT, body)
         with pytest.raises(ValueError, match="url is not valid"):

@@ -121,7 +121,7 @@ def test_a_dotenv_file_supplies_missing_variables(monkeypatch: pytest.MonkeyPatc
     assert (found["timeout"], found["max_retries"]) == (6.0, 1)
     (tmp_path / "other.env").write_text("MAX_RETRIES=3\n")
     with fotahook.Client.from_environment(dotenv_path=str(tmp_path / "other.env")) as client:
-        assert client._transport._defaults.max_retries == 3
+        assert client._defaults.max_retries == 3
 
 
 def test_a_dotenv_file_of_another_folder_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

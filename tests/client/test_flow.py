@@ -24,7 +24,7 @@ from fotahook.contract.errors import (
     TimedOut,
     TlsError,
 )
-from fotahook.contract.exchange import Headers, Reply, retry_after
+from fotahook.contract.exchange import Headers, Reply, Secret, retry_after
 from fotahook.contract.servers import servers_at
 
 CALL = list_registered_callbacks("a")
@@ -134,7 +134,7 @@ def test_a_token_fetched_by_another_flow_is_used() -> None:
     assert one.session is not None
     flow = one.perform(CALL, LIMITS)
     assert isinstance(next(flow), Acquire)
-    one.session._token = "s"
+    one.session._token = Secret("s")
     one.session._used_at = 1000.0
     assert isinstance(flow.send(None), Acquire)
 
@@ -144,7 +144,7 @@ def test_the_update_hook_is_called_after_the_token_is_cached() -> None:
     bearer = BearerToken(hooked, RUNTIME)
     flow = bearer.fetch(lambda call, authorization=None: iter_of(OauthToken("t")))
     assert isinstance(next(flow), Invoke)
-    assert bearer.last == "t"
+    assert bearer.last == Secret("t")
 
 
 def iter_of(value: object) -> Generator[Any, Any, Any]:

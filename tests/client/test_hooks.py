@@ -76,6 +76,7 @@ async def test_the_log_has_a_line_for_each_request_and_no_secret(
     # The connection had been kept, so the last request went out twice.
     assert len(lines) == 5
     assert lines[2].startswith(f"POST {peer.url}/api/fota/v2/callbacks/{ACCOUNT}: 200")
-    assert all(line.startswith(f"POST {peer.url}/api/m2m/v1/session/logout: POST") for line in lines[3:])
+    assert lines[3].startswith(f"again on a new connection: POST {peer.url}/api/m2m/v1/session/logout: ")
+    assert lines[4].startswith(f"failed after 2 attempts: POST {peer.url}/api/m2m/v1/session/logout: ")
     assert {record.levelno for record in caplog.records if record.name == "fotahook.client"} == {logging.DEBUG}
     assert not [secret for secret in SECRETS if secret in caplog.text]

@@ -10,6 +10,7 @@ import trustme
 
 import fotahook
 from fotahook.client._settings import proxy_for
+from fotahook.contract.exchange import Secret
 from fotahook.contract.proxy import Proxy, parse_proxy
 
 from .conftest import ACCOUNT, BODY, OpenSdk, Peer, opened, respond, tls_peer
@@ -161,7 +162,7 @@ async def test_cookies_are_not_kept(peer: Peer, open_sdk: OpenSdk) -> None:
         ("http://proxy.example:3128", Proxy("proxy.example", 3128)),
         ("proxy.example:3128", Proxy("proxy.example", 3128)),
         ("http://proxy.example", Proxy("proxy.example", 80)),
-        ("http://a%40b:c%3Ad@proxy.example:1/", Proxy("proxy.example", 1, "a@b:c:d")),
+        ("http://a%40b:c%3Ad@proxy.example:1/", Proxy("proxy.example", 1, Secret("a@b:c:d"))),
         ("http://[::1]:3128", Proxy("::1", 3128)),
     ],
 )

@@ -32,7 +32,8 @@ PAIRS = [
 def public(kind: type[Any]) -> dict[str, tuple[str, str | None]]:
     """The signature and the first sentence of each public method."""
     own = ("__enter__", "__exit__", "__aenter__", "__aexit__")
-    methods = inspect.getmembers(kind, callable)
+    # Methods only: the controllers are compared as pairs of their own.
+    methods = inspect.getmembers(kind, lambda one: callable(one) and not inspect.isclass(one))
     return {
         RENAMED.get(name, name): (
             re.sub("Async(?=EventStream|Iterator)", "", str(inspect.signature(method))),

@@ -86,7 +86,8 @@ def test_an_expiry_takes_precedence_over_expires_in() -> None:
     assert with_expiry(OauthToken("t", expires_in=10), 1000).expiry == 1010
     assert with_expiry(OauthToken("t", expires_in=10, expiry=5), 1000).expiry == 5
     assert renewal_time(OauthToken("t", expiry=5), 1000) == 1000
-    assert renewal_time(OauthToken("t", expires_in=-10), 1000) == 1000
+    assert renewal_time(OauthToken("t", expires_in=-10), 1000) == math.inf
+    assert renewal_time(OauthToken("t", expires_in=0), 0) == 3540
     assert renewal_time(OauthToken("t", expires_in=3600), 0) == 3540
 
 

@@ -7,17 +7,18 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextvars import ContextVar
 from functools import partial
 from inspect import isawaitable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import aiohttp
 from yarl import URL
 
+from ..contract.error_responses import MAX_BODY, body_too_large
 from ..contract.errors import ConnectionFailed, FotahookError
-from ..contract.exchange import Headers, Reply, Request
+from ..contract.exchange import Headers, Reply, Request, Secret
 from ._effects import Acquire, Effect, Invoke, Send, Sleep, drive_async
-from ._flow import MakeFlow, Pipeline
-from ._settings import CallDefaults, TransportOptions, proxy_for
-from ._transport_errors import MAX_BODY, body_too_large, timed_out, transport_error
+from ._flow import Limits, MakeFlow, Pipeline
+from ._settings import TransportOptions, proxy_for
+from ._transport_errors import timed_out, transport_error, without_frames
 
 T = TypeVar("T")
 
@@ -33,27 +34,25 @@ _LIBRARY_ERRORS = (aiohttp.ClientError, OSError, ArithmeticError, ValueError)
 class AsyncTransport:
     """Runs the flows of one client, in one event loop at a time."""
 
-    def __init__(self, pipeline: Pipeline, options: TransportOptions, defaults: CallDefaults) -> None:
-        self._pipeline, self._options, self._defaults = pipeline, options, defaults
+    def __init__(self, pipeline: Pipeline, options: TransportOptions) -> None:
+        self._pipeline, self._options = pipeline, options
         self.runtime = pipeline.runtime
         self._streams: weakref.WeakSet[AsyncStream] = weakref.WeakSet()
-        self._origin_options: dict[str, dict[str, object]] = {}
+        self._origins: dict[str, tuple[dict[str, object], Secret | None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._http: aiohttp.ClientSession | None = None
         self._http_owner: AsyncGenerator[aiohttp.ClientSession, None] | None = None
         self._closed = False
 
-    async def run(self, make_flow: MakeFlow[T], timeout: float | None = None, max_retries: int | None = None) -> T:
-        """Run a flow within its limits; None stands for the client's own. Cancelled, it closes its connection."""
-        now = self.runtime.monotonic()
-        limits = self._defaults.limits(now, timeout, max_retries)
+    async def run(self, make_flow: MakeFlow[T], limits: Limits) -> T:
+        """Run a flow within its limits. Cancelled, it closes its connection."""
         if self._closed:
             raise RuntimeError("the client is closed")
         if self._loop is not (loop := asyncio.get_running_loop()):
             # Connections and locks belong to the loop that they were made in.
             self._loop, self._http, self._http_owner = loop, None, None
             self._pipeline.renew_locks(asyncio.Lock)
-        deadline = _Deadline(limits.deadline - now)
+        deadline = _Deadline(limits.deadline - self.runtime.monotonic())
         try:
             with deadline:
                 return await drive_async(make_flow(self._pipeline, limits), partial(self._perform, deadline))
@@ -61,6 +60,7 @@ class AsyncTransport:
             # A function of the user's may have raised one of its own.
             if not deadline.passed:
                 raise
+            without_frames(error)
             raise timed_out(deadline.request) from error
 
     async def close(self) -> None:
@@ -88,9 +88,9 @@ class AsyncTransport:
     async def _send(self, send: Send) -> Reply:
         request = send.request
         origin = request.url[: request.url.index("/", 8)]
-        options = self._origin_options.get(origin)
-        if options is None:
-            options = self._origin_options[origin] = await self._options_for(origin)
+        if origin not in self._origins:
+            self._origins[origin] = await self._options_for(origin)
+        options, proxy_login = self._origins[origin]
         http = self._http or await self._open()
         _is_new_connection.set(False)
         try:
@@ -98,8 +98,10 @@ class AsyncTransport:
                 request.method,
                 URL(request.url, encoded=True),
                 data=_data(send.body),
-                headers=send.headers,
+                headers=send.revealed({}),
                 allow_redirects=False,
+                # aiohttp sends it as Proxy-Authorization, with CONNECT or with the request itself.
+                proxy_headers={"Authorization": proxy_login.reveal()} if proxy_login is not None else None,
                 **options,  # type: ignore[arg-type]  # a dict of keywords of several types
             )
             if send.streamed and 200 <= response.status < 300:
@@ -121,19 +123,17 @@ class AsyncTransport:
         self._http = await anext(self._http_owner)
         return self._http
 
-    async def _options_for(self, origin: str) -> dict[str, object]:
-        """The options of a request to an origin."""
+    async def _options_for(self, origin: str) -> tuple[dict[str, object], Secret | None]:
+        """The options of a request to an origin, and the proxy's `Authorization`."""
         options: dict[str, object] = {}
         if origin.startswith("https:"):
             # In a thread: the authorities take long to load.
             options["ssl"] = await asyncio.to_thread(self._options.ssl_context)
         proxy = proxy_for(origin, self._options.proxy)
-        if proxy is not None:
-            authorization = proxy.authorization
-            options["proxy"] = proxy.url
-            # aiohttp sends it as Proxy-Authorization, with CONNECT or with the request itself.
-            options["proxy_headers"] = {"Authorization": authorization} if authorization else None
-        return options
+        if proxy is None:
+            return options, None
+        options["proxy"] = proxy.url
+        return options, Secret(proxy.authorization) if proxy.authorization else None
 
 
 _is_new_connection: ContextVar[bool] = ContextVar("_is_new_connection")
@@ -187,8 +187,7 @@ class _Deadline:
     """asyncio.timeout() at half its cost, which is a twentieth of a call; also notes the request in progress."""
 
     def __init__(self, seconds: float) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+        task = cast("asyncio.Task[object]", asyncio.current_task())
         self.request: Request | None = None
         self.passed = False
         self._task, self._cancelling = task, task.cancelling()

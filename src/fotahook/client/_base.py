@@ -5,6 +5,7 @@ import inspect
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
+from copy import copy
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, get_args, overload
 
 import msgspec
@@ -56,12 +57,45 @@ class SyncMethods:
     """A class whose operations block."""
 
     _transport: "SyncTransport"
+    _defaults: CallDefaults
 
 
 class AsyncMethods:
     """A class whose operations are coroutines."""
 
     _transport: "AsyncTransport"
+    _defaults: CallDefaults
+
+
+class SyncController(SyncMethods):
+    """Some of the operations of a client."""
+
+    def __init__(self, client: SyncMethods) -> None:
+        self._transport, self._defaults = client._transport, client._defaults
+
+
+class AsyncController(AsyncMethods):
+    """Some of the operations of a client."""
+
+    def __init__(self, client: AsyncMethods) -> None:
+        self._transport, self._defaults = client._transport, client._defaults
+
+
+class controller(Generic[T]):
+    """An attribute of a client that is a controller, always the same one. At the class it is the controller's class."""
+
+    def __init__(self, kind: Callable[[Any], T]) -> None:
+        self._kind = kind
+
+    @overload
+    def __get__(self, client: None, owner: type[object]) -> type[T]: ...
+    @overload
+    def __get__(self, client: "BaseClient", owner: type[object]) -> T: ...
+    def __get__(self, client: Any, owner: Any) -> Any:
+        if client is None:
+            return self._kind
+        controllers = client._controllers
+        return controllers.get(self._kind) or controllers.setdefault(self._kind, self._kind(client))
 
 
 class Operation(msgspec.Struct, Generic[T], frozen=True):
@@ -70,6 +104,10 @@ class Operation(msgspec.Struct, Generic[T], frozen=True):
     make_flow: MakeFlow[T]
     timeout: float | None = None
     max_retries: int | None = None
+
+    def limits(self, client: SyncMethods | AsyncMethods) -> Limits:
+        """Its limits, from now on."""
+        return client._defaults.limits(client._transport.runtime.monotonic(), self.timeout, self.max_retries)
 
 
 def response_of(call: Call[T], **options: Unpack[CallOptions]) -> Operation[ApiResponse[T]]:
@@ -92,12 +130,12 @@ class operation(Generic[P, T]):
     def __init__(self, plan: Callable[Concatenate[Any, P], Operation[T]]) -> None:
         def method(client: Any, *args: P.args, **kwargs: P.kwargs) -> T:
             planned = plan(client, *args, **kwargs)
-            result: T = client._transport.run(planned.make_flow, planned.timeout, planned.max_retries)
+            result: T = client._transport.run(planned.make_flow, planned.limits(client))
             return result
 
         async def async_method(client: Any, *args: P.args, **kwargs: P.kwargs) -> T:
             planned = plan(client, *args, **kwargs)
-            result: T = await client._transport.run(planned.make_flow, planned.timeout, planned.max_retries)
+            result: T = await client._transport.run(planned.make_flow, planned.limits(client))
             return result
 
         signature = _public_signature(plan)
@@ -150,6 +188,8 @@ class BaseClient(ABC):
         defaults: CallDefaults,
         hooks: Hooks,
     ) -> None:
+        self._defaults = defaults
+        self._controllers: dict[object, object] = {}
         self._pipeline = Pipeline(
             servers,
             BearerToken(oauth, self._runtime) if oauth else None,
@@ -157,20 +197,30 @@ class BaseClient(ABC):
             hooks,
             self._runtime,
         )
-        self._open(options, defaults)
+        self._open(options)
+
+    def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> Self:
+        """A client with other defaults, which shares the connections and tokens of this one; closing it closes both."""
+        client = copy(self)
+        client._defaults, client._controllers = self._defaults.replaced(timeout, max_retries), {}
+        return client
+
+    def __repr__(self) -> str:
+        limits = f"timeout={self._defaults.timeout}, max_retries={self._defaults.max_retries}"
+        return f"{type(self).__name__}({self._pipeline.described()}, {limits})"
 
     @abstractmethod
-    def _open(self, options: TransportOptions, defaults: CallDefaults) -> None: ...
+    def _open(self, options: TransportOptions) -> None: ...
 
 
 class SyncBaseClient(BaseClient, SyncMethods, Closable):
     """A client for threads."""
 
-    def _open(self, options: TransportOptions, defaults: CallDefaults) -> None:
+    def _open(self, options: TransportOptions) -> None:
         # Here, so that `import fotahook` loads no HTTP library.
         from ._sync import SyncTransport
 
-        self._transport = SyncTransport(self._pipeline, options, defaults)
+        self._transport = SyncTransport(self._pipeline, options)
 
     def close(self) -> None:
         """Close all connections. Sends nothing."""
@@ -180,12 +230,12 @@ class SyncBaseClient(BaseClient, SyncMethods, Closable):
 class AsyncBaseClient(BaseClient, AsyncMethods, AsyncClosable):
     """A client for tasks."""
 
-    def _open(self, options: TransportOptions, defaults: CallDefaults) -> None:
+    def _open(self, options: TransportOptions) -> None:
         try:
             from ._async import AsyncTransport
         except ImportError as error:
             raise ImportError(f"{type(self).__name__} needs aiohttp: pip install 'fotahook[async]'") from error
-        self._transport = AsyncTransport(self._pipeline, options, defaults)
+        self._transport = AsyncTransport(self._pipeline, options)
 
     async def aclose(self) -> None:
         """Close all connections. Sends nothing."""

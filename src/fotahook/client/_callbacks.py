@@ -1,6 +1,6 @@
 """The controller of the four callback calls, for threads and for tasks, and what moves a callback."""
 
-from typing import TYPE_CHECKING, Final, Unpack
+from typing import Final, Unpack
 
 from ..contract import calls
 from ..contract.errors import ResponseError
@@ -13,15 +13,10 @@ from ..contract.models import (
     Moved,
 )
 from ..contract.urls import same_url
-from ._base import AsyncMethods, Operation, SyncMethods, operation, response_of
+from ._base import AsyncController, Operation, SyncController, operation, response_of
 from ._effects import Flow, Sleep
 from ._flow import Limits, MakeFlow, Pipeline
 from ._settings import CallOptions
-
-if TYPE_CHECKING:
-    from ._async import AsyncTransport
-    from ._sync import SyncTransport
-
 
 READ_BACK_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """The waits before the reads that look for the new URL: ThingSpace shows a registration a while after it was made."""
@@ -44,14 +39,14 @@ class _Callbacks:
 
     @operation
     def update_callback(
-        self, account: str, body: FotaV2CallbackRegistrationRequest, **options: Unpack[CallOptions]
+        self, account: str, body: FotaV2CallbackRegistrationRequest | str, **options: Unpack[CallOptions]
     ) -> Operation[ApiResponse[FotaV2CallbackRegistrationResult]]:
         """Replace the callback URL of an account."""
         return response_of(calls.update_callback(account, body), **options)
 
     @operation
     def register_callback(
-        self, account: str, body: FotaV2CallbackRegistrationRequest, **options: Unpack[CallOptions]
+        self, account: str, body: FotaV2CallbackRegistrationRequest | str, **options: Unpack[CallOptions]
     ) -> Operation[ApiResponse[FotaV2CallbackRegistrationResult]]:
         """Register the callback URL of an account, in place of an earlier one."""
         return response_of(calls.register_callback(account, body), **options)
@@ -67,24 +62,18 @@ class _Callbacks:
         return response_of(calls.deregister_callback(account), **options)
 
 
-class SoftwareManagementCallbacksV2Controller(_Callbacks, SyncMethods):
+class SoftwareManagementCallbacksV2Controller(_Callbacks, SyncController):
     __doc__ = _Callbacks.__doc__
 
-    def __init__(self, transport: "SyncTransport") -> None:
-        self._transport = transport
 
-
-class AsyncSoftwareManagementCallbacksV2Controller(_Callbacks, AsyncMethods):
+class AsyncSoftwareManagementCallbacksV2Controller(_Callbacks, AsyncController):
     __doc__ = f"{_Callbacks.__doc__}\n    The methods are coroutines.\n"
-
-    def __init__(self, transport: "AsyncTransport") -> None:
-        self._transport = transport
 
 
 def move(account: str, url: str) -> MakeFlow[Moved]:
     """Replaces a callback without a gap, and reads back that it is replaced."""
-    read, body = calls.list_registered_callbacks(account), FotaV2CallbackRegistrationRequest(url)
-    register, update = calls.register_callback(account, body), calls.update_callback(account, body)
+    read = calls.list_registered_callbacks(account)
+    register, update = calls.register_callback(account, url), calls.update_callback(account, url)
 
     def flow(pipeline: Pipeline, limits: Limits) -> Flow[Moved]:
         found = (yield from pipeline.perform(read, limits)).data

@@ -6,7 +6,7 @@ from typing import Self, Unpack
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from ..contract.models import Moved
 from ..contract.servers import Environment, servers_at, servers_of
-from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, operation
+from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, controller, operation
 from ._callbacks import AsyncSoftwareManagementCallbacksV2Controller, SoftwareManagementCallbacksV2Controller, move
 from ._effects import Hooks
 from ._flow import Pipeline
@@ -129,30 +129,18 @@ def _require(name: str, value: object, kinds: type | UnionType) -> None:
 class Client(_Client, SyncBaseClient):
     """The SDK for threads, any number of which may share a client. Nothing is sent before the first call."""
 
-    software_management_callbacks_v2: SoftwareManagementCallbacksV2Controller
-    campaigns_v2: CampaignsV2Controller
-    software_management_reports_v2: SoftwareManagementReportsV2Controller
-    server_logging: ServerLoggingController
-
-    def _open(self, options: TransportOptions, defaults: CallDefaults) -> None:
-        super()._open(options, defaults)
-        self.software_management_callbacks_v2 = SoftwareManagementCallbacksV2Controller(self._transport)
-        self.campaigns_v2 = CampaignsV2Controller(self._transport)
-        self.software_management_reports_v2 = SoftwareManagementReportsV2Controller(self._transport)
-        self.server_logging = ServerLoggingController(self._transport)
+    software_management_callbacks_v2 = controller(SoftwareManagementCallbacksV2Controller)
+    callbacks = controller(SoftwareManagementCallbacksV2Controller)
+    campaigns_v2 = controller(CampaignsV2Controller)
+    software_management_reports_v2 = controller(SoftwareManagementReportsV2Controller)
+    server_logging = controller(ServerLoggingController)
 
 
 class AsyncClient(_Client, AsyncBaseClient):
     """The SDK for tasks of one event loop. Needs `pip install 'fotahook[async]'`."""
 
-    software_management_callbacks_v2: AsyncSoftwareManagementCallbacksV2Controller
-    campaigns_v2: AsyncCampaignsV2Controller
-    software_management_reports_v2: AsyncSoftwareManagementReportsV2Controller
-    server_logging: AsyncServerLoggingController
-
-    def _open(self, options: TransportOptions, defaults: CallDefaults) -> None:
-        super()._open(options, defaults)
-        self.software_management_callbacks_v2 = AsyncSoftwareManagementCallbacksV2Controller(self._transport)
-        self.campaigns_v2 = AsyncCampaignsV2Controller(self._transport)
-        self.software_management_reports_v2 = AsyncSoftwareManagementReportsV2Controller(self._transport)
-        self.server_logging = AsyncServerLoggingController(self._transport)
+    software_management_callbacks_v2 = controller(AsyncSoftwareManagementCallbacksV2Controller)
+    callbacks = controller(AsyncSoftwareManagementCallbacksV2Controller)
+    campaigns_v2 = controller(AsyncCampaignsV2Controller)
+    software_management_reports_v2 = controller(AsyncSoftwareManagementReportsV2Controller)
+    server_logging = controller(AsyncServerLoggingController)

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from ..contract.exchange import Secret
 from ..contract.proxy import Proxy
 from ._settings import TransportOptions, proxy_for
 
@@ -198,7 +199,8 @@ class Pool:
         weakref.finalize(self, _close_all, self._idle)
         # A forwarding proxy needs the full URL in the request line, a server only the path.
         self.absolute_url = self._proxy is not None and origin.startswith("http:")
-        self.headers = _proxy_headers(self._proxy) if self.absolute_url else {}
+        authorization = self._proxy.authorization if self._proxy is not None and self.absolute_url else None
+        self.secrets = {"Proxy-Authorization": Secret(authorization)} if authorization else {}
 
     def get(self) -> Connection:
         """The connection used last if it is still open, or one that is not connected yet."""

@@ -7,12 +7,12 @@ performs each effect and sends the result back into the flow, or throws the erro
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from ..contract.exchange import ApiResponse, Request
+from ..contract.exchange import ApiResponse, Masked, Request, Secret
 
 EffectT = TypeVar("EffectT")
 T = TypeVar("T")
@@ -27,19 +27,23 @@ class Lock(Protocol):
     def release(self) -> None: ...
 
 
-class Send(msgspec.Struct, frozen=True):
-    """Send a request; the result is the Reply. `headers` and `body` go out as they are, secrets included.
+class Send(Masked, frozen=True):
+    """Send a request; the result is the Reply. `body` goes out as it is, secrets included.
 
     If `streamed`, the body of a 2xx is not read: the Reply carries it as an open stream.
     """
 
+    shown = ("request",)
+
     request: Request
     headers: dict[str, str]
+    secrets: dict[str, Secret]
     body: bytes | None
     streamed: bool = False
 
-    def __repr__(self) -> str:
-        return f"Send({self.request})"
+    def revealed(self, more: Mapping[str, Secret]) -> dict[str, str]:
+        """All headers, with those that are secrets, and some more of these."""
+        return {**self.headers, **{name: secret.reveal() for name, secret in (*self.secrets.items(), *more.items())}}
 
 
 class Sleep(msgspec.Struct, frozen=True):

@@ -17,8 +17,9 @@ from ._retry import retry_delay
 from ._settings import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
-    from ._async import AsyncStream, AsyncTransport
-    from ._sync import SyncStream, SyncTransport
+    from ._async import AsyncStream
+    from ._flow import Limits, MakeFlow
+    from ._sync import SyncStream
 
 HEARTBEAT_TIMEOUT: Final = 45.0
 """Seconds of silence after which a connection counts as lost; the service sends something every 15 seconds."""
@@ -50,14 +51,15 @@ class _EventFlow:
 
     def __init__(
         self,
-        transport: "SyncTransport | AsyncTransport",
+        client: SyncMethods | AsyncMethods,
         account: str | None,
         after: str | None,
         timeout: float | None,
         max_retries: int | None,
     ) -> None:
-        self._transport: Any = transport
-        self._runtime = transport.runtime
+        self._transport: Any = client._transport
+        self._defaults = client._defaults
+        self._runtime = client._transport.runtime
         self._account = account
         self._max_retries = max_retries
         self._deadline = None if timeout is None else self._runtime.monotonic() + timeout
@@ -91,6 +93,10 @@ class _EventFlow:
         event = self._events.popleft()
         self._cursor = event.cursor
         return event
+
+    def _connection(self, call: Call[None], seconds: float | None) -> "tuple[MakeFlow[ApiResponse[None]], Limits]":
+        limits = self._defaults.limits(self._runtime.monotonic(), seconds, self._max_retries)
+        return response_of(call).make_flow, limits
 
     def _end(self) -> None:
         self._ended = True
@@ -148,7 +154,7 @@ class EventStream(SyncMethods, _EventFlow, Closable, Iterator[Event]):
     def _perform(self, effect: Effect) -> object:
         match effect:
             case Connect(call, seconds):
-                return self._transport.run(response_of(call).make_flow, seconds, self._max_retries)
+                return self._transport.run(*self._connection(call, seconds))
             case Read(stream, seconds):
                 return cast("SyncStream", stream).read(seconds)
             case Sleep(seconds):
@@ -172,7 +178,7 @@ class AsyncEventStream(AsyncMethods, _EventFlow, AsyncClosable, AsyncIterator[Ev
     async def _perform(self, effect: Effect) -> object:
         match effect:
             case Connect(call, seconds):
-                return await self._transport.run(response_of(call).make_flow, seconds, self._max_retries)
+                return await self._transport.run(*self._connection(call, seconds))
             case Read(stream, seconds):
                 return await cast("AsyncStream", stream).read(seconds)
             case Sleep(seconds):

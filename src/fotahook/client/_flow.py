@@ -8,7 +8,7 @@ import msgspec
 
 from ..contract.auth import ThingspaceOauthCredentials, logout_call, revoke_call, stale_tokens
 from ..contract.calls import JSON, Call
-from ..contract.error_responses import error_from_reply, mask_reply, mask_text, one_line
+from ..contract.error_responses import decoded, error_from_reply, mask_reply, mask_text, one_line
 from ..contract.errors import (
     AnsweredError,
     ApiException,
@@ -17,11 +17,12 @@ from ..contract.errors import (
     ResponseError,
     TransportError,
 )
-from ..contract.exchange import MASK, ApiResponse, Headers, Reply, Request
-from ..contract.servers import Servers
+from ..contract.exchange import MASK, ApiResponse, Headers, Reply, Request, Secret
+from ..contract.servers import Environment, Servers, servers_of
 from ..contract.version import VERSION
-from ._effects import Flow, Hooks, Lock, Runtime, Send, Sleep
+from ._effects import Flow, Hooks, Invoke, Lock, Runtime, Send, Sleep
 from ._retry import retry_delay
+from ._telemetry import trace_request
 from ._tokens import BearerToken, SessionToken, get_or_fetch
 
 T = TypeVar("T")
@@ -30,6 +31,11 @@ log = logging.getLogger("fotahook.client")
 
 # No compression: the limit on a body would have to count the compressed and the plain size.
 _DEFAULT_HEADERS = {"User-Agent": f"fotahook/{VERSION}", "accept": JSON, "Accept-Encoding": "identity"}
+
+
+# What ThingSpace's contract has. Others may carry a part of an answer, or one that a proxy changed; fotahook's own API
+# has 202 too.
+_ACCEPTED = frozenset({200, 201, 204})
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -57,22 +63,29 @@ class Pipeline:
             if token is not None:
                 token.lock = new_lock()
 
+    def described(self) -> str:
+        """Where it sends calls, and as whom, without secrets."""
+        known = (each for each in Environment if servers_of(each) == self._servers)
+        where = next((f"environment={each.value}" for each in known), f"base_url={self._servers.get(None)!r}")
+        client = self.bearer and self.bearer.credentials.oauth_client_id
+        return f"{where}, oauth_client_id={client!r}, session={self.session and self.session.credentials!r}"
+
     def perform(self, call: Call[T], limits: Limits) -> Flow[ApiResponse[T]]:
         """Make a call; if the response says that a token is stale, renew it and make the call once more."""
         bearer, session = self._require_bearer(), self._require_session() if call.session else None
         key = None if call.method == "GET" or call.secret else self.runtime.new_key()
         renewed = False
         while True:
-            tokens = {}
+            tokens: dict[str, Secret] = {}
             # The session first: its login may find the OAuth token stale and renew it.
             if session is not None:
                 tokens["VZ-M2M-Token"] = session.current() or (yield from self._fetch(session, limits))
-            used = bearer.current() or (yield from self._fetch(bearer, limits))
-            tokens["Authorization"] = f"Bearer {used}"
+            tokens["Authorization"] = bearer.current() or (yield from self._fetch(bearer, limits))
             try:
                 return (yield from self._with_retries(call, tokens, key, limits))
             except ApiException as error:
-                if renewed or not self._invalidate_stale(error, call, used, tokens.get("VZ-M2M-Token")):
+                if renewed or not self._invalidate_stale(error, call, tokens):
+                    error.attempts += renewed
                     raise
                 renewed = True
 
@@ -100,12 +113,12 @@ class Pipeline:
         bearer = self._require_bearer()
         token = bearer.last
         if token is not None:
-            basic = {"Authorization": bearer.credentials.basic}
-            yield from self._with_retries(revoke_call(token), basic, None, limits)
+            basic = {"Authorization": Secret(bearer.credentials.basic)}
+            yield from self._with_retries(revoke_call(token.reveal()), basic, None, limits)
             bearer.clear()
 
-    def _fetch(self, token: BearerToken | SessionToken, limits: Limits) -> Flow[str]:
-        def send(call: Call[T], authorization: str | None = None) -> Flow[T]:
+    def _fetch(self, token: BearerToken | SessionToken, limits: Limits) -> Flow[Secret]:
+        def send(call: Call[T], authorization: Secret | None = None) -> Flow[T]:
             if authorization is None:
                 return (yield from self.perform(call, limits)).data
             return (yield from self._with_retries(call, {"Authorization": authorization}, None, limits)).data
@@ -122,34 +135,38 @@ class Pipeline:
             raise ValueError("this call needs vz_m2m_token_credentials, a SessionCredentials or VZM2mTokenCredentials")
         return self.session
 
-    def _invalidate_stale(self, error: ApiException, call: Call[T], bearer: str, session: str | None) -> bool:
+    def _invalidate_stale(self, error: ApiException, call: Call[T], used: dict[str, Secret]) -> bool:
         """Invalidate the tokens that an error reports as stale; whether one of them can be renewed."""
         bearer_stale, session_stale = stale_tokens(error, call)
         if bearer_stale and self.bearer is not None:
-            self.bearer.invalidate(bearer)
-        cached = self.session
-        if session_stale and session is not None and cached is not None and cached.renewable and not call.ends_session:
-            cached.invalidate(session)
+            self.bearer.invalidate(used["Authorization"])
+        session, token = self.session, used.get("VZ-M2M-Token")
+        if session_stale and token is not None and session is not None and session.renewable and not call.ends_session:
+            session.invalidate(token)
             return True
         return bearer_stale
 
     def _with_retries(
-        self, call: Call[T], secrets: dict[str, str], key: str | None, limits: Limits
+        self, call: Call[T], secrets: dict[str, Secret], key: str | None, limits: Limits
     ) -> Flow[ApiResponse[T]]:
         """Send a call until it succeeds, fails for good or runs out of retries."""
-        send, attempts, replaced = self._prepare(call, secrets, key), 0, False
+        retries, attempts = 0, 0
         while True:
+            attempts += 1
             try:
-                return (yield from self._send(call, send))
-            except (ApiException, TransportError) as failure:
-                if isinstance(failure, ConnectionFailed) and failure.kept_connection and not replaced:
+                return (yield from self._send(call, secrets, key, attempts))
+            except (ApiException, TransportError, ResponseError) as failure:
+                failure.attempts = attempts
+                if _was_kept(failure) and attempts == retries + 1 and call.repeatable:
                     # Servers close idle connections at any time: this one says nothing about the service.
-                    replaced = True
+                    log.debug("again on a new connection: %s", failure)
                     continue
-                attempts += 1
-                delay = self._retry_delay(failure, attempts, limits)
+                retries += 1
+                delay = self._retry_delay(failure, retries, limits)
                 if delay is None:
+                    log.debug("failed%s: %s", f" after {attempts} attempts" if attempts > 1 else "", failure)
                     raise
+                log.debug("retrying in %.1f s (%d of %d): %s", delay, retries, limits.max_retries, failure)
             yield Sleep(delay)
 
     def _retry_delay(self, failure: FotahookError, attempts: int, limits: Limits) -> float | None:
@@ -160,37 +177,41 @@ class Pipeline:
         late = delay is not None and self.runtime.monotonic() + delay >= limits.deadline
         return None if late else delay
 
-    def _prepare(self, call: Call[T], secrets: dict[str, str], key: str | None) -> Send:
+    def _prepare(self, call: Call[T], key: str | None) -> tuple[str, dict[str, str]]:
+        """The URL and the headers of a call, without the secret ones."""
         headers = dict(_DEFAULT_HEADERS)
         if call.body is not None:
             headers["Content-Type"] = call.content_type
         if key is not None:
             headers["Idempotency-Key"] = key
         headers.update(call.headers)
-        masked = Headers({**headers, **dict.fromkeys(secrets, MASK)}.items())
-        body = MASK.encode() if call.secret and call.body is not None else call.body
-        request = Request(call.method, self._servers[call.server] + call.path, masked, body)
-        return Send(request, {**headers, **secrets}, call.body, call.streamed)
+        return self._servers[call.server] + call.path, headers
 
-    def _send(self, call: Call[T], send: Send) -> Flow[ApiResponse[T]]:
+    def _send(self, call: Call[T], secrets: dict[str, Secret], key: str | None, attempt: int) -> Flow[ApiResponse[T]]:
         """Send one request and read its response."""
-        request = send.request
-        if self._hooks.on_request is not None:
-            self._hooks.on_request(request)
-        try:
-            reply: Reply = yield send
-        except FotahookError as failure:
-            _mask_error(failure, call, send)
-            log.debug("%s %s: %s", request.method, request.url, failure)
-            raise
-        log.debug("%s %s: %d, %d bytes", request.method, request.url, reply.status, len(reply.body))
-        success = 200 <= reply.status < 300
-        error = None if success else error_from_reply(reply, request, call.error_400, _secrets(call, send))
-        if self._hooks.on_response is not None:
-            self._hooks.on_response(_response_for_hook(call, reply, send, error))
-        if error is not None:
-            raise error
-        return _read(call, reply, send)
+        url, headers = self._prepare(call, key)
+        with trace_request(call.method, url, headers, attempt) as trace:
+            masked = Headers({**headers, **dict.fromkeys(secrets, MASK)}.items())
+            body = MASK.encode() if call.secret and call.body is not None else call.body
+            send = Send(Request(call.method, url, masked, body), headers, secrets, call.body, call.streamed)
+            if self._hooks.on_request is not None:
+                yield Invoke(self._hooks.on_request, send.request)
+            try:
+                reply: Reply = yield send
+            except FotahookError as failure:
+                _mask_error(failure, call, send)
+                raise
+            trace.responded(reply.status)
+            reply = decoded(reply, send.request)
+            accepted = reply.status in _ACCEPTED or (reply.status == 202 and call.server is None)
+            error = None if accepted else error_from_reply(reply, send.request, call.error_400, _secrets(call, send))
+            if self._hooks.on_response is not None:
+                yield Invoke(self._hooks.on_response, _response_for_hook(call, reply, send, error))
+            if error is not None:
+                raise error
+            response = _read(call, reply, send)
+        log.debug("%s %s: %d, %d bytes", call.method, url, reply.status, len(reply.body))
+        return response
 
 
 MakeFlow: TypeAlias = Callable[[Pipeline, Limits], Flow[T]]
@@ -198,8 +219,12 @@ MakeFlow: TypeAlias = Callable[[Pipeline, Limits], Flow[T]]
 
 def _secrets(call: Call[T], send: Send) -> list[str]:
     """What no error or log may contain: the tokens sent, and the secrets of the body."""
-    headers = [value for name, value in send.headers.items() if send.request.headers.get(name) == MASK]
+    headers = [secret.reveal() for secret in send.secrets.values()]
     return [*headers, *(value.partition(" ")[2] for value in headers), *call.secrets]
+
+
+def _was_kept(failure: FotahookError) -> bool:
+    return isinstance(failure, ConnectionFailed) and failure.kept_connection
 
 
 def _masked(call: Call[T], reply: Reply, send: Send) -> Reply:

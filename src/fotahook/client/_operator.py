@@ -176,7 +176,9 @@ class _OperatorClient(BaseClient):
 
         Not retried unless `max_retries` is given: an attempt whose response was lost may have succeeded.
         """
-        call = _post(f"{_message(message_id)}/redeliver", types.Redelivered, asNew=as_new)
+        body = msgspec.json.encode({"asNew": as_new})
+        path, read = f"{_message(message_id)}/redeliver", read_json(types.Redelivered)
+        call = Call("POST", None, path, read, body, repeatable=False)
         return data_of(call, **_not_retried(options))
 
     @operation
@@ -196,7 +198,7 @@ class _OperatorClient(BaseClient):
         """
         span = {"since": timestamp("since", since), "until": timestamp("until", until)}
         body = msgspec.json.encode({"state": state, **span, "dryRun": dry_run})
-        call = Call("POST", None, f"{_account(account)}/redeliver", _read_count, body)
+        call = Call("POST", None, f"{_account(account)}/redeliver", _read_count, body, repeatable=False)
         return data_of(call, **_not_retried(options))
 
     @operation
@@ -222,8 +224,8 @@ def _get(path: str, kind: type[T]) -> Call[T]:
     return Call("GET", None, path, read_json(kind))
 
 
-def _post(path: str, kind: type[T], **members: object) -> Call[T]:
-    return Call("POST", None, path, read_json(kind), msgspec.json.encode(members) if members else None)
+def _post(path: str, kind: type[T]) -> Call[T]:
+    return Call("POST", None, path, read_json(kind))
 
 
 def _read_attempts(body: bytes) -> list[types.Attempt]:
@@ -250,7 +252,7 @@ class OperatorClient(_OperatorClient, SyncBaseClient):
         Begins behind a cursor, `after`, or now. Lost connections are made again and continue where they broke off;
         `max_retries` is for the first one. Ends after `timeout` seconds, if given.
         """
-        return EventStream(self._transport, account, after, timeout, max_retries)
+        return EventStream(self, account, after, timeout, max_retries)
 
 
 class AsyncOperatorClient(_OperatorClient, AsyncBaseClient):
@@ -268,4 +270,4 @@ class AsyncOperatorClient(_OperatorClient, AsyncBaseClient):
 
         The arguments are those of OperatorClient.events.
         """
-        return AsyncEventStream(self._transport, account, after, timeout, max_retries)
+        return AsyncEventStream(self, account, after, timeout, max_retries)

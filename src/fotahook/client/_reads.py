@@ -1,7 +1,7 @@
 """The controllers of the five reads: what ThingSpace knows of campaigns and devices."""
 
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 from ..contract import report_calls as calls
 from ..contract.exchange import ApiResponse
@@ -13,22 +13,8 @@ from ..contract.models import (
     V2CampaignHistory,
     V2DeviceStatus,
 )
-from ._base import AsyncMethods, Operation, SyncMethods, operation, response_of
+from ._base import AsyncController, Operation, SyncController, operation, response_of
 from ._settings import CallOptions
-
-if TYPE_CHECKING:
-    from ._async import AsyncTransport
-    from ._sync import SyncTransport
-
-
-class _Sync(SyncMethods):
-    def __init__(self, transport: "SyncTransport") -> None:
-        self._transport = transport
-
-
-class _Async(AsyncMethods):
-    def __init__(self, transport: "AsyncTransport") -> None:
-        self._transport = transport
 
 
 class _Campaigns:
@@ -84,15 +70,15 @@ class _ServerLogging:
         return response_of(calls.get_device_check_in_history(account, device_id), **options)
 
 
-class CampaignsV2Controller(_Campaigns, _Sync):
+class CampaignsV2Controller(_Campaigns, SyncController):
     __doc__ = _Campaigns.__doc__
 
 
-class AsyncCampaignsV2Controller(_Campaigns, _Async):
+class AsyncCampaignsV2Controller(_Campaigns, AsyncController):
     __doc__ = _Campaigns.__doc__
 
 
-class SoftwareManagementReportsV2Controller(_Reports, _Sync):
+class SoftwareManagementReportsV2Controller(_Reports, SyncController):
     __doc__ = _Reports.__doc__
 
     def iter_campaign_devices(
@@ -117,7 +103,7 @@ class SoftwareManagementReportsV2Controller(_Reports, _Sync):
             last = calls.next_page(response, last)
 
 
-class AsyncSoftwareManagementReportsV2Controller(_Reports, _Async):
+class AsyncSoftwareManagementReportsV2Controller(_Reports, AsyncController):
     __doc__ = _Reports.__doc__
 
     async def iter_campaign_devices(
@@ -143,9 +129,9 @@ class AsyncSoftwareManagementReportsV2Controller(_Reports, _Async):
             last = calls.next_page(response, last)
 
 
-class ServerLoggingController(_ServerLogging, _Sync):
+class ServerLoggingController(_ServerLogging, SyncController):
     __doc__ = _ServerLogging.__doc__
 
 
-class AsyncServerLoggingController(_ServerLogging, _Async):
+class AsyncServerLoggingController(_ServerLogging, AsyncController):
     __doc__ = _ServerLogging.__doc__

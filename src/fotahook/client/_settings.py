@@ -11,7 +11,7 @@ from urllib.parse import quote
 import msgspec
 
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
-from ..contract.exchange import ApiResponse, Request
+from ..contract.exchange import ApiResponse, Masked, Request
 from ..contract.proxy import Proxy, parse_proxy
 from ..contract.servers import Environment, environment_named
 from ._flow import Limits
@@ -57,8 +57,11 @@ class ClientOptions(TypedDict, total=False):
     on_response: OnResponse | None
 
 
-class TransportOptions(msgspec.Struct, frozen=True):
+class TransportOptions(Masked, frozen=True):
     """The proxy ("": none; None: the environment's) and certificate files; ValueError if one cannot be used."""
+
+    # Without the proxy, whose URL may contain a password.
+    shown = ("ca_file", "client_cert")
 
     proxy: str | None = None
     ca_file: str | None = None
@@ -98,10 +101,6 @@ class TransportOptions(msgspec.Struct, frozen=True):
                 context.load_cert_chain(certificate, key)
         return context
 
-    def __repr__(self) -> str:
-        # Without the proxy, whose URL may contain a password.
-        return f"TransportOptions(ca_file={self.ca_file!r}, client_cert={self.client_cert!r})"
-
 
 class CallOptions(TypedDict, total=False):
     """The keyword arguments of every call; None stands for the client's own."""
@@ -128,12 +127,17 @@ class CallDefaults(msgspec.Struct, frozen=True):
         if retries < 0:
             raise ValueError("max_retries must not be negative")
 
+    def replaced(self, timeout: float | None, max_retries: int | None) -> "CallDefaults":
+        """The same with what is not None in place of its own."""
+        if timeout is None and max_retries is None:
+            return self
+        return CallDefaults(
+            self.timeout if timeout is None else timeout, self.max_retries if max_retries is None else max_retries
+        )
+
     def limits(self, now: float, timeout: float | None, max_retries: int | None) -> Limits:
         """The limits of a call that begins now; None stands for the client's own."""
-        chosen = self
-        if timeout is not None or max_retries is not None:
-            retries = self.max_retries if max_retries is None else max_retries
-            chosen = CallDefaults(self.timeout if timeout is None else timeout, retries)
+        chosen = self.replaced(timeout, max_retries)
         return Limits(now + chosen.timeout, chosen.max_retries)
 
 

@@ -13,13 +13,14 @@ from typing import TypeVar
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
+from ..contract.error_responses import MAX_BODY, body_too_large
 from ..contract.errors import ConnectionFailed
 from ..contract.exchange import Headers, Reply, Request
 from ._connections import CHUNK, Connection, Pool
 from ._effects import Acquire, Effect, Invoke, Send, Sleep, drive
-from ._flow import MakeFlow, Pipeline
-from ._settings import CallDefaults, TransportOptions
-from ._transport_errors import MAX_BODY, body_too_large, timed_out, transport_error
+from ._flow import Limits, MakeFlow, Pipeline
+from ._settings import TransportOptions
+from ._transport_errors import timed_out, transport_error
 
 T = TypeVar("T")
 
@@ -29,8 +30,8 @@ _LIBRARY_ERRORS = (HTTPError, http.client.HTTPException, OSError, ArithmeticErro
 class SyncTransport:
     """Runs the flows of one client; any number of threads may share it."""
 
-    def __init__(self, pipeline: Pipeline, options: TransportOptions, defaults: CallDefaults) -> None:
-        self._pipeline, self._options, self._defaults = pipeline, options, defaults
+    def __init__(self, pipeline: Pipeline, options: TransportOptions) -> None:
+        self._pipeline, self._options = pipeline, options
         self.runtime = pipeline.runtime
         self._streams: weakref.WeakSet[SyncStream] = weakref.WeakSet()
         self._pools: dict[str, Pool] = {}
@@ -38,9 +39,8 @@ class SyncTransport:
         self._renew_locks()
         _live.add(self)
 
-    def run(self, make_flow: MakeFlow[T], timeout: float | None = None, max_retries: int | None = None) -> T:
-        """Run a flow within its limits; None stands for the client's own."""
-        limits = self._defaults.limits(self.runtime.monotonic(), timeout, max_retries)
+    def run(self, make_flow: MakeFlow[T], limits: Limits) -> T:
+        """Run a flow within its limits."""
         if self._closed:
             raise RuntimeError("the client is closed")
         return drive(make_flow(self._pipeline, limits), partial(self._perform, limits.deadline))
@@ -94,8 +94,15 @@ class SyncTransport:
             if not kept:
                 connection.connect()
             target = request.url if pool.absolute_url else request.url[path:]
-            headers = {**send.headers, **pool.headers} if pool.headers else send.headers
-            connection.request(request.method, target, send.body, headers, preload_content=False, decode_content=False)
+            # No local variable holds the headers, which error trackers would show.
+            connection.request(
+                request.method,
+                target,
+                send.body,
+                send.revealed(pool.secrets),
+                preload_content=False,
+                decode_content=False,
+            )
             response = connection.getresponse()
             if send.streamed and 200 <= response.status < 300:
                 stream = SyncStream(connection, response, request, self.runtime.monotonic)

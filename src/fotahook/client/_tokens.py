@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from ..contract import auth
 from ..contract.calls import Call
 from ..contract.errors import ApiException, LoginRefused
+from ..contract.exchange import Secret
 from ._effects import Acquire, Flow, Invoke, Lock, Runtime
 
 T = TypeVar("T")
@@ -19,7 +20,7 @@ _LOGIN_ADVICE = "five refused logins in a row lock the account, so it is not tri
 class SendCall(Protocol):
     """Sends a call with the given `Authorization` header, or with the OAuth token if there is none."""
 
-    def __call__(self, call: Call[T], authorization: str | None = None) -> Flow[T]: ...
+    def __call__(self, call: Call[T], authorization: Secret | None = None) -> Flow[T]: ...
 
 
 class BearerToken:
@@ -31,29 +32,32 @@ class BearerToken:
         self.credentials = credentials
         self._runtime = runtime
         self._token: auth.OauthToken | None = None
+        self._header = Secret("")
         self._renew_at = 0.0
         if credentials.oauth_token is not None:
             self._store(credentials.oauth_token)
 
     @property
-    def last(self) -> str | None:
+    def last(self) -> Secret | None:
         """The last token, valid or not."""
-        return self._token.access_token if self._token else None
+        return Secret(self._token.access_token) if self._token else None
 
-    def current(self) -> str | None:
-        """The token, or None if it must be fetched."""
-        return None if self._runtime.now() >= self._renew_at else self.last
+    def current(self) -> Secret | None:
+        """The `Authorization` header, or None if the token must be fetched."""
+        if self._token is None or self._runtime.now() >= self._renew_at:
+            return None
+        return self._header
 
-    def invalidate(self, used: str) -> None:
+    def invalidate(self, used: Secret) -> None:
         """Stop using a token that was rejected, unless another call has already replaced it."""
-        if self.last == used:
+        if self._token is not None and self._header == used:
             self._renew_at = 0.0
 
     def clear(self) -> None:
         """Forget the token."""
         self._token = None
 
-    def fetch(self, send: SendCall) -> Flow[str]:
+    def fetch(self, send: SendCall) -> Flow[Secret]:
         """Fetch and cache a token; the caller holds the lock."""
         credentials = self.credentials
         if credentials.oauth_token_provider is not None:
@@ -61,15 +65,16 @@ class BearerToken:
             if not isinstance(token, auth.OauthToken):
                 raise TypeError(f"oauth_token_provider must return an OauthToken, not {type(token).__name__}")
         else:
-            token = yield from send(auth.token_call(credentials), credentials.basic)
+            token = yield from send(auth.token_call(credentials), Secret(credentials.basic))
         token = self._store(token)
         if credentials.oauth_on_token_update is not None:
             yield Invoke(credentials.oauth_on_token_update, token)
-        return token.access_token
+        return self._header
 
     def _store(self, token: auth.OauthToken) -> auth.OauthToken:
         now = self._runtime.now()
         self._token = auth.with_expiry(token, now)
+        self._header = Secret(f"Bearer {token.access_token}")
         self._renew_at = auth.renewal_time(self._token, now, self.credentials.oauth_clock_skew)
         return self._token
 
@@ -80,18 +85,20 @@ class SessionToken:
     lock: Lock
 
     def __init__(self, credentials: auth.SessionCredentials | auth.VZM2mTokenCredentials, runtime: Runtime) -> None:
-        self._credentials = credentials
+        self.credentials = credentials
         self._runtime = runtime
         self._refused: LoginRefused | None = None
-        self._token = credentials.vz_m2m_token if isinstance(credentials, auth.VZM2mTokenCredentials) else None
+        self._token: Secret | None = None
+        if isinstance(credentials, auth.VZM2mTokenCredentials):
+            self._token = Secret(credentials.vz_m2m_token)
         self._used_at = 0.0
 
     @property
     def renewable(self) -> bool:
         """Whether there are a user name and password to log in with."""
-        return isinstance(self._credentials, auth.SessionCredentials)
+        return isinstance(self.credentials, auth.SessionCredentials)
 
-    def current(self) -> str | None:
+    def current(self) -> Secret | None:
         """The token, or None if it must be fetched. Restarts the idle timeout."""
         now = self._runtime.now()
         if self._token is None or (self.renewable and auth.session_is_idle(self._used_at, now)):
@@ -99,7 +106,7 @@ class SessionToken:
         self._used_at = now
         return self._token
 
-    def invalidate(self, used: str) -> None:
+    def invalidate(self, used: Secret) -> None:
         """Forget a token that was rejected, unless another call has already replaced it."""
         if self._token == used:
             self._token = None
@@ -113,7 +120,7 @@ class SessionToken:
         self._login_credentials()
         self._token = self._refused = None
 
-    def fetch(self, send: SendCall) -> Flow[str]:
+    def fetch(self, send: SendCall) -> Flow[Secret]:
         """Log in and cache the token; the caller holds the lock."""
         credentials = self._login_credentials()
         if self._refused is not None:
@@ -132,9 +139,9 @@ class SessionToken:
         return token
 
     def _login_credentials(self) -> auth.SessionCredentials:
-        if not isinstance(self._credentials, auth.SessionCredentials):
+        if not isinstance(self.credentials, auth.SessionCredentials):
             raise ValueError("VZM2mTokenCredentials hold one session token and cannot log in; use SessionCredentials")
-        return self._credentials
+        return self.credentials
 
 
 def _login_refused(error: ApiException) -> LoginRefused:
@@ -143,7 +150,7 @@ def _login_refused(error: ApiException) -> LoginRefused:
     return refused
 
 
-def get_or_fetch(token: BearerToken | SessionToken, send: SendCall) -> Flow[str]:
+def get_or_fetch(token: BearerToken | SessionToken, send: SendCall) -> Flow[Secret]:
     """A valid token: one flow fetches it while all others wait."""
     value = token.current()
     if value is not None:

@@ -1,13 +1,10 @@
 """Maps the exceptions of the HTTP libraries to fotahook's own, for both transports."""
 
 import ssl
-from collections.abc import Iterator
 
 from ..contract.error_responses import one_line
 from ..contract.errors import ConnectionFailed, FotahookError, ResponseError, TimedOut, TlsError
-from ..contract.exchange import Reply, Request
-
-MAX_BODY = 1024 * 1024
+from ..contract.exchange import Request
 
 # OpenSSL's verification errors (X509_V_ERR_…, openssl/x509_vfy.h).
 _CERTIFICATE_FAULTS = {
@@ -37,16 +34,9 @@ _NOT_HTTP = {
 }
 
 
-def body_too_large(request: Request, reply: Reply) -> ResponseError:
-    """The error for a body over the limit; it keeps the first MAX_BODY bytes."""
-    text = f"{reply.status} for {request.method} {request.url}: a body of more than {MAX_BODY} bytes"
-    start = Reply(reply.status, reply.reason, reply.headers, reply.body[:MAX_BODY])
-    return ResponseError(text, request=request, reply=start)
-
-
 def transport_error(error: BaseException, request: Request, *, late: bool) -> FotahookError:
     """The fotahook error for an exception of a transport; `late` if the deadline has passed."""
-    causes = list(_causes(error))
+    causes = without_frames(error)
     prefix = f"{request.method} {request.url}"
     for cause in causes:
         # aiohttp's error of this class lacks OpenSSL's fields; its cause has them.
@@ -73,13 +63,18 @@ def timed_out(request: Request | None) -> TimedOut:
     return TimedOut(f"{request.method} {request.url}: no complete response before the deadline", request=request)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and everything behind it: causes, contexts, and exceptions wrapped in its arguments."""
+def without_frames(error: BaseException) -> list[BaseException]:
+    """An error and everything behind it: causes, contexts, and exceptions wrapped in its arguments.
+
+    Their tracebacks are cut: the local variables of the libraries' frames hold headers with tokens, and error trackers
+    send local variables away.
+    """
     seen: list[BaseException] = [error]
     for current in seen:
-        yield current
+        current.__traceback__ = None
         inner = (current.__cause__, current.__context__, getattr(current, "reason", None), *current.args)
         seen += [cause for cause in inner if isinstance(cause, BaseException) and cause not in seen]
+    return seen
 
 
 def _certificate_fault(error: ssl.SSLCertVerificationError) -> str:

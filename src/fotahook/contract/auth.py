@@ -8,12 +8,14 @@ import math
 import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
+from copy import copy
 from urllib.parse import urlencode
 
 import msgspec
 
 from .calls import Call, read_json, read_nothing
 from .errors import ApiException
+from .exchange import MASK, Secret
 from .servers import Server
 
 # The documented lifetime, for a token without `expires_in`.
@@ -32,31 +34,68 @@ _BEARER_CODES = ("900901", "900902")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
-class OauthToken(msgspec.Struct, frozen=True):
-    """A response of the token endpoint. `expires_in` is in seconds; `expiry` is a Unix time, set by us if absent."""
+class _Shy:
+    """A value with secrets in private slots, where neither repr(), rich, vars() nor msgspec finds them."""
 
-    access_token: str
-    token_type: str = "Bearer"
-    expires_in: float | None = None
-    scope: str | None = None
-    expiry: float | None = None
-    refresh_token: str | None = None
+    __slots__: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        _require_token("access_token", self.access_token)
-        for name in ("expires_in", "expiry"):
-            if getattr(self, name) is not None:
-                _require_number(name, getattr(self, name))
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    def __hash__(self) -> int:
+        return hash(tuple(getattr(self, name) for name in self.__slots__))
 
     def __repr__(self) -> str:
-        return f"OauthToken(access_token='***', expiry={self.expiry})"
+        shown = ((name.lstrip("_"), MASK if name[0] == "_" else getattr(self, name)) for name in self.__slots__)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown if value is not None)})"
+
+
+class OauthToken(_Shy):
+    """A response of the token endpoint.
+
+    `expires_in` is in seconds; below zero the token never expires, None or 0 says nothing. `expiry` is a Unix time, set
+    by us if absent.
+    """
+
+    __slots__ = ("_access_token", "_refresh_token", "expires_in", "expiry", "scope", "token_type")
+
+    def __init__(
+        self,
+        access_token: str,
+        token_type: str = "Bearer",
+        expires_in: float | None = None,
+        scope: str | None = None,
+        expiry: float | None = None,
+        refresh_token: str | None = None,
+    ) -> None:
+        _require_token("access_token", access_token)
+        for name, value in (("expires_in", expires_in), ("expiry", expiry)):
+            if value is not None:
+                _require_number(name, value)
+        self._access_token, self._refresh_token = access_token, refresh_token
+        self.token_type, self.expires_in, self.scope, self.expiry = token_type, expires_in, scope, expiry
+
+    @property
+    def access_token(self) -> str:
+        """The token itself."""
+        return self._access_token
+
+    @property
+    def refresh_token(self) -> str | None:
+        """A token that this SDK never uses: client credentials get a new one."""
+        return self._refresh_token
+
+    def to_dict(self) -> dict[str, object]:
+        """All of it, the token included, to be stored; `OauthToken(**stored)` is the same again."""
+        values = {name.lstrip("_"): getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in values.items() if value not in (None, math.inf)}
 
 
 TokenProvider = Callable[[OauthToken | None], OauthToken | Awaitable[OauthToken]]
 TokenHook = Callable[[OauthToken], Awaitable[None] | None]
 
 
-class ThingspaceOauthCredentials(msgspec.Struct, frozen=True):
+class ThingspaceOauthCredentials(_Shy):
     """The client id and secret of an application, for OAuth client credentials.
 
     Args:
@@ -69,58 +108,78 @@ class ThingspaceOauthCredentials(msgspec.Struct, frozen=True):
         oauth_on_token_update: Called with each new token, for instance to save it for the next process.
     """
 
-    oauth_client_id: str
-    oauth_client_secret: str
-    oauth_token: OauthToken | None = None
-    oauth_clock_skew: float = 0
-    oauth_token_provider: TokenProvider | None = None
-    oauth_on_token_update: TokenHook | None = None
+    __slots__ = (
+        "_oauth_client_secret",
+        "oauth_client_id",
+        "oauth_clock_skew",
+        "oauth_on_token_update",
+        "oauth_token",
+        "oauth_token_provider",
+    )
 
-    def __post_init__(self) -> None:
-        _require_text("oauth_client_id", self.oauth_client_id)
-        _require_text("oauth_client_secret", self.oauth_client_secret)
-        if not isinstance(self.oauth_token, OauthToken | None):
-            raise TypeError(f"oauth_token must be an OauthToken, not {type(self.oauth_token).__name__}")
-        _require_number("oauth_clock_skew", self.oauth_clock_skew)
-        for name in ("oauth_token_provider", "oauth_on_token_update"):
-            function = getattr(self, name)
+    def __init__(
+        self,
+        oauth_client_id: str,
+        oauth_client_secret: str,
+        oauth_token: OauthToken | None = None,
+        oauth_clock_skew: float = 0,
+        oauth_token_provider: TokenProvider | None = None,
+        oauth_on_token_update: TokenHook | None = None,
+    ) -> None:
+        _require_text("oauth_client_id", oauth_client_id)
+        _require_text("oauth_client_secret", oauth_client_secret)
+        if not isinstance(oauth_token, OauthToken | None):
+            raise TypeError(f"oauth_token must be an OauthToken, not {type(oauth_token).__name__}")
+        _require_number("oauth_clock_skew", oauth_clock_skew)
+        hooks = {"oauth_token_provider": oauth_token_provider, "oauth_on_token_update": oauth_on_token_update}
+        for name, function in hooks.items():
             if function is not None and not callable(function):
                 raise TypeError(f"{name} must be callable")
+        self.oauth_client_id, self._oauth_client_secret = oauth_client_id, oauth_client_secret
+        self.oauth_token, self.oauth_clock_skew = oauth_token, oauth_clock_skew
+        self.oauth_token_provider, self.oauth_on_token_update = oauth_token_provider, oauth_on_token_update
 
-    def __repr__(self) -> str:
-        return f"ThingspaceOauthCredentials(oauth_client_id={self.oauth_client_id!r}, oauth_client_secret='***')"
+    @property
+    def oauth_client_secret(self) -> str:
+        """The application's secret."""
+        return self._oauth_client_secret
 
     @property
     def basic(self) -> str:
         """The `Authorization` header of the token and revoke calls."""
-        pair = f"{self.oauth_client_id}:{self.oauth_client_secret}"
+        pair = f"{self.oauth_client_id}:{self._oauth_client_secret}"
         return "Basic " + b64encode(pair.encode()).decode()
 
 
-class VZM2mTokenCredentials(msgspec.Struct, frozen=True):
+class VZM2mTokenCredentials(_Shy):
     """A session token from elsewhere. It cannot be renewed; SessionCredentials can."""
 
-    vz_m2m_token: str
+    __slots__ = ("_vz_m2m_token",)
 
-    def __post_init__(self) -> None:
-        _require_token("vz_m2m_token", self.vz_m2m_token)
+    def __init__(self, vz_m2m_token: str) -> None:
+        _require_token("vz_m2m_token", vz_m2m_token)
+        self._vz_m2m_token = vz_m2m_token
 
-    def __repr__(self) -> str:
-        return "VZM2mTokenCredentials(vz_m2m_token='***')"
+    @property
+    def vz_m2m_token(self) -> str:
+        """The token."""
+        return self._vz_m2m_token
 
 
-class SessionCredentials(msgspec.Struct, frozen=True):
+class SessionCredentials(_Shy):
     """User name and password for the session login, at the first call and again after 20 idle minutes."""
 
-    username: str
-    password: str
+    __slots__ = ("_password", "username")
 
-    def __post_init__(self) -> None:
-        _require_text("username", self.username)
-        _require_text("password", self.password)
+    def __init__(self, username: str, password: str) -> None:
+        _require_text("username", username)
+        _require_text("password", password)
+        self.username, self._password = username, password
 
-    def __repr__(self) -> str:
-        return f"SessionCredentials(username={self.username!r}, password='***')"
+    @property
+    def password(self) -> str:
+        """The password."""
+        return self._password
 
 
 def _require_text(name: str, value: object) -> None:
@@ -147,22 +206,13 @@ def _require_token(name: str, value: object) -> None:
         raise ValueError(f"{name} must be visible ASCII without spaces")
 
 
-class _SessionToken(msgspec.Struct, frozen=True, rename="camel"):
-    session_token: str
-
-    def __post_init__(self) -> None:
-        _require_token("sessionToken", self.session_token)
-
-
 _FORM = "application/x-www-form-urlencoded"
 
 
 def token_call(credentials: ThingspaceOauthCredentials) -> Call[OauthToken]:
     """Fetch the OAuth token; needs `Authorization: Basic`."""
-    # Not strict: some token services write `"expires_in": "3600"`.
-    read = read_json(OauthToken, strict=False)
     body, secrets = b"grant_type=client_credentials", (credentials.oauth_client_secret,)
-    return Call("POST", Server.OAUTH_SERVER, "/oauth2/token", read, body, _FORM, secret=True, secrets=secrets)
+    return Call("POST", Server.OAUTH_SERVER, "/oauth2/token", _read_token, body, _FORM, secret=True, secrets=secrets)
 
 
 def revoke_call(token: str) -> Call[None]:
@@ -172,7 +222,7 @@ def revoke_call(token: str) -> Call[None]:
     return Call("POST", Server.OAUTH_SERVER, path, read_nothing, body, _FORM, secret=True, secrets=secrets)
 
 
-def login_call(username: str, password: str) -> Call[str]:
+def login_call(username: str, password: str) -> Call[Secret]:
     """Begin a session; returns its token. Needs the OAuth token only."""
     path, secrets = "/m2m/v1/session/login", (password,)
     body = msgspec.json.encode({"username": username, "password": password})
@@ -185,16 +235,58 @@ def logout_call() -> Call[None]:
     return Call("POST", Server.THINGSPACE, path, read_nothing, secret=True, session=True, ends_session=True)
 
 
-def _session_token(body: bytes) -> str:
-    return read_json(_SessionToken)(body).session_token
+_members = read_json(dict[str, msgspec.Raw])
+
+
+def _read_token(body: bytes) -> OauthToken:
+    """The token in a response. Only `access_token` is required: what else is odd counts as missing."""
+    members = _members(body)
+    scope, kind = _member(members, "scope"), _member(members, "token_type")
+    return OauthToken(
+        _text(members, "access_token"),
+        kind if isinstance(kind, str) and kind else "Bearer",
+        _seconds(_member(members, "expires_in")),
+        scope if isinstance(scope, str) else None,
+    )
+
+
+def _session_token(body: bytes) -> Secret:
+    return Secret(_text(_members(body), "sessionToken"))
+
+
+def _member(members: dict[str, msgspec.Raw], name: str) -> object:
+    try:
+        return msgspec.json.decode(members[name])
+    except (KeyError, ValueError):
+        return None
+
+
+def _text(members: dict[str, msgspec.Raw], name: str) -> str:
+    """A token that is required; ValueError without one."""
+    value = _member(members, name)
+    try:
+        _require_token(name, value)
+    except TypeError:
+        raise ValueError(f"there is no {name}") from None
+    return str(value)
+
+
+def _seconds(value: object) -> float | None:
+    """A lifetime; some services write it as text."""
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # hence TypeError
+    except (TypeError, ValueError):
+        return None
+    return seconds if math.isfinite(seconds) else None
 
 
 def with_expiry(token: OauthToken, now: float) -> OauthToken:
-    """The token with its `expiry`, computed from `expires_in` if absent."""
+    """The token with its `expiry`, computed from `expires_in` if absent; infinite for a token that never expires."""
     if token.expiry is not None:
         return token
-    lifetime = OAUTH_LIFETIME if token.expires_in is None else token.expires_in
-    return msgspec.structs.replace(token, expiry=now + lifetime)
+    token, lifetime = copy(token), token.expires_in or OAUTH_LIFETIME
+    token.expiry = math.inf if lifetime < 0 else now + lifetime
+    return token
 
 
 def renewal_time(token: OauthToken, now: float, skew: float = 0) -> float:
@@ -203,7 +295,7 @@ def renewal_time(token: OauthToken, now: float, skew: float = 0) -> float:
     Never before half of the remaining lifetime: until it expires, the service returns the same token, so fetching it
     with every call would be useless.
     """
-    left = max((with_expiry(token, now).expiry or now) - now, 0.0)
+    left = max((with_expiry(token, now).expiry or 0.0) - now, 0.0)
     return now + left - min(OAUTH_MARGIN + skew, left / 2)
 
 

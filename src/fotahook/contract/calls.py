@@ -1,13 +1,15 @@
 """API calls as values: what to send, and how to read the response. No I/O."""
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Hashable
 from functools import cache
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
 
 from .errors import ApiException, FotaV2ResultException
+from .exchange import Masked
 from .models import (
     CallbackSummary,
     FotaV2CallbackRegistrationRequest,
@@ -20,10 +22,12 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 JSON = "application/json"
+
+Registration: TypeAlias = FotaV2CallbackRegistrationRequest | str
 DEREGISTERED = "until another one is registered, ThingSpace drops the account's messages; a fotahook service keeps them"
 
 
-class Call(msgspec.Struct, Generic[T_co], frozen=True):
+class Call(Masked, Generic[T_co], frozen=True):
     """One API call. All calls can be repeated by contract: register replaces, and so do the others.
 
     Args:
@@ -34,9 +38,12 @@ class Call(msgspec.Struct, Generic[T_co], frozen=True):
         session: Needs the session token besides the OAuth token.
         ends_session: Never starts a new session.
         is_login: A refusal counts towards the lock of the account, so an ambiguous one is never retried.
+        repeatable: Repeating it has no other effect, so a kept connection that dies may be replaced.
         streamed: The body of a 2xx is not read; the data is the open stream.
         error_400: The error for 400.
     """
+
+    shown = ("method", "path")
 
     method: str
     server: Server | None
@@ -50,12 +57,9 @@ class Call(msgspec.Struct, Generic[T_co], frozen=True):
     session: bool = False
     ends_session: bool = False
     is_login: bool = False
+    repeatable: bool = True
     streamed: bool = False
     error_400: type[ApiException] = ApiException
-
-    def __repr__(self) -> str:
-        # Without the body and the secrets.
-        return f"Call({self.method!r}, {self.path!r})"
 
 
 def list_registered_callbacks(account: str) -> Call[CallbackSummary | None]:
@@ -63,12 +67,16 @@ def list_registered_callbacks(account: str) -> Call[CallbackSummary | None]:
     return _callback("GET", account, _read_summary)
 
 
-def update_callback(account: str, body: FotaV2CallbackRegistrationRequest) -> Call[FotaV2CallbackRegistrationResult]:
+def update_callback(
+    account: str, body: FotaV2CallbackRegistrationRequest | str
+) -> Call[FotaV2CallbackRegistrationResult]:
     """PUT: replaces the callback of an account."""
     return _callback("PUT", account, read_json(FotaV2CallbackRegistrationResult), encode_registration(body))
 
 
-def register_callback(account: str, body: FotaV2CallbackRegistrationRequest) -> Call[FotaV2CallbackRegistrationResult]:
+def register_callback(
+    account: str, body: FotaV2CallbackRegistrationRequest | str
+) -> Call[FotaV2CallbackRegistrationResult]:
     """POST: registers the callback of an account, in place of an earlier one."""
     return _callback("POST", account, read_json(FotaV2CallbackRegistrationResult), encode_registration(body))
 
@@ -100,10 +108,12 @@ def segment(name: str, value: str) -> str:
         raise ValueError(f"{name} is not valid Unicode") from None
 
 
-def encode_registration(body: FotaV2CallbackRegistrationRequest) -> bytes:
-    """The request model as JSON; TypeError for anything else."""
+def encode_registration(body: Registration) -> bytes:
+    """The request model, or its URL, as JSON; TypeError for anything else."""
+    if isinstance(body, str):
+        body = FotaV2CallbackRegistrationRequest(body)
     if not isinstance(body, FotaV2CallbackRegistrationRequest):
-        raise TypeError(f"body must be a FotaV2CallbackRegistrationRequest, not {type(body).__name__}")
+        raise TypeError(f"body must be a FotaV2CallbackRegistrationRequest or a str, not {type(body).__name__}")
     if not isinstance(body.url, str):
         raise TypeError(f"body.url must be a str, not {type(body.url).__name__}")
     try:
@@ -123,7 +133,7 @@ def _reader(kind: Any, strict: bool) -> Callable[[bytes], Any]:
 
     def read(body: bytes) -> object:
         try:
-            return decode(body)
+            return decode(body.removeprefix(BOM_UTF8))
         except RecursionError:
             raise ValueError("JSON is nested too deeply") from None
 

@@ -1,6 +1,8 @@
 """Turns an error response into an exception: finds code and message in the body, masks secrets."""
 
 import re
+import zlib
+from codecs import BOM_UTF8
 from collections.abc import Collection
 
 import msgspec
@@ -23,13 +25,20 @@ ERROR_CLASSES: dict[int, type[ApiException]] = {
     429: RateLimited,
 }
 
+MAX_BODY = 1024 * 1024
 EXCERPT = 200
+XML_LIMIT = 64 * 1024
 # Masking shorter ones would make messages unreadable; no secret is that short.
 MIN_SECRET = 4
+# One of letters only that is as long is no word.
+LONG_SECRET = 12
+_BEFORE_VALUE = (
+    r"(?:(?<=[\"'`=:>(\[{&?,])|(?<=[=:] )|(?i:(?<=password )|(?<=secret )|(?<=token )|(?<=bearer )|(?<=basic )))"
+)
 
 # The gateway sends some faults as XML: `<am:fault><am:code>…</am:code><am:message>…`. An XML parser would do more than
 # read two fields, such as expand entities.
-_XML_FIELD = r"<(?:\w+:)?%s>\s*([^<]{0,2000}?)\s*</"
+_XML_FIELD = r"<(?:\w{1,50}:)?%s>([^<]{0,2000})</"
 _XML_CODE = re.compile(_XML_FIELD % "code")
 _XML_MESSAGE = re.compile(_XML_FIELD % "message")
 _TAG = re.compile(r"<[^<>]{0,2000}>")
@@ -37,11 +46,9 @@ _TAG = re.compile(r"<[^<>]{0,2000}>")
 
 def error_from_reply(
     reply: Reply, request: Request, error_400: type[ApiException], secrets: Collection[str] = ()
-) -> ApiException | ResponseError | None:
-    """The exception for a response, or None for a 2xx. `secrets` are masked wherever the response echoes them."""
+) -> ApiException | ResponseError:
+    """The exception for a response that is not accepted. `secrets` are masked wherever the response echoes them."""
     status = reply.status
-    if 200 <= status < 300:
-        return None
     reply = mask_reply(reply, secrets)
     if status < 400:
         return _unexpected(reply, request)
@@ -54,7 +61,9 @@ def error_from_reply(
 
 def _unexpected(reply: Reply, request: Request) -> ResponseError:
     location = reply.headers.get("location")
-    if reply.status < 300 or location is None:
+    if 200 <= reply.status < 300:
+        problem = "neither 200, 201 nor 204, so nothing is known of the outcome"
+    elif reply.status < 200 or location is None:
         problem = "not a response of this API"
     else:
         problem = f"redirects are not followed; it points to {location}"
@@ -62,24 +71,52 @@ def _unexpected(reply: Reply, request: Request) -> ResponseError:
     return ResponseError(text, request=request, reply=reply)
 
 
+def decoded(reply: Reply, request: Request) -> Reply:
+    """The reply with a body that was compressed, although we never ask for it, as it was before."""
+    # No JSON begins like gzip or zlib.
+    if reply.body[:1] not in (b"\x1f", b"x") or reply.headers.get("content-encoding") not in ("gzip", "deflate"):
+        return reply
+    inflate = zlib.decompressobj(zlib.MAX_WBITS + 32)
+    try:
+        body = inflate.decompress(reply.body, MAX_BODY + 1)
+    except zlib.error:
+        return reply
+    plain = Reply(reply.status, reply.reason, reply.headers, body)
+    if len(body) > MAX_BODY:
+        raise body_too_large(request, plain)
+    return plain
+
+
+def body_too_large(request: Request, reply: Reply) -> ResponseError:
+    """The error for a body over the limit; it keeps the first MAX_BODY bytes."""
+    text = f"{reply.status} for {request.method} {request.url}: a body of more than {MAX_BODY} bytes"
+    start = Reply(reply.status, reply.reason, reply.headers, reply.body[:MAX_BODY])
+    return ResponseError(text, request=request, reply=start)
+
+
 def mask_reply(reply: Reply, secrets: Collection[str]) -> Reply:
     """The reply with each secret in its body, reason and headers replaced by `***`."""
-    for secret in _longest_first(secrets):
-        headers = Headers([(name, value.replace(secret, MASK)) for name, value in reply.headers.items()])
-        body = reply.body.replace(secret.encode(errors="surrogatepass"), MASK.encode())
-        reply = Reply(reply.status, reply.reason.replace(secret, MASK), headers, body)
-    return reply
+    headers = Headers([(name, mask_text(value, secrets)) for name, value in reply.headers.items()])
+    # Latin-1 keeps any bytes; a secret beyond ASCII is looked for as UTF-8.
+    encoded = [secret.encode(errors="surrogatepass").decode("latin-1") for secret in secrets]
+    body = mask_text(reply.body.decode("latin-1"), encoded).encode("latin-1")
+    return Reply(reply.status, mask_text(reply.reason, secrets), headers, body)
 
 
 def mask_text(text: str, secrets: Collection[str]) -> str:
-    """The text with each secret replaced by `***`."""
-    for secret in _longest_first(secrets):
-        text = text.replace(secret, MASK)
+    """The text with each secret replaced by `***`.
+
+    A secret that is a plain word, such as `wrong`, is replaced only where it stands as a value: quoted, behind `=`, `:`
+    or a word such as `password`, or alone.
+    """
+    for secret in sorted((secret for secret in secrets if len(secret) >= MIN_SECRET), key=len, reverse=True):
+        if secret not in text:
+            continue
+        if text == secret or not (secret.isalpha() and len(secret) < LONG_SECRET):
+            text = text.replace(secret, MASK)
+        else:
+            text = re.sub(f"{_BEFORE_VALUE}{re.escape(secret)}(?![A-Za-z])", MASK, text)
     return text
-
-
-def _longest_first(secrets: Collection[str]) -> list[str]:
-    return sorted((secret for secret in secrets if len(secret) >= MIN_SECRET), key=len, reverse=True)
 
 
 def parse_error_body(body: bytes) -> tuple[str | None, str | None]:
@@ -89,7 +126,7 @@ def parse_error_body(body: bytes) -> tuple[str | None, str | None]:
     "description"}}` in JSON and in XML, and OAuth's `{"error", "error_description"}` (RFC 6749, section 5.2).
     """
     try:
-        content = msgspec.json.decode(body)
+        content = msgspec.json.decode(body.removeprefix(BOM_UTF8))
     except (ValueError, RecursionError):
         return _parse_xml(body)
     if not isinstance(content, dict):
@@ -102,9 +139,9 @@ def parse_error_body(body: bytes) -> tuple[str | None, str | None]:
 
 
 def _parse_xml(body: bytes) -> tuple[str | None, str | None]:
-    text = body.decode("utf-8", "replace")
+    text = body[:XML_LIMIT].decode("utf-8", "replace")
     code, message = _XML_CODE.search(text), _XML_MESSAGE.search(text)
-    return (code and code[1]) or None, (message and message[1]) or None
+    return (code and code[1].strip()) or None, (message and message[1].strip()) or None
 
 
 def _text(value: object) -> str | None:

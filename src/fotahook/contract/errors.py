@@ -25,7 +25,14 @@ from .exchange import Headers, Reply, Request
 
 
 class FotahookError(Exception):
-    """The base class of all errors of the SDK; `request` is the failed request, if any, with secrets masked."""
+    """The base class of all errors of the SDK.
+
+    `request` is the failed request, if any, with secrets masked; `attempts` is how often it was sent.
+    """
+
+    attempts = 0
+    request_id: str | None = None
+    """The `X-Request-Id` of the response, if there was one: support asks for it."""
 
     def __init__(self, message: str, *, request: Request | None = None) -> None:
         super().__init__(message)
@@ -50,6 +57,7 @@ class AnsweredError(FotahookError):
         self.status_code = reply.status if reply else 0
         self.headers = reply.headers if reply else Headers()
         self.raw_body = reply.body if reply else b""
+        self.request_id = self.headers.get("x-request-id")
 
 
 class ApiException(AnsweredError):

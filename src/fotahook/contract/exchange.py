@@ -3,13 +3,47 @@
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
 T_co = TypeVar("T_co", covariant=True)
 
 MASK = "***"
+
+
+class Secret:
+    """A text that travels unseen: whatever shows objects, such as a debugger or an error tracker, shows the mask."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text."""
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return MASK
+
+
+class Masked(msgspec.Struct, frozen=True):
+    """A struct that shows the fields in `shown` only, to repr() and to rich."""
+
+    shown: ClassVar[tuple[str, ...]] = ()
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [(name, getattr(self, name)) for name in self.shown]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
 class Headers(Mapping[str, str]):
@@ -81,8 +115,10 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes | None = None
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(Masked, frozen=True):
     """Any HTTP response: the body as received, at most 1 MiB, or the open `stream` of a streamed one."""
+
+    shown = ("status",)
 
     status: int
     reason: str

@@ -3,15 +3,17 @@
 from base64 import b64encode
 from urllib.parse import unquote, urlsplit
 
-import msgspec
+from .exchange import Masked, Secret
 
 
-class Proxy(msgspec.Struct, frozen=True):
+class Proxy(Masked, frozen=True):
     """An HTTP proxy, and the `user:password` for it."""
+
+    shown = ("url",)
 
     host: str
     port: int
-    credentials: str | None = None
+    credentials: Secret | None = None
 
     @property
     def url(self) -> str:
@@ -22,10 +24,7 @@ class Proxy(msgspec.Struct, frozen=True):
     @property
     def authorization(self) -> str | None:
         """The value of its `Proxy-Authorization` header."""
-        return f"Basic {b64encode(self.credentials.encode()).decode()}" if self.credentials else None
-
-    def __repr__(self) -> str:
-        return f"Proxy({self.url!r})"
+        return f"Basic {b64encode(self.credentials.reveal().encode()).decode()}" if self.credentials else None
 
 
 def parse_proxy(url: str) -> Proxy:
@@ -40,4 +39,4 @@ def parse_proxy(url: str) -> Proxy:
         # The message omits the URL, which may contain a password.
         raise ValueError("proxy must be an http:// URL with a host, such as http://user:password@proxy.example:3128")
     credentials, at, _ = parts.netloc.rpartition("@")
-    return Proxy(parts.hostname, port, unquote(credentials) if at else None)
+    return Proxy(parts.hostname, port, Secret(unquote(credentials)) if at and credentials else None)
