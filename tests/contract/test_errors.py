@@ -164,8 +164,6 @@ VALUES = ['"{}"', "password={}", "token: {}", "password {}", "Bearer {}", "{}", 
 
 
 @pytest.mark.parametrize("value", VALUES)
-    "value", ['"{}"', "password={}", "token: {}", "password {}", "Bearer {}", "{}", "<p>{}</p>", "({})"]
-)
 def test_a_secret_that_is_a_word_is_masked_only_where_it_stands_as_a_value(value: str) -> None:
     assert mask_text(PROSE, ["wrong"]) == PROSE
     assert mask_text(value.format("wrong"), ["wrong"]) == value.format("***")

@@ -24,6 +24,7 @@ from ._effects import Flow, Hooks, Invoke, Lock, Runtime, Send, Sleep
 from ._retry import retry_delay
 from ._telemetry import trace_request
 from ._tokens import BearerToken, SessionToken, get_or_fetch
+from ._transport_errors import without_frames
 
 T = TypeVar("T")
 
@@ -236,7 +237,11 @@ def _masked(call: Call[T], reply: Reply, send: Send) -> Reply:
 
 def _mask_error(failure: FotahookError, call: Call[T], send: Send) -> None:
     """Mask a transport error: a response that is not HTTP, or too large, may echo secrets too."""
-    failure.args = (mask_text(str(failure), _secrets(call, send)),)
+    secrets, cause = _secrets(call, send), failure.__cause__
+    failure.args = (mask_text(str(failure), secrets),)
+    # A parser's error quotes what it could not parse.
+    if cause is not None and any(str(each) != mask_text(str(each), secrets) for each in without_frames(cause)):
+        failure.__cause__ = failure.__context__ = None
     if isinstance(failure, AnsweredError):
         masked = _masked(call, Reply(failure.status_code, "", failure.headers, failure.raw_body), send)
         failure.headers, failure.raw_body = masked.headers, masked.body

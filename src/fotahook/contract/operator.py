@@ -5,6 +5,8 @@ from datetime import datetime
 
 import msgspec
 
+from .exchange import Masked
+
 
 class Published(msgspec.Struct, frozen=True):
     """A message that the service has on disk. `duplicate` if it was already there, under the same idempotency key."""
@@ -185,8 +187,10 @@ class SigningKeys(_Camel, frozen=True):
     signing_keys: list[SigningKey]
 
 
-class NewSigningKey(_Camel, frozen=True):
+class NewSigningKey(Masked, frozen=True):
     """A new signing key; its secret is shown only once."""
+
+    shown = ("id",)
 
     id: str
     secret: str

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-import msgspec
-
 from fotahook.contract import signing
 from fotahook.contract.addresses import Network
 from fotahook.contract.error_responses import one_line
-from fotahook.contract.exchange import retry_after
+from fotahook.contract.exchange import Masked, retry_after
 from fotahook.contract.keys import account_signing_key, account_signing_seed, signing_seed
 from fotahook.contract.proxy import parse_proxy
 from fotahook.contract.version import VERSION
@@ -40,8 +38,10 @@ _TIMEOUT_CODES: Final = {
 }
 
 
-class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
+class SenderSettings(Masked, frozen=True, kw_only=True):
     """What the sender needs to know. Durations are seconds."""
+
+    shown = ("timeout", "connect_timeout")
 
     secret_key: bytes
     previous_key: bytes | None = None
@@ -61,9 +61,6 @@ class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """HTTP proxy (``http://[user:password@]host:port``) for all deliveries. It resolves the names, unvetted."""
     lookup: Lookup | None = None
     """Resolves names in place of the system's configuration."""
-
-    def __repr__(self) -> str:
-        return f"<SenderSettings timeout={self.timeout} connect_timeout={self.connect_timeout}>"
 
 
 class Sender:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
+from fotahook.contract.exchange import Masked
 from fotahook.contract.keys import account_signing_seed, parse_secret_key, signing_seed
 from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.signing import format_public_key
@@ -31,8 +32,10 @@ _LOOPBACK: Final = parse_networks(("127.0.0.0/8", "::1/128"))
 _DIGITS: Final = 16
 
 
-class ForwardSettings(msgspec.Struct, frozen=True, kw_only=True):
+class ForwardSettings(Masked, frozen=True, kw_only=True):
     """How a listener's forwards are sent. ValueError for an invalid value, TypeError for one of the wrong type."""
+
+    shown = ("timeout",)
 
     secret_key: str | None = None
     """The signing key is derived from it: URL-safe base64 of 32 bytes. None: a key file beside a SQLite inbox."""
@@ -51,9 +54,6 @@ class ForwardSettings(msgspec.Struct, frozen=True, kw_only=True):
         if self.secret_key is not None:
             parse_secret_key(validation.text("secret_key", self.secret_key))
         validation.seconds("timeout", self.timeout)
-
-    def __repr__(self) -> str:
-        return f"<ForwardSettings timeout={self.timeout:g}>"
 
     def key(self, inbox: str) -> bytes:
         """The secret key for the forwards of an inbox. ValueError if there is neither a key nor a file for one."""

@@ -9,6 +9,7 @@ import msgspec
 
 from fotahook.contract.addresses import EVERYWHERE, refusal
 from fotahook.contract.error_responses import one_line
+from fotahook.contract.exchange import Masked
 from fotahook.contract.urls import THINGSPACE_PORTS, THINGSPACE_PORTS_TEXT, url_refusal
 from fotahook.delivery.http import Origin, target_of
 from fotahook.delivery.outcomes import FIXES
@@ -44,8 +45,10 @@ def failed(check: str, found: str, fix: str) -> Check:
     return Check(check, "fail", one_line(found), fix)
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+class Target(Masked, frozen=True, kw_only=True):
     """A callback URL and the settings to check it with. `run_id` is part of every test message's id."""
+
+    shown = ("url", "account", "run_id")
 
     url: str
     run_id: str

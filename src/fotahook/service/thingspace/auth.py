@@ -6,6 +6,7 @@ from uuid import uuid4
 import msgspec
 from starlette.responses import Response
 
+from ...contract.exchange import Masked
 from ...contract.keys import access_token
 from ...store.records import Credential
 from .. import access, errors, requests
@@ -17,8 +18,10 @@ SESSION_PATH: Final = "/api/m2m/v1/session"
 TOKEN_PATH: Final = "/api/ts/v1/oauth2"
 
 
-class AccessToken(msgspec.Struct, frozen=True):
+class AccessToken(Masked, frozen=True):
     """An access token, and the seconds until it expires."""
+
+    shown = ("token_type", "expires_in", "scope")
 
     access_token: str
     token_type: str
@@ -26,26 +29,28 @@ class AccessToken(msgspec.Struct, frozen=True):
     scope: str
 
 
-class Login(msgspec.Struct, frozen=True):
+class Login(Masked, frozen=True):
     """The user's name and password."""
+
+    shown = ("username",)
 
     username: str
     password: str
 
 
-class PasswordReset(msgspec.Struct, frozen=True, rename="camel"):
+class PasswordReset(Masked, frozen=True, rename="camel"):
     """The present password."""
 
     old_password: str
 
 
-class SessionToken(msgspec.Struct, frozen=True, rename="camel"):
+class SessionToken(Masked, frozen=True, rename="camel"):
     """The token of a session."""
 
     session_token: str
 
 
-class NewPassword(msgspec.Struct, frozen=True, rename="camel"):
+class NewPassword(Masked, frozen=True, rename="camel"):
     """The new password."""
 
     new_password: str
