@@ -3,12 +3,11 @@
 Reads the same variables as sdk_callbacks.py. Usage: python sdk_tokens.py ACCOUNT TOKEN_FILE
 """
 
+import json
 import logging
 import os
 import sys
 from pathlib import Path
-
-import msgspec
 
 from fotahook import ApiResponse, Client, OauthToken, Request, ThingspaceOauthCredentials
 
@@ -26,12 +25,12 @@ def main(account: str, token_file: str) -> None:
 
     def keep(token: OauthToken) -> None:
         kept.touch(mode=0o600)
-        kept.write_bytes(msgspec.json.encode(token))
+        kept.write_text(json.dumps(token.to_dict()))
 
     credentials = ThingspaceOauthCredentials(
         oauth_client_id=os.environ["THINGSPACE_OAUTH_OAUTH_CLIENT_ID"],
         oauth_client_secret=os.environ["THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET"],
-        oauth_token=msgspec.json.decode(kept.read_bytes(), type=OauthToken) if kept.exists() else None,
+        oauth_token=OauthToken(**json.loads(kept.read_text())) if kept.exists() else None,
         oauth_on_token_update=keep,
     )
     with Client.from_environment(
