@@ -1,5 +1,6 @@
 """What people see at a terminal, which is not what a pipe carries."""
 
+import errno
 import json
 import os
 import pty
@@ -35,8 +36,10 @@ def at_a_terminal(*arguments: str, cwd: Path, **variables: str) -> str:
     try:
         while chunk := os.read(ours, 65536):
             printed += chunk
-    except OSError:
-        pass  # how a terminal says that nobody writes to it any more
+    except OSError as error:
+        # How a terminal says that nobody writes to it any more.
+        if error.errno != errno.EIO:
+            raise
     finally:
         os.close(ours)
     assert process.wait(DEADLINE) == 0, printed

@@ -1,5 +1,6 @@
 """Proxies: from the option, from the environment, and none."""
 
+import errno
 import socket
 import threading
 from collections.abc import Iterator
@@ -43,7 +44,9 @@ class Tunnel:
     def _serve(self, client: socket.socket) -> None:
         asked = b""
         while not asked.endswith(b"\r\n\r\n"):
-            asked += client.recv(1)
+            byte = client.recv(1)
+            assert byte, "the client hung up in the middle of its request"
+            asked += byte
         self.seen.append(asked)
         if b"Proxy-Authorization: Basic YTpi" not in asked:
             client.sendall(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")
@@ -65,8 +68,10 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
         while data := source.recv(65536):
             sink.sendall(data)
         sink.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass
+    except OSError as error:
+        # Either end closed the connection. Anything else fails the test.
+        if not isinstance(error, ConnectionError) and error.errno not in (errno.ENOTCONN, errno.EBADF):
+            raise
 
 
 async def test_plain_http_sends_the_absolute_url_to_the_proxy(peer: Peer, open_sdk: OpenSdk) -> None:

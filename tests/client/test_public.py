@@ -175,3 +175,4 @@ def test_the_longest_timeout_works(peer: Peer) -> None:
     with fotahook.Client(**options) as client:
         client.login()
     asyncio.run(fotahook.AsyncClient(**options).login())
+    assert sum("session/login" in call.target for call in peer.seen) == 2
