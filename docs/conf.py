@@ -1,5 +1,6 @@
 """The site of `make docs`: the pages in this folder, two of them completed from the code at build time."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -41,5 +42,16 @@ html_show_sphinx = False
 
 
 def setup(app: Sphinx) -> None:
-    """Complete pages when Sphinx reads them."""
+    """Complete pages when Sphinx reads them, and put the pages' sources beside them for agents."""
     app.connect("source-read", lambda _, name, source: source.__setitem__(0, complete(name, source[0])))
+    app.connect("build-finished", lambda app, error: copy_sources(Path(app.outdir)))
+
+
+def copy_sources(site: Path) -> None:
+    """`llms.txt`, `SKILL.md`, and the pages that the first of them links."""
+    docs = Path(__file__).parent
+    for page in docs.rglob("*.md"):
+        (site / page.relative_to(docs).parent).mkdir(exist_ok=True)
+        shutil.copy(page, site / page.relative_to(docs))
+    for file in (docs.parent / "src" / "fotahook" / "agents").iterdir():
+        shutil.copy(file, site)

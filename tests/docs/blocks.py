@@ -14,6 +14,7 @@ PAGES: Final = tuple(
         ROOT / "README.md",
         *sorted((ROOT / "docs").rglob("*.md")),
         ROOT / "examples" / "project" / "README.md",
+        ROOT / "src" / "fotahook" / "agents" / "SKILL.md",
     )
 )
 RUN: Final = ("python", "sh")

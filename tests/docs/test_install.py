@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator, Mapping
 from importlib.metadata import Distribution, PathDistribution, distribution
 from pathlib import Path
@@ -41,6 +42,7 @@ PROMISES: Final[Mapping[frozenset[str], str]] = {
     frozenset(
         {"listener", "cli"}
     ): "from fotahook.cli.commands import run; raise SystemExit(run(['listen', '--help']))",
+    frozenset({"mcp"}): "from fotahook.cli.commands import run; raise SystemExit(run(['mcp', '--local']))",
     frozenset({"service", "listener", "testing"}): (
         "from pathlib import Path; from fotahook.testing import Sandbox, make_certificates\n"
         "with Sandbox() as sandbox: sandbox.client().close(); make_certificates(Path('.'), 'localhost')"
@@ -75,7 +77,9 @@ def environment(tmp_path: Path) -> Path:
 
 
 def run(*command: str, cwd: Path = ROOT) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+    )
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
 
 
@@ -124,6 +128,13 @@ def test_the_readme_names_every_extra() -> None:
     extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
     assert {extra for line in LINES for extra in extras_of(line)} == extras
     assert {extra for promise in PROMISES for extra in promise} == extras - {"all"}
+
+
+def test_the_wheel_has_what_is_not_code(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        assert {"examples/demo.py", "agents/SKILL.md", "agents/llms.txt"} <= {
+            name.removeprefix("fotahook/") for name in opened.namelist()
+        }
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -70,6 +70,13 @@ def test_the_sidebar_has_every_page_once(site: Path) -> None:
     assert sorted(linked) == sorted(pages - {"index"})
 
 
+def test_agents_find_every_page_as_markdown(site: Path) -> None:
+    listed = set(re.findall(r"\]\((\S+\.md)\)", (site / "llms.txt").read_text()))
+    assert listed == {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} - {"index.md"}
+    for name in listed | {"SKILL.md"}:
+        assert (site / name).is_file(), name
+
+
 def test_every_command_has_its_section(site: Path) -> None:
     page = (site / "reference" / "commands.html").read_text()
     for name in commands:

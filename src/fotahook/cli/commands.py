@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "tail": ("tail:tail", "Follow events: messages, attempts, lanes, callbacks."),
     "simulate": ("simulate.command:simulate", "Send the messages of a campaign."),
     "doctor": ("doctor:app", "Check a callback URL before registering it."),
+    "mcp": ("mcp:mcp", "Serve the operator API to AI agents (MCP)."),
     "admin": ("admin:app", "Manage clients, users and the store of a service."),
     "completion": ("commands:completion", "Print a shell's completion script."),
 }

@@ -18,6 +18,8 @@ _EXTRAS: Final = {
     "argon2": "service",
     "asyncpg": "postgres",
     "cryptography": "cli",
+    "mcp": "mcp",
+    "mcp_types": "mcp",
     "prometheus_client": "service",
     "trustme": "testing",
 }
