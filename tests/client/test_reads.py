@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -20,8 +22,9 @@ from verizon.models import (
 )
 
 import fotahook
+from tests.deadlines import DEADLINE
 
-from .conftest import ACCOUNT, OpenSdk, Peer, Received, respond
+from .conftest import ACCOUNT, Chunks, OpenSdk, Peer, Received, respond
 from .test_official import REQUIRED, official_client
 
 CAMPAIGN = "60b5d639-ccdc-4db8-8824-069bd94c95bf"
@@ -246,3 +249,40 @@ async def test_a_page_that_leads_to_itself_is_an_error(peer: Peer, open_sdk: Ope
         with pytest.raises(fotahook.ResponseError, match="says that there are more") as caught:
             await collect(devices(sdk, ACCOUNT, CAMPAIGN))
     assert json.loads(caught.value.raw_body) == page
+
+
+MEMORY = """
+import resource, sys, fotahook
+
+client = fotahook.Client(
+    base_url=sys.argv[1],
+    proxy="",
+    thingspace_oauth_credentials=fotahook.ThingspaceOauthCredentials("an-id", "a-client-secret"),
+    vz_m2m_token_credentials=fotahook.SessionCredentials("a-user", "a-password"),
+)
+devices = client.software_management_reports_v2.iter_campaign_devices("0000123456-00001", "c")
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+count = sum(1 for _, device in zip(range(20_000), devices))
+early = peak()
+count += sum(1 for device in devices)
+print(count, int(peak() - early))
+"""
+
+
+def test_a_report_of_a_million_devices_needs_the_memory_of_a_page(peer: Peer) -> None:
+    """Only so that it is quick, the peer sends the same devices in each page, with new ids for the pages."""
+    pages = iter(range(1, 1001))
+    listed = json.dumps([{"deviceId": f"{number:015d}", "status": "UpgradeSuccess"} for number in range(1000)])
+
+    def page(_: Received) -> Chunks:
+        number = next(pages)
+        more = json.dumps(number < 1000)
+        return respond(body=f'{{"hasMoreData":{more},"lastSeenDeviceId":"{number}","deviceList":{listed}}}'.encode())
+
+    peer.routes["/devices"] = page
+    command = [sys.executable, "-c", MEMORY, peer.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.stderr == ""
+    count, grown = map(int, done.stdout.split())
+    assert count == 1_000_000
+    assert grown < 20
