@@ -2,6 +2,7 @@
 
 import logging
 
+import msgspec
 import pytest
 
 from fotahook.listener import Listener
@@ -76,6 +77,17 @@ async def test_a_url_of_another_host_opens_no_path(inbox: str, previous: str | N
     async with open_listener(inbox, Clock()).running() as listener:
         await listener.move(ACCOUNT, previous, NEW)
         assert await statuses(listener, "/old", "/", "/new") == [404, 404, 200]
+
+
+async def test_the_log_counts_messages_with_a_former_password(inbox: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fotahook.listener")
+    async with Listener(inbox, basic=(("user", "old"), ("user", 'n"w'))).running() as listener:
+        for number, password in enumerate(("old", 'n"w', "old")):
+            body = msgspec.json.encode({"n": number, "username": "user", "password": password})
+            assert (await request(listener, body)).status == 200
+        assert (await request(listener, b'{"username": "user", "password": "other"}')).status == 401
+    assert listener.request_handler.former_passwords == 2
+    assert "messages still come with a password that was replaced: 1 so far" in caplog.text
 
 
 async def test_the_log_counts_and_does_not_name_the_path(inbox: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -36,7 +36,8 @@ LOG_BURST: Final = 5
 LOG_INTERVAL_SECONDS: Final = 60.0
 """Between two lines of one kind after the burst."""
 _FORMER_PATH: Final = 0
-"""The kind of log line that no status stands for."""
+_FORMER_PASSWORD: Final = 1
+"""Kinds of log lines that no status stands for."""
 _PEER_LIMIT: Final = 100
 _SECRET_LENGTH: Final = 16
 """Characters of a path segment that make it hard to guess."""
@@ -115,6 +116,8 @@ class RequestHandler:
     forwards: Forwards
     clock: Callable[[], float]
     _warned: bool = field(default=False, init=False)
+    former_passwords: int = field(default=0, init=False)
+    """The number of messages that came with a password that was replaced."""
     _last_failure: tuple[float, StoreError] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -164,7 +167,7 @@ class RequestHandler:
 
     def read_message(self, headers: dict[str, str], body: bytes) -> NewMessage:
         """The message to store in the inbox. WebhookRejected says why there is none."""
-        return receive(
+        message = receive(
             headers,
             body,
             verification=self.verification,
@@ -172,6 +175,16 @@ class RequestHandler:
             choose=self._consumers,
             dedupe_window=self.dedupe_window,
         )
+        if len(self.verification.basic) > 1:
+            self._count_former_password(body)
+        return message
+
+    def _count_former_password(self, body: bytes) -> None:
+        """Count a message with another password than the last one given, which replaced the others."""
+        if msgspec.json.encode(self.verification.basic[-1][1]) not in body:
+            self.former_passwords += 1
+            if self._log_limit.hit(_FORMER_PASSWORD, burst=1) is not None:
+                log.info("messages still come with a password that was replaced: %d so far", self.former_passwords)
 
     def accepted(self, accepted: Accepted, headers: Mapping[str, str], peer: str | None) -> Response:
         """The response to a stored message or a repetition. WebhookRejected (409) for an id with different bytes."""
