@@ -15,7 +15,7 @@ from fotahook.contract.version import VERSION
 from fotahook.service import Settings, build_app, console, health
 from fotahook.service.access import SESSION_HEADER
 from fotahook.service.errors import GATEWAY_PATHS
-from fotahook.service.operator import accounts, doctor, events, messages
+from fotahook.service.operator import accounts, audit, doctor, events, messages
 from fotahook.service.routing import JSON, Endpoint, Model, Resource
 from fotahook.service.thingspace import auth, callbacks
 from fotahook.store import Store
@@ -89,8 +89,12 @@ _DETAILS: Final[Mapping[Endpoint, Details]] = {
     callbacks.list_callback: Details(answer=CallbackSummary),
     callbacks.register_callback: Details(answer=FotaV2CallbackRegistrationResult),
     callbacks.update_callback: Details(answer=FotaV2CallbackRegistrationResult),
-    auth.token: Details(body=TokenForm, body_type=_FORM),
-    auth.revoke: Details(body=RevokeForm, body_type=_FORM),
+    auth.token: Details(body=TokenForm, body_type=_FORM, also=(403,)),
+    auth.revoke: Details(body=RevokeForm, body_type=_FORM, also=(403,)),
+    auth.login: Details(also=(403,)),
+    auth.logout: Details(also=(403,)),
+    auth.reset_password: Details(also=(403,)),
+    audit.list_audit: Details(also=(404,)),
     accounts.rotate_keys: Details(body_optional=True, also=(409,)),
     messages.publish: Details(headers=("Idempotency-Key", "Ordering-Key"), body=AnyObject, also=(409,)),
     messages.publish_batch: Details(body_type=messages.BATCH_TYPE, answer=Published, answer_type=messages.BATCH_TYPE),
@@ -153,7 +157,7 @@ _PATH_PARAMETERS: Final[Mapping[str, Schema]] = {
 _REFUSALS: Final = {
     400: "The request is invalid; the message says why.",
     401: "Credentials are missing or invalid.",
-    403: "A scope is missing.",
+    403: "A scope is missing, or the call comes from outside the networks that are granted.",
     404: "Not found among the caller's accounts.",
     409: "The request conflicts with the present state; the message says how.",
     410: "Retention removed it.",

@@ -3,10 +3,10 @@
 import asyncio
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 from apimatic_core.exceptions.auth_validation_exception import AuthValidationException
@@ -19,7 +19,7 @@ from verizon.models.log_in_request import LogInRequest
 from verizon.models.session_reset_password_request import SessionResetPasswordRequest
 from verizon.verizon_client import VerizonClient
 
-from fotahook.service import create_credential
+from fotahook.service import SCOPES, create_credential
 from fotahook.store import open_store
 from tests.deadlines import DEADLINE
 
@@ -47,13 +47,19 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield Service(service.url, asyncio.run(provision(f"sqlite:///{folder}/fotahook.db")))
 
 
+PROVISIONED: Sequence[tuple[Literal["client", "user"], str, str, Sequence[str] | None, Sequence[str]]] = (
+    ("client", "narrow", "narrow:", ["0000000001-00001"], SCOPES),
+    ("client", "publisher", "publisher:", None, ("publish",)),
+    ("user", "someone", "", None, SCOPES),
+)
+
+
 async def provision(store_url: str) -> dict[str, str]:
     store = await open_store(store_url)
     try:
         return {
-            "narrow": "narrow:" + await create_credential(store, "client", "narrow", accounts=["0000000001-00001"]),
-            "publisher": "publisher:" + await create_credential(store, "client", "publisher", scopes=["publish"]),
-            "someone": await create_credential(store, "user", "someone"),
+            name: prefix + await create_credential(store, kind, name, accounts=accounts, scopes=scopes)
+            for kind, name, prefix, accounts, scopes in PROVISIONED
         }
     finally:
         await store.close()

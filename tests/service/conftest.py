@@ -86,6 +86,7 @@ async def ask(
     path: str | bytes,
     body: Body = b"",
     headers: Headers | list[tuple[bytes, bytes]] | None = None,
+    client: str | None = "127.0.0.1",
 ) -> Answer:
     """One request, handed to the app as a server would, but with no server's rules in between.
 
@@ -106,7 +107,7 @@ async def ask(
         "query_string": query,
         "root_path": "",
         "headers": pairs,
-        "client": ("127.0.0.1", 50000),
+        "client": client and (client, 50000),
         "server": ("127.0.0.1", 80),
     }
     chunks: list[bytes | None] = [body] if isinstance(body, bytes) else list(body)

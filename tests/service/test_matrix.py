@@ -3,7 +3,7 @@
 import pytest
 
 from fotahook.contract.auth import OAUTH_LIFETIME
-from fotahook.service import Settings, build_app
+from fotahook.service import SCOPES, Settings, build_app
 from fotahook.service.routing import Endpoint
 
 from .conftest import ACCOUNT, MESSAGES, Api, basic, bearer, client_of
@@ -29,6 +29,35 @@ WITHOUT_SCOPE = {f"/api/m2m/v1/session/{call}" for call in ("login", "logout", "
 def each(calls: list[tuple[str, str, Endpoint]]) -> pytest.MarkDecorator:
     ids = [f"{method} {path}" for method, path, _ in calls]
     return pytest.mark.parametrize(("method", "path", "call"), calls, ids=ids)
+
+
+# Written out as well: what each scope opens.
+BY_SCOPE = {
+    "callbacks": {"/api/fota/v2/callbacks/{account}", "/v1/accounts/{account}/callback"},
+    "publish": {"POST /v1/accounts/{account}/messages", "POST /v1/messages"},
+    "bodies": {"/v1/messages/{id}/body"},
+    "operate": {
+        "PATCH /v1/accounts/{account}",
+        "POST /v1/accounts/{account}/pause",
+        "POST /v1/accounts/{account}/resume",
+        "POST /v1/accounts/{account}/redeliver",
+        "POST /v1/accounts/{account}/check",
+        "POST /v1/accounts/{account}/signing-keys",
+        "DELETE /v1/accounts/{account}/signing-keys/{id}",
+        "POST /v1/messages/{id}/redeliver",
+        "GET /v1/audit",
+        "HEAD /v1/audit",
+    },
+}
+
+
+def test_every_call_has_the_scope_that_is_written_here() -> None:
+    for method, path, call in GUARDED:
+        found = [scope for scope, calls in BY_SCOPE.items() if {path, f"{method} {path}"} & calls]
+        if call.scope is not None:
+            assert [call.scope] == (found or ["read"]), (method, path)
+            # Nothing is changed by those who may only read.
+            assert call.scope not in ("read", "bodies") or method in ("GET", "HEAD")
 
 
 def test_every_route_is_in_the_matrix() -> None:
@@ -87,7 +116,8 @@ async def test_with_an_expired_token(api: Api, method: str, path: str, call: End
 
 @each([one for one in GUARDED if one[2].scope is not None])
 async def test_without_its_scope(api: Api, method: str, path: str, call: Endpoint) -> None:
-    others = tuple(scope for scope in ("callbacks", "publish", "operate") if scope != call.scope)
+    enough = {"read": ("read", "operate")}.get(call.scope or "", (call.scope,))
+    others = tuple(scope for scope in SCOPES if scope not in enough)
     headers = await client_of(api, scopes=others)
     assert await asked(api, method, path, headers) == (403, code(path, method, "INVALID_ACCESS", "INVALID_ACCESS"))
 

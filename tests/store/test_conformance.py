@@ -2,7 +2,11 @@
 
 import asyncio
 import hashlib
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -12,6 +16,7 @@ from fotahook.store.records import (
     SCAN_LIMIT,
     Accepted,
     AccountState,
+    AuditEntry,
     CallbackChange,
     Credential,
     DeliveryState,
@@ -26,6 +31,7 @@ from fotahook.store.records import (
     Redelivery,
     Retention,
     StateCounts,
+    StoreError,
     StoreUnavailable,
 )
 
@@ -619,7 +625,8 @@ CREDENTIAL = Credential(
 
 
 async def test_a_credential_comes_back_as_it_was_saved(store: Store) -> None:
-    everything = msgspec.structs.replace(CREDENTIAL, id="d", accounts=None, created_at=2.0)
+    networks = ("192.0.2.0/24", "2001:db8::/32")
+    everything = msgspec.structs.replace(CREDENTIAL, id="d", accounts=None, networks=networks, created_at=2.0)
     await store.save_credential(CREDENTIAL)
     await store.save_credential(everything)
     assert await store.credential("client", "c") == CREDENTIAL
@@ -1131,3 +1138,71 @@ async def test_retention_goes_through_many_messages_in_steps(
         steps += 1
     assert steps >= 2
     assert await registered.tidy(Retention()) is False
+
+
+# The audit log
+
+
+ENTRY = AuditEntry(actor="app/user", address="192.0.2.1", action="account.pause", account=ACCOUNT)
+
+
+async def logged(store: Store, **options: Any) -> list[tuple[str, str | None]]:
+    return [(entry.action, entry.account) for entry in await store.audit(**{"limit": 9, **options})]
+
+
+async def test_a_change_and_its_audit_entry_are_one_transaction(store: Store, clock: VirtualClock) -> None:
+    await store.audited(ENTRY).pause(ACCOUNT)
+    [entry] = await store.audit(limit=9)
+    assert entry == msgspec.structs.replace(ENTRY, number=entry.number, at=clock.now)
+    # The store itself records nothing, and what changes nothing leaves no entry.
+    await store.resume(ACCOUNT)
+    view = store.audited(msgspec.structs.replace(ENTRY, action="refused"))
+    assert await view.deregister(ACCOUNT, actor="x") is False
+    assert await view.replace_credential(CREDENTIAL, CREDENTIAL) is False
+    assert (await view.redeliver("none")).refused == "unknown"
+    assert (await view.redeliver("none", as_new=True)).refused == "unknown"
+    assert await logged(store) == [("account.pause", ACCOUNT)]
+    # An entry that cannot be written takes the change with it.
+    with pytest.raises((sqlite3.IntegrityError, asyncpg.NotNullViolationError, StoreError)):
+        await store.audited(msgspec.structs.replace(ENTRY, actor=None)).save_credential(CREDENTIAL)
+    assert await store.credential("client", "c") is None
+
+
+async def test_every_change_can_be_audited(registered: Store, accept: Accept) -> None:
+    (accepted,) = await accept(b"{}")
+    changes: dict[str, Callable[[Store], Awaitable[object]]] = {
+        "register": lambda view: view.register(ACCOUNT, URL, actor="x"),
+        "set_limits": lambda view: view.set_limits(ACCOUNT, Limits(in_flight=1)),
+        "save": lambda view: view.save_credential(CREDENTIAL),
+        "replace": lambda view: view.replace_credential(CREDENTIAL, CREDENTIAL),
+        "drop": lambda view: view.drop_credentials("client", ["c"]),
+        "copy": lambda view: view.redeliver(accepted.id, as_new=True),
+        "pause": lambda view: view.pause(ACCOUNT),
+        "resume": lambda view: view.resume(ACCOUNT),
+        "deregister": lambda view: view.deregister(ACCOUNT, actor="x"),
+    }
+    for action, change in changes.items():
+        await change(registered.audited(msgspec.structs.replace(ENTRY, action=action)))
+        assert (await registered.audit(limit=1))[0].action == action
+
+
+async def test_the_audit_log_is_read_newest_first_and_by_account(store: Store) -> None:
+    for number, account in enumerate(("a", "b", None, "a", "c")):
+        entry = msgspec.structs.replace(ENTRY, action=str(number), account=account)
+        await store.audited(entry).set_limits("x", Limits())
+    assert await logged(store) == [("4", "c"), ("3", "a"), ("2", None), ("1", "b"), ("0", "a")]
+    assert await logged(store, among=["a", "c"]) == [("4", "c"), ("3", "a"), ("0", "a")]
+    assert await logged(store, among=[]) == []
+    first, second = await store.audit(limit=2)
+    assert first.number > second.number
+    assert await logged(store, before=second.number, limit=2) == [("2", None), ("1", "b")]
+
+
+async def test_audit_entries_are_kept_for_more_than_a_year(store: Store, clock: VirtualClock) -> None:
+    await store.audited(ENTRY).pause(ACCOUNT)
+    clock.advance(399 * 86_400)
+    await tidy_up(store, Retention(seconds=0, bytes=0))
+    assert len(await logged(store)) == 1
+    clock.advance(2 * 86_400)
+    await tidy_up(store, Retention())
+    assert await logged(store) == []

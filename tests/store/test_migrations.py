@@ -154,6 +154,9 @@ insert into messages (id, account, idempotency_key, size, sha256, accepted_at)
     values ('n', 'a', 'body:DIGEST', 2, BYTES, 3.5);
 insert into messages (id, account, idempotency_key, size, sha256, accepted_at)
     values ('o', 'b', 'body:DIGEST', 2, BYTES, 3.7);
+insert into credentials (kind, id, owner, secret_hash, scopes, created_at)
+    values ('client', 'dev', '', DEV, OPERATE, 1), ('user', 'dev', '', DEV, NONE, 1),
+        ('client', 'app', '', DEV, NONE, 1);
 insert into lanes (account, consumer, held) values ('a', '', HELD);
 insert into lanes (account, consumer, held) values ('b', '', HELD);
 insert into deliveries (seq, lane, place, state, due, born)
@@ -183,8 +186,11 @@ async def test_data_of_the_first_version_is_migrated(
             first_version.setattr(schema, "load_migrations", lambda engine, first=first: first)
         await migrate_store(fresh_url)
     digest = hashlib.sha256(b"{}").hexdigest()
-    sqlite = {"SHA": "x''", "HELD": "1", "BYTES": f"x'{digest}'"}
-    postgres = {"SHA": "''", "HELD": "true", "BYTES": f"'\\x{digest}'"}
+    dev = hashlib.sha256(b"dev-secret").hexdigest()
+    sqlite = {"SHA": "x''", "HELD": "1", "BYTES": f"x'{digest}'", "DEV": f"x'{dev}'"}
+    sqlite |= {"OPERATE": "'publish operate'", "NONE": "'operated'"}
+    postgres = {"SHA": "''", "HELD": "true", "BYTES": f"'\\x{digest}'", "DEV": f"'\\x{dev}'"}
+    postgres |= {"OPERATE": "'{publish,operate}'", "NONE": "'{operated}'"}
     sql = OLD_ROWS.replace("DIGEST", digest)
     for name, value in (sqlite if engine == "sqlite" else postgres).items():
         sql = sql.replace(name, value)
@@ -212,5 +218,9 @@ async def test_data_of_the_first_version_is_migrated(
         ]
         accepted = await store.accept(messages)
         assert [(one.id, one.duplicate) for one in accepted] == [("m", True), ("n", True), ("o", True)]
+        # Who operated could read bodies, and still may; what --dev made is known by its owner.
+        client, user = await store.credentials("client", "dev"), await store.credentials("user", "dev")
+        assert [each.scopes for each in (*client, *user)] == [("publish", "operate", "bodies"), ("operated",)]
+        assert [(each.id, each.scopes) for each in await store.credentials("client", "")] == [("app", ("operated",))]
     finally:
         await store.close()

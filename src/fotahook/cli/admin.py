@@ -1,26 +1,31 @@
 """`fotahook admin`: who may use a service, and maintenance of its store, which these commands open themselves."""
 
 import asyncio
+import getpass
+import socket
 import time
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Annotated, Final, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from cyclopts import App, Parameter
-from msgspec import UNSET
+from cyclopts.validators import Number
 
 from fotahook import service
+from fotahook.contract.operator import AuditEntry
 from fotahook.contract.urls import without_password
 from fotahook.delivery.policy import DAY
 from fotahook.service import SCOPES
-from fotahook.store import Store, migrate_store, open_store
+from fotahook.store import Store, migrate_store, open_store, records
 from fotahook.store.records import Credential, Retention
+from fotahook.store.views import audit_entry, to_datetime, to_datetime_or_none
 
-from .shared.arguments import split_at_commas
+from .shared.arguments import Limit, OptionalAccount, split_at_commas
 from .shared.configuration import PREFIX
 from .shared.errors import UsageError
-from .shared.output import Columns, counting, print_facts, print_json, print_list
+from .shared.output import PAGE, Columns, counting, note, print_facts, print_json, print_list
 from .shared.stores import DEFAULT_STORE, KeepBytes, KeepDays, StoreFlags, check_exists, store_file
 
 PAUSE_SECONDS: Final = 0.01
@@ -35,7 +40,39 @@ Scopes = Annotated[
     tuple[str, ...],
     Parameter(name="--scope", converter=split_at_commas, help=f"Allowed: {', '.join(SCOPES)}; repeatable."),
 ]
-AllAccounts = Annotated[bool, Parameter(help="Allow all accounts.")]
+Networks = Annotated[
+    tuple[str, ...],
+    Parameter(name="--network", converter=split_at_commas, help="Network (CIDR) it may be used from; repeatable."),
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Grants:
+    """What a client or a user may do."""
+
+    accounts: Accounts = ()
+    all_accounts: bool = False
+    "Allow all accounts."
+    scopes: Scopes = ()
+    networks: Networks = ()
+    expires_days: Annotated[float | None, Parameter(validator=Number(gte=0, lte=36500))] = None
+    "Days until it ends; 0 for never."
+
+    def given(self) -> dict[str, Any]:
+        """Those that are given, as arguments of `create_credential` and `grant`."""
+        if self.accounts and self.all_accounts:
+            raise UsageError("--account and --all-accounts: give one of them")
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("accounts", "scopes", "networks")}
+        given = {name: value for name, value in given.items() if value}
+        if self.all_accounts:
+            given["accounts"] = None
+        if self.expires_days is not None:
+            given["expires_at"] = time.time() + self.expires_days * DAY if self.expires_days else None
+        return given
+
+
+NOTHING: Final = Grants()
 
 
 class Entry(msgspec.Struct, frozen=True, rename="camel"):
@@ -44,15 +81,18 @@ class Entry(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     accounts: tuple[str, ...] | None
     scopes: tuple[str, ...]
+    networks: tuple[str, ...]
     created_at: datetime
+    expires_at: datetime | None
     age_seconds: int
 
     @classmethod
     def of(cls, credential: Credential) -> "Entry":
         """The entry of a stored credential."""
         age = time.time() - credential.created_at
-        created_at = datetime.fromtimestamp(credential.created_at, UTC)
-        return cls(credential.id, credential.accounts, credential.scopes, created_at, int(age))
+        created_at, ends = to_datetime(credential.created_at), to_datetime_or_none(credential.expires_at)
+        grants = credential.accounts, credential.scopes, credential.networks
+        return cls(credential.id, *grants, created_at, ends, int(age))
 
 
 COLUMNS: Columns[Entry] = {
@@ -62,6 +102,18 @@ COLUMNS: Columns[Entry] = {
     "created": lambda it: it.created_at,
     "age": lambda it: format_age(it.age_seconds),
 }
+
+
+RESTRICTIONS: Columns[Entry] = {
+    "networks": lambda it: " ".join(it.networks) or "(any)",
+    "expires": lambda it: it.expires_at,
+}
+
+
+def _print(found: Sequence[Credential], *, as_json: bool) -> None:
+    entries = [Entry.of(each) for each in found]
+    restricted = any(each.networks or each.expires_at for each in entries)
+    print_list({**COLUMNS, **RESTRICTIONS} if restricted else COLUMNS, [entries], as_json=as_json)
 
 
 def _group(
@@ -76,20 +128,19 @@ def _group(
     @group.command(
         help=f"""Make a {kind} and print its {secret}, which is shown only once.
 
-        Without --account it is for all accounts, without --scope it may do everything.
+        It may do nothing that is not given: --scope says what, --account or --all-accounts for which accounts.
 
-        Example: fotahook admin {kind} create campaigns --account 0000123456-00001 --scope callbacks
+        Example: fotahook admin {kind} create campaigns --account 0000123456-00001 --scope publish
         """
     )
-    def create(
-        name: str, /, *, accounts: Accounts = (), scopes: Scopes = SCOPES, flags: StoreFlags = DEFAULT_STORE
-    ) -> None:
+    def create(name: str, /, *, grants: Grants = NOTHING, flags: StoreFlags = DEFAULT_STORE) -> None:
+        given = grants.given()
         made = _in_store(
-            flags.store,
-            lambda it: service.create_credential(it, kind, name, accounts=accounts or None, scopes=scopes),
-            new=True,
+            flags.store, lambda it: service.create_credential(it, kind, name, **given, by=operator()), new=True
         )
         print_facts(dict(zip(fields, (name, made), strict=True)), as_json=flags.as_json)
+        if not {"accounts", "scopes"} <= set(given):
+            note(f"{name} may do nothing yet: grant --scope, and --account or --all-accounts")
 
     @group.command(
         name="list",
@@ -99,8 +150,8 @@ def _group(
         """,
     )
     def list_(*, flags: StoreFlags = DEFAULT_STORE) -> None:
-        found = _in_store(flags.store, lambda store: store.credentials(kind, ""))
-        print_list(COLUMNS, [[Entry.of(credential) for credential in found]], as_json=flags.as_json)
+        found = _in_store(flags.store, lambda store: service.list_credentials(store, kind))
+        _print(found, as_json=flags.as_json)
 
     _add_changes(group, kind, secret)
     return group
@@ -115,26 +166,13 @@ def _add_changes(group: App, kind: Kind, secret: str) -> None:
         Example: fotahook admin {kind} grant campaigns --all-accounts --scope callbacks
         """
     )
-    def grant(
-        name: str,
-        /,
-        *,
-        accounts: Accounts = (),
-        all_accounts: AllAccounts = False,
-        scopes: Scopes = (),
-        flags: StoreFlags = DEFAULT_STORE,
-    ) -> None:
-        if accounts and all_accounts:
-            raise UsageError("--account and --all-accounts: give one of them")
-        if not (accounts or all_accounts or scopes):
-            raise UsageError("give --account, --all-accounts or --scope")
-        allowed = accounts or (None if all_accounts else UNSET)
-        granted = _in_store(
-            flags.store, lambda it: service.grant(it, kind, name, accounts=allowed, scopes=scopes or UNSET)
-        )
+    def grant(name: str, /, *, grants: Grants = NOTHING, flags: StoreFlags = DEFAULT_STORE) -> None:
+        if not (given := grants.given()):
+            raise UsageError("give --account, --all-accounts or --scope, --network or --expires-days")
+        granted = _in_store(flags.store, lambda it: service.grant(it, kind, name, **given, by=operator()))
         if granted is None:
             raise _unknown(kind, name)
-        print_list(COLUMNS, [[Entry.of(granted)]], as_json=flags.as_json)
+        _print([granted], as_json=flags.as_json)
 
     @group.command(
         help=f"""Revoke a {kind}: its {secret} becomes invalid, and what it has open ends within a second.
@@ -143,21 +181,84 @@ def _add_changes(group: App, kind: Kind, secret: str) -> None:
         """
     )
     def revoke(name: str, /, *, flags: StoreFlags = DEFAULT_STORE) -> None:
-        if not _in_store(flags.store, lambda store: service.revoke(store, kind, name)):
+        if not _in_store(flags.store, lambda store: service.revoke(store, kind, name, by=operator())):
             raise _unknown(kind, name)
         print_facts({"name": name, "revoked": True}, as_json=flags.as_json)
 
 
-app = App(name="admin", help="Manage clients, users and the store of a service.")
-app.command(
-    _group(
-        "client",
-        "Clients: they publish, operate, and ask for ThingSpace's OAuth token.",
-        "secret",
-        ("clientId", "clientSecret"),
-    )
+clients = _group(
+    "client",
+    "Clients: they publish, operate, and ask for ThingSpace's OAuth token.",
+    "secret",
+    ("clientId", "clientSecret"),
 )
+
+
+@clients.command
+def rotate(
+    name: str,
+    /,
+    *,
+    overlap_hours: Annotated[float, Parameter(validator=Number(gte=0, lte=8760))] = 24.0,
+    flags: StoreFlags = DEFAULT_STORE,
+) -> None:
+    """Make a new secret for a client and print it; it is shown only once. The former one stays valid for a time.
+
+    Example: fotahook admin client rotate campaigns --overlap-hours 2
+
+    Parameters
+    ----------
+    overlap_hours
+        Hours for which the former secret stays valid.
+    """
+    overlap = overlap_hours * 3600
+    made = _in_store(flags.store, lambda it: service.rotate_secret(it, name, overlap=overlap, by=operator()))
+    if made is None:
+        raise _unknown("client", name)
+    print_facts({"clientId": name, "clientSecret": made}, as_json=flags.as_json)
+
+
+app = App(name="admin", help="Manage clients, users and the store of a service.")
+app.command(clients)
 app.command(_group("user", "Users: they log in for ThingSpace's session token.", "password", ("username", "password")))
+
+
+AUDIT_COLUMNS: Columns[AuditEntry] = {
+    "at": lambda it: it.at,
+    "actor": lambda it: it.actor,
+    "from": lambda it: it.address,
+    "action": lambda it: it.action,
+    "account": lambda it: it.account,
+    "subject": lambda it: it.subject,
+    "detail": lambda it: it.detail,
+}
+
+
+@app.command
+def audit(*, account: OptionalAccount = None, limit: Limit = 50, flags: StoreFlags = DEFAULT_STORE) -> None:
+    """Print the audit log, newest first: who changed credentials, keys, callbacks and limits, paused or redelivered.
+
+    Example: fotahook admin audit --limit 0 --json > audit.ndjson
+
+    Parameters
+    ----------
+    account
+        Only entries about this account.
+    """
+    entries = _in_store(flags.store, lambda store: _audit(store, account, limit))
+    print_list(AUDIT_COLUMNS, [[audit_entry(each) for each in entries]], as_json=flags.as_json)
+
+
+async def _audit(store: Store, account: str | None, limit: int) -> list[records.AuditEntry]:
+    found: list[records.AuditEntry] = []
+    among = None if account is None else [account]
+    while not limit or len(found) < limit:
+        before = found[-1].number if found else None
+        page = await store.audit(among=among, before=before, limit=min(limit - len(found), PAGE) if limit else PAGE)
+        found += page
+        if not page:
+            break
+    return found
 
 
 @app.command
@@ -231,6 +332,11 @@ def _in_store(url: str, do: Callable[[Store], Awaitable[T]], *, new: bool = Fals
             await store.close()
 
     return asyncio.run(run())
+
+
+def operator() -> service.By:
+    """Who runs this command, for the audit log."""
+    return service.By(f"admin {getpass.getuser()}", socket.gethostname())
 
 
 def _unknown(kind: str, name: str) -> UsageError:

@@ -112,6 +112,19 @@ class _OperatorClient(BaseClient):
         return data_of(_get(f"/v1/accounts{query}", types.AccountPage), **options)
 
     @operation
+    def audit(
+        self,
+        *,
+        account: str | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Operation[types.AuditPage]:
+        """A page of the audit log, newest first: who changed what, when and from where."""
+        query = query_string(account=account, cursor=cursor, limit=limit)
+        return data_of(_get(f"/v1/audit{query}", types.AuditPage), **options)
+
+    @operation
     def pause(self, account: str, **options: Unpack[CallOptions]) -> Operation[types.AccountState]:
         """Stop deliveries to an account until it is resumed. No message is lost."""
         return data_of(_post(f"{_account(account)}/pause", types.AccountState), **options)

@@ -59,6 +59,49 @@ def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
     return tuple(networks)
 
 
+def parse_address(text: str) -> Address | None:
+    """The address of a peer, in the notations that servers and proxies use; None if it is none."""
+    host = text.strip()
+    # Some proxies add the port.
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    # A dual-stack socket reports IPv4 peers as mapped IPv6 addresses.
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def is_within(address: Address, networks: Iterable[Network]) -> bool:
+    """Whether one of the networks contains the address."""
+    return any(address in network for network in networks)
+
+
+def sender_address(peer: str | None, forwarded: str, trusted: Iterable[Network]) -> Address | None:
+    """The sender's address: the peer's, or the one that a trusted proxy names. None if it cannot be parsed.
+
+    Each proxy appends its peer's address to X-Forwarded-For. So the header is read from its end, for as long as the
+    author of an entry is trusted; everything before that may be forged.
+    """
+    address = parse_address(peer or "")
+    for entry in reversed(forwarded.split(",") if forwarded else ()):
+        if address is None or not is_within(address, trusted):
+            break
+        address = parse_address(entry)
+    return address
+
+
+def address_key(text: str | None) -> str:
+    """What a client's address is counted by: for IPv6 its /64 network, all of which is one client's to use."""
+    address = parse_address(text or "")
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((int(address), 64), strict=False))
+    return str(address or "")
+
+
 EVERYWHERE = parse_networks(("0.0.0.0/0", "::/0"))
 
 

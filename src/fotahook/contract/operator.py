@@ -196,6 +196,28 @@ class NewSigningKey(Masked, frozen=True):
     secret: str
 
 
+class AuditEntry(_Camel, frozen=True):
+    """Who did what, when and from where; `subject` is the client, user, key or message that it was done to.
+
+    `actor` is the client, a slash, and the user who was logged in. `account` is None for what concerns no single one.
+    """
+
+    at: datetime
+    actor: str
+    address: str
+    action: str
+    account: str | None
+    subject: str
+    detail: str
+
+
+class AuditPage(_Camel, frozen=True):
+    """A page of the audit log, newest first; `cursor` gets the next one, None at the end."""
+
+    entries: list[AuditEntry]
+    cursor: str | None = None
+
+
 class Phases(_Camel, frozen=True):
     """The durations of an attempt's phases in milliseconds; None for a phase that was not reached."""
 

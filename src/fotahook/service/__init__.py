@@ -6,11 +6,14 @@ from .credentials import (
     DEV_CLIENT,
     DEV_USER,
     SCOPES,
+    By,
     PasswordCost,
     create_credential,
     grant,
+    list_credentials,
     provision_dev,
     revoke,
+    rotate_secret,
     withdraw_dev,
 )
 from .health import HEALTH_PATHS
@@ -21,6 +24,7 @@ __all__ = [
     "DEV_USER",
     "HEALTH_PATHS",
     "SCOPES",
+    "By",
     "Check",
     "Metrics",
     "PasswordCost",
@@ -28,7 +32,9 @@ __all__ = [
     "build_app",
     "create_credential",
     "grant",
+    "list_credentials",
     "provision_dev",
     "revoke",
+    "rotate_secret",
     "withdraw_dev",
 ]

@@ -12,12 +12,13 @@ from typing import Final, Literal
 import msgspec
 from starlette.requests import Request
 
+from ..contract.addresses import is_within, parse_address, parse_networks
 from ..contract.auth import OAUTH_LIFETIME, SESSION_IDLE
 from ..contract.keys import fingerprint
 from ..store.records import Credential
 from . import errors, requests
 from .context import Service
-from .credentials import Scope
+from .credentials import Scope, inherit
 
 Authentication = Literal["anyone", "client", "token", "both tokens"]
 
@@ -45,7 +46,7 @@ class Caller:
     @property
     def name(self) -> str:
         """The client, and after a slash the user; callback history names it."""
-        return "/".join(credential.owner for credential in self.credentials)
+        return "/".join(one.id if one.kind == "client" else one.owner for one in self.credentials)
 
     @property
     def accounts(self) -> tuple[str, ...] | None:
@@ -54,8 +55,9 @@ class Caller:
         return tuple(sorted(set.intersection(*lists))) if lists else None
 
     def require(self, scope: Scope | None) -> None:
-        """Raise an ApiError if the scope is not granted."""
-        if scope is not None and not all(scope in credential.scopes for credential in self.credentials):
+        """Raise an ApiError if the scope is not granted. Who operates accounts may read their state."""
+        enough = {scope, "operate"} if scope == "read" else {scope}
+        if scope is not None and not all(enough.intersection(credential.scopes) for credential in self.credentials):
             raise errors.MISSING_SCOPE(scope)
 
     def has(self, account: str) -> bool:
@@ -68,23 +70,21 @@ async def authenticate(service: Service, request: Request, kind: Authentication,
     if kind == "anyone":
         return Caller(())
     first = await (_client if kind == "client" else _token)(service, request)
+    check_network(first, request)
     if counted:
         service.rate_limiter.count(first.id if kind == "client" else first.owner, service.now())
-    return Caller((first, await _session(service, request)) if kind == "both tokens" else (first,))
+    if kind != "both tokens":
+        return Caller((first,))
+    session = await _session(service, request)
+    check_network(session, request)
+    return Caller((first, session))
 
 
 async def issue(service: Service, token: str, owner: Credential, now: float) -> Credential:
     """Store a client's new token or a user's new session. Raises an ApiError if the owner is revoked meanwhile."""
     kind, seconds, refusal = _ISSUED[owner.kind]
-    issued = Credential(
-        kind=kind,
-        id=token_id(token),
-        owner=owner.id,
-        accounts=owner.accounts,
-        scopes=owner.scopes,
-        created_at=now,
-        expires_at=now + seconds,
-    )
+    issued = Credential(kind=kind, id=token_id(token), owner=owner.id, created_at=now, expires_at=now + seconds)
+    issued = inherit(owner, issued)
     await service.store.save_credential(issued)
     await _follow_owner(service, issued, owner.kind, refusal)
     return issued
@@ -108,9 +108,11 @@ async def _client(service: Service, request: Request) -> Credential:
 async def verify_client(service: Service, client_id: str, secret: str) -> Credential:
     """The client with this id and secret; an ApiError if there is none."""
     found = await service.store.credential("client", client_id)
-    # An unknown client takes the same time as a wrong secret.
-    stored = bytes(32) if found is None else found.secret_hash
-    if not hmac.compare_digest(fingerprint(secret), stored) or found is None:
+    # An unknown client takes the same time as a wrong secret. A former secret is valid for a time after a rotation.
+    former = await service.store.credentials("secret", client_id)
+    stored = [bytes(32) if found is None else found.secret_hash, *(each.secret_hash for each in former)]
+    matches = [hmac.compare_digest(fingerprint(secret), each) for each in stored]
+    if found is None or not any(matches):
         raise errors.WRONG_CLIENT()
     return found
 
@@ -133,6 +135,14 @@ def require_console(request: Request) -> None:
     """Raise an ApiError unless the request has the header of the console's page."""
     if CONSOLE_HEADER not in request.headers:
         raise errors.INVALID(f"Send the header {CONSOLE_HEADER}: 1, as the console's page does.")
+
+
+def check_network(credential: Credential, request: Request) -> None:
+    """Raise an ApiError if the credential may not be used from where the request comes."""
+    if credential.networks:
+        peer = parse_address(request.client.host if request.client else "")
+        if peer is None or not is_within(peer, parse_networks(credential.networks)):
+            raise errors.WRONG_NETWORK(peer or "an unknown address")
 
 
 def _authorization(request: Request, wanted: str) -> str | None:
@@ -184,8 +194,7 @@ async def _follow_owner(service: Service, issued: Credential, kind: str, refusal
         await service.store.drop_credentials(issued.kind, [issued.id])
         service.token_cache.invalidate(issued.kind, issued.id)
         raise refusal()
-    if (owner.accounts, owner.scopes) != (issued.accounts, issued.scopes):
-        changed = msgspec.structs.replace(issued, accounts=owner.accounts, scopes=owner.scopes)
+    if (changed := inherit(owner, issued)) != issued:
         # Not written if it changed again: then the other writer knew the newer grants.
         await service.store.replace_credential(issued, changed)
         service.token_cache.invalidate(issued.kind, issued.id)

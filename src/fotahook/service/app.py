@@ -14,11 +14,11 @@ from ..store.base import Store
 from . import console, health
 from .context import Check, Service, Settings
 from .metrics import Metrics
-from .operator import accounts, doctor, events, messages
+from .operator import accounts, audit, doctor, events, messages
 from .routing import App, Endpoint, Resource
 from .thingspace import auth, callbacks
 
-MODULES: Final[Sequence[ModuleType]] = (health, console, callbacks, auth, accounts, doctor, messages, events)
+MODULES: Final[Sequence[ModuleType]] = (health, console, callbacks, auth, accounts, doctor, messages, events, audit)
 """The modules that declare the service's endpoints."""
 
 

@@ -56,6 +56,7 @@ async def console_login(call: Call) -> Response:
     except errors.ApiError as error:
         # Without WWW-Authenticate, at which a browser would open a dialog of its own.
         raise errors.ApiError(error.status, error.code, error.message) from None
+    access.check_network(client, call.request)
     token = secrets.token_urlsafe(32)
     issued = await access.issue(call.service, token, client, call.service.now())
     content = await _session(call, access.Caller((issued,)))

@@ -11,29 +11,42 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from msgspec import UNSET, UnsetType
 
+from ..contract.addresses import parse_networks
 from ..contract.keys import fingerprint
 from ..contract.urls import account_refusal
 from ..store.base import Clock, Store
-from ..store.records import Credential
+from ..store.records import AuditEntry, Credential
 
 Kind = Literal["client", "user"]
-Scope = Literal["callbacks", "publish", "operate"]
-SCOPES: Final[tuple[Scope, ...]] = ("callbacks", "publish", "operate")
+Scope = Literal["callbacks", "publish", "operate", "read", "bodies"]
+SCOPES: Final[tuple[Scope, ...]] = ("callbacks", "publish", "operate", "read", "bodies")
 
 DEV_CLIENT: Final = ("dev", "dev-secret")
 DEV_USER: Final = ("dev", "dev-password")
+_DEV: Final = "dev"
+"""The owner of what `provision_dev` made, by which `withdraw_dev` finds it."""
 
 _ISSUED: Final[dict[Kind, str]] = {"client": "token", "user": "session"}
 """The kind of the credentials that are issued to each kind."""
 # A colon would end the id in Authorization: Basic.
 _NAME = re.compile(r"[\x21-\x39\x3b-\x7e]{1,64}")
+
+
+class By(NamedTuple):
+    """Who changes a credential, and from where, for the audit log."""
+
+    actor: str = "library"
+    address: str = ""
+
+
+LIBRARY: Final = By()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,22 +100,28 @@ async def create_credential(
     kind: Kind,
     name: str,
     *,
-    accounts: Sequence[str] | None = None,
-    scopes: Sequence[str] = SCOPES,
+    accounts: Sequence[str] | None = (),
+    scopes: Sequence[str] = (),
+    networks: Sequence[str] = (),
+    expires_at: float | None = None,
     clock: Clock = time.time,
     cost: PasswordCost = COST,
+    by: By = LIBRARY,
 ) -> str:
     """Create a client or user and return its secret or password, of which only a hash is stored.
 
-    `accounts` None grants all accounts. Raises ValueError if the name is taken, or if it, an account or a scope is
-    invalid.
+    It may do nothing that is not given. `accounts` None grants all accounts; `networks` (CIDR) is where it may be used,
+    empty for everywhere. Raises ValueError if the name is taken, or if a value is invalid.
     """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"a {kind}'s name has 1 to 64 visible ASCII characters and no colon: {name!r}")
+    grants = _checked(accounts=accounts, scopes=scopes, networks=networks, expires_at=expires_at)
     secret = secrets.token_urlsafe(32) if kind == "client" else new_password()
     stored = fingerprint(secret) if kind == "client" else await Passwords(cost).hash(secret)
-    credential = _credential(kind, name, stored, accounts, scopes, clock)
     if await store.credential(kind, name) is not None:
         raise ValueError(f"the {kind} {name!r} already exists")
-    await store.save_credential(credential)
+    credential = Credential(kind=kind, id=name, secret_hash=stored, created_at=float(clock()), **grants)
+    await _audited(store, by, "create", credential).save_credential(credential)
     return secret
 
 
@@ -113,90 +132,143 @@ async def grant(
     *,
     accounts: Sequence[str] | UnsetType | None = UNSET,
     scopes: Sequence[str] | UnsetType = UNSET,
+    networks: Sequence[str] | UnsetType = UNSET,
+    expires_at: float | UnsetType | None = UNSET,
+    by: By = LIBRARY,
 ) -> Credential | None:
     """Replace what a client or user may do, live tokens and sessions included; UNSET keeps the present value.
 
     Returns the changed credential; None if there is none of this name. Raises ValueError as `create_credential` does.
     """
+    grants = _checked(accounts=accounts, scopes=scopes, networks=networks, expires_at=expires_at)
     while (found := await store.credential(kind, name)) is not None:
-        changed = msgspec.structs.replace(
-            found,
-            accounts=found.accounts if accounts is UNSET else _checked_accounts(accounts),
-            scopes=found.scopes if scopes is UNSET else _checked_scopes(scopes),
-        )
-        if await store.replace_credential(found, changed):
+        changed = msgspec.structs.replace(found, **grants)
+        if await _audited(store, by, "grant", changed).replace_credential(found, changed):
             for issued in await store.credentials(_ISSUED[kind], name):
                 await _copy_grants(store, changed, issued)
             return changed
     return None
 
 
-async def revoke(store: Store, kind: Kind, name: str) -> bool:
+async def rotate_secret(
+    store: Store, name: str, *, overlap: float, clock: Clock = time.time, by: By = LIBRARY
+) -> str | None:
+    """A new secret of a client; the present one stays valid for `overlap` seconds. None if there is no such client."""
+    secret = secrets.token_urlsafe(32)
+    while (found := await store.credential("client", name)) is not None:
+        # The former secret first: whatever happens next, one of them is valid.
+        now = float(clock())
+        former = Credential(
+            kind="secret",
+            id=secrets.token_hex(8),
+            owner=name,
+            secret_hash=found.secret_hash,
+            created_at=now,
+            expires_at=now + overlap,
+        )
+        await store.save_credential(former)
+        changed = msgspec.structs.replace(found, secret_hash=fingerprint(secret))
+        if await _audited(store, by, "rotate", changed).replace_credential(found, changed):
+            return secret
+        await store.drop_credentials("secret", [former.id])
+    return None
+
+
+async def revoke(store: Store, kind: Kind, name: str, *, by: By = LIBRARY) -> bool:
     """Delete a client or user and end its tokens or sessions, everywhere within a second; False if there is none."""
-    if await store.credential(kind, name) is None:
+    if (found := await store.credential(kind, name)) is None:
         return False
     # The owner first: nothing new is issued to it while the issued ones are looked up.
-    await store.drop_credentials(kind, [name])
-    issued = await store.credentials(_ISSUED[kind], name)
-    await store.drop_credentials(_ISSUED[kind], [each.id for each in issued])
+    await _audited(store, by, "revoke", found).drop_credentials(kind, [name])
+    for owned in (_ISSUED[kind], "secret"):
+        issued = await store.credentials(owned, name)
+        await store.drop_credentials(owned, [each.id for each in issued])
     return True
 
 
 async def provision_dev(store: Store, *, clock: Clock = time.time, cost: PasswordCost = COST) -> None:
     """Create the well-known client and user of a development service, with every account and scope."""
     (client, secret), (user, password) = DEV_CLIENT, DEV_USER
-    stored = await Passwords(cost).hash(password)
-    await store.save_credential(_credential("client", client, fingerprint(secret), None, SCOPES, clock))
-    await store.save_credential(_credential("user", user, stored, None, SCOPES, clock))
+    hashes: dict[Kind, tuple[str, bytes]] = {
+        "client": (client, fingerprint(secret)),
+        "user": (user, await Passwords(cost).hash(password)),
+    }
+    for kind, (name, stored) in hashes.items():
+        made = Credential(kind=kind, id=name, owner=_DEV, secret_hash=stored, accounts=None, scopes=SCOPES)
+        await store.save_credential(msgspec.structs.replace(made, created_at=float(clock())))
 
 
 async def withdraw_dev(store: Store) -> None:
-    """Undo `provision_dev`, tokens and sessions included: a store may be used without `--dev` later."""
-    (client, secret), (user, password) = DEV_CLIENT, DEV_USER
-    found = await store.credential("client", client)
-    if found is not None and found.secret_hash == fingerprint(secret):
-        await revoke(store, "client", client)
-    found = await store.credential("user", user)
-    if found is not None and await Passwords().verify(found.secret_hash, password):
-        await revoke(store, "user", user)
+    """Undo `provision_dev`, changed passwords, tokens and sessions included: a store may be served without `--dev`."""
+    for kind in _ISSUED:
+        for made in await store.credentials(kind, _DEV):
+            await revoke(store, kind, made.id, by=By("serve without --dev"))
+
+
+async def list_credentials(store: Store, kind: Kind) -> list[Credential]:
+    """All clients or users, oldest first."""
+    found = [*await store.credentials(kind, ""), *await store.credentials(kind, _DEV)]
+    return sorted(found, key=lambda each: each.created_at)
+
+
+def inherit(owner: Credential, issued: Credential) -> Credential:
+    """A token or session that may do what its owner may, and not for longer."""
+    ends = [end for end in (issued.expires_at, owner.expires_at) if end is not None]
+    return msgspec.structs.replace(
+        issued,
+        accounts=owner.accounts,
+        scopes=owner.scopes,
+        networks=owner.networks,
+        expires_at=min(ends, default=None),
+    )
 
 
 async def _copy_grants(store: Store, owner: Credential, issued: Credential) -> None:
     current: Credential | None = issued
     while current is not None:
-        changed = msgspec.structs.replace(current, accounts=owner.accounts, scopes=owner.scopes)
-        if await store.replace_credential(current, changed):
+        if await store.replace_credential(current, inherit(owner, current)):
             return
         current = await store.credential(issued.kind, issued.id)
 
 
-def _credential(
-    kind: Kind, name: str, secret_hash: bytes, accounts: Sequence[str] | None, scopes: Sequence[str], clock: Clock
-) -> Credential:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"a {kind}'s name has 1 to 64 visible ASCII characters and no colon: {name!r}")
-    return Credential(
-        kind=kind,
-        id=name,
-        secret_hash=secret_hash,
-        accounts=_checked_accounts(accounts),
-        scopes=_checked_scopes(scopes),
-        created_at=float(clock()),
+def _audited(store: Store, by: By, what: str, credential: Credential) -> Store:
+    accounts = "all" if credential.accounts is None else " ".join(credential.accounts)
+    detail = f"accounts={accounts or 'none'} scopes={' '.join(credential.scopes) or 'none'}"
+    if credential.networks:
+        detail += f" networks={' '.join(credential.networks)}"
+    return store.audited(
+        AuditEntry(
+            actor=by.actor,
+            address=by.address,
+            action=f"{credential.kind}.{what}",
+            subject=credential.id,
+            detail=detail if what in ("create", "grant") else "",
+        )
     )
 
 
-def _checked_accounts(accounts: Sequence[str] | None) -> tuple[str, ...] | None:
-    for account in accounts or ():
-        if (reason := account_refusal(account)) is not None:
-            raise ValueError(f"{account!r}: {reason}")
-    return None if accounts is None else tuple(accounts)
-
-
-def _checked_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
-    if unknown := set(scopes).difference(SCOPES):
-        raise ValueError(f"no such scope: {', '.join(sorted(unknown))}; use {', '.join(SCOPES)}")
-    # In one fixed order, so that equal grants are equal.
-    return tuple(scope for scope in SCOPES if scope in scopes)
+def _checked(
+    *,
+    accounts: Sequence[str] | UnsetType | None,
+    scopes: Sequence[str] | UnsetType,
+    networks: Sequence[str] | UnsetType,
+    expires_at: float | UnsetType | None,
+) -> dict[str, Any]:
+    """The given grants as fields of a credential; ValueError for an invalid one."""
+    fields: dict[str, Any] = {} if expires_at is UNSET else {"expires_at": expires_at}
+    if accounts is not UNSET:
+        for account in accounts or ():
+            if (reason := account_refusal(account)) is not None:
+                raise ValueError(f"{account!r}: {reason}")
+        fields["accounts"] = None if accounts is None else tuple(accounts)
+    if scopes is not UNSET:
+        if unknown := set(scopes).difference(SCOPES):
+            raise ValueError(f"no such scope: {', '.join(sorted(unknown))}; use {', '.join(SCOPES)}")
+        # In one fixed order, so that equal grants are equal.
+        fields["scopes"] = tuple(scope for scope in SCOPES if scope in scopes)
+    if networks is not UNSET:
+        fields["networks"] = tuple(map(str, parse_networks(networks)))
+    return fields
 
 
 def _bytes(password: str) -> bytes:

@@ -131,6 +131,7 @@ LOGIN_LOCKED = ErrorType(400, "LOGIN_REFUSED", "Too many failed logins; wait for
 MISSING_SCOPE = ErrorType(
     403, "INVALID_ACCESS", "This call requires the scope {}; grant it to the client, and to the user of a session."
 )
+WRONG_NETWORK = ErrorType(403, "INVALID_ACCESS", "The client or user may not be used from {}; see its networks.")
 TOO_MANY_REQUESTS = ErrorType(
     429, "TOO_MANY_REQUESTS", "Rate limit exceeded; wait {seconds} seconds, and publish messages in batches.", _WAIT
 )

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from ..store.base import AskForLeases, Receive, Store
 from ..store.records import (
     Accepted,
+    AuditEntry,
     Callback,
     HandOver,
     LaneVerdict,
@@ -96,6 +97,9 @@ class _CountedStore:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
+
+    def audited(self, entry: AuditEntry) -> Store:
+        return self._metrics.around(self._store.audited(entry))
 
     async def register(self, account: str, url: str, *, actor: str) -> Callback:
         return await self._timed("register", self._store.register(account, url, actor=actor))

@@ -20,7 +20,8 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, ExceptionHandler, Lifespan, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from ..store.records import StoreError, StoreFull, StoreUnavailable, WrongSchema
+from ..store.base import Store
+from ..store.records import AuditEntry, StoreError, StoreFull, StoreUnavailable, WrongSchema
 from . import errors, requests
 from .access import Authentication, Caller, authenticate
 from .context import Service
@@ -57,6 +58,18 @@ class Call:
     def query(self, kind: type[T]) -> T:
         """The query's parameters."""
         return requests.query(self.request, kind)
+
+    def audited(self, action: str, subject: str = "", detail: str = "", account: str = "") -> Store:
+        """The store, whose next write is recorded in the audit log as this caller's."""
+        entry = AuditEntry(
+            actor=self.caller.name,
+            address=self.request.client.host if self.request.client else "",
+            action=action,
+            account=account or self.account or None,
+            subject=subject,
+            detail=detail,
+        )
+        return self.service.store.audited(entry)
 
 
 @dataclass(eq=False)

@@ -179,6 +179,14 @@ class Store(Protocol):
     async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:
         """Delete credentials."""
 
+    def audited(self, entry: records.AuditEntry) -> "Store":
+        """This store, whose next write records the entry in the audit log, in the same transaction."""
+
+    async def audit(
+        self, *, among: Collection[str] | None = None, before: int | None = None, limit: int
+    ) -> list[records.AuditEntry]:
+        """The audit log, newest first, below a number; `among` restricts it to entries about these accounts."""
+
     async def check(self) -> None:
         """Raise a StoreError unless the store can be read and written and has this version's schema."""
 

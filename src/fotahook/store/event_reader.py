@@ -25,6 +25,9 @@ from .session import Row, Session
 STEP: Final = 1000
 """Rows that retention removes in one step, so that other writes do not wait long."""
 
+AUDIT_SECONDS: Final = 400 * 24 * 3600.0
+"""How long entries of the audit log are kept: a year, and time to look."""
+
 _STATEMENTS: Final = ("messages_accepted", "attempts_finished", "callbacks_changed", "lanes_changed")
 
 
@@ -102,8 +105,9 @@ async def read_stats(db: Session, minutes: int, among: Collection[str] | None) -
 
 
 async def forget(db: Session, retention: Retention) -> bool:
-    """Remove some old lane changes and counts; whether there may be more of them."""
+    """Remove some old lane changes, counts and audit entries; whether there may be more of them."""
     removed = len(await db.rows("remove_counts", minutes=STATS_MINUTES, limit=STEP))
+    removed += len(await db.rows("remove_audit", seconds=AUDIT_SECONDS, limit=STEP))
     if retention.seconds is not None:
         number = await db.value("old_lane_change", seconds=retention.seconds, limit=STEP)
         if number is not None:

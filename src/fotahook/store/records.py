@@ -343,15 +343,32 @@ class Redelivery(Record, frozen=True, kw_only=True):
 class Credential(Record, frozen=True, kw_only=True):
     """Authenticates a caller, or names a key that the service signs with. Secrets are stored as hashes or not at all.
 
-    `kind` is client, user, token, session or signing_key; `owner` the client, user or account it belongs to;
-    `accounts` None means all of them.
+    `kind` secret is a client's former secret, and secret_key the fingerprint of the service's; `owner` is the client,
+    user or account it belongs to; `accounts` None means all of them.
     """
 
-    kind: Literal["client", "user", "token", "session", "signing_key"]
+    kind: Literal["client", "user", "token", "session", "signing_key", "secret", "secret_key"]
     id: str
     owner: str = ""
     secret_hash: bytes = b""
     accounts: tuple[str, ...] | None = ()
     scopes: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    """From which it may be used (CIDR); none: from everywhere."""
     created_at: float = 0.0
     expires_at: float | None = None
+
+
+class AuditEntry(Record, frozen=True, kw_only=True):
+    """One entry of the audit log: who did what, and from where. Never a secret, a URL's path or a message's content."""
+
+    actor: str
+    address: str
+    action: str
+    account: str | None = None
+    subject: str = ""
+    """What was acted on: the name of a client or user, the id of a key or message."""
+    detail: str = ""
+    number: int = 0
+    """Set when it is stored, as `at` is."""
+    at: float = 0.0

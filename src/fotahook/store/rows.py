@@ -96,7 +96,8 @@ def read_credential(row: Row) -> records.Credential:
     if isinstance(accounts, str):
         accounts = msgspec.json.decode(accounts)
     accounts = None if accounts is None else tuple(accounts)
-    return records.Credential(**dict(row) | {"accounts": accounts, "scopes": _words(row["scopes"])})
+    words = {name: _words(row[name]) for name in ("scopes", "networks")}
+    return records.Credential(**dict(row) | words | {"accounts": accounts})
 
 
 def _words(value: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import msgspec
 
 from . import records
-from .base import AskForLeases, Receive
+from .base import AskForLeases, Receive, Store
 from .event_reader import forget, read_events, read_stats
 from .events import Backlog, EventCursor, EventPage, Stats
 from .handing import Handing
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 RECENT_MESSAGES: Final = 200
 """The newest messages of an account, and those that wait longest, whose attempts are looked at."""
+_NEWEST: Final = 2**62
+"""Above the number of any audit entry."""
 
 
 class SqlStore(ABC):
@@ -32,6 +35,7 @@ class SqlStore(ABC):
     def __init__(self) -> None:
         self._work = asyncio.Event()
         self._retention_cursor = BEGINNING
+        self._audit: records.AuditEntry | None = None
         self._request: AskForLeases = lambda: None
         self._receive: Receive = lambda handed: None
 
@@ -71,6 +75,32 @@ class SqlStore(ABC):
     async def check(self) -> None:
         await self._write(lambda db: db.rows("write_nothing"))
 
+    # The audit log
+
+    def audited(self, entry: records.AuditEntry) -> Store:
+        view = copy.copy(self)
+        view._audit = entry
+        return cast("Store", view)
+
+    async def _change(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        """As ``_write``, with the audit entry of this view unless nothing was changed."""
+
+        async def audited(db: Session) -> T:
+            result = await job(db)
+            refused = isinstance(result, records.Redelivery) and result.refused is not None
+            if self._audit is not None and result is not False and not refused:
+                await db.rows("add_audit", **msgspec.structs.asdict(self._audit))
+            return result
+
+        return await self._write(audited)
+
+    async def audit(
+        self, *, among: Collection[str] | None = None, before: int | None = None, limit: int
+    ) -> list[records.AuditEntry]:
+        names, before = None if among is None else list(among), _NEWEST if before is None else before
+        found = await self._query("audit", among=names, before=before, limit=limit)
+        return [records.AuditEntry(**row) for row in found]
+
     # Callbacks and lanes
 
     async def register(self, account: str, url: str, *, actor: str) -> records.Callback:
@@ -82,7 +112,7 @@ class SqlStore(ABC):
             await _end_backoff(db, account, CALLBACK_CONSUMER)
             return records.Callback(**callback)
 
-        callback = await self._write(job)
+        callback = await self._change(job)
         self._notify()
         return callback
 
@@ -95,7 +125,7 @@ class SqlStore(ABC):
             await db.rows("hold_callback_lane", account=account)
             return True
 
-        return await self._write(job)
+        return await self._change(job)
 
     async def callback(self, account: str) -> records.Callback | None:
         row = await self._find("callback", account=account)
@@ -129,14 +159,14 @@ class SqlStore(ABC):
             await db.lock_lanes({(account, consumer)})
             await db.rows("pause", account=account, consumer=consumer)
 
-        await self._write(job)
+        await self._change(job)
 
     async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
         async def job(db: Session) -> None:
             await db.rows("resume", account=account, consumer=consumer)
             await _end_backoff(db, account, consumer)
 
-        await self._write(job)
+        await self._change(job)
         self._notify()
 
     async def limits(self, account: str) -> records.Limits:
@@ -145,7 +175,7 @@ class SqlStore(ABC):
 
     async def set_limits(self, account: str, limits: records.Limits) -> None:
         values = msgspec.structs.asdict(limits)
-        await self._write(lambda db: db.rows("set_limits", account=account, **values))
+        await self._change(lambda db: db.rows("set_limits", account=account, **values))
 
     # Messages and events
 
@@ -185,7 +215,7 @@ class SqlStore(ABC):
     async def redeliver(self, message_id: str, *, as_new: bool = False) -> records.Redelivery:
         if as_new:
             return await self._redeliver_copy(message_id)
-        redelivery = await self._write(lambda db: redeliver(db, message_id))
+        redelivery = await self._change(lambda db: redeliver(db, message_id))
         self._notify()
         return redelivery
 
@@ -195,6 +225,7 @@ class SqlStore(ABC):
             return records.Redelivery(refused="unknown")
         if message.body is None:
             return records.Redelivery(refused="pruned")
+        await self._change(lambda db: db.rows("write_nothing"))
         (accepted,) = await self.accept([copy_of(message, message.body)])
         return records.Redelivery(id=accepted.id)
 
@@ -208,7 +239,7 @@ class SqlStore(ABC):
         request = {"account": account, "state": state, "since": since, "until": until}
         found, last = await self._read(count)
         if found and not dry_run:
-            await self._write(lambda db: db.rows("add_redelivery", **request, last=last))
+            await self._change(lambda db: db.rows("add_redelivery", **request, last=last))
         return found
 
     async def tidy(self, retention: records.Retention) -> bool:
@@ -256,7 +287,7 @@ class SqlStore(ABC):
             await db.rows("drop_expired_credentials", kind=credential.kind)
             await db.rows("save_credential", **msgspec.structs.asdict(credential))
 
-        await self._write(job)
+        await self._change(job)
 
     async def replace_credential(self, old: records.Credential, new: records.Credential) -> bool:
         async def job(db: Session) -> bool:
@@ -266,7 +297,7 @@ class SqlStore(ABC):
             await db.rows("save_credential", **msgspec.structs.asdict(new))
             return True
 
-        return await self._write(job)
+        return await self._change(job)
 
     async def credential(self, kind: str, credential_id: str) -> records.Credential | None:
         row = await self._find("credential", kind=kind, id=credential_id)
@@ -276,7 +307,7 @@ class SqlStore(ABC):
         return [read_credential(row) for row in await self._query("credentials", kind=kind, owner=owner)]
 
     async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:
-        await self._write(lambda db: db.rows("drop_credentials", kind=kind, ids=list(ids)))
+        await self._change(lambda db: db.rows("drop_credentials", kind=kind, ids=list(ids)))
 
 
 async def _end_backoff(db: Session, account: str, consumer: str) -> None:

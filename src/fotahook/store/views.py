@@ -14,6 +14,7 @@ from .records import (
     CALLBACK_CONSUMER,
     Account,
     Attempt,
+    AuditEntry,
     CallbackChange,
     DeliveryStatus,
     Limits,
@@ -65,6 +66,11 @@ def _expires_at(delivery: DeliveryStatus, now: float, time_to_live: float) -> da
     if time_to_live == math.inf or delivery.stopped or delivery.state != "pending":
         return None
     return to_datetime(now + time_to_live - delivery.age)
+
+
+def audit_entry(entry: AuditEntry) -> operator.AuditEntry:
+    """An entry of the audit log."""
+    return _model(operator.AuditEntry, entry, at=to_datetime(entry.at))
 
 
 def attempt_state(number: int, attempt: Attempt) -> operator.Attempt:

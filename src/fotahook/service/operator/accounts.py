@@ -23,6 +23,7 @@ from ...contract.operator import (
     SigningKeys,
 )
 from ...contract.signing import format_secret
+from ...contract.urls import origin
 from ...store import views
 from ...store.records import Account, Credential, Limits, MessageFilter
 from ...store.views import to_datetime, to_datetime_or_none
@@ -71,7 +72,7 @@ class Rotation(Params, frozen=True):
     overlap_seconds: Annotated[float, Meta(ge=0, le=30 * 24 * 3600.0)] = 24 * 3600.0
 
 
-@Endpoint("GET", "/v1/accounts", query=AccountsQuery)
+@Endpoint("GET", "/v1/accounts", query=AccountsQuery, scope="read")
 async def list_accounts(call: Call) -> AccountPage:
     """The accounts that have or had a callback or a message, by name."""
     query = call.query(AccountsQuery)
@@ -83,7 +84,7 @@ async def list_accounts(call: Call) -> AccountPage:
     return AccountPage(accounts=states, cursor=more)
 
 
-@Endpoint("GET", PATH)
+@Endpoint("GET", PATH, scope="read")
 async def show(call: Call) -> AccountState:
     """The account's callback, its lane, what is not delivered, and its limits."""
     return await _state(call)
@@ -99,25 +100,26 @@ async def change(call: Call) -> AccountState:
             in_flight=present.in_flight if limits.in_flight is UNSET else limits.in_flight,
             per_second=present.per_second if limits.per_second is UNSET else limits.per_second,
         )
-        await service.store.set_limits(call.account, changed)
+        detail = " ".join(f"{name}={value}" for name, value in msgspec.structs.asdict(changed).items())
+        await call.audited("account.limits", detail=detail).set_limits(call.account, changed)
     return await _state(call)
 
 
 @Endpoint("POST", f"{PATH}/pause")
 async def pause(call: Call) -> AccountState:
     """Stops delivery to the account until it is resumed; messages are kept, and their time to live stands still."""
-    await call.service.store.pause(call.account)
+    await call.audited("account.pause").pause(call.account)
     return await _state(call)
 
 
 @Endpoint("POST", f"{PATH}/resume")
 async def resume(call: Call) -> AccountState:
     """Ends a pause, or the wait for a failing endpoint."""
-    await call.service.store.resume(call.account)
+    await call.audited("account.resume").resume(call.account)
     return await _state(call)
 
 
-@Endpoint("GET", f"{PATH}/attempts", query=AttemptsQuery)
+@Endpoint("GET", f"{PATH}/attempts", query=AttemptsQuery, scope="read")
 async def recent_attempts(call: Call) -> RecentAttempts:
     """The last attempts at the account's newest messages, and at those that wait longest, newest first."""
     found = await call.service.store.recent_attempts(call.account, limit=call.query(AttemptsQuery).limit)
@@ -128,18 +130,19 @@ async def recent_attempts(call: Call) -> RecentAttempts:
 async def register_callback(call: Call) -> FotaV2CallbackRegistrationResult:
     """Registers a callback as ThingSpace's call does, for a client without a user's session."""
     url = checked_url((await call.json(Registration)).url, call.service.settings)
-    callback = await call.service.store.register(call.account, url, actor=call.caller.name)
+    store = call.audited("callback.register", detail=origin(url))
+    callback = await store.register(call.account, url, actor=call.caller.name)
     return FotaV2CallbackRegistrationResult(callback.url)
 
 
 @Endpoint("DELETE", f"{PATH}/callback", scope="callbacks")
 async def deregister_callback(call: Call) -> FotaV2SuccessResult:
     """Removes the callback, as ThingSpace's call does; messages wait for the next one."""
-    await call.service.store.deregister(call.account, actor=call.caller.name)
+    await call.audited("callback.deregister").deregister(call.account, actor=call.caller.name)
     return FotaV2SuccessResult(success=True)
 
 
-@Endpoint("GET", f"{PATH}/callbacks")
+@Endpoint("GET", f"{PATH}/callbacks", scope="read")
 async def callback_history(call: Call) -> CallbackHistory:
     """The changes of the account's callback and who made them, newest first."""
     # One more than is shown: whether the oldest change replaced a callback depends on the change before it.
@@ -148,7 +151,7 @@ async def callback_history(call: Call) -> CallbackHistory:
     return CallbackHistory(history=history[:HISTORY_LIMIT])
 
 
-@Endpoint("GET", f"{PATH}/signing-keys")
+@Endpoint("GET", f"{PATH}/signing-keys", scope="read")
 async def list_keys(call: Call) -> SigningKeys:
     """The live signing keys, without their secrets, oldest first."""
     keys, now = await call.service.store.credentials("signing_key", call.account), call.service.now()
@@ -176,7 +179,8 @@ async def rotate_keys(call: Call) -> NewSigningKey:
         now = service.now()
         key = Credential(kind="signing_key", id=secrets.token_hex(8), owner=call.account, created_at=now)
         # The new key first: whatever happens next, one key is valid.
-        await service.store.save_credential(key)
+        detail = f"overlap={rotation.overlap_seconds:g}s"
+        await call.audited("signing_key.create", key.id, detail).save_credential(key)
         for each in older:
             ends = min(now + rotation.overlap_seconds, each.expires_at or float("inf"))
             await service.store.save_credential(msgspec.structs.replace(each, expires_at=ends))
@@ -190,7 +194,7 @@ async def delete_key(call: Call) -> FotaV2SuccessResult:
     key = await store.credential("signing_key", key_id) if key_id else None
     if key is None or key.owner != call.account:
         raise errors.NOT_FOUND("The account has no such signing key; check the id against the list.")
-    await store.drop_credentials("signing_key", [key.id])
+    await call.audited("signing_key.delete", key.id).drop_credentials("signing_key", [key.id])
     return FotaV2SuccessResult(success=True)
 
 

@@ -50,7 +50,7 @@ class StatsQuery(Params, frozen=True):
     minutes: Annotated[int, Meta(ge=1, le=STATS_MINUTES)] = 60
 
 
-@Endpoint("GET", "/v1/events", query=EventsQuery)
+@Endpoint("GET", "/v1/events", query=EventsQuery, scope="read")
 async def follow(call: Call) -> Response:
     """Events as they happen, as server-sent events; `Last-Event-ID` or `after` resumes after a cursor."""
     query, service = call.query(EventsQuery), call.service
@@ -67,7 +67,7 @@ async def follow(call: Call) -> Response:
     return EventStream(call, query.account, cursor)
 
 
-@Endpoint("GET", "/v1/stats", query=StatsQuery)
+@Endpoint("GET", "/v1/stats", query=StatsQuery, scope="read")
 async def stats(call: Call) -> Stats:
     """What happened in the last minutes, in total and minute by minute, and how things stand now."""
     query, store = call.query(StatsQuery), call.service.store
@@ -170,7 +170,7 @@ class EventStream(Response):
         """Whether the caller may still follow these events; reads its present grants."""
         try:
             self._caller = await access.authenticate(self._service, self._request, "token", counted=False)
-            self._caller.require("operate")
+            self._caller.require("read")
         except errors.ApiError:
             return False
         return self._account is None or self._caller.has(self._account)

@@ -63,7 +63,7 @@ class Redeliver(Params, frozen=True):
     dry_run: bool = False
 
 
-@Endpoint("GET", f"{ACCOUNT_PATH}/messages", query=MessagesQuery)
+@Endpoint("GET", f"{ACCOUNT_PATH}/messages", query=MessagesQuery, scope="read")
 async def list_messages(call: Call) -> MessagePage:
     """The account's messages, newest first; a page may be short although there is a cursor."""
     query = call.query(MessagesQuery)
@@ -121,13 +121,13 @@ async def publish_batch(call: Call) -> Response:
     return Response(b"".join(msgspec.json.encode(one) + b"\n" for one in answered), media_type=BATCH_TYPE)
 
 
-@Endpoint("GET", PATH)
+@Endpoint("GET", PATH, scope="read")
 async def show(call: Call) -> MessageState:
     """A message and its deliveries, without its bytes."""
     return _state(call, await _find(call))
 
 
-@Endpoint("GET", f"{PATH}/body")
+@Endpoint("GET", f"{PATH}/body", scope="bodies")
 async def body(call: Call) -> Response:
     """The bytes of a message."""
     message = await _find(call)
@@ -136,7 +136,7 @@ async def body(call: Call) -> Response:
     return Response(message.body, media_type=JSON)
 
 
-@Endpoint("GET", f"{PATH}/attempts")
+@Endpoint("GET", f"{PATH}/attempts", scope="read")
 async def attempts(call: Call) -> Attempts:
     """Every attempt to deliver a message, oldest first."""
     message = await _find(call)
@@ -144,7 +144,7 @@ async def attempts(call: Call) -> Attempts:
     return Attempts(attempts=[views.attempt_state(number, one) for number, one in enumerate(made, 1)])
 
 
-@Endpoint("GET", f"{PATH}/why")
+@Endpoint("GET", f"{PATH}/why", scope="read")
 async def why(call: Call) -> Why:
     """Why a message is in its state: what it waits for, until when, and what would send it now."""
     message, store = await _find(call), call.service.store
@@ -163,7 +163,8 @@ async def redeliver_one(call: Call) -> Redelivered:
     """Sends a message again, at the tail of its key, with new attempts and a new time to live."""
     message = await _find(call)
     wanted = await call.json(Redelivery, optional=True)
-    redelivery = await call.service.store.redeliver(message.id, as_new=wanted.as_new)
+    store = call.audited("message.redeliver", message.id, account=message.account)
+    redelivery = await store.redeliver(message.id, as_new=wanted.as_new)
     if redelivery.refused == "pending":
         raise errors.CONFLICT("The message is not settled yet; GET …/why says what it waits for.")
     if redelivery.refused == "pruned":
@@ -175,7 +176,8 @@ async def redeliver_one(call: Call) -> Redelivered:
 async def redeliver_many(call: Call) -> Response:
     """Redelivers many messages and returns their number; they are sent in small steps, after a restart too."""
     wanted = await call.json(Redeliver)
-    count = await call.service.store.redeliver_all(
+    store = call.service.store if wanted.dry_run else call.audited("account.redeliver", detail=f"state={wanted.state}")
+    count = await store.redeliver_all(
         call.account,
         wanted.state,
         since=wanted.since.timestamp() if wanted.since else 0.0,

@@ -8,10 +8,11 @@ from starlette.responses import Response
 
 from ...contract.exchange import Masked
 from ...contract.keys import access_token
+from ...store.base import Store
 from ...store.records import Credential
 from .. import access, errors, requests
 from ..context import Service
-from ..credentials import new_password
+from ..credentials import inherit, new_password
 from ..routing import NO_STORE, Call, Endpoint
 
 SESSION_PATH: Final = "/api/m2m/v1/session"
@@ -89,7 +90,7 @@ async def revoke(call: Call) -> Response:
     found = await service.store.credential("token", token_id)
     if found is None or found.owner != client.id:
         return Response(b"", headers=NO_STORE)
-    await service.store.drop_credentials("token", [token_id])
+    await call.audited("token.revoke").drop_credentials("token", [token_id])
     service.token_cache.invalidate("token", token_id)
     return Response(b"", headers={**NO_STORE, "RevokedAccessToken": text})
 
@@ -100,7 +101,7 @@ async def login(call: Call) -> SessionToken:
     service, credentials = call.service, await call.json(Login)
     user = await _verified_user(call, credentials.username, credentials.password)
     if service.passwords.is_outdated(user.secret_hash):
-        await _replace_password(call, user, credentials.password)
+        await _replace_password(service.store, user, await service.passwords.hash(credentials.password))
     token = str(uuid4())
     await access.issue(service, token, user, service.now())
     return SessionToken(token)
@@ -125,7 +126,9 @@ async def reset_password(call: Call) -> NewPassword:
     reset = await call.json(PasswordReset)
     user = await _verified_user(call, session.owner, reset.old_password)
     password = new_password()
-    if not await _replace_password(call, user, password):
+    if not await _replace_password(
+        call.audited("user.password", user.id), user, await call.service.passwords.hash(password)
+    ):
         # Another call replaced it first, so the old password was no longer valid.
         raise errors.LOGIN_REFUSED()
     return NewPassword(password)
@@ -145,7 +148,7 @@ async def _live_token(service: Service, client: Credential) -> tuple[str, Creden
         # Skip a token made with another secret key, which cannot be derived again, and one in its last second.
         if (
             access.token_id(text) == known.id
-            and (known.accounts, known.scopes) == (client.accounts, client.scopes)
+            and inherit(client, known) == known
             and (known.expires_at or 0.0) >= service.now() + 1
         ):
             return text, known
@@ -167,9 +170,8 @@ async def _verified_user(call: Call, username: str, password: str) -> Credential
     return user
 
 
-async def _replace_password(call: Call, user: Credential, password: str) -> bool:
+async def _replace_password(store: Store, user: Credential, stored: bytes) -> bool:
     """Store a new hash for a verified user; False if the password was changed or the user revoked meanwhile."""
-    stored, store = await call.service.passwords.hash(password), call.service.store
     while (current := await store.credential("user", user.id)) is not None and current.secret_hash == user.secret_hash:
         if await store.replace_credential(current, msgspec.structs.replace(current, secret_hash=stored)):
             return True

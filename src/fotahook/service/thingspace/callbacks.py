@@ -11,7 +11,7 @@ from ...contract.models import (
     FotaV2CallbackRegistrationResult,
     FotaV2SuccessResult,
 )
-from ...contract.urls import account_warning, port_warning, url_refusal
+from ...contract.urls import account_warning, origin, port_warning, url_refusal
 from .. import errors
 from ..context import Settings
 from ..routing import Call, Endpoint
@@ -53,13 +53,14 @@ async def update_callback(call: Call) -> Response:
 @_endpoint("DELETE")
 async def deregister_callback(call: Call) -> FotaV2SuccessResult:
     """Removes the callback; a success even if none is registered."""
-    await call.service.store.deregister(call.account, actor=call.caller.name)
+    await call.audited("callback.deregister").deregister(call.account, actor=call.caller.name)
     return FotaV2SuccessResult(success=True)
 
 
 async def _replace(call: Call, given: object) -> Response:
     url = checked_url(given, call.service.settings)
-    callback = await call.service.store.register(call.account, url, actor=call.caller.name)
+    store = call.audited("callback.register", detail=origin(url))
+    callback = await store.register(call.account, url, actor=call.caller.name)
     warnings = [text for text in (port_warning(url), account_warning(call.account)) if text is not None]
     # RFC 7234, section 5.5. 299: a persistent warning without a code of its own.
     headers = {"Warning": ", ".join(f'299 fotahook "{text}"' for text in warnings)} if warnings else {}

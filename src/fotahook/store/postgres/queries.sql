@@ -100,6 +100,20 @@ where id = any(:lanes::bigint[]);
 update lanes l set due = (select min(due) from deliveries where lane = l.id and state = 'ready')
 where l.account = :account and l.consumer = :consumer;
 
+-- name: add_audit
+insert into audit (actor, address, action, account, subject, detail)
+values (:actor, :address, :action, :account, :subject, :detail);
+
+-- name: audit
+-- Newest first.
+select number, at, actor, address, action, account, subject, detail from audit
+where number < :before and (:among::text[] is null or account = any(:among))
+order by number desc limit :limit;
+
+-- name: remove_audit
+delete from audit where number in (select number from audit where at < store_now() - :seconds order by number limit :limit)
+returning number;
+
 -- name: limits
 select in_flight, per_second from limits where account = :account;
 
@@ -501,25 +515,25 @@ update messages m set body = null where seq = any(:seqs::bigint[])
 returning size;
 
 -- name: save_credential
-insert into credentials (kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at)
-values (:kind, :id, :owner, :secret_hash, :accounts, :scopes, :created_at, :expires_at)
+insert into credentials (kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at)
+values (:kind, :id, :owner, :secret_hash, :accounts, :scopes, :networks, :created_at, :expires_at)
 on conflict (kind, id) do update set
     owner = excluded.owner, secret_hash = excluded.secret_hash, accounts = excluded.accounts,
-    scopes = excluded.scopes, created_at = excluded.created_at, expires_at = excluded.expires_at;
+    scopes = excluded.scopes, networks = excluded.networks, created_at = excluded.created_at, expires_at = excluded.expires_at;
 
 -- name: drop_expired_credentials
 delete from credentials where kind = :kind and expires_at <= store_now();
 
 -- name: credential
-select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
+select kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at from credentials
 where kind = :kind and id = :id and (expires_at is null or expires_at > store_now());
 
 -- name: lock_credential
-select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
+select kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at from credentials
 where kind = :kind and id = :id and (expires_at is null or expires_at > store_now()) for update;
 
 -- name: credentials
-select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
+select kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at from credentials
 where kind = :kind and owner = :owner and (expires_at is null or expires_at > store_now()) order by created_at, id;
 
 -- name: drop_credentials

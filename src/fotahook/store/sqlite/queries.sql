@@ -326,24 +326,25 @@ where (:type is null or m.type = :type) and (:ordering_key is null or m.ordering
 order by m.seq desc limit :limit;
 
 -- name: save_credential
--- :accounts and :scopes are JSON; scopes are kept as words.
-insert or replace into credentials (kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at)
+-- :accounts, :scopes and :networks are JSON; the last two are kept as words.
+insert or replace into credentials (kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at)
 values (
     :kind, :id, :owner, :secret_hash, :accounts,
-    coalesce((select group_concat(value, ' ') from json_each(:scopes)), ''), :created_at, :expires_at
+    coalesce((select group_concat(value, ' ') from json_each(:scopes)), ''),
+    coalesce((select group_concat(value, ' ') from json_each(:networks)), ''), :created_at, :expires_at
 );
 
 -- name: credential
-select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
+select kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at from credentials
 where kind = :kind and id = :id and (expires_at is null or expires_at > :now);
 
 -- name: lock_credential
 -- A write transaction has the file locked.
-select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
+select kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at from credentials
 where kind = :kind and id = :id and (expires_at is null or expires_at > :now);
 
 -- name: credentials
-select kind, id, owner, secret_hash, accounts, scopes, created_at, expires_at from credentials
+select kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at from credentials
 where kind = :kind and owner = :owner and (expires_at is null or expires_at > :now) order by created_at, id;
 
 -- name: drop_credentials
@@ -351,6 +352,20 @@ delete from credentials where kind = :kind and id in (select value from json_eac
 
 -- name: drop_expired_credentials
 delete from credentials where kind = :kind and expires_at <= :now;
+
+-- name: add_audit
+insert into audit (at, actor, address, action, account, subject, detail)
+values (:now, :actor, :address, :action, :account, :subject, :detail);
+
+-- name: audit
+-- Newest first. :among is JSON; null means all entries.
+select number, at, actor, address, action, account, subject, detail from audit
+where number < :before and (:among is null or account in (select value from json_each(:among)))
+order by number desc limit :limit;
+
+-- name: remove_audit
+delete from audit where number in (select number from audit where at < :now - :seconds order by number limit :limit)
+returning number;
 
 -- name: limits
 select in_flight, per_second from limits where account = :account;
