@@ -14,6 +14,7 @@ import pytest
 import urllib3
 
 from fotahook.contract.keys import generate_secret_key
+from fotahook.service import SCOPES
 from tests.cli.processes import Running, fotahook, running
 from tests.deadlines import DEADLINE
 from tests.postgres import Server, a_schema
@@ -79,7 +80,8 @@ def found(secrets: Iterable[str], where: dict[str, bytes]) -> list[tuple[str, st
 
 
 def create(kind: str, store: str, folder: Path, key: str) -> str:
-    done = fotahook("admin", kind, "create", "known", "--store", store, "--json", cwd=folder, FOTAHOOK_SECRET_KEY=key)
+    granted = ("--all-accounts", "--scope", ",".join(SCOPES), "--store", store, "--json")
+    done = fotahook("admin", kind, "create", "known", *granted, cwd=folder, FOTAHOOK_SECRET_KEY=key)
     assert done.returncode == 0, done.stderr
     told: dict[str, str] = json.loads(done.stdout)
     return told["clientSecret" if kind == "client" else "password"]
@@ -122,6 +124,8 @@ def live(run: Run, client_secret: str, password: str, receiver: str) -> None:
         ("GET", f"/v1/accounts/{ACCOUNT}?token={WRONG}", b""),
         ("GET", keys, b""),
         ("GET", "/v1/signing-key", b""),
+        ("GET", f"/v1/accounts/{ACCOUNT}/signing-key", b""),
+        ("GET", "/v1/audit", b""),
         ("POST", f"/v1/accounts/{ACCOUNT}/messages", b"{}"),
         ("POST", f"/v1/accounts/{ACCOUNT}/messages", b"[]"),
         ("GET", f"/v1/accounts/{ACCOUNT}/messages", b""),
@@ -191,14 +195,18 @@ async def test_no_secret_is_left_in_clear_anywhere(store: str, tmp_path: Path) -
     ):
         run = Run(service, http, {key, client_secret, password, WRONG, STORE_PASSWORD, "dev-secret", "dev-password"})
         live(run, client_secret, password, receiver.url)
+        rotate = ("admin", "client", "rotate", "known", "--store", store, "--json")
+        run.secrets.add(json.loads(fotahook(*rotate, cwd=tmp_path).stdout)["clientSecret"])
         service.stop()
         ready = service.ready.encode()
+        audit = fotahook("admin", "audit", "--limit", "0", "--json", "--store", store, cwd=tmp_path).stdout.encode()
     kept = await columns(store, tmp_path)
     log = service.log.read_bytes()
     # So that nothing was searched for in vain.
-    assert len(run.secrets) == 13
+    assert len(run.secrets) == 14
+    assert len(audit.splitlines()) > 6
     assert log.count(b"\n") > 20
     assert any(b"127.0.0.1" in content for content in kept.values())
     assert found(["127.0.0.1"], {"log": log})
     answers = {f"answer {number}": answer for number, answer in enumerate(run.answers)}
-    assert found(run.secrets, {**kept, "log": log, "ready line": ready, **answers}) == []
+    assert found(run.secrets, {**kept, "log": log, "ready line": ready, "audit log": audit, **answers}) == []
