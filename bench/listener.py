@@ -26,10 +26,11 @@ ROUNDS = 5
 CONNECTIONS = 64
 WARM_UP = 2_000
 HEAD = b"POST %b HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-MESSAGES = {"bare": 20_000, "accepting": 20_000, "handling": 20_000, "sqlalchemy": 2_000}
+MESSAGES = {"bare": 20_000, "accepting": 20_000, "without_ledger": 20_000, "handling": 20_000, "sqlalchemy": 2_000}
 TITLES = {
     "bare": "bare Starlette: reads the body, answers 200",
     "accepting": "listener, durable accepts (SQLite, synced)",
+    "without_ledger": "the same without the ledger",
     "handling": "listener, accepted and handled by a trivial handler",
     "sqlalchemy": "FastAPI, a commit for each message through SQLAlchemy async",
 }
@@ -46,6 +47,7 @@ def main() -> None:
         [
             rig.Figure("durable accepts, x bare Starlette", rig.ratio(rounds, "accepting", "bare"), at_least=0.5),
             rig.Figure("durable accepts, x SQLAlchemy", rig.ratio(rounds, "accepting", "sqlalchemy"), at_least=5),
+            rig.Figure("with the ledger, x without", rig.ratio(rounds, "accepting", "without_ledger"), at_least=0.9),
             rig.Figure("handled, x bare Starlette", rig.ratio(rounds, "handling", "bare"), at_least=0.3),
         ]
     )

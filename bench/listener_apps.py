@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import fotahook
+from fotahook.listener import intake
 from fotahook.store.sqlite.connection import lock_dispatcher
 
 PATH = "/in/0123456789abcdef"
@@ -85,6 +86,12 @@ def accepting(folder: Path) -> ASGIApp:
     return fotahook.Listener(f"sqlite:///{folder}/inbox.db", path=PATH)
 
 
+def without_ledger(folder: Path) -> ASGIApp:
+    """The same, with nothing to enter into the ledger."""
+    intake.reports_of = lambda message: ()
+    return accepting(folder)
+
+
 def handling(folder: Path) -> ASGIApp:
     """Ours, with a trivial handler that counts messages; a GET returns the count."""
     listener = fotahook.Listener(f"sqlite:///{folder}/inbox.db", path=PATH)
@@ -108,6 +115,7 @@ CONTESTANTS: dict[str, Callable[[Path], ASGIApp]] = {
     "bare": bare,
     "sqlalchemy": sqlalchemy,
     "accepting": accepting,
+    "without_ledger": without_ledger,
     "handling": handling,
 }
 

@@ -16,10 +16,11 @@ import fotahook
 from fotahook.contract import signing
 from fotahook.contract.errors import WebhookRejected
 from fotahook.contract.keys import account_signing_seed, signing_seed
-from fotahook.listener.intake import BODY_LIMIT, DEDUPE_WINDOW, read_headers, receive, unwrap
+from fotahook.contract.messages import parse_message
+from fotahook.listener.intake import BODY_LIMIT, DEDUPE_WINDOW, noted, read_headers, receive, unwrap
 from fotahook.listener.verification import Verification
 from fotahook.store import SqliteStore
-from fotahook.store.records import NewMessage
+from fotahook.store.records import NewMessage, Note
 
 from .conftest import NOW, PROGRESS, SECRET, by_hmac
 
@@ -318,6 +319,57 @@ def test_a_repeated_header_is_rejected(name: str) -> None:
     with pytest.raises(WebhookRejected, match="is repeated") as caught:
         read_headers([(raw, b"a"), (raw.lower(), b"a")])
     assert caught.value.status == 400
+
+
+# What it reports
+
+
+def reports(content: object) -> list[tuple[str, str, str, int]]:
+    return [(one.campaign, one.device, one.status, one.rank) for one in about(content).reports]
+
+
+def test_the_statuses_of_devices_and_campaign_are_reported() -> None:
+    devices = [
+        {"deviceId": "d-1", "status": "UpgradedFailed"},
+        {"deviceId": "d-2", "status": "New"},
+        {"deviceId": "d-3"},
+        {"status": "x"},
+        {"deviceId": "d-2", "status": "UpgradeSuccess"},
+        {"deviceId": "d-2", "status": "Accepted"},
+    ]
+    found = reports({"upgradeProgress": {"id": "c", "status": "CampaignScheduled", "deviceList": devices}})
+    assert sorted(found) == [
+        ("c", "", "CampaignScheduled", 3),
+        ("c", "d-1", "UpgradeFailed", 5),
+        ("c", "d-2", "UpgradeSuccess", 6),
+    ]
+    assert reports({"id": "c", "campaign": {"status": "CampaignRequestQueued"}}) == [("c", "", "CampaignQueued", 2)]
+    for nothing in (
+        b"{}",
+        b"[]",
+        b'{"campaign":{"status":"x"}}',
+        b'{"campaign":{"id":"c"}}',
+        b'{"campaign":{"id":""}}',
+    ):
+        assert take(nothing).reports == ()
+    long = reports({"campaign": {"id": "c" * 300, "deviceList": [{"deviceId": "\0", "status": "s" * 300}]}})
+    assert all(len(name) < 100 and "\0" not in name for name in long[0][:3])
+
+
+def test_a_note_tells_source_and_staleness() -> None:
+    devices = [{"deviceId": "d-1", "status": "Accepted"}, {"deviceId": "d-2", "status": "Accepted"}, {"status": "x"}]
+    content = {"upgradeProgress": {"id": "c", "deviceList": devices}, "campaign": {"id": "c", "status": "x"}}
+    message = parse_message(json.dumps(content).encode())
+    assert noted(message, None) is message
+    partly = noted(message, Note(stale=("d-1",)))
+    assert (partly.source, partly.stale, [device.stale for device in partly.devices]) == (
+        "callback",
+        False,
+        [True, False, False],
+    )
+    wholly = noted(message, Note(by_report=True, stale=("d-1", "d-2", "")))
+    assert (wholly.source, wholly.stale, wholly.raw) == ("report", True, message.raw)
+    assert not noted(message, Note(by_report=True)).stale
 
 
 # Without a listener

@@ -38,7 +38,7 @@ class VirtualClock:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "engine" in metafunc.fixturenames and metafunc.module.__name__.endswith(".test_conformance"):
+    if "engine" in metafunc.fixturenames and metafunc.module.__name__.endswith((".test_conformance", ".test_ledger")):
         metafunc.parametrize("engine", ENGINES)
 
 

@@ -4,9 +4,6 @@ Verizon publishes the V1 envelope, incomplete in every readable copy; of V2 it s
 that every message has the campaign's id (docs/thingspace.md, Messages). Therefore every field is optional; null, an
 empty list and an empty object count as absent; unknown names and values of another type are kept in ``extra``; and
 ``raw`` has the exact bytes. Fields marked *ours* are inferred from V2's other models, not published by Verizon.
-
-V1's device statuses are those of its upgrades. V2's are on its life-cycle page, which spells one ``UpgradedFailed``;
-the device histories of V2 and V3 spell it ``UpgradeFailed``.
 """
 
 import codecs
@@ -16,6 +13,8 @@ from functools import cache, partial
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
+
+from .life_cycle import FAILED, SUCCEEDED
 
 MESSAGE_LIMIT: Final = 256 * 1024
 """Bytes in one message; ours, ThingSpace names no limit."""
@@ -27,22 +26,6 @@ DEPTH_LIMIT: Final = 100
 _SUBJECTS: Final = ("firmwareList", "upgradeScheduled", "upgradeProgress", "softwareList", "campaign")
 _CAMPAIGN_NAMES: Final = ("campaignId", "id", "upgradeId")
 _REPR_LIMIT: Final = 100
-
-SUCCEEDED: Final = frozenset({"UpgradeSuccess", "Finished"})
-"""Statuses that say that an upgrade succeeded."""
-FAILED: Final = frozenset(
-    {
-        "CampaignAborted",
-        "CampaignCancelled",
-        "CampaignFailed",
-        "CampaignRequestFailed",
-        "DeviceRejected",
-        "RequestFailed",
-        "UpgradeFailed",
-        "UpgradedFailed",
-    }
-)
-"""Statuses that say that an upgrade ended without success: it failed, was refused, or was cancelled."""
 
 
 class MessageInvalid(ValueError):
@@ -103,6 +86,11 @@ class Upgrade(Element, frozen=True, kw_only=True):
     status: str | None = None
     device_list: tuple[Device, ...] = ()
 
+    @property
+    def campaign(self) -> str | None:
+        """The first of ``campaignId``, ``id`` and ``upgradeId`` that it has."""
+        return self.campaign_id or self.id or self.upgrade_id
+
 
 class CallbackMessage(Element, frozen=True, kw_only=True):
     """One message as ThingSpace or fotahook sent it. All fields are optional."""
@@ -146,7 +134,7 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
         """The first of ``campaignId``, ``id`` and ``upgradeId`` found in a member, then in the message itself."""
         own = (self.extra.get(name) for name in _CAMPAIGN_NAMES)
         for part in self.parts:
-            if found := part.campaign_id or part.id or part.upgrade_id:
+            if found := part.campaign:
                 return found
         return next((named for named in own if isinstance(named, str) and named), None)
 

@@ -1,13 +1,16 @@
 """Receives messages: one answered with 200 is on disk, and handlers and forwards get it from there."""
 
 from fotahook.contract.errors import WebhookRejected
+from fotahook.store.records import LedgerDevice
 
 from .app import Listener
 from .dead_letters import DeadLetter
 from .forwards import ForwardSettings
 from .handlers import Context, Handler
 from .intake import receive, unwrap
+from .ledger import Ledger
 from .verification import THINGSPACE_SOURCES, Verification
+from .watch import WatchSettings
 
 __all__ = [
     "THINGSPACE_SOURCES",
@@ -15,8 +18,11 @@ __all__ = [
     "DeadLetter",
     "ForwardSettings",
     "Handler",
+    "Ledger",
+    "LedgerDevice",
     "Listener",
     "Verification",
+    "WatchSettings",
     "WebhookRejected",
     "receive",
     "unwrap",

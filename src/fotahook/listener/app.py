@@ -9,20 +9,27 @@ from typing import TYPE_CHECKING, Final, Literal
 from fotahook.contract.errors import WebhookRejected
 from fotahook.delivery import Deliver, LoopDeadline, Rules
 from fotahook.store import Store
-from fotahook.store.records import Retention, StoreError
+from fotahook.store.records import LedgerDevice, Retention, StoreError
 
-from . import requests, validation
+from . import ledger, requests, validation
 from .dead_letters import DeadLetter, dead_letters
 from .former_paths import OVERLAP_SECONDS
 from .forwards import Forwards, ForwardSettings
 from .handlers import HandlerT, Router
 from .inbox import ACCEPT_SECONDS, Inbox
 from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, read_headers
+from .ledger import Ledger
+from .reconcile import Reconciler
 from .requests import RequestHandler, Response
 from .verification import Basic, Verification
+from .watch import Watch, WatchSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from starlette.types import Receive, Scope, Send
+
+    from fotahook.client import AsyncClient, Client
 
 HANDLER_SECONDS: Final = 30.0
 BODY_SECONDS: Final = 30.0
@@ -57,6 +64,12 @@ class Listener:
         schedule: Sequence[float] = SCHEDULE,
         dedupe_window: float = DEDUPE_WINDOW,
         keep_days: float = KEEP_DAYS,
+        reconcile: "AsyncClient | Client | None" = None,
+        every: float = 3600.0,
+        alarm_url: str | None = None,
+        silence: float | None = None,
+        repair_limit: int | None = None,
+        certificate: "Path | None" = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """A message must pass every check that is set up. Without any, a warning is logged.
@@ -71,6 +84,11 @@ class Listener:
         before a message is answered with 503. `schedule`: the delay in seconds before each attempt at a message, which
         is dead after the last one. `dedupe_window`: seconds in which equal messages for the same account without a
         ``webhook-id`` count as one. `keep_days`: how long the bytes of handled and dead messages are kept.
+
+        `reconcile`: a client with which ThingSpace's reports are read `every` so many seconds; what they say and no
+        message did reaches handlers as messages with the `source` ``report``. `alarm_url`: where alarms are posted,
+        signed as forwards are. Alarms besides those of the ledger: `silence`, seconds without a message;
+        `repair_limit`, statuses repaired in one round; `certificate`, a PEM file that ends within 21 days.
 
         ValueError for an invalid value, TypeError for one of the wrong type.
         """
@@ -92,7 +110,9 @@ class Listener:
             forwards=self._forwards,
             clock=clock,
         )
+        self._watch = Watch(self.request_handler.consumers, clock)
         self._inbox = Inbox(
+            watch=self._watch,
             url=validation.store_url("inbox", inbox),
             router=self._router,
             forwards=self._forwards,
@@ -102,6 +122,15 @@ class Listener:
             clock=clock,
             accept_deadline=LoopDeadline(validation.seconds("accept_timeout", accept_timeout)),
         )
+        watching = WatchSettings(
+            client=reconcile,
+            every=every,
+            alarm_url=alarm_url,
+            silence=silence,
+            repair_limit=repair_limit,
+            certificate=certificate,
+        )
+        self.configure(watching=watching)
 
     @property
     def inbox(self) -> str:
@@ -123,6 +152,31 @@ class Listener:
         """How forwards are sent."""
         return self._forwards.settings
 
+    @property
+    def watching(self) -> WatchSettings:
+        """What is watched while the listener runs."""
+        return self._watch.settings
+
+    def metrics(self) -> str:
+        """Metrics in Prometheus' text format, about a minute old: overdue devices, repairs, the callback."""
+        return self._watch.exposition()
+
+    def report_callback(self, *, replaced: bool) -> None:
+        """Tell the listener whether somebody replaced the callback that leads to it, which is an alarm."""
+        self._watch.callback_replaced = replaced
+
+    async def reconcile(self, client: "AsyncClient | Client", account: str, campaign_id: str | None = None) -> int:
+        """Compare a campaign with ThingSpace's report once, or all of an account that are not over for a week.
+
+        What the report says and no message did comes into the inbox. Returns how much that was. FotahookError as from
+        the client's calls; called again, it goes on where it ended.
+        """
+        store = await self._inbox.store()
+        reconciler = Reconciler(store, client, self.request_handler.consumers, self._inbox.clock)
+        if campaign_id is None:
+            return await reconciler.everything(account)
+        return await reconciler.campaign(account, campaign_id)
+
     def configure(
         self,
         *,
@@ -132,6 +186,7 @@ class Listener:
         forwarding: ForwardSettings | None = None,
         dedupe_window: float | None = None,
         body_timeout: float | None = None,
+        watching: WatchSettings | None = None,
     ) -> None:
         """Replace settings of the constructor; of a verification, each part that is set.
 
@@ -149,6 +204,10 @@ class Listener:
         self._body_deadline = LoopDeadline(timeout)
         self._inbox.url = url
         self._forwards.settings = forwarding or self._forwards.settings
+        if watching is not None:
+            self._watch.settings, receiver = watching, watching.alarm_url
+            # Of no type: nothing but alarms goes there.
+            self._watch.alarm_consumer = None if receiver is None else self._forwards.add(receiver, (), None)
 
     def on(
         self,
@@ -227,6 +286,22 @@ class Listener:
         store = await self._inbox.store()
         await self.request_handler.former_paths.load(store, account, previous, url, overlap)
 
+    async def expect(
+        self, account: str, campaign_id: str, devices: Iterable[str], until: float | str | None = None
+    ) -> None:
+        """Enter devices that are to report in a campaign until a time: Unix seconds, or a day as ``YYYY-MM-DD``."""
+        await ledger.expect(await self._inbox.store(), account, campaign_id, devices, until)
+
+    async def ledger(self, account: str, campaign_id: str) -> Ledger:
+        """How many devices of a campaign have reported a result, and how many have not; all 0 for an unknown one."""
+        return await ledger.read_ledger(await self._inbox.store(), account, campaign_id, self._inbox.clock())
+
+    async def ledger_devices(
+        self, account: str, campaign_id: str, *, after: str = "", limit: int = 1000
+    ) -> list[LedgerDevice]:
+        """The devices of a campaign with ids above `after`, in order, each with its last status."""
+        return await ledger.read_devices(await self._inbox.store(), account, campaign_id, after, limit)
+
     def receiving_inbox(self) -> Inbox:
         """An inbox for an adapter that only stores messages; its handlers run elsewhere."""
         return dataclasses.replace(self._inbox, delivers=False)
@@ -268,7 +343,7 @@ class Listener:
             raise ValueError(f"the listener speaks HTTP, not {scope['type']}")
 
     async def _respond(self, scope: "Scope", receive: "Receive") -> Response:
-        method, path = scope["method"], _path_below_mount(scope).rstrip("/")
+        method, path = scope["method"], requests.path_below_mount(scope).rstrip("/")
         if path == requests.HEALTH_PATH:
             return await self._health(method)
         if (response := self.request_handler.route(method, path)) is not None:
@@ -323,12 +398,3 @@ class Listener:
         if self._inbox.dispatcher_failed:
             return requests.NOT_HANDLING
         return self.request_handler.health(await self._inbox.check())
-
-
-def _path_below_mount(scope: "Scope") -> str:
-    """The path without the mount point: hosts leave it in `path` and repeat it in `root_path`."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
-    if root and (path == root or path.startswith(f"{root}/")):
-        return path[len(root) :] or "/"
-    return path

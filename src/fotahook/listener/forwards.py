@@ -109,11 +109,12 @@ class Forwards:
     def __len__(self) -> int:
         return len(self._forwards)
 
-    def add(self, url: str, types: Iterable[str] | None, accounts: Iterable[str] | None) -> None:
-        """Add a forward. ValueError for an invalid URL. Forwards with the same URL share their lanes."""
+    def add(self, url: str, types: Iterable[str] | None, accounts: Iterable[str] | None) -> str:
+        """Add a forward; its consumer. ValueError for an invalid URL. Forwards with the same URL share their lanes."""
         if (why := url_refusal(validation.text("url", url), allow_http=True, allowed=EVERYWHERE)) is not None:
             raise ValueError(f"a forward to {url!r}: {why}")
         self._forwards.append(Forward(url=url, types=_set("types", types), accounts=_set("accounts", accounts)))
+        return self._forwards[-1].consumer
 
     @property
     def urls(self) -> dict[str, str]:

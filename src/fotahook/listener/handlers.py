@@ -17,6 +17,8 @@ from fotahook.contract.messages import CallbackMessage, parse_message
 from fotahook.delivery import Deadline, DeadlineExceeded, Outcome
 from fotahook.store.records import Delivery, Lease
 
+from .intake import noted
+
 log = logging.getLogger("fotahook.listener")
 
 Handler = Callable[..., object]
@@ -149,7 +151,7 @@ class Invoker:
 
         The message is handled if none failed. Otherwise a later attempt calls all of them again.
         """
-        message = parse_message(delivery.body)
+        message = noted(parse_message(delivery.body), delivery.note)
         context = Context(
             id=delivery.message,
             attempt=delivery.attempts + delivery.strikes + 1,

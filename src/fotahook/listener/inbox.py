@@ -27,6 +27,7 @@ from fotahook.store.records import Accepted, Delivery, Lease, NewMessage, Retent
 from .forwards import Forwards
 from .handlers import Invoker, Router
 from .intake import HANDLERS
+from .watch import ALARMS, Watch
 
 log = logging.getLogger("fotahook.listener")
 
@@ -43,7 +44,8 @@ class Deliveries(msgspec.Struct, frozen=True, kw_only=True):
 
     dispatcher: Dispatcher
     dispatching: asyncio.Task[None]
-    maintenance: asyncio.Task[None]
+    background: tuple[asyncio.Task[None], ...]
+    """Maintenance of the store, and the watch."""
     invoker: Invoker
     grace: float
     """Seconds that closing waits for running attempts."""
@@ -55,9 +57,10 @@ class Deliveries(msgspec.Struct, frozen=True, kw_only=True):
             await asyncio.wait({self.dispatching}, timeout=self.grace)
         finally:
             # Messages of attempts that still run stay pending until the next start.
-            for task in (self.dispatching, self.maintenance):
+            tasks = (self.dispatching, *self.background)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(self.dispatching, self.maintenance, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self.invoker.close()
 
 
@@ -84,6 +87,7 @@ class Inbox:
     url: str
     router: Router
     forwards: Forwards
+    watch: Watch
     rules: Rules
     handler_timeout: float
     retention: Retention
@@ -192,6 +196,8 @@ class Inbox:
         invoker = Invoker(self.router, timeout=self.handler_timeout)
 
         async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+            if lease.account != ALARMS:
+                self.watch.received(delivery.accepted_at)
             return await (invoker.deliver if lease.consumer == HANDLERS else forward)(lease, delivery)
 
         # Handlers are called one after the other, each with its own time limit.
@@ -210,7 +216,10 @@ class Inbox:
         return Deliveries(
             dispatcher=dispatcher,
             dispatching=dispatching,
-            maintenance=asyncio.create_task(run_maintenance(store, self.retention), name="fotahook inbox"),
+            background=(
+                asyncio.create_task(run_maintenance(store, self.retention), name="fotahook inbox"),
+                asyncio.create_task(self.watch.run(store), name="fotahook watch"),
+            ),
             invoker=invoker,
             grace=attempt + _MARGIN,
         )

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from fotahook.contract.error_responses import one_line
 from fotahook.contract.errors import WebhookRejected
-from fotahook.contract.messages import CallbackMessage, MessageInvalid, parse_message
+from fotahook.contract.life_cycle import place
+from fotahook.contract.messages import CallbackMessage, MessageInvalid, Upgrade, parse_message
 from fotahook.contract.urls import account_refusal
-from fotahook.store.records import NewMessage
+from fotahook.store.records import NewMessage, Note, Report
 
 from .verification import Basic, Verification, named_account
 
@@ -80,17 +82,18 @@ def receive(
     """
     account, message = verified(headers, body, verification, now)
     message_id = headers.get("webhook-id", "")
-    key = f"id:{_storable(message_id)}" if message_id else None
+    key = f"id:{storable(message_id)}" if message_id else None
     if key is None and dedupe_window > 0:
         key = _content_key(body)
     return NewMessage(
         account=account,
         body=body,
-        type=_storable(message.kind),
-        ordering_key=_storable(_ordering_key(message)),
+        type=None if (kind := message.kind) is None else storable(kind),
+        ordering_key=None if (ordering_key := _ordering_key(message)) is None else storable(ordering_key),
         idempotency_key=key,
         idempotency_window=None if message_id or key is None else dedupe_window,
         consumers=choose(account, message),
+        reports=reports_of(message),
     )
 
 
@@ -179,8 +182,54 @@ def _ordering_key(message: CallbackMessage) -> str | None:
     return devices.pop() if len(devices) == 1 else message.campaign_id
 
 
-def _storable(text: str | None) -> str | None:
+def reports_of(message: CallbackMessage) -> tuple[Report, ...]:
+    """The statuses that a message reports, of its devices and of its campaign, for the ledger."""
+    found: list[Report] = []
+    for part in message.parts:
+        campaign = part.campaign or message.campaign_id
+        if campaign is None:
+            continue
+        campaign = storable(campaign)
+        if part.status:
+            found.append(_report(campaign, "", part.status))
+        found += [
+            _report(campaign, storable(device.device_id), device.status)
+            for device in part.device_list
+            if device.device_id and device.status
+        ]
+    if len(found) > 1:
+        # Of a device that is named more than once, the latest of the life cycle counts.
+        found.sort(key=lambda report: report.rank)
+        found = list({(report.campaign, report.device): report for report in found}.values())
+    return tuple(found)
+
+
+def _report(campaign: str, device: str, status: str) -> Report:
+    spelling, rank = place(status)
+    return Report(campaign=campaign, device=device, status=storable(spelling), rank=rank)
+
+
+def noted(message: CallbackMessage, note: Note | None) -> CallbackMessage:
+    """A message with what the inbox noted of it: where it comes from, and what of it is stale."""
+    if note is None:
+        return message
+    stale = frozenset(note.stale)
+    parts: dict[str, Upgrade] = {}
+    for name in ("upgrade_progress", "upgrade_scheduled", "campaign"):
+        part: Upgrade | None = getattr(message, name)
+        if part is not None and part.device_list:
+            devices = [replace(one, stale=storable(one.device_id or "") in stale) for one in part.device_list]
+            parts[name] = replace(part, device_list=tuple(devices))
+    return replace(
+        message,
+        source="report" if note.by_report else "callback",
+        stale=bool(stale) and all(report.device in stale for report in reports_of(message)),
+        **parts,
+    )
+
+
+def storable(text: str) -> str:
     """A key that any store can hold: the hash of one that is long or contains NUL, which PostgreSQL does not store."""
-    if text is None or (len(text) <= _KEY_LIMIT and "\0" not in text):
+    if len(text) <= _KEY_LIMIT and "\0" not in text:
         return text
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

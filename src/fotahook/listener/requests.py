@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 import msgspec
@@ -21,6 +21,9 @@ from .forwards import Forwards
 from .handlers import Router
 from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, USER_AGENT, receive
 from .verification import Verification, sender_address
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
 
 log = logging.getLogger("fotahook.listener")
 
@@ -172,7 +175,7 @@ class RequestHandler:
             body,
             verification=self.verification,
             now=self.clock(),
-            choose=self._consumers,
+            choose=self.consumers,
             dedupe_window=self.dedupe_window,
         )
         if len(self.verification.basic) > 1:
@@ -234,7 +237,7 @@ class RequestHandler:
                 1 + dropped,
             )
 
-    def _consumers(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
+    def consumers(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
         """The consumers of a message. One that nobody wants goes to the handlers, which log that."""
         forwards = self.forwards.consumers(account, message)
         return (HANDLERS, *forwards) if len(self.router) or not forwards else forwards
@@ -274,3 +277,12 @@ def is_secret_path(path: str) -> bool:
     """Whether a path is hard to guess, and so must not be shown."""
     # Decoded, because percent-encoding makes a short segment longer but not harder to guess.
     return any(len(segment) >= _SECRET_LENGTH for segment in unquote(path).split("/"))
+
+
+def path_below_mount(scope: "Scope") -> str:
+    """The path without the mount point: hosts leave it in `path` and repeat it in `root_path`."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and (path == root or path.startswith(f"{root}/")):
+        return path[len(root) :] or "/"
+    return path

@@ -164,6 +164,39 @@ class Store(Protocol):
     async def wait(self, seconds: float) -> None:
         """Return at a hint that a lane may have become due, or after `seconds`. Hints may be lost: poll as well."""
 
+    async def expect(
+        self,
+        account: str,
+        campaign: str,
+        devices: Collection[str] = (),
+        *,
+        ends_at: float | None = None,
+        cursor: str | None = None,
+    ) -> None:
+        """Enter a campaign into the ledger, and devices that are to report; those that did already stay as they are.
+
+        None leaves the end, and how far the report was read, as they are.
+        """
+
+    async def ledger_campaigns(
+        self, *, name: tuple[str, str] | None = None, after: int = 0, limit: int
+    ) -> list[records.LedgerCampaign]:
+        """Campaigns in the ledger by id, above `after`; with a `name`, an account and a campaign, only that one."""
+
+    async def ledger_devices(
+        self, campaign: int, *, among: Collection[str] | None = None, after: str = "", limit: int
+    ) -> list[records.LedgerDevice]:
+        """The devices of a campaign behind `after`, in order, all or these."""
+
+    async def ledger_counts(self, campaign: int) -> list[records.LedgerCount]:
+        """How many devices of a campaign have which status."""
+
+    async def overdue_devices(self, seconds: float) -> int:
+        """Devices without a result in campaigns that ended within the last `seconds`."""
+
+    async def forget_reports(self, campaign: int, seconds: float, limit: int) -> bool:
+        """Remove up to `limit` statuses from the ledger that are older than `seconds`; whether there may be more."""
+
     async def save_credential(self, credential: records.Credential) -> None:
         """Insert a credential, or replace the one of its kind and id."""
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from .records import FETCH_BYTES, Delivery, HandOver, Lease, LeaseRequest, NewMessage
+from .records import FETCH_BYTES, Delivery, HandOver, Lease, LeaseRequest, NewMessage, Note
 
 LaneUse = Literal["idle", "leased", "other"]
 """What a lane was before the transaction: ready to be leased at once, leased already, or neither."""
@@ -16,12 +16,12 @@ class _Lane(msgspec.Struct):
     token: int
     idle: bool
     keys: Counter[str | None] = msgspec.field(default_factory=Counter)
-    found: list[tuple[int, str, NewMessage, float]] = msgspec.field(default_factory=list)
+    found: list[tuple[int, str, NewMessage, float, Note | None]] = msgspec.field(default_factory=list)
     bytes: int = 0
     more: bool = False
 
     def deliveries(self, number: int) -> Iterator[Delivery]:
-        for seq, message_id, message, accepted_at in self.found:
+        for seq, message_id, message, accepted_at, note in self.found:
             key = message.ordering_key
             yield Delivery(
                 lane=number,
@@ -35,6 +35,7 @@ class _Lane(msgspec.Struct):
                 attempts=0,
                 strikes=0,
                 age=0.0,
+                note=note,
                 followed=key is not None and self.keys[key] > 1,
             )
 
@@ -60,7 +61,9 @@ class Handing:
         self._room -= use == "idle"
         return use == "idle"
 
-    def add(self, lane: int, seq: int, message_id: str, message: NewMessage, accepted_at: float) -> None:
+    def add(
+        self, lane: int, seq: int, message_id: str, message: NewMessage, accepted_at: float, note: Note | None
+    ) -> None:
         """Note a new delivery."""
         if (to := self._lanes.get(lane)) is None:
             return
@@ -69,7 +72,7 @@ class Handing:
         # Nothing waited in an idle lane, so the first of each key here is the first of all.
         ready = key is None or (to.idle and to.keys[key] == 1)
         if ready and (not to.found or to.bytes + size <= FETCH_BYTES):
-            to.found.append((seq, message_id, message, accepted_at))
+            to.found.append((seq, message_id, message, accepted_at, note))
             to.bytes += size
         else:
             to.more = True

@@ -55,6 +55,16 @@ class Callback(Record, frozen=True, kw_only=True):
     registered_at: float
 
 
+class Report(Record, frozen=True, kw_only=True):
+    """A status that a message reports, of a device or (device '') of the campaign itself."""
+
+    campaign: str
+    device: str
+    status: str
+    rank: int
+    """The place of the status in the life cycle, from 1."""
+
+
 class NewMessage(Record, frozen=True, kw_only=True):
     """A message to accept. `consumers` are the lanes of its account that it goes into."""
 
@@ -67,6 +77,10 @@ class NewMessage(Record, frozen=True, kw_only=True):
     """Seconds after the first message of that key in which duplicates are dropped, the same for all of one key; None:
     forever. A message with a window and no key is deduplicated by its bytes."""
     consumers: tuple[str, ...] = (CALLBACK_CONSUMER,)
+    reports: tuple[Report, ...] = ()
+    """What it reports, for the ledger: each device once."""
+    by_report: bool = False
+    """Whether it never came, and was made from ThingSpace's report."""
 
     @property
     def deduplicated_by_bytes(self) -> bool:
@@ -80,6 +94,49 @@ class Accepted(Record, frozen=True, kw_only=True):
     id: str
     duplicate: bool = False
     conflict: bool = False
+
+
+class Note(Record, frozen=True, kw_only=True):
+    """What deliverers are told of a message beside its bytes."""
+
+    by_report: bool = False
+    stale: tuple[str, ...] = ()
+    """Devices ('' for the campaign) of which the ledger had a later status, or the same result, already."""
+
+
+class LedgerDevice(Record, frozen=True, kw_only=True):
+    """The last status of a device in a campaign; None if it is only expected."""
+
+    device: str
+    status: str | None
+    rank: int
+    at: float | None
+    by_report: bool
+    repairs: int
+    """How often a report had to say what no message did."""
+
+
+class LedgerCampaign(Record, frozen=True, kw_only=True):
+    """A campaign in the ledger, with its own last status. Its end is unknown until somebody says it."""
+
+    id: int
+    account: str
+    campaign: str
+    status: str | None = None
+    rank: int = 0
+    at: float | None = None
+    ends_at: float | None = None
+    cursor: str = ""
+    """How far its report was read: the last device; empty at the beginning."""
+
+
+class LedgerCount(Record, frozen=True, kw_only=True):
+    """How many devices of a campaign have a status; '' if they are only expected."""
+
+    status: str
+    is_final: bool
+    devices: int
+    repairs: int
 
 
 class Health(Record, frozen=True, kw_only=True):
@@ -146,6 +203,7 @@ class Delivery(Record, frozen=True, kw_only=True):
     """Endpoint failures during attempts at this delivery, which are not charged to it."""
     age: float
     """Seconds that count towards its time to live: those in which the lane was neither held nor paused."""
+    note: Note | None = None
     followed: bool = False
     """Whether another delivery of its ordering key waited behind it when it was fetched."""
 

@@ -8,6 +8,8 @@ Row: TypeAlias = Mapping[str, Any]
 """The columns of a row by name. SQLite has 0 and 1 for booleans, and text for arrays."""
 LaneName: TypeAlias = tuple[str, str]
 """An account and a consumer."""
+ReportRow: TypeAlias = tuple[int, int, str, str, int, bool]
+"""The number of a message, a campaign's id, a device, its status, the status's rank, and whether a report said it."""
 
 
 class Session(ABC):
@@ -38,3 +40,7 @@ class Session(ABC):
     @abstractmethod
     async def redeliver(self, seqs: Sequence[int], state: str | None) -> int:
         """Move settled messages' deliveries (in this state, or all) to the tail of their keys; how many were moved."""
+
+    @abstractmethod
+    async def record_reports(self, rows: Sequence[ReportRow]) -> Sequence[Row]:
+        """Enter these into the ledger, each device once; `seq` and `device` of those that the state guard held off."""

@@ -9,11 +9,14 @@ from typing import Final, TypeVar, cast
 
 import msgspec
 
+from fotahook.contract.life_cycle import FINAL_RANK
+
 from . import records
 from .base import AskForLeases, Receive, Store
 from .event_reader import forget, read_events, read_stats
 from .events import Backlog, EventCursor, EventPage, Stats
 from .handing import Handing
+from .ledger import campaign_ids
 from .listing import find_message, list_messages
 from .records import CALLBACK_CONSUMER
 from .redelivery import redeliver, step_redelivery
@@ -279,6 +282,52 @@ class SqlStore(ABC):
             async with asyncio.timeout(seconds):
                 await self._work.wait()
         self._work.clear()
+
+    # The ledger
+
+    async def expect(
+        self,
+        account: str,
+        campaign: str,
+        devices: Collection[str] = (),
+        *,
+        ends_at: float | None = None,
+        cursor: str | None = None,
+    ) -> None:
+        async def job(db: Session) -> None:
+            ids = await campaign_ids(db, {(account, campaign)})
+            number = ids[account, campaign]
+            await db.rows("change_campaign", campaign=number, ends_at=ends_at, cursor=cursor)
+            await db.rows("expect_devices", campaign=number, devices=sorted(set(devices)))
+
+        await self._write(job)
+
+    async def ledger_campaigns(
+        self, *, name: tuple[str, str] | None = None, after: int = 0, limit: int
+    ) -> list[records.LedgerCampaign]:
+        account, campaign = name or (None, None)
+        found = await self._query("ledger_campaigns", account=account, campaign=campaign, after=after, limit=limit)
+        return [records.LedgerCampaign(**row) for row in found]
+
+    async def ledger_devices(
+        self, campaign: int, *, among: Collection[str] | None = None, after: str = "", limit: int
+    ) -> list[records.LedgerDevice]:
+        names = None if among is None else list(among)
+        found = await self._query("ledger_devices", campaign=campaign, among=names, after=after, limit=limit)
+        return [records.LedgerDevice(**dict(row) | {"by_report": bool(row["by_report"])}) for row in found]
+
+    async def ledger_counts(self, campaign: int) -> list[records.LedgerCount]:
+        found = await self._query("ledger_counts", campaign=campaign, final=FINAL_RANK)
+        return [records.LedgerCount(**dict(row) | {"is_final": bool(row["is_final"])}) for row in found]
+
+    async def overdue_devices(self, seconds: float) -> int:
+        (row,) = await self._query("overdue_devices", seconds=seconds, final=FINAL_RANK)
+        overdue: int = row["devices"]
+        return overdue
+
+    async def forget_reports(self, campaign: int, seconds: float, limit: int) -> bool:
+        values = {"campaign": campaign, "seconds": seconds, "limit": limit}
+        return len(await self._write(lambda db: db.rows("forget_reports", **values))) == limit
 
     # Credentials
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ..handing import Handing
-from ..records import Accepted, LeaseRequest, NewMessage
+from ..ledger import record_reports
+from ..records import Accepted, LeaseRequest, NewMessage, Note
 from ..rows import read_lease
 from ..session import LaneName, Row, Session
 
@@ -64,8 +65,10 @@ async def accept_all(
         if each.id in new
         for consumer in each.message.consumers
     ]
+    reporting = [(new[each.id]["seq"], each.message) for each in given if each.id in new and each.message.reports]
+    notes = await record_reports(db, reporting) if reporting else {}
     if added:
-        await _add_deliveries(db, added, handing)
+        await _add_deliveries(db, added, handing, notes)
     known = await _count_duplicates(db, [(each.message.account, each.key) for each in given if each.id not in new])
     return [
         Accepted(id=each.id) if each.id in new else _duplicate(known[each.message.account, each.key], each.digest)
@@ -73,12 +76,14 @@ async def accept_all(
     ]
 
 
-async def _add_deliveries(db: Session, added: Sequence[tuple[Row, Row, Candidate]], handing: Handing) -> None:
+async def _add_deliveries(
+    db: Session, added: Sequence[tuple[Row, Row, Candidate]], handing: Handing, notes: Mapping[int, Note]
+) -> None:
     """Put messages into their lanes, by number."""
     lanes = {lane["id"]: lane for lane, _, _ in added}
     taken = [number for number, lane in lanes.items() if handing.begin(number, lane["token"], lane["use"])]
     for lane, row, each in added:
-        handing.add(lane["id"], row["seq"], each.id, each.message, row["accepted_at"])
+        handing.add(lane["id"], row["seq"], each.id, each.message, row["accepted_at"], notes.get(row["seq"]))
     leased = await db.rows(
         "add_deliveries",
         lanes=[lane["id"] for lane, _, _ in added],

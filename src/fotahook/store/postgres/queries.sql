@@ -337,7 +337,8 @@ select asked.number, d.lane, d.seq, m.id, m.account, m.type, m.ordering_key, m.b
     exists (
         select from deliveries b
         where b.lane = d.lane and b.key = d.key and b.state in ('ready', 'behind') and b.seq <> d.seq
-    ) as followed
+    ) as followed,
+    (select note from notes where seq = d.seq) as note
 from unnest(:lanes::bigint[], :limits::bigint[], :sizes::bigint[], :without::text[])
     with ordinality as asked (lane, most, max_bytes, without, number)
 join lanes l on l.id = asked.lane
@@ -623,3 +624,72 @@ group by minute order by minute;
 
 -- name: this_minute
 select floor(store_now() / 60)::bigint;
+
+-- name: find_campaigns
+-- :names is JSON, accounts and campaigns.
+select c.id, c.account, c.campaign
+from json_array_elements(:names::json) given join campaigns c on c.account = given ->> 0 and c.campaign = given ->> 1;
+
+-- name: add_campaigns
+insert into campaigns (account, campaign) select given ->> 0, given ->> 1 from json_array_elements(:names::json) given
+on conflict (account, campaign) do nothing;
+
+-- name: record_reports
+-- The state guard: a status that goes back in the life cycle changes nothing, nor does a result that is known already. Among
+-- results, ThingSpace's report is right. Returns those that the guard held off.
+with given as (
+    select * from unnest(
+        :seqs::bigint[], :campaigns::bigint[], :devices::text[], :statuses::text[], :ranks::integer[], :by_report::boolean[]
+    ) as given (seq, campaign, device, status, rank, by_report)
+), written as (
+    insert into ledger (campaign, device, seq, status, rank, at, by_report, repairs)
+    select campaign, device, seq, status, rank, store_now(), by_report, by_report::integer from given
+    on conflict (campaign, device) do update set
+        seq = excluded.seq, status = excluded.status, rank = excluded.rank, at = excluded.at, by_report = excluded.by_report,
+        repairs = ledger.repairs + excluded.repairs
+    where excluded.rank > ledger.rank
+        or (excluded.rank = ledger.rank and excluded.status <> ledger.status)
+        or (excluded.rank = ledger.rank and excluded.rank < :final and excluded.seq > ledger.seq and not ledger.by_report)
+        or (excluded.by_report and excluded.rank >= :final and excluded.status <> ledger.status)
+    returning seq, device
+)
+select seq, device from given where not exists (
+    select from written where written.seq = given.seq and written.device = given.device
+);
+
+-- name: add_notes
+insert into notes (seq, note) select (given ->> 0)::bigint, given ->> 1 from json_array_elements(:rows::json) given;
+
+-- name: expect_devices
+insert into ledger (campaign, device) select :campaign, device from unnest(:devices::text[]) device
+on conflict (campaign, device) do nothing;
+
+-- name: change_campaign
+-- Null leaves a column as it is.
+update campaigns set ends_at = coalesce(:ends_at, ends_at), cursor = coalesce(:cursor, cursor) where id = :campaign;
+
+-- name: ledger_campaigns
+select c.id, c.account, c.campaign, l.status, coalesce(l.rank, 0) as rank, l.at, c.ends_at, c.cursor
+from campaigns c left join ledger l on l.campaign = c.id and l.device = ''
+where c.id > :after and (:account::text is null or (c.account = :account and c.campaign = :campaign))
+order by c.id limit :limit;
+
+-- name: ledger_devices
+select device, status, rank, at, by_report, repairs from ledger
+where campaign = :campaign and device > :after and (:among::text[] is null or device = any(:among))
+order by device limit :limit;
+
+-- name: ledger_counts
+select coalesce(status, '') as status, rank >= :final as is_final, count(*) as devices, sum(repairs)::bigint as repairs
+from ledger where campaign = :campaign and device <> '' group by 1, 2 order by 1;
+
+-- name: overdue_devices
+-- Of campaigns that ended within the last :seconds.
+select count(*) as devices from campaigns c join ledger l on l.campaign = c.id
+where c.ends_at <= store_now() and c.ends_at > store_now() - :seconds and l.device <> '' and l.rank < :final;
+
+-- name: forget_reports
+delete from ledger where campaign = :campaign and device in (
+    select l.device from ledger l join campaigns c on c.id = l.campaign
+    where l.campaign = :campaign and coalesce(l.at, c.ends_at) < store_now() - :seconds limit :limit
+) returning device;

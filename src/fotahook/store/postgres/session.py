@@ -4,7 +4,9 @@ import re
 from collections.abc import Collection, Sequence, Set
 from typing import Final, NamedTuple, cast
 
-from ..session import LaneName, Row, Session
+from fotahook.contract.life_cycle import FINAL_RANK
+
+from ..session import LaneName, ReportRow, Row, Session
 from ..sql import load_queries
 from .connection import Db
 
@@ -56,3 +58,21 @@ class PostgresSession(Session):
         await self.rows("lock_messages", seqs=seqs)
         moved: int = await self.value("redeliver", seqs=seqs, state=state)
         return moved
+
+    async def record_reports(self, rows: Sequence[ReportRow]) -> list[Row]:
+        seqs, campaigns, devices, statuses, ranks, by_report = zip(*sorted(rows, key=_place), strict=True)
+        return await self.rows(
+            "record_reports",
+            seqs=seqs,
+            campaigns=campaigns,
+            devices=devices,
+            statuses=statuses,
+            ranks=ranks,
+            by_report=by_report,
+            final=FINAL_RANK,
+        )
+
+
+def _place(row: ReportRow) -> tuple[int, str]:
+    """The key of a row. Transactions that lock rows in one order never wait for each other in a circle."""
+    return row[1:3]

@@ -10,6 +10,7 @@ from ..base import Clock
 from ..event_reader import read_events
 from ..events import EventCursor, EventPage
 from ..ids import MessageIds
+from ..ledger import read_note
 from ..rows import read_lease
 from ..session import Row, Session
 from ..sql_store import SqlStore
@@ -122,7 +123,8 @@ class PostgresStore(SqlStore):
         lanes, limits, sizes, without = zip(*requests, strict=True)
         for row in await self._query("fetch", lanes=lanes, limits=limits, sizes=sizes, without=without):
             values = dict(row)
-            found[values.pop("number") - 1].append(records.Delivery(message=values.pop("id"), **values))
+            note = read_note(values.pop("note"))
+            found[values.pop("number") - 1].append(records.Delivery(message=values.pop("id"), note=note, **values))
         return found
 
     async def settle(

@@ -13,11 +13,13 @@ from typing import Final
 
 from ..handing import Handing
 from ..ids import MessageIds
-from ..records import Accepted, NewMessage
+from ..ledger import record_reports
+from ..records import Accepted, NewMessage, Note
 from ..session import LaneName, Row
 from .connection import ROWS_LIMIT, execute, run_rows
 from .lanes import read_leases
 from .schema import key_hash, short_hash
+from .session import SqliteSession, run_to_end
 
 CHUNK_BYTES: Final = 256 << 10
 """Bodies in one statement, unless a single one is longer: SQLite keeps them in memory until it runs again."""
@@ -73,7 +75,10 @@ def _accept(
     if new:
         (added,) = run_rows(db, "add_messages", values)
         assert added.lastrowid is not None
-        _add_deliveries(db, new, added.lastrowid - len(new) + 1, handing, now)
+        first = added.lastrowid - len(new) + 1
+        numbered = [(number, message) for number, (_, message) in enumerate(new, first) if message.reports]
+        notes = run_to_end(record_reports(SqliteSession(db, now), numbered)) if numbered else {}
+        _add_deliveries(db, new, first, handing, notes, now)
     if len(new) < len(messages):
         repeated = Counter(result.id for result in results if result.duplicate)
         execute(db, "count_duplicates", repeated=list(repeated.items()))
@@ -118,7 +123,12 @@ def _known(
 
 
 def _add_deliveries(
-    db: sqlite3.Connection, messages: Sequence[tuple[str, NewMessage]], first: int, handing: Handing, now: float
+    db: sqlite3.Connection,
+    messages: Sequence[tuple[str, NewMessage]],
+    first: int,
+    handing: Handing,
+    notes: Mapping[int, Note],
+    now: float,
 ) -> None:
     """Put messages, numbered from `first`, into their lanes."""
     counts = Counter([(message.account, consumer) for _, message in messages for consumer in message.consumers])
@@ -135,7 +145,7 @@ def _add_deliveries(
         for consumer in message.consumers:
             lane = lanes[account, consumer]
             values.append((lane["id"], number, key, alone, now, lane["clock"]))
-            handing.add(lane["id"], number, message_id, message, now)
+            handing.add(lane["id"], number, message_id, message, now, notes.get(number))
             if not alone and key is not None:
                 shared_keys.add((lane["id"], key))
     run_rows(db, "add_deliveries", values)

@@ -46,20 +46,23 @@ def execute(db: sqlite3.Connection, name: str, **values: object) -> sqlite3.Curs
     return db.execute(Q[name], values)
 
 
-def run_rows(db: sqlite3.Connection, name: str, rows: Sequence[Sequence[object]]) -> list[sqlite3.Cursor]:
+def run_rows(
+    db: sqlite3.Connection, name: str, rows: Sequence[Sequence[object]], *, repeat_last: bool = False
+) -> list[sqlite3.Cursor]:
     """Run the named statement with these rows, all of one width, as its ``values``; a cursor for each ROWS_LIMIT rows.
 
     SQLite then goes through the rows by itself, and the writing thread does not contend for Python's lock in between.
+    `repeat_last`: fill in with the last row, instead of rows of nulls that the statement must pass over.
     """
     parts = [rows[begin : begin + ROWS_LIMIT] for begin in range(0, len(rows), ROWS_LIMIT)]
-    return [_run_part(db, name, part) for part in parts]
+    return [_run_part(db, name, part, repeat_last) for part in parts]
 
 
-def _run_part(db: sqlite3.Connection, name: str, rows: Sequence[Sequence[object]]) -> sqlite3.Cursor:
+def _run_part(db: sqlite3.Connection, name: str, rows: Sequence[Sequence[object]], repeat_last: bool) -> sqlite3.Cursor:
     width = len(rows[0])
     count = _ROW_COUNTS[bisect_left(_ROW_COUNTS, len(rows))]
-    missing = (None,) * (width * (count - len(rows)))
-    return db.execute(_statement(name, width, count), (*chain.from_iterable(rows), *missing))
+    filling = rows[-1] if repeat_last else (None,) * width
+    return db.execute(_statement(name, width, count), (*chain.from_iterable(rows), *filling * (count - len(rows))))
 
 
 @cache

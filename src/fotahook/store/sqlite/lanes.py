@@ -6,11 +6,12 @@ from typing import Final
 
 import msgspec
 
+from ..ledger import read_note
 from ..records import Delivery, Lease
 from ..rows import read_lease
 from .connection import execute
 
-_Fetched = tuple[int, str, str | None, str | None, str, float, int, int, float, int]
+_Fetched = tuple[int, str, str | None, str | None, str, float, int, int, float, int, str | None]
 _FETCHED: Final = msgspec.json.Decoder(list[_Fetched])
 
 
@@ -35,7 +36,7 @@ def fetch_deliveries(
 
 
 def _read_delivery(lease: Lease, columns: _Fetched) -> Delivery:
-    seq, message, type_, ordering_key, body, accepted_at, attempts, strikes, age, followed = columns
+    seq, message, type_, ordering_key, body, accepted_at, attempts, strikes, age, followed, note = columns
     return Delivery(
         lane=lease.lane,
         seq=seq,
@@ -49,4 +50,5 @@ def _read_delivery(lease: Lease, columns: _Fetched) -> Delivery:
         strikes=strikes,
         age=age,
         followed=bool(followed),
+        note=read_note(note),
     )

@@ -118,7 +118,7 @@ left join limits m on m.account = l.account;
 -- One JSON text, bodies in hex: between two rows the reading thread would wait for the event loop. SQLite writes numbers
 -- into JSON with 15 digits, and a time needs 17.
 select json_group_array(json_array(
-    seq, id, type, ordering_key, hex(body), json(printf('%!.17g', accepted_at)), attempts, strikes, age, followed
+    seq, id, type, ordering_key, hex(body), json(printf('%!.17g', accepted_at)), attempts, strikes, age, followed, note
 )) as deliveries
 from (
     select d.seq, m.id, m.type, m.ordering_key, m.body, m.accepted_at, d.attempts, d.strikes,
@@ -126,7 +126,8 @@ from (
         exists (
             select 1 from deliveries b indexed by deliveries_by_key
             where b.lane = d.lane and b.key = d.key and b.state in ('ready', 'behind') and b.seq <> d.seq
-        ) as followed
+        ) as followed,
+        (select note from notes where seq = d.seq) as note
     from (
         select *, sum(size) over (order by due, place rows unbounded preceding) - size as size_before from (
             select d.*, m.size from deliveries d join messages m on m.seq = d.seq
@@ -552,3 +553,67 @@ group by minute order by minute;
 
 -- name: this_minute
 select cast(:now / 60 as integer) as minute;
+
+-- name: find_campaigns
+-- :names is JSON, accounts and campaigns.
+select c.id, c.account, c.campaign from json_each(:names) given
+cross join campaigns c on c.account = given.value ->> 0 and c.campaign = given.value ->> 1;
+
+-- name: add_campaigns
+insert into campaigns (account, campaign) select value ->> 0, value ->> 1 from json_each(:names) where true
+on conflict (account, campaign) do nothing;
+
+-- name: record_reports
+-- The state guard: a status that goes back in the life cycle changes nothing, nor does a result that is known already. Among
+-- results, ThingSpace's report is right. Rows as the columns are.
+insert into ledger (seq, campaign, device, status, rank, by_report, repairs, at) values {rows}
+on conflict (campaign, device) do update set
+    seq = excluded.seq, status = excluded.status, rank = excluded.rank, at = excluded.at, by_report = excluded.by_report,
+    repairs = ledger.repairs + excluded.repairs
+where excluded.rank > ledger.rank
+    or (excluded.rank = ledger.rank and excluded.status <> ledger.status)
+    or (excluded.rank = ledger.rank and excluded.rank < 5 and excluded.seq > ledger.seq and not ledger.by_report)
+    or (excluded.by_report and excluded.rank >= 5 and excluded.status <> ledger.status);
+
+-- name: stale_reports
+-- Those that the guard held off. Rows: message, campaign, device.
+select given.column1 as seq, given.column3 as device from (values {rows}) given
+join ledger l on l.campaign = given.column2 and l.device = given.column3
+where l.seq <> given.column1;
+
+-- name: add_notes
+insert into notes (seq, note) select value ->> 0, value ->> 1 from json_each(:rows);
+
+-- name: expect_devices
+insert into ledger (campaign, device) select :campaign, value from json_each(:devices) where true
+on conflict (campaign, device) do nothing;
+
+-- name: change_campaign
+-- Null leaves a column as it is.
+update campaigns set ends_at = coalesce(:ends_at, ends_at), cursor = coalesce(:cursor, cursor) where id = :campaign;
+
+-- name: ledger_campaigns
+select c.id, c.account, c.campaign, l.status, coalesce(l.rank, 0) as rank, l.at, c.ends_at, c.cursor
+from campaigns c left join ledger l on l.campaign = c.id and l.device = ''
+where c.id > :after and (:account is null or (c.account = :account and c.campaign = :campaign)) order by c.id limit :limit;
+
+-- name: ledger_devices
+select device, status, rank, at, by_report, repairs from ledger
+where campaign = :campaign and device > :after
+    and (:among is null or device in (select value from json_each(:among)))
+order by device limit :limit;
+
+-- name: ledger_counts
+select coalesce(status, '') as status, rank >= :final as is_final, count(*) as devices, sum(repairs) as repairs
+from ledger where campaign = :campaign and device <> '' group by 1, 2 order by 1;
+
+-- name: overdue_devices
+-- Of campaigns that ended within the last :seconds.
+select count(*) as devices from campaigns c indexed by campaigns_by_end cross join ledger l on l.campaign = c.id
+where c.ends_at <= :now and c.ends_at > :now - :seconds and l.device <> '' and l.rank < :final;
+
+-- name: forget_reports
+delete from ledger where campaign = :campaign and device in (
+    select l.device from ledger l join campaigns c on c.id = l.campaign
+    where l.campaign = :campaign and coalesce(l.at, c.ends_at) < :now - :seconds limit :limit
+) returning device;

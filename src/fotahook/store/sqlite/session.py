@@ -2,10 +2,11 @@
 
 import sqlite3
 from collections.abc import Collection, Coroutine, Sequence, Set
+from itertools import chain
 from typing import Any, TypeVar
 
-from ..session import LaneName, Row, Session
-from .connection import execute
+from ..session import LaneName, ReportRow, Row, Session
+from .connection import execute, run_rows
 
 T = TypeVar("T")
 
@@ -35,6 +36,15 @@ class SqliteSession(Session):
             moved = await self.rows("redeliver", seq=message["seq"], state=state, place=place)
             execute(self.connection, "make_due", lanes=[delivery["lane"] for delivery in moved])
         return len(settled)
+
+    async def record_reports(self, rows: Sequence[ReportRow]) -> Sequence[Row]:
+        now = self.now
+        timed = [(*row, row[5], now) for row in rows]
+        # A row that is repeated changes nothing.
+        written = run_rows(self.connection, "record_reports", timed, repeat_last=True)
+        if sum(cursor.rowcount for cursor in written) == len(rows):
+            return ()
+        return list(chain.from_iterable(run_rows(self.connection, "stale_reports", [row[:3] for row in rows])))
 
 
 def run_to_end(job: Coroutine[Any, Any, T]) -> T:

@@ -1,0 +1,179 @@
+"""The watch of a running listener: reconciliation, metrics, and alarms when something changes."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fotahook.contract.errors import AuthenticationError, FotahookError, LoginRefused
+from fotahook.store import Store
+from fotahook.store.records import MessageFilter, NewMessage, StoreError
+
+from . import validation
+from .intake import ChooseConsumers
+from .reconcile import OVER_SECONDS, Reconciler
+
+if TYPE_CHECKING:
+    from fotahook.client import AsyncClient, Client
+
+log = logging.getLogger("fotahook.listener")
+
+CHECK_SECONDS: Final = 60.0
+"""Interval of the checks."""
+CERTIFICATE_DAYS: Final = 21.0
+ALARMS: Final = "fotahook.alarms"
+"""The account under which alarms are kept in the inbox."""
+KEEP_SECONDS: Final = 180 * 86400.0
+"""How long the ledger keeps a status. ThingSpace keeps its own history for six months."""
+_RAISED: Final = "fotahook.alarm.raised"
+_CLEARED: Final = "fotahook.alarm.cleared"
+_DAY: Final = 86400.0
+_STEP: Final = 1000
+
+
+class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a listener watches; None: not at all."""
+
+    client: "AsyncClient | Client | None" = None
+    every: float = 3600.0
+    alarm_url: str | None = None
+    silence: float | None = None
+    repair_limit: int | None = None
+    certificate: Path | None = None
+
+    def __post_init__(self) -> None:
+        validation.seconds("every", self.every)
+        if self.silence is not None:
+            validation.seconds("silence", self.silence)
+        if self.repair_limit is not None:
+            validation.duration("repair_limit", self.repair_limit, "repairs")
+
+
+class Watch:
+    """The metrics and the alarms of one listener."""
+
+    def __init__(self, choose: ChooseConsumers, clock: Callable[[], float]) -> None:
+        self.settings = WatchSettings()
+        self.alarm_consumer: str | None = None
+        self.callback_replaced = False
+        """Whether somebody else took the account's callback; whoever watches that sets it."""
+        self.metrics: dict[str, float] = {"fotahook_repaired_total": 0.0}
+        self._choose = choose
+        self._clock = clock
+        self._received_at = clock()
+        self._raised: dict[str, bool] = {}
+
+    def received(self, at: float) -> None:
+        """Note when a message came."""
+        self._received_at = max(self._received_at, at)
+
+    def exposition(self) -> str:
+        """The metrics in Prometheus' text format."""
+        kinds = (
+            (name, "counter" if name.endswith("_total") else "gauge", value) for name, value in self.metrics.items()
+        )
+        return "".join(f"# TYPE {name} {kind}\n{name} {value:g}\n" for name, kind, value in kinds)
+
+    async def run(self, store: Store) -> None:
+        """Check and reconcile until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._repeat(CHECK_SECONDS, self.check, store))
+            tasks.create_task(self._repeat(_DAY, self._forget, store))
+            if self.settings.client is not None:
+                tasks.create_task(self._repeat(self.settings.every, self.reconcile, store))
+
+    async def _repeat(self, seconds: float, work: Callable[[Store], Awaitable[None]], store: Store) -> None:
+        while True:
+            try:
+                await work(store)
+            except (LoginRefused, AuthenticationError) as error:
+                # Five refused logins lock the account.
+                log.error("campaigns are no longer reconciled until the listener is restarted: %s", error)
+                return
+            except (FotahookError, StoreError) as error:
+                log.warning("%s is put off: %s", work.__name__.strip("_"), error)
+            except Exception:
+                # A bug of ours must not end the watch.
+                log.exception("%s failed", work.__name__.strip("_"))
+            await asyncio.sleep(seconds)
+
+    async def reconcile(self, store: Store) -> None:
+        """One round of reconciliation."""
+        assert self.settings.client is not None
+        repaired = await Reconciler(store, self.settings.client, self._choose, self._clock).everything()
+        self.metrics["fotahook_repaired_total"] += repaired
+        if (limit := self.settings.repair_limit) is not None:
+            text = f"{repaired} statuses that never came as messages were repaired in one round (limit {limit})"
+            await self._tell(store, "repairs", repaired, repaired > limit, text)
+
+    async def check(self, store: Store) -> None:
+        """Look after everything else once."""
+        overdue = await store.overdue_devices(OVER_SECONDS)
+        self.metrics["fotahook_overdue_devices"] = overdue
+        await self._tell(
+            store, "overdue_devices", overdue, overdue > 0, f"{overdue} devices have not reported a result"
+        )
+        replaced = self.callback_replaced
+        self.metrics["fotahook_callback_replaced"] = replaced
+        await self._tell(store, "callback_replaced", replaced, replaced, "the registered callback is not this listener")
+        if (span := self.settings.silence) is not None:
+            silent = max(0.0, self._clock() - self._received_at)
+            self.metrics["fotahook_silent_seconds"] = silent
+            await self._tell(store, "silence", silent, silent > span, f"no message came for {silent:.0f} s")
+        if self.settings.certificate is not None:
+            left = await asyncio.to_thread(_certificate_end, self.settings.certificate) - self._clock()
+            self.metrics["fotahook_certificate_seconds_left"] = left
+            text = f"the certificate ends in {left / _DAY:.1f} days"
+            await self._tell(store, "certificate", left, left < CERTIFICATE_DAYS * _DAY, text)
+
+    async def _tell(self, store: Store, name: str, value: float, is_raised: bool, text: str) -> None:
+        """Log a change of an alarm, and put it into the lane to the alarms' receiver."""
+        key = f"alarm:{name}"
+        last = None
+        if self.alarm_consumer is not None and self._raised.get(name) != is_raised:
+            page = await store.messages(ALARMS, MessageFilter(ordering_key=key), limit=1)
+            last = next(iter(page.messages), None)
+            # Told before a restart, or by another process.
+            self._raised[name] = last is not None and last.type == _RAISED
+        if self._raised.get(name, False) == is_raised:
+            return
+        log.log(
+            logging.ERROR if is_raised else logging.INFO,
+            "alarm %s %s: %s",
+            name,
+            "raised" if is_raised else "cleared",
+            text,
+        )
+        if self.alarm_consumer is not None:
+            kind = _RAISED if is_raised else _CLEARED
+            at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
+            body = msgspec.json.encode({"type": kind, "alarm": name, "value": value, "text": text, "at": at})
+            message = NewMessage(
+                account=ALARMS,
+                body=body,
+                type=kind,
+                ordering_key=key,
+                idempotency_key=f"{key}:{last.id if last else 'first'}",
+                consumers=(self.alarm_consumer,),
+            )
+            await store.accept([message])
+        self._raised[name] = is_raised
+
+    async def _forget(self, store: Store) -> None:
+        after = 0
+        while found := await store.ledger_campaigns(after=after, limit=100):
+            after = found[-1].id
+            for one in found:
+                while await store.forget_reports(one.id, KEEP_SECONDS, _STEP):
+                    pass
+
+
+def _certificate_end(path: Path) -> float:
+    """When the first certificate in a PEM file ends, in Unix seconds."""
+    from cryptography.x509 import load_pem_x509_certificates
+
+    return load_pem_x509_certificates(path.read_bytes())[0].not_valid_after_utc.timestamp()
