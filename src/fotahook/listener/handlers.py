@@ -16,6 +16,7 @@ from fotahook.contract.error_responses import one_line
 from fotahook.contract.messages import CallbackMessage, parse_message
 from fotahook.delivery import Deadline, DeadlineExceeded, Outcome
 from fotahook.store.records import Delivery, Lease
+from fotahook.store.transaction import AlreadyHandled, Transaction
 
 from .intake import noted
 
@@ -43,6 +44,17 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """1 on the first attempt. An attempt during which the process died is not counted: its number is used again."""
     received_at: float
     """When the message was stored, in Unix seconds."""
+    _transaction: Transaction | None = None
+
+    @property
+    def transaction(self) -> Transaction:
+        """Statements on the inbox's PostgreSQL server that commit with the message: exactly once, in async handlers.
+
+        RuntimeError for an inbox elsewhere, and in plain handlers.
+        """
+        if self._transaction is None:
+            raise RuntimeError("context.transaction needs an async handler, and an inbox at postgresql://…")
+        return self._transaction
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
@@ -139,9 +151,17 @@ class CallResult(msgspec.Struct, frozen=True):
 class Invoker:
     """Calls the handlers of a router. Belongs to one event loop; its dispatcher uses ``deliver``."""
 
-    def __init__(self, router: Router, *, timeout: float) -> None:
+    def __init__(
+        self,
+        router: Router,
+        *,
+        timeout: float,
+        transaction: Callable[[Delivery], Transaction | None] = lambda delivery: None,
+    ) -> None:
+        """`transaction` makes the transaction that the handlers of one attempt may use."""
         self._router = router
         self._timeout = timeout
+        self._transaction = transaction
         self._deadline = Deadline(timeout)
         self._threads = DaemonThreadPool(THREADS)
         self._overrunning: dict[tuple[str, Route], asyncio.Future[CallResult]] = {}
@@ -151,17 +171,34 @@ class Invoker:
 
         The message is handled if none failed. Otherwise a later attempt calls all of them again.
         """
+        transaction = self._transaction(delivery)
+        try:
+            return await self._deliver(delivery, transaction)
+        except AlreadyHandled:
+            return Outcome(code="delivered")
+        finally:
+            if transaction is not None:
+                await transaction.close()
+
+    async def _deliver(self, delivery: Delivery, transaction: Transaction | None) -> Outcome:
         message = noted(parse_message(delivery.body), delivery.note)
         context = Context(
             id=delivery.message,
             attempt=delivery.attempts + delivery.strikes + 1,
             received_at=delivery.accepted_at,
+            _transaction=transaction,
         )
         failures = [
             failure
             for route in self._router.matching(message)
             if (failure := await self._call(route, message, context)) is not None
         ]
+        if not failures and transaction is not None:
+            try:
+                await transaction.commit()
+            except Exception as error:
+                log.exception("the transaction of the handlers of message %s failed", context.id)
+                failures = [Outcome(code="handler_error", excerpt=_excerpt("context.transaction", error))]
         if not failures:
             return Outcome(code="delivered")
         return Outcome(code=failures[0].code, excerpt="\n".join(failure.excerpt for failure in failures))
@@ -171,6 +208,9 @@ class Invoker:
         self._threads.close()
 
     async def _call(self, route: Route, message: CallbackMessage, context: Context) -> Outcome | None:
+        if not route.is_async:
+            # The connection belongs to the event loop.
+            context = msgspec.structs.replace(context, _transaction=None)
         arguments = (message, context) if route.wants_context else (message,)
         try:
             if route.is_async:
@@ -180,7 +220,7 @@ class Invoker:
         except Exception as error:
             log.exception("handler %s failed on message %s", route.name, context.id)
             code = "handler_timeout" if isinstance(error, HandlerTimeout) else "handler_error"
-            return Outcome(code=code, excerpt=_excerpt(route, error))
+            return Outcome(code=code, excerpt=_excerpt(route.name, error))
         return None
 
     async def _await(self, returned: object) -> None:
@@ -192,7 +232,7 @@ class Invoker:
                 await returned
         except DeadlineExceeded as error:
             raise HandlerTimeout(f"cancelled after {self._timeout:g} s") from error
-        except (Exception, KeyboardInterrupt, GeneratorExit):
+        except (Exception, KeyboardInterrupt, GeneratorExit, AlreadyHandled):
             raise
         except BaseException as error:
             if _is_own_cancellation(error):
@@ -310,7 +350,7 @@ def _is_own_cancellation(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-def _excerpt(route: Route, error: Exception) -> str:
+def _excerpt(name: str, error: Exception) -> str:
     text = "".join(traceback.format_exception(error))[-_EXCERPT_LIMIT:]
     # The text of an exception may have characters that stores cannot hold.
-    return f"{route.name}\n{text}".replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    return f"{name}\n{text}".replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

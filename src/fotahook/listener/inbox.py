@@ -193,7 +193,7 @@ class Inbox:
             return OpenInbox(store=store, health=health, deliveries=deliveries, resources=stack.pop_all())
 
     def _start_deliveries(self, store: Store, forward: Deliver) -> Deliveries:
-        invoker = Invoker(self.router, timeout=self.handler_timeout)
+        invoker = Invoker(self.router, timeout=self.handler_timeout, transaction=store.transaction)
 
         async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
             if lease.account != ALARMS:

@@ -10,6 +10,7 @@ from typing import Protocol
 from . import records
 from .events import Backlog, EventCursor, EventPage, Stats
 from .records import CALLBACK_CONSUMER
+from .transaction import Transaction
 
 Clock = Callable[[], float]
 AskForLeases = Callable[[], records.LeaseRequest | None]
@@ -157,6 +158,9 @@ class Store(Protocol):
         dispatcher, in which case nothing was written. If the callback changed since `lease` was read, the outcomes
         count and the verdict, which is about the old endpoint, does not.
         """
+
+    def transaction(self, delivery: records.Delivery) -> Transaction | None:
+        """A transaction for the writes of a delivery's handlers, with which it counts as handled; None on SQLite."""
 
     async def due_in(self) -> float | None:
         """Seconds until a lane can be leased; None if no lane has anything to send."""

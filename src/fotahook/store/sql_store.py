@@ -23,6 +23,7 @@ from .redelivery import redeliver, step_redelivery
 from .retention import BEGINNING, find_removable, remove_bodies
 from .rows import copy_of, read_account, read_attempt, read_credential, read_lane, read_recent_attempt
 from .session import Row, Session
+from .transaction import Transaction
 
 T = TypeVar("T")
 
@@ -41,6 +42,9 @@ class SqlStore(ABC):
         self._audit: records.AuditEntry | None = None
         self._request: AskForLeases = lambda: None
         self._receive: Receive = lambda handed: None
+
+    def transaction(self, delivery: records.Delivery) -> Transaction | None:
+        return None
 
     def hand_over(self, request: AskForLeases, receive: Receive) -> None:
         self._request, self._receive = request, receive

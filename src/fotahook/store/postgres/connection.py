@@ -17,6 +17,8 @@ Db: TypeAlias = "Connection | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 POOL_SIZE: Final = 4
 """Of one process, beside the connection for notifications: twenty processes fit into a server's usual hundred."""
+HANDLER_CONNECTIONS: Final = 8
+"""Of one process, for transactions of handlers; they are made when they are needed."""
 CONNECT_SECONDS: Final = 5.0
 ACQUIRE_SECONDS: Final = 5.0
 LOCK_SECONDS: Final = 5.0
@@ -54,6 +56,7 @@ class ConnectionPool:
         check_url(url)
         self._url = url
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._handlers: asyncpg.Pool[asyncpg.Record] | None = None
 
     @property
     def public_url(self) -> str:
@@ -80,14 +83,23 @@ class ConnectionPool:
                     "idle_in_transaction_session_timeout": _milliseconds(RESPONSE_SECONDS),
                 },
             )
+            # Connects when a handler needs it.
+            self._handlers = await asyncpg.create_pool(
+                self._url,
+                min_size=0,
+                max_size=HANDLER_CONNECTIONS,
+                timeout=CONNECT_SECONDS,
+                server_settings={"application_name": "fotahook handlers"},
+            )
         except _DRIVER_ERRORS as error:
             raise StoreUnavailable(
                 f"cannot open the store {_server(self._url)}: {translate(error)}; {_REMEDY}"
             ) from error
 
     async def close(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
+        pools = [pool for pool in (self._pool, self._handlers) if pool is not None]
+        self._pool = self._handlers = None
+        for pool in pools:
             try:
                 await asyncio.wait_for(pool.close(), ACQUIRE_SECONDS)
             except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -101,6 +113,15 @@ class ConnectionPool:
         with translated():
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as db:
                 yield db
+
+    @contextlib.asynccontextmanager
+    async def handler_connection(self) -> AsyncIterator[Db]:
+        """A connection with the server's own settings, for statements of users; such connections have a pool apart."""
+        if self._handlers is None:
+            raise StoreUnavailable("the store is closed")
+        # The handler's own time limit ends the wait for a free one.
+        async with self._handlers.acquire() as db:
+            yield db
 
     async def read(self, job: Callable[[Db], Awaitable[T]]) -> T:
         """Return what `job` returns; all its statements see one state of the store."""

@@ -355,6 +355,13 @@ join messages m on m.seq = d.seq
 where d.size_before <= asked.max_bytes
 order by asked.number, d.due, d.place;
 
+-- name: mark_handled
+-- In the transaction of a handler. Another attempt at the same delivery waits for its end here; none if it is handled.
+-- If the commit's response is lost, the attempt fails, and settle keeps the mark: the next attempt finds it.
+update deliveries set last_outcome = 'handled'
+where lane = :lane and seq = :seq and state = 'ready' and last_outcome is distinct from 'handled'
+returning seq;
+
 -- name: settle
 with given as (
     select * from unnest(
@@ -375,7 +382,9 @@ with given as (
 ), settled as (
     update deliveries d set
         state = given.state, due = store_now() + given.delay, attempts = given.attempts, strikes = given.strikes,
-        last_outcome = given.outcome, settled_at = case when given.state = 'ready' then null else store_now() end
+        last_outcome = case when d.last_outcome = 'handled' and given.outcome <> 'delivered' then 'handled'
+            else given.outcome end,
+        settled_at = case when given.state = 'ready' then null else store_now() end
     from given where d.seq = given.seq and d.lane = given.lane and d.state not in ('behind', 'delivered', 'dead')
 )
 insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, at, state)

@@ -14,12 +14,13 @@ from ..ledger import read_note
 from ..rows import read_lease
 from ..session import Row, Session
 from ..sql_store import SqlStore
+from ..transaction import Connection, Transaction
 from .accept import AcceptRequest, candidates
 from .connection import ConnectionPool
 from .group_commit import GROUP_LIMIT, Batcher, Request, Response, commit_group, settled_lane, weight
 from .notify import Notifier
 from .schema import check_schema, create_or_check
-from .session import PostgresSession
+from .session import STATEMENTS, PostgresSession
 from .settle import Settled, SettleRequest
 from .visibility import VisibilityTracker
 
@@ -126,6 +127,17 @@ class PostgresStore(SqlStore):
             note = read_note(values.pop("note"))
             found[values.pop("number") - 1].append(records.Delivery(message=values.pop("id"), note=note, **values))
         return found
+
+    def transaction(self, delivery: records.Delivery) -> Transaction:
+        async def mark(connection: Connection) -> bool:
+            statement = STATEMENTS["mark_handled"].sql
+            return await connection.fetchval(statement, delivery.lane, delivery.seq) is not None
+
+        # An asyncpg.Record reads like a mapping, and is none for type checkers.
+        connect = cast(
+            "Callable[[], contextlib.AbstractAsyncContextManager[Connection]]", self._pool.handler_connection
+        )
+        return Transaction(connect, mark)
 
     async def settle(
         self,

@@ -1,0 +1,97 @@
+"""A transaction in which a handler writes, and in which its message is marked as handled."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from .records import StoreError
+
+log = logging.getLogger("fotahook.store")
+
+
+class Connection(Protocol):
+    """What asyncpg's connections do."""
+
+    async def execute(self, query: str, /, *values: object) -> str: ...
+    async def executemany(self, query: str, rows: Iterable[Sequence[object]], /) -> None: ...
+    async def fetch(self, query: str, /, *values: object) -> Sequence[Mapping[str, object]]: ...
+    async def fetchrow(self, query: str, /, *values: object) -> Mapping[str, object] | None: ...
+    async def fetchval(self, query: str, /, *values: object) -> object: ...
+
+
+class AlreadyHandled(BaseException):
+    """An earlier attempt committed. Not an Exception: a handler that catches those must not go on."""
+
+
+class Transaction:
+    """Statements on the database of the inbox, which commit with the message or not at all.
+
+    It begins with the first statement, on a connection of its own. Parameters are ``$1``, ``$2`` and so on, as in
+    asyncpg. It commits after all handlers of the message have succeeded: do not commit or roll back in it.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], contextlib.AbstractAsyncContextManager[Connection]],
+        mark: Callable[[Connection], Awaitable[bool]],
+    ) -> None:
+        """`mark` marks the delivery as handled; False if it is handled already."""
+        self._connect = connect
+        self._mark = mark
+        self._connection: Connection | None = None
+        self._stack = contextlib.AsyncExitStack()
+        self._beginning = asyncio.Lock()
+        self._is_repeated = False
+
+    async def execute(self, query: str, /, *values: object) -> str:
+        """Run a statement; returns its status, such as ``INSERT 0 1``."""
+        return await (await self._begin()).execute(query, *values)
+
+    async def executemany(self, query: str, rows: Iterable[Sequence[object]], /) -> None:
+        """Run a statement once for each row of values."""
+        await (await self._begin()).executemany(query, rows)
+
+    async def fetch(self, query: str, /, *values: object) -> Sequence[Mapping[str, object]]:
+        """All rows of a statement."""
+        return await (await self._begin()).fetch(query, *values)
+
+    async def fetchrow(self, query: str, /, *values: object) -> Mapping[str, object] | None:
+        """The first row of a statement, None if it has none."""
+        return await (await self._begin()).fetchrow(query, *values)
+
+    async def fetchval(self, query: str, /, *values: object) -> object:
+        """The first value of a statement's first row, None if it has none."""
+        return await (await self._begin()).fetchval(query, *values)
+
+    async def _begin(self) -> Connection:
+        async with self._beginning:
+            if self._connection is None:
+                self._connection = await self._stack.enter_async_context(self._connect())
+                await self._connection.execute("begin")
+                self._is_repeated = not await self._mark(self._connection)
+            if self._is_repeated:
+                raise AlreadyHandled
+            return self._connection
+
+    async def commit(self) -> None:
+        """Commit, if it has begun. StoreError if one of its statements had failed: then nothing was written."""
+        if self._connection is None:
+            return
+        if self._is_repeated:
+            raise AlreadyHandled
+        # After a failed statement, PostgreSQL rolls back and reports no error.
+        if await self._connection.execute("commit") != "COMMIT":
+            raise StoreError("the transaction was rolled back, since a statement in it had failed")
+        self._connection = None
+
+    async def close(self) -> None:
+        """Roll back what was not committed, and return the connection."""
+        connection, self._connection = self._connection, None
+        try:
+            async with self._stack:
+                if connection is not None:
+                    await connection.execute("rollback")
+        except Exception:
+            log.warning("a handler's transaction could not be rolled back; the server does it", exc_info=True)
