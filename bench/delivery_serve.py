@@ -84,7 +84,7 @@ async def _is_answered(session: aiohttp.ClientSession, receiver: str, count: int
 
 
 async def _is_settled(operator: AsyncOperatorClient) -> bool:
-    page = await operator.accounts(limit=len(ACCOUNTS))
+    page = await operator.accounts(limit=len(ACCOUNTS)).page()
     return not any(account.backlog.pending for account in page.accounts)
 
 

@@ -120,8 +120,8 @@ def test_after_a_reset_nothing_is_left(sandbox: Sandbox) -> None:
     assert sandbox.faults.left == 0
     assert (sandbox.deliveries(), sandbox.receiver.received) == ([], [])
     with OperatorClient(sandbox.base_url, *DEV_CLIENT, proxy="") as operator:
-        assert operator.accounts().accounts == []
-        assert operator.messages(ACCOUNT).messages == []
+        assert list(operator.accounts()) == []
+        assert list(operator.messages(ACCOUNT)) == []
     with with_static_session(sandbox, session) as client, pytest.raises(AuthenticationError):
         client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT)
     # Four refusals before and one after: five in a row would lock.

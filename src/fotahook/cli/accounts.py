@@ -1,11 +1,10 @@
 """`fotahook accounts`, `pause` and `resume`: the state of accounts, and whether they are delivered to."""
 
-from functools import partial
 from typing import Literal
 
 from cyclopts import App
 
-from fotahook.contract.operator import AccountState
+from fotahook.contract.operator import AccountPage, AccountState
 
 from .shared.arguments import Account, Limit, warn_if_unknown
 from .shared.output import Columns, print_list, read_pages
@@ -41,7 +40,11 @@ def list_(*, state: State | None = None, limit: Limit = 50, remote: Remote = DEF
         callback.
     """
     with remote.operator() as client:
-        pages = read_pages(partial(client.accounts, state=state), lambda page: page.accounts, limit)
+
+        def fetch(cursor: str | None, limit: int) -> AccountPage:
+            return client.accounts(state=state, cursor=cursor, limit=limit).page()
+
+        pages = read_pages(fetch, lambda page: page.accounts, limit)
         print_list(COLUMNS, pages, as_json=remote.as_json)
 
 

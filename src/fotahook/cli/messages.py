@@ -4,7 +4,6 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
@@ -12,7 +11,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from fotahook.client import OperatorClient
-from fotahook.contract.operator import Attempt, DeliveryState, MessageState
+from fotahook.contract.operator import Attempt, DeliveryState, MessagePage, MessageState
 from fotahook.contract.version import VERSION
 
 from .shared.arguments import Account, Limit, MessageId, Span
@@ -83,15 +82,20 @@ class Filter(Span):
 
     def pages(self, client: Messages, account: str, limit: int = 0) -> Iterator[Sequence[MessageState]]:
         """The account's messages that match, newest first."""
-        fetch = partial(
-            client.messages,
-            account,
-            state=self.state,
-            message_type=self.type,
-            ordering_key=self.key,
-            since=self.since,
-            until=self.until,
-        )
+
+        def fetch(cursor: str | None, limit: int) -> MessagePage:
+            found = client.messages(
+                account,
+                state=self.state,
+                message_type=self.type,
+                ordering_key=self.key,
+                since=self.since,
+                until=self.until,
+                cursor=cursor,
+                limit=limit,
+            )
+            return found if isinstance(found, MessagePage) else found.page()
+
         return read_pages(fetch, lambda page: page.messages, limit)
 
 

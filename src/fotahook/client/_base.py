@@ -124,7 +124,23 @@ def data_of(call: Call[T], **options: Unpack[CallOptions]) -> Operation[T]:
     return Operation(flow, **options)
 
 
-class operation(Generic[P, T]):
+class BothWays:
+    """A method that is written once: a blocking one at a SyncMethods, an asynchronous one at an AsyncMethods."""
+
+    def __init__(
+        self, plan: Callable[..., Any], result: object, method: Callable[..., Any], async_method: Callable[..., Any]
+    ) -> None:
+        self._method, self._async_method = method, async_method
+        for function in (method, async_method):
+            functools.update_wrapper(function, plan)
+            function.__dict__["__signature__"] = _public_signature(plan, result)
+
+    def bound(self, client: Any, owner: type[object]) -> Callable[..., Any]:
+        function = self._async_method if issubclass(owner, AsyncMethods) else self._method
+        return function if client is None else types.MethodType(function, client)
+
+
+class operation(BothWays, Generic[P, T]):
     """Decorates a method that returns an Operation; the result is a method or coroutine function that runs it."""
 
     def __init__(self, plan: Callable[Concatenate[Any, P], Operation[T]]) -> None:
@@ -138,11 +154,8 @@ class operation(Generic[P, T]):
             result: T = await client._transport.run(planned.make_flow, planned.limits(client))
             return result
 
-        signature = _public_signature(plan)
-        for function in (method, async_method):
-            functools.update_wrapper(function, plan)
-            function.__dict__["__signature__"] = signature
-        self._method, self._async_method = method, async_method
+        (result,) = get_args(inspect.signature(plan).return_annotation)
+        super().__init__(plan, result, method, async_method)
 
     @overload
     def __get__(self, client: None, owner: type[object]) -> Callable[Concatenate[Any, P], Any]: ...
@@ -151,18 +164,16 @@ class operation(Generic[P, T]):
     @overload
     def __get__(self, client: AsyncMethods, owner: type[object]) -> Callable[P, Coroutine[Any, Any, T]]: ...
     def __get__(self, client: Any, owner: Any) -> Callable[..., Any]:
-        function = self._async_method if issubclass(owner, AsyncMethods) else self._method
-        return function if client is None else types.MethodType(function, client)
+        return self.bound(client, owner)
 
 
-def _public_signature(plan: Callable[..., object]) -> inspect.Signature:
-    """The signature with CallOptions spelled out, and with the Operation's result as the return type."""
+def _public_signature(plan: Callable[..., object], result: object) -> inspect.Signature:
+    """The signature with CallOptions spelled out, and with another return type."""
     signature = inspect.signature(plan)
     parameters = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
     if len(parameters) < len(signature.parameters):
         for name, kind in CallOptions.__annotations__.items():
             parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
-    (result,) = get_args(signature.return_annotation)
     return signature.replace(parameters=parameters, return_annotation=result)
 
 

@@ -3,18 +3,20 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import TypeVar, Unpack
+from typing import Literal, TypeVar, Unpack
 
 import msgspec
 
 from ..contract import operator as types
 from ..contract.auth import ThingspaceOauthCredentials
 from ..contract.calls import Call, read_json, segment
+from ..contract.exchange import ApiResponse
 from ..contract.operator_calls import batch_body, message_bytes, publish_headers, query_string, read_batch, timestamp
 from ..contract.servers import servers_at
 from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, data_of, operation
 from ._effects import Hooks
 from ._event_stream import AsyncEventStream, EventStream
+from ._pages import Listing, paged
 from ._settings import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TIMEOUT,
@@ -98,18 +100,21 @@ class _OperatorClient(BaseClient):
         """An account's callback, the state of its lane, and its backlog."""
         return data_of(_get(_account(account), types.AccountState), **options)
 
-    @operation
+    @paged
     def accounts(
         self,
         *,
-        state: str | None = None,
+        state: types.AccountFilter | None = None,
         cursor: str | None = None,
         limit: int | None = None,
         **options: Unpack[CallOptions],
-    ) -> Operation[types.AccountPage]:
-        """A page of accounts, by name. `state` is `trouble` or the state of a lane, `cursor` that of the last page."""
-        query = query_string(state=state, cursor=cursor, limit=limit)
-        return data_of(_get(f"/v1/accounts{query}", types.AccountPage), **options)
+    ) -> Listing[types.AccountPage, types.AccountState]:
+        """The accounts, by name, read in pages of `limit`; `cursor` is that of an earlier page."""
+
+        def page_at(cursor: str | None) -> Call[types.AccountPage]:
+            return _get(f"/v1/accounts{query_string(state=state, cursor=cursor, limit=limit)}", types.AccountPage)
+
+        return Listing(page_at, lambda page: page.accounts, _cursor, cursor, options)
 
     @operation
     def audit(
@@ -150,12 +155,12 @@ class _OperatorClient(BaseClient):
         call = Call("GET", None, f"{_message(message_id)}/attempts", _read_attempts)
         return data_of(call, **options)
 
-    @operation
+    @paged
     def messages(
         self,
         account: str,
         *,
-        state: str | None = None,
+        state: types.MessageStateName | None = None,
         message_type: str | None = None,
         ordering_key: str | None = None,
         since: datetime | None = None,
@@ -163,18 +168,16 @@ class _OperatorClient(BaseClient):
         cursor: str | None = None,
         limit: int | None = None,
         **options: Unpack[CallOptions],
-    ) -> Operation[types.MessagePage]:
-        """A page of an account's messages, newest first. `cursor` is that of the last page."""
-        query = query_string(
-            state=state,
-            type=message_type,
-            key=ordering_key,
-            since=timestamp("since", since),
-            until=timestamp("until", until),
-            cursor=cursor,
-            limit=limit,
-        )
-        return data_of(_get(f"{_account(account)}/messages{query}", types.MessagePage), **options)
+    ) -> Listing[types.MessagePage, types.MessageState]:
+        """An account's messages, newest first, read in pages of `limit`; `cursor` is that of an earlier page."""
+        span = {"since": timestamp("since", since), "until": timestamp("until", until)}
+        which = {"state": state, "type": message_type, "key": ordering_key, **span}
+        path = f"{_account(account)}/messages"
+
+        def page_at(cursor: str | None) -> Call[types.MessagePage]:
+            return _get(path + query_string(**which, cursor=cursor, limit=limit), types.MessagePage)
+
+        return Listing(page_at, lambda page: page.messages, _cursor, cursor, options)
 
     @operation
     def why(self, message_id: str, **options: Unpack[CallOptions]) -> Operation[types.Why]:
@@ -198,7 +201,7 @@ class _OperatorClient(BaseClient):
     def redeliver_all(
         self,
         account: str,
-        state: str,
+        state: Literal["dead", "delivered"],
         *,
         since: datetime | None = None,
         until: datetime | None = None,
@@ -218,6 +221,10 @@ class _OperatorClient(BaseClient):
     def stats(self, minutes: int | None = None, **options: Unpack[CallOptions]) -> Operation[types.Stats]:
         """Totals and counts by minute of the last minutes (by default 60, at most 1,440)."""
         return data_of(_get(f"/v1/stats{query_string(minutes=minutes)}", types.Stats), **options)
+
+
+def _cursor(response: ApiResponse[types.AccountPage] | ApiResponse[types.MessagePage], _: str | None) -> str | None:
+    return response.data.cursor
 
 
 def _not_retried(options: CallOptions) -> CallOptions:

@@ -1,9 +1,9 @@
 """The controllers of the five reads: what ThingSpace knows of campaigns and devices."""
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Unpack
 
 from ..contract import report_calls as calls
+from ..contract.calls import Call
 from ..contract.exchange import ApiResponse
 from ..contract.models import (
     CampaignSoftware,
@@ -14,6 +14,7 @@ from ..contract.models import (
     V2DeviceStatus,
 )
 from ._base import AsyncController, Operation, SyncController, operation, response_of
+from ._pages import Listing, paged
 from ._settings import CallOptions
 
 
@@ -58,6 +59,24 @@ class _Reports:
         """The campaigns of a device, and how each ended."""
         return response_of(calls.get_device_firmware_upgrade_history(account, device_id), **options)
 
+    @paged
+    def iter_campaign_devices(
+        self,
+        account: str,
+        campaign_id: str,
+        last_seen_device_id: str = calls.FIRST_PAGE,
+        **options: Unpack[CallOptions],
+    ) -> Listing[V2CampaignDevice, V2DeviceStatus]:
+        """All devices of a campaign, read page by page; only one page is in memory.
+
+        `last_seen_device_id` continues behind a device. `timeout` and `max_retries` are for each page.
+        """
+
+        def page_at(last: str | None) -> Call[V2CampaignDevice]:
+            return calls.get_campaign_device_status(account, campaign_id, last)
+
+        return Listing(page_at, lambda page: page.device_list or (), calls.next_page, last_seen_device_id, options)
+
 
 class _ServerLogging:
     """The server's log of a device. Options and errors are those of the callback calls."""
@@ -81,52 +100,9 @@ class AsyncCampaignsV2Controller(_Campaigns, AsyncController):
 class SoftwareManagementReportsV2Controller(_Reports, SyncController):
     __doc__ = _Reports.__doc__
 
-    def iter_campaign_devices(
-        self,
-        account: str,
-        campaign_id: str,
-        last_seen_device_id: str = calls.FIRST_PAGE,
-        *,
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> Iterator[V2DeviceStatus]:
-        """All devices of a campaign, read page by page; only one page is in memory.
-
-        `last_seen_device_id` continues behind a device. `timeout` and `max_retries` are for each page.
-        """
-        last: str | None = last_seen_device_id
-        while last is not None:
-            response = self.get_campaign_device_status(
-                account, campaign_id, last, timeout=timeout, max_retries=max_retries
-            )
-            yield from response.data.device_list or ()
-            last = calls.next_page(response, last)
-
 
 class AsyncSoftwareManagementReportsV2Controller(_Reports, AsyncController):
     __doc__ = _Reports.__doc__
-
-    async def iter_campaign_devices(
-        self,
-        account: str,
-        campaign_id: str,
-        last_seen_device_id: str = calls.FIRST_PAGE,
-        *,
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> AsyncIterator[V2DeviceStatus]:
-        """All devices of a campaign, read page by page; only one page is in memory.
-
-        `last_seen_device_id` continues behind a device. `timeout` and `max_retries` are for each page.
-        """
-        last: str | None = last_seen_device_id
-        while last is not None:
-            response = await self.get_campaign_device_status(
-                account, campaign_id, last, timeout=timeout, max_retries=max_retries
-            )
-            for device in response.data.device_list or ():
-                yield device
-            last = calls.next_page(response, last)
 
 
 class ServerLoggingController(_ServerLogging, SyncController):

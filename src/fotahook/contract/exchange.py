@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 
@@ -32,6 +32,24 @@ class Secret:
 
     def __repr__(self) -> str:
         return MASK
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A struct of an API: the names of its fields in JSON are the API's."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its JSON object as a dict."""
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
+
+    def to_json(self) -> str:
+        """Its JSON object as text."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
+        """The model of a JSON object that was decoded; ValueError if a field is missing or of a wrong type."""
+        return msgspec.convert(values, cls)
 
 
 class Masked(msgspec.Struct, frozen=True):
@@ -150,6 +168,16 @@ class ApiResponse(msgspec.Struct, Generic[T_co], frozen=True):
     def is_error(self) -> bool:
         """Whether the status is not 2xx."""
         return not self.is_success
+
+    def to_dict(self) -> dict[str, Any]:
+        """Status, reason, headers and data, as what JSON has."""
+        data = msgspec.to_builtins(self.data)
+        head = {"status_code": self.status_code, "reason_phrase": self.reason_phrase, "headers": dict(self.headers)}
+        return {**head, "data": data}
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return msgspec.json.encode(self.to_dict()).decode()
 
     def __repr__(self) -> str:
         return f"<ApiResponse {self.status_code} {self.request.method} {self.request.url}>"

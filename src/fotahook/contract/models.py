@@ -4,10 +4,10 @@ Unknown fields in a response are ignored, as a newer service may add some; a fie
 the models of the reads every field may be missing, and is then None.
 """
 
-import msgspec
+from .exchange import Model
 
 
-class CallbackSummary(msgspec.Struct, frozen=True):
+class CallbackSummary(Model, frozen=True):
     """The callback registered for an account, as `list_registered_callbacks` returns it.
 
     `url` is unchanged: it may be an `http://` URL that was registered with V1.
@@ -16,39 +16,39 @@ class CallbackSummary(msgspec.Struct, frozen=True):
     url: str | None = None
 
 
-class FotaV2CallbackRegistrationRequest(msgspec.Struct, frozen=True):
+class FotaV2CallbackRegistrationRequest(Model, frozen=True):
     """The body of `register_callback` and `update_callback`: the HTTPS URL that receives the messages."""
 
     url: str
 
 
-class FotaV2CallbackRegistrationResult(msgspec.Struct, frozen=True):
+class FotaV2CallbackRegistrationResult(Model, frozen=True):
     """The response to `register_callback` and `update_callback`: the registered URL."""
 
     url: str | None = None
 
 
-class FotaV2SuccessResult(msgspec.Struct, frozen=True):
+class FotaV2SuccessResult(Model, frozen=True):
     """The response to `deregister_callback`."""
 
     success: bool
 
 
-class Moved(msgspec.Struct, frozen=True):
+class Moved(Model, frozen=True):
     """The result of `move_callback`: the URL that was registered before, None if there was none, and the new one."""
 
     previous: str | None
     url: str
 
 
-class V2TimeWindow(msgspec.Struct, frozen=True, rename="camel"):
+class V2TimeWindow(Model, frozen=True, rename="camel"):
     """Hours of the day in which devices may download or install: from `start_time`, before `end_time`."""
 
     start_time: int | None = None
     end_time: int | None = None
 
 
-class CampaignSoftware(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class CampaignSoftware(Model, frozen=True, kw_only=True, rename="camel"):
     """A campaign, as `get_campaign_information` returns it. Dates are texts, as ThingSpace sends them: `YYYY-MM-DD`."""
 
     id: str | None = None
@@ -73,7 +73,7 @@ class V2CampaignMetaInfo(CampaignSoftware, frozen=True, kw_only=True, rename="ca
     """A campaign in a V2CampaignHistory. The fields are those of CampaignSoftware."""
 
 
-class V2CampaignHistory(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class V2CampaignHistory(Model, frozen=True, kw_only=True, rename="camel"):
     """A page of campaigns; pass its `last_seen_campaign_id` for the next one."""
 
     has_more_data: bool | None = None
@@ -81,7 +81,7 @@ class V2CampaignHistory(msgspec.Struct, frozen=True, kw_only=True, rename="camel
     campaign_list: tuple[V2CampaignMetaInfo, ...] | None = None
 
 
-class V2DeviceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class V2DeviceStatus(Model, frozen=True, kw_only=True, rename="camel"):
     """A device's status in a campaign."""
 
     device_id: str | None = None
@@ -89,7 +89,7 @@ class V2DeviceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     result_reason: str | None = None
 
 
-class V2CampaignDevice(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class V2CampaignDevice(Model, frozen=True, kw_only=True, rename="camel"):
     """A page of a campaign's devices; pass its `last_seen_device_id` for the next one."""
 
     total_device: int | None = None
@@ -99,7 +99,7 @@ class V2CampaignDevice(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     device_list: tuple[V2DeviceStatus, ...] | None = None
 
 
-class DeviceSoftwareUpgrade(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class DeviceSoftwareUpgrade(Model, frozen=True, kw_only=True, rename="camel"):
     """A campaign in the history of a device."""
 
     device_id: str | None = None
@@ -111,7 +111,7 @@ class DeviceSoftwareUpgrade(msgspec.Struct, frozen=True, kw_only=True, rename="c
     reason: str | None = None
 
 
-class CheckInHistoryItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class CheckInHistoryItem(Model, frozen=True, kw_only=True, rename="camel"):
     """A check-in of a device. `time_completed` is the text that ThingSpace sent."""
 
     device_id: str | None = None

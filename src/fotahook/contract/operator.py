@@ -2,13 +2,23 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from .exchange import Masked
+from .exchange import Masked, Model
+
+AccountFilter = Literal["trouble", "open", "waiting", "held", "paused"]
+MessageStateName = Literal["pending", "delivered", "dead"]
+if TYPE_CHECKING:
+    LaneStateName = Literal["open", "waiting", "held", "paused"]
+    DeliveryStateName = MessageStateName
+else:
+    # What is read may be from a newer service, with a state that is not known here.
+    LaneStateName = DeliveryStateName = str
 
 
-class Published(msgspec.Struct, frozen=True):
+class Published(Model, frozen=True):
     """A message that the service has on disk. `duplicate` if it was already there, under the same idempotency key."""
 
     id: str
@@ -24,7 +34,7 @@ class BatchMessage(msgspec.Struct, frozen=True):
     idempotency_key: str | None = None
 
 
-class _Camel(msgspec.Struct, frozen=True, rename="camel"):
+class _Camel(Model, frozen=True, rename="camel"):
     pass
 
 
@@ -49,7 +59,7 @@ class LaneState(_Camel, frozen=True):
     `in_flight` is the number of deliveries allowed at once now: few at first and after failures, 0 unless it is open.
     """
 
-    state: str
+    state: LaneStateName
     reason: str | None = None
     until: datetime | None = None
     in_flight: int = 0
@@ -92,7 +102,7 @@ class DeliveryState(_Camel, frozen=True):
     """The delivery of a message in a lane: `pending`, `delivered` or `dead`."""
 
     lane: str
-    state: str
+    state: DeliveryStateName
     attempts: int
     due: datetime | None = None
     expires_at: datetime | None = None

@@ -59,7 +59,7 @@ def get_device_check_in_history(account: str, device_id: str) -> Call[list[Check
     return _get("/logging/{}/devices/{}/checkInHistory", read, account=account, device_id=device_id)
 
 
-def next_page(response: ApiResponse[V2CampaignDevice], last_seen_device_id: str) -> str | None:
+def next_page(response: ApiResponse[V2CampaignDevice], last_seen_device_id: str | None) -> str | None:
     """The `lastSeenDeviceId` of the page after this one, None after the last page.
 
     ResponseError if it would be this page again, since that would never end.
