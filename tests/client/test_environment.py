@@ -41,10 +41,15 @@ def read(monkeypatch: pytest.MonkeyPatch, _given: ClientOptions | None = None, /
     return {**environment_options(None, _given or ClientOptions())}
 
 
-def test_no_variable_is_required() -> None:
-    with fotahook.Client.from_environment() as client:
-        assert isinstance(client, fotahook.Client)
-    assert isinstance(fotahook.AsyncClient.from_environment(), fotahook.AsyncClient)
+@pytest.mark.parametrize("form", [fotahook.Client, fotahook.AsyncClient])
+def test_missing_credentials_are_named_at_once(monkeypatch: pytest.MonkeyPatch, form: Any) -> None:
+    with pytest.raises(ValueError, match=r"OAUTH_CLIENT_ID and .*_SECRET, and VZ_M2M_USERNAME and VZ_M2M_PASS"):
+        form.from_environment()
+    monkeypatch.setenv("THINGSPACE_OAUTH_OAUTH_CLIENT_ID", "an-id")
+    monkeypatch.setenv("THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET", "a-secret")
+    with pytest.raises(ValueError, match="set VZ_M2M_USERNAME"):
+        form.from_environment()
+    assert isinstance(form.from_environment(vz_m2m_token_credentials=fotahook.VZM2mTokenCredentials("t")), form)
 
 
 def test_the_official_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +67,6 @@ def test_the_official_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> Non
         "environment": fotahook.Environment.STAGING,
         "timeout": 7.5,
         "max_retries": 4,
-        "base_url": None,
         "thingspace_oauth_credentials": fotahook.ThingspaceOauthCredentials("an-id", "a-secret", oauth_clock_skew=30),
         "vz_m2m_token_credentials": fotahook.VZM2mTokenCredentials("a-token"),
     }
@@ -101,7 +105,12 @@ def test_the_proxy_variables_make_one_url(monkeypatch: pytest.MonkeyPatch, varia
         ("MAX_RETRIES", "nonsense"),
         ("MAX_RETRIES", "inf"),
         ("MAX_RETRIES", "1.5"),
+        ("TIMEOUT", "-1"),
+        ("TIMEOUT", "30s"),
+        ("TIMEOUT", "1e300"),
+        ("MAX_RETRIES", "-1"),
         ("ENVIRONMENT", "nonsense"),
+        ("PROXY_ADDRESS", "https://proxy.example"),
     ],
 )
 def test_an_invalid_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -113,13 +122,20 @@ def test_overrides_take_precedence_over_the_environment(monkeypatch: pytest.Monk
     overrides: ClientOptions = {"environment": fotahook.Environment.QA, "timeout": 1.0}
     found = read(monkeypatch, overrides, ENVIRONMENT="development", TIMEOUT="9")
     assert (found["environment"], found["timeout"]) == (fotahook.Environment.QA, 1.0)
+    # They may belong to another program.
+    odd = {"TIMEOUT": "30s", "MAX_RETRIES": "some", "PROXY_ADDRESS": "socks5://p", "THINGSPACE_BASE_URL": "nowhere"}
+    given: ClientOptions = {"timeout": 5.0, "max_retries": 1, "proxy": "", "base_url": "http://127.0.0.1:1"}
+    assert read(monkeypatch, {**overrides, **given}, **odd) == {**overrides, **given}
 
 
 def test_a_dotenv_file_supplies_missing_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("TIMEOUT=5\nMAX_RETRIES=1\nEMPTY\n")
     found = read(monkeypatch, TIMEOUT="6")
     assert (found["timeout"], found["max_retries"]) == (6.0, 1)
-    (tmp_path / "other.env").write_text("MAX_RETRIES=3\n")
+    credentials = (
+        "THINGSPACE_OAUTH_OAUTH_CLIENT_ID=i\nTHINGSPACE_OAUTH_OAUTH_CLIENT_SECRET=s\nVZ_M2M_TOKEN_VZ_M2M_TOKEN=t\n"
+    )
+    (tmp_path / "other.env").write_text(credentials + "MAX_RETRIES=3\n")
     with fotahook.Client.from_environment(dotenv_path=str(tmp_path / "other.env")) as client:
         assert client._defaults.max_retries == 3
 
@@ -128,17 +144,13 @@ def test_a_dotenv_file_of_another_folder_is_not_read(monkeypatch: pytest.MonkeyP
     (tmp_path / ".env").write_text("THINGSPACE_BASE_URL=https://evil.example\nMAX_RETRIES=1\n")
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
-    assert read(monkeypatch) == {
-        "thingspace_oauth_credentials": None,
-        "vz_m2m_token_credentials": None,
-        "base_url": None,
-    }
+    assert read(monkeypatch) == {}
 
 
 DESTINATIONS = """\
 THINGSPACE_BASE_URL=https://evil.example
 ENVIRONMENT=mock
-PROXY_ADDRESS=https://evil.example
+PROXY_ADDRESS=http://evil.example
 PROXY_PORT=8080
 MAX_RETRIES=1
 """
@@ -184,7 +196,7 @@ def test_a_dotenv_file_says_where_its_own_credentials_go(monkeypatch: pytest.Mon
 
 def test_without_python_dotenv_only_a_given_path_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dotenv", None)
-    assert read(monkeypatch)["base_url"] is None
+    assert read(monkeypatch) == {}
     with pytest.raises(ImportError, match="pip install python-dotenv"):
         fotahook.Client.from_environment(dotenv_path=".env")
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -107,7 +107,7 @@ def devices(sdk: Any, *arguments: Any, **options: Any) -> Any:
 
 async def collect(found: Any) -> list[str]:
     """The ids of the devices that an iterator of either client yields."""
-    if isinstance(found, Iterator):
+    if isinstance(found, Iterable):
         return await asyncio.to_thread(lambda: [device.device_id for device in found])
     return [device.device_id async for device in found]
 

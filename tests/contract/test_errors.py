@@ -49,7 +49,9 @@ def kinds(kind: type[FotahookError]) -> list[type[FotahookError]]:
 def test_the_docstring_draws_the_class_hierarchy() -> None:
     drawn = set((errors.__doc__ or "").replace("├", " ").replace("└", " ").replace("─", " ").split())
     inner = {errors.AnsweredError}
-    assert {kind.__name__ for kind in set(kinds(FotahookError)) - inner} <= drawn
+    # Other rooms have errors of their own.
+    public = {kind for kind in set(kinds(FotahookError)) - inner if kind.__module__ == errors.__name__}
+    assert {kind.__name__ for kind in public} <= drawn
 
 
 @pytest.mark.parametrize("kind", kinds(FotahookError), ids=lambda kind: kind.__name__)

@@ -29,15 +29,27 @@ TWO_TESTS = """
 
 @pytest.fixture
 def plugged(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A project whose tests have the plugin."""
-    pytester.plugins = ["fotahook.testing.plugin"]
+    """A project beside which fotahook is installed."""
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     return pytester
 
 
-def test_each_test_has_an_empty_service(plugged: pytest.Pytester) -> None:
+@pytest.mark.parametrize("options", [(), ("-p", "fotahook.testing.plugin")])
+def test_each_test_has_an_empty_service(plugged: pytest.Pytester, options: tuple[str, ...]) -> None:
     plugged.makepyfile(TWO_TESTS)
-    plugged.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
+    plugged.runpytest_subprocess("-p", "no:cacheprovider", *options).assert_outcomes(passed=2)
+
+
+def test_a_run_that_uses_no_fixture_loads_nothing_of_fotahook_but_the_plugin(plugged: pytest.Pytester) -> None:
+    plugged.makepyfile("""
+        import sys
+
+        def test_nothing_is_loaded():
+            loaded = {name for name in sys.modules if name.startswith("fotahook")}
+            names = ("fotahook", "fotahook.contract", "fotahook.contract.version", "fotahook.testing")
+            assert loaded == {*names, "fotahook.testing.plugin"}
+    """)
+    plugged.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
 
 
 def test_the_fixtures_are_described(plugged: pytest.Pytester) -> None:

@@ -231,6 +231,10 @@ class SyncBaseClient(BaseClient, SyncMethods, Closable):
         # Here, so that `import fotahook` loads no HTTP library.
         from ._sync import SyncTransport
 
+        hooks = self._pipeline.hooks
+        for name in hooks.__struct_fields__:
+            if inspect.iscoroutinefunction(getattr(hooks, name)):
+                raise TypeError(f"{name} is a coroutine function, which only the asynchronous clients can call")
         self._transport = SyncTransport(self._pipeline, options)
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ from ._settings import (
     OnResponse,
     TransportOptions,
     environment_options,
+    required,
 )
 
 
@@ -92,9 +93,9 @@ class _Client(BaseClient):
         proxy for credentials that are not from it. Overrides take precedence over both.
 
         Raises:
-            ValueError: For an invalid variable; the message names it.
+            ValueError: For an invalid variable, or one that is missing; the message names it.
         """
-        return cls(**environment_options(dotenv_path, overrides))
+        return cls(**required(environment_options(dotenv_path, overrides)))
 
     @operation
     def move_callback(self, account: str, url: str, **options: Unpack[CallOptions]) -> Operation[Moved]:

@@ -1,6 +1,7 @@
 """The pipeline that every call goes through: tokens, retries, reading the response. No I/O."""
 
 import logging
+import os
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar, cast
 
@@ -29,6 +30,10 @@ from ._transport_errors import without_frames
 T = TypeVar("T")
 
 log = logging.getLogger("fotahook.client")
+if (level := os.environ.get("FOTAHOOK_LOG", "").upper()) in logging.getLevelNamesMapping():
+    # For a look at what happens, in a program that does not set logging up.
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log.setLevel(level)
 
 # No compression: the limit on a body would have to count the compressed and the plain size.
 _DEFAULT_HEADERS = {"User-Agent": f"fotahook/{VERSION}", "accept": JSON, "Accept-Encoding": "identity"}
@@ -55,7 +60,7 @@ class Pipeline:
         self._servers = servers
         self.bearer = bearer
         self.session = session
-        self._hooks = hooks
+        self.hooks = hooks
         self.runtime = runtime
 
     def renew_locks(self, new_lock: Callable[[], Lock]) -> None:
@@ -195,8 +200,8 @@ class Pipeline:
             masked = Headers({**headers, **dict.fromkeys(secrets, MASK)}.items())
             body = MASK.encode() if call.secret and call.body is not None else call.body
             send = Send(Request(call.method, url, masked, body), headers, secrets, call.body, call.streamed)
-            if self._hooks.on_request is not None:
-                yield Invoke(self._hooks.on_request, send.request)
+            if self.hooks.on_request is not None:
+                yield Invoke(self.hooks.on_request, send.request)
             try:
                 reply: Reply = yield send
             except FotahookError as failure:
@@ -206,8 +211,8 @@ class Pipeline:
             reply = decoded(reply, send.request)
             accepted = reply.status in _ACCEPTED or (reply.status == 202 and call.server is None)
             error = None if accepted else error_from_reply(reply, send.request, call.error_400, _secrets(call, send))
-            if self._hooks.on_response is not None:
-                yield Invoke(self._hooks.on_response, _response_for_hook(call, reply, send, error))
+            if self.hooks.on_response is not None:
+                yield Invoke(self.hooks.on_response, _response_for_hook(call, reply, send, error))
             if error is not None:
                 raise error
             response = _read(call, reply, send)

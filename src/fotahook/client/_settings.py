@@ -5,7 +5,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, cast
 from urllib.parse import quote
 
 import msgspec
@@ -167,21 +167,17 @@ def environment_options(dotenv_path: str | None, overrides: ClientOptions) -> Cl
             )
             del file[name]
     variables = {**file, **os.environ}
-    found: ClientOptions = {
-        "thingspace_oauth_credentials": _oauth(variables),
-        "vz_m2m_token_credentials": _session(variables),
-        "base_url": variables.get("THINGSPACE_BASE_URL") or None,
-    }
-    if variables.get("TIMEOUT"):
-        found["timeout"] = _number("TIMEOUT", variables["TIMEOUT"])
-    if variables.get("MAX_RETRIES"):
-        found["max_retries"] = _whole_number("MAX_RETRIES", variables["MAX_RETRIES"])
-    if variables.get("PROXY_ADDRESS"):
-        found["proxy"] = _proxy_url(variables)
-    # With an override the variable may have any value: it may belong to another program.
-    if variables.get("ENVIRONMENT") and "environment" not in overrides:
-        found["environment"] = _environment(variables["ENVIRONMENT"])
-    return {**found, **overrides}
+    # With an override the variables may have any value: they may belong to another program.
+    found = {name: read(variables) for name, read in _READERS.items() if name not in overrides}
+    return cast("ClientOptions", {name: value for name, value in found.items() if value is not None} | overrides)
+
+
+def required(options: ClientOptions) -> ClientOptions:
+    """The same options; ValueError names the variables of credentials that are missing."""
+    lacking = [names for name, names in _REQUIRED.items() if options.get(name) is None]
+    if lacking:
+        raise ValueError(f"the environment has no credentials: set {', and '.join(lacking)}")
+    return options
 
 
 def _dotenv(path: str | None) -> dict[str, str]:
@@ -200,8 +196,7 @@ def _oauth(variables: Mapping[str, str]) -> ThingspaceOauthCredentials | None:
     key, secret = (variables.get(f"THINGSPACE_OAUTH_OAUTH_CLIENT_{part}") for part in ("ID", "SECRET"))
     if not key or not secret:
         return None
-    name = "THINGSPACE_OAUTH_OAUTH_CLOCK_SKEW"
-    skew = _number(name, variables[name]) if variables.get(name) else 0
+    skew = _number(variables, "THINGSPACE_OAUTH_OAUTH_CLOCK_SKEW") or 0
     return ThingspaceOauthCredentials(key, secret, oauth_clock_skew=skew)
 
 
@@ -214,34 +209,63 @@ def _session(variables: Mapping[str, str]) -> SessionCredentials | VZM2mTokenCre
     return VZM2mTokenCredentials(token) if token else None
 
 
-def _proxy_url(variables: Mapping[str, str]) -> str:
+def _proxy_url(variables: Mapping[str, str]) -> str | None:
     """The official SDK's four variables as one URL."""
+    if not variables.get("PROXY_ADDRESS"):
+        return None
     scheme, separator, address = variables["PROXY_ADDRESS"].rstrip("/").rpartition("://")
     username, password = variables.get("PROXY_USERNAME"), variables.get("PROXY_PASSWORD")
     user = f"{quote(username, safe='')}:{quote(password or '', safe='')}@" if username else ""
     port = f":{variables['PROXY_PORT']}" if variables.get("PROXY_PORT") else ""
-    return f"{scheme if separator else 'http'}://{user}{address}{port}"
-
-
-def _environment(name: str) -> Environment:
+    url = f"{scheme if separator else 'http'}://{user}{address}{port}"
     try:
-        return environment_named(name)
+        parse_proxy(url)
+    except ValueError as error:
+        raise ValueError(f"PROXY_ADDRESS, PROXY_PORT: {error}") from None
+    return url
+
+
+def _environment(variables: Mapping[str, str]) -> Environment | None:
+    try:
+        return environment_named(variables["ENVIRONMENT"]) if variables.get("ENVIRONMENT") else None
     except ValueError as error:
         raise ValueError(f"ENVIRONMENT: {error}") from None
 
 
-def _number(name: str, text: str) -> float:
+def _number(variables: Mapping[str, str], name: str) -> float | None:
     try:
-        value = float(text)
+        value = float(variables.get(name) or "nan")
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+        value = math.inf
+    if math.isinf(value) or (math.isnan(value) and variables.get(name)):
         raise ValueError(f"{name} must be a number")
-    return value
+    return None if math.isnan(value) else value
 
 
-def _whole_number(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{name} must be a whole number") from None
+def _timeout(variables: Mapping[str, str]) -> float | None:
+    timeout = _number(variables, "TIMEOUT")
+    if timeout is not None and not 0 < timeout <= threading.TIMEOUT_MAX:
+        raise ValueError(f"TIMEOUT must be greater than zero, and at most {threading.TIMEOUT_MAX:g}")
+    return timeout
+
+
+def _max_retries(variables: Mapping[str, str]) -> int | None:
+    text = variables.get("MAX_RETRIES")
+    if text and not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError("MAX_RETRIES must be a whole number, and not negative")
+    return int(text) if text else None
+
+
+_READERS: Final[Mapping[str, Callable[[Mapping[str, str]], object]]] = {
+    "thingspace_oauth_credentials": _oauth,
+    "vz_m2m_token_credentials": _session,
+    "base_url": lambda variables: variables.get("THINGSPACE_BASE_URL") or None,
+    "timeout": _timeout,
+    "max_retries": _max_retries,
+    "proxy": _proxy_url,
+    "environment": _environment,
+}
+_REQUIRED: Final = {
+    "thingspace_oauth_credentials": "THINGSPACE_OAUTH_OAUTH_CLIENT_ID and THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET",
+    "vz_m2m_token_credentials": "VZ_M2M_USERNAME and VZ_M2M_PASSWORD (or VZ_M2M_TOKEN_VZ_M2M_TOKEN)",
+}
