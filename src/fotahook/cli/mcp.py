@@ -70,7 +70,7 @@ class Reads:
 
         Call this first when messages are late or missing and no account is named. An empty list: nothing is wrong.
         """
-        return _to_result(self._client.accounts(state="trouble", cursor=cursor, limit=limit))
+        return _to_result(self._client.accounts(state="trouble", cursor=cursor, limit=limit).page())
 
     def account(self, account: str) -> Result:
         """Show an account: its callback URL, the state of its lane and why, its backlog and limits.
@@ -95,7 +95,7 @@ class Reads:
         Call this to find messages: by state, type, ordering key (often the IMEI), or when they were accepted. Give
         `cursor` of the result to get the next page.
         """
-        page = self._client.messages(
+        found = self._client.messages(
             account,
             state=state,
             message_type=message_type,
@@ -105,7 +105,7 @@ class Reads:
             cursor=cursor,
             limit=limit,
         )
-        return _to_result(page)
+        return _to_result(found.page())
 
     def message(self, message_id: str) -> Result:
         """Show a message: its account, type, size and the state of each of its deliveries.
