@@ -19,7 +19,7 @@ from .handlers import HandlerT, Router
 from .inbox import ACCEPT_SECONDS, Inbox
 from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, read_headers
 from .ledger import Ledger
-from .reconcile import Reconciler
+from .reconcile import Reconciler, ReportClient
 from .requests import RequestHandler, Response
 from .verification import Basic, Verification
 from .watch import Watch, WatchSettings
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from fotahook.client import AsyncClient, Client
 
 HANDLER_SECONDS: Final = 30.0
 BODY_SECONDS: Final = 30.0
@@ -64,7 +63,7 @@ class Listener:
         schedule: Sequence[float] = SCHEDULE,
         dedupe_window: float = DEDUPE_WINDOW,
         keep_days: float = KEEP_DAYS,
-        reconcile: "AsyncClient | Client | None" = None,
+        reconcile: ReportClient | None = None,
         every: float = 3600.0,
         alarm_url: str | None = None,
         silence: float | None = None,
@@ -165,7 +164,7 @@ class Listener:
         """Tell the listener whether somebody replaced the callback that leads to it, which is an alarm."""
         self._watch.callback_replaced = replaced
 
-    async def reconcile(self, client: "AsyncClient | Client", account: str, campaign_id: str | None = None) -> int:
+    async def reconcile(self, client: ReportClient, account: str, campaign_id: str | None = None) -> int:
         """Compare a campaign with ThingSpace's report once, or all of an account that are not over for a week.
 
         What the report says and no message did comes into the inbox. Returns how much that was. FotahookError as from

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -21,7 +21,12 @@ from .ledger import end_of, find_campaign
 from .verification import Verification
 
 if TYPE_CHECKING:
-    from fotahook.client import AsyncClient, Client
+    from fotahook.client._reads import (
+        AsyncCampaignsV2Controller,
+        AsyncSoftwareManagementReportsV2Controller,
+        CampaignsV2Controller,
+        SoftwareManagementReportsV2Controller,
+    )
 
 log = logging.getLogger("fotahook.listener")
 
@@ -35,13 +40,25 @@ _LIMITED_TIMES: Final = 5
 _PAGE: Final = 100
 
 
+class ReportClient(Protocol):
+    """Reads ThingSpace's reports: a Client or an AsyncClient."""
+
+    @property
+    def campaigns_v2(self) -> "CampaignsV2Controller | AsyncCampaignsV2Controller": ...
+
+    @property
+    def software_management_reports_v2(
+        self,
+    ) -> "SoftwareManagementReportsV2Controller | AsyncSoftwareManagementReportsV2Controller": ...
+
+
 class Reconciler:
     """Reads reports and repairs the ledger of an inbox. What was read is kept, so that it goes on after an error."""
 
     def __init__(
         self,
         store: Store,
-        client: "AsyncClient | Client",
+        client: ReportClient,
         choose: ChooseConsumers,
         clock: Callable[[], float],
         *,

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
@@ -15,10 +15,7 @@ from fotahook.store.records import MessageFilter, NewMessage, StoreError
 
 from . import validation
 from .intake import ChooseConsumers
-from .reconcile import OVER_SECONDS, Reconciler
-
-if TYPE_CHECKING:
-    from fotahook.client import AsyncClient, Client
+from .reconcile import OVER_SECONDS, Reconciler, ReportClient
 
 log = logging.getLogger("fotahook.listener")
 
@@ -38,7 +35,7 @@ _STEP: Final = 1000
 class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a listener watches; None: not at all."""
 
-    client: "AsyncClient | Client | None" = None
+    client: ReportClient | None = None
     every: float = 3600.0
     alarm_url: str | None = None
     silence: float | None = None
@@ -64,7 +61,7 @@ class Watch:
         self.metrics: dict[str, float] = {"fotahook_repaired_total": 0.0}
         self._choose = choose
         self._clock = clock
-        self._received_at = clock()
+        self._received_at = 0.0
         self._raised: dict[str, bool] = {}
 
     def received(self, at: float) -> None:
@@ -80,6 +77,7 @@ class Watch:
 
     async def run(self, store: Store) -> None:
         """Check and reconcile until cancelled."""
+        self.received(self._clock())
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(CHECK_SECONDS, self.check, store))
             tasks.create_task(self._repeat(_DAY, self._forget, store))
