@@ -1206,3 +1206,19 @@ async def test_audit_entries_are_kept_for_more_than_a_year(store: Store, clock: 
     clock.advance(2 * 86_400)
     await tidy_up(store, Retention())
     assert await logged(store) == []
+
+
+async def test_what_waits_of_an_account_is_counted_in_looks(registered: Store, accept: Accept) -> None:
+    for body in (b"1", b"22", b"333"):
+        await accept(body)
+    await accept(b"4444", account="other")
+    first = await registered.pending_usage(ACCOUNT, after=0, limit=2)
+    assert (first.messages, first.bytes) == (2, 3)
+    rest = await registered.pending_usage(ACCOUNT, after=first.last, limit=2)
+    assert (rest.messages, rest.bytes) == (1, 3)
+    assert (await registered.pending_usage(ACCOUNT, after=rest.last, limit=2)).messages == 0
+    lease = await lease_one(registered)
+    deliveries = await registered.fetch(lease, 1)
+    await registered.settle(lease, [settled(each) for each in deliveries], WELL, keep=0)
+    assert (await registered.pending_usage(ACCOUNT, after=0, limit=9)).messages == 2
+    assert (await registered.pending_usage("nobody", after=0, limit=9)).messages == 0

@@ -26,6 +26,7 @@ from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.service import HEALTH_PATHS, Check, Metrics, Settings, build_app, provision_dev, withdraw_dev
 from fotahook.service.context import REQUESTS_PER_MINUTE
+from fotahook.service.quotas import AccountQuotas
 from fotahook.store import Store, open_store
 from fotahook.store.records import Retention
 
@@ -44,6 +45,9 @@ LONGEST_LEASE: Final = 600.0
 T = TypeVar("T")
 InStore = Annotated[T, Parameter(group=Group("Store", sort_key=2))]
 InDelivery = Annotated[T, Parameter(group=Group("Delivery", sort_key=3))]
+
+
+Quota = Annotated[int, Parameter(validator=Number(gte=0))]
 
 
 def _pauses(type_: object, tokens: Sequence[Token]) -> tuple[float, ...]:
@@ -93,6 +97,14 @@ class ServeOptions(ServerOptions):
     "Seconds that a dispatcher may keep a lane without renewing its lease."
     requests_per_minute: InLimits[Annotated[int, Parameter(validator=Number(gte=0))]] = REQUESTS_PER_MINUTE
     "Requests of one client in a minute; 0 for no limit."
+    account_messages: InLimits[Quota] = AccountQuotas.messages
+    "Undelivered messages of one account; 0 for no limit."
+    account_bytes: InLimits[Quota] = AccountQuotas.bytes
+    "Bytes of one account's undelivered messages; 0 for no limit."
+    account_rate: InLimits[Quota] = AccountQuotas.publishes_per_second
+    "Messages published per second to one account, on average over a minute; 0 for no limit."
+    account_changes: InLimits[Quota] = AccountQuotas.changes_per_hour
+    "Changes of one account's callback, limits, keys and pauses in an hour; 0 for no limit."
     body_timeout: InLimits[Seconds] = ConnectionLimits.body_seconds
     "Seconds for the body of a request to arrive, and for the client to read the response."
     log_requests: InLogging[bool] = False
@@ -154,6 +166,12 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 allow_http=options.dev,
                 allowed_networks=networks,
                 requests_per_minute=options.requests_per_minute,
+                quotas=AccountQuotas(
+                    messages=options.account_messages,
+                    bytes=options.account_bytes,
+                    publishes_per_second=options.account_rate,
+                    changes_per_hour=options.account_changes,
+                ),
                 time_to_live=options.time_to_live * DAY,
                 sender=sending,
                 clock=time.time,

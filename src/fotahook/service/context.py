@@ -20,6 +20,7 @@ from .event_feed import Feed
 from .limits import Lockout, RateLimiter
 from .metrics import Metrics
 from .overview import Overviews
+from .quotas import QUOTAS, AccountQuotas, Quotas
 
 REQUESTS_PER_MINUTE: Final = 300_000
 _CACHE_SECONDS: Final = 1.0
@@ -51,6 +52,8 @@ class Settings:
     """Rate limit of one client; 0 for no limit."""
     time_to_live: float = 7 * 24 * 3600.0
     """How long delivery is tried before a message expires; here it only shows when that is."""
+    quotas: AccountQuotas = QUOTAS
+    """What one account may take."""
     password_cost: PasswordCost = COST
     """A password that was hashed at another cost is hashed again at the next login."""
     sender: SenderSettings | None = None
@@ -146,6 +149,7 @@ class Service:
         self.passwords = Passwords(self.settings.password_cost)
         self.rate_limiter = RateLimiter(self.settings.requests_per_minute)
         self.event_feed = Feed(self.store)
+        self.quotas = Quotas(self.settings.quotas, self.store, self.settings.clock)
         self.overviews = Overviews(self.store, self.settings.clock)
 
     def now(self) -> float:

@@ -141,6 +141,11 @@ TOO_MANY_STREAMS = ErrorType(
 
 # The service cannot do it.
 
+QUOTA_REACHED = ErrorType(
+    507,
+    "QUOTA_REACHED",
+    "The account has {}, which is its quota; nothing was saved. Deliver them first.",
+)
 STORE_FULL = ErrorType(507, "STORE_FULL", "The store is full and nothing was saved; contact the operator.")
 STORE_UNAVAILABLE = ErrorType(
     503, "STORE_UNAVAILABLE", "The store is unavailable; send the same request again, with the same keys.", _RETRY

@@ -60,7 +60,12 @@ class Call:
         return requests.query(self.request, kind)
 
     def audited(self, action: str, subject: str = "", detail: str = "", account: str = "") -> Store:
-        """The store, whose next write is recorded in the audit log as this caller's."""
+        """The store, whose next write is recorded in the audit log as this caller's.
+
+        A change of an account counts towards its quota, except a redelivery, which adds nothing to the store.
+        """
+        if self.account:
+            self.service.quotas.change(self.account)
         entry = AuditEntry(
             actor=self.caller.name,
             address=self.request.client.host if self.request.client else "",

@@ -216,6 +216,9 @@ class Store(Protocol):
     async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:
         """Delete credentials."""
 
+    async def pending_usage(self, account: str, *, after: int, limit: int) -> records.PendingUsage:
+        """A look at up to `limit` messages that wait for the account's callback, behind the number `after`."""
+
     def audited(self, entry: records.AuditEntry) -> "Store":
         """This store, whose next write records the entry in the audit log, in the same transaction."""
 

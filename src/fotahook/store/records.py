@@ -417,6 +417,14 @@ class Credential(Record, frozen=True, kw_only=True):
     expires_at: float | None = None
 
 
+class PendingUsage(Record, frozen=True, kw_only=True):
+    """How many messages of an account are not settled, and their bytes, up to the number `last`."""
+
+    messages: int
+    bytes: int
+    last: int
+
+
 class AuditEntry(Record, frozen=True, kw_only=True):
     """One entry of the audit log: who did what, and from where. Never a secret, a URL's path or a message's content."""
 

@@ -82,6 +82,10 @@ class SqlStore(ABC):
     async def check(self) -> None:
         await self._write(lambda db: db.rows("write_nothing"))
 
+    async def pending_usage(self, account: str, *, after: int, limit: int) -> records.PendingUsage:
+        (row,) = await self._query("pending_usage", account=account, after=after, limit=limit)
+        return records.PendingUsage(**row)
+
     # The audit log
 
     def audited(self, entry: records.AuditEntry) -> Store:

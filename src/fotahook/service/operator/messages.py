@@ -100,6 +100,7 @@ async def publish(call: Call) -> Published:
         ordering_key=ordering_key,
         idempotency_key=idempotency_key,
     )
+    await call.service.quotas.publish(call.account, len(body))
     [accepted] = await call.service.store.accept([message])
     if accepted.conflict:
         raise errors.OTHER_MESSAGE()
@@ -110,7 +111,7 @@ async def publish(call: Call) -> Published:
 async def publish_batch(call: Call) -> Response:
     """Answers each line, in order, once the valid ones are on disk, all in one transaction."""
     with call.service.batch_budget.share() as take:
-        lines = [_parse(call, line) async for line in _lines(call, take)]
+        lines = [await _parse(call, line) async for line in _lines(call, take)]
         messages = [line for line in lines if isinstance(line, NewMessage)]
         accepted = await call.service.store.accept(messages) if messages else []
     published = iter(
@@ -163,6 +164,8 @@ async def redeliver_one(call: Call) -> Redelivered:
     """Sends a message again, at the tail of its key, with new attempts and a new time to live."""
     message = await _find(call)
     wanted = await call.json(Redelivery, optional=True)
+    if wanted.as_new:
+        await call.service.quotas.publish(message.account, message.size)
     store = call.audited("message.redeliver", message.id, account=message.account)
     redelivery = await store.redeliver(message.id, as_new=wanted.as_new)
     if redelivery.refused == "pending":
@@ -240,7 +243,7 @@ async def _lines(call: Call, take: Callable[[int], None]) -> AsyncIterator[bytes
         raise errors.NO_BODY()
 
 
-def _parse(call: Call, content: bytes) -> NewMessage | dict[str, str]:
+async def _parse(call: Call, content: bytes) -> NewMessage | dict[str, str]:
     try:
         line, limit = _decode(content), call.service.settings.message_limit
         if not call.caller.has(requests.check_account(line.account)):
@@ -248,13 +251,15 @@ def _parse(call: Call, content: bytes) -> NewMessage | dict[str, str]:
         body = bytes(line.message)
         if len(body) > limit:
             raise errors.TOO_LARGE(what="message", limit=limit)
-        return NewMessage(
+        message = NewMessage(
             account=line.account,
             body=body,
             type=_message_type(call, line.account, body),
             ordering_key=requests.key("orderingKey", line.ordering_key),
             idempotency_key=requests.key("idempotencyKey", line.idempotency_key),
         )
+        await call.service.quotas.publish(line.account, len(body))
+        return message
     except errors.ApiError as error:
         return error.content
 

@@ -100,6 +100,13 @@ where id = any(:lanes::bigint[]);
 update lanes l set due = (select min(due) from deliveries where lane = l.id and state = 'ready')
 where l.account = :account and l.consumer = :consumer;
 
+-- name: pending_usage
+select count(*) as messages, coalesce(sum(size), 0)::bigint as bytes, coalesce(max(seq), 0) as last from (
+    select d.seq, m.size from lanes l join deliveries d on d.lane = l.id join messages m on m.seq = d.seq
+    where l.account = :account and l.consumer = '' and d.state in ('ready', 'behind') and d.seq > :after
+    order by d.seq limit :limit
+) pending;
+
 -- name: add_audit
 insert into audit (actor, address, action, account, subject, detail)
 values (:actor, :address, :action, :account, :subject, :detail);

@@ -354,6 +354,15 @@ delete from credentials where kind = :kind and id in (select value from json_eac
 -- name: drop_expired_credentials
 delete from credentials where kind = :kind and expires_at <= :now;
 
+-- name: pending_usage
+select count(*) as messages, coalesce(sum(size), 0) as bytes, coalesce(max(seq), 0) as last from (
+    select d.seq, m.size from lanes l
+    cross join deliveries d indexed by deliveries_pending on d.lane = l.id
+    cross join messages m on m.seq = d.seq
+    where l.account = :account and l.consumer = '' and d.state in ('ready', 'behind') and d.seq > :after
+    order by d.seq limit :limit
+);
+
 -- name: add_audit
 insert into audit (at, actor, address, action, account, subject, detail)
 values (:now, :actor, :address, :action, :account, :subject, :detail);

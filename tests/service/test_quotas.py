@@ -1,0 +1,133 @@
+"""Quotas of one account: what it takes is bounded, refused in words, and nobody else's."""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from fotahook.contract.signing import parse_secret
+from fotahook.service import Settings, build_app
+from fotahook.service import quotas as module
+from fotahook.service.quotas import AccountQuotas
+from fotahook.store.records import Health, LaneVerdict
+from tests.store.conftest import settled
+
+from .conftest import ACCOUNT, CALLBACK, CHEAP, MESSAGES, URL, Answer, Api
+from .serving import SECRET_KEY
+
+PATH = f"/v1/accounts/{ACCOUNT}"
+OTHER = "/v1/accounts/other/messages"
+REGISTER = msgspec.json.encode({"url": URL})
+
+
+@pytest.fixture
+def limited(api: Api, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Api]:
+    """The service with some quotas, which counts again whenever it needs to."""
+    monkeypatch.setattr(module, "RECOUNT_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_DUTY", 0)
+
+    def limit(**quotas: int) -> Api:
+        settings = Settings(secret_key=SECRET_KEY, password_cost=CHEAP, clock=api.clock, quotas=AccountQuotas(**quotas))
+        api.app = build_app(api.store, settings)
+        return api
+
+    return limit
+
+
+async def publish(api: Api, body: bytes = b"{}", path: str = MESSAGES) -> Answer:
+    return await api("POST", path, body, api.bearer)
+
+
+async def test_undelivered_messages_are_limited_and_delivered_ones_make_room(limited: Callable[..., Api]) -> None:
+    api = limited(messages=3)
+    assert [(await publish(api)).status for _ in range(3)] == [202] * 3
+    refused = await publish(api)
+    assert refused.error == (507, "QUOTA_REACHED")
+    assert "has 3 undelivered messages, which is its quota; nothing was saved" in refused.json["errorMessage"]
+    lines = b"".join(b'{"account": "%b", "message": {}}\n' % name for name in (ACCOUNT.encode(), b"other"))
+    first, second = (await api("POST", "/v1/messages", lines, api.bearer)).lines
+    assert (first["errorCode"], set(second)) == ("QUOTA_REACHED", {"id", "duplicate"})
+    # Not the neighbour's affair.
+    assert (await publish(api, path=OTHER)).status == 202
+    await api.store.register(ACCOUNT, URL, actor="test")
+    [lease] = await api.store.lease(1, 30)
+    deliveries = await api.store.fetch(lease, 1)
+    await api.store.settle(lease, [settled(each) for each in deliveries], LaneVerdict(health=Health()), keep=0)
+    assert [(await publish(api)).status for _ in range(2)] == [202, 507]
+    # Another process, or this one after a restart, counts what is there.
+    assert (await publish(limited(messages=3))).status == 507
+    assert (await publish(limited(messages=0))).status == 202
+
+
+async def test_bytes_of_undelivered_messages_are_limited(limited: Callable[..., Api]) -> None:
+    api, body = limited(bytes=1000), b'{"x": "%b"}' % (b"y" * 400)
+    assert [(await publish(api, body)).status for _ in range(3)] == [202, 202, 507]
+    assert (await publish(api, b"{}")).status == 202
+    assert "1000 bytes" in (await publish(api, body)).json["errorMessage"]
+
+
+async def test_a_copy_takes_room_as_any_message(limited: Callable[..., Api]) -> None:
+    api = limited(messages=1)
+    message = (await publish(api)).json["id"]
+    copied = await api("POST", f"/v1/messages/{message}/redeliver", b'{"asNew": true}', api.bearer)
+    assert copied.error == (507, "QUOTA_REACHED")
+
+
+async def test_counting_goes_in_short_looks(limited: Callable[..., Api], monkeypatch: pytest.MonkeyPatch) -> None:
+    api = limited()
+    for _ in range(5):
+        await publish(api)
+    monkeypatch.setattr(module, "COUNT_STEP", 2)
+    assert [(await publish(limited(messages=6))).status for _ in range(2)] == [202, 507]
+
+
+async def test_an_account_at_its_quota_is_not_counted_all_the_time(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, usage, now = 0, api.store.pending_usage, 0.0
+
+    async def count(account: str, *, after: int, limit: int) -> object:
+        nonlocal counted
+        counted += 1
+        return await usage(account, after=after, limit=limit)
+
+    await publish(api)
+    monkeypatch.setattr(api.store, "pending_usage", count)
+    quotas = module.Quotas(AccountQuotas(messages=1), api.store, api.clock, lambda: now)
+    for moment, expected in ((0.0, 1), (0.5, 1), (2.0, 2)):
+        now = moment
+        refused = await asyncio.gather(*(quotas.publish(ACCOUNT, 2) for _ in range(5)), return_exceptions=True)
+        assert all("1 undelivered messages" in str(error) for error in refused)
+        assert counted == expected
+
+
+async def test_messages_per_second_are_limited_for_an_account(limited: Callable[..., Api]) -> None:
+    api = limited(publishes_per_second=1)
+    answers = [await publish(api) for _ in range(61)]
+    assert [answer.status for answer in answers] == [202] * 60 + [429]
+    assert answers[-1].error == (429, "TOO_MANY_REQUESTS")
+    assert answers[-1].header("retry-after") == "1"
+    assert (await publish(api, path=OTHER)).status == 202
+    api.clock.advance(1)
+    assert (await publish(api)).status == 202
+
+
+async def test_changes_of_an_account_are_limited(limited: Callable[..., Api]) -> None:
+    api = limited(changes_per_hour=6)
+    calls = [
+        ("PUT", CALLBACK, REGISTER),
+        ("DELETE", CALLBACK, b""),
+        ("PUT", f"{PATH}/callback", REGISTER),
+        ("POST", f"{PATH}/pause", b""),
+        ("PATCH", PATH, b'{"limits": {"inFlight": 1}}'),
+        ("POST", f"{PATH}/signing-keys", b""),
+    ]
+    for method, path, body in calls:
+        assert (await api(method, path, body, api.both)).status in (200, 201)
+    history = await api.store.callback_history(ACCOUNT, 99)
+    for method, path, body in calls:
+        assert (await api(method, path, body, api.both)).error == (429, "TOO_MANY_REQUESTS"), path
+    assert await api.store.callback_history(ACCOUNT, 99) == history
+    assert (await api("POST", "/v1/accounts/other/pause", headers=api.bearer)).status == 200
+    api.clock.advance(600)
+    answer = await api("POST", f"{PATH}/signing-keys", headers=api.bearer)
+    assert parse_secret(answer.json["secret"])
