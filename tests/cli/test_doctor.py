@@ -26,12 +26,11 @@ from fotahook.cli.doctor import ACCOUNT
 from fotahook.contract import signing
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.keys import account_signing_seed, signing_seed
+from fotahook.contract.operator import Check, CheckResult
 from fotahook.contract.urls import THINGSPACE_PORTS
 from fotahook.delivery.doctor import run_checks
 from fotahook.delivery.doctor.checks import (
     MAX_ADDRESSES,
-    Check,
-    Result,
     Target,
     check_addresses,
     check_connection,
@@ -73,7 +72,7 @@ async def check(url: str, *, now: datetime = NOW, tick: float = 0.001, **changes
     return {one.check: one for one in found}
 
 
-def results(checks: dict[str, Check]) -> dict[str, Result]:
+def results(checks: dict[str, Check]) -> dict[str, CheckResult]:
     return {name: check.result for name, check in checks.items()}
 
 
@@ -283,7 +282,7 @@ async def test_an_authority_of_the_system_passes(
     ],
 )
 async def test_the_dates_of_a_certificate(
-    authority: trustme.CA, ca_file: Path, from_day: int, to_day: int, result: Result, found: str
+    authority: trustme.CA, ca_file: Path, from_day: int, to_day: int, result: CheckResult, found: str
 ) -> None:
     issued = authority.issue_cert("localhost", not_before=NOW + from_day * DAY, not_after=NOW + to_day * DAY)
     async with over_tls(server_tls(issued)) as url:
@@ -561,10 +560,7 @@ def test_checks_are_rows_when_piped_and_one_object_as_json(run: Run) -> None:
     assert rows.err.startswith("fotahook: the test messages are signed by whpk_")
     assert (found["url"], found["result"]) == (peer.url, "warn")
     assert found["publicKey"].startswith("whpk_")
-    assert {tuple(sorted(one)) for one in found["checks"]} == {
-        ("check", "found", "result"),
-        ("check", "fix", "found", "result"),
-    }
+    assert {tuple(sorted(one)) for one in found["checks"]} == {("check", "fix", "found", "result")}
 
 
 def test_a_failed_check_is_exit_code_1(run: Run) -> None:

@@ -1,5 +1,7 @@
 """The calls that the console needs besides the operator's: its session, an account's last attempts, checks, numbers."""
 
+import functools
+
 import msgspec
 import pytest
 from starlette.types import ASGIApp
@@ -150,10 +152,15 @@ async def test_a_receiver_is_checked_and_a_wrong_url_refused(checking: ASGIApp, 
 def checking(api: Api) -> ASGIApp:
     """A service that can send."""
     from fotahook.contract.addresses import EVERYWHERE
+    from fotahook.delivery.doctor import check_receiver
     from fotahook.delivery.sender import SenderSettings
 
     sender = SenderSettings(secret_key=SECRET_KEY, allowed_networks=EVERYWHERE)
     settings = Settings(
-        secret_key=SECRET_KEY, allow_http=True, allowed_networks=EVERYWHERE, sender=sender, clock=api.clock
+        secret_key=SECRET_KEY,
+        allow_http=True,
+        allowed_networks=EVERYWHERE,
+        check_receiver=functools.partial(check_receiver, sender=sender, allow_http=True),
+        clock=api.clock,
     )
     return build_app(api.store, settings)

@@ -2,9 +2,7 @@
 
 import asyncio
 import secrets
-import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias
@@ -15,9 +13,10 @@ from cyclopts.validators import Number
 
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.keys import SECRET_KEY_BYTES, account_signing_seed
+from fotahook.contract.operator import CheckResult, Checks
 from fotahook.contract.signing import format_public_key, parse_secret
 from fotahook.contract.urls import account_refusal
-from fotahook.delivery.doctor import Check, Result, Target, run_checks, verdict
+from fotahook.delivery.doctor import check_receiver
 from fotahook.delivery.sender import SenderSettings
 
 from ..hosting.tls import check_pem_files
@@ -31,7 +30,7 @@ ACCOUNT: Final = "fotahook-doctor"
 
 Seconds: TypeAlias = Annotated[float, Parameter(validator=Number(gt=0, lte=300))]
 
-_STYLES: Final[dict[Result, str]] = {"pass": "green", "warn": "yellow", "fail": "bold red"}
+_STYLES: Final[dict[CheckResult, str]] = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 
 
 @Parameter(name="*")
@@ -80,17 +79,18 @@ def doctor(url: str, /, *, options: DoctorOptions = DoctorOptions()) -> int:
     """
     from rich.console import Console
 
-    target = _target(url, options)
-    key = format_public_key(account_signing_seed(target.sender.secret_key, target.account))
+    secret, sender = _settings(options)
+    key = format_public_key(account_signing_seed(sender.secret_key, options.account))
     if not options.as_json:
         note(f"the test messages are signed by {key}")
     with Console(stderr=True).status("checking"):
-        checks = asyncio.run(run_checks(target, clock=time.time, monotonic=time.monotonic))
-    _print_report(url, checks, key, as_json=options.as_json)
-    return FAILED if verdict(checks) == "fail" else 0
+        checks = asyncio.run(check_receiver(url, options.account, sender=sender, secret=secret, allow_http=options.dev))
+    _print_report(checks, key, as_json=options.as_json)
+    return FAILED if checks.result == "fail" else 0
 
 
-def _target(url: str, options: DoctorOptions) -> Target:
+def _settings(options: DoctorOptions) -> tuple[bytes | None, SenderSettings]:
+    """The receiver's secret, and how to send."""
     if (refusal := account_refusal(options.account)) is not None:
         raise UsageError(f"--account {options.account!r}: {refusal}")
     check_pem_files(ca_file=options.ca_file, client_cert=options.client_cert)
@@ -99,50 +99,42 @@ def _target(url: str, options: DoctorOptions) -> Target:
         networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
     except ValueError as error:
         raise UsageError(f"--secret or --allow-network: {error}") from error
-    return Target(
-        url=url,
-        run_id=secrets.token_hex(8),
-        account=options.account,
-        secret=secret,
-        allow_http=options.dev,
-        sender=SenderSettings(
-            secret_key=secret_key_from_environment() or secrets.token_bytes(SECRET_KEY_BYTES),
-            timeout=options.timeout,
-            connect_timeout=options.connect_timeout,
-            allowed_networks=networks,
-            ca_file=options.ca_file,
-            client_cert=options.client_cert,
-        ),
+    return secret, SenderSettings(
+        secret_key=secret_key_from_environment() or secrets.token_bytes(SECRET_KEY_BYTES),
+        timeout=options.timeout,
+        connect_timeout=options.connect_timeout,
+        allowed_networks=networks,
+        ca_file=options.ca_file,
+        client_cert=options.client_cert,
     )
 
 
-def _print_report(url: str, checks: Sequence[Check], public_key: str, *, as_json: bool) -> None:
+def _print_report(found: Checks, public_key: str, *, as_json: bool) -> None:
     """A table at a terminal, tab-separated rows when piped, or one JSON object."""
     if as_json:
-        found = [msgspec.to_builtins(check) for check in checks]
-        print_json({"url": url, "result": verdict(checks), "publicKey": public_key, "checks": found})
+        print_json({**msgspec.to_builtins(found), "publicKey": public_key})
     elif on_terminal():
-        _print_report_table(checks)
+        _print_report_table(found)
     else:
-        rows = [(check.check, check.result, check.found, check.fix or "") for check in checks]
+        rows = [(check.check, check.result, check.found, check.fix) for check in found.checks]
         print_table(("check", "result", "found", "fix"), rows)
 
 
-def _print_report_table(checks: Sequence[Check]) -> None:
+def _print_report_table(found: Checks) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table("check", "result", "found, and what to do")
-    for check in checks:
+    for check in found.checks:
         text = Text(check.found)
         if check.fix is not None:
             text.append(f"\n{check.fix}", style="dim")
         table.add_row(check.check, Text(check.result, style=_STYLES[check.result]), text)
-    counts = Counter(check.result for check in checks)
+    counts = Counter(check.result for check in found.checks)
     summary = ", ".join(f"{counts[result]} {result}" for result in _STYLES)
     if counts["fail"]:
         summary += "; the checks that depend on a failed one were not made"
     console = Console()
     console.print(table)
-    console.print(summary, style=_STYLES[verdict(checks)], highlight=False)
+    console.print(summary, style=_STYLES[found.result], highlight=False)

@@ -6,6 +6,7 @@ import mimetypes
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -22,6 +23,7 @@ from fotahook.contract.proxy import parse_proxy
 from fotahook.contract.urls import without_password
 from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, run_maintenance
 from fotahook.delivery.dispatcher import LEASE_MARGIN
+from fotahook.delivery.doctor import check_receiver
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.service import HEALTH_PATHS, Check, Metrics, Settings, build_app, provision_dev, withdraw_dev
@@ -173,7 +175,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                     changes_per_hour=options.account_changes,
                 ),
                 time_to_live=options.time_to_live * DAY,
-                sender=sending,
+                check_receiver=partial(check_receiver, sender=sending, allow_http=options.dev),
                 clock=time.time,
             )
             checks: dict[str, Check] = {}

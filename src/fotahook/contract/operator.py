@@ -13,9 +13,10 @@ MessageStateName = Literal["pending", "delivered", "dead"]
 if TYPE_CHECKING:
     LaneStateName = Literal["open", "waiting", "held", "paused"]
     DeliveryStateName = MessageStateName
+    CheckResult = Literal["pass", "warn", "fail"]
 else:
     # What is read may be from a newer service, with a state that is not known here.
-    LaneStateName = DeliveryStateName = str
+    LaneStateName = DeliveryStateName = CheckResult = str
 
 
 class Published(Model, frozen=True):
@@ -279,7 +280,7 @@ class Check(_Camel, frozen=True):
     """One check of a receiver: `pass`, `warn` or `fail`, what was found, and what to do about it."""
 
     check: str
-    result: str
+    result: CheckResult
     found: str
     fix: str | None = None
 
@@ -288,7 +289,7 @@ class Checks(_Camel, frozen=True):
     """The checks of a callback URL in order, and the worst result."""
 
     url: str
-    result: str
+    result: CheckResult
     checks: list[Check]
 
 

@@ -3,14 +3,14 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from ..contract.addresses import Network
 from ..contract.messages import MESSAGE_LIMIT
-from ..delivery.sender import SenderSettings
+from ..contract.operator import Checks
 from ..store.base import Clock, Store
 from ..store.health import StoreHealth
 from ..store.records import Credential
@@ -56,8 +56,8 @@ class Settings:
     """What one account may take."""
     password_cost: PasswordCost = COST
     """A password that was hashed at another cost is hashed again at the next login."""
-    sender: SenderSettings | None = None
-    """How deliveries are sent, for checks of a receiver; None where none are made."""
+    check_receiver: Callable[[str, str], Awaitable[Checks]] | None = None
+    """Checks a URL, with test messages for an account, as fotahook doctor does; None where nothing is sent."""
     console: Literal["service", "listener"] = "service"
     """What the console shows: a service, or a listener's inbox."""
     clock: Clock = time.time

@@ -3,32 +3,20 @@
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import Final, Literal
-
-import msgspec
+from typing import Final
 
 from fotahook.contract.addresses import EVERYWHERE, refusal
 from fotahook.contract.error_responses import one_line
 from fotahook.contract.exchange import Masked
+from fotahook.contract.operator import Check
 from fotahook.contract.urls import THINGSPACE_PORTS, THINGSPACE_PORTS_TEXT, url_refusal
 from fotahook.delivery.http import Origin, target_of
 from fotahook.delivery.outcomes import FIXES
 from fotahook.delivery.resolver import Resolver
 from fotahook.delivery.sender import SenderSettings
 
-Result = Literal["pass", "warn", "fail"]
-
 MAX_ADDRESSES: Final = 8
 """Addresses of one name that are tried; a name can have hundreds."""
-
-
-class Check(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The result of one check; `fix` says what to do unless it passed."""
-
-    check: str
-    result: Result
-    found: str
-    fix: str | None = None
 
 
 def passed(check: str, found: str) -> Check:

@@ -11,11 +11,12 @@ import msgspec
 
 from fotahook.contract import signing
 from fotahook.contract.keys import account_signing_seed, signing_seed
+from fotahook.contract.operator import Check
 from fotahook.contract.version import VERSION
 from fotahook.delivery.outcomes import Outcome, failure_of
 from fotahook.delivery.sender import Sender
 
-from .checks import Check, Target, failed, passed, warned
+from .checks import Target, failed, passed, warned
 
 TYPE: Final = "fotahookDoctor"
 SLOW_MILLISECONDS: Final = 3000

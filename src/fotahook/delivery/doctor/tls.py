@@ -16,10 +16,11 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from fotahook.contract.operator import Check
 from fotahook.delivery.outcomes import FIXES
 from fotahook.delivery.tls import tls_context
 
-from .checks import Check, Target, failed, passed, warned
+from .checks import Target, failed, passed, warned
 
 MIN_DAYS_LEFT: Final = 21
 """Automatic renewal comes earlier: certificates of 90 days are renewed at 30, or at a third of their lifetime."""

@@ -1,14 +1,11 @@
 """The doctor over HTTP: checks an account's callback URL, or one that may become it, from where deliveries are sent."""
 
 import asyncio
-import secrets
-import time
 from typing import Final
 
 import msgspec
 
-from ...contract.operator import Check, Checks
-from ...delivery.doctor import Target, run_checks, verdict
+from ...contract.operator import Checks
 from .. import errors
 from ..routing import Call, Endpoint
 from ..thingspace.callbacks import checked_url
@@ -27,29 +24,20 @@ class Proposal(msgspec.Struct, frozen=True):
 async def check(call: Call) -> Checks:
     """Checks a URL as `fotahook doctor` does: with up to four test messages of type fotahookDoctor. One at a time."""
     service, url = call.service, (await call.json(Proposal, optional=True)).url
-    settings = service.settings.sender
-    if settings is None:
+    check_receiver = service.settings.check_receiver
+    if check_receiver is None:
         raise errors.CONFLICT("This service sends nothing; run fotahook doctor where deliveries are sent from.")
     if url is None:
         callback = await service.store.callback(call.account)
         if callback is None:
             raise errors.CONFLICT("No callback is registered; name a url to check.")
         url = callback.url
-    target = Target(
-        url=checked_url(url, service.settings),
-        run_id=secrets.token_hex(8),
-        account=call.account,
-        allow_http=service.settings.allow_http,
-        sender=settings,
-    )
+    url = checked_url(url, service.settings)
     if service.doctor_lock.locked():
         raise errors.BUSY()
     async with service.doctor_lock:
         try:
             async with asyncio.timeout(LIMIT_SECONDS):
-                found = await run_checks(target, clock=service.settings.clock, monotonic=time.monotonic)
+                return await check_receiver(url, call.account)
         except TimeoutError:
             raise errors.CONFLICT(f"The checks took more than {LIMIT_SECONDS:g} s; run fotahook doctor {url}") from None
-    return Checks(
-        url=url, result=verdict(found), checks=[Check(one.check, one.result, one.found, one.fix) for one in found]
-    )
