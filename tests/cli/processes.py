@@ -76,12 +76,15 @@ class Running:
         return _read_line(self.process)
 
 
-def start(*arguments: str, cwd: Path, **variables: str) -> Running:
-    """Start a command that goes on, and wait until it is ready. Whoever starts it ends it."""
+def start(*arguments: str, cwd: Path, before: str = "", **variables: str) -> Running:
+    """Start a command that goes on, and wait until it is ready. Whoever starts it ends it.
+
+    `before`: what a shell does first, in the same process.
+    """
     log = cwd / f"{arguments[0]}.log"
     with log.open("a") as stderr:
         process = subprocess.Popen(
-            [*FOTAHOOK, *arguments],
+            ["/bin/sh", "-c", f"{before} exec {shlex.join([*FOTAHOOK, *arguments])}"],
             cwd=cwd,
             env=environment(**variables),
             stdin=subprocess.DEVNULL,
@@ -99,9 +102,9 @@ def start(*arguments: str, cwd: Path, **variables: str) -> Running:
 
 
 @contextlib.contextmanager
-def running(*arguments: str, cwd: Path, **variables: str) -> Iterator[Running]:
+def running(*arguments: str, cwd: Path, before: str = "", **variables: str) -> Iterator[Running]:
     """A command that goes on until the block ends."""
-    started = start(*arguments, cwd=cwd, **variables)
+    started = start(*arguments, cwd=cwd, before=before, **variables)
     try:
         yield started
     finally:

@@ -207,3 +207,25 @@ def test_a_client_that_says_no_farewell_does_not_hold_up_the_end(tmp_path: Path)
             assert service.stop() == 0
         # It would say that it waited in vain.
         assert service.log.read_text() == ""
+
+
+def test_connections_that_never_begin_tls_leave_room_for_others(tmp_path: Path) -> None:
+    made = make_certificates(tmp_path, "127.0.0.1")
+    flags = ("--tls-cert", str(made.cert_file), "--tls-key", str(made.key_file), "--connections-per-address", "50")
+    before = "ulimit -n 256;"
+    with ExitStack() as stack:
+        service = stack.enter_context(running("serve", "--port", "0", *flags, cwd=tmp_path, before=before))
+        port = int(service.url.rpartition(":")[2])
+        for number in range(360):
+            # From 9 addresses: each has fewer than its share.
+            source = (f"127.0.0.{2 + number // 40}", 0)
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), DEADLINE, source))
+        pool = urllib3.PoolManager(ca_certs=str(made.ca_file), retries=False, timeout=DEADLINE)
+        with pool as http:
+            assert http.request("GET", f"{service.url}/readyz").status == 200
+            # Reads the store.
+            unknown = urllib3.make_headers(basic_auth="a:b")
+            assert http.request("POST", f"{service.url}/api/ts/v1/oauth2/token", headers=unknown).status == 401
+        assert service.stop() == 0
+    warning = json.loads(service.log.read_text().splitlines()[0])
+    assert warning["message"].startswith("128 connections are open, all that the limit on open files leaves room for")

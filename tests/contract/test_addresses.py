@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fotahook.contract.addresses import EVERYWHERE, parse_networks, refusal
+from fotahook.contract.addresses import EVERYWHERE, address_key, parse_networks, refusal
 
 PUBLIC_V4 = ["8.8.8.8", "1.1.1.1", "3.87.163.45", "100.63.255.255", "100.128.0.0", "172.32.0.1", "223.255.255.255"]
 FORBIDDEN_V4 = [
@@ -180,3 +180,11 @@ def test_a_hidden_address_is_allowed_like_the_plain_one(text: str) -> None:
     address = IPv4Address(text)
     for spelling, hiding in spellings(address).items():
         assert (refusal(hiding) is None) == (refusal(address) is None), spelling
+
+
+def test_an_ipv6_client_is_counted_by_its_network() -> None:
+    assert address_key("2001:db8:1:2:3:4:5:6") == address_key("2001:db8:1:2::") == "2001:db8:1:2::/64"
+    assert address_key("2001:db8:1:3::") != address_key("2001:db8:1:2::")
+    assert address_key("::ffff:192.0.2.1") == address_key("192.0.2.1") == "192.0.2.1"
+    assert address_key("fe80::1%eth0") == "fe80::/64"
+    assert address_key("") == address_key(None) == address_key("nobody") == ""

@@ -2,16 +2,24 @@
 
 import asyncio
 import contextlib
+import errno
+import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from socket import create_server
 
 import msgspec
 import pytest
+import trustme
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from fotahook.hosting.connection_limits import ConnectionLimiter, ConnectionLimits, LimitedProtocol, Phase, _client_key
+from fotahook.contract.addresses import parse_networks
+from fotahook.hosting import acceptor
+from fotahook.hosting.acceptor import Acceptor
+from fotahook.hosting.connection_limits import ConnectionLimiter, ConnectionLimits, LimitedProtocol, Phase
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HEALTH = b"GET /healthz?x=1 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -69,8 +77,8 @@ class Served:
     port: int
     peers: list["Peer"] = field(default_factory=list)
 
-    async def connect(self, sent: bytes = b"") -> "Peer":
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    async def connect(self, sent: bytes = b"", source: str = "127.0.0.1") -> "Peer":
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
         writer.write(sent)
         self.peers.append(Peer(reader, writer))
         return self.peers[-1]
@@ -112,15 +120,15 @@ class Peer:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, limiter: ConnectionLimiter) -> AsyncIterator[int]:
-    config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, access_log=False)
+async def serving(app: ASGIApp, limiter: ConnectionLimiter, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, access_log=False, timeout_keep_alive=3600)
     config.load()
     state = ServerState()
-    server = await asyncio.get_running_loop().create_server(
-        lambda: LimitedProtocol(limiter, config=config, server_state=state, app_state={}), "127.0.0.1", 0
-    )
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        accepting = Acceptor(listening, tls, limiter, config, state)
+        accepting.start()
+        yield listening.getsockname()[1]
+        accepting.stop()
         for connection in list(state.connections):
             connection.transport.abort()
         await until(lambda: not state.connections and not state.tasks)
@@ -375,10 +383,128 @@ async def test_a_connection_over_the_limit_is_refused_while_all_others_are_busy_
     assert "--connections-per-address" in warning
 
 
-def test_an_ipv6_client_is_counted_by_its_network() -> None:
-    assert _client_key("2001:db8:1:2:3:4:5:6") == _client_key("2001:db8:1:2::") == "2001:db8:1:2::/64"
-    assert _client_key("2001:db8:1:3::") != _client_key("2001:db8:1:2::")
-    assert _client_key("::ffff:192.0.2.1") == _client_key("192.0.2.1") == "192.0.2.1"
+async def test_connections_from_a_proxy_are_not_counted_by_address() -> None:
+    app = App()
+    limiter = ConnectionLimiter(LIMITS, (), Clock(), proxies=parse_networks(["127.0.0.0/8"]))
+    async with serving(app, limiter) as port:
+        served = Served(app, limiter, Clock(), port)
+        peers = [await served.connect(GET.replace(b"/ ", b"/waits ", 1)) for _ in range(5)]
+        await served.until(lambda one: one.phase is Phase.RESPONSE, 5)
+        app.proceed.set()
+        assert [await peer.response() for peer in peers] == [(200, b"ok")] * 5
+        for peer in peers:
+            peer.writer.close()
+
+
+# All of them
+
+
+@contextlib.asynccontextmanager
+async def serving_few(total: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Served]:
+    app, clock = App(), Clock()
+    limiter = ConnectionLimiter(replace(LIMITS, total=total), ["/healthz"], clock)
+    async with serving(app, limiter, tls) as port:
+        served = Served(app, limiter, clock, port)
+        yield served
+        for peer in served.peers:
+            peer.writer.close()
+
+
+async def test_at_the_limit_in_all_the_address_with_most_connections_makes_room(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving_few(total=4) as served:
+        idle = []
+        for _ in range(3):
+            idle.append(await served.connect(GET, "127.0.0.2"))
+            await idle[-1].response()
+            served.clock.now += 1
+        alone = await served.connect(GET, "127.0.0.3")
+        await alone.response()
+        new = await served.connect(GET, "127.0.0.4")
+        assert await new.response() == (200, b"ok")
+        assert await idle[0].reader.read() == b""
+        for peer in (*idle[1:], alone, new):
+            peer.send(GET)
+            assert await peer.response() == (200, b"ok")
+        (warning,) = log_messages(caplog)
+        assert warning.startswith("4 connections are open, all that the limit on open files leaves room for")
+
+
+async def test_at_the_limit_in_all_only_health_is_answered_while_all_are_busy() -> None:
+    async with serving_few(total=2) as served:
+        busy = [await served.connect(GET.replace(b"/ ", b"/waits ", 1), f"127.0.0.{n}") for n in (2, 3)]
+        await served.until(lambda one: one.phase is Phase.RESPONSE, 2)
+        assert (await (await served.connect(GET)).refusal())[:2] == (503, "BUSY")
+        assert b"ok" in await (await served.connect(HEALTH)).reader.read()
+        # Of those that only hold their place, no more than the reserve stay.
+        silent = [await served.connect(source=f"127.0.1.{n}") for n in range(66)]
+        await asyncio.gather(*map(ended, silent[:2]))
+        assert served.limiter.count == 2 + 64
+        assert b"ok" in await (await served.connect(HEALTH)).reader.read()
+        served.app.proceed.set()
+        assert [await one.response() for one in busy] == [(200, b"ok")] * 2
+
+
+@pytest.fixture
+def certificate() -> trustme.LeafCert:
+    return trustme.CA().issue_cert("127.0.0.1")
+
+
+async def test_a_connection_counts_before_tls_begins(certificate: trustme.LeafCert) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(tls)
+    async with serving_few(total=10, tls=tls) as served:
+        silent = [await served.connect() for _ in range(3)]
+        await served.until(lambda one: one.phase is Phase.HANDSHAKE, 3)
+        served.clock.now += 1
+        fourth = await served.connect()
+        # The address is at its limit: the one that waited longest makes room.
+        closed, pending = await asyncio.wait(
+            [asyncio.create_task(ended(peer)) for peer in silent], return_when=asyncio.FIRST_COMPLETED
+        )
+        assert (len(closed), len(pending)) == (1, 2)
+        served.pass_time(9.5)
+        await asyncio.wait(pending)
+        assert served.limiter.refused["TLS handshakes too slow"] == 2
+        served.pass_time(1)
+        await ended(fourth)
+
+
+async def test_what_is_not_tls_is_counted(certificate: trustme.LeafCert) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(tls)
+    async with serving_few(total=10, tls=tls) as served:
+        await ended(await served.connect(GET))
+        await until(lambda: served.limiter.refused["TLS handshakes failed"] == 1)
+        assert served.limiter.count == 0
+
+
+async def ended(peer: Peer) -> None:
+    with contextlib.suppress(ConnectionError):
+        await peer.reader.read()
+
+
+class Exhausted(socket.socket):
+    """A socket at which no connection can be accepted until descriptors are free again."""
+
+    failures = 1
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+async def test_without_descriptors_connections_wait_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptor, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(socket, "create_server", lambda address: Exhausted(fileno=create_server(address).detach()))
+    async with serving_few(total=10) as served:
+        assert await (await served.connect(GET)).response() == (200, b"ok")
+    assert log_messages(caplog)[0].startswith("no connection can be accepted: Too many open files. Connections wait")
 
 
 async def test_refusals_are_summarized_once_a_minute(served: Served, caplog: pytest.LogCaptureFixture) -> None:

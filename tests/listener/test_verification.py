@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fotahook.contract import signing
-from fotahook.contract.addresses import parse_networks
+from fotahook.contract.addresses import parse_networks, sender_address
 from fotahook.contract.errors import WebhookRejected
 from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import THINGSPACE_SOURCES
-from fotahook.listener.verification import Verification, sender_address
+from fotahook.listener.verification import Verification
 
 from .conftest import NOW, PROGRESS, SECRET, SEED, by_hmac, rich_text
 

@@ -1,81 +1,67 @@
-"""uvicorn's HTTP protocol with a timeout for each phase of a connection and a limit on connections per address.
+"""uvicorn's HTTP protocol with a timeout for each phase of a connection, and limits on the number of connections.
 
-uvicorn alone waits for ever for a request's head and body, and for a client that does not read the response.
+uvicorn alone waits for ever for a request's head and body, and for a client that does not read the response. A
+connection counts from the moment it is accepted, before TLS.
 """
 
 import asyncio
+import contextlib
+import heapq
 import logging
 import math
+import socket
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from ipaddress import IPv6Address, IPv6Network
 from itertools import chain
 from typing import Any, Final, cast
 
-import msgspec
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from ..contract.addresses import Network, address_key, is_within, parse_address
+from .refusals import (
+    ADDRESS_FULL,
+    BODY_TIMEOUT,
+    HEAD_TIMEOUT,
+    HEAD_TOO_LARGE,
+    NOT_HTTP,
+    SERVER_FULL,
+    TOO_MANY_PIPELINED,
+    ErrorResponse,
+)
 
 logger = logging.getLogger(__name__)
 
 _PIPELINED_LIMIT: Final = 100
 """Requests that wait for an earlier response. One read has room for thousands, which take megabytes."""
 _SUMMARY_SECONDS: Final = 60.0
+_RESERVED: Final = 64
+"""Connections over the limit in all that are accepted to be answered: health checks, and refusals."""
 _WARNED_ADDRESSES_LIMIT: Final = 100
-_IPV6_PREFIX: Final = 64
-"""One client's share of IPv6 addresses; it may use any of them."""
-
-
-@dataclass(frozen=True)
-class ErrorResponse:
-    """The response to what never becomes a request for the app; `label` names it in the log's summary."""
-
-    label: str
-    status: int
-    code: str
-    message: str
-    headers: bytes = b""
-
-    def encode(self) -> bytes:
-        body = msgspec.json.encode({"errorCode": self.code, "errorMessage": self.message})
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%b\r\n"
-        return STATUS_LINE[self.status] + head % (len(body), self.headers) + body
-
-
-NOT_HTTP: Final = ErrorResponse("not HTTP", 400, "INVALID_PARAMETER", "These bytes are not an HTTP request.")
-HEAD_TOO_LARGE: Final = ErrorResponse("heads too large", 431, "HEADERS_TOO_LARGE", "The request head is too large.")
-HEAD_TIMEOUT: Final = ErrorResponse("heads too slow", 408, "REQUEST_TIMEOUT", "The request head arrived too slowly.")
-BODY_TIMEOUT: Final = ErrorResponse("bodies too slow", 408, "REQUEST_TIMEOUT", "The request body arrived too slowly.")
-TOO_MANY_PIPELINED: Final = ErrorResponse(
-    "too many pipelined requests", 429, "TOO_MANY_REQUESTS", "Wait for responses before sending more requests."
-)
-TOO_MANY_CONNECTIONS: Final = ErrorResponse(
-    "too many connections from one address",
-    429,
-    "TOO_MANY_CONNECTIONS",
-    "This address has too many open connections; close some and retry.",
-    b"retry-after: 1\r\n",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionLimits:
     """Limits for one connection and for one address. Seconds and bytes."""
 
+    handshake_seconds: float = 10.0
     header_bytes: int = 32 * 1024
     header_seconds: float = 10.0
     body_seconds: float = 60.0
     """For a request body to arrive, and for a response to be read."""
     idle_seconds: float = 75.0
     per_address: int = 512
+    total: int = 4096
 
 
 class Phase(Enum):
     """What a connection waits for."""
 
+    HANDSHAKE = auto()
+    """For TLS."""
     HEAD = auto()
     BODY = auto()
     RESPONSE = auto()
@@ -88,15 +74,27 @@ class Phase(Enum):
 
 
 class ConnectionLimiter:
-    """Enforces the limits on one server's connections; `open_paths` stay available to an address at its limit."""
+    """Enforces the limits on one server's connections; `open_paths` stay available to an address at its limit.
+
+    Addresses in `proxies` stand for many clients: only the limit in all is theirs.
+    """
 
     def __init__(
-        self, limits: ConnectionLimits, open_paths: Collection[str], monotonic: Callable[[], float] = time.monotonic
+        self,
+        limits: ConnectionLimits,
+        open_paths: Collection[str],
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        proxies: Sequence[Network] = (),
     ) -> None:
         self.limits = limits
         self.open_paths = frozenset(path.encode() for path in open_paths)
         self.monotonic = monotonic
+        self.count = 0
+        self.refused: Counter[str] = Counter()
+        """Refused requests and closed connections since the last summary."""
         self.timeouts = {
+            Phase.HANDSHAKE: limits.handshake_seconds,
             Phase.HEAD: limits.header_seconds,
             Phase.BODY: limits.body_seconds,
             Phase.RESPONSE: math.inf,
@@ -104,39 +102,69 @@ class ConnectionLimiter:
             Phase.IDLE: limits.idle_seconds,
             Phase.CLOSING: limits.header_seconds,
         }
+        self._proxies = proxies
         self._by_address: dict[str, set[LimitedProtocol]] = defaultdict(set)
+        self._refused: dict[LimitedProtocol, ErrorResponse] = {}
+        """Connections over a limit, oldest first."""
         self._warned: set[str] = set()
-        self.refused: Counter[str] = Counter()
-        """Refused requests and closed connections since the last summary."""
+        self._warned_this_minute: set[str] = set()
         self._summarized_at = monotonic()
 
-    def add(self, connection: "LimitedProtocol") -> bool:
-        """Count a connection; False if its address is at its limit and all its connections wait for the app.
+    def add(self, connection: "LimitedProtocol", address: str) -> None:
+        """Count a connection that was just accepted, and say in its `refusal` if its requests are to be refused.
 
-        Otherwise connections that wait for their client make room: those waiting longest first, uploads last. So slow
-        clients push out one another, and others at their address get through.
+        At a limit, connections that wait for their client make room: those waiting longest first, uploads last. So slow
+        clients push out one another, and others at their address get through. At the limit in all it is the turn of the
+        address with most connections. Only where all of them wait for the app is the new one refused.
         """
+        connection.address = address_key(address)
         connections = self._by_address[connection.address]
         connections.add(connection)
-        if len(connections) <= self.limits.per_address:
-            return True
-        open_ones = [one for one in connections if not one.transport.is_closing()]
-        excess = len(open_ones) - self.limits.per_address
-        if excess <= 0:
-            return True
-        self._warn_once(connection.address)
-        evictable = [one for one in open_ones if one.phase is not Phase.RESPONSE and one is not connection]
-        for one in sorted(evictable, key=LimitedProtocol.eviction_order)[:excess]:
-            self.refused[TOO_MANY_CONNECTIONS.label] += 1
-            one.transport.abort()
-        return len(evictable) >= excess
+        self.count += 1
+        excess = sum(not one.is_closing for one in connections) - self.limits.per_address
+        peer = parse_address(address)
+        if excess > 0 and not (peer and is_within(peer, self._proxies)):
+            self._warn_once(connection.address)
+            self._make_room(connections, excess, connection, ADDRESS_FULL)
+        if (excess := self.count - self.limits.total) > 0 and connection not in self._refused:
+            self.warn_each_minute(
+                "%d connections are open, all that the limit on open files leaves room for: waiting ones are closed "
+                "for new ones. Raise that limit (LimitNOFILE= of systemd, ulimit -n)",
+                self.limits.total,
+            )
+            most = max(self._by_address.values(), key=len)
+            self._make_room(most, excess, connection, SERVER_FULL)
 
-    def remove(self, connection: "LimitedProtocol") -> None:
-        """Forget a connection that is closed."""
-        connections = self._by_address[connection.address]
-        connections.discard(connection)
+    def _make_room(
+        self, among: "set[LimitedProtocol]", excess: int, new: "LimitedProtocol", refusal: ErrorResponse
+    ) -> None:
+        waiting = [one for one in among if one.phase is not Phase.RESPONSE and not one.is_closing and one is not new]
+        for one in heapq.nsmallest(excess, waiting, key=LimitedProtocol.eviction_order):
+            self.evict(one, refusal.label)
+        if len(waiting) < excess:
+            new.refusal = self._refused[new] = refusal
+            if len(self._refused) > _RESERVED:
+                oldest, reason = next(iter(self._refused.items()))
+                self.evict(oldest, reason.label)
+
+    def evict(self, connection: "LimitedProtocol", label: str) -> None:
+        """Close a connection and forget it."""
+        self.refused[label] += 1
+        # At once: the next connection may be accepted before this one is closed.
+        self.remove(connection)
+        connection.abort()
+
+    def remove(self, connection: "LimitedProtocol") -> bool:
+        """Forget a connection; False if that was done before."""
+        connections = self._by_address.get(connection.address, set())
+        if connection not in connections:
+            return False
+        connections.remove(connection)
+        self._refused.pop(connection, None)
+        self.count -= 1
         if not connections:
             del self._by_address[connection.address]
+        return True
 
     def sweep(self) -> None:
         """Close connections over their timeout; once a minute, log how many were refused or closed."""
@@ -145,10 +173,16 @@ class ConnectionLimiter:
             connection.enforce_timeout(now)
         if now - self._summarized_at >= _SUMMARY_SECONDS:
             self._summarized_at = now
-            if self.refused:
-                counts = ", ".join(f"{count} {label}" for label, count in self.refused.items())
-                self.refused.clear()
+            self._warned_this_minute.clear()
+            if counts := ", ".join(f"{count} {label}" for label, count in self.refused.items() if count):
                 logger.warning("refused or closed in the last minute: %s", counts)
+            self.refused.clear()
+
+    def warn_each_minute(self, text: str, *values: object) -> None:
+        """Log a warning, unless the same text was logged in this minute."""
+        if text not in self._warned_this_minute:
+            self._warned_this_minute.add(text)
+            logger.warning(text, *values)
 
     def _warn_once(self, address: str) -> None:
         # Once for each address: this must not become another way to fill the disk.
@@ -163,19 +197,33 @@ class ConnectionLimiter:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection under a limiter."""
+    """One connection under a limiter. Without a transport until TLS is established."""
 
-    def __init__(self, limiter: ConnectionLimiter, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, limiter: ConnectionLimiter, accepted: socket.socket, **options: Any) -> None:
+        super().__init__(**options)
+        self._accepted = accepted
         self._limiter = limiter
         self._header_bytes = limiter.limits.header_bytes
         self.address = ""
-        self._admitted = True
-        self.phase = Phase.HEAD
-        self._phase_began = limiter.monotonic()
+        self.refusal: ErrorResponse | None = None
+        """What its requests are answered, except those for open paths."""
+        self._enter(Phase.HANDSHAKE)
         self._incomplete_bytes = 0
         """Received since the last complete piece of a request: part of a head, or of what follows a body."""
         self._parser_error = NOT_HTTP
+
+    @property
+    def is_closing(self) -> bool:
+        return self.phase is not Phase.HANDSHAKE and self.transport.is_closing()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if self.phase is not Phase.HANDSHAKE:
+            self.transport.abort()
+        else:
+            # Ends the handshake with an error, which closes the socket.
+            with contextlib.suppress(OSError):
+                self._accepted.shutdown(socket.SHUT_RDWR)
 
     def eviction_order(self) -> tuple[bool, bool, float]:
         """Sort key of connections that wait for their client: the lowest is closed first."""
@@ -188,7 +236,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._phase_began = now
         if now - self._phase_began <= self._limiter.timeouts[self.phase]:
             return
-        if self.phase is Phase.CLOSING or self.transport.is_closing():
+        if self.phase is Phase.HANDSHAKE:
+            self._limiter.evict(self, "TLS handshakes too slow")
+        elif self.phase is Phase.CLOSING or self.transport.is_closing():
             # The client does not read the last response.
             self.transport.abort()
         elif self.phase is Phase.HEAD and self._incomplete_bytes:
@@ -204,8 +254,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(cast(asyncio.Transport, _BufferedTransport(transport, self.loop)))
-        self.address = _client_key(self.client[0] if self.client else "")
-        self._admitted = self._limiter.add(self)
+        self._enter(Phase.HEAD)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._limiter.remove(self)
@@ -234,11 +283,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self._stop_parser(HEAD_TOO_LARGE)
         if len(self.pipeline) >= _PIPELINED_LIMIT:
             self._stop_parser(TOO_MANY_PIPELINED)
-        if not self._admitted and self.url.partition(b"?")[0] not in self._limiter.open_paths:
-            self._stop_parser(TOO_MANY_CONNECTIONS)
+        if self.refusal is not None and self.url.partition(b"?")[0] not in self._limiter.open_paths:
+            self._stop_parser(self.refusal)
         self._enter(Phase.BODY)
         super().on_headers_complete()
-        if not self._admitted:
+        if self.refusal is not None:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -311,14 +360,6 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         else:
             self.transport.close()
-
-
-def _client_key(address: str) -> str:
-    """The address that a client's connections are counted by; for IPv6 its network."""
-    if ":" not in address:
-        return address
-    ip = IPv6Address(address)
-    return str(ip.ipv4_mapped or IPv6Network((ip, _IPV6_PREFIX), strict=False))
 
 
 class _BufferedTransport:

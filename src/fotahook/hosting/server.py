@@ -6,30 +6,28 @@ import ctypes
 import errno
 import gc
 import math
-import resource
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
 from . import BadOption, HostingError
+from .acceptor import Acceptor, raise_open_files_limit
 from .connection_limits import ConnectionLimiter, LimitedProtocol
 from .stdio import discard
 from .tls import server_tls_context
 
 INTERRUPTED: Final = 130
 """Exit code after SIGINT."""
-OPEN_FILES: Final = 65_536
 GRACE_SECONDS: Final = 20
 """For requests under way when the server stops."""
 _GARBAGE_OBJECTS: Final = 10_000
@@ -79,6 +77,7 @@ async def serve_app(
     listening: ListeningSocket,
     limiter: ConnectionLimiter,
     *,
+    also: Mapping[ListeningSocket, ASGIApp] | None = None,
     path: str = "",
     details: str = "",
     while_serving: AbstractAsyncContextManager[None] | None = None,
@@ -91,23 +90,8 @@ async def serve_app(
     ends; a signal cancels the entering, a second one the leaving. `shutting_down` is set before the wait for requests
     under way. The ready line names the URL with `path`, and `details`.
     """
-    tls = listening.tls
-    config = uvicorn.Config(
-        app,
-        # uvicorn only calls it, as it would a class.
-        http=cast("type[asyncio.Protocol]", partial(LimitedProtocol, limiter)),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=math.ceil(limiter.limits.idle_seconds),
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        ssl_context_factory=None if tls is None else (lambda config, default: tls),
-    )
     server = _Server(
-        config,
+        {listening: app, **(also or {})},
         limiter,
         ready_line=f"fotahook ready {listening.url}{path} {details}",
         while_serving=while_serving or contextlib.nullcontext(),
@@ -115,21 +99,22 @@ async def serve_app(
     )
     if background is not None:
         background.add_done_callback(lambda _: server.stop())
-    await server.serve([listening.socket])
+    await server.serve()
     return INTERRUPTED if server.interrupted else 0
 
 
 class _Server(uvicorn.Server):
     def __init__(
         self,
-        config: uvicorn.Config,
+        apps: Mapping[ListeningSocket, ASGIApp],
         limiter: ConnectionLimiter,
         *,
         ready_line: str,
         while_serving: AbstractAsyncContextManager[None],
         shutting_down: asyncio.Event,
     ) -> None:
-        super().__init__(config)
+        self._configs = {listening: _config(app, limiter.limits.idle_seconds) for listening, app in apps.items()}
+        super().__init__(next(iter(self._configs.values())))
         self.interrupted = False
         self._limiter = limiter
         self._ready_line = ready_line
@@ -138,9 +123,15 @@ class _Server(uvicorn.Server):
         self._stopping = asyncio.Event()
         self._entered = False
         self._serving: asyncio.Task[None] | None = None
+        self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        # Not uvicorn's own, which accepts without a limit, and counts a connection only once TLS is established.
+        self.servers, self.started = [], True
+        for listening, config in self._configs.items():
+            acceptor = Acceptor(listening.socket, listening.tls, self._limiter, config, self.server_state)
+            acceptor.start()
+            self._acceptors.append(acceptor)
         if self._stopping.is_set():
             self.should_exit = True
             return
@@ -160,7 +151,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._shutting_down.set()
-        await super().shutdown(sockets)
+        for acceptor in self._acceptors:
+            acceptor.stop()
+        await super().shutdown([listening.socket for listening in self._configs])
         if self._serving is not None and not self._serving.cancelled():
             # Raises what `while_serving` raised, now that requests under way have their responses.
             self._serving.result()
@@ -205,21 +198,30 @@ class _Server(uvicorn.Server):
             self._serving.cancel()
 
 
+def _config(app: ASGIApp, idle_seconds: float) -> uvicorn.Config:
+    config = uvicorn.Config(
+        app,
+        http=LimitedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=math.ceil(idle_seconds),
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    config.load()
+    return config
+
+
 def run(main: Coroutine[Any, Any, int]) -> int:
     """Run a server's main coroutine on uvloop."""
-    _raise_open_files_limit()
+    raise_open_files_limit()
     _return_freed_memory()
     _collect_garbage_less_often()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
-
-
-def _raise_open_files_limit() -> None:
-    # The usual limit of 1,024 is one address's connections and not much more; raising it reserves nothing.
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _collect_garbage_less_often() -> None:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from fotahook.contract.addresses import sender_address
 from fotahook.contract.error_responses import one_line
 from fotahook.contract.errors import WebhookRejected
 from fotahook.contract.messages import CallbackMessage
@@ -20,7 +21,7 @@ from .former_paths import FormerPaths
 from .forwards import Forwards
 from .handlers import Router
 from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, USER_AGENT, receive
-from .verification import Verification, sender_address
+from .verification import Verification
 
 if TYPE_CHECKING:
     from starlette.types import Scope

@@ -7,14 +7,13 @@ in the body (docs/thingspace.md, Messages). Signatures are fotahook's own.
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from ipaddress import IPv6Address, ip_address
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import unquote
 
 import msgspec
 
-from fotahook.contract.addresses import Address, Network, parse_networks
+from fotahook.contract.addresses import Network, is_within, parse_networks, sender_address
 from fotahook.contract.errors import WebhookRejected
 from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.signing import (
@@ -133,7 +132,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         address = sender_address(peer, forwarded, self.trusted_proxies)
         if address is None:
             raise WebhookRejected(403, "the address of the sender is unknown")
-        if not _within(address, self.sources):
+        if not is_within(address, self.sources):
             raise WebhookRejected(403, f"the message came from {address}, which is in none of the allowed networks")
 
     def check_signature_headers(self, headers: Mapping[str, str], now: float) -> None:
@@ -200,20 +199,6 @@ def named_account(headers: Mapping[str, str]) -> str:
     return named if account_refusal(named) is None else ""
 
 
-def sender_address(peer: str | None, forwarded: str, trusted: Iterable[Network]) -> Address | None:
-    """The sender's address: the peer's, or the one that a trusted proxy names. None if it cannot be parsed.
-
-    Each proxy appends its peer's address to X-Forwarded-For. So the header is read from its end, for as long as the
-    author of an entry is trusted; everything before that may be forged.
-    """
-    address = _parse_address(peer or "")
-    for entry in reversed(forwarded.split(",") if forwarded else ()):
-        if address is None or not _within(address, trusted):
-            break
-        address = _parse_address(entry)
-    return address
-
-
 def _parse_key(prefix: str, parse: Callable[[str], bytes]) -> Callable[[str], tuple[str, bytes]]:
     """A parser of keys, each with its account in front or without one."""
 
@@ -251,25 +236,6 @@ def _parse_basic(basic: Basic) -> tuple[tuple[str, str], ...]:
     ):
         raise ValueError("basic must be a user name and a password, neither of them empty, or several such pairs")
     return cast("tuple[tuple[str, str], ...]", pairs)
-
-
-def _parse_address(text: str) -> Address | None:
-    host = text.strip()
-    # Some proxies add the port.
-    if host.startswith("["):
-        host = host[1:].partition("]")[0]
-    elif host.count(":") == 1:
-        host = host.partition(":")[0]
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return None
-    # A dual-stack socket reports IPv4 peers as mapped IPv6 addresses.
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
-
-
-def _within(address: Address, networks: Iterable[Network]) -> bool:
-    return any(address in network for network in networks)
 
 
 def _digest(text: str | None) -> bytes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
+from ...hosting.acceptor import connection_room
 from ...hosting.connection_limits import ConnectionLimiter, ConnectionLimits
 from ...hosting.logging import LogFormat
 from ...hosting.server import ListeningSocket, open_socket
@@ -74,6 +75,7 @@ class ServerOptions:
             body_seconds=body_timeout,
             idle_seconds=self.idle_timeout,
             per_address=self.connections_per_address,
+            total=connection_room(),
         )
         return ConnectionLimiter(limits, open_paths)
 
