@@ -155,7 +155,7 @@ class LaneWorker:
 
     async def _fetch(self) -> None:
         may_have_come = self._in_flight > 0 and self._now() - self._fetched_at >= self._fetch_seconds
-        if not self._has_room() or not (self._may_have_more or may_have_come):
+        if not (self._needs_more() or (may_have_come and self._has_room())):
             return
         # A delivery that is settled while the answer is on its way may still be in that answer.
         taken = tuple(self._taken)
@@ -237,6 +237,12 @@ class LaneWorker:
         room = not self._ready and self._in_flight < self._window()
         return room and self._is_open() and self._pause_before_next() == 0
 
+    def _needs_more(self) -> bool:
+        """Whether to fetch what waits in the store: a little early, so that no place is free meanwhile."""
+        size = self._window()
+        few = len(self._ready) + self._in_flight < size + size // 4
+        return self._may_have_more and few and self._is_open() and self._pause_before_next() == 0
+
     def _start(self) -> None:
         """Start as many senders as there are deliveries and places in the window for."""
         while self._in_flight < self._window() and (delivery := self._next()) is not None:
@@ -273,7 +279,7 @@ class LaneWorker:
             self._on_outcome(delivery, finished)
             delivery = self._next() if self._in_flight <= self._window() else None
             self._start()
-            if self._settling is None or not self._ready:
+            if self._settling is None or self._needs_more():
                 self._wakeup.set()
         self._in_flight -= 1
         self._wakeup.set()
