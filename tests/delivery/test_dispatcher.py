@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fotahook.delivery import Dispatcher, Outcome, Rules, Timings
+from fotahook.delivery.lane import TURN_SECONDS
 from fotahook.delivery.policy import HOUR
 from fotahook.store import SqliteStore
 from fotahook.store.base import Store
@@ -107,28 +108,14 @@ async def test_an_attempt_that_waited_for_room_uses_the_current_url(store: Store
             done.set()
         return DELIVERED
 
-    reads: asyncio.Queue[Lease] = asyncio.Queue()
-
-    class Watched(Flaky):
-        def __getattr__(self, name: str) -> object:
-            real = super().__getattr__(name)
-
-            async def settle(lease: Lease, *args: object, **options: object) -> object:
-                kept = await real(lease, *args, **options)  # type: ignore[operator]
-                reads.put_nowait(kept)
-                return kept
-
-            return settle if name == "settle" else real
-
-    dispatcher = Dispatcher(Watched(store, "", 0), deliver, in_flight=1)  # type: ignore[arg-type]
+    clock = VirtualClock()
+    dispatcher = Dispatcher(store, deliver, in_flight=1, monotonic=clock)
     running = asyncio.create_task(dispatcher.run())
     await first.wait()
     (waiting,) = {"account-0", "account-1"} - set(urls)
     await store.register(waiting, "https://new.example/", actor="test")
-    # Its lane refreshes the callback while the attempt waits.
-    while (await reads.get()).url != "https://new.example/":
-        pass
-    await asyncio.sleep(0)
+    # So long ago was the callback read before the attempt gets its place.
+    clock.advance(TURN_SECONDS)
     go_on.set()
     await done.wait()
     await finish(dispatcher, running)
@@ -296,6 +283,30 @@ async def test_lanes_that_hang_hold_up_nobody_although_they_are_many(store: Stor
     dispatching = asyncio.create_task(dispatcher.run())
     async with asyncio.timeout(DEADLINE):
         await hung.wait()
+        await store.accept([NewMessage(account="healthy", body=b"{}")])
+        await healthy.wait()
+    release.set()
+    await finish(dispatcher, dispatching)
+
+
+async def test_slow_lanes_that_wait_for_each_other_hold_up_nobody(store: Store) -> None:
+    """More lanes wait for the places of slow ones than the dispatcher serves at once."""
+    await accept_everywhere(store, 20, 6)
+    await store.register("healthy", URL, actor="test")
+    release, healthy = asyncio.Event(), asyncio.Event()
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        if lease.account == "healthy":
+            healthy.set()
+        else:
+            await release.wait()
+        return DELIVERED
+
+    dispatcher = Dispatcher(store, deliver, lanes=4, in_flight=4)
+    dispatching = asyncio.create_task(dispatcher.run())
+    async with asyncio.timeout(DEADLINE):
+        while dispatcher._places.slow_lanes < 20:  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.01)
         await store.accept([NewMessage(account="healthy", body=b"{}")])
         await healthy.wait()
     release.set()

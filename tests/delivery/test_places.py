@@ -7,21 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fotahook.delivery import places as module
-from fotahook.delivery.places import SLOW_MEMORY_SECONDS, SLOW_SECONDS, FetchBudget, Place, Places
-from fotahook.store.records import FETCH_BYTES
+from fotahook.delivery.places import NEW_SECONDS, SLOW_MEMORY_SECONDS, SLOW_SECONDS, FetchBudget, Place, Places
+from fotahook.store.records import FETCH_BYTES, Health
 
 
 async def hang(places: Places, *lanes: int) -> list[Place]:
     """Places whose attempts have taken long enough to be slow."""
     taken = [await places.acquire(lane) for lane in lanes]
     pass_time(places)
+    for place in taken:
+        place.started_at -= SLOW_SECONDS
     return taken
 
 
 def pass_time(places: Places) -> None:
     """Let every attempt in flight have taken long."""
-    for place in places._in_flight:
-        place.started_at -= SLOW_SECONDS
+    places._due = asyncio.get_running_loop().time() + SLOW_SECONDS
     places._find_slow()
 
 
@@ -32,12 +33,15 @@ async def prove_quick(places: Places, lane: int) -> None:
 
 async def test_a_lane_is_new_then_quick_or_slow() -> None:
     places = Places(4)
+    places.begin(2, Health())
     assert places.pace(1) == places.pace(2) == "new"
     await prove_quick(places, 1)
     (slow,) = await hang(places, 2)
-    assert (places.pace(2), places.hanging) == ("slow", 1)
+    assert (places.pace(2), places.slow_lanes) == ("slow", 1)
     places.release(slow, used=True)
-    assert (places.pace(2), places.hanging) == ("slow", 0)
+    assert (places.pace(2), places.slow_lanes) == ("slow", 1)
+    places.end(2)
+    assert (places.pace(2), places.slow_lanes) == ("slow", 0)
 
 
 async def test_a_slow_lane_is_new_again_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +107,71 @@ async def test_slow_lanes_wait_for_each_other_only() -> None:
     assert not second.done()
     places.release(taken, used=True)
     assert (await second).pace == "slow"
+
+
+async def test_lanes_that_wait_take_turns() -> None:
+    places = Places(2)
+    first = await places.acquire(1)
+    order: list[int] = []
+
+    async def wait(lane: int) -> None:
+        place = await places.acquire(lane)
+        order.append(lane)
+        await asyncio.sleep(0)
+        places.release(place, used=False)
+
+    waiting = [asyncio.create_task(wait(lane)) for lane in (1, 1, 1, 2, 3)]
+    await asyncio.sleep(0)
+    places.release(first, used=False)
+    await asyncio.gather(*waiting)
+    assert order == [1, 2, 3, 1, 1]
+
+
+async def test_a_new_lane_takes_one_place_when_they_are_scarce() -> None:
+    places = Places(8)
+    assert places.share(1) is None
+    await places.acquire(1)
+    await places.acquire(1)
+    assert places.share(1) == places.share(2) == 1
+
+
+async def test_what_waits_follows_the_pace_of_its_lane() -> None:
+    places = Places(4)
+    places.begin(1, Health())
+    first = await places.acquire(1)
+    await places.acquire(2)
+    second = asyncio.create_task(places.acquire(1))
+    await asyncio.sleep(0)
+    # It takes long for a new lane, but not long enough to be called slow.
+    places._due = first.started_at + NEW_SECONDS
+    places._find_slow()
+    assert (places.pace(1), places.slow_lanes, list(places._waiting["slow"])) == ("slow", 1, [])
+    assert (await second).pace == "slow"
+    third = asyncio.create_task(places.acquire(1))
+    await asyncio.sleep(0)
+    places.release(first, used=True)
+    places.release(second.result(), used=True)
+    assert (places.pace(1), places.slow_lanes) == ("quick", 0)
+    assert (await third).lane == 1
+
+
+async def test_a_busy_event_loop_makes_no_lane_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = Places(4)
+    place = await places.acquire(1)
+    loop = asyncio.get_running_loop()
+    late = loop.time() + 2 * SLOW_SECONDS
+    monkeypatch.setattr(loop, "time", lambda: late)
+    # The first thing that the loop does after a long pause is to call what is due.
+    places._find_slow()
+    places.release(place, used=True)
+    assert places.pace(1) == "quick"
+
+
+async def test_a_lane_with_quick_answers_in_its_history_is_quick_at_once() -> None:
+    places = Places(4)
+    for lane, health in enumerate((Health(latency=0.2), Health(latency=0.2, failed=0.5), Health(latency=14), Health())):
+        places.begin(lane, health)
+    assert [places.pace(lane) for lane in range(4)] == ["quick", "new", "new", "new"]
 
 
 @pytest.mark.parametrize("granted", [False, True])

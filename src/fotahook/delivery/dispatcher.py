@@ -26,7 +26,7 @@ LEASE_MARGIN: Final = 5.0
 STUCK_SECONDS: Final = 20.0
 """Longer than a store may take to answer: a dispatcher that has not leased for so long is stuck."""
 LANES_LIMIT: Final = 8192
-"""Lanes served at once in all, those that hang included."""
+"""Lanes served at once in all, slow ones included."""
 RECOVERED_LANES: Final = 500
 """Lanes of one origin that are woken at once when one of them recovers; the next ones follow after a moment."""
 RECOVERED_SECONDS: Final = 0.5
@@ -47,7 +47,7 @@ class Dispatcher:
     """The rules of consumers that differ from `rules`."""
     timings: Timings = field(default_factory=Timings)
     lanes: int = 512
-    """Lanes that are served at once, besides those that hang."""
+    """Lanes that are served at once, besides slow ones."""
     in_flight: int = 512
     """Attempts that run at once, besides those of slow lanes."""
     clock: Callable[[], float] = time.time
@@ -58,7 +58,6 @@ class Dispatcher:
     def __post_init__(self) -> None:
         if self.timings.lease < self.timings.attempt + LEASE_MARGIN:
             raise ValueError(f"a lease must be at least {LEASE_MARGIN:.0f} s longer than an attempt")
-        self._places = Places(self.in_flight)
         self._workers: set[asyncio.Task[None]] = set()
         self._serving: dict[int, LaneWorker] = {}
         """The worker of each lane."""
@@ -67,6 +66,8 @@ class Dispatcher:
         self._store_error: str | None = None
         self._polled_at = self.monotonic()
         self._wakeup = asyncio.Event()
+        # Lanes that hang make room for others.
+        self._places = Places(self.in_flight, on_slow=self._wakeup.set)
         self._runtime = Runtime(
             clock=self.clock,
             monotonic=self.monotonic,
@@ -110,9 +111,11 @@ class Dispatcher:
             await asyncio.gather(*running, return_exceptions=True)
 
     def _room(self) -> int:
-        """How many more lanes may be leased. Those that hang count only towards the limit of all."""
-        serving = len(self._workers)
-        return min(self.lanes - serving + self._places.hanging, LANES_LIMIT - serving)
+        """How many more lanes may be leased. Slow ones count only towards the limit of all."""
+        return min(self._quick_room(), LANES_LIMIT - len(self._workers))
+
+    def _quick_room(self) -> int:
+        return self.lanes - len(self._workers) + self._places.slow_lanes
 
     async def _lease(self) -> bool:
         """Take what is due, as far as there is room; whether anything was."""
@@ -138,7 +141,7 @@ class Dispatcher:
         """What an accepting transaction may lease for this dispatcher."""
         if self._stopping:
             return None
-        return LeaseRequest(lanes=max(0, self._room()), seconds=self.timings.lease, asked_at=self.monotonic())
+        return LeaseRequest(lanes=max(0, self._quick_room()), seconds=self.timings.lease, asked_at=self.monotonic())
 
     def _receive(self, handed: Sequence[HandOver]) -> None:
         for one in handed:

@@ -90,7 +90,9 @@ class LaneWorker:
         self._senders: set[asyncio.Task[None]] = set()
         self._in_flight = 0
         """Deliveries that are being attempted, or wait for a place."""
-        self._queued = 0
+        self._renewed = asyncio.Event()
+        """Replaced when it is set: the lease was read afresh."""
+        self._awaiting_renewal = 0
         self._error: BaseException | None = None
         self._wakeup = asyncio.Event()
         self._settlements: list[Settlement] = []
@@ -113,6 +115,7 @@ class LaneWorker:
     async def run(self) -> None:
         """Send what is due until the lane has nothing more, must wait, or its turn is over."""
         try:
+            self.runtime.places.begin(self.lease.lane, self.lease.health)
             if self.handed is not None:
                 handed, self.handed = self.handed, None
                 self.hand(handed.deliveries, more=handed.more)
@@ -287,11 +290,13 @@ class LaneWorker:
     async def _attempt(self, delivery: Delivery) -> Finished | None:
         """Make an attempt when there is a place for it; None if by then the lane may not start one any more."""
         places = self.runtime.places
-        place = places.take(self.lease.lane)
-        if place is None:
-            self._queued += 1
-            place = await places.acquire(self.lease.lane)
-            self._queued -= 1
+        place = places.take(self.lease.lane) or await places.acquire(self.lease.lane)
+        try:
+            if self._is_open() and not self._is_fresh():
+                await self._renew()
+        except asyncio.CancelledError:
+            places.release(place, used=False)
+            raise
         lease = self.lease
         may_start = self._may_send() and self._is_fresh()
         try:
@@ -302,6 +307,13 @@ class LaneWorker:
             return Finished(wall, self._now() - started_at, lease.revision, outcome)
         finally:
             places.release(place, used=may_start)
+
+    async def _renew(self) -> None:
+        """Wait until the lease was read afresh: the wait for a place took long."""
+        self._awaiting_renewal += 1
+        self._wakeup.set()
+        await self._renewed.wait()
+        self._awaiting_renewal -= 1
 
     async def _try(self, lease: Lease, delivery: Delivery) -> Outcome:
         try:
@@ -379,7 +391,7 @@ class LaneWorker:
     # Settling
 
     def _begin_settling(self) -> None:
-        stale = self._now() - self._refreshed_at >= self._refresh_seconds()
+        stale = self._awaiting_renewal > 0 or self._now() - self._refreshed_at >= self._refresh_seconds()
         if self._settling is None and (self._settlements or stale) and not self._can_give_back():
             self._settling = asyncio.create_task(self._settle(keep=self.timings.lease))
             self._settling.add_done_callback(lambda _: self._wakeup.set())
@@ -390,7 +402,7 @@ class LaneWorker:
 
     def _refresh_seconds(self) -> float:
         """How old the lease may grow: attempts that are about to start need the callback as it is now."""
-        return TURN_SECONDS / 2 if self._ready or self._queued else self.timings.renew
+        return TURN_SECONDS / 2 if self._ready and self._in_flight < self._window() else self.timings.renew
 
     async def _settle(self, *, keep: float) -> Lease | None:
         """Write outcomes. A store that is away is tried again for as long as the lease lasts."""
@@ -427,11 +439,14 @@ class LaneWorker:
             # A new endpoint: the old one's health does not hold for it.
             self._backoff, self._paused, self._health = None, False, lease.health
         self.lease = lease
+        self._renewed.set()
+        self._renewed = asyncio.Event()
         self._rules = _limited(self.service_rules, lease)
         self._clock_is_steady = self.runtime.watch.is_steady(lease.read_at)
 
     async def _abandon(self) -> None:
         """End what still runs: nothing, unless the lease was lost or the task is being cancelled."""
+        self.runtime.places.end(self.lease.lane)
         running = [*self._senders, *([self._settling] if self._settling is not None else [])]
         for task in running:
             task.cancel()

@@ -1,17 +1,22 @@
 """Shares what a dispatcher has between its lanes: places in flight, and memory for what is fetched ahead.
 
 A lane is *quick* while its attempts end soon, *slow* once one of them takes long, and *new* before either is known.
-Slow lanes have places of their own, and new ones at most half of the others: whoever hangs leaves quick lanes theirs.
+Slow lanes have places of their own, and new ones at most half of the others, each for a moment: whoever hangs leaves
+quick lanes theirs.
 """
 
 import asyncio
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from itertools import takewhile
 from typing import Final, Literal
 
-from fotahook.store.records import FETCH_BYTES
+from fotahook.store.records import FETCH_BYTES, Health
 
 SLOW_SECONDS: Final = 1.0
 """An attempt that takes longer makes its lane slow."""
+NEW_SECONDS: Final = 0.1
+"""An attempt of a new lane that takes longer counts with those of slow lanes: other new lanes have their turn."""
 SLOW_MEMORY_SECONDS: Final = 60.0
 """How long a lane stays slow after its last slow attempt."""
 KNOWN_LIMIT: Final = 65_536
@@ -35,31 +40,39 @@ class Place:
 class Places:
     """Gives out places in flight. `total` are for quick and new lanes; slow ones share half as many of their own."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, *, on_slow: Callable[[], None] = lambda: None) -> None:
         self._total = total
+        self._on_slow = on_slow
+        """Called when attempts turned out to take long."""
         self._new_limit = max(1, total // 2)
         self._slow_limit = max(1, total // 2)
         self._taken: Counter[Pace] = Counter()
-        self._waiting: dict[Pace, deque[tuple[int, asyncio.Future[Place]]]] = {
-            "quick": deque(),
-            "new": deque(),
-            "slow": deque(),
-        }
+        self._waiting: dict[Pace, dict[int, deque[asyncio.Future[Place]]]] = {"quick": {}, "new": {}, "slow": {}}
+        """By lane, in the order of their turns: each lane gets one place a turn."""
         self._slow_until: OrderedDict[int, float] = OrderedDict()
         """By lane: until when it is slow, or 0 for a quick one."""
+        self._served: set[int] = set()
+        self._slow_served: set[int] = set()
         self._slow_in_flight: Counter[int] = Counter()
-        self._in_flight: dict[Place, None] = {}
+        self._young: dict[Place, None] = {}
         """Places that are not slow yet, the longest taken first."""
+        self._of_new: dict[Place, None] = {}
+        """Those of them that count with new lanes."""
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """When the timer ends."""
 
     @property
-    def hanging(self) -> int:
-        """How many lanes have an attempt in flight that takes long."""
-        return len(self._slow_in_flight)
+    def slow_lanes(self) -> int:
+        """How many of the lanes that are served are slow, or have an attempt in flight that takes long."""
+        return len(self._slow_served)
 
     def share(self, lane: int) -> int | None:
-        """How many places a slow lane may take at once; None for a lane that is not slow."""
-        if self.pace(lane) != "slow":
+        """How many places a lane may take at once if they are scarce for lanes of its pace, else None."""
+        pace = self.pace(lane)
+        if pace == "new" and self._taken["new"] >= self._new_limit // 2:
+            return 1
+        if pace != "slow":
             return None
         lanes = len(self._slow_in_flight) + (lane not in self._slow_in_flight)
         return max(1, self._slow_limit // lanes)
@@ -69,13 +82,26 @@ class Places:
         pace = self.pace(lane)
         return self._take(lane, pace) if not self._waiting[pace] and self._is_free(pace) else None
 
+    def begin(self, lane: int, health: Health) -> None:
+        """A lane begins to be served. Unless more is known of it, its recent answers say whether it is quick."""
+        self._served.add(lane)
+        pace = self.pace(lane)
+        if pace == "slow":
+            self._slow_served.add(lane)
+        elif pace == "new" and health.failed == 0 and 0 < health.latency < SLOW_SECONDS:
+            self._remember(lane, slow=False, now=0)
+
+    def end(self, lane: int) -> None:
+        """A lane is no longer served."""
+        self._served.discard(lane)
+        self._slow_served.discard(lane)
+
     async def acquire(self, lane: int) -> Place:
         """A place for an attempt of this lane, as soon as one is free for it."""
         if (place := self.take(lane)) is not None:
             return place
-        pace = self.pace(lane)
         future: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
-        self._waiting[pace].append((lane, future))
+        self._waiting[self.pace(lane)].setdefault(lane, deque()).append(future)
         try:
             return await future
         except asyncio.CancelledError:
@@ -90,15 +116,18 @@ class Places:
             self._slow_in_flight[place.lane] -= 1
             if self._slow_in_flight[place.lane] <= 0:
                 del self._slow_in_flight[place.lane]
-        else:
-            del self._in_flight[place]
         if used:
             now = asyncio.get_running_loop().time()
-            self._remember(place.lane, slow=now - place.started_at >= SLOW_SECONDS, now=now)
+            slow = place not in self._young and now - place.started_at >= SLOW_SECONDS
+            self._remember(place.lane, slow=slow, now=now)
+        self._young.pop(place, None)
+        self._of_new.pop(place, None)
         self._serve_waiting()
 
     def pace(self, lane: int) -> Pace:
         """How long the attempts of a lane take."""
+        if lane in self._slow_in_flight:
+            return "slow"
         until = self._slow_until.get(lane)
         if until is None:
             return "new"
@@ -119,13 +148,23 @@ class Places:
         self._taken[pace] += 1
         if pace == "slow":
             self._slow_in_flight[lane] += 1
-        else:
-            self._in_flight[place] = None
-            if self._timer is None:
-                self._timer = loop.call_later(SLOW_SECONDS, self._find_slow)
+            return place
+        self._young[place] = None
+        if pace == "new":
+            self._of_new[place] = None
+        seconds = NEW_SECONDS if pace == "new" else SLOW_SECONDS
+        if self._timer is None or self._due > place.started_at + seconds:
+            self._set_timer(place.started_at + seconds)
         return place
 
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = when
+        self._timer = asyncio.get_running_loop().call_at(when, self._find_slow)
+
     def _remember(self, lane: int, *, slow: bool, now: float) -> None:
+        self._note_slow(lane, slow=slow)
         if not slow and self._slow_until.get(lane) == 0:
             return
         self._slow_until[lane] = now + SLOW_MEMORY_SECONDS if slow else 0
@@ -135,28 +174,60 @@ class Places:
 
     def _find_slow(self) -> None:
         """Count attempts that take long with those of slow lanes, even beyond their number: they are in flight."""
-        loop = asyncio.get_running_loop()
+        # When it should have been called: if the event loop was busy since, that is no receiver's fault.
+        now = self._due
         self._timer = None
-        while self._in_flight:
-            place = next(iter(self._in_flight))
-            due = place.started_at + SLOW_SECONDS
-            if due > loop.time():
-                self._timer = loop.call_at(due, self._find_slow)
-                break
-            del self._in_flight[place]
-            self._taken[place.pace] -= 1
-            place.pace = "slow"
-            self._taken["slow"] += 1
-            self._slow_in_flight[place.lane] += 1
-            self._remember(place.lane, slow=True, now=loop.time())
+        for place in _older(self._of_new, now - NEW_SECONDS):
+            self._count_as_slow(place)
+        for place in _older(self._young, now - SLOW_SECONDS):
+            if place.pace != "slow":
+                self._count_as_slow(place)
+            self._remember(place.lane, slow=True, now=now)
+        oldest = [
+            next(iter(places)).started_at + seconds
+            for places, seconds in ((self._of_new, NEW_SECONDS), (self._young, SLOW_SECONDS))
+            if places
+        ]
+        if oldest:
+            self._set_timer(min(oldest))
         self._serve_waiting()
+        self._on_slow()
+
+    def _count_as_slow(self, place: Place) -> None:
+        self._taken[place.pace] -= 1
+        place.pace = "slow"
+        self._taken["slow"] += 1
+        self._slow_in_flight[place.lane] += 1
+        self._note_slow(place.lane, slow=True)
+
+    def _note_slow(self, lane: int, *, slow: bool) -> None:
+        if not slow:
+            self._slow_served.discard(lane)
+        elif lane in self._served:
+            self._slow_served.add(lane)
+        queue = self._waiting["slow" if slow else "quick"]
+        for other in self._waiting.values():
+            if other is not queue and lane in other:
+                queue.setdefault(lane, deque()).extend(other.pop(lane))
 
     def _serve_waiting(self) -> None:
         for pace, waiting in self._waiting.items():
             while waiting and self._is_free(pace):
-                lane, future = waiting.popleft()
+                lane = next(iter(waiting))
+                futures = waiting.pop(lane)
+                future = futures.popleft()
+                if futures:
+                    waiting[lane] = futures
                 if not future.done():
                     future.set_result(self._take(lane, pace))
+
+
+def _older(places: dict[Place, None], started_at: float) -> list[Place]:
+    """Takes out the places that were taken by a time."""
+    found = list(takewhile(lambda place: place.started_at <= started_at, places))
+    for place in found:
+        del places[place]
+    return found
 
 
 class FetchBudget:
