@@ -13,7 +13,7 @@ from fotahook.testing import Sandbox
 from .processes import FOTAHOOK, environment, fotahook
 
 ACCOUNT = "0000123456-00001"
-READS = {"accounts_in_trouble", "account", "messages", "message", "attempts", "why", "stats"}
+READS = {"accounts", "account", "messages", "message", "attempts", "why", "stats"}
 WRITES = {"redeliver", "redeliver_all", "pause", "resume"}
 
 
@@ -47,19 +47,19 @@ async def test_an_agent_finds_out_why_a_message_is_late(service: Sandbox, tmp_pa
         tools = (await client.list_tools()).tools
         assert {tool.name for tool in tools} == READS
         assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
-        assert all("Call this " in (tool.description or "") for tool in tools)
+        assert all("Call this" in (tool.description or "") for tool in tools)
         assert "third parties" in (client.instructions or "")
         listed = (await call(client, "messages", account=ACCOUNT, state="dead"))["messages"]
         assert isinstance(listed, list)
         assert [(found["id"], found["orderingKey"]) for found in listed] == [(message_id, "990013907835573")]
         assert (await call(client, "message", message_id=message_id))["type"] == "upgradeProgress"
-        attempts = (await call(client, "attempts", message_id=message_id))["attempts"]
+        attempts = (await call(client, "attempts", message_id=message_id))["result"]
         assert isinstance(attempts, list)
         assert {attempt["httpStatus"] for attempt in attempts} == {500}
         assert (await call(client, "why", message_id=message_id))["state"] == "dead"
         assert (await call(client, "account", account="0000999999-00009"))["known"] is False
         assert "totals" in await call(client, "stats")
-        assert "accounts" in await call(client, "accounts_in_trouble", limit=5)
+        assert "accounts" in await call(client, "accounts", state="trouble", limit=5)
         assert await call(client, "messages", account=ACCOUNT, since="2999-01-01T00:00:00Z") == {
             "messages": [],
             "cursor": None,
@@ -69,7 +69,7 @@ async def test_an_agent_finds_out_why_a_message_is_late(service: Sandbox, tmp_pa
 async def test_what_is_refused_is_told_in_words(service: Sandbox, tmp_path: Path) -> None:
     async with agent(service, cwd=tmp_path) as client:
         assert "no such message" in await refusal(client, "why", message_id="nothing")
-        assert "limit" in await refusal(client, "accounts_in_trouble", limit=0)
+        assert "limit" in await refusal(client, "accounts", limit=0)
         assert "since" in await refusal(client, "messages", account=ACCOUNT, since="2026-01-01T00:00:00")
         assert "account" in await refusal(client, "account", account="")
         for tool in WRITES:
@@ -92,8 +92,8 @@ async def test_writes_are_there_only_where_they_are_allowed(service: Sandbox, tm
         assert lane["state"] == "paused"
         await call(client, "resume", account=ACCOUNT)
         flags = {"account": ACCOUNT, "state": "delivered"}
-        assert await call(client, "redeliver_all", **flags) == {"count": 1, "dryRun": True}
-        assert await call(client, "redeliver_all", **flags, dry_run=False) == {"count": 1, "dryRun": False}
+        assert await call(client, "redeliver_all", **flags) == {"result": 1}
+        assert await call(client, "redeliver_all", **flags, dry_run=False) == {"result": 1}
         service.wait_delivered(message_id)
         again = await call(client, "redeliver", message_id=message_id, as_new=True)
         assert again["id"] != message_id
