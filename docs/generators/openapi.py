@@ -8,7 +8,12 @@ import msgspec
 
 from fotahook.contract.events import EVENTS
 from fotahook.contract.messages import CallbackMessage, Device, Firmware, Upgrade
-from fotahook.contract.models import CallbackSummary, FotaV2CallbackRegistrationResult
+from fotahook.contract.models import (
+    CallbackSummary,
+    CheckInHistoryItem,
+    DeviceSoftwareUpgrade,
+    FotaV2CallbackRegistrationResult,
+)
 from fotahook.contract.operator import Published, Redeliveries
 from fotahook.contract.urls import ACCOUNT_LIMIT
 from fotahook.contract.version import VERSION
@@ -17,7 +22,7 @@ from fotahook.service.access import SESSION_HEADER
 from fotahook.service.errors import GATEWAY_PATHS
 from fotahook.service.operator import accounts, audit, doctor, events, messages
 from fotahook.service.routing import JSON, Endpoint, Model, Resource
-from fotahook.service.thingspace import auth, callbacks
+from fotahook.service.thingspace import auth, callbacks, reports
 from fotahook.store import Store
 
 Schema = dict[str, Any]
@@ -71,6 +76,7 @@ class Details:
     body_optional: bool = False
     answer: Model | None = None
     answer_type: str = JSON
+    is_list: bool = False
     events: tuple[Model, ...] = ()
     """The data of an event stream's events."""
     also: tuple[int, ...] = ()
@@ -95,6 +101,8 @@ _DETAILS: Final[Mapping[Endpoint, Details]] = {
     auth.logout: Details(also=(403,)),
     auth.reset_password: Details(also=(403,)),
     audit.list_audit: Details(also=(404,)),
+    reports.device_history: Details(answer=DeviceSoftwareUpgrade, is_list=True),
+    reports.check_ins: Details(answer=CheckInHistoryItem, is_list=True),
     accounts.rotate_keys: Details(body_optional=True, also=(409,)),
     messages.publish: Details(headers=("Idempotency-Key", "Ordering-Key"), body=AnyObject, also=(409,)),
     messages.publish_batch: Details(body_type=messages.BATCH_TYPE, answer=Published, answer_type=messages.BATCH_TYPE),
@@ -151,7 +159,7 @@ _SCHEMES: Final = {
 
 _PATH_PARAMETERS: Final[Mapping[str, Schema]] = {
     "account": {"type": "string", "minLength": 1, "maxLength": ACCOUNT_LIMIT},
-    "id": {"type": "string", "minLength": 1},
+    **{name: {"type": "string", "minLength": 1} for name in ("id", "campaign", "device")},
 }
 
 _REFUSALS: Final = {
@@ -324,7 +332,7 @@ def _success(endpoint: Endpoint) -> Schema:
         is_text = details.answer_type != JSON
         content = {"content": {details.answer_type: {"schema": {"type": "string"}}}} if is_text else {}
         return {"description": "Done.", **content}
-    schema = _reference(answer)
+    schema = {"type": "array", "items": _reference(answer)} if details.is_list else _reference(answer)
     if details.answer_type != JSON:
         # Each line of a batch has its own answer.
         schema = {"anyOf": [schema, _reference(Error)]}

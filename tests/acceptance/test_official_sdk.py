@@ -5,6 +5,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -14,13 +15,17 @@ from verizon.configuration import Configuration, Environment, Server
 from verizon.exceptions.api_exception import APIException
 from verizon.http.auth.thingspace_oauth import ThingspaceOauthCredentials
 from verizon.http.auth.vz_m2m_token import VZM2mTokenCredentials
+from verizon.models.campaign_software import CampaignSoftware
 from verizon.models.fota_v2_callback_registration_request import FotaV2CallbackRegistrationRequest
 from verizon.models.log_in_request import LogInRequest
 from verizon.models.session_reset_password_request import SessionResetPasswordRequest
+from verizon.models.v2_campaign_device import V2CampaignDevice
 from verizon.verizon_client import VerizonClient
 
+from fotahook import BatchMessage, OperatorClient
 from fotahook.service import SCOPES, create_credential
 from fotahook.store import open_store
+from fotahook.testing import Simulation
 from tests.deadlines import DEADLINE
 
 from ..cli.processes import running
@@ -81,6 +86,37 @@ def test_case(service: Service, case: Mapping[str, Any]) -> None:
     known["session"] = call(known, {"call": "login", "username": "dev", "password": "dev-password"}).body.session_token
     for step in case["steps"]:
         take(known, {name: filled(value, known) for name, value in step.items()})
+
+
+@pytest.mark.usefixtures("instead_of_production")
+def test_the_reads_answer_what_was_published_in_the_sdks_own_models(service: Service) -> None:
+    account = "0000123456-00009"
+    campaign = Simulation(account, devices=30, failures=0.2)
+    with OperatorClient(service.url, "dev", "dev-secret", proxy="") as operator:
+        operator.publish_batch([BatchMessage(account, message.body) for message in campaign])
+    client = VerizonClient(
+        thingspace_oauth_credentials=ThingspaceOauthCredentials("dev", "dev-secret"),
+        vz_m2m_token_credentials=VZM2mTokenCredentials(
+            call({}, {"call": "login", "username": "dev", "password": "dev-password"}).body.session_token
+        ),
+        timeout=DEADLINE,
+    )
+    told = client.campaigns_v2.get_campaign_information(account, campaign.campaign_id).body
+    assert (type(told), told.id, told.status) == (CampaignSoftware, campaign.campaign_id, "CampaignEnded")
+    assert told.end_date > told.start_date
+    reports = client.software_management_reports_v2
+    ended = reports.get_campaign_history_by_status(account, "CampaignEnded").body
+    assert [one.id for one in ended.campaign_list] == [campaign.campaign_id]
+    page = reports.get_campaign_device_status(account, campaign.campaign_id, "0").body
+    assert (type(page), page.total_device, page.has_more_data) == (V2CampaignDevice, 30, False)
+    assert {one.status for one in page.device_list} == {"UpgradeSuccess", "UpgradeFailed", "DeviceRejected"}
+    failed = next(one for one in page.device_list if one.status == "UpgradeFailed")
+    [upgrade] = reports.get_device_firmware_upgrade_history(account, failed.device_id).body
+    assert (upgrade.id, upgrade.status, upgrade.reason) == (campaign.campaign_id, "UpgradeFailed", failed.result_reason)
+    assert upgrade.start_date == told.start_date
+    [check_in] = client.server_logging.get_device_check_in_history(account, failed.device_id).body
+    assert check_in.failure_type == failed.result_reason
+    assert check_in.time_completed.datetime.year == datetime.now(UTC).year
 
 
 def test_every_case_has_a_name_of_its_own_and_says_nothing_that_is_not_looked_at() -> None:

@@ -9,8 +9,8 @@ import pytest
 import trustme
 
 from fotahook.delivery import Outcome
+from fotahook.delivery.maintenance import LEDGER_SECONDS, forget_reports
 from fotahook.listener import Listener, WatchSettings
-from fotahook.listener.watch import KEEP_SECONDS
 from fotahook.store.records import Delivery, Lease
 
 from .conftest import NOW, PROGRESS, Seen, request
@@ -140,9 +140,9 @@ async def test_old_statuses_leave_the_ledger(make: Make) -> None:
     listener = make(clock=lambda: now[0])
     async with listener.running():
         await request(listener, progress("UpgradeSuccess", "d-1"))
-        now[0] += KEEP_SECONDS + 1
+        now[0] += LEDGER_SECONDS + 1
         await request(listener, progress("UpgradeSuccess", "d-2"))
-        await listener._watch._forget(await listener._inbox.store())
+        await forget_reports(await listener._inbox.store())
         assert (await listener.ledger(ACCOUNT, "c-1")).statuses == {"UpgradeSuccess": 1}
 
 

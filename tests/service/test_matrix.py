@@ -33,7 +33,16 @@ def each(calls: list[tuple[str, str, Endpoint]]) -> pytest.MarkDecorator:
 
 # Written out as well: what each scope opens.
 BY_SCOPE = {
-    "callbacks": {"/api/fota/v2/callbacks/{account}", "/v1/accounts/{account}/callback"},
+    # Who may name the receiver of an account's messages may know what they report.
+    "callbacks": {
+        "/api/fota/v2/callbacks/{account}",
+        "/v1/accounts/{account}/callback",
+        "/api/fota/v2/campaigns/{account}/{campaign}",
+        "/api/fota/v2/reports/{account}/campaigns",
+        "/api/fota/v2/reports/{account}/campaigns/{campaign}/devices",
+        "/api/fota/v2/reports/{account}/devices/{device}",
+        "/api/fota/v2/logging/{account}/devices/{device}/checkInHistory",
+    },
     "publish": {"POST /v1/accounts/{account}/messages", "POST /v1/messages"},
     "bodies": {"/v1/messages/{id}/body"},
     "operate": {

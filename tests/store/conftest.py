@@ -38,7 +38,8 @@ class VirtualClock:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "engine" in metafunc.fixturenames and metafunc.module.__name__.endswith((".test_conformance", ".test_ledger")):
+    on_all_engines = (".test_conformance", ".test_ledger", ".test_reports")
+    if "engine" in metafunc.fixturenames and metafunc.module.__name__.endswith(on_all_engines):
         metafunc.parametrize("engine", ENGINES)
 
 

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 
 from fotahook.contract.error_responses import one_line
 from fotahook.contract.errors import WebhookRejected
-from fotahook.contract.life_cycle import place
 from fotahook.contract.messages import CallbackMessage, MessageInvalid, Upgrade, parse_message
 from fotahook.contract.urls import account_refusal
-from fotahook.store.records import NewMessage, Note, Report
+from fotahook.store.ledger import reports_of, storable
+from fotahook.store.records import NewMessage, Note
 
 from .verification import Basic, Verification, named_account
 
@@ -36,7 +36,6 @@ _VARYING: Final = ("callbackCount", "maxCallbackThreshold", "username", "passwor
 _CANONICAL: Final = msgspec.json.Encoder(order="deterministic")
 _SINGLE_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "fotahook-account", "content-length")
 _HEADERS: Final = {name.encode(): name for name in (*_SINGLE_HEADERS, *_LIST_HEADERS)}
-_KEY_LIMIT: Final = 256
 _KEY_BYTES: Final = 18
 _ENCODING_LIMIT: Final = 40
 
@@ -182,33 +181,6 @@ def _ordering_key(message: CallbackMessage) -> str | None:
     return devices.pop() if len(devices) == 1 else message.campaign_id
 
 
-def reports_of(message: CallbackMessage) -> tuple[Report, ...]:
-    """The statuses that a message reports, of its devices and of its campaign, for the ledger."""
-    found: list[Report] = []
-    for part in message.parts:
-        campaign = part.campaign or message.campaign_id
-        if campaign is None:
-            continue
-        campaign = storable(campaign)
-        if part.status:
-            found.append(_report(campaign, "", part.status))
-        found += [
-            _report(campaign, storable(device.device_id), device.status)
-            for device in part.device_list
-            if device.device_id and device.status
-        ]
-    if len(found) > 1:
-        # Of a device that is named more than once, the latest of the life cycle counts.
-        found.sort(key=lambda report: report.rank)
-        found = list({(report.campaign, report.device): report for report in found}.values())
-    return tuple(found)
-
-
-def _report(campaign: str, device: str, status: str) -> Report:
-    spelling, rank = place(status)
-    return Report(campaign=campaign, device=device, status=storable(spelling), rank=rank)
-
-
 def noted(message: CallbackMessage, note: Note | None) -> CallbackMessage:
     """A message with what the inbox noted of it: where it comes from, and what of it is stale."""
     if note is None:
@@ -226,10 +198,3 @@ def noted(message: CallbackMessage, note: Note | None) -> CallbackMessage:
         stale=bool(stale) and all(report.device in stale for report in reports_of(message)),
         **parts,
     )
-
-
-def storable(text: str) -> str:
-    """A key that any store can hold: the hash of one that is long or contains NUL, which PostgreSQL does not store."""
-    if len(text) <= _KEY_LIMIT and "\0" not in text:
-        return text
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

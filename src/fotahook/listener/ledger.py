@@ -8,10 +8,10 @@ import msgspec
 
 from fotahook.contract.life_cycle import FAILED
 from fotahook.store import Store
+from fotahook.store.ledger import storable
 from fotahook.store.records import LedgerCampaign, LedgerDevice
 
 from . import validation
-from .intake import storable
 
 _AT_ONCE: Final = 5000
 

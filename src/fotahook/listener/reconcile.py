@@ -14,9 +14,10 @@ from fotahook.contract.life_cycle import FINAL_RANK, place
 from fotahook.contract.models import V2DeviceStatus
 from fotahook.contract.report_calls import FIRST_PAGE, next_page
 from fotahook.store import Store
+from fotahook.store.ledger import storable
 from fotahook.store.records import LedgerCampaign, LedgerDevice, NewMessage
 
-from .intake import ChooseConsumers, receive, storable
+from .intake import ChooseConsumers, receive
 from .ledger import end_of, find_campaign
 from .verification import Verification
 

@@ -24,12 +24,9 @@ CHECK_SECONDS: Final = 60.0
 CERTIFICATE_DAYS: Final = 21.0
 ALARMS: Final = "fotahook.alarms"
 """The account under which alarms are kept in the inbox."""
-KEEP_SECONDS: Final = 180 * 86400.0
-"""How long the ledger keeps a status. ThingSpace keeps its own history for six months."""
 _RAISED: Final = "fotahook.alarm.raised"
 _CLEARED: Final = "fotahook.alarm.cleared"
 _DAY: Final = 86400.0
-_STEP: Final = 1000
 
 
 class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +77,6 @@ class Watch:
         self.received(self._clock())
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(CHECK_SECONDS, self.check, store))
-            tasks.create_task(self._repeat(_DAY, self._forget, store))
             if self.settings.client is not None:
                 tasks.create_task(self._repeat(self.settings.every, self.reconcile, store))
 
@@ -160,14 +156,6 @@ class Watch:
             )
             await store.accept([message])
         self._raised[name] = is_raised
-
-    async def _forget(self, store: Store) -> None:
-        after = 0
-        while found := await store.ledger_campaigns(after=after, limit=100):
-            after = found[-1].id
-            for one in found:
-                while await store.forget_reports(one.id, KEEP_SECONDS, _STEP):
-                    pass
 
 
 def _certificate_end(path: Path) -> float:

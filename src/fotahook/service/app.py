@@ -16,9 +16,20 @@ from .context import Check, Service, Settings
 from .metrics import Metrics
 from .operator import accounts, audit, doctor, events, messages
 from .routing import App, Endpoint, Resource
-from .thingspace import auth, callbacks
+from .thingspace import auth, callbacks, reports
 
-MODULES: Final[Sequence[ModuleType]] = (health, console, callbacks, auth, accounts, doctor, messages, events, audit)
+MODULES: Final[Sequence[ModuleType]] = (
+    health,
+    console,
+    callbacks,
+    auth,
+    reports,
+    accounts,
+    doctor,
+    messages,
+    events,
+    audit,
+)
 """The modules that declare the service's endpoints."""
 
 

@@ -71,11 +71,12 @@ _SESSION: Final = {"WWW-Authenticate": "VZ-M2M-Token"}
 _RETRY: Final = {"Retry-After": "1"}
 _WAIT: Final = {"Retry-After": "{seconds}"}
 
-# The request is wrong. Two texts are Verizon's: those of an empty body, and of a missing or malformed account.
+# The request is wrong. Three texts are Verizon's: an empty body, a missing or malformed account, an unknown campaign.
 
 INVALID = ErrorType(400, "INVALID_PARAMETER", "{}")
 NO_BODY = ErrorType(400, "INVALID_PARAMETER", "Input binding error")
 BAD_ACCOUNT = ErrorType(400, "INVALID_PARAMETER", "Invalid account name format")
+NO_CAMPAIGN = ErrorType(400, "INVALID_PARAMETER", "Invalid upgradeId")
 WRONG_GRANT = ErrorType(400, "invalid_request", "Missing grant_type parameter value")
 OTHER_ACCOUNT = ErrorType(
     400,

@@ -195,6 +195,16 @@ class Store(Protocol):
     async def ledger_counts(self, campaign: int) -> list[records.LedgerCount]:
         """How many devices of a campaign have which status."""
 
+    async def reports_of_campaign(
+        self, account: str, campaign: str, *, after: str | None = None, limit: int
+    ) -> list[records.LedgerReport]:
+        """What was reported of a campaign, first of itself, then of its devices in order; behind a device, if given."""
+
+    async def reports_of_device(
+        self, account: str, device: str, *, after: str = "", limit: int
+    ) -> list[records.LedgerReport]:
+        """What was reported of a device ('' for the campaigns themselves) in each campaign behind `after`, in order."""
+
     async def overdue_devices(self, seconds: float) -> int:
         """Devices without a result in campaigns that ended within the last `seconds`."""
 

@@ -1,12 +1,79 @@
 """The ledger: the last status of each device in each campaign, kept in the transaction that accepts a message."""
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
-from .records import NewMessage, Note
+from fotahook.contract.life_cycle import place
+from fotahook.contract.messages import CallbackMessage, Upgrade
+
+from .records import NewMessage, Note, Report
 from .session import ReportRow, Session
+
+_TEXT_LIMIT: Final = 256
+_TOLD: Final = (
+    "campaignName",
+    "softwareName",
+    "distributionType",
+    "make",
+    "model",
+    "softwareFrom",
+    "softwareTo",
+    "startDate",
+    "endDate",
+    "downloadAfterDate",
+    "installAfterDate",
+)
+"""What is kept of what a message says of its campaign: those members of CampaignSoftware that are texts."""
+
+
+def reports_of(message: CallbackMessage) -> tuple[Report, ...]:
+    """The statuses that a message reports, of its devices and of its campaign, for the ledger."""
+    found: list[Report] = []
+    for part in message.parts:
+        campaign = part.campaign or message.campaign_id
+        if campaign is None:
+            continue
+        campaign = storable(campaign)
+        if part.status:
+            found.append(_report(campaign, "", part.status, _told(part)))
+        found += [
+            _report(campaign, storable(device.device_id), device.status, _short(device.result_reason))
+            for device in part.device_list
+            if device.device_id and device.status
+        ]
+    if len(found) > 1:
+        # Of a device that is named more than once, the latest of the life cycle counts.
+        found.sort(key=lambda report: report.rank)
+        found = list({(report.campaign, report.device): report for report in found}.values())
+    return tuple(found)
+
+
+def _report(campaign: str, device: str, status: str, detail: str | None) -> Report:
+    spelling, rank = place(status)
+    return Report(campaign=campaign, device=device, status=storable(spelling), rank=rank, detail=detail)
+
+
+def _told(part: Upgrade) -> str | None:
+    """What a message says of a campaign besides its status, as JSON."""
+    members = {"softwareName": part.software_name or part.firmware_name, "startDate": part.start_date, **part.extra}
+    told = {name: _short(text) for name in _TOLD if isinstance(text := members.get(name), str)}
+    return _json(told) if told else None
+
+
+def _short(text: str | None) -> str | None:
+    """A text from a message, cut, and without NUL, which PostgreSQL does not store."""
+    return text and text[:_TEXT_LIMIT].replace("\0", "\ufffd")
+
+
+def storable(text: str) -> str:
+    """A key that any store can hold: the hash of one that is long or contains NUL, which PostgreSQL does not store."""
+    if len(text) <= _TEXT_LIMIT and "\0" not in text:
+        return text
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 async def record_reports(db: Session, messages: Sequence[tuple[int, NewMessage]]) -> Mapping[int, Note]:
@@ -15,7 +82,7 @@ async def record_reports(db: Session, messages: Sequence[tuple[int, NewMessage]]
         db, {(message.account, one.campaign) for _, message in messages for one in message.reports}
     )
     rows = [
-        (seq, campaigns[message.account, one.campaign], one.device, one.status, one.rank, message.by_report)
+        (seq, campaigns[message.account, one.campaign], one.device, one.status, one.rank, message.by_report, one.detail)
         for seq, message in messages
         for one in message.reports
     ]

@@ -63,6 +63,8 @@ class Report(Record, frozen=True, kw_only=True):
     status: str
     rank: int
     """The place of the status in the life cycle, from 1."""
+    detail: str | None = None
+    """The reason that a device gave; what was told of a campaign, as JSON."""
 
 
 class NewMessage(Record, frozen=True, kw_only=True):
@@ -114,6 +116,18 @@ class LedgerDevice(Record, frozen=True, kw_only=True):
     by_report: bool
     repairs: int
     """How often a report had to say what no message did."""
+
+
+class LedgerReport(Record, frozen=True, kw_only=True):
+    """The last status of a device ('' for the campaign itself) in a campaign."""
+
+    campaign: str
+    device: str
+    status: str
+    at: float
+    detail: str | None
+    told: str | None
+    """What was told of the campaign, as JSON."""
 
 
 class LedgerCampaign(Record, frozen=True, kw_only=True):

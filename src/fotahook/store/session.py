@@ -8,8 +8,8 @@ Row: TypeAlias = Mapping[str, Any]
 """The columns of a row by name. SQLite has 0 and 1 for booleans, and text for arrays."""
 LaneName: TypeAlias = tuple[str, str]
 """An account and a consumer."""
-ReportRow: TypeAlias = tuple[int, int, str, str, int, bool]
-"""The number of a message, a campaign's id, a device, its status, the status's rank, and whether a report said it."""
+ReportRow: TypeAlias = tuple[int, int, str, str, int, bool, str | None]
+"""The number of a message, a campaign's id, a device, its status, that status's rank, whether a report said it, why."""
 
 
 class Session(ABC):

@@ -328,6 +328,18 @@ class SqlStore(ABC):
         found = await self._query("ledger_counts", campaign=campaign, final=FINAL_RANK)
         return [records.LedgerCount(**dict(row) | {"is_final": bool(row["is_final"])}) for row in found]
 
+    async def reports_of_campaign(
+        self, account: str, campaign: str, *, after: str | None = None, limit: int
+    ) -> list[records.LedgerReport]:
+        found = await self._query("reports_of_campaign", account=account, campaign=campaign, after=after, limit=limit)
+        return [records.LedgerReport(**row) for row in found]
+
+    async def reports_of_device(
+        self, account: str, device: str, *, after: str = "", limit: int
+    ) -> list[records.LedgerReport]:
+        found = await self._query("reports_of_device", account=account, device=device, after=after, limit=limit)
+        return [records.LedgerReport(**row) for row in found]
+
     async def overdue_devices(self, seconds: float) -> int:
         (row,) = await self._query("overdue_devices", seconds=seconds, final=FINAL_RANK)
         overdue: int = row["devices"]

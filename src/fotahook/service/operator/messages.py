@@ -8,9 +8,10 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
-from ...contract.messages import MessageInvalid, claimed_accounts, parse_json
+from ...contract.messages import MessageInvalid, claimed_accounts, parse_json, parse_message
 from ...contract.operator import Attempts, MessagePage, MessageState, Published, Redelivered, Redeliveries, Why
 from ...store import views
+from ...store.ledger import reports_of
 from ...store.records import Message, MessageFilter, NewMessage
 from .. import errors, requests
 from ..requests import PageSize, Params, Time
@@ -99,6 +100,7 @@ async def publish(call: Call) -> Published:
         type=_message_type(call, call.account, body),
         ordering_key=ordering_key,
         idempotency_key=idempotency_key,
+        reports=reports_of(parse_message(body)),
     )
     await call.service.quotas.publish(call.account, len(body))
     [accepted] = await call.service.store.accept([message])
@@ -257,6 +259,7 @@ async def _parse(call: Call, content: bytes) -> NewMessage | dict[str, str]:
             type=_message_type(call, line.account, body),
             ordering_key=requests.key("orderingKey", line.ordering_key),
             idempotency_key=requests.key("idempotencyKey", line.idempotency_key),
+            reports=reports_of(parse_message(body)),
         )
         await call.service.quotas.publish(line.account, len(body))
         return message

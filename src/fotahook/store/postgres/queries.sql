@@ -655,14 +655,15 @@ on conflict (account, campaign) do nothing;
 -- results, ThingSpace's report is right. Returns those that the guard held off.
 with given as (
     select * from unnest(
-        :seqs::bigint[], :campaigns::bigint[], :devices::text[], :statuses::text[], :ranks::integer[], :by_report::boolean[]
-    ) as given (seq, campaign, device, status, rank, by_report)
+        :seqs::bigint[], :campaigns::bigint[], :devices::text[], :statuses::text[], :ranks::integer[], :by_report::boolean[],
+        :details::text[]
+    ) as given (seq, campaign, device, status, rank, by_report, detail)
 ), written as (
-    insert into ledger (campaign, device, seq, status, rank, at, by_report, repairs)
-    select campaign, device, seq, status, rank, store_now(), by_report, by_report::integer from given
+    insert into ledger (campaign, device, seq, status, rank, at, by_report, repairs, detail)
+    select campaign, device, seq, status, rank, store_now(), by_report, by_report::integer, detail from given
     on conflict (campaign, device) do update set
         seq = excluded.seq, status = excluded.status, rank = excluded.rank, at = excluded.at, by_report = excluded.by_report,
-        repairs = ledger.repairs + excluded.repairs
+        repairs = ledger.repairs + excluded.repairs, detail = excluded.detail
     where excluded.rank > ledger.rank
         or (excluded.rank = ledger.rank and excluded.status <> ledger.status)
         or (excluded.rank = ledger.rank and excluded.rank < :final and excluded.seq > ledger.seq and not ledger.by_report)
@@ -698,6 +699,18 @@ order by device limit :limit;
 -- name: ledger_counts
 select coalesce(status, '') as status, rank >= :final as is_final, count(*) as devices, sum(repairs)::bigint as repairs
 from ledger where campaign = :campaign and device <> '' group by 1, 2 order by 1;
+
+-- name: reports_of_campaign
+select c.campaign, l.device, l.status, l.at, l.detail, null as told from campaigns c join ledger l on l.campaign = c.id
+where c.account = :account and c.campaign = :campaign and l.status is not null
+    and l.device >= coalesce(:after::text, '') and (:after::text is null or l.device <> :after::text)
+order by l.device limit :limit;
+
+-- name: reports_of_device
+select c.campaign, l.device, l.status, l.at, l.detail, i.detail as told from campaigns c
+join ledger l on l.campaign = c.id and l.device = :device
+left join ledger i on i.campaign = c.id and i.device = ''
+where c.account = :account and c.campaign > :after::text and l.status is not null order by c.campaign limit :limit;
 
 -- name: overdue_devices
 -- Of campaigns that ended within the last :seconds.

@@ -60,7 +60,7 @@ class PostgresSession(Session):
         return moved
 
     async def record_reports(self, rows: Sequence[ReportRow]) -> list[Row]:
-        seqs, campaigns, devices, statuses, ranks, by_report = zip(*sorted(rows, key=_place), strict=True)
+        seqs, campaigns, devices, statuses, ranks, by_report, details = zip(*sorted(rows, key=_place), strict=True)
         return await self.rows(
             "record_reports",
             seqs=seqs,
@@ -69,6 +69,7 @@ class PostgresSession(Session):
             statuses=statuses,
             ranks=ranks,
             by_report=by_report,
+            details=details,
             final=FINAL_RANK,
         )
 

@@ -575,10 +575,10 @@ on conflict (account, campaign) do nothing;
 -- name: record_reports
 -- The state guard: a status that goes back in the life cycle changes nothing, nor does a result that is known already. Among
 -- results, ThingSpace's report is right. Rows as the columns are.
-insert into ledger (seq, campaign, device, status, rank, by_report, repairs, at) values {rows}
+insert into ledger (seq, campaign, device, status, rank, by_report, detail, repairs, at) values {rows}
 on conflict (campaign, device) do update set
     seq = excluded.seq, status = excluded.status, rank = excluded.rank, at = excluded.at, by_report = excluded.by_report,
-    repairs = ledger.repairs + excluded.repairs
+    repairs = ledger.repairs + excluded.repairs, detail = excluded.detail
 where excluded.rank > ledger.rank
     or (excluded.rank = ledger.rank and excluded.status <> ledger.status)
     or (excluded.rank = ledger.rank and excluded.rank < 5 and excluded.seq > ledger.seq and not ledger.by_report)
@@ -615,6 +615,18 @@ order by device limit :limit;
 -- name: ledger_counts
 select coalesce(status, '') as status, rank >= :final as is_final, count(*) as devices, sum(repairs) as repairs
 from ledger where campaign = :campaign and device <> '' group by 1, 2 order by 1;
+
+-- name: reports_of_campaign
+select c.campaign, l.device, l.status, l.at, l.detail, null as told from campaigns c join ledger l on l.campaign = c.id
+where c.account = :account and c.campaign = :campaign and l.status is not null
+    and l.device >= coalesce(:after, '') and (:after is null or l.device <> :after)
+order by l.device limit :limit;
+
+-- name: reports_of_device
+select c.campaign, l.device, l.status, l.at, l.detail, i.detail as told from campaigns c
+join ledger l on l.campaign = c.id and l.device = :device
+left join ledger i on i.campaign = c.id and i.device = ''
+where c.account = :account and c.campaign > :after and l.status is not null order by c.campaign limit :limit;
 
 -- name: overdue_devices
 -- Of campaigns that ended within the last :seconds.
