@@ -296,26 +296,22 @@ def prune(
 
     Example: fotahook admin prune --keep-days 7
     """
-    check_exists("--store", flags.store)
-    bodies, size = asyncio.run(_prune(flags.store, Retention(seconds=keep_days * DAY, bytes=keep_bytes)))
+    retention = Retention(seconds=keep_days * DAY, bytes=keep_bytes)
+    bodies, size = _in_store(flags.store, lambda store: _prune(store, retention))
     if flags.as_json:
         print_json({"bodies": bodies, "bytes": size})
     else:
         print(f"{without_password(flags.store)}: removed the bytes of {bodies} messages, {size} in all")
 
 
-async def _prune(url: str, retention: Retention) -> tuple[int, int]:
+async def _prune(store: Store, retention: Retention) -> tuple[int, int]:
     """Number and size of the removed bodies."""
     bodies = size = 0
-    store = await open_store(url)
-    try:
-        with counting(None, "pruned") as count:
-            while (step := await store.prune(retention)).more:
-                bodies, size = bodies + step.bodies, size + step.bytes
-                count(bodies)
-                await asyncio.sleep(PAUSE_SECONDS)
-    finally:
-        await store.close()
+    with counting(None, "pruned") as count:
+        while (step := await store.prune(retention)).more:
+            bodies, size = bodies + step.bodies, size + step.bytes
+            count(bodies)
+            await asyncio.sleep(PAUSE_SECONDS)
     return bodies, size
 
 

@@ -18,7 +18,7 @@ from fotahook.contract.events import (
 )
 
 from .shared.arguments import OptionalAccount
-from .shared.errors import Interrupted
+from .shared.errors import INTERRUPTED, Failure
 from .shared.output import format_time, print_json, print_table
 from .shared.remote import DEFAULTS, Remote
 
@@ -49,7 +49,7 @@ def tail(account: OptionalAccount = None, /, *, after: str | None = None, remote
                 raise
             argument = f" {shlex.quote(account)}" if account is not None else ""
             command = f"fotahook tail{argument} --after {events.cursor}"
-            raise Interrupted(f"interrupted; {command} continues from here") from None
+            raise Failure(f"interrupted; {command} continues from here", INTERRUPTED) from None
 
 
 def _print(events: Iterable[Event], *, as_json: bool) -> None:

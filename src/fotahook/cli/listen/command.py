@@ -29,7 +29,7 @@ from ...hosting.server import run, serve_app
 from ...hosting.tls import check_pem_files
 from ..shared.arguments import Duration, OptionalAccount, Texts
 from ..shared.configuration import SOURCES
-from ..shared.errors import Failure, Refused, UsageError, location
+from ..shared.errors import REFUSED, Failure, UsageError, location
 from ..shared.output import on_terminal
 from ..shared.remote import BaseUrl, Remote
 from ..shared.server_options import InLimits, InNetwork, Seconds, ServerOptions, flag_named
@@ -174,7 +174,7 @@ def listen(
     try:
         return run(_listen(listener, options))
     except RegistrationRefused as error:
-        raise Refused(str(error)) from error
+        raise Failure(str(error), REFUSED) from error
 
 
 async def _listen(listener: Listener, options: ListenOptions) -> int:

@@ -29,25 +29,16 @@ _EXTRAS: Final = {
 class Failure(Exception):
     """The command failed; the text is for people."""
 
-    code = FAILED
+    def __init__(self, text: str, code: int = FAILED) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class UsageError(Failure):
     """An argument or a combination of arguments is invalid."""
 
-    code = USAGE
-
-
-class Refused(Failure):
-    """The service refuses to do it."""
-
-    code = REFUSED
-
-
-class Interrupted(Failure):
-    """Ctrl-C ended the command; the text says how to continue."""
-
-    code = INTERRUPTED
+    def __init__(self, text: str) -> None:
+        super().__init__(text, USAGE)
 
 
 def describe(error: BaseException, command: str = "") -> tuple[int, str | None]:

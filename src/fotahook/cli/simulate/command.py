@@ -23,7 +23,7 @@ from fotahook.testing.simulator.fault_script import (
 )
 
 from ...hosting.tls import check_pem_files
-from ..shared.errors import Failure, Interrupted, UsageError
+from ..shared.errors import INTERRUPTED, Failure, UsageError
 from ..shared.output import counting, note, print_json, print_table
 from ..shared.remote import DEFAULTS, Remote
 from .targets import Advance, Result, Target, listener_target, service_target, thingspace_target
@@ -100,7 +100,7 @@ def _send(campaign: Simulation, script: FaultScript, target: Target, seed: str) 
         run_script(campaign, script, target, seed=seed)
         return target.finish()
     except KeyboardInterrupt as error:
-        raise Interrupted(f"interrupted; {target.sent} of {campaign.count} messages were sent") from error
+        raise Failure(f"interrupted; {target.sent} of {campaign.count} messages were sent", INTERRUPTED) from error
     except (Failure, FotahookError):
         if target.sent:
             note(f"{target.sent} of {campaign.count} messages were sent")

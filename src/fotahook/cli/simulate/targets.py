@@ -42,18 +42,6 @@ Advance: TypeAlias = Callable[[int], None]
 """Shows how many messages were sent."""
 
 
-class Unreachable(Failure):
-    """Nothing answers at the listener's URL."""
-
-    code = UNREACHABLE
-
-
-class NotAccepted(Failure):
-    """The service refused a message."""
-
-    code = REFUSED
-
-
 class RateLimiter:
     """Allows so many messages a second, without catching up after a pause; `rate` 0 is no limit."""
 
@@ -141,7 +129,7 @@ class ListenerTarget(_Target):
             result = f"http_{response.status}"
         except urllib3.exceptions.HTTPError as error:
             if not self._results:
-                raise Unreachable(f"--to {self._url}: {_reason(error)}") from error
+                raise Failure(f"--to {self._url}: {_reason(error)}", UNREACHABLE) from error
             result = "no_answer"
         self._results[result] += 1
 
@@ -169,7 +157,9 @@ class ServiceTarget(_Target):
             lines = [BatchMessage(self._account, one.body, ordering_key=one.device) for one in batch]
             for answer in self._operator.publish_batch(lines):
                 if isinstance(answer, Refused):
-                    raise NotAccepted(f"the service refused a message: {answer.error_code}: {answer.error_message}")
+                    raise Failure(
+                        f"the service refused a message: {answer.error_code}: {answer.error_message}", REFUSED
+                    )
             self._count(len(batch))
             if self._receiver is not None:
                 self._receiver.restore_certificate()
