@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from fotahook.cli.simulate.targets import RateLimiter
 from fotahook.client import OperatorClient
 from fotahook.testing import Sandbox, Simulation, make_certificates
+from fotahook.testing.targets import RateLimiter
 from tests.deadlines import DEADLINE
 
 from ..testing.receivers import receiving

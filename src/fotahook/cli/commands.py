@@ -28,7 +28,7 @@ COMMANDS: Final = {
     "export": ("export:export", "Write the messages of an account to a file."),
     "import": ("export:import_", "Publish the messages of an export."),
     "tail": ("tail:tail", "Follow events: messages, attempts, lanes, callbacks."),
-    "simulate": ("simulate.command:simulate", "Send the messages of a campaign."),
+    "simulate": ("simulate:simulate", "Send the messages of a campaign."),
     "doctor": ("doctor:app", "Check a callback URL before registering it."),
     "mcp": ("mcp:mcp", "Serve the operator API to AI agents (MCP)."),
     "admin": ("admin:app", "Manage clients, users and the store of a service."),

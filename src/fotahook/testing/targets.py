@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import urllib3
 
-from fotahook.client import OperatorClient
+from fotahook.client import Client, OperatorClient
 from fotahook.contract.errors import NotFound, PermissionDenied
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 from fotahook.contract.operator import BatchMessage, Refused
 from fotahook.contract.version import VERSION
-from fotahook.testing.simulator.campaign import CampaignMessage
-from fotahook.testing.simulator.fault_script import Fault, FaultScript, Pause, Reorder, UntrustedCertificate
 
-from ..shared.errors import REFUSED, UNREACHABLE, Failure
-from ..shared.remote import Remote
+from .simulator.campaign import CampaignMessage
+from .simulator.fault_script import Fault, FaultScript, Pause, Reorder, UntrustedCertificate
 
 if TYPE_CHECKING:
-    from fotahook.testing import Sandbox
-    from fotahook.testing.sandbox.faulty_proxy import FaultyProxy
+    from .sandbox.faulty_proxy import FaultyProxy
+    from .sandbox.sandbox import Sandbox
 
 POST_SECONDS: Final = 15.0
 STALLED_SECONDS: Final = 60.0
@@ -40,6 +38,14 @@ _POLL_SECONDS: Final = 0.1
 
 Advance: TypeAlias = Callable[[int], None]
 """Shows how many messages were sent."""
+
+
+class NotSent(Exception):
+    """The target refused a message, or nothing answers there."""
+
+    def __init__(self, text: str, *, refused: bool) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class RateLimiter:
@@ -129,7 +135,7 @@ class ListenerTarget(_Target):
             result = f"http_{response.status}"
         except urllib3.exceptions.HTTPError as error:
             if not self._results:
-                raise Failure(f"--to {self._url}: {_reason(error)}", UNREACHABLE) from error
+                raise NotSent(f"{self._url}: {_reason(error)}", refused=False) from error
             result = "no_answer"
         self._results[result] += 1
 
@@ -157,9 +163,7 @@ class ServiceTarget(_Target):
             lines = [BatchMessage(self._account, one.body, ordering_key=one.device) for one in batch]
             for answer in self._operator.publish_batch(lines):
                 if isinstance(answer, Refused):
-                    raise Failure(
-                        f"the service refused a message: {answer.error_code}: {answer.error_message}", REFUSED
-                    )
+                    raise NotSent(f"{answer.error_code}: {answer.error_message}", refused=True)
             self._count(len(batch))
             if self._receiver is not None:
                 self._receiver.restore_certificate()
@@ -245,7 +249,7 @@ def listener_target(url: str, ca_file: Path | None, rate: float, advance: Advanc
 @contextmanager
 def thingspace_target(account: str, url: str, seed: str, rate: float, advance: Advance) -> Iterator[ThingspaceTarget]:
     """A target that posts to a listener as ThingSpace does."""
-    from fotahook.testing import Sandbox
+    from .sandbox.sandbox import Sandbox
 
     with Sandbox(timeout=POST_SECONDS, profile="thingspace", seed=seed) as sandbox:
         sandbox.register(account, url)
@@ -255,21 +259,26 @@ def thingspace_target(account: str, url: str, seed: str, rate: float, advance: A
 
 @contextmanager
 def service_target(
-    account: str, remote: Remote, script: FaultScript, rate: float, advance: Advance
+    account: str,
+    operator: OperatorClient,
+    callbacks: Callable[[], Client],
+    script: FaultScript,
+    rate: float,
+    advance: Advance,
 ) -> Iterator[ServiceTarget]:
-    """A target that publishes to a service."""
+    """A target that publishes to a service; faults of a script replace the account's callback for a time."""
     needs_receiver = any(not isinstance(step, Pause | Reorder) for step in script.steps)
-    receiver_context = _faulty_receiver(account, remote) if needs_receiver else nullcontext()
-    with remote.operator() as operator, receiver_context as receiver:
+    receiver_context = _faulty_receiver(account, callbacks) if needs_receiver else nullcontext()
+    with operator, receiver_context as receiver:
         yield ServiceTarget(account, operator, receiver, RateLimiter(rate), advance)
 
 
 @contextmanager
-def _faulty_receiver(account: str, remote: Remote) -> Iterator[FaultyReceiver]:
+def _faulty_receiver(account: str, connect: Callable[[], Client]) -> Iterator[FaultyReceiver]:
     """A faulty receiver in front of the account's callback, which is registered again afterwards."""
-    from fotahook.testing.sandbox.faulty_proxy import faulty_proxy
+    from .sandbox.faulty_proxy import faulty_proxy
 
-    with remote.client() as client:
+    with connect() as client:
         callbacks = client.software_management_callbacks_v2
         summary = callbacks.list_registered_callbacks(account).data
         before = None if summary is None else summary.url

@@ -21,12 +21,20 @@ from fotahook.testing.simulator.fault_script import (
     read_fault_script,
     run_script,
 )
+from fotahook.testing.targets import (
+    Advance,
+    NotSent,
+    Result,
+    Target,
+    listener_target,
+    service_target,
+    thingspace_target,
+)
 
-from ...hosting.tls import check_pem_files
-from ..shared.errors import INTERRUPTED, Failure, UsageError
-from ..shared.output import counting, note, print_json, print_table
-from ..shared.remote import DEFAULTS, Remote
-from .targets import Advance, Result, Target, listener_target, service_target, thingspace_target
+from ..hosting.tls import check_pem_files
+from .shared.errors import INTERRUPTED, REFUSED, UNREACHABLE, Failure, UsageError
+from .shared.output import counting, note, print_json, print_table
+from .shared.remote import DEFAULTS, Remote
 
 MAX_DEVICES: Final = 10_000_000
 MAX_RATE: Final = 100_000.0
@@ -101,9 +109,11 @@ def _send(campaign: Simulation, script: FaultScript, target: Target, seed: str) 
         return target.finish()
     except KeyboardInterrupt as error:
         raise Failure(f"interrupted; {target.sent} of {campaign.count} messages were sent", INTERRUPTED) from error
-    except (Failure, FotahookError):
+    except (NotSent, FotahookError) as error:
         if target.sent:
             note(f"{target.sent} of {campaign.count} messages were sent")
+        if isinstance(error, NotSent):
+            raise Failure(str(error), REFUSED if error.refused else UNREACHABLE) from error
         raise
 
 
@@ -114,7 +124,7 @@ def _target(
         return thingspace_target(account, options.to, options.seed, options.rate, advance)
     if options.to is not None:
         return listener_target(options.to, options.ca_file, options.rate, advance)
-    return service_target(account, remote, script, options.rate, advance)
+    return service_target(account, remote.operator(), remote.client, script, options.rate, advance)
 
 
 def _campaign(account: str, options: SimulateOptions) -> Simulation:

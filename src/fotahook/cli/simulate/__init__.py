@@ -1,1 +1,0 @@
-"""`fotahook simulate`: sends the messages of a campaign."""
