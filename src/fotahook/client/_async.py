@@ -104,6 +104,7 @@ class AsyncTransport:
                 proxy_headers={"Authorization": proxy_login.reveal()} if proxy_login is not None else None,
                 **options,  # type: ignore[arg-type]  # a dict of keywords of several types
             )
+            _check_head(response)
             if send.streamed and 200 <= response.status < 300:
                 stream = AsyncStream(response, request)
                 self._streams.add(stream)
@@ -205,6 +206,14 @@ class _Deadline:
         # A cancellation from elsewhere stays one.
         if self.passed and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
+
+
+def _check_head(response: aiohttp.ClientResponse) -> None:
+    """ValueError for a head that http.client refuses."""
+    coding = response.headers.get("Transfer-Encoding", "chunked")
+    if response.version not in (aiohttp.HttpVersion11, aiohttp.HttpVersion10) or coding.lower() != "chunked":
+        response.close()
+        raise ValueError("not HTTP/1, or a transfer coding other than chunked")
 
 
 def _is_unanswered(error: BaseException) -> bool:
