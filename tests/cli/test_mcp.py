@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from mcp import Client, StdioServerParameters
 
+from fotahook.listener.ledger import expect
+from fotahook.store import open_store
 from fotahook.testing import Sandbox
 
 from .processes import FOTAHOOK, environment, fotahook
@@ -97,6 +99,22 @@ async def test_writes_are_there_only_where_they_are_allowed(service: Sandbox, tm
         service.wait_delivered(message_id)
         again = await call(client, "redeliver", message_id=message_id, as_new=True)
         assert again["id"] != message_id
+
+
+async def test_the_ledger_of_an_inbox_is_a_tool_where_one_is_named(service: Sandbox, tmp_path: Path) -> None:
+    store = await open_store(f"sqlite:///{tmp_path / 'inbox.db'}")
+    await expect(store, ACCOUNT, "c-1", ["990013907835573", "990013907835574"], "2999-01-01")
+    await store.close()
+    async with agent(service, "--inbox", "sqlite:///inbox.db", cwd=tmp_path) as client:
+        assert {tool.name for tool in (await client.list_tools()).tools} == READS | {"ledger"}
+        found = await call(client, "ledger", account=ACCOUNT, campaign="c-1")
+        assert (found["silent"], found["reported"]) == (2, 0)
+
+
+def test_an_inbox_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    done = fotahook("mcp", "--local", "--inbox", "sqlite:///absent.db", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no such file" in done.stderr
 
 
 def test_without_credentials_it_does_not_start(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """`fotahook mcp`: the operator API as tools of the Model Context Protocol, for AI agents."""
 
+import asyncio
 import inspect
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
@@ -11,9 +14,12 @@ from fotahook.contract.errors import FotahookError
 from fotahook.contract.version import VERSION
 
 from .shared.remote import DEFAULTS, Remote
+from .shared.stores import check_exists
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
+
+    from fotahook.listener import Ledger
 
 Result: TypeAlias = dict[str, object]
 
@@ -50,11 +56,15 @@ WRITES: Final = {
     "resume": "End the pause of an account, or the wait for its failing endpoint. Call this when the receiver works "
     "again and its messages should not wait for the next attempt.",
 }
+LEDGER: Final = (
+    "Count the devices of a campaign in the listener's ledger: reported, failed, silent, overdue. Call this to see "
+    "whether all devices of a campaign have reported a result. Only with --inbox."
+)
 _OMITTED: Final = ("timeout", "max_retries")
 _DEFAULTS: Final[Mapping[str, object]] = {"dry_run": True, "limit": 50}
 
 
-def mcp(*, allow_writes: bool = False, remote: Remote = DEFAULTS) -> None:
+def mcp(*, allow_writes: bool = False, inbox: str | None = None, remote: Remote = DEFAULTS) -> None:
     """Serve the operator API to an AI agent: tools of the Model Context Protocol, on stdin and stdout.
 
     The tools only read, unless --allow-writes is given. Credentials come from the environment that the agent starts
@@ -66,13 +76,15 @@ def mcp(*, allow_writes: bool = False, remote: Remote = DEFAULTS) -> None:
     ----------
     allow_writes
         Add the tools that deliver messages again, and that pause and resume accounts.
+    inbox
+        A listener's inbox, such as sqlite:///inbox.db: adds a tool that reads its ledger of campaigns.
     """
     with remote.operator() as client:
-        server(client, allow_writes=allow_writes).run("stdio")
+        server(client, inbox, allow_writes=allow_writes).run("stdio")
 
 
-def server(client: OperatorClient, *, allow_writes: bool) -> "MCPServer":
-    """The server, with the client's methods as tools."""
+def server(client: OperatorClient, inbox: str | None = None, *, allow_writes: bool) -> "MCPServer":
+    """The server, with the client's methods as tools, and the ledger of an inbox."""
     # The completion script needs every command's flags, whichever extras are installed.
     from mcp.server.mcpserver import MCPServer
     from mcp_types import ToolAnnotations
@@ -82,7 +94,26 @@ def server(client: OperatorClient, *, allow_writes: bool) -> "MCPServer":
         reads = name in READS
         annotations = ToolAnnotations(read_only_hint=reads, destructive_hint=False, open_world_hint=not reads)
         made.add_tool(_tool(getattr(client, name)), name, description=text, annotations=annotations)
+    if inbox is not None:
+        check_exists("--inbox", inbox)
+        annotations = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+        made.add_tool(_tool(partial(ledger, inbox)), "ledger", description=LEDGER, annotations=annotations)
     return made
+
+
+def ledger(inbox: str, /, account: str, campaign: str) -> "Ledger":
+    """What an inbox knows of the devices of a campaign."""
+    from fotahook.listener.ledger import read_ledger
+    from fotahook.store import open_store
+
+    async def read() -> "Ledger":
+        store = await open_store(inbox)
+        try:
+            return await read_ledger(store, account, campaign, time.time())
+        finally:
+            await store.close()
+
+    return asyncio.run(read())
 
 
 def _tool(method: Callable[..., object]) -> Callable[..., Result]:
