@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -48,8 +48,12 @@ def binaries() -> Path:
 class Server:
     """A PostgreSQL server on 127.0.0.1, run by an unprivileged user; everyone who connects is its superuser."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, *, copy_of: "Server | None" = None, settings: Mapping[str, str] | None = None
+    ) -> None:
+        """A new server, or a standby that follows another one; with other settings than the tests' usual ones."""
         self.directory = directory
+        self._settings = SETTINGS | dict(settings or {})
         self.port = self.unused_port()
         self._user = "nobody" if os.getuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
@@ -57,7 +61,13 @@ class Server:
         (directory / "data").mkdir(mode=0o700)
         if self._user is not None:
             shutil.chown(directory / "data", self._user)
-        self._run("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8")
+        if copy_of is None:
+            self._run(
+                "initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8"
+            )
+        else:
+            # With -R it follows the server that it is copied from.
+            self._run("pg_basebackup", "-R", "--no-sync", "--checkpoint=fast", "-d", copy_of.url)
 
     @property
     def url(self) -> str:
@@ -72,7 +82,7 @@ class Server:
             return port
 
     def start(self) -> None:
-        settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
+        settings = [f"--{name}={value}" for name, value in self._settings.items()]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [binaries() / "postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(self.port), "-k", "", *settings],
@@ -94,11 +104,19 @@ class Server:
         if self._process is not None:
             children = self._children() if self._process.poll() is None else []
             self._process.send_signal(how)
+            # Frozen ones cannot end.
+            for pid in [self._process.pid, *children]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
             self._process.wait()
             self._process = None
             # A server that was killed leaves its children to find that out, and cannot start again before.
             while not all(map(_is_gone, children)):
                 time.sleep(0.01)
+
+    def promote(self) -> None:
+        """Make a standby accept writes; returns once it does."""
+        self._run("pg_ctl", "promote", "-w", "-t", str(int(DEADLINE)))
 
     def freeze(self) -> None:
         """Stop every process of the server in its tracks: connections stay open and say nothing."""

@@ -16,7 +16,9 @@ from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.postgres import connection as connection_module
 from fotahook.store.postgres import notify as notify_module
-from fotahook.store.postgres.connection import Db, unsafe_settings
+from fotahook.store.postgres import servers
+from fotahook.store.postgres.connection import unsafe_settings
+from fotahook.store.postgres.servers import Db
 from fotahook.store.postgres.session import STATEMENTS, number_parameters
 from fotahook.store.postgres.store import PostgresStore
 from fotahook.store.records import (
@@ -70,7 +72,8 @@ async def admin(store: Store, store_url: str) -> AsyncIterator["asyncpg.Connecti
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores opened from now on have short timeouts."""
-    limits = {"CONNECT": 3.0, "ACQUIRE": 2.0, "LOCK": 0.1, "STATEMENT": 1.0, "RESPONSE": 2.0}
+    monkeypatch.setattr(servers, "CONNECT_SECONDS", 3.0)
+    limits = {"ACQUIRE": 2.0, "LOCK": 0.1, "STATEMENT": 1.0, "RESPONSE": 2.0}
     for name, seconds in limits.items():
         monkeypatch.setattr(connection_module, f"{name}_SECONDS", seconds)
 

@@ -9,7 +9,7 @@ import pytest
 
 from fotahook.store import Store, open_store
 from fotahook.store.events import AttemptFinished, EventCursor, EventPage, MessageAccepted
-from fotahook.store.postgres.connection import Connection
+from fotahook.store.postgres.servers import Connection
 
 from .conftest import ACCOUNT, Accept, VirtualClock
 from .test_events import attempt, read

@@ -2,24 +2,24 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import asyncpg
 
-from ...contract.urls import origin, without_password
+from ...contract.urls import without_password
 from ..records import StoreError, StoreFull, StoreUnavailable
+from .servers import Connection, Db, Server, Servers, server_of
 
 T = TypeVar("T")
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-Db: TypeAlias = "Connection | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 POOL_SIZE: Final = 4
 """Of one process, beside the connection for notifications: twenty processes fit into a server's usual hundred."""
 HANDLER_CONNECTIONS: Final = 8
 """Of one process, for transactions of handlers; they are made when they are needed."""
-CONNECT_SECONDS: Final = 5.0
 ACQUIRE_SECONDS: Final = 5.0
 LOCK_SECONDS: Final = 5.0
 STATEMENT_SECONDS: Final = 10.0
@@ -29,6 +29,8 @@ PREPARED_SECONDS: Final = 30
 """How long a statement stays prepared: its plan may be for tables that have grown since."""
 TRANSACTION_TRIES: Final = 4
 """How often a transaction is tried that the server rolls back because of another one."""
+
+log = logging.getLogger("fotahook.store")
 
 _DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 _REMEDY: Final = "check the user, host, port and database in its URL, and that the server runs"
@@ -50,11 +52,12 @@ class TransactionRolledBack(StoreUnavailable):
 
 
 class ConnectionPool:
-    """Connections to one server. Every call ends within the timeouts, with a result or a StoreError."""
+    """Connections to the server that accepts writes. Every call ends in time, with a result or a StoreError."""
 
     def __init__(self, url: str) -> None:
-        check_url(url)
         self._url = url
+        self._servers = Servers(url)
+        self._servers_of: WeakKeyDictionary[Connection, Server | None] = WeakKeyDictionary()
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._handlers: asyncpg.Pool[asyncpg.Record] | None = None
 
@@ -70,9 +73,9 @@ class ConnectionPool:
                 self._url,
                 min_size=1,
                 max_size=POOL_SIZE,
+                connect=self._connect,
                 init=_check_session,
                 reset=_keep_session,
-                timeout=CONNECT_SECONDS,
                 command_timeout=RESPONSE_SECONDS,
                 max_cached_statement_lifetime=PREPARED_SECONDS,
                 server_settings={
@@ -88,13 +91,18 @@ class ConnectionPool:
                 self._url,
                 min_size=0,
                 max_size=HANDLER_CONNECTIONS,
-                timeout=CONNECT_SECONDS,
+                connect=self._connect,
                 server_settings={"application_name": "fotahook handlers"},
             )
-        except _DRIVER_ERRORS as error:
-            raise StoreUnavailable(
-                f"cannot open the store {_server(self._url)}: {translate(error)}; {_REMEDY}"
-            ) from error
+        except (*_DRIVER_ERRORS, StoreError) as error:
+            reason = error if isinstance(error, StoreError) else translate(error)
+            place = ",".join(map(str, self._servers.addresses)) + urlsplit(self._url).path
+            raise StoreUnavailable(f"cannot open the store postgresql://{place}: {reason}; {_REMEDY}") from error
+
+    async def _connect(self, *arguments: Any, **options: Any) -> Connection:  # as asyncpg.connect takes them
+        connection = await self._servers.connect(*arguments, **options)
+        self._servers_of[connection] = await server_of(connection)
+        return connection
 
     async def close(self) -> None:
         pools = [pool for pool in (self._pool, self._handlers) if pool is not None]
@@ -140,34 +148,29 @@ class ConnectionPool:
             return await job(db)
 
     async def connect_for_notifications(self) -> Connection:
-        """A connection outside the pool, whose commits need not be durable."""
+        """A connection outside the pool, whose commits need not be durable.
+
+        The pool's connections to another server than the one it leads to are ended: theirs was replaced, and may be
+        frozen, so that they would hang.
+        """
         with translated():
-            return await asyncpg.connect(
-                self._url,
-                timeout=CONNECT_SECONDS,
-                command_timeout=RESPONSE_SECONDS,
-                server_settings={**SESSION, "synchronous_commit": "off"},
-            )
+            settings = {**SESSION, "synchronous_commit": "off"}
+            connection = await self._servers.connect(command_timeout=RESPONSE_SECONDS, server_settings=settings)
+            try:
+                self._follow(await server_of(connection))
+            except BaseException:
+                connection.terminate()
+                raise
+        return connection
 
-
-def check_url(url: str) -> None:
-    """ValueError, without the URL's secrets, unless it is the URL of a PostgreSQL server."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme == "postgresql" and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    if not usable:
-        # The error of urlsplit or of the driver may quote a part of the password.
-        raise ValueError(
-            "not the URL of a PostgreSQL server; use postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
-            "with the password percent-encoded"
-        )
-
-
-def _server(url: str) -> str:
-    """A URL without the user."""
-    return origin(url) + urlsplit(url).path
+    def _follow(self, server: Server | None) -> None:
+        connections = self._servers_of.items()
+        former = [connection for connection, known in connections if known != server and not connection.is_closed()]
+        if server is not None and former:
+            log.warning("the store's server was replaced or restarted: connections to the former one end")
+            for connection in former:
+                connection.terminate()
+                del self._servers_of[connection]
 
 
 @contextlib.contextmanager

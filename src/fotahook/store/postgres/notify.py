@@ -1,4 +1,7 @@
-"""Notifications between the processes of one PostgreSQL store that a lane may have become due. They may be lost."""
+"""Notifications between the processes of one PostgreSQL store that a lane may have become due. They may be lost.
+
+Their connection also notices that the server hangs: it asks for a sign of life, and connects anew without one.
+"""
 
 import asyncio
 import logging
@@ -6,13 +9,16 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..records import StoreError
-from .connection import Connection, translated
+from .connection import translated
+from .servers import Connection
 
 log = logging.getLogger("fotahook.store")
 
 INTERVAL_SECONDS: Final = 0.01
 """Minimum time between two notifications; those sent meanwhile become one."""
 RECONNECT_SECONDS: Final = 1.0
+SILENCE_SECONDS: Final = 1.0
+"""After so long without a notification the server is asked for a sign of life, and it has as long to give one."""
 
 
 class Notifier:
@@ -58,9 +64,20 @@ class Notifier:
                 # Notifications sent before this moment are lost.
                 self._work.set()
                 while True:
-                    await self._pending.wait()
-                    self._pending.clear()
-                    await connection.execute("select pg_notify($1, '')", channel)
-                    await asyncio.sleep(INTERVAL_SECONDS)
+                    if await self._is_pending():
+                        await connection.execute("select pg_notify($1, '')", channel, timeout=SILENCE_SECONDS)
+                        await asyncio.sleep(INTERVAL_SECONDS)
+                    else:
+                        await connection.execute("select 1", timeout=SILENCE_SECONDS)
         finally:
             connection.terminate()
+
+    async def _is_pending(self) -> bool:
+        """Whether there is something to notify of, within SILENCE_SECONDS."""
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                await self._pending.wait()
+        except TimeoutError:
+            return False
+        self._pending.clear()
+        return True

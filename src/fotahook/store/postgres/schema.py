@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..sql import Migrated, Migration, check_version, load_migrations, next_migrations
-from .connection import ConnectionPool, Db
+from .connection import ConnectionPool
+from .servers import Db
 
 MIGRATION_SECONDS: Final = 600.0
 """How long a migration may take, or wait for another process that migrates."""

@@ -8,7 +8,7 @@ from fotahook.contract.life_cycle import FINAL_RANK
 
 from ..session import LaneName, ReportRow, Row, Session
 from ..sql import load_queries
-from .connection import Db
+from .servers import Db
 
 
 class Statement(NamedTuple):

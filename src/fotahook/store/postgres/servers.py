@@ -1,0 +1,161 @@
+"""The servers that a PostgreSQL URL names, in libpq's two spellings, and the one among them that accepts writes."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Db: TypeAlias = "Connection | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+CONNECT_SECONDS: Final = 5.0
+"""How long a server that accepts writes is looked for."""
+STAGGER_SECONDS: Final = 0.25
+"""Head start of each server over the next one."""
+PROMOTION_SECONDS: Final = 0.5
+"""How soon a standby is asked again whether it was promoted."""
+
+_DEFAULT_PORT: Final = 5432
+_FORM: Final = (
+    "not the URL of a PostgreSQL server; use postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with the password "
+    "percent-encoded, and several servers as HOST:PORT,HOST:PORT"
+)
+
+
+class NotPrimary(OSError):
+    """A server answers, and accepts no writes."""
+
+
+class Address(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Server(NamedTuple):
+    """The run of a server that a connection leads to: its start, and the timeline of its history.
+
+    A promotion begins a new timeline. So a former primary that comes back has an older one than its successor.
+    """
+
+    started_at: object
+    timeline: int
+
+
+def addresses_of(url: str) -> Sequence[Address]:
+    """The addresses in a URL: ``//a:1,b:2/db`` or ``//?host=a,b&port=1,2``. ValueError (no secrets) for none."""
+    try:
+        parts = urlsplit(url)
+        query = parse_qs(parts.query)
+        if parts.scheme != "postgresql":
+            raise ValueError(_FORM)
+        listed = parts.netloc.rpartition("@")[2]
+        if listed:
+            return [_address(one) for one in listed.split(",")]
+        hosts = ",".join(query.get("host", ())).split(",")
+        ports = ",".join(query.get("port", [str(_DEFAULT_PORT)])).split(",")
+        if len(ports) not in (1, len(hosts)):
+            raise ValueError(_FORM)
+        return [Address(host, _port(port)) for host, port in zip(hosts, ports * len(hosts), strict=False) if host]
+    except ValueError:
+        # The error of urlsplit or of int() may quote a part of the password.
+        raise ValueError(_FORM) from None
+
+
+def _address(text: str) -> Address:
+    host, separator, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+    if not separator:
+        host, port = text, str(_DEFAULT_PORT)
+    return Address(unquote(host.strip("[]")), _port(port))
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 65536:
+        raise ValueError(_FORM)
+    return port
+
+
+class Servers:
+    """Connects to the server that accepts writes, wherever it is at the time.
+
+    With one address this is that server. With several, they are asked beside each other, so that one that hangs delays
+    nothing, and a standby is asked until it is promoted. A server whose timeline is older than one that was seen is a
+    former primary: what it accepts would be lost, so it is left out.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.addresses = addresses_of(url)
+        self._timeline = 0
+
+    async def connect(self, dsn: object = None, /, **options: Any) -> Connection:  # any argument of asyncpg.connect
+        """A new connection; OSError or a PostgresError if no server accepts writes within CONNECT_SECONDS."""
+        async with asyncio.timeout(CONNECT_SECONDS):
+            if len(self.addresses) <= 1:
+                connection: Connection = await asyncpg.connect(self._url, **options)
+                return connection
+            return await self._first(options)
+
+    async def _first(self, options: Mapping[str, Any]) -> Connection:
+        searches = [
+            asyncio.create_task(self._search(address, STAGGER_SECONDS * number, options))
+            for number, address in enumerate(self.addresses)
+        ]
+        found, pending = None, set(searches)
+        try:
+            while pending and found is None:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                found = next((search for search in done if search.exception() is None), None)
+        finally:
+            await discard([search for search in searches if search is not found])
+        return (found or searches[0]).result()
+
+    async def _search(self, address: Address, delay: float, options: Mapping[str, Any]) -> Connection:
+        """A connection to the server at an address, once it accepts writes."""
+        await asyncio.sleep(delay)
+        while True:
+            with contextlib.suppress(NotPrimary):
+                return await self._connect(address, options)
+            await asyncio.sleep(PROMOTION_SECONDS)
+
+    async def _connect(self, address: Address, options: Mapping[str, Any]) -> Connection:
+        connection: Connection = await asyncpg.connect(self._url, host=address.host, port=address.port, **options)
+        try:
+            server = await server_of(connection)
+            if server is None or server.timeline < self._timeline:
+                raise NotPrimary(f"{address} accepts no writes")
+            self._timeline = server.timeline
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+
+async def discard(searches: Sequence[asyncio.Task[Connection]]) -> None:
+    """End searches that are no longer needed, with the connections that they found."""
+    for search in searches:
+        search.cancel()
+    for result in await asyncio.gather(*searches, return_exceptions=True):
+        if not isinstance(result, BaseException):
+            result.terminate()
+
+
+async def server_of(connection: Db) -> Server | None:
+    """The server that a connection leads to; None if it accepts no writes."""
+    found = await connection.fetchrow(
+        "select pg_postmaster_start_time() as started_at, case when pg_is_in_recovery() "
+        "or current_setting('default_transaction_read_only') = 'on' then null "
+        "else pg_walfile_name(pg_current_wal_lsn()) end as file"
+    )
+    if found is None or found["file"] is None:
+        return None
+    # The name of a file of the log begins with its timeline, in eight hexadecimal digits.
+    return Server(found["started_at"], int(found["file"][:8], 16))
