@@ -145,7 +145,7 @@ def events(url: str, bearer: str) -> bytes:
     """What a stream of events begins with."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=DEADLINE) as peer:
-        peer.sendall(f"GET /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\n\r\n".encode())
+        peer.sendall(f"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: {bearer}\r\n\r\n".encode())
         return peer.recv(65536)
 
 

@@ -24,9 +24,10 @@ from .processes import Running, running
 ACCOUNT = "0000123456-00001"
 SLOW = 100
 """Clients of each kind."""
-SLOW_HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: "
+SLOW_HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: "
 SLOW_BODY = (
-    "POST /v1/accounts/{}/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: 100\r\n\r\n{{"
+    "POST /v1/accounts/{}/messages HTTP/1.1\r\nHost: localhost\r\n"
+    "Authorization: Bearer {}\r\nContent-Length: 100\r\n\r\n{{"
 )
 
 
@@ -127,7 +128,7 @@ def test_health_is_answered_to_a_client_that_had_its_share(service: Running) -> 
 
 @pytest.mark.parametrize("service", [("--header-bytes", "5000", "--log-requests")], indirect=True)
 def test_what_becomes_no_request_is_refused_in_our_shape(service: Running) -> None:
-    large = b"GET / HTTP/1.1\r\nHost: x\r\nX: %b\r\n\r\n" % (b"x" * 5000)
+    large = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: %b\r\n\r\n" % (b"x" * 5000)
     for sent, status, code in ((large, b"431", "HEADERS_TOO_LARGE"), (b"\0\r\n\r\n", b"400", "INVALID_PARAMETER")):
         head, _, body = received(connect(service.url, sent)).partition(b"\r\n\r\n")
         assert head.split()[1] == status
@@ -159,7 +160,7 @@ def test_a_listener_ends_slow_bodies_whether_it_reads_them_or_not(
     (tmp_path / "handlers.py").write_text(source)
     with running("listen", "handlers:listener", "--port", "0", *flags, cwd=tmp_path) as listener:
         for path, statuses in (("/", ["408"]), ("/elsewhere", ["404", "408"])):
-            begun = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode()
+            begun = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{{".encode()
             result = received(connect(listener.url, begun)).decode()
             assert re.findall(r"HTTP/1.1 (\d+)", result) == statuses
             assert '"errorCode":"REQUEST_TIMEOUT"' in result
@@ -202,7 +203,7 @@ def test_a_client_that_says_no_farewell_does_not_hold_up_the_end(tmp_path: Path)
         host, _, port = service.url.removeprefix("https://").partition(":")
         context = ssl.create_default_context(cafile=made.ca_file)
         with context.wrap_socket(socket.create_connection((host, int(port))), server_hostname=host) as peer:
-            peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert b"".join(iter(lambda: peer.recv(65536), b"")).startswith(b"HTTP/1.1 200 ")
             assert service.stop() == 0
         # It would say that it waited in vain.

@@ -3,12 +3,13 @@
 import io
 import json
 import logging
+import os
 import re
 import sys
 
 import pytest
 
-from fotahook.hosting.logging import LogFormat, configure_logging
+from fotahook.hosting.logging import LogFormat, QueuedHandler, configure_logging
 
 log = logging.getLogger("fotahook.test")
 
@@ -92,3 +93,28 @@ def test_text_can_be_chosen_for_a_pipe(capsys: pytest.CaptureFixture[str]) -> No
     configure_logging("text")
     log.warning("piped")
     assert capsys.readouterr().err.endswith("Z WARNING  fotahook.test: piped\n")
+
+
+def test_a_pipe_that_nobody_reads_holds_up_only_the_log() -> None:
+    reading, writing = os.pipe()
+    handler = QueuedHandler(writing, limit=10)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.Logger("full")
+    logger.addHandler(handler)
+    for number in range(300):
+        # The pipe has room for 16 of them, the queue for 10.
+        logger.info("%d %s", number, "x" * 4096)
+    with open(reading, encoding="ascii") as lines:
+        told = 0
+        written: list[str] = []
+        while told + len(written) < 300:
+            first, *rest = lines.readline().split(" ")
+            if "dropped:" in rest:
+                told += int(first)
+            else:
+                written.append(first)
+        assert told > 200
+        assert written[0] == "0"
+        logger.info("the end")
+        assert lines.readline() == "the end\n"
+    os.close(writing)

@@ -5,7 +5,7 @@ import contextlib
 import mimetypes
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
@@ -69,6 +69,8 @@ class ServeOptions(ServerOptions):
 
     dev: bool = False
     "For development: client dev / dev-secret, user dev / dev-password, callbacks at http:// and private addresses."
+    allow_public_dev: bool = False
+    "With --dev, listen at an address that others can reach: they get every account and scope."
     role: Literal["all", "api", "dispatcher"] = "all"
     "What this process does, of many on one PostgreSQL: take calls (api), deliver (dispatcher), or both."
     store: InStore[str] = "sqlite:///fotahook.db"
@@ -125,6 +127,8 @@ class ServeOptions(ServerOptions):
             raise UsageError(f"--lease {self.lease:g}: choose {shortest:g} to {LONGEST_LEASE:g} seconds")
         with flag_named("--allow-network"):
             parse_networks(self.allow_network)
+        with flag_named("--trusted-proxy"):
+            parse_networks(self.trusted_proxy)
         with flag_named("--egress-proxy"):
             _ = self.egress_proxy and parse_proxy(self.egress_proxy)
         check_pem_files(ca_file=self.ca_file, client_cert=self.client_cert)
@@ -156,6 +160,11 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
     networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
     faults = options.fault_points()
     with options.open_socket() as listening:
+        if options.dev and not (listening.is_loopback or options.allow_public_dev):
+            raise UsageError(
+                f"--host {options.host}: --dev gives everybody who can connect every account and scope; choose "
+                "a loopback address, or add --allow-public-dev"
+            )
         async with _opened(options) as opened, contextlib.AsyncExitStack() as stack:
             metrics = Metrics()
             store = metrics.around(opened)
@@ -196,7 +205,9 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 closing=closing,
                 metrics=metrics,
             )
-            app = RequestLog(faults.around_app(app) if faults else app, log_all=options.log_requests, log_paths=True)
+            app = faults.around_app(app) if faults else app
+            app = replace(options.gate(app, listening), proxies=parse_networks(options.trusted_proxy))
+            app = RequestLog(app, log_all=options.log_requests, log_paths=True)
             limiter = options.limiter(HEALTH_PATHS, body_timeout=options.body_timeout)
             return await serve_app(
                 app, listening, limiter, details=_ready_details(options), background=task, shutting_down=closing

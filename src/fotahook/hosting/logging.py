@@ -4,10 +4,14 @@ Every response has a request id, and so has every log line of the request. Faile
 appear in the metrics, and in the log only where every request is to be logged.
 """
 
+import contextlib
 import logging
+import os
+import queue
 import random
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -28,6 +32,8 @@ request_id: Final[ContextVar[str | None]] = ContextVar("fotahook_request_id", de
 
 _ACCEPTED_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _PATH_LIMIT: Final = 200
+_QUEUE_LINES: Final = 1000
+_FLUSH_SECONDS: Final = 2.0
 
 # Frame locals hold tokens and bodies: they stay out of the log.
 _TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
@@ -38,11 +44,62 @@ logger = logging.getLogger(__name__)
 def configure_logging(log_format: LogFormat = "auto", *, level: int = logging.INFO) -> None:
     """Send this process's log to stderr; "auto" is text at a terminal and JSON elsewhere."""
     as_text = sys.stderr.isatty() if log_format == "auto" else log_format == "text"
-    handler = logging.StreamHandler(sys.stderr)
+    real = sys.stderr is sys.__stderr__
+    handler = QueuedHandler(sys.stderr.fileno()) if real else logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter(as_text=as_text))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # Its other lines repeat the ready line, the exit code and the summary of refused connections.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+class QueuedHandler(logging.Handler):
+    """Writes to a file descriptor in a thread, so that a pipe that nobody reads holds up nothing but the log.
+
+    Lines that find the queue full are dropped and counted; the next line that is written says how many.
+    """
+
+    def __init__(self, descriptor: int, limit: int = _QUEUE_LINES) -> None:
+        super().__init__()
+        # Not a stream, at whose lock the end of the process would wait for the thread.
+        self._descriptor = descriptor
+        self._lines: queue.Queue[str] = queue.Queue(limit)
+        self._dropped = 0
+        threading.Thread(target=self._write_lines, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            # Here, because the request's id is known only to its own task.
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            self._dropped += 1
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait a little until everything is written; at the end of the process somebody may still read."""
+        deadline = time.monotonic() + _FLUSH_SECONDS
+        while self._lines.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def _write_lines(self) -> None:
+        while True:
+            line = self._lines.get()
+            with contextlib.suppress(OSError):
+                self._write(f"{line}\n")
+                if self._dropped:
+                    count, self._dropped = self._dropped, 0
+                    self._write(self.format(_record_of_dropped(count)) + "\n")
+            self._lines.task_done()
+
+    def _write(self, text: str) -> None:
+        rest = text.encode("utf-8", "backslashreplace")
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+
+
+def _record_of_dropped(count: int) -> logging.LogRecord:
+    text = "%d log lines were dropped: what reads the log was too slow"
+    return logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (count,), None)
 
 
 def _formatter(*, as_text: bool) -> structlog.stdlib.ProcessorFormatter:
@@ -110,7 +167,11 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), (HEADER, own_id)]}
+                headers = [*message.get("headers", ()), (HEADER, own_id)]
+                if scope["scheme"] == "https":
+                    # RFC 6797: browsers ignore it without TLS, and for IP addresses.
+                    headers.append((b"strict-transport-security", b"max-age=31536000"))
+                message = {**message, "headers": headers}
             await send(message)
 
         try:

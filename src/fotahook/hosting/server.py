@@ -13,6 +13,7 @@ import sys
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +47,11 @@ class ListeningSocket:
     socket: socket.socket
     tls: ssl.SSLContext | None
     url: str
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return ip_address(self.socket.getsockname()[0].partition("%")[0]).is_loopback
 
 
 @contextlib.contextmanager

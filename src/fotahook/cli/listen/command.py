@@ -73,8 +73,6 @@ class ListenOptions(ServerOptions):
     "Public keys, whpk_… or ACCOUNT=whpk_… for one account alone; see --secret."
     source: InVerification[Texts] = ()
     "Networks (CIDR) that messages must come from, or thingspace for those it publishes."
-    trusted_proxy: InVerification[Texts] = ()
-    "Networks (CIDR) of proxies whose X-Forwarded-For is trusted."
     basic: InVerification[Annotated[tuple[str, ...], Parameter(env_var_split=_lines)]] = ()
     "USER:PASSWORD that messages must repeat, as V1's do, or several; FOTAHOOK_BASIC, a line each, keeps them hidden."
     basic_file: InVerification[Path | None] = None
@@ -185,9 +183,11 @@ async def _listen(listener: Listener, options: ListenOptions) -> int:
         async with _registration(options) as registration, listener.running():
             if registration is not None and options.register is not None:
                 await listener.move(options.register, registration.found, registration.url, overlap=options.overlap)
+            public = urlsplit(options.public_url or "").hostname or "localhost"
+            app = options.gate(faults.around_app(listener) if faults else listener, listening, public)
             return await serve_app(
                 # The path may be all that keeps others out, so the log does not show it.
-                RequestLog(faults.around_app(listener) if faults else listener, log_all=False, log_paths=False),
+                RequestLog(app, log_all=False, log_paths=False),
                 listening,
                 options.limiter((HEALTH_PATH,), body_timeout=listener.body_timeout),
                 path=listener.path,

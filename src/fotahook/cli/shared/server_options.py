@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
+from starlette.types import ASGIApp
+
+from fotahook.contract.addresses import parse_networks
 
 from ...hosting.acceptor import connection_room
 from ...hosting.connection_limits import ConnectionLimiter, ConnectionLimits
+from ...hosting.gate import Gate
 from ...hosting.logging import LogFormat
 from ...hosting.server import ListeningSocket, open_socket
+from .arguments import Texts
 from .configuration import explanation
 from .errors import UsageError
 from .output import print_table
@@ -43,6 +48,10 @@ class ServerOptions:
     "Certificate (PEM) to serve with; without --tls-key, the file holds both."
     tls_key: InNetwork[Path | None] = None
     "Private key (PEM) of the certificate."
+    allow_host: InNetwork[Texts] = ()
+    "Names that clients may use for this server, besides localhost and IP addresses; * for any."
+    trusted_proxy: InNetwork[Texts] = ()
+    "Networks (CIDR) of proxies whose X-Forwarded-For is trusted."
     header_bytes: InLimits[Annotated[int, Parameter(validator=Number(gte=4096, lte=1024 * 1024))]] = (
         ConnectionLimits.header_bytes
     )
@@ -77,7 +86,13 @@ class ServerOptions:
             per_address=self.connections_per_address,
             total=connection_room(),
         )
-        return ConnectionLimiter(limits, open_paths)
+        return ConnectionLimiter(limits, open_paths, proxies=parse_networks(self.trusted_proxy))
+
+    def gate(self, app: ASGIApp, listening: ListeningSocket, *names: str) -> Gate:
+        """The app behind a check of Host and Origin; without --allow-host, a server open to others takes any Host."""
+        hosts = frozenset(name.lower() for name in (*names, *self.allow_host))
+        open_to_others = not (self.allow_host or self.dev or listening.is_loopback)
+        return Gate(app, hosts=hosts, any_host=open_to_others or "*" in hosts)
 
     def print_explanation(self, *rows: tuple[str, str, str]) -> None:
         """What --explain prints: every flag, and these rows."""

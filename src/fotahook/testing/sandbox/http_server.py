@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from ...hosting.gate import Gate
 from ..certificates import make_certificates
 from ..simulator.fault_script import Delay, Drop, ErrorResponse, Fault
 
@@ -33,7 +34,7 @@ class _Droppable(HttpToolsProtocol):
 async def serving(app: ASGIApp, bound: socket.socket) -> AsyncIterator[None]:
     """Serve an app on a listening socket. Clients may connect before the server has started."""
     config = uvicorn.Config(
-        app, http=_Droppable, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
+        Gate(app), http=_Droppable, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
     )
     # asyncio does this only for sockets whose protocol number is given, which create_server's is not. Without it each
     # response, head and body in two writes, takes 40 ms.

@@ -1,0 +1,117 @@
+"""Refuses what a foreign web page could send through somebody's browser, and names the client behind a proxy."""
+
+import logging
+import re
+from dataclasses import KW_ONLY, dataclass, field
+from ipaddress import ip_address
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..contract.addresses import Network, sender_address
+from .refusals import ErrorResponse
+
+logger = logging.getLogger(__name__)
+
+_HOST: Final = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(:(?P<port>[0-9]{1,5}))?")
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+_LOGGED_LIMIT: Final = 100
+_SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+
+ONE_HOST: Final = ErrorResponse("no Host", 400, "INVALID_PARAMETER", "The request needs exactly one valid Host header.")
+OTHER_HOST: Final = ErrorResponse(
+    "other hosts",
+    421,
+    "MISDIRECTED_REQUEST",
+    "This server does not answer for the host in the request's Host header; its operator can add it with --allow-host.",
+)
+OTHER_ORIGIN: Final = ErrorResponse(
+    "other origins",
+    403,
+    "CROSS_ORIGIN",
+    "A web page of another origin may not make this call; behind a proxy, add its host with --allow-host.",
+)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """ASGI middleware. `hosts`: names that the server answers for, besides loopback names and IP addresses.
+
+    A page of another site has its own name in Host when its name was made to resolve to this server (DNS rebinding),
+    and in Origin else. IP addresses in Host are harmless: they cannot be made to resolve to something else.
+    """
+
+    app: ASGIApp
+    _: KW_ONLY
+    hosts: frozenset[str] = frozenset()
+    any_host: bool = False
+    proxies: tuple[Network, ...] = ()
+    """Networks whose X-Forwarded-For is trusted."""
+    _logged: set[str] = field(default_factory=set, init=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self._name_client(scope)
+            if (refusal := self._refusal(scope)) is not None:
+                await refusal.send(send)
+                return
+        await self.app(scope, receive, send)
+
+    def _name_client(self, scope: Scope) -> None:
+        if self.proxies and scope.get("client"):
+            peer, port = scope["client"]
+            forwarded = ",".join(_values(scope, b"x-forwarded-for"))
+            scope["client"] = (str(sender_address(peer, forwarded, self.proxies) or peer), port)
+
+    def _refusal(self, scope: Scope) -> ErrorResponse | None:
+        given = _values(scope, b"host")
+        if not given and scope["http_version"] == "1.0":
+            # No browser, but some load balancers.
+            return None
+        host = _HOST.fullmatch(given[0]) if len(given) == 1 else None
+        if host is None:
+            return ONE_HOST
+        if not self.any_host and not self._answers_for(host):
+            self._log("a request for the host %s was refused; if it is this server's, add --allow-host", given[0])
+            return OTHER_HOST
+        if scope["method"] not in _SAFE_METHODS:
+            for origin in _values(scope, b"origin"):
+                if not self._is_own(origin, host):
+                    self._log("a call from a page of %s was refused; if it is this server's, add --allow-host", origin)
+                    return OTHER_ORIGIN
+        return None
+
+    def _answers_for(self, host: re.Match[str]) -> bool:
+        name = _name(host)
+        return name in self.hosts or name == "localhost" or name.endswith(".localhost") or _is_address(name)
+
+    def _is_own(self, origin: str, host: re.Match[str]) -> bool:
+        scheme, _, authority = origin.partition("://")
+        given, default = _HOST.fullmatch(authority), _DEFAULT_PORTS.get(scheme)
+        if given is None or default is None:
+            return False
+        # A proxy may have another scheme and another Host; --allow-host names it then.
+        own = _name(given) == _name(host) and (given["port"] or default) == (host["port"] or default)
+        return own or _name(given) in self.hosts
+
+    def _log(self, text: str, value: str) -> None:
+        # Each value once, and few: no client can fill the log.
+        if value not in self._logged and len(self._logged) < _LOGGED_LIMIT:
+            self._logged.add(value)
+            logger.warning(text, value[:_LOGGED_LIMIT])
+
+
+def _values(scope: Scope, wanted: bytes) -> list[str]:
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
+
+
+def _name(host: re.Match[str]) -> str:
+    return (host["v6"] or host["name"]).lower().removesuffix(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
