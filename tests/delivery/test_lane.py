@@ -7,6 +7,7 @@ import pytest
 from fotahook.delivery import Outcome, Rules
 from fotahook.delivery.clock_watch import ClockWatch
 from fotahook.delivery.lane import FETCH_SECONDS, FETCH_SECONDS_CAP
+from fotahook.delivery.places import FetchBudget
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, Limits
 from tests.deadlines import DEADLINE
@@ -417,6 +418,57 @@ async def test_a_lane_that_runs_out_of_memory_goes_on_with_one_message_at_a_time
     assert sorted(receiver.seen) == [b"0", b"1", b"2"]
     assert limits[0] > 1
     assert set(limits[1:]) == {1}
+
+
+async def test_lanes_that_fetch_at_once_share_the_memory(store: Store, accept: Accept, clock: VirtualClock) -> None:
+    """However many lanes fetch at the same time, the bodies in memory and what is asked for are bounded."""
+    body, budget = bytes(1000), FetchBudget(2500)
+    held = most = 0
+    names = [f"a{number}" for number in range(6)]
+
+    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        await asyncio.sleep(0)
+        return DELIVERED
+
+    class Watched(Flaky):
+        def __getattr__(self, name: str) -> object:
+            real = super().__getattr__(name)
+
+            async def fetch(*args: object, max_bytes: int, **options: object) -> list[Delivery]:
+                nonlocal held, most
+                held += max_bytes
+                most = max(most, held)
+                found: list[Delivery] = await real(*args, max_bytes=max_bytes, **options)  # type: ignore[operator]
+                held -= max_bytes
+                return found
+
+            return fetch if name == "fetch" else real
+
+    for account in names:
+        await store.register(account, URL, actor="test")
+        await accept(*[body] * 10, account=account)
+    runtime = a_runtime(clock, quick_budget=budget, other_budget=budget)
+    watched, asked_at = Watched(store, "", 0), clock()
+    workers = [
+        a_server(lease, asked_at, watched, deliver, clock, runtime=runtime)  # type: ignore[arg-type]
+        for lease in await store.lease(10, 30)
+    ]
+    lowest = 0
+
+    async def watch() -> None:
+        nonlocal lowest
+        while True:
+            lowest = min(lowest, budget._left)
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.gather(*(worker.run() for worker in workers))
+    watching.cancel()
+    # Over the budget each lane still holds one message, and the last one within it may be longer than what was left.
+    assert -len(names) * len(body) - len(body) <= lowest
+    assert most <= 2500
+    assert budget._left == 2500
+    assert await store.due_in() is None
 
 
 async def test_a_lane_that_recovers_says_so(

@@ -21,6 +21,8 @@ INTERIM_LIMIT: Final = 10
 """1xx responses before the final one."""
 RESPONSE_LIMIT: Final = 16 * 1024
 """Bytes of a response's body that are read; the connection of a longer one is closed."""
+COPY_LIMIT: Final = 16 * 1024
+"""A longer body of a request is not copied behind its head: that would cost more than a second write."""
 BODY_GRACE_SECONDS: Final = 1.0
 """How long the body of a 2xx is waited for: its head has already decided the outcome."""
 _HEAD_TOO_LONG: Final = f"the head of the response has more than {HEAD_LIMIT} bytes"
@@ -66,7 +68,7 @@ class Connection(asyncio.Protocol):
         """Whether another request may be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def exchange(self, request: bytes, timing: Timing, *, tunnel: bool = False) -> Response:
+    async def exchange(self, head: bytes, body: bytes, timing: Timing, *, tunnel: bool = False) -> Response:
         """Send a request and read its response; ExchangeFailed if none comes. Cancelled, it drops the connection.
 
         `tunnel`: the request is a CONNECT, and a 2xx has no body.
@@ -82,7 +84,11 @@ class Connection(asyncio.Protocol):
         self._framed = self._complete = self._keep = False
         waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._waiter = waiter
-        self._transport.write(request)
+        if len(body) < COPY_LIMIT:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
         timing.mark_sent()
         try:
             return await waiter

@@ -145,19 +145,21 @@ class HttpClient:
         A kept connection may have been closed while the request was on its way, which says nothing about the receiver:
         if it ends before the first byte, the request is sent once more, on a new connection.
         """
-        request = _encode(target.head, fields, body)
+        head = _encode(target.head, fields, len(body))
         connection = self._pool.take(target.origin)
         if connection is not None:
             timing.reused = True
             try:
-                return await self._exchange(connection, target.origin, request, timing)
+                return await self._exchange(connection, target.origin, head, body, timing)
             except ConnectionDropped:
                 timing.start_again()
         connection = await self._connect(target.origin, timing)
-        return await self._exchange(connection, target.origin, request, timing)
+        return await self._exchange(connection, target.origin, head, body, timing)
 
-    async def _exchange(self, connection: Connection, origin: Origin, request: bytes, timing: Timing) -> Response:
-        response = await connection.exchange(request, timing)
+    async def _exchange(
+        self, connection: Connection, origin: Origin, head: bytes, body: bytes, timing: Timing
+    ) -> Response:
+        response = await connection.exchange(head, body, timing)
         if connection.usable:
             self._pool.put(origin, connection)
         return response
@@ -179,7 +181,7 @@ class HttpClient:
         tunnel = Connection()
         transport, _ = await loop.create_connection(lambda: tunnel, proxy.host, proxy.port)
         try:
-            response = await tunnel.exchange(_connect_request(proxy, origin), Timing(loop.time), tunnel=True)
+            response = await tunnel.exchange(_connect_request(proxy, origin), b"", Timing(loop.time), tunnel=True)
             if not 200 <= response.status < 300 or not tunnel.usable:
                 raise ExchangeFailed("proxy_refused", f"the egress proxy answered CONNECT with {response.status}")
             timing.mark_connected()
@@ -214,14 +216,13 @@ class HttpClient:
         return connection
 
 
-def _encode(head: str, fields: Mapping[str, str], body: bytes | None) -> bytes:
-    """A request; ValueError for a field of more than one line."""
+def _encode(head: str, fields: Mapping[str, str], length: int | None) -> bytes:
+    """The head of a request; ValueError for a field of more than one line."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
     if lines.count("\r") != len(fields) or lines.count("\n") != len(fields):
         raise ValueError("a header field has more than one line")
-    if body is None:
-        return f"{head}{lines}\r\n".encode("ascii")
-    return f"{head}{lines}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
+    framing = "" if length is None else f"Content-Length: {length}\r\n"
+    return f"{head}{lines}{framing}\r\n".encode("ascii")
 
 
 def _connect_request(proxy: Proxy, origin: Origin) -> bytes:

@@ -160,13 +160,19 @@ class LaneWorker:
         may_have_come = self._in_flight > 0 and self._now() - self._fetched_at >= self._fetch_seconds
         if not (self._needs_more() or (may_have_come and self._has_room())):
             return
+        budget = self._budget()
+        max_bytes = budget.allowance()
+        if max_bytes == 0 and self._taken:
+            # Memory is short: a lane goes on with one message at a time.
+            return
         # A delivery that is settled while the answer is on its way may still be in that answer.
         taken = tuple(self._taken)
         self._may_have_more = False
         self._fetching = True
         self._fetched_at = self._now()
         limit = self._fetch_size()
-        max_bytes = self._budget().allowance()
+        # Lanes that fetch at the same time must not all count on the same bytes.
+        budget.take(max_bytes)
         try:
             found = await self.store.fetch(self.lease, limit, without=taken, max_bytes=max_bytes)
         except StoreError as error:
@@ -181,6 +187,7 @@ class LaneWorker:
             await asyncio.sleep(RETRY_SECONDS)
             return
         finally:
+            budget.give_back(max_bytes)
             self._fetching = False
         size = sum(len(delivery.body) for delivery in found)
         self._may_have_more |= bool(found) and (len(found) == limit or size >= max_bytes)

@@ -21,7 +21,8 @@ SLOW_MEMORY_SECONDS: Final = 60.0
 """How long a lane stays slow after its last slow attempt."""
 KNOWN_LIMIT: Final = 65_536
 """Lanes whose pace is remembered."""
-FETCH_BYTES_IN_ALL: Final = 32 * 1024 * 1024
+FETCH_BYTES_IN_ALL: Final = 16 * 1024 * 1024
+"""For the quick lanes, and again for all others."""
 
 Pace = Literal["quick", "new", "slow"]
 
