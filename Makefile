@@ -12,7 +12,7 @@ test: .venv/ready system
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --cov --cov-fail-under=100
 
 # What the tests use of the system, as command:package. On Debian, as root, what is missing is installed.
-SYSTEM := chromium:chromium chromedriver:chromium-driver curl:curl jq:jq
+SYSTEM := chromium:chromium chromedriver:chromium-driver curl:curl jq:jq pgbouncer:pgbouncer
 
 system:
 	@missing=$$(for one in $(SYSTEM); do command -v $${one%:*} >/dev/null || echo $${one#*:}; done); \

@@ -43,7 +43,10 @@ def test_a_sqlite_store_is_backed_up_while_it_is_served(tmp_path: Path) -> None:
     with running("serve", "--dev", "--port", "0", cwd=tmp_path) as service:
         with OperatorClient(service.url, *DEV_CLIENT, proxy="") as client:
             before = publish(client, 200)
-            subprocess.run(["sh", "-ec", documented("python3 -c")], cwd=tmp_path, check=True)
+            subprocess.run(["sh", "-ec", documented("python3 -c")], cwd=tmp_path, check=True, umask=0o022)
+            # Whoever reads the copy reads the messages, and with the key signs as the service.
+            for name in ("backup.db", "backup.db.key"):
+                assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
             publish(client, 10)
         assert service.stop() == 0
     (tmp_path / "restored").mkdir()

@@ -1,6 +1,7 @@
 """Forwards: one URL, many consumers, each with lanes of its own; where they may lie, and with what they are signed."""
 
 import asyncio
+import base64
 import contextlib
 import socket
 import time
@@ -232,6 +233,15 @@ async def test_forwards_are_signed_with_a_key_of_the_inbox(make: Make, inbox: st
     public = signing.parse_public_key(format_public_key(signing_seed(secret)))
     signing.verify(headers, body, public_keys=[public], now=NOW)
     assert listener.forward_key() == format_public_key(signing_seed(secret))
+    if key is None:
+        # Another key would break the signatures at every consumer: it is refused, and the inbox says so.
+        kept.unlink()
+        replaced = make()
+        replaced.forward(consumer.url)
+        with pytest.raises(ValueError, match="not the one that the store was used with"):
+            async with replaced.running():
+                pass
+        kept.write_text(base64.urlsafe_b64encode(secret).decode())
     assert listener.forward_key("a") == format_public_key(account_signing_seed(secret, "a"))
     assert (headers["webhook-id"], headers["fotahook-account"]) == (answer.json["id"], "0000123456-00001")
 

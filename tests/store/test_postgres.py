@@ -143,9 +143,20 @@ async def test_check_fails_on_a_read_only_server(store: Store, store_url: str) -
     await standby.close()
 
 
-async def test_a_session_whose_commits_are_not_durable_is_refused(fresh_url: str) -> None:
-    with pytest.raises(StoreUnavailable, match="synchronous_commit is off"):
-        await open_store(f"{fresh_url}&synchronous_commit=off")
+@pytest.mark.parametrize("setting", ["off", "local"])
+async def test_a_session_whose_commits_are_not_durable_is_refused(fresh_url: str, setting: str) -> None:
+    """The setting `local` does not wait for a synchronous standby, so a failover would lose what was answered."""
+    with pytest.raises(StoreUnavailable, match=f"synchronous_commit is {setting}"):
+        await open_store(f"{fresh_url}&synchronous_commit={setting}")
+
+
+async def test_a_pooler_that_shares_a_session_is_refused(fresh_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def same_backend(self: object, statement: str) -> int:
+        return 7
+
+    monkeypatch.setattr(asyncpg.Connection, "fetchval", same_backend)
+    with pytest.raises(StoreUnavailable, match="pool_mode = session"):
+        await open_store(fresh_url)
 
 
 def test_settings_that_would_lose_or_garble_data_are_refused() -> None:

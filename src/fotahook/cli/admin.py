@@ -19,6 +19,7 @@ from fotahook.contract.urls import without_password
 from fotahook.delivery.policy import DAY
 from fotahook.service import SCOPES
 from fotahook.store import Store, migrate_store, open_store, records
+from fotahook.store.key_file import mark_key
 from fotahook.store.records import Credential, Retention
 from fotahook.store.views import audit_entry, to_datetime, to_datetime_or_none
 
@@ -26,7 +27,7 @@ from .shared.arguments import Limit, OptionalAccount, split_at_commas
 from .shared.configuration import PREFIX
 from .shared.errors import UsageError
 from .shared.output import PAGE, Columns, counting, note, print_facts, print_json, print_list
-from .shared.stores import DEFAULT_STORE, KeepBytes, KeepDays, StoreFlags, check_exists, store_file
+from .shared.stores import DEFAULT_STORE, KeepBytes, KeepDays, StoreFlags, check_exists, secret_key, store_file
 
 PAUSE_SECONDS: Final = 0.01
 """Pause between two steps of pruning, in which a service on the same file gets its turn."""
@@ -281,6 +282,21 @@ def migrate(*, flags: StoreFlags = DEFAULT_STORE) -> None:
         print(f"{url} was made, with schema {done.after}")
     else:
         print(f"{url} went from schema {done.before} to {done.after}: {', '.join(done.applied)}")
+
+
+@app.command
+def reset_key(*, flags: StoreFlags = DEFAULT_STORE) -> None:
+    """Let the store work with another secret key, because the one it was used with is lost.
+
+    With SQLite and without FOTAHOOK_SECRET_KEY it makes a new key file if there is none. All signing keys and tokens
+    change: receivers need the new ones.
+
+    Example: fotahook admin reset-key
+    """
+    key = secret_key(store_file("--store", flags.store))
+    entry = records.AuditEntry(**operator()._asdict(), action="secret_key.change")
+    _in_store(flags.store, lambda store: mark_key(store.audited(entry), key))
+    print_facts({"store": without_password(flags.store), "reset": True}, as_json=flags.as_json)
 
 
 @app.command

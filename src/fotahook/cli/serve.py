@@ -40,7 +40,7 @@ from .shared.arguments import Texts, split_at_commas
 from .shared.configuration import SOURCES
 from .shared.errors import UsageError
 from .shared.server_options import InLimits, InLogging, Seconds, ServerOptions, flag_named
-from .shared.stores import KeepBytes, KeepDays, key_source, secret_key, store_file
+from .shared.stores import KeepBytes, KeepDays, key_source, open_secret_keys, store_file
 
 LONGEST_LEASE: Final = 600.0
 
@@ -170,8 +170,8 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
             store = metrics.around(opened)
             store = faults.around_store(store) if faults else store
             # Only now, when the file is known to be a store: the key beside it is worth keeping.
-            key = secret_key(file)
-            sending = _sender_settings(options, key, networks)
+            key, previous = await open_secret_keys(opened, file)
+            sending = _sender_settings(options, key, previous, networks)
             settings = Settings(
                 secret_key=key,
                 allow_http=options.dev,
@@ -221,9 +221,13 @@ def _ready_details(options: ServeOptions) -> str:
     return " ".join([f"store={without_password(options.store)}", *role, *mode])
 
 
-def _sender_settings(options: ServeOptions, key: bytes, networks: tuple[Network, ...]) -> SenderSettings:
+def _sender_settings(
+    options: ServeOptions, key: bytes, previous: bytes | None, networks: tuple[Network, ...]
+) -> SenderSettings:
     return SenderSettings(
         secret_key=key,
+        previous_key=previous,
+        service_signature=options.service_signature,
         timeout=options.timeout,
         connect_timeout=options.connect_timeout,
         allowed_networks=networks,

@@ -22,6 +22,7 @@ from fotahook.delivery import (
 from fotahook.store import Store, open_store
 from fotahook.store.base import Clock
 from fotahook.store.health import StoreHealth
+from fotahook.store.key_file import check_key
 from fotahook.store.records import Accepted, Delivery, Lease, NewMessage, Retention, StoreError, StoreUnavailable
 
 from .forwards import Forwards
@@ -187,6 +188,8 @@ class Inbox:
             deliveries = None
             if self.delivers:
                 # After the check, so that no key file is made beside a file that is no inbox.
+                if len(self.forwards):
+                    await check_key(store, self.forwards.settings.key(self.url))
                 forward = await stack.enter_async_context(self.forwards.open(self.url, self.clock))
                 deliveries = self._start_deliveries(store, forward)
             health = StoreHealth(store, on_error=lambda error: log.error("the inbox is unavailable: %s", error))

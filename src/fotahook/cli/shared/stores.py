@@ -1,9 +1,10 @@
 """Stores as flags name them, and the secret key that goes with one."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -11,7 +12,13 @@ from cyclopts.validators import Number
 from .errors import Failure, UsageError
 from .output import Json
 
+if TYPE_CHECKING:
+    from fotahook.store import Store
+
 VARIABLE: Final = "FOTAHOOK_SECRET_KEY"
+PREVIOUS: Final = "FOTAHOOK_PREVIOUS_SECRET_KEY"
+
+log = logging.getLogger("fotahook")
 
 KeepDays: TypeAlias = Annotated[
     float,
@@ -76,15 +83,32 @@ def secret_key(file: str | None) -> bytes:
         raise Failure(str(error)) from error
 
 
-def secret_key_from_environment() -> bytes | None:
+def secret_key_from_environment(variable: str = VARIABLE) -> bytes | None:
     """The key in the variable, None if it is not set. UsageError if it is invalid."""
     from fotahook.contract.keys import parse_secret_key
 
-    text = os.environ.get(VARIABLE)
+    text = os.environ.get(variable)
     try:
         return None if text is None else parse_secret_key(text)
     except ValueError as error:
-        raise UsageError(f"{VARIABLE}: {error}") from error
+        raise UsageError(f"{variable}: {error}") from error
+
+
+async def open_secret_keys(store: "Store", file: str | None) -> tuple[bytes, bytes | None]:
+    """The key of an open store, and the one before it if that is given. Failure if the store was used with another."""
+    from fotahook.store.key_file import check_key, check_key_exists, readable_by_others
+
+    previous = secret_key_from_environment(PREVIOUS)
+    try:
+        if file is not None and secret_key_from_environment() is None:
+            await check_key_exists(store, file)
+        key = secret_key(file)
+        await check_key(store, key, previous)
+    except ValueError as error:
+        raise Failure(str(error)) from error
+    for path in readable_by_others(file) if file is not None else ():
+        log.warning("%s can be read by other users: chmod 600 %s", path, path)
+    return key, previous
 
 
 def key_source(file: str | None) -> str:

@@ -35,9 +35,9 @@ log = logging.getLogger("fotahook.store")
 _DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 _REMEDY: Final = "check the user, host, port and database in its URL, and that the server runs"
 
+_STARTUP: Final = {"application_name": "fotahook", "timezone": "UTC"}
+"""All that PgBouncer lets through at the start of a session; the rest is set by a statement."""
 SESSION: Final[Mapping[str, str]] = {
-    "application_name": "fotahook",
-    "timezone": "UTC",
     # A plan made while the tables were empty must still do when they are full, and every statement has an index to use.
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
@@ -78,13 +78,7 @@ class ConnectionPool:
                 reset=_keep_session,
                 command_timeout=RESPONSE_SECONDS,
                 max_cached_statement_lifetime=PREPARED_SECONDS,
-                server_settings={
-                    **SESSION,
-                    "lock_timeout": _milliseconds(LOCK_SECONDS),
-                    "statement_timeout": _milliseconds(STATEMENT_SECONDS),
-                    # A process that froze within a transaction must not keep its lanes locked.
-                    "idle_in_transaction_session_timeout": _milliseconds(RESPONSE_SECONDS),
-                },
+                server_settings=_STARTUP,
             )
             # Connects when a handler needs it.
             self._handlers = await asyncpg.create_pool(
@@ -97,12 +91,30 @@ class ConnectionPool:
         except (*_DRIVER_ERRORS, StoreError) as error:
             reason = error if isinstance(error, StoreError) else translate(error)
             place = ",".join(map(str, self._servers.addresses)) + urlsplit(self._url).path
-            raise StoreUnavailable(f"cannot open the store postgresql://{place}: {reason}; {_REMEDY}") from error
+            remedy = "" if isinstance(error, StoreError) else f"; {_REMEDY}"
+            raise StoreUnavailable(f"cannot open the store postgresql://{place}: {reason}{remedy}") from error
+        with translated():
+            await self._check_pooling(self._pool)
 
     async def _connect(self, *arguments: Any, **options: Any) -> Connection:  # as asyncpg.connect takes them
         connection = await self._servers.connect(*arguments, **options)
         self._servers_of[connection] = await server_of(connection)
         return connection
+
+    async def _check_pooling(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        """StoreUnavailable if a pooler gives another connection the session of one that is open."""
+        async with pool.acquire() as ours:
+            session = await ours.fetchval("select pg_backend_pid()")
+            other = await self._servers.connect(server_settings=_STARTUP)
+            try:
+                shared = await other.fetchval("select pg_backend_pid()") == session
+            finally:
+                await other.close()
+        if shared:
+            raise StoreUnavailable(
+                "the pooler in front of PostgreSQL shares sessions between transactions, which loses settings, "
+                "notifications and prepared statements: set pool_mode = session for fotahook (PgBouncer)"
+            )
 
     async def close(self) -> None:
         pools = [pool for pool in (self._pool, self._handlers) if pool is not None]
@@ -154,9 +166,9 @@ class ConnectionPool:
         frozen, so that they would hang.
         """
         with translated():
-            settings = {**SESSION, "synchronous_commit": "off"}
-            connection = await self._servers.connect(command_timeout=RESPONSE_SECONDS, server_settings=settings)
+            connection = await self._servers.connect(command_timeout=RESPONSE_SECONDS, server_settings=_STARTUP)
             try:
+                await _configure(connection, {"synchronous_commit": "off"})
                 self._follow(await server_of(connection))
             except BaseException:
                 connection.terminate()
@@ -198,17 +210,33 @@ def translate(error: Exception) -> StoreError:
 
 def unsafe_settings(settings: Mapping[str, str]) -> str | None:
     """Why a server with these settings would lose or garble data; None if it is safe."""
-    if settings["fsync"] == "off" or settings["synchronous_commit"] == "off":
+    # local: a commit does not wait for the synchronous standby, and is gone after a failover to it.
+    if settings["fsync"] == "off" or settings["synchronous_commit"] in ("off", "local"):
         return (
             f"PostgreSQL would lose what it says it has stored: fsync is {settings['fsync']}, synchronous_commit is "
-            f"{settings['synchronous_commit']}; both must be on"
+            f"{settings['synchronous_commit']}; both must be on (or remote_write, remote_apply)"
         )
     if settings["server_encoding"] != "UTF8":
         return f"the database is encoded in {settings['server_encoding']}; it must be UTF8"
     return None
 
 
+async def _configure(db: Db, settings: Mapping[str, str]) -> None:
+    set_all = "select set_config(name, value, false) from unnest($1::text[], $2::text[]) as given (name, value)"
+    await db.execute(set_all, list(settings), list(settings.values()))
+
+
 async def _check_session(db: Db) -> None:
+    await _configure(
+        db,
+        {
+            **SESSION,
+            "lock_timeout": _milliseconds(LOCK_SECONDS),
+            "statement_timeout": _milliseconds(STATEMENT_SECONDS),
+            # A process that froze within a transaction must not keep its lanes locked.
+            "idle_in_transaction_session_timeout": _milliseconds(RESPONSE_SECONDS),
+        },
+    )
     # A setting of the session no longer changes when the server reloads its configuration.
     found = await db.fetchrow(
         "select current_setting('fsync') as fsync, current_setting('server_encoding') as server_encoding,"
