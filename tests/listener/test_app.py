@@ -221,6 +221,24 @@ async def test_a_password_and_a_signature_can_both_be_required(make: Make) -> No
         assert (await request(listener, good, headers=by_hmac(good))).status == 200
 
 
+async def test_bodies_under_way_have_a_budget_and_each_sender_a_share(make: Make) -> None:
+    listener = make()
+    half = b"x" * (BODY_LIMIT // 2)
+    async with listener.running():
+        rest = asyncio.Event()
+        stalled = [asyncio.create_task(request(listener, half, rest, b"", client="192.0.2.1")) for _ in range(100)]
+        refused: set[asyncio.Task[Answer]] = set()
+        while len(refused) < 100 - 64:
+            done, _ = await asyncio.wait({*stalled} - refused, return_when=asyncio.FIRST_COMPLETED)
+            refused |= done
+        assert {task.result().error for task in refused} == {(503, "MESSAGE_REFUSED")}
+        assert (await request(listener, PROGRESS, client="192.0.2.1")).status == 503
+        assert (await request(listener, PROGRESS, client="192.0.2.2")).status == 200
+        rest.set()
+        assert {(await task).status for task in stalled if task not in refused} == {400}
+        assert (await request(listener, PROGRESS, client="192.0.2.1")).status == 200
+
+
 # Refusing
 
 

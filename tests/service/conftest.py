@@ -1,5 +1,6 @@
 """A real service over a real store, spoken to directly or over a socket."""
 
+import asyncio
 import base64
 import contextlib
 import re
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import msgspec
@@ -32,7 +34,7 @@ URL = "https://listener.example.com/callbacks"
 GRANT = b"grant_type=client_credentials"
 
 Headers = Mapping[str, str]
-Body = bytes | Sequence[bytes | None]
+Body = bytes | Sequence[bytes | EllipsisType | None]
 
 
 @dataclass
@@ -90,7 +92,7 @@ async def ask(
 ) -> Answer:
     """One request, handed to the app as a server would, but with no server's rules in between.
 
-    A body may come in chunks; None stands for a client that goes away in the middle of it.
+    A body may come in chunks; None stands for a client that goes away in the middle of it, ... for one that stalls.
     """
     raw, _, query = (path.encode() if isinstance(path, str) else path).partition(b"?")
     pairs = (
@@ -110,12 +112,16 @@ async def ask(
         "client": client and (client, 50000),
         "server": ("127.0.0.1", 80),
     }
-    chunks: list[bytes | None] = [body] if isinstance(body, bytes) else list(body)
+    chunks: list[bytes | EllipsisType | None] = [body] if isinstance(body, bytes) else list(body)
     sent: list[Message] = []
 
     async def receive() -> Message:
-        chunk = chunks.pop(0) if chunks else None
+        if not chunks or chunks[0] is ...:
+            # The client waits for the answer, or stalls.
+            await asyncio.Event().wait()
+        chunk = chunks.pop(0)
         if chunk is None:
+            chunks.append(None)
             return {"type": "http.disconnect"}
         return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
 

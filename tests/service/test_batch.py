@@ -176,7 +176,7 @@ async def test_a_batch_over_the_limit_is_not_read_further(api: Api) -> None:
 
 
 async def test_batches_share_a_memory_budget(api: Api) -> None:
-    api.app = build_app(api.store, Settings(secret_key=SECRET_KEY, clock=api.clock, batch_memory=100))
+    api.app = build_app(api.store, Settings(secret_key=SECRET_KEY, clock=api.clock, body_memory=200))
     assert (await api("POST", BATCH, line(b'{"x":"%b"}' % (b"y" * 100)), api.bearer)).error == (503, "BUSY")
     for body in (b"x" * 100, b"x" * 101, b"x" * 100):
         answer = await api("POST", BATCH, body, api.bearer)
@@ -184,6 +184,22 @@ async def test_batches_share_a_memory_budget(api: Api) -> None:
     assert (await api("POST", BATCH, b"x" * 101, api.bearer)).header("retry-after") == "1"
     await asyncio.gather(*(api("POST", BATCH, [b"x" * 60, None], api.bearer) for _ in range(5)))
     assert (await api("POST", BATCH, b"x" * 100, api.bearer)).status == 200
+
+
+async def test_stalled_batches_of_one_client_leave_memory_for_another(api: Api) -> None:
+    api.app = build_app(api.store, Settings(secret_key=SECRET_KEY, clock=api.clock, body_memory=4_000_000))
+    other = await client_of(api)
+    stalled = [asyncio.create_task(api("POST", BATCH, [b"x" * 1_000_000, ...], api.bearer)) for _ in range(4)]
+    # Two of them are as much as one client gets.
+    refused, waiting = await asyncio.wait(stalled, return_when=asyncio.FIRST_COMPLETED)
+    while len(refused) < 2:
+        refused, waiting = await asyncio.wait(stalled, timeout=0.01)
+    assert {task.result().error for task in refused} == {(503, "BUSY")}
+    for _ in range(40):
+        assert (await api("POST", BATCH, line(b'{"x":"%b"}' % (b"y" * 200_000)) * 4, other)).status == 200
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
 
 
 async def test_a_full_store_refuses_the_whole_batch(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
+from fotahook.contract.addresses import address_key
+from fotahook.contract.budget import Budget
 from fotahook.contract.errors import WebhookRejected
 from fotahook.delivery import Deliver, LoopDeadline, Rules
 from fotahook.store import Store
@@ -34,6 +36,8 @@ HANDLER_SECONDS: Final = 30.0
 BODY_SECONDS: Final = 30.0
 KEEP_DAYS: Final = 30.0
 SCHEDULE: Final = Rules().schedule
+BODY_MEMORY: Final = 64 * 1024 * 1024
+"""For all bodies that are received at the same time; one sender gets half of it at most."""
 IN_FLIGHT: Final = 8
 """Messages that the handlers, or one forward, work on at once."""
 _DAY: Final = 86400.0
@@ -99,6 +103,7 @@ class Listener:
             basic=basic,
         )
         self._body_deadline = LoopDeadline(validation.seconds("body_timeout", body_timeout))
+        self._bodies = Budget(BODY_MEMORY)
         self._router = Router()
         self._forwards = Forwards(forwarding or ForwardSettings())
         self.request_handler = RequestHandler(
@@ -352,15 +357,16 @@ class Listener:
         try:
             headers = read_headers(scope["headers"])
             self.request_handler.check_headers(headers, peer)
-            message = self.request_handler.read_message(headers, await self._read_body(receive))
-            self.request_handler.warn_if_unverified()
-            return self.request_handler.accepted(await self._inbox.accept(message), headers, peer)
+            with self._bodies.share(address_key(self.request_handler.sender(peer, headers))) as take:
+                message = self.request_handler.read_message(headers, await self._read_body(receive, take))
+                self.request_handler.warn_if_unverified()
+                return self.request_handler.accepted(await self._inbox.accept(message), headers, peer)
         except (WebhookRejected, StoreError) as error:
             # The rest of a body that was not read must not be read as the next request.
             close = (("connection", "close"),) if scope.get("http_version", "").startswith("1") else ()
             return self.request_handler.failed(error, peer, headers, *close)
 
-    async def _read_body(self, receive: "Receive") -> bytes:
+    async def _read_body(self, receive: "Receive", take: Callable[[int], bool]) -> bytes:
         chunks: list[bytes] = []
         left = BODY_LIMIT
         try:
@@ -374,6 +380,8 @@ class Listener:
                     left -= len(chunks[-1])
                     if left < 0:
                         raise WebhookRejected(413, BODY_TOO_LONG)
+                    if not take(len(chunks[-1])):
+                        raise WebhookRejected(503, "too many messages arrive at once; send it again")
                     if not event.get("more_body", False):
                         return b"".join(chunks)
         except TimeoutError as error:

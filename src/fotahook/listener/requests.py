@@ -195,7 +195,7 @@ class RequestHandler:
         self._last_failure = None
         if log.isEnabledFor(logging.DEBUG):
             agent = one_line(headers.get(USER_AGENT, "none"), _PEER_LIMIT)
-            log.debug("stored message %s from %s, User-Agent: %s", accepted.id, self._sender(peer, headers), agent)
+            log.debug("stored message %s from %s, User-Agent: %s", accepted.id, self.sender(peer, headers), agent)
         # Without an id, messages are known by their content, which can be spelled differently.
         if accepted.conflict and headers.get("webhook-id"):
             raise WebhookRejected(409, "an earlier message with this webhook-id has different bytes")
@@ -214,10 +214,11 @@ class RequestHandler:
             self._last_failure = self.clock(), error
         response = _error_response(error, *extra_headers)
         if (dropped := self._log_limit.hit(response.status)) is not None:
-            _log_failure(error, response.status, self._sender(peer, headers), dropped)
+            _log_failure(error, response.status, self.sender(peer, headers), dropped)
         return response
 
-    def _sender(self, peer: str | None, headers: Mapping[str, str]) -> str:
+    def sender(self, peer: str | None, headers: Mapping[str, str]) -> str:
+        """The sender's address, or what the server says about it."""
         address = sender_address(peer, headers.get(FORWARDED_FOR, ""), self.verification.trusted_proxies)
         return str(address or one_line(peer or "an unknown address", _PEER_LIMIT))
 

@@ -5,6 +5,7 @@ Where a call needs both, both must grant it. Tokens are looked up by their hash;
 
 import base64
 import hmac
+import math
 import re
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -12,7 +13,7 @@ from typing import Final, Literal
 import msgspec
 from starlette.requests import Request
 
-from ..contract.addresses import is_within, parse_address, parse_networks
+from ..contract.addresses import address_key, is_within, parse_address, parse_networks
 from ..contract.auth import OAUTH_LIFETIME, SESSION_IDLE
 from ..contract.keys import fingerprint
 from ..store.records import Credential
@@ -102,17 +103,19 @@ async def _client(service: Service, request: Request) -> Credential:
         client_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except ValueError:
         raise errors.WRONG_CLIENT() from None
-    return await verify_client(service, client_id, secret)
+    return await verify_client(service, request, client_id, secret)
 
 
-async def verify_client(service: Service, client_id: str, secret: str) -> Credential:
+async def verify_client(service: Service, request: Request, client_id: str, secret: str) -> Credential:
     """The client with this id and secret; an ApiError if there is none."""
+    check_stranger(service, request)
     found = await service.store.credential("client", client_id)
     # An unknown client takes the same time as a wrong secret. A former secret is valid for a time after a rotation.
     former = await service.store.credentials("secret", client_id)
     stored = [bytes(32) if found is None else found.secret_hash, *(each.secret_hash for each in former)]
     matches = [hmac.compare_digest(fingerprint(secret), each) for each in stored]
     if found is None or not any(matches):
+        service.stranger_limiter.count(address_key(address_of(request)), service.now())
         raise errors.WRONG_CLIENT()
     return found
 
@@ -120,9 +123,24 @@ async def verify_client(service: Service, client_id: str, secret: str) -> Creden
 async def _token(service: Service, request: Request) -> Credential:
     if not (token := _authorization(request, "bearer") or console_token(request)):
         raise errors.NO_TOKEN()
-    if (found := await service.token_cache.find("token", token_id(token))) is None:
+    known_as = token_id(token)
+    if not service.token_cache.knows("token", known_as):
+        check_stranger(service, request)
+    if (found := await service.token_cache.find("token", known_as)) is None:
+        service.stranger_limiter.count(address_key(address_of(request)), service.now())
         raise errors.WRONG_TOKEN()
     return found
+
+
+def address_of(request: Request) -> str:
+    """The client's address; "" if the server does not know it."""
+    return request.client.host if request.client else ""
+
+
+def check_stranger(service: Service, request: Request) -> None:
+    """Raise an ApiError if too many authentications from this address failed: looking credentials up takes time."""
+    if seconds := service.stranger_limiter.wait(address_key(address_of(request)), service.now()):
+        raise errors.TOO_MANY_REQUESTS(seconds=math.ceil(seconds))
 
 
 def console_token(request: Request) -> str | None:
@@ -140,7 +158,7 @@ def require_console(request: Request) -> None:
 def check_network(credential: Credential, request: Request) -> None:
     """Raise an ApiError if the credential may not be used from where the request comes."""
     if credential.networks:
-        peer = parse_address(request.client.host if request.client else "")
+        peer = parse_address(address_of(request))
         if peer is None or not is_within(peer, parse_networks(credential.networks)):
             raise errors.WRONG_NETWORK(peer or "an unknown address")
 

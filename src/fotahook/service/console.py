@@ -52,7 +52,7 @@ async def console_login(call: Call) -> Response:
     access.require_console(call.request)
     given = await call.json(ConsoleLogin)
     try:
-        client = await access.verify_client(call.service, given.client_id, given.client_secret)
+        client = await access.verify_client(call.service, call.request, given.client_id, given.client_secret)
     except errors.ApiError as error:
         # Without WWW-Authenticate, at which a browser would open a dialog of its own.
         raise errors.ApiError(error.status, error.code, error.message) from None

@@ -1,20 +1,19 @@
-"""What every call works with: the store, the settings, a cache of tokens, memory for batches, rate limits, locks."""
+"""What every call works with: the store, the settings, a cache of tokens, memory for bodies, rate limits, locks."""
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from ..contract.addresses import Network
+from ..contract.budget import Budget
 from ..contract.messages import MESSAGE_LIMIT
 from ..contract.operator import Checks
 from ..store.base import Clock, Store
 from ..store.health import StoreHealth
 from ..store.records import Credential
-from . import errors
 from .credentials import COST, PasswordCost, Passwords
 from .event_feed import Feed
 from .limits import Lockout, RateLimiter
@@ -23,6 +22,12 @@ from .overview import Overviews
 from .quotas import QUOTAS, AccountQuotas, Quotas
 
 REQUESTS_PER_MINUTE: Final = 300_000
+LOGINS_PER_MINUTE: Final = 300
+"""Of one client; a password takes the service about 30 ms."""
+LOGIN_PLACES: Final = 64
+"""Logins that wait for their turn; one client gets half of them at most."""
+FAILURES_PER_MINUTE: Final = 6_000
+"""Failed authentications from one address."""
 _CACHE_SECONDS: Final = 1.0
 _CACHE_LIMIT: Final = 4096
 
@@ -44,8 +49,8 @@ class Settings:
     """Of every other request's body; the largest sensible one holds a URL of 2,048 characters."""
     batch_limit: int = 16 * 1024 * 1024
     batch_lines: int = 10_000
-    batch_memory: int = 64 * 1024 * 1024
-    """Of all batches that are read at the same time."""
+    body_memory: int = 128 * 1024 * 1024
+    """Of all bodies that are read at the same time; one client gets half of it at most."""
     streams: int = 256
     """Event streams that one client may have open at once."""
     requests_per_minute: int = REQUESTS_PER_MINUTE
@@ -91,34 +96,14 @@ class TokenCache:
             self._cached[kind, credential_id] = (now, found)
         return found
 
+    def knows(self, kind: str, credential_id: str) -> bool:
+        """Whether the credential was found lately."""
+        return (kind, credential_id) in self._cached
+
     def invalidate(self, kind: str, credential_id: str) -> None:
         """Read this credential from the store again."""
         self._invalidations += 1
         self._cached.pop((kind, credential_id), None)
-
-
-class BatchBudget:
-    """The memory that all batches in progress may use together."""
-
-    def __init__(self, size: int) -> None:
-        self._free = size
-
-    @contextmanager
-    def share(self) -> Iterator[Callable[[int], None]]:
-        """A function that takes bytes, and raises an ApiError if too few are free; all are given back at the end."""
-        taken = 0
-
-        def take(size: int) -> None:
-            nonlocal taken
-            if size > self._free:
-                raise errors.BUSY()
-            self._free -= size
-            taken += size
-
-        try:
-            yield take
-        finally:
-            self._free += taken
 
 
 @dataclass(eq=False)
@@ -145,9 +130,12 @@ class Service:
     def __post_init__(self) -> None:
         self.token_cache = TokenCache(self.store, self.settings.clock)
         self.store_health = StoreHealth(self.store)
-        self.batch_budget = BatchBudget(self.settings.batch_memory)
+        self.bodies = Budget(self.settings.body_memory)
+        self.logins = Budget(LOGIN_PLACES)
         self.passwords = Passwords(self.settings.password_cost)
         self.rate_limiter = RateLimiter(self.settings.requests_per_minute)
+        self.login_limiter = RateLimiter(LOGINS_PER_MINUTE)
+        self.stranger_limiter = RateLimiter(FAILURES_PER_MINUTE)
         self.event_feed = Feed(self.store)
         self.quotas = Quotas(self.settings.quotas, self.store, self.settings.clock)
         self.overviews = Overviews(self.store, self.settings.clock)

@@ -152,5 +152,6 @@ STORE_UNAVAILABLE = ErrorType(
     503, "STORE_UNAVAILABLE", "The store is unavailable; send the same request again, with the same keys.", _RETRY
 )
 NOT_READY = ErrorType(503, "NOT_READY", "{part}: {reason}; see the log.", _RETRY)
-BUSY = ErrorType(503, "BUSY", "Too many batches at once; nothing of this one was saved, send it again.", _RETRY)
+BUSY = ErrorType(503, "BUSY", "Too many requests with bodies at once; nothing was saved, send it again.", _RETRY)
+TOO_MANY_LOGINS = ErrorType(503, "BUSY", "Too many logins at once; send the login again.", _RETRY)
 INTERNAL_ERROR = ErrorType(500, "INTERNAL_ERROR", "The service failed to handle this request; see its log.")

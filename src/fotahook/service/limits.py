@@ -4,6 +4,7 @@ import math
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
+from ..contract.addresses import address_key
 from ..contract.keys import fingerprint
 from . import errors
 
@@ -13,6 +14,9 @@ FIRST_SECONDS: Final = 60.0
 LONGEST_SECONDS: Final = 3600.0
 FORGET_SECONDS: Final = 24 * 3600.0
 """The count starts again after so long without a failure."""
+USER_FAILURES: Final = 100
+USER_SPAN: Final = 3600.0
+"""So many failures of one user in this time, from everywhere together."""
 _MAX_ENTRIES: Final = 10_000
 
 SPAN: Final = 60.0
@@ -27,24 +31,33 @@ class _Failures(NamedTuple):
 
 
 class Lockout:
-    """After five failures in a row, locks a user for an address, for a time that doubles.
+    """After five failures in a row, locks a user for a client at an address, for a time that doubles.
 
-    Unknown users are locked like any other, so that names cannot be probed.
+    Others are not locked by that. But of all failures of one user only so many pass in an hour; then the user can log
+    in only from where that succeeded before. Unknown users are locked like any other, so that names cannot be probed.
     """
 
     def __init__(self) -> None:
         self._failures: OrderedDict[bytes, _Failures] = OrderedDict()
+        self._succeeded: OrderedDict[bytes, None] = OrderedDict()
+        self._by_user = RateLimiter(USER_FAILURES, span=USER_SPAN)
 
-    def check(self, username: str, address: str, now: float) -> None:
-        """Raise an ApiError while this user is locked for this address."""
-        known = self._failures.get(_key(username, address))
-        if known is not None and known.locked_until > now:
+    def check(self, username: str, client: str, address: str, now: float) -> None:
+        """Raise an ApiError while this user is locked for this client and address."""
+        key = _key(username, client, address)
+        known = self._failures.get(key)
+        seconds = known.locked_until - now if known is not None else 0.0
+        if key not in self._succeeded:
+            seconds = max(seconds, self._by_user.wait(_user_key(username), now))
+        if seconds > 0:
             # Never longer than the longest lock, even if the clock was set back.
-            raise errors.LOGIN_LOCKED(seconds=math.ceil(min(known.locked_until - now, LONGEST_SECONDS)))
+            raise errors.LOGIN_LOCKED(seconds=math.ceil(min(seconds, LONGEST_SECONDS)))
 
-    def failed(self, username: str, address: str, now: float) -> None:
+    def failed(self, username: str, client: str, address: str, now: float) -> None:
         """Count a failure."""
-        key = _key(username, address)
+        key = _key(username, client, address)
+        if not self._by_user.wait(_user_key(username), now):
+            self._by_user.count(_user_key(username), now)
         before = self._failures.pop(key, None)
         count = 1 if before is None or before.at + FORGET_SECONDS <= now else before.times + 1
         # The exponent is capped because the lock is: 2**32 is beyond any bound.
@@ -53,9 +66,14 @@ class Lockout:
         if len(self._failures) > _MAX_ENTRIES:
             self._failures.popitem(last=False)
 
-    def succeeded(self, username: str, address: str) -> None:
-        """Forget the failures."""
-        self._failures.pop(_key(username, address), None)
+    def succeeded(self, username: str, client: str, address: str) -> None:
+        """Forget the failures, and remember the place."""
+        key = _key(username, client, address)
+        self._failures.pop(key, None)
+        self._succeeded[key] = None
+        self._succeeded.move_to_end(key)
+        if len(self._succeeded) > _MAX_ENTRIES:
+            self._succeeded.popitem(last=False)
 
 
 class RateLimiter:
@@ -67,20 +85,31 @@ class RateLimiter:
         self._used_until: dict[str, float] = {}
         """By client: the time until which its requests would last if they came evenly."""
 
+    def wait(self, client: str, now: float) -> float:
+        """Seconds until the client may make another request."""
+        return max(0.0, self._next(client, now) - now - self._span)
+
     def count(self, client: str, now: float) -> None:
         """Count one request. Raises an ApiError if the client's bucket is empty."""
-        until = self._used_until.get(client, now)
-        if not now <= until <= now + self._span:
-            # The bucket is full again, or the clock was set back.
-            until = now
-        until += self._step
-        if until > now + self._span:
-            raise errors.TOO_MANY_REQUESTS(seconds=math.ceil(until - now - self._span))
+        if seconds := self.wait(client, now):
+            raise errors.TOO_MANY_REQUESTS(seconds=math.ceil(seconds))
+        until = self._next(client, now)
+        self._used_until.pop(client, None)
         if len(self._used_until) >= _MAX_CLIENTS:
-            self._used_until.clear()
+            # The one that was counted longest ago: a crowd of others must not empty everybody's bucket.
+            del self._used_until[next(iter(self._used_until))]
         self._used_until[client] = until
 
+    def _next(self, client: str, now: float) -> float:
+        until = self._used_until.get(client, now)
+        # Else the bucket is full again, or the clock was set back.
+        return (until if now <= until <= now + self._span else now) + self._step
 
-def _key(username: str, address: str) -> bytes:
+
+def _key(username: str, client: str, address: str) -> bytes:
     # A hash, so that a long name takes no more memory than a short one.
-    return fingerprint(f"{address}\0{username}")
+    return fingerprint(f"{client}\0{address_key(address)}\0{username}")
+
+
+def _user_key(username: str) -> str:
+    return fingerprint(username).hex()

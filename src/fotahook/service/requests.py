@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Annotated, Final, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -88,13 +88,16 @@ def check_length(request: Request, limit: int) -> None:
 
 
 async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The body as it arrives. Raises an ApiError as soon as it is larger than `limit` bytes."""
+    """The body as it arrives. Raises an ApiError as soon as it is larger than `limit` bytes, or than memory allows."""
     left = limit
+    take: Callable[[int], bool] = request.state.take
     try:
         async for chunk in request.stream():
             left -= len(chunk)
             if left < 0:
                 raise errors.TOO_LARGE(what="body", limit=limit)
+            if not take(len(chunk)):
+                raise errors.BUSY()
             yield chunk
     except ClientDisconnect:
         # Nobody reads the answer; it only stops the handler.

@@ -20,10 +20,11 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, ExceptionHandler, Lifespan, Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from ..contract.addresses import address_key
 from ..store.base import Store
 from ..store.records import AuditEntry, StoreError, StoreFull, StoreUnavailable, WrongSchema
 from . import errors, requests
-from .access import Authentication, Caller, authenticate
+from .access import Authentication, Caller, address_of, authenticate
 from .context import Service
 from .credentials import Scope
 from .errors import ApiError
@@ -55,6 +56,11 @@ class Call:
         content = await requests.body(self.request, self.service.settings.body_limit, optional=optional)
         return requests.json_object(content if content.strip() else b"{}", kind)
 
+    @property
+    def address(self) -> str:
+        """The client's address; "" if the server does not know it."""
+        return address_of(self.request)
+
     def query(self, kind: type[T]) -> T:
         """The query's parameters."""
         return requests.query(self.request, kind)
@@ -68,7 +74,7 @@ class Call:
             self.service.quotas.change(self.account)
         entry = AuditEntry(
             actor=self.caller.name,
-            address=self.request.client.host if self.request.client else "",
+            address=self.address,
             action=action,
             account=account or self.account or None,
             subject=subject,
@@ -136,7 +142,10 @@ class Resource:
                 return Response(status_code=204, headers={"Allow": self._allow})
             raise errors.WRONG_METHOD(method=request.method[:20], allow=self._allow)
         requests.check_length(request, self._limit)
-        result = await endpoint.handler(await self._authorize(endpoint, request))
+        call = await self._authorize(endpoint, request)
+        with self._service.bodies.share(call.caller.name or address_key(call.address)) as take:
+            request.state.take = take
+            result = await endpoint.handler(call)
         if isinstance(result, Response):
             return result
         return errors.answer(result, endpoint.status, headers=NO_STORE if endpoint.no_store else None)

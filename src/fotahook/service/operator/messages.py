@@ -1,7 +1,7 @@
 """Messages: published singly or in a batch (NDJSON), looked at, and redelivered."""
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -112,10 +112,9 @@ async def publish(call: Call) -> Published:
 @Endpoint("POST", "/v1/messages", scope="publish", body=Line, body_limit="batch_limit")
 async def publish_batch(call: Call) -> Response:
     """Answers each line, in order, once the valid ones are on disk, all in one transaction."""
-    with call.service.batch_budget.share() as take:
-        lines = [await _parse(call, line) async for line in _lines(call, take)]
-        messages = [line for line in lines if isinstance(line, NewMessage)]
-        accepted = await call.service.store.accept(messages) if messages else []
+    lines = [await _parse(call, line) async for line in _lines(call)]
+    messages = [line for line in lines if isinstance(line, NewMessage)]
+    accepted = await call.service.store.accept(messages) if messages else []
     published = iter(
         errors.OTHER_MESSAGE().content if one.conflict else Published(id=one.id, duplicate=one.duplicate)
         for one in accepted
@@ -223,12 +222,11 @@ def _state(call: Call, message: Message) -> MessageState:
     return views.message_state(message, now=call.service.now(), time_to_live=call.service.settings.time_to_live)
 
 
-async def _lines(call: Call, take: Callable[[int], None]) -> AsyncIterator[bytes]:
+async def _lines(call: Call) -> AsyncIterator[bytes]:
     """The lines as they arrive. Blank lines count, and the last one needs no line feed."""
     limit = call.service.settings.batch_lines
     line, count = bytearray(), 0
     async for chunk in requests.chunks(call.request, call.service.settings.batch_limit):
-        take(len(chunk))
         end, *starts = chunk.split(b"\n")
         line += end
         for start in starts:

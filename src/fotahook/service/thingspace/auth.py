@@ -156,17 +156,27 @@ async def _live_token(service: Service, client: Credential) -> tuple[str, Creden
 
 
 async def _verified_user(call: Call, username: str, password: str) -> Credential:
-    """The user, if the password is right; five failures in a row lock the user for this address."""
-    service = call.service
-    address = call.request.client.host if call.request.client else ""
-    async with service.password_lock:
-        service.lockout.check(username, address, service.now())
-        user = await service.store.credential("user", username)
-        is_right = await service.passwords.verify(user.secret_hash if user else None, password)
-        if user is None or not is_right:
-            service.lockout.failed(username, address, service.now())
-            raise errors.LOGIN_REFUSED()
-        service.lockout.succeeded(username, address)
+    """The user, if the password is right; five failures in a row lock the user for this client and address.
+
+    Passwords are verified one after the other, so the queue is short, and no client can fill it.
+    """
+    service, client = call.service, call.caller.credentials[0].owner
+    service.login_limiter.count(client, service.now())
+    place = (username, client, call.address)
+    with service.logins.share(client) as take:
+        if not take(1):
+            raise errors.TOO_MANY_LOGINS()
+        async with service.password_lock:
+            if await call.request.is_disconnected():
+                # Nobody reads the answer; it only stops the handler.
+                raise errors.INVALID("The client hung up.")
+            service.lockout.check(*place, service.now())
+            user = await service.store.credential("user", username)
+            is_right = await service.passwords.verify(user.secret_hash if user else None, password)
+            if user is None or not is_right:
+                service.lockout.failed(*place, service.now())
+                raise errors.LOGIN_REFUSED()
+            service.lockout.succeeded(*place)
     return user
 
 
