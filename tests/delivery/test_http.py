@@ -172,6 +172,19 @@ async def test_endless_interim_responses_hold_up_nobody() -> None:
     assert outcome.code == "response_invalid"
 
 
+async def test_a_chunk_whose_extension_never_ends_is_left_after_a_while() -> None:
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n1;")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"x" * 65536)
+                await writer.drain()
+
+    async with receiver(flood) as port:
+        assert (await deliver_to(f"http://127.0.0.1:{port}/", timeout=3600)).code == "http_503"
+
+
 async def test_no_more_of_a_body_is_read_than_is_kept() -> None:
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)

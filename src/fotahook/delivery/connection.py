@@ -21,6 +21,8 @@ INTERIM_LIMIT: Final = 10
 """1xx responses before the final one."""
 RESPONSE_LIMIT: Final = 16 * 1024
 """Bytes of a response's body that are read; the connection of a longer one is closed."""
+RECEIVED_LIMIT: Final = 512 * 1024
+"""Bytes of a response in all, what frames its body included."""
 COPY_LIMIT: Final = 16 * 1024
 """A longer body of a request is not copied behind its head: that would cost more than a second write."""
 BODY_GRACE_SECONDS: Final = 1.0
@@ -77,7 +79,7 @@ class Connection(asyncio.Protocol):
             raise ConnectionDropped("connection_lost", "the receiver closed the connection")
         self._timing = timing
         self._tunnel = tunnel
-        self._fields = self._field_bytes = self._interim = self._body_bytes = self._status = 0
+        self._received = self._fields = self._field_bytes = self._interim = self._body_bytes = self._status = 0
         self._head = self._body = b""
         self._retry_after: str | None = None
         self._location: str | None = None
@@ -117,6 +119,7 @@ class Connection(asyncio.Protocol):
             # Nothing was asked: whatever this is, the connection is not worth keeping.
             self.abort()
             return
+        self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -132,7 +135,7 @@ class Connection(asyncio.Protocol):
             self._head += data
         if len(self._head) > HEAD_LIMIT:
             self._fail("response_invalid", _HEAD_TOO_LONG)
-        elif self._body_bytes > RESPONSE_LIMIT:
+        elif self._body_bytes > RESPONSE_LIMIT or self._received > RECEIVED_LIMIT:
             self._finish(keep=False)
         elif self._accepted():
             asyncio.get_running_loop().call_later(BODY_GRACE_SECONDS, self._end_grace, waiter)
