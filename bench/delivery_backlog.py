@@ -57,9 +57,9 @@ def figures() -> list[rig.Figure]:
     print(f"| delivered meanwhile, messages/s | | {weight['per_second']:,.0f} |")
     print()
     return [
-        rig.Figure("lease at 1,000,000, x at 10,000", rig.ratio(times["lease_ms"], "many", "few"), at_most=2),
-        rig.Figure("fetch at 1,000,000, x at 10,000", rig.ratio(times["fetch_ms"], "many", "few"), at_most=2),
-        rig.Figure("RSS of the dispatcher, MB", weight["rss_mb"], at_most=200),
+        rig.Figure("lease at 1,000,000, x at 10,000", rig.ratio(times["lease_ms"], "many", "few"), at_most=1.5),
+        rig.Figure("fetch at 1,000,000, x at 10,000", rig.ratio(times["fetch_ms"], "many", "few"), at_most=1.5),
+        rig.Figure("RSS of the dispatcher, MB", weight["rss_mb"], at_most=150),
         rig.Figure("from opening the store to the first delivery, s", start["seconds"], at_most=2),
     ]
 

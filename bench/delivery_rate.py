@@ -1,7 +1,7 @@
 """Durable delivery end to end (accept in batches, deliver, settle), compared with a bare POST and with alternatives.
 
-`python -m bench.delivery_rate CONTESTANT RECEIVER STORE COUNT` measures one, in messages per second. Each has
-CONCURRENT posts in flight at the most.
+`python -m bench.delivery_rate CONTESTANT RECEIVER STORE COUNT [LANES]` measures one: messages per second, and CPU of ours.
+Each has CONCURRENT posts in flight at the most.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 from statistics import median
 
@@ -35,15 +35,17 @@ HUEY_THREADS = 8
 JSON = {"Content-Type": "application/json"}
 
 NDJSON = ", accepting NDJSON"
+MANY_LANES = "fotahook on SQLite, 10,000 lanes of 5 messages"
 
 # Contestant, store and number of messages: about two seconds each.
 SQLITE, POSTGRES = "sqlite:////DIRECTORY/store.db", "postgresql://"
-TURNS = {
+TURNS: dict[str, tuple[str, str, int] | tuple[str, str, int, int]] = {
     "bare aiohttp": ("aiohttp", SQLITE, 10_000),
     "fotahook on SQLite": ("fotahook", SQLITE, 10_000),
     "fotahook on PostgreSQL": ("fotahook", POSTGRES, 5_000),
     f"fotahook serve on SQLite{NDJSON}": ("serve", SQLITE, 10_000),
     f"fotahook serve on PostgreSQL{NDJSON}": ("serve", POSTGRES, 5_000),
+    MANY_LANES: ("fotahook", SQLITE, 50_000, 10_000),
     "huey on SQLite": ("huey", SQLITE, 1_000),
     "procrastinate": ("procrastinate", POSTGRES, 400),
 }
@@ -55,10 +57,13 @@ def sender(settings: SenderSettings = LOOPBACK) -> Sender:
     return Sender(settings, clock=time.time, monotonic=time.monotonic)
 
 
-async def fotahook(receiver: str, url: str, count: int) -> float:
+async def fotahook(receiver: str, url: str, count: int, lanes: int = len(ACCOUNTS)) -> rig.Found:
+    """With more lanes than usual, each gets its messages at once, and few of them."""
     store = await open_store(url)
-    for account in ACCOUNTS:
-        await store.register(account, f"{receiver}/callbacks", actor="bench")
+    names = ACCOUNTS if lanes == len(ACCOUNTS) else [f"0000123456-{number:05}" for number in range(lanes)]
+    for first in range(0, lanes, 500):
+        some = names[first : first + 500]
+        await asyncio.gather(*(store.register(account, f"{receiver}/callbacks", actor="bench") for account in some))
     delivered, all_delivered = 0, asyncio.Event()
 
     async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
@@ -70,28 +75,31 @@ async def fotahook(receiver: str, url: str, count: int) -> float:
         return outcome
 
     async def accept() -> None:
-        for account in accounts:
-            await store.accept([NewMessage(account=account, body=BODY) for _ in range(BATCH)])
+        for batch in batches:
+            await store.accept(batch)
 
-    accounts = islice(cycle(ACCOUNTS), count // BATCH)
+    messages = [NewMessage(account=name, body=BODY) for name in names]
+    each = BATCH if lanes == len(ACCOUNTS) else 1
+    given = list(islice(chain.from_iterable([message] * each for message in cycle(messages)), count))
+    batches = iter([given[first : first + BATCH] for first in range(0, count, BATCH)])
     async with sender() as posts:
         dispatcher = Dispatcher(store, deliver, in_flight=CONCURRENT)
         dispatching = asyncio.create_task(dispatcher.run())
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         await asyncio.gather(*(accept() for _ in range(ACCEPTING)))
         await all_delivered.wait()
         # It returns when all deliveries in flight are settled.
         dispatcher.stop()
         await dispatching
-        seconds = time.perf_counter() - begun
-    pending = [lane.pending for account in ACCOUNTS for lane in await store.lanes(account)]
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    pending = (await store.backlog()).pending
     await store.close()
-    if any(pending):
-        raise RuntimeError(f"{sum(pending)} messages are not settled")
-    return count / seconds
+    if pending:
+        raise RuntimeError(f"{pending} messages are not settled")
+    return {"per_second": count / seconds, "cpu_us": cpu / count * 1e6}
 
 
-async def aiohttp(receiver: str, _: str, count: int) -> float:
+async def aiohttp(receiver: str, _: str, count: int) -> rig.Found:
     import aiohttp
 
     numbers = iter(range(count))
@@ -104,10 +112,10 @@ async def aiohttp(receiver: str, _: str, count: int) -> float:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         begun = time.perf_counter()
         await asyncio.gather(*(post() for _ in range(CONCURRENT)))
-        return count / (time.perf_counter() - begun)
+        return {"per_second": count / (time.perf_counter() - begun)}
 
 
-async def procrastinate(receiver: str, url: str, count: int) -> float:
+async def procrastinate(receiver: str, url: str, count: int) -> rig.Found:
     """A procrastinate task that posts with aiohttp; jobs are deferred in batches, with one worker."""
     import aiohttp
     from procrastinate import App, PsycopgConnector
@@ -127,10 +135,10 @@ async def procrastinate(receiver: str, url: str, count: int) -> float:
         for _ in range(count // BATCH):
             await post.batch_defer_async(*jobs)
         await app.run_worker_async(concurrency=CONCURRENT, wait=False, install_signal_handlers=False)
-        return count / (time.perf_counter() - begun)
+        return {"per_second": count / (time.perf_counter() - begun)}
 
 
-async def huey(receiver: str, url: str, count: int) -> float:
+async def huey(receiver: str, url: str, count: int) -> rig.Found:
     """A huey task that posts with requests; one consumer with its fastest number of threads."""
     import requests
     from huey import SqliteHuey  # type: ignore[import-untyped]
@@ -154,10 +162,10 @@ async def huey(receiver: str, url: str, count: int) -> float:
     all_done.wait(rig.RUN_SECONDS)
     seconds = time.perf_counter() - begun
     consumer.stop(graceful=True)
-    return count / seconds
+    return {"per_second": count / seconds}
 
 
-Contestant = Callable[[str, str, int], Awaitable[float]]
+Contestant = Callable[..., Awaitable[rig.Found]]
 CONTESTANTS: dict[str, Contestant] = {
     "fotahook": fotahook,
     "serve": serve,
@@ -169,13 +177,16 @@ CONTESTANTS: dict[str, Contestant] = {
 
 def figures() -> list[rig.Figure]:
     rounds: list[dict[str, float]] = [{} for _ in range(ROUNDS)]
+    cpu: dict[str, list[float]] = {}
     failures: dict[str, str] = {}
     with rig.receiver() as receiver, rig.postgres() as postgres:
         for found in rounds:
-            for title, (name, store, count) in TURNS.items():
+            for title, (name, store, *numbers) in TURNS.items():
                 try:
                     url = postgres.fresh_database() if store == POSTGRES else store
-                    found[title] = rig.run("bench.delivery_rate", name, receiver, url, count)["per_second"]
+                    one = rig.run("bench.delivery_rate", name, receiver, url, *numbers)
+                    found[title] = one["per_second"]
+                    cpu.setdefault(title, []).append(one.get("cpu_us", 0.0))
                 except RuntimeError as error:
                     failures[title] = str(error)
     print("| accepted in batches of 100, delivered, settled; 50 lanes, 50 in flight | messages/s |")
@@ -190,25 +201,34 @@ def figures() -> list[rig.Figure]:
             return rig.Figure(title, None, at_least=at_least, note=why)
         return rig.Figure(title, rig.ratio(rounds, ours, theirs), at_least=at_least)
 
+    def cpu_figure(title: str, ours: str, at_most: float) -> rig.Figure:
+        value = median(cpu[ours]) if ours in cpu else None
+        return rig.Figure(
+            f"CPU per delivered message, {title}, us", value, at_most=at_most, note=failures.get(ours, "")
+        )
+
     sqlite, on_postgres = "fotahook on SQLite", "fotahook on PostgreSQL"
     over_http = "accepted over HTTP in NDJSON, end to end on"
     return [
-        figure("end to end on SQLite, x bare aiohttp", sqlite, "bare aiohttp", 0.5),
-        figure("end to end on PostgreSQL, x bare aiohttp", on_postgres, "bare aiohttp", 0.4),
-        figure(f"{over_http} SQLite, x bare aiohttp", f"fotahook serve on SQLite{NDJSON}", "bare aiohttp", 0.4),
+        figure("end to end on SQLite, x bare aiohttp", sqlite, "bare aiohttp", 1.0),
+        figure("end to end on PostgreSQL, x bare aiohttp", on_postgres, "bare aiohttp", 0.8),
+        figure(f"{over_http} SQLite, x bare aiohttp", f"fotahook serve on SQLite{NDJSON}", "bare aiohttp", 0.8),
         figure(f"{over_http} PostgreSQL, x bare aiohttp", f"fotahook serve on PostgreSQL{NDJSON}", "bare aiohttp", 0.4),
         figure("end to end on PostgreSQL, x procrastinate and aiohttp", on_postgres, "procrastinate", 10),
+        figure("10,000 lanes of 5 messages on SQLite, x 50 lanes", MANY_LANES, sqlite, 0.8),
+        cpu_figure("accepted by the store", sqlite, 110),
+        cpu_figure("accepted over HTTP in NDJSON", f"fotahook serve on SQLite{NDJSON}", 160),
         figure("end to end on SQLite, x huey and requests", sqlite, "huey on SQLite", 3),
     ]
 
 
-async def _main(name: str, receiver: str, store: str, count: int) -> float:
-    return await CONTESTANTS[name](receiver, store, count)
+async def _main(name: str, receiver: str, store: str, *numbers: int) -> rig.Found:
+    return await CONTESTANTS[name](receiver, store, *numbers)
 
 
 if __name__ == "__main__":
-    _, name, receiver_url, store_url, count = sys.argv
+    _, name, receiver_url, store_url, *given = sys.argv
     with tempfile.TemporaryDirectory(prefix="fotahook-bench-") as directory:
         store_url = store_url.replace("DIRECTORY", str(Path(directory)))
-        rate = uvloop.run(_main(name, receiver_url, store_url, int(count)))
-    print(json.dumps({"per_second": rate}))
+        measured = uvloop.run(_main(name, receiver_url, store_url, *map(int, given)))
+    print(json.dumps(measured))

@@ -11,6 +11,7 @@ from itertools import cycle, islice
 
 import aiohttp
 
+from bench import rig
 from bench.delivery_accept import ACCOUNTS, BATCH, BODY
 from fotahook import AsyncOperatorClient
 from fotahook.contract.keys import generate_secret_key
@@ -22,13 +23,17 @@ CLIENT = ("dev", "dev-secret")
 LOOK_SECONDS = 0.01
 
 
-async def serve(receiver: str, store_url: str, count: int) -> float:
-    """Messages per second, with one in flight per lane: as many concurrent posts as there are accounts."""
+async def serve(receiver: str, store_url: str, count: int) -> rig.Found:
+    """Messages per second and CPU, with one in flight per lane: as many concurrent posts as there are accounts."""
     store = await open_store(store_url)
     for account in ACCOUNTS:
         await store.register(account, f"{receiver}/callbacks", actor="bench")
     await store.close()
-    async with _service(store_url) as url, AsyncOperatorClient(url, *CLIENT) as operator, _session(url) as session:
+    async with (
+        _service(store_url) as (url, pid),
+        AsyncOperatorClient(url, *CLIENT) as operator,
+        _session(url) as session,
+    ):
 
         async def publish() -> None:
             for account in accounts:
@@ -39,24 +44,25 @@ async def serve(receiver: str, store_url: str, count: int) -> float:
 
         accounts = islice(cycle(ACCOUNTS), count // BATCH)
         before = await _answered(session, receiver)
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), rig.cpu_seconds(pid)
         await asyncio.gather(*(publish() for _ in range(ACCEPTING)))
         # Counting backlogs reads every row, so wait for the receiver first.
         await _until(lambda: _is_answered(session, receiver, before + count))
         await _until(lambda: _is_settled(operator))
-        return count / (time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
+        return {"per_second": count / seconds, "cpu_us": (rig.cpu_seconds(pid) - cpu) / count * 1e6}
 
 
 @asynccontextmanager
-async def _service(store_url: str) -> AsyncIterator[str]:
-    """The URL of a service on this store, in a separate process."""
+async def _service(store_url: str) -> AsyncIterator[tuple[str, int]]:
+    """The URL and the process id of a service on this store."""
     flags = ("--dev", "--port", "0", "--store", store_url, "--in-flight", "1")
     command = [sys.executable, "-m", "fotahook", "serve", *flags]
     environment = os.environ | {"FOTAHOOK_SECRET_KEY": generate_secret_key()}
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=DEVNULL, env=environment)
     assert process.stdout is not None
     try:
-        yield (await process.stdout.readline()).decode().split()[2]
+        yield (await process.stdout.readline()).decode().split()[2], process.pid
     finally:
         if process.returncode is None:
             process.terminate()

@@ -45,7 +45,7 @@ def main() -> None:
     print()
     rig.print_figures(
         [
-            rig.Figure("durable accepts, x bare Starlette", rig.ratio(rounds, "accepting", "bare"), at_least=0.5),
+            rig.Figure("durable accepts, x bare Starlette", rig.ratio(rounds, "accepting", "bare"), at_least=0.65),
             rig.Figure("durable accepts, x SQLAlchemy", rig.ratio(rounds, "accepting", "sqlalchemy"), at_least=5),
             rig.Figure("with the ledger, x without", rig.ratio(rounds, "accepting", "without_ledger"), at_least=0.9),
             rig.Figure("handled, x bare Starlette", rig.ratio(rounds, "handling", "bare"), at_least=0.3),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,12 @@ def run(module: str, *arguments: object) -> Found:
         raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it failed")
     found: Found = json.loads(done.stdout)
     return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU that a process has used so far, all its threads together."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def rates(rounds: Sequence[Mapping[str, float]]) -> Found:

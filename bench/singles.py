@@ -38,7 +38,6 @@ GROWING_SECONDS = 6.0
 BACKLOG = 25_000
 CLIENT = ("dev", "dev-secret")
 BODY_BYTES = 600
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -119,9 +118,8 @@ class Service:
 
     def usage(self) -> tuple[float, float]:
         """Seconds of CPU and bytes written to disk so far."""
-        ticks = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()[11:13]
         written = Path(f"/proc/{self._pid}/io").read_text().partition("\nwrite_bytes: ")[2].partition("\n")[0]
-        return sum(map(int, ticks)) / TICKS, float(written)
+        return rig.cpu_seconds(self._pid), float(written)
 
     def request(self, path: str, content: bytes) -> bytes:
         head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self._token}\r\n"
