@@ -1,6 +1,6 @@
 """Durable delivery end to end (accept in batches, deliver, settle), compared with a bare POST and with alternatives.
 
-`python -m bench.delivery_rate CONTESTANT RECEIVER STORE COUNT [LANES]` measures one: messages per second, and CPU of ours.
+`python -m bench.delivery_rate CONTESTANT RECEIVER STORE COUNT [LANES]` measures one: messages per second, and our CPU.
 Each has CONCURRENT posts in flight at the most.
 """
 
