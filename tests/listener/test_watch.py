@@ -79,7 +79,7 @@ async def test_an_alarm_is_not_told_again_after_a_restart(make: Make) -> None:
         listener = make(alarm_url=URL)
         alarms = Alarms(listener)
         async with listener.running():
-            listener.report_callback(replaced=True)
+            listener.report_callback(True)
             await check(listener)
             if not seen:
                 await alarms.seen.wait(1)
@@ -128,7 +128,7 @@ async def test_alarms_are_logged_without_a_receiver_and_a_broken_check_is_too(
 ) -> None:
     monkeypatch.setattr("fotahook.listener.watch.CHECK_SECONDS", 0.01)
     listener = make(certificate=tmp_path / "absent.pem")
-    listener.report_callback(replaced=True)
+    listener.report_callback(True)
     async with listener.running():
         while sum(line == "check failed" for line in caplog.messages) < 2:
             await listener.ledger(ACCOUNT, "c-1")

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "resume": ("accounts:resume", "End a pause, or the wait for a failing endpoint."),
     "export": ("export:export", "Write the messages of an account to a file."),
     "import": ("export:import_", "Publish the messages of an export."),
+    "ledger": ("ledger:app", "Show who has reported in a campaign; fetch what never came."),
     "tail": ("tail:tail", "Follow events: messages, attempts, lanes, callbacks."),
     "simulate": ("simulate:simulate", "Send the messages of a campaign."),
     "doctor": ("doctor:app", "Check a callback URL before registering it."),

@@ -165,7 +165,7 @@ class Listener:
         """Metrics in Prometheus' text format, about a minute old: overdue devices, repairs, the callback."""
         return self._watch.exposition()
 
-    def report_callback(self, *, replaced: bool) -> None:
+    def report_callback(self, replaced: bool) -> None:
         """Tell the listener whether somebody replaced the callback that leads to it, which is an alarm."""
         self._watch.callback_replaced = replaced
 

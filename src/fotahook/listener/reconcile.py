@@ -17,7 +17,7 @@ from fotahook.store import Store
 from fotahook.store.ledger import storable
 from fotahook.store.records import LedgerCampaign, LedgerDevice, NewMessage
 
-from .intake import ChooseConsumers, receive
+from .intake import HANDLERS, ChooseConsumers, receive
 from .ledger import end_of, find_campaign
 from .verification import Verification
 
@@ -153,6 +153,17 @@ class Reconciler:
                 asked = retry_after(error.headers.get("retry-after"), self._clock()) or 0.0
                 await self._sleep(min(max(asked, _LIMITED_SECONDS), _LIMITED_MOST_SECONDS))
         raise AssertionError  # the last attempt returns or raises
+
+
+async def known_consumers(store: Store) -> ChooseConsumers:
+    """For a process without the listener's handlers and forwards: the consumers that an account's messages went to."""
+    found: dict[str, tuple[str, ...]] = {}
+    after = 0
+    while page := await store.ledger_campaigns(after=after, limit=_PAGE):
+        after = page[-1].id
+        for account in {one.account for one in page} - found.keys():
+            found[account] = tuple(lane.consumer for lane in await store.lanes(account) if lane.consumer)
+    return lambda account, message: found.get(account) or (HANDLERS,)
 
 
 def _end(day: str | None) -> float | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
@@ -33,6 +33,8 @@ class Registration:
         self._account = account
         self.url = url
         self._replace = replace
+        self.on_change: Callable[[bool], None] = lambda replaced: None
+        """Gets whether somebody replaced or removed the callback, each time it is checked."""
         self.found: str | None = None
         """The URL that `check` found."""
 
@@ -112,6 +114,7 @@ class Registration:
                 if found != known:
                     self._log_change(found)
                 known = found
+                self.on_change(found != self.url)
             except FotahookError as error:
                 log.warning("cannot check the callback of account %s: %s", self._account, error)
             except Exception:

@@ -15,10 +15,10 @@ from urllib.parse import unquote, urlsplit
 from cyclopts import App, Group, Parameter
 from cyclopts.argument import ArgumentCollection
 
-from fotahook.client import AsyncClient
+from fotahook.client import AsyncClient, Client
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.urls import url_refusal, without_password
-from fotahook.listener import ForwardSettings, Listener, Verification
+from fotahook.listener import ForwardSettings, Listener, Verification, WatchSettings
 from fotahook.listener.former_paths import OVERLAP_SECONDS
 from fotahook.listener.registration import Registration, RegistrationRefused
 from fotahook.listener.requests import HEALTH_PATH, check_path, is_secret_path
@@ -27,7 +27,7 @@ from fotahook.listener.validation import duration
 from ...hosting.logging import RequestLog, configure_logging
 from ...hosting.server import run, serve_app
 from ...hosting.tls import check_pem_files
-from ..shared.arguments import Duration, OptionalAccount, Texts
+from ..shared.arguments import Duration, OptionalAccount, OptionalDuration, Texts
 from ..shared.configuration import SOURCES
 from ..shared.errors import REFUSED, Failure, UsageError, location
 from ..shared.output import on_terminal
@@ -45,6 +45,8 @@ InInbox = Annotated[T, Parameter(group=Group("Inbox", sort_key=2))]
 InVerification = Annotated[T, Parameter(group=Group("Verification", sort_key=3))]
 InForwards = Annotated[T, Parameter(group=Group("Forwards", sort_key=4))]
 InRegistration = Annotated[T, Parameter(group=Group("Registration", sort_key=5))]
+
+InWatch = Annotated[T, Parameter(group=Group("Ledger and alarms", sort_key=6))]
 
 
 def _lines(_: object, text: str, *, delimiter: str | None = None) -> list[str]:
@@ -96,7 +98,15 @@ class ListenOptions(ServerOptions):
     deregister_on_exit: InRegistration[bool] = False
     "Deregister at the end, if the registered URL is still this one."
     base_url: InRegistration[BaseUrl] = "http://127.0.0.1:8080"
-    "Service to register at; ThingSpace is https://thingspace.verizon.com."
+    "Service to register at, and whose reports are read; ThingSpace is https://thingspace.verizon.com."
+    reconcile: InWatch[OptionalDuration] = None
+    "How often campaigns are compared with the service's reports, such as 1h; what never came reaches the handlers."
+    alarm_url: InWatch[str | None] = None
+    "URL that alarms are posted to, signed as forwards are."
+    silence: InWatch[OptionalDuration] = None
+    "How long no message may come before that is an alarm, such as 6h."
+    repair_limit: InWatch[int | None] = None
+    "How much one reconciliation may repair before that is an alarm."
     print: bool = False
     "Print each message in addition to running the module's handlers."
     json: Annotated[bool, Parameter(show_env_var=False)] = False
@@ -166,7 +176,8 @@ def listen(
     secret_key_from_environment()
     configure_logging(options.log_format)
     listener = load_listener(module) if module else Listener()
-    configure(listener, options)
+    remote = Remote(base_url=options.base_url, local=options.dev)
+    configure(listener, options, None if options.reconcile is None else remote.client())
     if options.print or options.json or not (module or options.forward_to):
         listener.on_any(print_json_line if options.json or not on_terminal() else print_readable)
     try:
@@ -222,6 +233,7 @@ async def _registration(options: ListenOptions) -> AsyncIterator[Registration | 
 async def _registered(registration: Registration, listener: Listener, options: ListenOptions) -> AsyncIterator[None]:
     _warn_of_path(listener, urlsplit(registration.url).path or "/")
     await registration.begin()
+    registration.on_change = listener.report_callback
     async with registration.watched() if options.watch else contextlib.nullcontext():
         yield
     # Not after an error in the block: then nobody waits any more.
@@ -241,7 +253,7 @@ def _warn_of_path(listener: Listener, path: str) -> None:
         )
 
 
-def configure(listener: Listener, options: ListenOptions) -> None:
+def configure(listener: Listener, options: ListenOptions, client: Client | None = None) -> None:
     """Set on a module's listener what the flags say."""
     own = listener.forwarding
     listener.configure(
@@ -269,6 +281,18 @@ def configure(listener: Listener, options: ListenOptions) -> None:
         dedupe_window=options.dedupe_window,
         body_timeout=options.body_timeout,
     )
+    watching = listener.watching
+    with flag_named("--alarm-url"):
+        listener.configure(
+            watching=WatchSettings(
+                client=watching.client if client is None else client,
+                every=options.reconcile or watching.every,
+                alarm_url=options.alarm_url or watching.alarm_url,
+                silence=options.silence or watching.silence,
+                repair_limit=watching.repair_limit if options.repair_limit is None else options.repair_limit,
+                certificate=options.tls_cert or watching.certificate,
+            )
+        )
     with flag_named("--forward-to"):
         for url in options.forward_to:
             listener.forward(url)

@@ -69,6 +69,7 @@ def _to_seconds(_: object, tokens: Sequence[Token]) -> float:
 
 
 Duration: TypeAlias = Annotated[float, Parameter(converter=_to_seconds)]
+OptionalDuration: TypeAlias = Annotated[float | None, Parameter(converter=_to_seconds)]
 
 
 @Parameter(name="*")
