@@ -160,6 +160,25 @@ def test_invalid_settings_are_refused(make: Make, options: dict[str, Any], reaso
         make(**options)
 
 
+@pytest.mark.parametrize(
+    ("peer", "headers", "status"),
+    [
+        ("127.0.0.1", {}, 200),
+        ("::1", {}, 200),
+        ("192.0.2.1", {}, 404),
+        (None, {}, 404),
+        ("127.0.0.1", {"X-Forwarded-For": "192.0.2.1"}, 404),
+        ("127.0.0.1", {"Via": "1.1 proxy"}, 404),
+    ],
+)
+async def test_metrics_are_for_this_machine_alone(
+    make: Make, peer: str | None, headers: dict[str, str], status: int
+) -> None:
+    answer = await request(make(), method="GET", path="/metrics", client=peer, headers=headers)
+    assert answer.status == status
+    assert ("fotahook_repaired_total 0" in answer.body.decode()) == (status == 200)
+
+
 def test_no_message_goes_to_the_receiver_of_alarms(make: Make) -> None:
     listener = make(alarm_url=URL)
     message = listener.request_handler.read_message({}, PROGRESS)

@@ -162,7 +162,7 @@ class Listener:
         return self._watch.settings
 
     def metrics(self) -> str:
-        """Metrics in Prometheus' text format, about a minute old: overdue devices, repairs, the callback."""
+        """Metrics in Prometheus' text format, which GET /metrics returns too, to this machine alone."""
         return self._watch.exposition()
 
     def report_callback(self, replaced: bool) -> None:
@@ -172,8 +172,7 @@ class Listener:
     async def reconcile(self, client: ReportClient, account: str, campaign_id: str | None = None) -> int:
         """Compare a campaign with ThingSpace's report once, or all of an account that are not over for a week.
 
-        What the report says and no message did comes into the inbox. Returns how much that was. FotahookError as from
-        the client's calls; called again, it goes on where it ended.
+        Returns how much came into the inbox. FotahookError as from the client; called again, it goes on from there.
         """
         store = await self._inbox.store()
         reconciler = Reconciler(store, client, self.request_handler.consumers, self._inbox.clock)
@@ -350,6 +349,8 @@ class Listener:
         method, path = scope["method"], requests.path_below_mount(scope).rstrip("/")
         if path == requests.HEALTH_PATH:
             return await self._health(method)
+        if path == requests.METRICS_PATH and method == "GET":
+            return requests.metrics_response(scope, self.metrics())
         if (response := self.request_handler.route(method, path)) is not None:
             return response
         peer: str | None = (scope.get("client") or (None,))[0]

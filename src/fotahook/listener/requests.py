@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fotahook.listener")
 
 HEALTH_PATH: Final = "/healthz"
+METRICS_PATH: Final = "/metrics"
 RECENT_SECONDS: Final = 10.0
 """How long health stays bad after a message could not be stored, unless another one is stored.
 
@@ -48,16 +49,17 @@ _SECRET_LENGTH: Final = 16
 
 
 class Response(msgspec.Struct, frozen=True):
-    """A complete response with a JSON body."""
+    """A complete response, by default with a JSON body."""
 
     status: int
     body: bytes
     extra_headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = "application/json"
 
     @property
     def headers(self) -> list[tuple[str, str]]:
         """All headers."""
-        return [("content-type", "application/json"), ("content-length", str(len(self.body))), *self.extra_headers]
+        return [("content-type", self.content_type), ("content-length", str(len(self.body))), *self.extra_headers]
 
 
 def _problem(status: int, code: str, text: str, *headers: tuple[str, str]) -> Response:
@@ -279,6 +281,15 @@ def is_secret_path(path: str) -> bool:
     """Whether a path is hard to guess, and so must not be shown."""
     # Decoded, because percent-encoding makes a short segment longer but not harder to guess.
     return any(len(segment) >= _SECRET_LENGTH for segment in unquote(path).split("/"))
+
+
+def metrics_response(scope: "Scope", metrics: str) -> Response:
+    """The response with the metrics, for this machine alone: neither strangers nor a proxy's clients read them."""
+    peer = (scope.get("client") or ("",))[0]
+    proxied = any(name in (b"x-forwarded-for", b"forwarded", b"via") for name, _ in scope["headers"])
+    if peer not in ("127.0.0.1", "::1") or proxied:
+        return NOT_FOUND
+    return Response(200, metrics.encode(), content_type="text/plain; version=0.0.4")
 
 
 def path_below_mount(scope: "Scope") -> str:
