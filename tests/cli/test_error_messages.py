@@ -32,6 +32,7 @@ ARGUMENTS = {
     "URL": "http://127.0.0.1:9/",
     "ID": "01a21416-540a-7000-8af5-177c1aff8ad1",
     "NAME": "somebody",
+    "CAMPAIGN": "c-1",
 }
 """What each of the words in a usage line may be."""
 MORE: dict[Command, Command] = {
@@ -67,8 +68,11 @@ def whole(command: Command) -> Command:
 
 @pytest.fixture
 def clients() -> list[Command]:
-    """Complete command lines of all commands that call a service and end by themselves."""
-    serving = {("listen",), ("tail",)}
+    """Complete command lines of all commands that call a service and end by themselves.
+
+    One calls it only about what is in an inbox.
+    """
+    serving = {("listen",), ("tail",), ("ledger", "reconcile")}
     calling = [command for command in COMMANDS if "--base-url" in help_of(command)]
     return [whole(command) for command in calling if command not in serving]
 

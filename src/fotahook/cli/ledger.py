@@ -13,7 +13,18 @@ from cyclopts import App, Parameter
 
 from .shared.arguments import OptionalAccount
 from .shared.errors import UsageError
-from .shared.output import Columns, counting, format_time, note, print_facts, print_json, print_list, print_records
+from .shared.output import (
+    Columns,
+    Json,
+    counting,
+    format_time,
+    note,
+    print_facts,
+    print_json,
+    print_list,
+    print_records,
+)
+from .shared.remote import DEFAULTS as SERVICE
 from .shared.remote import Remote
 from .shared.stores import check_exists
 
@@ -36,8 +47,8 @@ _DEVICE: Final[Columns["LedgerDevice"]] = {
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class LedgerFlags(Remote):
-    """Flags of these commands; those of the service are for what reads its report."""
+class LedgerFlags:
+    """Flags of these commands."""
 
     inbox: str = "sqlite:///inbox.db"
     "The listener's inbox; the listener may be running."
@@ -73,21 +84,31 @@ class LedgerFlags(Remote):
         return found.pop()
 
 
-DEFAULTS: Final = LedgerFlags()
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class PrintFlags(LedgerFlags):
+    """Flags of the commands that call no service."""
+
+    as_json: Json = False
+
+
+DEFAULTS: Final = PrintFlags()
 
 
 @app.command
 def expect(
     campaign: str,
-    *devices: str,
+    /,
+    *devices: Annotated[str, Parameter(name="DEVICE")],
     file: Path | None = None,
-    report: bool = False,
     until: str | None = None,
-    flags: LedgerFlags = DEFAULTS,
+    flags: PrintFlags = DEFAULTS,
 ) -> int:
     """Enter the devices that are to report in a campaign.
 
-    Example: fotahook ledger expect 60b5d639 --account 0000123456-00001 --report
+    `fotahook ledger reconcile` enters those that ThingSpace's report names.
+
+    Example: fotahook ledger expect 60b5d639 --file devices.txt --account 0000123456-00001 --until 2026-12-01
 
     Parameters
     ----------
@@ -97,8 +118,6 @@ def expect(
         Device ids.
     file
         A file with more of them, one a line; - is stdin.
-    report
-        Take devices and end from ThingSpace's report.
     until
         The day on which the campaign ends, such as 2026-12-01.
     """
@@ -106,14 +125,9 @@ def expect(
 
     async def work(store: "Store") -> tuple[str, int]:
         account = await flags.account_of(store, campaign)
-        names, ends = [*devices, *_lines(file)], until
-        if report:
-            with flags.client() as client:
-                ends = ends or client.campaigns_v2.get_campaign_information(account, campaign).data.end_date
-                found = client.software_management_reports_v2.iter_campaign_devices(account, campaign)
-                names += [one.device_id for one in found if one.device_id]
+        names = [*devices, *_lines(file)]
         try:
-            await enter(store, account, campaign, names, ends)
+            await enter(store, account, campaign, names, until)
         except ValueError as error:
             raise UsageError(f"--until: {error}") from error
         return account, len(names)
@@ -126,9 +140,10 @@ def expect(
 @app.command
 def show(
     campaign: str,
+    /,
     *,
     devices: Literal["reported", "silent", "all"] | None = None,
-    flags: LedgerFlags = DEFAULTS,
+    flags: PrintFlags = DEFAULTS,
 ) -> int:
     """Show how many devices of a campaign have reported a result; with --devices, which.
 
@@ -182,9 +197,11 @@ def show(
 @app.command
 def reconcile(
     campaign: str | None = None,
+    /,
     *,
     every: Annotated[bool, Parameter(name="--all")] = False,
     flags: LedgerFlags = DEFAULTS,
+    remote: Remote = SERVICE,
 ) -> int:
     """Compare a campaign with ThingSpace's report; what never came reaches the listener's handlers and forwards.
 
@@ -205,14 +222,14 @@ def reconcile(
         raise UsageError("give a campaign's id, or --all")
 
     async def work(store: "Store") -> int:
-        with flags.client() as client:
+        with remote.client() as client:
             reconciler = Reconciler(store, client, await known_consumers(store), lambda: datetime.now(UTC).timestamp())
             if campaign is None:
                 return await reconciler.everything(flags.account)
             return await reconciler.campaign(await flags.account_of(store, campaign), campaign)
 
     repaired = flags.run(work)
-    print_facts({"repaired": repaired}, as_json=flags.as_json)
+    print_facts({"repaired": repaired}, as_json=remote.as_json)
     if repaired:
         note("statuses that no message brought are in the inbox; the listener hands them to its handlers")
     return 0
