@@ -7,10 +7,14 @@ the rule is ours.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+
+_LONGEST = 100
+"""More characters than an address has, with its port and zone."""
 
 _SPECIAL_V4 = tuple(
     (IPv4Network(network), what)
@@ -61,6 +65,12 @@ def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
 
 def parse_address(text: str) -> Address | None:
     """The address of a peer, in the notations that servers and proxies use; None if it is none."""
+    return _parse_address(text) if len(text) <= _LONGEST else None
+
+
+# A peer sends many requests.
+@lru_cache(1024)
+def _parse_address(text: str) -> Address | None:
     host = text.strip()
     # Some proxies add the port.
     if host.startswith("["):

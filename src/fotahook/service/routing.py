@@ -6,6 +6,7 @@ here before the handler runs; `make openapi` makes the OpenAPI description from 
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Final, Literal, TypeVar
@@ -178,10 +179,11 @@ class App(Starlette):
         self.router.redirect_slashes = False
         self.resources = resources
         # A parameter may be empty: an empty account is a wrong account, not another path.
-        self._patterns = [
-            (re.compile(_PARAMETER.sub("(?P<\\1>[^/]*)", re.escape(path))), resource)
-            for path, resource in resources.items()
-        ]
+        self._patterns: defaultdict[int, list[tuple[re.Pattern[str], Resource]]] = defaultdict(list)
+        """By the number of segments."""
+        for path, resource in resources.items():
+            pattern = re.compile(_PARAMETER.sub("(?P<\\1>[^/]*)", re.escape(path)))
+            self._patterns[path.count("/")].append((pattern, resource))
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -191,8 +193,9 @@ class App(Starlette):
         path = quote(scope["path"], errors="replace") if raw is None else raw.decode("latin-1")
         app: ASGIApp = super().__call__
         scope = {**scope, "app": self, "path": path}
-        for pattern, resource in self._patterns:
-            if (match := pattern.fullmatch(path.removeprefix(scope.get("root_path", "")))) is not None:
+        below_mount = path.removeprefix(scope.get("root_path", ""))
+        for pattern, resource in self._patterns.get(below_mount.count("/"), ()):
+            if (match := pattern.fullmatch(below_mount)) is not None:
                 app, scope["path_params"] = resource, match.groupdict()
                 break
         await app(scope, receive, send)
