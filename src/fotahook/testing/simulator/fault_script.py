@@ -191,7 +191,7 @@ def _header_line(lines: list[str], number: int) -> int:
 def _line_of(field: str, lines: list[str], header: int) -> int:
     """The line of a field below its step's header; the header's line if the step does not have it."""
     for line, text in enumerate(lines[header:], header + 1):
-        if re.match(rf"\s*\[?\[?\s*[\"']?{re.escape(field)}\b", text):
+        if re.match(rf"\s*(?:\[\[?\s*)?[\"']?{re.escape(field)}\b", text):
             return line
         if re.match(r"\s*\[\[", text):
             break
