@@ -1,7 +1,8 @@
 """What users write, as the type checker sees it. Checked by mypy, never run."""
 
+import asyncio
 from collections.abc import Mapping
-from typing import assert_type
+from typing import Any, assert_type
 
 import fotahook
 
@@ -59,6 +60,8 @@ with client as opened:
     registered = callbacks.register_callback(account="0000123456-00001", body=body)
     assert_type(registered.data, fotahook.FotaV2CallbackRegistrationResult)
     assert_type(callbacks.update_callback("a", body).data, fotahook.FotaV2CallbackRegistrationResult)
+    assert_type(opened.callbacks.update_callback("a", "https://x").data.to_dict()["url"], Any)
+    assert_type(fotahook.CallbackSummary.from_dict({"url": "x"}), fotahook.CallbackSummary)
     assert_type(callbacks.deregister_callback("a").data.success, bool)
     assert_type(listed.headers, fotahook.Headers)
     as_mapping: Mapping[str, str] = listed.headers
@@ -94,9 +97,17 @@ async def asynchronous() -> None:
         async for device in client.software_management_reports_v2.iter_campaign_devices("a", "c"):
             assert_type(device, fotahook.V2DeviceStatus)
         await client.logout()
+        task = asyncio.create_task(client.callbacks.register_callback("a", "https://example.com/listener"))
+        assert_type(await task, fotahook.ApiResponse[fotahook.FotaV2CallbackRegistrationResult])
+        assert_type(client.with_options(timeout=1), fotahook.AsyncClient)
     async with fotahook.AsyncOperatorClient("http://127.0.0.1:8080", "id", "secret") as operator:
         assert_type(await operator.publish("a", {"type": "x"}), fotahook.Published)
         assert_type(await operator.stats(5, timeout=1.0), fotahook.Stats)
+        publishing = asyncio.create_task(operator.publish("a", {"type": "x"}))
+        assert_type(await publishing, fotahook.Published)
+        async for message in operator.messages("a", state="dead"):
+            assert_type(message, fotahook.MessageState)
+        assert_type(await operator.accounts(state="trouble").page(), fotahook.AccountPage)
         async for event in operator.events("a", after="cursor"):
             assert_type(event, fotahook.Event)
 
@@ -109,4 +120,7 @@ with fotahook.OperatorClient("http://127.0.0.1:8080", "id", "secret", timeout=1)
     assert_type(operator.stats(), fotahook.Stats)
     assert_type(operator.events(timeout=1.0), fotahook.EventStream)
     assert_type(next(operator.events()), fotahook.Event)
+    assert_type(list(operator.messages("a")), list[fotahook.MessageState])
+    assert_type(operator.messages("a").page(), fotahook.MessagePage)
+    operator.messages("a", state="lost")  # type: ignore[arg-type]  # no such state
     operator.publish("a", "text")  # type: ignore[arg-type]  # bytes or a mapping

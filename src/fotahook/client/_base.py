@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from copy import copy
@@ -53,11 +52,35 @@ class AsyncClosable(ABC):
         await self.aclose()
 
 
+class BothWays:
+    """A method that is written once: a blocking one in a SyncMethods, an asynchronous one in an AsyncMethods."""
+
+    def __init__(
+        self, plan: Callable[..., Any], result: object, method: Callable[..., Any], async_method: Callable[..., Any]
+    ) -> None:
+        self.method, self.async_method = method, async_method
+        for function in (method, async_method):
+            functools.update_wrapper(function, plan)
+            function.__dict__["__signature__"] = _public_signature(plan, result)
+
+
+def _bake(cls: type, choose: Callable[[BothWays], Callable[..., Any]]) -> None:
+    """Give a class plain functions in place of what is written for both ways, as mocks and other tools expect."""
+    for base in cls.__mro__[1:]:
+        for name, value in list(vars(base).items()):
+            if isinstance(value, BothWays) and name not in vars(cls):
+                setattr(cls, name, choose(value))
+
+
 class SyncMethods:
     """A class whose operations block."""
 
     _transport: "SyncTransport"
     _defaults: CallDefaults
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _bake(cls, lambda both: both.method)
 
 
 class AsyncMethods:
@@ -65,6 +88,10 @@ class AsyncMethods:
 
     _transport: "AsyncTransport"
     _defaults: CallDefaults
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _bake(cls, lambda both: both.async_method)
 
 
 class SyncController(SyncMethods):
@@ -124,22 +151,6 @@ def data_of(call: Call[T], **options: Unpack[CallOptions]) -> Operation[T]:
     return Operation(flow, **options)
 
 
-class BothWays:
-    """A method that is written once: a blocking one at a SyncMethods, an asynchronous one at an AsyncMethods."""
-
-    def __init__(
-        self, plan: Callable[..., Any], result: object, method: Callable[..., Any], async_method: Callable[..., Any]
-    ) -> None:
-        self._method, self._async_method = method, async_method
-        for function in (method, async_method):
-            functools.update_wrapper(function, plan)
-            function.__dict__["__signature__"] = _public_signature(plan, result)
-
-    def bound(self, client: Any, owner: type[object]) -> Callable[..., Any]:
-        function = self._async_method if issubclass(owner, AsyncMethods) else self._method
-        return function if client is None else types.MethodType(function, client)
-
-
 class operation(BothWays, Generic[P, T]):
     """Decorates a method that returns an Operation; the result is a method or coroutine function that runs it."""
 
@@ -163,8 +174,9 @@ class operation(BothWays, Generic[P, T]):
     def __get__(self, client: SyncMethods, owner: type[object]) -> Callable[P, T]: ...
     @overload
     def __get__(self, client: AsyncMethods, owner: type[object]) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    def __get__(self, client: Any, owner: Any) -> Callable[..., Any]:
-        return self.bound(client, owner)
+    def __get__(self, client: Any, owner: Any) -> Any:
+        """For type checkers: classes have functions in its place."""
+        return self
 
 
 def _public_signature(plan: Callable[..., object], result: object) -> inspect.Signature:

@@ -106,5 +106,6 @@ class paged(BothWays, Generic[P, PageT, T]):
     def __get__(self, client: SyncMethods, owner: type[object]) -> Callable[P, Pages[PageT, T]]: ...
     @overload
     def __get__(self, client: AsyncMethods, owner: type[object]) -> Callable[P, AsyncPages[PageT, T]]: ...
-    def __get__(self, client: Any, owner: Any) -> Callable[..., Any]:
-        return self.bound(client, owner)
+    def __get__(self, client: Any, owner: Any) -> Any:
+        """For type checkers: classes have functions in its place."""
+        return self
