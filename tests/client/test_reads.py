@@ -173,6 +173,13 @@ async def test_missing_members_are_none_and_unknown_ones_are_ignored(peer: Peer,
         assert model == type(model)()
 
 
+async def test_the_first_page_needs_no_last_device(peer: Peer, open_sdk: OpenSdk) -> None:
+    peer.routes["/fota/v2/"] = lambda _: respond(body={})
+    async with open_sdk() as sdk:
+        await read(sdk, "get_campaign_device_status", ACCOUNT, CAMPAIGN)
+    assert peer.seen[-1].target.endswith("/devices")
+
+
 async def test_hours_may_be_texts(peer: Peer, open_sdk: OpenSdk) -> None:
     window = {"startTime": "3", "endTime": "4"}
     peer.routes["/fota/v2/"] = lambda _: respond(body={"installTimeWindowList": [window]})

@@ -16,6 +16,7 @@ from fotahook.contract.urls import (
     account_warning,
     origin,
     port_warning,
+    same_url,
     url_refusal,
     without_password,
 )
@@ -330,3 +331,23 @@ def test_a_password_in_a_url_is_masked(url: str, shown: str) -> None:
 )
 def test_an_origin_has_no_secrets(url: str, told: str) -> None:
     assert origin(url) == told
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("https://H.example:443", "https://h.example/", True),
+        ("https://h.example/a?b", "https://h.example/a?b", True),
+        ("https://[broken", "https://[broken", True),
+        ("https://[broken", "https://[other", False),
+        ("https://h.example/a", "https://h.example/b", False),
+        ("https://h.example/", "http://h.example/", False),
+        ("https://u:p@h.example/", "https://h.example/", False),
+        ("https://h.example:99999/", "https://h.example/", False),
+        (None, None, False),
+        ("https://h.example/", None, False),
+    ],
+)
+def test_a_url_is_the_same_in_any_spelling(one: str | None, other: str | None, same: bool) -> None:
+    assert same_url(one, other) is same
+    assert same_url(other, one) is same
