@@ -85,7 +85,7 @@ class Details:
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _DETAILS: Final[Mapping[Endpoint, Details]] = {
-    health.metrics: Details(answer_type="text/plain"),
+    health.metrics: Details(answer_type="text/plain", also=(401, 403, 429)),
     health.openapi: Details(answer=AnyObject),
     console.console_session: Details(also=(429,)),
     console.console_login: Details(answer=console.ConsoleSession, also=(401,)),

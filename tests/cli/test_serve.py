@@ -1,15 +1,20 @@
 """`fotahook serve` as a process: ready, signals, drain, restart, and everything wrong with how it is started."""
 
+import asyncio
 import errno
 import json
 import signal
 import socket
 import ssl
 import stat
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 
+import asyncpg
 import pytest
 import urllib3
 from cryptography.hazmat.primitives.serialization import (
@@ -24,14 +29,17 @@ from fotahook.cli.shared.errors import describe
 from fotahook.client import OperatorClient
 from fotahook.contract.errors import AuthenticationError
 from fotahook.contract.events import MessageAccepted
+from fotahook.contract.keys import generate_secret_key
 from fotahook.delivery import Dispatcher
 from fotahook.service.requests import event_cursor_text
 from fotahook.store.events import EventCursor
+from fotahook.store.postgres.schema import migrate_url
 from fotahook.testing import Certificates, make_certificates
 from tests.deadlines import DEADLINE
+from tests.postgres import Server
 
 from .conftest import Run, is_one_line
-from .processes import Running, end, fotahook, running, start
+from .processes import FOTAHOOK, Running, end, environment, fotahook, running, start
 
 ACCOUNT = "0000123456-00001"
 
@@ -270,3 +278,88 @@ def test_it_is_killed_and_starts_again(tmp_path: Path) -> None:
     for _ in range(2):
         service = start("serve", "--dev", "--port", "0", cwd=tmp_path)
         end(service.process)
+
+
+def test_metrics_can_have_an_address_of_their_own(tmp_path: Path) -> None:
+    with running("serve", "--port", "0", "--metrics-listen", "127.0.0.1:0", cwd=tmp_path) as service:
+        metrics = service.ready.split("metrics=")[1].split()[0]
+        with urllib3.PoolManager(retries=False, timeout=DEADLINE) as http:
+            assert http.request("GET", f"{service.url}/metrics").status == 404
+            assert b"fotahook_store_up 1.0" in http.request("GET", metrics).data
+            assert http.request("GET", metrics.replace("/metrics", "/openapi.json")).status == 404
+        assert service.stop() == 0
+
+
+@pytest.mark.parametrize("address", ["here", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:99999"])
+def test_an_address_for_metrics_needs_a_port(tmp_path: Path, address: str) -> None:
+    done = fotahook("serve", "--port", "0", "--metrics-listen", address, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("fotahook: ")
+
+
+@pytest.mark.parametrize("command", ["serve", "listen"])
+def test_a_store_that_is_away_at_the_start_is_waited_for(tmp_path: Path, postgres_server: Server, command: str) -> None:
+    asyncio.run(_create_database(postgres_server, f"wait_{command}"))
+    port = Server.unused_port()
+    url = f"postgresql://postgres@127.0.0.1:{port}/wait_{command}"
+    flag = "--store" if command == "serve" else "--inbox"
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [*FOTAHOOK, command, "--port", "0", flag, url],
+            cwd=tmp_path,
+            env=environment(FOTAHOOK_SECRET_KEY=generate_secret_key()),
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    try:
+        deadline = time.monotonic() + DEADLINE
+        while "trying again in 1 s" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with passing_on(port, postgres_server.port):
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("fotahook ready "), log.read_text()
+            process.terminate()
+            assert process.wait(DEADLINE) == 0
+    finally:
+        end(process)
+
+
+async def _create_database(server: Server, name: str) -> None:
+    connection = await asyncpg.connect(server.url)
+    await connection.execute(f"create database {name}")
+    await connection.close()
+    await migrate_url(server.url.removesuffix("postgres") + name)
+
+
+@contextmanager
+def passing_on(port: int, to: int) -> Iterator[None]:
+    """A port whose connections go on to another one."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", to)
+        with suppress(OSError):
+            await asyncio.gather(copy(reader, there[1]), copy(there[0], writer))
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def serve() -> None:
+        async with await asyncio.start_server(connected, "127.0.0.1", port):
+            started.set()
+            await asyncio.to_thread(stopping.wait)
+
+    started, stopping = Event(), Event()
+    thread = Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert started.wait(DEADLINE)
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join(DEADLINE)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fotahook.service import Metrics, Settings, build_app
+from fotahook.service import Metrics, Settings, build_app, split_metrics
 from fotahook.store import SqliteStore, Store
 from fotahook.store.events import Backlog
 from fotahook.store.records import Attempt, Health, LaneVerdict, NewMessage, Settlement, StoreUnavailable
@@ -27,6 +27,10 @@ class CountedStore:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
+
+    async def check(self) -> None:
+        if self.away:
+            raise StoreUnavailable("away")
 
     async def backlog(self) -> Backlog:
         self.read += 1
@@ -153,6 +157,29 @@ async def test_a_dispatcher_process_serves_metrics(api: Api, metrics: Metrics) -
     app = build_app(metrics.around(api.store), Settings(secret_key=SECRET_KEY), calls=False, metrics=metrics)
     assert (await ask(app, "GET", "/v1/stats")).status == 404
     assert "fotahook_leases_total" in samples((await ask(app, "GET", "/metrics")).body)
+
+
+async def test_strangers_see_no_metrics_and_others_need_a_token_for_all_accounts(api: Api) -> None:
+    async def status(client: str = "192.0.2.1", **headers: str) -> int:
+        return (await ask(api.app, "GET", "/metrics", headers=headers, client=client)).status
+
+    assert await status("127.0.0.1") == await status("::1") == await status("::ffff:127.0.0.1") == 200
+    # A proxy on this machine speaks for strangers.
+    assert await status("127.0.0.1", **{"X-Forwarded-For": "192.0.2.1"}) == 401
+    assert await status() == 401
+    assert await status(**api.bearer) == 200
+    assert await status(**await client_of(api, ["mine"])) == 403
+    assert await status(**await client_of(api, scopes=("publish",))) == 403
+
+
+async def test_metrics_with_an_address_of_their_own_are_nowhere_else(api: Api) -> None:
+    settings = Settings(secret_key=SECRET_KEY, clock=api.clock, open_metrics=True)
+    rest, own = split_metrics(build_app(api.store, settings))
+    assert (await ask(rest, "GET", "/metrics")).status == 404
+    assert (await ask(rest, "GET", "/readyz")).status == 200
+    assert (await ask(own, "GET", "/metrics", client="192.0.2.1")).status == 200
+    assert (await ask(own, "GET", "/readyz")).status == 200
+    assert (await ask(own, "GET", "/v1/accounts", headers=api.bearer)).status == 404
 
 
 # Stats

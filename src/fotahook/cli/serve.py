@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import logging
 import mimetypes
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
@@ -26,21 +28,32 @@ from fotahook.delivery.dispatcher import LEASE_MARGIN
 from fotahook.delivery.doctor import check_receiver
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
-from fotahook.service import HEALTH_PATHS, Check, Metrics, Settings, build_app, provision_dev, withdraw_dev
+from fotahook.service import (
+    HEALTH_PATHS,
+    Check,
+    Metrics,
+    Settings,
+    build_app,
+    provision_dev,
+    split_metrics,
+    withdraw_dev,
+)
 from fotahook.service.context import REQUESTS_PER_MINUTE
 from fotahook.service.quotas import AccountQuotas
 from fotahook.store import Store, open_store
-from fotahook.store.records import Retention
+from fotahook.store.records import Retention, StoreFull
 
 from ..hosting.connection_limits import ConnectionLimits
 from ..hosting.logging import RequestLog, configure_logging
-from ..hosting.server import run, serve_app
+from ..hosting.server import ListeningSocket, open_socket, run, serve_app
 from ..hosting.tls import check_pem_files
 from .shared.arguments import Texts, split_at_commas
 from .shared.configuration import SOURCES
 from .shared.errors import UsageError
-from .shared.server_options import InLimits, InLogging, Seconds, ServerOptions, flag_named
-from .shared.stores import KeepBytes, KeepDays, key_source, open_secret_keys, store_file
+from .shared.server_options import InLimits, InLogging, InNetwork, Seconds, ServerOptions, flag_named
+from .shared.stores import KeepBytes, KeepDays, key_source, open_secret_keys, store_file, wait_for_store
+
+log = logging.getLogger("fotahook")
 
 LONGEST_LEASE: Final = 600.0
 
@@ -71,6 +84,8 @@ class ServeOptions(ServerOptions):
     "For development: client dev / dev-secret, user dev / dev-password, callbacks at http:// and private addresses."
     allow_public_dev: bool = False
     "With --dev, listen at an address that others can reach: they get every account and scope."
+    metrics_listen: InNetwork[str | None] = None
+    "Serve /metrics at this ADDRESS:PORT, without a token, instead of at --port."
     role: Literal["all", "api", "dispatcher"] = "all"
     "What this process does, of many on one PostgreSQL: take calls (api), deliver (dispatcher), or both."
     store: InStore[str] = "sqlite:///fotahook.db"
@@ -160,11 +175,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
     networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
     faults = options.fault_points()
     with options.open_socket() as listening:
-        if options.dev and not (listening.is_loopback or options.allow_public_dev):
-            raise UsageError(
-                f"--host {options.host}: --dev gives everybody who can connect every account and scope; choose "
-                "a loopback address, or add --allow-public-dev"
-            )
+        _refuse_public_dev(options, listening)
         async with _opened(options) as opened, contextlib.AsyncExitStack() as stack:
             metrics = Metrics()
             store = metrics.around(opened)
@@ -184,6 +195,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                     changes_per_hour=options.account_changes,
                 ),
                 time_to_live=options.time_to_live * DAY,
+                open_metrics=options.metrics_listen is not None,
                 check_receiver=partial(check_receiver, sender=sending, allow_http=options.dev),
                 clock=time.time,
             )
@@ -196,7 +208,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 task = await stack.enter_async_context(_dispatching(dispatcher, store, options))
                 checks["dispatcher"] = dispatcher.is_leasing
             closing = asyncio.Event()
-            app: ASGIApp = build_app(
+            app = build_app(
                 store,
                 settings,
                 routes=[_console_route(path) for path in sorted(FILES.iterdir())],
@@ -205,13 +217,37 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 closing=closing,
                 metrics=metrics,
             )
-            app = faults.around_app(app) if faults else app
-            app = replace(options.gate(app, listening), proxies=parse_networks(options.trusted_proxy))
-            app = RequestLog(app, log_all=options.log_requests, log_paths=True)
-            limiter = options.limiter(HEALTH_PATHS, body_timeout=options.body_timeout)
+            also: dict[ListeningSocket, ASGIApp] = {}
+            details = _ready_details(options)
+            if options.metrics_listen:
+                metrics_socket = stack.enter_context(_open_metrics_socket(options.metrics_listen))
+                app, also[metrics_socket] = split_metrics(app)
+                details += f" metrics={metrics_socket.url}/metrics"
+            gate = options.gate(faults.around_app(app) if faults else app, listening)
             return await serve_app(
-                app, listening, limiter, details=_ready_details(options), background=task, shutting_down=closing
+                RequestLog(gate, log_all=options.log_requests, log_paths=True),
+                listening,
+                options.limiter(HEALTH_PATHS, body_timeout=options.body_timeout),
+                also=also,
+                details=details,
+                background=task,
+                shutting_down=closing,
             )
+
+
+def _refuse_public_dev(options: ServeOptions, listening: ListeningSocket) -> None:
+    if options.dev and not (listening.is_loopback or options.allow_public_dev):
+        raise UsageError(
+            f"--host {options.host}: --dev gives everybody who can connect every account and scope; choose a loopback "
+            "address, or add --allow-public-dev"
+        )
+
+
+def _open_metrics_socket(address: str) -> AbstractContextManager[ListeningSocket]:
+    host, _, port = address.rpartition(":")
+    if not port.isascii() or not port.isdigit():
+        raise UsageError(f"--metrics-listen {address}: give an address and a port, such as 127.0.0.1:9100")
+    return open_socket(host.strip("[]") or "127.0.0.1", int(port[:6]))
 
 
 def _ready_details(options: ServeOptions) -> str:
@@ -251,9 +287,14 @@ def _dispatcher(store: Store, deliver: Deliver, options: ServeOptions) -> Dispat
 
 @contextlib.asynccontextmanager
 async def _opened(options: ServeOptions) -> AsyncIterator[Store]:
+    await wait_for_store(options.store)
     store = await open_store(options.store)
     try:
-        await store.check()
+        try:
+            await store.check()
+        except StoreFull as error:
+            # It serves what can be read, and goes on when there is room.
+            log.error("the store is full: %s", error)
         if options.role != "api":
             # Takes a file's dispatcher lock: a second service on one file must end here, not idle beside the first.
             await store.lease(0, 0)

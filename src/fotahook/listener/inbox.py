@@ -23,7 +23,16 @@ from fotahook.store import Store, open_store
 from fotahook.store.base import Clock
 from fotahook.store.health import StoreHealth
 from fotahook.store.key_file import check_key
-from fotahook.store.records import Accepted, Delivery, Lease, NewMessage, Retention, StoreError, StoreUnavailable
+from fotahook.store.records import (
+    Accepted,
+    Delivery,
+    Lease,
+    NewMessage,
+    Retention,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+)
 
 from .forwards import Forwards
 from .handlers import Invoker, Router
@@ -183,7 +192,11 @@ class Inbox:
         async with contextlib.AsyncExitStack() as stack:
             store = await open_store(self.url, clock=self.clock)
             stack.push_async_callback(store.close)
-            await store.check()
+            try:
+                await store.check()
+            except StoreFull as error:
+                # Handled messages make room.
+                log.error("the inbox is full: %s", error)
             store = self.wrap_store(store)
             deliveries = None
             if self.delivers:

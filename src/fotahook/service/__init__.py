@@ -1,6 +1,6 @@
 """The HTTP service: ThingSpace's calls and our own API, over a store."""
 
-from .app import build_app
+from .app import build_app, split_metrics
 from .context import Check, Settings
 from .credentials import (
     DEV_CLIENT,
@@ -36,5 +36,6 @@ __all__ = [
     "provision_dev",
     "revoke",
     "rotate_secret",
+    "split_metrics",
     "withdraw_dev",
 ]

@@ -59,3 +59,10 @@ def build_app(
         if calls or endpoint.path in health.HEALTH_PATHS:
             by_path[endpoint.path].append(endpoint)
     return App({path: Resource(service, endpoints) for path, endpoints in by_path.items()}, routes, lifespan)
+
+
+def split_metrics(app: App) -> tuple[App, App]:
+    """The app without /metrics, and one with health and metrics alone, for an address of its own."""
+    own = {path: app.resources[path] for path in health.HEALTH_PATHS}
+    rest = {path: resource for path, resource in app.resources.items() if path != health.METRICS_PATH}
+    return App(rest, app.routes, None), App(own, (), None)

@@ -63,6 +63,8 @@ class Settings:
     """A password that was hashed at another cost is hashed again at the next login."""
     check_receiver: Callable[[str, str], Awaitable[Checks]] | None = None
     """Checks a URL, with test messages for an account, as fotahook doctor does; None where nothing is sent."""
+    open_metrics: bool = False
+    """Whether /metrics needs no token: where it has an address of its own."""
     console: Literal["service", "listener"] = "service"
     """What the console shows: a service, or a listener's inbox."""
     clock: Clock = time.time

@@ -58,7 +58,7 @@ class Metrics:
             "store_commit_seconds", "Time until a write to the store is on disk.", ["verb"], buckets=COMMITS
         )
         self._lanes = gauge("leased_lanes", "Lanes leased by this process.")
-        self._up = gauge("store_up", "Whether the store can be read.")
+        self._up = gauge("store_up", "Whether a write to the store reaches the disk.")
         self._backlog = gauge("backlog", "Deliveries in the whole store by state.", ["state"])
         self._oldest = gauge("oldest_undelivered_seconds", "Age of the oldest undelivered message in the store.")
         self._streams = gauge("event_streams", "Open event streams.")
@@ -67,7 +67,7 @@ class Metrics:
         """The store, with its writes and leases counted."""
         return cast(Store, _CountedStore(store, self))
 
-    async def text(self, store: Store, streams: int) -> bytes:
+    async def text(self, store: Store, streams: int, *, is_up: bool) -> bytes:
         """All metrics in Prometheus's text format."""
         async with self._reading:
             began = self.monotonic()
@@ -76,13 +76,13 @@ class Metrics:
                 self._read_again_at = began + max(CACHE_SECONDS, 20 * (self.monotonic() - began))
         self._lanes.set(len(self.leased_lanes))
         self._streams.set(streams)
+        self._up.set(is_up)
         return generate_latest(self._registry)
 
     async def _read_backlog(self, store: Store) -> None:
         backlog = None
         with contextlib.suppress(StoreError):
             backlog = await store.backlog()
-        self._up.set(backlog is not None)
         self._backlog.labels("pending").set(backlog.pending if backlog else math.nan)
         self._backlog.labels("dead").set(backlog.dead if backlog else math.nan)
         self._oldest.set((backlog.oldest_age or 0.0) if backlog else math.nan)

@@ -1,4 +1,4 @@
-"""The health check of a store: whether it can be written."""
+"""The health check of a store: whether a write reaches the disk."""
 
 import asyncio
 import math

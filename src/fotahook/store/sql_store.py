@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, TypeVar, cast
@@ -80,7 +81,13 @@ class SqlStore(ABC):
     async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]: ...
 
     async def check(self) -> None:
-        await self._write(lambda db: db.rows("write_nothing"))
+        async def job(db: Session) -> None:
+            # Of its own, so that checks of several processes do not wait for one another.
+            own_id = secrets.token_hex(8)
+            await db.rows("take_room", id=own_id)
+            await db.rows("give_room_back", id=own_id)
+
+        await self._write(job)
 
     async def pending_usage(self, account: str, *, after: int, limit: int) -> records.PendingUsage:
         (row,) = await self._query("pending_usage", account=account, after=after, limit=limit)

@@ -33,7 +33,7 @@ from ..shared.errors import REFUSED, Failure, UsageError, location
 from ..shared.output import on_terminal
 from ..shared.remote import BaseUrl, Remote
 from ..shared.server_options import InLimits, InNetwork, Seconds, ServerOptions, flag_named
-from ..shared.stores import VARIABLE, secret_key_from_environment
+from ..shared.stores import VARIABLE, secret_key_from_environment, wait_for_store
 from .printing import print_json_line, print_readable
 
 log = logging.getLogger("fotahook.listener")
@@ -191,6 +191,7 @@ async def _listen(listener: Listener, options: ListenOptions) -> int:
     if faults:
         listener.wrap(faults.around_store, faults.around_deliver)
     with options.open_socket() as listening:
+        await wait_for_store(listener.inbox)
         async with _registration(options) as registration, listener.running():
             if registration is not None and options.register is not None:
                 await listener.move(options.register, registration.found, registration.url, overlap=options.overlap)

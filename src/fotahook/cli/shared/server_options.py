@@ -92,7 +92,9 @@ class ServerOptions:
         """The app behind a check of Host and Origin; without --allow-host, a server open to others takes any Host."""
         hosts = frozenset(name.lower() for name in (*names, *self.allow_host))
         open_to_others = not (self.allow_host or self.dev or listening.is_loopback)
-        return Gate(app, hosts=hosts, any_host=open_to_others or "*" in hosts)
+        return Gate(
+            app, hosts=hosts, any_host=open_to_others or "*" in hosts, proxies=parse_networks(self.trusted_proxy)
+        )
 
     def print_explanation(self, *rows: tuple[str, str, str]) -> None:
         """What --explain prints: every flag, and these rows."""

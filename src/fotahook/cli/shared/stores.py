@@ -1,10 +1,13 @@
 """Stores as flags name them, and the secret key that goes with one."""
 
+import asyncio
 import logging
 import os
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -116,3 +119,33 @@ def key_source(file: str | None) -> str:
     from fotahook.store.key_file import key_file
 
     return VARIABLE if file is None or VARIABLE in os.environ else str(key_file(file))
+
+
+async def wait_for_store(url: str) -> None:
+    """Return once the server of a store answers; a line in the log says for what this waits. A file is not waited for.
+
+    Whatever else is wrong with the store shows when it is opened.
+    """
+    from fotahook.store import open_store
+    from fotahook.store.records import StoreError
+
+    if urlsplit(url).scheme == "sqlite":
+        return
+    for seconds in chain((1, 2, 4, 8, 16), repeat(30)):
+        try:
+            await (await open_store(url)).close()
+            return
+        except StoreError as error:
+            if not _is_away(error):
+                return
+            log.warning("%s; trying again in %d s", error, seconds)
+        except (ValueError, ImportError):
+            return
+        await asyncio.sleep(seconds)
+
+
+def _is_away(error: BaseException) -> bool:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    # 57P03: PostgreSQL starts or stops; 53300: it has no connection left.
+    return isinstance(error, OSError) or getattr(error, "sqlstate", None) in ("57P03", "57P01", "53300")

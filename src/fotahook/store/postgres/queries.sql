@@ -29,6 +29,14 @@ from unnest(:accounts::text[], :consumers::text[]) as named (account, consumer)
 order by account, consumer
 on conflict (account, consumer) do nothing;
 
+-- name: take_room
+-- Room that the same transaction gives back: a write that a full or read-only store refuses, as it would a message.
+insert into credentials (kind, id, owner, secret_hash, scopes, created_at)
+values ('probe', :id, '', decode(repeat('00', 1024), 'hex'), '{}', 0);
+
+-- name: give_room_back
+delete from credentials where kind = 'probe' and id = :id;
+
 -- name: write_nothing
 -- Changes nothing, and fails if the store cannot be written.
 update lanes set token = token where false;

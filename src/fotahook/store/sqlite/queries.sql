@@ -1,5 +1,13 @@
 -- Every statement of the SQLite store, by name. Parameters are named; :now is the store's clock.
 
+-- name: take_room
+-- Room that the same transaction gives back: a write that a full or read-only store refuses, as it would a message.
+insert into credentials (kind, id, owner, secret_hash, scopes, created_at)
+values ('probe', :id, '', zeroblob(65536), '', 0);
+
+-- name: give_room_back
+delete from credentials where kind = 'probe' and id = :id;
+
 -- name: write_nothing
 -- Changes nothing, and fails if the store cannot be written.
 update lanes set token = token where false;
