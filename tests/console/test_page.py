@@ -195,7 +195,7 @@ def test_the_last_hour_is_shown_as_numbers_and_bars(
     signed_in.go("overview")
     signed_in.find(f"//div[@class='figures']//span[.='delivered']/following-sibling::strong[.='{totals.delivered}']")
     signed_in.find(
-        "//div[@class='figures']//span[.='p50 / p99 until delivered']/following-sibling::strong[contains(., ' ms')]"
+        "//div[@class='figures']//span[.='delivered after, p50 / p99']/following-sibling::strong[contains(., ' ms')]"
     )
     assert signed_in.driver.execute_script("return document.querySelectorAll('.bars g').length") == 60
 

@@ -34,7 +34,7 @@ function make({ stats, accounts, minutes, more }, who) {
         ["dead", count(totals.dead), totals.dead ? "bad" : ""],
         ["waiting now", count(backlog.pending)],
         ["oldest waiting", backlog.oldestAcceptedAt ? time(backlog.oldestAcceptedAt, "age") : "–"],
-        ["p50 / p99 until delivered", latency.p50 == null ? "–" : `${milliseconds(latency.p50)} / ${milliseconds(latency.p99)} ms`],
+        ["delivered after, p50 / p99", latency.p50 == null ? "–" : `${milliseconds(latency.p50)} / ${milliseconds(latency.p99)} ms`],
       ]),
       bars(stats.minutes), legend()),
     panel("Accounts in trouble",
