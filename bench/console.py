@@ -45,8 +45,8 @@ const look = () => requestAnimationFrame(() => (there() ? done(performance.now()
 def main() -> None:
     with _filled() as (operator, browser):
         shown = {view: median(_show(browser, view) for _ in range(ROUNDS)) for view in VIEWS}
-        messages = operator.messages("0000100000-00000").messages
-        shown["message"] = median(_show(browser, f"message/{messages[0].id}") for _ in range(ROUNDS))
+        message = next(iter(operator.messages("0000100000-00000")))
+        shown["message"] = median(_show(browser, f"message/{message.id}") for _ in range(ROUNDS))
         acts = {name: median(act() for _ in range(ROUNDS)) for name, act in _actions(browser).items()}
         growth = _growth(operator, browser)
     rig.print_figures(

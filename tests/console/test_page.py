@@ -338,6 +338,30 @@ def test_a_test_message_is_sent_and_watched(signed_in: Browser, register: Regist
     assert receiver.received == 1
 
 
+def test_a_campaign_shows_its_devices_and_a_search_finds_them(
+    signed_in: Browser, operator: OperatorClient, register: Register, receiver: Receiver
+) -> None:
+    account, campaign = "0000123456-00003", "60b5d639-ccdc-4db8-8824-069bd94c95bf"
+    register(account, receiver.url)
+    for number, status in enumerate(("UpgradeSuccess", "UpgradeFailed", "Accepted")):
+        device = {"deviceId": f"99001390783557{number}", "status": status, "resultReason": f"reason {number}"}
+        progress = {"campaignId": campaign, "deviceList": [device]}
+        operator.publish(account, {"accountName": account, "type": "upgradeProgress", "upgradeProgress": progress})
+    signed_in.go("campaigns")
+    signed_in.find(f"//tr[.//a='{account}']//a[.='{campaign}']").click()
+    signed_in.find("//div[@class='figures']//span[.='devices']/following-sibling::strong[.='3']")
+    signed_in.see("1 reason 1")
+    signed_in.press("failed")
+    signed_in.find("//td[.='990013907835571']")
+    signed_in.find("//table[caption='Devices' and not(.//td[.='990013907835570'])]")
+    signed_in.find("//input[@name='q']").send_keys("990013907835572")
+    signed_in.find("//ul[@id='found']//a[contains(., 'device') and contains(., 'Accepted')]").click()
+    signed_in.find("//table[caption='Devices']//td[.='990013907835572']")
+    signed_in.find("//input[@name='q']").clear()
+    signed_in.find("//input[@name='q']").send_keys("no such thing")
+    signed_in.see("Nothing is called “no such thing”")
+
+
 def test_hostile_text_is_text(signed_in: Browser, operator: OperatorClient, register: Register) -> None:
     account = HOSTILE.replace("/", "")
     register(account, "http://127.0.0.1:9/")

@@ -226,3 +226,38 @@ async def test_the_guard_keeps_the_latest_of_the_life_cycle_and_notes_the_rest(
 
 def sort(note: Note | None) -> Note | None:
     return note and Note(by_report=note.by_report, stale=tuple(sorted(note.stale)))
+
+
+async def test_campaigns_and_their_devices_can_be_looked_through(store: Store, clock: VirtualClock) -> None:
+    (first, _) = await store.accept(
+        [
+            reporting(("d-1", "UpgradeSuccess"), ("d-2", "UpgradeFailed"), ("d-3", "Accepted")),
+            reporting(("d-1", "Accepted"), account="other", campaign="later"),
+        ]
+    )
+    await store.expect(ACCOUNT, "c", ["d-4"])
+    later, campaign = await store.latest_campaigns(among=None, limit=9)
+    assert [(one.account, one.campaign) for one in (later, campaign)] == [("other", "later"), (ACCOUNT, "c")]
+    assert await store.latest_campaigns(among=None, before=later.id, limit=9) == [campaign]
+    assert await store.latest_campaigns(among=["other"], limit=9) == [later]
+    assert await store.latest_campaigns(among=None, campaign="lat", limit=9) == [later]
+    page = await store.campaign_devices(campaign.id, limit=9)
+    assert [(one.device, one.status, one.message) for one in page.devices] == [
+        ("d-1", "UpgradeSuccess", first.id),
+        ("d-2", "UpgradeFailed", first.id),
+        ("d-3", "Accepted", first.id),
+        ("d-4", None, None),
+    ]
+    assert page.next is None
+    for kind, found in (("succeeded", ["d-1"]), ("failed", ["d-2"]), ("silent", ["d-3", "d-4"])):
+        page = await store.campaign_devices(campaign.id, kind=kind, limit=9)
+        assert [one.device for one in page.devices] == found
+    page = await store.campaign_devices(campaign.id, kind="silent", after="d-1", limit=1)
+    assert (page.devices, page.next) == ((), "d-2")
+    assert await store.campaign_reasons(campaign.id, limit=9) == [("", 1)]
+    found_devices = await store.find_device("d-1", among=None, limit=9)
+    assert sorted((one.account, one.campaign, one.status) for one in found_devices) == [
+        (ACCOUNT, "c", "UpgradeSuccess"),
+        ("other", "later", "Accepted"),
+    ]
+    assert [one.account for one in await store.find_device("d-1", among=["other"], limit=9)] == ["other"]

@@ -14,7 +14,7 @@ from ..store.base import Store
 from . import console, health
 from .context import Check, Service, Settings
 from .metrics import Metrics
-from .operator import accounts, audit, doctor, events, messages
+from .operator import accounts, audit, campaigns, doctor, events, messages
 from .routing import App, Endpoint, Resource
 from .thingspace import auth, callbacks, reports
 
@@ -25,6 +25,7 @@ MODULES: Final[Sequence[ModuleType]] = (
     auth,
     reports,
     accounts,
+    campaigns,
     doctor,
     messages,
     events,

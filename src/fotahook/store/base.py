@@ -195,6 +195,25 @@ class Store(Protocol):
     async def ledger_counts(self, campaign: int) -> list[records.LedgerCount]:
         """How many devices of a campaign have which status."""
 
+    async def latest_campaigns(
+        self, *, among: Collection[str] | None, campaign: str | None = None, before: int | None = None, limit: int
+    ) -> list[records.LedgerCampaign]:
+        """Campaigns of these accounts or of all, newest first: below an id, and by the beginning of their name."""
+
+    async def campaign_devices(
+        self, campaign: int, *, kind: str | None = None, after: str = "", limit: int
+    ) -> records.DevicePage:
+        """The `limit` devices of a campaign behind `after`, in order; of these, those ``succeeded``, ``failed`` or
+        ``silent``."""
+
+    async def campaign_reasons(self, campaign: int, *, limit: int) -> list[tuple[str, int]]:
+        """Why devices of a campaign failed, and how many of them, the most frequent reason first."""
+
+    async def find_device(
+        self, device: str, *, among: Collection[str] | None, limit: int
+    ) -> list[records.LedgerReport]:
+        """What was last reported of a device in each campaign of these accounts or of all, newest first."""
+
     async def reports_of_campaign(
         self, account: str, campaign: str, *, after: str | None = None, limit: int
     ) -> list[records.LedgerReport]:

@@ -119,7 +119,7 @@ class LedgerDevice(Record, frozen=True, kw_only=True):
 
 
 class LedgerReport(Record, frozen=True, kw_only=True):
-    """The last status of a device ('' for the campaign itself) in a campaign."""
+    """The last status of a device ('' for the campaign itself) in a campaign; the account where it is not given."""
 
     campaign: str
     device: str
@@ -128,6 +128,7 @@ class LedgerReport(Record, frozen=True, kw_only=True):
     detail: str | None
     told: str | None
     """What was told of the campaign, as JSON."""
+    account: str = ""
 
 
 class LedgerCampaign(Record, frozen=True, kw_only=True):
@@ -142,6 +143,20 @@ class LedgerCampaign(Record, frozen=True, kw_only=True):
     ends_at: float | None = None
     cursor: str = ""
     """How far its report was read: the last device; empty at the beginning."""
+
+
+class CampaignDevice(LedgerDevice, frozen=True, kw_only=True):
+    """The last status of a device, why, and the id of the message that said it."""
+
+    detail: str | None
+    message: str | None
+
+
+class DevicePage(Record, frozen=True, kw_only=True):
+    """Some of a campaign's devices in order, and the device behind which to go on; None at the end."""
+
+    devices: tuple[CampaignDevice, ...]
+    next: str | None
 
 
 class LedgerCount(Record, frozen=True, kw_only=True):

@@ -335,6 +335,39 @@ class SqlStore(ABC):
         found = await self._query("ledger_counts", campaign=campaign, final=FINAL_RANK)
         return [records.LedgerCount(**dict(row) | {"is_final": bool(row["is_final"])}) for row in found]
 
+    async def latest_campaigns(
+        self, *, among: Collection[str] | None, campaign: str | None = None, before: int | None = None, limit: int
+    ) -> list[records.LedgerCampaign]:
+        values = {"among": None if among is None else list(among), "campaign": campaign, "limit": limit}
+        found = await self._query("latest_campaigns", before=(1 << 62) if before is None else before, **values)
+        return [records.LedgerCampaign(**row) for row in found]
+
+    async def campaign_devices(
+        self, campaign: int, *, kind: str | None = None, after: str = "", limit: int
+    ) -> records.DevicePage:
+        values = {"campaign": campaign, "kind": kind or "", "after": after, "scan": limit, "final": FINAL_RANK}
+        found = await self._query("campaign_devices", **values)
+        fitting = (dict(row) for row in found if row["fits"])
+        devices = (
+            {name: value for name, value in row.items() if name != "fits"} | {"by_report": bool(row["by_report"])}
+            for row in fitting
+        )
+        return records.DevicePage(
+            devices=tuple(records.CampaignDevice(**device) for device in devices if device["device"]),
+            next=found[-1]["device"] if len(found) == limit else None,
+        )
+
+    async def campaign_reasons(self, campaign: int, *, limit: int) -> list[tuple[str, int]]:
+        found = await self._query("campaign_reasons", campaign=campaign, failed=FINAL_RANK, limit=limit)
+        return [(row["reason"], row["devices"]) for row in found]
+
+    async def find_device(
+        self, device: str, *, among: Collection[str] | None, limit: int
+    ) -> list[records.LedgerReport]:
+        names = None if among is None else list(among)
+        found = await self._query("find_device", device=device, among=names, limit=limit)
+        return [records.LedgerReport(**row) for row in found]
+
     async def reports_of_campaign(
         self, account: str, campaign: str, *, after: str | None = None, limit: int
     ) -> list[records.LedgerReport]:

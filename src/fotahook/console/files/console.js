@@ -68,8 +68,9 @@ async function draw(page, view, names, signal) {
       if (!signal.aborted) render(page, make(loaded));
     });
     context.refresh = refresh;
-    await refresh();
+    // Before the first answer: what happens while it is under way must not be missed.
     if (!signal.aborted) present = { refresh: atMostEvery(REFRESH_MILLISECONDS, () => refresh().catch(notify)), now: refresh, wants };
+    await refresh();
   } catch (error) {
     if (!signal.aborted) render(page, failure(error));
   }

@@ -708,6 +708,32 @@ order by device limit :limit;
 select coalesce(status, '') as status, rank >= :final as is_final, count(*) as devices, sum(repairs)::bigint as repairs
 from ledger where campaign = :campaign and device <> '' group by 1, 2 order by 1;
 
+-- name: latest_campaigns
+select c.id, c.account, c.campaign, l.status, coalesce(l.rank, 0) as rank, l.at, c.ends_at, c.cursor
+from campaigns c left join ledger l on l.campaign = c.id and l.device = ''
+where c.id < :before and (:among::text[] is null or c.account = any(:among))
+    and (:campaign::text is null or substr(c.campaign, 1, length(:campaign::text)) = :campaign::text)
+order by c.id desc limit :limit;
+
+-- name: campaign_devices
+-- Of so many devices behind :after, those of a kind. The last one that was looked at tells where to go on.
+select d.device, d.status, d.rank, d.at, d.by_report, d.repairs, d.detail, m.id as message, d.fits
+from (
+    select l.*, case :kind::text when 'succeeded' then l.rank > :final when 'failed' then l.rank = :final
+    when 'silent' then l.rank < :final else true end as fits from ledger l
+    where l.campaign = :campaign and l.device > :after order by l.device limit :scan
+) d left join messages m on m.seq = d.seq
+order by d.device;
+
+-- name: campaign_reasons
+select coalesce(detail, '') as reason, count(*) as devices from ledger
+where campaign = :campaign and device <> '' and rank = :failed group by 1 order by 2 desc, 1 limit :limit;
+
+-- name: find_device
+select c.account, c.campaign, l.device, l.status, l.at, l.detail, null as told
+from campaigns c join ledger l on l.campaign = c.id and l.device = :device
+where l.status is not null and (:among::text[] is null or c.account = any(:among)) order by l.at desc limit :limit;
+
 -- name: reports_of_campaign
 select c.campaign, l.device, l.status, l.at, l.detail, null as told from campaigns c join ledger l on l.campaign = c.id
 where c.account = :account and c.campaign = :campaign and l.status is not null

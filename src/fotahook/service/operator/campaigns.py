@@ -1,0 +1,190 @@
+"""Campaigns and their devices, by the ledger; and the search over everything, answered by indexes."""
+
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
+from msgspec.structs import asdict
+
+from ...contract.life_cycle import FAILED, FINAL_RANK, place
+from ...contract.operator import (
+    CampaignDetails,
+    CampaignPage,
+    CampaignState,
+    DevicePage,
+    DeviceState,
+    FailureReason,
+    Found,
+    FoundDevice,
+)
+from ...store import views
+from ...store.ledger import storable
+from ...store.records import Account, CampaignDevice, LedgerCampaign, LedgerCount, MessageFilter
+from ...store.views import to_datetime, to_datetime_or_none
+from .. import errors, requests
+from ..requests import Params
+from ..routing import Call, Endpoint
+from .accounts import PATH as ACCOUNT_PATH
+
+PATH: Final = f"{ACCOUNT_PATH}/campaigns/{{campaign}}"
+CAMPAIGNS: Final = 20
+REASONS: Final = 20
+FOUND: Final = 10
+SCAN: Final = 1000
+"""Devices that one read looks at."""
+READS_PER_PAGE: Final = 20
+_FIRST_TEXT: Final = "\U0010ffff"
+_Text = Annotated[str, Meta(max_length=256, pattern="^[^\\u0000]*$")]
+
+
+class CampaignListQuery(Params, frozen=True):
+    """From where on."""
+
+    cursor: str | None = None
+
+
+class CampaignDevicesQuery(Params, frozen=True):
+    """Which devices: of a kind, and the one with an id."""
+
+    status: Literal["", "succeeded", "failed", "silent", "overdue"] = ""
+    device: _Text = ""
+    cursor: str | None = None
+    limit: requests.PageSize = 50
+
+
+class SearchQuery(Params, frozen=True):
+    """An account or a campaign by its beginning, a message, a device, or a type of message by its whole name."""
+
+    q: Annotated[str, Meta(min_length=1, max_length=256, pattern="^[^\\u0000]*$")]
+
+
+@Endpoint("GET", "/v1/campaigns", query=CampaignListQuery, scope="read")
+async def list_campaigns(call: Call) -> CampaignPage:
+    """The campaigns that messages named, newest first."""
+    store, before = call.service.store, requests.number_cursor(call.query(CampaignListQuery).cursor)
+    found = await store.latest_campaigns(among=call.caller.accounts, before=before, limit=CAMPAIGNS)
+    states = [_state(call, one, await store.ledger_counts(one.id)) for one in found]
+    more = requests.new_cursor(found[-1].id) if len(found) == CAMPAIGNS else None
+    return CampaignPage(campaigns=states, cursor=more)
+
+
+@Endpoint("GET", PATH, scope="read")
+async def show_campaign(call: Call) -> CampaignDetails:
+    """A campaign: its devices by what became of them, and why some failed."""
+    found = await _campaign(call)
+    state = _state(call, found, await call.service.store.ledger_counts(found.id))
+    reasons = await call.service.store.campaign_reasons(found.id, limit=REASONS)
+    return CampaignDetails(**asdict(state), reasons=[FailureReason(reason, count) for reason, count in reasons])
+
+
+@Endpoint("GET", f"{PATH}/devices", query=CampaignDevicesQuery, scope="read")
+async def list_devices(call: Call) -> DevicePage:
+    """A campaign's devices in order; a page may be short although there is a cursor."""
+    query, found, store = call.query(CampaignDevicesQuery), await _campaign(call), call.service.store
+    is_over = found.ends_at is not None and found.ends_at <= call.service.now()
+    if query.status == "overdue" and not is_over:
+        return DevicePage(devices=[])
+    kind = "silent" if query.status == "overdue" else query.status or None
+    if query.device:
+        reports = await store.find_device(storable(query.device), among=[call.account], limit=SCAN)
+        return DevicePage(
+            devices=[
+                DeviceState(
+                    one.device, _kind(one.status, is_over=is_over), one.status, one.detail, None, to_datetime(one.at)
+                )
+                for one in reports
+                if one.campaign == found.campaign
+            ]
+        )
+    devices: list[CampaignDevice] = []
+    after: str | None = requests.cursor(query.cursor) or ""
+    # Each read is short, so that other calls get their turn in between.
+    for _ in range(READS_PER_PAGE):
+        page = await store.campaign_devices(found.id, kind=kind, after=after or "", limit=SCAN)
+        devices, after = [*devices, *page.devices], page.next
+        if after is None or len(devices) > query.limit:
+            break
+    if len(devices) > query.limit:
+        devices = devices[: query.limit]
+        after = devices[-1].device
+    cursor = None if after is None else requests.new_cursor(after)
+    return DevicePage(devices=[_device(one, is_over=is_over) for one in devices], cursor=cursor)
+
+
+@Endpoint("GET", "/v1/search", query=SearchQuery, scope="read")
+async def search(call: Call) -> Found:
+    """What is called like this: accounts, campaigns, devices, messages, of those that the caller may see."""
+    text, store, among = call.query(SearchQuery).q, call.service.store, call.caller.accounts
+    message = await store.message(text)
+    messages = [] if message is None or not call.caller.has(message.account) else [message]
+    accounts = await _accounts(call, text)
+    if not messages and len(accounts) == 1 and accounts[0].account == text:
+        messages = list((await store.messages(text, MessageFilter(), limit=FOUND)).messages)
+    campaigns = await store.latest_campaigns(among=among, campaign=text, limit=FOUND)
+    devices = await store.find_device(storable(text), among=among, limit=FOUND)
+    return Found(
+        accounts=[views.account_state(one, known=True) for one in accounts],
+        messages=[views.message_state(one) for one in messages],
+        devices=[
+            FoundDevice(one.account, one.campaign, one.device, one.status, to_datetime(one.at)) for one in devices
+        ],
+        campaigns=[CampaignState(account=one.account, campaign_id=one.campaign) for one in campaigns],
+    )
+
+
+async def _accounts(call: Call, text: str) -> Sequence[Account]:
+    """Those whose names begin with a text."""
+    found = await call.service.store.accounts(among=call.caller.accounts, after=_before(text), limit=FOUND)
+    return [one for one in found if one.account.startswith(text)]
+
+
+def _before(text: str) -> str:
+    """A text that sorts just before another one."""
+    return text[:-1] + (chr(ord(text[-1]) - 1) + _FIRST_TEXT if text[-1] > " " else "")
+
+
+async def _campaign(call: Call) -> LedgerCampaign:
+    name = storable(requests.segment(call.request, "campaign") or "")
+    found = await call.service.store.ledger_campaigns(name=(call.account, name), limit=1)
+    if not found:
+        raise errors.NOT_FOUND("No message named this campaign; check its id.")
+    return found[0]
+
+
+def _state(call: Call, campaign: LedgerCampaign, counts: Sequence[LedgerCount]) -> CampaignState:
+    failed = sum(one.devices for one in counts if one.status in FAILED)
+    final = sum(one.devices for one in counts if one.is_final)
+    silent = sum(one.devices for one in counts if not one.status)
+    pending = sum(one.devices for one in counts if not one.is_final)
+    is_over = campaign.ends_at is not None and campaign.ends_at <= call.service.now()
+    return CampaignState(
+        account=campaign.account,
+        campaign_id=campaign.campaign,
+        succeeded=final - failed,
+        failed=failed,
+        other=pending - silent,
+        silent=silent,
+        overdue=pending if is_over else 0,
+        repaired=sum(one.repairs for one in counts),
+        status=campaign.status,
+        until=to_datetime_or_none(campaign.ends_at),
+        last_at=to_datetime_or_none(campaign.at),
+    )
+
+
+def _device(one: CampaignDevice, *, is_over: bool) -> DeviceState:
+    return DeviceState(
+        device_id=one.device,
+        kind=_kind(one.status, is_over=is_over),
+        status=one.status,
+        reason=one.detail,
+        source=None if one.status is None else "report" if one.by_report else "callback",
+        at=to_datetime_or_none(one.at),
+        message_id=one.message,
+    )
+
+
+def _kind(status: str | None, *, is_over: bool) -> str:
+    if status is not None and place(status)[1] >= FINAL_RANK:
+        return "failed" if status in FAILED else "succeeded"
+    return "overdue" if is_over else "silent" if status is None else "other"
