@@ -53,9 +53,14 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 faults: .venv/ready
 	FAULT_ROUNDS=20 $(BIN)/python -m pytest -k "at_random" tests/acceptance
 
+GENERATIONS := sdksio-verizon-apis-sdk apimatic-verizon-sdk vz-apimatic-v-4-sdk
+GENERATION_LOCKS := $(GENERATIONS:%=tests/acceptance/generations/%.lock)
+
 lock: .venv/ready
 	echo uv | $(COMPILE) - --output-file bootstrap.lock
 	$(COMPILE) pyproject.toml --all-extras --group dev --group docs --group bench --output-file requirements.lock
+	for one in $(GENERATIONS); do \
+		$(COMPILE) tests/acceptance/generations/$$one.in --output-file tests/acceptance/generations/$$one.lock; done
 
 # The environment belongs to one interpreter: `make test PYTHON=python3.13` makes it anew if it has another one.
 WHICH := -c "import os, sys; print(os.path.realpath(sys.executable))"
@@ -64,11 +69,14 @@ ifneq ($(shell $(PYTHON) $(WHICH)),$(shell $(BIN)/python $(WHICH) 2>/dev/null))
 endif
 
 # --without-pip and pip's own --python: this works where Debian keeps ensurepip in a package of its own.
-.venv/ready: bootstrap.lock requirements.lock pyproject.toml
+.venv/ready: bootstrap.lock requirements.lock pyproject.toml $(GENERATION_LOCKS)
 	$(PYTHON) -m venv --clear --without-pip .venv
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes bootstrap.lock requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	for one in $(GENERATIONS); do \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes \
+			--target .venv/generations/$$one -r tests/acceptance/generations/$$one.lock; done
 	touch $@
 
 clean:
