@@ -26,8 +26,9 @@ SINGLES = 5_000
 BODY = b'{"deviceId": "' + b"0" * 584 + b'"}'
 ACCOUNTS = [f"0000123456-{number:05}" for number in range(50)]
 
-INSERT_MESSAGE = "insert into messages (seq, id, account, body, size, sha256, accepted_at) values (?, ?, ?, ?, ?, ?, ?)"
-INSERT_DELIVERY = "insert into deliveries (lane, seq, place, state, due, born) values (?, ?, ?, 'ready', ?, ?)"
+INSERT_MESSAGE = "insert into messages (seq, id, account, size, sha256, accepted_at) values (?, ?, ?, ?, ?, ?)"
+INSERT_BODY = "insert into bodies (seq, body) values (?, ?)"
+INSERT_DELIVERY = "insert into pending (lane, seq, place, ready, due, born) values (?, ?, ?, 1, ?, ?)"
 
 
 def figures() -> list[rig.Figure]:
@@ -83,15 +84,16 @@ async def bare(path: Path, count: int = BATCHED, batch: int = BATCH) -> float:
     await (await opened(path)).close()
     now, ids, digest = time.time(), MessageIds(time.time), hashlib.sha256(BODY).digest()
     messages = [
-        (number + 1, *ids.take(1), ACCOUNTS[number // batch % 50], BODY, len(BODY), digest, now)
-        for number in range(count)
+        (number + 1, *ids.take(1), ACCOUNTS[number // batch % 50], len(BODY), digest, now) for number in range(count)
     ]
+    bodies = [(number + 1, BODY) for number in range(count)]
     deliveries = [(number // batch % 50 + 1, number + 1, number + 1, now, now) for number in range(count)]
     db = connect(path)
     begun = time.perf_counter()
     for first in range(0, count, batch):
         db.execute("begin immediate")
         db.executemany(INSERT_MESSAGE, messages[first : first + batch])
+        db.executemany(INSERT_BODY, bodies[first : first + batch])
         db.executemany(INSERT_DELIVERY, deliveries[first : first + batch])
         db.execute("commit")
     seconds = time.perf_counter() - begun

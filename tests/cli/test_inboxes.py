@@ -133,7 +133,7 @@ def test_a_pruned_body_is_reported(call: Run, tmp_path: Path) -> None:
 
     async def remove() -> None:
         store = await open_store(f"sqlite:///{tmp_path}/inbox.db")
-        await store._writer.run(lambda db: db.execute("update messages set body = null"))  # type: ignore[attr-defined]
+        await store._writer.run(lambda db: db.execute("delete from bodies"))  # type: ignore[attr-defined]
         await store.close()
 
     asyncio.run(remove())

@@ -59,3 +59,79 @@ async def test_maintenance_continues_after_the_store_was_unavailable(
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
     assert "away on purpose" in caplog.text
+
+
+async def test_nothing_is_removed_while_the_clock_jumps(
+    store: Store, accept: Accept, serve: Serve, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotahook.delivery.maintenance.PAUSE_SECONDS", 0)
+    (message_id,) = await accept(b"1")
+    await serve()
+    seconds = [0.0]
+    watched = Watched(store)
+    keeping = asyncio.create_task(
+        run_maintenance(watched, Retention(seconds=86400), monotonic=lambda: seconds[0])  # type: ignore[arg-type]
+    )
+    await watched.steps(2)
+    clock.advance(40 * 86400)
+    await watched.steps(5)
+    assert await has_body(store, message_id)
+    clock.advance(-40 * 86400)
+    await watched.steps(5)
+    # It ran steadily for ten minutes: a day is a day again.
+    for _ in range(200):
+        seconds[0] += 10
+        clock.advance(10)
+        await watched.steps(1)
+    assert await has_body(store, message_id)
+    for _ in range(9000):
+        seconds[0] += 10
+        clock.advance(10)
+    await watched.steps(3)
+    assert not await has_body(store, message_id)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_the_first_reading_of_the_clock_removes_nothing(
+    store: Store, accept: Accept, serve: Serve, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotahook.delivery.maintenance.PAUSE_SECONDS", 0)
+    (message_id,) = await accept(b"1")
+    await serve()
+    clock.advance(40 * 86400)
+    watched = Watched(store)
+    keeping = asyncio.create_task(run_maintenance(watched, Retention(seconds=86400)))  # type: ignore[arg-type]
+    await watched.steps(1)
+    assert await has_body(store, message_id)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def has_body(store: Store, message_id: str) -> bool:
+    message = await store.message(message_id)
+    return message is not None and message.body is not None
+
+
+class Watched:
+    """A store of which a test knows how often it was tidied; it is tidied when the test lets it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._allowed = asyncio.Semaphore(0)
+        self._done = asyncio.Semaphore(0)
+
+    async def now(self) -> float:
+        await self._allowed.acquire()
+        return await self._store.now()
+
+    async def tidy(self, retention: Retention, *, now: float) -> bool:
+        await self._store.tidy(retention, now=now)
+        self._done.release()
+        return False
+
+    async def steps(self, count: int) -> None:
+        """Let it be tidied so many times."""
+        for _ in range(count):
+            self._allowed.release()
+            await self._done.acquire()

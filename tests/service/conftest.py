@@ -183,7 +183,7 @@ class Api:
     def rows(self) -> dict[str, list[Any]]:
         """Everything in the store, to tell whether a call changed anything."""
         with contextlib.closing(sqlite3.connect(self.file)) as db:
-            tables = ("callbacks", "callback_history", "messages", "deliveries", "lanes", "credentials")
+            tables = ("callbacks", "callback_history", "messages", "pending", "lanes", "credentials")
             return {table: db.execute(f"select * from {table} order by 1, 2").fetchall() for table in tables}
 
     async def token(self, headers: Headers | None = None) -> str:

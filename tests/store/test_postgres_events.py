@@ -8,11 +8,11 @@ import asyncpg
 import pytest
 
 from fotahook.store import Store, open_store
-from fotahook.store.events import AttemptFinished, EventCursor, EventPage, MessageAccepted
+from fotahook.store.events import EventCursor, EventPage, MessageAccepted
 from fotahook.store.postgres.servers import Connection
 
 from .conftest import ACCOUNT, Accept, VirtualClock
-from .test_events import attempt, read
+from .test_events import read
 
 WRITERS = 5
 STEPS = 150
@@ -38,7 +38,7 @@ async def write(writer: Connection, message_id: str) -> None:
     """As a process does it that accepts a message: a lane is locked before a number is drawn."""
     await writer.execute("insert into lanes (account, consumer, held) values ($1, '', true)", f"lane of {message_id}")
     await writer.execute(
-        "insert into messages (id, account, body, size, sha256, accepted_at) values ($1, $2, '', 0, '', store_now())",
+        "insert into messages (id, account, size, sha256, accepted_at) values ($1, $2, 0, '', store_now())",
         message_id,
         ACCOUNT,
     )
@@ -115,13 +115,3 @@ async def test_every_event_is_read_once_and_in_order_however_transactions_overla
     assert set(seen) == kept
     stored = [row["id"] for row in await writers[0].fetch("select id from messages order by seq")]
     assert seen == stored
-
-
-async def test_attempts_from_before_the_migration_have_events(
-    registered: Store, accept: Accept, writers: list[Connection]
-) -> None:
-    await accept(b"{}")
-    await attempt(registered)
-    await writers[0].execute("update attempts set at = null, state = null")
-    (found,) = [event for event in (await read(registered)).events if isinstance(event, AttemptFinished)]
-    assert (found.at, found.state) == (found.started_at, "delivered")

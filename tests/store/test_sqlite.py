@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import os
 import queue
+import re
 import sqlite3
 import stat
 import sys
@@ -334,7 +335,7 @@ async def test_a_failed_peek_is_repeated_by_the_thread(path: Path) -> None:
     store = await SqliteStore.open(path)
     callback = await store.register(ACCOUNT, URL, actor="test")
     # Every statement of this connection ends with an error from now on.
-    store._reader._peeking.set_progress_handler(lambda: 1, 1)
+    store._peeking.set_progress_handler(lambda: 1, 1)
     assert await store.callback(ACCOUNT) == callback
     await store.close()
     with pytest.raises(StoreUnavailable, match="closed"):
@@ -562,8 +563,7 @@ async def test_a_transaction_that_sqlite_ends_by_itself_fails_for_all(connection
 
 async def test_a_read_sees_one_state_of_the_store(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("pragma journal_mode = wal")
-    others = [sqlite3.connect(path, isolation_level=None, check_same_thread=False) for _ in range(2)]
-    reader = Reader(*others)
+    reader = Reader(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
 
     def count_twice(db: sqlite3.Connection) -> tuple[object, object]:
         before = db.execute("select count(*) from numbers").fetchone()
@@ -615,11 +615,11 @@ async def test_the_lease_reads_an_index(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "index"),
     [
-        ("lanes", "COVERING INDEX deliveries_pending"),
-        ("lanes", "deliveries_dead"),
-        ("recent", "messages_by_account"),
-        ("recent_pending", "COVERING INDEX deliveries_pending"),
-        ("recent_dead", "deliveries_dead"),
+        ("lanes", "pending USING PRIMARY KEY (lane=?)"),
+        ("lanes", "dead USING PRIMARY KEY (lane=?)"),
+        ("recent", "COVERING INDEX messages_by_account"),
+        ("recent_pending", "pending USING PRIMARY KEY (lane=? AND seq<?)"),
+        ("recent_dead", "dead USING PRIMARY KEY (lane=? AND seq<?)"),
     ],
 )
 async def test_listing_undelivered_messages_does_not_scan_delivered_ones(path: Path, name: str, index: str) -> None:
@@ -629,7 +629,9 @@ async def test_listing_undelivered_messages_does_not_scan_delivered_ones(path: P
     plan = await store._reader.run(lambda db: [row["detail"] for row in db.execute(query, values)])
     await store.close()
     assert any(index in step for step in plan), plan
-    scans = [step for step in plan if "SCAN" in step and "VIRTUAL TABLE" not in step and "(subquery" not in step]
+    scans = [
+        step for step in plan if "SCAN" in step and not re.search("VIRTUAL TABLE|subquery|CONSTANT ROW|buckets", step)
+    ]
     assert not scans, plan
     # Only what the lanes found is sorted in the end, a page of each.
     inner = list(itertools.takewhile(lambda step: not step.startswith("SCAN (subquery"), plan))
@@ -642,8 +644,8 @@ async def test_the_fetch_reads_an_index_in_order(path: Path) -> None:
     values = {"now": 1.0, "lane": 1, "limit": 1, "without": "[]", "max_bytes": 1}
     plan = await store._reader.run(lambda db: [row["detail"] for row in db.execute(query, values)])
     await store.close()
-    assert any("deliveries_ready" in step for step in plan), plan
+    assert any("pending_ready" in step for step in plan), plan
     # What was delivered of the lane is not gone through for each of them.
-    assert any("deliveries_by_key" in step for step in plan), plan
+    assert any("pending_by_key" in step for step in plan), plan
     # At most as many as are fetched are sorted, to sum up their sizes.
     assert sum("TEMP B-TREE" in step for step in plan) <= 1, plan

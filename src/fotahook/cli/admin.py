@@ -27,7 +27,17 @@ from .shared.arguments import Limit, OptionalAccount, split_at_commas
 from .shared.configuration import PREFIX
 from .shared.errors import UsageError
 from .shared.output import PAGE, Columns, counting, note, print_facts, print_json, print_list
-from .shared.stores import DEFAULT_STORE, KeepBytes, KeepDays, StoreFlags, check_exists, secret_key, store_file
+from .shared.stores import (
+    DEFAULT_STORE,
+    KeepAttempts,
+    KeepBytes,
+    KeepDays,
+    KeepIds,
+    StoreFlags,
+    check_exists,
+    secret_key,
+    store_file,
+)
 
 PAUSE_SECONDS: Final = 0.01
 """Pause between two steps of pruning, in which a service on the same file gets its turn."""
@@ -303,16 +313,19 @@ def reset_key(*, flags: StoreFlags = DEFAULT_STORE) -> None:
 def prune(
     *,
     keep_days: Annotated[KeepDays, Parameter(env_var=f"{PREFIX}KEEP_DAYS")] = 30.0,
+    keep_attempts: Annotated[KeepAttempts, Parameter(env_var=f"{PREFIX}KEEP_ATTEMPTS")] = 30.0,
+    keep_ids: Annotated[KeepIds, Parameter(env_var=f"{PREFIX}KEEP_IDS")] = 400.0,
     keep_bytes: Annotated[KeepBytes, Parameter(env_var=f"{PREFIX}KEEP_BYTES")] = None,
     flags: StoreFlags = DEFAULT_STORE,
 ) -> None:
-    """Remove now what a service removes gradually: the bytes of old messages that are delivered or dead.
+    """Remove now what a service removes gradually: old bytes, attempts and ids of messages that are delivered or dead.
 
-    It works in small steps, whether the service runs or not. Ids stay, so that duplicates are still recognized.
+    It works in small steps, whether the service runs or not. Duplicates are recognized for as long as ids are kept.
 
     Example: fotahook admin prune --keep-days 7
     """
-    retention = Retention(seconds=keep_days * DAY, bytes=keep_bytes)
+    ages = {"seconds": keep_days * DAY, "attempts": keep_attempts * DAY, "ids": keep_ids * DAY}
+    retention = Retention(bytes=keep_bytes, **ages)
     bodies, size = _in_store(flags.store, lambda store: _prune(store, retention))
     if flags.as_json:
         print_json({"bodies": bodies, "bytes": size})

@@ -51,7 +51,16 @@ from .shared.arguments import Texts, split_at_commas
 from .shared.configuration import SOURCES
 from .shared.errors import UsageError
 from .shared.server_options import InLimits, InLogging, InNetwork, Seconds, ServerOptions, flag_named
-from .shared.stores import KeepBytes, KeepDays, key_source, open_secret_keys, store_file, wait_for_store
+from .shared.stores import (
+    KeepAttempts,
+    KeepBytes,
+    KeepDays,
+    KeepIds,
+    key_source,
+    open_secret_keys,
+    store_file,
+    wait_for_store,
+)
 
 log = logging.getLogger("fotahook")
 
@@ -91,6 +100,8 @@ class ServeOptions(ServerOptions):
     store: InStore[str] = "sqlite:///fotahook.db"
     "Where messages are kept: sqlite:///relative.db, sqlite:////absolute.db or postgresql://user@host/database."
     keep_days: InStore[KeepDays] = 30.0
+    keep_attempts: InStore[KeepAttempts] = 30.0
+    keep_ids: InStore[KeepIds] = 400.0
     keep_bytes: InStore[KeepBytes] = None
     allow_network: InDelivery[Texts] = ()
     "Networks (CIDR) that callbacks may lie in although they are not globally reachable."
@@ -310,7 +321,12 @@ async def _dispatching(
     dispatcher: Dispatcher, store: Store, options: ServeOptions
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Run a dispatcher. Leaving waits for deliveries in flight, and raises what the dispatcher failed with."""
-    retention = Retention(seconds=options.keep_days * DAY, bytes=options.keep_bytes)
+    retention = Retention(
+        seconds=options.keep_days * DAY,
+        bytes=options.keep_bytes,
+        attempts=options.keep_attempts * DAY,
+        ids=options.keep_ids * DAY,
+    )
     housekeeping = asyncio.create_task(run_maintenance(store, retention), name="housekeeping")
     task = asyncio.create_task(dispatcher.run(), name="dispatcher")
     # If one fails, both end: a service that accepts and never delivers, or never cleans up, is worse than none.

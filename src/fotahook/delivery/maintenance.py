@@ -2,11 +2,15 @@
 
 import asyncio
 import logging
+import math
 import time
+from collections.abc import Callable
 from typing import Final
 
 from fotahook.store.base import Store
 from fotahook.store.records import Retention, StoreError
+
+from .clock_watch import ClockWatch
 
 log = logging.getLogger("fotahook.delivery")
 
@@ -18,14 +22,29 @@ _DAY: Final = 86400.0
 _STEP: Final = 1000
 
 
-async def run_maintenance(store: Store, retention: Retention) -> None:
-    """Run maintenance until cancelled. Deliveries can run between any two steps."""
-    forget_at = time.monotonic()
+async def run_maintenance(
+    store: Store, retention: Retention, *, monotonic: Callable[[], float] = time.monotonic
+) -> None:
+    """Run maintenance until cancelled. Deliveries can run between any two steps.
+
+    Nothing is removed for its age by the first reading of the store's clock, nor while the clock is not to be believed.
+    """
+    watch = ClockWatch(monotonic)
+    readings, was_steady = 0, True
+    forget_at = monotonic()
     while True:
         try:
-            more = await store.tidy(retention)
-            if not more and time.monotonic() >= forget_at:
-                forget_at = time.monotonic() + _DAY
+            now = await store.now()
+            is_steady = watch.is_steady(now)
+            if is_steady != was_steady:
+                log.warning(
+                    "the store's clock %s", "is steady again" if is_steady else "jumped: nothing old is removed"
+                )
+            readings, was_steady = readings + 1, is_steady
+            believed = is_steady and readings > 1
+            more = await store.tidy(retention, now=now if believed else -math.inf)
+            if believed and not more and monotonic() >= forget_at:
+                forget_at = monotonic() + _DAY
                 await forget_reports(store)
         except StoreError as error:
             log.warning("redelivery and retention wait for the store: %s", error)

@@ -115,6 +115,7 @@ class Listener:
             clock=clock,
         )
         self._watch = Watch(self.request_handler.consumers, clock)
+        keep = validation.duration("keep_days", keep_days, "days") * _DAY
         self._inbox = Inbox(
             watch=self._watch,
             url=validation.store_url("inbox", inbox),
@@ -122,7 +123,7 @@ class Listener:
             forwards=self._forwards,
             rules=Rules(schedule=validation.schedule("schedule", schedule), in_flight=IN_FLIGHT),
             handler_timeout=validation.seconds("handler_timeout", handler_timeout),
-            retention=Retention(seconds=validation.duration("keep_days", keep_days, "days") * _DAY),
+            retention=Retention(seconds=keep, attempts=keep, ids=max(400 * _DAY, dedupe_window)),
             clock=clock,
             accept_deadline=LoopDeadline(validation.seconds("accept_timeout", accept_timeout)),
         )

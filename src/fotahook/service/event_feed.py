@@ -83,9 +83,10 @@ class Feed:
         self._poller: asyncio.Task[None] | None = None
         self._catching_up = asyncio.Semaphore(CATCHING_UP)
 
-    async def present(self) -> EventCursor:
-        """The cursor after all present events."""
-        return (await self._store.events(None, limit=1)).cursor
+    async def present(self, recent: int = 0) -> EventCursor:
+        """The cursor after all present events, or before so many of each source, as far as they are kept."""
+        page = await self._store.events(None, limit=1)
+        return page.cursor.before(recent).merge(page.removed)
 
     async def read(self, cursor: EventCursor) -> EventPage:
         """A page from the store."""

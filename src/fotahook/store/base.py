@@ -118,10 +118,17 @@ class Store(Protocol):
         The request is on disk when this returns; ``tidy`` carries it out in small steps, after a restart too.
         """
 
-    async def tidy(self, retention: records.Retention) -> bool:
-        """One small step of maintenance: bulk redeliveries, then retention. True if there is more to do now."""
+    async def now(self) -> float:
+        """A reading of the store's clock."""
 
-    async def prune(self, retention: records.Retention) -> records.Pruned:
+    async def tidy(self, retention: records.Retention, *, now: float | None = None) -> bool:
+        """One small step of maintenance: bulk redeliveries, then retention. True if there is more to do now.
+
+        Ages are taken at `now`: a reading of the store's clock that the caller believes, or -inf, at which nothing is
+        old. By default the clock is read.
+        """
+
+    async def prune(self, retention: records.Retention, *, now: float | None = None) -> records.Pruned:
         """One small step of retention alone."""
 
     async def lease(self, limit: int, seconds: float) -> list[records.Lease]:

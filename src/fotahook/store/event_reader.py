@@ -1,4 +1,4 @@
-"""Reads events and counts from the rows of a store, and removes old ones."""
+"""Reads events and counts from the rows of a store, and thins out old counts."""
 
 import heapq
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
@@ -19,7 +19,6 @@ from .events import (
     MinuteCounts,
     Stats,
 )
-from .records import Retention
 from .session import Row, Session
 
 STEP: Final = 1000
@@ -39,10 +38,10 @@ async def read_events(
     `visible` returns the cursor up to which every row is visible, given the one at the last row numbers drawn.
     """
     (ends,) = await db.rows("event_ends")
-    present = EventCursor(ends["messages"], 2 * ends["attempts"] + 1, ends["callbacks"], ends["lanes"])
+    present, removed = _cursor(ends, ""), _cursor(ends, "removed_")
     if after is None:
-        return EventPage(events=(), cursor=present)
-    if after.is_ahead_of(present) or after.lanes < ends["removed"]:
+        return EventPage(events=(), cursor=present, removed=removed)
+    if after.is_ahead_of(present) or removed.is_ahead_of(after):
         return EventPage(events=(), cursor=after, lost=True)
     last = await visible(present)
     sources: list[list[Event]] = []
@@ -55,6 +54,12 @@ async def read_events(
                 unfinished.append(sources[-1][-1])
     events = tuple(_by_time(sources, unfinished))
     return EventPage(events=events, cursor=after.advance(events), more=bool(unfinished) or last != present)
+
+
+def _cursor(ends: Row, prefix: str) -> EventCursor:
+    """The cursor after these numbers; an attempt has two positions."""
+    messages, attempts, callbacks, lanes = (ends[prefix + name] for name in EventCursor.__struct_fields__)
+    return EventCursor(messages, 2 * attempts + 1 if attempts else 0, callbacks, lanes)
 
 
 def _row_numbers(cursor: EventCursor) -> tuple[int, int, int, int]:
@@ -104,16 +109,21 @@ async def read_stats(db: Session, minutes: int, among: Collection[str] | None) -
     return Stats(now=now, minutes=tuple(MinuteCounts(**each) for each in counts))
 
 
-async def forget(db: Session, retention: Retention) -> bool:
-    """Remove some old lane changes, counts and audit entries; whether there may be more of them."""
-    removed = len(await db.rows("remove_counts", minutes=STATS_MINUTES, limit=STEP))
-    removed += len(await db.rows("remove_audit", seconds=AUDIT_SECONDS, limit=STEP))
-    if retention.seconds is not None:
-        number = await db.value("old_lane_change", seconds=retention.seconds, limit=STEP)
-        if number is not None:
-            removed += len(await db.rows("remove_lane_changes", number=number))
-            await db.rows("mark_lane_change", number=number)
-    return removed >= STEP
+async def thin_out(db: Session, after: int, now: float) -> tuple[bool, int]:
+    """Remove old counts and audit entries, and merge the next minute after one into its hour.
+
+    Returns whether there may be more, and how far the minutes are merged.
+    """
+    this_minute = int(max(now, 0.0) // 60)
+    removed = len(await db.rows("remove_counts", before=this_minute - STATS_MINUTES, limit=STEP))
+    removed += len(await db.rows("remove_audit", before=now - AUDIT_SECONDS, limit=STEP))
+    # Minutes are kept for this hour and the one before.
+    fine = await db.row("next_fine_minute", after=after, before=(this_minute // 60 - 1) * 60)
+    if fine is not None:
+        await db.rows("merge_minute", minute=fine["minute"])
+        await db.rows("drop_minute", minute=fine["minute"])
+        after = fine["minute"]
+    return removed >= STEP or fine is not None, after
 
 
 _DEAD: Final = ("at", "account", "message", "consumer", "error_code")

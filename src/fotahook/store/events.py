@@ -13,7 +13,7 @@ import msgspec
 from .records import DeliveryState, LaneState, Record
 
 STATS_MINUTES: Final = 24 * 60
-"""How long the counts of each minute are kept."""
+"""How long counts are kept: for each minute of this hour and the one before, for each hour before that."""
 
 
 class EventCursor(msgspec.Struct, frozen=True):
@@ -29,7 +29,7 @@ class EventCursor(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, **{event.source: event.position for event in events})
 
     def before(self, events: int) -> "EventCursor":
-        """The cursor before so many events of each source; lane changes, which retention removes, are left out."""
+        """The cursor before so many events of each source; lane changes are left out."""
         return EventCursor(
             max(0, self.messages - events),
             max(0, self.attempts - 2 * events),
@@ -121,6 +121,8 @@ class EventPage(Record, frozen=True, kw_only=True):
 
     events: tuple[Event, ...]
     cursor: EventCursor
+    removed: EventCursor = EventCursor()
+    """What retention removed; told to those who have no cursor."""
     more: bool = False
     """Whether there is more to read now."""
     lost: bool = False

@@ -18,6 +18,8 @@ LaneState = Literal["open", "waiting", "held", "paused"]
 AccountState = Literal["open", "waiting", "held", "paused", "trouble"]
 """A lane's state; or trouble: its endpoint fails or is gone, or messages wait and no callback is registered."""
 
+HISTORY_CHANGES: Final = 1000
+"""Changes that are kept of each account's callback."""
 SCAN_LIMIT: Final = 1000
 """Messages that are read for one page, so that other reads do not wait long."""
 
@@ -408,8 +410,13 @@ class Retention(Record, frozen=True, kw_only=True):
     """How long and how much is kept of messages whose deliveries are all delivered or dead; None: without limit."""
 
     seconds: float | None = None
+    """Bodies, and changes of lanes."""
     bytes: int | None = None
     """Of the whole store: above it the oldest bodies are removed, whatever their age."""
+    attempts: float | None = None
+    """Seconds for the attempts at messages whose bodies are removed."""
+    ids: float | None = None
+    """Seconds for messages without bodies: their ids, idempotency keys and hashes."""
 
 
 class Pruned(Record, frozen=True, kw_only=True):

@@ -1,47 +1,74 @@
-"""Retention: the bodies of old messages are removed in small steps."""
+"""Retention: what is old is removed in small steps, oldest first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from .records import Record, Retention
 from .redelivery import STEP
 from .session import Session
 
+SWEPT: Final = ("bodies", "attempts", "messages", "lanes")
+"""What retention removes; each has statements of its own. `lanes` are the changes of lanes."""
 
-class RetentionCursor(Record, frozen=True, kw_only=True):
-    """The message after which the next step begins, and the bytes that are still in excess."""
 
-    accepted_at: float = float("-inf")
-    seq: int = 0
+class Sweep(Record, frozen=True, kw_only=True):
+    """One step through what is swept: what it found removable, and where the next step begins (0: at the oldest)."""
+
+    numbers: tuple[int, ...] = ()
+    after: int = 0
     excess: int = 0
+    """Bytes that are to be removed whatever their age."""
 
 
-BEGINNING: Final = RetentionCursor()
+async def find_removable(db: Session, retention: Retention, last: Mapping[str, Sweep], now: float) -> dict[str, Sweep]:
+    """The next steps after the last ones."""
+    ages = {
+        "bodies": retention.seconds,
+        "attempts": retention.attempts,
+        "messages": retention.ids,
+        "lanes": retention.attempts if retention.seconds is None else retention.seconds,
+    }
+    return {
+        kind: await _next_step(db, kind, last.get(kind, Sweep()), None if seconds is None else now - seconds, retention)
+        for kind, seconds in ages.items()
+    }
 
 
-async def find_removable(
-    db: Session, retention: Retention, cursor: RetentionCursor
-) -> tuple[list[int], RetentionCursor]:
-    """Messages after the cursor whose bodies may be removed, and the cursor for the next step."""
-    excess = cursor.excess
-    if cursor is BEGINNING:
+async def _next_step(db: Session, kind: str, last: Sweep, before: float | None, retention: Retention) -> Sweep:
+    excess = last.excess
+    if kind == "bodies" and last.after == 0:
         excess = 0 if retention.bytes is None else await db.value("kept_bytes") - retention.bytes
-    seconds = float("inf") if retention.seconds is None else retention.seconds
-    found = await db.rows("old_bodies", after=cursor.accepted_at, seq=cursor.seq, seconds=seconds, limit=STEP)
-    removable: list[int] = []
-    for body in found:
-        if not body["is_old"] and excess <= 0:
-            # The rest is younger still: begin again from the oldest next time.
-            return removable, BEGINNING
-        if not body["pending"]:
-            removable.append(body["seq"])
-            excess -= body["size"]
+    if before is None and excess <= 0:
+        return Sweep()
+    found = await db.rows(
+        f"old_{kind}", after=last.after, before=float("-inf") if before is None else before, limit=STEP
+    )
+    numbers: list[int] = []
+    for row in found:
+        if not row["is_old"] and excess <= 0:
+            # The rest is younger still.
+            return Sweep(numbers=tuple(numbers))
+        if not row["blocked"]:
+            numbers.append(row["number"])
+            excess -= row["size"]
     if len(found) < STEP:
-        return removable, BEGINNING
-    return removable, RetentionCursor(accepted_at=found[-1]["accepted_at"], seq=found[-1]["seq"], excess=excess)
+        return Sweep(numbers=tuple(numbers))
+    return Sweep(numbers=tuple(numbers), after=found[-1]["number"], excess=excess)
 
 
-async def remove_bodies(db: Session, seqs: Sequence[int]) -> list[int]:
-    """Remove the bodies of these messages, except those that became pending again; the sizes of the removed ones."""
-    await db.rows("lock_messages", seqs=seqs)
-    return [body["size"] for body in await db.rows("prune", seqs=seqs)]
+async def remove(db: Session, found: Mapping[str, Sweep]) -> list[int]:
+    """Remove what was found, except bodies that became pending again; the sizes of the removed bodies."""
+    sizes: list[int] = []
+    for kind, sweep in found.items():
+        numbers = list(sweep.numbers)
+        if kind == "bodies" and numbers:
+            await db.rows("lock_messages", seqs=numbers)
+            sizes = [body["size"] for body in await db.rows("remove_bodies", numbers=numbers)]
+        elif numbers:
+            if kind == "messages":
+                await db.rows("remove_attempts_of", numbers=numbers)
+                await db.rows("remove_dead_of", numbers=numbers)
+                await db.rows("remove_notes_of", numbers=numbers)
+            await db.rows(f"remove_{kind}", numbers=numbers)
+            await db.rows("mark_removed", source=kind, number=numbers[-1])
+    return sizes

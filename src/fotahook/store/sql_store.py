@@ -5,23 +5,24 @@ import contextlib
 import copy
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeVar, cast
 
 import msgspec
 
 from fotahook.contract.life_cycle import FINAL_RANK
 
-from . import records
+from . import callbacks, records
 from .base import AskForLeases, Receive, Store
-from .event_reader import forget, read_events, read_stats
+from .event_reader import read_events, read_stats, thin_out
 from .events import Backlog, EventCursor, EventPage, Stats
 from .handing import Handing
 from .ledger import campaign_ids
-from .listing import find_message, list_messages
+from .listing import account_attempts, find_message, list_messages
 from .records import CALLBACK_CONSUMER
-from .redelivery import redeliver, step_redelivery
-from .retention import BEGINNING, find_removable, remove_bodies
+from .redelivery import find_redeliverable, redeliver, step_redelivery
+from .retention import Sweep, find_removable, remove
 from .rows import copy_of, read_account, read_attempt, read_credential, read_lane, read_recent_attempt
 from .session import Row, Session
 from .transaction import Transaction
@@ -39,7 +40,8 @@ class SqlStore(ABC):
 
     def __init__(self) -> None:
         self._work = asyncio.Event()
-        self._retention_cursor = BEGINNING
+        self._sweeps: Mapping[str, Sweep] = {}
+        self._merged_minute = 0
         self._audit: records.AuditEntry | None = None
         self._request: AskForLeases = lambda: None
         self._receive: Receive = lambda handed: None
@@ -70,8 +72,15 @@ class SqlStore(ABC):
         """Return what `job` returns; all its statements see one state of the store."""
 
     @abstractmethod
+    async def _look(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        """The same for a job that looks through much: such jobs take turns, and no other read waits for them."""
+
+    @abstractmethod
     async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
         """Return what `job` returns, once its transaction is on disk."""
+
+    @abstractmethod
+    async def now(self) -> float: ...
 
     @abstractmethod
     def _notify(self) -> None:
@@ -122,28 +131,12 @@ class SqlStore(ABC):
     # Callbacks and lanes
 
     async def register(self, account: str, url: str, *, actor: str) -> records.Callback:
-        async def job(db: Session) -> records.Callback:
-            await db.lock_lanes({(account, CALLBACK_CONSUMER)})
-            revision = await db.value("add_history", account=account, url=url, actor=actor)
-            (callback,) = await db.rows("put_callback", account=account, url=url, revision=revision)
-            await db.rows("open_callback_lane", account=account)
-            await _end_backoff(db, account, CALLBACK_CONSUMER)
-            return records.Callback(**callback)
-
-        callback = await self._change(job)
+        callback = await self._change(lambda db: callbacks.register(db, account, url, actor))
         self._notify()
         return callback
 
     async def deregister(self, account: str, *, actor: str) -> bool:
-        async def job(db: Session) -> bool:
-            await db.lock_lanes({(account, CALLBACK_CONSUMER)}, create=False)
-            if await db.row("drop_callback", account=account) is None:
-                return False
-            await db.rows("add_history", account=account, url=None, actor=actor)
-            await db.rows("hold_callback_lane", account=account)
-            return True
-
-        return await self._change(job)
+        return await self._change(lambda db: callbacks.deregister(db, account, actor))
 
     async def callback(self, account: str) -> records.Callback | None:
         row = await self._find("callback", account=account)
@@ -182,7 +175,7 @@ class SqlStore(ABC):
     async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
         async def job(db: Session) -> None:
             await db.rows("resume", account=account, consumer=consumer)
-            await _end_backoff(db, account, consumer)
+            await callbacks.end_backoff(db, account, consumer)
 
         await self._change(job)
         self._notify()
@@ -207,13 +200,13 @@ class SqlStore(ABC):
         if account is None:
             found = await self._query("recent_attempts", limit=limit)
         else:
-            found = await self._query("account_attempts", account=account, messages=RECENT_MESSAGES, limit=limit)
+            found = await self._look(lambda db: account_attempts(db, account, RECENT_MESSAGES, limit))
         return [read_recent_attempt(row) for row in found]
 
     async def messages(
         self, account: str, matching: records.MessageFilter, *, before: int | None = None, limit: int
     ) -> records.Page:
-        return await self._read(lambda db: list_messages(db, account, matching, before, limit))
+        return await self._look(lambda db: list_messages(db, account, matching, before, limit))
 
     async def events(self, after: EventCursor | None, *, limit: int) -> EventPage:
         async def visible(present: EventCursor) -> EventCursor:
@@ -222,10 +215,10 @@ class SqlStore(ABC):
         return await self._read(lambda db: read_events(db, after, limit, visible))
 
     async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> Stats:
-        return await self._read(lambda db: read_stats(db, minutes, among))
+        return await self._look(lambda db: read_stats(db, minutes, among))
 
     async def backlog(self) -> Backlog:
-        (row,) = await self._query("backlog")
+        (row,) = await self._look(lambda db: db.rows("backlog"))
         return Backlog(**row)
 
     # Redelivery and retention
@@ -250,29 +243,36 @@ class SqlStore(ABC):
     async def redeliver_all(
         self, account: str, state: records.DeliveryState, *, since: float, until: float, dry_run: bool = False
     ) -> int:
-        async def count(db: Session) -> tuple[int, int]:
-            last = await db.value("last_message", account=account)
-            return await db.value("count_redeliverable", **request, last=last), last
+        (last,) = await self._query("last_message")
+        request = {"account": account, "state": state, "since": since, "until": until, "last": last["seq"]}
+        count = 0
+        after: int | None = 0
+        while after is not None:
+            # Each look is short, so that other reads get their turn in between.
+            find = partial(find_redeliverable, request=request, after=after, limit=records.SCAN_LIMIT)
+            found, after = await self._look(find)
+            count += len(found)
+        if count and not dry_run:
+            await self._change(lambda db: db.rows("add_redelivery", **request))
+        return count
 
-        request = {"account": account, "state": state, "since": since, "until": until}
-        found, last = await self._read(count)
-        if found and not dry_run:
-            await self._change(lambda db: db.rows("add_redelivery", **request, last=last))
-        return found
-
-    async def tidy(self, retention: records.Retention) -> bool:
+    async def tidy(self, retention: records.Retention, *, now: float | None = None) -> bool:
         if await self._write(step_redelivery):
             self._notify()
             return True
-        forgetting = await self._write(lambda db: forget(db, retention))
-        return (await self.prune(retention)).more or forgetting
+        time = await self.now() if now is None else now
+        thinning, self._merged_minute = await self._write(lambda db: thin_out(db, self._merged_minute, time))
+        return (await self.prune(retention, now=time)).more or thinning
 
-    async def prune(self, retention: records.Retention) -> records.Pruned:
+    async def prune(self, retention: records.Retention, *, now: float | None = None) -> records.Pruned:
+        time = await self.now() if now is None else now
         # Found outside of a write transaction, so that no delivery waits for it.
-        seqs, cursor = await self._read(lambda db: find_removable(db, retention, self._retention_cursor))
-        sizes = await self._write(lambda db: remove_bodies(db, seqs)) if seqs else []
-        self._retention_cursor = cursor
-        return records.Pruned(bodies=len(sizes), bytes=sum(sizes), more=bool(seqs) or cursor is not BEGINNING)
+        found = await self._look(lambda db: find_removable(db, retention, self._sweeps, time))
+        removable = any(sweep.numbers for sweep in found.values())
+        sizes = await self._write(lambda db: remove(db, found)) if removable else []
+        self._sweeps = found
+        more = removable or any(sweep.after for sweep in found.values())
+        return records.Pruned(bodies=len(sizes), bytes=sum(sizes), more=more)
 
     # Dispatching
 
@@ -288,8 +288,12 @@ class SqlStore(ABC):
             self._notify()
         return len(lanes)
 
+    def _due_since(self) -> float:
+        """A time before which no lane is due."""
+        return float("-inf")
+
     async def due_in(self) -> float | None:
-        (row,) = await self._query("due_in")
+        (row,) = await self._query("due_in", since=self._due_since())
         return None if row["due_in"] is None else max(0.0, row["due_in"])
 
     async def wait(self, seconds: float) -> None:
@@ -417,9 +421,3 @@ class SqlStore(ABC):
 
     async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:
         await self._change(lambda db: db.rows("drop_credentials", kind=kind, ids=list(ids)))
-
-
-async def _end_backoff(db: Session, account: str, consumer: str) -> None:
-    """Make the deliveries of a lane due that wait for a failing endpoint."""
-    await db.rows("end_backoff", account=account, consumer=consumer)
-    await db.rows("recompute_due", account=account, consumer=consumer)

@@ -27,6 +27,17 @@ KeepDays: TypeAlias = Annotated[
     float,
     Parameter(help="Days that the bytes of delivered and dead messages are kept.", validator=Number(gte=0, lte=3650)),
 ]
+KeepAttempts: TypeAlias = Annotated[
+    float,
+    Parameter(help="Days that attempts are kept, once the bytes are removed.", validator=Number(gte=0, lte=3650)),
+]
+KeepIds: TypeAlias = Annotated[
+    float,
+    Parameter(
+        help="Days that ids and idempotency keys are kept: duplicates are recognized for so long.",
+        validator=Number(gte=0, lte=3650),
+    ),
+]
 KeepBytes: TypeAlias = Annotated[
     int | None,
     Parameter(help="Size of the store in bytes above which the oldest are removed earlier.", validator=Number(gte=0)),

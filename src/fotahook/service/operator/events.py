@@ -59,7 +59,7 @@ async def follow(call: Call) -> Response:
     # A browser that reconnects sends the header, and still the query of its first request.
     cursor = requests.event_cursor(requests.header(call.request, "Last-Event-ID") or query.after)
     if cursor is None:
-        cursor = (await service.event_feed.present()).before(query.recent)
+        cursor = await service.event_feed.present(query.recent)
     elif (await service.event_feed.read(cursor)).lost:
         raise errors.GONE("The cursor is of another store, or retention removed events after it; begin without one.")
     if service.streams[call.caller.name] >= service.settings.streams:

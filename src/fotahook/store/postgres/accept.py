@@ -85,7 +85,7 @@ async def _add_deliveries(
     for lane, row, each in added:
         handing.add(lane["id"], row["seq"], each.id, each.message, row["accepted_at"], notes.get(row["seq"]))
     leased = await db.rows(
-        "add_deliveries",
+        "add_pending",
         lanes=[lane["id"] for lane, _, _ in added],
         seqs=[row["seq"] for _, row, _ in added],
         keys=[each.message.ordering_key for _, _, each in added],

@@ -36,7 +36,7 @@ async def commit_group(db: Session, requests: Sequence[Request]) -> tuple[list[R
     handing = Handing(next((request.lease for request in accepts if request.lease is not None), None))
     accepted = iter(await accept_all(db, given, lanes, handing))
     # A lane that was leased just now had an owner whose lease was over.
-    tokens = {lane["id"]: lane["token"] for lane in locked if lane["leased_until"] > 0}
+    tokens = {lane["id"]: lane["token"] for lane in locked}
     valid = [each for each in settles if tokens.get(each.lease.lane) == each.lease.token]
     settled = await settle_all(db, [each for each in valid if each.lease.lane not in handing.leases])
     responses: list[Response] = [

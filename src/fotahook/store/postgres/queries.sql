@@ -5,29 +5,40 @@
 --
 -- A condition "there is any" for each row is a `select true … limit 1`: for `exists` the planner may read everything that
 -- is pending into a hash table first. An `order by` in it selects the index.
--- Conditions on one message's deliveries exclude states (`not in`) instead of naming them, or the planner may use an
--- index by lane.
+--
+-- Where a snapshot of another transaction keeps old versions of a lane, the newest of them comes last in an index. So lanes
+-- are found by scanning backwards (`between … order by … desc limit 1`; for an `=` the planner would scan forwards), and
+-- changed by their `ctid`. A fetch begins at the lane's `since`, a lease at a time before which no lane is due.
 
 -- name: lock_lanes
-select id, account, consumer, token, leased_until,
-    case when held or paused then 'other' when leased_until > store_now() then 'leased'
-        when due is null and wait_until <= store_now() then 'idle' else 'other' end as use
-from lanes
-where id = any(array(
-    select lanes.id
+select l.id, l.account, l.consumer, l.token,
+    case when l.held or l.paused then 'other' when l.leased_until > store_now() then 'leased'
+        when l.due is null and l.wait_until <= store_now() then 'idle' else 'other' end as use
+from unnest(array(
+    select found.id
     from unnest(:accounts::text[], :consumers::text[]) as named (account, consumer)
-    join lanes using (account, consumer)
-    union all select unnest(:ids::bigint[])
-))
-order by id for no key update;
+    cross join lateral (
+        select id from lanes
+        where (account, consumer) >= (named.account, named.consumer) and (account, consumer) <= (named.account, named.consumer)
+        order by account desc, consumer desc limit 1
+    ) found
+    union select unnest(:ids::bigint[]) order by 1
+)) as chosen (id)
+cross join lateral (
+    select * from lanes where id between chosen.id and chosen.id order by id desc limit 1 for no key update
+) l;
 
 -- name: add_lanes
 -- A lane to a callback starts held, and the register call opens it. Other lanes have a destination from the start.
+with named as (
+    insert into lane_names (account, consumer)
+    select account, consumer from unnest(:accounts::text[], :consumers::text[]) as named (account, consumer)
+    order by account, consumer
+    on conflict (account, consumer) do nothing
+    returning account, consumer
+)
 insert into lanes (account, consumer, held, stopped_at)
-select account, consumer, consumer = '', case when consumer = '' then store_now() end
-from unnest(:accounts::text[], :consumers::text[]) as named (account, consumer)
-order by account, consumer
-on conflict (account, consumer) do nothing;
+select account, consumer, consumer = '', case when consumer = '' then store_now() end from named;
 
 -- name: take_room
 -- Room that the same transaction gives back: a write that a full or read-only store refuses, as it would a message.
@@ -59,10 +70,16 @@ select :account, coalesce(max(revision), 0) + 1, :url, :actor, store_now()
 from callback_history where account = :account
 returning revision;
 
+-- name: trim_history
+-- The oldest changes of a callback beyond those that are kept, a few at a time.
+delete from callback_history where account = :account and revision in (
+    select revision from callback_history where account = :account and revision <= :revision order by revision limit :limit
+) returning number;
+
 -- name: open_callback_lane
 -- The health of the old endpoint says nothing about the new one.
 update lanes set
-    held = false, wait_until = 0, failures = 0, "window" = 4, refused = 0, reason = null,
+    held = false, wait_until = store_now(), failures = 0, "window" = 4, refused = 0, reason = null,
     succeeded = 0, failed = 0, latency = 0,
     stopped_for = stopped_for + case when paused then 0 else store_now() - coalesce(stopped_at, store_now()) end,
     stopped_at = case when paused then stopped_at end
@@ -78,7 +95,7 @@ where account = :account and consumer = :consumer;
 
 -- name: resume
 update lanes set
-    paused = false, wait_until = 0, failures = 0, "window" = 4, refused = 0, reason = null,
+    paused = false, wait_until = store_now(), failures = 0, "window" = 4, refused = 0, reason = null,
     succeeded = 0, failed = 0, latency = 0,
     stopped_for = stopped_for + case when held then 0 else store_now() - coalesce(stopped_at, store_now()) end,
     stopped_at = case when held then stopped_at end
@@ -86,9 +103,9 @@ where account = :account and consumer = :consumer;
 
 -- name: end_backoff
 -- Deliveries in backoff become due, since the endpoint was replaced or repaired. The lane is locked.
-update deliveries d set due = store_now() from lanes l
+update pending p set due = greatest(store_now(), l.since) from lanes l
 where l.account = :account and l.consumer = :consumer
-    and d.lane = l.id and d.state = 'ready' and d.due > store_now() and d.strikes > 0;
+    and p.lane = l.id and p.ready and p.due > store_now() and p.strikes > 0;
 
 -- name: lanes_of_origin
 -- Lanes that wait for a receiver.
@@ -96,23 +113,23 @@ select l.id as lane from callbacks c join lanes l on l.account = c.account and l
 where c.origin = :origin and l.failures > 0 and l.wait_until > store_now() and not (l.held or l.paused) limit :limit;
 
 -- name: end_backoffs
-update deliveries set due = store_now()
-where lane = any(:lanes::bigint[]) and state = 'ready' and due > store_now() and strikes > 0;
+update pending p set due = greatest(store_now(), l.since) from lanes l
+where l.id = any(:lanes::bigint[]) and p.lane = l.id and p.ready and p.due > store_now() and p.strikes > 0;
 
 -- name: wake_lanes
 update lanes l set wait_until = store_now(),
-    due = (select min(due) from deliveries where lane = l.id and state = 'ready')
+    due = (select min(due) from pending where lane = l.id and ready and due >= l.since)
 where id = any(:lanes::bigint[]);
 
 -- name: recompute_due
-update lanes l set due = (select min(due) from deliveries where lane = l.id and state = 'ready')
+update lanes l set due = (select min(due) from pending where lane = l.id and ready and due >= l.since)
 where l.account = :account and l.consumer = :consumer;
 
 -- name: pending_usage
 select count(*) as messages, coalesce(sum(size), 0)::bigint as bytes, coalesce(max(seq), 0) as last from (
-    select d.seq, m.size from lanes l join deliveries d on d.lane = l.id join messages m on m.seq = d.seq
-    where l.account = :account and l.consumer = '' and d.state in ('ready', 'behind') and d.seq > :after
-    order by d.seq limit :limit
+    select p.seq, m.size from lanes l join pending p on p.lane = l.id join messages m on m.seq = p.seq
+    where l.account = :account and l.consumer = '' and p.seq > :after
+    order by p.seq limit :limit
 ) pending;
 
 -- name: add_audit
@@ -126,7 +143,7 @@ where number < :before and (:among::text[] is null or account = any(:among))
 order by number desc limit :limit;
 
 -- name: remove_audit
-delete from audit where number in (select number from audit where at < store_now() - :seconds order by number limit :limit)
+delete from audit where number in (select number from audit where at < :before order by number limit :limit)
 returning number;
 
 -- name: limits
@@ -147,30 +164,37 @@ where m.account = given.account and m.idempotency_key = given.idempotency_key
 -- name: add_messages
 -- In the given order, except messages with a known idempotency key. If another process is storing the same key, this
 -- waits for it, and then takes the message for a duplicate.
-insert into messages (id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at)
-select id, account, type, ordering_key, idempotency_key, body, length(body), sha256, store_now()
-from unnest(
-    :ids::text[], :accounts::text[], :types::text[], :ordering_keys::text[], :idempotency_keys::text[],
-    :bodies::bytea[], :digests::bytea[]
-) with ordinality as given (id, account, type, ordering_key, idempotency_key, body, sha256, number)
-order by number
-on conflict (account, idempotency_key) where idempotency_key is not null do nothing
-returning id, seq, accepted_at;
+with added as (
+    insert into messages (id, account, type, ordering_key, idempotency_key, size, sha256, accepted_at)
+    select id, account, type, ordering_key, idempotency_key, length(body), sha256, store_now()
+    from unnest(
+        :ids::text[], :accounts::text[], :types::text[], :ordering_keys::text[], :idempotency_keys::text[],
+        :bodies::bytea[], :digests::bytea[]
+    ) with ordinality as given (id, account, type, ordering_key, idempotency_key, body, sha256, number)
+    order by number
+    on conflict (account, idempotency_key) where idempotency_key is not null do nothing
+    returning id, seq, accepted_at
+), kept as (
+    insert into bodies (seq, body)
+    select added.seq, given.body from unnest(:ids::text[], :bodies::bytea[]) as given (id, body) join added using (id)
+)
+select id, seq, accepted_at from added;
 
--- name: add_deliveries
+-- name: add_pending
 -- Makes the lanes due; a lane that is due already costs no write. Those in :taken were idle, and are leased.
 with added as (
-    insert into deliveries (seq, lane, place, key, state, due, born)
-    select new.seq, new.lane, new.seq, new.key, case when new.key is not null and (new.number > 1 or (
-            select true from deliveries d
-            where d.lane = new.lane and d.key = new.key and d.state in ('ready', 'behind') order by d.place limit 1
-        )) then 'behind' else 'ready' end, store_now(), coalesce(l.stopped_at, store_now()) - l.stopped_for
+    insert into pending (seq, lane, place, key, ready, due, born)
+    select new.seq, new.lane, new.seq, new.key, new.key is null or (new.number = 1 and not coalesce((
+            select true from pending p where p.lane = new.lane and p.key = new.key order by p.place desc limit 1
+        ), false)), greatest(store_now(), l.since), coalesce(l.stopped_at, store_now()) - l.stopped_for
     from (
         select *, row_number() over (partition by lane, key order by seq) as number
         from unnest(:lanes::bigint[], :seqs::bigint[], :keys::text[]) as given (lane, seq, key)
     ) new
-    join lanes l on l.id = new.lane
-    returning lane, state
+    cross join lateral (
+    select * from lanes where id between new.lane and new.lane order by id desc limit 1
+) l
+    returning lane, ready
 ), counted as (
     insert into counts (minute, lane, accepted)
     select floor(store_now() / 60), lane, count(*) from added group by lane
@@ -178,13 +202,19 @@ with added as (
 ), woken as (
     update lanes l set due = store_now(), token = l.token + new.taken::integer,
         leased_until = case when new.taken then store_now() + :seconds::double precision else l.leased_until end
-    from (select distinct lane, lane = any(:taken::bigint[]) as taken from added where state = 'ready') new
-    where l.id = new.lane and (l.due is null or l.due > store_now())
+    from (
+        select found.ctid, lane = any(:taken::bigint[]) as taken
+        from (select distinct lane from added where ready) ready
+        cross join lateral (
+    select ctid from lanes where id between ready.lane and ready.lane order by id desc limit 1
+) found
+    ) new
+    where l.ctid = new.ctid and (l.due is null or l.due > store_now())
     returning l.id as lane, l.token, l.account, l.consumer, true as open, l.failures, l."window", l.refused, l.reason,
         l.succeeded, l.failed, l.latency, store_now() as read_at, new.taken
 )
 select woken.*, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys
-from woken join lane_facts f using (lane) where woken.taken;
+from woken cross join lateral lane_facts(woken.account, woken.consumer) f where woken.taken;
 
 -- name: count_duplicates
 update messages m set duplicates = m.duplicates + given.times
@@ -194,18 +224,28 @@ returning m.account, m.idempotency_key, m.id, m.sha256;
 
 -- name: message
 -- A key of \x01 and the hash means that the message is deduplicated by its bytes.
-select seq, id, account, type, ordering_key, nullif(idempotency_key, E'\x01' || encode(sha256, 'hex')) as idempotency_key,
-    body, size, sha256, accepted_at, duplicates
-from messages where id = :id;
+select m.seq, m.id, m.account, m.type, m.ordering_key,
+    nullif(m.idempotency_key, E'\x01' || encode(m.sha256, 'hex')) as idempotency_key,
+    b.body, m.size, m.sha256, m.accepted_at, m.duplicates
+from messages m left join bodies b on b.seq = m.seq where m.id = :id;
 
 -- name: delivery_statuses
-select d.seq, l.consumer, d.state, d.attempts, d.due, d.settled_at, d.last_outcome,
-    coalesce(l.stopped_at, store_now()) - l.stopped_for - d.born as age, l.stopped_at is not null as stopped,
-    case when d.state = 'behind' then (
-        select m.id from deliveries head join messages m on m.seq = head.seq
-        where head.lane = d.lane and head.key = d.key and head.state in ('ready', 'behind') order by head.place limit 1
-    ) end as behind
-from deliveries d join lanes l on l.id = d.lane where d.seq = any(:seqs::bigint[]) order by l.consumer;
+select p.seq, l.consumer, 'pending' as state, p.attempts, p.due, null as settled_at,
+    coalesce(l.stopped_at, store_now()) - l.stopped_for - p.born as age, l.stopped_at is not null as stopped,
+    case when not p.ready then (
+        select m.id from pending head join messages m on m.seq = head.seq
+        where head.lane = p.lane and head.key = p.key order by head.place limit 1
+    ) end as behind,
+    (select outcome from attempts where seq = p.seq and lane = p.lane order by number + 0 desc limit 1) as last_outcome
+from waiting w
+cross join lateral (select * from pending where lane = w.lane and seq = w.seq limit 1) p
+join lanes l on l.id = w.lane
+where w.seq = any(:seqs::bigint[])
+union all
+select s.seq, l.consumer, s.state, s.attempts, s.settled_at, s.settled_at, 0.0, l.stopped_at is not null, null,
+    s.last_outcome
+from settled s join lanes l on l.id = s.lane where s.seq = any(:seqs::bigint[])
+order by consumer;
 
 -- name: attempts
 select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt, a.resent
@@ -218,19 +258,14 @@ from attempts a join messages m on m.seq = a.seq
 order by a.number desc limit :limit;
 
 -- name: account_attempts
--- Of the newest messages, and of the oldest that still wait: those are the ones that a failing endpoint is tried with.
+-- Of these messages.
 select m.id as message, m.accepted_at, a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt,
     a.resent, (select count(*) from attempts b where b.seq = a.seq and b.number + 0 <= a.number) as number
 from attempts a join messages m on m.seq = a.seq
-where a.seq in (
-    select seq from (select seq from messages where account = :account order by seq desc limit :messages) newest
-    union all
-    select seq from (
-        select d.seq from lanes l join deliveries d on d.lane = l.id
-        where l.account = :account and d.state in ('ready', 'behind') order by d.seq limit :messages
-    ) oldest
-)
-order by a.number desc limit :limit;
+where a.seq = any(:seqs::bigint[]) order by a.number desc limit :limit;
+
+-- name: longest_pending
+select p.seq from lanes l join pending p on p.lane = l.id where l.account = :account order by p.seq limit :limit;
 
 -- name: lanes
 select l.consumer, l.held, l.paused, l.wait_until, l.wait_until > store_now() as waiting,
@@ -271,21 +306,25 @@ from lanes l where l.consumer = '' and (:among::text[] is null or l.account = an
 select url, actor, at, revision from callback_history where account = :account order by revision desc limit :limit;
 
 -- name: recent
-select seq from messages where account = :account and seq < :before order by seq desc limit :limit;
+select seq, seq as reached from messages
+where account = :account and seq + 0 < :before order by seq + 0 desc limit :limit;
+
+-- name: following
+select seq, seq as reached from messages
+where account = :account and seq + 0 > :after and seq + 0 <= :last order by seq + 0 limit :limit;
 
 -- name: recent_pending
--- Pending and dead deliveries have an index by lane, so that a few among very many messages are found at once.
-select distinct d.seq from lanes l
+-- What is pending or dead of an account is found at once, however much history there is.
+select distinct d.seq, d.seq as reached from lanes l
 cross join lateral (
-    select seq from deliveries
-    where lane = l.id and state in ('ready', 'behind') and seq < :before order by seq desc limit :limit
+    select seq from pending where lane = l.id and seq < :before order by seq desc limit :limit
 ) d
 where l.account = :account order by d.seq desc limit :limit;
 
 -- name: recent_dead
-select distinct d.seq from lanes l
+select distinct d.seq, d.seq as reached from lanes l
 cross join lateral (
-    select seq from deliveries where lane = l.id and state = 'dead' and seq < :before order by seq desc limit :limit
+    select seq from dead where lane = l.id and seq < :before order by seq desc limit :limit
 ) d
 where l.account = :account order by d.seq desc limit :limit;
 
@@ -298,32 +337,34 @@ where m.seq = any(:seqs::bigint[])
     and (:type::text is null or m.type = :type) and (:ordering_key::text is null or m.ordering_key = :ordering_key)
     and (:since::double precision is null or m.accepted_at >= :since)
     and (:until::double precision is null or m.accepted_at < :until)
-    and (:state::text is null or (
-        select true from deliveries d
-        where d.seq = m.seq and (d.state = :state or (:state = 'pending' and d.state in ('ready', 'behind'))) limit 1
-    ))
+    and case coalesce(:state::text, '')
+        when '' then true
+        when 'pending' then (select true from waiting where seq = m.seq limit 1)
+        else (select true from settled where seq = m.seq and state = :state limit 1)
+    end
 order by m.seq desc limit :limit;
 
 -- name: lease
--- The lanes that are longest overdue, except locked ones. `late`: how many lanes are overdue by more than a second. If
--- there are more of these than the statement leased, a lock hides one: see lease_late.
+-- The lanes that are longest overdue, except locked ones; none is due before :since. `late`: how many lanes are overdue by
+-- more than a second. If there are more of these than the statement leased, a lock hides one: see lease_late.
 with due as (
-    select id, next from lanes
-    where not held and not paused and due is not null and next <= store_now()
+    select ctid, next from lanes
+    where not held and not paused and due is not null and next >= :since and next <= store_now()
     order by next limit :limit for no key update skip locked
 ), taken as (
     update lanes l set token = l.token + 1, leased_until = store_now() + :seconds::double precision
-    from due where l.id = due.id
+    from due where l.ctid = due.ctid
     returning l.id as lane, l.token, l.account, l.consumer, not (l.held or l.paused) as open,
-        l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, store_now() as read_at, due.next, due.next <= store_now() - 1 as was_late
+        l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, store_now() as read_at,
+        due.next, due.next <= store_now() - 1 as was_late
 ), late as (
     select count(*) as late from (
         select from lanes
-        where not held and not paused and due is not null and next <= store_now() - 1 limit :limit
+        where not held and not paused and due is not null and next >= :since and next <= store_now() - 1 limit :limit
     ) overdue
 )
-select late.late, taken.*, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys
-from late left join (taken join lane_facts f using (lane)) on true
+select late.late, store_now() as now, taken.*, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys
+from late left join (taken cross join lateral lane_facts(taken.account, taken.consumer) f) on true
 order by taken.next;
 
 -- name: lease_late
@@ -332,7 +373,7 @@ with due as (
     select id from lanes
     where id = any(array(
             select id from lanes
-            where not held and not paused and due is not null and next <= store_now() - 1 order by next limit :limit
+            where not held and not paused and due is not null and next >= :since and next <= store_now() - 1 order by next limit :limit
         ))
         and not held and not paused and due is not null and next <= store_now()
     order by id for no key update
@@ -343,41 +384,43 @@ with due as (
         l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, store_now() as read_at
 )
 select taken.*, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys
-from taken join lane_facts f using (lane);
+from taken cross join lateral lane_facts(taken.account, taken.consumer) f;
 
 -- name: fetch
 -- For several leases at once; `number` is the lease that a row is for. :without has the text of an array for each lease.
-select asked.number, d.lane, d.seq, m.id, m.account, m.type, m.ordering_key, m.body, m.accepted_at,
-    d.attempts, d.strikes, coalesce(l.stopped_at, store_now()) - l.stopped_for - d.born as age,
+select asked.number, p.lane, p.seq, m.id, m.account, m.type, m.ordering_key, b.body, m.accepted_at,
+    p.attempts, p.strikes, coalesce(l.stopped_at, store_now()) - l.stopped_for - p.born as age,
     exists (
-        select from deliveries b
-        where b.lane = d.lane and b.key = d.key and b.state in ('ready', 'behind') and b.seq <> d.seq
+        select from pending o where o.lane = p.lane and o.key = p.key and o.place > p.place
     ) as followed,
-    (select note from notes where seq = d.seq) as note
+    (select note from notes where seq = p.seq) as note
 from unnest(:lanes::bigint[], :limits::bigint[], :sizes::bigint[], :without::text[])
     with ordinality as asked (lane, most, max_bytes, without, number)
-join lanes l on l.id = asked.lane
+cross join lateral (
+    select * from lanes where id between asked.lane and asked.lane order by id desc limit 1
+) l
 cross join lateral (
     select found.*, sum(size) over (order by due, place rows unbounded preceding) - size as size_before
     from (
-        select d.*, m.size from deliveries d join messages m using (seq)
-        where d.lane = asked.lane and d.state = 'ready' and d.due <= store_now()
-            and d.seq <> all(asked.without::bigint[])
-        order by d.due, d.place limit asked.most
+        select p.*, m.size from pending p join messages m using (seq)
+        where p.lane = asked.lane and p.ready and p.due >= l.since and p.due <= store_now()
+            and p.seq <> all(asked.without::bigint[])
+        order by p.due, p.place limit asked.most
     ) found
-) d
-join messages m on m.seq = d.seq
-where d.size_before <= asked.max_bytes
-order by asked.number, d.due, d.place;
+) p
+join messages m on m.seq = p.seq
+join bodies b on b.seq = p.seq
+where p.size_before <= asked.max_bytes
+order by asked.number, p.due, p.place;
 
 -- name: mark_handled
 -- In the transaction of a handler. Another attempt at the same delivery waits for its end here; none if it is handled.
 -- If the commit's response is lost, the attempt fails, and settle keeps the mark: the next attempt finds it.
-update deliveries set last_outcome = 'handled'
-where lane = :lane and seq = :seq and state = 'ready' and last_outcome is distinct from 'handled'
+update pending set handled = true where lane = :lane and seq = :seq and ready is not false and not handled
 returning seq;
 
 -- name: settle
+-- `is not false`: for a plain condition the planner may use the index of what is ready in a lane.
 with given as (
     select * from unnest(
         :lanes::bigint[], :seqs::bigint[], :states::text[], :delays::double precision[], :attempts::integer[],
@@ -394,47 +437,68 @@ with given as (
     from given group by lane
     on conflict (minute, lane) do update set delivered = counts.delivered + excluded.delivered,
         failed = counts.failed + excluded.failed, dead = counts.dead + excluded.dead
-), settled as (
-    update deliveries d set
-        state = given.state, due = store_now() + given.delay, attempts = given.attempts, strikes = given.strikes,
-        last_outcome = case when d.last_outcome = 'handled' and given.outcome <> 'delivered' then 'handled'
-            else given.outcome end,
-        settled_at = case when given.state = 'ready' then null else store_now() end
-    from given where d.seq = given.seq and d.lane = given.lane and d.state not in ('behind', 'delivered', 'dead')
+), put_off as (
+    update pending p set
+        due = greatest(store_now() + given.delay, l.since), attempts = given.attempts, strikes = given.strikes
+    from given cross join lateral (
+        select since from lanes where id between given.lane and given.lane order by id desc limit 1
+    ) l
+    where given.state = 'pending' and p.lane = given.lane and p.seq = given.seq and p.ready is not false
+), ended as (
+    delete from pending p using given
+    where given.state <> 'pending' and p.lane = given.lane and p.seq = given.seq and p.ready is not false
+    returning p.lane, p.seq, given.state, given.attempts
+), buried as (
+    insert into dead (lane, seq, attempts, settled_at)
+    select lane, seq, attempts, store_now() from ended where state = 'dead'
 )
-insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, at, state)
-select seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, store_now(),
-    replace(state, 'ready', 'pending')
+insert into attempts (
+    seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, at, state, charged
+)
+select seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, store_now(), state, attempts
 from given order by number;
 
 -- name: promote
--- The first pending delivery of each of these keys.
-update deliveries d set state = 'ready'
+-- The first pending delivery of each of these keys, of which the deliveries at :seqs were settled: it has a later place.
+update pending p set ready = true, due = greatest(p.due, next.since)
 from (
-    select head.seq, settled.lane
-    from (select distinct * from unnest(:lanes::bigint[], :keys::text[]) as given (lane, key)) settled
+    select head.seq, settled.lane, l.since
+    from (
+        select lane, key, max(seq) as seq from unnest(:lanes::bigint[], :keys::text[], :seqs::bigint[]) as given (lane, key, seq)
+        group by lane, key
+    ) settled
     cross join lateral (
-        select seq, state from deliveries
-        where lane = settled.lane and key = settled.key and state in ('ready', 'behind') order by place limit 1
+        select since from lanes where id between settled.lane and settled.lane order by id desc limit 1
+    ) l
+    cross join lateral (
+        select seq, ready from pending
+        where lane = settled.lane and key = settled.key and place > settled.seq order by place limit 1
     ) head
-    where head.state = 'behind'
+    where not head.ready
 ) next
-where d.seq = next.seq and d.lane = next.lane;
+where p.seq = next.seq and p.lane = next.lane;
 
 -- name: keep_lanes
--- Each lane's verdict, unless it is about an older callback, its lease, and its due time by its deliveries.
+-- Each lane's verdict, unless it is about an older callback, its lease, and its due time by its deliveries. A lane that is
+-- given back gets another token, and is due from now on.
 with given as (
-    select given.*, f.revision = given.spoke_of as judged, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys
+    select given.*, v.ctid, f.revision = given.spoke_of as judged, f.url, f.revision, f.in_flight, f.per_second, f.signing_keys,
+        (select min(due) from pending where lane = v.id and ready and due >= v.since) as due
     from unnest(
         :lanes::bigint[], :revisions::bigint[], :keeps::double precision[], :waits::double precision[],
         :pauses::boolean[], :failures::integer[], :windows::integer[], :refusals::integer[], :reasons::text[],
         :succeeded::double precision[], :failed::double precision[], :latencies::double precision[]
     ) as given (lane, spoke_of, keep, wait, pause, failures, "window", refused, reason, succeeded, failed, latency)
-    join lane_facts f using (lane)
+    cross join lateral (
+        select ctid, * from lanes where id between given.lane and given.lane order by id desc limit 1
+    ) v
+    cross join lateral lane_facts(v.account, v.consumer) f
 )
 update lanes l set
-    leased_until = case when g.keep > 0 then store_now() + g.keep else 0 end,
-    due = (select min(due) from deliveries where lane = l.id and state = 'ready'),
+    token = case when g.keep > 0 then l.token else l.token + 1 end,
+    leased_until = case when g.keep > 0 then store_now() + g.keep else store_now() end,
+    due = g.due,
+    since = greatest(l.since, least(coalesce(g.due, store_now()), store_now())),
     wait_until = case when g.judged and g.wait > 0 then store_now() + g.wait else l.wait_until end,
     stopped_at = case when g.judged and g.pause then coalesce(l.stopped_at, store_now()) else l.stopped_at end,
     paused = l.paused or (g.judged and g.pause),
@@ -445,69 +509,105 @@ update lanes l set
     succeeded = case when g.judged then g.succeeded else l.succeeded end,
     failed = case when g.judged then g.failed else l.failed end,
     latency = case when g.judged then g.latency else l.latency end
-from given g where l.id = g.lane
+from given g where l.ctid = g.ctid
 returning l.id as lane, l.token, l.account, l.consumer, not (l.held or l.paused) as open,
-    l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, store_now() as read_at, g.url, g.revision, g.in_flight, g.per_second, g.signing_keys,
-    l.next <= store_now() as is_due;
+    l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, store_now() as read_at,
+    g.url, g.revision, g.in_flight, g.per_second, g.signing_keys, l.next <= store_now() as is_due;
 
 -- name: due_in
-select min(next) - store_now() as due_in from lanes where not held and not paused and due is not null;
+select min(next) - store_now() as due_in from lanes
+where not held and not paused and due is not null and next >= :since;
 
 -- name: lanes_of_messages
-select distinct lane from deliveries where seq = any(:seqs::bigint[]);
+select distinct lane from settled where seq = any(:seqs::bigint[]);
 
 -- name: lock_messages
 select seq from messages where seq = any(:seqs::bigint[]) order by seq for no key update;
 
+-- name: remove_bodies
+delete from bodies b where seq = any(:numbers::bigint[]) and (select true from waiting where seq = b.seq limit 1) is null
+returning length(body) as size;
+
+-- name: remove_attempts
+delete from attempts where number = any(:numbers::bigint[]);
+
+-- name: remove_attempts_of
+delete from attempts where seq = any(:numbers::bigint[]);
+
+-- name: remove_dead_of
+delete from dead d using messages m join lanes l using (account)
+where m.seq = any(:numbers::bigint[]) and d.lane = l.id and d.seq = m.seq;
+
+-- name: remove_messages
+delete from messages where seq = any(:numbers::bigint[]);
+
+-- name: remove_lanes
+delete from lane_changes where number = any(:numbers::bigint[]);
+
+-- name: mark_removed
+update removed set number = greatest(number, :number) where source = :source;
+
+-- name: next_fine_minute
+select minute from counts where minute > :after and minute < :before and minute % 60 > 0 order by minute limit 1;
+
+-- name: merge_minute
+with moved as (
+    delete from counts where minute = :minute returning minute - minute % 60 as hour, lane, accepted, delivered, failed, dead
+)
+insert into counts (minute, lane, accepted, delivered, failed, dead)
+select hour, lane, accepted, delivered, failed, dead from moved order by lane
+on conflict (minute, lane) do update set accepted = counts.accepted + excluded.accepted,
+    delivered = counts.delivered + excluded.delivered, failed = counts.failed + excluded.failed,
+    dead = counts.dead + excluded.dead;
+
+-- name: drop_minute
+-- Moved already.
+delete from counts where minute = :minute;
+
+-- name: remove_notes_of
+delete from notes where seq = any(:numbers::bigint[]);
+
 -- name: redeliver
--- Moves deliveries (all, or those in one state) of settled messages with bodies to the tail of their key, with fresh
+-- Puts settled deliveries (all, or those in one state) of messages with bodies at the tail of their key, with fresh
 -- attempts and time to live. The lanes and the messages are locked; a message with a pending delivery is left alone.
 with chosen as (
     select seq, nextval('places') as place from (
-        select seq from messages m where seq = any(:seqs::bigint[]) and body is not null
-            and not exists (select from deliveries d where d.seq = m.seq and d.state not in ('delivered', 'dead'))
+        select seq from bodies b where seq = any(:seqs::bigint[]) and (select true from waiting where seq = b.seq limit 1) is null
         order by seq
     ) settled
 ), numbered as (
-    select d.seq, d.lane, chosen.place,
-        row_number() over (partition by d.lane, d.key order by chosen.place) as number
-    from chosen join deliveries d using (seq) where :state::text is null or d.state = :state
+    select s.seq, s.lane, m.ordering_key as key, chosen.place,
+        row_number() over (partition by s.lane, m.ordering_key order by chosen.place) as number
+    from chosen cross join lateral (select * from settled where seq = chosen.seq offset 0) s
+    cross join lateral (select ordering_key from messages where seq = chosen.seq offset 0) m
+    where :state::text is null or s.state = :state
 ), moved as (
-    update deliveries d set
-        place = new.place, due = store_now(), attempts = 0, strikes = 0, settled_at = null,
-        born = coalesce(l.stopped_at, store_now()) - l.stopped_for,
-        state = case when d.key is not null and (new.number > 1 or (
-            select true from deliveries o
-            where o.lane = d.lane and o.key = d.key and o.state in ('ready', 'behind') order by o.place limit 1
-        )) then 'behind' else 'ready' end
+    insert into pending (lane, seq, place, key, ready, due, born)
+    select new.lane, new.seq, new.place, new.key, new.key is null or (new.number = 1 and not coalesce((
+            select true from pending o where o.lane = new.lane and o.key = new.key order by o.place desc limit 1
+        ), false)), greatest(store_now(), l.since), coalesce(l.stopped_at, store_now()) - l.stopped_for
     from numbered new join lanes l on l.id = new.lane
-    where d.seq = new.seq and d.lane = new.lane
-    returning d.lane, d.state
+    returning lane, ready
+), raised as (
+    delete from dead d using numbered new where d.lane = new.lane and d.seq = new.seq
 ), woken as (
     update lanes l set due = store_now()
-    from (select distinct lane from moved where state = 'ready') new
+    from (select distinct lane from moved where ready) new
     where l.id = new.lane and (l.due is null or l.due > store_now())
 )
 select count(*) from chosen;
 
 -- name: redeliverable
--- Settled messages of an account that have bodies and a delivery in this state, accepted in this time span.
+-- Of these messages the settled ones that have bodies and a delivery in this state, accepted in this time span.
 select m.seq from messages m
-where m.account = :account and m.seq > :done and m.seq <= :last
-    and m.accepted_at >= :since and m.accepted_at < :until and m.body is not null
-    and (select true from deliveries d where d.seq = m.seq and d.state = :state limit 1)
-    and not exists (select from deliveries d where d.seq = m.seq and d.state not in ('delivered', 'dead'))
-order by m.seq limit :limit;
-
--- name: count_redeliverable
-select count(*) from messages m
-where m.account = :account and m.seq <= :last
-    and m.accepted_at >= :since and m.accepted_at < :until and m.body is not null
-    and exists (select from deliveries d where d.seq = m.seq and d.state = :state)
-    and not exists (select from deliveries d where d.seq = m.seq and d.state not in ('delivered', 'dead'));
+where m.seq = any(:seqs::bigint[]) and m.accepted_at >= :since and m.accepted_at < :until
+    and (select true from bodies where seq = m.seq limit 1)
+    and (select true from settled where seq = m.seq and state = :state limit 1)
+    and (select true from waiting where seq = m.seq limit 1) is null
+order by m.seq;
 
 -- name: last_message
-select coalesce(max(seq), 0) from messages where account = :account;
+select last_value as seq from places;
 
 -- name: add_redelivery
 insert into redeliveries (account, state, since, until, last) values (:account, :state, :since, :until, :last);
@@ -524,20 +624,31 @@ delete from redeliveries where id = :id;
 
 -- name: kept_bytes
 -- Of bodies: the size of the files says little, since PostgreSQL reuses space without giving it back.
-select coalesce(sum(size), 0)::bigint from messages where body is not null;
+select coalesce(sum(m.size), 0)::bigint as bytes from bodies b join messages m using (seq);
 
 -- name: old_bodies
--- Some bodies, oldest first, with whether they are older than :seconds, and pending.
-select m.seq, m.size, m.accepted_at, m.accepted_at < store_now() - :seconds::double precision as is_old,
-    (select true from deliveries d where d.seq = m.seq and d.state not in ('delivered', 'dead') limit 1) as pending
-from messages m
-where m.body is not null and (m.accepted_at, m.seq) > (:after::double precision, :seq::bigint)
-order by m.accepted_at, m.seq limit :limit;
+-- Some bodies, oldest first: their size, whether they are older than a time, and whether something forbids to remove them.
+select b.seq as number, m.size, m.accepted_at < :before as is_old, coalesce((select true from waiting where seq = b.seq limit 1), false) as blocked
+from (select seq from bodies where seq > :after order by seq limit :limit) b join messages m using (seq)
+order by b.seq;
 
--- name: prune
-update messages m set body = null where seq = any(:seqs::bigint[])
-    and not exists (select from deliveries d where d.seq = m.seq and d.state not in ('delivered', 'dead'))
-returning size;
+-- name: old_attempts
+select a.number, 0 as size, a.at < :before as is_old,
+    coalesce(
+        (select true from bodies where seq = a.seq limit 1), (select true from waiting where seq = a.seq limit 1), false
+    ) as blocked
+from (select number, seq, at from attempts where number > :after order by number limit :limit) a order by a.number;
+
+-- name: old_messages
+select m.seq as number, 0 as size, m.accepted_at < :before as is_old,
+    coalesce(
+        (select true from bodies where seq = m.seq limit 1), (select true from waiting where seq = m.seq limit 1), false
+    ) as blocked
+from (select seq, accepted_at from messages where seq > :after order by seq limit :limit) m order by m.seq;
+
+-- name: old_lanes
+select number, 0 as size, at < :before as is_old, false as blocked
+from lane_changes where number > :after order by number limit :limit;
 
 -- name: save_credential
 insert into credentials (kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at)
@@ -565,10 +676,13 @@ where kind = :kind and owner = :owner and (expires_at is null or expires_at > st
 delete from credentials where kind = :kind and id = any(:ids::text[]);
 
 -- name: event_ends
--- The last number drawn for each source, visible or not, and the last lane change that retention removed.
+-- The last number drawn for each source, visible or not, and the last that retention removed.
 select m.last_value - (not m.is_called)::integer as messages, a.last_value - (not a.is_called)::integer as attempts,
     c.last_value - (not c.is_called)::integer as callbacks, l.last_value - (not l.is_called)::integer as lanes,
-    coalesce((select case when state = 'removed' then number end from lane_changes order by number limit 1), 0) as removed
+    (select number from removed where source = 'messages') as removed_messages,
+    (select number from removed where source = 'attempts') as removed_attempts,
+    (select number from removed where source = 'callbacks') as removed_callbacks,
+    (select number from removed where source = 'lanes') as removed_lanes
 from places m, attempts_number_seq a, callback_history_number_seq c, lane_changes_number_seq l;
 
 -- name: next_transaction
@@ -585,10 +699,8 @@ from messages where seq > :after and seq <= :last order by seq limit :limit;
 
 -- name: attempts_finished
 -- The sum makes the planner count by an index of the message, not by one of the numbers.
-select a.number, coalesce(a.at, a.started_at) as at, l.account, m.id as message, l.consumer, a.started_at, a.url,
-    a.outcome, a.status, a.error_code, a.phases,
-    coalesce(a.state, case a.outcome when 'delivered' then 'delivered' else 'pending' end) as state,
-    (select count(*) from attempts b where b.seq = a.seq and b.number + 0 <= a.number) as ordinal
+select a.number, a.at, l.account, m.id as message, l.consumer, a.started_at, a.url, a.outcome, a.status, a.error_code,
+    a.phases, a.state, (select count(*) from attempts b where b.seq = a.seq and b.number + 0 <= a.number) as ordinal
 from (
     select * from attempts where number > :after and number <= :last order by number limit :limit
 ) a join messages m on m.seq = a.seq join lanes l on l.id = a.lane
@@ -602,39 +714,24 @@ from callback_history h where h.number > :after and h.number <= :last order by h
 -- name: lanes_changed
 select c.number as position, c.at, l.account, l.consumer, c.state, c.until, c.reason
 from (
-    select * from lane_changes where number > :after and number <= :last and state <> 'removed'
+    select * from lane_changes where number > :after and number <= :last
     order by number limit :limit
 ) c join lanes l on l.id = c.lane
 order by c.number;
 
--- name: old_lane_change
--- The last of some lane changes to remove; null if there are none.
-select max(number) from (
-    select number from lane_changes where at < store_now() - :seconds and state <> 'removed' order by number limit :limit
-) old;
-
--- name: remove_lane_changes
-delete from lane_changes where number < :number returning number;
-
--- name: mark_lane_change
-update lane_changes set state = 'removed' where number = :number;
-
 -- name: remove_counts
 delete from counts where (minute, lane) in (
-    select minute, lane from counts where minute < floor(store_now() / 60) - :minutes
+    select minute, lane from counts where minute < :before
     order by minute limit :limit for update skip locked
 ) returning minute;
 
 -- name: backlog
 -- Of the whole store. An index finds the oldest message of each lane, and there are fewer lanes than messages.
-select (select count(*) from deliveries where state in ('ready', 'behind')) as pending,
-    (select count(*) from deliveries where state = 'dead') as dead,
+select (select count(*) from pending) as pending, (select count(*) from dead) as dead,
     store_now() - (
         select accepted_at from messages where seq = (
-            select min(head.seq) from lanes l cross join lateral (
-                select d.seq from deliveries d
-                where d.lane = l.id and d.state in ('ready', 'behind') order by d.seq limit 1
-            ) head
+            select min(head.seq) from lanes l
+            cross join lateral (select p.seq from pending p where p.lane = l.id order by p.seq limit 1) head
         )
     ) as oldest_age;
 
@@ -756,3 +853,6 @@ delete from ledger where campaign = :campaign and device in (
     select l.device from ledger l join campaigns c on c.id = l.campaign
     where l.campaign = :campaign and coalesce(l.at, c.ends_at) < store_now() - :seconds limit :limit
 ) returning device;
+
+-- name: now
+select store_now() as now;

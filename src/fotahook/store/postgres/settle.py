@@ -63,7 +63,7 @@ async def _write_outcomes(db: Session, settlements: Sequence[Settlement]) -> Non
         "settle",
         lanes=[delivery.lane for delivery in deliveries],
         seqs=[delivery.seq for delivery in deliveries],
-        states=["ready" if each.state == "pending" else each.state for each in settlements],
+        states=[each.state for each in settlements],
         delays=[each.delay for each in settlements],
         attempts=[each.attempts for each in settlements],
         strikes=[each.strikes for each in settlements],
@@ -77,13 +77,16 @@ async def _write_outcomes(db: Session, settlements: Sequence[Settlement]) -> Non
         excerpts=[_storable(attempt.excerpt) for attempt in attempts],
         resent=[attempt.resent for attempt in attempts],
     )
-    settled_keys = {
-        (each.delivery.lane, each.delivery.ordering_key)
-        for each in settlements
-        if each.delivery.ordering_key is not None and each.state != "pending"
-    }
-    if settled_keys:
-        await db.rows("promote", lanes=[lane for lane, _ in settled_keys], keys=[key for _, key in settled_keys])
+    ended = [
+        each.delivery for each in settlements if each.delivery.ordering_key is not None and each.state != "pending"
+    ]
+    if ended:
+        await db.rows(
+            "promote",
+            lanes=[delivery.lane for delivery in ended],
+            keys=[delivery.ordering_key for delivery in ended],
+            seqs=[delivery.seq for delivery in ended],
+        )
 
 
 def _storable(text: str | None) -> str | None:

@@ -1,5 +1,6 @@
 """The store on a PostgreSQL server, for any number of processes that accept and dispatch side by side."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -18,6 +19,7 @@ from ..transaction import Connection, Transaction
 from .accept import AcceptRequest, candidates
 from .connection import ConnectionPool
 from .group_commit import GROUP_LIMIT, Batcher, Request, Response, commit_group, settled_lane, weight
+from .lease_horizon import LeaseHorizon
 from .notify import Notifier
 from .schema import check_schema, create_or_check
 from .session import STATEMENTS, PostgresSession
@@ -41,6 +43,8 @@ class PostgresStore(SqlStore):
         self._pool = pool
         self._ids = MessageIds(clock)
         self._notifier = Notifier(pool.connect_for_notifications, self._work)
+        # Most connections stay free for reads that are short.
+        self._looking = asyncio.Semaphore(1)
         self._writes: Batcher[Request, Response] = Batcher(
             self._commit, limit=GROUP_LIMIT, weight=weight, key=settled_lane
         )
@@ -48,6 +52,7 @@ class PostgresStore(SqlStore):
             self._fetch, limit=FETCH_LIMIT, weight=lambda request: request[1]
         )
         self._visibility = VisibilityTracker()
+        self._horizon = LeaseHorizon(time.monotonic)
 
     @classmethod
     async def open(cls, url: str, *, clock: Clock = time.time) -> "PostgresStore":
@@ -86,6 +91,16 @@ class PostgresStore(SqlStore):
     async def _read(self, job: Callable[[Session], Awaitable[T]]) -> T:
         return await self._pool.read(lambda db: job(PostgresSession(db)))
 
+    async def _look(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        async with self._looking:
+            return await self._read(job)
+
+    async def now(self) -> float:
+        return cast("float", (await self._query("now"))[0]["now"])
+
+    def _due_since(self) -> float:
+        return self._horizon.since()
+
     async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
         return await self._pool.write(lambda db: job(PostgresSession(db)))
 
@@ -103,14 +118,18 @@ class PostgresStore(SqlStore):
             return await read_events(db, after, limit, lambda present: self._visibility.visible(db, present))
 
     async def lease(self, limit: int, seconds: float) -> list[records.Lease]:
-        found = await self._query("lease", limit=limit, seconds=seconds)
+        since = self._horizon.since()
+        found = await self._query("lease", limit=limit, seconds=seconds, since=since)
         taken = [each for each in found if each["lane"] is not None]
         missed = found[0]["late"] - sum(each["was_late"] for each in taken)
+        if missed == 0:
+            now = found[0]["now"]
+            self._horizon.looked(now, taken[-1]["next"] if len(taken) == limit else now)
         leases = [read_lease(each) for each in taken]
         if missed > 0 and len(leases) < limit:
             # The lanes leased already must be served even if this fails: the others stay due.
             with contextlib.suppress(records.StoreUnavailable):
-                late = await self._query("lease_late", limit=limit - len(leases), seconds=seconds)
+                late = await self._query("lease_late", limit=limit - len(leases), seconds=seconds, since=since)
                 leases += [read_lease(each) for each in late]
         return leases
 

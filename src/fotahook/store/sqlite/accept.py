@@ -71,11 +71,11 @@ def _accept(
         results.append(Accepted(id=message_id))
         new.append((message_id, message))
         columns = (message_id, message.account, message.type, message.ordering_key, message.idempotency_key, number)
-        values.append((*columns, message.body, len(message.body), digest, now))
+        values.append((*columns, len(message.body), digest, now))
     if new:
-        (added,) = run_rows(db, "add_messages", values)
-        assert added.lastrowid is not None
-        first = added.lastrowid - len(new) + 1
+        first: int = execute(db, "next_seq").fetchone()["seq"]
+        run_rows(db, "add_messages", [(seq, *row) for seq, row in enumerate(values, first)])
+        run_rows(db, "add_bodies", [(seq, message.body) for seq, (_, message) in enumerate(new, first)])
         numbered = [(number, message) for number, (_, message) in enumerate(new, first) if message.reports]
         notes = run_to_end(record_reports(SqliteSession(db, now), numbered)) if numbered else {}
         _add_deliveries(db, new, first, handing, notes, now)
@@ -148,7 +148,7 @@ def _add_deliveries(
             handing.add(lane["id"], number, message_id, message, now, notes.get(number))
             if not alone and key is not None:
                 shared_keys.add((lane["id"], key))
-    run_rows(db, "add_deliveries", values)
+    run_rows(db, "add_pending", values)
     run_rows(db, "promote", sorted(shared_keys))
     if taken:
         execute(db, "take_lanes", lanes=taken, seconds=handing.request.seconds, now=now)

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -11,8 +11,7 @@ from ..records import Delivery, Lease
 from ..rows import read_lease
 from .connection import execute
 
-_Fetched = tuple[int, str, str | None, str | None, str, float, int, int, float, int, str | None]
-_FETCHED: Final = msgspec.json.Decoder(list[_Fetched])
+_FETCHED: Final = msgspec.json.Decoder(list[dict[str, Any]])
 
 
 def lease_lanes(db: sqlite3.Connection, limit: int, seconds: float, now: float) -> list[Lease]:
@@ -31,24 +30,11 @@ def fetch_deliveries(
 ) -> list[Delivery]:
     """The due deliveries of a leased lane."""
     values = {"lane": lease.lane, "now": now, "limit": limit, "without": list(without), "max_bytes": max_bytes}
-    fetched = execute(db, "fetch", **values).fetchone()["deliveries"]
-    return [_read_delivery(lease, columns) for columns in _FETCHED.decode(fetched)]
-
-
-def _read_delivery(lease: Lease, columns: _Fetched) -> Delivery:
-    seq, message, type_, ordering_key, body, accepted_at, attempts, strikes, age, followed, note = columns
-    return Delivery(
-        lane=lease.lane,
-        seq=seq,
-        message=message,
-        account=lease.account,
-        type=type_,
-        ordering_key=ordering_key,
-        body=bytes.fromhex(body),
-        accepted_at=accepted_at,
-        attempts=attempts,
-        strikes=strikes,
-        age=age,
-        followed=bool(followed),
-        note=read_note(note),
-    )
+    fetched = _FETCHED.decode(execute(db, "fetch", **values).fetchone()["deliveries"])
+    for row in fetched:
+        row |= {
+            "body": bytes.fromhex(row["body"]),
+            "followed": bool(row["followed"]),
+            "note": read_note(row["note"]),
+        }
+    return [Delivery(lane=lease.lane, account=lease.account, **row) for row in fetched]

@@ -29,6 +29,12 @@ select :account, coalesce(max(revision), 0) + 1, :url, :actor, :now
 from callback_history where account = :account
 returning revision;
 
+-- name: trim_history
+-- The oldest changes of a callback beyond those that are kept, a few at a time.
+delete from callback_history where number in (
+    select number from callback_history where account = :account and revision <= :revision order by revision limit :limit
+) returning number;
+
 -- name: open_callback_lane
 -- The health of the old endpoint says nothing about the new one.
 update lanes set
@@ -49,10 +55,15 @@ from messages indexed by messages_by_key_hash where key_hash in (values {rows});
 -- name: forget_keys
 update messages set idempotency_key = null, key_hash = null where id in (select value from json_each(:ids));
 
+-- name: next_seq
+select max(coalesce((select max(seq) from messages), 0), (select last from places)) + 1 as seq;
+
 -- name: add_messages
--- In the given order, with consecutive numbers.
-insert into messages (id, account, type, ordering_key, idempotency_key, key_hash, body, size, sha256, accepted_at)
+insert into messages (seq, id, account, type, ordering_key, idempotency_key, key_hash, size, sha256, accepted_at)
 select * from (values {rows}) where column1 is not null;
+
+-- name: add_bodies
+insert into bodies (seq, body) select * from (values {rows}) where column1 is not null;
 
 -- name: count_duplicates
 update messages set duplicates = duplicates + given.times
@@ -74,19 +85,18 @@ select value ->> 0, value ->> 1, value ->> 1 = '', case when value ->> 1 = '' th
 from json_each(:lanes) where true
 on conflict (account, consumer) do nothing;
 
--- name: add_deliveries
+-- name: add_pending
 -- Several of one key are promoted afterwards. Rows: lane, message, ordering key, whether it is the only one of that key
 -- here, due, born.
-insert into deliveries (lane, seq, place, key, state, due, born)
+insert into pending (lane, seq, place, key, ready, due, born)
 select column1, column2, column2, column3,
-    case when column3 is null or (column4 and not exists (
-        select true from deliveries d indexed by deliveries_by_key
-        where d.lane = column1 and d.key = column3 and d.state in ('ready', 'behind')
-    )) then 'ready' else 'behind' end, column5, column6
+    column3 is null or (column4 and not exists (
+        select true from pending p indexed by pending_by_key where p.lane = column1 and p.key = column3
+    )), column5, column6
 from (values {rows}) where column1 is not null;
 
 -- name: make_due
-update lanes set due = (select min(due) from deliveries where lane = lanes.id and state = 'ready')
+update lanes set due = (select min(due) from pending where lane = lanes.id and ready = 1)
 where id in (select value from json_each(:lanes));
 
 -- name: take_lanes
@@ -95,7 +105,7 @@ update lanes set token = token + 1, leased_until = :now + :seconds, due = :now
 where id in (select value from json_each(:lanes));
 
 -- name: recompute_due
-update lanes set due = (select min(due) from deliveries where lane = lanes.id and state = 'ready')
+update lanes set due = (select min(due) from pending where lane = lanes.id and ready = 1)
 where account = :account and consumer = :consumer;
 
 -- name: lease
@@ -125,28 +135,31 @@ left join limits m on m.account = l.account;
 -- name: fetch
 -- One JSON text, bodies in hex: between two rows the reading thread would wait for the event loop. SQLite writes numbers
 -- into JSON with 15 digits, and a time needs 17.
-select json_group_array(json_array(
-    seq, id, type, ordering_key, hex(body), json(printf('%!.17g', accepted_at)), attempts, strikes, age, followed, note
+select json_group_array(json_object(
+    'seq', seq, 'message', id, 'type', type, 'ordering_key', ordering_key, 'body', hex(body),
+    'accepted_at', json(printf('%!.17g', accepted_at)), 'attempts', attempts, 'strikes', strikes, 'age', age,
+    'followed', followed, 'note', note
 )) as deliveries
 from (
-    select d.seq, m.id, m.type, m.ordering_key, m.body, m.accepted_at, d.attempts, d.strikes,
-        coalesce(l.stopped_at, :now) - l.stopped_for - d.born as age,
+    select p.seq, m.id, m.type, m.ordering_key, b.body, m.accepted_at, p.attempts, p.strikes,
+        coalesce(l.stopped_at, :now) - l.stopped_for - p.born as age,
         exists (
-            select 1 from deliveries b indexed by deliveries_by_key
-            where b.lane = d.lane and b.key = d.key and b.state in ('ready', 'behind') and b.seq <> d.seq
+            select 1 from pending o indexed by pending_by_key
+            where o.lane = p.lane and o.key = p.key and o.seq <> p.seq
         ) as followed,
-        (select note from notes where seq = d.seq) as note
+        (select note from notes where seq = p.seq) as note
     from (
         select *, sum(size) over (order by due, place rows unbounded preceding) - size as size_before from (
-            select d.*, m.size from deliveries d join messages m on m.seq = d.seq
-            where d.lane = :lane and d.state = 'ready' and d.due <= :now
-                and d.seq not in (select value from json_each(:without))
-            order by d.due, d.place limit :limit
+            select p.*, m.size from pending p join messages m on m.seq = p.seq
+            where p.lane = :lane and p.ready = 1 and p.due <= :now
+                and p.seq not in (select value from json_each(:without))
+            order by p.due, p.place limit :limit
         )
-    ) d
-    cross join messages m on m.seq = d.seq
-    cross join lanes l on l.id = d.lane
-    where d.size_before <= :max_bytes
+    ) p
+    cross join messages m on m.seq = p.seq
+    cross join bodies b on b.seq = p.seq
+    cross join lanes l on l.id = p.lane
+    where p.size_before <= :max_bytes
 );
 
 -- name: fence
@@ -155,26 +168,36 @@ from json_each(:leases) given
 cross join lanes l on l.id = given.value ->> 0 and l.token = given.value ->> 1 and l.leased_until > 0
 left join callbacks c on c.account = l.account and l.consumer = '';
 
--- name: settle_deliveries
--- Rows: lane, message, state, due, attempts, strikes, outcome of the last attempt, when it was settled.
-update deliveries set
-    state = given.column3, due = given.column4, attempts = given.column5, strikes = given.column6,
-    last_outcome = given.column7, settled_at = given.column8
+-- name: put_off
+-- Rows: lane, message, due, attempts, strikes.
+update pending set due = given.column3, attempts = given.column4, strikes = given.column5
 from (values {rows}) given
-where deliveries.lane = given.column1 and deliveries.seq = given.column2 and deliveries.state = 'ready';
+where pending.lane = given.column1 and pending.seq = given.column2 and pending.ready = 1;
+
+-- name: bury
+-- Rows: lane, message, attempts, when.
+insert into dead (lane, seq, attempts, settled_at)
+select p.lane, p.seq, given.column3, given.column4
+from (values {rows}) given cross join pending p on p.lane = given.column1 and p.seq = given.column2 and p.ready = 1;
+
+-- name: end_pending
+-- Rows: lane, message.
+delete from pending where ready = 1 and (lane, seq) in (values {rows});
 
 -- name: promote
 -- The first pending delivery of each of these keys. Rows: lane, ordering key.
-update deliveries set state = 'ready' where state = 'behind' and (lane, seq) in (
+update pending set ready = 1 where ready = 0 and (lane, seq) in (
     select column1, (
-        select d.seq from deliveries d
-        where d.lane = column1 and d.key = column2 and d.state in ('ready', 'behind') order by d.place limit 1
+        select p.seq from pending p indexed by pending_by_key
+        where p.lane = column1 and p.key = column2 order by p.place limit 1
     )
     from (values {rows})
 );
 
 -- name: add_attempts
-insert into attempts (seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, at, state)
+insert into attempts (
+    seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, at, state, charged
+)
 select * from (values {rows}) where column1 is not null;
 
 -- name: count_accepted
@@ -192,27 +215,25 @@ on conflict (minute, lane) do update set
     delivered = delivered + excluded.delivered, failed = failed + excluded.failed, dead = dead + excluded.dead;
 
 -- name: keep_lanes
+-- Each lane's lease and due time, and its verdict unless that is about an older callback. :verdicts is JSON.
 update lanes set
     leased_until = case when given.keep > 0 then :now + given.keep else 0 end,
-    due = (select min(due) from deliveries where lane = lanes.id and state = 'ready')
-from (select value ->> 0 as lane, value ->> 1 as keep from json_each(:lanes)) given
-where lanes.id = given.lane
-returning id, not held and not paused and due is not null and max(due, wait_until) <= :now as is_due;
-
--- name: judge_lanes
-update lanes set
-    wait_until = case when given.wait > 0 then :now + given.wait else wait_until end,
-    stopped_at = case when given.pause then coalesce(stopped_at, :now) else stopped_at end,
-    paused = paused or given.pause,
-    failures = given.failures, window = given.window, refused = given.refused, reason = given.reason,
-    succeeded = given.succeeded, failed = given.failed, latency = given.latency
+    due = (select min(due) from pending where lane = lanes.id and ready = 1),
+    wait_until = case when given.judged and given.wait > 0 then :now + given.wait else wait_until end,
+    stopped_at = case when given.judged and given.pause then coalesce(stopped_at, :now) else stopped_at end,
+    paused = paused or (given.judged and given.pause),
+    failures = iif(given.judged, given.failures, lanes.failures), window = iif(given.judged, given.window, lanes.window),
+    refused = iif(given.judged, given.refused, lanes.refused), reason = iif(given.judged, given.reason, lanes.reason),
+    succeeded = iif(given.judged, given.succeeded, lanes.succeeded), failed = iif(given.judged, given.failed, lanes.failed),
+    latency = iif(given.judged, given.latency, lanes.latency)
 from (
-    select value ->> 0 as lane, value ->> 1 as wait, value ->> 2 as pause, value ->> 3 as failures,
-        value ->> 4 as window, value ->> 5 as refused, value ->> 6 as reason,
-        value ->> 7 as succeeded, value ->> 8 as failed, value ->> 9 as latency
+    select value ->> 0 as lane, value ->> 1 as keep, value ->> 2 as judged, value ->> 3 as wait, value ->> 4 as pause,
+        value ->> 5 as failures, value ->> 6 as window, value ->> 7 as refused, value ->> 8 as reason,
+        value ->> 9 as succeeded, value ->> 10 as failed, value ->> 11 as latency
     from json_each(:verdicts)
 ) given
-where lanes.id = given.lane;
+where lanes.id = given.lane
+returning id, not held and not paused and due is not null and max(due, wait_until) <= :now as is_due;
 
 -- name: forget_leases
 update lanes set leased_until = 0 where leased_until > 0;
@@ -221,21 +242,27 @@ update lanes set leased_until = 0 where leased_until > 0;
 select min(next) - :now as due_in from lanes where held = 0 and paused = 0 and due is not null;
 
 -- name: message
-select seq, id, account, type, ordering_key, idempotency_key, body, size, sha256, accepted_at, duplicates
-from messages where id = :id;
+select m.seq, m.id, m.account, m.type, m.ordering_key, m.idempotency_key, b.body, m.size, m.sha256, m.accepted_at, m.duplicates
+from messages m left join bodies b on b.seq = m.seq where m.id = :id;
 
 -- name: delivery_statuses
 -- :seqs is JSON, the messages.
-select d.seq, l.consumer, d.state, d.attempts, d.due, d.settled_at, d.last_outcome,
-    coalesce(l.stopped_at, :now) - l.stopped_for - d.born as age, l.stopped_at is not null as stopped,
-    case when d.state = 'behind' then (
-        select m.id from deliveries head join messages m on m.seq = head.seq
-        where head.lane = d.lane and head.key = d.key and head.state in ('ready', 'behind') order by head.place limit 1
-    ) end as behind
+select p.seq, l.consumer, 'pending' as state, p.attempts, p.due, null as settled_at,
+    coalesce(l.stopped_at, :now) - l.stopped_for - p.born as age, l.stopped_at is not null as stopped,
+    case when p.ready = 0 then (
+        select m.id from pending head join messages m on m.seq = head.seq
+        where head.lane = p.lane and head.key = p.key order by head.place limit 1
+    ) end as behind,
+    (select outcome from attempts where seq = p.seq and lane = p.lane order by number desc limit 1) as last_outcome
 from json_each(:seqs) given
-cross join deliveries d on d.seq = given.value
-join lanes l on l.id = d.lane
-order by l.consumer;
+cross join waiting w on w.seq = given.value
+cross join pending p on p.lane = w.lane and p.seq = w.seq
+cross join lanes l on l.id = p.lane
+union all
+select s.seq, l.consumer, s.state, s.attempts, s.settled_at, s.settled_at, 0.0, l.stopped_at is not null, null,
+    s.last_outcome
+from json_each(:seqs) given cross join settled s on s.seq = given.value cross join lanes l on l.id = s.lane
+order by consumer;
 
 -- name: attempts
 select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt, a.resent
@@ -248,19 +275,14 @@ from attempts a join messages m on m.seq = a.seq
 order by a.number desc limit :limit;
 
 -- name: account_attempts
--- Of the newest messages, and of the oldest that still wait: those are the ones that a failing endpoint is tried with.
+-- Of these messages. :seqs is JSON.
 select m.id as message, m.accepted_at, a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt,
     a.resent, (select count(*) from attempts b where b.seq = a.seq and +b.number <= a.number) as number
 from attempts a join messages m on m.seq = a.seq
-where a.seq in (
-    select seq from (select seq from messages where account = :account order by seq desc limit :messages) newest
-    union all
-    select seq from (
-        select d.seq from lanes l join deliveries d indexed by deliveries_pending on d.lane = l.id
-        where l.account = :account and d.state in ('ready', 'behind') order by d.seq limit :messages
-    ) oldest
-)
-order by a.number desc limit :limit;
+where a.seq in (select value from json_each(:seqs)) order by a.number desc limit :limit;
+
+-- name: longest_pending
+select p.seq from lanes l join pending p on p.lane = l.id where l.account = :account order by p.seq limit :limit;
 
 -- name: lanes
 select l.consumer, l.held, l.paused, l.wait_until, l.wait_until > :now as waiting, l.failures, l.window, l.refused, l.reason,
@@ -298,25 +320,55 @@ from lanes l where l.consumer = '' and (:among is null or l.account in (select v
 select url, actor, at, revision from callback_history where account = :account order by revision desc limit :limit;
 
 -- name: recent
-select seq from messages where account = :account and seq < :before order by seq desc limit :limit;
+-- The account's messages before one, newest first, and a row without `seq` for each 256 numbers that have none of them: the
+-- limit is one of the work. `reached`: the number down to which the row has looked.
+with recursive buckets (bucket) as (
+    select (min(:before, (select max(seq) from messages) + 1) - 1) >> 8
+    union all
+    select bucket - 1 from buckets where bucket > (select min(seq) from messages) >> 8
+)
+select found.value as seq, coalesce(found.value, bucket << 8) as reached
+from buckets left join json_each((
+    select json_group_array(seq) from (
+        select seq from messages indexed by messages_by_account
+        where seq >> 8 = bucket and account = :account and seq < :before order by seq desc
+    )
+)) found on true
+where bucket is not null
+limit :limit;
+
+-- name: following
+-- The same, oldest first, from after one message to the last.
+with recursive buckets (bucket) as (
+    select max(:after + 1, (select min(seq) from messages)) >> 8
+    union all
+    select bucket + 1 from buckets where bucket < :last >> 8
+)
+select found.value as seq, coalesce(found.value, (bucket << 8) + 255) as reached
+from buckets left join json_each((
+    select json_group_array(seq) from (
+        select seq from messages indexed by messages_by_account
+        where seq >> 8 = bucket and account = :account and seq > :after and seq <= :last order by seq
+    )
+)) found on true
+where bucket is not null
+limit :limit;
 
 -- name: recent_pending
--- Pending and dead deliveries have an index by lane, so that a few among very many messages are found at once.
-select distinct found.value as seq
+-- What is pending or dead of an account is found at once, however much history there is.
+select distinct found.value as seq, found.value as reached
 from lanes l cross join json_each((
     select json_group_array(seq) from (
-        select seq from deliveries indexed by deliveries_pending
-        where lane = l.id and state in ('ready', 'behind') and seq < :before order by seq desc limit :limit
+        select seq from pending where lane = l.id and seq < :before order by seq desc limit :limit
     )
 )) found
 where l.account = :account order by seq desc limit :limit;
 
 -- name: recent_dead
-select distinct found.value as seq
+select distinct found.value as seq, found.value as reached
 from lanes l cross join json_each((
     select json_group_array(seq) from (
-        select seq from deliveries indexed by deliveries_dead
-        where lane = l.id and state = 'dead' and seq < :before order by seq desc limit :limit
+        select seq from dead where lane = l.id and seq < :before order by seq desc limit :limit
     )
 )) found
 where l.account = :account order by seq desc limit :limit;
@@ -328,10 +380,11 @@ from json_each(:seqs) given
 cross join messages m on m.seq = given.value
 where (:type is null or m.type = :type) and (:ordering_key is null or m.ordering_key = :ordering_key)
     and (:since is null or m.accepted_at >= :since) and (:until is null or m.accepted_at < :until)
-    and (:state is null or exists (
-        select 1 from deliveries d where d.seq = m.seq
-            and (d.state = :state or (:state = 'pending' and d.state in ('ready', 'behind')))
-    ))
+    and case coalesce(:state, '')
+        when '' then true
+        when 'pending' then exists (select 1 from waiting where seq = m.seq)
+        else exists (select 1 from settled where seq = m.seq and state = :state)
+    end
 order by m.seq desc limit :limit;
 
 -- name: save_credential
@@ -364,11 +417,9 @@ delete from credentials where kind = :kind and expires_at <= :now;
 
 -- name: pending_usage
 select count(*) as messages, coalesce(sum(size), 0) as bytes, coalesce(max(seq), 0) as last from (
-    select d.seq, m.size from lanes l
-    cross join deliveries d indexed by deliveries_pending on d.lane = l.id
-    cross join messages m on m.seq = d.seq
-    where l.account = :account and l.consumer = '' and d.state in ('ready', 'behind') and d.seq > :after
-    order by d.seq limit :limit
+    select p.seq, m.size from lanes l cross join pending p on p.lane = l.id cross join messages m on m.seq = p.seq
+    where l.account = :account and l.consumer = '' and p.seq > :after
+    order by p.seq limit :limit
 );
 
 -- name: add_audit
@@ -382,7 +433,7 @@ where number < :before and (:among is null or account in (select value from json
 order by number desc limit :limit;
 
 -- name: remove_audit
-delete from audit where number in (select number from audit where at < :now - :seconds order by number limit :limit)
+delete from audit where number in (select number from audit where at < :before order by number limit :limit)
 returning number;
 
 -- name: limits
@@ -405,9 +456,9 @@ where account = :account and consumer = :consumer;
 
 -- name: end_backoff
 -- Deliveries in backoff become due, since the endpoint was replaced or repaired.
-update deliveries set due = :now
+update pending set due = :now
 where lane = (select id from lanes where account = :account and consumer = :consumer)
-    and state = 'ready' and due > :now and strikes > 0;
+    and ready = 1 and due > :now and strikes > 0;
 
 -- name: lanes_of_origin
 -- Lanes that wait for a receiver.
@@ -415,54 +466,51 @@ select l.id as lane from callbacks c join lanes l on l.account = c.account and l
 where c.origin = :origin and l.failures > 0 and l.wait_until > :now and l.held = 0 and l.paused = 0 limit :limit;
 
 -- name: end_backoffs
-update deliveries set due = :now
-where lane in (select value from json_each(:lanes)) and state = 'ready' and due > :now and strikes > 0;
+update pending set due = :now
+where lane in (select value from json_each(:lanes)) and ready = 1 and due > :now and strikes > 0;
 
 -- name: wake_lanes
-update lanes set wait_until = :now, due = (select min(due) from deliveries where lane = lanes.id and state = 'ready')
+update lanes set wait_until = :now, due = (select min(due) from pending where lane = lanes.id and ready = 1)
 where id in (select value from json_each(:lanes));
 
 -- name: next_place
-update sqlite_sequence set seq = seq + 1 where name = 'messages' returning seq;
+-- The newest message's number counts as taken.
+update places set last = max(last, coalesce((select max(seq) from messages), 0)) + 1 returning last;
 
 -- name: redeliver
--- Moves the message's deliveries (all, or those in one state) to the tail of their key, with fresh attempts and time to
--- live.
-update deliveries set
-    place = :place, due = :now, attempts = 0, strikes = 0, settled_at = null,
-    born = (select coalesce(stopped_at, :now) - stopped_for from lanes where id = deliveries.lane),
-    state = case when key is not null and exists (
-        select 1 from deliveries other
-        where other.lane = deliveries.lane and other.key = deliveries.key and other.state in ('ready', 'behind')
-    ) then 'behind' else 'ready' end
-where seq = :seq and (:state is null or state = :state)
+-- Puts the message's settled deliveries (all, or those in one state) at the tail of their key, with fresh attempts and time
+-- to live.
+insert into pending (lane, seq, place, key, ready, due, born)
+select s.lane, m.seq, :place, m.ordering_key,
+    m.ordering_key is null or not exists (
+        select 1 from pending o indexed by pending_by_key where o.lane = s.lane and o.key = m.ordering_key
+    ), :now, coalesce(l.stopped_at, :now) - l.stopped_for
+from messages m cross join settled s on s.seq = m.seq cross join lanes l on l.id = s.lane
+where m.seq = :seq and (:state is null or s.state = :state)
 returning lane;
+
+-- name: raise_dead
+delete from dead where seq = :seq and lane in (select lane from pending where seq = :seq and lane in (
+    select l.id from messages m join lanes l on l.account = m.account where m.seq = :seq
+));
 
 -- name: settled_messages
 -- Of these messages those with bodies and without pending deliveries. :seqs is JSON.
-select m.seq from json_each(:seqs) given cross join messages m on m.seq = given.value
-where m.body is not null
-    and not exists (select 1 from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind'))
-order by m.seq;
+select b.seq from json_each(:seqs) given cross join bodies b on b.seq = given.value
+where not exists (select 1 from waiting where seq = b.seq)
+order by b.seq;
 
 -- name: redeliverable
--- Settled messages of an account that have bodies and a delivery in this state, accepted in this time span.
-select m.seq from messages m
-where m.account = :account and m.seq > :done and m.seq <= :last
-    and m.accepted_at >= :since and m.accepted_at < :until and m.body is not null
-    and exists (select 1 from deliveries d where d.seq = m.seq and d.state = :state)
-    and not exists (select 1 from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind'))
-order by m.seq limit :limit;
-
--- name: count_redeliverable
-select count(*) as messages from messages m
-where m.account = :account and m.seq <= :last
-    and m.accepted_at >= :since and m.accepted_at < :until and m.body is not null
-    and exists (select 1 from deliveries d where d.seq = m.seq and d.state = :state)
-    and not exists (select 1 from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind'));
+-- Of these messages the settled ones that have bodies and a delivery in this state, accepted in this time span.
+select m.seq from json_each(:seqs) given cross join messages m on m.seq = given.value
+where m.accepted_at >= :since and m.accepted_at < :until
+    and exists (select 1 from bodies where seq = m.seq)
+    and exists (select 1 from settled where seq = m.seq and state = :state)
+    and not exists (select 1 from waiting where seq = m.seq)
+order by m.seq;
 
 -- name: last_message
-select coalesce(max(seq), 0) as seq from messages where account = :account;
+select coalesce(max(seq), 0) as seq from messages;
 
 -- name: add_redelivery
 insert into redeliveries (account, state, since, until, last) values (:account, :state, :since, :until, :last);
@@ -477,19 +525,73 @@ update redeliveries set done = :done where id = :id;
 delete from redeliveries where id = :id;
 
 -- name: old_bodies
--- Some bodies, oldest first, with whether they are older than :seconds, and pending.
-select m.seq, m.size, m.accepted_at, m.accepted_at < :now - :seconds as is_old,
-    exists (select 1 from deliveries d where d.seq = m.seq and d.state in ('ready', 'behind')) as pending
-from messages m where m.body is not null and m.seq > :seq order by m.seq limit :limit;
+-- Some bodies, oldest first: their size, whether they are older than a time, and whether something forbids to remove them.
+select b.seq as number, m.size, m.accepted_at < :before as is_old,
+    exists (select 1 from waiting where seq = b.seq) as blocked
+from bodies b cross join messages m on m.seq = b.seq where b.seq > :after order by b.seq limit :limit;
+
+-- name: old_attempts
+-- The last one stays, so that no number comes again.
+select a.number, 0 as size, a.at < :before as is_old,
+    exists (select 1 from bodies where seq = a.seq) or exists (select 1 from waiting where seq = a.seq) as blocked
+from attempts a
+where a.number > :after and a.number < (select max(number) from attempts) order by a.number limit :limit;
+
+-- name: old_messages
+-- The last one stays, so that no number comes again.
+select m.seq as number, 0 as size, m.accepted_at < :before as is_old,
+    exists (select 1 from bodies where seq = m.seq) or exists (select 1 from waiting where seq = m.seq) as blocked
+from messages m
+where m.seq > :after and m.seq < (select max(seq) from messages) order by m.seq limit :limit;
+
+-- name: old_lanes
+select number, 0 as size, at < :before as is_old, false as blocked
+from lane_changes where number > :after order by number limit :limit;
 
 -- name: lock_messages
 -- Changes nothing: a write transaction has the file locked.
 select seq from messages where false;
 
--- name: prune
-update messages set body = null where seq in (select value from json_each(:seqs))
-    and not exists (select 1 from deliveries d where d.seq = messages.seq and d.state in ('ready', 'behind'))
-returning size;
+-- name: remove_bodies
+delete from bodies where seq in (select value from json_each(:numbers))
+    and not exists (select 1 from waiting where seq = bodies.seq)
+returning length(body) as size;
+
+-- name: remove_attempts
+delete from attempts where number in (select value from json_each(:numbers));
+
+-- name: remove_attempts_of
+delete from attempts where seq in (select value from json_each(:numbers));
+
+-- name: remove_dead_of
+delete from dead where (lane, seq) in (
+    select l.id, m.seq from json_each(:numbers) given
+    cross join messages m on m.seq = given.value cross join lanes l on l.account = m.account
+);
+
+-- name: remove_messages
+delete from messages where seq in (select value from json_each(:numbers));
+
+-- name: remove_lanes
+delete from lane_changes where number in (select value from json_each(:numbers));
+
+-- name: mark_removed
+update removed set number = max(number, :number) where source = :source;
+
+-- name: next_fine_minute
+select minute from counts where minute > :after and minute < :before and minute % 60 > 0 order by minute limit 1;
+
+-- name: merge_minute
+insert into counts (minute, lane, accepted, delivered, failed, dead)
+select minute - minute % 60, lane, accepted, delivered, failed, dead from counts where minute = :minute
+on conflict (minute, lane) do update set accepted = accepted + excluded.accepted,
+    delivered = delivered + excluded.delivered, failed = failed + excluded.failed, dead = dead + excluded.dead;
+
+-- name: drop_minute
+delete from counts where minute = :minute;
+
+-- name: remove_notes_of
+delete from notes where seq in (select value from json_each(:numbers));
 
 -- name: kept_bytes
 -- Of the file, without its free pages.
@@ -497,14 +599,19 @@ select (page_count - freelist_count) * page_size as bytes
 from pragma_page_count, pragma_freelist_count, pragma_page_size;
 
 -- name: event_ends
--- The last number of each source, and the last lane change that retention removed.
-select (select coalesce(max(seq), 0) from messages) as messages,
-    (select coalesce(max(number), 0) from attempts) as attempts,
-    (select coalesce(max(number), 0) from callback_history) as callbacks,
-    (select coalesce(max(number), 0) from lane_changes) as lanes,
-    coalesce(
-        (select case state when 'removed' then number end from lane_changes order by number limit 1), 0
-    ) as removed;
+-- The last number of each source, and the last that retention removed.
+select coalesce((select max(seq) from messages), 0) as messages,
+    coalesce((select max(number) from attempts), 0) as attempts,
+    max(coalesce((select max(number) from callback_history), 0), callbacks) as callbacks,
+    max(coalesce((select max(number) from lane_changes), 0), lanes) as lanes,
+    messages as removed_messages, attempts as removed_attempts, callbacks as removed_callbacks, lanes as removed_lanes
+from (
+    select max(number) filter (where source = 'messages') as messages,
+        max(number) filter (where source = 'attempts') as attempts,
+        max(number) filter (where source = 'callbacks') as callbacks,
+        max(number) filter (where source = 'lanes') as lanes
+    from removed
+);
 
 -- name: messages_accepted
 select seq as position, accepted_at as at, account, id as message, type, ordering_key, size
@@ -512,10 +619,8 @@ from messages where seq > :after order by seq limit :limit;
 
 -- name: attempts_finished
 -- The plus makes the planner count by an index of the message, not by one of the numbers.
-select a.number, coalesce(a.at, a.started_at) as at, l.account, m.id as message, l.consumer, a.started_at, a.url,
-    a.outcome, a.status, a.error_code, a.phases,
-    coalesce(a.state, case a.outcome when 'delivered' then 'delivered' else 'pending' end) as state,
-    (select count(*) from attempts b where b.seq = a.seq and +b.number <= a.number) as ordinal
+select a.number, a.at, l.account, m.id as message, l.consumer, a.started_at, a.url, a.outcome, a.status, a.error_code,
+    a.phases, a.state, (select count(*) from attempts b where b.seq = a.seq and +b.number <= a.number) as ordinal
 from attempts a join messages m on m.seq = a.seq join lanes l on l.id = a.lane
 where a.number > :after order by a.number limit :limit;
 
@@ -527,35 +632,19 @@ from callback_history h where h.number > :after order by h.number limit :limit;
 -- name: lanes_changed
 select c.number as position, c.at, l.account, l.consumer, c.state, c.until, c.reason
 from lane_changes c join lanes l on l.id = c.lane
-where c.number > :after and c.state <> 'removed' order by c.number limit :limit;
-
--- name: old_lane_change
--- The last of some lane changes to remove; null if there are none.
-select max(number) as number from (
-    select number from lane_changes where at < :now - :seconds and state <> 'removed' order by number limit :limit
-);
-
--- name: remove_lane_changes
-delete from lane_changes where number < :number returning number;
-
--- name: mark_lane_change
-update lane_changes set state = 'removed' where number = :number;
+where c.number > :after order by c.number limit :limit;
 
 -- name: remove_counts
 delete from counts where (minute, lane) in (
-    select minute, lane from counts where minute < cast(:now / 60 as integer) - :minutes limit :limit
+    select minute, lane from counts where minute < :before limit :limit
 ) returning minute;
 
 -- name: backlog
 -- Of the whole store. An index finds the oldest message of each lane, and there are fewer lanes than messages.
-select (select count(*) from deliveries indexed by deliveries_pending where state in ('ready', 'behind')) as pending,
-    (select count(*) from deliveries indexed by deliveries_dead where state = 'dead') as dead,
+select (select count(*) from pending) as pending, (select count(*) from dead) as dead,
     :now - (
         select accepted_at from messages where seq = (
-            select min((
-                select d.seq from deliveries d indexed by deliveries_pending
-                where d.lane = l.id and d.state in ('ready', 'behind') order by d.seq limit 1
-            )) from lanes l
+            select min((select p.seq from pending p where p.lane = l.id order by p.seq limit 1)) from lanes l
         )
     ) as oldest_age;
 

@@ -34,6 +34,7 @@ class SqliteSession(Session):
         for message in settled:
             place = await self.value("next_place")
             moved = await self.rows("redeliver", seq=message["seq"], state=state, place=place)
+            await self.rows("raise_dead", seq=message["seq"])
             execute(self.connection, "make_due", lanes=[delivery["lane"] for delivery in moved])
         return len(settled)
 

@@ -29,34 +29,39 @@ def settle_all(db: sqlite3.Connection, requests: Sequence[SettleRequest], now: f
     revisions = {row["lane"]: row["revision"] for row in execute(db, "fence", leases=tokens)}
     valid = [request for request in requests if request[0].lane in revisions]
     _write_outcomes(db, [settlement for _, settlements, *_ in valid for settlement in settlements], now)
+    judged = [revisions[lease.lane] == lease.revision for lease, *_ in valid]
     verdicts = [
-        (lease.lane, verdict.wait, verdict.pause, *_fields(verdict.health))
-        for lease, _, verdict, _ in valid
-        if revisions[lease.lane] == lease.revision
+        (lease.lane, keep, is_judged, verdict.wait, verdict.pause, *_fields(verdict.health))
+        for (lease, _, verdict, keep), is_judged in zip(valid, judged, strict=True)
     ]
-    execute(db, "judge_lanes", verdicts=verdicts, now=now)
-    changed = execute(db, "keep_lanes", lanes=[(lease.lane, keep) for lease, *_, keep in valid], now=now)
-    due = {row["id"] for row in changed if row["is_due"]}
+    due = {row["id"] for row in execute(db, "keep_lanes", verdicts=verdicts, now=now) if row["is_due"]}
     kept = read_leases(db, [lease.lane for lease, *_, keep in valid if keep > 0], now)
     return [(kept.get(lane), lane in due) for lane in lanes]
 
 
 def _write_outcomes(db: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
-    changes: list[tuple[object, ...]] = []
+    put_off: list[tuple[object, ...]] = []
+    dead: list[tuple[object, ...]] = []
+    ended: list[tuple[object, ...]] = []
     attempts: list[tuple[object, ...]] = []
     settled_keys: set[tuple[int, str]] = set()
     for one in settlements:
         lane, seq, key, attempt = one.delivery.lane, one.delivery.seq, one.delivery.ordering_key, one.attempt
-        pending = one.state == "pending"
-        state, settled_at = ("ready", None) if pending else (one.state, now)
-        changes.append((lane, seq, state, now + one.delay, one.attempts, one.strikes, attempt.outcome, settled_at))
+        if one.state == "pending":
+            put_off.append((lane, seq, now + one.delay, one.attempts, one.strikes))
+        else:
+            ended.append((lane, seq))
+            if key is not None:
+                settled_keys.add((lane, key))
+        if one.state == "dead":
+            dead.append((lane, seq, one.attempts, now))
         started_at, url, outcome, status, error_code, fix, phases, excerpt, resent = _fields(attempt)
         timings = msgspec.json.encode(phases).decode()
         fields = (started_at, url, outcome, status, error_code, fix, timings, excerpt, resent)
-        attempts.append((seq, lane, *fields, now, one.state))
-        if key is not None and not pending:
-            settled_keys.add((lane, key))
-    run_rows(db, "settle_deliveries", changes)
+        attempts.append((seq, lane, *fields, now, one.state, one.attempts))
+    run_rows(db, "put_off", put_off)
+    run_rows(db, "bury", dead)
+    run_rows(db, "end_pending", ended)
     run_rows(db, "add_attempts", attempts)
     _count(db, settlements, now)
     run_rows(db, "promote", sorted(settled_keys))

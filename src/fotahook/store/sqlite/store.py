@@ -40,11 +40,13 @@ class SqliteStore(SqlStore):
         self._clock = clock
         self._ids = MessageIds(clock)
         self._dispatcher_lock: int | None = None
-        writing, reading, peeking = connect(path), connect(path), connect(path, busy_seconds=0)
+        writing, reading, looking = connect(path), connect(path), connect(path)
+        self._peeking = connect(path, busy_seconds=0)
         # The triggers that record lane changes use the same clock.
         writing.create_function("store_now", 0, clock)
         self._writer = Writer(writing)
-        self._reader = Reader(reading, peeking)
+        self._reader = Reader(reading)
+        self._looker = Reader(looking)
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], *, clock: Clock = time.time) -> "SqliteStore":
@@ -79,6 +81,8 @@ class SqliteStore(SqlStore):
     async def close(self) -> None:
         await asyncio.to_thread(self._writer.close)
         await asyncio.to_thread(self._reader.close)
+        await asyncio.to_thread(self._looker.close)
+        self._peeking.close()
         if self._dispatcher_lock is not None:
             os.close(self._dispatcher_lock)
             self._dispatcher_lock = None
@@ -87,10 +91,20 @@ class SqliteStore(SqlStore):
         return await self._read(lambda db: db.rows(statement, **values))
 
     async def _find(self, statement: str, **values: object) -> Row | None:
-        return await self._reader.peek(lambda db: execute(db, statement, now=self._clock(), **values).fetchone())
+        # In the event loop: a page or two of the file, mostly in memory, take a tenth of the way to a thread and back.
+        with contextlib.suppress(sqlite3.Error):
+            return cast("Row | None", execute(self._peeking, statement, now=self._clock(), **values).fetchone())
+        # The thread may wait for a lock.
+        return next(iter(await self._query(statement, **values)), None)
 
     async def _read(self, job: Callable[[Session], Awaitable[T]]) -> T:
         return await self._reader.run(self._in_session(job))
+
+    async def _look(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        return await self._looker.run(self._in_session(job))
+
+    async def now(self) -> float:
+        return self._clock()
 
     async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
         return await self._writer.run(self._in_session(job))

@@ -188,14 +188,10 @@ def _resolve_all(entries: list[_Entry]) -> None:
 
 
 class Reader:
-    """Runs reads in a thread of its own: they see what is committed and never wait for a write.
+    """Runs reads in a thread of its own: they see what is committed and never wait for a write."""
 
-    `peeking` is a connection for the event loop itself, which must not wait for a lock.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, peeking: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._peeking = peeking
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="fotahook-store-reader")
         self._closed = False
 
@@ -205,25 +201,11 @@ class Reader:
             raise StoreUnavailable("the store is closed")
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._read, job)
 
-    async def peek(self, job: Job[T]) -> T:
-        """Return what `job`, a single statement that finds a row by its key, returns.
-
-        It runs in the event loop: a page or two of the file, mostly in memory, take a tenth of the way to a thread and
-        back. If it fails, it runs again in the thread, which may wait.
-        """
-        if self._closed:
-            return await self.run(job)
-        try:
-            return job(self._peeking)
-        except sqlite3.Error:
-            return await self.run(job)
-
     def close(self) -> None:
         """Finish the reads under way, then end the thread."""
         self._closed = True
         self._executor.shutdown()
         self._connection.close()
-        self._peeking.close()
 
     def _read(self, job: Job[T]) -> T:
         try:

@@ -1,0 +1,211 @@
+-- A SQLite store of schema 4.
+BEGIN TRANSACTION;
+CREATE TABLE "attempts" (
+    number integer primary key autoincrement,
+    seq integer not null references messages,
+    lane integer not null references lanes,
+    started_at real not null,
+    url text,
+    outcome text not null,
+    status integer,
+    error_code text,
+    fix text,
+    phases text not null,
+    excerpt text not null,
+    at real,
+    state text
+, resent integer not null default 0) strict;
+INSERT INTO "attempts" VALUES(1,1,2,1790000001.0,'https://receiver.example/callbacks','failed',503,'timeout_connect',NULL,'{"connect":0.2,"total":1.5}','ok',1790000000.0,'pending',0);
+INSERT INTO "attempts" VALUES(2,1,2,1790000001.0,'https://receiver.example/callbacks','delivered',200,NULL,NULL,'{"connect":0.2,"total":1.5}','ok',1790000000.0,'delivered',0);
+INSERT INTO "attempts" VALUES(3,2,2,1790000001.0,'https://receiver.example/callbacks','failed',503,'response_4xx',NULL,'{"connect":0.2,"total":1.5}','ok',1790000000.0,'dead',0);
+INSERT INTO "attempts" VALUES(4,3,2,1790000001.0,'https://receiver.example/callbacks','delivered',200,NULL,NULL,'{"connect":0.2,"total":1.5}','ok',1790000000.0,'delivered',0);
+INSERT INTO "attempts" VALUES(5,4,2,1790000001.0,'https://receiver.example/callbacks','delivered',200,NULL,NULL,'{"connect":0.2,"total":1.5}','ok',1790000000.0,'delivered',0);
+INSERT INTO "attempts" VALUES(6,11,3,1790000001.0,'https://receiver.example/callbacks','failed',503,'timeout_connect',NULL,'{"connect":0.2,"total":1.5}','ok',1790000000.0,'pending',0);
+CREATE TABLE "callback_history" (
+    number integer primary key autoincrement,
+    account text not null,
+    revision integer not null,
+    url text,
+    actor text not null,
+    at real not null,
+    unique (account, revision)
+) strict;
+INSERT INTO "callback_history" VALUES(1,'moved',1,'https://receiver.example/moved','test',1790000000.0);
+INSERT INTO "callback_history" VALUES(2,'open',1,'https://receiver.example/open','test',1790000000.0);
+INSERT INTO "callback_history" VALUES(3,'trouble',1,'https://receiver.example/trouble','test',1790000000.0);
+INSERT INTO "callback_history" VALUES(4,'moved',2,'https://other.example/moved','test',1790000000.0);
+INSERT INTO "callback_history" VALUES(5,'moved',3,NULL,'test',1790000000.0);
+CREATE TABLE callbacks (
+    account text primary key,
+    url text not null,
+    revision integer not null,
+    registered_at real not null
+) strict, without rowid;
+INSERT INTO "callbacks" VALUES('open','https://receiver.example/open',1,1790000000.0);
+INSERT INTO "callbacks" VALUES('trouble','https://receiver.example/trouble',1,1790000000.0);
+CREATE TABLE counts (
+    minute integer not null,
+    lane integer not null references lanes,
+    accepted integer not null default 0,
+    delivered integer not null default 0,
+    failed integer not null default 0,
+    dead integer not null default 0,
+    primary key (minute, lane)
+) strict, without rowid;
+INSERT INTO "counts" VALUES(29833333,1,1,0,0,0);
+INSERT INTO "counts" VALUES(29833333,2,8,3,2,1);
+INSERT INTO "counts" VALUES(29833333,3,1,0,1,0);
+INSERT INTO "counts" VALUES(29833333,4,1,0,0,0);
+INSERT INTO "counts" VALUES(29833333,5,1,0,0,0);
+CREATE TABLE credentials (
+    kind text not null,
+    id text not null,
+    owner text not null,
+    secret_hash blob not null,
+    accounts text,
+    scopes text not null,
+    created_at real not null,
+    expires_at real,
+    primary key (kind, id)
+) strict, without rowid;
+INSERT INTO "credentials" VALUES('client','c','',X'78',NULL,'publish',0.0,NULL);
+CREATE TABLE deliveries (
+    lane integer not null references lanes,
+    seq integer not null references messages,
+    place integer not null,
+    key text,
+    state text not null check (state in ('ready', 'behind', 'delivered', 'dead')),
+    due real not null,
+    born real not null,
+    attempts integer not null default 0,
+    strikes integer not null default 0,
+    settled_at real,
+    last_outcome text,
+    primary key (lane, seq)
+) strict, without rowid;
+INSERT INTO "deliveries" VALUES(1,10,10,NULL,'ready',1790000000.0,1790000000.0,0,0,NULL,NULL);
+INSERT INTO "deliveries" VALUES(2,1,1,NULL,'delivered',1790000000.0,1790000000.0,1,0,1790000000.0,'delivered');
+INSERT INTO "deliveries" VALUES(2,2,2,'d','dead',1790000000.0,1790000000.0,8,0,1790000000.0,'failed');
+INSERT INTO "deliveries" VALUES(2,3,5,NULL,'ready',1790000000.0,1790000000.0,0,0,NULL,'delivered');
+INSERT INTO "deliveries" VALUES(2,4,4,NULL,'delivered',1790000000.0,1790000000.0,1,0,1790000000.0,'delivered');
+INSERT INTO "deliveries" VALUES(2,6,6,'chain','ready',1790000000.0,1790000000.0,0,0,NULL,NULL);
+INSERT INTO "deliveries" VALUES(2,7,7,'chain','behind',1790000000.0,1790000000.0,0,0,NULL,NULL);
+INSERT INTO "deliveries" VALUES(2,8,8,'chain','behind',1790000000.0,1790000000.0,0,0,NULL,NULL);
+INSERT INTO "deliveries" VALUES(2,9,9,NULL,'ready',1790000000.0,1790000000.0,0,0,NULL,NULL);
+INSERT INTO "deliveries" VALUES(3,11,11,NULL,'ready',1790000005.0,1790000000.0,0,1,NULL,'failed');
+INSERT INTO "deliveries" VALUES(4,12,12,NULL,'ready',1790000000.0,1790000000.0,0,0,NULL,NULL);
+INSERT INTO "deliveries" VALUES(5,12,12,NULL,'ready',1790000000.0,1790000000.0,0,0,NULL,NULL);
+CREATE TABLE lane_changes (
+    number integer primary key autoincrement,
+    lane integer not null references lanes,
+    at real not null,
+    state text not null,
+    until real,
+    reason text
+) strict;
+INSERT INTO "lane_changes" VALUES(1,1,1790000000.0,'open',NULL,NULL);
+INSERT INTO "lane_changes" VALUES(2,2,1790000000.0,'open',NULL,NULL);
+INSERT INTO "lane_changes" VALUES(3,3,1790000000.0,'open',NULL,NULL);
+INSERT INTO "lane_changes" VALUES(4,1,1790000000.0,'held',NULL,NULL);
+INSERT INTO "lane_changes" VALUES(5,3,1790000000.0,'waiting',1790000005.0,'timeout_connect');
+CREATE TABLE lanes (
+    id integer primary key,
+    account text not null,
+    consumer text not null,
+    held integer not null,
+    paused integer not null default 0,
+    token integer not null default 0,
+    due real,
+    wait_until real not null default 0,
+    leased_until real not null default 0,
+    next real generated always as (max(due, wait_until, leased_until)) virtual,
+    stopped_at real,
+    stopped_for real not null default 0,
+    failures integer not null default 0,
+    window integer not null default 1,
+    refused integer not null default 0,
+    reason text, told text generated always as (
+    case when paused then 'paused' when held then 'held' when failures > 0 then 'waiting' else 'open' end
+) virtual,
+    unique (account, consumer)
+) strict;
+INSERT INTO "lanes" VALUES(1,'moved','',1,0,0,1790000000.0,0.0,0.0,1790000000.0,0.0,0,1,0,NULL);
+INSERT INTO "lanes" VALUES(2,'open','',0,0,5,1790000000.0,0.0,0.0,NULL,0.0,0,1,0,NULL);
+INSERT INTO "lanes" VALUES(3,'trouble','',0,0,1,1790000005.0,1790000005.0,0.0,NULL,0.0,1,1,0,'timeout_connect');
+INSERT INTO "lanes" VALUES(4,'inbox','billing',0,0,0,1790000000.0,0.0,0.0,NULL,0.0,0,1,0,NULL);
+INSERT INTO "lanes" VALUES(5,'inbox','handlers',0,0,0,1790000000.0,0.0,0.0,NULL,0.0,0,1,0,NULL);
+CREATE TABLE limits (
+    account text primary key,
+    in_flight integer,
+    per_second real
+) strict, without rowid;
+INSERT INTO "limits" VALUES('open',3,NULL);
+CREATE TABLE messages (
+    seq integer primary key autoincrement,
+    id text not null unique,
+    account text not null,
+    type text,
+    ordering_key text,
+    idempotency_key text,
+    body blob,
+    size integer not null,
+    sha256 blob not null,
+    accepted_at real not null,
+    duplicates integer not null default 0
+, key_hash integer) strict;
+INSERT INTO "messages" VALUES(1,'01a0c450-6c00-7000-aece-a371f2090c2d','open','t',NULL,'key-1',X'7B226E223A2264656C697665726564227D',17,X'07004FE703112F6D417A0F9B97EBC4D879E00EA1AED5D5AAA4C49769223C1301',1790000000.0,0,-856510682544569184);
+INSERT INTO "messages" VALUES(2,'01a0c450-6c00-7001-b144-a4a8cf2be144','open',NULL,'d',NULL,X'7B226E223A2264656164227D',12,X'E0F0FE3E32B0EBFCB6D3FF224066AD46BD53AA8A13B9F6CBF3A6F31A03097964',1790000000.0,0,NULL);
+INSERT INTO "messages" VALUES(3,'01a0c450-6c00-7002-9113-550eb8e9da01','open',NULL,NULL,NULL,X'7B226E223A22726564656C697665726564227D',19,X'FE514B55FE55CA6A43AD4C52815C3339C04309A3953ABF90FF7824D2AF21BFDB',1790000000.0,0,NULL);
+INSERT INTO "messages" VALUES(4,'01a0c450-6c00-7003-bd30-fdd6cb3226f1','open',NULL,NULL,'key-2',NULL,14,X'B399AB845F797D020D9AEA8191711D05338DD57873519CCF2C3DD3B42CA5E643',1790000000.0,0,-7783203753748842517);
+INSERT INTO "messages" VALUES(6,'01a0c450-6c00-7004-9985-9ae97f01b669','open',NULL,'chain',NULL,X'7B226E223A22636861696E2031227D',15,X'D2C1ECA1932EDFEB8D1373F5D3010F9B41E93E75B877A984CEEE84E2866409D5',1790000000.0,0,NULL);
+INSERT INTO "messages" VALUES(7,'01a0c450-6c00-7005-964a-e218e6f97448','open',NULL,'chain',NULL,X'7B226E223A22636861696E2032227D',15,X'09BB375366154868584D2DDE6F677FAE0DACE7EA7D54807F7BA2DD999CB72117',1790000000.0,0,NULL);
+INSERT INTO "messages" VALUES(8,'01a0c450-6c00-7006-b3bc-01e7b8884cac','open',NULL,'chain',NULL,X'7B226E223A22636861696E2033227D',15,X'89ED96ADB541C55DB484C25429BA0F2AA57D1C8F0C48E92FD08F35D03B019E85',1790000000.0,0,NULL);
+INSERT INTO "messages" VALUES(9,'01a0c450-6c00-7007-ac9e-ab103f212a96','open',NULL,NULL,NULL,X'7B226E223A2266726565227D',12,X'D1A31D0517812C919FED86145DA123D8074418D331E8D49CF1BD02FF1C73BCDD',1790000000.0,0,NULL);
+INSERT INTO "messages" VALUES(10,'01a0c450-6c00-7008-85c0-3d5d75cc1227','moved',NULL,NULL,NULL,X'7B226E223A2268656C64227D',12,X'3549DEE831FA96299B63C3A9C7735C64CB0695E41C3C5F4A865BE95D9B981B52',1790000000.0,0,NULL);
+INSERT INTO "messages" VALUES(11,'01a0c450-6c00-7009-94d5-671c45d29876','trouble',NULL,NULL,NULL,X'7B226E223A227761697473227D',13,X'E93A5EC3E385F8A444CF05E1B6D0B0FEAF5A3F3891F01C8FFD1B7CDACC3D9667',1790000000.0,0,NULL);
+INSERT INTO "messages" VALUES(12,'01a0c450-6c00-700a-ba50-d62b5b0b21c7','inbox',NULL,NULL,NULL,X'7B226E223A226B6E6F776E206279206279746573227D',22,X'621021575DCDA0A5E8D68D0DF2D0A7448CFE1E04ED971A84ACBC050B1809C077',1790000000.0,0,7066184474463936677);
+CREATE TABLE redeliveries (
+    id integer primary key,
+    account text not null,
+    state text not null,
+    since real not null,
+    until real not null,
+    done integer not null default 0,
+    last integer not null
+) strict;
+CREATE INDEX messages_by_account on messages (account, seq);
+CREATE INDEX messages_with_body on messages (seq) where body is not null;
+CREATE INDEX lanes_by_next on lanes (next) where held = 0 and paused = 0 and due is not null;
+CREATE INDEX deliveries_ready on deliveries (lane, due, place) where state = 'ready';
+CREATE INDEX deliveries_by_key on deliveries (lane, key, place) where key is not null and state in ('ready', 'behind');
+CREATE INDEX deliveries_by_message on deliveries (seq, state);
+CREATE INDEX deliveries_pending on deliveries (lane, seq, state) where state in ('ready', 'behind');
+CREATE INDEX deliveries_dead on deliveries (lane, seq) where state = 'dead';
+CREATE VIEW backlogs as
+select l.id as lane,
+    (select count(*) from deliveries indexed by deliveries_pending
+     where lane = l.id and state in ('ready', 'behind')) as pending,
+    (select count(*) from deliveries indexed by deliveries_dead where lane = l.id and state = 'dead') as dead,
+    (select m.accepted_at from deliveries d indexed by deliveries_pending join messages m on m.seq = d.seq
+     where d.lane = l.id and d.state in ('ready', 'behind') order by d.seq limit 1) as oldest_accepted_at
+from lanes l;
+CREATE INDEX credentials_by_owner on credentials (kind, owner, created_at);
+CREATE INDEX attempts_by_message on attempts (seq);
+CREATE TRIGGER lane_changed after update of paused, held, failures on lanes when old.told <> new.told
+begin
+    insert into lane_changes (lane, at, state, until, reason) values (
+        new.id, store_now(), new.told, case when new.told = 'waiting' then new.wait_until end, new.reason
+    );
+end;
+CREATE TRIGGER lane_opened after insert on lanes when new.consumer = '' and new.told = 'open'
+begin
+    insert into lane_changes (lane, at, state) values (new.id, store_now(), new.told);
+end;
+CREATE INDEX messages_by_key_hash on messages (key_hash) where key_hash is not null;
+DELETE FROM "sqlite_sequence";
+INSERT INTO "sqlite_sequence" VALUES('attempts',6);
+INSERT INTO "sqlite_sequence" VALUES('callback_history',5);
+INSERT INTO "sqlite_sequence" VALUES('lane_changes',5);
+INSERT INTO "sqlite_sequence" VALUES('messages',12);
+COMMIT;
+PRAGMA user_version = 4;
