@@ -149,7 +149,7 @@ async def test_a_redelivered_message_is_handled_again(listener: Listener, db: Db
     async with listener.running():
         await request(listener, PROGRESS)
         (message_id,) = await seen.wait(1)
-        await once(db, "select true from deliveries where state = 'delivered'")
+        await once(db, "select true from attempts where state = 'delivered'")
         await listener.redeliver(message_id)
         await seen.wait(2)
     assert await upgrades(db) == [message_id] * 2

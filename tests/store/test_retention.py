@@ -226,7 +226,7 @@ async def test_the_history_of_a_callback_is_bounded(
     opened: Store, accept: Accept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert HISTORY_CHANGES == 1000
-    monkeypatch.setattr("fotahook.store.records.HISTORY_CHANGES", 5)
+    monkeypatch.setattr("fotahook.store.callbacks.HISTORY_CHANGES", 5)
     for number in range(10):
         await opened.register(ACCOUNT, f"https://receiver.example/{number}", actor="test")
     history = await opened.callback_history(ACCOUNT, 100)
@@ -289,3 +289,33 @@ async def test_other_reads_do_not_wait_for_what_looks_through_much(
         assert not any(each.done() for each in much)
         go_on.set()
         await asyncio.gather(*much)
+
+
+async def test_recent_events_are_read_from_what_is_kept(opened: Store, accept: Accept, clock: VirtualClock) -> None:
+    await accept(b"1", b"2")
+    await deliver_all(opened)
+    clock.advance(40 * DAY)
+    await tidy(opened, Retention(seconds=0, attempts=0, ids=0))
+    present = await opened.events(None, limit=1)
+    page = await opened.events(present.cursor.before(200).merge(present.removed), limit=10)
+    assert not page.lost
+
+
+async def test_a_large_store_is_measured_seldom(opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(opened, SqlStore)
+    seconds = iter([0.0, 3.0, *map(float, range(10, 60, 10)), 64.0, 65.0])
+    monkeypatch.setattr("fotahook.store.sql_store.monotonic", lambda: next(seconds))
+    measured = []
+    look = opened._look
+
+    async def counted(job: Callable[..., Awaitable[object]]) -> object:
+        measured.append(job)
+        return await look(job)
+
+    monkeypatch.setattr(opened, "_look", counted)
+    retention = Retention(bytes=10**12)
+    for _ in range(6):
+        await opened._excess(retention)
+    assert len(measured) == 1
+    await opened._excess(retention)
+    assert len(measured) == 2

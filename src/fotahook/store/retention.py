@@ -20,29 +20,29 @@ class Sweep(Record, frozen=True, kw_only=True):
     """Bytes that are to be removed whatever their age."""
 
 
-async def find_removable(db: Session, retention: Retention, last: Mapping[str, Sweep], now: float) -> dict[str, Sweep]:
-    """The next steps after the last ones."""
+async def find_removable(
+    db: Session, retention: Retention, last: Mapping[str, Sweep], excess: int, now: float
+) -> dict[str, Sweep]:
+    """The next steps after the last ones. `excess`: bytes that the store has too many."""
     ages = {
         "bodies": retention.seconds,
         "attempts": retention.attempts,
         "messages": retention.ids,
-        "lanes": retention.attempts if retention.seconds is None else retention.seconds,
+        "lanes": retention.seconds,
     }
+    befores = {kind: float("-inf") if seconds is None else now - seconds for kind, seconds in ages.items()}
+    begin = Sweep(excess=excess)
     return {
-        kind: await _next_step(db, kind, last.get(kind, Sweep()), None if seconds is None else now - seconds, retention)
-        for kind, seconds in ages.items()
+        kind: await _next_step(db, kind, step if (step := last.get(kind, begin)).after else begin, before)
+        for kind, before in befores.items()
     }
 
 
-async def _next_step(db: Session, kind: str, last: Sweep, before: float | None, retention: Retention) -> Sweep:
-    excess = last.excess
-    if kind == "bodies" and last.after == 0:
-        excess = 0 if retention.bytes is None else await db.value("kept_bytes") - retention.bytes
-    if before is None and excess <= 0:
+async def _next_step(db: Session, kind: str, last: Sweep, before: float) -> Sweep:
+    excess = last.excess if kind == "bodies" else 0
+    if before == float("-inf") and excess <= 0:
         return Sweep()
-    found = await db.rows(
-        f"old_{kind}", after=last.after, before=float("-inf") if before is None else before, limit=STEP
-    )
+    found = await db.rows(f"old_{kind}", after=last.after, before=before, limit=STEP)
     numbers: list[int] = []
     for row in found:
         if not row["is_old"] and excess <= 0:

@@ -7,6 +7,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
+from time import monotonic
 from typing import Final, TypeVar, cast
 
 import msgspec
@@ -31,6 +32,8 @@ T = TypeVar("T")
 
 RECENT_MESSAGES: Final = 200
 """The newest messages of an account, and those that wait longest, whose attempts are looked at."""
+MEASURE_SHARE: Final = 20.0
+"""A store is measured no sooner than after so many times the time that it took."""
 _NEWEST: Final = 2**62
 """Above the number of any audit entry."""
 
@@ -41,7 +44,8 @@ class SqlStore(ABC):
     def __init__(self) -> None:
         self._work = asyncio.Event()
         self._sweeps: Mapping[str, Sweep] = {}
-        self._merged_minute = 0
+        self._excess_bytes = self._merged_minute = 0
+        self._measure_at = 0.0
         self._audit: records.AuditEntry | None = None
         self._request: AskForLeases = lambda: None
         self._receive: Receive = lambda handed: None
@@ -267,12 +271,23 @@ class SqlStore(ABC):
     async def prune(self, retention: records.Retention, *, now: float | None = None) -> records.Pruned:
         time = await self.now() if now is None else now
         # Found outside of a write transaction, so that no delivery waits for it.
-        found = await self._look(lambda db: find_removable(db, retention, self._sweeps, time))
+        excess = await self._excess(retention)
+        found = await self._look(lambda db: find_removable(db, retention, self._sweeps, excess, time))
         removable = any(sweep.numbers for sweep in found.values())
         sizes = await self._write(lambda db: remove(db, found)) if removable else []
         self._sweeps = found
         more = removable or any(sweep.after for sweep in found.values())
         return records.Pruned(bodies=len(sizes), bytes=sum(sizes), more=more)
+
+    async def _excess(self, retention: records.Retention) -> int:
+        """Bytes above the store's limit. Large stores, in which it takes long, are measured seldom."""
+        began = monotonic()
+        if retention.bytes is None or (began < self._measure_at and self._excess_bytes <= 0):
+            return 0
+        kept: int = await self._look(lambda db: db.value("kept_bytes"))
+        self._excess_bytes = kept - retention.bytes
+        self._measure_at = began + MEASURE_SHARE * (monotonic() - began)
+        return self._excess_bytes
 
     # Dispatching
 

@@ -624,7 +624,7 @@ delete from redeliveries where id = :id;
 
 -- name: kept_bytes
 -- Of bodies: the size of the files says little, since PostgreSQL reuses space without giving it back.
-select coalesce(sum(m.size), 0)::bigint as bytes from bodies b join messages m using (seq);
+select coalesce(sum(length(body)), 0)::bigint as bytes from bodies;
 
 -- name: old_bodies
 -- Some bodies, oldest first: their size, whether they are older than a time, and whether something forbids to remove them.
