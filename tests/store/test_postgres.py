@@ -627,7 +627,6 @@ PLANS: dict[str, tuple[list[object], set[str]]] = {
     "old_bodies": ([1.0, 0, 200], {"bodies_pkey", "messages_pkey", "pending_pkey"}),
     "old_attempts": ([1.0, 0, 200], {"attempts_by_number", "bodies_pkey", "pending_pkey"}),
     "old_messages": ([1.0, 0, 200], {"messages_pkey", "bodies_pkey", "pending_pkey"}),
-    "kept_bytes": ([], {"bodies_pkey"}),
     "forget_keys": ([["a"], ["k"], [1.0]], {"messages_by_idempotency_key"}),
     "add_pending": ([[1], [1], ["k"], 1.0, [1]], {"pending_by_key", "Backward using lanes_by_id", "Tid Scan"}),
     "settle": (
