@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import copy
 import secrets
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from time import monotonic
@@ -12,14 +12,12 @@ from typing import Final, TypeVar, cast
 
 import msgspec
 
-from fotahook.contract.life_cycle import FINAL_RANK
-
 from . import callbacks, records
 from .base import AskForLeases, Receive, Store
 from .event_reader import read_events, read_stats, thin_out
 from .events import Backlog, EventCursor, EventPage, Stats
 from .handing import Handing
-from .ledger import campaign_ids
+from .ledger_verbs import LedgerVerbs
 from .listing import account_attempts, find_message, list_messages
 from .records import CALLBACK_CONSUMER
 from .redelivery import find_redeliverable, redeliver, step_redelivery
@@ -38,7 +36,7 @@ _NEWEST: Final = 2**62
 """Above the number of any audit entry."""
 
 
-class SqlStore(ABC):
+class SqlStore(LedgerVerbs):
     """Base of the stores. `_work` is set when a lane may have become due."""
 
     def __init__(self) -> None:
@@ -64,10 +62,6 @@ class SqlStore(ABC):
             self._notify()
 
     @abstractmethod
-    async def _query(self, statement: str, **values: object) -> Sequence[Row]:
-        """The rows that a single statement returns."""
-
-    @abstractmethod
     async def _find(self, statement: str, **values: object) -> Row | None:
         """The row that a single statement finds by its primary key."""
 
@@ -78,10 +72,6 @@ class SqlStore(ABC):
     @abstractmethod
     async def _look(self, job: Callable[[Session], Awaitable[T]]) -> T:
         """The same for a job that looks through much: such jobs take turns, and no other read waits for them."""
-
-    @abstractmethod
-    async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
-        """Return what `job` returns, once its transaction is on disk."""
 
     @abstractmethod
     async def now(self) -> float: ...
@@ -316,97 +306,6 @@ class SqlStore(ABC):
             async with asyncio.timeout(seconds):
                 await self._work.wait()
         self._work.clear()
-
-    # The ledger
-
-    async def expect(
-        self,
-        account: str,
-        campaign: str,
-        devices: Collection[str] = (),
-        *,
-        ends_at: float | None = None,
-        cursor: str | None = None,
-    ) -> None:
-        async def job(db: Session) -> None:
-            ids = await campaign_ids(db, {(account, campaign)})
-            number = ids[account, campaign]
-            await db.rows("change_campaign", campaign=number, ends_at=ends_at, cursor=cursor)
-            await db.rows("expect_devices", campaign=number, devices=sorted(set(devices)))
-
-        await self._write(job)
-
-    async def ledger_campaigns(
-        self, *, name: tuple[str, str] | None = None, after: int = 0, limit: int
-    ) -> list[records.LedgerCampaign]:
-        account, campaign = name or (None, None)
-        found = await self._query("ledger_campaigns", account=account, campaign=campaign, after=after, limit=limit)
-        return [records.LedgerCampaign(**row) for row in found]
-
-    async def ledger_devices(
-        self, campaign: int, *, among: Collection[str] | None = None, after: str = "", limit: int
-    ) -> list[records.LedgerDevice]:
-        names = None if among is None else list(among)
-        found = await self._query("ledger_devices", campaign=campaign, among=names, after=after, limit=limit)
-        return [records.LedgerDevice(**dict(row) | {"by_report": bool(row["by_report"])}) for row in found]
-
-    async def ledger_counts(self, campaign: int) -> list[records.LedgerCount]:
-        found = await self._query("ledger_counts", campaign=campaign, final=FINAL_RANK)
-        return [records.LedgerCount(**dict(row) | {"is_final": bool(row["is_final"])}) for row in found]
-
-    async def latest_campaigns(
-        self, *, among: Collection[str] | None, campaign: str | None = None, before: int | None = None, limit: int
-    ) -> list[records.LedgerCampaign]:
-        values = {"among": None if among is None else list(among), "campaign": campaign, "limit": limit}
-        found = await self._query("latest_campaigns", before=(1 << 62) if before is None else before, **values)
-        return [records.LedgerCampaign(**row) for row in found]
-
-    async def campaign_devices(
-        self, campaign: int, *, kind: str | None = None, after: str = "", limit: int
-    ) -> records.DevicePage:
-        values = {"campaign": campaign, "kind": kind or "", "after": after, "scan": limit, "final": FINAL_RANK}
-        found = await self._query("campaign_devices", **values)
-        fitting = (dict(row) for row in found if row["fits"])
-        devices = (
-            {name: value for name, value in row.items() if name != "fits"} | {"by_report": bool(row["by_report"])}
-            for row in fitting
-        )
-        return records.DevicePage(
-            devices=tuple(records.CampaignDevice(**device) for device in devices if device["device"]),
-            next=found[-1]["device"] if len(found) == limit else None,
-        )
-
-    async def campaign_reasons(self, campaign: int, *, limit: int) -> list[tuple[str, int]]:
-        found = await self._query("campaign_reasons", campaign=campaign, failed=FINAL_RANK, limit=limit)
-        return [(row["reason"], row["devices"]) for row in found]
-
-    async def find_device(
-        self, device: str, *, among: Collection[str] | None, limit: int
-    ) -> list[records.LedgerReport]:
-        names = None if among is None else list(among)
-        found = await self._query("find_device", device=device, among=names, limit=limit)
-        return [records.LedgerReport(**row) for row in found]
-
-    async def reports_of_campaign(
-        self, account: str, campaign: str, *, after: str | None = None, limit: int
-    ) -> list[records.LedgerReport]:
-        found = await self._query("reports_of_campaign", account=account, campaign=campaign, after=after, limit=limit)
-        return [records.LedgerReport(**row) for row in found]
-
-    async def reports_of_device(
-        self, account: str, device: str, *, after: str = "", limit: int
-    ) -> list[records.LedgerReport]:
-        found = await self._query("reports_of_device", account=account, device=device, after=after, limit=limit)
-        return [records.LedgerReport(**row) for row in found]
-
-    async def overdue_devices(self, seconds: float) -> int:
-        (row,) = await self._query("overdue_devices", seconds=seconds, final=FINAL_RANK)
-        overdue: int = row["devices"]
-        return overdue
-
-    async def forget_reports(self, campaign: int, seconds: float, limit: int) -> bool:
-        values = {"campaign": campaign, "seconds": seconds, "limit": limit}
-        return len(await self._write(lambda db: db.rows("forget_reports", **values))) == limit
 
     # Credentials
 

@@ -1,0 +1,114 @@
+"""The verbs of a store about the ledger, alike on every engine."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TypeVar
+
+from fotahook.contract.life_cycle import FINAL_RANK
+
+from . import records
+from .ledger import campaign_ids
+from .session import Row, Session
+
+T = TypeVar("T")
+
+
+class LedgerVerbs(ABC):
+    """Base of the stores, for what they keep of campaigns and devices."""
+
+    @abstractmethod
+    async def _query(self, statement: str, **values: object) -> Sequence[Row]:
+        """The rows that a single statement returns."""
+
+    @abstractmethod
+    async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        """Return what `job` returns, once its transaction is on disk."""
+
+    async def expect(
+        self,
+        account: str,
+        campaign: str,
+        devices: Collection[str] = (),
+        *,
+        ends_at: float | None = None,
+        cursor: str | None = None,
+    ) -> None:
+        async def job(db: Session) -> None:
+            ids = await campaign_ids(db, {(account, campaign)})
+            number = ids[account, campaign]
+            await db.rows("change_campaign", campaign=number, ends_at=ends_at, cursor=cursor)
+            await db.rows("expect_devices", campaign=number, devices=sorted(set(devices)))
+
+        await self._write(job)
+
+    async def ledger_campaigns(
+        self, *, name: tuple[str, str] | None = None, after: int = 0, limit: int
+    ) -> list[records.LedgerCampaign]:
+        account, campaign = name or (None, None)
+        found = await self._query("ledger_campaigns", account=account, campaign=campaign, after=after, limit=limit)
+        return [records.LedgerCampaign(**row) for row in found]
+
+    async def ledger_devices(
+        self, campaign: int, *, among: Collection[str] | None = None, after: str = "", limit: int
+    ) -> list[records.LedgerDevice]:
+        names = None if among is None else list(among)
+        found = await self._query("ledger_devices", campaign=campaign, among=names, after=after, limit=limit)
+        return [records.LedgerDevice(**dict(row) | {"by_report": bool(row["by_report"])}) for row in found]
+
+    async def ledger_counts(self, campaign: int) -> list[records.LedgerCount]:
+        found = await self._query("ledger_counts", campaign=campaign, final=FINAL_RANK)
+        return [records.LedgerCount(**dict(row) | {"is_final": bool(row["is_final"])}) for row in found]
+
+    async def latest_campaigns(
+        self, *, among: Collection[str] | None, campaign: str | None = None, before: int | None = None, limit: int
+    ) -> list[records.LedgerCampaign]:
+        values = {"among": None if among is None else list(among), "campaign": campaign, "limit": limit}
+        found = await self._query("latest_campaigns", before=(1 << 62) if before is None else before, **values)
+        return [records.LedgerCampaign(**row) for row in found]
+
+    async def campaign_devices(
+        self, campaign: int, *, kind: str | None = None, after: str = "", limit: int
+    ) -> records.DevicePage:
+        values = {"campaign": campaign, "kind": kind or "", "after": after, "scan": limit, "final": FINAL_RANK}
+        found = await self._query("campaign_devices", **values)
+        fitting = (dict(row) for row in found if row["fits"])
+        devices = (
+            {name: value for name, value in row.items() if name != "fits"} | {"by_report": bool(row["by_report"])}
+            for row in fitting
+        )
+        return records.DevicePage(
+            devices=tuple(records.CampaignDevice(**device) for device in devices if device["device"]),
+            next=found[-1]["device"] if len(found) == limit else None,
+        )
+
+    async def campaign_reasons(self, campaign: int, *, limit: int) -> list[tuple[str, int]]:
+        found = await self._query("campaign_reasons", campaign=campaign, failed=FINAL_RANK, limit=limit)
+        return [(row["reason"], row["devices"]) for row in found]
+
+    async def find_device(
+        self, device: str, *, among: Collection[str] | None, limit: int
+    ) -> list[records.LedgerReport]:
+        names = None if among is None else list(among)
+        found = await self._query("find_device", device=device, among=names, limit=limit)
+        return [records.LedgerReport(**row) for row in found]
+
+    async def reports_of_campaign(
+        self, account: str, campaign: str, *, after: str | None = None, limit: int
+    ) -> list[records.LedgerReport]:
+        found = await self._query("reports_of_campaign", account=account, campaign=campaign, after=after, limit=limit)
+        return [records.LedgerReport(**row) for row in found]
+
+    async def reports_of_device(
+        self, account: str, device: str, *, after: str = "", limit: int
+    ) -> list[records.LedgerReport]:
+        found = await self._query("reports_of_device", account=account, device=device, after=after, limit=limit)
+        return [records.LedgerReport(**row) for row in found]
+
+    async def overdue_devices(self, seconds: float) -> int:
+        (row,) = await self._query("overdue_devices", seconds=seconds, final=FINAL_RANK)
+        overdue: int = row["devices"]
+        return overdue
+
+    async def forget_reports(self, campaign: int, seconds: float, limit: int) -> bool:
+        values = {"campaign": campaign, "seconds": seconds, "limit": limit}
+        return len(await self._write(lambda db: db.rows("forget_reports", **values))) == limit
