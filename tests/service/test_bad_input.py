@@ -1,9 +1,32 @@
 """Invalid requests get an error in the agreed shape, and change nothing."""
 
+import asyncpg
 import msgspec
 import pytest
 
-from .conftest import CALLBACK, LOGIN, MESSAGES, RESET, REVOKE, TOKEN, URL, Answer, Api, basic
+from fotahook.service import Settings, build_app, provision_dev
+from fotahook.store import open_store
+from fotahook.store.postgres.schema import migrate_url
+from tests.postgres import Server
+
+from .conftest import (
+    CALLBACK,
+    CHEAP,
+    DESCRIBED,
+    GRANT,
+    LOGIN,
+    MESSAGES,
+    RESET,
+    REVOKE,
+    TOKEN,
+    URL,
+    Answer,
+    Api,
+    ask,
+    basic,
+    bearer,
+)
+from .serving import SECRET_KEY
 
 PLAIN = b'{"url": "%s"}' % URL.encode()
 
@@ -175,3 +198,32 @@ async def test_a_key_that_is_not_1_to_128_visible_ascii_characters(api: Api, nam
 async def test_an_invalid_content_length(api: Api, length: str) -> None:
     answer = await refused(api, "GET", CALLBACK, headers={**api.both, "Content-Length": length})
     assert answer.error == (400, "INVALID_PARAMETER")
+
+
+async def test_text_that_a_store_cannot_hold_reaches_none(postgres_server: Server) -> None:
+    """PostgreSQL has no NUL in texts. A line of a batch that has one is accepted or refused by itself."""
+    connection = await asyncpg.connect(postgres_server.url)
+    await connection.execute("create database nul")
+    await connection.close()
+    url = postgres_server.url.removesuffix("postgres") + "nul"
+    await migrate_url(url)
+    store = await open_store(url)
+    try:
+        await provision_dev(store, cost=CHEAP)
+        app = build_app(store, Settings(secret_key=SECRET_KEY, password_cost=CHEAP))
+        token = (await ask(app, "POST", TOKEN, GRANT, basic())).json["access_token"]
+        body = b'{"type": "a\\u0000b"}'
+        assert (await ask(app, "POST", MESSAGES, body, bearer(token))).status == 202
+        lines = b'{"account": "A-1", "message": %b}\n{"account": "A-1", "message": {}}\n' % body
+        answer = await ask(app, "POST", "/v1/messages", lines, bearer(token))
+        assert [set(msgspec.json.decode(line)) for line in answer.body.splitlines()] == [{"id", "duplicate"}] * 2
+        login = b'{"username": "a\\u0000b", "password": "\\u0000"}'
+        assert (await ask(app, "POST", LOGIN, login, bearer(token))).error == (400, "LOGIN_REFUSED")
+        assert (await ask(app, "POST", TOKEN, GRANT, basic("a\0b", "x"))).status == 401
+        for path, methods in DESCRIBED.items():
+            for method in set(methods) - {"PUT"}:
+                if path.pattern != "/v1/events":
+                    target = path.pattern.replace("[^/]*", "a%00b").encode()
+                    assert (await ask(app, method, target, b"", bearer(token))).status < 500, (method, target)
+    finally:
+        await store.close()

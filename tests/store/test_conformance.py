@@ -634,6 +634,13 @@ async def test_a_credential_comes_back_as_it_was_saved(store: Store) -> None:
     assert await store.credential("user", "c") is None
 
 
+async def test_nothing_is_found_by_a_name_with_nul(store: Store) -> None:
+    assert await store.credential("client", "a\0b") is None
+    assert await store.credentials("token", "a\0b") == []
+    assert await store.message("a\0b") is None
+    assert await store.callback("a\0b") is None
+
+
 async def test_saving_a_credential_again_replaces_it(store: Store) -> None:
     await store.save_credential(CREDENTIAL)
     changed = msgspec.structs.replace(CREDENTIAL, secret_hash=b"other")

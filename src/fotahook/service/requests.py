@@ -35,16 +35,17 @@ _KEY = re.compile(rf"[\x21-\x7e]{{1,{_KEY_LENGTH}}}")
 
 
 def segment(request: Request, name: str) -> str | None:
-    """A segment of the path, percent-decoded once; None if it is not UTF-8."""
+    """A segment of the path, percent-decoded once; None if it is not UTF-8, or has a NUL."""
     raw: str = request.path_params[name]
     if raw.isascii() and "%" not in raw:
         return raw
     if _BAD_ESCAPE.search(raw):
         return None
     try:
-        return unquote_to_bytes(raw.encode("latin-1")).decode()
+        decoded = unquote_to_bytes(raw.encode("latin-1")).decode()
     except UnicodeDecodeError:
         return None
+    return None if "\0" in decoded else decoded
 
 
 def check_account(name: str | None) -> str:

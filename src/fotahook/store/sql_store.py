@@ -185,6 +185,9 @@ class SqlStore(LedgerVerbs):
     # Messages and events
 
     async def message(self, message_id: str) -> records.Message | None:
+        if "\0" in message_id:
+            # PostgreSQL takes no such text.
+            return None
         return await self._read(lambda db: find_message(db, message_id))
 
     async def attempts(self, message_id: str) -> list[records.Attempt]:

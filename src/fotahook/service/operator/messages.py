@@ -192,7 +192,7 @@ async def redeliver_many(call: Call) -> Response:
 
 
 def _message_type(call: Call, account: str, body: bytes) -> str | None:
-    """The message's `type`, if it is a string.
+    """The message's `type`, if it is a string without NUL, which PostgreSQL does not store.
 
     Raises an ApiError unless the bytes are one JSON object, and if it names an account that the caller may not publish
     for: a receiver that trusts the service would take it for that account's.
@@ -206,7 +206,7 @@ def _message_type(call: Call, account: str, body: bytes) -> str | None:
     if not all(map(call.caller.has, claimed_accounts(body, content) - {account})):
         raise errors.OTHER_ACCOUNT(account)
     kind = content.get("type")
-    return kind if isinstance(kind, str) else None
+    return kind if isinstance(kind, str) and "\0" not in kind else None
 
 
 async def _find(call: Call) -> Message:
