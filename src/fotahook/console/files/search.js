@@ -35,7 +35,7 @@ export function attachSearch(form) {
   const soon = atMostEvery(PAUSE_MILLISECONDS, () => search().catch(notify));
   field.addEventListener("input", soon);
   field.addEventListener("focus", () => field.value && soon());
-  field.addEventListener("blur", () => setTimeout(() => (list.hidden = true), 200));
+  field.addEventListener("blur", () => setTimeout(() => (list.hidden = list.hidden || document.activeElement !== field), 200));
   field.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (event.key === "Escape") {

@@ -58,7 +58,9 @@ export async function showSend(context, account = "") {
 async function watch(context, container, id) {
   const path = `/v1/messages/${segment(id)}`;
   for (let n = 0; n < WATCHED && !context.signal.aborted; n += 1) {
-    const [message, why] = await Promise.all([read(path, context.signal), read(`${path}/why`, context.signal)]);
+    // In this order, so that the message is not older than its reasons.
+    const why = await read(`${path}/why`, context.signal);
+    const message = await read(path, context.signal);
     render(container, panel("Your message", paragraph(link(id, "message", id), " ", deliveryState(message.deliveries[0])), el("ul", { class: "why" }, why.reasons.map((one) => el("li", {}, one.text)))));
     if (why.state !== "pending" || message.deliveries[0]?.attempts > 0) return;
     await new Promise((resolve) => setTimeout(resolve, WATCH_MILLISECONDS));
