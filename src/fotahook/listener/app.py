@@ -13,13 +13,13 @@ from fotahook.delivery import Deliver, LoopDeadline, Rules
 from fotahook.store import Store
 from fotahook.store.records import LedgerDevice, Retention, StoreError
 
-from . import ledger, requests, validation
+from . import asgi, ledger, requests, validation
 from .dead_letters import DeadLetter, dead_letters
 from .former_paths import OVERLAP_SECONDS
 from .forwards import Forwards, ForwardSettings
 from .handlers import HandlerT, Router
 from .inbox import ACCEPT_SECONDS, Inbox
-from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, read_headers
+from .intake import DEDUPE_WINDOW, read_headers
 from .ledger import Ledger
 from .reconcile import Reconciler, ReportClient
 from .requests import RequestHandler, Response
@@ -347,11 +347,11 @@ class Listener:
             raise ValueError(f"the listener speaks HTTP, not {scope['type']}")
 
     async def _respond(self, scope: "Scope", receive: "Receive") -> Response:
-        method, path = scope["method"], requests.path_below_mount(scope).rstrip("/")
+        method, path = scope["method"], asgi.path_below_mount(scope).rstrip("/")
         if path == requests.HEALTH_PATH:
             return await self._health(method)
         if path == requests.METRICS_PATH and method == "GET":
-            return requests.metrics_response(scope, self.metrics())
+            return asgi.metrics_response(scope, self.metrics())
         if (response := self.request_handler.route(method, path)) is not None:
             return response
         peer: str | None = (scope.get("client") or (None,))[0]
@@ -360,34 +360,15 @@ class Listener:
             headers = read_headers(scope["headers"])
             self.request_handler.check_headers(headers, peer)
             with self._bodies.share(address_key(self.request_handler.sender(peer, headers))) as take:
-                message = self.request_handler.read_message(headers, await self._read_body(receive, take))
+                message = self.request_handler.read_message(
+                    headers, await asgi.read_body(receive, self._body_deadline, take)
+                )
                 self.request_handler.warn_if_unverified()
                 return self.request_handler.accepted(await self._inbox.accept(message), headers, peer)
         except (WebhookRejected, StoreError) as error:
             # The rest of a body that was not read must not be read as the next request.
             close = (("connection", "close"),) if scope.get("http_version", "").startswith("1") else ()
             return self.request_handler.failed(error, peer, headers, *close)
-
-    async def _read_body(self, receive: "Receive", take: Callable[[int], bool]) -> bytes:
-        chunks: list[bytes] = []
-        left = BODY_LIMIT
-        try:
-            with self._body_deadline():
-                while True:
-                    event = await receive()
-                    if event["type"] == "http.disconnect":
-                        # ASGI does not say whether the sender or the server closed the connection.
-                        raise WebhookRejected(400, requests.BODY_CUT_OFF)
-                    chunks.append(event.get("body", b""))
-                    left -= len(chunks[-1])
-                    if left < 0:
-                        raise WebhookRejected(413, BODY_TOO_LONG)
-                    if not take(len(chunks[-1])):
-                        raise WebhookRejected(503, "too many messages arrive at once; send it again")
-                    if not event.get("more_body", False):
-                        return b"".join(chunks)
-        except TimeoutError as error:
-            raise WebhookRejected(408, f"the body did not arrive within {self.body_timeout:g} s") from error
 
     async def _lifespan(self, receive: "Receive", send: "Send") -> None:
         await receive()

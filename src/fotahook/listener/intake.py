@@ -92,7 +92,7 @@ def receive(
         idempotency_key=key,
         idempotency_window=None if message_id or key is None else dedupe_window,
         consumers=choose(account, message),
-        reports=reports_of(message),
+        reports=reports_of(message, detailed=False),
     )
 
 
@@ -195,6 +195,6 @@ def noted(message: CallbackMessage, note: Note | None) -> CallbackMessage:
     return replace(
         message,
         source="report" if note.by_report else "callback",
-        stale=bool(stale) and all(report.device in stale for report in reports_of(message)),
+        stale=bool(stale) and all(report.device in stale for report in reports_of(message, detailed=False)),
         **parts,
     )

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import unquote
 
 import msgspec
@@ -22,9 +22,6 @@ from .forwards import Forwards
 from .handlers import Router
 from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, USER_AGENT, receive
 from .verification import Verification
-
-if TYPE_CHECKING:
-    from starlette.types import Scope
 
 log = logging.getLogger("fotahook.listener")
 
@@ -281,21 +278,3 @@ def is_secret_path(path: str) -> bool:
     """Whether a path is hard to guess, and so must not be shown."""
     # Decoded, because percent-encoding makes a short segment longer but not harder to guess.
     return any(len(segment) >= _SECRET_LENGTH for segment in unquote(path).split("/"))
-
-
-def metrics_response(scope: "Scope", metrics: str) -> Response:
-    """The response with the metrics, for this machine alone: neither strangers nor a proxy's clients read them."""
-    peer = (scope.get("client") or ("",))[0]
-    proxied = any(name in (b"x-forwarded-for", b"forwarded", b"via") for name, _ in scope["headers"])
-    if peer not in ("127.0.0.1", "::1") or proxied:
-        return NOT_FOUND
-    return Response(200, metrics.encode(), content_type="text/plain; version=0.0.4")
-
-
-def path_below_mount(scope: "Scope") -> str:
-    """The path without the mount point: hosts leave it in `path` and repeat it in `root_path`."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
-    if root and (path == root or path.startswith(f"{root}/")):
-        return path[len(root) :] or "/"
-    return path

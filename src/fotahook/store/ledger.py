@@ -30,18 +30,22 @@ _TOLD: Final = (
 """What is kept of what a message says of its campaign: those members of CampaignSoftware that are texts."""
 
 
-def reports_of(message: CallbackMessage) -> tuple[Report, ...]:
-    """The statuses that a message reports, of its devices and of its campaign, for the ledger."""
+def reports_of(message: CallbackMessage, *, detailed: bool) -> tuple[Report, ...]:
+    """The statuses that a message reports, of its devices and of its campaign, for the ledger.
+
+    `detailed`: with what else it says, which reports return; a listener spares the space.
+    """
     found: list[Report] = []
-    for part in message.parts:
-        campaign = part.campaign or message.campaign_id
-        if campaign is None:
+    for part in (message.upgrade_progress, message.upgrade_scheduled, message.campaign):
+        if part is None or (campaign := part.campaign or message.campaign_id) is None:
             continue
         campaign = storable(campaign)
         if part.status:
-            found.append(_report(campaign, "", part.status, _told(part)))
+            found.append(_report(campaign, "", part.status, _told(part) if detailed else None))
         found += [
-            _report(campaign, storable(device.device_id), device.status, _short(device.result_reason))
+            _report(
+                campaign, storable(device.device_id), device.status, _short(device.result_reason) if detailed else None
+            )
             for device in part.device_list
             if device.device_id and device.status
         ]

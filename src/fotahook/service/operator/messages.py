@@ -100,7 +100,7 @@ async def publish(call: Call) -> Published:
         type=_message_type(call, call.account, body),
         ordering_key=ordering_key,
         idempotency_key=idempotency_key,
-        reports=reports_of(parse_message(body)),
+        reports=reports_of(parse_message(body), detailed=True),
     )
     await call.service.quotas.publish(call.account, len(body))
     [accepted] = await call.service.store.accept([message])
@@ -257,7 +257,7 @@ async def _parse(call: Call, content: bytes) -> NewMessage | dict[str, str]:
             type=_message_type(call, line.account, body),
             ordering_key=requests.key("orderingKey", line.ordering_key),
             idempotency_key=requests.key("idempotencyKey", line.idempotency_key),
-            reports=reports_of(parse_message(body)),
+            reports=reports_of(parse_message(body), detailed=True),
         )
         await call.service.quotas.publish(line.account, len(body))
         return message

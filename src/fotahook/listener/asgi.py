@@ -1,0 +1,54 @@
+"""What only the ASGI app needs: bodies, mount points, and metrics for this machine."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fotahook.contract.errors import WebhookRejected
+from fotahook.delivery import LoopDeadline
+
+from .intake import BODY_LIMIT, BODY_TOO_LONG
+from .requests import BODY_CUT_OFF, NOT_FOUND, Response
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope
+
+
+async def read_body(receive: "Receive", deadline: LoopDeadline, take: Callable[[int], bool]) -> bytes:
+    """The body of a request; WebhookRejected (400, 408, 413 or 503). `take`: whether there is room for some bytes."""
+    chunks: list[bytes] = []
+    left = BODY_LIMIT
+    try:
+        with deadline():
+            while True:
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    # ASGI does not say whether the sender or the server closed the connection.
+                    raise WebhookRejected(400, BODY_CUT_OFF)
+                chunks.append(event.get("body", b""))
+                left -= len(chunks[-1])
+                if left < 0:
+                    raise WebhookRejected(413, BODY_TOO_LONG)
+                if not take(len(chunks[-1])):
+                    raise WebhookRejected(503, "too many messages arrive at once; send it again")
+                if not event.get("more_body", False):
+                    return b"".join(chunks)
+    except TimeoutError as error:
+        raise WebhookRejected(408, f"the body did not arrive within {deadline.seconds:g} s") from error
+
+
+def metrics_response(scope: "Scope", metrics: str) -> Response:
+    """The response with the metrics, for this machine alone: neither strangers nor a proxy's clients read them."""
+    peer = (scope.get("client") or ("",))[0]
+    proxied = any(name in (b"x-forwarded-for", b"forwarded", b"via") for name, _ in scope["headers"])
+    if peer not in ("127.0.0.1", "::1") or proxied:
+        return NOT_FOUND
+    return Response(200, metrics.encode(), content_type="text/plain; version=0.0.4")
+
+
+def path_below_mount(scope: "Scope") -> str:
+    """The path without the mount point: hosts leave it in `path` and repeat it in `root_path`."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and (path == root or path.startswith(f"{root}/")):
+        return path[len(root) :] or "/"
+    return path
