@@ -13,7 +13,10 @@ from .conftest import ACCOUNT, VirtualClock
 async def accept(store: Store, account: str, *contents: object) -> None:
     bodies = [msgspec.json.encode(content) for content in contents]
     await store.accept(
-        [NewMessage(account=account, body=body, reports=reports_of(parse_message(body), detailed=True)) for body in bodies]
+        [
+            NewMessage(account=account, body=body, reports=reports_of(parse_message(body), detailed=True))
+            for body in bodies
+        ]
     )
 
 
