@@ -266,7 +266,7 @@ async def test_a_provider_that_fails_harms_only_its_own_call(peer: Peer, open_sd
             await sdk.call(LIST, ACCOUNT)
         with pytest.raises(TimeoutError, match="mine"):
             await sdk.call(LIST, ACCOUNT)
-        with pytest.raises(TypeError, match="must return an OauthToken, not str"):
+        with pytest.raises(TypeError, match="must return an OauthToken or None, not str"):
             await sdk.call(LIST, ACCOUNT)
         assert (await sdk.call(LIST, ACCOUNT)).is_success
 

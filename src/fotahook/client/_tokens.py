@@ -59,12 +59,12 @@ class BearerToken:
 
     def fetch(self, send: SendCall) -> Flow[Secret]:
         """Fetch and cache a token; the caller holds the lock."""
-        credentials = self.credentials
+        credentials, token = self.credentials, None
         if credentials.oauth_token_provider is not None:
             token = yield Invoke(credentials.oauth_token_provider, self._token)
-            if not isinstance(token, auth.OauthToken):
-                raise TypeError(f"oauth_token_provider must return an OauthToken, not {type(token).__name__}")
-        else:
+            if not isinstance(token, auth.OauthToken | None):
+                raise TypeError(f"oauth_token_provider must return an OauthToken or None, not {type(token).__name__}")
+        if token is None:
             token = yield from send(auth.token_call(credentials), Secret(credentials.basic))
         token = self._store(token)
         if credentials.oauth_on_token_update is not None:

@@ -91,7 +91,7 @@ class OauthToken(_Shy):
         return {name: value for name, value in values.items() if value not in (None, math.inf)}
 
 
-TokenProvider = Callable[[OauthToken | None], OauthToken | Awaitable[OauthToken]]
+TokenProvider = Callable[[OauthToken | None], OauthToken | Awaitable[OauthToken | None] | None]
 TokenHook = Callable[[OauthToken], Awaitable[None] | None]
 
 
@@ -103,8 +103,8 @@ class ThingspaceOauthCredentials(_Shy):
         oauth_client_secret: The application's secret.
         oauth_token: A first token; renewed like any other.
         oauth_clock_skew: Renew this many seconds earlier, if the clock runs behind the service's.
-        oauth_token_provider: Called with the last token, or None, to get a new one; replaces the token endpoint. With
-            `AsyncClient` it may be a coroutine function.
+        oauth_token_provider: Called with the last token, or None, to get a new one. If it returns None, the token
+            endpoint is asked as usual. With `AsyncClient` it may be a coroutine function.
         oauth_on_token_update: Called with each new token, for instance to save it for the next process.
     """
 
