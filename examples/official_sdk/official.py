@@ -1,4 +1,4 @@
-"""A program written for the official SDK (`sdksio-verizon-apis-sdk` 2.0.0); ported.py beside it is its port to fotahook.
+"""A program written for the official SDK (`sdksio-verizon-apis-sdk` 2.0.0); ported.py is its port to fotahook.
 
 Registers a callback URL, and keeps the OAuth token in a file. Usage: python official.py ACCOUNT URL TOKEN_FILE
 """
