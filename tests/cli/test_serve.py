@@ -29,9 +29,9 @@ from fotahook.cli.shared.errors import describe
 from fotahook.client import OperatorClient
 from fotahook.contract.errors import AuthenticationError
 from fotahook.contract.events import MessageAccepted
-from fotahook.contract.keys import generate_secret_key
+from fotahook.contract.keys import generate_secret_key, parse_secret_key
 from fotahook.delivery import Dispatcher
-from fotahook.service.requests import event_cursor_text
+from fotahook.service.cursors import Cursors
 from fotahook.store.events import EventCursor
 from fotahook.store.postgres.schema import migrate_url
 from fotahook.testing import Certificates, make_certificates
@@ -76,9 +76,11 @@ def test_event_streams_end_with_the_service_and_resume_after_a_restart(tmp_path:
     with running("serve", "--dev", "--port", "0", cwd=tmp_path) as service:
         port = service.url.rpartition(":")[2]
         client = OperatorClient(service.url, "dev", "dev-secret", proxy="")
-        events = client.events(ACCOUNT, after=event_cursor_text(EventCursor()))
+        key = parse_secret_key((tmp_path / "fotahook.db.key").read_text())
+        beginning = Cursors(key).seal_events(EventCursor())
+        events = client.events(ACCOUNT, after=beginning)
         first = client.publish(ACCOUNT, b"{}")
-        assert next(events).data == next(client.events(after=event_cursor_text(EventCursor()))).data
+        assert next(events).data == next(client.events(after=beginning)).data
         assert service.stop() == 0
         assert "ERROR" not in service.log.read_text().upper()
     with client, running("serve", "--dev", "--port", port, cwd=tmp_path):

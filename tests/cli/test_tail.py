@@ -14,7 +14,7 @@ import pytest
 
 from fotahook import OperatorClient
 from fotahook.cli.tail import describe
-from fotahook.service.requests import event_cursor_text
+from fotahook.service.cursors import Cursors
 from fotahook.store.events import EventCursor
 from fotahook.testing import Sandbox
 from tests.deadlines import DEADLINE
@@ -23,8 +23,12 @@ from .conftest import Run, is_one_line
 from .processes import FOTAHOOK, end, environment
 
 ACCOUNT = "0000123456-00001"
-BEGINNING = event_cursor_text(EventCursor())
 ON = re.compile(rf"fotahook: interrupted; fotahook tail {ACCOUNT} --after (\S+) continues from here\n")
+
+
+def cursor_of(sandbox: Sandbox, messages: int = 0) -> str:
+    """A cursor of the sandbox's events, its first one unless it is after so many messages."""
+    return Cursors(sandbox._key).seal_events(EventCursor(messages=messages))
 
 
 class Tail:
@@ -80,9 +84,9 @@ def tailing(sandbox: Sandbox, *arguments: str, cwd: Path) -> Iterator[Tail]:
         tail.end()
 
 
-def test_events_are_printed_and_a_later_tail_continues_from_the_cursor(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_events_are_printed_and_a_later_tail_continues_from_the_cursor_of(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.reset()
-    with tailing(sandbox, "--after", BEGINNING, cwd=tmp_path) as first:
+    with tailing(sandbox, "--after", cursor_of(sandbox), cwd=tmp_path) as first:
         sandbox.register(ACCOUNT)
         assert first.line() == ["time", "event", "account", "state", "message", "what"]
         assert [first.line()[1:] for _ in range(2)] == [
@@ -117,7 +121,7 @@ def test_every_kind_of_event_is_described(run: Run, sandbox: Sandbox) -> None:
     with OperatorClient(sandbox.base_url, "dev", "dev-secret", proxy="") as client:
         client.pause(ACCOUNT)
         described = []
-        for event in client.events(after=BEGINNING, timeout=DEADLINE):
+        for event in client.events(after=cursor_of(sandbox), timeout=DEADLINE):
             described.append(describe(event.data))
             if described[-1][0] == "paused":
                 break
@@ -133,8 +137,9 @@ def test_a_service_that_is_not_there_isdescribe(run: Run) -> None:
     assert is_one_line(result.err)
 
 
-@pytest.mark.parametrize("after", ["nonsense", event_cursor_text(EventCursor(messages=99_999))])
-def test_an_invalid_cursor_is_refused(run: Run, sandbox: Sandbox, after: str) -> None:
+@pytest.mark.parametrize("messages", [None, 99_999])
+def test_an_invalid_cursor_is_refused(run: Run, sandbox: Sandbox, messages: int | None) -> None:
+    after = "nonsense" if messages is None else cursor_of(sandbox, messages)
     result = run("tail", "--after", after, "--base-url", sandbox.base_url, "--dev")
     assert (result.code, result.out) == (4, "")
     assert is_one_line(result.err)

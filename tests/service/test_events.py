@@ -24,18 +24,19 @@ from fotahook.contract.events import (
     MessageDead,
 )
 from fotahook.service import create_credential, event_feed, provision_dev, revoke
+from fotahook.service.cursors import Cursors
 from fotahook.service.operator import events
-from fotahook.service.requests import event_cursor_text
 from fotahook.store import SqliteStore
 from fotahook.store.events import EventCursor, EventPage
 from fotahook.store.records import Attempt, Delivery, Health, LaneVerdict, NewMessage, Settlement, StoreUnavailable
 from tests.deadlines import DEADLINE
 
 from .conftest import ACCOUNT, GRANT, TOKEN, URL, Api, basic, client_of
-from .serving import Server, server_of
+from .serving import SECRET_KEY, Server, server_of
 
 OTHER = "0000123456-00002"
-BEGINNING = event_cursor_text(EventCursor())
+CURSORS = Cursors(SECRET_KEY)
+BEGINNING = CURSORS.seal_events(EventCursor())
 
 
 class CountedStore(SqliteStore):
@@ -232,20 +233,18 @@ async def test_streams_resume_after_random_disconnects_without_loss(seed: int, l
 
 
 async def _end_of(live: Live) -> str:
-    return event_cursor_text((await live.store.events(EventCursor(), limit=100_000)).cursor)
+    return CURSORS.seal_events((await live.store.events(EventCursor(), limit=100_000)).cursor)
 
 
 def _positions(seen: list[Event], kind: str) -> list[int]:
     """The positions that each event moved the cursor to in one source."""
-    from fotahook.service.requests import event_cursor
-
     names = {
         "messages": ("message.accepted",),
         "attempts": ("attempt.finished", "message.dead"),
         "callbacks": ("callback.changed",),
         "lanes": ("lane.changed",),
     }[kind]
-    cursors = [event_cursor(event.cursor) for event in seen if event.name in names]
+    cursors = [CURSORS.open_events(event.cursor) for event in seen if event.name in names]
     return [getattr(one, kind) for one in cursors]
 
 
@@ -361,7 +360,7 @@ async def test_an_invalid_cursor_is_refused(api: Api) -> None:
 
 
 async def test_a_cursor_of_another_store_is_410(api: Api) -> None:
-    ahead = event_cursor_text(EventCursor(messages=7))
+    ahead = CURSORS.seal_events(EventCursor(messages=7))
     answer = await api("GET", f"/v1/events?after={ahead}", b"", api.bearer)
     assert answer.error == (410, "GONE")
     assert "begin without one" in answer.json["errorMessage"]

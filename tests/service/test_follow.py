@@ -15,12 +15,14 @@ from fotahook import ApiException, AsyncOperatorClient, ConnectionFailed, Operat
 from fotahook.client._effects import Runtime
 from fotahook.contract.events import AttemptFinished, Event, LaneChanged, MessageAccepted
 from fotahook.contract.operator import Stats
-from fotahook.service.requests import event_cursor_text
+from fotahook.service.cursors import Cursors
 from fotahook.store.events import EventCursor
 from tests.deadlines import DEADLINE
 
+from .serving import SECRET_KEY
+
 ACCOUNT = "0000123456-00001"
-BEGINNING = event_cursor_text(EventCursor())
+BEGINNING = Cursors(SECRET_KEY).seal_events(EventCursor())
 
 
 class Relay:
@@ -188,7 +190,7 @@ async def test_an_unreachable_service_fails_at_once(kind: str) -> None:
 @both
 async def test_a_refusal_is_an_error(base_url: str, kind: str) -> None:
     with pytest.raises(ApiException, match="another store") as refused:
-        await followed(base_url, kind, 1, after=event_cursor_text(EventCursor(messages=9)))
+        await followed(base_url, kind, 1, after=Cursors(SECRET_KEY).seal_events(EventCursor(messages=9)))
     assert refused.value.status_code == 410
 
 

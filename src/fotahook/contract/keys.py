@@ -51,6 +51,11 @@ def access_token(secret_key: bytes, client_id: str, issued_at: float) -> str:
     return base64.urlsafe_b64encode(key).decode().rstrip("=")
 
 
+def cursor_key(secret_key: bytes) -> bytes:
+    """The key that seals cursors."""
+    return _derive(secret_key, "cursor")
+
+
 def key_mark(secret_key: bytes) -> bytes:
     """What a store keeps of its secret key, to recognize it by. It reveals nothing about the key."""
     return _derive(secret_key, "mark")

@@ -15,6 +15,7 @@ from ..store.base import Clock, Store
 from ..store.health import StoreHealth
 from ..store.records import Credential
 from .credentials import COST, PasswordCost, Passwords
+from .cursors import Cursors
 from .event_feed import Feed
 from .limits import Lockout, RateLimiter
 from .metrics import Metrics
@@ -138,7 +139,8 @@ class Service:
         self.rate_limiter = RateLimiter(self.settings.requests_per_minute)
         self.login_limiter = RateLimiter(LOGINS_PER_MINUTE)
         self.stranger_limiter = RateLimiter(FAILURES_PER_MINUTE)
-        self.event_feed = Feed(self.store)
+        self.cursors = Cursors(self.settings.secret_key)
+        self.event_feed = Feed(self.store, self.cursors)
         self.quotas = Quotas(self.settings.quotas, self.store, self.settings.clock)
         self.overviews = Overviews(self.store, self.settings.clock)
 

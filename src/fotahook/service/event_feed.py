@@ -16,7 +16,7 @@ from ..store import views
 from ..store.base import Store
 from ..store.events import Event, EventCursor, EventPage
 from ..store.records import StoreError
-from .requests import event_cursor_text
+from .cursors import Cursors
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +44,14 @@ class Page(NamedTuple):
     blocks: bytes
 
     @classmethod
-    def of(cls, events: Iterable[Event], before: EventCursor) -> "Page":
+    def of(cls, events: Iterable[Event], before: EventCursor, cursors: Cursors) -> "Page":
         pairs, cursor = [], before
         for event in events:
             cursor = cursor.advance([event])
-            pairs.append((event, _block(event, cursor)))
+            pairs.append((event, _block(event, cursors.seal_events(cursor))))
         return cls(before, cursor, tuple(pairs), b"".join(block for _, block in pairs))
 
-    def after_cursor(self, cursor: EventCursor, wanted: Filter) -> tuple[bytes, EventCursor]:
+    def after_cursor(self, cursor: EventCursor, wanted: Filter, cursors: Cursors) -> tuple[bytes, EventCursor]:
         """The blocks of the wanted events that a cursor does not cover, and the cursor after them."""
         if cursor == self.before:
             if wanted is None:
@@ -63,15 +63,16 @@ class Page(NamedTuple):
             if not cursor.covers(event):
                 cursor = cursor.advance([event])
                 if wanted is None or wanted(event.account):
-                    blocks.append(_block(event, cursor))
+                    blocks.append(_block(event, cursors.seal_events(cursor)))
         return b"".join(blocks), cursor.merge(self.after)
 
 
 class Feed:
     """The events of one store, which is read only while somebody follows."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, cursors: Cursors) -> None:
         self._store = store
+        self._cursors = cursors
         self._pages: deque[Page] = deque()
         self._buffered = 0
         self._dropped = 0
@@ -109,14 +110,16 @@ class Feed:
                     found = await self.read(cursor)
                     if found.lost:
                         return
-                    blocks, cursor = Page.of(found.events, cursor).after_cursor(cursor, wanted)
+                    blocks, cursor = Page.of(found.events, cursor, self._cursors).after_cursor(
+                        cursor, wanted, self._cursors
+                    )
                     # Without more to read, everything before the buffer was read.
                     cursor = cursor if found.more else cursor.merge(first)
                     position = self._join(cursor)
                     if not found.events and position is None:
                         await asyncio.sleep(POLL_SECONDS)
                 elif position < self._dropped + len(self._pages):
-                    blocks, cursor = self._pages[position - self._dropped].after_cursor(cursor, wanted)
+                    blocks, cursor = self._pages[position - self._dropped].after_cursor(cursor, wanted, self._cursors)
                     position += 1
                 else:
                     with contextlib.suppress(TimeoutError):
@@ -161,7 +164,7 @@ class Feed:
                 logger.warning("the store was replaced: event streams end")
                 break
             if found.events:
-                self._append(Page.of(found.events, self._cursor))
+                self._append(Page.of(found.events, self._cursor, self._cursors))
             await asyncio.sleep(BUSY_POLL_SECONDS if found.more else POLL_SECONDS)
         self._notify()
 
@@ -179,5 +182,5 @@ class Feed:
         changed.set()
 
 
-def _block(event: Event, cursor: EventCursor) -> bytes:
-    return event_block(event_cursor_text(cursor), views.event_data(event))
+def _block(event: Event, cursor: str) -> bytes:
+    return event_block(cursor, views.event_data(event))

@@ -1,6 +1,5 @@
 """Parses and checks what a request sends: path, headers, query and body. What is invalid raises an ApiError."""
 
-import base64
 import re
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
@@ -11,7 +10,6 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from ..contract.urls import account_refusal
-from ..store.events import EventCursor
 from . import errors
 
 _KEY_LENGTH: Final = 128
@@ -27,9 +25,6 @@ class Params(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
     """The query or body of one of our own calls. Unknown names are refused: they may be misspelt."""
 
 
-_ANY_POSITION = re.compile(r"[^\0]+")
-_NUMBER = re.compile(r"[0-9]{1,18}")
-_EVENT_POSITION = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18}){3}")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{_KEY_LENGTH}}}")
 
@@ -150,39 +145,3 @@ def _fields(content: bytes, what: str, *, keep_blank_values: bool) -> dict[str, 
     if len(fields) < len(pairs):
         raise errors.INVALID(f"The {what} has a field twice; send each once.")
     return fields
-
-
-def new_cursor(*position: object) -> str:
-    """An opaque cursor for a position: one value, or several numbers."""
-    return base64.urlsafe_b64encode(".".join(map(str, position)).encode()).decode().rstrip("=")
-
-
-def cursor(text: str | None, pattern: re.Pattern[str] = _ANY_POSITION) -> str | None:
-    """The position of a cursor; None if there is no cursor."""
-    if text is None:
-        return None
-    padded = text + "=" * (-len(text) % 4)
-    try:
-        position = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True).decode()
-    except ValueError:
-        position = ""
-    if not pattern.fullmatch(position):
-        raise errors.INVALID("The cursor is not one of this list; begin without one.")
-    return position
-
-
-def number_cursor(text: str | None) -> int | None:
-    """The position of a cursor, where positions are numbers."""
-    position = cursor(text, _NUMBER)
-    return None if position is None else int(position)
-
-
-def event_cursor_text(cursor: EventCursor) -> str:
-    """A cursor of the events, as text."""
-    return new_cursor(*msgspec.structs.astuple(cursor))
-
-
-def event_cursor(text: str | None) -> EventCursor | None:
-    """A cursor of the events; None if there is no cursor."""
-    position = cursor(text, _EVENT_POSITION)
-    return None if position is None else EventCursor(*map(int, position.split(".")))

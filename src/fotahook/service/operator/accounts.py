@@ -77,9 +77,12 @@ async def list_accounts(call: Call) -> AccountPage:
     """The accounts that have or had a callback or a message, by name."""
     query = call.query(AccountsQuery)
     found = await call.service.store.accounts(
-        state=query.state, among=call.caller.accounts, after=requests.cursor(query.cursor) or "", limit=query.limit
+        state=query.state,
+        among=call.caller.accounts,
+        after=call.service.cursors.open(query.cursor) or "",
+        limit=query.limit,
     )
-    more = requests.new_cursor(found[-1].account) if len(found) == query.limit else None
+    more = call.service.cursors.seal(found[-1].account) if len(found) == query.limit else None
     states = [views.account_state(one, known=await _is_known(call.service, one)) for one in found]
     return AccountPage(accounts=states, cursor=more)
 

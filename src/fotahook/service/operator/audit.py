@@ -23,8 +23,8 @@ async def list_audit(call: Call) -> AuditPage:
         raise errors.NO_ACCOUNT()
     found = await call.service.store.audit(
         among=call.caller.accounts if query.account is None else (query.account,),
-        before=requests.number_cursor(query.cursor),
+        before=call.service.cursors.open_number(query.cursor),
         limit=query.limit,
     )
-    more = requests.new_cursor(found[-1].number) if len(found) == query.limit else None
+    more = call.service.cursors.seal(found[-1].number) if len(found) == query.limit else None
     return AuditPage(entries=[views.audit_entry(each) for each in found], cursor=more)

@@ -61,10 +61,10 @@ class SearchQuery(Params, frozen=True):
 @Endpoint("GET", "/v1/campaigns", query=CampaignListQuery, scope="read")
 async def list_campaigns(call: Call) -> CampaignPage:
     """The campaigns that messages named, newest first."""
-    store, before = call.service.store, requests.number_cursor(call.query(CampaignListQuery).cursor)
+    store, before = call.service.store, call.service.cursors.open_number(call.query(CampaignListQuery).cursor)
     found = await store.latest_campaigns(among=call.caller.accounts, before=before, limit=CAMPAIGNS)
     states = [_state(call, one, await store.ledger_counts(one.id)) for one in found]
-    more = requests.new_cursor(found[-1].id) if len(found) == CAMPAIGNS else None
+    more = call.service.cursors.seal(found[-1].id) if len(found) == CAMPAIGNS else None
     return CampaignPage(campaigns=states, cursor=more)
 
 
@@ -97,7 +97,7 @@ async def list_devices(call: Call) -> DevicePage:
             ]
         )
     devices: list[CampaignDevice] = []
-    after: str | None = requests.cursor(query.cursor) or ""
+    after: str | None = call.service.cursors.open(query.cursor) or ""
     # Each read is short, so that other calls get their turn in between.
     for _ in range(READS_PER_PAGE):
         page = await store.campaign_devices(found.id, kind=kind, after=after or "", limit=SCAN)
@@ -107,7 +107,7 @@ async def list_devices(call: Call) -> DevicePage:
     if len(devices) > query.limit:
         devices = devices[: query.limit]
         after = devices[-1].device
-    cursor = None if after is None else requests.new_cursor(after)
+    cursor = None if after is None else call.service.cursors.seal(after)
     return DevicePage(devices=[_device(one, is_over=is_over) for one in devices], cursor=cursor)
 
 

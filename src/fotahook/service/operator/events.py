@@ -18,7 +18,7 @@ from ...store.records import StoreError
 from ...store.views import to_datetime
 from .. import access, errors, requests
 from ..event_feed import POLL_SECONDS
-from ..requests import Params, event_cursor_text
+from ..requests import Params
 from ..routing import Call, Endpoint
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ async def follow(call: Call) -> Response:
     if query.account is not None and not call.caller.has(requests.check_account(query.account)):
         raise errors.NO_ACCOUNT()
     # A browser that reconnects sends the header, and still the query of its first request.
-    cursor = requests.event_cursor(requests.header(call.request, "Last-Event-ID") or query.after)
+    cursor = service.cursors.open_events(requests.header(call.request, "Last-Event-ID") or query.after)
     if cursor is None:
         cursor = await service.event_feed.present(query.recent)
     elif (await service.event_feed.read(cursor)).lost:
@@ -141,7 +141,7 @@ class EventStream(Response):
     async def _blocks(self) -> AsyncGenerator[bytes, None]:
         """The cursor to start with, then events, and the cursor alone where none come."""
         time = asyncio.get_running_loop().time
-        yield RETRY + cursor_block(event_cursor_text(self._cursor))
+        yield RETRY + cursor_block(self._service.cursors.seal_events(self._cursor))
         sees_all = self._sees_all
         sent_at = checked_at = time()
         feed = self._service.event_feed.follow(self._cursor, None if sees_all else self._sees, KEEP_ALIVE_SECONDS)
@@ -156,7 +156,7 @@ class EventStream(Response):
                     if not await self._has_access() or self._sees_all != sees_all:
                         return
                     checked_at = now
-                yield blocks or cursor_block(event_cursor_text(reached))
+                yield blocks or cursor_block(self._service.cursors.seal_events(reached))
                 sent_at = time()
 
     def _sees(self, account: str) -> bool:

@@ -76,7 +76,7 @@ async def list_messages(call: Call) -> MessagePage:
         until=query.until.timestamp() if query.until else None,
     )
     found: list[Message] = []
-    before = requests.number_cursor(query.cursor)
+    before = call.service.cursors.open_number(query.cursor)
     # Each read is short, so that other calls get their turn in between.
     for _ in range(READS_PER_PAGE):
         page = await call.service.store.messages(call.account, wanted, before=before, limit=query.limit - len(found))
@@ -84,7 +84,7 @@ async def list_messages(call: Call) -> MessagePage:
         before = page.next
         if before is None or len(found) == query.limit:
             break
-    more = None if before is None else requests.new_cursor(before)
+    more = None if before is None else call.service.cursors.seal(before)
     return MessagePage(messages=[_state(call, message) for message in found], cursor=more)
 
 
