@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from fotahook.delivery import run_maintenance
 from fotahook.store.base import Store
 from fotahook.store.records import Retention
+from tests.deadlines import DEADLINE
 from tests.store.conftest import ACCOUNT, VirtualClock
 
 from .conftest import Accept, Flaky, Receiver, Serve, failed
@@ -121,6 +123,9 @@ class Watched:
         self._allowed = asyncio.Semaphore(0)
         self._done = asyncio.Semaphore(0)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
     async def now(self) -> float:
         await self._allowed.acquire()
         return await self._store.now()
@@ -132,6 +137,7 @@ class Watched:
 
     async def steps(self, count: int) -> None:
         """Let it be tidied so many times."""
-        for _ in range(count):
-            self._allowed.release()
-            await self._done.acquire()
+        async with asyncio.timeout(DEADLINE):
+            for _ in range(count):
+                self._allowed.release()
+                await self._done.acquire()

@@ -8,7 +8,9 @@ from .connection import ConnectionPool
 from .servers import Db
 
 MIGRATION_SECONDS: Final = 600.0
-"""How long a migration may take, or wait for another process that migrates."""
+"""How long a migration waits for another process that migrates, or for locks."""
+LONGEST_SECONDS: Final = 86400.0
+"""How long a statement of a migration may take: some write all rows of a table anew."""
 
 
 async def create_or_check(db: Db, url: str) -> None:
@@ -50,7 +52,7 @@ async def _step(db: Db, migrations: Sequence[Migration], *, up_to: int) -> list[
     """One transaction, one process at a time; the names of what it applied, none if the store is at `up_to`."""
     async with db.transaction():
         await db.execute(f"set local lock_timeout = '{MIGRATION_SECONDS}s'", timeout=MIGRATION_SECONDS)
-        await db.execute(f"set local statement_timeout = '{MIGRATION_SECONDS}s'")
+        await db.execute(f"set local statement_timeout = '{LONGEST_SECONDS}s'")
         lock = "select pg_advisory_xact_lock(hashtext('fotahook'), hashtext(current_schema()))"
         await db.execute(lock, timeout=MIGRATION_SECONDS)
         await db.execute("create table if not exists fotahook_migrations (number integer primary key)")
@@ -58,7 +60,7 @@ async def _step(db: Db, migrations: Sequence[Migration], *, up_to: int) -> list[
         version = await _version(db)
         todo = next_migrations(version, migrations) if version < up_to else ()
         for migration in todo:
-            await db.execute(migration.sql, timeout=MIGRATION_SECONDS)
+            await db.execute(migration.sql, timeout=LONGEST_SECONDS)
             await db.execute("insert into fotahook_migrations (number) values ($1)", migration.number)
     return [migration.name for migration in todo]
 
