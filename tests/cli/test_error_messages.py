@@ -72,7 +72,7 @@ def clients() -> list[Command]:
 
     One calls it only about what is in an inbox.
     """
-    serving = {("listen",), ("tail",), ("ledger", "reconcile")}
+    serving = {("listen",), ("tail",), ("mcp",), ("ledger", "reconcile")}
     calling = [command for command in COMMANDS if "--base-url" in help_of(command)]
     return [whole(command) for command in calling if command not in serving]
 
@@ -273,6 +273,7 @@ def test_a_reader_that_goes_away_in_the_middle_is_no_fault(sandbox: Sandbox, tmp
 
 def test_commands_do_without_the_streams_that_are_closed(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.reset()
+    sandbox.register(ACCOUNT)
     remote = ("--dev", "--base-url", sandbox.base_url)
     done = in_shell("", "publish", ACCOUNT, *remote, after="<&-", cwd=tmp_path)
     assert done.returncode == 2

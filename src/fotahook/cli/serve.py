@@ -121,7 +121,7 @@ class ServeOptions(ServerOptions):
     "Seconds before each attempt at a message that the receiver refuses; after the last one it is dead."
     time_to_live: InDelivery[Annotated[float, Parameter(validator=Number(gt=0, lte=3650))]] = Rules().time_to_live / DAY
     "Days after which an undelivered message is dead; days on which its account is held or paused do not count."
-    service_signature: InDelivery[bool] = True
+    service_signature: InDelivery[Annotated[bool, Parameter(negative="--no-service-signature")]] = True
     "Sign deliveries with the service's key too, which proves no account, for receivers that know only that one."
     lease: InDelivery[float] = 30.0
     "Seconds that a dispatcher may keep a lane without renewing its lease."

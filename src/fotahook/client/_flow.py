@@ -1,7 +1,6 @@
 """The pipeline that every call goes through: tokens, retries, reading the response. No I/O."""
 
 import logging
-import os
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar, cast
 
@@ -30,10 +29,6 @@ from ._transport_errors import without_frames
 T = TypeVar("T")
 
 log = logging.getLogger("fotahook.client")
-if (level := os.environ.get("FOTAHOOK_LOG", "").upper()) in logging.getLevelNamesMapping():
-    # For a look at what happens, in a program that does not set logging up.
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    log.setLevel(level)
 
 # No compression: the limit on a body would have to count the compressed and the plain size.
 _DEFAULT_HEADERS = {"User-Agent": f"fotahook/{VERSION}", "accept": JSON, "Accept-Encoding": "identity"}

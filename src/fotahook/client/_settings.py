@@ -36,6 +36,10 @@ _CREDENTIALS = (
 )
 
 _log = logging.getLogger("fotahook.client")
+if (_level := os.environ.get("FOTAHOOK_LOG", "").upper()) in logging.getLevelNamesMapping():
+    # For a look at what happens, in a program that does not set logging up.
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _log.setLevel(_level)
 
 DEFAULT_TIMEOUT = 60.0
 DEFAULT_MAX_RETRIES = 2
