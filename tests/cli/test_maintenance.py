@@ -3,6 +3,7 @@
 import json
 from asyncio import run as run_async
 from asyncio import to_thread
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,8 @@ def test_invalid_arguments_are_refused(run: Run, flags: tuple[str, ...]) -> None
 def test_pruning_goes_on_beside_a_running_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_async(settle_some(451))
-    with running("serve", "--port", "0", cwd=tmp_path):
+    # The store has data, and no service that made a key file ran on it.
+    key = urlsafe_b64encode(bytes(32)).decode()
+    with running("serve", "--port", "0", cwd=tmp_path, FOTAHOOK_SECRET_KEY=key):
         done = fotahook("admin", "prune", "--keep-days", "0", "--json", cwd=tmp_path)
         assert json.loads(done.stdout) == {"bodies": 450, "bytes": 900}

@@ -43,6 +43,7 @@ keep_running() {
 }
 case "$*" in
   *--explain*|*--help*|*--base-url*|*--to\ *|demo*|doctor*|admin*|completion*) exec "$FOTAHOOK" "$@" ;;
+  ledger\ expect*|ledger\ show*) exec "$FOTAHOOK" "$@" ;;
   serve*) keep_running serve "$SERVICE_PORT" "${@:2}" ;;
   listen*) keep_running listen "$LISTENER_PORT" --base-url "$SERVICE" "${@:2}" ;;
   *) exec "$FOTAHOOK" "$@" --base-url "$SERVICE" ;;

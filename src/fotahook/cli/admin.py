@@ -4,10 +4,10 @@ import asyncio
 import getpass
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from cyclopts import App, Parameter
@@ -18,7 +18,7 @@ from fotahook.contract.operator import AuditEntry
 from fotahook.contract.urls import without_password
 from fotahook.delivery.policy import DAY
 from fotahook.service import SCOPES
-from fotahook.store import Store, migrate_store, open_store, records
+from fotahook.store import Store, migrate_store, records
 from fotahook.store.key_file import mark_key
 from fotahook.store.records import Credential, Retention
 from fotahook.store.views import audit_entry, to_datetime, to_datetime_or_none
@@ -34,15 +34,13 @@ from .shared.stores import (
     KeepDays,
     KeepIds,
     StoreFlags,
-    check_exists,
+    in_store,
     secret_key,
     store_file,
 )
 
 PAUSE_SECONDS: Final = 0.01
 """Pause between two steps of pruning, in which a service on the same file gets its turn."""
-
-T = TypeVar("T")
 
 Kind = Literal["client", "user"]
 
@@ -146,9 +144,11 @@ def _group(
     )
     def create(name: str, /, *, grants: Grants = NOTHING, flags: StoreFlags = DEFAULT_STORE) -> None:
         given = grants.given()
-        made = _in_store(
-            flags.store, lambda it: service.create_credential(it, kind, name, **given, by=operator()), new=True
-        )
+
+        def make(store: Store) -> Awaitable[str]:
+            return service.create_credential(store, kind, name, **given, by=operator())
+
+        made = in_store("--store", flags.store, make, new=True)
         print_facts(dict(zip(fields, (name, made), strict=True)), as_json=flags.as_json)
         if not {"accounts", "scopes"} <= set(given):
             note(f"{name} may do nothing yet: grant --scope, and --account or --all-accounts")
@@ -161,7 +161,7 @@ def _group(
         """,
     )
     def list_(*, flags: StoreFlags = DEFAULT_STORE) -> None:
-        found = _in_store(flags.store, lambda store: service.list_credentials(store, kind))
+        found = in_store("--store", flags.store, lambda store: service.list_credentials(store, kind))
         _print(found, as_json=flags.as_json)
 
     _add_changes(group, kind, secret)
@@ -180,7 +180,7 @@ def _add_changes(group: App, kind: Kind, secret: str) -> None:
     def grant(name: str, /, *, grants: Grants = NOTHING, flags: StoreFlags = DEFAULT_STORE) -> None:
         if not (given := grants.given()):
             raise UsageError("give --account, --all-accounts or --scope, --network or --expires-days")
-        granted = _in_store(flags.store, lambda it: service.grant(it, kind, name, **given, by=operator()))
+        granted = in_store("--store", flags.store, lambda it: service.grant(it, kind, name, **given, by=operator()))
         if granted is None:
             raise _unknown(kind, name)
         _print([granted], as_json=flags.as_json)
@@ -192,7 +192,7 @@ def _add_changes(group: App, kind: Kind, secret: str) -> None:
         """
     )
     def revoke(name: str, /, *, flags: StoreFlags = DEFAULT_STORE) -> None:
-        if not _in_store(flags.store, lambda store: service.revoke(store, kind, name, by=operator())):
+        if not in_store("--store", flags.store, lambda store: service.revoke(store, kind, name, by=operator())):
             raise _unknown(kind, name)
         print_facts({"name": name, "revoked": True}, as_json=flags.as_json)
 
@@ -223,7 +223,7 @@ def rotate(
         Hours for which the former secret stays valid.
     """
     overlap = overlap_hours * 3600
-    made = _in_store(flags.store, lambda it: service.rotate_secret(it, name, overlap=overlap, by=operator()))
+    made = in_store("--store", flags.store, lambda it: service.rotate_secret(it, name, overlap=overlap, by=operator()))
     if made is None:
         raise _unknown("client", name)
     print_facts({"clientId": name, "clientSecret": made}, as_json=flags.as_json)
@@ -256,7 +256,7 @@ def audit(*, account: OptionalAccount = None, limit: Limit = 50, flags: StoreFla
     account
         Only entries about this account.
     """
-    entries = _in_store(flags.store, lambda store: _audit(store, account, limit))
+    entries = in_store("--store", flags.store, lambda store: _audit(store, account, limit))
     print_list(AUDIT_COLUMNS, [[audit_entry(each) for each in entries]], as_json=flags.as_json)
 
 
@@ -305,7 +305,7 @@ def reset_key(*, flags: StoreFlags = DEFAULT_STORE) -> None:
     """
     key = secret_key(store_file("--store", flags.store))
     entry = records.AuditEntry(**operator()._asdict(), action="secret_key.change")
-    _in_store(flags.store, lambda store: mark_key(store.audited(entry), key))
+    in_store("--store", flags.store, lambda store: mark_key(store.audited(entry), key))
     print_facts({"store": without_password(flags.store), "reset": True}, as_json=flags.as_json)
 
 
@@ -326,7 +326,7 @@ def prune(
     """
     ages = {"seconds": keep_days * DAY, "attempts": keep_attempts * DAY, "ids": keep_ids * DAY}
     retention = Retention(bytes=keep_bytes, **ages)
-    bodies, size = _in_store(flags.store, lambda store: _prune(store, retention))
+    bodies, size = in_store("--store", flags.store, lambda store: _prune(store, retention))
     if flags.as_json:
         print_json({"bodies": bodies, "bytes": size})
     else:
@@ -342,21 +342,6 @@ async def _prune(store: Store, retention: Retention) -> tuple[int, int]:
             count(bodies)
             await asyncio.sleep(PAUSE_SECONDS)
     return bodies, size
-
-
-def _in_store(url: str, do: Callable[[Store], Awaitable[T]], *, new: bool = False) -> T:
-    """The result of `do` with a store, which must exist unless it may be `new`."""
-    if not new:
-        check_exists("--store", url)
-
-    async def run() -> T:
-        store = await open_store(url)
-        try:
-            return await do(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(run())
 
 
 def operator() -> service.By:

@@ -1,16 +1,18 @@
 """The commands. Each lives in a module of its own that is imported when it is used."""
 
 import inspect
+import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, TextIO
 
 from cyclopts import App, Parameter
 
 from fotahook.contract.version import VERSION
+from fotahook.hosting.stdio import discard
 
-from .shared import stdio
 from .shared.errors import describe
 
 COMMANDS: Final = {
@@ -83,18 +85,36 @@ def end_on_signals() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Every error becomes one line on stderr."""
-    stdio.open_missing()
-    stdio.escape_unencodable(sys.stdout)
+    # Else the next file opened would take the descriptor of a closed stream.
+    sys.stdin = sys.stdin or _null(0, "r")
+    sys.stdout = sys.stdout or _null(1, "w")
+    sys.stderr = sys.stderr or _null(2, "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Characters that the encoding lacks must not make a command fail after its work is done.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _use_docstring(arguments)
         result = app(list(arguments), exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except BaseException as error:
         code, line = describe(error, next(iter(arguments), ""))
-        stdio.settle_output()
-        stdio.print_error(line)
+        for stream, text in ((sys.stdout, ""), (sys.stderr, f"fotahook: {line}\n" if line else "")):
+            try:
+                stream.write(text)
+                stream.flush()
+            except OSError:
+                # Else Python would fail for it at exit.
+                discard(stream)
         return code
     return result if isinstance(result, int) else 0
+
+
+def _null(descriptor: int, mode: Literal["r", "w"]) -> TextIO:
+    opened = os.open(os.devnull, os.O_RDWR)
+    if opened != descriptor:
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    return open(descriptor, mode, encoding="utf-8", closefd=False)
 
 
 def _use_docstring(names: Sequence[str]) -> None:

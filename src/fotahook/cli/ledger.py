@@ -1,6 +1,5 @@
 """`fotahook ledger`: which devices of a campaign have reported to a listener, and which have not."""
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from .shared.output import (
 )
 from .shared.remote import DEFAULTS as SERVICE
 from .shared.remote import Remote
-from .shared.stores import check_exists
+from .shared.stores import in_store
 
 if TYPE_CHECKING:
     from fotahook.listener import LedgerDevice
@@ -57,17 +56,7 @@ class LedgerFlags:
 
     def run(self, work: "Callable[[Store], Awaitable[T]]") -> T:
         """What `work` returns with the inbox's store."""
-        check_exists("--inbox", self.inbox)
-        from fotahook.store import open_store
-
-        async def main() -> T:
-            store = await open_store(self.inbox)
-            try:
-                return await work(store)
-            finally:
-                await store.close()
-
-        return asyncio.run(main())
+        return in_store("--inbox", self.inbox, work)
 
     async def account_of(self, store: "Store", campaign: str) -> str:
         """The account of a campaign."""

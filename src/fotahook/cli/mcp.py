@@ -1,6 +1,5 @@
 """`fotahook mcp`: the operator API as tools of the Model Context Protocol, for AI agents."""
 
-import asyncio
 import inspect
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from fotahook.contract.errors import FotahookError
 from fotahook.contract.version import VERSION
 
 from .shared.remote import DEFAULTS, Remote
-from .shared.stores import check_exists
+from .shared.stores import check_exists, in_store
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -104,16 +103,8 @@ def server(client: OperatorClient, inbox: str | None = None, *, allow_writes: bo
 def ledger(inbox: str, /, account: str, campaign: str) -> "Ledger":
     """What an inbox knows of the devices of a campaign."""
     from fotahook.listener.ledger import read_ledger
-    from fotahook.store import open_store
 
-    async def read() -> "Ledger":
-        store = await open_store(inbox)
-        try:
-            return await read_ledger(store, account, campaign, time.time())
-        finally:
-            await store.close()
-
-    return asyncio.run(read())
+    return in_store("--inbox", inbox, lambda store: read_ledger(store, account, campaign, time.time()))
 
 
 def _tool(method: Callable[..., object]) -> Callable[..., Result]:

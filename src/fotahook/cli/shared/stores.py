@@ -1,12 +1,12 @@
 """Stores as flags name them, and the secret key that goes with one."""
 
-import asyncio
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
@@ -17,6 +17,8 @@ from .output import Json
 
 if TYPE_CHECKING:
     from fotahook.store import Store
+
+T = TypeVar("T")
 
 VARIABLE: Final = "FOTAHOOK_SECRET_KEY"
 PREVIOUS: Final = "FOTAHOOK_PREVIOUS_SECRET_KEY"
@@ -75,6 +77,25 @@ def check_exists(flag: str, url: str) -> None:
     path = store_file(flag, url)
     if path is not None and not Path(path).exists():
         raise UsageError(f"{flag} {url}: there is no such file")
+
+
+def in_store(flag: str, url: str, do: "Callable[[Store], Awaitable[T]]", *, new: bool = False) -> T:
+    """The result of `do` with a store, which must exist unless it may be `new`."""
+    if not new:
+        check_exists(flag, url)
+    from fotahook.store import open_store
+
+    async def run() -> T:
+        store = await open_store(url)
+        try:
+            return await do(store)
+        finally:
+            await store.close()
+
+    # Nor for an event loop.
+    from asyncio import run as run_loop
+
+    return run_loop(run())
 
 
 def secret_key(file: str | None) -> bytes:
@@ -137,6 +158,8 @@ async def wait_for_store(url: str) -> None:
 
     Whatever else is wrong with the store shows when it is opened.
     """
+    from asyncio import sleep
+
     from fotahook.store import open_store
     from fotahook.store.records import StoreError
 
@@ -152,7 +175,7 @@ async def wait_for_store(url: str) -> None:
             log.warning("%s; trying again in %d s", error, seconds)
         except (ValueError, ImportError):
             return
-        await asyncio.sleep(seconds)
+        await sleep(seconds)
 
 
 def _is_away(error: BaseException) -> bool:
