@@ -470,3 +470,62 @@ def test_no_repr_shows_a_secret() -> None:
         fotahook.Client(proxy="http://a-user:secret-of-proxy@127.0.0.1:1")._transport._options,
     ]
     assert "secret-" not in repr(values)
+
+
+HOUR = 3600.0
+ODD_TOKENS: list[tuple[dict[str, object], float]] = [
+    ({"expires_in": "3600"}, HOUR),
+    ({"expires_in": "3600.0"}, HOUR),
+    ({"expires_in": 3599.5}, HOUR - 0.5),
+    ({"expires_in": None}, HOUR),
+    ({"expires_in": "null"}, HOUR),
+    ({"expires_in": ""}, HOUR),
+    ({"expires_in": 0}, HOUR),
+    ({"expires_in": True}, HOUR),
+    ({"expires_in": [1]}, HOUR),
+    ({"expires_in": -1}, float("inf")),
+    ({"expires_in": 9223372036854775807}, 1e18),
+    ({"token_type": None}, HOUR),
+    ({"token_type": 5}, HOUR),
+    ({"scope": ["a", "b"]}, HOUR),
+    ({"scope": None}, HOUR),
+    ({"refresh_token": False}, HOUR),
+    ({"expiry": "2026-12-01T00:00:00Z"}, HOUR),
+    ({"x": {"y": [1]}}, HOUR),
+]
+
+
+@pytest.mark.parametrize(("members", "lifetime"), ODD_TOKENS, ids=lambda value: str(value)[:40])
+async def test_what_the_sdk_does_not_need_cannot_refuse_a_token(
+    peer: Peer, open_sdk: OpenSdk, clock: Clock, members: dict[str, object], lifetime: float
+) -> None:
+    def token(_: Received) -> Chunks:
+        peer.tokens += 1
+        return respond(body={"access_token": f"token-{peer.tokens}", **members})
+
+    peer.routes["oauth2/token"] = token
+    async with open_sdk() as sdk:
+        for _ in range(3):
+            assert (await sdk.call(LIST, ACCOUNT)).is_success
+        assert peer.tokens == 1
+        # Renewed a minute before its end, not earlier.
+        clock.time += min(lifetime, 1e12) - 61
+        await sdk.call(LIST, ACCOUNT)
+        assert peer.tokens == 1
+        clock.time += 2
+        await sdk.call(LIST, ACCOUNT)
+        assert peer.tokens == (1 if lifetime > 1e12 else 2)
+
+
+async def test_a_number_that_no_float_holds_is_no_lifetime(peer: Peer, open_sdk: OpenSdk) -> None:
+    peer.routes["oauth2/token"] = lambda _: respond(body=b'\xef\xbb\xbf{"access_token": "t", "expires_in": 1e999}')
+    async with open_sdk() as sdk:
+        assert (await sdk.call(LIST, ACCOUNT)).is_success
+
+
+async def test_a_provider_may_leave_fetching_to_the_client(peer: Peer, open_sdk: OpenSdk) -> None:
+    asked: list[fotahook.OauthToken | None] = []
+    credentials = fotahook.ThingspaceOauthCredentials("an-id", "a-client-secret", oauth_token_provider=asked.append)
+    async with open_sdk(thingspace_oauth_credentials=credentials) as sdk:
+        assert (await sdk.call(LIST, ACCOUNT)).is_success
+    assert (asked, peer.tokens) == ([None], 1)

@@ -165,8 +165,12 @@ class Inbox:
         """The open inbox. StoreError for a problem with its file, ValueError for an invalid URL."""
         if self._closing:
             raise StoreUnavailable("the listener is stopping")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ValueError("it needs an event loop of asyncio, so choose another worker class than trio") from None
         opening = self._opening
-        if opening is None or opening.get_loop() is not asyncio.get_running_loop():
+        if opening is None or opening.get_loop() is not loop:
             opening = self._opening = asyncio.create_task(self._open(_abandoned(opening)))
         try:
             # Several messages may wait for this task; one that is cancelled must not cancel it for the others.
