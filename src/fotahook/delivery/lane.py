@@ -14,7 +14,7 @@ from fotahook.store.base import Store
 from fotahook.store.records import Delivery, HandOver, Health, LaneVerdict, Lease, Settlement, StoreError
 
 from .clock_watch import ClockWatch
-from .outcomes import Outcome
+from .outcomes import DELIVERED, Outcome
 from .places import FetchBudget, Places
 from .policy import Decision, Rules, decide, expired, window
 from .settlements import Finished, expiry_of, promotes, settlement_of
@@ -286,10 +286,14 @@ class LaneWorker:
                 self._release(delivery.seq)
                 self._may_have_more = True
                 break
-            self._on_outcome(delivery, finished)
-            delivery = self._next() if self._in_flight <= self._window() else None
-            self._start()
-            if self._settling is None or self._needs_more():
+            size = self._window()
+            self._on_outcome(delivery, finished, saturated=self._in_flight >= size)
+            if finished.outcome.code != DELIVERED:
+                size = self._window()
+            delivery = self._next() if self._in_flight <= size else None
+            if self._ready and self._in_flight < size:
+                self._start()
+            if self._settling is None or (self._may_have_more and self._needs_more()):
                 self._wakeup.set()
         self._in_flight -= 1
         self._wakeup.set()
@@ -297,7 +301,7 @@ class LaneWorker:
     async def _attempt(self, delivery: Delivery) -> Finished | None:
         """Make an attempt when there is a place for it; None if by then the lane may not start one any more."""
         places = self.runtime.places
-        place = places.take(self.lease.lane) or await places.acquire(self.lease.lane)
+        place = await places.acquire(self.lease.lane)
         try:
             if self._is_open() and not self._is_fresh():
                 await self._renew()
@@ -356,7 +360,7 @@ class LaneWorker:
             settled, self._settling = self._settling, None
             self._on_renewed(settled.result())
 
-    def _on_outcome(self, delivery: Delivery, finished: Finished) -> None:
+    def _on_outcome(self, delivery: Delivery, finished: Finished, *, saturated: bool) -> None:
         outcome = finished.outcome
         decision = decide(
             outcome,
@@ -364,7 +368,7 @@ class LaneWorker:
             # Attempts that were under way when the lane began to wait are part of the same failure: it counts once.
             self._health if self._backoff is None else self._backoff.health_before,
             seconds=finished.seconds,
-            saturated=self._in_flight >= self._window(),
+            saturated=saturated,
             jitter=self.runtime.jitter(),
             rules=self._rules,
         )

@@ -78,11 +78,6 @@ class Places:
         lanes = len(self._slow_in_flight) + (lane not in self._slow_in_flight)
         return max(1, self._slow_limit // lanes)
 
-    def take(self, lane: int) -> Place | None:
-        """A place for an attempt of this lane, if one is free for it now."""
-        pace = self.pace(lane)
-        return self._take(lane, pace) if not self._waiting[pace] and self._is_free(pace) else None
-
     def begin(self, lane: int, health: Health) -> None:
         """A lane begins to be served. Unless more is known of it, its recent answers say whether it is quick."""
         self._served.add(lane)
@@ -99,10 +94,11 @@ class Places:
 
     async def acquire(self, lane: int) -> Place:
         """A place for an attempt of this lane, as soon as one is free for it."""
-        if (place := self.take(lane)) is not None:
-            return place
+        pace = self.pace(lane)
+        if not self._waiting[pace] and self._is_free(pace):
+            return self._take(lane, pace)
         future: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
-        self._waiting[self.pace(lane)].setdefault(lane, deque()).append(future)
+        self._waiting[pace].setdefault(lane, deque()).append(future)
         try:
             return await future
         except asyncio.CancelledError:
@@ -165,9 +161,9 @@ class Places:
         self._timer = asyncio.get_running_loop().call_at(when, self._find_slow)
 
     def _remember(self, lane: int, *, slow: bool, now: float) -> None:
-        self._note_slow(lane, slow=slow)
-        if not slow and self._slow_until.get(lane) == 0:
+        if not slow and self._slow_until.get(lane) == 0 and lane not in self._slow_served:
             return
+        self._note_slow(lane, slow=slow)
         self._slow_until[lane] = now + SLOW_MEMORY_SECONDS if slow else 0
         self._slow_until.move_to_end(lane)
         if len(self._slow_until) > KNOWN_LIMIT:
