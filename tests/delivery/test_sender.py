@@ -507,3 +507,11 @@ async def test_a_client_certificate_is_shown_to_receivers_that_ask(
 
 def test_settings_do_not_show_the_secret_key() -> None:
     assert "kkk" not in repr(SenderSettings(secret_key=SECRET_KEY))
+
+
+async def test_what_dev_registered_at_http_gets_nothing_from_a_service_without_it() -> None:
+    requests: list[Request] = []
+    async with receiver(answering(OK, requests)) as port:
+        outcome = await deliver_to(f"http://127.0.0.1:{port}/", allow_http=False)
+    assert (outcome.code, requests) == ("url_invalid", [])
+    assert "register an https:// URL" in outcome.excerpt

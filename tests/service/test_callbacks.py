@@ -1,6 +1,7 @@
 """ThingSpace's four calls."""
 
 import sqlite3
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -142,3 +143,30 @@ async def test_the_four_calls_need_the_scope_callbacks_of_client_and_user(api: A
     for headers in (without, token_alone, session_alone):
         answer = await api("GET", CALLBACK, headers=headers)
         assert answer.error == (403, "INVALID_ACCESS")
+
+
+@pytest.mark.parametrize("path", [CALLBACK, f"/v1/accounts/{ACCOUNT}/callback"])
+async def test_a_new_url_is_registered_once_it_answers_the_challenge(api: Api, path: str) -> None:
+    asked: list[tuple[str, str, int]] = []
+    reason: str | None = "it answered 401"
+
+    async def challenge(url: str, account: str, keys: Sequence[str]) -> str | None:
+        asked.append((url, account, len(keys)))
+        return reason
+
+    api.app = build_app(api.store, Settings(secret_key=SECRET_KEY, clock=api.clock, challenge_receiver=challenge))
+    await api("POST", f"/v1/accounts/{ACCOUNT}/signing-keys", headers=api.bearer)
+    refused = await api("PUT", path, registration(URL), api.both)
+    assert refused.error == (400, "INVALID_PARAMETER")
+    assert "must answer the challenge before it is registered: it answered 401" in refused.json["errorMessage"]
+    assert await api.store.callback(ACCOUNT) is None
+    assert await api.store.callback_history(ACCOUNT, 9) == []
+    reason = None
+    assert (await api("PUT", path, registration(URL), api.both)).status == 200
+    # The URL that is registered already is not asked again, another one is.
+    assert (await api("PUT", path, registration(URL), api.both)).status == 200
+    assert (await api("PUT", path, registration(f"{URL}/2"), api.both)).status == 200
+    assert asked == [(URL, ACCOUNT, 1), (URL, ACCOUNT, 1), (f"{URL}/2", ACCOUNT, 1)]
+    # What is no callback URL at all is refused before anything is sent to it.
+    assert (await api("PUT", path, registration("https://127.0.0.1/"), api.both)).status == 400
+    assert len(asked) == 3

@@ -24,6 +24,7 @@ from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
 from fotahook.contract.proxy import parse_proxy
 from fotahook.contract.urls import without_password
 from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, run_maintenance
+from fotahook.delivery.challenge import challenge_receiver
 from fotahook.delivery.dispatcher import LEASE_MARGIN
 from fotahook.delivery.doctor import check_receiver
 from fotahook.delivery.policy import DAY
@@ -123,6 +124,8 @@ class ServeOptions(ServerOptions):
     "Days after which an undelivered message is dead; days on which its account is held or paused do not count."
     service_signature: InDelivery[Annotated[bool, Parameter(negative="--no-service-signature")]] = True
     "Sign deliveries with the service's key too, which proves no account, for receivers that know only that one."
+    verify_endpoints: InDelivery[bool] = False
+    "Register a new URL only if it answers a signed challenge; ThingSpace asks for none."
     lease: InDelivery[float] = 30.0
     "Seconds that a dispatcher may keep a lane without renewing its lease."
     requests_per_minute: InLimits[Annotated[int, Parameter(validator=Number(gte=0))]] = REQUESTS_PER_MINUTE
@@ -208,6 +211,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 time_to_live=options.time_to_live * DAY,
                 open_metrics=options.metrics_listen is not None,
                 check_receiver=partial(check_receiver, sender=sending, allow_http=options.dev),
+                challenge_receiver=partial(challenge_receiver, sender=sending) if options.verify_endpoints else None,
                 clock=time.time,
             )
             checks: dict[str, Check] = {}
@@ -275,6 +279,7 @@ def _sender_settings(
         secret_key=key,
         previous_key=previous,
         service_signature=options.service_signature,
+        allow_http=options.dev,
         timeout=options.timeout,
         connect_timeout=options.connect_timeout,
         allowed_networks=networks,

@@ -28,6 +28,10 @@ _CAMPAIGN_NAMES: Final = ("campaignId", "id", "upgradeId")
 _REPR_LIMIT: Final = 100
 
 
+CHALLENGE: Final = "fotahookChallenge"
+"""The type of the message with which a service asks a new URL whether it wants an account's messages; ours."""
+
+
 class MessageInvalid(ValueError):
     """The bytes are not JSON, or nested too deeply."""
 

@@ -19,7 +19,7 @@ from fotahook.store.records import Delivery, Lease
 
 from .connection import ExchangeFailed, Response
 from .deadline import Deadline
-from .http import HttpClient, target_of
+from .http import HttpClient, Target, target_of
 from .outcomes import Outcome, code_of_status
 from .resolver import BlockedAddress, Lookup, NameUnresolved, Resolver
 from .timing import Timing
@@ -53,6 +53,8 @@ class SenderSettings(Masked, frozen=True, kw_only=True):
     connect_timeout: float = CONNECT_TIMEOUT
     """For a new connection in all: name look-up, every address and the TLS handshake."""
     allowed_networks: tuple[Network, ...] = ()
+    allow_http: bool = True
+    """Whether plain http:// URLs are used: not those that a service registered while it ran with ``--dev``."""
     ca_file: Path | None = None
     """Authorities trusted besides the system's."""
     client_cert: Path | None = None
@@ -84,8 +86,13 @@ class Sender:
             proxy=parse_proxy(settings.egress_proxy) if settings.egress_proxy else None,
         )
         # Only allowed URLs are cached, and the settings that allow them do not change.
-        self._target = lru_cache(TARGETS)(lambda url: target_of(url, settings.allowed_networks))
+        self._target = lru_cache(TARGETS)(self._vetted)
         return self
+
+    def _vetted(self, url: str) -> Target:
+        if not self._settings.allow_http and url.startswith("http://"):
+            raise ValueError("http:// is only for services with --dev; register an https:// URL")
+        return target_of(url, self._settings.allowed_networks)
 
     async def __aexit__(self, *_: object) -> None:
         self._client.close()
@@ -96,7 +103,8 @@ class Sender:
 
     async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
         """Send the message's bytes to the lane's callback, with one POST."""
-        headers = self._headers(lease, delivery)
+        attempt = delivery.attempts + delivery.strikes + 1
+        headers = self.headers(delivery.message, delivery.account, delivery.body, lease.signing_keys, attempt)
         # Attempts that start together are all signed before the first is sent, which is faster than alternating.
         await asyncio.sleep(0)
         return await self.send(lease.url or "", headers, delivery.body)
@@ -124,10 +132,13 @@ class Sender:
             resent=timing.resent,
         )
 
-    def _headers(self, lease: Lease, delivery: Delivery) -> dict[str, str]:
+    def headers(
+        self, message_id: str, account: str, body: bytes, key_ids: tuple[str, ...], attempt: int = 1
+    ) -> dict[str, str]:
+        """The headers of a message for an account, with signatures by the account's keys."""
         timestamp = int(self._clock())
-        signed = (delivery.message, timestamp, delivery.body)
-        seeds, keys = self._keys(delivery.account, lease.signing_keys)
+        signed = (message_id, timestamp, body)
+        seeds, keys = self._keys(account, key_ids)
         signatures = [
             *(signing.sign_ed25519(seed, *signed) for seed in seeds),
             *(signing.sign_hmac(key, *signed) for key in keys),
@@ -136,9 +147,9 @@ class Sender:
             "Content-Type": "application/json",
             "User-Agent": f"fotahook/{VERSION}",
             # Headers must be ASCII; account names need not be.
-            "Fotahook-Account": quote(delivery.account, safe=""),
-            "Fotahook-Attempt": str(delivery.attempts + delivery.strikes + 1),
-            **signing.headers(delivery.message, timestamp, signatures),
+            "Fotahook-Account": quote(account, safe=""),
+            "Fotahook-Attempt": str(attempt),
+            **signing.headers(message_id, timestamp, signatures),
         }
 
 

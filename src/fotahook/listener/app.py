@@ -364,6 +364,8 @@ class Listener:
                     headers, await asgi.read_body(receive, self._body_deadline, take)
                 )
                 self.request_handler.warn_if_unverified()
+                if (answer := self.request_handler.answer_challenge(message)) is not None:
+                    return answer
                 return self.request_handler.accepted(await self._inbox.accept(message), headers, peer)
         except (WebhookRejected, StoreError) as error:
             # The rest of a body that was not read must not be read as the next request.

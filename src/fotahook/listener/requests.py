@@ -13,7 +13,7 @@ import msgspec
 from fotahook.contract.addresses import sender_address
 from fotahook.contract.error_responses import one_line
 from fotahook.contract.errors import WebhookRejected
-from fotahook.contract.messages import CallbackMessage
+from fotahook.contract.messages import CHALLENGE, CallbackMessage, parse_message
 from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, StoreUnavailable
 
 from . import validation
@@ -41,6 +41,7 @@ _FORMER_PATH: Final = 0
 _FORMER_PASSWORD: Final = 1
 """Kinds of log lines that no status stands for."""
 _PEER_LIMIT: Final = 100
+_CHALLENGE_LIMIT: Final = 128
 _SECRET_LENGTH: Final = 16
 """Characters of a path segment that make it hard to guess."""
 
@@ -188,6 +189,15 @@ class RequestHandler:
             self.former_passwords += 1
             if self._log_limit.hit(_FORMER_PASSWORD, burst=1) is not None:
                 log.info("messages still come with a password that was replaced: %d so far", self.former_passwords)
+
+    def answer_challenge(self, message: NewMessage) -> Response | None:
+        """The response to the challenge of a service that verifies endpoints; None for any other message."""
+        if message.type != CHALLENGE:
+            return None
+        value = parse_message(message.body).extra.get("challenge")
+        if not isinstance(value, str) or len(value) > _CHALLENGE_LIMIT:
+            raise WebhookRejected(400, "the challenge is missing or too long")
+        return Response(200, msgspec.json.encode({"challenge": value}))
 
     def accepted(self, accepted: Accepted, headers: Mapping[str, str], peer: str | None) -> Response:
         """The response to a stored message or a repetition. WebhookRejected (409) for an id with different bytes."""

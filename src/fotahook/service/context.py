@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -62,6 +62,8 @@ class Settings:
     """What one account may take."""
     password_cost: PasswordCost = COST
     """A password that was hashed at another cost is hashed again at the next login."""
+    challenge_receiver: Callable[[str, str, Sequence[str]], Awaitable[str | None]] | None = None
+    """Says why a URL did not answer the challenge for an account, whose signing keys it gets; None asks no URL."""
     check_receiver: Callable[[str, str], Awaitable[Checks]] | None = None
     """Checks a URL, with test messages for an account, as fotahook doctor does; None where nothing is sent."""
     open_metrics: bool = False

@@ -83,6 +83,9 @@ OTHER_ACCOUNT = ErrorType(
     "INVALID_PARAMETER",
     "The message's accountName is not {}, nor an account you may publish for; correct it.",
 )
+NO_ANSWER = ErrorType(
+    400, "INVALID_PARAMETER", "The receiver at url must answer the challenge before it is registered: {}."
+)
 NOT_FOUND = ErrorType(404, "NOT_FOUND", "{}")
 NO_SUCH_PATH = ErrorType(404, "NOT_FOUND", "There is no such path; docs/service.md lists the calls.")
 WRONG_METHOD = ErrorType(

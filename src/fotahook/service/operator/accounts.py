@@ -23,7 +23,6 @@ from ...contract.operator import (
     SigningKeys,
 )
 from ...contract.signing import format_secret
-from ...contract.urls import origin
 from ...store import views
 from ...store.records import Account, Credential, Limits, MessageFilter
 from ...store.views import to_datetime, to_datetime_or_none
@@ -31,7 +30,7 @@ from .. import errors, requests
 from ..context import Service
 from ..requests import PageSize, Params
 from ..routing import Call, Endpoint
-from ..thingspace.callbacks import Registration, checked_url
+from ..thingspace.callbacks import Registration, checked_url, register
 
 PATH: Final = "/v1/accounts/{account}"
 HISTORY_LIMIT: Final = 1000
@@ -133,8 +132,7 @@ async def recent_attempts(call: Call) -> RecentAttempts:
 async def register_callback(call: Call) -> FotaV2CallbackRegistrationResult:
     """Registers a callback as ThingSpace's call does, for a client without a user's session."""
     url = checked_url((await call.json(Registration)).url, call.service.settings)
-    store = call.audited("callback.register", detail=origin(url))
-    callback = await store.register(call.account, url, actor=call.caller.name)
+    callback = await register(call, url)
     return FotaV2CallbackRegistrationResult(callback.url)
 
 

@@ -12,6 +12,7 @@ from ...contract.models import (
     FotaV2SuccessResult,
 )
 from ...contract.urls import account_warning, origin, port_warning, url_refusal
+from ...store.records import Callback
 from .. import errors
 from ..context import Settings
 from ..routing import Call, Endpoint
@@ -59,12 +60,23 @@ async def deregister_callback(call: Call) -> FotaV2SuccessResult:
 
 async def _replace(call: Call, given: object) -> Response:
     url = checked_url(given, call.service.settings)
-    store = call.audited("callback.register", detail=origin(url))
-    callback = await store.register(call.account, url, actor=call.caller.name)
+    callback = await register(call, url)
     warnings = [text for text in (port_warning(url), account_warning(call.account)) if text is not None]
     # RFC 7234, section 5.5. 299: a persistent warning without a code of its own.
     headers = {"Warning": ", ".join(f'299 fotahook "{text}"' for text in warnings)} if warnings else {}
     return errors.answer(FotaV2CallbackRegistrationResult(callback.url), headers=headers)
+
+
+async def register(call: Call, url: str) -> Callback:
+    """Register a checked URL; an ApiError if it is new and does not answer the challenge, where one is asked for."""
+    store, challenge = call.audited("callback.register", detail=origin(url)), call.service.settings.challenge_receiver
+    if challenge is not None:
+        known = await store.callback(call.account)
+        if known is None or known.url != url:
+            keys = [key.id for key in await store.credentials("signing_key", call.account)]
+            if (reason := await challenge(url, call.account, keys)) is not None:
+                raise errors.NO_ANSWER(reason)
+    return await store.register(call.account, url, actor=call.caller.name)
 
 
 def checked_url(url: object, settings: Settings) -> str:
