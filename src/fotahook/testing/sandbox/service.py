@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -186,44 +186,56 @@ class SandboxService:
     # Deliveries
 
     async def _deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
-        fault = self._faults.deliveries.take(delivery.account)
-        if isinstance(fault, Delay):
-            await asyncio.sleep(fault.seconds)
-        outcome = await self._attempt(lease, delivery, await self._faulty_url(fault))
-        if isinstance(fault, Duplicate):
-            await self._attempt(lease, delivery, None)
-        return outcome
+        sender, number = await self._ready_sender(), delivery.attempts + delivery.strikes + 1
+
+        def send(url: str) -> Awaitable[Outcome]:
+            return sender.deliver(msgspec.structs.replace(lease, url=url), delivery)
+
+        return await self._attempt(delivery, lease.url or "", delivery.body, number, send)
 
     async def _deliver_as_thingspace(self, lease: Lease, delivery: Delivery) -> Outcome:
         """Both attempts at a message. A message that failed is lost, and so is one that nobody was registered for."""
-        account = delivery.account
+        account, seed = delivery.account, self._thingspace_seed or ""
         registrations = [
             thingspace.Registration(one.at, one.revision, one.url, self._credentials.get((account, one.revision)))
             for one in reversed(await self.store.callback_history(account, _REGISTRATIONS))
         ]
-        planned = thingspace.plan(
-            self._thingspace_seed or "", delivery.body, registrations, sent_at=delivery.accepted_at
-        )
+        planned = thingspace.plan(seed, delivery.body, registrations, sent_at=delivery.accepted_at)
         if planned is None:
             return _LOST
         sender = await self._ready_sender()
 
         async def post(count: int) -> Outcome:
-            fault = self._faults.deliveries.take(account)
-            if isinstance(fault, Delay):
-                await asyncio.sleep(fault.seconds)
             headers, body = planned.request(delivery.body, count)
-            url = await self._faulty_url(fault) or planned.url
-            if isinstance(fault, Duplicate):
-                await sender.send(url, headers, body)
-            outcome = await sender.send(url, headers, body)
-            self._record(delivery, planned.url, body, count, outcome)
-            return msgspec.structs.replace(outcome, url=planned.url)
+            return await self._attempt(delivery, planned.url, body, count, lambda url: sender.send(url, headers, body))
 
         outcome = await thingspace.send(
             post, lambda outcome: outcome.code == DELIVERED, wait=planned.wait, sleep=self._sleep
         )
         return outcome if outcome.code == DELIVERED else msgspec.structs.replace(_LOST, url=planned.url)
+
+    async def _attempt(
+        self, delivery: Delivery, url: str, body: bytes, number: int, send: Callable[[str], Awaitable[Outcome]]
+    ) -> Outcome:
+        """Send a delivery to its receiver, or to another URL in its place, as the fault of this attempt says."""
+        fault = self._faults.deliveries.take(delivery.account)
+        if isinstance(fault, Delay):
+            await asyncio.sleep(fault.seconds)
+        to = await self._faulty_url(fault) or url
+        outcomes = [await send(to) for _ in range(2 if isinstance(fault, Duplicate) else 1)]
+        self.delivered += [
+            Delivered(
+                id=delivery.message,
+                account=delivery.account,
+                url=url,
+                body=body,
+                attempt=number,
+                outcome=outcome.code,
+                status=outcome.status,
+            )
+            for outcome in outcomes
+        ]
+        return msgspec.structs.replace(outcomes[0], url=url)
 
     async def _sleep(self, seconds: float) -> None:
         """Wait by the virtual clock."""
@@ -249,26 +261,6 @@ class SandboxService:
                     self._untrusted_url = (await self._until_end.enter_async_context(untrusted_receiver())).url
                 return self._untrusted_url
         return None
-
-    async def _attempt(self, lease: Lease, delivery: Delivery, url: str | None) -> Outcome:
-        """Send a delivery to its receiver, or to another URL in its place."""
-        sender = await self._ready_sender()
-        outcome = await sender.deliver(lease if url is None else msgspec.structs.replace(lease, url=url), delivery)
-        self._record(delivery, lease.url, delivery.body, delivery.attempts + delivery.strikes + 1, outcome)
-        return msgspec.structs.replace(outcome, url=lease.url)
-
-    def _record(self, delivery: Delivery, url: str | None, body: bytes, attempt: int, outcome: Outcome) -> None:
-        self.delivered.append(
-            Delivered(
-                id=delivery.message,
-                account=delivery.account,
-                url=url,
-                body=body,
-                attempt=attempt,
-                outcome=outcome.code,
-                status=outcome.status,
-            )
-        )
 
     async def _ready_sender(self) -> "Sender":
         """The sender, loaded for the first delivery: its HTTP client takes as long to import as everything else."""
