@@ -387,7 +387,7 @@ async def test_the_log_of_a_rejection_has_the_sender(
 
 @pytest.mark.parametrize(
     ("damage", "error"),
-    [("drop table deliveries", (503, "INBOX_AWAY")), ("pragma max_page_count = 1", (507, "INBOX_FULL"))],
+    [("drop table pending", (503, "INBOX_AWAY")), ("pragma max_page_count = 1", (507, "INBOX_FULL"))],
 )
 async def test_a_message_that_cannot_be_stored_is_an_error(
     make: Make, inbox: str, damage: str, error: tuple[int, str], caplog: pytest.LogCaptureFixture, seen: Seen

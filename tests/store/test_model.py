@@ -27,23 +27,10 @@ LEASE = 30.0
 WINDOWED = "w"
 """The idempotency key that is known for a while only."""
 WINDOW = 50.0
-BYTES = "bytes"
-"""Stands for no key but a window: the message is known by its bytes for a while."""
 
 
 def windowed(message: NewMessage) -> NewMessage:
-    return msgspec.structs.replace(
-        message,
-        idempotency_key=None if message.idempotency_key == BYTES else message.idempotency_key,
-        idempotency_window=WINDOW if message.idempotency_key in (WINDOWED, BYTES) else None,
-    )
-
-
-def mark(message: NewMessage) -> str | bytes | None:
-    """What a message is known by."""
-    if message.idempotency_key is None and message.idempotency_window is not None:
-        return message.body
-    return message.idempotency_key
+    return msgspec.structs.replace(message, idempotency_window=WINDOW if message.idempotency_key == WINDOWED else None)
 
 
 new_messages = st.builds(
@@ -51,7 +38,7 @@ new_messages = st.builds(
     account=st.sampled_from(ACCOUNTS),
     body=st.sampled_from((b"1", b"2")),
     ordering_key=st.sampled_from((None, "k", "l")),
-    idempotency_key=st.sampled_from((None, None, None, "i", "j", WINDOWED, BYTES)),
+    idempotency_key=st.sampled_from((None, None, None, "i", "j", WINDOWED)),
     consumers=st.just(("c",)),
 ).map(windowed)
 fates = st.lists(
@@ -120,7 +107,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.clock = world.clock
         self.store = self.run(world.empty_store())
         self.lanes = {account: ModelLane() for account in ACCOUNTS}
-        self.known: dict[tuple[str, str | bytes | None], Kept] = {}
+        self.known: dict[tuple[str, str | None], Kept] = {}
         self.workers: list[Worker] = []
         self.handed: list[HandOver] = []
         self.request: LeaseRequest | None = None
@@ -161,7 +148,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def accepted(self, messages: list[NewMessage]) -> None:
         for message, accepted in zip(messages, self.run(self.store.accept(messages)), strict=True):
-            known = self.known.get((message.account, mark(message)))
+            known = self.known.get((message.account, message.idempotency_key))
             if known is not None and message.idempotency_window is not None:
                 known = known if self.clock() < known.accepted_at + message.idempotency_window else None
             if known is not None:
@@ -171,8 +158,8 @@ class StoreMachine(RuleBasedStateMachine):
             assert not accepted.duplicate
             kept = Kept(accepted.id, message, self.clock(), self.clock())
             self.lanes[message.account].kept.append(kept)
-            if mark(message) is not None:
-                self.known[message.account, mark(message)] = kept
+            if message.idempotency_key is not None:
+                self.known[message.account, message.idempotency_key] = kept
 
     @rule(limit=st.integers(1, 2))
     def lease(self, limit: int) -> None:

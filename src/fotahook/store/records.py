@@ -79,17 +79,12 @@ class NewMessage(Record, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     idempotency_window: float | None = None
     """Seconds after the first message of that key in which duplicates are dropped, the same for all of one key; None:
-    forever. A message with a window and no key is deduplicated by its bytes."""
+    forever."""
     consumers: tuple[str, ...] = (CALLBACK_CONSUMER,)
     reports: tuple[Report, ...] = ()
     """What it reports, for the ledger: each device once."""
     by_report: bool = False
     """Whether it never came, and was made from ThingSpace's report."""
-
-    @property
-    def deduplicated_by_bytes(self) -> bool:
-        """Whether duplicates are found by the message's bytes."""
-        return self.idempotency_key is None and self.idempotency_window is not None
 
 
 class Accepted(Record, frozen=True, kw_only=True):
@@ -334,7 +329,7 @@ class Message(Record, frozen=True, kw_only=True):
     type: str | None
     ordering_key: str | None
     idempotency_key: str | None
-    """None as well if the message is deduplicated by its bytes, or if its key came again after its window."""
+    """None as well if its key came again after its window."""
     body: bytes | None
     """None in lists, and once retention has removed it."""
     size: int

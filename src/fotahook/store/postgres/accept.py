@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ..handing import Handing
 from ..ledger import record_reports
@@ -11,17 +11,18 @@ from ..records import Accepted, LeaseRequest, NewMessage, Note
 from ..rows import read_lease
 from ..session import LaneName, Row, Session
 
-_BYTES: Final = "\x01"
-"""Begins the stored key of a message that is deduplicated by its bytes; no publisher's key begins with it."""
-
 
 class Candidate(NamedTuple):
-    """A message that is stored unless it is a duplicate: its id then, its hash, and the key to find duplicates by."""
+    """A message that is stored unless it is a duplicate: its id then, and its hash."""
 
     id: str
     message: NewMessage
     digest: bytes
-    key: str | None
+
+    @property
+    def key(self) -> str | None:
+        """The key to find duplicates by."""
+        return self.message.idempotency_key
 
 
 class AcceptRequest(NamedTuple):
@@ -34,11 +35,7 @@ class AcceptRequest(NamedTuple):
 def candidates(messages: Sequence[NewMessage], ids: Sequence[str]) -> list[Candidate]:
     """Messages to accept, with fresh ids."""
     digests = [hashlib.sha256(message.body).digest() for message in messages]
-    return list(map(Candidate, ids, messages, digests, map(_dedup_key, messages, digests)))
-
-
-def _dedup_key(message: NewMessage, digest: bytes) -> str | None:
-    return f"{_BYTES}{digest.hex()}" if message.deduplicated_by_bytes else message.idempotency_key
+    return list(map(Candidate, ids, messages, digests))
 
 
 async def accept_all(

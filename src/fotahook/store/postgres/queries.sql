@@ -223,7 +223,7 @@ where m.account = given.account and m.idempotency_key = given.idempotency_key
 returning m.account, m.idempotency_key, m.id, m.sha256;
 
 -- name: message
--- A key of \x01 and the hash means that the message is deduplicated by its bytes.
+-- A key of \x01 and the hash is of an earlier version, which knew messages by their bytes.
 select m.seq, m.id, m.account, m.type, m.ordering_key,
     nullif(m.idempotency_key, E'\x01' || encode(m.sha256, 'hex')) as idempotency_key,
     b.body, m.size, m.sha256, m.accepted_at, m.duplicates

@@ -18,14 +18,14 @@ from ..records import Accepted, NewMessage, Note
 from ..session import LaneName, Row
 from .connection import ROWS_LIMIT, execute, run_rows
 from .lanes import read_leases
-from .schema import key_hash, short_hash
+from .schema import key_hash
 from .session import SqliteSession, run_to_end
 
 CHUNK_BYTES: Final = 256 << 10
 """Bodies in one statement, unless a single one is longer: SQLite keeps them in memory until it runs again."""
 
-DedupKey = tuple[str, str | bytes]
-"""An account, and an idempotency key or the hash of a message's bytes."""
+DedupKey = tuple[str, str]
+"""An account, and an idempotency key."""
 
 
 def accept_all(
@@ -54,8 +54,8 @@ def _accept(
     db: sqlite3.Connection, messages: Sequence[NewMessage], ids: MessageIds, handing: Handing, now: float
 ) -> list[Accepted]:
     digests = [hashlib.sha256(message.body).digest() for message in messages]
-    keys = list(map(_dedup_key, messages, digests))
-    hashes = [None if key is None else _hash(key) for key in keys]
+    keys = [None if (own := message.idempotency_key) is None else (message.account, own) for message in messages]
+    hashes = [None if key is None else key_hash(*key) for key in keys]
     known = _known(db, messages, keys, hashes, now)
     results: list[Accepted] = []
     new: list[tuple[str, NewMessage]] = []
@@ -85,16 +85,6 @@ def _accept(
     return results
 
 
-def _dedup_key(message: NewMessage, digest: bytes) -> DedupKey | None:
-    key = digest if message.deduplicated_by_bytes else message.idempotency_key
-    return None if key is None else (message.account, key)
-
-
-def _hash(dedup_key: DedupKey) -> int:
-    account, key = dedup_key
-    return short_hash(key) if isinstance(key, bytes) else key_hash(account, key)
-
-
 def _known(
     db: sqlite3.Connection,
     messages: Sequence[NewMessage],
@@ -108,8 +98,7 @@ def _known(
     known: dict[DedupKey, tuple[str, bytes]] = {}
     expired: list[str] = []
     for row in chain.from_iterable(run_rows(db, "known_messages", numbers)):
-        key, digest = row["idempotency_key"], row["sha256"]
-        dedup_key = (row["account"], digest if key is None else key)
+        dedup_key, digest = (row["account"], row["idempotency_key"]), row["sha256"]
         if dedup_key not in windows:  # only the hash is the same
             continue
         window = windows[dedup_key]
