@@ -26,7 +26,7 @@ from tests.deadlines import DEADLINE
 from tests.hosting.test_transport import failures_in
 from tests.service.conftest import DESCRIBED
 
-SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "1.5"))
+SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "1"))
 SEED: Final = int(os.environ.get("FUZZ_SEED", "7"))
 GROWTH_MIB: Final = 48
 """More than that between the first fifth and the end is no noise of the allocator."""
