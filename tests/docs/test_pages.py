@@ -31,7 +31,7 @@ PARSED: Final[Mapping[str, Callable[[str], object]]] = {
 }
 """Languages that are parsed, unless the block is an output."""
 
-SHOWN: Final = ("text", "{toctree}", "{eval-rst}")
+SHOWN: Final = ("text", "{toctree}", "{eval-rst}", "{literalinclude}")
 """Languages that are only shown, or checked when the site is built."""
 
 BLOCKS: Final = [block for page in PAGES for block in blocks_of(page)]
