@@ -64,6 +64,10 @@ class _Reader(io.RawIOBase):
         # Keeps the socket open until the response is closed.
         self._file = sock.makefile("rb", buffering=0)
 
+    def makefile(self, _: str) -> io.BufferedReader:
+        """A file of it, as http.client asks a socket for one."""
+        return io.BufferedReader(self)
+
     def readable(self) -> bool:
         return True
 
@@ -89,9 +93,7 @@ class Response(HTTPResponse):
     """http.client's response, read until the deadline, and where http.client would guess how a body ends, an error."""
 
     def __init__(self, exchange: Exchange, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp.close()
-        self.fp = io.BufferedReader(_Reader(sock, exchange), CHUNK)
+        super().__init__(_Reader(sock, exchange), *args, **kwargs)  # type: ignore[arg-type]  # all that it needs of one
         self._exchange = exchange
 
     def begin(self) -> None:
