@@ -1,5 +1,7 @@
 """The sandbox's clock, which tests move on, and its beginning anew."""
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +14,7 @@ from fotahook.contract.auth import SESSION_IDLE, SessionCredentials, ThingspaceO
 from fotahook.service import DEV_CLIENT, DEV_USER
 from fotahook.store import sqlite_path
 from fotahook.testing import Sandbox
+from tests.deadlines import DEADLINE
 
 from .sessions import session_of, with_static_session
 
@@ -193,3 +196,20 @@ def test_a_sandbox_outside_of_a_with_statement_is_refused() -> None:
     for call in (sandbox.reset, sandbox.drain, sandbox.deliveries, sandbox.faults.expire_tokens):
         with pytest.raises(RuntimeError, match="with statement"):
             call()
+
+
+FROZEN = """
+import freezegun
+from fotahook.testing import Sandbox
+
+with Sandbox() as sandbox, sandbox.client() as client:
+    client.callbacks.list_registered_callbacks("0000123456-00001")
+    with freezegun.freeze_time("2030-01-01"):
+        client.callbacks.list_registered_callbacks("0000123456-00001")
+print("ended")
+"""
+
+
+def test_a_sandbox_that_lived_through_frozen_time_ends() -> None:
+    done = subprocess.run([sys.executable, "-c", FROZEN], capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.stdout == "ended\n", done.stderr

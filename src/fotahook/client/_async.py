@@ -28,6 +28,7 @@ MAX_WRITE = 256 * 1024
 MAX_LINE = 65536
 MAX_HEADERS = 100
 
+_HTTP_11 = aiohttp.HttpVersion11
 _LIBRARY_ERRORS = (aiohttp.ClientError, OSError, ArithmeticError, ValueError)
 
 
@@ -210,8 +211,10 @@ class _Deadline:
 
 def _check_head(response: aiohttp.ClientResponse) -> None:
     """ValueError for a head that http.client refuses."""
-    coding = response.headers.get("Transfer-Encoding", "chunked")
-    if response.version not in (aiohttp.HttpVersion11, aiohttp.HttpVersion10) or coding.lower() != "chunked":
+    coding, version = response.headers.get("Transfer-Encoding"), response.version
+    if version is _HTTP_11 and coding is None:
+        return
+    if version not in (_HTTP_11, aiohttp.HttpVersion10) or (coding is not None and coding.lower() != "chunked"):
         response.close()
         raise ValueError("not HTTP/1, or a transfer coding other than chunked")
 

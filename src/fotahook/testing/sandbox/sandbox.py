@@ -4,6 +4,7 @@ import asyncio
 import socket
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, MutableMapping
 from concurrent.futures import Future
@@ -58,6 +59,17 @@ class ScriptResult(msgspec.Struct, frozen=True, kw_only=True):
     faults_left: int
 
 
+class _Loop(asyncio.SelectorEventLoop):
+    """Keeps the real time even while a test freezes time: what waits would never go on again."""
+
+    time = staticmethod(time.monotonic)  # not looked up again
+
+
+def _run(main: Coroutine[object, object, None]) -> None:
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        runner.run(main)
+
+
 class Sandbox:
     """A service in development mode on a free port, as a context manager. It leaves nothing but a `store` you named.
 
@@ -102,7 +114,7 @@ class Sandbox:
             )
             self._started: Future[None] = Future()
             # Not anyio's portal, whose import alone would take a tenth of the time until the sandbox is ready.
-            thread = threading.Thread(target=asyncio.run, args=(self._serve(service, bound),), name="fotahook sandbox")
+            thread = threading.Thread(target=_run, args=(self._serve(service, bound),), name="fotahook sandbox")
             thread.start()
             stack.callback(thread.join)
             self._started.result()
