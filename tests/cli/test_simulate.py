@@ -233,9 +233,9 @@ def test_an_account_without_a_callback_has_none_afterwards(run: Run, service: Sa
     ("flags", "told"),
     [
         (("a/b",), "a/b"),
-        ((ACCOUNT, "--devices", "0"), "--devices 0"),
-        ((ACCOUNT, "--rate", "-1"), "--rate -1"),
-        ((ACCOUNT, "--rate", "nan"), "--rate nan"),
+        ((ACCOUNT, "--devices", "0"), "for --devices"),
+        ((ACCOUNT, "--rate", "-1"), "for --rate"),
+        ((ACCOUNT, "--rate", "nan"), "for --rate"),
         ((ACCOUNT, "--failures", "101%"), "--failures 101%"),
         ((ACCOUNT, "--failures", "some"), "--failures some"),
         ((ACCOUNT, "--profile", "v3"), "v3"),

@@ -55,10 +55,6 @@ WRITES: Final = {
     "resume": "End the pause of an account, or the wait for its failing endpoint. Call this when the receiver works "
     "again and its messages should not wait for the next attempt.",
 }
-LEDGER: Final = (
-    "Count the devices of a campaign in the listener's ledger: reported, failed, silent, overdue. Call this to see "
-    "whether all devices of a campaign have reported a result. Only with --inbox."
-)
 _OMITTED: Final = ("timeout", "max_retries")
 _DEFAULTS: Final[Mapping[str, object]] = {"dry_run": True, "limit": 50}
 
@@ -96,12 +92,14 @@ def server(client: OperatorClient, inbox: str | None = None, *, allow_writes: bo
     if inbox is not None:
         check_exists("--inbox", inbox)
         annotations = ToolAnnotations(read_only_hint=True, open_world_hint=False)
-        made.add_tool(_tool(partial(ledger, inbox)), "ledger", description=LEDGER, annotations=annotations)
+        made.add_tool(_tool(partial(ledger, inbox)), "ledger", description=ledger.__doc__, annotations=annotations)
     return made
 
 
 def ledger(inbox: str, /, account: str, campaign: str) -> "Ledger":
-    """What an inbox knows of the devices of a campaign."""
+    """Count the devices of a campaign that have reported to the listener, failed, are silent or overdue. Call this to
+    see whether all of a campaign's devices have reported a result.
+    """
     from fotahook.listener.ledger import read_ledger
 
     return in_store("--inbox", inbox, lambda store: read_ledger(store, account, campaign, time.time()))

@@ -4,9 +4,10 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from fotahook.contract.addresses import EVERYWHERE
 from fotahook.contract.errors import FotahookError
@@ -36,8 +37,6 @@ from .shared.errors import INTERRUPTED, REFUSED, UNREACHABLE, Failure, UsageErro
 from .shared.output import counting, note, print_json, print_table
 from .shared.remote import DEFAULTS, Remote
 
-MAX_DEVICES: Final = 10_000_000
-MAX_RATE: Final = 100_000.0
 OURS: Final = "ours: Verizon publishes no V2 message"
 
 
@@ -46,9 +45,9 @@ OURS: Final = "ours: Verizon publishes no V2 message"
 class SimulateOptions:
     """Options of `fotahook simulate`."""
 
-    devices: int = 1000
+    devices: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000_000))] = 1000
     "How many devices the campaign has."
-    rate: float = 200.0
+    rate: Annotated[float, Parameter(validator=Number(gte=0, lte=100_000))] = 200.0
     "Messages a second; 0 for as many as possible."
     failures: str = "2%"
     "Share of the devices that fail, such as 2% or 0.02."
@@ -130,10 +129,6 @@ def _target(
 def _campaign(account: str, options: SimulateOptions) -> Simulation:
     if (refusal := account_refusal(account)) is not None:
         raise UsageError(f"{account!r}: {refusal}")
-    if not 1 <= options.devices <= MAX_DEVICES:
-        raise UsageError(f"--devices {options.devices}: choose 1 to {MAX_DEVICES}")
-    if not 0 <= options.rate <= MAX_RATE:
-        raise UsageError(f"--rate {options.rate:g}: choose up to {MAX_RATE:g} messages a second, 0 for no limit")
     if options.to is not None:
         if (refusal := url_refusal(options.to, allow_http=True, allowed=EVERYWHERE)) is not None:
             raise UsageError(f"--to {options.to}: {refusal}")

@@ -27,10 +27,6 @@ C = TypeVar("C", Client, AsyncClient)
 _DEV_CLIENT: Final = ("dev", "dev-secret")
 _DEV_USER: Final = ("dev", "dev-password")
 
-_ID: Final = "THINGSPACE_OAUTH_OAUTH_CLIENT_ID"
-_SECRET: Final = "THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET"
-_SESSION: Final = "VZ_M2M_USERNAME and VZ_M2M_PASSWORD, or VZ_M2M_TOKEN_VZ_M2M_TOKEN"
-
 
 def _check_base_url(_: object, url: str) -> None:
     """A usage error for an invalid URL. It is not shown: it may carry a password."""
@@ -72,8 +68,7 @@ class Remote:
             )
         _oauth()
         if not os.environ.get("VZ_M2M_TOKEN_VZ_M2M_TOKEN"):
-            _require("VZ_M2M_USERNAME", _SESSION)
-            _require("VZ_M2M_PASSWORD", _SESSION)
+            _require("VZ_M2M_USERNAME", "VZ_M2M_PASSWORD", ", or VZ_M2M_TOKEN_VZ_M2M_TOKEN")
         return kind.from_environment(base_url=self.base_url)
 
 
@@ -111,11 +106,13 @@ SERVICE: Final = Source()
 
 
 def _oauth() -> tuple[str, str]:
-    return _require(_ID, f"{_ID} and {_SECRET}"), _require(_SECRET, f"{_ID} and {_SECRET}")
+    return _require("THINGSPACE_OAUTH_OAUTH_CLIENT_ID", "THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET")
 
 
-def _require(variable: str, wanted: str) -> str:
-    value = os.environ.get(variable)
-    if not value:
-        raise UsageError(f"no credentials: set {wanted}, or give --local for a service in --dev")
-    return value
+def _require(name: str, secret: str, alternative: str = "") -> tuple[str, str]:
+    found = os.environ.get(name, ""), os.environ.get(secret, "")
+    if not all(found):
+        raise UsageError(
+            f"no credentials: set {name} and {secret}{alternative}, or give --local for a service in --dev"
+        )
+    return found
