@@ -1,11 +1,9 @@
 """`fotahook listen`: a listener with the user's handlers, or one that prints messages."""
 
 import contextlib
-import importlib
 import logging
 import os
 import re
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +22,13 @@ from fotahook.listener.registration import Registration, RegistrationRefused
 from fotahook.listener.requests import HEALTH_PATH, check_path, is_secret_path
 from fotahook.listener.validation import duration
 
+from ...hosting.imports import load_object
 from ...hosting.logging import RequestLog, configure_logging
 from ...hosting.server import run, serve_app
 from ...hosting.tls import check_pem_files
 from ..shared.arguments import Duration, OptionalAccount, OptionalDuration, Texts
 from ..shared.configuration import SOURCES
-from ..shared.errors import REFUSED, Failure, UsageError, location
+from ..shared.errors import REFUSED, Failure, UsageError
 from ..shared.output import on_terminal
 from ..shared.remote import BaseUrl, Remote
 from ..shared.server_options import InLimits, InNetwork, Seconds, ServerOptions, flag_named
@@ -175,7 +174,7 @@ def listen(
     # Not a flag, so --explain does not need it.
     secret_key_from_environment()
     configure_logging(options.log_format)
-    listener = load_listener(module) if module else Listener()
+    listener = load_object(module, Listener) if module else Listener()
     remote = Remote(base_url=options.base_url, local=options.dev)
     configure(listener, options, None if options.reconcile is None else remote.client())
     if options.print or options.json or not (module or options.forward_to):
@@ -304,28 +303,3 @@ def _user_and_password(text: str) -> tuple[str, str]:
     if not user or not password:
         raise UsageError("--basic: give USER:PASSWORD, neither of them empty")
     return user, password
-
-
-def load_listener(place: str) -> Listener:
-    """The Listener at MODULE:NAME, with the working directory first on the path."""
-    module_name, _, name = place.partition(":")
-    if not module_name or not name:
-        raise UsageError(f"{place}: name the module and the listener in it as MODULE:NAME")
-    found = getattr(_import(module_name), name, None)
-    if not isinstance(found, Listener):
-        what = "has no such name" if found is None else f"holds something of type {type(found).__name__}"
-        raise UsageError(f"{place}: the module {what} there; write {name} = fotahook.Listener(…) in it")
-    return found
-
-
-def _import(name: str) -> object:
-    sys.path.insert(0, os.getcwd())
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            where = location(error)
-            raise Failure(f"{name} needs the module {error.name}, which is not installed ({where})") from error
-        raise UsageError(f"there is no module {name} in {os.getcwd()} or among the installed ones") from error
-    except (Exception, SystemExit) as error:
-        raise Failure(f"{name} cannot be imported: {type(error).__name__}: {error} ({location(error)})") from error

@@ -67,6 +67,7 @@ def _describe(error: BaseException) -> tuple[int, str]:
 
     from fotahook.contract import errors
     from fotahook.hosting import BadOption, HostingError
+    from fotahook.hosting.imports import location
     from fotahook.store.records import StoreError, StoreFull
 
     text = str(error)
@@ -128,13 +129,3 @@ def _extra(module: str, command: str) -> str:
     if command == "demo":
         return "all"
     return _EXTRAS.get(module.partition(".")[0], "service" if command in ("serve", "admin") else "listener")
-
-
-def location(error: BaseException) -> str:
-    """File and line that raised an error."""
-    import traceback
-
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, SyntaxError) or not frames:
-        return f"{getattr(error, 'filename', None)}, line {getattr(error, 'lineno', None)}"
-    return f"{frames[-1].filename}, line {frames[-1].lineno}"
