@@ -122,7 +122,7 @@ class Service:
         return rig.cpu_seconds(self._pid), float(written)
 
     def request(self, path: str, content: bytes) -> bytes:
-        head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self._token}\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAuthorization: Bearer {self._token}\r\n"
         return f"{head}Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
 
     def single(self, number: int) -> bytes:
