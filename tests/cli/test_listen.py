@@ -19,6 +19,7 @@ from fotahook.contract.keys import parse_secret_key, signing_seed
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 from fotahook.contract.signing import format_public_key, format_secret, headers, sign_ed25519
 from fotahook.listener.registration import Registration
+from fotahook.store import open_store
 from fotahook.testing import Sandbox, make_certificates
 from tests.deadlines import DEADLINE
 from tests.testing.receivers import receiving
@@ -100,6 +101,28 @@ def test_it_forwards_with_signatures_and_prints_only_if_asked_to(tmp_path: Path)
             assert listener.process.stdout.read() == ""
 
 
+def test_alarms_are_posted_to_their_receiver_signed(tmp_path: Path) -> None:
+    """At the start already: somebody asked for a device whose campaign is over."""
+
+    async def expect() -> None:
+        store = await open_store(f"sqlite:///{tmp_path}/inbox.db")
+        await store.expect("0000123456-00001", "c-1", ["d-1"], ends_at=time.time() - 60)
+        await store.close()
+
+    asyncio.run(expect())
+    with (
+        receiving() as receiver,
+        running(
+            "listen", "--port", "0", "--alarm-url", receiver.url, "--silence", "6h", "--repair-limit", "9", cwd=tmp_path
+        ) as listener,
+    ):
+        assert " forward-key=whpk_" in listener.ready
+        wait_until(lambda: bool(receiver.bodies))
+        assert listener.stop() == 0
+    alarm = json.loads(receiver.bodies[0])
+    assert (alarm["type"], alarm["alarm"], alarm["value"]) == ("fotahook.alarm.raised", "overdue_devices", 1)
+
+
 def test_only_sources_may_send_and_a_password_may_be_asked_for(tmp_path: Path) -> None:
     for number, (flags, status) in enumerate(
         (
@@ -175,6 +198,8 @@ def test_a_module_without_a_listener_is_reported(
         (("--path", "here"), 2, ": --path: a path must begin with /, unlike 'here'"),
         (("--path", "/a b"), 2, ": --path: a path must be written as in a URL"),
         (("--path", "/healthz"), 2, ": --path: the path /healthz is reserved"),
+        (("--alarm-url", "ftp://x/"), 2, "--alarm-url"),
+        (("--silence", "soon"), 2, "--silence soon: give a number with its unit"),
         (("--dedupe-window", "-1"), 2, ": --dedupe-window must be a number of seconds, 0 or more"),
         (("--inbox", "mysql://x"), 2, "sqlite:///"),
         (("--inbox", "sqlite:///no/such/folder.db"), 1, "folder.db"),

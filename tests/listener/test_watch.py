@@ -11,6 +11,7 @@ import trustme
 from fotahook.delivery import Outcome
 from fotahook.delivery.maintenance import LEDGER_SECONDS, forget_reports
 from fotahook.listener import Listener, WatchSettings
+from fotahook.listener.watch import ALARMS
 from fotahook.store.records import Delivery, Lease
 
 from .conftest import NOW, PROGRESS, Seen, request
@@ -177,6 +178,11 @@ async def test_metrics_are_for_this_machine_alone(
     answer = await request(make(), method="GET", path="/metrics", client=peer, headers=headers)
     assert answer.status == status
     assert ("fotahook_repaired_total 0" in answer.body.decode()) == (status == 200)
+
+
+def test_no_sender_can_put_an_alarm_into_the_inbox(make: Make) -> None:
+    body = json.dumps({"accountName": ALARMS, "type": "fotahook.alarm.raised"}).encode()
+    assert make().request_handler.read_message({"fotahook-account": "fotahook%2Falarms"}, body).account == ""
 
 
 def test_no_message_goes_to_the_receiver_of_alarms(make: Make) -> None:

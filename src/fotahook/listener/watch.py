@@ -22,8 +22,8 @@ log = logging.getLogger("fotahook.listener")
 CHECK_SECONDS: Final = 60.0
 """Interval of the checks."""
 CERTIFICATE_DAYS: Final = 21.0
-ALARMS: Final = "fotahook.alarms"
-"""The account under which alarms are kept in the inbox."""
+ALARMS: Final = "fotahook/alarms"
+"""The account under which alarms are kept in the inbox; no message can name it, because of the slash."""
 _RAISED: Final = "fotahook.alarm.raised"
 _CLEARED: Final = "fotahook.alarm.cleared"
 _DAY: Final = 86400.0
