@@ -96,10 +96,10 @@ class Response(HTTPResponse):
         super().__init__(_Reader(sock, exchange), *args, **kwargs)  # type: ignore[arg-type]  # all that it needs of one
         self._exchange = exchange
 
-    def begin(self) -> None:
+    def begin(self, *args: Any, **kwargs: Any) -> None:
         """Read the head, after any interim ones."""
         for _ in range(MAX_INTERIM + 1):
-            super().begin()
+            super().begin(*args, **kwargs)
             self._check_head()
             if not 100 <= self.status < 200 or self.status == 101:
                 self._exchange.in_head = False
