@@ -4,6 +4,7 @@ from ._callbacks import AsyncSoftwareManagementCallbacksV2Controller, SoftwareMa
 from ._client import AsyncClient, Client
 from ._event_stream import AsyncEventStream, EventStream
 from ._operator import AsyncOperatorClient, OperatorClient
+from ._pages import AsyncPages, Pages
 from ._reads import (
     AsyncCampaignsV2Controller,
     AsyncServerLoggingController,
@@ -18,6 +19,7 @@ __all__ = [
     "AsyncClient",
     "AsyncEventStream",
     "AsyncOperatorClient",
+    "AsyncPages",
     "AsyncServerLoggingController",
     "AsyncSoftwareManagementCallbacksV2Controller",
     "AsyncSoftwareManagementReportsV2Controller",
@@ -25,6 +27,7 @@ __all__ = [
     "Client",
     "EventStream",
     "OperatorClient",
+    "Pages",
     "ServerLoggingController",
     "SoftwareManagementCallbacksV2Controller",
     "SoftwareManagementReportsV2Controller",
