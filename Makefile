@@ -50,11 +50,12 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE)
 
 # Twenty rounds of kills at random moments; the seed of one that fails is in its test's name, FAULT_SEEDS repeats it. Then
-# mutated requests and bytes, for FUZZ_SECONDS each.
+# mutated requests and bytes, for FUZZ_SECONDS each, and how long one tenant's calls take while another takes all it can.
 FUZZ_SECONDS ?= 600
 faults: .venv/ready
 	FAULT_ROUNDS=20 $(BIN)/python -m pytest -k "at_random" tests/acceptance
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/acceptance/test_fuzz.py
+	TENANT_P99=1 $(BIN)/python -m pytest tests/acceptance/test_tenants.py
 
 GENERATIONS := sdksio-verizon-apis-sdk apimatic-verizon-sdk vz-apimatic-v-4-sdk
 GENERATION_LOCKS := $(GENERATIONS:%=tests/acceptance/generations/%.lock)
