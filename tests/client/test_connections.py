@@ -176,3 +176,13 @@ async def test_authorities_are_not_loaded_on_the_event_loop(monkeypatch: pytest.
             await asyncio.wait_for(sdk.call(LIST, ACCOUNT), 60)
     assert loaded
     assert threading.current_thread() not in loaded
+
+
+def test_a_call_that_has_another_effect_when_repeated_is_not_replaced(peer: Peer) -> None:
+    peer.routes["/v1/"] = lambda seen: respond(202, {"id": "m"}) if "first" in seen.target else [None]
+    with fotahook.OperatorClient(peer.url, "i", "s") as operator:
+        assert operator.redeliver("first").id == "m"
+        with pytest.raises(fotahook.ConnectionFailed) as caught:
+            operator.redeliver("second")
+    assert caught.value.attempts == 1
+    assert sum("second" in seen.target for seen in peer.seen) == 1

@@ -84,7 +84,7 @@ def decoded(reply: Reply, request: Request) -> Reply:
     plain = Reply(reply.status, reply.reason, reply.headers, body)
     if len(body) > MAX_BODY:
         raise body_too_large(request, plain)
-    return plain
+    return plain if inflate.eof else reply
 
 
 def body_too_large(request: Request, reply: Reply) -> ResponseError:
