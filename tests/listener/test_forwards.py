@@ -281,13 +281,14 @@ async def test_a_forward_may_be_public_local_or_in_an_allowed_network(url: str, 
 async def test_other_addresses_are_refused_at_the_start(
     make: Make, url: str, opened: tuple[str, ...], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    listener = make(forwarding=ForwardSettings(secret_key=KEY, allow_networks=opened), accept_timeout=0.1)
+    listener = make(forwarding=ForwardSettings(secret_key=KEY, allow_networks=opened), accept_timeout=0.5)
     listener.forward(url)
     with pytest.raises(ValueError, match=reason):
         async with listener.running():
             pass
-    assert (await request(listener, PROGRESS)).error == (503, "INBOX_AWAY")
-    assert reason in caplog.text
+    # On a busy machine the time may be over before the reason is known.
+    while reason not in caplog.text:
+        assert (await request(listener, PROGRESS)).error == (503, "INBOX_AWAY")
 
 
 async def test_a_name_that_resolves_to_this_machine_is_not_local(impatient: Make) -> None:
