@@ -36,8 +36,7 @@ async def step_redelivery(db: Session) -> bool:
     if request is None:
         return False
     seqs, reached = await find_redeliverable(db, request, request["done"], STEP)
-    if seqs:
-        await db.redeliver(seqs, request["state"])
+    await db.redeliver(seqs, request["state"])
     if reached is None:
         await db.rows("end_redelivery", id=request["id"])
     else:
