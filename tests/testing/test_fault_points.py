@@ -49,7 +49,7 @@ async def one_message_through(store: Store, faults: FaultPoints) -> None:
     watched.hand_over(lambda: None, lambda handed: None)
     await watched.accept([NewMessage(account=ACCOUNT, body=b"{}")])
     # As the store does after an accept that a dispatcher asked to be told of.
-    store._receive([])  # type: ignore[attr-defined]
+    store._receive([])
     (lease,) = await watched.lease(1, 30)
     (delivery,) = await watched.fetch(lease, 1)
     assert await deliver(lease, delivery) is DELIVERED

@@ -1,39 +1,65 @@
-"""The Store protocol: domain verbs over the records of records.py and events.py.
+"""The Store: domain verbs over the records of records.py and events.py.
 
-A store is whatever passes ``tests/store``. Durations given to a verb are seconds from the moment the store writes them,
-so that only one clock is ever compared.
+What is alike on every engine is here, in ledger_verbs.py and in access_verbs.py, over the sessions that each engine
+makes. A store is whatever passes ``tests/store``. Durations given to a verb are seconds from the moment the store
+writes them, so that only one clock is ever compared.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+import asyncio
+import contextlib
+import secrets
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from time import monotonic
+from typing import Final, TypeVar
 
-from . import records
+import msgspec
+
+from . import callbacks, records
+from .access_verbs import AccessVerbs
+from .event_reader import read_events, read_stats, thin_out
 from .events import Backlog, EventCursor, EventPage, Stats
+from .handing import Handing
+from .ledger_verbs import LedgerVerbs
+from .listing import account_attempts, find_message, list_messages
 from .records import CALLBACK_CONSUMER
+from .redelivery import find_redeliverable, redeliver, step_redelivery
+from .retention import Sweep, find_removable, remove
+from .rows import copy_of, read_account, read_attempt, read_lane, read_recent_attempt
+from .session import Session
 from .transaction import Transaction
 
+T = TypeVar("T")
 Clock = Callable[[], float]
 AskForLeases = Callable[[], records.LeaseRequest | None]
 Receive = Callable[[Sequence[records.HandOver]], None]
 
+RECENT_MESSAGES: Final = 200
+"""The newest messages of an account, and those that wait longest, whose attempts are looked at."""
+MEASURE_SHARE: Final = 20.0
+"""A store is measured no sooner than after so many times the time that it took."""
 
-class Store(Protocol):
+
+class Store(LedgerVerbs, AccessVerbs):
     """Keeps callbacks, messages and deliveries. Every verb is one transaction; a write returns once it is on disk.
 
     Every verb may raise StoreUnavailable; a verb that adds rows may raise StoreFull.
     """
 
-    async def register(self, account: str, url: str, *, actor: str) -> records.Callback:
-        """Register or replace the account's callback and open its lane; deliveries in backoff become due."""
+    def __init__(self) -> None:
+        super().__init__()
+        self._work = asyncio.Event()
+        """Set when a lane may have become due."""
+        self._sweeps: Mapping[str, Sweep] = {}
+        self._excess_bytes = self._merged_minute = 0
+        self._measure_at = 0.0
+        self._request: AskForLeases = lambda: None
+        self._receive: Receive = lambda handed: None
 
-    async def deregister(self, account: str, *, actor: str) -> bool:
-        """Remove the account's callback and hold its lane; False if there was none."""
-
-    async def callback(self, account: str) -> records.Callback | None:
-        """The account's callback, if one is registered."""
-
-    async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]:
-        """Store messages with their deliveries and make the lanes due; a result for each message, in order."""
+    def transaction(self, delivery: records.Delivery) -> Transaction | None:
+        """A transaction for the writes of a delivery's handlers, with which it counts as handled; None on SQLite."""
+        return None
 
     def hand_over(self, request: AskForLeases, receive: Receive) -> None:
         """Hand new deliveries to a dispatcher of this process, without a lease and a fetch of their own.
@@ -43,18 +69,72 @@ class Store(Protocol):
         called with what is new in these lanes and in leased ones. Handing over is a short way only: whatever is not
         taken is fetched, at the latest when the lease has ended.
         """
+        self._request, self._receive = request, receive
 
-    async def message(self, message_id: str) -> records.Message | None:
-        """One message with the status of its deliveries."""
+    def _deal_out(self, handing: Handing) -> None:
+        """After a transaction that accepted: hand over what it collected, and wake dispatchers for the rest."""
+        if handed := handing.result():
+            self._receive(handed)
+        if not handing.complete:
+            self._notify()
 
-    async def attempts(self, message_id: str) -> list[records.Attempt]:
-        """Every attempt at a message, oldest first."""
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish pending writes and release the files or connections."""
 
-    async def recent_attempts(self, account: str | None, *, limit: int) -> list[records.RecentAttempt]:
-        """The last attempts, newest first: of all accounts, or at the newest and longest waiting messages of one."""
+    @abstractmethod
+    async def now(self) -> float:
+        """A reading of the store's clock."""
+
+    @abstractmethod
+    def _notify(self) -> None:
+        """Wake the dispatchers of this store: a lane may have become due."""
+
+    @abstractmethod
+    async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]:
+        """Store messages with their deliveries and make the lanes due; a result for each message, in order."""
+
+    async def check(self) -> None:
+        """Raise a StoreError unless the store can be read and written and has this version's schema."""
+
+        async def job(db: Session) -> None:
+            # Of its own, so that checks of several processes do not wait for one another.
+            own_id = secrets.token_hex(8)
+            await db.rows("take_room", id=own_id)
+            await db.rows("give_room_back", id=own_id)
+
+        await self._write(job)
+
+    async def pending_usage(self, account: str, *, after: int, limit: int) -> records.PendingUsage:
+        """A look at up to `limit` messages that wait for the account's callback, behind the number `after`."""
+        (row,) = await self._query("pending_usage", account=account, after=after, limit=limit)
+        return records.PendingUsage(**row)
+
+    # Callbacks and lanes
+
+    async def register(self, account: str, url: str, *, actor: str) -> records.Callback:
+        """Register or replace the account's callback and open its lane; deliveries in backoff become due."""
+        callback = await self._change(lambda db: callbacks.register(db, account, url, actor))
+        self._notify()
+        return callback
+
+    async def deregister(self, account: str, *, actor: str) -> bool:
+        """Remove the account's callback and hold its lane; False if there was none."""
+        return await self._change(lambda db: callbacks.deregister(db, account, actor))
+
+    async def callback(self, account: str) -> records.Callback | None:
+        """The account's callback, if one is registered."""
+        row = await self._find("callback", account=account)
+        return records.Callback(**row) if row else None
+
+    async def callback_history(self, account: str, limit: int) -> list[records.CallbackChange]:
+        """The last changes of an account's callback, newest first."""
+        changes = await self._query("callback_history", account=account, limit=limit)
+        return [records.CallbackChange(**row) for row in changes]
 
     async def lanes(self, account: str) -> list[records.Lane]:
         """The lanes of an account with their backlogs."""
+        return [read_lane(row) for row in await self._query("lanes", account=account)]
 
     async def accounts(
         self,
@@ -68,17 +148,70 @@ class Store(Protocol):
 
         `state` and `among` select by state and by name.
         """
+        names = None if among is None else list(among)
+        found = await self._query("accounts", state=state, among=names, after=after, limit=limit)
+        return [read_account(row) for row in found]
 
     async def state_counts(self, among: Collection[str] | None = None) -> records.StateCounts:
         """How many accounts are in each state, of these or of all."""
+        (row,) = await self._query("state_counts", among=None if among is None else list(among))
+        return records.StateCounts(**row)
+
+    async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
+        """Stop sending over a lane until it is resumed; everything is kept, and its time to live stands still."""
+
+        async def job(db: Session) -> None:
+            await db.lock_lanes({(account, consumer)})
+            await db.rows("pause", account=account, consumer=consumer)
+
+        await self._change(job)
+
+    async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
+        """Open a paused or waiting lane and reset its health; deliveries in backoff become due."""
+
+        async def job(db: Session) -> None:
+            await db.rows("resume", account=account, consumer=consumer)
+            await callbacks.end_backoff(db, account, consumer)
+
+        await self._change(job)
+        self._notify()
+
+    async def limits(self, account: str) -> records.Limits:
+        """The limits that an operator set for the account."""
+        row = await self._find("limits", account=account)
+        return records.Limits(**row) if row else records.Limits()
+
+    async def set_limits(self, account: str, limits: records.Limits) -> None:
+        """Set an account's limits; dispatchers apply them within a turn."""
+        values = msgspec.structs.asdict(limits)
+        await self._change(lambda db: db.rows("set_limits", account=account, **values))
+
+    # Messages and events
+
+    async def message(self, message_id: str) -> records.Message | None:
+        """One message with the status of its deliveries."""
+        if "\0" in message_id:
+            # PostgreSQL takes no such text.
+            return None
+        return await self._read(lambda db: find_message(db, message_id))
+
+    async def attempts(self, message_id: str) -> list[records.Attempt]:
+        """Every attempt at a message, oldest first."""
+        return [read_attempt(row) for row in await self._query("attempts", id=message_id)]
+
+    async def recent_attempts(self, account: str | None, *, limit: int) -> list[records.RecentAttempt]:
+        """The last attempts, newest first: of all accounts, or at the newest and longest waiting messages of one."""
+        if account is None:
+            found = await self._query("recent_attempts", limit=limit)
+        else:
+            found = await self._look(lambda db: account_attempts(db, account, RECENT_MESSAGES, limit))
+        return [read_recent_attempt(row) for row in found]
 
     async def messages(
         self, account: str, matching: records.MessageFilter, *, before: int | None = None, limit: int
     ) -> records.Page:
         """An account's messages, newest first, without their bodies; `before` is the `next` of the last page."""
-
-    async def callback_history(self, account: str, limit: int) -> list[records.CallbackChange]:
-        """The last changes of an account's callback, newest first."""
+        return await self._look(lambda db: list_messages(db, account, matching, before, limit))
 
     async def events(self, after: EventCursor | None, *, limit: int) -> EventPage:
         """Events after a cursor, up to `limit` of each source; for None, no events and a cursor at the present.
@@ -86,29 +219,42 @@ class Store(Protocol):
         An event appears once every earlier event of its source is visible.
         """
 
+        async def visible(present: EventCursor) -> EventCursor:
+            return present
+
+        return await self._read(lambda db: read_events(db, after, limit, visible))
+
     async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> Stats:
         """Counts for the last minutes, the current one included, of these accounts or of all."""
+        return await self._look(lambda db: read_stats(db, minutes, among))
 
     async def backlog(self) -> Backlog:
         """Undelivered messages of the whole store."""
+        (row,) = await self._look(lambda db: db.rows("backlog"))
+        return Backlog(**row)
 
-    async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
-        """Stop sending over a lane until it is resumed; everything is kept, and its time to live stands still."""
-
-    async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
-        """Open a paused or waiting lane and reset its health; deliveries in backoff become due."""
-
-    async def limits(self, account: str) -> records.Limits:
-        """The limits that an operator set for the account."""
-
-    async def set_limits(self, account: str, limits: records.Limits) -> None:
-        """Set an account's limits; dispatchers apply them within a turn."""
+    # Redelivery and retention
 
     async def redeliver(self, message_id: str, *, as_new: bool = False) -> records.Redelivery:
         """Send a settled message again: at the tail of its key, with fresh attempts and time to live.
 
         It keeps its id, so that receivers recognize it; with `as_new` a copy is accepted under a new id.
         """
+        if as_new:
+            return await self._redeliver_copy(message_id)
+        redelivery = await self._change(lambda db: redeliver(db, message_id))
+        self._notify()
+        return redelivery
+
+    async def _redeliver_copy(self, message_id: str) -> records.Redelivery:
+        message = await self.message(message_id)
+        if message is None:
+            return records.Redelivery(refused="unknown")
+        if message.body is None:
+            return records.Redelivery(refused="pruned")
+        await self._change(lambda db: db.rows("write_nothing"))
+        (accepted,) = await self.accept([copy_of(message, message.body)])
+        return records.Redelivery(id=accepted.id)
 
     async def redeliver_all(
         self, account: str, state: records.DeliveryState, *, since: float, until: float, dry_run: bool = False
@@ -117,9 +263,18 @@ class Store(Protocol):
 
         The request is on disk when this returns; ``tidy`` carries it out in small steps, after a restart too.
         """
-
-    async def now(self) -> float:
-        """A reading of the store's clock."""
+        (last,) = await self._query("last_message")
+        request = {"account": account, "state": state, "since": since, "until": until, "last": last["seq"]}
+        count = 0
+        after: int | None = 0
+        while after is not None:
+            # Each look is short, so that other reads get their turn in between.
+            find = partial(find_redeliverable, request=request, after=after, limit=records.SCAN_LIMIT)
+            found, after = await self._look(find)
+            count += len(found)
+        if count and not dry_run:
+            await self._change(lambda db: db.rows("add_redelivery", **request))
+        return count
 
     async def tidy(self, retention: records.Retention, *, now: float | None = None) -> bool:
         """One small step of maintenance: bulk redeliveries, then retention. True if there is more to do now.
@@ -127,13 +282,56 @@ class Store(Protocol):
         Ages are taken at `now`: a reading of the store's clock that the caller believes, or -inf, at which nothing is
         old. By default the clock is read.
         """
+        if await self._write(step_redelivery):
+            self._notify()
+            return True
+        time = await self.now() if now is None else now
+        thinning, self._merged_minute = await self._write(lambda db: thin_out(db, self._merged_minute, time))
+        return (await self.prune(retention, now=time)).more or thinning
 
     async def prune(self, retention: records.Retention, *, now: float | None = None) -> records.Pruned:
         """One small step of retention alone."""
+        time = await self.now() if now is None else now
+        # Found outside of a write transaction, so that no delivery waits for it.
+        excess = await self._excess(retention)
+        found = await self._look(lambda db: find_removable(db, retention, self._sweeps, excess, time))
+        removable = any(sweep.numbers for sweep in found.values())
+        sizes = await self._write(lambda db: remove(db, found)) if removable else []
+        self._sweeps = found
+        more = removable or any(sweep.after for sweep in found.values())
+        return records.Pruned(bodies=len(sizes), bytes=sum(sizes), more=more)
 
+    async def _excess(self, retention: records.Retention) -> int:
+        """Bytes above the store's limit. Large stores, in which it takes long, are measured seldom."""
+        began = monotonic()
+        if retention.bytes is None or (began < self._measure_at and self._excess_bytes <= 0):
+            return 0
+        kept: int = await self._look(lambda db: db.value("kept_bytes"))
+        self._excess_bytes = kept - retention.bytes
+        self._measure_at = began + MEASURE_SHARE * (monotonic() - began)
+        return self._excess_bytes
+
+    # Dispatching
+
+    async def wake_origin(self, origin: str, limit: int) -> int:
+        """Make up to `limit` lanes due that wait for a URL of this scheme, host and port; how many there were."""
+
+        async def job(db: Session) -> None:
+            await db.lock_lanes(set(), lanes)
+            await db.rows("end_backoffs", lanes=lanes)
+            await db.rows("wake_lanes", lanes=lanes)
+
+        lanes = sorted(row["lane"] for row in await self._query("lanes_of_origin", origin=origin, limit=limit))
+        if lanes:
+            await self._write(job)
+            self._notify()
+        return len(lanes)
+
+    @abstractmethod
     async def lease(self, limit: int, seconds: float) -> list[records.Lease]:
         """Lease up to `limit` due lanes for `seconds`, longest overdue first."""
 
+    @abstractmethod
     async def fetch(
         self,
         lease: records.Lease,
@@ -148,9 +346,7 @@ class Store(Protocol):
         those before them have no more than `max_bytes`.
         """
 
-    async def wake_origin(self, origin: str, limit: int) -> int:
-        """Make up to `limit` lanes due that wait for a URL of this scheme, host and port; how many there were."""
-
+    @abstractmethod
     async def settle(
         self,
         lease: records.Lease,
@@ -166,105 +362,18 @@ class Store(Protocol):
         count and the verdict, which is about the old endpoint, does not.
         """
 
-    def transaction(self, delivery: records.Delivery) -> Transaction | None:
-        """A transaction for the writes of a delivery's handlers, with which it counts as handled; None on SQLite."""
+    def _due_since(self) -> float:
+        """A time before which no lane is due."""
+        return float("-inf")
 
     async def due_in(self) -> float | None:
         """Seconds until a lane can be leased; None if no lane has anything to send."""
+        (row,) = await self._query("due_in", since=self._due_since())
+        return None if row["due_in"] is None else max(0.0, row["due_in"])
 
     async def wait(self, seconds: float) -> None:
         """Return at a hint that a lane may have become due, or after `seconds`. Hints may be lost: poll as well."""
-
-    async def expect(
-        self,
-        account: str,
-        campaign: str,
-        devices: Collection[str] = (),
-        *,
-        ends_at: float | None = None,
-        cursor: str | None = None,
-    ) -> None:
-        """Enter a campaign into the ledger, and devices that are to report; those that did already stay as they are.
-
-        None leaves the end, and how far the report was read, as they are.
-        """
-
-    async def ledger_campaigns(
-        self, *, name: tuple[str, str] | None = None, after: int = 0, limit: int
-    ) -> list[records.LedgerCampaign]:
-        """Campaigns in the ledger by id, above `after`; with a `name`, an account and a campaign, only that one."""
-
-    async def ledger_devices(
-        self, campaign: int, *, among: Collection[str] | None = None, after: str = "", limit: int
-    ) -> list[records.LedgerDevice]:
-        """The devices of a campaign behind `after`, in order, all or these."""
-
-    async def ledger_counts(self, campaign: int) -> list[records.LedgerCount]:
-        """How many devices of a campaign have which status."""
-
-    async def latest_campaigns(
-        self, *, among: Collection[str] | None, campaign: str | None = None, before: int | None = None, limit: int
-    ) -> list[records.LedgerCampaign]:
-        """Campaigns of these accounts or of all, newest first: below an id, and by the beginning of their name."""
-
-    async def campaign_devices(
-        self, campaign: int, *, kind: str | None = None, after: str = "", limit: int
-    ) -> records.DevicePage:
-        """The `limit` devices of a campaign behind `after`, in order; of these, those ``succeeded``, ``failed`` or
-        ``silent``."""
-
-    async def campaign_reasons(self, campaign: int, *, limit: int) -> list[tuple[str, int]]:
-        """Why devices of a campaign failed, and how many of them, the most frequent reason first."""
-
-    async def find_device(
-        self, device: str, *, among: Collection[str] | None, limit: int
-    ) -> list[records.LedgerReport]:
-        """What was last reported of a device in each campaign of these accounts or of all, newest first."""
-
-    async def reports_of_campaign(
-        self, account: str, campaign: str, *, after: str | None = None, limit: int
-    ) -> list[records.LedgerReport]:
-        """What was reported of a campaign, first of itself, then of its devices in order; behind a device, if given."""
-
-    async def reports_of_device(
-        self, account: str, device: str, *, after: str = "", limit: int
-    ) -> list[records.LedgerReport]:
-        """What was reported of a device ('' for the campaigns themselves) in each campaign behind `after`, in order."""
-
-    async def overdue_devices(self, seconds: float) -> int:
-        """Devices without a result in campaigns that ended within the last `seconds`."""
-
-    async def forget_reports(self, campaign: int, seconds: float, limit: int) -> bool:
-        """Remove up to `limit` statuses from the ledger that are older than `seconds`; whether there may be more."""
-
-    async def save_credential(self, credential: records.Credential) -> None:
-        """Insert a credential, or replace the one of its kind and id."""
-
-    async def replace_credential(self, old: records.Credential, new: records.Credential) -> bool:
-        """Replace `old` by `new`, of the same kind and id; False, writing nothing, if `old` is not what is stored."""
-
-    async def credential(self, kind: str, credential_id: str) -> records.Credential | None:
-        """One credential; None if it is missing or expired."""
-
-    async def credentials(self, kind: str, owner: str) -> list[records.Credential]:
-        """The live credentials of one owner, oldest first."""
-
-    async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:
-        """Delete credentials."""
-
-    async def pending_usage(self, account: str, *, after: int, limit: int) -> records.PendingUsage:
-        """A look at up to `limit` messages that wait for the account's callback, behind the number `after`."""
-
-    def audited(self, entry: records.AuditEntry) -> "Store":
-        """This store, whose next write records the entry in the audit log, in the same transaction."""
-
-    async def audit(
-        self, *, among: Collection[str] | None = None, before: int | None = None, limit: int
-    ) -> list[records.AuditEntry]:
-        """The audit log, newest first, below a number; `among` restricts it to entries about these accounts."""
-
-    async def check(self) -> None:
-        """Raise a StoreError unless the store can be read and written and has this version's schema."""
-
-    async def close(self) -> None:
-        """Finish pending writes and release the files or connections."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._work.wait()
+        self._work.clear()

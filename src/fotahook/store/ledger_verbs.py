@@ -1,28 +1,19 @@
 """The verbs of a store about the ledger, alike on every engine."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection
 from typing import TypeVar
 
 from fotahook.contract.life_cycle import FINAL_RANK
 
 from . import records
 from .ledger import campaign_ids
-from .session import Row, Session
+from .session import Engine, Session
 
 T = TypeVar("T")
 
 
-class LedgerVerbs(ABC):
+class LedgerVerbs(Engine):
     """Base of the stores, for what they keep of campaigns and devices."""
-
-    @abstractmethod
-    async def _query(self, statement: str, **values: object) -> Sequence[Row]:
-        """The rows that a single statement returns."""
-
-    @abstractmethod
-    async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
-        """Return what `job` returns, once its transaction is on disk."""
 
     async def expect(
         self,
@@ -33,6 +24,11 @@ class LedgerVerbs(ABC):
         ends_at: float | None = None,
         cursor: str | None = None,
     ) -> None:
+        """Enter a campaign into the ledger, and devices that are to report; those that did already stay as they are.
+
+        None leaves the end, and how far the report was read, as they are.
+        """
+
         async def job(db: Session) -> None:
             ids = await campaign_ids(db, {(account, campaign)})
             number = ids[account, campaign]
@@ -44,6 +40,7 @@ class LedgerVerbs(ABC):
     async def ledger_campaigns(
         self, *, name: tuple[str, str] | None = None, after: int = 0, limit: int
     ) -> list[records.LedgerCampaign]:
+        """Campaigns in the ledger by id, above `after`; with a `name`, an account and a campaign, only that one."""
         account, campaign = name or (None, None)
         found = await self._query("ledger_campaigns", account=account, campaign=campaign, after=after, limit=limit)
         return [records.LedgerCampaign(**row) for row in found]
@@ -51,17 +48,20 @@ class LedgerVerbs(ABC):
     async def ledger_devices(
         self, campaign: int, *, among: Collection[str] | None = None, after: str = "", limit: int
     ) -> list[records.LedgerDevice]:
+        """The devices of a campaign behind `after`, in order, all or these."""
         names = None if among is None else list(among)
         found = await self._query("ledger_devices", campaign=campaign, among=names, after=after, limit=limit)
         return [records.LedgerDevice(**dict(row) | {"by_report": bool(row["by_report"])}) for row in found]
 
     async def ledger_counts(self, campaign: int) -> list[records.LedgerCount]:
+        """How many devices of a campaign have which status."""
         found = await self._query("ledger_counts", campaign=campaign, final=FINAL_RANK)
         return [records.LedgerCount(**dict(row) | {"is_final": bool(row["is_final"])}) for row in found]
 
     async def latest_campaigns(
         self, *, among: Collection[str] | None, campaign: str | None = None, before: int | None = None, limit: int
     ) -> list[records.LedgerCampaign]:
+        """Campaigns of these accounts or of all, newest first: below an id, and by the beginning of their name."""
         values = {"among": None if among is None else list(among), "campaign": campaign, "limit": limit}
         found = await self._query("latest_campaigns", before=(1 << 62) if before is None else before, **values)
         return [records.LedgerCampaign(**row) for row in found]
@@ -69,6 +69,8 @@ class LedgerVerbs(ABC):
     async def campaign_devices(
         self, campaign: int, *, kind: str | None = None, after: str = "", limit: int
     ) -> records.DevicePage:
+        """The `limit` devices of a campaign behind `after`, in order; of these, those ``succeeded``, ``failed`` or
+        ``silent``."""
         values = {"campaign": campaign, "kind": kind or "", "after": after, "scan": limit, "final": FINAL_RANK}
         found = await self._query("campaign_devices", **values)
         fitting = (dict(row) for row in found if row["fits"])
@@ -82,12 +84,14 @@ class LedgerVerbs(ABC):
         )
 
     async def campaign_reasons(self, campaign: int, *, limit: int) -> list[tuple[str, int]]:
+        """Why devices of a campaign failed, and how many of them, the most frequent reason first."""
         found = await self._query("campaign_reasons", campaign=campaign, failed=FINAL_RANK, limit=limit)
         return [(row["reason"], row["devices"]) for row in found]
 
     async def find_device(
         self, device: str, *, among: Collection[str] | None, limit: int
     ) -> list[records.LedgerReport]:
+        """What was last reported of a device in each campaign of these accounts or of all, newest first."""
         names = None if among is None else list(among)
         found = await self._query("find_device", device=device, among=names, limit=limit)
         return [records.LedgerReport(**row) for row in found]
@@ -95,20 +99,24 @@ class LedgerVerbs(ABC):
     async def reports_of_campaign(
         self, account: str, campaign: str, *, after: str | None = None, limit: int
     ) -> list[records.LedgerReport]:
+        """What was reported of a campaign, first of itself, then of its devices in order; behind a device, if given."""
         found = await self._query("reports_of_campaign", account=account, campaign=campaign, after=after, limit=limit)
         return [records.LedgerReport(**row) for row in found]
 
     async def reports_of_device(
         self, account: str, device: str, *, after: str = "", limit: int
     ) -> list[records.LedgerReport]:
+        """What was reported of a device ('' for the campaigns themselves) in each campaign behind `after`, in order."""
         found = await self._query("reports_of_device", account=account, device=device, after=after, limit=limit)
         return [records.LedgerReport(**row) for row in found]
 
     async def overdue_devices(self, seconds: float) -> int:
+        """Devices without a result in campaigns that ended within the last `seconds`."""
         (row,) = await self._query("overdue_devices", seconds=seconds, final=FINAL_RANK)
         overdue: int = row["devices"]
         return overdue
 
     async def forget_reports(self, campaign: int, seconds: float, limit: int) -> bool:
+        """Remove up to `limit` statuses from the ledger that are older than `seconds`; whether there may be more."""
         values = {"campaign": campaign, "seconds": seconds, "limit": limit}
         return len(await self._write(lambda db: db.rows("forget_reports", **values))) == limit

@@ -1,8 +1,10 @@
 """What both engines offer to the transactions that they share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence, Set
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
+from typing import Any, TypeAlias, TypeVar
+
+T = TypeVar("T")
 
 Row: TypeAlias = Mapping[str, Any]
 """The columns of a row by name. SQLite has 0 and 1 for booleans, and text for arrays."""
@@ -44,3 +46,27 @@ class Session(ABC):
     @abstractmethod
     async def record_reports(self, rows: Sequence[ReportRow]) -> Sequence[Row]:
         """Enter these into the ledger, each device once; `seq` and `device` of those that the state guard held off."""
+
+
+class Engine(ABC):
+    """What the verbs that are alike on every engine use of it."""
+
+    @abstractmethod
+    async def _query(self, statement: str, **values: object) -> Sequence[Row]:
+        """The rows that a single statement returns."""
+
+    @abstractmethod
+    async def _find(self, statement: str, **values: object) -> Row | None:
+        """The row that a single statement finds by its primary key."""
+
+    @abstractmethod
+    async def _read(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        """Return what `job` returns; all its statements see one state of the store."""
+
+    @abstractmethod
+    async def _look(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        """The same for a job that looks through much: such jobs take turns, and no other read waits for them."""
+
+    @abstractmethod
+    async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        """Return what `job` returns, once its transaction is on disk."""

@@ -7,14 +7,13 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, TypeVar, cast
 
 from .. import records
-from ..base import Clock
+from ..base import Clock, Store
 from ..event_reader import read_events
 from ..events import EventCursor, EventPage
 from ..ids import MessageIds
 from ..ledger import read_note
 from ..rows import read_lease
 from ..session import Row, Session
-from ..sql_store import SqlStore
 from ..transaction import Connection, Transaction
 from .accept import AcceptRequest, candidates
 from .connection import ConnectionPool
@@ -32,7 +31,7 @@ FETCH_LIMIT: Final = 2000
 """Deliveries fetched for several lanes at once, unless one alone asks for more: their bodies take memory."""
 
 
-class PostgresStore(SqlStore):
+class PostgresStore(Store):
     """A Store on a PostgreSQL server, in the schema of the connection's search path. Make one with ``open``.
 
     Its clock is the server's. A call that fails because the connection was lost may have been written all the same.

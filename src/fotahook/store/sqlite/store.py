@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from .. import records
-from ..base import Clock
+from ..base import Clock, Store
 from ..handing import Handing
 from ..ids import MessageIds
 from ..session import Row, Session
-from ..sql_store import SqlStore
 from .accept import accept_all
 from .connection import connect, describe_error, execute, file_check, lock_dispatcher
 from .lanes import fetch_deliveries, lease_lanes
@@ -30,7 +29,7 @@ _AcceptResult = tuple[list[records.Accepted], Handing | None]
 """What is handed over comes with the first result of a transaction."""
 
 
-class SqliteStore(SqlStore):
+class SqliteStore(Store):
     """A Store in one file. Make one with ``open``; several processes may read and accept, one may dispatch."""
 
     def __init__(self, path: Path, *, clock: Clock) -> None:

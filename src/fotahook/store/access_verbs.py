@@ -1,0 +1,83 @@
+"""The verbs of a store about credentials and the audit log, alike on every engine."""
+
+import copy
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final, Self, TypeVar
+
+import msgspec
+
+from . import records
+from .rows import read_credential
+from .session import Engine, Session
+
+T = TypeVar("T")
+
+_NEWEST: Final = 2**62
+"""Above the number of any audit entry."""
+
+
+class AccessVerbs(Engine):
+    """Base of the stores, for who may do what, and who did."""
+
+    def __init__(self) -> None:
+        self._audit: records.AuditEntry | None = None
+
+    def audited(self, entry: records.AuditEntry) -> Self:
+        """This store, whose next write records the entry in the audit log, in the same transaction."""
+        view = copy.copy(self)
+        view._audit = entry
+        return view
+
+    async def _change(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        """As ``_write``, with the audit entry of this view unless nothing was changed."""
+
+        async def audited(db: Session) -> T:
+            result = await job(db)
+            refused = isinstance(result, records.Redelivery) and result.refused is not None
+            if self._audit is not None and result is not False and not refused:
+                await db.rows("add_audit", **msgspec.structs.asdict(self._audit))
+            return result
+
+        return await self._write(audited)
+
+    async def audit(
+        self, *, among: Collection[str] | None = None, before: int | None = None, limit: int
+    ) -> list[records.AuditEntry]:
+        """The audit log, newest first, below a number; `among` restricts it to entries about these accounts."""
+        names, before = None if among is None else list(among), _NEWEST if before is None else before
+        found = await self._query("audit", among=names, before=before, limit=limit)
+        return [records.AuditEntry(**row) for row in found]
+
+    async def save_credential(self, credential: records.Credential) -> None:
+        """Insert a credential, or replace the one of its kind and id."""
+
+        async def job(db: Session) -> None:
+            await db.rows("drop_expired_credentials", kind=credential.kind)
+            await db.rows("save_credential", **msgspec.structs.asdict(credential))
+
+        await self._change(job)
+
+    async def replace_credential(self, old: records.Credential, new: records.Credential) -> bool:
+        """Replace `old` by `new`, of the same kind and id; False, writing nothing, if `old` is not what is stored."""
+
+        async def job(db: Session) -> bool:
+            found = await db.row("lock_credential", kind=old.kind, id=old.id)
+            if found is None or read_credential(found) != old:
+                return False
+            await db.rows("save_credential", **msgspec.structs.asdict(new))
+            return True
+
+        return await self._change(job)
+
+    async def credential(self, kind: str, credential_id: str) -> records.Credential | None:
+        """One credential; None if it is missing or expired."""
+        row = await self._find("credential", kind=kind, id=credential_id)
+        return read_credential(row) if row else None
+
+    async def credentials(self, kind: str, owner: str) -> list[records.Credential]:
+        """The live credentials of one owner, oldest first."""
+        return [read_credential(row) for row in await self._query("credentials", kind=kind, owner=owner)]
+
+    async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:
+        """Delete credentials."""
+        await self._change(lambda db: db.rows("drop_credentials", kind=kind, ids=list(ids)))
