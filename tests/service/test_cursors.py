@@ -51,6 +51,8 @@ def test_a_cursor_that_is_not_ours_is_refused(text: str) -> None:
         with pytest.raises(ApiError, match="begin without one"):
             read(text)
     assert CURSORS.open(None) is None
+    # Which everybody knows.
+    assert CURSORS.open_events("0") == EventCursor()
 
 
 async def test_a_tenants_cursors_do_not_count_the_others_messages(api: Api) -> None:

@@ -60,6 +60,8 @@ class Cursors:
         return self.seal(*msgspec.structs.astuple(cursor))
 
     def open_events(self, text: str | None) -> EventCursor | None:
-        """A cursor of the events; None if there is no cursor."""
+        """A cursor of the events, 0 for the beginning of the store; None if there is no cursor."""
+        if text == "0":
+            return EventCursor()
         position = self.open(text, _EVENT_POSITION)
         return None if position is None else EventCursor(*map(int, position.split(".")))
