@@ -56,6 +56,7 @@ def test_2xx_is_delivered(status: int) -> None:
     "code",
     [
         *("dns_error", "connection_refused", "connection_failed", "connection_lost", "blocked_address", "redirect"),
+        "out_of_files",
         *("tls_untrusted", "tls_expired", "tls_wrong_host", "tls_failed", "response_invalid", "response_cut_off"),
         *("timeout_connect", "timeout_response", "response_too_slow", "url_invalid"),
         *("http_408", "http_429", "http_502", "http_503", "http_504", "http_520", "http_530"),

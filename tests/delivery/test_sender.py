@@ -1,6 +1,7 @@
 """One attempt against real receivers on loopback, well-behaved and hostile ones, over real TLS."""
 
 import asyncio
+import errno
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,7 @@ from fotahook.contract import keys, signing
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.delivery import Outcome
 from fotahook.delivery.connection import RESPONSE_LIMIT
+from fotahook.delivery.outcomes import FIXES
 from fotahook.delivery.resolver import BlockedAddress, Resolver
 from fotahook.delivery.sender import EXCERPT_LIMIT, Sender, SenderSettings
 from fotahook.store.records import Delivery, Lease
@@ -384,6 +386,24 @@ async def test_a_port_without_a_listener_refuses_the_connection() -> None:
     async with receiver(answering(OK)) as port:
         pass
     assert (await deliver_to(f"http://127.0.0.1:{port}/")).code == "connection_refused"
+
+
+async def test_without_descriptors_no_receiver_is_blamed_and_the_log_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def exhausted(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with receiver(answering(OK)) as port, sender() as made:
+        lease = a_lease(url=f"http://127.0.0.1:{port}/")
+        with monkeypatch.context() as patched:
+            patched.setattr("fotahook.delivery.http._connect_socket", exhausted)
+            outcomes = [await made.deliver(lease, a_delivery()) for _ in range(3)]
+        assert {outcome.code for outcome in outcomes} == {"out_of_files"}
+        assert "not at fault" in FIXES["out_of_files"]
+        assert (await made.deliver(lease, a_delivery())).code == "delivered"
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("fotahook")]
+    assert line.startswith("no delivery can connect: [Errno 24] Too many open files")
 
 
 async def test_a_name_that_does_not_resolve_is_a_dns_error() -> None:

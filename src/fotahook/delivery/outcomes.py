@@ -7,6 +7,7 @@ import msgspec
 
 DELIVERED: Final = "delivered"
 EXPIRED: Final = "expired"
+OUT_OF_FILES: Final = "out_of_files"
 
 Failure = Literal["none", "endpoint", "message", "gone"]
 
@@ -14,6 +15,7 @@ FIXES: Final[Mapping[str, str]] = {
     "dns_error": "The host name does not resolve: check its spelling and its DNS records.",
     "connection_refused": "Nothing listens on that port: start the receiver, or correct the port in the URL.",
     "connection_failed": "The receiver cannot be reached: check its network, routes and firewall.",
+    OUT_OF_FILES: "fotahook itself has no file descriptors left, the receiver is not at fault: raise LimitNOFILE=.",
     "connection_lost": "The receiver closed the connection before it answered: see its log for a crash or a limit.",
     "tls_untrusted": "The certificate is not signed by a trusted authority: install a public one with its chain, or "
     "give its authority with --ca-file.",

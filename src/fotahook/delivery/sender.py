@@ -1,6 +1,8 @@
 """Makes one attempt at one delivery over HTTPS. It never raises: every failure is an Outcome."""
 
 import asyncio
+import errno
+import logging
 import ssl
 from collections.abc import Callable
 from functools import lru_cache
@@ -20,16 +22,20 @@ from fotahook.store.records import Delivery, Lease
 from .connection import ExchangeFailed, Response
 from .deadline import Deadline
 from .http import HttpClient, Target, target_of
-from .outcomes import Outcome, code_of_status
+from .outcomes import OUT_OF_FILES, Outcome, code_of_status
 from .resolver import BlockedAddress, Lookup, NameUnresolved, Resolver
 from .timing import Timing
 from .tls import code_of_tls_error, tls_context
+
+log = logging.getLogger(__name__)
 
 TARGETS: Final = 4096
 """URLs that are parsed and vetted only once, as long as no more than these are in use."""
 CONNECT_TIMEOUT: Final = 5.0
 EXCERPT_LIMIT: Final = 1024
 """Characters of a response that history keeps."""
+LOG_SECONDS: Final = 60.0
+"""Between two log lines about this process's own trouble."""
 _TIMEOUT_CODES: Final = {
     "dns": "dns_error",
     "connect": "timeout_connect",
@@ -74,6 +80,7 @@ class Sender:
         self._monotonic = monotonic
         self._keys = lru_cache(TARGETS)(lambda account, key_ids: _keys(settings, account, key_ids))
         self._deadline = Deadline(settings.timeout)
+        self._log_again_at = float("-inf")
         self._tls = tls_context(settings.ca_file, settings.client_cert)
 
     async def __aenter__(self) -> "Sender":
@@ -118,6 +125,8 @@ class Sender:
                 response = await self._client.post(self._target(url), headers, body, timing)
         except (ExchangeFailed, OSError, ValueError, TimeoutError) as error:
             code, excerpt = _code_of_error(error, timing), str(error)
+            if code == OUT_OF_FILES:
+                self._log_exhaustion(str(error))
         else:
             code = code_of_status(response.status)
             redirected = f"Location: {response.location or '(none)'}"
@@ -131,6 +140,12 @@ class Sender:
             excerpt=one_line(excerpt, EXCERPT_LIMIT),
             resent=timing.resent,
         )
+
+    def _log_exhaustion(self, reason: str) -> None:
+        now = self._monotonic()
+        if now >= self._log_again_at:
+            self._log_again_at = now + LOG_SECONDS
+            log.error("no delivery can connect: %s. Raise the limit on open files (LimitNOFILE= of systemd)", reason)
 
     def headers(
         self, message_id: str, account: str, body: bytes, key_ids: tuple[str, ...], attempt: int = 1
@@ -175,6 +190,8 @@ def _code_of_error(error: Exception, timing: Timing) -> str:
             return code_of_tls_error(error)
         case ConnectionRefusedError():
             return "connection_refused"
+        case OSError(errno=errno.EMFILE | errno.ENFILE):
+            return OUT_OF_FILES
         case TimeoutError() if error.errno is None:
             return _TIMEOUT_CODES[timing.phase]
         case OSError():
