@@ -29,8 +29,9 @@ check: .venv/ready
 	$(BIN)/mypy
 	@broken=$$($(BIN)/lint-imports --no-cache --no-logo) || { echo "$$broken"; exit 1; }
 
-# The site, in build/site; the tests build it too.
+# The site, in build/site; the tests build it too. With a browser, the screenshots of the console are made anew.
 docs: .venv/ready
+	if command -v chromium chromedriver >/dev/null; then PYTHONPATH=docs:. $(BIN)/python -m generators.screenshots; fi
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
 
 # The description that the service serves, from its routes and models; a test compares the two.

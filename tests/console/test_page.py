@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import msgspec
 import pytest
+import urllib3
 
 from fotahook import Client, FotaV2CallbackRegistrationRequest, OperatorClient
 from fotahook.service import DEV_CLIENT, DEV_USER
@@ -13,6 +15,16 @@ from fotahook.service import DEV_CLIENT, DEV_USER
 from ..cli.processes import Running, running
 from .browser import Browser, browsing
 
+HANDLERS = """
+import fotahook
+
+listener = fotahook.Listener()
+
+
+@listener.on("upgradeProgress")
+def handle(message):
+    raise RuntimeError("not in our books")
+"""
 HOSTILE = "<img src=x onerror=\"document.title='mine'\">"
 
 
@@ -423,6 +435,36 @@ def test_an_empty_store_shows_how_to_fill_it_and_an_unreachable_service_is_shown
     elsewhere.see("connection lost, reconnecting; no event is missed")
     elsewhere.go("accounts", "all")
     elsewhere.see("The service cannot be reached.")
+
+
+def test_a_listeners_inbox_has_a_page_too(tmp_path: Path, browser: Browser) -> None:
+    (tmp_path / "handlers.py").write_text(HANDLERS)
+    body = msgspec.json.encode(
+        {
+            "accountName": "0000123456-00001",
+            "type": "upgradeProgress",
+            "upgradeProgress": {"campaignId": "c-1", "deviceList": [{"deviceId": "d-1", "status": "UpgradeFailed"}]},
+        }
+    )
+    with running("listen", "handlers:listener", "--port", "0", "--console-port", "0", cwd=tmp_path) as listener:
+        urllib3.request("POST", listener.url, body=body, headers={"Content-Type": "application/json"})
+        (line,) = (line for line in listener.log.read_text().splitlines() if line.startswith("fotahook console "))
+        _, _, url, client, secret = line.split()
+        page = Browser(browser.driver, url.rstrip("/"))
+        page.open()
+        page.see("The listener's inbox.")
+        page.sign_in(client.partition("=")[2], secret.partition("=")[2])
+        page.see("Sign out")
+        assert "Send a test" not in page.text
+        page.go("account", "0000123456-00001")
+        page.find("//td//span[.='handler error']")
+        assert "Callback history" not in page.text
+        page.find("//table[caption='Messages, newest first']//td/a").click()
+        page.see("RuntimeError: not in our books")
+        page.go("campaign", "0000123456-00001", "c-1")
+        page.find("//td/span[.='UpgradeFailed']")
+        assert secret not in page.driver.page_source
+    browser.open()
 
 
 def test_no_page_violates_the_policy(browser: Browser) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import mimetypes
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager
@@ -14,12 +13,8 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from cyclopts import App, Group, Parameter, Token
 from cyclopts.validators import Number
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from fotahook.console import FILES, HEADERS
 from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
 from fotahook.contract.proxy import parse_proxy
 from fotahook.contract.urls import without_password
@@ -50,6 +45,7 @@ from ..hosting.server import ListeningSocket, open_socket, run, serve_app
 from ..hosting.tls import check_pem_files
 from .shared.arguments import Texts, split_at_commas
 from .shared.configuration import SOURCES
+from .shared.console import console_routes
 from .shared.errors import UsageError
 from .shared.server_options import InLimits, InLogging, InNetwork, Seconds, ServerOptions, flag_named
 from .shared.stores import (
@@ -226,7 +222,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
             app = build_app(
                 store,
                 settings,
-                routes=[_console_route(path) for path in sorted(FILES.iterdir())],
+                routes=console_routes(),
                 calls=options.role != "dispatcher",
                 checks=checks,
                 closing=closing,
@@ -346,13 +342,3 @@ async def _dispatching(
             housekeeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await housekeeping
-
-
-def _console_route(file: Path) -> Route:
-    """The route of one of the console's files; the page itself is at ``/``."""
-    content, media_type = file.read_bytes(), mimetypes.types_map[file.suffix]
-
-    async def respond(request: Request) -> Response:
-        return Response(content, headers=HEADERS, media_type=media_type)
-
-    return Route("/" if file.name == "index.html" else f"/{file.name}", respond)

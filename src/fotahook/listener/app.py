@@ -253,6 +253,10 @@ class Listener:
         """The ``whpk_…`` key that verifies forwarded messages, or those of one account. None without forwards."""
         return self._forwards.public_key(self.inbox, account)
 
+    async def store(self) -> Store:
+        """The open inbox, for programs that show it. StoreError if it cannot be opened."""
+        return await self._inbox.store()
+
     async def dead_letters(self, account: str, *, limit: int = 50) -> list[DeadLetter]:
         """Up to `limit` messages of an account that failed on every attempt, newest first, with their last failure."""
         return await dead_letters(await self._inbox.store(), account, limit)

@@ -13,7 +13,7 @@ from ..contract.messages import MESSAGE_LIMIT
 from ..contract.operator import Checks
 from ..store.base import Clock, Store
 from ..store.health import StoreHealth
-from ..store.records import Credential
+from ..store.records import CALLBACK_CONSUMER, Credential
 from .credentials import COST, PasswordCost, Passwords
 from .cursors import Cursors
 from .event_feed import Feed
@@ -68,6 +68,8 @@ class Settings:
     """Checks a URL, with test messages for an account, as fotahook doctor does; None where nothing is sent."""
     open_metrics: bool = False
     """Whether /metrics needs no token: where it has an address of its own."""
+    consumer: str = CALLBACK_CONSUMER
+    """Which lane an account is shown by: that to its callback, or in a listener's inbox that to the handlers."""
     console: Literal["service", "listener"] = "service"
     """What the console shows: a service, or a listener's inbox."""
     clock: Clock = time.time
@@ -144,7 +146,7 @@ class Service:
         self.cursors = Cursors(self.settings.secret_key)
         self.event_feed = Feed(self.store, self.cursors)
         self.quotas = Quotas(self.settings.quotas, self.store, self.settings.clock)
-        self.overviews = Overviews(self.store, self.settings.clock)
+        self.overviews = Overviews(self.store, self.settings.clock, self.settings.consumer)
 
     def now(self) -> float:
         """Unix time. Always a float: a token is derived from how the number is written."""

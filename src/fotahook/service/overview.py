@@ -22,8 +22,9 @@ Overview = tuple[StateCounts, Backlog, Latency]
 class Overviews:
     """Reads overviews, and keeps each for two seconds, since a page asks again with every event. For one event loop."""
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float], consumer: str) -> None:
         self._store = store
+        self._consumer = consumer
         self._clock = clock
         self._kept: dict[tuple[str, tuple[str, ...] | None], tuple[float, Overview]] = {}
 
@@ -33,7 +34,7 @@ class Overviews:
         at, kept = self._kept.get((account, among), (-math.inf, None))
         if kept is not None and at <= now < at + CACHE_SECONDS:
             return kept
-        counts = StateCounts(**asdict(await self._store.state_counts(among)))
+        counts = StateCounts(**asdict(await self._store.state_counts(among, consumer=self._consumer)))
         found = counts, await self._backlog(among), await self._latency(account, among)
         if len(self._kept) >= CACHE_LIMIT:
             self._kept.clear()
@@ -45,7 +46,7 @@ class Overviews:
             whole = await self._store.backlog()
             oldest = None if whole.oldest_age is None else self._clock() - whole.oldest_age
             return Backlog(pending=whole.pending, dead=whole.dead, oldest_accepted_at=to_datetime_or_none(oldest))
-        lanes = [one.lane for one in await self._store.accounts(among=among, limit=len(among))]
+        lanes = [one.lane for one in await self._store.accounts(among=among, consumer=self._consumer, limit=len(among))]
         times = [lane.oldest_accepted_at for lane in lanes if lane.oldest_accepted_at is not None]
         return Backlog(
             pending=sum(lane.pending for lane in lanes),

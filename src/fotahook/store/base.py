@@ -142,19 +142,22 @@ class Store(LedgerVerbs, AccessVerbs):
         state: records.AccountState | None = None,
         among: Collection[str] | None = None,
         after: str = "",
+        consumer: str = CALLBACK_CONSUMER,
         limit: int,
     ) -> list[records.Account]:
-        """Accounts that have a lane to a callback, sorted by name and starting after `after`.
+        """Accounts that have a lane to their callback, or another lane, sorted by name and starting after `after`.
 
         `state` and `among` select by state and by name.
         """
         names = None if among is None else list(among)
-        found = await self._query("accounts", state=state, among=names, after=after, limit=limit)
+        found = await self._query("accounts", state=state, among=names, after=after, consumer=consumer, limit=limit)
         return [read_account(row) for row in found]
 
-    async def state_counts(self, among: Collection[str] | None = None) -> records.StateCounts:
+    async def state_counts(
+        self, among: Collection[str] | None = None, *, consumer: str = CALLBACK_CONSUMER
+    ) -> records.StateCounts:
         """How many accounts are in each state, of these or of all."""
-        (row,) = await self._query("state_counts", among=None if among is None else list(among))
+        (row,) = await self._query("state_counts", among=None if among is None else list(among), consumer=consumer)
         return records.StateCounts(**row)
 
     async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:

@@ -28,6 +28,7 @@ from ...hosting.server import run, serve_app
 from ...hosting.tls import check_pem_files
 from ..shared.arguments import Duration, OptionalAccount, OptionalDuration, Texts
 from ..shared.configuration import SOURCES
+from ..shared.console import listener_console
 from ..shared.errors import REFUSED, Failure, UsageError
 from ..shared.output import on_terminal
 from ..shared.remote import BaseUrl, Remote
@@ -106,6 +107,8 @@ class ListenOptions(ServerOptions):
     "How long no message may come before that is an alarm, such as 6h."
     repair_limit: InWatch[int | None] = None
     "How much one reconciliation may repair before that is an alarm."
+    console_port: InNetwork[int | None] = None
+    "Port of this machine at which a page shows the inbox; 0 picks one. The secret to sign in with is printed once."
     print: bool = False
     "Print each message in addition to running the module's handlers."
     json: Annotated[bool, Parameter(show_env_var=False)] = False
@@ -191,7 +194,11 @@ async def _listen(listener: Listener, options: ListenOptions) -> int:
         listener.wrap(faults.around_store, faults.around_deliver)
     with options.open_socket() as listening:
         await wait_for_store(listener.inbox)
-        async with _registration(options) as registration, listener.running():
+        async with (
+            _registration(options) as registration,
+            listener.running(),
+            listener_console(listener, options.console_port, options) as also,
+        ):
             if registration is not None and options.register is not None:
                 await listener.move(options.register, registration.found, registration.url, overlap=options.overlap)
             public = urlsplit(options.public_url or "").hostname or "localhost"
@@ -201,6 +208,7 @@ async def _listen(listener: Listener, options: ListenOptions) -> int:
                 RequestLog(app, log_all=False, log_paths=False),
                 listening,
                 options.limiter((HEALTH_PATH,), body_timeout=listener.body_timeout),
+                also=also,
                 path=listener.path,
                 details=_ready_details(listener, options),
                 while_serving=_registered(registration, listener, options) if registration else None,

@@ -69,10 +69,12 @@ function actions(context, path, name) {
 
 function draw(name, { account, stats, messages, attempts, changes, keys }, { context, act, find, pages }) {
   const { lane, backlog, callback } = account;
-  const can = (scope) => context.can(scope);
+  // A listener's inbox has no callback, and its lane leads to the handlers.
+  const isService = context.who.kind === "service";
+  const can = (scope) => context.can(scope) && (isService || scope !== "callbacks");
   const warning = !USUAL_NAME.test(name) && el("p", { class: "note warn" }, "Unusual account name: ThingSpace's have ten digits, a dash and five digits. Check it, including its leading zeros.");
   if (!account.known) {
-    return [heading(name), warning, panel("Unknown account", paragraph("It never had a callback or a message. Check its name."), can("operate") && callbackForms(act, null, changes ?? []))];
+    return [heading(name), warning, panel("Unknown account", paragraph("It never had a callback or a message. Check its name."), can("callbacks") && callbackForms(act, null, changes ?? []))];
   }
   const isPaused = lane.state === "paused";
   return [
@@ -90,10 +92,10 @@ function draw(name, { account, stats, messages, attempts, changes, keys }, { con
         ["accepted → delivered p99", stats.latency.p99 == null ? "–" : `${milliseconds(stats.latency.p99)} ms`],
       ]),
       bars(stats.minutes), legend()),
-    el("div", { class: "two" },
+    el("div", { class: isService ? "two" : "" },
       panel("Messages", filterForm(find), table("Messages, newest first", MESSAGES, messages.messages.map(messageLine), messages.cursor ? "No match on this page; go on to older ones." : "No messages."), pages.links(messages.cursor),
         can("operate") && redeliverForm(act)),
-      el("div", {},
+      isService && el("div", {},
         panel("Callback",
           pairs([
             ["URL", callback ? code(callback.url) : "none registered"],
@@ -102,10 +104,10 @@ function draw(name, { account, stats, messages, attempts, changes, keys }, { con
             ["per second", account.limits.perSecond === null ? "no limit" : `at most ${account.limits.perSecond}`],
             ["signing", `ed25519${keys.length ? ` · ${plural(keys.length, "HMAC key")}` : ""}`],
           ]),
-          can("operate") && callbackForms(act, callback, changes)),
+          can("callbacks") && callbackForms(act, callback, changes)),
         can("operate") && panel("Limits and keys", limitsForm(act, account.limits), keyTable(act, keys)))),
     panel("Last attempts", attemptTable(attempts)),
-    panel("Callback history", changeTable(act, callback, changes, can)),
+    isService && panel("Callback history", changeTable(act, callback, changes, can)),
   ];
 }
 
@@ -120,7 +122,7 @@ function trouble(account, attempts, act, can) {
       paragraph(el("span", { class: "big" }, failureTitle(lane.reason ?? failed?.errorCode))),
       paragraph(failed?.fix ?? "See the attempts below."),
       paragraph(muted("Next try "), el("strong", {}, nextTry(lane.until)), muted(` · ${plural(lane.failures, "failure")} in a row · ${pendingText(backlog)}`)),
-      row(retry, can("operate") && callback && button("Run doctor", () => doctor(act, callback.url)), el("a", { class: "button", href: "#callback", click: jump("change") }, "Change URL")),
+      row(retry, can("operate") && callback && button("Run doctor", () => doctor(act, callback.url)), can("callbacks") && el("a", { class: "button", href: "#callback", click: jump("change") }, "Change URL")),
       cause && el("pre", {}, `POST ${cause.url ?? callback?.url ?? ""}  →  ${cause.errorCode.replaceAll("_", " ")}${cause.phases.total == null ? "" : ` (after ${milliseconds(cause.phases.total)} ms)`}${cause.excerpt ? `\n${cause.excerpt}` : ""}`));
   }
   if (lane.state === "paused") {
@@ -201,6 +203,6 @@ export function attemptTable(attempts) {
 }
 
 function changeTable(act, callback, changes, can) {
-  const lines = changes.map((one) => ({ key: String(one.revision), cells: [time(one.at), one.action, one.url ?? "–", one.actor, can("operate") && one.url && one.url !== callback?.url && button("Use again", () => doctor(act, one.url, true))] }));
+  const lines = changes.map((one) => ({ key: String(one.revision), cells: [time(one.at), one.action, one.url ?? "–", one.actor, can("callbacks") && one.url && one.url !== callback?.url && button("Use again", () => doctor(act, one.url, true))] }));
   return table("Changes of the callback, newest first", CHANGES, lines, "No callback was ever registered.");
 }

@@ -5,7 +5,7 @@ import { time } from "./clock.js";
 import { chip, count, el, figures, form, heading, input, link, muted, panel, paragraph, row, table } from "./dom.js";
 import { pager } from "./pager.js";
 
-const LIST = [["Campaign"], ["Account"], ["Devices"], ["Reported", "n"], ["Failed", "n"], ["Last result", "n wide"]];
+const LIST = [["Campaign"], ["Account"], ["Devices"], ["Reported", "n"], ["Failed", "n"], ["Last status", "n wide"]];
 const DEVICES = [["Device"], ["Status"], ["Reason", "wide"], ["Source", "wide"], ["When", "n"]];
 const KINDS = { succeeded: "ok", failed: "bad", silent: "warn", overdue: "bad" };
 
@@ -47,8 +47,8 @@ function draw(account, id, campaign, page, { status, find, choose, pages }) {
   const total = succeeded + failed + other + silent;
   const percent = total ? Math.floor((100 * (succeeded + failed)) / total) : 0;
   return [
-    row(heading(el("span", { class: "name" }, id), " ", overdue ? chip(`${count(overdue)} overdue`, "bad") : silent ? chip(`${count(silent)} silent`, "warn") : chip("all reported", "ok"))),
-    paragraph(muted("Account "), link(account, "account", account), campaign.until && [muted(" · ends "), time(campaign.until, "until")], muted(" · last result "), time(campaign.lastAt)),
+    row(heading(el("span", { class: "name" }, id), " ", overdue ? chip(`${count(overdue)} overdue`, "bad") : silent ? chip(`${count(silent)} silent`, "warn") : other ? chip(`${count(other)} under way`, "warn") : chip("all reported", "ok"))),
+    paragraph(muted("Account "), link(account, "account", account), campaign.until && [muted(" · ends "), time(campaign.until, "until")], campaign.lastAt && [muted(" · last status "), time(campaign.lastAt)]),
     panel(null,
       figures([["devices", count(total)], ["succeeded", count(succeeded)], ["failed", count(failed), failed ? "bad" : ""], ["under way", count(other)], ["silent", count(silent)], ["overdue", count(overdue), overdue ? "bad" : ""], ["repaired from the report", count(repaired)]]),
       partsOf(campaign), paragraph(muted(`${percent} % have a final result`))),

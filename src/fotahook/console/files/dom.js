@@ -149,7 +149,8 @@ function patch(from, to) {
   if (from.dataset?.keep) return;
   for (const { name } of [...from.attributes]) if (!to.hasAttribute(name) && name !== "open" && name !== "disabled") from.removeAttribute(name);
   for (const { name, value } of to.attributes) {
-    if (from.getAttribute(name) === value) continue;
+    // Whoever opened or closed it decides.
+    if (from.getAttribute(name) === value || name === "open") continue;
     // The policy lets a script set a style, but not the attribute of that name.
     if (name === "style") from.style.cssText = value;
     else from.setAttribute(name, value);

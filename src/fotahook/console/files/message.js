@@ -54,15 +54,15 @@ function attemptTable(attempts) {
   const scale = scaleOf(attempts);
   const lines = attempts.toReversed().map((one) => ({
     key: String(one.number),
-    cells: [count(one.number), time(one.startedAt), result(one), waterfall(one.phases, scale), one.phases.total == null ? "–" : milliseconds(one.phases.total)],
+    cells: [count(one.number), time(one.startedAt), result(one, one === attempts.at(-1)), waterfall(one.phases, scale), one.phases.total == null ? "–" : milliseconds(one.phases.total)],
   }));
   return table("Attempts, newest first", COLUMNS, lines, "No attempts yet.");
 }
 
-function result(one) {
+function result(one, isLast) {
   const headers = one.url && [`POST ${one.url}`, ...(one.requestHeaders ?? []).map(([name, value]) => `${name}: ${value}`)].join("\n");
   return [outcomeOf(one), one.resent && muted(" sent twice: a reused connection was closed"), one.fix && el("p", { class: "fix" }, one.fix),
-    (headers || one.excerpt) && el("details", { "data-key": `attempt-${one.number}` }, el("summary", {}, "Request and answer"), headers && el("pre", {}, headers), el("pre", {}, one.httpStatus ? `HTTP ${one.httpStatus}\n${one.excerpt ?? ""}` : (one.excerpt ?? "no answer")))];
+    (headers || one.excerpt) && el("details", { "data-key": `attempt-${one.number}`, open: isLast && Boolean(one.errorCode) }, el("summary", {}, "Request and answer"), headers && el("pre", {}, headers), el("pre", {}, one.httpStatus ? `HTTP ${one.httpStatus}\n${one.excerpt ?? ""}` : (one.excerpt ?? "no answer")))];
 }
 
 function bodyOf(text, show) {

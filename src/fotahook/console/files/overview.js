@@ -48,7 +48,7 @@ function verdict({ accounts, backlog }, listed) {
   if (worst) {
     return el("section", { class: "panel trouble" },
       paragraph(el("span", { class: "big" }, accounts.trouble === 1 ? "One account needs attention" : `${count(accounts.trouble)} accounts need attention`)),
-      paragraph(link(worst.account, "account", worst.account), ": ", worst.lane.reason ? failureTitle(worst.lane.reason) : "its messages wait for a callback", "."),
+      paragraph(link(worst.account, "account", worst.account), ": ", worst.lane.reason ? failureTitle(worst.lane.reason) : worst.backlog.dead ? "messages were given up" : "its messages wait for a callback", "."),
       paragraph(muted("Nothing is lost: ", count(backlog.pending), backlog.pending === 1 ? " message waits." : " messages wait.")));
   }
   return el("section", { class: "panel fine" }, paragraph(el("span", { class: "big" }, "Messages arrive")), paragraph(muted(`${count(accounts.open)} accounts deliver, none fails.`)));

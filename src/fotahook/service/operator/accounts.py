@@ -76,6 +76,7 @@ async def list_accounts(call: Call) -> AccountPage:
     """The accounts that have or had a callback or a message, by name."""
     query = call.query(AccountsQuery)
     found = await call.service.store.accounts(
+        consumer=call.service.settings.consumer,
         state=query.state,
         among=call.caller.accounts,
         after=call.service.cursors.open(query.cursor) or "",
@@ -110,14 +111,14 @@ async def change(call: Call) -> AccountState:
 @Endpoint("POST", f"{PATH}/pause")
 async def pause(call: Call) -> AccountState:
     """Stops delivery to the account until it is resumed; messages are kept, and their time to live stands still."""
-    await call.audited("account.pause").pause(call.account)
+    await call.audited("account.pause").pause(call.account, call.service.settings.consumer)
     return await _state(call)
 
 
 @Endpoint("POST", f"{PATH}/resume")
 async def resume(call: Call) -> AccountState:
     """Ends a pause, or the wait for a failing endpoint."""
-    await call.audited("account.resume").resume(call.account)
+    await call.audited("account.resume").resume(call.account, call.service.settings.consumer)
     return await _state(call)
 
 
@@ -200,7 +201,7 @@ async def delete_key(call: Call) -> FotaV2SuccessResult:
 
 
 async def _state(call: Call) -> AccountState:
-    found = await call.service.store.accounts(among=[call.account], limit=1)
+    found = await call.service.store.accounts(among=[call.account], consumer=call.service.settings.consumer, limit=1)
     if not found:
         return views.unknown_account_state(call.account, await call.service.store.limits(call.account))
     return views.account_state(found[0], known=await _is_known(call.service, found[0]))

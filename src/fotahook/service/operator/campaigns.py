@@ -134,7 +134,9 @@ async def search(call: Call) -> Found:
 
 async def _accounts(call: Call, text: str) -> Sequence[Account]:
     """Those whose names begin with a text."""
-    found = await call.service.store.accounts(among=call.caller.accounts, after=_before(text), limit=FOUND)
+    found = await call.service.store.accounts(
+        among=call.caller.accounts, after=_before(text), consumer=call.service.settings.consumer, limit=FOUND
+    )
     return [one for one in found if one.account.startswith(text)]
 
 

@@ -278,7 +278,7 @@ select l.account, c.url, c.revision, c.registered_at, m.in_flight, m.per_second,
     l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, b.pending, b.dead, b.oldest_accepted_at
 from (
     select * from lanes l
-    where l.consumer = '' and l.account > :after and (:among::text[] is null or l.account = any(:among))
+    where l.consumer = :consumer and l.account > :after and (:among::text[] is null or l.account = any(:among))
         and case coalesce(:state::text, '')
         when '' then true
         when 'trouble' then l.failures > 0 or l.reason is not null or (l.held and l.due is not null)
@@ -300,7 +300,7 @@ select count(*) filter (where not l.held and not l.paused and l.wait_until <= st
     count(*) filter (where l.held and not l.paused) as held,
     count(*) filter (where l.paused) as paused,
     count(*) filter (where l.failures > 0 or l.reason is not null or (l.held and l.due is not null)) as trouble
-from lanes l where l.consumer = '' and (:among::text[] is null or l.account = any(:among));
+from lanes l where l.consumer = :consumer and (:among::text[] is null or l.account = any(:among));
 
 -- name: callback_history
 select url, actor, at, revision from callback_history where account = :account order by revision desc limit :limit;

@@ -297,7 +297,7 @@ from lanes l
 join backlogs b on b.lane = l.id
 left join callbacks c on c.account = l.account
 left join limits m on m.account = l.account
-where l.consumer = '' and l.account > :after and (:among is null or l.account in (select value from json_each(:among)))
+where l.consumer = :consumer and l.account > :after and (:among is null or l.account in (select value from json_each(:among)))
     and case coalesce(:state, '')
     when '' then true
     when 'trouble' then l.failures > 0 or l.reason is not null or (l.held and l.due is not null)
@@ -314,7 +314,7 @@ select count(*) filter (where not l.held and not l.paused and l.wait_until <= :n
     count(*) filter (where l.held and not l.paused) as held,
     count(*) filter (where l.paused) as paused,
     count(*) filter (where l.failures > 0 or l.reason is not null or (l.held and l.due is not null)) as trouble
-from lanes l where l.consumer = '' and (:among is null or l.account in (select value from json_each(:among)));
+from lanes l where l.consumer = :consumer and (:among is null or l.account in (select value from json_each(:among)));
 
 -- name: callback_history
 select url, actor, at, revision from callback_history where account = :account order by revision desc limit :limit;

@@ -1,0 +1,63 @@
+"""The console's files as routes, and the console of a listener: its inbox over the operator API, on this machine."""
+
+import contextlib
+import mimetypes
+import secrets
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from fotahook.console import FILES, HEADERS
+from fotahook.contract.keys import SECRET_KEY_BYTES
+from fotahook.listener import Listener
+from fotahook.listener.intake import HANDLERS
+
+from ...hosting.server import ListeningSocket, open_socket
+from .server_options import ServerOptions
+
+CLIENT: Final = "listener"
+"""The client that signs in to the console of a listener."""
+
+
+def console_routes() -> list[Route]:
+    """The page at ``/``, and the files that it loads."""
+    return [_route(file) for file in sorted(FILES.iterdir())]
+
+
+def _route(file: Path) -> Route:
+    content, media_type = file.read_bytes(), mimetypes.types_map[file.suffix]
+
+    async def respond(request: Request) -> Response:
+        return Response(content, headers=HEADERS, media_type=media_type)
+
+    return Route("/" if file.name == "index.html" else f"/{file.name}", respond)
+
+
+@contextlib.asynccontextmanager
+async def listener_console(
+    listener: Listener, port: int | None, options: ServerOptions
+) -> AsyncIterator[Mapping[ListeningSocket, ASGIApp]]:
+    """The console of a running listener at a port of this machine; nothing for None.
+
+    Its client has a new secret with each start, which is printed once.
+    """
+    if port is None:
+        yield {}
+        return
+    # It needs the [service] extra.
+    from fotahook.service import Settings, build_app, create_credential
+
+    with open_socket("127.0.0.1", port) as listening:
+        store = await listener.store()
+        await store.drop_credentials("client", [CLIENT])
+        secret = await create_credential(store, "client", CLIENT, accounts=None, scopes=("read", "bodies", "operate"))
+        settings = Settings(secret_key=secrets.token_bytes(SECRET_KEY_BYTES), console="listener", consumer=HANDLERS)
+        app = build_app(store, settings, routes=console_routes())
+        print(f"fotahook console {listening.url}/ client={CLIENT} secret={secret}", file=sys.stderr, flush=True)
+        yield {listening: options.gate(app, listening)}
