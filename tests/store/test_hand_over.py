@@ -47,6 +47,12 @@ async def opened(store: Store) -> Store:
     return store
 
 
+async def test_leasing_nothing_makes_a_process_the_dispatcher(opened: Store, accept: Accept) -> None:
+    await accept(b"1")
+    assert await opened.lease(0, 0) == []
+    assert len(await opened.lease(10, 30)) == 1
+
+
 async def test_an_idle_lane_is_leased_and_its_messages_handed_over(
     opened: Store, hands: Hands, accept: Accept, clock: VirtualClock
 ) -> None:

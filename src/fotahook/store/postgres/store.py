@@ -124,7 +124,8 @@ class PostgresStore(Store):
         found = await self._query("lease", limit=limit, seconds=seconds, since=since)
         taken = [each for each in found if each["lane"] is not None]
         missed = found[0]["late"] - sum(each["was_late"] for each in taken)
-        if missed == 0:
+        # A search for nothing says nothing.
+        if missed == 0 and limit > 0:
             now = found[0]["now"]
             self._horizon.looked(now, taken[-1]["next"] if len(taken) == limit else now)
         leases = [read_lease(each) for each in taken]
