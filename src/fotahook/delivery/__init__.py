@@ -5,10 +5,10 @@ Import ``Sender`` from ``fotahook.delivery.sender``: only that module needs an H
 
 from .deadline import Deadline, DeadlineExceeded, LoopDeadline
 from .dispatcher import Dispatcher
-from .lane import Deliver, Timings
 from .maintenance import run_maintenance
 from .outcomes import Outcome
 from .policy import Rules
+from .runtime import Deliver, Timings
 
 __all__ = [
     "Deadline",

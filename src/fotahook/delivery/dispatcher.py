@@ -14,9 +14,10 @@ from fotahook.store.base import Store
 from fotahook.store.records import DispatchedElsewhere, HandOver, Lease, LeaseRequest, StoreError
 
 from .clock_watch import ClockWatch
-from .lane import Deliver, LaneWorker, Runtime, Timings
+from .lane import LaneWorker
 from .places import FetchBudget, Places
 from .policy import Rules
+from .runtime import Deliver, Runtime, Timings
 
 log = logging.getLogger("fotahook.delivery")
 

@@ -3,26 +3,20 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Final
 
-import msgspec
-
-from fotahook.contract.urls import origin
 from fotahook.store.base import Store
-from fotahook.store.records import Delivery, HandOver, Health, LaneVerdict, Lease, Settlement, StoreError
+from fotahook.store.records import Delivery, HandOver, LaneVerdict, Lease, Settlement, StoreError
 
-from .clock_watch import ClockWatch
-from .outcomes import DELIVERED, Outcome
-from .places import FetchBudget, Places
-from .policy import Decision, Rules, decide, expired, window
-from .settlements import Finished, expiry_of, promotes, settlement_of
+from .outcomes import DELIVERED
+from .places import FetchBudget
+from .policy import Decision, Rules, decide, expired, limited, window
+from .runtime import Deliver, Runtime, Timings, attempt
+from .settlements import Backoff, Finished, expiry_of, log_failure, promotes, settlement_of
 
 log = logging.getLogger("fotahook.delivery")
-
-Deliver = Callable[[Lease, Delivery], Awaitable[Outcome]]
-"""Makes one attempt. It ends within the attempt's deadline and reports everything in its Outcome."""
 
 TURN_DELIVERIES: Final = 100
 TURN_SECONDS: Final = 1.0
@@ -32,33 +26,6 @@ FETCH_SECONDS_CAP: Final = 1.0
 """Delay before new deliveries are looked for while attempts run; it doubles up to the cap while none are found."""
 RETRY_SECONDS: Final = 0.5
 """Pause before a store that is away is tried again."""
-
-
-class Timings(msgspec.Struct, frozen=True, kw_only=True):
-    """Durations of leases and attempts, in seconds."""
-
-    lease: float = 30.0
-    renew: float = 10.0
-    attempt: float = 15.0
-    """The longest that one attempt takes; an attempt starts only if the lease outlives it."""
-
-
-class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """Clock and random source, injected, and what all lanes of a dispatcher share."""
-
-    clock: Callable[[], float]
-    monotonic: Callable[[], float]
-    jitter: Callable[[], float]
-    places: Places
-    quick_budget: FetchBudget
-    """Memory for the bodies of quick lanes; those of all others have a budget of their own."""
-    other_budget: FetchBudget
-    watch: ClockWatch
-    others_wait: Callable[[], bool] = lambda: False
-    """Whether other lanes wait for this one's turn to end."""
-    stopping: Callable[[], bool] = lambda: False
-    recovered: Callable[[Lease], None] = lambda lease: None
-    """Called when a lane's endpoint accepts again after a failure."""
 
 
 @dataclass(eq=False)
@@ -79,7 +46,7 @@ class LaneWorker:
     """Whether it left deliveries that are due again later."""
 
     def __post_init__(self) -> None:
-        self._rules = _limited(self.service_rules, self.lease)
+        self._rules = limited(self.service_rules, self.lease)
         self._health = self.lease.health
         self._leased_until = self.leased_at + self.timings.lease
         self._refreshed_at = self.leased_at
@@ -140,7 +107,10 @@ class LaneWorker:
         None is taken while others wait in the store: those are older.
         """
         fits = len(self._taken) + len(deliveries) <= self._fetch_size()
-        fits = fits and sum(len(delivery.body) for delivery in deliveries) <= self._budget().allowance()
+        fits = (
+            fits
+            and sum(len(delivery.body) for delivery in deliveries) <= self.runtime.budget(self.lease.lane).allowance()
+        )
         if self._ending or self._lost or self._may_have_more or not fits:
             self._may_have_more = True
             return
@@ -154,13 +124,14 @@ class LaneWorker:
 
     def _fetch_size(self) -> int:
         """How many deliveries to take at once: a lane that may hang takes no more than it is about to send."""
-        return min(self._fetch_limit, TURN_DELIVERIES if self._is_quick() else 2 * self._window())
+        quick = self.runtime.places.pace(self.lease.lane) == "quick"
+        return min(self._fetch_limit, TURN_DELIVERIES if quick else 2 * self._window())
 
     async def _fetch(self) -> None:
         may_have_come = self._in_flight > 0 and self._now() - self._fetched_at >= self._fetch_seconds
         if not (self._needs_more() or (may_have_come and self._has_room())):
             return
-        budget = self._budget()
+        budget = self.runtime.budget(self.lease.lane)
         max_bytes = budget.allowance()
         if max_bytes == 0 and self._taken:
             # Memory is short: a lane goes on with one message at a time.
@@ -175,14 +146,10 @@ class LaneWorker:
         budget.take(max_bytes)
         try:
             found = await self.store.fetch(self.lease, limit, without=taken, max_bytes=max_bytes)
-        except StoreError as error:
-            log.warning("lane %s waits for the store, which is unavailable: %s", self.lease.account, error)
-            self._may_have_more = True
-            await asyncio.sleep(RETRY_SECONDS)
-            return
-        except MemoryError:
-            log.warning("out of memory: lane %s fetches one message at a time", self.lease.account)
-            self._fetch_limit = 1
+        except (StoreError, MemoryError) as error:
+            if isinstance(error, MemoryError):
+                self._fetch_limit = 1
+            log.warning("lane %s could not fetch and tries again: %s", self.lease.account, repr(error))
             self._may_have_more = True
             await asyncio.sleep(RETRY_SECONDS)
             return
@@ -196,7 +163,7 @@ class LaneWorker:
         self._handed.clear()
 
     def _enqueue(self, deliveries: Sequence[Delivery]) -> None:
-        budget = self._budget()
+        budget = self.runtime.budget(self.lease.lane)
         for delivery in deliveries:
             size = len(delivery.body)
             budget.take(size)
@@ -211,12 +178,6 @@ class LaneWorker:
         if (taken := self._taken.pop(seq, None)) is not None:
             budget, size = taken
             budget.give_back(size)
-
-    def _is_quick(self) -> bool:
-        return self.runtime.places.pace(self.lease.lane) == "quick"
-
-    def _budget(self) -> FetchBudget:
-        return self.runtime.quick_budget if self._is_quick() else self.runtime.other_budget
 
     # Starting attempts
 
@@ -263,15 +224,12 @@ class LaneWorker:
 
     def _next(self) -> Delivery | None:
         """The next delivery, if an attempt at it may start now."""
-        if not (self._ready and self._is_open() and self._may_attempt()):
+        if not (self._ready and self._is_open() and self._is_fresh() and self._now() >= self._next_start):
             return None
         self._started += 1
         if self.lease.limits.per_second is not None:
             self._next_start = self._now() + 1 / self.lease.limits.per_second
         return self._ready.popleft()
-
-    def _may_attempt(self) -> bool:
-        return self._is_fresh() and self._now() >= self._next_start
 
     def _is_fresh(self) -> bool:
         """Whether the callback was read a moment ago, and the lease outlives an attempt that starts now."""
@@ -302,36 +260,23 @@ class LaneWorker:
         """Make an attempt when there is a place for it; None if by then the lane may not start one any more."""
         places = self.runtime.places
         place = await places.acquire(self.lease.lane)
+        may_start = False
         try:
             if self._is_open() and not self._is_fresh():
-                await self._renew()
-        except asyncio.CancelledError:
-            places.release(place, used=False)
-            raise
-        lease = self.lease
-        may_start = self._may_send() and self._is_fresh()
-        try:
+                # The wait for the place took long: the lease is read afresh first.
+                self._awaiting_renewal += 1
+                self._wakeup.set()
+                await self._renewed.wait()
+                self._awaiting_renewal -= 1
+            lease = self.lease
+            may_start = self._may_send() and self._is_fresh()
             if not may_start:
                 return None
             wall, started_at = self.runtime.clock(), self._now()
-            outcome = await self._try(lease, delivery)
+            outcome = await attempt(self.deliver, lease, delivery)
             return Finished(wall, self._now() - started_at, lease.revision, outcome)
         finally:
             places.release(place, used=may_start)
-
-    async def _renew(self) -> None:
-        """Wait until the lease was read afresh: the wait for a place took long."""
-        self._awaiting_renewal += 1
-        self._wakeup.set()
-        await self._renewed.wait()
-        self._awaiting_renewal -= 1
-
-    async def _try(self, lease: Lease, delivery: Delivery) -> Outcome:
-        try:
-            return await self.deliver(lease, delivery)
-        except Exception:
-            log.exception("delivering message %s failed in fotahook itself", delivery.message)
-            return Outcome(code="internal_error", url=lease.url)
 
     def _on_sender_end(self, task: asyncio.Task[None]) -> None:
         self._senders.discard(task)
@@ -377,7 +322,7 @@ class LaneWorker:
         if finished.revision == self.lease.revision:
             self._judge(decision)
             if decision.state == "dead" or outcome.code != "delivered":
-                self._log_failure(delivery, decision, outcome)
+                log_failure(self.lease, delivery, decision, outcome)
 
     def _judge(self, decision: Decision) -> None:
         self._paused = self._paused or decision.pause
@@ -388,16 +333,6 @@ class LaneWorker:
         elif self._health.failures > 0 and decision.health.failures == 0:
             self.runtime.recovered(self.lease)
         self._health = decision.health
-
-    def _log_failure(self, delivery: Delivery, decision: Decision, outcome: Outcome) -> None:
-        log.warning(
-            "attempt failed: message %s of %s to %s: %s; %s",
-            delivery.message,
-            delivery.account,
-            self.lease.consumer if outcome.url is None else origin(outcome.url),
-            outcome.code,
-            "the message is dead" if decision.state == "dead" else outcome.fix or "it is retried",
-        )
 
     # Settling
 
@@ -452,7 +387,7 @@ class LaneWorker:
         self.lease = lease
         self._renewed.set()
         self._renewed = asyncio.Event()
-        self._rules = _limited(self.service_rules, lease)
+        self._rules = limited(self.service_rules, lease)
         self._clock_is_steady = self.runtime.watch.is_steady(lease.read_at)
 
     async def _abandon(self) -> None:
@@ -467,18 +402,3 @@ class LaneWorker:
 
     def _now(self) -> float:
         return self.runtime.monotonic()
-
-
-class Backoff(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint failure that stops the lane until a time. `health_before` is the lane's health before the failure."""
-
-    health_before: Health
-    until: float
-
-
-def _limited(rules: Rules, lease: Lease) -> Rules:
-    """The rules with the account's own limit, which can only lower the service's."""
-    in_flight = lease.limits.in_flight
-    if in_flight is None:
-        return rules
-    return msgspec.structs.replace(rules, in_flight=min(in_flight, rules.in_flight))

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from fotahook.store.records import Delivery, DeliveryState, Health
+from fotahook.store.records import Delivery, DeliveryState, Health, Lease
 
 from .outcomes import Outcome, failure_of
 
@@ -70,6 +70,14 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 def expired(delivery: Delivery, rules: Rules) -> bool:
     """Whether a message has outlived its time to live."""
     return delivery.age >= rules.time_to_live
+
+
+def limited(rules: Rules, lease: Lease) -> Rules:
+    """The rules with the account's own limit, which can only lower the service's."""
+    in_flight = lease.limits.in_flight
+    if in_flight is None:
+        return rules
+    return msgspec.structs.replace(rules, in_flight=min(in_flight, rules.in_flight))
 
 
 def window(health: Health, rules: Rules) -> int:

@@ -1,11 +1,16 @@
-"""Outcomes as the store keeps them."""
+"""Outcomes as the store keeps them, and as the log tells them."""
+
+import logging
 
 import msgspec
 
-from fotahook.store.records import Attempt, Delivery, Settlement
+from fotahook.contract.urls import origin
+from fotahook.store.records import Attempt, Delivery, Health, Lease, Settlement
 
 from .outcomes import DELIVERED, EXPIRED, Outcome
 from .policy import Decision
+
+log = logging.getLogger("fotahook.delivery")
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -15,6 +20,13 @@ class Finished(msgspec.Struct, frozen=True):
     seconds: float
     revision: int
     outcome: Outcome
+
+
+class Backoff(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint failure that stops the lane until a time. `health_before` is the lane's health before the failure."""
+
+    health_before: Health
+    until: float
 
 
 def settlement_of(delivery: Delivery, decision: Decision, finished: Finished) -> Settlement:
@@ -56,3 +68,15 @@ def expiry_of(delivery: Delivery, now: float) -> Settlement:
 def promotes(settlement: Settlement) -> bool:
     """Whether writing it makes the next of its key ready, so that the lane is worth keeping."""
     return settlement.state != "pending" and settlement.delivery.followed
+
+
+def log_failure(lease: Lease, delivery: Delivery, decision: Decision, outcome: Outcome) -> None:
+    """Say which attempt failed, and what follows."""
+    log.warning(
+        "attempt failed: message %s of %s to %s: %s; %s",
+        delivery.message,
+        delivery.account,
+        lease.consumer if outcome.url is None else origin(outcome.url),
+        outcome.code,
+        "the message is dead" if decision.state == "dead" else outcome.fix or "it is retried",
+    )

@@ -1,0 +1,57 @@
+"""What lanes are served with: how an attempt is made, durations, and what all lanes of a dispatcher share."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from fotahook.store.records import Delivery, Lease
+
+from .clock_watch import ClockWatch
+from .outcomes import Outcome
+from .places import FetchBudget, Places
+
+log = logging.getLogger("fotahook.delivery")
+
+Deliver = Callable[[Lease, Delivery], Awaitable[Outcome]]
+"""Makes one attempt. It ends within the attempt's deadline and reports everything in its Outcome."""
+
+
+async def attempt(deliver: Deliver, lease: Lease, delivery: Delivery) -> Outcome:
+    """Make one attempt; an exception becomes an outcome."""
+    try:
+        return await deliver(lease, delivery)
+    except Exception:
+        log.exception("delivering message %s failed in fotahook itself", delivery.message)
+        return Outcome(code="internal_error", url=lease.url)
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Durations of leases and attempts, in seconds."""
+
+    lease: float = 30.0
+    renew: float = 10.0
+    attempt: float = 15.0
+    """The longest that one attempt takes; an attempt starts only if the lease outlives it."""
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+    """Clock and random source, injected, and what all lanes of a dispatcher share."""
+
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    jitter: Callable[[], float]
+    places: Places
+    quick_budget: FetchBudget
+    """Memory for the bodies of quick lanes; those of all others have a budget of their own."""
+    other_budget: FetchBudget
+    watch: ClockWatch
+    others_wait: Callable[[], bool] = lambda: False
+    """Whether other lanes wait for this one's turn to end."""
+    stopping: Callable[[], bool] = lambda: False
+    recovered: Callable[[Lease], None] = lambda lease: None
+    """Called when a lane's endpoint accepts again after a failure."""
+
+    def budget(self, lane: int) -> FetchBudget:
+        """The memory that a lane's bodies take from."""
+        return self.quick_budget if self.places.pace(lane) == "quick" else self.other_budget
