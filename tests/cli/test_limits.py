@@ -12,7 +12,7 @@ import pytest
 import urllib3
 
 from fotahook import Client, FotaV2CallbackRegistrationRequest, SessionCredentials, ThingspaceOauthCredentials
-from fotahook.cli.listen.command import ListenOptions, configure
+from fotahook.cli.listen import ListenOptions, configure
 from fotahook.listener import Listener
 from fotahook.service import HEALTH_PATHS
 from fotahook.testing import make_certificates

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from fotahook.cli.listen.printing import print_json_line, print_readable
+from fotahook.cli.listen import print_json_line, print_readable
 from fotahook.contract.messages import CallbackMessage, parse_message
 from fotahook.listener import Context
 

@@ -17,7 +17,7 @@ from .shared.errors import describe
 
 COMMANDS: Final = {
     "serve": ("serve:app", "Run the service: callbacks, messages, delivery."),
-    "listen": ("listen.command:app", "Receive messages into a durable inbox."),
+    "listen": ("listen:app", "Receive messages into a durable inbox."),
     "demo": ("demo:demo", "Run the whole loop on this machine."),
     "callbacks": ("callbacks:app", "List, register, update, deregister a callback."),
     "publish": ("publish:publish", "Publish one message, or many."),

@@ -66,8 +66,6 @@ LONGEST_LEASE: Final = 600.0
 T = TypeVar("T")
 InStore = Annotated[T, Parameter(group=Group("Store", sort_key=2))]
 InDelivery = Annotated[T, Parameter(group=Group("Delivery", sort_key=3))]
-
-
 Quota = Annotated[int, Parameter(validator=Number(gte=0))]
 
 

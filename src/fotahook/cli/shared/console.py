@@ -5,10 +5,8 @@ import mimetypes
 import secrets
 import sys
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Final
 
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -22,21 +20,18 @@ from ...hosting.server import ListeningSocket, open_socket
 from .server_options import ServerOptions
 
 CLIENT: Final = "listener"
-"""The client that signs in to the console of a listener."""
 
 
 def console_routes() -> list[Route]:
     """The page at ``/``, and the files that it loads."""
-    return [_route(file) for file in sorted(FILES.iterdir())]
-
-
-def _route(file: Path) -> Route:
-    content, media_type = file.read_bytes(), mimetypes.types_map[file.suffix]
-
-    async def respond(request: Request) -> Response:
-        return Response(content, headers=HEADERS, media_type=media_type)
-
-    return Route("/" if file.name == "index.html" else f"/{file.name}", respond)
+    return [
+        Route(
+            "/" if file.name == "index.html" else f"/{file.name}",
+            Response(file.read_bytes(), headers=HEADERS, media_type=mimetypes.types_map[file.suffix]),
+            methods=["GET"],
+        )
+        for file in sorted(FILES.iterdir())
+    ]
 
 
 @contextlib.asynccontextmanager

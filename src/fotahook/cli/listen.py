@@ -4,48 +4,60 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import AsyncIterator
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from cyclopts import App, Group, Parameter
 from cyclopts.argument import ArgumentCollection
+from rich.console import Console
+from rich.text import Text
 
 from fotahook.client import AsyncClient, Client
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
+from fotahook.contract.error_responses import one_line
+from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.urls import url_refusal, without_password
-from fotahook.listener import ForwardSettings, Listener, Verification, WatchSettings
+from fotahook.listener import Context, ForwardSettings, Listener, Verification, WatchSettings
 from fotahook.listener.former_paths import OVERLAP_SECONDS
 from fotahook.listener.registration import Registration, RegistrationRefused
 from fotahook.listener.requests import HEALTH_PATH, check_path, is_secret_path
 from fotahook.listener.validation import duration
 
-from ...hosting.imports import load_object
-from ...hosting.logging import RequestLog, configure_logging
-from ...hosting.server import run, serve_app
-from ...hosting.tls import check_pem_files
-from ..shared.arguments import Duration, OptionalAccount, OptionalDuration, Texts
-from ..shared.configuration import SOURCES
-from ..shared.console import listener_console
-from ..shared.errors import REFUSED, Failure, UsageError
-from ..shared.output import on_terminal
-from ..shared.remote import BaseUrl, Remote
-from ..shared.server_options import InLimits, InNetwork, Seconds, ServerOptions, flag_named
-from ..shared.stores import VARIABLE, secret_key_from_environment, wait_for_store
-from .printing import print_json_line, print_readable
+from ..hosting.imports import load_object
+from ..hosting.logging import RequestLog, configure_logging
+from ..hosting.server import run, serve_app
+from ..hosting.stdio import discard
+from ..hosting.tls import check_pem_files
+from .shared.arguments import Duration, OptionalAccount, OptionalDuration, Texts
+from .shared.configuration import SOURCES
+from .shared.console import listener_console
+from .shared.errors import REFUSED, Failure, UsageError
+from .shared.output import on_terminal, print_json
+from .shared.remote import BaseUrl, Remote
+from .shared.server_options import InLimits, InNetwork, Seconds, ServerOptions, flag_named
+from .shared.stores import VARIABLE, secret_key_from_environment, wait_for_store
 
 log = logging.getLogger("fotahook.listener")
 
 _MODULE: Final = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+_FAILED: Final = re.compile("fail|reject|abort|cancel", re.IGNORECASE)
+_SUCCEEDED: Final = re.compile("success|finish|succeed|ended", re.IGNORECASE)
+_MAX_DEVICES: Final = 10
+_MAX_TEXT: Final = 100
+_WIDTH: Final = 4096
+"""Columns: the terminal wraps long lines, so that an id can be copied whole."""
 
 T = TypeVar("T")
 InInbox = Annotated[T, Parameter(group=Group("Inbox", sort_key=2))]
 InVerification = Annotated[T, Parameter(group=Group("Verification", sort_key=3))]
 InForwards = Annotated[T, Parameter(group=Group("Forwards", sort_key=4))]
 InRegistration = Annotated[T, Parameter(group=Group("Registration", sort_key=5))]
-
 InWatch = Annotated[T, Parameter(group=Group("Ledger and alarms", sort_key=6))]
 
 
@@ -311,3 +323,60 @@ def _user_and_password(text: str) -> tuple[str, str]:
     if not user or not password:
         raise UsageError("--basic: give USER:PASSWORD, neither of them empty")
     return user, password
+
+
+def print_json_line(message: CallbackMessage, context: Context) -> None:
+    """Print a message as one JSON object. If the reader has gone, the message stays unhandled."""
+    received = datetime.fromtimestamp(context.received_at, UTC).isoformat(timespec="milliseconds")
+    facts = {"id": context.id, "receivedAt": received, "account": message.account_name, "type": message.kind}
+    _print(lambda: print_json({**facts, "message": _without_password(message)}))
+
+
+def print_readable(message: CallbackMessage, context: Context) -> None:
+    """Print a message for people: time, kind, account, campaign and status, then one line per device."""
+    text = Text().append(f"{datetime.fromtimestamp(context.received_at, UTC):%H:%M:%SZ}", style="dim")
+    text.append(f"  {_safe(message.kind) or 'unknown kind'}", style="bold cyan")
+    for fact in (message.account_name, message.campaign_id):
+        text.append(f"  {_safe(fact)}" if fact else "")
+    for status in filter(None, (part.status for part in message.parts)):
+        text.append("  ").append_text(_status(status))
+    for device in message.devices[:_MAX_DEVICES]:
+        text.append(f"\n    {_safe(device.device_id) or 'no device id':<15}  ")
+        text.append_text(_status(device.status or "no status"))
+        text.append(f"  {_safe(device.result_reason)}" if device.result_reason else "")
+    if (more := len(message.devices) - _MAX_DEVICES) > 0:
+        text.append(f"\n    and {more} more devices", style="dim")
+    console = Console(width=_WIDTH, highlight=False)
+    with console.capture() as captured:
+        console.print(text)
+    # Not by rich, which exits when the reader has gone.
+    _print(lambda: print(captured.get(), end=""))
+
+
+def _print(write: Callable[[], None]) -> None:
+    try:
+        write()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output has gone: stop, and leave this message unhandled for the next start.
+        discard(sys.stdout)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+
+
+def _without_password(message: CallbackMessage) -> object:
+    """A message's JSON with the callback's password hidden, which ThingSpace may echo."""
+    content = message.content
+    if isinstance(content, dict) and content.get("password"):
+        content["password"] = "(hidden)"
+    return content
+
+
+def _status(status: str) -> Text:
+    style = "red" if _FAILED.search(status) else "green" if _SUCCEEDED.search(status) else "yellow"
+    return Text(_safe(status), style=style)
+
+
+def _safe(text: str | None) -> str:
+    """Text from a sender, on one line, cut, and without control characters."""
+    return one_line(text or "", _MAX_TEXT)

@@ -1,1 +1,0 @@
-"""`fotahook listen`: runs a listener."""
