@@ -44,15 +44,11 @@ PAUSE_SECONDS: Final = 0.01
 
 Kind = Literal["client", "user"]
 
-Accounts = Annotated[tuple[str, ...], Parameter(name="--account", help="Account that is allowed; repeatable.")]
-Scopes = Annotated[
-    tuple[str, ...],
-    Parameter(name="--scope", converter=split_at_commas, help=f"Allowed: {', '.join(SCOPES)}; repeatable."),
-]
-Networks = Annotated[
-    tuple[str, ...],
-    Parameter(name="--network", converter=split_at_commas, help="Network (CIDR) it may be used from; repeatable."),
-]
+_ACCOUNT: Final = Parameter(name="--account", help="Account that is allowed; repeatable.")
+_SCOPE: Final = Parameter(name="--scope", converter=split_at_commas, help=f"Allowed: {', '.join(SCOPES)}; repeatable.")
+_NETWORK: Final = Parameter(
+    name="--network", converter=split_at_commas, help="Network (CIDR) it may be used from; repeatable."
+)
 
 
 @Parameter(name="*")
@@ -60,11 +56,11 @@ Networks = Annotated[
 class Grants:
     """What a client or a user may do."""
 
-    accounts: Accounts = ()
+    accounts: Annotated[tuple[str, ...], _ACCOUNT] = ()
     all_accounts: bool = False
     "Allow all accounts."
-    scopes: Scopes = ()
-    networks: Networks = ()
+    scopes: Annotated[tuple[str, ...], _SCOPE] = ()
+    networks: Annotated[tuple[str, ...], _NETWORK] = ()
     expires_days: Annotated[float | None, Parameter(validator=Number(gte=0, lte=36500))] = None
     "Days until it ends; 0 for never."
 
@@ -72,8 +68,7 @@ class Grants:
         """Those that are given, as arguments of `create_credential` and `grant`."""
         if self.accounts and self.all_accounts:
             raise UsageError("--account and --all-accounts: give one of them")
-        given: dict[str, Any] = {name: getattr(self, name) for name in ("accounts", "scopes", "networks")}
-        given = {name: value for name, value in given.items() if value}
+        given = {name: value for name in ("accounts", "scopes", "networks") if (value := getattr(self, name))}
         if self.all_accounts:
             given["accounts"] = None
         if self.expires_days is not None:
@@ -113,7 +108,8 @@ COLUMNS: Columns[Entry] = {
 }
 
 
-RESTRICTIONS: Columns[Entry] = {
+RESTRICTED: Columns[Entry] = {
+    **COLUMNS,
     "networks": lambda it: " ".join(it.networks) or "(any)",
     "expires": lambda it: it.expires_at,
 }
@@ -122,15 +118,10 @@ RESTRICTIONS: Columns[Entry] = {
 def _print(found: Sequence[Credential], *, as_json: bool) -> None:
     entries = [Entry.of(each) for each in found]
     restricted = any(each.networks or each.expires_at for each in entries)
-    print_list({**COLUMNS, **RESTRICTIONS} if restricted else COLUMNS, [entries], as_json=as_json)
+    print_list(RESTRICTED if restricted else COLUMNS, [entries], as_json=as_json)
 
 
-def _group(
-    kind: Kind,
-    description: str,
-    secret: str,
-    fields: tuple[str, str],
-) -> App:
+def _group(kind: Kind, description: str, secret: str, fields: tuple[str, str]) -> App:
     """The commands for clients, or for users."""
     group = App(name=kind, help=description)
 
@@ -197,12 +188,9 @@ def _add_changes(group: App, kind: Kind, secret: str) -> None:
         print_facts({"name": name, "revoked": True}, as_json=flags.as_json)
 
 
-clients = _group(
-    "client",
-    "Clients: they publish, operate, and ask for ThingSpace's OAuth token.",
-    "secret",
-    ("clientId", "clientSecret"),
-)
+_OVERLAP: Final = Parameter(validator=Number(gte=0, lte=8760), help="Hours for which the former secret stays valid.")
+_CLIENTS: Final = "Clients: they publish, operate, and ask for ThingSpace's OAuth token."
+clients = _group("client", _CLIENTS, "secret", ("clientId", "clientSecret"))
 
 
 @clients.command
@@ -210,17 +198,12 @@ def rotate(
     name: str,
     /,
     *,
-    overlap_hours: Annotated[float, Parameter(validator=Number(gte=0, lte=8760))] = 24.0,
+    overlap_hours: Annotated[float, _OVERLAP] = 24.0,
     flags: StoreFlags = DEFAULT_STORE,
 ) -> None:
     """Make a new secret for a client and print it; it is shown only once. The former one stays valid for a time.
 
     Example: fotahook admin client rotate campaigns --overlap-hours 2
-
-    Parameters
-    ----------
-    overlap_hours
-        Hours for which the former secret stays valid.
     """
     overlap = overlap_hours * 3600
     made = in_store("--store", flags.store, lambda it: service.rotate_secret(it, name, overlap=overlap, by=operator()))
@@ -262,13 +245,9 @@ def audit(*, account: OptionalAccount = None, limit: Limit = 50, flags: StoreFla
 
 async def _audit(store: Store, account: str | None, limit: int) -> list[records.AuditEntry]:
     found: list[records.AuditEntry] = []
-    among = None if account is None else [account]
-    while not limit or len(found) < limit:
-        before = found[-1].number if found else None
-        page = await store.audit(among=among, before=before, limit=min(limit - len(found), PAGE) if limit else PAGE)
-        found += page
-        if not page:
-            break
+    among, before = None if account is None else [account], None
+    while page := await store.audit(among=among, before=before, limit=min(limit - len(found), PAGE) if limit else PAGE):
+        found, before = [*found, *page], page[-1].number
     return found
 
 
