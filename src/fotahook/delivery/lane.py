@@ -102,16 +102,10 @@ class LaneWorker:
     # Fetching
 
     def hand(self, deliveries: Sequence[Delivery], *, more: bool) -> None:
-        """Take new deliveries that were accepted just now; what is not taken is fetched.
-
-        None is taken while others wait in the store: those are older.
-        """
-        fits = len(self._taken) + len(deliveries) <= self._fetch_size()
-        fits = (
-            fits
-            and sum(len(delivery.body) for delivery in deliveries) <= self.runtime.budget(self.lease.lane).allowance()
-        )
-        if self._ending or self._lost or self._may_have_more or not fits:
+        """Take new deliveries; what is not taken is fetched. While older ones wait in the store, none is taken."""
+        few = len(self._taken) + len(deliveries) <= self._fetch_size()
+        small = sum(len(one.body) for one in deliveries) <= self.runtime.budget(self.lease.lane).allowance()
+        if self._ending or self._lost or self._may_have_more or not (few and small):
             self._may_have_more = True
             return
         self._may_have_more = more
@@ -187,8 +181,7 @@ class LaneWorker:
         return self._may_send() and not (over and self.runtime.others_wait())
 
     def _may_send(self) -> bool:
-        stopped = self._backoff is not None or self._paused
-        return self.lease.open and not (stopped or self.runtime.stopping())
+        return self.lease.open and self._backoff is None and not (self._paused or self.runtime.stopping())
 
     def _is_finished(self) -> bool:
         more = self._ready or self._may_have_more or any(map(promotes, self._settlements))
