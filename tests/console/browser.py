@@ -3,8 +3,9 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver import Chrome, ChromeOptions
@@ -16,6 +17,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tests.deadlines import DEADLINE
 
 Found = TypeVar("Found")
+
+AXE: Final = files("axe_core_python") / "axe.min.js"
+NARROW: Final = 500
 
 _FLAGS: Final = (
     "--headless",
@@ -77,6 +81,26 @@ class Browser:
     @property
     def text(self) -> str:
         return str(self.driver.execute_script("return document.body.innerText"))
+
+    def accessibility_violations(self) -> list[str]:
+        """The rules of axe-core that the page breaks, each with the first element that does."""
+        self.driver.execute_script(AXE.read_text())
+        run = "const done = arguments[0]; axe.run(document).then((all) => done(all.violations))"
+        found: list[dict[str, Any]] = self.driver.execute_async_script(run)
+        return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found]
+
+    @contextmanager
+    def showing(self, width: int, height: int, *, dark: bool) -> Iterator[None]:
+        """The page in a window of this size and a colour scheme."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < NARROW}
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+            self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
     def log(self) -> list[str]:
         """The browser's console messages since the last call."""

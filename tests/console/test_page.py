@@ -437,6 +437,43 @@ def test_an_empty_store_shows_how_to_fill_it_and_an_unreachable_service_is_shown
     elsewhere.see("The service cannot be reached.")
 
 
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1400, 900), (390, 844), (360, 800)])
+def test_every_page_is_accessible_and_fits_its_window(
+    browser: Browser,
+    operator: OperatorClient,
+    register: Register,
+    receiver: Receiver,
+    *,
+    width: int,
+    height: int,
+    dark: bool,
+) -> None:
+    account, campaign = "0000123456-00004", "60b5d639-ccdc-4db8-8824-069bd94c95bf"
+    register(account, receiver.url)
+    receiver.status = 503
+    device = {"deviceId": "990013907835573", "status": "UpgradeFailed", "resultReason": "DownloadFailedNetwork"}
+    progress = {"campaignId": campaign, "deviceList": [device]}
+    body = {"accountName": account, "type": "upgradeProgress", "upgradeProgress": progress}
+    message = operator.publish(account, body, ordering_key="990013907835573")
+    views = (
+        ("overview",), ("accounts", "all"), ("account", account), ("message", message.id), ("campaigns",),
+        ("campaign", account, campaign), ("live",), ("send",),
+    )  # fmt: skip
+    with browser.showing(width, height, dark=dark):
+        browser.open()
+        assert browser.accessibility_violations() == []
+        browser.press("Sign in as dev")
+        browser.see("Sign out")
+        for view in views:
+            browser.go(*view)
+            browser.find(f"//main[not(@aria-busy)]/div[@data-view='{view[0]}']//h1")
+            assert browser.accessibility_violations() == [], view
+            overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert browser.driver.execute_script(overflow) == 0, view
+    operator.pause(account)
+
+
 def test_a_listeners_inbox_has_a_page_too(tmp_path: Path, browser: Browser) -> None:
     (tmp_path / "handlers.py").write_text(HANDLERS)
     body = msgspec.json.encode(
