@@ -25,7 +25,7 @@ export async function showMessage(context, id) {
     await context.refresh();
     notify(sent.id === id ? "Redelivered." : ["Redelivered as ", link(sent.id, "message", sent.id), "."], true);
   };
-  const curl = async () => copy(command(await read(path, signal), await lastUrl(path, signal), await readText(`${path}/body`, signal)), "The command");
+  const curl = async () => copy(command(await read(path, signal), await lastAttempt(path, signal), await readText(`${path}/body`, signal)), "The command");
   return { load, make: (loaded) => draw(id, loaded, { context, show, redeliver, curl }), wants: (_, event) => event.id === id };
 }
 
@@ -38,7 +38,7 @@ function draw(id, { message, why, attempts, body }, { context, show, redeliver, 
       context.can("operate") && !isPending && [button("Redeliver", redeliver(false), { class: "primary" }), button("Redeliver as new", redeliver(true), { title: "With a new id, so that receivers take it for another message" })]),
     el("section", { class: `panel ${why.state === "dead" || attempts.at(-1)?.errorCode ? "trouble" : why.state === "delivered" ? "fine" : ""}` },
       el("ul", { class: "why" }, why.reasons.map(({ code: name, text, until }) => el("li", { "data-code": name }, text, until && [" (", time(until, "until"), ")"])))),
-    panel("Attempts", attemptTable(attempts)),
+    panel("Attempts", attemptTable(message, attempts)),
     panel("Body", canRead ? bodyOf(body, show) : paragraph(muted("This client may not read bodies: it needs the scope bodies."))),
     panel("Facts",
       pairs([
@@ -50,17 +50,17 @@ function draw(id, { message, why, attempts, body }, { context, show, redeliver, 
   ];
 }
 
-function attemptTable(attempts) {
+function attemptTable(message, attempts) {
   const scale = scaleOf(attempts);
   const lines = attempts.toReversed().map((one) => ({
     key: String(one.number),
-    cells: [count(one.number), time(one.startedAt), result(one, one === attempts.at(-1)), waterfall(one.phases, scale), one.phases.total == null ? "–" : milliseconds(one.phases.total)],
+    cells: [count(one.number), time(one.startedAt), result(message, one, one === attempts.at(-1)), waterfall(one.phases, scale), one.phases.total == null ? "–" : milliseconds(one.phases.total)],
   }));
   return table("Attempts, newest first", COLUMNS, lines, "No attempts yet.");
 }
 
-function result(one, isLast) {
-  const headers = one.url && [`POST ${one.url}`, ...(one.requestHeaders ?? []).map(([name, value]) => `${name}: ${value}`)].join("\n");
+function result(message, one, isLast) {
+  const headers = one.url && [`POST ${one.url}`, ...sentHeaders(message, one), "webhook-signature: made for each attempt, and not kept"].join("\n");
   return [outcomeOf(one), one.resent && muted(" sent twice: a reused connection was closed"), one.fix && el("p", { class: "fix" }, one.fix),
     (headers || one.excerpt) && el("details", { "data-key": `attempt-${one.number}`, open: isLast && Boolean(one.errorCode) }, el("summary", {}, "Request and answer"), headers && el("pre", {}, headers), el("pre", {}, one.httpStatus ? `HTTP ${one.httpStatus}\n${one.excerpt ?? ""}` : (one.excerpt ?? "no answer")))];
 }
@@ -80,14 +80,18 @@ function pretty(text) {
   }
 }
 
+const sentHeaders = ({ id, account }, { number, startedAt }) => [
+  "Content-Type: application/json", `webhook-id: ${id}`, `webhook-timestamp: ${Math.floor(Date.parse(startedAt) / 1000)}`,
+  `Fotahook-Account: ${account}`, `Fotahook-Attempt: ${number}`,
+];
+
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-async function lastUrl(path, signal) {
+async function lastAttempt(path, signal) {
   const { attempts } = await read(`${path}/attempts`, signal);
-  return attempts.at(-1)?.url ?? "https://receiver.example.net/";
+  return attempts.at(-1) ?? { url: "https://receiver.example.net/", number: 1, startedAt: new Date().toISOString() };
 }
 
-function command({ id, account }, url, body) {
-  const headers = ["Content-Type: application/json", `webhook-id: ${id}`, `Fotahook-Account: ${account}`];
-  return [`# ${SECRET_NOTE}`, `curl ${quoted(url)}`, ...headers.map((one) => `  -H ${quoted(one)}`), `  --data-binary ${quoted(body)}`].join(" \\\n").replace(" \\\n", "\n");
+function command(message, attempt, body) {
+  return [`# ${SECRET_NOTE}`, `curl ${quoted(attempt.url)}`, ...sentHeaders(message, attempt).map((one) => `  -H ${quoted(one)}`), `  --data-binary ${quoted(body)}`].join(" \\\n").replace(" \\\n", "\n");
 }

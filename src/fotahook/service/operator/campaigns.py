@@ -53,7 +53,7 @@ class CampaignDevicesQuery(Params, frozen=True):
 
 
 class SearchQuery(Params, frozen=True):
-    """An account or a campaign by its beginning, a message, a device, or a type of message by its whole name."""
+    """An account or a campaign by its beginning, a message or a device by its id."""
 
     q: Annotated[str, Meta(min_length=1, max_length=256, pattern="^[^\\u0000]*$")]
 
