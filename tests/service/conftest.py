@@ -114,10 +114,14 @@ async def ask(
     }
     chunks: list[bytes | EllipsisType | None] = [body] if isinstance(body, bytes) else list(body)
     sent: list[Message] = []
+    endless = asyncio.Event()
 
     async def receive() -> Message:
-        if not chunks or chunks[0] is ...:
-            # The client waits for the answer, or stalls.
+        if not chunks:
+            # The client waits for the answer, and leaves one that does not end.
+            await endless.wait()
+            return {"type": "http.disconnect"}
+        if chunks[0] is ...:
             await asyncio.Event().wait()
         chunk = chunks.pop(0)
         if chunk is None:
@@ -127,6 +131,8 @@ async def ask(
 
     async def send(message: Message) -> None:
         sent.append(message)
+        if any(value.startswith(b"text/event-stream") for _, value in message.get("headers", ())):
+            endless.set()
 
     await app(scope, receive, send)
     start, *parts = sent
