@@ -140,9 +140,11 @@ async def test_a_message_may_hold_what_a_registration_may_not(api: Api, name: st
 
 
 async def test_a_type_with_invalid_text_is_stored_and_shown(api: Api) -> None:
-    published = (await api("POST", MESSAGES, b'{"type": "a\\ud800\\u0000"}', api.bearer)).json
-    shown = await api("GET", f"/v1/messages/{published['id']}", headers=api.bearer)
-    assert shown.json["type"] == "a\ufffd\x00"
+    # Not every store can hold NUL.
+    for text, kept in ((b"a\\ud800", "a\ufffd"), (b"a\\u0000", None)):
+        published = (await api("POST", MESSAGES, b'{"type": "%b"}' % text, api.bearer)).json
+        shown = await api("GET", f"/v1/messages/{published['id']}", headers=api.bearer)
+        assert shown.json["type"] == kept
 
 
 @pytest.mark.parametrize("name", sorted(set(BAD_BODIES) - set(ODD_MESSAGES)))
