@@ -22,7 +22,8 @@ from tests.cli.processes import FOTAHOOK, end, environment, running
 from tests.deadlines import DEADLINE
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
-MESSAGES: Final = [one.body for one in itertools.islice(campaign("0000123456-00001", devices=34), 100)]
+ACCOUNT: Final = b"0000123456-00001"
+MESSAGES: Final = [one.body for one in itertools.islice(campaign(ACCOUNT.decode(), devices=34), 100)]
 FRAMEWORKS: Final = ("starlette", "fastapi", "litestar", "django", "flask")
 
 
@@ -46,7 +47,8 @@ def test_five_frameworks_receive_the_same_messages_from_a_service_over_tls(tmp_p
         register(service.url, frameworks)
         with OperatorClient(service.url, *DEV_CLIENT, proxy="") as operator:
             for framework, body in itertools.product(frameworks, MESSAGES):
-                operator.publish(framework.name, body)
+                # A message is about the account that it is published to.
+                operator.publish(framework.name, body.replace(ACCOUNT, framework.name.encode()))
         expected = sorted(printed(body) for body in MESSAGES)
         for framework in frameworks:
             assert sorted(lines(framework.output, len(MESSAGES))) == expected, framework.name

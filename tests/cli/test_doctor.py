@@ -57,7 +57,8 @@ DAY = timedelta(days=1)
 def target(url: str, **changes: object) -> Target:
     """A target whose settings, the sender's too, are changed by name."""
     settings: dict[str, object] = {"secret_key": SECRET_KEY, "allowed_networks": EVERYWHERE, "timeout": DEADLINE}
-    settings |= {name: changes.pop(name) for name in [*changes] if name in SenderSettings.__struct_fields__}
+    settings |= {name: changes[name] for name in changes if name in SenderSettings.__struct_fields__}
+    changes = {name: changes[name] for name in changes if name in Target.__struct_fields__}
     return Target(
         **{"url": url, "run_id": "r", "account": ACCOUNT, "allow_http": True} | changes,  # type: ignore[arg-type]
         sender=SenderSettings(**settings),  # type: ignore[arg-type]

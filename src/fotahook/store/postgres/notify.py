@@ -64,11 +64,9 @@ class Notifier:
                 # Notifications sent before this moment are lost.
                 self._work.set()
                 while True:
-                    if await self._is_pending():
-                        await connection.execute("select pg_notify($1, '')", channel, timeout=SILENCE_SECONDS)
-                        await asyncio.sleep(INTERVAL_SECONDS)
-                    else:
-                        await connection.execute("select 1", timeout=SILENCE_SECONDS)
+                    statement = "select pg_notify($1, '')" if await self._is_pending() else "select $1::text"
+                    await connection.execute(statement, channel, timeout=SILENCE_SECONDS)
+                    await asyncio.sleep(INTERVAL_SECONDS)
         finally:
             connection.terminate()
 
