@@ -96,7 +96,8 @@ def _actions(browser: Browser) -> dict[str, Callable[[], float]]:
         return float(browser.driver.execute_async_script(f"{_ACT} {script} look();", xpath))
 
     field = "document.querySelector('#search input')"
-    type_in = f"document.querySelector('#found').replaceChildren(); {field}.value = '{{}}'; {field}.dispatchEvent(new Event('input'));"
+    clear = "document.querySelector('#found').replaceChildren();"
+    type_in = f"{clear} {field}.value = '{{}}'; {field}.dispatchEvent(new Event('input'));"
     older = "[...document.querySelectorAll('button')].find((one) => one.textContent === 'Older →').click();"
     newer = "//button[.='← Newer' and not(@hidden)]"
     return {
