@@ -11,6 +11,7 @@ import pytest
 
 from fotahook.store import open_store, views
 from fotahook.store.base import Store
+from fotahook.store.events import StateCounts
 from fotahook.store.records import (
     SCAN_LIMIT,
     Accepted,
@@ -29,7 +30,6 @@ from fotahook.store.records import (
     Pruned,
     Redelivery,
     Retention,
-    StateCounts,
     StoreError,
     StoreUnavailable,
 )

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from fotahook.contract.life_cycle import FINAL_RANK, place
 from fotahook.store.base import Store
+from fotahook.store.ledger_records import LedgerCampaign, LedgerCount
 from fotahook.store.records import (
     HandOver,
     LeaseRequest,
-    LedgerCampaign,
-    LedgerCount,
     NewMessage,
     Note,
     Report,

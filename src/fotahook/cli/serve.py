@@ -191,23 +191,6 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
             # Only now, when the file is known to be a store: the key beside it is worth keeping.
             key, previous = await open_secret_keys(opened, file)
             sending = _sender_settings(options, key, previous, networks)
-            settings = Settings(
-                secret_key=key,
-                allow_http=options.dev,
-                allowed_networks=networks,
-                requests_per_minute=options.requests_per_minute,
-                quotas=AccountQuotas(
-                    messages=options.account_messages,
-                    bytes=options.account_bytes,
-                    publishes_per_second=options.account_rate,
-                    changes_per_hour=options.account_changes,
-                ),
-                time_to_live=options.time_to_live * DAY,
-                open_metrics=options.metrics_listen is not None,
-                check_receiver=partial(check_receiver, sender=sending, allow_http=options.dev),
-                challenge_receiver=partial(challenge_receiver, sender=sending) if options.verify_endpoints else None,
-                clock=time.time,
-            )
             checks: dict[str, Check] = {}
             task = None
             if options.role != "api":
@@ -219,7 +202,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
             closing = asyncio.Event()
             app = build_app(
                 store,
-                settings,
+                _settings(options, key, networks, sending),
                 routes=console_routes(),
                 calls=options.role != "dispatcher",
                 checks=checks,
@@ -242,6 +225,26 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 background=task,
                 shutting_down=closing,
             )
+
+
+def _settings(options: ServeOptions, key: bytes, networks: tuple[Network, ...], sending: SenderSettings) -> Settings:
+    return Settings(
+        secret_key=key,
+        allow_http=options.dev,
+        allowed_networks=networks,
+        requests_per_minute=options.requests_per_minute,
+        quotas=AccountQuotas(
+            messages=options.account_messages,
+            bytes=options.account_bytes,
+            publishes_per_second=options.account_rate,
+            changes_per_hour=options.account_changes,
+        ),
+        time_to_live=options.time_to_live * DAY,
+        open_metrics=options.metrics_listen is not None,
+        check_receiver=partial(check_receiver, sender=sending, allow_http=options.dev),
+        challenge_receiver=partial(challenge_receiver, sender=sending) if options.verify_endpoints else None,
+        clock=time.time,
+    )
 
 
 def _refuse_public_dev(options: ServeOptions, listening: ListeningSocket) -> None:

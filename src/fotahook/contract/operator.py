@@ -1,6 +1,6 @@
 """The types of fotahook's own API, `/v1/…`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -35,18 +35,18 @@ class BatchMessage(msgspec.Struct, frozen=True):
     idempotency_key: str | None = None
 
 
-class _Camel(Model, frozen=True, rename="camel"):
+class Camel(Model, frozen=True, rename="camel"):
     pass
 
 
-class Refused(_Camel, frozen=True):
+class Refused(Camel, frozen=True):
     """A message of a batch that was not accepted, and why."""
 
     error_code: str
     error_message: str
 
 
-class RegisteredCallback(_Camel, frozen=True):
+class RegisteredCallback(Camel, frozen=True):
     """The URL registered for an account; each change increases the revision."""
 
     url: str
@@ -54,7 +54,7 @@ class RegisteredCallback(_Camel, frozen=True):
     registered_at: datetime
 
 
-class LaneState(_Camel, frozen=True):
+class LaneState(Camel, frozen=True):
     """The lane to an endpoint: `open`, `waiting` until a time, `held` or `paused`, and why.
 
     `in_flight` is the number of deliveries allowed at once now: few at first and after failures, 0 unless it is open.
@@ -67,7 +67,7 @@ class LaneState(_Camel, frozen=True):
     failures: int = 0
 
 
-class Backlog(_Camel, frozen=True):
+class Backlog(Camel, frozen=True):
     """The deliveries that are pending or dead."""
 
     pending: int
@@ -75,7 +75,7 @@ class Backlog(_Camel, frozen=True):
     oldest_accepted_at: datetime | None = None
 
 
-class Limits(_Camel, frozen=True):
+class Limits(Camel, frozen=True):
     """An account's own limits: deliveries in flight at once, and deliveries started per second.
 
     `in_flight` None: the service's default (8 unless configured otherwise). `per_second` None: no limit.
@@ -85,7 +85,7 @@ class Limits(_Camel, frozen=True):
     per_second: float | None = None
 
 
-class AccountState(_Camel, frozen=True):
+class AccountState(Camel, frozen=True):
     """The state of an account; `callback` is None if none is registered.
 
     `known` is False for an account that never had a callback or a message: its name may be misspelt.
@@ -99,7 +99,7 @@ class AccountState(_Camel, frozen=True):
     known: bool = True
 
 
-class DeliveryState(_Camel, frozen=True):
+class DeliveryState(Camel, frozen=True):
     """The delivery of a message in a lane: `pending`, `delivered` or `dead`."""
 
     lane: str
@@ -110,7 +110,7 @@ class DeliveryState(_Camel, frozen=True):
     last_outcome: str | None = None
 
 
-class MessageState(_Camel, frozen=True):
+class MessageState(Camel, frozen=True):
     """A message without its bytes; `size` is their number."""
 
     id: str
@@ -123,21 +123,21 @@ class MessageState(_Camel, frozen=True):
     ordering_key: str | None = None
 
 
-class AccountPage(_Camel, frozen=True):
+class AccountPage(Camel, frozen=True):
     """A page of accounts, by name; `cursor` gets the next one, None at the end."""
 
     accounts: list[AccountState]
     cursor: str | None = None
 
 
-class MessagePage(_Camel, frozen=True):
+class MessagePage(Camel, frozen=True):
     """A page of messages, newest first; `cursor` gets the next one, None at the end. It may be short, even empty."""
 
     messages: list[MessageState]
     cursor: str | None = None
 
 
-class CallbackChange(_Camel, frozen=True):
+class CallbackChange(Camel, frozen=True):
     """A change of an account's callback: `registered`, `replaced` or `deregistered`, then with `url` None.
 
     `actor` is the client, a slash, and the user who was logged in.
@@ -150,13 +150,13 @@ class CallbackChange(_Camel, frozen=True):
     revision: int
 
 
-class CallbackHistory(_Camel, frozen=True):
+class CallbackHistory(Camel, frozen=True):
     """The last changes of an account's callback, newest first, at most a thousand."""
 
     history: list[CallbackChange]
 
 
-class Reason(_Camel, frozen=True):
+class Reason(Camel, frozen=True):
     """One reason for the state of a message; `until` if it ends by itself at a known time."""
 
     code: str
@@ -164,26 +164,26 @@ class Reason(_Camel, frozen=True):
     until: datetime | None = None
 
 
-class Why(_Camel, frozen=True):
+class Why(Camel, frozen=True):
     """The state of a message, and the reasons for it."""
 
     state: str
     reasons: list[Reason]
 
 
-class Redelivered(_Camel, frozen=True):
+class Redelivered(Camel, frozen=True):
     """The id under which a message is delivered again."""
 
     id: str
 
 
-class Redeliveries(_Camel, frozen=True):
+class Redeliveries(Camel, frozen=True):
     """How many messages are delivered again, or would be."""
 
     count: int
 
 
-class SigningKey(_Camel, frozen=True):
+class SigningKey(Camel, frozen=True):
     """An active signing key of an account, without its secret."""
 
     id: str
@@ -192,7 +192,7 @@ class SigningKey(_Camel, frozen=True):
     expires_at: datetime | None = None
 
 
-class SigningKeys(_Camel, frozen=True):
+class SigningKeys(Camel, frozen=True):
     """The active signing keys of an account, oldest first."""
 
     signing_keys: list[SigningKey]
@@ -207,7 +207,7 @@ class NewSigningKey(Masked, frozen=True):
     secret: str
 
 
-class AuditEntry(_Camel, frozen=True):
+class AuditEntry(Camel, frozen=True):
     """Who did what, when and from where; `subject` is the client, user, key or message that it was done to.
 
     `actor` is the client, a slash, and the user who was logged in. `account` is None for what concerns no single one.
@@ -222,14 +222,14 @@ class AuditEntry(_Camel, frozen=True):
     detail: str
 
 
-class AuditPage(_Camel, frozen=True):
+class AuditPage(Camel, frozen=True):
     """A page of the audit log, newest first; `cursor` gets the next one, None at the end."""
 
     entries: list[AuditEntry]
     cursor: str | None = None
 
 
-class Phases(_Camel, frozen=True):
+class Phases(Camel, frozen=True):
     """The durations of an attempt's phases in milliseconds; None for a phase that was not reached."""
 
     dns: float | None = None
@@ -239,7 +239,7 @@ class Phases(_Camel, frozen=True):
     total: float | None = None
 
 
-class Attempt(_Camel, frozen=True):
+class Attempt(Camel, frozen=True):
     """One attempt of a delivery. `fix` says what the receiver's operator can do about a failure.
 
     `resent` if the connection, kept from an earlier attempt, ended without a response, and the message was sent again
@@ -258,7 +258,7 @@ class Attempt(_Camel, frozen=True):
     resent: bool = False
 
 
-class Attempts(_Camel, frozen=True):
+class Attempts(Camel, frozen=True):
     """All attempts of a message, oldest first."""
 
     attempts: list[Attempt]
@@ -270,13 +270,13 @@ class RecentAttempt(Attempt, frozen=True, kw_only=True, rename="camel"):
     message_id: str
 
 
-class RecentAttempts(_Camel, frozen=True):
+class RecentAttempts(Camel, frozen=True):
     """The last attempts at an account's newest and longest waiting messages, newest first."""
 
     attempts: list[RecentAttempt]
 
 
-class Check(_Camel, frozen=True):
+class Check(Camel, frozen=True):
     """One check of a receiver: `pass`, `warn` or `fail`, what was found, and what to do about it."""
 
     check: str
@@ -285,7 +285,7 @@ class Check(_Camel, frozen=True):
     fix: str | None = None
 
 
-class Checks(_Camel, frozen=True):
+class Checks(Camel, frozen=True):
     """The checks of a callback URL in order, and the worst result."""
 
     url: str
@@ -293,88 +293,7 @@ class Checks(_Camel, frozen=True):
     checks: list[Check]
 
 
-class CampaignState(_Camel, frozen=True):
-    """A campaign by what its messages, or ThingSpace's report, said of its devices.
-
-    `other` devices are under way, `silent` ones were expected and said nothing; `overdue` ones of these two have no
-    result after the end. `repaired`: statuses that no message brought.
-    """
-
-    account: str
-    campaign_id: str
-    succeeded: int = 0
-    failed: int = 0
-    other: int = 0
-    silent: int = 0
-    overdue: int = 0
-    repaired: int = 0
-    status: str | None = None
-    until: datetime | None = None
-    last_at: datetime | None = None
-
-
-class FailureReason(_Camel, frozen=True):
-    """A reason for failures, and the number of devices that failed for it."""
-
-    reason: str
-    count: int
-
-
-class CampaignDetails(CampaignState, frozen=True, rename="camel"):
-    """A campaign with the reasons of its failures, the most frequent first."""
-
-    reasons: Sequence[FailureReason] = ()
-
-
-class CampaignPage(_Camel, frozen=True):
-    """A page of campaigns, newest first; `cursor` gets the next one, None at the end."""
-
-    campaigns: list[CampaignState]
-    cursor: str | None = None
-
-
-class DeviceState(_Camel, frozen=True):
-    """The last status of a device in a campaign, the message that said it, and whether a callback or a report did.
-
-    `kind` is `succeeded`, `failed`, `other`, `silent` or `overdue`.
-    """
-
-    device_id: str
-    kind: str
-    status: str | None = None
-    reason: str | None = None
-    source: str | None = None
-    at: datetime | None = None
-    message_id: str | None = None
-
-
-class DevicePage(_Camel, frozen=True):
-    """A page of a campaign's devices, in order; `cursor` gets the next one, None at the end. It may be short."""
-
-    devices: list[DeviceState]
-    cursor: str | None = None
-
-
-class FoundDevice(_Camel, frozen=True):
-    """The last status of a device in a campaign."""
-
-    account: str
-    campaign_id: str
-    device_id: str
-    status: str
-    at: datetime
-
-
-class Found(_Camel, frozen=True):
-    """What a search found: at most ten of each kind."""
-
-    accounts: list[AccountState]
-    messages: list[MessageState]
-    devices: list[FoundDevice]
-    campaigns: list[CampaignState]
-
-
-class StateCounts(_Camel, frozen=True):
+class StateCounts(Camel, frozen=True):
     """How many accounts are in each state; `trouble`: how many need attention."""
 
     open: int = 0
@@ -384,14 +303,14 @@ class StateCounts(_Camel, frozen=True):
     trouble: int = 0
 
 
-class Latency(_Camel, frozen=True):
+class Latency(Camel, frozen=True):
     """Milliseconds from the acceptance of a message to its delivery, over the last deliveries; None without any."""
 
     p50: float | None = None
     p99: float | None = None
 
 
-class Counts(_Camel, frozen=True):
+class Counts(Camel, frozen=True):
     """Messages accepted, deliveries that became delivered or dead, and failed attempts."""
 
     accepted: int = 0
@@ -400,7 +319,7 @@ class Counts(_Camel, frozen=True):
     dead: int = 0
 
 
-class MinuteCounts(_Camel, frozen=True):
+class MinuteCounts(Camel, frozen=True):
     """The same counts for the minute that begins at `at`."""
 
     at: datetime
@@ -410,7 +329,7 @@ class MinuteCounts(_Camel, frozen=True):
     dead: int = 0
 
 
-class Stats(_Camel, frozen=True):
+class Stats(Camel, frozen=True):
     """The counts of the last minutes, in all and by minute; the last minute is not over.
 
     The numbers of accounts, the backlog and the latency are those of now. A client for some accounts gets no latency

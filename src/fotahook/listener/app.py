@@ -11,7 +11,8 @@ from fotahook.contract.budget import Budget
 from fotahook.contract.errors import WebhookRejected
 from fotahook.delivery import Deliver, LoopDeadline, Rules
 from fotahook.store import Store
-from fotahook.store.records import LedgerDevice, Retention, StoreError
+from fotahook.store.ledger_records import LedgerDevice
+from fotahook.store.records import Retention, StoreError
 
 from . import asgi, ledger, requests, validation
 from .dead_letters import DeadLetter, dead_letters

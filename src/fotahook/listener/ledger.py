@@ -9,7 +9,7 @@ import msgspec
 from fotahook.contract.life_cycle import FAILED
 from fotahook.store import Store
 from fotahook.store.ledger import storable
-from fotahook.store.records import LedgerCampaign, LedgerDevice
+from fotahook.store.ledger_records import LedgerCampaign, LedgerDevice
 
 from . import validation
 

@@ -15,7 +15,8 @@ from fotahook.contract.models import V2DeviceStatus
 from fotahook.contract.report_calls import FIRST_PAGE, next_page
 from fotahook.store import Store
 from fotahook.store.ledger import storable
-from fotahook.store.records import LedgerCampaign, LedgerDevice, NewMessage
+from fotahook.store.ledger_records import LedgerCampaign, LedgerDevice
+from fotahook.store.records import NewMessage
 
 from .intake import HANDLERS, ChooseConsumers, receive
 from .ledger import end_of, find_campaign

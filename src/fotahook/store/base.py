@@ -19,7 +19,7 @@ import msgspec
 from . import callbacks, records
 from .access_verbs import AccessVerbs
 from .event_reader import read_events, read_stats, thin_out
-from .events import Backlog, EventCursor, EventPage, Stats
+from .events import Backlog, EventCursor, EventPage, StateCounts, Stats
 from .handing import Handing
 from .ledger_verbs import LedgerVerbs
 from .listing import account_attempts, find_message, list_messages
@@ -155,10 +155,10 @@ class Store(LedgerVerbs, AccessVerbs):
 
     async def state_counts(
         self, among: Collection[str] | None = None, *, consumer: str = CALLBACK_CONSUMER
-    ) -> records.StateCounts:
+    ) -> StateCounts:
         """How many accounts are in each state, of these or of all."""
         (row,) = await self._query("state_counts", among=None if among is None else list(among), consumer=consumer)
-        return records.StateCounts(**row)
+        return StateCounts(**row)
 
     async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
         """Stop sending over a lane until it is resumed; everything is kept, and its time to live stands still."""

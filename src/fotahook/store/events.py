@@ -147,6 +147,16 @@ class Stats(Record, frozen=True, kw_only=True):
     minutes: tuple[MinuteCounts, ...]
 
 
+class StateCounts(Record, frozen=True, kw_only=True):
+    """How many accounts are in each state, and how many need attention."""
+
+    open: int
+    waiting: int
+    held: int
+    paused: int
+    trouble: int
+
+
 class Backlog(Record, frozen=True, kw_only=True):
     """Pending and dead deliveries of the whole store, and the age of the oldest pending message in seconds."""
 

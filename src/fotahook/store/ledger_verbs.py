@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from fotahook.contract.life_cycle import FINAL_RANK
 
-from . import records
+from . import ledger_records
 from .ledger import campaign_ids
 from .session import Engine, Session
 
@@ -39,36 +39,36 @@ class LedgerVerbs(Engine):
 
     async def ledger_campaigns(
         self, *, name: tuple[str, str] | None = None, after: int = 0, limit: int
-    ) -> list[records.LedgerCampaign]:
+    ) -> list[ledger_records.LedgerCampaign]:
         """Campaigns in the ledger by id, above `after`; with a `name`, an account and a campaign, only that one."""
         account, campaign = name or (None, None)
         found = await self._query("ledger_campaigns", account=account, campaign=campaign, after=after, limit=limit)
-        return [records.LedgerCampaign(**row) for row in found]
+        return [ledger_records.LedgerCampaign(**row) for row in found]
 
     async def ledger_devices(
         self, campaign: int, *, among: Collection[str] | None = None, after: str = "", limit: int
-    ) -> list[records.LedgerDevice]:
+    ) -> list[ledger_records.LedgerDevice]:
         """The devices of a campaign behind `after`, in order, all or these."""
         names = None if among is None else list(among)
         found = await self._query("ledger_devices", campaign=campaign, among=names, after=after, limit=limit)
-        return [records.LedgerDevice(**dict(row) | {"by_report": bool(row["by_report"])}) for row in found]
+        return [ledger_records.LedgerDevice(**dict(row) | {"by_report": bool(row["by_report"])}) for row in found]
 
-    async def ledger_counts(self, campaign: int) -> list[records.LedgerCount]:
+    async def ledger_counts(self, campaign: int) -> list[ledger_records.LedgerCount]:
         """How many devices of a campaign have which status."""
         found = await self._query("ledger_counts", campaign=campaign, final=FINAL_RANK)
-        return [records.LedgerCount(**dict(row) | {"is_final": bool(row["is_final"])}) for row in found]
+        return [ledger_records.LedgerCount(**dict(row) | {"is_final": bool(row["is_final"])}) for row in found]
 
     async def latest_campaigns(
         self, *, among: Collection[str] | None, campaign: str | None = None, before: int | None = None, limit: int
-    ) -> list[records.LedgerCampaign]:
+    ) -> list[ledger_records.LedgerCampaign]:
         """Campaigns of these accounts or of all, newest first: below an id, and by the beginning of their name."""
         values = {"among": None if among is None else list(among), "campaign": campaign, "limit": limit}
         found = await self._query("latest_campaigns", before=(1 << 62) if before is None else before, **values)
-        return [records.LedgerCampaign(**row) for row in found]
+        return [ledger_records.LedgerCampaign(**row) for row in found]
 
     async def campaign_devices(
         self, campaign: int, *, kind: str | None = None, after: str = "", limit: int
-    ) -> records.DevicePage:
+    ) -> ledger_records.DevicePage:
         """The `limit` devices of a campaign behind `after`, in order; of these, those ``succeeded``, ``failed`` or
         ``silent``."""
         values = {"campaign": campaign, "kind": kind or "", "after": after, "scan": limit, "final": FINAL_RANK}
@@ -78,8 +78,8 @@ class LedgerVerbs(Engine):
             {name: value for name, value in row.items() if name != "fits"} | {"by_report": bool(row["by_report"])}
             for row in fitting
         )
-        return records.DevicePage(
-            devices=tuple(records.CampaignDevice(**device) for device in devices if device["device"]),
+        return ledger_records.DevicePage(
+            devices=tuple(ledger_records.CampaignDevice(**device) for device in devices if device["device"]),
             next=found[-1]["device"] if len(found) == limit else None,
         )
 
@@ -90,25 +90,25 @@ class LedgerVerbs(Engine):
 
     async def find_device(
         self, device: str, *, among: Collection[str] | None, limit: int
-    ) -> list[records.LedgerReport]:
+    ) -> list[ledger_records.LedgerReport]:
         """What was last reported of a device in each campaign of these accounts or of all, newest first."""
         names = None if among is None else list(among)
         found = await self._query("find_device", device=device, among=names, limit=limit)
-        return [records.LedgerReport(**row) for row in found]
+        return [ledger_records.LedgerReport(**row) for row in found]
 
     async def reports_of_campaign(
         self, account: str, campaign: str, *, after: str | None = None, limit: int
-    ) -> list[records.LedgerReport]:
+    ) -> list[ledger_records.LedgerReport]:
         """What was reported of a campaign, first of itself, then of its devices in order; behind a device, if given."""
         found = await self._query("reports_of_campaign", account=account, campaign=campaign, after=after, limit=limit)
-        return [records.LedgerReport(**row) for row in found]
+        return [ledger_records.LedgerReport(**row) for row in found]
 
     async def reports_of_device(
         self, account: str, device: str, *, after: str = "", limit: int
-    ) -> list[records.LedgerReport]:
+    ) -> list[ledger_records.LedgerReport]:
         """What was reported of a device ('' for the campaigns themselves) in each campaign behind `after`, in order."""
         found = await self._query("reports_of_device", account=account, device=device, after=after, limit=limit)
-        return [records.LedgerReport(**row) for row in found]
+        return [ledger_records.LedgerReport(**row) for row in found]
 
     async def overdue_devices(self, seconds: float) -> int:
         """Devices without a result in campaigns that ended within the last `seconds`."""

@@ -103,68 +103,6 @@ class Note(Record, frozen=True, kw_only=True):
     """Devices ('' for the campaign) of which the ledger had a later status, or the same result, already."""
 
 
-class LedgerDevice(Record, frozen=True, kw_only=True):
-    """The last status of a device in a campaign; None if it is only expected."""
-
-    device: str
-    status: str | None
-    rank: int
-    at: float | None
-    by_report: bool
-    repairs: int
-    """How often a report had to say what no message did."""
-
-
-class LedgerReport(Record, frozen=True, kw_only=True):
-    """The last status of a device ('' for the campaign itself) in a campaign; the account where it is not given."""
-
-    campaign: str
-    device: str
-    status: str
-    at: float
-    detail: str | None
-    told: str | None
-    """What was told of the campaign, as JSON."""
-    account: str = ""
-
-
-class LedgerCampaign(Record, frozen=True, kw_only=True):
-    """A campaign in the ledger, with its own last status. Its end is unknown until somebody says it."""
-
-    id: int
-    account: str
-    campaign: str
-    status: str | None = None
-    rank: int = 0
-    at: float | None = None
-    ends_at: float | None = None
-    cursor: str = ""
-    """How far its report was read: the last device; empty at the beginning."""
-
-
-class CampaignDevice(LedgerDevice, frozen=True, kw_only=True):
-    """The last status of a device, why, and the id of the message that said it."""
-
-    detail: str | None
-    message: str | None
-
-
-class DevicePage(Record, frozen=True, kw_only=True):
-    """Some of a campaign's devices in order, and the device behind which to go on; None at the end."""
-
-    devices: tuple[CampaignDevice, ...]
-    next: str | None
-
-
-class LedgerCount(Record, frozen=True, kw_only=True):
-    """How many devices of a campaign have a status; '' if they are only expected."""
-
-    status: str
-    is_final: bool
-    devices: int
-    repairs: int
-
-
 class Health(Record, frozen=True, kw_only=True):
     """The health of a lane's endpoint by its recent outcomes; delivery's policy reads and writes it."""
 
@@ -359,16 +297,6 @@ class Account(Record, frozen=True, kw_only=True):
     callback: Callback | None
     lane: Lane
     limits: Limits
-
-
-class StateCounts(Record, frozen=True, kw_only=True):
-    """How many accounts are in each state, and how many need attention."""
-
-    open: int
-    waiting: int
-    held: int
-    paused: int
-    trouble: int
 
 
 class CallbackChange(Record, frozen=True, kw_only=True):

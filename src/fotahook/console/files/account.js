@@ -196,7 +196,7 @@ function messageLine({ id, type, orderingKey, deliveries, acceptedAt }) {
   return { key: id, cells: [messageLink(id, orderingKey ?? shortId(id)), type ?? muted("no type"), el("code", { title: id }, shortId(id)), deliveryState(deliveries[0]), time(acceptedAt)] };
 }
 
-export function attemptTable(attempts) {
+function attemptTable(attempts) {
   const scale = scaleOf(attempts);
   const lines = attempts.map((one) => ({ key: `${one.messageId}-${one.number}`, cells: [time(one.startedAt), messageLink(one.messageId, shortId(one.messageId)), [outcomeOf(one), one.number > 1 && muted(` attempt ${one.number}`)], waterfall(one.phases, scale), one.phases.total == null ? "–" : milliseconds(one.phases.total)] }));
   return table("Last attempts, newest first", ATTEMPTS, lines, "No attempts yet.");

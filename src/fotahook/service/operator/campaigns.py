@@ -6,8 +6,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta
 from msgspec.structs import asdict
 
-from ...contract.life_cycle import FAILED, FINAL_RANK, place
-from ...contract.operator import (
+from ...contract.campaigns import (
     CampaignDetails,
     CampaignPage,
     CampaignState,
@@ -17,9 +16,11 @@ from ...contract.operator import (
     Found,
     FoundDevice,
 )
+from ...contract.life_cycle import FAILED, FINAL_RANK, place
 from ...store import views
 from ...store.ledger import storable
-from ...store.records import Account, CampaignDevice, LedgerCampaign, LedgerCount, MessageFilter
+from ...store.ledger_records import CampaignDevice, LedgerCampaign, LedgerCount
+from ...store.records import Account, MessageFilter
 from ...store.views import to_datetime, to_datetime_or_none
 from .. import errors, requests
 from ..requests import Params

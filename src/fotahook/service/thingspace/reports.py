@@ -19,7 +19,7 @@ from ...contract.models import (
     V2DeviceStatus,
 )
 from ...store.ledger import storable
-from ...store.records import LedgerReport
+from ...store.ledger_records import LedgerReport
 from .. import errors, requests
 from ..routing import Call, Endpoint
 

@@ -4,15 +4,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 import asyncpg
 
 from ...contract.urls import without_password
 from ..records import StoreError, StoreFull, StoreUnavailable
-from .servers import Connection, Db, Server, Servers, server_of
+from .servers import Connection, Db, Servers
 
 T = TypeVar("T")
 
@@ -57,7 +56,6 @@ class ConnectionPool:
     def __init__(self, url: str) -> None:
         self._url = url
         self._servers = Servers(url)
-        self._servers_of: WeakKeyDictionary[Connection, Server | None] = WeakKeyDictionary()
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._handlers: asyncpg.Pool[asyncpg.Record] | None = None
 
@@ -73,7 +71,7 @@ class ConnectionPool:
                 self._url,
                 min_size=1,
                 max_size=POOL_SIZE,
-                connect=self._connect,
+                connect=self._servers.connect,
                 init=_check_session,
                 reset=_keep_session,
                 command_timeout=RESPONSE_SECONDS,
@@ -85,7 +83,7 @@ class ConnectionPool:
                 self._url,
                 min_size=0,
                 max_size=HANDLER_CONNECTIONS,
-                connect=self._connect,
+                connect=self._servers.connect,
                 server_settings={"application_name": "fotahook handlers"},
             )
         except (*_DRIVER_ERRORS, StoreError) as error:
@@ -95,11 +93,6 @@ class ConnectionPool:
             raise StoreUnavailable(f"cannot open the store postgresql://{place}: {reason}{remedy}") from error
         with translated():
             await self._check_pooling(self._pool)
-
-    async def _connect(self, *arguments: Any, **options: Any) -> Connection:  # as asyncpg.connect takes them
-        connection = await self._servers.connect(*arguments, **options)
-        self._servers_of[connection] = await server_of(connection)
-        return connection
 
     async def _check_pooling(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         """StoreUnavailable if a pooler gives another connection the session of one that is open."""
@@ -169,20 +162,12 @@ class ConnectionPool:
             connection = await self._servers.connect(command_timeout=RESPONSE_SECONDS, server_settings=_STARTUP)
             try:
                 await _configure(connection, {"synchronous_commit": "off"})
-                self._follow(await server_of(connection))
             except BaseException:
                 connection.terminate()
                 raise
-        return connection
-
-    def _follow(self, server: Server | None) -> None:
-        connections = self._servers_of.items()
-        former = [connection for connection, known in connections if known != server and not connection.is_closed()]
-        if server is not None and former:
+        if self._servers.end_others(connection):
             log.warning("the store's server was replaced or restarted: connections to the former one end")
-            for connection in former:
-                connection.terminate()
-                del self._servers_of[connection]
+        return connection
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
+from weakref import WeakKeyDictionary
 
 import asyncpg
 
@@ -95,14 +96,23 @@ class Servers:
         self._url = url
         self.addresses = addresses_of(url)
         self._timeline = 0
+        self._servers: WeakKeyDictionary[Connection, Server | None] = WeakKeyDictionary()
 
     async def connect(self, dsn: object = None, /, **options: Any) -> Connection:  # any argument of asyncpg.connect
         """A new connection; OSError or a PostgresError if no server accepts writes within CONNECT_SECONDS."""
         async with asyncio.timeout(CONNECT_SECONDS):
             if len(self.addresses) <= 1:
-                connection: Connection = await asyncpg.connect(self._url, **options)
-                return connection
+                return await self._connect(None, options)
             return await self._first(options)
+
+    def end_others(self, connection: Connection) -> bool:
+        """End the open connections to another server than that of this one; whether there were any."""
+        server = self._servers[connection]
+        known = {} if server is None else self._servers
+        others = [other for other, its in known.items() if its != server and not other.is_closed()]
+        for other in others:
+            other.terminate()
+        return bool(others)
 
     async def _first(self, options: Mapping[str, Any]) -> Connection:
         searches = [
@@ -126,16 +136,20 @@ class Servers:
                 return await self._connect(address, options)
             await asyncio.sleep(PROMOTION_SECONDS)
 
-    async def _connect(self, address: Address, options: Mapping[str, Any]) -> Connection:
-        connection: Connection = await asyncpg.connect(self._url, host=address.host, port=address.port, **options)
+    async def _connect(self, address: Address | None, options: Mapping[str, Any]) -> Connection:
+        """A connection to one of several servers, which must accept writes; to the only one if no address is given."""
+        host, port = address or (None, None)
+        connection: Connection = await asyncpg.connect(self._url, host=host, port=port, **options)
         try:
-            server = await server_of(connection)
-            if server is None or server.timeline < self._timeline:
-                raise NotPrimary(f"{address} accepts no writes")
-            self._timeline = server.timeline
+            server = await _server_of(connection)
+            if address is not None:
+                if server is None or server.timeline < self._timeline:
+                    raise NotPrimary(f"{address} accepts no writes")
+                self._timeline = server.timeline
         except BaseException:
             connection.terminate()
             raise
+        self._servers[connection] = server
         return connection
 
 
@@ -148,7 +162,7 @@ async def discard(searches: Sequence[asyncio.Task[Connection]]) -> None:
             result.terminate()
 
 
-async def server_of(connection: Db) -> Server | None:
+async def _server_of(connection: Connection) -> Server | None:
     """The server that a connection leads to; None if it accepts no writes."""
     found = await connection.fetchrow(
         "select pg_postmaster_start_time() as started_at, case when pg_is_in_recovery() "
