@@ -590,7 +590,8 @@ async def test_a_lost_connection_for_notifications_is_made_again(
     await quiet(other)
     await admin.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity"
-        " where pid <> pg_backend_pid() and (query like 'LISTEN%' or query like '%pg_notify%')"
+        " where pid <> pg_backend_pid()"
+        " and (query like 'LISTEN%' or query like '%pg_notify%' or query = 'select $1::text')"
     )
     # A store hints at work whenever it connects: it cannot know what it has missed.
     await hint(registered)
@@ -599,6 +600,18 @@ async def test_a_lost_connection_for_notifications_is_made_again(
     waiting = asyncio.ensure_future(hint(other))
     await accept(b"{}")
     await waiting
+
+
+async def test_an_idle_connection_for_notifications_is_asked_for_a_sign_of_life(
+    store_url: str, admin: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify_module, "SILENCE_SECONDS", 0.5)
+    store = await open_store(store_url)
+    asked = "select exists (select from pg_stat_activity where query = 'select $1::text')"
+    try:
+        await once(lambda: admin.fetchval(asked))
+    finally:
+        await store.close()
 
 
 # The SQL files
