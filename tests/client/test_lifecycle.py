@@ -63,6 +63,8 @@ async def test_a_closed_client_raises_runtime_error(open_sdk: OpenSdk) -> None:
 async def test_closing_twice_is_allowed(open_sdk: OpenSdk, kind: str) -> None:
     async with open_sdk() as sdk:
         await sdk.do("close" if kind == "sync" else "aclose")
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        await sdk.call(LIST, ACCOUNT)
 
 
 async def test_closing_during_a_call_leaves_no_connection(peer: Peer) -> None:
@@ -256,7 +258,8 @@ def test_surplus_idle_connections_are_closed(peer: Peer, monkeypatch: pytest.Mon
         client.login()
         peer.routes["callbacks/"] = meet
         with ThreadPoolExecutor(2) as threads:
-            list(threads.map(client.software_management_callbacks_v2.list_registered_callbacks, ["a", "b"]))
+            answers = list(threads.map(client.software_management_callbacks_v2.list_registered_callbacks, ["a", "b"]))
+        assert all(answer.is_success for answer in answers)
         while peer.connections != 1:
             time.sleep(0.001)
 

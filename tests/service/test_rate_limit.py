@@ -61,6 +61,8 @@ def test_a_clock_that_is_set_back_locks_nobody_out() -> None:
     limiter = RateLimiter(1)
     limiter.count("a", 1_000_000.0)
     limiter.count("a", 500.0)
+    with pytest.raises(ApiError, match="429"):
+        limiter.count("a", 501.0)
 
 
 def test_zero_means_no_limit() -> None:
