@@ -341,7 +341,7 @@ class Listener:
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "http":
             response = await self._respond(scope, receive)
-            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+            headers = [(name.encode(), value.encode()) for name, value in response.headers]
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
             await send({"type": "http.response.body", "body": response.body})
         elif scope["type"] == "lifespan":
@@ -364,10 +364,15 @@ class Listener:
         try:
             headers = read_headers(scope["headers"])
             self.request_handler.check_headers(headers, peer)
-            with self._bodies.share(address_key(self.request_handler.sender(peer, headers))) as take:
-                message = self.request_handler.read_message(
-                    headers, await asgi.read_body(receive, self._body_deadline, take)
+            with contextlib.ExitStack() as held:
+                body = await asgi.read_body(
+                    receive,
+                    self._body_deadline,
+                    lambda: held.enter_context(
+                        self._bodies.share(address_key(self.request_handler.sender(peer, headers)))
+                    ),
                 )
+                message = self.request_handler.read_message(headers, body)
                 self.request_handler.warn_if_unverified()
                 if (answer := self.request_handler.answer_challenge(message)) is not None:
                     return answer

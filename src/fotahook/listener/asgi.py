@@ -1,7 +1,7 @@
 """What only the ASGI app needs: bodies, mount points, and metrics for this machine."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fotahook.contract.errors import WebhookRejected
 from fotahook.delivery import LoopDeadline
@@ -13,10 +13,18 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
 
-async def read_body(receive: "Receive", deadline: LoopDeadline, take: Callable[[int], bool]) -> bytes:
-    """The body of a request; WebhookRejected (400, 408, 413 or 503). `take`: whether there is room for some bytes."""
+_SMALL_BODY: Final = 64 * 1024
+"""Bytes that a server holds of a request anyway, before anybody reads it."""
+
+
+async def read_body(receive: "Receive", deadline: LoopDeadline, share: Callable[[], Callable[[int], bool]]) -> bytes:
+    """The body of a request; WebhookRejected (400, 408, 413 or 503).
+
+    `share` is called if it is long: whether there is room for so many more bytes.
+    """
     chunks: list[bytes] = []
-    left = BODY_LIMIT
+    size = owed = 0
+    take: Callable[[int], bool] | None = None
     try:
         with deadline():
             while True:
@@ -25,11 +33,15 @@ async def read_body(receive: "Receive", deadline: LoopDeadline, take: Callable[[
                     # ASGI does not say whether the sender or the server closed the connection.
                     raise WebhookRejected(400, BODY_CUT_OFF)
                 chunks.append(event.get("body", b""))
-                left -= len(chunks[-1])
-                if left < 0:
+                size += len(chunks[-1])
+                owed += len(chunks[-1])
+                if size > BODY_LIMIT:
                     raise WebhookRejected(413, BODY_TOO_LONG)
-                if not take(len(chunks[-1])):
-                    raise WebhookRejected(503, "too many messages arrive at once; send it again")
+                if size > _SMALL_BODY:
+                    take = take or share()
+                    if not take(owed):
+                        raise WebhookRejected(503, "too many messages arrive at once; send it again")
+                    owed = 0
                 if not event.get("more_body", False):
                     return b"".join(chunks)
     except TimeoutError as error:

@@ -177,7 +177,7 @@ def _account(named: str, message: CallbackMessage, *, trusted: bool) -> str:
 
 def _ordering_key(message: CallbackMessage) -> str | None:
     """Messages about one device stay in order, and so do those about one campaign as a whole."""
-    devices = {device.device_id for device in message.devices if device.device_id}
+    devices = {device.device_id for part in message.parts for device in part.device_list if device.device_id}
     return devices.pop() if len(devices) == 1 else message.campaign_id
 
 

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote
@@ -145,8 +146,7 @@ class RequestHandler:
 
     def matches_path(self, path: str) -> bool:
         """Whether messages are received at a decoded path; a slash at its end does not matter."""
-        # Servers decode the path of a request.
-        return path.rstrip("/") == unquote(self.path).rstrip("/")
+        return path.rstrip("/") == _decoded(self.path)
 
     def route(self, method: str, path: str) -> Response | None:
         """The response to a request that is not a message. None: read the body."""
@@ -270,6 +270,12 @@ def _error_response(error: WebhookRejected | StoreError, *headers: tuple[str, st
     if isinstance(error, StoreFull):
         return _problem(507, "INBOX_FULL", "the inbox is full")
     return _problem(503, "INBOX_AWAY", "messages cannot be stored now", ("retry-after", "5"))
+
+
+@lru_cache
+def _decoded(path: str) -> str:
+    """A path as servers pass it on."""
+    return unquote(path).rstrip("/")
 
 
 def check_path(path: str) -> str:

@@ -170,13 +170,15 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
     def check_password(self, message: CallbackMessage) -> None:
         """WebhookRejected (401) if the message does not contain the registered user name and password."""
+        if not self.basic:
+            return
         given = _digest(message.username), _digest(message.password)
         # Everything is always compared, so that the time until a rejection reveals nothing.
         matches = [
             hmac.compare_digest(given[0], _digest(user)) & hmac.compare_digest(given[1], _digest(password))
             for user, password in self.basic
         ]
-        if matches and not any(matches):
+        if not any(matches):
             raise WebhookRejected(401, "the message does not contain a registered user name and password")
 
     def __repr__(self) -> str:
@@ -196,7 +198,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 def named_account(headers: Mapping[str, str]) -> str:
     """The account that a sender names in its headers; the empty string if it names none."""
     named = unquote(headers.get("fotahook-account", ""))
-    return named if account_refusal(named) is None else ""
+    return named if named and account_refusal(named) is None else ""
 
 
 def _parse_key(prefix: str, parse: Callable[[str], bytes]) -> Callable[[str], tuple[str, bytes]]:
