@@ -648,3 +648,14 @@ async def test_the_fetch_reads_an_index_in_order(path: Path) -> None:
     assert any("pending_by_key" in step for step in plan), plan
     # At most as many as are fetched are sorted, to sum up their sizes.
     assert sum("TEMP B-TREE" in step for step in plan) <= 1, plan
+
+
+@pytest.mark.parametrize(("name", "width"), [("put_off", 5), ("bury", 4), ("end_pending", 2), ("promote", 2)])
+async def test_settling_finds_deliveries_by_their_numbers(path: Path, name: str, width: int) -> None:
+    store = await SqliteStore.open(path)
+    row = f"({', '.join('?' * width)})"
+    query = "explain query plan " + load_queries("sqlite")[name].format(rows=f"{row}, {row}")
+    plan = await store._writer.run(lambda db: [step["detail"] for step in db.execute(query, (1,) * 2 * width)])
+    await store.close()
+    assert any("USING PRIMARY KEY (lane=? AND seq=?)" in step for step in plan), plan
+    assert not any(re.match("SCAN (pending|p)\\b", step) for step in plan), plan

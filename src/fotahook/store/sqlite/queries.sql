@@ -181,8 +181,8 @@ select p.lane, p.seq, given.column3, given.column4
 from (values {rows}) given cross join pending p on p.lane = given.column1 and p.seq = given.column2 and p.ready = 1;
 
 -- name: end_pending
--- Rows: lane, message.
-delete from pending where ready = 1 and (lane, seq) in (values {rows});
+-- With bare values for the pairs, or an index on ready, SQLite would go through all that is pending. Rows: lane, message.
+delete from pending where +ready = 1 and (lane, seq) in (select column1, column2 from (values {rows}));
 
 -- name: promote
 -- The first pending delivery of each of these keys. Rows: lane, ordering key.
