@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fotahook.client._effects import Acquire, Hooks, Invoke, Runtime, Send, Sleep
-from fotahook.client._flow import Limits, Pipeline
+from fotahook.client._effects import Acquire, Invoke, Runtime, Send, Sleep
+from fotahook.client._flow import Pipeline
 from fotahook.client._retry import MAX_BACKOFF, MAX_RETRY_AFTER, retry_delay
+from fotahook.client._settings import Limits, Settings
 from fotahook.client._tokens import BearerToken, SessionToken
 from fotahook.contract.auth import OauthToken, SessionCredentials, ThingspaceOauthCredentials
-from fotahook.contract.calls import list_registered_callbacks
+from fotahook.contract.calls import callback_call, read_summary
 from fotahook.contract.errors import (
     ApiException,
     AuthenticationError,
@@ -27,7 +28,7 @@ from fotahook.contract.errors import (
 from fotahook.contract.exchange import Headers, Reply, Secret, retry_after
 from fotahook.contract.servers import servers_at
 
-CALL = list_registered_callbacks("a")
+CALL = callback_call("GET", "a", read_summary)
 RUNTIME = Runtime(monotonic=lambda: 0.0, now=lambda: 1000.0, jitter=lambda: 0.0, new_key=lambda: "key")
 LIMITS = Limits(deadline=60.0, max_retries=2)
 
@@ -48,7 +49,7 @@ class Lock:
 def pipeline() -> Pipeline:
     bearer = BearerToken(ThingspaceOauthCredentials("id", "secret"), RUNTIME)
     session = SessionToken(SessionCredentials("user", "password"), RUNTIME)
-    one = Pipeline(servers_at("http://x"), bearer, session, Hooks(), RUNTIME)
+    one = Pipeline(servers_at("http://x"), bearer, session, Settings(), RUNTIME)
     one.renew_locks(Lock)
     return one
 

@@ -467,7 +467,7 @@ def test_no_repr_shows_a_secret() -> None:
         fotahook.SessionCredentials("a-user", "secret-password"),
         OAUTH,
         USER,
-        fotahook.Client(proxy="http://a-user:secret-of-proxy@127.0.0.1:1")._transport._options,
+        fotahook.Client(proxy="http://a-user:secret-of-proxy@127.0.0.1:1")._pipeline.settings,
     ]
     assert "secret-" not in repr(values)
 

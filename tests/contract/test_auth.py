@@ -22,11 +22,11 @@ from fotahook.contract.auth import (
     token_call,
     with_expiry,
 )
-from fotahook.contract.calls import list_registered_callbacks
+from fotahook.contract.calls import callback_call, read_summary
 from fotahook.contract.errors import ApiException
 from fotahook.contract.exchange import Headers, Reply
 
-CALL, LOGIN = list_registered_callbacks("a"), login_call("u", "p")
+CALL, LOGIN = callback_call("GET", "a", read_summary), login_call("u", "p")
 
 
 def refused(status: int, code: str | None = None) -> ApiException:

@@ -16,8 +16,8 @@ from ..contract.error_responses import MAX_BODY, body_too_large
 from ..contract.errors import ConnectionFailed, FotahookError
 from ..contract.exchange import Headers, Reply, Request, Secret
 from ._effects import Acquire, Effect, Invoke, Send, Sleep, drive_async
-from ._flow import Limits, MakeFlow, Pipeline
-from ._settings import TransportOptions, proxy_for
+from ._flow import MakeFlow, Pipeline
+from ._settings import Limits, proxy_for
 from ._transport_errors import timed_out, transport_error, without_frames
 
 T = TypeVar("T")
@@ -35,8 +35,8 @@ _LIBRARY_ERRORS = (aiohttp.ClientError, OSError, ArithmeticError, ValueError)
 class AsyncTransport:
     """Runs the flows of one client, in one event loop at a time."""
 
-    def __init__(self, pipeline: Pipeline, options: TransportOptions) -> None:
-        self._pipeline, self._options = pipeline, options
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
         self.runtime = pipeline.runtime
         self._streams: weakref.WeakSet[AsyncStream] = weakref.WeakSet()
         self._origins: dict[str, tuple[dict[str, object], Secret | None]] = {}
@@ -130,8 +130,8 @@ class AsyncTransport:
         options: dict[str, object] = {}
         if origin.startswith("https:"):
             # In a thread: the authorities take long to load.
-            options["ssl"] = await asyncio.to_thread(self._options.ssl_context)
-        proxy = proxy_for(origin, self._options.proxy)
+            options["ssl"] = await asyncio.to_thread(self._pipeline.settings.ssl_context)
+        proxy = proxy_for(origin, self._pipeline.settings.proxy)
         if proxy is None:
             return options, None
         options["proxy"] = proxy.url

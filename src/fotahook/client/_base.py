@@ -13,9 +13,9 @@ from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2
 from ..contract.calls import Call
 from ..contract.exchange import ApiResponse
 from ..contract.servers import Servers
-from ._effects import Flow, Hooks, Runtime
-from ._flow import Limits, MakeFlow, Pipeline
-from ._settings import CallDefaults, CallOptions, TransportOptions
+from ._effects import Flow, Runtime
+from ._flow import MakeFlow, Pipeline
+from ._settings import CallDefaults, CallOptions, Limits, Settings
 from ._tokens import BearerToken, SessionToken
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+SyncT = TypeVar("SyncT")
+AsyncT = TypeVar("AsyncT")
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 class Closable(ABC):
@@ -52,60 +55,83 @@ class AsyncClosable(ABC):
         await self.aclose()
 
 
-class BothWays:
-    """A method that is written once: a blocking one in a SyncMethods, an asynchronous one in an AsyncMethods."""
+class Methods:
+    """Operations of a client, with its connections and defaults."""
+
+    _transport: Any
+    _defaults: CallDefaults
+    _run: Callable[..., Any]
+
+    def __init__(self, client: "Methods") -> None:
+        self._transport, self._defaults = client._transport, client._defaults
+
+    def __init_subclass__(cls) -> None:
+        """Give a class plain functions in place of what is written for both ways, as mocks and other tools expect."""
+        super().__init_subclass__()
+        for base in cls.__mro__[1:]:
+            cls.__doc__ = cls.__doc__ or base.__doc__
+            for name, value in list(vars(base).items()):
+                if isinstance(value, both) and name not in vars(cls) and issubclass(cls, SyncMethods | AsyncMethods):
+                    setattr(cls, name, value.method if issubclass(cls, SyncMethods) else value.async_method)
+
+
+class both(Generic[P, SyncT, AsyncT]):
+    """A method that is written once: its result is the first type in a SyncMethods, the second in an AsyncMethods."""
 
     def __init__(
-        self, plan: Callable[..., Any], result: object, method: Callable[..., Any], async_method: Callable[..., Any]
+        self,
+        plan: Callable[..., object],
+        result: object,
+        method: Callable[..., SyncT],
+        async_method: Callable[..., AsyncT],
     ) -> None:
         self.method, self.async_method = method, async_method
         for function in (method, async_method):
-            functools.update_wrapper(function, plan)
-            function.__dict__["__signature__"] = _public_signature(plan, result)
+            spelled_out(functools.update_wrapper(function, plan), return_annotation=result)
+
+    @overload
+    def __get__(self, client: None, owner: type[object]) -> Callable[Concatenate[Any, P], Any]: ...
+    @overload
+    def __get__(self, client: "SyncMethods", owner: type[object]) -> Callable[P, SyncT]: ...
+    @overload
+    def __get__(self, client: "AsyncMethods", owner: type[object]) -> Callable[P, AsyncT]: ...
+    def __get__(self, client: Any, owner: Any) -> Any:
+        """For type checkers: classes have functions in its place."""
+        return self
 
 
-def _bake(cls: type, choose: Callable[[BothWays], Callable[..., Any]]) -> None:
-    """Give a class plain functions in place of what is written for both ways, as mocks and other tools expect."""
-    for base in cls.__mro__[1:]:
-        for name, value in list(vars(base).items()):
-            if isinstance(value, BothWays) and name not in vars(cls):
-                setattr(cls, name, choose(value))
+def spelled_out(function: FunctionT, defaults: object = None, **replaced: Any) -> FunctionT:
+    """A function with the signature that people should see: with each of the options in place of `**options`."""
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    if parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:
+        (options,) = get_args(parameters.pop().annotation)
+        parameters += [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, name, None), annotation=kind
+            )
+            for name, kind in options.__annotations__.items()
+        ]
+    function.__dict__["__signature__"] = signature.replace(parameters=parameters, **replaced)
+    return function
 
 
-class SyncMethods:
-    """A class whose operations block."""
+class SyncMethods(Methods):
+    """Methods that block."""
 
     _transport: "SyncTransport"
-    _defaults: CallDefaults
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        _bake(cls, lambda both: both.method)
+    def _run(self, planned: "Operation[T]") -> T:
+        return self._transport.run(planned.make_flow, planned.limits(self))
 
 
-class AsyncMethods:
-    """A class whose operations are coroutines."""
+class AsyncMethods(Methods):
+    """Methods that are coroutines."""
 
     _transport: "AsyncTransport"
-    _defaults: CallDefaults
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        _bake(cls, lambda both: both.async_method)
-
-
-class SyncController(SyncMethods):
-    """Some of the operations of a client."""
-
-    def __init__(self, client: SyncMethods) -> None:
-        self._transport, self._defaults = client._transport, client._defaults
-
-
-class AsyncController(AsyncMethods):
-    """Some of the operations of a client."""
-
-    def __init__(self, client: AsyncMethods) -> None:
-        self._transport, self._defaults = client._transport, client._defaults
+    def _run(self, planned: "Operation[T]") -> Coroutine[Any, Any, T]:
+        return self._transport.run(planned.make_flow, planned.limits(self))
 
 
 class controller(Generic[T]):
@@ -132,7 +158,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True):
     timeout: float | None = None
     max_retries: int | None = None
 
-    def limits(self, client: SyncMethods | AsyncMethods) -> Limits:
+    def limits(self, client: Methods) -> Limits:
         """Its limits, from now on."""
         return client._defaults.limits(client._transport.runtime.monotonic(), self.timeout, self.max_retries)
 
@@ -148,48 +174,25 @@ def data_of(call: Call[T], **options: Unpack[CallOptions]) -> Operation[T]:
     def flow(pipeline: Pipeline, limits: Limits) -> Flow[T]:
         return (yield from pipeline.perform(call, limits)).data
 
+    if not call.repeatable and options.get("max_retries") is None:
+        options["max_retries"] = 0
     return Operation(flow, **options)
 
 
-class operation(BothWays, Generic[P, T]):
+def operation(plan: Callable[Concatenate[Any, P], Operation[T]]) -> both[P, T, Coroutine[Any, Any, T]]:
     """Decorates a method that returns an Operation; the result is a method or coroutine function that runs it."""
 
-    def __init__(self, plan: Callable[Concatenate[Any, P], Operation[T]]) -> None:
-        def method(client: Any, *args: P.args, **kwargs: P.kwargs) -> T:
-            planned = plan(client, *args, **kwargs)
-            result: T = client._transport.run(planned.make_flow, planned.limits(client))
-            return result
+    def method(client: SyncMethods, *args: P.args, **kwargs: P.kwargs) -> T:
+        return client._run(plan(client, *args, **kwargs))
 
-        async def async_method(client: Any, *args: P.args, **kwargs: P.kwargs) -> T:
-            planned = plan(client, *args, **kwargs)
-            result: T = await client._transport.run(planned.make_flow, planned.limits(client))
-            return result
+    async def async_method(client: AsyncMethods, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await client._run(plan(client, *args, **kwargs))
 
-        (result,) = get_args(inspect.signature(plan).return_annotation)
-        super().__init__(plan, result, method, async_method)
-
-    @overload
-    def __get__(self, client: None, owner: type[object]) -> Callable[Concatenate[Any, P], Any]: ...
-    @overload
-    def __get__(self, client: SyncMethods, owner: type[object]) -> Callable[P, T]: ...
-    @overload
-    def __get__(self, client: AsyncMethods, owner: type[object]) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    def __get__(self, client: Any, owner: Any) -> Any:
-        """For type checkers: classes have functions in its place."""
-        return self
+    (result,) = get_args(inspect.signature(plan).return_annotation)
+    return both(plan, result, method, async_method)
 
 
-def _public_signature(plan: Callable[..., object], result: object) -> inspect.Signature:
-    """The signature with CallOptions spelled out, and with another return type."""
-    signature = inspect.signature(plan)
-    parameters = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-    if len(parameters) < len(signature.parameters):
-        for name, kind in CallOptions.__annotations__.items():
-            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
-    return signature.replace(parameters=parameters, return_annotation=result)
-
-
-class BaseClient(ABC):
+class BaseClient(Methods, ABC):
     """Sets a client up from its checked options. `_runtime` is replaced by tests and by the sandbox."""
 
     _runtime: Runtime = Runtime()
@@ -207,20 +210,14 @@ class BaseClient(ABC):
         servers: Servers,
         oauth: ThingspaceOauthCredentials | None,
         session: SessionCredentials | VZM2mTokenCredentials | None,
-        options: TransportOptions,
-        defaults: CallDefaults,
-        hooks: Hooks,
+        settings: Settings,
     ) -> None:
-        self._defaults = defaults
+        self._defaults = settings
         self._controllers: dict[object, object] = {}
-        self._pipeline = Pipeline(
-            servers,
-            BearerToken(oauth, self._runtime) if oauth else None,
-            SessionToken(session, self._runtime) if session else None,
-            hooks,
-            self._runtime,
-        )
-        self._open(options)
+        bearer = BearerToken(oauth, self._runtime) if oauth else None
+        session_token = SessionToken(session, self._runtime) if session else None
+        self._pipeline = Pipeline(servers, bearer, session_token, settings, self._runtime)
+        self._open()
 
     def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> Self:
         """A client with other defaults, which shares the connections and tokens of this one; closing it closes both."""
@@ -233,21 +230,20 @@ class BaseClient(ABC):
         return f"{type(self).__name__}({self._pipeline.described()}, {limits})"
 
     @abstractmethod
-    def _open(self, options: TransportOptions) -> None: ...
+    def _open(self) -> None: ...
 
 
 class SyncBaseClient(BaseClient, SyncMethods, Closable):
     """A client for threads."""
 
-    def _open(self, options: TransportOptions) -> None:
+    def _open(self) -> None:
         # Here, so that `import fotahook` loads no HTTP library.
         from ._sync import SyncTransport
 
-        hooks = self._pipeline.hooks
-        for name in hooks.__struct_fields__:
-            if inspect.iscoroutinefunction(getattr(hooks, name)):
+        for name in ("on_request", "on_response"):
+            if inspect.iscoroutinefunction(getattr(self._pipeline.settings, name)):
                 raise TypeError(f"{name} is a coroutine function, which only the asynchronous clients can call")
-        self._transport = SyncTransport(self._pipeline, options)
+        self._transport = SyncTransport(self._pipeline)
 
     def close(self) -> None:
         """Close all connections. Sends nothing."""
@@ -257,12 +253,12 @@ class SyncBaseClient(BaseClient, SyncMethods, Closable):
 class AsyncBaseClient(BaseClient, AsyncMethods, AsyncClosable):
     """A client for tasks."""
 
-    def _open(self, options: TransportOptions) -> None:
+    def _open(self) -> None:
         try:
             from ._async import AsyncTransport
         except ImportError as error:
             raise ImportError(f"{type(self).__name__} needs aiohttp: pip install 'fotahook[async]'") from error
-        self._transport = AsyncTransport(self._pipeline, options)
+        self._transport = AsyncTransport(self._pipeline)
 
     async def aclose(self) -> None:
         """Close all connections. Sends nothing."""

@@ -1,36 +1,26 @@
 """Client and AsyncClient."""
 
+from functools import partial
 from types import UnionType
 from typing import Self, Unpack
 
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from ..contract.models import Moved
 from ..contract.servers import Environment, servers_at, servers_of
-from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, controller, operation
-from ._callbacks import AsyncSoftwareManagementCallbacksV2Controller, SoftwareManagementCallbacksV2Controller, move
-from ._effects import Hooks
-from ._flow import Pipeline
-from ._reads import (
+from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, controller, operation, spelled_out
+from ._controllers import (
     AsyncCampaignsV2Controller,
     AsyncServerLoggingController,
+    AsyncSoftwareManagementCallbacksV2Controller,
     AsyncSoftwareManagementReportsV2Controller,
     CampaignsV2Controller,
     ServerLoggingController,
+    SoftwareManagementCallbacksV2Controller,
     SoftwareManagementReportsV2Controller,
+    move,
 )
-from ._settings import (
-    DEFAULT_MAX_RETRIES,
-    DEFAULT_TIMEOUT,
-    CallDefaults,
-    CallOptions,
-    ClientCert,
-    ClientOptions,
-    OnRequest,
-    OnResponse,
-    TransportOptions,
-    environment_options,
-    required,
-)
+from ._flow import Pipeline
+from ._settings import CallOptions, ClientOptions, Settings, SharedOptions, environment_options, required
 
 
 class _Client(BaseClient):
@@ -54,6 +44,7 @@ class _Client(BaseClient):
         TypeError, ValueError: For an invalid argument.
     """
 
+    @partial(spelled_out, defaults=Settings())
     def __init__(
         self,
         *,
@@ -61,26 +52,14 @@ class _Client(BaseClient):
         vz_m2m_token_credentials: VZM2mTokenCredentials | SessionCredentials | None = None,
         environment: Environment = Environment.PRODUCTION,
         base_url: str | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
-        max_retries: int = DEFAULT_MAX_RETRIES,
-        proxy: str | None = None,
-        ca_file: str | None = None,
-        client_cert: ClientCert | None = None,
-        on_request: OnRequest | None = None,
-        on_response: OnResponse | None = None,
+        **options: Unpack[SharedOptions],
     ) -> None:
         oauth, session = thingspace_oauth_credentials, vz_m2m_token_credentials
         _require("thingspace_oauth_credentials", oauth, ThingspaceOauthCredentials | None)
         _require("vz_m2m_token_credentials", session, VZM2mTokenCredentials | SessionCredentials | None)
         _require("environment", environment, Environment)
-        self._set_up(
-            servers_of(environment) if base_url is None else servers_at(base_url),
-            oauth,
-            session,
-            TransportOptions(proxy, ca_file, client_cert),
-            CallDefaults(timeout, max_retries),
-            Hooks(on_request, on_response),
-        )
+        servers = servers_of(environment) if base_url is None else servers_at(base_url)
+        self._set_up(servers, oauth, session, Settings(**options))
 
     @classmethod
     def from_environment(cls, *, dotenv_path: str | None = None, **overrides: Unpack[ClientOptions]) -> Self:

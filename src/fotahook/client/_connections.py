@@ -21,8 +21,7 @@ from urllib.parse import urlsplit
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ..contract.exchange import Secret
-from ..contract.proxy import Proxy
-from ._settings import TransportOptions, proxy_for
+from ._settings import Settings, proxy_for
 
 # Idle connections kept for one origin; more are opened if more threads call at once.
 MAX_IDLE = 64
@@ -187,18 +186,20 @@ def _connect_any(addresses: deque[Any], exchange: Exchange) -> socket.socket:
 class Pool:
     """The connections to one origin. No lock is needed: the operations of a deque are atomic."""
 
-    def __init__(self, origin: str, options: TransportOptions, monotonic: Callable[[], float]) -> None:
-        self._proxy = proxy_for(origin, options.proxy)
-        self._new = _connector(origin, self._proxy, options)
+    def __init__(self, origin: str, settings: Settings, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
+        self._origin = parts = urlsplit(origin)
+        self._proxy = proxy = proxy_for(origin, settings.proxy)
+        self._tls = settings.ssl_context() if parts.scheme == "https" else None
         self._idle: deque[Connection] = deque()
         self._closed = False
         # Also closes the connections of a client that is garbage-collected without being closed.
         weakref.finalize(self, _close_all, self._idle)
         # A forwarding proxy needs the full URL in the request line, a server only the path.
-        self.absolute_url = self._proxy is not None and origin.startswith("http:")
-        authorization = self._proxy.authorization if self._proxy is not None and self.absolute_url else None
-        self.secrets = {"Proxy-Authorization": Secret(authorization)} if authorization else {}
+        self.absolute_url = proxy is not None and self._tls is None
+        login = proxy and proxy.authorization
+        self._proxy_login = {"Proxy-Authorization": Secret(login)} if login else {}
+        self.secrets = self._proxy_login if self.absolute_url else {}
 
     def get(self) -> Connection:
         """The connection used last if it is still open, or one that is not connected yet."""
@@ -208,7 +209,17 @@ class Pool:
                 if found.is_connected:
                     return found
                 found.close()
-        return self._new(Exchange(self._monotonic))
+        return self._new()
+
+    def _new(self) -> Connection:
+        host, port = self._origin.hostname or "", self._origin.port or (443 if self._tls else 80)
+        address = (self._proxy.host, self._proxy.port) if self._proxy else (host, port)
+        if self._tls is None:
+            return Connection(*address, Exchange(self._monotonic))
+        connection = TlsConnection(*address, Exchange(self._monotonic), ssl_context=self._tls)
+        if self._proxy is not None:
+            connection.set_tunnel(host, port, {name: login.reveal() for name, login in self._proxy_login.items()})
+        return connection
 
     def put(self, connection: Connection) -> None:
         """Keep a connection whose response was read completely."""
@@ -234,26 +245,3 @@ def _close_all(idle: deque[Connection]) -> None:
     with suppress(IndexError):
         while True:
             idle.pop().close()
-
-
-def _connector(origin: str, proxy: Proxy | None, options: TransportOptions) -> Callable[[Exchange], Connection]:
-    parts = urlsplit(origin)
-    host, tls = parts.hostname or "", parts.scheme == "https"
-    port = parts.port or (443 if tls else 80)
-    address = (host, port) if proxy is None else (proxy.host, proxy.port)
-    if not tls:
-        return lambda exchange: Connection(*address, exchange)
-    context = options.ssl_context()
-
-    def connect(exchange: Exchange) -> Connection:
-        connection = TlsConnection(*address, exchange, ssl_context=context)
-        if proxy is not None:
-            connection.set_tunnel(host, port, _proxy_headers(proxy))
-        return connection
-
-    return connect
-
-
-def _proxy_headers(proxy: Proxy | None) -> dict[str, str]:
-    authorization = proxy.authorization if proxy is not None else None
-    return {"Proxy-Authorization": authorization} if authorization else {}

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from ..contract.exchange import ApiResponse, Masked, Request, Secret
+from ..contract.exchange import Masked, Request, Secret
 
 EffectT = TypeVar("EffectT")
 T = TypeVar("T")
@@ -118,16 +118,3 @@ class Runtime(msgspec.Struct, frozen=True):
     now: Callable[[], float] = lambda: time.time()
     jitter: Callable[[], float] = random.random
     new_key: Callable[[], str] = _new_key
-
-
-class Hooks(msgspec.Struct, frozen=True):
-    """The user's `on_request` and `on_response`."""
-
-    on_request: Callable[[Request], object] | None = None
-    on_response: Callable[[ApiResponse[None]], object] | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            function = getattr(self, name)
-            if function is not None and not callable(function):
-                raise TypeError(f"{name} must be callable")

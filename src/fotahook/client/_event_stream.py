@@ -1,70 +1,60 @@
-"""The stream of `GET /v1/events`. A flow without I/O decides on cursor, reconnects and end; two drivers run it."""
+"""The stream of `GET /v1/events`. A flow without I/O decides on cursor, reconnects and end."""
 
+import operator
 from collections import deque
-from collections.abc import AsyncIterator, Generator, Iterator
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
 import msgspec
 
-from ..contract.calls import Call, read_nothing
+from ..contract.calls import Call, query_string, read_nothing
 from ..contract.errors import ApiException, ConnectionFailed, FotahookError, ResponseError, TimedOut, TransportError
 from ..contract.events import Event, EventReader
 from ..contract.exchange import ApiResponse
-from ..contract.operator_calls import query_string
-from ._base import AsyncClosable, AsyncMethods, Closable, SyncMethods, response_of
-from ._effects import Sleep, drive, drive_async
+from ._base import AsyncClosable, AsyncMethods, Closable, Methods, SyncMethods, both, response_of
+from ._effects import drive, drive_async
 from ._retry import retry_delay
-from ._settings import DEFAULT_TIMEOUT
+from ._settings import CallDefaults
 
 if TYPE_CHECKING:
     from ._async import AsyncStream
-    from ._flow import Limits, MakeFlow
     from ._sync import SyncStream
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 HEARTBEAT_TIMEOUT: Final = 45.0
 """Seconds of silence after which a connection counts as lost; the service sends something every 15 seconds."""
 
-
-class Connect(msgspec.Struct, frozen=True):
-    """Make the call that opens a stream, within so many seconds if given; the result is its response."""
-
-    call: Call[None]
-    seconds: float | None
+Steps: TypeAlias = Generator[Callable[[], Any], Any, T]
+"""A flow that yields functions to call; in a task, their results are awaited."""
 
 
-class Read(msgspec.Struct, frozen=True):
-    """Read from a stream, with TimedOut after so many seconds; the result is empty at its end."""
+class Subscription(msgspec.Struct, frozen=True):
+    """The arguments of `OperatorClient.events`."""
 
-    stream: "SyncStream | AsyncStream"
-    seconds: float
+    account: str | None
+    after: str | None
+    timeout: float | None
+    max_retries: int | None
 
 
-Effect: TypeAlias = Connect | Read | Sleep
-
-
-class _EventFlow:
+class _EventFlow(Methods):
     """Events in order, across as many connections as it takes.
 
     A lost connection is made again and continues after the last event. The stream ends when it is closed, or after
     the `timeout` that was asked for.
     """
 
-    def __init__(
-        self,
-        client: SyncMethods | AsyncMethods,
-        account: str | None,
-        after: str | None,
-        timeout: float | None,
-        max_retries: int | None,
-    ) -> None:
-        self._transport: Any = client._transport
-        self._defaults = client._defaults
+    def __init__(self, client: Methods, subscription: Subscription) -> None:
+        super().__init__(client)
         self._runtime = client._transport.runtime
-        self._account = account
-        self._max_retries = max_retries
+        self._account, self._max_retries = subscription.account, subscription.max_retries
+        timeout = subscription.timeout
         self._deadline = None if timeout is None else self._runtime.monotonic() + timeout
-        self._reader = EventReader(after)
-        self._cursor = after
+        self._reader = EventReader(subscription.after)
+        self._cursor = subscription.after
         self._events: deque[Event] = deque()
         self._stream: SyncStream | AsyncStream | None = None
         self._failures = 0
@@ -76,7 +66,7 @@ class _EventFlow:
         """The cursor of the last event that was returned; pass it as `after=` to continue."""
         return self._cursor
 
-    def _next(self) -> Generator[Effect, Any, Event | None]:
+    def _next(self) -> Steps[Event | None]:
         """The next event, None at the end."""
         while not self._events:
             left = None if self._deadline is None else self._deadline - self._runtime.monotonic()
@@ -94,20 +84,18 @@ class _EventFlow:
         self._cursor = event.cursor
         return event
 
-    def _connection(self, call: Call[None], seconds: float | None) -> "tuple[MakeFlow[ApiResponse[None]], Limits]":
-        limits = self._defaults.limits(self._runtime.monotonic(), seconds, self._max_retries)
-        return response_of(call).make_flow, limits
-
     def _end(self) -> None:
         self._ended = True
         self._disconnect()
 
-    def _read(self, left: float | None) -> Generator[Effect, Any, bytes]:
+    def _read(self, left: float | None) -> Steps[bytes]:
         if self._stream is None:
-            call = _events_call(self._account, self._reader.cursor)
-            self._stream = _opened((yield Connect(call, None if left is None else min(left, DEFAULT_TIMEOUT))))
+            timeout = None if left is None else min(left, CallDefaults().timeout)
+            planned = response_of(self._call(), timeout=timeout, max_retries=self._max_retries)
+            self._stream = _opened((yield partial(self._run, planned)))
             self._was_connected = True
-        chunk: bytes = yield Read(self._stream, HEARTBEAT_TIMEOUT if left is None else min(HEARTBEAT_TIMEOUT, left))
+        seconds = HEARTBEAT_TIMEOUT if left is None else min(HEARTBEAT_TIMEOUT, left)
+        chunk: bytes = yield partial(self._stream.read, seconds)
         try:
             self._events.extend(self._reader.read(chunk))
         except ValueError as error:
@@ -118,7 +106,11 @@ class _EventFlow:
             self._cursor = self._reader.cursor
         return chunk
 
-    def _reconnect(self, failure: FotahookError | None, left: float | None) -> Generator[Effect, Any, None]:
+    def _call(self) -> Call[None]:
+        path = f"/v1/events{query_string(account=self._account, after=self._reader.cursor)}"
+        return Call("GET", None, path, read_nothing, headers=(("accept", "text/event-stream"),), streamed=True)
+
+    def _reconnect(self, failure: FotahookError | None, left: float | None) -> Steps[None]:
         """Drop the connection and wait. A first connection that failed, or a refusal by the service, is final."""
         self._disconnect()
         if failure is not None and not self._was_connected:
@@ -129,7 +121,7 @@ class _EventFlow:
         delay = retry_delay(failure, self._failures, now=self._runtime.now(), jitter=self._runtime.jitter())
         if delay is None:
             raise failure
-        yield Sleep(delay if left is None else min(delay, left))
+        yield partial(self._transport.sleep, delay if left is None else min(delay, left))
 
     def _disconnect(self) -> None:
         self._reader.reset()
@@ -138,11 +130,11 @@ class _EventFlow:
             stream.close()
 
 
-class EventStream(SyncMethods, _EventFlow, Closable, Iterator[Event]):
+class EventStream(_EventFlow, SyncMethods, Closable, Iterator[Event]):
     """Events for a thread, as `OperatorClient.events` returns them; a context manager that closes at its end."""
 
     def __next__(self) -> Event:
-        event = drive(self._next(), self._perform)
+        event = drive(self._next(), operator.call)
         if event is None:
             raise StopIteration
         return event
@@ -151,22 +143,12 @@ class EventStream(SyncMethods, _EventFlow, Closable, Iterator[Event]):
         """End the stream; another thread may call this."""
         self._end()
 
-    def _perform(self, effect: Effect) -> object:
-        match effect:
-            case Connect(call, seconds):
-                return self._transport.run(*self._connection(call, seconds))
-            case Read(stream, seconds):
-                return cast("SyncStream", stream).read(seconds)
-            case Sleep(seconds):
-                self._runtime.sleep(seconds)
-        return None
 
-
-class AsyncEventStream(AsyncMethods, _EventFlow, AsyncClosable, AsyncIterator[Event]):
+class AsyncEventStream(_EventFlow, AsyncMethods, AsyncClosable, AsyncIterator[Event]):
     """Events for a task, as `AsyncOperatorClient.events` returns them; a context manager that closes at its end."""
 
     async def __anext__(self) -> Event:
-        event = await drive_async(self._next(), self._perform)
+        event = await drive_async(self._next(), operator.call)
         if event is None:
             raise StopAsyncIteration
         return event
@@ -175,21 +157,6 @@ class AsyncEventStream(AsyncMethods, _EventFlow, AsyncClosable, AsyncIterator[Ev
         """End the stream."""
         self._end()
 
-    async def _perform(self, effect: Effect) -> object:
-        match effect:
-            case Connect(call, seconds):
-                return await self._transport.run(*self._connection(call, seconds))
-            case Read(stream, seconds):
-                return await cast("AsyncStream", stream).read(seconds)
-            case Sleep(seconds):
-                await self._transport.sleep(seconds)
-        return None
-
-
-def _events_call(account: str | None, after: str | None) -> Call[None]:
-    path = f"/v1/events{query_string(account=account, after=after)}"
-    return Call("GET", None, path, read_nothing, headers=(("accept", "text/event-stream"),), streamed=True)
-
 
 def _opened(response: "ApiResponse[SyncStream | AsyncStream]") -> "SyncStream | AsyncStream":
     kind = response.headers.get("content-type") or ""
@@ -197,3 +164,15 @@ def _opened(response: "ApiResponse[SyncStream | AsyncStream]") -> "SyncStream | 
         response.data.close()
         raise ResponseError(f"{response.status_code} for the event stream, but of type {kind or 'unknown'}")
     return response.data
+
+
+def streamed(plan: Callable[Concatenate[Any, P], Subscription]) -> both[P, EventStream, AsyncEventStream]:
+    """Decorates a method that returns a Subscription; the result is a method that returns its stream of events."""
+
+    def method(client: SyncMethods, *args: P.args, **kwargs: P.kwargs) -> EventStream:
+        return EventStream(client, plan(client, *args, **kwargs))
+
+    def async_method(client: AsyncMethods, *args: P.args, **kwargs: P.kwargs) -> AsyncEventStream:
+        return AsyncEventStream(client, plan(client, *args, **kwargs))
+
+    return both(plan, EventStream, method, async_method)

@@ -4,8 +4,6 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar, cast
 
-import msgspec
-
 from ..contract.auth import ThingspaceOauthCredentials, logout_call, revoke_call, stale_tokens
 from ..contract.calls import JSON, Call
 from ..contract.error_responses import decoded, error_from_reply, mask_reply, mask_text, one_line
@@ -20,8 +18,9 @@ from ..contract.errors import (
 from ..contract.exchange import MASK, ApiResponse, Headers, Reply, Request, Secret
 from ..contract.servers import Environment, Servers, servers_of
 from ..contract.version import VERSION
-from ._effects import Flow, Hooks, Invoke, Lock, Runtime, Send, Sleep
+from ._effects import Flow, Invoke, Lock, Runtime, Send, Sleep
 from ._retry import retry_delay
+from ._settings import Limits, Settings
 from ._telemetry import trace_request
 from ._tokens import BearerToken, SessionToken, get_or_fetch
 from ._transport_errors import without_frames
@@ -39,23 +38,21 @@ _DEFAULT_HEADERS = {"User-Agent": f"fotahook/{VERSION}", "accept": JSON, "Accept
 _ACCEPTED = frozenset({200, 201, 204})
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """The limits of one call: its deadline on the monotonic clock, and its retries."""
-
-    deadline: float
-    max_retries: int
-
-
 class Pipeline:
     """Makes the calls of one client. `session` is None if no call needs one."""
 
     def __init__(
-        self, servers: Servers, bearer: BearerToken | None, session: SessionToken | None, hooks: Hooks, runtime: Runtime
+        self,
+        servers: Servers,
+        bearer: BearerToken | None,
+        session: SessionToken | None,
+        settings: Settings,
+        runtime: Runtime,
     ) -> None:
         self._servers = servers
         self.bearer = bearer
         self.session = session
-        self.hooks = hooks
+        self.settings = settings
         self.runtime = runtime
 
     def renew_locks(self, new_lock: Callable[[], Lock]) -> None:
@@ -191,23 +188,23 @@ class Pipeline:
     def _send(self, call: Call[T], secrets: dict[str, Secret], key: str | None, attempt: int) -> Flow[ApiResponse[T]]:
         """Send one request and read its response."""
         url, headers = self._prepare(call, key)
-        with trace_request(call.method, url, headers, attempt) as trace:
+        with trace_request(call.method, url, headers, attempt) as note_status:
             masked = Headers({**headers, **dict.fromkeys(secrets, MASK)}.items())
             body = MASK.encode() if call.secret and call.body is not None else call.body
             send = Send(Request(call.method, url, masked, body), headers, secrets, call.body, call.streamed)
-            if self.hooks.on_request is not None:
-                yield Invoke(self.hooks.on_request, send.request)
+            if self.settings.on_request is not None:
+                yield Invoke(self.settings.on_request, send.request)
             try:
                 reply: Reply = yield send
             except FotahookError as failure:
                 _mask_error(failure, call, send)
                 raise
-            trace.responded(reply.status)
+            note_status(reply.status)
             reply = decoded(reply, send.request)
             accepted = reply.status in _ACCEPTED or (reply.status == 202 and call.server is None)
             error = None if accepted else error_from_reply(reply, send.request, call.error_400, _secrets(call, send))
-            if self.hooks.on_response is not None:
-                yield Invoke(self.hooks.on_response, _response_for_hook(call, reply, send, error))
+            if self.settings.on_response is not None:
+                yield Invoke(self.settings.on_response, _response_for_hook(call, reply, send, error))
             if error is not None:
                 raise error
             response = _read(call, reply, send)

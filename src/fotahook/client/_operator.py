@@ -9,24 +9,14 @@ import msgspec
 
 from ..contract import operator as types
 from ..contract.auth import ThingspaceOauthCredentials
-from ..contract.calls import Call, read_json, segment
+from ..contract.calls import Call, query_string, read_json, segment
 from ..contract.exchange import ApiResponse
-from ..contract.operator_calls import batch_body, message_bytes, publish_headers, query_string, read_batch, timestamp
+from ..contract.operator_calls import batch_body, message_bytes, publish_headers, read_batch, timestamp
 from ..contract.servers import servers_at
-from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, data_of, operation
-from ._effects import Hooks
-from ._event_stream import AsyncEventStream, EventStream
+from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, data_of, operation, spelled_out
+from ._event_stream import Subscription, streamed
 from ._pages import Listing, paged
-from ._settings import (
-    DEFAULT_MAX_RETRIES,
-    DEFAULT_TIMEOUT,
-    CallDefaults,
-    CallOptions,
-    ClientCert,
-    OnRequest,
-    OnResponse,
-    TransportOptions,
-)
+from ._settings import CallOptions, Settings, SharedOptions
 
 T = TypeVar("T")
 
@@ -39,28 +29,10 @@ class _OperatorClient(BaseClient):
     TypeError or ValueError for bad arguments.
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        client_id: str,
-        client_secret: str,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        max_retries: int = DEFAULT_MAX_RETRIES,
-        proxy: str | None = None,
-        ca_file: str | None = None,
-        client_cert: ClientCert | None = None,
-        on_request: OnRequest | None = None,
-        on_response: OnResponse | None = None,
-    ) -> None:
-        self._set_up(
-            servers_at(base_url),
-            ThingspaceOauthCredentials(client_id, client_secret),
-            None,
-            TransportOptions(proxy, ca_file, client_cert),
-            CallDefaults(timeout, max_retries),
-            Hooks(on_request, on_response),
-        )
+    @partial(spelled_out, defaults=Settings())
+    def __init__(self, base_url: str, client_id: str, client_secret: str, **options: Unpack[SharedOptions]) -> None:
+        credentials = ThingspaceOauthCredentials(client_id, client_secret)
+        self._set_up(servers_at(base_url), credentials, None, Settings(**options))
 
     @operation
     def publish(
@@ -195,7 +167,7 @@ class _OperatorClient(BaseClient):
         body = msgspec.json.encode({"asNew": as_new})
         path, read = f"{_message(message_id)}/redeliver", read_json(types.Redelivered)
         call = Call("POST", None, path, read, body, repeatable=False)
-        return data_of(call, **_not_retried(options))
+        return data_of(call, **options)
 
     @operation
     def redeliver_all(
@@ -215,21 +187,32 @@ class _OperatorClient(BaseClient):
         span = {"since": timestamp("since", since), "until": timestamp("until", until)}
         body = msgspec.json.encode({"state": state, **span, "dryRun": dry_run})
         call = Call("POST", None, f"{_account(account)}/redeliver", _read_count, body, repeatable=False)
-        return data_of(call, **_not_retried(options))
+        return data_of(call, **options)
 
     @operation
     def stats(self, minutes: int | None = None, **options: Unpack[CallOptions]) -> Operation[types.Stats]:
         """Totals and counts by minute of the last minutes (by default 60, at most 1,440)."""
         return data_of(_get(f"/v1/stats{query_string(minutes=minutes)}", types.Stats), **options)
 
+    @streamed
+    def events(
+        self,
+        account: str | None = None,
+        *,
+        after: str | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> Subscription:
+        """Events of one account, or of all the client's, as they happen.
+
+        Begins behind a cursor, `after`, or now. Lost connections are made again and continue where they broke off;
+        `max_retries` is for the first one. Ends after `timeout` seconds, if given.
+        """
+        return Subscription(account, after, timeout, max_retries)
+
 
 def _cursor(response: ApiResponse[types.AccountPage] | ApiResponse[types.MessagePage], _: str | None) -> str | None:
     return response.data.cursor
-
-
-def _not_retried(options: CallOptions) -> CallOptions:
-    """The options with no retries by default: a repeated call may have another effect."""
-    return {**options, "max_retries": options.get("max_retries") or 0}
 
 
 def _account(account: str) -> str:
@@ -259,35 +242,6 @@ def _read_count(body: bytes) -> int:
 class OperatorClient(_OperatorClient, SyncBaseClient):
     """fotahook's own API, for threads."""
 
-    def events(
-        self,
-        account: str | None = None,
-        *,
-        after: str | None = None,
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> EventStream:
-        """Events of one account, or of all the client's, as they happen.
-
-        Begins behind a cursor, `after`, or now. Lost connections are made again and continue where they broke off;
-        `max_retries` is for the first one. Ends after `timeout` seconds, if given.
-        """
-        return EventStream(self, account, after, timeout, max_retries)
-
 
 class AsyncOperatorClient(_OperatorClient, AsyncBaseClient):
     """fotahook's own API, for tasks of one event loop. Needs `pip install 'fotahook[async]'`."""
-
-    def events(
-        self,
-        account: str | None = None,
-        *,
-        after: str | None = None,
-        timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> AsyncEventStream:
-        """Events of one account, or of all the client's, as they happen.
-
-        The arguments are those of OperatorClient.events.
-        """
-        return AsyncEventStream(self, account, after, timeout, max_retries)

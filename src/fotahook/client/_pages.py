@@ -2,14 +2,14 @@
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_args, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_args
 
 import msgspec
 
 from ..contract.calls import Call
 from ..contract.errors import ResponseError
 from ..contract.exchange import ApiResponse
-from ._base import AsyncMethods, BothWays, Operation, SyncMethods, response_of
+from ._base import AsyncMethods, Operation, SyncMethods, both, response_of
 from ._settings import CallOptions
 
 P = ParamSpec("P")
@@ -42,70 +42,55 @@ class Pages(SyncMethods, Generic[PageT, T]):
     """A list: iterating reads page by page, as many as needed; `page()` reads one. Nothing is read before."""
 
     def __init__(self, client: SyncMethods, listing: Listing[PageT, T]) -> None:
-        self._transport, self._defaults, self._listing = client._transport, client._defaults, listing
+        super().__init__(client)
+        self._listing = listing
 
     def page(self) -> PageT:
         """The first page, or the one at the cursor that was given."""
-        return self._read(self._listing.cursor).data
+        return self._run(self._listing.page_at(self._listing.cursor)).data
 
     def __iter__(self) -> Iterator[T]:
         cursor = self._listing.cursor
         while True:
-            response = self._read(cursor)
+            response = self._run(self._listing.page_at(cursor))
             yield from self._listing.items(response.data)
             cursor = self._listing.next_cursor(response, cursor)
             if cursor is None:
                 return
-
-    def _read(self, cursor: str | None) -> ApiResponse[PageT]:
-        planned = self._listing.page_at(cursor)
-        return self._transport.run(planned.make_flow, planned.limits(self))
 
 
 class AsyncPages(AsyncMethods, Generic[PageT, T]):
     """A list: `async for` reads page by page, as many as needed; `page()` reads one. Nothing is read before."""
 
     def __init__(self, client: AsyncMethods, listing: Listing[PageT, T]) -> None:
-        self._transport, self._defaults, self._listing = client._transport, client._defaults, listing
+        super().__init__(client)
+        self._listing = listing
 
     async def page(self) -> PageT:
         """The first page, or the one at the cursor that was given."""
-        return (await self._read(self._listing.cursor)).data
+        return (await self._run(self._listing.page_at(self._listing.cursor))).data
 
     async def __aiter__(self) -> AsyncIterator[T]:
         cursor = self._listing.cursor
         while True:
-            response = await self._read(cursor)
+            response = await self._run(self._listing.page_at(cursor))
             for item in self._listing.items(response.data):
                 yield item
             cursor = self._listing.next_cursor(response, cursor)
             if cursor is None:
                 return
 
-    async def _read(self, cursor: str | None) -> ApiResponse[PageT]:
-        planned = self._listing.page_at(cursor)
-        return await self._transport.run(planned.make_flow, planned.limits(self))
 
-
-class paged(BothWays, Generic[P, PageT, T]):
+def paged(
+    plan: Callable[Concatenate[Any, P], Listing[PageT, T]],
+) -> both[P, Pages[PageT, T], AsyncPages[PageT, T]]:
     """Decorates a method that returns a Listing; the result is a method that returns its pages."""
 
-    def __init__(self, plan: Callable[Concatenate[Any, P], Listing[PageT, T]]) -> None:
-        def method(client: Any, *args: P.args, **kwargs: P.kwargs) -> Pages[PageT, T]:
-            return Pages(client, plan(client, *args, **kwargs))
+    def method(client: SyncMethods, *args: P.args, **kwargs: P.kwargs) -> Pages[PageT, T]:
+        return Pages(client, plan(client, *args, **kwargs))
 
-        def async_method(client: Any, *args: P.args, **kwargs: P.kwargs) -> AsyncPages[PageT, T]:
-            return AsyncPages(client, plan(client, *args, **kwargs))
+    def async_method(client: AsyncMethods, *args: P.args, **kwargs: P.kwargs) -> AsyncPages[PageT, T]:
+        return AsyncPages(client, plan(client, *args, **kwargs))
 
-        result = Pages[get_args(inspect.signature(plan).return_annotation)]  # type: ignore[misc,valid-type]
-        super().__init__(plan, result, method, async_method)
-
-    @overload
-    def __get__(self, client: None, owner: type[object]) -> Callable[Concatenate[Any, P], Any]: ...
-    @overload
-    def __get__(self, client: SyncMethods, owner: type[object]) -> Callable[P, Pages[PageT, T]]: ...
-    @overload
-    def __get__(self, client: AsyncMethods, owner: type[object]) -> Callable[P, AsyncPages[PageT, T]]: ...
-    def __get__(self, client: Any, owner: Any) -> Any:
-        """For type checkers: classes have functions in its place."""
-        return self
+    result = Pages[get_args(inspect.signature(plan).return_annotation)]  # type: ignore[misc,valid-type]
+    return both(plan, result, method, async_method)

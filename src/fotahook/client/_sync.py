@@ -18,8 +18,8 @@ from ..contract.errors import ConnectionFailed
 from ..contract.exchange import Headers, Reply, Request
 from ._connections import CHUNK, Connection, Pool
 from ._effects import Acquire, Effect, Invoke, Send, Sleep, drive
-from ._flow import Limits, MakeFlow, Pipeline
-from ._settings import TransportOptions
+from ._flow import MakeFlow, Pipeline
+from ._settings import Limits
 from ._transport_errors import timed_out, transport_error
 
 T = TypeVar("T")
@@ -30,8 +30,8 @@ _LIBRARY_ERRORS = (HTTPError, http.client.HTTPException, OSError, ArithmeticErro
 class SyncTransport:
     """Runs the flows of one client; any number of threads may share it."""
 
-    def __init__(self, pipeline: Pipeline, options: TransportOptions) -> None:
-        self._pipeline, self._options = pipeline, options
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
         self.runtime = pipeline.runtime
         self._streams: weakref.WeakSet[SyncStream] = weakref.WeakSet()
         self._pools: dict[str, Pool] = {}
@@ -44,6 +44,10 @@ class SyncTransport:
         if self._closed:
             raise RuntimeError("the client is closed")
         return drive(make_flow(self._pipeline, limits), partial(self._perform, limits.deadline))
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        self.runtime.sleep(seconds)
 
     def close(self) -> None:
         """Close the streams and idle connections; one in use is closed when it is returned."""
@@ -74,7 +78,7 @@ class SyncTransport:
         if isinstance(effect, Invoke):
             return _invoke(effect)
         if isinstance(effect, Sleep):
-            self.runtime.sleep(effect.seconds)
+            self.sleep(effect.seconds)
         else:
             self._acquire(effect, deadline)
         return None
@@ -129,7 +133,7 @@ class SyncTransport:
             with self._opening:
                 pool = self._pools.get(origin)
                 if pool is None:
-                    pool = self._pools[origin] = Pool(origin, self._options, self.runtime.monotonic)
+                    pool = self._pools[origin] = Pool(origin, self._pipeline.settings, self.runtime.monotonic)
         return pool
 
 

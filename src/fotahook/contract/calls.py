@@ -1,27 +1,24 @@
 """API calls as values: what to send, and how to read the response. No I/O."""
 
 from codecs import BOM_UTF8
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache
-from typing import Any, Generic, TypeAlias, TypeVar, cast
-from urllib.parse import quote
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast, get_origin
+from urllib.parse import quote, urlencode
 
 import msgspec
 
-from .errors import ApiException, FotaV2ResultException
-from .exchange import Masked
-from .models import (
-    CallbackSummary,
-    FotaV2CallbackRegistrationRequest,
-    FotaV2CallbackRegistrationResult,
-    FotaV2SuccessResult,
-)
+from .errors import ApiException, FotaV2ResultException, ResponseError
+from .exchange import ApiResponse, Masked, Reply
+from .models import CallbackSummary, FotaV2CallbackRegistrationRequest, V2CampaignDevice
 from .servers import Server
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 JSON = "application/json"
+FIRST_PAGE: Final = "0"
+"""The `lastSeenDeviceId` of the first page of a campaign's devices."""
 
 Registration: TypeAlias = FotaV2CallbackRegistrationRequest | str
 DEREGISTERED = "until another one is registered, ThingSpace drops the account's messages; a fotahook service keeps them"
@@ -38,7 +35,7 @@ class Call(Masked, Generic[T_co], frozen=True):
         session: Needs the session token besides the OAuth token.
         ends_session: Never starts a new session.
         is_login: A refusal counts towards the lock of the account, so an ambiguous one is never retried.
-        repeatable: Repeating it has no other effect, so a kept connection that dies may be replaced.
+        repeatable: Repeating it has no other effect. Others are only retried if the caller asks for it.
         streamed: The body of a 2xx is not read; the data is the open stream.
         error_400: The error for 400.
     """
@@ -62,38 +59,60 @@ class Call(Masked, Generic[T_co], frozen=True):
     error_400: type[ApiException] = ApiException
 
 
-def list_registered_callbacks(account: str) -> Call[CallbackSummary | None]:
-    """GET: the callback of an account, None if there is none (an empty body)."""
-    return _callback("GET", account, _read_summary)
+def callback_call(method: str, account: str, read: Callable[[bytes], T], body: bytes | None = None) -> Call[T]:
+    """A call to the callback of an account."""
+    return _thingspace_call(method, "/callbacks/{account}", {"account": account}, read, body)
 
 
-def update_callback(
-    account: str, body: FotaV2CallbackRegistrationRequest | str
-) -> Call[FotaV2CallbackRegistrationResult]:
-    """PUT: replaces the callback of an account."""
-    return _callback("PUT", account, read_json(FotaV2CallbackRegistrationResult), encode_registration(body))
+def report_call(path: str, kind: type[T], **values: str) -> Call[T]:
+    """A call that reads campaigns or devices; each `{name}` in the path stands for a value."""
+    read = read_json(kind, strict=False)
+
+    def read_list(body: bytes) -> T:
+        # An empty body is no list, as it is no callback in `read_summary`.
+        return read(body if body.strip() else b"[]")
+
+    return _thingspace_call("GET", path, values, read_list if get_origin(kind) is list else read)
 
 
-def register_callback(
-    account: str, body: FotaV2CallbackRegistrationRequest | str
-) -> Call[FotaV2CallbackRegistrationResult]:
-    """POST: registers the callback of an account, in place of an earlier one."""
-    return _callback("POST", account, read_json(FotaV2CallbackRegistrationResult), encode_registration(body))
+def devices_call(account: str, campaign_id: str, last_seen_device_id: str | None) -> Call[V2CampaignDevice]:
+    """The call that reads a page of a campaign's devices."""
+    path, values = (
+        "/reports/{account}/campaigns/{campaign_id}/devices",
+        {"account": account, "campaign_id": campaign_id},
+    )
+    if last_seen_device_id is not None:
+        path += "?lastSeenDeviceId={last_seen_device_id}"
+        values["last_seen_device_id"] = last_seen_device_id
+    return report_call(path, V2CampaignDevice, **values)
 
 
-def deregister_callback(account: str) -> Call[FotaV2SuccessResult]:
-    """DELETE: removes the callback of an account."""
-    return _callback("DELETE", account, read_json(FotaV2SuccessResult))
-
-
-def _callback(method: str, account: str, read: Callable[[bytes], T], body: bytes | None = None) -> Call[T]:
-    path = f"/callbacks/{segment('account', account)}"
+def _thingspace_call(
+    method: str, path: str, values: Mapping[str, str], read: Callable[[bytes], T], body: bytes | None = None
+) -> Call[T]:
+    path = path.format_map({name: segment(name, value) for name, value in values.items()})
     server = Server.SOFTWARE_MANAGEMENT_V2
     return Call(method, server, path, read, body, session=True, error_400=FotaV2ResultException)
 
 
+def next_page(response: ApiResponse[V2CampaignDevice], last_seen_device_id: str | None) -> str | None:
+    """The `lastSeenDeviceId` of the page after this one, None after the last page.
+
+    ResponseError if it would be this page again, since that would never end.
+    """
+    page = response.data
+    if not page.has_more_data:
+        return None
+    last = page.last_seen_device_id or (page.device_list[-1].device_id if page.device_list else None)
+    if last in (None, last_seen_device_id):
+        text = f"a page of devices says that there are more, but its lastSeenDeviceId is {last!r} again"
+        reply = Reply(response.status_code, response.reason_phrase, response.headers, response.raw_body)
+        raise ResponseError(text, request=response.request, reply=reply)
+    return last
+
+
 def segment(name: str, value: str) -> str:
-    """A value as one segment of a path: everything but letters, digits and `_.-~` is percent-encoded.
+    """A value as one segment of a path, or in a query: everything but letters, digits and `_.-~` is percent-encoded.
 
     TypeError if it is not a str; ValueError if it is empty, or `.` or `..`, which would change the path.
     """
@@ -106,6 +125,12 @@ def segment(name: str, value: str) -> str:
         return quote(value, safe="")
     except UnicodeEncodeError:
         raise ValueError(f"{name} is not valid Unicode") from None
+
+
+def query_string(**parameters: str | int | None) -> str:
+    """The parameters that are not None as a query, with its question mark; empty if there are none."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return f"?{urlencode(given, quote_via=quote)}" if given else ""
 
 
 def encode_registration(body: Registration) -> bytes:
@@ -144,6 +169,6 @@ def read_nothing(body: bytes) -> None:
     """Ignores the body."""
 
 
-def _read_summary(body: bytes) -> CallbackSummary | None:
-    # 200 or 204 without a body: nothing is registered.
+def read_summary(body: bytes) -> CallbackSummary | None:
+    """The callback of an account; None for 200 or 204 without a body: nothing is registered."""
     return read_json(CallbackSummary)(body) if body.strip() else None

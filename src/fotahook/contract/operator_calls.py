@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -20,12 +19,6 @@ class _BatchResult(msgspec.Struct, frozen=True, rename="camel"):
     duplicate: bool = False
     error_code: str = ""
     error_message: str = ""
-
-
-def query_string(**parameters: str | int | None) -> str:
-    """The parameters that are not None as a query, with its question mark; empty if there are none."""
-    given = {name: value for name, value in parameters.items() if value is not None}
-    return f"?{urlencode(given, quote_via=quote)}" if given else ""
 
 
 def timestamp(name: str, value: datetime | None) -> str | None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
+from fotahook.contract.calls import FIRST_PAGE, next_page
 from fotahook.contract.errors import FotaV2ResultException, NotFound, PermissionDenied, RateLimited
 from fotahook.contract.exchange import retry_after
 from fotahook.contract.life_cycle import FINAL_RANK, place
 from fotahook.contract.models import V2DeviceStatus
-from fotahook.contract.report_calls import FIRST_PAGE, next_page
 from fotahook.store import Store
 from fotahook.store.ledger import storable
 from fotahook.store.ledger_records import LedgerCampaign, LedgerDevice
@@ -23,7 +23,7 @@ from .ledger import end_of, find_campaign
 from .verification import Verification
 
 if TYPE_CHECKING:
-    from fotahook.client._reads import (
+    from fotahook.client import (
         AsyncCampaignsV2Controller,
         AsyncSoftwareManagementReportsV2Controller,
         CampaignsV2Controller,
