@@ -500,6 +500,17 @@ def test_a_listeners_inbox_has_a_page_too(tmp_path: Path, browser: Browser) -> N
         page.see("RuntimeError: not in our books")
         page.go("campaign", "0000123456-00001", "c-1")
         page.find("//td/span[.='UpgradeFailed']")
+        agent = {"User-Agent": "Verizon's callback service"}
+        urllib3.request("POST", listener.url, body=body, headers=agent)
+        urllib3.request("POST", listener.url, body=b"no JSON", headers=agent)
+        page.go("sender")
+        page.find("//div[span='repetitions dropped']/strong[.='1']")
+        page.find("//tr[td='stored']/td[.='1']")
+        page.find("//tr[td='refused with 400']/td[.='1']")
+        page.find("//tr[td='127.0.0.1']/td[.='3']")
+        page.find("//tr[td=\"Verizon's callback service\"]/td[.='2']")
+        page.find("//tr[td='up to 0.1 s' or td='up to 1 s']")
+        assert page.accessibility_violations() == []
         assert secret not in page.driver.page_source
     browser.open()
 

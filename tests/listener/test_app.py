@@ -270,7 +270,7 @@ async def test_wrong_paths_and_methods_are_json_errors_without_the_right_path(
 async def test_posts_to_another_path_are_logged_once_a_minute_without_the_path(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    moments = list[float]()
+    moments = [NOW]
     listener = make(path="/hooks/secret", clock=lambda: moments[-1])
     for moment, lines in ((NOW, 1), (NOW + 59, 1), (NOW + 60, 2), (NOW + 119, 2), (NOW - 3600, 3)):
         moments.append(moment)

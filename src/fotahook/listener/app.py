@@ -24,6 +24,7 @@ from .intake import DEDUPE_WINDOW, read_headers
 from .ledger import Ledger
 from .reconcile import Reconciler, ReportClient
 from .requests import RequestHandler, Response
+from .sender import SenderReport
 from .verification import Basic, Verification
 from .watch import Watch, WatchSettings
 
@@ -115,7 +116,7 @@ class Listener:
             forwards=self._forwards,
             clock=clock,
         )
-        self._watch = Watch(self.request_handler.consumers, clock)
+        self._watch = Watch(self.request_handler.consumers, self.request_handler.counts, clock)
         keep = validation.duration("keep_days", keep_days, "days") * _DAY
         self._inbox = Inbox(
             watch=self._watch,
@@ -166,6 +167,10 @@ class Listener:
     def metrics(self) -> str:
         """Metrics in Prometheus' text format, which GET /metrics returns too, to this machine alone."""
         return self._watch.exposition()
+
+    def sender(self) -> SenderReport:
+        """What the sender did in the last day."""
+        return self.request_handler.counts.report()
 
     def report_callback(self, replaced: bool) -> None:
         """Tell the listener whether somebody replaced the callback that leads to it, which is an alarm."""
@@ -361,6 +366,7 @@ class Listener:
             return response
         peer: str | None = (scope.get("client") or (None,))[0]
         headers: dict[str, str] = {}
+        begun = self.request_handler.clock()
         try:
             headers = read_headers(scope["headers"])
             self.request_handler.check_headers(headers, peer)
@@ -376,11 +382,11 @@ class Listener:
                 self.request_handler.warn_if_unverified()
                 if (answer := self.request_handler.answer_challenge(message)) is not None:
                     return answer
-                return self.request_handler.accepted(await self._inbox.accept(message), headers, peer)
+                return self.request_handler.accepted(await self._inbox.accept(message), headers, peer, begun)
         except (WebhookRejected, StoreError) as error:
             # The rest of a body that was not read must not be read as the next request.
             close = (("connection", "close"),) if scope.get("http_version", "").startswith("1") else ()
-            return self.request_handler.failed(error, peer, headers, *close)
+            return self.request_handler.failed(error, headers, peer, begun, *close)
 
     async def _lifespan(self, receive: "Receive", send: "Send") -> None:
         await receive()

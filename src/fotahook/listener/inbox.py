@@ -37,7 +37,7 @@ from fotahook.store.records import (
 from .forwards import Forwards
 from .handlers import Invoker, Router
 from .intake import HANDLERS
-from .watch import ALARMS, Watch
+from .watch import Watch
 
 log = logging.getLogger("fotahook.listener")
 
@@ -216,8 +216,7 @@ class Inbox:
         invoker = Invoker(self.router, timeout=self.handler_timeout, transaction=store.transaction)
 
         async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
-            if lease.account != ALARMS:
-                self.watch.received(delivery.accepted_at)
+            self.watch.received(lease, delivery)
             return await (invoker.deliver if lease.consumer == HANDLERS else forward)(lease, delivery)
 
         # Handlers are called one after the other, each with its own time limit.

@@ -22,6 +22,7 @@ from .former_paths import FormerPaths
 from .forwards import Forwards
 from .handlers import Router
 from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, USER_AGENT, receive
+from .sender import SenderCounts
 from .verification import Verification
 
 log = logging.getLogger("fotahook.listener")
@@ -128,6 +129,7 @@ class RequestHandler:
     def __post_init__(self) -> None:
         self._log_limit = LogRateLimit(self.clock)
         self.former_paths = FormerPaths(self.clock)
+        self.counts = SenderCounts(self.clock)
 
     def after_fork(self) -> None:
         # A thread of the parent process may have held its lock during the fork.
@@ -157,6 +159,7 @@ class RequestHandler:
         if not self.former_paths.accept(path):
             self._log_wrong_path()
             return NOT_FOUND
+        self.counts.happened("former_path")
         if self._log_limit.hit(_FORMER_PATH, burst=1) is not None:
             log.info("messages still come to a path that was replaced: %d so far", self.former_paths.received)
         return None
@@ -187,6 +190,7 @@ class RequestHandler:
         """Count a message with another password than the last one given, which replaced the others."""
         if msgspec.json.encode(self.verification.basic[-1][1]) not in body:
             self.former_passwords += 1
+            self.counts.happened("former_password")
             if self._log_limit.hit(_FORMER_PASSWORD, burst=1) is not None:
                 log.info("messages still come with a password that was replaced: %d so far", self.former_passwords)
 
@@ -199,7 +203,7 @@ class RequestHandler:
             raise WebhookRejected(400, "the challenge is missing or too long")
         return Response(200, msgspec.json.encode({"challenge": value}))
 
-    def accepted(self, accepted: Accepted, headers: Mapping[str, str], peer: str | None) -> Response:
+    def accepted(self, accepted: Accepted, headers: Mapping[str, str], peer: str | None, begun: float) -> Response:
         """The response to a stored message or a repetition. WebhookRejected (409) for an id with different bytes."""
         self._last_failure = None
         if log.isEnabledFor(logging.DEBUG):
@@ -208,13 +212,15 @@ class RequestHandler:
         # Without an id, messages are known by their content, which can be spelled differently.
         if accepted.conflict and headers.get("webhook-id"):
             raise WebhookRejected(409, "an earlier message with this webhook-id has different bytes")
+        self._count("repeated" if accepted.duplicate else "new", headers, peer, begun)
         return Response(200, msgspec.json.encode({"id": accepted.id, "duplicate": accepted.duplicate}))
 
     def failed(
         self,
         error: WebhookRejected | StoreError,
-        peer: str | None,
         headers: Mapping[str, str],
+        peer: str | None,
+        begun: float,
         *extra_headers: tuple[str, str],
     ) -> Response:
         """The response to a request that failed, which is also logged. `headers` are those of `read_headers`."""
@@ -222,9 +228,14 @@ class RequestHandler:
         if isinstance(error, StoreFull | StoreUnavailable):
             self._last_failure = self.clock(), error
         response = _error_response(error, *extra_headers)
+        self._count(str(response.status), headers, peer, begun)
         if (dropped := self._log_limit.hit(response.status)) is not None:
             _log_failure(error, response.status, self.sender(peer, headers), dropped)
         return response
+
+    def _count(self, answer: str, headers: Mapping[str, str], peer: str | None, begun: float) -> None:
+        address = self.sender(peer, headers) if self.verification.trusted_proxies else peer or ""
+        self.counts.answered(answer, address, headers.get(USER_AGENT, ""), begun)
 
     def sender(self, peer: str | None, headers: Mapping[str, str]) -> str:
         """The sender's address, or what the server says about it."""

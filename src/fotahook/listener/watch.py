@@ -11,11 +11,12 @@ import msgspec
 
 from fotahook.contract.errors import AuthenticationError, FotahookError, LoginRefused
 from fotahook.store import Store
-from fotahook.store.records import MessageFilter, NewMessage, StoreError
+from fotahook.store.records import Delivery, Lease, MessageFilter, NewMessage, StoreError
 
 from . import validation
-from .intake import ChooseConsumers
+from .intake import HANDLERS, ChooseConsumers
 from .reconcile import OVER_SECONDS, Reconciler, ReportClient
+from .sender import SenderCounts
 
 log = logging.getLogger("fotahook.listener")
 
@@ -50,20 +51,26 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Watch:
     """The metrics and the alarms of one listener."""
 
-    def __init__(self, choose: ChooseConsumers, clock: Callable[[], float]) -> None:
+    def __init__(self, choose: ChooseConsumers, counts: SenderCounts, clock: Callable[[], float]) -> None:
         self.settings = WatchSettings()
         self.alarm_consumer: str | None = None
         self.callback_replaced = False
         """Whether somebody else took the account's callback; whoever watches that sets it."""
         self.metrics: dict[str, float] = {"fotahook_repaired_total": 0.0}
         self._choose = choose
+        self._counts = counts
         self._clock = clock
         self._received_at = 0.0
         self._raised: dict[str, bool] = {}
 
-    def received(self, at: float) -> None:
-        """Note when a message came."""
-        self._received_at = max(self._received_at, at)
+    def received(self, lease: Lease, delivery: Delivery) -> None:
+        """Note a message that is delivered: when it came, and whether it came late."""
+        if lease.account == ALARMS:
+            return
+        self._received_at = max(self._received_at, delivery.accepted_at)
+        note = delivery.note
+        if note is not None and note.stale and not delivery.attempts and lease.consumer == HANDLERS:
+            self._counts.happened("late")
 
     def exposition(self) -> str:
         """The metrics in Prometheus' text format."""
@@ -74,7 +81,7 @@ class Watch:
 
     async def run(self, store: Store) -> None:
         """Check and reconcile until cancelled."""
-        self.received(self._clock())
+        self._received_at = self._clock()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(CHECK_SECONDS, self.check, store))
             if self.settings.client is not None:
@@ -100,6 +107,7 @@ class Watch:
         assert self.settings.client is not None
         repaired = await Reconciler(store, self.settings.client, self._choose, self._clock).everything()
         self.metrics["fotahook_repaired_total"] += repaired
+        self._counts.happened("repaired", repaired)
         if (limit := self.settings.repair_limit) is not None:
             text = f"{repaired} statuses that never came as messages were repaired in one round (limit {limit})"
             await self._tell(store, "repairs", repaired, repaired > limit, text)

@@ -18,6 +18,7 @@ from .credentials import (
 )
 from .health import HEALTH_PATHS
 from .metrics import Metrics
+from .routing import Call, Endpoint
 
 __all__ = [
     "DEV_CLIENT",
@@ -25,7 +26,9 @@ __all__ = [
     "HEALTH_PATHS",
     "SCOPES",
     "By",
+    "Call",
     "Check",
+    "Endpoint",
     "Metrics",
     "PasswordCost",
     "Settings",

@@ -40,6 +40,7 @@ def build_app(
     *,
     lifespan: Lifespan[Starlette] | None = None,
     routes: Sequence[BaseRoute] = (),
+    endpoints: Sequence[Endpoint] = (),
     calls: bool = True,
     checks: Mapping[str, Check] | None = None,
     closing: asyncio.Event | None = None,
@@ -47,16 +48,17 @@ def build_app(
 ) -> App:
     """The service over an open store, which the caller closes after the last request.
 
-    `lifespan`, `routes`: added to the app, the routes after its own. `calls` False serves health and metrics alone.
-    `checks`: what else must work for /readyz. `closing` ends open event streams when it is set. With `metrics`, the
-    store must already be wrapped by `metrics.around`.
+    `lifespan`, `routes`, `endpoints`: added to the app, the routes after its own. `calls` False serves health and
+    metrics alone. `checks`: what else must work for /readyz. `closing` ends open event streams when it is set. With
+    `metrics`, the store must already be wrapped by `metrics.around`.
     """
     if metrics is None:
         metrics = Metrics(clock=settings.clock)
         store = metrics.around(store)
     service = Service(store, settings, metrics, checks or {}, closing or asyncio.Event())
     by_path = defaultdict[str, list[Endpoint]](list)
-    for endpoint in (one for module in MODULES for one in vars(module).values() if isinstance(one, Endpoint)):
+    own = [one for module in MODULES for one in vars(module).values() if isinstance(one, Endpoint)]
+    for endpoint in (*own, *endpoints):
         if calls or endpoint.path in health.HEALTH_PATHS:
             by_path[endpoint.path].append(endpoint)
     return App({path: Resource(service, endpoints) for path, endpoints in by_path.items()}, routes, lifespan)

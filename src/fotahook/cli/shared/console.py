@@ -15,6 +15,7 @@ from fotahook.console import FILES, HEADERS
 from fotahook.contract.keys import SECRET_KEY_BYTES
 from fotahook.listener import Listener
 from fotahook.listener.intake import HANDLERS
+from fotahook.listener.sender import SenderReport
 
 from ...hosting.server import ListeningSocket, open_socket
 from .server_options import ServerOptions
@@ -46,13 +47,17 @@ async def listener_console(
         yield {}
         return
     # It needs the [service] extra.
-    from fotahook.service import Settings, build_app, create_credential
+    from fotahook.service import Call, Endpoint, Settings, build_app, create_credential
+
+    @Endpoint("GET", "/v1/sender", scope="read")
+    async def sender(call: Call) -> SenderReport:
+        return listener.sender()
 
     with open_socket("127.0.0.1", port) as listening:
         store = await listener.store()
         await store.drop_credentials("client", [CLIENT])
         secret = await create_credential(store, "client", CLIENT, accounts=None, scopes=("read", "bodies", "operate"))
         settings = Settings(secret_key=secrets.token_bytes(SECRET_KEY_BYTES), console="listener", consumer=HANDLERS)
-        app = build_app(store, settings, routes=console_routes())
+        app = build_app(store, settings, routes=console_routes(), endpoints=[sender])
         print(f"fotahook console {listening.url}/ client={CLIENT} secret={secret}", file=sys.stderr, flush=True)
         yield {listening: options.gate(app, listening)}

@@ -12,10 +12,11 @@ import { showMessage } from "./message.js";
 import { showOverview } from "./overview.js";
 import { attachSearch } from "./search.js";
 import { showSend } from "./send.js";
+import { showSender } from "./sender.js";
 
 const VIEWS = {
   overview: showOverview, accounts: showAccounts, account: showAccount, message: showMessage,
-  campaigns: showCampaigns, campaign: showCampaign, live: showLive, send: showSend,
+  campaigns: showCampaigns, campaign: showCampaign, live: showLive, send: showSend, sender: showSender,
 };
 const REFRESH_MILLISECONDS = 500;
 const RECENT = 200;

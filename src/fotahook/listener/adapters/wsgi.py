@@ -78,6 +78,7 @@ class WsgiListener:
             return response
         peer: str | None = environ.get("REMOTE_ADDR")
         headers: dict[str, str] = {}
+        begun = self._requests.clock()
         try:
             headers = read_headers(_headers(environ))
             self._requests.check_headers(headers, peer)
@@ -85,9 +86,9 @@ class WsgiListener:
             self._requests.warn_if_unverified()
             if (answer := self._requests.answer_challenge(message)) is not None:
                 return answer
-            return self._requests.accepted(self._accept(message), headers, peer)
+            return self._requests.accepted(self._accept(message), headers, peer, begun)
         except (WebhookRejected, StoreError) as error:
-            return self._requests.failed(error, peer, headers)
+            return self._requests.failed(error, headers, peer, begun)
 
     def _check(self) -> StoreError | None:
         inbox = self._inbox

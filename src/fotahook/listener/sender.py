@@ -1,0 +1,75 @@
+"""What the sender does, in numbers of the last day that the console shows."""
+
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import msgspec
+
+SECONDS: Final = (0.1, 1.0, 3.0, 4.0)
+"""Answer times that are told apart. ThingSpace sends a second copy after about 4 s without an answer."""
+_BUCKETS: Final = (*(f"{seconds:g}" for seconds in SECONDS), "inf")
+_HOUR: Final = 3600.0
+_HOURS: Final = 24
+_NAMES: Final = 200
+"""Names that are counted in one hour; a sender can invent any number of user agents."""
+_NAME_LIMIT: Final = 100
+_OPEN: Final = ("addresses", "agents")
+"""Kinds of which there can be any number of names."""
+
+Event = Literal["former_path", "former_password", "late", "repaired"]
+"""Late: a message all of whose statuses were known, or overtaken by later ones. Repaired: a status from a report."""
+
+
+class SenderReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Messages of the last 24 hours, as far as this process has received them."""
+
+    since: datetime
+    answers: Mapping[str, int]
+    """``new``, ``repeated``, or the status of a refusal."""
+    seconds: Mapping[str, int]
+    """Answers that took no longer than so many seconds, or longer (``inf``)."""
+    addresses: Mapping[str, int]
+    agents: Mapping[str, int]
+    events: Mapping[str, int]
+
+
+class SenderCounts:
+    """Counts by the hour."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._begun = clock()
+        self._hours: deque[tuple[float, Counter[tuple[str, str]]]] = deque(maxlen=_HOURS + 1)
+
+    def answered(self, answer: str, address: str, agent: str, begun: float) -> None:
+        """Count the answer to a message, which came at `begun`."""
+        bucket = bisect_left(SECONDS, self._clock() - begun)
+        self._add(answers=answer, seconds=_BUCKETS[bucket], addresses=address, agents=agent)
+
+    def happened(self, event: Event, times: int = 1) -> None:
+        """Count something else."""
+        self._add(times, events=event)
+
+    def _add(self, times: int = 1, **names: str) -> None:
+        hour = self._clock() // _HOUR
+        if not self._hours or self._hours[-1][0] != hour:
+            self._hours.append((hour, Counter()))
+        counts = self._hours[-1][1]
+        for kind, name in names.items():
+            key = kind, name[:_NAME_LIMIT]
+            is_known = key in counts or len(counts) < _NAMES or kind not in _OPEN
+            counts[key if is_known else (kind, "others")] += times
+
+    def report(self) -> SenderReport:
+        """The counts of the last 24 hours."""
+        now = self._clock()
+        found: dict[str, Counter[str]] = {name: Counter() for name in SenderReport.__struct_fields__[1:]}
+        for hour, counts in self._hours:
+            if hour > now // _HOUR - _HOURS:
+                for (kind, name), times in counts.items():
+                    found[kind][name] += times
+        since = max(self._begun, (now // _HOUR - _HOURS + 1) * _HOUR)
+        return SenderReport(since=datetime.fromtimestamp(since, UTC), **found)
