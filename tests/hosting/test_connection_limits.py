@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from socket import create_server
 
 import msgspec
@@ -156,6 +157,30 @@ def beginning(connection: LimitedProtocol) -> bool:
 def log_messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Our own log messages; configure_logging leaves out uvicorn's about such clients."""
     return [record.getMessage() for record in caplog.records if record.name.startswith("fotahook")]
+
+
+# Turns
+
+
+async def test_a_crowd_of_connections_is_accepted_a_few_at_a_time() -> None:
+    limiter = ConnectionLimiter(ConnectionLimits(), [], Clock())
+    config = uvicorn.Config(App(), ws="none", lifespan="off", log_config=None)
+    config.load()
+    accepted: list[int] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening, contextlib.ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(socket.create_connection(listening.getsockname()))
+        accepting = Acceptor(listening, None, limiter, config, state := ServerState())
+        accepting.start()
+        while not accepted or accepted[-1] < 40:
+            await asyncio.sleep(0)
+            accepted.append(limiter.count)
+        assert all(after - before <= 8 for before, after in pairwise([0, *accepted]))
+        await until(lambda: len(state.connections) == 40)
+        accepting.stop()
+        for connection in list(state.connections):
+            connection.transport.abort()
+        await until(lambda: not state.connections)
 
 
 # Heads

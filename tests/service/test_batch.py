@@ -208,3 +208,19 @@ async def test_a_full_store_refuses_the_whole_batch(api: Api, monkeypatch: pytes
 
     monkeypatch.setattr(api.store, "accept", full)
     assert (await api("POST", BATCH, line() + b"x\n", api.bearer)).error == (507, "STORE_FULL")
+
+
+async def test_other_requests_get_their_turns_while_a_batch_is_parsed(api: Api) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    # Every line is refused, so that nothing waits for the store.
+    assert codes(await api("POST", BATCH, line(b"1") * 1000, api.bearer)) == ["INVALID_PARAMETER"] * 1000
+    beside.cancel()
+    assert turns >= 1000 // 64

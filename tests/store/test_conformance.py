@@ -162,6 +162,17 @@ async def test_concurrent_accepts_of_one_key_store_one_message(store: Store) -> 
     assert sum(not accepted.duplicate for (accepted,) in answers) == 1
 
 
+async def test_what_one_account_publishes_in_bulk_does_not_go_before_all_of_anothers(store: Store) -> None:
+    bulk = [NewMessage(account="bulk-00001", body=b"{}")] * 600
+    large = [asyncio.ensure_future(store.accept(bulk)) for _ in range(8)]
+    await asyncio.sleep(0)  # lets each of them queue up
+    await store.accept([NewMessage(account=ACCOUNT, body=b"{}")])
+    assert sum(one.done() for one in large) <= 2
+    await asyncio.gather(*large)
+    (lane,) = await store.lanes("bulk-00001")
+    assert lane.pending == 4800
+
+
 async def test_a_message_is_put_into_every_lane_of_its_consumers(store: Store, accept: Accept) -> None:
     (accepted,) = await accept(b"{}", consumers=("billing", "handlers"))
     message = await store.message(accepted.id)

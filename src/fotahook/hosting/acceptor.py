@@ -15,8 +15,8 @@ from .connection_limits import ConnectionLimiter, LimitedProtocol
 OPEN_FILES: Final = 65_536
 _OWN_FILES: Final = 2048
 """Descriptors that stay for the store, deliveries and the log; at most half of all."""
-_BURST: Final = 100
-"""Connections accepted before others get their turn."""
+_BURST: Final = 8
+"""Connections accepted in one turn of the loop: their requests come together too, and others wait for all of them."""
 _PAUSE_SECONDS: Final = 1.0
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 

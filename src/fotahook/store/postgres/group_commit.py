@@ -1,7 +1,6 @@
 """Group commit: concurrent callers share a transaction, and those that come meanwhile share the next."""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from itertools import islice
 from typing import Final, Generic, TypeVar
@@ -9,6 +8,7 @@ from typing import Final, Generic, TypeVar
 from ..handing import Handing
 from ..records import Accepted, StoreUnavailable
 from ..session import Session
+from ..turns import LIMIT, Turns
 from .accept import AcceptRequest, accept_all
 from .settle import Settled, SettleRequest, settle_all
 
@@ -16,11 +16,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Request = AcceptRequest | SettleRequest
 Response = list[Accepted] | Settled
-
-GROUP_LIMIT: Final = 1000
-"""Maximum number of messages and outcomes in one transaction, so that the first of them does not wait too long."""
-LARGE_BYTES: Final = 16 * 1024
-"""Bytes of bodies that count as another message."""
 
 _LOST: Final = Settled(None, False)
 
@@ -48,14 +43,6 @@ async def commit_group(db: Session, requests: Sequence[Request]) -> tuple[list[R
     return responses, handing
 
 
-def weight(request: Request) -> int:
-    """How much of GROUP_LIMIT a request takes."""
-    if isinstance(request, SettleRequest):
-        return len(request.settlements)
-    given = request.candidates
-    return len(given) + sum(len(each.message.body) for each in given) // LARGE_BYTES
-
-
 def settled_lane(request: Request) -> int | None:
     """The lane that a request settles: once in a transaction, since the second settling builds on the first."""
     return request.lease.lane if isinstance(request, SettleRequest) else None
@@ -64,32 +51,29 @@ def settled_lane(request: Request) -> int | None:
 class Batcher(Generic[Item, Result]):
     """Collects items while a batch runs, then runs them as the next batch; one batch at a time.
 
-    `run` returns for each item of a batch, in order, a result or the exception for that caller alone. A batch weighs
-    at most `limit`, unless a single item weighs more, and has no two items of one key (None is no key).
+    `run` returns for each item of a batch, in order, a result or the exception for that caller alone. A batch has no
+    two items of one key (None is no key), and weighs what the limit of `Turns` allows.
     """
 
     def __init__(
         self,
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
-        limit: int,
-        weight: Callable[[Item], int] = lambda item: 1,
+        limit: int = LIMIT,
         key: Callable[[Item], Hashable] = lambda item: None,
     ) -> None:
         self._run = run
-        self._limit = limit
-        self._weight = weight
         self._key = key
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._turns: Turns[tuple[Item, asyncio.Future[Result]]] = Turns(limit)
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def submit(self, item: Item) -> Result:
+    async def submit(self, item: Item, owner: Hashable = None, weight: int = 1) -> Result:
         """The item's result. A caller that is cancelled leaves its item in the batch."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        self._turns.put((item, future), owner, weight)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         return await future
@@ -101,8 +85,8 @@ class Batcher(Generic[Item, Result]):
             await self._worker
 
     async def _work(self) -> None:
-        while self._waiting:
-            items, futures = self._next_batch()
+        while batch := self._next_batch():
+            items, futures = zip(*batch, strict=True)
             results: Sequence[Result | Exception]
             try:
                 results = await self._run(items)
@@ -117,19 +101,13 @@ class Batcher(Generic[Item, Result]):
                     future.set_result(result)
         self._worker = None
 
-    def _next_batch(self) -> tuple[list[Item], list[asyncio.Future[Result]]]:
-        items: list[Item] = []
-        futures: list[asyncio.Future[Result]] = []
+    def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
         keys: set[Hashable] = set()
-        room = self._limit
-        while self._waiting:
-            item, future = self._waiting[0]
-            room -= self._weight(item)
-            key = self._key(item)
-            if items and (room < 0 or (key is not None and key in keys)):
-                break
-            self._waiting.popleft()
-            items.append(item)
-            futures.append(future)
+
+        def fits(waiting: tuple[Item, asyncio.Future[Result]]) -> bool:
+            key = self._key(waiting[0])
+            known = key in keys
             keys.add(key)
-        return items, futures
+            return key is None or not known
+
+        return self._turns.take(fits)

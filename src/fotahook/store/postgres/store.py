@@ -15,9 +15,10 @@ from ..ledger import read_note
 from ..rows import read_lease
 from ..session import Row, Session
 from ..transaction import Connection, Transaction
+from ..turns import accept_turn
 from .accept import AcceptRequest, candidates
 from .connection import ConnectionPool
-from .group_commit import GROUP_LIMIT, Batcher, Request, Response, commit_group, settled_lane, weight
+from .group_commit import Batcher, Request, Response, commit_group, settled_lane
 from .lease_horizon import LeaseHorizon
 from .notify import Notifier
 from .schema import check_schema, create_or_check
@@ -44,11 +45,9 @@ class PostgresStore(Store):
         self._notifier = Notifier(pool.connect_for_notifications, self._work)
         # Most connections stay free for reads that are short.
         self._looking = asyncio.Semaphore(1)
-        self._writes: Batcher[Request, Response] = Batcher(
-            self._commit, limit=GROUP_LIMIT, weight=weight, key=settled_lane
-        )
+        self._writes: Batcher[Request, Response] = Batcher(self._commit, key=settled_lane)
         self._fetches: Batcher[tuple[int, int, int, str], list[records.Delivery]] = Batcher(
-            self._fetch, limit=FETCH_LIMIT, weight=lambda request: request[1]
+            self._fetch, limit=FETCH_LIMIT
         )
         self._visibility = VisibilityTracker()
         self._horizon = LeaseHorizon(time.monotonic)
@@ -111,7 +110,7 @@ class PostgresStore(Store):
 
     async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]:
         given = AcceptRequest(candidates(messages, self._ids.take(len(messages))), self._request())
-        return cast("list[records.Accepted]", await self._writes.submit(given))
+        return cast("list[records.Accepted]", await self._writes.submit(given, *accept_turn(messages)))
 
     async def events(self, after: EventCursor | None, *, limit: int) -> EventPage:
         # Not in one transaction: each statement must see what was committed before it.
@@ -139,7 +138,8 @@ class PostgresStore(Store):
     async def fetch(
         self, lease: records.Lease, limit: int, *, without: Collection[int] = (), max_bytes: int = records.FETCH_BYTES
     ) -> list[records.Delivery]:
-        return await self._fetches.submit((lease.lane, limit, max_bytes, f"{{{','.join(map(str, without))}}}"))
+        request = (lease.lane, limit, max_bytes, f"{{{','.join(map(str, without))}}}")
+        return await self._fetches.submit(request, lease.lane, limit)
 
     async def _fetch(self, requests: Sequence[tuple[int, int, int, str]]) -> list[list[records.Delivery]]:
         found: list[list[records.Delivery]] = [[] for _ in requests]
@@ -169,7 +169,8 @@ class PostgresStore(Store):
         *,
         keep: float,
     ) -> records.Lease | None:
-        settled = cast(Settled, await self._writes.submit(SettleRequest(lease, settlements, verdict, keep)))
+        request = SettleRequest(lease, settlements, verdict, keep)
+        settled = cast(Settled, await self._writes.submit(request, lease.lane, len(settlements)))
         if settled.lease is None and settled.is_due:
             self._work.set()
             self._notify()

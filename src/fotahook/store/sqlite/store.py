@@ -15,6 +15,7 @@ from ..base import Clock, Store
 from ..handing import Handing
 from ..ids import MessageIds
 from ..session import Row, Session
+from ..turns import accept_turn
 from .accept import accept_all
 from .connection import connect, describe_error, execute, file_check, lock_dispatcher
 from .lanes import fetch_deliveries, lease_lanes
@@ -120,7 +121,7 @@ class SqliteStore(Store):
     async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]:
         # Only the process that dispatches may lease.
         request = None if self._dispatcher_lock is None else self._request()
-        accepting = self._writer.run_with_others(self._accept, (messages, request))
+        accepting = self._writer.run_with_others(self._accept, (messages, request), *accept_turn(messages))
         # A caller that is cancelled must not take leases with it.
         accepting.add_done_callback(self._on_accepted)
         accepted, _ = await asyncio.shield(accepting)
@@ -155,7 +156,8 @@ class SqliteStore(Store):
         *,
         keep: float,
     ) -> records.Lease | None:
-        kept, is_due = await self._writer.run_with_others(self._settle, (lease, settlements, verdict, keep))
+        request = (lease, settlements, verdict, keep)
+        kept, is_due = await self._writer.run_with_others(self._settle, request, lease.lane, len(settlements))
         if kept is None and is_due:
             self._notify()
         return kept

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from ..records import StoreUnavailable
+from ..turns import Turns
 from .connection import translate
 
 T = TypeVar("T")
@@ -21,8 +22,6 @@ Job = Callable[[sqlite3.Connection], T]
 BulkJob = Callable[[sqlite3.Connection, list[Item]], list[T]]
 """Does a job for many items at once; a result for each, in order."""
 
-_BATCH_LIMIT: Final = 1000
-"""Maximum number of jobs in one commit, so that the first of them does not wait too long."""
 _GATHERING_TURNS: Final = 3
 """Maximum number of event loop turns that a commit waits while each turn brings more jobs."""
 
@@ -31,6 +30,8 @@ class _Entry(msgspec.Struct, eq=False):
     job: BulkJob[Any, Any]
     item: object
     future: asyncio.Future[Any]
+    owner: Hashable
+    weight: int
     result: object = None
     error: Exception | None = None
 
@@ -40,6 +41,8 @@ class Writer:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._entries: queue.SimpleQueue[_Entry] = queue.SimpleQueue()
+        self._turns: Turns[_Entry] = Turns()
+        """Of the thread: what it took from the queue."""
         # Wakes the thread; False ends it.
         self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._calling: asyncio.AbstractEventLoop | None = None
@@ -63,14 +66,16 @@ class Writer:
 
         return await self.run_with_others(alone, None)
 
-    def run_with_others(self, job: BulkJob[Item, T], item: Item) -> asyncio.Future[T]:
-        """What `job` returns for `item`; it is called once with all the items that wait for it at that moment."""
+    def run_with_others(
+        self, job: BulkJob[Item, T], item: Item, owner: Hashable = None, weight: int = 1
+    ) -> asyncio.Future[T]:
+        """What `job` returns for `item`; it is called once with the items of several callers, who take turns."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         with self._closing:
             if self._closed:
                 raise StoreUnavailable("the store is closed")
-            self._entries.put(_Entry(job, item, future))
+            self._entries.put(_Entry(job, item, future, owner, weight))
         if self._calling is not loop:
             self._calling = loop
             loop.call_soon(self._call, loop, 0, _GATHERING_TURNS)
@@ -102,11 +107,11 @@ class Writer:
         self._connection.close()
 
     def _next_batch(self) -> list[_Entry]:
-        entries: list[_Entry] = []
         with contextlib.suppress(queue.Empty):
-            while len(entries) < _BATCH_LIMIT:
-                entries.append(self._entries.get_nowait())
-        return entries
+            while True:
+                entry = self._entries.get_nowait()
+                self._turns.put(entry, entry.owner, entry.weight)
+        return self._turns.take()
 
     def _commit(self, entries: list[_Entry]) -> None:
         try:

@@ -1,0 +1,62 @@
+"""Turns: what one owner queued never stands before all that another brings, and nothing is starved."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fotahook.store.records import NewMessage
+from fotahook.store.turns import LARGE_BYTES, Turns, accept_turn
+
+work = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 25)), max_size=40)
+
+
+@given(work)
+def test_all_is_taken_once_in_the_order_of_each_owner_within_the_limit(given: list[tuple[int, int]]) -> None:
+    turns: Turns[tuple[int, int, int]] = Turns(limit=10)
+    for number, (owner, weight) in enumerate(given):
+        turns.put((owner, number, weight), owner, weight)
+    taken: list[tuple[int, int, int]] = []
+    while batch := turns.take():
+        assert len(batch) == 1 or sum(weight for *_, weight in batch) <= 10
+        taken += batch
+    assert sorted(taken, key=lambda item: item[1]) == [(o, n, w) for n, (o, w) in enumerate(given)]
+    for owner in range(4):
+        own = [item for item in taken if item[0] == owner]
+        assert own == sorted(own, key=lambda item: item[1])
+
+
+@given(st.lists(st.integers(1, 25), min_size=1, max_size=40), st.integers(0, 3))
+def test_a_light_item_waits_for_one_batch_of_a_busy_owner_at_most(weights: list[int], batches: int) -> None:
+    turns: Turns[str] = Turns(limit=10)
+    for weight in weights:
+        turns.put("busy", "busy", weight)
+    for _ in range(batches):
+        turns.take()
+    turns.put("light", "light")
+    assert "light" in turns.take() + turns.take()
+
+
+def test_heavy_and_light_items_alternate() -> None:
+    turns: Turns[str] = Turns(limit=10)
+    for _ in range(3):
+        turns.put("heavy", "heavy", 100)
+    assert turns.take() == ["heavy"]
+    for _ in range(2):
+        for number in range(10):
+            turns.put("light", number)
+        assert turns.take() == ["light"] * 10
+        assert turns.take() == ["heavy"]
+
+
+def test_what_does_not_fit_begins_the_next_batch() -> None:
+    turns: Turns[int] = Turns(limit=10)
+    for number in range(4):
+        turns.put(number)
+    assert turns.take(lambda number: number != 2) == [0, 1]
+    assert turns.take() == [2, 3]
+    assert turns.take() == []
+
+
+def test_large_bodies_weigh_more_than_small_ones() -> None:
+    messages = [NewMessage(account="a", body=b"x" * LARGE_BYTES), NewMessage(account="b", body=b"x")]
+    assert accept_turn(messages) == ("a", 3)
+    assert accept_turn([]) == (None, 0)
