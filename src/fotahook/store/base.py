@@ -297,12 +297,18 @@ class Store(LedgerVerbs, AccessVerbs):
         time = await self.now() if now is None else now
         # Found outside of a write transaction, so that no delivery waits for it.
         excess = await self._excess(retention)
+        if (dropped := await self._drop_day(retention, excess, time)) is not None:
+            return dropped
         found = await self._look(lambda db: find_removable(db, retention, self._sweeps, excess, time))
         removable = any(sweep.numbers for sweep in found.values())
         sizes = await self._write(lambda db: remove(db, found)) if removable else []
         self._sweeps = found
         more = removable or any(sweep.after for sweep in found.values())
         return records.Pruned(bodies=len(sizes), bytes=sum(sizes), more=more)
+
+    async def _drop_day(self, retention: records.Retention, excess: int, now: float) -> records.Pruned | None:
+        """Remove much at once, where a store can; None if there is nothing left for it."""
+        return None
 
     async def _excess(self, retention: records.Retention) -> int:
         """Bytes above the store's limit. Large stores, in which it takes long, are measured seldom."""

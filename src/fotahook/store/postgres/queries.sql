@@ -175,8 +175,8 @@ with added as (
     on conflict (account, idempotency_key) where idempotency_key is not null do nothing
     returning id, seq, accepted_at
 ), kept as (
-    insert into bodies (seq, body)
-    select added.seq, given.body from unnest(:ids::text[], :bodies::bytea[]) as given (id, body) join added using (id)
+    insert into bodies (day, seq, body)
+    select day_of(added.accepted_at), added.seq, given.body from unnest(:ids::text[], :bodies::bytea[]) as given (id, body) join added using (id)
 )
 select id, seq, accepted_at from added;
 
@@ -227,7 +227,7 @@ returning m.account, m.idempotency_key, m.id, m.sha256;
 select m.seq, m.id, m.account, m.type, m.ordering_key,
     nullif(m.idempotency_key, E'\x01' || encode(m.sha256, 'hex')) as idempotency_key,
     b.body, m.size, m.sha256, m.accepted_at, m.duplicates
-from messages m left join bodies b on b.seq = m.seq where m.id = :id;
+from messages m left join bodies b on b.day = day_of(m.accepted_at) and b.seq = m.seq where m.id = :id;
 
 -- name: delivery_statuses
 select p.seq, l.consumer, 'pending' as state, p.attempts, p.due, null as settled_at,
@@ -236,7 +236,9 @@ select p.seq, l.consumer, 'pending' as state, p.attempts, p.due, null as settled
         select m.id from pending head join messages m on m.seq = head.seq
         where head.lane = p.lane and head.key = p.key order by head.place limit 1
     ) end as behind,
-    (select outcome from attempts where seq = p.seq and lane = p.lane order by number + 0 desc limit 1) as last_outcome
+    (
+        select outcome from attempts where day = w.day and seq = p.seq and lane = p.lane order by number + 0 desc limit 1
+    ) as last_outcome
 from waiting w
 cross join lateral (select * from pending where lane = w.lane and seq = w.seq limit 1) p
 join lanes l on l.id = w.lane
@@ -249,20 +251,24 @@ order by consumer;
 
 -- name: attempts
 select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt, a.resent
-from attempts a join messages m on m.seq = a.seq where m.id = :id order by a.number;
+from messages m join attempts a on a.day = day_of(m.accepted_at) and a.seq = m.seq where m.id = :id order by a.number;
 
 -- name: recent_attempts
 select m.id as message, m.accepted_at, a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt,
-    a.resent, (select count(*) from attempts b where b.seq = a.seq and b.number + 0 <= a.number) as number
-from attempts a join messages m on m.seq = a.seq
-order by a.number desc limit :limit;
+    a.resent, (
+        select count(*) from attempts b where b.day = a.day and b.seq = a.seq and b.number + 0 <= a.number
+    ) as number
+from (select * from attempts order by number desc limit :limit) a join messages m on m.seq = a.seq
+order by a.number desc;
 
 -- name: account_attempts
 -- Of these messages.
 select m.id as message, m.accepted_at, a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt,
-    a.resent, (select count(*) from attempts b where b.seq = a.seq and b.number + 0 <= a.number) as number
-from attempts a join messages m on m.seq = a.seq
-where a.seq = any(:seqs::bigint[]) order by a.number desc limit :limit;
+    a.resent, (
+        select count(*) from attempts b where b.day = a.day and b.seq = a.seq and b.number + 0 <= a.number
+    ) as number
+from messages m join attempts a on a.day = day_of(m.accepted_at) and a.seq = m.seq
+where m.seq = any(:seqs::bigint[]) order by a.number desc limit :limit;
 
 -- name: longest_pending
 select p.seq from lanes l join pending p on p.lane = l.id where l.account = :account order by p.seq limit :limit;
@@ -409,7 +415,7 @@ cross join lateral (
     ) found
 ) p
 join messages m on m.seq = p.seq
-join bodies b on b.seq = p.seq
+join bodies b on b.day = day_of(m.accepted_at) and b.seq = p.seq
 where p.size_before <= asked.max_bytes
 order by asked.number, p.due, p.place;
 
@@ -424,11 +430,11 @@ returning seq;
 with given as (
     select * from unnest(
         :lanes::bigint[], :seqs::bigint[], :states::text[], :delays::double precision[], :attempts::integer[],
-        :strikes::integer[], :started::double precision[], :urls::text[], :outcomes::text[], :statuses::integer[],
+        :strikes::integer[], :accepted::double precision[], :started::double precision[], :urls::text[], :outcomes::text[], :statuses::integer[],
         :error_codes::text[], :fixes::text[], :phases::text[], :excerpts::text[], :resent::boolean[]
     ) with ordinality as given (
         lane, seq, state, delay, attempts,
-        strikes, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, number
+        strikes, accepted_at, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, number
     )
 ), counted as (
     insert into counts (minute, lane, delivered, failed, dead)
@@ -453,9 +459,10 @@ with given as (
     select lane, seq, attempts, store_now() from ended where state = 'dead'
 )
 insert into attempts (
-    seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, at, state, charged
+    day, seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, at, state, charged
 )
-select seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent, store_now(), state, attempts
+select day_of(accepted_at), seq, lane, started_at, url, outcome, status, error_code, fix, phases, excerpt, resent,
+    store_now(), state, attempts
 from given order by number;
 
 -- name: promote
@@ -525,14 +532,17 @@ select distinct lane from settled where seq = any(:seqs::bigint[]);
 select seq from messages where seq = any(:seqs::bigint[]) order by seq for no key update;
 
 -- name: remove_bodies
-delete from bodies b where seq = any(:numbers::bigint[]) and (select true from waiting where seq = b.seq limit 1) is null
+delete from bodies b using messages m
+where m.seq = any(:numbers::bigint[]) and b.day = day_of(m.accepted_at) and b.seq = m.seq
+    and (select true from waiting where seq = b.seq limit 1) is null
 returning length(body) as size;
 
 -- name: remove_attempts
 delete from attempts where number = any(:numbers::bigint[]);
 
 -- name: remove_attempts_of
-delete from attempts where seq = any(:numbers::bigint[]);
+delete from attempts a using messages m
+where m.seq = any(:numbers::bigint[]) and a.day = day_of(m.accepted_at) and a.seq = m.seq;
 
 -- name: remove_dead_of
 delete from dead d using messages m join lanes l using (account)
@@ -572,8 +582,9 @@ delete from notes where seq = any(:numbers::bigint[]);
 -- attempts and time to live. The lanes and the messages are locked; a message with a pending delivery is left alone.
 with chosen as (
     select seq, nextval('places') as place from (
-        select seq from bodies b where seq = any(:seqs::bigint[]) and (select true from waiting where seq = b.seq limit 1) is null
-        order by seq
+        select b.seq from messages m join bodies b on b.day = day_of(m.accepted_at) and b.seq = m.seq
+        where m.seq = any(:seqs::bigint[]) and (select true from waiting where seq = m.seq limit 1) is null
+        order by b.seq
     ) settled
 ), numbered as (
     select s.seq, s.lane, m.ordering_key as key, chosen.place,
@@ -601,7 +612,7 @@ select count(*) from chosen;
 -- Of these messages the settled ones that have bodies and a delivery in this state, accepted in this time span.
 select m.seq from messages m
 where m.seq = any(:seqs::bigint[]) and m.accepted_at >= :since and m.accepted_at < :until
-    and (select true from bodies where seq = m.seq limit 1)
+    and (select true from bodies where day = day_of(m.accepted_at) and seq = m.seq limit 1)
     and (select true from settled where seq = m.seq and state = :state limit 1)
     and (select true from waiting where seq = m.seq limit 1) is null
 order by m.seq;
@@ -626,23 +637,43 @@ delete from redeliveries where id = :id;
 -- Of bodies: the size of the files says little, since PostgreSQL reuses space without giving it back.
 select coalesce(sum(length(body)), 0)::bigint as bytes from bodies;
 
+-- name: days
+-- The days that have a partition, oldest first, with their sizes.
+select substring(c.relname from '\d+$')::integer as day, pg_table_size(c.oid) as bytes
+from pg_inherits i join pg_class c on c.oid = i.inhrelid
+where i.inhparent = to_regclass(:parent::text) and c.relname ~ '_d\d+$' order by 1;
+
+-- name: make_days
+-- This day's partitions, and those of the next ones.
+select bool_and(make_day(day)) as made, day_of(store_now()) as today
+from generate_series(day_of(store_now()), day_of(store_now()) + :ahead) day;
+
+-- name: drop_day
+select busy, dropped, bytes from drop_day(:parent, :day, :before);
+
+-- name: hold_days
+-- No day is dropped before the transaction ends.
+select pg_advisory_xact_lock_shared(hashtext('fotahook days'), hashtext(current_schema()));
+
 -- name: old_bodies
 -- Some bodies, oldest first: their size, whether they are older than a time, and whether something forbids to remove them.
-select b.seq as number, m.size, m.accepted_at < :before as is_old, coalesce((select true from waiting where seq = b.seq limit 1), false) as blocked
+-- From an age of a day on, all rows of a day grow old at its end, see drop_day: this removes what that has left.
+select b.seq as number, m.size, m.accepted_at < oldest_kept(:before) as is_old, coalesce((select true from waiting where seq = b.seq limit 1), false) as blocked
 from (select seq from bodies where seq > :after order by seq limit :limit) b join messages m using (seq)
 order by b.seq;
 
 -- name: old_attempts
-select a.number, 0 as size, a.at < :before as is_old,
+select a.number, 0 as size, a.at < oldest_kept(:before) as is_old,
     coalesce(
-        (select true from bodies where seq = a.seq limit 1), (select true from waiting where seq = a.seq limit 1), false
+        (select true from bodies where day = a.day and seq = a.seq limit 1), (select true from waiting where seq = a.seq limit 1), false
     ) as blocked
-from (select number, seq, at from attempts where number > :after order by number limit :limit) a order by a.number;
+from (select day, number, seq, at from attempts where number > :after order by number limit :limit) a order by a.number;
 
 -- name: old_messages
 select m.seq as number, 0 as size, m.accepted_at < :before as is_old,
     coalesce(
-        (select true from bodies where seq = m.seq limit 1), (select true from waiting where seq = m.seq limit 1), false
+        (select true from bodies where day = day_of(m.accepted_at) and seq = m.seq limit 1),
+        (select true from waiting where seq = m.seq limit 1), false
     ) as blocked
 from (select seq, accepted_at from messages where seq > :after order by seq limit :limit) m order by m.seq;
 
@@ -700,7 +731,8 @@ from messages where seq > :after and seq <= :last order by seq limit :limit;
 -- name: attempts_finished
 -- The sum makes the planner count by an index of the message, not by one of the numbers.
 select a.number, a.at, l.account, m.id as message, l.consumer, a.started_at, a.url, a.outcome, a.status, a.error_code,
-    a.phases, a.state, (select count(*) from attempts b where b.seq = a.seq and b.number + 0 <= a.number) as ordinal
+    a.phases, a.state,
+    (select count(*) from attempts b where b.day = a.day and b.seq = a.seq and b.number + 0 <= a.number) as ordinal
 from (
     select * from attempts where number > :after and number <= :last order by number limit :limit
 ) a join messages m on m.seq = a.seq join lanes l on l.id = a.lane

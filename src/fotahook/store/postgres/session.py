@@ -53,6 +53,7 @@ class PostgresSession(Session):
         return locked
 
     async def redeliver(self, seqs: Sequence[int], state: str | None) -> int:
+        await self.rows("hold_days")
         lanes = await self.rows("lanes_of_messages", seqs=seqs)
         await self.lock_lanes(set(), [lane["lane"] for lane in lanes])
         await self.rows("lock_messages", seqs=seqs)

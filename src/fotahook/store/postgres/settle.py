@@ -67,6 +67,7 @@ async def _write_outcomes(db: Session, settlements: Sequence[Settlement]) -> Non
         delays=[each.delay for each in settlements],
         attempts=[each.attempts for each in settlements],
         strikes=[each.strikes for each in settlements],
+        accepted=[delivery.accepted_at for delivery in deliveries],
         started=[attempt.started_at for attempt in attempts],
         urls=[_storable(attempt.url) for attempt in attempts],
         outcomes=[attempt.outcome for attempt in attempts],

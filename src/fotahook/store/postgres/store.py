@@ -18,6 +18,7 @@ from ..transaction import Connection, Transaction
 from ..turns import accept_turn
 from .accept import AcceptRequest, candidates
 from .connection import ConnectionPool
+from .days import Days
 from .group_commit import Batcher, Request, Response, commit_group, settled_lane
 from .lease_horizon import LeaseHorizon
 from .notify import Notifier
@@ -51,6 +52,7 @@ class PostgresStore(Store):
         )
         self._visibility = VisibilityTracker()
         self._horizon = LeaseHorizon(time.monotonic)
+        self._days = Days(lambda statement, **values: self._write(lambda db: db.rows(statement, **values)))
 
     @classmethod
     async def open(cls, url: str, *, clock: Clock = time.time) -> "PostgresStore":
@@ -104,6 +106,10 @@ class PostgresStore(Store):
 
     async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
         return await self._pool.write(lambda db: job(PostgresSession(db)))
+
+    async def _drop_day(self, retention: records.Retention, excess: int, now: float) -> records.Pruned | None:
+        await self._days.make(now)
+        return await self._days.drop(retention, excess, now)
 
     def _notify(self) -> None:
         self._notifier.notify()
