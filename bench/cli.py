@@ -13,8 +13,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 from bench import rig
+from bench.report import Figure, Report
 
 ROUNDS = 15
 FEW, MANY = 1_000, 50_000
@@ -24,38 +26,39 @@ FOTAHOOK = (sys.executable, "-m", "fotahook")
 STARTS = {"help": ("--help",), "version": ("--version",), "help of a command": ("messages", "list", "--help")}
 
 
-def main() -> None:
+def main(report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix="fotahook-bench-") as name:
         folder = Path(name)
-        found = starts(folder)
-        rig.print_figures(
+        rounds = starts(folder)
+        report.compare(
             [
-                rig.Figure(f"{name}, ms more than bare Python", found[name] - found["bare"], at_most=250)
+                Figure(f"{name}, ms more than bare Python", [one[name] - one["bare"] for one in rounds], at_most=250)
                 for name in STARTS
             ]
         )
         with service(folder) as url:
             few, many = (rig.run("bench.cli", "many", url, count, folder) for count in (FEW, MANY))
     grown = {step: many[f"{step}_mebibytes"] - few[f"{step}_mebibytes"] for step in ("import", "export")}
-    rig.print_figures(
+    report.compare(
         [
-            rig.Figure(f"import, MiB more for {MANY:,} messages than for {FEW:,}", grown["import"], at_most=16),
-            rig.Figure(f"export, MiB more for {MANY:,} messages than for {FEW:,}", grown["export"], at_most=16),
+            Figure(f"import, MiB more for {MANY:,} messages than for {FEW:,}", grown["import"], at_most=16),
+            Figure(f"export, MiB more for {MANY:,} messages than for {FEW:,}", grown["export"], at_most=16),
         ]
     )
-    print(f"Bare Python starts in {found['bare']:.0f} ms. With {MANY:,} messages, ", end="")
-    print(f"import handles {many['import_rate']:,.0f}/s and export {many['export_rate']:,.0f}/s.\n")
+    report.say(
+        f"Bare Python starts in {median(one['bare'] for one in rounds):.0f} ms. With {MANY:,} messages, import handles "
+        f"{many['import_rate']:,.0f}/s and export {many['export_rate']:,.0f}/s."
+    )
 
 
-def starts(folder: Path) -> rig.Found:
-    """Milliseconds from start to end: medians of rounds in which all take turns, with compiled bytecode."""
+def starts(folder: Path) -> list[rig.Found]:
+    """Milliseconds from start to end, in rounds in which all take turns, with compiled bytecode."""
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     variables["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     commands = {"bare": BARE, **{name: (*FOTAHOOK, *arguments) for name, arguments in STARTS.items()}}
     for command in commands.values():
         _took(command, variables)
-    rounds = [{name: _took(command, variables) for name, command in commands.items()} for _ in range(ROUNDS)]
-    return rig.rates(rounds)
+    return [{name: _took(command, variables) for name, command in commands.items()} for _ in range(ROUNDS)]
 
 
 def _took(command: Sequence[str], variables: dict[str, str]) -> float:

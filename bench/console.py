@@ -14,7 +14,7 @@ from statistics import median
 from tests.cli.processes import running
 from tests.console.browser import Browser, browsing
 
-from bench import rig
+from bench.report import Figure, Report
 from fotahook import OperatorClient
 from fotahook.contract.operator import BatchMessage
 from fotahook.service import DEV_CLIENT
@@ -42,18 +42,18 @@ const look = () => requestAnimationFrame(() => (there() ? done(performance.now()
 """
 
 
-def main() -> None:
+def main(report: Report) -> None:
     with _filled() as (operator, browser):
         shown = {view: median(_show(browser, view) for _ in range(ROUNDS)) for view in VIEWS}
         message = next(iter(operator.messages("0000100000-00000")))
         shown["message"] = median(_show(browser, f"message/{message.id}") for _ in range(ROUNDS))
         acts = {name: median(act() for _ in range(ROUNDS)) for name, act in _actions(browser).items()}
         growth = _growth(operator, browser)
-    rig.print_figures(
+    report.compare(
         [
-            *(rig.Figure(f"{view} shown, ms", value, at_most=1000) for view, value in shown.items()),
-            *(rig.Figure(f"{name}, ms", value, at_most=200) for name, value in acts.items()),
-            rig.Figure("growth of the page's memory under live traffic, MiB", growth, at_most=5),
+            *(Figure(f"{view} shown, ms", value, at_most=1000) for view, value in shown.items()),
+            *(Figure(f"{name}, ms", value, at_most=200) for name, value in acts.items()),
+            Figure("growth of the page's memory under live traffic, MiB", growth, at_most=5),
         ]
     )
 

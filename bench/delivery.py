@@ -4,16 +4,14 @@ Each contestant runs in a separate process, against a receiver in another. They 
 of the ratios per round. Batches are accepted directly by the store, and over HTTP by a whole `fotahook serve`.
 """
 
-import time
+from bench import delivery_accept, delivery_backlog, delivery_fairness, delivery_rate
+from bench.report import Figure, Report
 
-from bench import delivery_accept, delivery_backlog, delivery_fairness, delivery_rate, rig
+PEERS = ("aiohttp", "huey", "procrastinate", "requests")
 
 
-def main() -> None:
-    begun = time.perf_counter()
-    print("## delivery\n", flush=True)
-    figures: list[rig.Figure] = []
+def main(report: Report) -> None:
+    figures: list[Figure] = []
     for part in (delivery_accept, delivery_rate, delivery_fairness, delivery_backlog):
-        figures += part.figures()
-    rig.print_figures(figures)
-    print(f"Duration: {time.perf_counter() - begun:.0f} s.\n")
+        figures += part.figures(report)
+    report.compare(figures)

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from bench import rig
+from bench.report import Figure, Report
 from fotahook.store import SqliteStore
 from fotahook.store.ids import MessageIds
 from fotahook.store.records import NewMessage
@@ -31,17 +32,14 @@ INSERT_BODY = "insert into bodies (seq, body) values (?, ?)"
 INSERT_DELIVERY = "insert into pending (lane, seq, place, ready, due, born) values (?, ?, ?, 1, ?, ?)"
 
 
-def figures() -> list[rig.Figure]:
+def figures(report: Report) -> list[Figure]:
     names = list(CONTESTANTS)
     rounds = [{name: rig.run("bench.delivery_accept", name)["per_second"] for name in names} for _ in range(ROUNDS)]
-    print("| accepting on SQLite, every commit synced | messages/s |")
-    print("|---|--:|")
-    for name, rate in rig.rates(rounds).items():
-        print(f"| {TITLES[name]} | {rate:,.0f} |")
-    print()
+    header = ("accepting on SQLite, every commit synced", "messages/s")
+    report.table(header, [(TITLES[name], rates) for name, rates in rig.by_name(rounds).items()])
     return [
-        rig.Figure("accept, batches of 100, x bare sqlite3", rig.ratio(rounds, "batches", "bare"), at_least=0.4),
-        rig.Figure("accept, 64 callers, x bare sqlite3", rig.ratio(rounds, "singles", "bare-singles"), at_least=4),
+        Figure("accept, batches of 100, x bare sqlite3", rig.ratios(rounds, "batches", "bare"), at_least=0.4),
+        Figure("accept, 64 callers, x bare sqlite3", rig.ratios(rounds, "singles", "bare-singles"), at_least=4),
     ]
 
 

@@ -19,6 +19,7 @@ import uvloop
 
 from bench import rig
 from bench.delivery_rate import sender
+from bench.report import Figure, Report
 from fotahook.delivery import Dispatcher
 from fotahook.store import open_store
 from fotahook.store.records import NewMessage
@@ -37,7 +38,7 @@ DISPATCH_SECONDS = 8.0
 MB = 1024.0
 
 
-def figures() -> list[rig.Figure]:
+def figures(report: Report) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="fotahook-bench-") as directory, rig.receiver() as receiver:
         few, many = (f"sqlite:///{directory}/{name}.db" for name in ("few", "many"))
         rig.run("bench.delivery_backlog", "build", few, FEW_LANES, receiver)
@@ -48,19 +49,20 @@ def figures() -> list[rig.Figure]:
     times = {
         what: [{"few": one[few][what], "many": one[many][what]} for one in rounds] for what in ("lease_ms", "fetch_ms")
     }
-    print("| SQLite, 100 messages in each lane | 10,000 messages | 1,000,000 messages |")
-    print("|---|--:|--:|")
-    for what, title in (("lease_ms", f"lease of {LEASED} lanes, ms"), ("fetch_ms", f"fetch of {DEPTH}, ms")):
-        medians = rig.rates(times[what])
-        print(f"| {title} | {medians['few']:.2f} | {medians['many']:.2f} |")
-    print(f"| built in, s | | {built['seconds']:.0f} |")
-    print(f"| delivered meanwhile, messages/s | | {weight['per_second']:,.0f} |")
-    print()
+    report.table(
+        ("SQLite, 100 messages in each lane", "10,000 messages", "1,000,000 messages"),
+        [
+            (f"lease of {LEASED} lanes, ms", *rig.by_name(times["lease_ms"]).values()),
+            (f"fetch of {DEPTH}, ms", *rig.by_name(times["fetch_ms"]).values()),
+            ("built in, s", None, built["seconds"]),
+            ("delivered meanwhile, messages/s", None, weight["per_second"]),
+        ],
+    )
     return [
-        rig.Figure("lease at 1,000,000, x at 10,000", rig.ratio(times["lease_ms"], "many", "few"), at_most=1.5),
-        rig.Figure("fetch at 1,000,000, x at 10,000", rig.ratio(times["fetch_ms"], "many", "few"), at_most=1.5),
-        rig.Figure("RSS of the dispatcher, MB", weight["rss_mb"], at_most=150),
-        rig.Figure("from opening the store to the first delivery, s", start["seconds"], at_most=2),
+        Figure("lease at 1,000,000, x at 10,000", rig.ratios(times["lease_ms"], "many", "few"), at_most=1.5),
+        Figure("fetch at 1,000,000, x at 10,000", rig.ratios(times["fetch_ms"], "many", "few"), at_most=1.5),
+        Figure("RSS of the dispatcher, MB", weight["rss_mb"], at_most=150),
+        Figure("from opening the store to the first delivery, s", start["seconds"], at_most=2),
     ]
 
 

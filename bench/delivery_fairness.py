@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import quantiles
 
 import uvloop
 
 from bench import rig
 from bench.delivery_accept import BODY
 from bench.delivery_rate import sender
+from bench.report import Figure, Report
 from fotahook.delivery import Dispatcher, Outcome
 from fotahook.store import Store, open_store
 from fotahook.store.records import Delivery, Health, LaneVerdict, Lease, NewMessage
@@ -38,23 +39,22 @@ PER_SECOND = 200
 BACKLOG = 100_000
 
 
-def figures() -> list[rig.Figure]:
+def figures(report: Report) -> list[Figure]:
     with rig.receiver() as receiver:
         rounds = [
             {world: rig.run("bench.delivery_fairness", world, receiver)["p99_ms"] for world in WORLDS}
             for _ in range(ROUNDS)
         ]
-    print(f"| {len(HEALTHY)} healthy accounts, {PER_SECOND} messages/s, answered after 20 ms | p99, ms |")
-    print("|---|--:|")
-    for world, p99 in rig.rates(rounds).items():
-        print(f"| {WORLDS[world]} | {p99:.0f} |")
-    print()
+    report.table(
+        (f"{len(HEALTHY)} healthy accounts, {PER_SECOND} messages/s, answered after 20 ms", "p99, ms"),
+        [(WORLDS[world], p99) for world, p99 in rig.by_name(rounds).items()],
+    )
 
-    def beside(world: str) -> float:
-        return median((found[world] - SLACK_MS) / found["alone"] for found in rounds)
+    def beside(world: str) -> list[float]:
+        return [(found[world] - SLACK_MS) / found["alone"] for found in rounds]
 
     return [
-        rig.Figure(f"healthy p99 beside {title}, less 50 ms, x without", beside(world), at_most=1.5)
+        Figure(f"healthy p99 beside {title}, less 50 ms, x without", beside(world), at_most=1.5)
         for world, title in (
             ("tarpits", "200 tarpits"),
             ("holes", "1,000 black holes"),

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
 from itertools import chain, cycle, islice
 from pathlib import Path
-from statistics import median
 
 import uvloop
 
 from bench import rig
 from bench.delivery_accept import ACCOUNTS, BATCH, BODY
 from bench.delivery_serve import serve
+from bench.report import Figure, Report
 from fotahook.delivery import Dispatcher, Outcome
 from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.store import open_store
@@ -175,7 +175,7 @@ CONTESTANTS: dict[str, Contestant] = {
 }
 
 
-def figures() -> list[rig.Figure]:
+def figures(report: Report) -> list[Figure]:
     rounds: list[dict[str, float]] = [{} for _ in range(ROUNDS)]
     cpu: dict[str, list[float]] = {}
     failures: dict[str, str] = {}
@@ -189,23 +189,19 @@ def figures() -> list[rig.Figure]:
                     cpu.setdefault(title, []).append(one.get("cpu_us", 0.0))
                 except RuntimeError as error:
                     failures[title] = str(error)
-    print("| accepted in batches of 100, delivered, settled; 50 lanes, 50 in flight | messages/s |")
-    print("|---|--:|")
-    for title in TURNS:
-        rates = [found[title] for found in rounds if title in found]
-        print(f"| {title} | {f'{median(rates):,.0f}' if rates else failures[title]} |")
-    print()
+    report.table(
+        ("accepted in batches of 100, delivered, settled; 50 lanes, 50 in flight", "messages/s"),
+        [(title, failures.get(title) or [found[title] for found in rounds]) for title in TURNS],
+    )
 
-    def figure(title: str, ours: str, theirs: str, at_least: float) -> rig.Figure:
-        if why := failures.get(ours) or failures.get(theirs):
-            return rig.Figure(title, None, at_least=at_least, note=why)
-        return rig.Figure(title, rig.ratio(rounds, ours, theirs), at_least=at_least)
+    def figure(title: str, ours: str, theirs: str, at_least: float) -> Figure:
+        why = failures.get(ours) or failures.get(theirs) or ""
+        return Figure(title, None if why else rig.ratios(rounds, ours, theirs), at_least=at_least, note=why)
 
-    def cpu_figure(title: str, ours: str, at_most: float) -> rig.Figure:
-        value = median(cpu[ours]) if ours in cpu else None
-        return rig.Figure(
-            f"CPU per delivered message, {title}, us", value, at_most=at_most, note=failures.get(ours, "")
-        )
+    def cpu_figure(title: str, ours: str, at_most: float) -> Figure:
+        why = failures.get(ours, "")
+        title = f"CPU per delivered message, {title}, us"
+        return Figure(title, None if why else cpu[ours], at_most=at_most, note=why)
 
     sqlite, on_postgres = "fotahook on SQLite", "fotahook on PostgreSQL"
     over_http = "accepted over HTTP in NDJSON, end to end on"

@@ -11,13 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import quantiles
 
 import uvloop
 
 from bench import rig
 from bench.delivery_accept import BODY
 from bench.delivery_rate import sender
+from bench.report import Figure, Report
 from fotahook.delivery import Dispatcher, Outcome, Rules
 from fotahook.store import Store, open_store
 from fotahook.store.records import Delivery, Lease, NewMessage
@@ -36,32 +37,30 @@ NOBODY = "http://127.0.0.1:9/"
 """Nothing listens there."""
 
 
-def main() -> None:
-    print("## flaky receivers\n", flush=True)
+def main(report: Report) -> None:
     with rig.receiver() as receiver:
 
         def measure(world: str) -> float:
             return rig.run("bench.flaky", world, receiver)["value"]
 
         rounds = [{f"{share}": measure(f"rate:{share}") for share in SHARES} for _ in range(ROUNDS)]
-        steady = median(measure("steady") for _ in range(ROUNDS))
-        ordered = median(measure("ordered") for _ in range(ROUNDS))
+        steady = [measure("steady") for _ in range(ROUNDS)]
+        ordered = [measure("ordered") for _ in range(ROUNDS)]
         dead = measure("dead")
-    print("| share of requests answered 503; one account, 8 in flight | delivered messages/s |")
-    print("|---|--:|")
-    for share, rate in rig.rates(rounds).items():
-        print(f"| {float(share):.1%} | {rate:,.0f} |")
-    print()
-    rig.print_figures(
+    report.table(
+        ("share of requests answered 503; one account, 8 in flight", "delivered messages/s"),
+        [(f"{float(share):.1%}", rates) for share, rates in rig.by_name(rounds).items()],
+    )
+    report.compare(
         [
             *(
-                rig.Figure(f"delivered rate at {p:.1%}, x at none", rig.ratio(rounds, f"{p}", "0.0"), at_least=wanted)
+                Figure(f"delivered rate at {p:.1%}, x at none", rig.ratios(rounds, f"{p}", "0.0"), at_least=wanted)
                 for p, wanted in SHARES.items()
                 if p
             ),
-            rig.Figure("20 messages/s at 5 %: p95 from accepted to delivered, s", steady, at_most=1.5),
-            rig.Figure("100 messages/s of one key at 1 %: all delivered after the last publish, s", ordered, at_most=5),
-            rig.Figure("attempts of a dead endpoint in its first minute, the most of 20", dead, at_most=12),
+            Figure("20 messages/s at 5 %: p95 from accepted to delivered, s", steady, at_most=1.5),
+            Figure("100 messages/s of one key at 1 %: all delivered after the last publish, s", ordered, at_most=5),
+            Figure("attempts of a dead endpoint in its first minute, the most of 20", dead, at_most=12),
         ]
     )
 

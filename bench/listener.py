@@ -20,6 +20,7 @@ import uvloop
 
 from bench import rig
 from bench.listener_apps import PATH
+from bench.report import Figure, Report
 from fotahook.testing import campaign
 
 ROUNDS = 5
@@ -34,21 +35,19 @@ TITLES = {
     "handling": "listener, accepted and handled by a trivial handler",
     "sqlalchemy": "FastAPI, a commit for each message through SQLAlchemy async",
 }
+PEERS = ("aiosqlite", "fastapi", "sqlalchemy", "starlette", "uvicorn")
 
 
-def main() -> None:
+def main(report: Report) -> None:
     rounds = [{name: rig.run("bench.listener", name)["per_second"] for name in MESSAGES} for _ in range(ROUNDS)]
-    print(f"| listener, {CONNECTIONS} connections | messages/s |")
-    print("|---|--:|")
-    for name, rate in rig.rates(rounds).items():
-        print(f"| {TITLES[name]} | {rate:,.0f} |")
-    print()
-    rig.print_figures(
+    header = (f"listener, {CONNECTIONS} connections", "messages/s")
+    report.table(header, [(TITLES[name], rates) for name, rates in rig.by_name(rounds).items()])
+    report.compare(
         [
-            rig.Figure("durable accepts, x bare Starlette", rig.ratio(rounds, "accepting", "bare"), at_least=0.65),
-            rig.Figure("durable accepts, x SQLAlchemy", rig.ratio(rounds, "accepting", "sqlalchemy"), at_least=5),
-            rig.Figure("with the ledger, x without", rig.ratio(rounds, "accepting", "without_ledger"), at_least=0.9),
-            rig.Figure("handled, x bare Starlette", rig.ratio(rounds, "handling", "bare"), at_least=0.3),
+            Figure("durable accepts, x bare Starlette", rig.ratios(rounds, "accepting", "bare"), at_least=0.65),
+            Figure("durable accepts, x SQLAlchemy", rig.ratios(rounds, "accepting", "sqlalchemy"), at_least=5),
+            Figure("with the ledger, x without", rig.ratios(rounds, "accepting", "without_ledger"), at_least=0.9),
+            Figure("handled, x bare Starlette", rig.ratios(rounds, "handling", "bare"), at_least=0.3),
         ]
     )
 

@@ -8,9 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,34 +18,6 @@ RUN_SECONDS = 120.0
 """Timeout of one process."""
 
 Found = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A measured value and its target. The value is None if it could not be measured; `note` says why."""
-
-    title: str
-    value: float | None
-    at_least: float | None = None
-    at_most: float | None = None
-    note: str = ""
-
-    def row(self) -> str:
-        target = f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
-        if self.value is None:
-            return f"| {self.title} | | {target} | not measured: {self.note} |"
-        met = (self.at_least is None or self.value >= self.at_least) and (
-            self.at_most is None or self.value <= self.at_most
-        )
-        return f"| {self.title} | {self.value:,.2f} | {target} | {'met' if met else 'MISSED'} |"
-
-
-def print_figures(figures: list[Figure]) -> None:
-    print("| figure | measured | target | |")
-    print("|---|--:|--:|---|")
-    for figure in figures:
-        print(figure.row(), flush=True)
-    print()
 
 
 @contextmanager
@@ -126,11 +96,11 @@ def cpu_seconds(pid: int) -> float:
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
-def rates(rounds: Sequence[Mapping[str, float]]) -> Found:
-    """The median rate of each contestant."""
-    return {name: median(one[name] for one in rounds) for name in rounds[0]}
+def by_name(rounds: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """What each contestant reached in the rounds."""
+    return {name: [one[name] for one in rounds] for name in rounds[0]}
 
 
-def ratio(rounds: Sequence[Mapping[str, float]], ours: str, theirs: str) -> float:
-    """The median of the ratios per round, so that a slow moment of the machine affects both sides."""
-    return median(one[ours] / one[theirs] for one in rounds)
+def ratios(rounds: Sequence[Mapping[str, float]], ours: str, theirs: str) -> list[float]:
+    """The ratio in each round: a slow moment of the machine affects both sides."""
+    return [one[ours] / one[theirs] for one in rounds]

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from bench import rig
+from bench.report import Figure, Report
 
 ROUNDS = 5
 RESETS = 50
@@ -21,19 +22,19 @@ SUITE = Path(__file__).parent.parent / "tests" / "testing" / "test_sandbox_offic
 TESTS = 50
 
 
-def main() -> None:
+def main(report: Report) -> None:
     starts = [rig.run("bench.sandbox", "start") for _ in range(ROUNDS)]
     campaign = rig.run("bench.sandbox", "campaign")
-    ready, reset = (median(one[name] for one in starts) for name in ("ready_ms", "reset_ms"))
-    rig.print_figures(
+    begun = rig.by_name(starts)
+    report.compare(
         [
-            rig.Figure("sandbox ready, including imports, ms", ready, at_most=500),
-            rig.Figure("reset between tests, ms", reset, at_most=20),
-            rig.Figure(f"{TESTS} tests with the official SDK, s", median(suite() for _ in range(3)), at_most=5),
-            rig.Figure("a campaign of a million devices, MiB", campaign["mebibytes"], at_most=64),
+            Figure("sandbox ready, including imports, ms", begun["ready_ms"], at_most=500),
+            Figure("reset between tests, ms", begun["reset_ms"], at_most=20),
+            Figure(f"{TESTS} tests with the official SDK, s", [suite() for _ in range(3)], at_most=5),
+            Figure("a campaign of a million devices, MiB", campaign["mebibytes"], at_most=64),
         ]
     )
-    print(f"Generating the campaign's {campaign['messages']:,.0f} messages takes {campaign['seconds']:.0f} s.\n")
+    report.say(f"Generating the campaign's {campaign['messages']:,.0f} messages takes {campaign['seconds']:.0f} s.")
 
 
 def start() -> rig.Found:

@@ -1,7 +1,6 @@
 """The SDK compared with the official one and with the bare libraries, against one fast local server.
 
-Each peer runs in a fresh process pinned to one core, the server on another. Peers take turns; the tables show medians,
-the figures show medians of the ratios per round, with their targets.
+Each peer runs in a fresh process pinned to one core, the server on another. Peers take turns.
 """
 
 import json
@@ -11,8 +10,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from statistics import median
 
+from bench import rig
+from bench.report import Figure, Report
+
+PEERS = ("aiohttp", "sdksio-verizon-apis-sdk", "urllib3")
 ROUNDS = 11
 THREAD_ROUNDS = 5
 SECONDS = 0.4
@@ -64,85 +66,74 @@ def rounds(peers: list[str], url: str, count: int) -> Rounds:
     return [{peer: run(peer, url) for peer in peers} for _ in range(count)]
 
 
-def middle(found: Rounds, peer: str, call: str, figure: str) -> float:
-    return median(one[peer][call][figure] for one in found)
+def each(found: Rounds, peer: str, call: str, figure: str) -> list[float]:
+    return [one[peer][call][figure] for one in found]
 
 
-def ratio(found: Rounds, ours: str, theirs: str, call: str, figure: str) -> float:
-    """The median of the ratios per round."""
-    return median(one[ours][call][figure] / one[theirs][call][figure] for one in found)
+def ratios(found: Rounds, ours: str, theirs: str, call: str, figure: str) -> list[float]:
+    """The ratio in each round."""
+    return [one[ours][call][figure] / one[theirs][call][figure] for one in found]
 
 
-def starts(url: str) -> dict[str, dict[str, float]]:
-    """Milliseconds from process start to the first answered call, and the memory after it."""
-    times: dict[str, list[float]] = {"official": [], "fotahook": []}
-    memory: dict[str, list[float]] = {"official": [], "fotahook": []}
+def starts(url: str) -> list[rig.Found]:
+    """Milliseconds from process start to the first answered call, and the memory after it, in MB."""
+    rounds = []
     for _ in range(STARTS):
-        for peer in times:
+        one: rig.Found = {}
+        for peer in ("official", "fotahook"):
             begun = time.perf_counter()
             found = run(f"{peer}:first", url)
-            times[peer].append((time.perf_counter() - begun) * 1000)
-            memory[peer].append(float(str(found["rss_mb"])))
-    return {peer: {"ms": median(times[peer]), "rss_mb": median(memory[peer])} for peer in times}
+            one[f"{peer} ms"] = (time.perf_counter() - begun) * 1000
+            one[f"{peer} rss_mb"] = float(str(found["rss_mb"]))
+        rounds.append(one)
+    return rounds
 
 
-def main() -> None:
+def main(report: Report) -> None:
     with server() as url:
         single = rounds([peer for peer, _ in RATES], url, ROUNDS)
         threaded = rounds(THREADS, url, THREAD_ROUNDS)
         begun = starts(url)
-    print("## sdk\n")
-    _print_rates(single)
-    _print_threads(threaded)
-    _print_starts(begun)
-    _print_verdicts(single, begun)
+    report.table(
+        ("", "list/s", "register/s", "CPU µs per list", "CPU µs per register"),
+        [
+            (title, *(each(single, peer, call, figure) for figure in ("per_second", "cpu_us") for call in CALLS))
+            for peer, title in RATES
+        ],
+    )
+    report.table(
+        ("list", "1 thread, calls/s", "8 threads, calls/s", "gain"),
+        [
+            (
+                peer,
+                *(each(threaded, name, "list", "per_second") for name in (peer, f"{peer}:8")),
+                ratios(threaded, f"{peer}:8", peer, "list", "per_second"),
+            )
+            for peer in ("official", "fotahook")
+        ],
+    )
+    times = rig.by_name(begun)
+    report.table(
+        ("from process start to the first answered call", "ms", "RSS MB"),
+        [(peer, times[f"{peer} ms"], times[f"{peer} rss_mb"]) for peer in ("official", "fotahook")],
+    )
+    report.compare([*_verdicts(single), *_verdicts_of_starts(begun)])
 
 
-def _print_rates(found: Rounds) -> None:
-    print("| | list/s | register/s | CPU µs per list | CPU µs per register |")
-    print("|---|--:|--:|--:|--:|")
-    for peer, title in RATES:
-        speeds = " | ".join(f"{middle(found, peer, call, 'per_second'):,.0f}" for call in CALLS)
-        costs = " | ".join(f"{middle(found, peer, call, 'cpu_us'):.0f}" for call in CALLS)
-        print(f"| {title} | {speeds} | {costs} |")
-    print()
-
-
-def _print_threads(found: Rounds) -> None:
-    print("| list | 1 thread, calls/s | 8 threads, calls/s | gain |")
-    print("|---|--:|--:|--:|")
-    for peer in ("official", "fotahook"):
-        one, eight = (middle(found, name, "list", "per_second") for name in (peer, f"{peer}:8"))
-        gain = ratio(found, f"{peer}:8", peer, "list", "per_second")
-        print(f"| {peer} | {one:,.0f} | {eight:,.0f} | {gain:.2f}x |")
-    print()
-
-
-def _print_starts(found: dict[str, dict[str, float]]) -> None:
-    print("| from process start to the first answered call | ms | RSS MB |")
-    print("|---|--:|--:|")
-    for peer, row in found.items():
-        print(f"| {peer} | {row['ms']:.0f} | {row['rss_mb']:.1f} |")
-    print()
-
-
-def _print_verdicts(found: Rounds, begun: dict[str, dict[str, float]]) -> None:
-    print("| figure | measured | target | |")
-    print("|---|--:|--:|---|")
+def _verdicts(found: Rounds) -> Iterator[Figure]:
     for call in CALLS:
-        speed = ratio(found, "fotahook", "official", call, "per_second")
-        _verdict(f"sync {call}/s, x official SDK", speed, at_least=3)
-        speed = ratio(found, "async-fotahook", "official:64", call, "per_second")
-        _verdict(f"async {call}/s at 64, x official SDK", speed, at_least=5)
+        speed = ratios(found, "fotahook", "official", call, "per_second")
+        yield Figure(f"sync {call}/s, x official SDK", speed, at_least=3)
+        speed = ratios(found, "async-fotahook", "official:64", call, "per_second")
+        yield Figure(f"async {call}/s at 64, x official SDK", speed, at_least=5)
         for ours, bare in (("fotahook", "urllib3"), ("async-fotahook", "aiohttp")):
-            _verdict(f"CPU per {call}, x bare {bare}", ratio(found, ours, bare, call, "cpu_us"), at_most=1.3)
-    _verdict("start to first answer, x official SDK", begun["fotahook"]["ms"] / begun["official"]["ms"], at_most=0.5)
-    memory = begun["fotahook"]["rss_mb"] / begun["official"]["rss_mb"]
-    _verdict("RSS after the first answer, x official SDK", memory, at_most=0.75)
-    print()
+            cost = ratios(found, ours, bare, call, "cpu_us")
+            yield Figure(f"CPU per {call}, x bare {bare}", cost, at_most=1.3)
 
 
-def _verdict(title: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
-    met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
-    target = f"≥ {at_least:g}" if at_least is not None else f"≤ {at_most:g}"
-    print(f"| {title} | {value:.2f} | {target} | {'met' if met else 'MISSED'} |")
+def _verdicts_of_starts(begun: list[rig.Found]) -> list[Figure]:
+    speed, memory = (rig.ratios(begun, f"fotahook {what}", f"official {what}") for what in ("ms", "rss_mb"))
+    return [
+        Figure("start to first answer, x official SDK", speed, at_most=0.5),
+        Figure("RSS after the first answer, x official SDK", memory, at_most=0.75),
+    ]

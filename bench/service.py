@@ -19,6 +19,7 @@ import msgspec
 import urllib3
 
 from bench import rig
+from bench.report import Figure, Report
 from bench.service_load import LoadFile
 
 ROUNDS = 5
@@ -141,11 +142,10 @@ def started(*command: str, folder: Path) -> Iterator[Contestant]:
             process.terminate()
 
 
-def main() -> None:
-    print("## service\n", flush=True)
+def main(report: Report) -> None:
     with ExitStack() as stack:
         if shutil.which("wrk") is None:
-            rig.print_figures([rig.Figure(kind.title, None, at_least=kind.at_least, note=HINT) for kind in KINDS])
+            report.compare([Figure(kind.title, None, at_least=kind.at_least, note=HINT) for kind in KINDS])
             return
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fotahook-bench-")))
         store = f"sqlite:///{folder / 'service.db'}"
@@ -155,11 +155,11 @@ def main() -> None:
             started("fotahook", "serve", "--dev", "--port", "0", "--store", store, *limits, folder=folder)
         )
         tokens = sign_in(service.url)
-        figures = rates(constant, service, tokens, folder)
-        figures += paced(constant, service, tokens, folder)
-        show_slow(service, tokens, folder)
+        figures = rates(report, constant, service, tokens, folder)
+        figures += paced(report, constant, service, tokens, folder)
+        show_slow(report, service, tokens, folder)
         figures += memory(service, tokens, folder)
-        rig.print_figures(figures)
+        report.compare(figures)
 
 
 def sign_in(url: str) -> Tokens:
@@ -176,25 +176,24 @@ def sign_in(url: str) -> Tokens:
     return Tokens(bearer["Authorization"], session["sessionToken"])
 
 
-def rates(constant: Contestant, service: Contestant, tokens: Tokens, folder: Path) -> list[rig.Figure]:
+def rates(report: Report, constant: Contestant, service: Contestant, tokens: Tokens, folder: Path) -> list[Figure]:
     """The maximum rate of each, in turns."""
-    figures = []
+    figures: list[Figure] = []
+    rows: list[tuple[str | list[float], ...]] = []
     contestants = {"constant": constant, "service": service}
-    print(f"| service, {CONNECTIONS} connections | constant app, requests/s | fotahook serve, requests/s |")
-    print("|---|--:|--:|")
     for kind in KINDS:
         rounds = [
             {name: one.load(kind, tokens, folder)["rate"] for name, one in contestants.items()} for _ in range(ROUNDS)
         ]
-        found = rig.rates(rounds)
-        print(f"| {kind.title} | {found['constant']:,.0f} | {found['service']:,.0f} |", flush=True)
-        ratio = rig.ratio(rounds, "service", "constant")
-        figures.append(rig.Figure(f"{kind.title}, x constant app", ratio, at_least=kind.at_least))
-    print()
+        rows.append((kind.title, *rig.by_name(rounds).values()))
+        ratios = rig.ratios(rounds, "service", "constant")
+        figures.append(Figure(f"{kind.title}, x constant app", ratios, at_least=kind.at_least))
+    header = (f"service, {CONNECTIONS} connections", "constant app, requests/s", "fotahook serve, requests/s")
+    report.table(header, rows)
     return figures
 
 
-def paced(constant: Contestant, service: Contestant, tokens: Tokens, folder: Path) -> list[rig.Figure]:
+def paced(report: Report, constant: Contestant, service: Contestant, tokens: Tokens, folder: Path) -> list[Figure]:
     """The p99 of each at half of its own maximum rate."""
     get, rounds = KINDS[0], []
     for _ in range(ROUNDS):
@@ -204,17 +203,18 @@ def paced(constant: Contestant, service: Contestant, tokens: Tokens, folder: Pat
             found = one.load(get, tokens, folder, rate=half)
             round_ |= {name: found["p99"], f"{name} share": found["rate"] / half / 2}
         rounds.append(round_)
-    print("| GET callback at half the maximum rate | share of the rate | p99, ms |")
-    print("|---|--:|--:|")
-    medians = rig.rates(rounds)
-    for name, title in (("constant", "constant app"), ("service", "fotahook serve")):
-        print(f"| {title} | {medians[f'{name} share']:.0%} | {medians[name]:.2f} |")
-    print(flush=True)
-    ratio = rig.ratio(rounds, "service", "constant")
-    return [rig.Figure("p99 at half the rate, x constant app", ratio, at_most=5)]
+    paces = rig.by_name(rounds)
+    report.table(
+        ("GET callback at half the maximum rate", "share of the rate", "p99, ms"),
+        [
+            (title, paces[f"{name} share"], paces[name])
+            for name, title in (("constant", "constant app"), ("service", "fotahook serve"))
+        ],
+    )
+    return [Figure("p99 at half the rate, x constant app", rig.ratios(rounds, "service", "constant"), at_most=5)]
 
 
-def show_slow(service: Contestant, tokens: Tokens, folder: Path) -> None:
+def show_slow(report: Report, service: Contestant, tokens: Tokens, folder: Path) -> None:
     """The p99 of health checks and of the four calls, without and with slow clients."""
     calls = {
         "GET /healthz": Kind("", "GET", "/healthz", "", 0),
@@ -225,11 +225,8 @@ def show_slow(service: Contestant, tokens: Tokens, folder: Path) -> None:
     }
     requests = {title: request(kind, tokens) for title, kind in calls.items()}
     alone, beside = (p99(service, requests, tokens, folder, rate=CALM_RATE, slow=slow) for slow in (0, SLOW))
-    print(f"| p99 at {CALM_RATE:,} requests/s, ms | alone | with {SLOW} slow clients |")
-    print("|---|--:|--:|")
-    for title in calls:
-        print(f"| {title} | {alone[title]:.2f} | {beside[title]:.2f} |", flush=True)
-    print()
+    header = (f"p99 at {CALM_RATE:,} requests/s, ms", "alone", f"with {SLOW} slow clients")
+    report.table(header, [(title, alone[title], beside[title]) for title in calls])
 
 
 def p99(
@@ -254,7 +251,7 @@ def request(kind: Kind, tokens: Tokens) -> str:
     return "\r\n".join([*lines, "", kind.body])
 
 
-def memory(service: Contestant, tokens: Tokens, folder: Path) -> list[rig.Figure]:
+def memory(service: Contestant, tokens: Tokens, folder: Path) -> list[Figure]:
     """Resident memory after half a million requests and after a million."""
     half = 0.0
     while service.requests < MILLION:
@@ -263,10 +260,6 @@ def memory(service: Contestant, tokens: Tokens, folder: Path) -> list[rig.Figure
             half = service.resident()
     full = service.resident()
     return [
-        rig.Figure("resident after a million requests, MiB", full, at_most=90),
-        rig.Figure("of which since the first half, MiB", full - half, at_most=2),
+        Figure("resident after a million requests, MiB", full, at_most=90),
+        Figure("of which since the first half, MiB", full - half, at_most=2),
     ]
-
-
-if __name__ == "__main__":
-    main()

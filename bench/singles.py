@@ -14,7 +14,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import quantiles
 from typing import ClassVar, cast
 
 import uvloop
@@ -22,6 +22,7 @@ import uvloop
 from bench import rig
 from bench.delivery_accept import ACCOUNTS
 from bench.listener import Connection
+from bench.report import Figure, Report, shown
 from fotahook import AsyncClient, FotaV2CallbackRegistrationRequest, SessionCredentials, ThingspaceOauthCredentials
 from fotahook.contract.keys import generate_secret_key
 
@@ -40,8 +41,7 @@ CLIENT = ("dev", "dev-secret")
 BODY_BYTES = 600
 
 
-def main() -> None:
-    print("## singles\n", flush=True)
+def main(report: Report) -> None:
     baseline = os.environ.get("FOTAHOOK_BASELINE", "")
     singles: list[rig.Found] = []
     for _ in range(ROUNDS):
@@ -52,25 +52,25 @@ def main() -> None:
     gentle = [rig.run("bench.singles", "gentle", sys.executable) for _ in range(ROUNDS)]
     slow = {flag: [rig.run("bench.singles", f"slow:{flag}", sys.executable) for _ in range(3)] for flag in (64, 256)}
 
-    def of(found: list[rig.Found], name: str) -> float:
-        return median(one[name] for one in found)
+    def of(found: list[rig.Found], name: str) -> list[float]:
+        return [one[name] for one in found]
 
-    print(f"{of(singles, 'per_second'):,.0f} single messages/s, end to end.\n")
-    rig.print_figures(
+    report.say(f"{shown(of(singles, 'per_second'))} single messages/s, end to end.")
+    report.compare(
         [
-            rig.Figure(
+            Figure(
                 f"single messages/s, {CONNECTIONS} connections, 50 accounts, x another version",
                 of(singles, "ratio") if baseline else None,
                 at_least=2.5,
                 note="FOTAHOOK_BASELINE is not set",
             ),
-            rig.Figure("CPU of the service for a single message, ms", of(singles, "cpu_ms"), at_most=0.4),
-            rig.Figure("kB written to disk for a single message of 600 bytes", of(singles, "kilobytes"), at_most=10),
-            rig.Figure(f"CPU for a message at {PER_SECOND}/s, ms", of(gentle, "cpu_ms"), at_most=1.5),
-            rig.Figure(f"accepted to received at {PER_SECOND}/s: p50, ms", of(gentle, "p50_ms"), at_most=1),
-            rig.Figure(f"accepted to received at {PER_SECOND}/s: p99, ms", of(gentle, "p99_ms"), at_most=2.5),
-            rig.Figure("one account, answers after 100 ms: messages/s", of(slow[64], "per_second"), at_least=600),
-            rig.Figure("the same with --in-flight 256", of(slow[256], "per_second"), at_least=1300),
+            Figure("CPU of the service for a single message, ms", of(singles, "cpu_ms"), at_most=0.4),
+            Figure("kB written to disk for a single message of 600 bytes", of(singles, "kilobytes"), at_most=10),
+            Figure(f"CPU for a message at {PER_SECOND}/s, ms", of(gentle, "cpu_ms"), at_most=1.5),
+            Figure(f"accepted to received at {PER_SECOND}/s: p50, ms", of(gentle, "p50_ms"), at_most=1),
+            Figure(f"accepted to received at {PER_SECOND}/s: p99, ms", of(gentle, "p99_ms"), at_most=2.5),
+            Figure("one account, answers after 100 ms: messages/s", of(slow[64], "per_second"), at_least=600),
+            Figure("the same with --in-flight 256", of(slow[256], "per_second"), at_least=1300),
         ]
     )
 

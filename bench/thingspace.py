@@ -18,23 +18,26 @@ import uvicorn
 from tests.acceptance.bad_campaign import BadCampaign, Serve, a_receiver, listen, reconcile
 
 from bench import rig
+from bench.report import Figure, Report
 from fotahook.contract.life_cycle import place
 from fotahook.testing import Sandbox
 
 SEEDS = (1, 2, 3)
 DATABASES = {"plain": "plain.db", "listener": "inbox.db"}
 Known = Mapping[str, str | None]
+PEERS = ("fastapi",)
 
 
-def main() -> None:
+def main(report: Report) -> None:
     found = {name: rig.run("bench.thingspace", name) for name in DATABASES}
-    title = f"devices of 2,000 with a wrong last status, mean of {len(SEEDS)} campaigns"
-    print(f"| {title} | |\n|---|--:|")
-    print(f"| FastAPI, one commit for each message | {found['plain']['wrong']:,.0f} |")
-    print(f"| listener, before reconciliation | {found['listener']['before']:,.0f} |\n")
-    rig.print_figures(
-        [rig.Figure("listener, after reconciliation: wrong devices", found["listener"]["wrong"], at_most=0)]
+    report.table(
+        (f"devices of 2,000 with a wrong last status, mean of {len(SEEDS)} campaigns", ""),
+        [
+            ("FastAPI, one commit for each message", found["plain"]["wrong"]),
+            ("listener, before reconciliation", found["listener"]["before"]),
+        ],
     )
+    report.compare([Figure("listener, after reconciliation: wrong devices", found["listener"]["wrong"], at_most=0)])
 
 
 def plain(folder: Path, port: int, path: str, former: str | None, ready: Connection) -> None:
