@@ -97,47 +97,44 @@ class Listener:
 
         ValueError for an invalid value, TypeError for one of the wrong type.
         """
-        verification = Verification.parse(
-            secrets=secrets,
-            public_keys=public_keys,
-            sources=() if sources is None else sources,
-            trusted_proxies=trusted_proxies,
-            basic=basic,
-        )
         self._body_deadline = LoopDeadline(validation.seconds("body_timeout", body_timeout))
         self._bodies = Budget(BODY_MEMORY)
         self._router = Router()
         self._forwards = Forwards(forwarding or ForwardSettings())
-        self.request_handler = RequestHandler(
-            path=requests.check_path(path),
-            verification=verification,
-            dedupe_window=validation.duration("dedupe_window", dedupe_window, "seconds"),
-            router=self._router,
-            forwards=self._forwards,
-            clock=clock,
-        )
+        self.request_handler = RequestHandler(router=self._router, forwards=self._forwards, clock=clock)
         self._watch = Watch(self.request_handler.consumers, self.request_handler.counts, clock)
         keep = validation.duration("keep_days", keep_days, "days") * _DAY
+        kept_ids = max(400 * _DAY, validation.duration("dedupe_window", dedupe_window, "seconds"))
         self._inbox = Inbox(
             watch=self._watch,
-            url=validation.store_url("inbox", inbox),
+            url=inbox,
             router=self._router,
             forwards=self._forwards,
             rules=Rules(schedule=validation.schedule("schedule", schedule), in_flight=IN_FLIGHT),
             handler_timeout=validation.seconds("handler_timeout", handler_timeout),
-            retention=Retention(seconds=keep, attempts=keep, ids=max(400 * _DAY, dedupe_window)),
+            retention=Retention(seconds=keep, attempts=keep, ids=kept_ids),
             clock=clock,
             accept_deadline=LoopDeadline(validation.seconds("accept_timeout", accept_timeout)),
         )
-        watching = WatchSettings(
-            client=reconcile,
-            every=every,
-            alarm_url=alarm_url,
-            silence=silence,
-            repair_limit=repair_limit,
-            certificate=certificate,
+        self.configure(
+            verification=Verification.parse(
+                secrets=secrets,
+                public_keys=public_keys,
+                sources=() if sources is None else sources,
+                trusted_proxies=trusted_proxies,
+                basic=basic,
+            ),
+            path=validation.text("path", path),
+            dedupe_window=dedupe_window,
+            watching=WatchSettings(
+                client=reconcile,
+                every=every,
+                alarm_url=alarm_url,
+                silence=silence,
+                repair_limit=repair_limit,
+                certificate=certificate,
+            ),
         )
-        self.configure(watching=watching)
 
     @property
     def inbox(self) -> str:

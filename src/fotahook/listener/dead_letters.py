@@ -3,7 +3,7 @@
 import msgspec
 
 from fotahook.store import Store
-from fotahook.store.records import Message, MessageFilter
+from fotahook.store.records import MessageFilter
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,24 +30,20 @@ async def dead_letters(store: Store, account: str, limit: int) -> list[DeadLette
     while True:
         page = await store.messages(account, MessageFilter(state="dead"), before=before, limit=limit - len(found))
         for listed in page.messages:
-            message = await store.message(listed.id)
+            message, attempts = await store.message(listed.id), await store.attempts(listed.id)
             assert message is not None  # rows are never deleted, so that repetitions stay known
-            found.append(await _dead_letter(store, message))
+            # There is one: a message dies of a failed attempt, and attempts are kept.
+            last = [attempt for attempt in attempts if attempt.outcome != "delivered"][-1]
+            letter = DeadLetter(
+                id=message.id,
+                account=message.account,
+                kind=message.type,
+                received_at=message.accepted_at,
+                raw=message.body,
+                attempts=len(attempts),
+                failure=last.excerpt or last.error_code or last.outcome,
+            )
+            found.append(letter)
         before = page.next
         if before is None or len(found) == limit:
             return found
-
-
-async def _dead_letter(store: Store, message: Message) -> DeadLetter:
-    attempts = await store.attempts(message.id)
-    # There is one: a message dies of a failed attempt, and attempts are kept.
-    last = [attempt for attempt in attempts if attempt.outcome != "delivered"][-1]
-    return DeadLetter(
-        id=message.id,
-        account=message.account,
-        kind=message.type,
-        received_at=message.accepted_at,
-        raw=message.body,
-        attempts=len(attempts),
-        failure=last.excerpt or last.error_code or last.outcome,
-    )

@@ -73,11 +73,12 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     types: frozenset[str] | None
     accounts: frozenset[str] | None
+    consumer: str = ""
+    """The name of its lanes. It depends only on the URL, so that unsent messages wait for it across restarts."""
 
-    @property
-    def consumer(self) -> str:
-        """The name of its lanes. It depends only on the URL, so that unsent messages wait for it across restarts."""
-        return PREFIX + hashlib.sha256(self.url.encode()).hexdigest()[:_DIGITS]
+    def __post_init__(self) -> None:
+        consumer = PREFIX + hashlib.sha256(self.url.encode()).hexdigest()[:_DIGITS]
+        msgspec.structs.force_setattr(self, "consumer", consumer)
 
     def matches(self, account: str, message: CallbackMessage) -> bool:
         kind_matches = self.types is None or message.kind in self.types
@@ -123,8 +124,6 @@ class Forwards:
 
     def consumers(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
         """The consumers that get a message."""
-        if not self._forwards:
-            return ()
         return tuple(dict.fromkeys(each.consumer for each in self._forwards if each.matches(account, message)))
 
     def public_key(self, inbox: str, account: str | None) -> str | None:

@@ -1,14 +1,15 @@
 """Handlers: how they are registered, which of them get a message, and how they are called."""
 
 import asyncio
+import concurrent.futures
 import contextvars
 import inspect
 import logging
 import queue
 import threading
 import traceback
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -25,6 +26,8 @@ log = logging.getLogger("fotahook.listener")
 Handler = Callable[..., object]
 """``handler(message)`` or ``handler(message, context)``, plain or async. The return value is ignored."""
 HandlerT = TypeVar("HandlerT", bound=Handler)
+Call: TypeAlias = concurrent.futures.Future[object]
+"""A call in a thread. An asyncio future cannot hold every exception that it may raise."""
 
 THREADS: Final = 32
 """Plain handlers that run at once. Others wait for a free thread; their time limit starts when they have one."""
@@ -141,13 +144,6 @@ class HandlerExited(Exception):
     """The handler raised something that ends a program or a task, such as SystemExit. It counts as a failure."""
 
 
-class CallResult(msgspec.Struct, frozen=True):
-    """The result of a call in a thread. An error is a value here because a future cannot hold every exception."""
-
-    value: object = None
-    error: BaseException | None = None
-
-
 class Invoker:
     """Calls the handlers of a router. Belongs to one event loop; its dispatcher uses ``deliver``."""
 
@@ -164,44 +160,33 @@ class Invoker:
         self._transaction = transaction
         self._deadline = Deadline(timeout)
         self._threads = DaemonThreadPool(THREADS)
-        self._overrunning: dict[tuple[str, Route], asyncio.Future[CallResult]] = {}
+        self._overrunning: dict[tuple[str, Route], asyncio.Future[Call]] = {}
 
     async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
         """Call every handler of a message, in the order of their registration, even after one of them failed.
 
         The message is handled if none failed. Otherwise a later attempt calls all of them again.
         """
-        transaction = self._transaction(delivery)
-        try:
-            return await self._deliver(delivery, transaction)
-        except AlreadyHandled:
-            return Outcome(code="delivered")
-        finally:
-            if transaction is not None:
-                await transaction.close()
-
-    async def _deliver(self, delivery: Delivery, transaction: Transaction | None) -> Outcome:
         message = noted(parse_message(delivery.body), delivery.note)
         context = Context(
             id=delivery.message,
             attempt=delivery.attempts + delivery.strikes + 1,
             received_at=delivery.accepted_at,
-            _transaction=transaction,
+            _transaction=self._transaction(delivery),
         )
-        failures = [
-            failure
-            for route in self._router.matching(message)
-            if (failure := await self._call(route, message, context)) is not None
-        ]
-        if not failures and transaction is not None:
-            try:
-                await transaction.commit()
-            except Exception as error:
-                log.exception("the transaction of the handlers of message %s failed", context.id)
-                failures = [Outcome(code="handler_error", excerpt=_excerpt("context.transaction", error))]
-        if not failures:
+        try:
+            failures = [await self._call(route, message, context) for route in self._router.matching(message)]
+            if not any(failures) and context._transaction is not None:
+                failures = [await self._guard("context.transaction", context, context._transaction.commit())]
+        except AlreadyHandled:
             return Outcome(code="delivered")
-        return Outcome(code=failures[0].code, excerpt="\n".join(failure.excerpt for failure in failures))
+        finally:
+            if context._transaction is not None:
+                await context._transaction.close()
+        failed = [failure for failure in failures if failure is not None]
+        if not failed:
+            return Outcome(code="delivered")
+        return Outcome(code=failed[0].code, excerpt="\n".join(failure.excerpt for failure in failed))
 
     def close(self) -> None:
         """Let the threads end after their current calls."""
@@ -212,19 +197,24 @@ class Invoker:
             # The connection belongs to the event loop.
             context = msgspec.structs.replace(context, _transaction=None)
         arguments = (message, context) if route.wants_context else (message,)
+        return await self._guard(route.name, context, self._run(route, arguments, context.id))
+
+    async def _guard(self, name: str, context: Context, work: Awaitable[None]) -> Outcome | None:
+        """The failure of a handler or of the transaction; None if there is none."""
         try:
-            if route.is_async:
-                await self._await(route.handler(*arguments))
-            else:
-                await self._await(await self._call_in_thread(route, arguments, context.id))
+            await work
         except Exception as error:
-            log.exception("handler %s failed on message %s", route.name, context.id)
+            log.exception("%s failed on message %s", name, context.id)
             code = "handler_timeout" if isinstance(error, HandlerTimeout) else "handler_error"
-            return Outcome(code=code, excerpt=_excerpt(route.name, error))
+            return Outcome(code=code, excerpt=_excerpt(name, error))
         return None
 
-    async def _await(self, returned: object) -> None:
-        """Await what a handler returned, if it is awaitable, within the time limit."""
+    async def _run(self, route: Route, arguments: tuple[object, ...], message_id: str) -> None:
+        """Call a handler, and await what it returns, if that is awaitable, within the time limit."""
+        if route.is_async:
+            returned = route.handler(*arguments)
+        else:
+            returned = await self._call_in_thread(route, arguments, message_id)
         if not inspect.isawaitable(returned):
             return
         try:
@@ -251,12 +241,12 @@ class Invoker:
         if not running.done():
             self._overrunning[key] = running
             raise HandlerTimeout(f"still running after {self._timeout:g} s")
-        result = running.result()
-        if result.error is None:
-            return result.value
-        if isinstance(result.error, Exception):
-            raise result.error
-        raise HandlerExited(f"raised {type(result.error).__name__}") from result.error
+        try:
+            return running.result().result()
+        except Exception:
+            raise
+        except BaseException as error:
+            raise HandlerExited(f"raised {type(error).__name__}") from error
 
 
 class DaemonThreadPool:
@@ -272,20 +262,21 @@ class DaemonThreadPool:
         self._busy = 0
         self._started = 0
 
-    async def submit(self, function: Callable[..., object], *arguments: object) -> asyncio.Future[CallResult]:
-        """Start a call once a thread is free. The caller must not cancel the future that it returns."""
+    async def submit(self, function: Callable[..., object], *arguments: object) -> asyncio.Future[Call]:
+        """Start a call once a thread is free; it is done when its future is, which the caller must not cancel."""
         await self._free.acquire()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[CallResult] = loop.create_future()
+        future: asyncio.Future[Call] = loop.create_future()
         context = contextvars.copy_context()
 
         def call() -> None:
+            done: Call = concurrent.futures.Future()
             try:
-                result = CallResult(context.run(function, *arguments))
+                done.set_result(context.run(function, *arguments))
             except BaseException as error:
-                result = CallResult(error=error)
+                done.set_exception(error)
             try:
-                loop.call_soon_threadsafe(self._finish, future, result)
+                loop.call_soon_threadsafe(self._finish, future, done)
             except RuntimeError:
                 log.warning("%r ended after the listener had stopped", function)
 
@@ -305,10 +296,10 @@ class DaemonThreadPool:
         while (call := self._calls.get()) is not None:
             call()
 
-    def _finish(self, future: asyncio.Future[CallResult], result: CallResult) -> None:
+    def _finish(self, future: asyncio.Future[Call], done: Call) -> None:
         self._busy -= 1
         self._free.release()
-        future.set_result(result)
+        future.set_result(done)
 
 
 def _is_async(handler: Handler) -> bool:

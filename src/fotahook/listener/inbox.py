@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -45,49 +45,15 @@ ACCEPT_SECONDS: Final = 3.0
 """How long an inbox that is away is tried for: ThingSpace waits for an answer for about 4 s, and after a 503 it sends
 a message once more at most (docs/thingspace.md, The sender)."""
 _RETRY_SECONDS: Final = 0.1
-_MARGIN: Final = 15.0
-"""Seconds by which a lease is longer than its attempts, and by which closing waits longer for them."""
-
-
-class Deliveries(msgspec.Struct, frozen=True, kw_only=True):
-    """The tasks that deliver the messages of an open inbox."""
-
-    dispatcher: Dispatcher
-    dispatching: asyncio.Task[None]
-    background: tuple[asyncio.Task[None], ...]
-    """Maintenance of the store, and the watch."""
-    invoker: Invoker
-    grace: float
-    """Seconds that closing waits for running attempts."""
-
-    async def close(self) -> None:
-        """Start no more attempts and wait for the running ones."""
-        self.dispatcher.stop()
-        try:
-            await asyncio.wait({self.dispatching}, timeout=self.grace)
-        finally:
-            # Messages of attempts that still run stay pending until the next start.
-            tasks = (self.dispatching, *self.background)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self.invoker.close()
 
 
 class OpenInbox(msgspec.Struct, frozen=True, kw_only=True):
-    """An open inbox. `resources` are its store and the senders of its forwards."""
+    """An open inbox. `resources` are all that must be closed."""
 
     store: Store
     health: StoreHealth
-    deliveries: Deliveries | None
+    dispatching: asyncio.Task[None] | None
     resources: contextlib.AsyncExitStack
-
-    async def close(self) -> None:
-        try:
-            if self.deliveries is not None:
-                await self.deliveries.close()
-        finally:
-            await self.resources.aclose()
 
 
 @dataclass(kw_only=True, eq=False)
@@ -105,6 +71,8 @@ class Inbox:
     accept_deadline: LoopDeadline = field(default_factory=lambda: LoopDeadline(ACCEPT_SECONDS))
     delivers: bool = True
     """If not, messages are only stored, for another process to deliver."""
+    margin: float = 15.0
+    """Seconds by which a lease is longer than its attempts, and by which closing waits longer for them."""
     wrap_store: Callable[[Store], Store] = lambda store: store
     wrap_deliver: Callable[[Deliver], Deliver] = lambda deliver: deliver
     _opening: asyncio.Task[OpenInbox] | None = field(default=None, init=False)
@@ -119,9 +87,8 @@ class Inbox:
     def dispatcher_failed(self) -> bool:
         """Whether messages are stored but not handled, because the dispatcher ended by itself."""
         inbox = _result(self._opening)
-        if inbox is None or inbox.deliveries is None:
-            return False
-        return inbox.deliveries.dispatching.done() and not inbox.deliveries.dispatching.cancelled()
+        dispatching = None if inbox is None else inbox.dispatching
+        return dispatching is not None and dispatching.done() and not dispatching.cancelled()
 
     async def accept(self, message: NewMessage) -> Accepted:
         """Store a message; on return it is on disk. StoreError, within the deadline, if it is not."""
@@ -130,9 +97,7 @@ class Inbox:
             with self.accept_deadline():
                 while True:
                     try:
-                        inbox = self._opened()
-                        store = await self.store() if inbox is None else inbox.store
-                        (accepted,) = await store.accept([message])
+                        (accepted,) = await (await self.store()).accept([message])
                         return accepted
                     except StoreUnavailable as unavailable:
                         if self._closing:
@@ -171,7 +136,9 @@ class Inbox:
             raise ValueError("it needs an event loop of asyncio, so choose another worker class than trio") from None
         opening = self._opening
         if opening is None or opening.get_loop() is not loop:
-            opening = self._opening = asyncio.create_task(self._open(_abandoned(opening)))
+            if opening is not None and not opening.get_loop().is_closed():
+                raise StoreUnavailable("the listener runs in another event loop")
+            opening = self._opening = asyncio.create_task(self._open(_result(opening)))
         try:
             # Several messages may wait for this task; one that is cancelled must not cancel it for the others.
             return await asyncio.shield(opening)
@@ -186,13 +153,19 @@ class Inbox:
             if opening is not None:
                 await asyncio.wait({opening})
             if (inbox := _result(opening)) is not None:
-                await inbox.close()
+                await inbox.resources.aclose()
         finally:
             self._opening, self._closing = None, False
 
     async def _open(self, abandoned: OpenInbox | None) -> OpenInbox:
+        """`abandoned`: that of an event loop which ended without closing it, as the loops of some test clients do."""
         if abandoned is not None:
-            await _close_abandoned(abandoned)
+            try:
+                async with asyncio.timeout(self.margin):
+                    await abandoned.resources.aclose()
+            except Exception:
+                # Connections may have ended with their event loop.
+                log.warning("the inbox of an event loop that has ended could not be closed", exc_info=True)
         async with contextlib.AsyncExitStack() as stack:
             store = await open_store(self.url, clock=self.clock)
             stack.push_async_callback(store.close)
@@ -202,71 +175,62 @@ class Inbox:
                 # Handled messages make room.
                 log.error("the inbox is full: %s", error)
             store = self.wrap_store(store)
-            deliveries = None
-            if self.delivers:
-                # After the check, so that no key file is made beside a file that is no inbox.
-                if len(self.forwards):
-                    await check_key(store, self.forwards.settings.key(self.url))
-                forward = await stack.enter_async_context(self.forwards.open(self.url, self.clock))
-                deliveries = self._start_deliveries(store, forward)
+            dispatching = await stack.enter_async_context(self._delivering(store)) if self.delivers else None
             health = StoreHealth(store, on_error=lambda error: log.error("the inbox is unavailable: %s", error))
-            return OpenInbox(store=store, health=health, deliveries=deliveries, resources=stack.pop_all())
+            return OpenInbox(store=store, health=health, dispatching=dispatching, resources=stack.pop_all())
 
-    def _start_deliveries(self, store: Store, forward: Deliver) -> Deliveries:
+    @contextlib.asynccontextmanager
+    async def _delivering(self, store: Store) -> AsyncIterator[asyncio.Task[None]]:
+        """The dispatcher's task. At the end no more attempts are started, and running ones are waited for."""
+        # After the check of the store, so that no key file is made beside a file that is no inbox.
+        if len(self.forwards):
+            await check_key(store, self.forwards.settings.key(self.url))
         invoker = Invoker(self.router, timeout=self.handler_timeout, transaction=store.transaction)
-
-        async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
-            self.watch.received(lease, delivery)
-            return await (invoker.deliver if lease.consumer == HANDLERS else forward)(lease, delivery)
-
         # Handlers are called one after the other, each with its own time limit.
         attempt = max(self.handler_timeout * max(1, len(self.router)), self.forwards.settings.timeout) + 1
-        dispatcher = Dispatcher(
-            store,
-            self.wrap_deliver(deliver),
-            rules=self.rules,
-            # Handlers need no slow start: they are not an endpoint that a backlog could overload.
-            rules_of={HANDLERS: msgspec.structs.replace(self.rules, slow_start=False)},
-            timings=Timings(lease=attempt + _MARGIN, attempt=attempt),
-            clock=self.clock,
-        )
-        dispatching = asyncio.create_task(dispatcher.run(), name="fotahook listener")
-        dispatching.add_done_callback(_log_failure)
-        return Deliveries(
-            dispatcher=dispatcher,
-            dispatching=dispatching,
-            background=(
-                asyncio.create_task(run_maintenance(store, self.retention), name="fotahook inbox"),
-                asyncio.create_task(self.watch.run(store), name="fotahook watch"),
-            ),
-            invoker=invoker,
-            grace=attempt + _MARGIN,
-        )
+        async with self.forwards.open(self.url, self.clock) as forward:
+
+            async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+                self.watch.received(lease, delivery)
+                return await (invoker.deliver if lease.consumer == HANDLERS else forward)(lease, delivery)
+
+            dispatcher = Dispatcher(
+                store,
+                self.wrap_deliver(deliver),
+                rules=self.rules,
+                # Handlers need no slow start: they are not an endpoint that a backlog could overload.
+                rules_of={HANDLERS: msgspec.structs.replace(self.rules, slow_start=False)},
+                timings=Timings(lease=attempt + self.margin, attempt=attempt),
+                clock=self.clock,
+            )
+            dispatching = asyncio.create_task(dispatcher.run(), name="fotahook listener")
+            dispatching.add_done_callback(_log_failure)
+            maintaining = asyncio.create_task(run_maintenance(store, self.retention), name="fotahook inbox")
+            watching = asyncio.create_task(self.watch.run(store), name="fotahook watch")
+            try:
+                yield dispatching
+            finally:
+                dispatcher.stop()
+                # The tasks of a loop that has ended have ended with it.
+                if dispatching.get_loop() is asyncio.get_running_loop():
+                    await _end(dispatching, maintaining, watching, timeout=attempt + self.margin)
+                invoker.close()
+
+
+async def _end(dispatching: asyncio.Task[None], *background: asyncio.Task[None], timeout: float) -> None:
+    """Wait for running attempts. Messages of those that still run stay pending until the next start."""
+    try:
+        await asyncio.wait({dispatching}, timeout=timeout)
+    finally:
+        for task in (dispatching, *background):
+            task.cancel()
+        await asyncio.gather(dispatching, *background, return_exceptions=True)
 
 
 def _result(opening: "asyncio.Task[OpenInbox] | None") -> OpenInbox | None:
     if opening is None or not opening.done() or opening.cancelled() or opening.exception() is not None:
         return None
     return opening.result()
-
-
-def _abandoned(opening: "asyncio.Task[OpenInbox] | None") -> OpenInbox | None:
-    """The inbox of an event loop that ended without closing it, as the loops of some test clients do."""
-    if opening is not None and not opening.get_loop().is_closed():
-        raise StoreUnavailable("the listener runs in another event loop")
-    return _result(opening)
-
-
-async def _close_abandoned(inbox: OpenInbox) -> None:
-    """Close what outlives an event loop; its tasks ended with it."""
-    if inbox.deliveries is not None:
-        inbox.deliveries.invoker.close()
-    try:
-        async with asyncio.timeout(_MARGIN):
-            await inbox.resources.aclose()
-    except Exception:
-        # Connections may have ended with their event loop.
-        log.warning("the inbox of an event loop that has ended could not be closed", exc_info=True)
 
 
 def _log_failure(dispatching: asyncio.Task[None]) -> None:

@@ -21,7 +21,7 @@ from . import validation
 from .former_paths import FormerPaths
 from .forwards import Forwards
 from .handlers import Router
-from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, USER_AGENT, receive
+from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, FORWARDED_FOR, HANDLERS, USER_AGENT, receive
 from .sender import SenderCounts
 from .verification import Verification
 
@@ -114,13 +114,13 @@ class LogRateLimit:
 class RequestHandler:
     """Decides which requests are accepted, and makes and logs their responses."""
 
-    path: str
-    """The path of messages, as written in a URL."""
-    verification: Verification
-    dedupe_window: float
     router: Router
     forwards: Forwards
     clock: Callable[[], float]
+    path: str = "/"
+    """The path of messages, as written in a URL."""
+    verification: Verification = field(default_factory=Verification)
+    dedupe_window: float = DEDUPE_WINDOW
     _warned: bool = field(default=False, init=False)
     former_passwords: int = field(default=0, init=False)
     """The number of messages that came with a password that was replaced."""

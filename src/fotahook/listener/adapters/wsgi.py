@@ -112,14 +112,11 @@ class InboxThread:
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
-        self._closing = asyncio.Event()
-        # Guards `_closed`: work that is scheduled after the loop's last iteration would never run.
+        # Guards `_closed`: work that is scheduled after the inbox is closed would open it again.
         self._lock = threading.Lock()
         self._closed = False
         self._pending: set[concurrent.futures.Future[Any]] = set()
-        # Without a factory, the runner would make its loop the current one of this thread.
-        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        self._loop = self._runner.get_loop()
+        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="fotahook inbox", daemon=True)
         self._thread.start()
 
@@ -138,9 +135,11 @@ class InboxThread:
         """Complete pending calls, refuse further ones, and end the thread."""
         with self._lock:
             self._closed = True
-            self._loop.call_soon_threadsafe(self._closing.set)
-        # Pending calls and the store may each take that long.
-        self._thread.join(2 * CLOSE_SECONDS)
+        for late in concurrent.futures.wait(tuple(self._pending), CLOSE_SECONDS).not_done:
+            late.cancel()
+        closing = asyncio.run_coroutine_threadsafe(self._inbox.close(), self._loop)
+        closing.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
+        self._thread.join(CLOSE_SECONDS)
 
     def _call(self, work: Callable[[], Coroutine[object, object, T]]) -> T:
         """Run `work` in the loop, which always completes or cancels it."""
@@ -157,16 +156,8 @@ class InboxThread:
             self._pending.discard(call)
 
     def _run(self) -> None:
-        with self._runner as runner:
-            runner.run(self._serve())
-
-    async def _serve(self) -> None:
-        await self._closing.wait()
-        if pending := {asyncio.wrap_future(call) for call in tuple(self._pending)}:
-            _, late = await asyncio.wait(pending, timeout=CLOSE_SECONDS)
-            for call in late:
-                call.cancel()
-        await self._inbox.close()
+        self._loop.run_forever()
+        self._loop.close()
 
 
 def _headers(environ: "WSGIEnvironment") -> Iterator[tuple[bytes, bytes]]:
