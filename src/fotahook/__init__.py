@@ -6,24 +6,19 @@ from typing import TYPE_CHECKING
 from .contract.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from .client import (
+    from .client import AsyncClient, AsyncOperatorClient, Client, OperatorClient
+    from .client._controllers import (
         AsyncCampaignsV2Controller,
-        AsyncClient,
-        AsyncEventStream,
-        AsyncOperatorClient,
-        AsyncPages,
         AsyncServerLoggingController,
         AsyncSoftwareManagementCallbacksV2Controller,
         AsyncSoftwareManagementReportsV2Controller,
         CampaignsV2Controller,
-        Client,
-        EventStream,
-        OperatorClient,
-        Pages,
         ServerLoggingController,
         SoftwareManagementCallbacksV2Controller,
         SoftwareManagementReportsV2Controller,
     )
+    from .client._event_stream import AsyncEventStream, EventStream
+    from .client._pages import AsyncPages, Pages
     from .contract.auth import OauthToken, SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
     from .contract.errors import (
         ApiException,
@@ -154,6 +149,9 @@ __all__ = [
 # and a program that only calls never loads what receives.
 _MODULES = (
     "client",
+    "client._controllers",
+    "client._event_stream",
+    "client._pages",
     "contract.auth",
     "contract.errors",
     "contract.events",

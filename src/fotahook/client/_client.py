@@ -109,8 +109,7 @@ def _require(name: str, value: object, kinds: type | UnionType) -> None:
 class Client(_Client, SyncBaseClient):
     """The SDK for threads, any number of which may share a client. Nothing is sent before the first call."""
 
-    software_management_callbacks_v2 = controller(SoftwareManagementCallbacksV2Controller)
-    callbacks = controller(SoftwareManagementCallbacksV2Controller)
+    software_management_callbacks_v2 = callbacks = controller(SoftwareManagementCallbacksV2Controller)
     campaigns_v2 = controller(CampaignsV2Controller)
     software_management_reports_v2 = controller(SoftwareManagementReportsV2Controller)
     server_logging = controller(ServerLoggingController)
@@ -119,8 +118,7 @@ class Client(_Client, SyncBaseClient):
 class AsyncClient(_Client, AsyncBaseClient):
     """The SDK for tasks of one event loop. Needs `pip install 'fotahook[async]'`."""
 
-    software_management_callbacks_v2 = controller(AsyncSoftwareManagementCallbacksV2Controller)
-    callbacks = controller(AsyncSoftwareManagementCallbacksV2Controller)
+    software_management_callbacks_v2 = callbacks = controller(AsyncSoftwareManagementCallbacksV2Controller)
     campaigns_v2 = controller(AsyncCampaignsV2Controller)
     software_management_reports_v2 = controller(AsyncSoftwareManagementReportsV2Controller)
     server_logging = controller(AsyncServerLoggingController)

@@ -2,15 +2,15 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias, TypeVar, cast
 
-from ..contract.auth import ThingspaceOauthCredentials, logout_call, revoke_call, stale_tokens
+from ..contract.auth import logout_call, revoke_call, stale_tokens
 from ..contract.calls import JSON, Call
-from ..contract.error_responses import decoded, error_from_reply, mask_reply, mask_text, one_line
+from ..contract.error_responses import decoded, error_from_reply, mask_reply, mask_text, response_error
 from ..contract.errors import (
     AnsweredError,
     ApiException,
-    ConnectionFailed,
     FotahookError,
     ResponseError,
     TransportError,
@@ -116,16 +116,16 @@ class Pipeline:
             bearer.clear()
 
     def _fetch(self, token: BearerToken | SessionToken, limits: Limits) -> Flow[Secret]:
-        def send(call: Call[T], authorization: Secret | None = None) -> Flow[T]:
-            if authorization is None:
-                return (yield from self.perform(call, limits)).data
-            return (yield from self._with_retries(call, {"Authorization": authorization}, None, limits)).data
+        return (yield from get_or_fetch(token, partial(self._token_call, limits)))
 
-        return (yield from get_or_fetch(token, send))
+    def _token_call(self, limits: Limits, call: Call[T], authorization: Secret | None = None) -> Flow[T]:
+        if authorization is None:
+            return (yield from self.perform(call, limits)).data
+        return (yield from self._with_retries(call, {"Authorization": authorization}, None, limits)).data
 
     def _require_bearer(self) -> BearerToken:
         if self.bearer is None:
-            raise ValueError(f"this call needs thingspace_oauth_credentials, a {ThingspaceOauthCredentials.__name__}")
+            raise ValueError("this call needs thingspace_oauth_credentials, a ThingspaceOauthCredentials")
         return self.bearer
 
     def _require_session(self) -> SessionToken:
@@ -155,7 +155,7 @@ class Pipeline:
                 return (yield from self._send(call, secrets, key, attempts))
             except (ApiException, TransportError, ResponseError) as failure:
                 failure.attempts = attempts
-                if _was_kept(failure) and attempts == retries + 1 and call.repeatable:
+                if failure.kept_connection and attempts == retries + 1 and call.repeatable:
                     # Servers close idle connections at any time: this one says nothing about the service.
                     log.debug("again on a new connection: %s", failure)
                     continue
@@ -204,7 +204,8 @@ class Pipeline:
             accepted = reply.status in _ACCEPTED or (reply.status == 202 and call.server is None)
             error = None if accepted else error_from_reply(reply, send.request, call.error_400, _secrets(call, send))
             if self.settings.on_response is not None:
-                yield Invoke(self.settings.on_response, _response_for_hook(call, reply, send, error))
+                errors = () if error is None else (str(error),)
+                yield Invoke(self.settings.on_response, _response(_masked(call, reply, send), send, None, *errors))
             if error is not None:
                 raise error
             response = _read(call, reply, send)
@@ -219,10 +220,6 @@ def _secrets(call: Call[T], send: Send) -> list[str]:
     """What no error or log may contain: the tokens sent, and the secrets of the body."""
     headers = [secret.reveal() for secret in send.secrets.values()]
     return [*headers, *(value.partition(" ")[2] for value in headers), *call.secrets]
-
-
-def _was_kept(failure: FotahookError) -> bool:
-    return isinstance(failure, ConnectionFailed) and failure.kept_connection
 
 
 def _masked(call: Call[T], reply: Reply, send: Send) -> Reply:
@@ -244,24 +241,16 @@ def _mask_error(failure: FotahookError, call: Call[T], send: Send) -> None:
         failure.headers, failure.raw_body = masked.headers, masked.body
 
 
-def _response_for_hook(
-    call: Call[T], reply: Reply, send: Send, error: ApiException | ResponseError | None
-) -> ApiResponse[None]:
-    reply = _masked(call, reply, send)
-    errors = () if error is None else (str(error),)
-    return ApiResponse(reply.status, reply.reason, reply.headers, reply.body, send.request, None, errors)
-
-
 def _read(call: Call[T], reply: Reply, send: Send) -> ApiResponse[T]:
-    request = send.request
     try:
         data = cast("T", reply.stream) if call.streamed else call.read(reply.body)
     except ValueError as error:
-        text = one_line(f"{reply.status} for {request.method} {request.url} breaks the contract: {error}")
         # The cause may quote the body.
         cause = None if call.secret else error
-        raise ResponseError(text, request=request, reply=_masked(call, reply, send)) from cause
+        raise response_error(f"breaks the contract: {error}", send.request, _masked(call, reply, send)) from cause
     # The caller gets the body unmasked, except that of a token call.
-    if call.secret:
-        reply = _masked(call, reply, send)
-    return ApiResponse(reply.status, reply.reason, reply.headers, reply.body, request, data)
+    return _response(_masked(call, reply, send) if call.secret else reply, send, data)
+
+
+def _response(reply: Reply, send: Send, data: T, *errors: str) -> ApiResponse[T]:
+    return ApiResponse(reply.status, reply.reason, reply.headers, reply.body, send.request, data, errors)

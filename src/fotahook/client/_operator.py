@@ -52,8 +52,7 @@ class _OperatorClient(BaseClient):
         # Without a key, a retry after a lost response would publish the message twice.
         key = self._runtime.new_key() if idempotency_key is None else idempotency_key
         path, body = f"{_account(account)}/messages", message_bytes(message)
-        call = Call("POST", None, path, read_json(types.Published), body, headers=publish_headers(key, ordering_key))
-        return data_of(call, **options)
+        return _data("POST", path, types.Published, body, publish_headers(key, ordering_key), **options)
 
     @operation
     def publish_batch(
@@ -70,7 +69,7 @@ class _OperatorClient(BaseClient):
     @operation
     def account(self, account: str, **options: Unpack[CallOptions]) -> Operation[types.AccountState]:
         """An account's callback, the state of its lane, and its backlog."""
-        return data_of(_get(_account(account), types.AccountState), **options)
+        return _data("GET", _account(account), types.AccountState, **options)
 
     @paged
     def accounts(
@@ -99,22 +98,22 @@ class _OperatorClient(BaseClient):
     ) -> Operation[types.AuditPage]:
         """A page of the audit log, newest first: who changed what, when and from where."""
         query = query_string(account=account, cursor=cursor, limit=limit)
-        return data_of(_get(f"/v1/audit{query}", types.AuditPage), **options)
+        return _data("GET", f"/v1/audit{query}", types.AuditPage, **options)
 
     @operation
     def pause(self, account: str, **options: Unpack[CallOptions]) -> Operation[types.AccountState]:
         """Stop deliveries to an account until it is resumed. No message is lost."""
-        return data_of(_post(f"{_account(account)}/pause", types.AccountState), **options)
+        return _data("POST", f"{_account(account)}/pause", types.AccountState, **options)
 
     @operation
     def resume(self, account: str, **options: Unpack[CallOptions]) -> Operation[types.AccountState]:
         """End a pause, or the backoff of a failing endpoint."""
-        return data_of(_post(f"{_account(account)}/resume", types.AccountState), **options)
+        return _data("POST", f"{_account(account)}/resume", types.AccountState, **options)
 
     @operation
     def message(self, message_id: str, **options: Unpack[CallOptions]) -> Operation[types.MessageState]:
         """A message and the state of its deliveries; NotFound if the service does not know it."""
-        return data_of(_get(_message(message_id), types.MessageState), **options)
+        return _data("GET", _message(message_id), types.MessageState, **options)
 
     @operation
     def message_body(self, message_id: str, **options: Unpack[CallOptions]) -> Operation[bytes]:
@@ -124,7 +123,8 @@ class _OperatorClient(BaseClient):
     @operation
     def attempts(self, message_id: str, **options: Unpack[CallOptions]) -> Operation[list[types.Attempt]]:
         """All delivery attempts of a message, oldest first."""
-        call = Call("GET", None, f"{_message(message_id)}/attempts", _read_attempts)
+        read = read_json(types.Attempts)
+        call = Call("GET", None, f"{_message(message_id)}/attempts", lambda body: read(body).attempts)
         return data_of(call, **options)
 
     @paged
@@ -154,7 +154,7 @@ class _OperatorClient(BaseClient):
     @operation
     def why(self, message_id: str, **options: Unpack[CallOptions]) -> Operation[types.Why]:
         """Why a message is in its state: what it waits for, until when, and what would send it now."""
-        return data_of(_get(f"{_message(message_id)}/why", types.Why), **options)
+        return _data("GET", f"{_message(message_id)}/why", types.Why, **options)
 
     @operation
     def redeliver(
@@ -186,13 +186,13 @@ class _OperatorClient(BaseClient):
         """
         span = {"since": timestamp("since", since), "until": timestamp("until", until)}
         body = msgspec.json.encode({"state": state, **span, "dryRun": dry_run})
-        call = Call("POST", None, f"{_account(account)}/redeliver", _read_count, body, repeatable=False)
-        return data_of(call, **options)
+        path, read = f"{_account(account)}/redeliver", read_json(types.Redeliveries)
+        return data_of(Call("POST", None, path, lambda reply: read(reply).count, body, repeatable=False), **options)
 
     @operation
     def stats(self, minutes: int | None = None, **options: Unpack[CallOptions]) -> Operation[types.Stats]:
         """Totals and counts by minute of the last minutes (by default 60, at most 1,440)."""
-        return data_of(_get(f"/v1/stats{query_string(minutes=minutes)}", types.Stats), **options)
+        return _data("GET", f"/v1/stats{query_string(minutes=minutes)}", types.Stats, **options)
 
     @streamed
     def events(
@@ -227,16 +227,15 @@ def _get(path: str, kind: type[T]) -> Call[T]:
     return Call("GET", None, path, read_json(kind))
 
 
-def _post(path: str, kind: type[T]) -> Call[T]:
-    return Call("POST", None, path, read_json(kind))
-
-
-def _read_attempts(body: bytes) -> list[types.Attempt]:
-    return read_json(types.Attempts)(body).attempts
-
-
-def _read_count(body: bytes) -> int:
-    return read_json(types.Redeliveries)(body).count
+def _data(
+    method: str,
+    path: str,
+    kind: type[T],
+    body: bytes | None = None,
+    headers: tuple[tuple[str, str], ...] = (),
+    **options: Unpack[CallOptions],
+) -> Operation[T]:
+    return data_of(Call(method, None, path, read_json(kind), body, headers=headers), **options)
 
 
 class OperatorClient(_OperatorClient, SyncBaseClient):

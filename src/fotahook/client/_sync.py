@@ -17,7 +17,7 @@ from ..contract.error_responses import MAX_BODY, body_too_large
 from ..contract.errors import ConnectionFailed
 from ..contract.exchange import Headers, Reply, Request
 from ._connections import CHUNK, Connection, Pool
-from ._effects import Acquire, Effect, Invoke, Send, Sleep, drive
+from ._effects import Effect, Invoke, Send, Sleep, drive
 from ._flow import MakeFlow, Pipeline
 from ._settings import Limits
 from ._transport_errors import timed_out, transport_error
@@ -36,7 +36,7 @@ class SyncTransport:
         self._streams: weakref.WeakSet[SyncStream] = weakref.WeakSet()
         self._pools: dict[str, Pool] = {}
         self._closed = False
-        self._renew_locks()
+        pipeline.renew_locks(threading.Lock)
         _live.add(self)
 
     def run(self, make_flow: MakeFlow[T], limits: Limits) -> T:
@@ -54,23 +54,17 @@ class SyncTransport:
         self._closed = True
         for stream in list(self._streams):
             stream.close()
-        for pool in self._drop_pools():
-            pool.close()
+        self._close_pools()
 
     def after_fork(self) -> None:
         """In a child process: drop the parent's connections, and locks that its threads may hold."""
-        self._renew_locks()
-        for pool in self._drop_pools():
-            pool.close()
-
-    def _renew_locks(self) -> None:
-        self._opening = threading.Lock()
         self._pipeline.renew_locks(threading.Lock)
+        self._close_pools()
 
-    def _drop_pools(self) -> list[Pool]:
-        with self._opening:
-            pools, self._pools = self._pools, {}
-        return list(pools.values())
+    def _close_pools(self) -> None:
+        pools, self._pools = self._pools, {}
+        for pool in list(pools.values()):
+            pool.close()
 
     def _perform(self, deadline: float, effect: Effect) -> object:
         if isinstance(effect, Send):
@@ -79,13 +73,9 @@ class SyncTransport:
             return _invoke(effect)
         if isinstance(effect, Sleep):
             self.sleep(effect.seconds)
-        else:
-            self._acquire(effect, deadline)
-        return None
-
-    def _acquire(self, acquire: Acquire, deadline: float) -> None:
-        if not acquire.lock.acquire(timeout=max(deadline - self.runtime.monotonic(), 0)):
+        elif not effect.lock.acquire(timeout=max(deadline - self.runtime.monotonic(), 0)):
             raise timed_out(None)
+        return None
 
     def _send(self, send: Send, deadline: float) -> Reply:
         request = send.request
@@ -128,13 +118,9 @@ class SyncTransport:
         return reply
 
     def _pool(self, origin: str) -> Pool:
-        pool = self._pools.get(origin)
-        if pool is None:
-            with self._opening:
-                pool = self._pools.get(origin)
-                if pool is None:
-                    pool = self._pools[origin] = Pool(origin, self._pipeline.settings, self.runtime.monotonic)
-        return pool
+        return self._pools.get(origin) or self._pools.setdefault(
+            origin, Pool(origin, self._pipeline.settings, self.runtime.monotonic)
+        )
 
 
 class SyncStream:

@@ -3,24 +3,20 @@
 No I/O: a function that the flow passes in sends the token calls, and the driver provides the locks.
 """
 
+from collections.abc import Callable
 from copy import copy
-from typing import Protocol, TypeVar
+from typing import Any, TypeAlias
 
 from ..contract import auth
-from ..contract.calls import Call
 from ..contract.errors import ApiException, LoginRefused
 from ..contract.exchange import Secret
 from ._effects import Acquire, Flow, Invoke, Lock, Runtime
 
-T = TypeVar("T")
-
 _LOGIN_ADVICE = "five refused logins in a row lock the account, so it is not tried again until login() is called"
 
 
-class SendCall(Protocol):
-    """Sends a call with the given `Authorization` header, or with the OAuth token if there is none."""
-
-    def __call__(self, call: Call[T], authorization: Secret | None = None) -> Flow[T]: ...
+SendCall: TypeAlias = Callable[..., Flow[Any]]
+"""Sends a call with the given `Authorization` header, or with the OAuth token if there is none; returns its data."""
 
 
 class BearerToken:
@@ -127,7 +123,7 @@ class SessionToken:
             raise copy(self._refused) from self._refused.__cause__
         call = auth.login_call(credentials.username, credentials.password)
         try:
-            token = yield from send(call)
+            token: Secret = yield from send(call)
         except ApiException as error:
             # The error may also come from the OAuth token call.
             of_login = error.request is not None and error.request.url.endswith(call.path)

@@ -1,14 +1,14 @@
 """Which addresses callbacks may be delivered to; checked at registration and at every connect.
 
-By default only globally reachable unicast addresses, also if another notation hides the address (IPv4-mapped, NAT64,
-6to4, ISATAP). The ranges are IANA's special-purpose registries (RFC 6890 and its updates), listed here because
-``ipaddress.is_global`` differs between Python releases. ThingSpace says only that its data centres must reach the URL;
-the rule is ours.
+By default only globally reachable unicast addresses, also if another notation hides the address. The ranges are IANA's
+special-purpose registries (RFC 6890 and its updates): ``ipaddress.is_global`` differs between Python releases.
+ThingSpace says only that its data centres must reach the URL; the rule is ours.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -16,35 +16,24 @@ Network = IPv4Network | IPv6Network
 _LONGEST = 100
 """More characters than an address has, with its port and zone."""
 
-_SPECIAL_V4 = tuple(
-    (IPv4Network(network), what)
-    for network, what in (
-        ("0.0.0.0/8", "this network"),
-        ("10.0.0.0/8", "a private network"),
-        ("100.64.0.0/10", "shared address space"),
-        ("127.0.0.0/8", "loopback"),
-        ("168.63.129.16/32", "Azure's services for its virtual machines"),
-        ("169.254.0.0/16", "link-local"),
-        ("172.16.0.0/12", "a private network"),
-        ("192.0.0.0/24", "protocol assignments"),
-        ("192.0.2.0/24", "documentation"),
-        ("192.88.99.0/24", "the former 6to4 relays"),
-        ("192.168.0.0/16", "a private network"),
-        ("198.18.0.0/15", "benchmarking"),
-        ("198.51.100.0/24", "documentation"),
-        ("203.0.113.0/24", "documentation"),
-        ("224.0.0.0/4", "multicast"),
-        ("240.0.0.0/4", "reserved"),
-    )
-)
-_SPECIAL_V6 = tuple(
-    (IPv6Network(network), what)
-    for network, what in (
-        ("2001::/23", "protocol assignments"),
-        ("2001:db8::/32", "documentation"),
-        ("3fff::/20", "documentation"),
-    )
-)
+_SPECIAL: Final[Mapping[Network, str]] = {
+    ip_network(network): what
+    for what, networks in {
+        "this network": ["0.0.0.0/8"],
+        "a private network": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"],
+        "shared address space": ["100.64.0.0/10"],
+        "loopback": ["127.0.0.0/8"],
+        "Azure's services for its virtual machines": ["168.63.129.16/32"],
+        "link-local": ["169.254.0.0/16"],
+        "protocol assignments": ["192.0.0.0/24", "2001::/23"],
+        "documentation": ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20"],
+        "the former 6to4 relays": ["192.88.99.0/24"],
+        "benchmarking": ["198.18.0.0/15"],
+        "multicast": ["224.0.0.0/4"],
+        "reserved": ["240.0.0.0/4"],
+    }.items()
+    for network in networks
+}
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -132,16 +121,15 @@ def _special(address: Address, allowed: tuple[Network, ...]) -> str | None:
     # Range checks ignore a scope id (fe80::1%eth0).
     if any(address in network for network in allowed):
         return None
-    if isinstance(address, IPv4Address):
-        return next((what for network, what in _SPECIAL_V4 if address in network), None)
-    for hidden in _hidden_v4(address):
-        if (what := _special(hidden, allowed)) is not None:
-            return f"it stands for {hidden}: {what}"
-    if address in _MAPPED or address in _NAT64:
-        return None  # just another notation of the IPv4 address
-    if address not in _GLOBAL_UNICAST:
-        return "outside global unicast"
-    return next((what for network, what in _SPECIAL_V6 if address in network), None)
+    if isinstance(address, IPv6Address):
+        for hidden in _hidden_v4(address):
+            if (what := _special(hidden, allowed)) is not None:
+                return f"it stands for {hidden}: {what}"
+        if address in _MAPPED or address in _NAT64:
+            return None  # just another notation of the IPv4 address
+        if address not in _GLOBAL_UNICAST:
+            return "outside global unicast"
+    return next((what for network, what in _SPECIAL.items() if address in network), None)
 
 
 def _hidden_v4(address: IPv6Address) -> Iterator[IPv4Address]:

@@ -6,6 +6,7 @@ from codecs import BOM_UTF8
 from collections.abc import Collection
 
 import msgspec
+from msgspec import structs
 
 from .errors import (
     ApiException,
@@ -51,22 +52,23 @@ def error_from_reply(
     status = reply.status
     reply = mask_reply(reply, secrets)
     if status < 400:
-        return _unexpected(reply, request)
+        location = reply.headers.get("location")
+        if 200 <= status < 300:
+            problem = "neither 200, 201 nor 204, so nothing is known of the outcome"
+        elif status < 200 or location is None:
+            problem = "not a response of this API"
+        else:
+            problem = f"redirects are not followed; it points to {location}"
+        return response_error(problem, request, reply)
     code, message = parse_error_body(reply.body)
-    kind = error_400 if status == 400 else ERROR_CLASSES.get(status, ServerError if status >= 500 else ApiException)
+    kind = {400: error_400, **ERROR_CLASSES}.get(status, ServerError if status >= 500 else ApiException)
     text = ": ".join(part for part in (code, message) if part) or excerpt(reply.body) or reply.reason
     line = one_line(f"{status} for {request.method} {request.url}: {text or kind.reason}")
     return kind(line, request=request, reply=reply, error_code=code, error_message=message)
 
 
-def _unexpected(reply: Reply, request: Request) -> ResponseError:
-    location = reply.headers.get("location")
-    if 200 <= reply.status < 300:
-        problem = "neither 200, 201 nor 204, so nothing is known of the outcome"
-    elif reply.status < 200 or location is None:
-        problem = "not a response of this API"
-    else:
-        problem = f"redirects are not followed; it points to {location}"
+def response_error(problem: str, request: Request, reply: Reply) -> ResponseError:
+    """The error for a response that breaks the contract."""
     text = one_line(f"{reply.status} for {request.method} {request.url}: {problem}")
     return ResponseError(text, request=request, reply=reply)
 
@@ -81,7 +83,7 @@ def decoded(reply: Reply, request: Request) -> Reply:
         body = inflate.decompress(reply.body, MAX_BODY + 1)
     except zlib.error:
         return reply
-    plain = Reply(reply.status, reply.reason, reply.headers, body)
+    plain = structs.replace(reply, body=body)
     if len(body) > MAX_BODY:
         raise body_too_large(request, plain)
     return plain if inflate.eof else reply
@@ -89,9 +91,8 @@ def decoded(reply: Reply, request: Request) -> Reply:
 
 def body_too_large(request: Request, reply: Reply) -> ResponseError:
     """The error for a body over the limit; it keeps the first MAX_BODY bytes."""
-    text = f"{reply.status} for {request.method} {request.url}: a body of more than {MAX_BODY} bytes"
-    start = Reply(reply.status, reply.reason, reply.headers, reply.body[:MAX_BODY])
-    return ResponseError(text, request=request, reply=start)
+    start = structs.replace(reply, body=reply.body[:MAX_BODY])
+    return response_error(f"a body of more than {MAX_BODY} bytes", request, start)
 
 
 def mask_reply(reply: Reply, secrets: Collection[str]) -> Reply:
@@ -100,7 +101,7 @@ def mask_reply(reply: Reply, secrets: Collection[str]) -> Reply:
     # Latin-1 keeps any bytes; a secret beyond ASCII is looked for as UTF-8.
     encoded = [secret.encode(errors="surrogatepass").decode("latin-1") for secret in secrets]
     body = mask_text(reply.body.decode("latin-1"), encoded).encode("latin-1")
-    return Reply(reply.status, mask_text(reply.reason, secrets), headers, body)
+    return structs.replace(reply, reason=mask_text(reply.reason, secrets), headers=headers, body=body)
 
 
 def mask_text(text: str, secrets: Collection[str]) -> str:

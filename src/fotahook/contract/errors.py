@@ -31,6 +31,8 @@ class FotahookError(Exception):
     """
 
     attempts = 0
+    kept_connection = False
+    """Whether the connection was kept from an earlier exchange, and ended before a byte of the response."""
     request_id: str | None = None
     """The `X-Request-Id` of the response, if there was one: support asks for it."""
 
@@ -125,9 +127,6 @@ class TransportError(FotahookError):
 
 class ConnectionFailed(TransportError):
     """There was no connection, or it was lost before the response was complete."""
-
-    kept_connection = False
-    """Whether it was kept from an earlier exchange, and no byte of this one's response had come."""
 
 
 class TimedOut(TransportError):

@@ -171,9 +171,8 @@ class ApiResponse(msgspec.Struct, Generic[T_co], frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Status, reason, headers and data, as what JSON has."""
-        data = msgspec.to_builtins(self.data)
-        head = {"status_code": self.status_code, "reason_phrase": self.reason_phrase, "headers": dict(self.headers)}
-        return {**head, "data": data}
+        data, headers = msgspec.to_builtins(self.data), dict(self.headers)
+        return {"status_code": self.status_code, "reason_phrase": self.reason_phrase, "headers": headers, "data": data}
 
     def to_json(self) -> str:
         """The same as text."""

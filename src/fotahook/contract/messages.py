@@ -273,30 +273,13 @@ def _refuse_constant(name: str) -> object:
 
 def _without_surrogates(value: object) -> object:
     """The value with U+FFFD for each unpaired surrogate."""
-    match value:
-        case str():
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        case list():
-            return [_without_surrogates(item) for item in value]
-        case dict():
-            return {_without_surrogates(name): _without_surrogates(member) for name, member in value.items()}
-        case _:
-            return value
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
-def _is_deep(content: object) -> bool:
-    level = [content]
-    for _ in range(DEPTH_LIMIT):
-        level = [inner for value in level for inner in _members(value) if isinstance(inner, dict | list)]
-        if not level:
-            return False
-    return True
-
-
-def _members(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
+def _is_deep(value: object, levels: int = DEPTH_LIMIT) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_is_deep(one, levels - 1) for one in inner if isinstance(one, dict | list))
 
 
 def _quoted(text: str | None) -> str:

@@ -14,13 +14,6 @@ BATCH_MESSAGES = 5000
 BATCH_BYTES = 16 * 1024 * 1024
 
 
-class _BatchResult(msgspec.Struct, frozen=True, rename="camel"):
-    id: str | None = None
-    duplicate: bool = False
-    error_code: str = ""
-    error_message: str = ""
-
-
 def timestamp(name: str, value: datetime | None) -> str | None:
     """A time in RFC 3339; ValueError without a time zone."""
     if value is None:
@@ -80,16 +73,11 @@ def batch_line(message: BatchMessage, new_key: Callable[[], str]) -> bytes:
 
 def read_batch(count: int, body: bytes) -> list[Published | Refused]:
     """The results of a batch of `count` messages; ValueError if there are more or fewer."""
-    decode = read_json(_BatchResult)
+    decode = read_json(dict[str, str | bool])
     results = [decode(line) for line in body.split(b"\n") if line]
     if len(results) != count:
         raise ValueError(f"{len(results)} results for {count} messages")
-    return [
-        Refused(result.error_code, result.error_message)
-        if result.id is None
-        else Published(result.id, result.duplicate)
-        for result in results
-    ]
+    return [Published.from_dict(one) if "id" in one else Refused.from_dict(one) for one in results]
 
 
 def _key(name: str, value: str) -> str:

@@ -114,34 +114,16 @@ def _authority_refusal(authority: str, allowed: Iterable[Network]) -> str | None
         return "url has an invalid host or port"
     if parts["port"] and not 1 <= int(parts["port"]) <= 65535:
         return "url has no usable port"
-    if parts["v6"] is not None:
-        return _v6_refusal(parts["v6"], allowed)
-    return _host_refusal(parts["host"], allowed)
-
-
-def _v6_refusal(text: str, allowed: Iterable[Network]) -> str | None:
-    try:
-        address = IPv6Address(text)
-    except ValueError:
-        return "url has an invalid IPv6 address"
-    if address.scope_id is not None:
-        return "url must not name a network interface"
-    return refusal(address, allowed)
-
-
-def _host_refusal(host: str, allowed: Iterable[Network]) -> str | None:
-    if not host:
+    host = parts["host"]
+    if host == "":
         return "url has no host"
     try:
-        address = ip_address(host)
+        address = ip_address(host) if host else IPv6Address(parts["v6"])
     except ValueError:
-        return _name_refusal(host)
+        return "url has an invalid IPv6 address" if host is None else _name_refusal(host)
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        return "url must not name a network interface"
     return refusal(address, allowed)
-
-
-def _is_ambiguous(character: str) -> bool:
-    """Whether clients treat a character in a host differently: unknown to IDNA 2003 (RFC 3490), or changed since."""
-    return in_table_a1(character) or _AMBIGUOUS.match(character) is not None
 
 
 def _name_refusal(host: str) -> str | None:
@@ -158,8 +140,9 @@ def _name_refusal(host: str) -> str | None:
         return "url has a host that looks like a number but is not an IPv4 address in plain notation"
     if len(ascii_host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         return "url has an invalid host name"
-    if any(map(_is_ambiguous, host)) or plain_host != host.lower():
-        # Clients convert characters such as a soft hyphen or ß differently, so they would connect to different hosts.
+    if any(map(in_table_a1, host)) or _AMBIGUOUS.search(host) or plain_host != host.lower():
+        # Clients convert some characters differently, so they would connect to different hosts: those unknown to
+        # IDNA 2003 (RFC 3490), those changed since, and such as a soft hyphen or ß.
         return "url has a host name that is not in its plain form: write it as xn--…"
     return None
 

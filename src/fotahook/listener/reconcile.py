@@ -23,7 +23,7 @@ from .ledger import end_of, find_campaign
 from .verification import Verification
 
 if TYPE_CHECKING:
-    from fotahook.client import (
+    from fotahook.client._controllers import (
         AsyncCampaignsV2Controller,
         AsyncSoftwareManagementReportsV2Controller,
         CampaignsV2Controller,
