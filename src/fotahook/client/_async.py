@@ -3,11 +3,12 @@
 import asyncio
 import io
 import weakref
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable
 from contextvars import ContextVar
 from functools import partial
 from inspect import isawaitable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -53,16 +54,16 @@ class AsyncTransport:
             # Connections and locks belong to the loop that they were made in.
             self._loop, self._http, self._http_owner = loop, None, None
             self._pipeline.renew_locks(asyncio.Lock)
-        deadline = _Deadline(limits.deadline - self.runtime.monotonic())
+        timer, sent = asyncio.timeout(limits.deadline - self.runtime.monotonic()), deque[Request](maxlen=1)
         try:
-            with deadline:
-                return await drive_async(make_flow(self._pipeline, limits), partial(self._perform, deadline))
+            async with timer:
+                return await drive_async(make_flow(self._pipeline, limits), partial(self._perform, sent))
         except TimeoutError as error:
             # A function of the user's may have raised one of its own.
-            if not deadline.passed:
+            if not timer.expired():
                 raise
             without_frames(error)
-            raise timed_out(deadline.request) from error
+            raise timed_out(sent.pop() if sent else None) from error
 
     async def close(self) -> None:
         """Close the streams and connections."""
@@ -77,11 +78,12 @@ class AsyncTransport:
         """Wait."""
         await (self.runtime.async_sleep or asyncio.sleep)(seconds)
 
-    def _perform(self, deadline: "_Deadline", effect: Effect) -> Awaitable[object]:
+    def _perform(self, sent: deque[Request], effect: Effect) -> Awaitable[object]:
+        """Begin an effect; while it is a Send, its request is in `sent`."""
+        sent.clear()
         if isinstance(effect, Send):
-            deadline.request = effect.request
+            sent.append(effect.request)
             return self._send(effect)
-        deadline.request = None
         if isinstance(effect, Sleep):
             return self.sleep(effect.seconds)
         return effect.lock.acquire() if isinstance(effect, Acquire) else _invoke(effect)
@@ -183,30 +185,6 @@ class AsyncStream:
     def close(self) -> None:
         """Close the connection."""
         self._response.close()
-
-
-class _Deadline:
-    """asyncio.timeout() at half its cost, which is a twentieth of a call; also notes the request in progress."""
-
-    def __init__(self, seconds: float) -> None:
-        task = cast("asyncio.Task[object]", asyncio.current_task())
-        self.request: Request | None = None
-        self.passed = False
-        self._task, self._cancelling = task, task.cancelling()
-        self._timer = task.get_loop().call_later(seconds, self._pass)
-
-    def _pass(self) -> None:
-        self.passed = True
-        self._task.cancel()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._timer.cancel()
-        # A cancellation from elsewhere stays one.
-        if self.passed and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError from error
 
 
 def _check_head(response: aiohttp.ClientResponse) -> None:

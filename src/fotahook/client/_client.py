@@ -7,18 +7,8 @@ from typing import Self, Unpack
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from ..contract.models import Moved
 from ..contract.servers import Environment, servers_at, servers_of
+from . import _controllers as controllers
 from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, controller, operation, spelled_out
-from ._controllers import (
-    AsyncCampaignsV2Controller,
-    AsyncServerLoggingController,
-    AsyncSoftwareManagementCallbacksV2Controller,
-    AsyncSoftwareManagementReportsV2Controller,
-    CampaignsV2Controller,
-    ServerLoggingController,
-    SoftwareManagementCallbacksV2Controller,
-    SoftwareManagementReportsV2Controller,
-    move,
-)
 from ._flow import Pipeline
 from ._settings import CallOptions, ClientOptions, Settings, SharedOptions, environment_options, required
 
@@ -83,7 +73,7 @@ class _Client(BaseClient):
         Keep the previous URL working for 20 minutes: ThingSpace goes on sending to it. ResponseError if the new URL
         does not read back within half a minute.
         """
-        return Operation(move(account, url), **options)
+        return Operation(controllers.move(account, url), **options)
 
     @operation
     def login(self) -> Operation[None]:
@@ -109,16 +99,16 @@ def _require(name: str, value: object, kinds: type | UnionType) -> None:
 class Client(_Client, SyncBaseClient):
     """The SDK for threads, any number of which may share a client. Nothing is sent before the first call."""
 
-    software_management_callbacks_v2 = callbacks = controller(SoftwareManagementCallbacksV2Controller)
-    campaigns_v2 = controller(CampaignsV2Controller)
-    software_management_reports_v2 = controller(SoftwareManagementReportsV2Controller)
-    server_logging = controller(ServerLoggingController)
+    software_management_callbacks_v2 = callbacks = controller(controllers.SoftwareManagementCallbacksV2Controller)
+    campaigns_v2 = controller(controllers.CampaignsV2Controller)
+    software_management_reports_v2 = controller(controllers.SoftwareManagementReportsV2Controller)
+    server_logging = controller(controllers.ServerLoggingController)
 
 
 class AsyncClient(_Client, AsyncBaseClient):
     """The SDK for tasks of one event loop. Needs `pip install 'fotahook[async]'`."""
 
-    software_management_callbacks_v2 = callbacks = controller(AsyncSoftwareManagementCallbacksV2Controller)
-    campaigns_v2 = controller(AsyncCampaignsV2Controller)
-    software_management_reports_v2 = controller(AsyncSoftwareManagementReportsV2Controller)
-    server_logging = controller(AsyncServerLoggingController)
+    software_management_callbacks_v2 = callbacks = controller(controllers.AsyncSoftwareManagementCallbacksV2Controller)
+    campaigns_v2 = controller(controllers.AsyncCampaignsV2Controller)
+    software_management_reports_v2 = controller(controllers.AsyncSoftwareManagementReportsV2Controller)
+    server_logging = controller(controllers.AsyncServerLoggingController)

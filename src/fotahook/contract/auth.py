@@ -9,6 +9,7 @@ import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from copy import copy
+from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -241,43 +242,38 @@ _members = read_json(dict[str, msgspec.Raw])
 def _read_token(body: bytes) -> OauthToken:
     """The token in a response. Only `access_token` is required: what else is odd counts as missing."""
     members = _members(body)
-    scope, kind = _member(members, "scope"), _member(members, "token_type")
+    try:
+        # Some services write it as text.
+        seconds = float(_member(members, "expires_in", float | str) or 0)
+    except ValueError:
+        seconds = 0
     return OauthToken(
-        _text(members, "access_token"),
-        kind if isinstance(kind, str) and kind else "Bearer",
-        _seconds(_member(members, "expires_in")),
-        scope if isinstance(scope, str) else None,
+        _required(members, "access_token"),
+        _member(members, "token_type", str) or "Bearer",
+        seconds if seconds and math.isfinite(seconds) else None,
+        _member(members, "scope", str),
     )
 
 
 def _session_token(body: bytes) -> Secret:
-    return Secret(_text(_members(body), "sessionToken"))
+    return Secret(_required(_members(body), "sessionToken"))
 
 
-def _member(members: dict[str, msgspec.Raw], name: str) -> object:
+def _member(members: dict[str, msgspec.Raw], name: str, kind: Any) -> Any:
+    """A member, or None if it is missing or of another type."""
     try:
-        return msgspec.json.decode(members[name])
+        return msgspec.json.decode(members[name], type=kind)
     except (KeyError, ValueError):
         return None
 
 
-def _text(members: dict[str, msgspec.Raw], name: str) -> str:
+def _required(members: dict[str, msgspec.Raw], name: str) -> str:
     """A token that is required; ValueError without one."""
-    value = _member(members, name)
-    try:
-        _require_token(name, value)
-    except TypeError:
-        raise ValueError(f"there is no {name}") from None
-    return str(value)
-
-
-def _seconds(value: object) -> float | None:
-    """A lifetime; some services write it as text."""
-    try:
-        seconds = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # hence TypeError
-    except (TypeError, ValueError):
-        return None
-    return seconds if math.isfinite(seconds) else None
+    value: str | None = _member(members, name, str)
+    if value is None:
+        raise ValueError(f"there is no {name}")
+    _require_token(name, value)
+    return value
 
 
 def with_expiry(token: OauthToken, now: float) -> OauthToken:

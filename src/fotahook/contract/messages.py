@@ -8,8 +8,8 @@ empty list and an empty object count as absent; unknown names and values of anot
 
 import codecs
 import json
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache, partial
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
@@ -290,52 +290,33 @@ def _quoted(text: str | None) -> str:
 def _element(kind: type[ElementT], content: Mapping[str, object], **fields: object) -> ElementT:
     """An element from JSON: known names with values of the right type become fields, all else goes to `extra`."""
     extra: dict[str, object] = {}
-    converters = _converters(kind)
+    names = _field_names(kind)
     for name, value in content.items():
-        if (converter := converters.get(name)) is None:
-            extra[name] = value
-            continue
-        field, convert = converter
-        converted = convert(value)
+        converted = _converted(names[name], value) if name in names else None
         if converted is not None:
-            fields[field] = converted
-        elif value not in (None, [], {}):
+            fields[names[name]] = converted
+        elif name not in names or value not in (None, [], {}):
             extra[name] = value
     return kind(extra=extra, **fields)
 
 
-Converter = Callable[[object], object | None]
-"""Converts a JSON value to the type of its field; None if it is absent or has another type."""
-
-
 @cache
-def _converters(kind: type[Element]) -> Mapping[str, tuple[str, Converter]]:
-    """The field for each JSON name, and its converter."""
-    return {
-        field.encode_name: (field.name, _CONVERTERS.get(field.name, _text))
-        for field in msgspec.structs.fields(kind)
-        if not field.encode_name.startswith("fotahook:")
-    }
+def _field_names(kind: type[Element]) -> Mapping[str, str]:
+    """The field for each JSON name."""
+    own = (field for field in msgspec.structs.fields(kind) if not field.encode_name.startswith("fotahook:"))
+    return {field.encode_name: field.name for field in own}
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+_LISTS: Final[Mapping[str, type[Element]]] = {"firmware_list": Firmware, "device_list": Device}
+_UPGRADES: Final = ("upgrade_scheduled", "upgrade_progress", "campaign")
 
 
-def _upgrade(value: object) -> Upgrade | None:
-    return _element(Upgrade, value) if isinstance(value, dict) and value else None
-
-
-def _elements(element: type[ElementT], value: object) -> tuple[ElementT, ...] | None:
+def _converted(field: str, value: object) -> object | None:
+    """A JSON value as the type of its field; None if it is absent or has another type."""
+    if field in _UPGRADES:
+        return _element(Upgrade, value) if isinstance(value, dict) and value else None
+    if field not in _LISTS:
+        return value if isinstance(value, str) else None
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         return None
-    return tuple(_element(element, item) for item in value)
-
-
-_CONVERTERS: Final[Mapping[str, Converter]] = {
-    "firmware_list": partial(_elements, Firmware),
-    "device_list": partial(_elements, Device),
-    "upgrade_scheduled": _upgrade,
-    "upgrade_progress": _upgrade,
-    "campaign": _upgrade,
-}
+    return tuple([_element(_LISTS[field], item) for item in value])
