@@ -88,7 +88,7 @@ _DETAILS: Final[Mapping[Endpoint, Details]] = {
     health.metrics: Details(answer_type="text/plain", also=(401, 403, 429)),
     health.openapi: Details(answer=AnyObject),
     console.console_session: Details(also=(429,)),
-    console.console_login: Details(answer=console.ConsoleSession, also=(401,)),
+    console.console_login: Details(answer=console.ConsoleSession, also=(401, 403, 429)),
     console.console_logout: Details(answer=console.ConsoleSession),
     doctor.check: Details(body_optional=True, also=(409,)),
     events.stats: Details(also=(404,)),

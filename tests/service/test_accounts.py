@@ -14,6 +14,14 @@ from .serving import SECRET_KEY
 
 PATH = f"/v1/accounts/{ACCOUNT}"
 KEYS = f"{PATH}/signing-keys"
+NO_LIMITS = {
+    "inFlight": None,
+    "perSecond": None,
+    "pendingMessages": None,
+    "pendingBytes": None,
+    "publishesPerSecond": None,
+    "changesPerHour": None,
+}
 
 
 async def keys(api: Api) -> list[dict[str, object]]:
@@ -28,7 +36,7 @@ async def test_an_unused_account(api: Api) -> None:
         "callback": None,
         "lane": {"state": "held", "reason": None, "until": None, "inFlight": 0, "failures": 0},
         "backlog": {"pending": 0, "dead": 0, "oldestAcceptedAt": None},
-        "limits": {"inFlight": None, "perSecond": None},
+        "limits": NO_LIMITS,
         "known": False,
     }
     assert msgspec.json.decode(answer.body, type=AccountState).account == ACCOUNT
@@ -45,7 +53,7 @@ async def test_an_account_with_a_callback_and_a_backlog(api: Api) -> None:
         "callback": {"url": URL, "revision": 1, "registeredAt": "2025-06-15T15:06:40Z"},
         "lane": {"state": "open", "reason": None, "until": None, "inFlight": 4, "failures": 0},
         "backlog": {"pending": 2, "dead": 0, "oldestAcceptedAt": "2025-06-15T15:06:40Z"},
-        "limits": {"inFlight": None, "perSecond": None},
+        "limits": NO_LIMITS,
         "known": True,
     }
 
@@ -96,10 +104,10 @@ async def change(api: Api, limits: object) -> Answer:
 
 async def test_limits_are_changed_one_by_one(api: Api) -> None:
     answer = await change(api, {"inFlight": 2, "perSecond": 0.5})
-    assert (answer.status, answer.json["limits"]) == (200, {"inFlight": 2, "perSecond": 0.5})
-    assert (await change(api, {"inFlight": 256})).json["limits"] == {"inFlight": 256, "perSecond": 0.5}
-    assert (await change(api, {"perSecond": None})).json["limits"] == {"inFlight": 256, "perSecond": None}
-    assert (await change(api, {})).json["limits"] == {"inFlight": 256, "perSecond": None}
+    assert (answer.status, answer.json["limits"]) == (200, {**NO_LIMITS, "inFlight": 2, "perSecond": 0.5})
+    assert (await change(api, {"inFlight": 256})).json["limits"] == {**NO_LIMITS, "inFlight": 256, "perSecond": 0.5}
+    assert (await change(api, {"perSecond": None})).json["limits"] == {**NO_LIMITS, "inFlight": 256}
+    assert (await change(api, {})).json["limits"] == {**NO_LIMITS, "inFlight": 256}
     assert await api.store.limits(ACCOUNT) == Limits(in_flight=256)
     assert msgspec.json.decode(answer.body, type=AccountState).limits.per_second == 0.5
 

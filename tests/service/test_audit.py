@@ -1,20 +1,32 @@
 """The audit log: who did what, when and from where; written with the change itself, and without secrets."""
 
+import asyncio
+import time
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
-from fotahook.service import SCOPES, By, create_credential, grant, revoke, rotate_secret
+from fotahook.service import SCOPES, By, create_credential, grant, refused_logins, revoke, rotate_secret
+from fotahook.service.refused_logins import MAX_ADDRESSES, RefusedLogins
+from fotahook.store.records import AuditEntry, StoreUnavailable
+from tests.deadlines import DEADLINE
 
-from .conftest import ACCOUNT, CALLBACK, GRANT, MESSAGES, RESET, REVOKE, Api, basic, client_of
+from .conftest import ACCOUNT, CALLBACK, GRANT, LOGIN, MESSAGES, RESET, REVOKE, TOKEN, Api, ask, basic, client_of
 
+CONSOLE_LOGIN = b'{"clientId": "dev", "clientSecret": "dev-secret"}'
 PATH = f"/v1/accounts/{ACCOUNT}"
 URL = b'{"url": "https://listener.example.com/path-that-is-secret?sig=s3cret"}'
 
 
 async def logged(api: Api, headers: dict[str, str] | None = None, query: str = "") -> list[dict[str, str | None]]:
-    entries: list[dict[str, str | None]] = (await api("GET", f"/v1/audit{query}", headers=headers or api.bearer)).json[
-        "entries"
-    ]
+    """The entries, but for those about logins."""
+    return [one for one in await every(api, headers, query) if ".login" not in str(one["action"])]
+
+
+async def every(api: Api, headers: dict[str, str] | None = None, query: str = "") -> list[dict[str, str | None]]:
+    answer = await api("GET", f"/v1/audit{query}", headers=headers or api.bearer)
+    entries: list[dict[str, str | None]] = answer.json["entries"]
     return entries
 
 
@@ -41,7 +53,7 @@ async def test_every_change_is_in_the_audit_log_with_its_author(api: Api) -> Non
         assert entry["account"] == (None if entry["action"] == "user.password" else ACCOUNT)
     assert (entries[0]["subject"], entries[1]["subject"]) == (key, "dev")
     assert entries[-1]["detail"] == "https://listener.example.com"
-    assert entries[-6]["detail"] == "in_flight=3 per_second=None"
+    assert entries[-6]["detail"] == "in_flight=3"
     text = msgspec.json.encode(entries).decode()
     for secret in (
         "s3cret",
@@ -118,3 +130,86 @@ async def test_a_client_sees_the_entries_of_its_accounts_alone(api: Api) -> None
 @pytest.mark.parametrize("query", ["?cursor=!", "?limit=0", "?account=%00", "?what=1"])
 async def test_an_invalid_query_is_refused(api: Api, query: str) -> None:
     assert (await api("GET", f"/v1/audit{query}", headers=api.bearer)).error == (400, "INVALID_PARAMETER")
+
+
+async def logins(api: Api) -> list[dict[str, str | None]]:
+    return [one for one in await every(api, query="?limit=200") if "login" in str(one["action"])]
+
+
+async def until_logged(api: Api, **expected: str | None) -> list[dict[str, str | None]]:
+    """The entries about logins, once the newest has these values."""
+    deadline = time.monotonic() + DEADLINE
+    while not (found := await logins(api)) or not expected.items() <= found[0].items():
+        assert time.monotonic() < deadline, found[:1]
+        await asyncio.sleep(0.01)
+    return found
+
+
+async def test_logins_that_succeed_are_audited(api: Api) -> None:
+    assert (await api("POST", "/console/login", CONSOLE_LOGIN, {"Fotahook-Console": "1"})).status == 200
+    found = [(one["action"], one["actor"], one["subject"], one["address"]) for one in await logins(api)]
+    assert found == [
+        ("console.login", "dev", "dev", "127.0.0.1"),
+        ("user.login", "dev", "dev", "127.0.0.1"),
+        ("client.login", "dev", "dev", "127.0.0.1"),
+    ]
+    # The same token again is no login.
+    await api("POST", TOKEN, GRANT, basic("dev", "dev-secret"))
+    assert len(await logins(api)) == len(found)
+
+
+async def test_refused_logins_are_audited_without_what_was_sent(api: Api) -> None:
+    wrong = b'{"username": "%b", "password": "s3cret"}'
+    await api("POST", LOGIN, wrong % b"my-password-in-the-wrong-field", api.bearer)
+    for _ in range(7):
+        await api("POST", LOGIN, wrong % b"dev", api.bearer)
+    await api("POST", TOKEN, GRANT, basic("dev", "s3cret"))
+    await api("POST", TOKEN, GRANT, basic("nobody-s3cret", "s3cret"))
+    await api("POST", TOKEN, GRANT, {"Authorization": "Basic s3cret"})
+    await api("POST", "/console/login", CONSOLE_LOGIN.replace(b"dev-secret", b"s3cret"), {"Fotahook-Console": "1"})
+    found = await until_logged(api, action="login.refused", detail="wrong=10 locked=2", actor="dev", subject="")
+    assert [one["action"] for one in found].count("login.refused") == 1
+    text = msgspec.json.encode(found)
+    assert b"s3cret" not in text
+    assert b"my-password" not in text
+    # Another address, and another minute, have entries of their own.
+    await ask(api.app, "POST", TOKEN, GRANT, basic("dev", "s3cret"), client="192.0.2.7")
+    await until_logged(api, action="login.refused", detail="wrong=1", address="192.0.2.7", subject="dev", actor="")
+    api.clock.advance(60)
+    await api("POST", TOKEN, GRANT, basic("dev", "s3cret"))
+    found = await until_logged(api, action="login.refused", detail="wrong=1", address="127.0.0.1")
+    assert [one["action"] for one in found].count("login.refused") == 3
+
+
+async def test_a_login_from_a_network_that_is_not_granted_is_audited(api: Api) -> None:
+    secret = await create_credential(api.store, "client", "app", networks=["192.0.2.0/24"], clock=api.clock)
+    assert (await api("POST", TOKEN, GRANT, basic("app", secret))).status == 403
+    await until_logged(api, action="login.refused", detail="network=1", subject="app")
+
+
+async def test_refused_logins_from_a_crowd_of_addresses_share_an_entry(api: Api) -> None:
+    for number in range(MAX_ADDRESSES + 50):
+        await ask(api.app, "POST", TOKEN, GRANT, basic("dev", "s3cret"), client=f"10.0.{number}.1")
+    await until_logged(api, action="login.refused", address="others", detail="wrong=50")
+    entries = await api.store.audit(limit=1000)
+    assert sum(one.action == "login.refused" for one in entries) == MAX_ADDRESSES + 1
+
+
+async def test_refused_logins_wait_for_a_store_that_is_away(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, away = api.store.write_audit, True
+
+    async def write_when_back(entries: Sequence[AuditEntry]) -> list[int]:
+        nonlocal away
+        if away:
+            away = False
+            refused.count("wrong", "192.0.2.1")
+            raise StoreUnavailable("away")
+        return await write(entries)
+
+    monkeypatch.setattr(api.store, "write_audit", write_when_back)
+    monkeypatch.setattr(refused_logins, "WRITE_SECONDS", 0.0)
+    refused = RefusedLogins(api.store, api.clock)
+    refused.count("wrong", "192.0.2.1")
+    refused.count("wrong", "192.0.2.2")
+    await until_logged(api, action="login.refused", detail="wrong=1", address="192.0.2.2")
+    assert [one["detail"] for one in await logins(api) if one["address"] == "192.0.2.1"] == ["wrong=2"]

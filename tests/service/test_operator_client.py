@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
 from fotahook.client import AsyncOperatorClient, OperatorClient
 from fotahook.contract.errors import ApiException, NotFound
@@ -114,6 +115,16 @@ async def test_an_account_is_paused_and_resumed_and_a_message_says_why(call: Ope
     result = await call("why", published.id)
     assert (result.state, [reason.code for reason in result.reasons]) == ("pending", ["paused"])
     assert (await call("resume", ACCOUNT)).lane.state == "held"
+
+
+async def test_the_given_limits_of_an_account_are_changed(call: Operator) -> None:
+    own = {"in_flight": 3, "per_second": 0.5, "pending_messages": 10, "pending_bytes": 0, "publishes_per_second": 7}
+    limits = (await call("set_limits", ACCOUNT, **own, changes_per_hour=99)).limits
+    assert asdict(limits) == {**own, "changes_per_hour": 99}
+    limits = (await call("set_limits", ACCOUNT, pending_messages=None)).limits
+    assert asdict(limits) == {**own, "changes_per_hour": 99, "pending_messages": None}
+    with pytest.raises(ApiException, match="changesPerHour"):
+        await call("set_limits", ACCOUNT, changes_per_hour=-1)
 
 
 async def test_messages_are_redelivered(call: Operator) -> None:

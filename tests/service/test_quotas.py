@@ -9,11 +9,12 @@ import pytest
 from fotahook.contract.signing import parse_secret
 from fotahook.service import Settings, build_app
 from fotahook.service import quotas as module
+from fotahook.service.errors import ApiError
 from fotahook.service.quotas import AccountQuotas
-from fotahook.store.records import Health, LaneVerdict
+from fotahook.store.records import Health, LaneVerdict, Limits, NewMessage
 from tests.store.conftest import settled
 
-from .conftest import ACCOUNT, CALLBACK, CHEAP, MESSAGES, URL, Answer, Api
+from .conftest import ACCOUNT, CALLBACK, CHEAP, MESSAGES, URL, Answer, Api, client_of
 from .serving import SECRET_KEY
 
 PATH = f"/v1/accounts/{ACCOUNT}"
@@ -40,7 +41,7 @@ async def publish(api: Api, body: bytes = b"{}", path: str = MESSAGES) -> Answer
 
 
 async def test_undelivered_messages_are_limited_and_delivered_ones_make_room(limited: Callable[..., Api]) -> None:
-    api = limited(messages=3)
+    api = limited(pending_messages=3)
     assert [(await publish(api)).status for _ in range(3)] == [202] * 3
     refused = await publish(api)
     assert refused.error == (507, "QUOTA_REACHED")
@@ -56,19 +57,19 @@ async def test_undelivered_messages_are_limited_and_delivered_ones_make_room(lim
     await api.store.settle(lease, [settled(each) for each in deliveries], LaneVerdict(health=Health()), keep=0)
     assert [(await publish(api)).status for _ in range(2)] == [202, 507]
     # Another process, or this one after a restart, counts what is there.
-    assert (await publish(limited(messages=3))).status == 507
-    assert (await publish(limited(messages=0))).status == 202
+    assert (await publish(limited(pending_messages=3))).status == 507
+    assert (await publish(limited(pending_messages=0))).status == 202
 
 
 async def test_bytes_of_undelivered_messages_are_limited(limited: Callable[..., Api]) -> None:
-    api, body = limited(bytes=1000), b'{"x": "%b"}' % (b"y" * 400)
+    api, body = limited(pending_bytes=1000), b'{"x": "%b"}' % (b"y" * 400)
     assert [(await publish(api, body)).status for _ in range(3)] == [202, 202, 507]
     assert (await publish(api, b"{}")).status == 202
     assert "1000 bytes" in (await publish(api, body)).json["errorMessage"]
 
 
 async def test_a_copy_takes_room_as_any_message(limited: Callable[..., Api]) -> None:
-    api = limited(messages=1)
+    api = limited(pending_messages=1)
     message = (await publish(api)).json["id"]
     copied = await api("POST", f"/v1/messages/{message}/redeliver", b'{"asNew": true}', api.bearer)
     assert copied.error == (507, "QUOTA_REACHED")
@@ -79,7 +80,7 @@ async def test_counting_goes_in_short_looks(limited: Callable[..., Api], monkeyp
     for _ in range(5):
         await publish(api)
     monkeypatch.setattr(module, "COUNT_STEP", 2)
-    assert [(await publish(limited(messages=6))).status for _ in range(2)] == [202, 507]
+    assert [(await publish(limited(pending_messages=6))).status for _ in range(2)] == [202, 507]
 
 
 async def test_an_account_at_its_quota_is_not_counted_all_the_time(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +93,7 @@ async def test_an_account_at_its_quota_is_not_counted_all_the_time(api: Api, mon
 
     await publish(api)
     monkeypatch.setattr(api.store, "pending_usage", count)
-    quotas = module.Quotas(AccountQuotas(messages=1), api.store, api.clock, lambda: now)
+    quotas = module.Quotas(AccountQuotas(pending_messages=1), api.store, api.clock, lambda: now)
     for moment, expected in ((0.0, 1), (0.5, 1), (2.0, 2)):
         now = moment
         refused = await asyncio.gather(*(quotas.publish(ACCOUNT, 2) for _ in range(5)), return_exceptions=True)
@@ -131,3 +132,72 @@ async def test_changes_of_an_account_are_limited(limited: Callable[..., Api]) ->
     api.clock.advance(600)
     answer = await api("POST", f"{PATH}/signing-keys", headers=api.bearer)
     assert parse_secret(answer.json["secret"])
+
+
+async def test_a_known_idempotency_key_is_answered_at_full_quota_too(limited: Callable[..., Api]) -> None:
+    api = limited(pending_messages=1)
+    headers = {**api.bearer, "Idempotency-Key": "k"}
+    first = await api("POST", MESSAGES, b"{}", headers)
+    again = await api("POST", MESSAGES, b"{}", headers)
+    assert (again.status, again.json) == (202, {"id": first.json["id"], "duplicate": True})
+    assert (await api("POST", MESSAGES, b'{"other": 1}', headers)).error == (409, "CONFLICT")
+    assert (await publish(api)).error == (507, "QUOTA_REACHED")
+    unknown = await api("POST", MESSAGES, b"{}", {**api.bearer, "Idempotency-Key": "new"})
+    assert unknown.error == (507, "QUOTA_REACHED")
+    line = b'{"account": "%b", "message": %b, "idempotencyKey": "k"}\n'
+    lines = [line % (ACCOUNT.encode(), body) for body in (b"{}", b'{"other": 1}')]
+    known, other = (await api("POST", "/v1/messages", b"".join(lines), api.bearer)).lines
+    assert known == {"id": first.json["id"], "duplicate": True}
+    assert other["errorCode"] == "CONFLICT"
+
+
+async def test_an_account_may_have_quotas_of_its_own(limited: Callable[..., Api]) -> None:
+    api = limited(pending_messages=1)
+    assert [(await publish(api)).status for _ in range(2)] == [202, 507]
+    own = {"pendingMessages": 3, "pendingBytes": 1000, "publishesPerSecond": 7, "changesPerHour": 9}
+    changed = await api("PATCH", PATH, msgspec.json.encode({"limits": own}), api.bearer)
+    assert changed.json["limits"] == {"inFlight": None, "perSecond": None, **own}
+    assert [(await publish(api)).status for _ in range(3)] == [202, 202, 507]
+    assert (await publish(api, b'{"x": "%b"}' % (b"y" * 1000))).error == (507, "QUOTA_REACHED")
+    assert (await publish(api, path=OTHER)).status == 202
+    assert (await publish(api, path=OTHER)).status == 507
+    changed = await api("PATCH", PATH, b'{"limits": {"pendingMessages": null, "perSecond": 5}}', api.bearer)
+    assert changed.json["limits"] == {"inFlight": None, **own, "perSecond": 5.0, "pendingMessages": None}
+    assert (await publish(api)).status == 507
+    assert (await api("PATCH", PATH, b'{"limits": {"pendingBytes": -1}}', api.bearer)).status == 400
+    assert (await api("PATCH", PATH, b'{"limits": {"pendingMessages": 0}}', api.bearer)).status == 200
+    assert (await publish(api)).status == 202
+
+
+async def test_the_rates_of_an_account_may_be_its_own(limited: Callable[..., Api]) -> None:
+    api = limited(publishes_per_second=1, changes_per_hour=4)
+    await api("PATCH", PATH, b'{"limits": {"publishesPerSecond": 2, "changesPerHour": 12}}', api.bearer)
+    assert [(await publish(api)).status for _ in range(121)] == [202] * 120 + [429]
+    assert [(await publish(api, path=OTHER)).status for _ in range(61)] == [202] * 60 + [429]
+    pauses = [(await api("POST", f"{PATH}/pause", headers=api.bearer)).status for _ in range(10)]
+    # A change before counts as much as it did then: a quarter of the hour.
+    assert pauses == [200] * 9 + [429]
+
+
+async def test_another_process_applies_an_accounts_quotas_within_a_second(api: Api) -> None:
+    now = 0.0
+    quotas = module.Quotas(AccountQuotas(), api.store, api.clock, lambda: now)
+    await quotas.publish(ACCOUNT, 2)
+    await api.store.set_limits(ACCOUNT, Limits(pending_messages=1))
+    await api.store.accept([NewMessage(account=ACCOUNT, body=b"{}")])
+    await quotas.publish(ACCOUNT, 2)
+    now = module.READ_SECONDS
+    with pytest.raises(ApiError, match="QUOTA_REACHED"):
+        await quotas.publish(ACCOUNT, 2)
+
+
+async def test_a_client_of_some_accounts_may_lower_their_quotas_and_not_raise_them(api: Api) -> None:
+    tenant = await client_of(api, accounts=[ACCOUNT], scopes=("operate",))
+
+    async def change(**limits: int | None) -> int:
+        return (await api("PATCH", PATH, msgspec.json.encode({"limits": limits}), tenant)).status
+
+    assert await change(pendingMessages=5, inFlight=3) == 200
+    assert await change(pendingMessages=6) == await change(pendingMessages=None) == await change(pendingBytes=0) == 403
+    assert await change(pendingMessages=4, inFlight=4) == 200
+    assert (await api("PATCH", PATH, b'{"limits": {"pendingMessages": null}}', api.bearer)).status == 200

@@ -124,9 +124,9 @@ class ServeOptions(ServerOptions):
     "Seconds that a dispatcher may keep a lane without renewing its lease."
     requests_per_minute: InLimits[Annotated[int, Parameter(validator=Number(gte=0))]] = REQUESTS_PER_MINUTE
     "Requests of one client in a minute; 0 for no limit."
-    account_messages: InLimits[Quota] = AccountQuotas.messages
+    account_messages: InLimits[Quota] = AccountQuotas.pending_messages
     "Undelivered messages of one account; 0 for no limit."
-    account_bytes: InLimits[Quota] = AccountQuotas.bytes
+    account_bytes: InLimits[Quota] = AccountQuotas.pending_bytes
     "Bytes of one account's undelivered messages; 0 for no limit."
     account_rate: InLimits[Quota] = AccountQuotas.publishes_per_second
     "Messages published per second to one account, on average over a minute; 0 for no limit."
@@ -234,8 +234,8 @@ def _settings(options: ServeOptions, key: bytes, networks: tuple[Network, ...], 
         allowed_networks=networks,
         requests_per_minute=options.requests_per_minute,
         quotas=AccountQuotas(
-            messages=options.account_messages,
-            bytes=options.account_bytes,
+            pending_messages=options.account_messages,
+            pending_bytes=options.account_bytes,
             publishes_per_second=options.account_rate,
             changes_per_hour=options.account_changes,
         ),

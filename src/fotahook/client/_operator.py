@@ -6,6 +6,7 @@ from functools import partial
 from typing import Literal, TypeVar, Unpack
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from ..contract import operator as types
 from ..contract.auth import ThingspaceOauthCredentials
@@ -99,6 +100,29 @@ class _OperatorClient(BaseClient):
         """A page of the audit log, newest first: who changed what, when and from where."""
         query = query_string(account=account, cursor=cursor, limit=limit)
         return _data("GET", f"/v1/audit{query}", types.AuditPage, **options)
+
+    @operation
+    def set_limits(
+        self,
+        account: str,
+        *,
+        in_flight: int | UnsetType | None = UNSET,
+        per_second: float | UnsetType | None = UNSET,
+        pending_messages: int | UnsetType | None = UNSET,
+        pending_bytes: int | UnsetType | None = UNSET,
+        publishes_per_second: int | UnsetType | None = UNSET,
+        changes_per_hour: int | UnsetType | None = UNSET,
+        **options: Unpack[CallOptions],
+    ) -> Operation[types.AccountState]:
+        """Change the given limits and quotas of an account; None restores the service's default. Returns the account.
+
+        A quota of 0 is none. Only a client that all accounts are granted to may raise a quota.
+        """
+        limits = types.NewLimits(
+            in_flight, per_second, pending_messages, pending_bytes, publishes_per_second, changes_per_hour
+        )
+        body = msgspec.json.encode({"limits": limits})
+        return data_of(Call("PATCH", None, _account(account), read_json(types.AccountState), body), **options)
 
     @operation
     def pause(self, account: str, **options: Unpack[CallOptions]) -> Operation[types.AccountState]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from .exchange import Masked, Model
 
@@ -76,13 +77,32 @@ class Backlog(Camel, frozen=True):
 
 
 class Limits(Camel, frozen=True):
-    """An account's own limits: deliveries in flight at once, and deliveries started per second.
+    """An account's own limits: of its deliveries (in flight at once, started per second), and of what it may take.
 
-    `in_flight` None: the service's default (8 unless configured otherwise). `per_second` None: no limit.
+    None: the service's default; for `per_second`, no limit. The last four are quotas of undelivered messages, of their
+    bytes, of publishes, and of changes of the callback and the like.
     """
 
     in_flight: int | None = None
     per_second: float | None = None
+    pending_messages: int | None = None
+    pending_bytes: int | None = None
+    publishes_per_second: int | None = None
+    changes_per_hour: int | None = None
+
+
+_Quota = Annotated[int, Meta(ge=0, le=10**15)]
+
+
+class NewLimits(Camel, frozen=True, forbid_unknown_fields=True):
+    """The limits to change; null restores the default, and a limit that is left out stays."""
+
+    in_flight: Annotated[int, Meta(ge=1, le=256)] | UnsetType | None = UNSET
+    per_second: Annotated[float, Meta(ge=0.001, le=10_000.0)] | UnsetType | None = UNSET
+    pending_messages: _Quota | UnsetType | None = UNSET
+    pending_bytes: _Quota | UnsetType | None = UNSET
+    publishes_per_second: _Quota | UnsetType | None = UNSET
+    changes_per_hour: _Quota | UnsetType | None = UNSET
 
 
 class AccountState(Camel, frozen=True):

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from ..contract.addresses import address_key, is_within, parse_address, parse_networks
 from ..contract.auth import OAUTH_LIFETIME, SESSION_IDLE
 from ..contract.keys import fingerprint
+from ..store.base import Store
 from ..store.records import Credential
 from . import errors, requests
 from .context import Service
@@ -71,7 +72,6 @@ async def authenticate(service: Service, request: Request, kind: Authentication,
     if kind == "anyone":
         return Caller(())
     first = await (_client if kind == "client" else _token)(service, request)
-    check_network(first, request)
     if counted:
         service.rate_limiter.count(first.id if kind == "client" else first.owner, service.now())
     if kind != "both tokens":
@@ -81,12 +81,15 @@ async def authenticate(service: Service, request: Request, kind: Authentication,
     return Caller((first, session))
 
 
-async def issue(service: Service, token: str, owner: Credential, now: float) -> Credential:
-    """Store a client's new token or a user's new session. Raises an ApiError if the owner is revoked meanwhile."""
+async def issue(service: Service, token: str, owner: Credential, now: float, store: Store) -> Credential:
+    """Store a client's new token or a user's new session. Raises an ApiError if the owner is revoked meanwhile.
+
+    `store` records it in the audit log.
+    """
     kind, seconds, refusal = _ISSUED[owner.kind]
     issued = Credential(kind=kind, id=token_id(token), owner=owner.id, created_at=now, expires_at=now + seconds)
     issued = inherit(owner, issued)
-    await service.store.save_credential(issued)
+    await store.save_credential(issued)
     await _follow_owner(service, issued, owner.kind, refusal)
     return issued
 
@@ -102,12 +105,13 @@ async def _client(service: Service, request: Request) -> Credential:
     try:
         client_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except ValueError:
+        service.refused_logins.count("wrong", address_of(request))
         raise errors.WRONG_CLIENT() from None
     return await verify_client(service, request, client_id, secret)
 
 
 async def verify_client(service: Service, request: Request, client_id: str, secret: str) -> Credential:
-    """The client with this id and secret; an ApiError if there is none."""
+    """The client with this id and secret; an ApiError if there is none, or not from here."""
     check_stranger(service, request)
     found = await service.store.credential("client", client_id)
     # An unknown client takes the same time as a wrong secret. A former secret is valid for a time after a rotation.
@@ -116,7 +120,13 @@ async def verify_client(service: Service, request: Request, client_id: str, secr
     matches = [hmac.compare_digest(fingerprint(secret), each) for each in stored]
     if found is None or not any(matches):
         service.stranger_limiter.count(address_key(address_of(request)), service.now())
+        service.refused_logins.count("wrong", address_of(request), subject="" if found is None else found.id)
         raise errors.WRONG_CLIENT()
+    try:
+        check_network(found, request)
+    except errors.ApiError:
+        service.refused_logins.count("network", address_of(request), subject=found.id)
+        raise
     return found
 
 
@@ -129,6 +139,7 @@ async def _token(service: Service, request: Request) -> Credential:
     if (found := await service.token_cache.find("token", known_as)) is None:
         service.stranger_limiter.count(address_key(address_of(request)), service.now())
         raise errors.WRONG_TOKEN()
+    check_network(found, request)
     return found
 
 

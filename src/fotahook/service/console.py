@@ -4,6 +4,7 @@ The cookie counts only on requests with the page's own header, which no other si
 """
 
 import secrets
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -56,9 +57,10 @@ async def console_login(call: Call) -> Response:
     except errors.ApiError as error:
         # Without WWW-Authenticate, at which a browser would open a dialog of its own.
         raise errors.ApiError(error.status, error.code, error.message) from None
-    access.check_network(client, call.request)
+    call.service.login_limiter.count(client.id, call.service.now())
     token = secrets.token_urlsafe(32)
-    issued = await access.issue(call.service, token, client, call.service.now())
+    store = replace(call, caller=access.Caller((client,))).audited("console.login", client.id)
+    issued = await access.issue(call.service, token, client, call.service.now(), store)
     content = await _session(call, access.Caller((issued,)))
     return _answer(content, f"{token}; Max-Age={int(OAUTH_LIFETIME)}")
 

@@ -21,6 +21,7 @@ from .limits import Lockout, RateLimiter
 from .metrics import Metrics
 from .overview import Overviews
 from .quotas import QUOTAS, AccountQuotas, Quotas
+from .refused_logins import RefusedLogins
 
 REQUESTS_PER_MINUTE: Final = 300_000
 LOGINS_PER_MINUTE: Final = 300
@@ -146,6 +147,7 @@ class Service:
         self.cursors = Cursors(self.settings.secret_key)
         self.event_feed = Feed(self.store, self.cursors)
         self.quotas = Quotas(self.settings.quotas, self.store, self.settings.clock)
+        self.refused_logins = RefusedLogins(self.store, self.settings.clock)
         self.overviews = Overviews(self.store, self.settings.clock, self.settings.consumer)
 
     def now(self) -> float:

@@ -80,30 +80,30 @@ class RateLimiter:
     """Limits each client to so many requests in a span, all of which may come at once; 0 for no limit."""
 
     def __init__(self, limit: int, *, span: float = SPAN) -> None:
-        self._span = span
-        self._step = span / limit if limit else 0.0
+        self._span, self._limit = span, limit
         self._used_until: dict[str, float] = {}
         """By client: the time until which its requests would last if they came evenly."""
 
-    def wait(self, client: str, now: float) -> float:
-        """Seconds until the client may make another request."""
-        return max(0.0, self._next(client, now) - now - self._span)
+    def wait(self, client: str, now: float, limit: int | None = None) -> float:
+        """Seconds until the client may make another request; `limit` is its own, if it has one."""
+        return max(0.0, self._next(client, now, limit) - now - self._span)
 
-    def count(self, client: str, now: float) -> None:
+    def count(self, client: str, now: float, limit: int | None = None) -> None:
         """Count one request. Raises an ApiError if the client's bucket is empty."""
-        if seconds := self.wait(client, now):
+        until = self._next(client, now, limit)
+        if (seconds := until - now - self._span) > 0:
             raise errors.TOO_MANY_REQUESTS(seconds=math.ceil(seconds))
-        until = self._next(client, now)
         self._used_until.pop(client, None)
         if len(self._used_until) >= _MAX_CLIENTS:
             # The one that was counted longest ago: a crowd of others must not empty everybody's bucket.
             del self._used_until[next(iter(self._used_until))]
         self._used_until[client] = until
 
-    def _next(self, client: str, now: float) -> float:
+    def _next(self, client: str, now: float, limit: int | None) -> float:
+        limit = self._limit if limit is None else limit
         until = self._used_until.get(client, now)
         # Else the bucket is full again, or the clock was set back.
-        return (until if now <= until <= now + self._span else now) + self._step
+        return (until if now <= until <= now + self._span else now) + (self._span / limit if limit else 0.0)
 
 
 def _key(username: str, client: str, address: str) -> bytes:

@@ -9,39 +9,54 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 from ..store.base import Clock, Store
+from ..store.records import Limits
 from . import errors
 from .limits import RateLimiter
 
 COUNT_STEP: Final = 10_000
 """Deliveries that one look counts."""
 RECOUNT_SECONDS: Final = 1.0
+READ_SECONDS: Final = 1.0
+"""An account's own quotas are read again so often."""
 _DUTY: Final = 20
 _MAX_ACCOUNTS: Final = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccountQuotas:
-    """The quotas of every account; 0 for no limit."""
+    """The quotas of an account that has none of its own; 0 for no limit."""
 
-    messages: int = 1_000_000
+    pending_messages: int = 1_000_000
     """Undelivered messages."""
-    bytes: int = 4 * 1024**3
+    pending_bytes: int = 4 * 1024**3
     """Of undelivered messages."""
     publishes_per_second: int = 20_000
     """On average over a minute, by all clients together."""
     changes_per_hour: int = 1_000
     """Changes of the callback, the limits, the signing keys, and of whether the account is paused."""
 
+    def of(self, limits: Limits) -> "AccountQuotas":
+        """The quotas of an account, for which an operator set these."""
+        own = {name: getattr(limits, name) for name in NAMES}
+        return replace(self, **{name: value for name, value in own.items() if value is not None})
 
+    def exceeds(self, other: "AccountQuotas") -> bool:
+        """Whether any of these allows more than another one's."""
+        return any((getattr(self, name) or math.inf) > (getattr(other, name) or math.inf) for name in NAMES)
+
+
+NAMES: Final = tuple(field.name for field in fields(AccountQuotas))
 QUOTAS: Final = AccountQuotas()
 
 
 @dataclass(eq=False)
 class _Usage:
+    quotas: AccountQuotas
+    read_again_at: float = -math.inf
     messages: int = 0
     bytes: int = 0
     count_again_at: float = -math.inf
@@ -59,18 +74,30 @@ class Quotas:
         self._changes = RateLimiter(quotas.changes_per_hour, span=3600.0)
         self._usages: OrderedDict[str, _Usage] = OrderedDict()
 
+    async def read(self, account: str) -> _Usage:
+        """What is known of an account, whose own quotas were read in the last second."""
+        usage = self._usages.get(account)
+        if usage is None or usage.read_again_at <= self._monotonic():
+            quotas = self._quotas.of(await self._store.limits(account))
+            usage = self._usages.setdefault(account, _Usage(quotas))
+            usage.quotas, usage.read_again_at = quotas, self._monotonic() + READ_SECONDS
+            if len(self._usages) > _MAX_ACCOUNTS:
+                self._usages.popitem(last=False)
+        return usage
+
+    def limits_changed(self, account: str) -> None:
+        """Read the account's own quotas again."""
+        self._usages.pop(account, None)
+
     def change(self, account: str) -> None:
-        """Count a change of an account."""
-        self._changes.count(account, self._clock())
+        """Count a change of an account, whose quotas were read just now."""
+        usage = self._usages.get(account)
+        self._changes.count(account, self._clock(), None if usage is None else usage.quotas.changes_per_hour)
 
     async def publish(self, account: str, size: int) -> None:
         """Count a message of so many bytes."""
-        self._publishes.count(account, self._clock())
-        usage = self._usages.get(account)
-        if usage is None:
-            usage = self._usages[account] = _Usage()
-            if len(self._usages) > _MAX_ACCOUNTS:
-                self._usages.popitem(last=False)
+        usage = await self.read(account)
+        self._publishes.count(account, self._clock(), 60 * usage.quotas.publishes_per_second)
         if usage.count_again_at == -math.inf:
             await self._count(account, usage)
         if self._reached(usage, size):
@@ -81,10 +108,11 @@ class Quotas:
         usage.bytes += size
 
     def _reached(self, usage: _Usage, size: int) -> str | None:
-        if 0 < self._quotas.messages <= usage.messages:
-            return f"{self._quotas.messages} undelivered messages"
-        if 0 < self._quotas.bytes < usage.bytes + size:
-            return f"{self._quotas.bytes} bytes of undelivered messages"
+        messages, size_limit = usage.quotas.pending_messages, usage.quotas.pending_bytes
+        if 0 < messages <= usage.messages:
+            return f"{messages} undelivered messages"
+        if 0 < size_limit < usage.bytes + size:
+            return f"{size_limit} bytes of undelivered messages"
         return None
 
     async def _count(self, account: str, usage: _Usage) -> None:

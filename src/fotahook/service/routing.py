@@ -161,6 +161,8 @@ class Resource:
             if not caller.has(account):
                 is_gateway = endpoint.path.startswith(errors.GATEWAY_PATHS)
                 raise errors.NO_CALLBACK_ACCOUNT() if is_gateway else errors.NO_ACCOUNT()
+            if endpoint.method != "GET":
+                await self._service.quotas.read(account)
         return Call(self._service, request, caller, account)
 
 

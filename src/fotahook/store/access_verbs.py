@@ -1,7 +1,7 @@
 """The verbs of a store about credentials and the audit log, alike on every engine."""
 
 import copy
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, Self, TypeVar
 
 import msgspec
@@ -39,6 +39,19 @@ class AccessVerbs(Engine):
             return result
 
         return await self._write(audited)
+
+    async def write_audit(self, entries: Sequence[records.AuditEntry]) -> list[int]:
+        """Add entries to the audit log, or amend the detail of those that have a number; the number of each."""
+
+        async def job(db: Session) -> list[int]:
+            numbers = []
+            for entry in entries:
+                if entry.number:
+                    await db.rows("amend_audit", number=entry.number, detail=entry.detail)
+                numbers.append(entry.number or await db.value("add_audit", **msgspec.structs.asdict(entry)))
+            return numbers
+
+        return await self._write(job)
 
     async def audit(
         self, *, among: Collection[str] | None = None, before: int | None = None, limit: int

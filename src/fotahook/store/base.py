@@ -185,7 +185,7 @@ class Store(LedgerVerbs, AccessVerbs):
         return records.Limits(**row) if row else records.Limits()
 
     async def set_limits(self, account: str, limits: records.Limits) -> None:
-        """Set an account's limits; dispatchers apply them within a turn."""
+        """Set an account's limits; dispatchers apply them within a turn, services within a second."""
         values = msgspec.structs.asdict(limits)
         await self._change(lambda db: db.rows("set_limits", account=account, **values))
 
@@ -197,6 +197,13 @@ class Store(LedgerVerbs, AccessVerbs):
             # PostgreSQL takes no such text.
             return None
         return await self._read(lambda db: find_message(db, message_id))
+
+    async def known(self, account: str, key: str, digest: bytes) -> records.Accepted | None:
+        """What accepting bytes with this hash comes to, if an earlier message has the idempotency key."""
+        row = await self._find("known_message", account=account, key=key)
+        if row is None:
+            return None
+        return records.Accepted(id=row["id"], duplicate=True, conflict=row["sha256"] != digest)
 
     async def attempts(self, message_id: str) -> list[records.Attempt]:
         """Every attempt at a message, oldest first."""

@@ -127,6 +127,10 @@ class Limits(Record, frozen=True, kw_only=True):
 
     in_flight: int | None = None
     per_second: float | None = None
+    pending_messages: int | None = None
+    pending_bytes: int | None = None
+    publishes_per_second: int | None = None
+    changes_per_hour: int | None = None
 
 
 class Lease(Record, frozen=True, kw_only=True):

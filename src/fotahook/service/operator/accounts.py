@@ -5,7 +5,8 @@ from itertools import zip_longest
 from typing import Annotated, Final, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta
+from msgspec.structs import asdict
 
 from ...contract.keys import account_signing_key
 from ...contract.models import (
@@ -17,6 +18,7 @@ from ...contract.operator import (
     AccountPage,
     AccountState,
     CallbackHistory,
+    NewLimits,
     NewSigningKey,
     RecentAttempts,
     SigningKey,
@@ -24,7 +26,7 @@ from ...contract.operator import (
 )
 from ...contract.signing import format_secret
 from ...store import views
-from ...store.records import Account, Credential, Limits, MessageFilter
+from ...store.records import Account, Credential, MessageFilter
 from ...store.views import to_datetime, to_datetime_or_none
 from .. import errors, requests
 from ..context import Service
@@ -50,13 +52,6 @@ class AttemptsQuery(Params, frozen=True):
     """How many attempts."""
 
     limit: PageSize = 20
-
-
-class NewLimits(Params, frozen=True):
-    """The limits to change; null restores the default, and a limit that is left out stays."""
-
-    in_flight: Annotated[int, Meta(ge=1, le=256)] | UnsetType | None = UNSET
-    per_second: Annotated[float, Meta(ge=0.001, le=10_000.0)] | UnsetType | None = UNSET
 
 
 class AccountChange(Params, frozen=True):
@@ -99,12 +94,14 @@ async def change(call: Call) -> AccountState:
     service, limits = call.service, (await call.json(AccountChange)).limits
     async with service.credential_lock:
         present = await service.store.limits(call.account)
-        changed = Limits(
-            in_flight=present.in_flight if limits.in_flight is UNSET else limits.in_flight,
-            per_second=present.per_second if limits.per_second is UNSET else limits.per_second,
-        )
-        detail = " ".join(f"{name}={value}" for name, value in msgspec.structs.asdict(changed).items())
+        given = {name: value for name, value in asdict(limits).items() if value is not UNSET}
+        changed, defaults = msgspec.structs.replace(present, **given), service.settings.quotas
+        if call.caller.accounts is not None and defaults.of(changed).exceeds(defaults.of(present)):
+            # A tenant that operates its own account could else lift what the operator allows.
+            raise errors.MISSING_SCOPE("operate for all accounts to raise a quota")
+        detail = " ".join(f"{name}={value}" for name, value in asdict(changed).items() if value is not None)
         await call.audited("account.limits", detail=detail).set_limits(call.account, changed)
+        service.quotas.limits_changed(call.account)
     return await _state(call)
 
 

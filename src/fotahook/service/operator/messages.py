@@ -1,6 +1,7 @@
 """Messages: published singly or in a batch (NDJSON), looked at, and redelivered."""
 
 import asyncio
+import hashlib
 import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Final, Literal
@@ -13,7 +14,7 @@ from ...contract.messages import MessageInvalid, claimed_accounts, parse_json, p
 from ...contract.operator import Attempts, MessagePage, MessageState, Published, Redelivered, Redeliveries, Why
 from ...store import views
 from ...store.ledger import reports_of
-from ...store.records import Message, MessageFilter, NewMessage
+from ...store.records import Accepted, Message, MessageFilter, NewMessage
 from .. import errors, requests
 from ..requests import PageSize, Params, Time
 from ..routing import JSON, Call, Endpoint
@@ -106,17 +107,13 @@ async def publish(call: Call) -> Published:
         idempotency_key=idempotency_key,
         reports=reports_of(parse_message(body), detailed=True),
     )
-    await call.service.quotas.publish(call.account, len(body))
-    [accepted] = await call.service.store.accept([message])
-    if accepted.conflict:
-        raise errors.OTHER_MESSAGE()
-    return Published(id=accepted.id, duplicate=accepted.duplicate)
+    return await _known(call, message) or _published((await call.service.store.accept([message]))[0])
 
 
 @Endpoint("POST", "/v1/messages", scope="publish", body=Line, body_limit="batch_limit")
 async def publish_batch(call: Call) -> Response:
     """Answers each line, in order, once the valid ones are on disk, all in one transaction."""
-    lines: list[NewMessage | dict[str, str]] = []
+    lines: list[NewMessage | Published | dict[str, str]] = []
     parsed = 0
     async for line in _lines(call):
         lines.append(await _parse(call, line))
@@ -127,10 +124,7 @@ async def publish_batch(call: Call) -> Response:
             await asyncio.sleep(0)
     messages = [line for line in lines if isinstance(line, NewMessage)]
     accepted = await call.service.store.accept(messages) if messages else []
-    published = iter(
-        errors.OTHER_MESSAGE().content if one.conflict else Published(id=one.id, duplicate=one.duplicate)
-        for one in accepted
-    )
+    published = iter(errors.OTHER_MESSAGE().content if one.conflict else _published(one) for one in accepted)
     answered = [next(published) if isinstance(line, NewMessage) else line for line in lines]
     return Response(msgspec.json.Encoder().encode_lines(answered), media_type=BATCH_TYPE)
 
@@ -221,6 +215,26 @@ def _message_type(call: Call, account: str, body: bytes) -> str | None:
     return kind if isinstance(kind, str) and "\0" not in kind else None
 
 
+async def _known(call: Call, message: NewMessage) -> Published | None:
+    """Count a message towards its account's quotas; where they are reached, the answer to an earlier one of its key."""
+    try:
+        await call.service.quotas.publish(message.account, len(message.body))
+    except errors.ApiError as error:
+        key = message.idempotency_key
+        if error.code == errors.QUOTA_REACHED.code and key is not None:
+            digest = hashlib.sha256(message.body).digest()
+            if (known := await call.service.store.known(message.account, key, digest)) is not None:
+                return _published(known)
+        raise
+    return None
+
+
+def _published(accepted: Accepted) -> Published:
+    if accepted.conflict:
+        raise errors.OTHER_MESSAGE()
+    return Published(id=accepted.id, duplicate=accepted.duplicate)
+
+
 async def _find(call: Call) -> Message:
     """The message that the path names, if it belongs to one of the caller's accounts."""
     message_id = requests.segment(call.request, "id")
@@ -255,7 +269,7 @@ async def _lines(call: Call) -> AsyncIterator[bytes]:
         raise errors.NO_BODY()
 
 
-async def _parse(call: Call, content: bytes) -> NewMessage | dict[str, str]:
+async def _parse(call: Call, content: bytes) -> NewMessage | Published | dict[str, str]:
     try:
         line, limit = _decode(content), call.service.settings.message_limit
         if not call.caller.has(requests.check_account(line.account)):
@@ -271,8 +285,7 @@ async def _parse(call: Call, content: bytes) -> NewMessage | dict[str, str]:
             idempotency_key=requests.key("idempotencyKey", line.idempotency_key),
             reports=reports_of(parse_message(body), detailed=True),
         )
-        await call.service.quotas.publish(line.account, len(body))
-        return message
+        return await _known(call, message) or message
     except errors.ApiError as error:
         return error.content
 

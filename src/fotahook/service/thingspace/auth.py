@@ -1,5 +1,6 @@
 """ThingSpace's token and session calls: access tokens for clients; login, logout and password reset of users."""
 
+from functools import partial
 from typing import Final
 from uuid import uuid4
 
@@ -69,7 +70,8 @@ async def token(call: Call) -> AccessToken:
             if found is None:
                 now = service.now()
                 text = access_token(service.settings.secret_key, client.id, now)
-                found = text, await access.issue(service, text, client, now)
+                store = call.audited("client.login", client.id)
+                found = text, await access.issue(service, text, client, now, store)
     text, credential = found
     return AccessToken(
         access_token=text,
@@ -103,7 +105,7 @@ async def login(call: Call) -> SessionToken:
     if service.passwords.is_outdated(user.secret_hash):
         await _replace_password(service.store, user, await service.passwords.hash(credentials.password))
     token = str(uuid4())
-    await access.issue(service, token, user, service.now())
+    await access.issue(service, token, user, service.now(), call.audited("user.login", user.id))
     return SessionToken(token)
 
 
@@ -170,11 +172,19 @@ async def _verified_user(call: Call, username: str, password: str) -> Credential
             if await call.request.is_disconnected():
                 # Nobody reads the answer; it only stops the handler.
                 raise errors.INVALID("The client hung up.")
-            service.lockout.check(*place, service.now())
             user = await service.store.credential("user", username)
+            refused = partial(
+                service.refused_logins.count, address=call.address, actor=client, subject=user.id if user else ""
+            )
+            try:
+                service.lockout.check(*place, service.now())
+            except errors.ApiError:
+                refused("locked")
+                raise
             is_right = await service.passwords.verify(user.secret_hash if user else None, password)
             if user is None or not is_right:
                 service.lockout.failed(*place, service.now())
+                refused("wrong")
                 raise errors.LOGIN_REFUSED()
             service.lockout.succeeded(*place)
     return user

@@ -134,7 +134,10 @@ select count(*) as messages, coalesce(sum(size), 0)::bigint as bytes, coalesce(m
 
 -- name: add_audit
 insert into audit (actor, address, action, account, subject, detail)
-values (:actor, :address, :action, :account, :subject, :detail);
+values (:actor, :address, :action, :account, :subject, :detail) returning number;
+
+-- name: amend_audit
+update audit set detail = :detail where number = :number;
 
 -- name: audit
 -- Newest first.
@@ -147,11 +150,21 @@ delete from audit where number in (select number from audit where at < :before o
 returning number;
 
 -- name: limits
-select in_flight, per_second from limits where account = :account;
+select in_flight, per_second, pending_messages, pending_bytes, publishes_per_second, changes_per_hour
+from limits where account = :account;
 
 -- name: set_limits
-insert into limits (account, in_flight, per_second) values (:account, :in_flight, :per_second)
-on conflict (account) do update set in_flight = excluded.in_flight, per_second = excluded.per_second;
+insert into limits
+    (account, in_flight, per_second, pending_messages, pending_bytes, publishes_per_second, changes_per_hour)
+values (
+    :account, :in_flight, :per_second, :pending_messages, :pending_bytes, :publishes_per_second, :changes_per_hour
+)
+on conflict (account) do update set in_flight = excluded.in_flight, per_second = excluded.per_second,
+    pending_messages = excluded.pending_messages, pending_bytes = excluded.pending_bytes,
+    publishes_per_second = excluded.publishes_per_second, changes_per_hour = excluded.changes_per_hour;
+
+-- name: known_message
+select id, sha256 from messages where account = :account and idempotency_key = :key;
 
 -- name: forget_keys
 -- Idempotency keys whose window is over: the next message with such a key is a new one.
@@ -280,6 +293,7 @@ from lanes l join backlogs b on b.lane = l.id where l.account = :account order b
 
 -- name: accounts
 select l.account, c.url, c.revision, c.registered_at, m.in_flight, m.per_second,
+    m.pending_messages, m.pending_bytes, m.publishes_per_second, m.changes_per_hour,
     l.consumer, l.held, l.paused, l.wait_until, l.wait_until > store_now() as waiting,
     l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, b.pending, b.dead, b.oldest_accepted_at
 from (

@@ -52,6 +52,10 @@ update lanes set held = 1, stopped_at = coalesce(stopped_at, :now) where account
 select account, idempotency_key, id, sha256, accepted_at
 from messages indexed by messages_by_key_hash where key_hash in (values {rows});
 
+-- name: known_message
+select id, sha256 from messages indexed by messages_by_key_hash
+where key_hash = key_hash(:account, :key) and account = :account and idempotency_key = :key;
+
 -- name: forget_keys
 update messages set idempotency_key = null, key_hash = null where id in (select value from json_each(:ids));
 
@@ -291,6 +295,7 @@ from lanes l join backlogs b on b.lane = l.id where l.account = :account order b
 
 -- name: accounts
 select l.account, c.url, c.revision, c.registered_at, m.in_flight, m.per_second,
+    m.pending_messages, m.pending_bytes, m.publishes_per_second, m.changes_per_hour,
     l.consumer, l.held, l.paused, l.wait_until, l.wait_until > :now as waiting, l.failures, l.window, l.refused, l.reason,
     l.succeeded, l.failed, l.latency, b.pending, b.dead, b.oldest_accepted_at
 from lanes l
@@ -424,7 +429,10 @@ select count(*) as messages, coalesce(sum(size), 0) as bytes, coalesce(max(seq),
 
 -- name: add_audit
 insert into audit (at, actor, address, action, account, subject, detail)
-values (:now, :actor, :address, :action, :account, :subject, :detail);
+values (:now, :actor, :address, :action, :account, :subject, :detail) returning number;
+
+-- name: amend_audit
+update audit set detail = :detail where number = :number;
 
 -- name: audit
 -- Newest first. :among is JSON; null means all entries.
@@ -437,10 +445,15 @@ delete from audit where number in (select number from audit where at < :before o
 returning number;
 
 -- name: limits
-select in_flight, per_second from limits where account = :account;
+select in_flight, per_second, pending_messages, pending_bytes, publishes_per_second, changes_per_hour
+from limits where account = :account;
 
 -- name: set_limits
-insert or replace into limits (account, in_flight, per_second) values (:account, :in_flight, :per_second);
+insert or replace into limits
+    (account, in_flight, per_second, pending_messages, pending_bytes, publishes_per_second, changes_per_hour)
+values (
+    :account, :in_flight, :per_second, :pending_messages, :pending_bytes, :publishes_per_second, :changes_per_hour
+);
 
 -- name: pause
 -- The lane exists by now, so that an account can be paused before its first message.

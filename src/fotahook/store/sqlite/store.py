@@ -19,7 +19,7 @@ from ..turns import accept_turn
 from .accept import accept_all
 from .connection import connect, describe_error, execute, file_check, lock_dispatcher
 from .lanes import fetch_deliveries, lease_lanes
-from .schema import check_schema, create_or_check
+from .schema import check_schema, create_or_check, key_hash
 from .session import SqliteSession, run_to_end
 from .settle import Settled, SettleRequest, settle_all
 from .writer import Job, Reader, Writer
@@ -44,6 +44,8 @@ class SqliteStore(Store):
         self._peeking = connect(path, busy_seconds=0)
         # The triggers that record lane changes use the same clock.
         writing.create_function("store_now", 0, clock)
+        for db in (self._peeking, reading):
+            db.create_function("key_hash", 2, key_hash, deterministic=True)
         self._writer = Writer(writing)
         self._reader = Reader(reading)
         self._looker = Reader(looking)
