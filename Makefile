@@ -3,10 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test system check bench faults docs openapi wheel lock clean
+.PHONY: demo cluster-demo test system check bench faults docs openapi wheel lock clean
 
 demo: .venv/ready
 	$(BIN)/fotahook demo --devices 200
+
+# A cluster on this machine that loses two processes and its primary, and no message; then docs/operating.md for yours.
+cluster-demo: .venv/ready
+	$(BIN)/python -m examples.cluster.demo
 
 test: .venv/ready system
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --cov --cov-fail-under=100
@@ -50,11 +54,14 @@ bench: .venv/ready
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE)
 
-# Twenty rounds of kills at random moments; the seed of one that fails is in its test's name, FAULT_SEEDS repeats it. Then
-# mutated requests and bytes, for FUZZ_SECONDS each, and how long one tenant's calls take while another takes all it can.
+# Rounds of faults at random moments on each store; the seed of one that fails is in its test's name, FAULT_SEEDS repeats
+# it, with as many FAULT_STEPS. Then mutated requests and bytes, for FUZZ_SECONDS each, and how long one tenant's calls
+# take while another takes all it can.
+FAULT_ROUNDS ?= 20
+FAULT_STEPS ?= 20
 FUZZ_SECONDS ?= 600
 faults: .venv/ready
-	FAULT_ROUNDS=20 $(BIN)/python -m pytest -k "at_random" tests/acceptance
+	FAULT_ROUNDS=$(FAULT_ROUNDS) FAULT_STEPS=$(FAULT_STEPS) $(BIN)/python -m pytest -k "at_random" tests/acceptance tests/faults
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/acceptance/test_fuzz.py
 	TENANT_P99=1 $(BIN)/python -m pytest tests/acceptance/test_tenants.py
 

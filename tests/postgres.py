@@ -34,6 +34,13 @@ SETTINGS: Final = {
     "shared_buffers": "128MB",
     "wal_level": "minimal",
 }
+REPLICATION: Final = {
+    "wal_level": "replica",
+    "max_wal_senders": "4",
+    "hot_standby": "on",
+    # How soon a standby looks again for a primary that is away.
+    "wal_retrieve_retry_interval": "200ms",
+}
 _DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -155,6 +162,53 @@ class Server:
         )
         if done.returncode != 0:
             raise RuntimeError(f"{binary} failed: {done.stderr.decode()}")
+
+
+class Pair:
+    """A primary and a standby, each behind a port that the other does not have."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.chmod(0o755)
+        self.primary = Server(self._new("primary"), settings=REPLICATION)
+        self.primary.start()
+        self.standby = self._copy("standby")
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in (self.primary, self.standby))
+        return f"postgresql://postgres@{hosts}/postgres"
+
+    async def make_synchronous(self) -> None:
+        """From now on the standby has everything that the primary answered for."""
+        db = await asyncpg.connect(self.primary.url)
+        await db.execute("alter system set synchronous_standby_names = '*'")
+        await db.execute("select pg_reload_conf()")
+        await db.close()
+
+    def promote(self) -> None:
+        """The standby becomes the primary. It has no standby of its own until ``replace``."""
+        self.standby.promote()
+        self.primary, self.standby = self.standby, self.primary
+
+    def replace(self, name: str) -> None:
+        """Instead of the former primary a new standby."""
+        self.standby.stop(signal.SIGKILL)
+        self.standby = self._copy(name)
+
+    def stop(self) -> None:
+        for server in (self.standby, self.primary):
+            server.stop(signal.SIGKILL)
+
+    def _copy(self, name: str) -> Server:
+        server = Server(self._new(name), copy_of=self.primary, settings=REPLICATION)
+        server.start()
+        return server
+
+    def _new(self, name: str) -> Path:
+        folder = self._folder / name
+        folder.mkdir()
+        return folder
 
 
 def _is_gone(pid: int) -> bool:

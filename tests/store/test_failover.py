@@ -19,35 +19,9 @@ from fotahook.store.postgres import servers
 from fotahook.store.postgres.servers import Address, NotPrimary, Servers, addresses_of
 from fotahook.store.records import NewMessage, StoreUnavailable
 from tests.deadlines import DEADLINE
-from tests.postgres import Server
+from tests.postgres import Pair, Server
 
 T = TypeVar("T")
-
-REPLICATION = {"wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"}
-
-
-class Pair:
-    """A primary and a standby that has everything that the primary answered for."""
-
-    def __init__(self, folder: Path) -> None:
-        for name in ("primary", "standby"):
-            (folder / name).mkdir()
-        folder.chmod(0o755)
-        self.primary = Server(folder / "primary", settings=REPLICATION)
-        self.primary.start()
-        self.standby = Server(folder / "standby", copy_of=self.primary, settings=REPLICATION)
-        self.standby.start()
-
-    @property
-    def url(self) -> str:
-        hosts = ",".join(f"127.0.0.1:{server.port}" for server in (self.primary, self.standby))
-        return f"postgresql://postgres@{hosts}/postgres"
-
-    async def make_synchronous(self) -> None:
-        db = await asyncpg.connect(self.primary.url)
-        await db.execute("alter system set synchronous_standby_names = '*'")
-        await db.execute("select pg_reload_conf()")
-        await db.close()
 
 
 @pytest.fixture
