@@ -101,7 +101,9 @@ class World:
         await self._register()
         for number, role in enumerate(roles):
             await self._add(f"{role}-{number}", role, plant)
-        await asyncio.gather(*(node.start() for node in self.nodes))
+        async with asyncio.TaskGroup() as starts:
+            for node in self.nodes:
+                starts.create_task(node.start())
 
     @property
     def store(self) -> str:
