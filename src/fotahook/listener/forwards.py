@@ -124,6 +124,8 @@ class Forwards:
 
     def consumers(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
         """The consumers that get a message."""
+        if not self._forwards:
+            return ()
         return tuple(dict.fromkeys(each.consumer for each in self._forwards if each.matches(account, message)))
 
     def public_key(self, inbox: str, account: str | None) -> str | None:

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -13,13 +13,15 @@ SECONDS: Final = (0.1, 1.0, 3.0, 4.0)
 _BUCKETS: Final = (*(f"{seconds:g}" for seconds in SECONDS), "inf")
 _HOUR: Final = 3600.0
 _HOURS: Final = 24
-_NAMES: Final = 200
-"""Names that are counted in one hour; a sender can invent any number of user agents."""
+_MANY: Final = 200
+"""Combinations that are told apart in one hour; a sender can invent any number of user agents."""
 _NAME_LIMIT: Final = 100
 _OPEN: Final = ("addresses", "agents")
 """Kinds of which there can be any number of names."""
 
-Event = Literal["former_path", "former_password", "late", "repaired"]
+_Facts: TypeAlias = tuple[tuple[str, str], ...]
+"""Kinds of facts, each with a name, that are counted together."""
+Event: TypeAlias = Literal["former_path", "former_password", "late", "repaired"]
 """Late: a message all of whose statuses were known, or overtaken by later ones. Repaired: a status from a report."""
 
 
@@ -42,26 +44,27 @@ class SenderCounts:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._begun = clock()
-        self._hours: deque[tuple[float, Counter[tuple[str, str]]]] = deque(maxlen=_HOURS + 1)
+        self._hours: deque[tuple[float, Counter[_Facts]]] = deque(maxlen=_HOURS + 1)
 
     def answered(self, answer: str, address: str, agent: str, begun: float) -> None:
         """Count the answer to a message, which came at `begun`."""
-        bucket = bisect_left(SECONDS, self._clock() - begun)
-        self._add(answers=answer, seconds=_BUCKETS[bucket], addresses=address, agents=agent)
+        now = self._clock()
+        seconds = _BUCKETS[bisect_left(SECONDS, now - begun)]
+        self._add(now, (("answers", answer), ("seconds", seconds), ("addresses", address), ("agents", agent)))
 
     def happened(self, event: Event, times: int = 1) -> None:
         """Count something else."""
-        self._add(times, events=event)
+        self._add(self._clock(), (("events", event),), times)
 
-    def _add(self, times: int = 1, **names: str) -> None:
-        hour = self._clock() // _HOUR
+    def _add(self, now: float, facts: _Facts, times: int = 1) -> None:
+        hour = now // _HOUR
         if not self._hours or self._hours[-1][0] != hour:
             self._hours.append((hour, Counter()))
         counts = self._hours[-1][1]
-        for kind, name in names.items():
-            key = kind, name[:_NAME_LIMIT]
-            is_known = key in counts or len(counts) < _NAMES or kind not in _OPEN
-            counts[key if is_known else (kind, "others")] += times
+        if facts not in counts:
+            many = len(counts) >= _MANY
+            facts = tuple([(kind, "others" if many and kind in _OPEN else name[:_NAME_LIMIT]) for kind, name in facts])
+        counts[facts] += times
 
     def report(self) -> SenderReport:
         """The counts of the last 24 hours."""
@@ -69,7 +72,8 @@ class SenderCounts:
         found: dict[str, Counter[str]] = {name: Counter() for name in SenderReport.__struct_fields__[1:]}
         for hour, counts in self._hours:
             if hour > now // _HOUR - _HOURS:
-                for (kind, name), times in counts.items():
-                    found[kind][name] += times
+                for facts, times in counts.items():
+                    for kind, name in facts:
+                        found[kind][name] += times
         since = max(self._begun, (now // _HOUR - _HOURS + 1) * _HOUR)
         return SenderReport(since=datetime.fromtimestamp(since, UTC), **found)
