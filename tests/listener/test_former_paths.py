@@ -42,10 +42,9 @@ async def test_a_former_path_is_accepted_for_twenty_minutes(inbox: str) -> None:
         assert (await request(listener, method="GET", path="/old")).status == 404
         clock.time = moved_at + 1199
         assert await statuses(listener, "/old") == [200]
-        assert listener.request_handler.former_paths.received == 3
         clock.time = moved_at + 1200
         assert await statuses(listener, "/old", "/new") == [404, 200]
-        assert listener.request_handler.former_paths.received == 3
+        assert listener.sender().events == {"former_path": 3}
 
 
 async def times(listener: Listener) -> float:
@@ -86,8 +85,8 @@ async def test_the_log_counts_messages_with_a_former_password(inbox: str, caplog
             body = msgspec.json.encode({"n": number, "username": "user", "password": password})
             assert (await request(listener, body)).status == 200
         assert (await request(listener, b'{"username": "user", "password": "other"}')).status == 401
-    assert listener.request_handler.former_passwords == 2
-    assert "messages still come with a password that was replaced: 1 so far" in caplog.text
+    assert listener.sender().events == {"former_password": 2}
+    assert "messages still come with a password that was replaced (1 since the last such line)" in caplog.text
 
 
 async def test_the_log_counts_and_does_not_name_the_path(inbox: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -99,5 +98,5 @@ async def test_the_log_counts_and_does_not_name_the_path(inbox: str, caplog: pyt
         clock.time += 61
         await statuses(listener, "/old")
     lines = [line for line in caplog.messages if "a path that was replaced" in line]
-    assert [line.rpartition(": ")[2] for line in lines] == ["1 so far", "4 so far"]
+    assert [line.rpartition("(")[2] for line in lines] == ["1 since the last such line)", "3 since the last such line)"]
     assert "/old" not in caplog.text

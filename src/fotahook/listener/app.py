@@ -292,7 +292,7 @@ class Listener:
 
         ThingSpace goes on sending to a URL that was replaced. The inbox keeps the change, so that after a restart the
         same call with the URL that is registered then, `url` itself, accepts the path for the rest of the time.
-        ``listener.request_handler.former_paths.received`` counts what came there.
+        ``listener.sender().events`` counts what came there.
         """
         store = await self._inbox.store()
         await self.request_handler.former_paths.load(store, account, previous, url, overlap)

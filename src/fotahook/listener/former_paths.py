@@ -27,14 +27,10 @@ class FormerPaths:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until: dict[str, float] = {}
-        self.received = 0
 
     def accept(self, path: str) -> bool:
-        """Whether a message at a decoded path is accepted; counts it if so."""
-        if self._clock() >= self._until.get(path.rstrip("/"), 0.0):
-            return False
-        self.received += 1
-        return True
+        """Whether a message at a decoded path is accepted."""
+        return self._clock() < self._until.get(path.rstrip("/"), 0.0)
 
     async def load(self, store: Store, account: str, previous: str | None, url: str, overlap: float) -> None:
         """Note that `url` replaces `previous`, and accept the paths of what was replaced within `overlap` seconds.

@@ -75,22 +75,19 @@ class Registration:
         """Deregister, if it is still ours. Errors are only logged, since the listener ends anyway."""
         try:
             async with asyncio.timeout(within):
-                if not self._is_ours(await self._registered()):
+                if self._is_ours(await self._registered()):
+                    await self._calls.deregister_callback(self._account)
+                    log.warning("the callback of account %s is deregistered: %s", self._account, DEREGISTERED)
+                else:
                     log.warning("account %s is not deregistered: its callback is not this listener", self._account)
-                    return
-                await self._calls.deregister_callback(self._account)
-                log.warning("the callback of account %s is deregistered: %s", self._account, DEREGISTERED)
         except FotahookError as error:
             log.error("the callback of account %s is still registered: %s", self._account, error)
-        except TimeoutError:
-            log.error(
-                "the callback of account %s may still be registered: the service did not respond within %g s",
-                self._account,
-                within,
-            )
-        except asyncio.CancelledError:
-            log.error("the callback of account %s may still be registered: there was no time to wait", self._account)
-            raise
+        except (TimeoutError, asyncio.CancelledError) as error:
+            late = isinstance(error, TimeoutError)
+            why = f"the service did not respond within {within:g} s" if late else "there was no time to wait"
+            log.error("the callback of account %s may still be registered: %s", self._account, why)
+            if not late:
+                raise
 
     @asynccontextmanager
     async def watched(self, interval: float = WATCH_SECONDS) -> AsyncIterator[None]:

@@ -22,7 +22,7 @@ from .former_paths import FormerPaths
 from .forwards import Forwards
 from .handlers import Router
 from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, FORWARDED_FOR, HANDLERS, USER_AGENT, receive
-from .sender import SenderCounts
+from .sender import Event, SenderCounts
 from .verification import Verification
 
 log = logging.getLogger("fotahook.listener")
@@ -39,9 +39,6 @@ LOG_BURST: Final = 5
 """Lines of one kind that are logged without delay. The burst is allowed again after a minute without a dropped line."""
 LOG_INTERVAL_SECONDS: Final = 60.0
 """Between two lines of one kind after the burst."""
-_FORMER_PATH: Final = 0
-_FORMER_PASSWORD: Final = 1
-"""Kinds of log lines that no status stands for."""
 _PEER_LIMIT: Final = 100
 _CHALLENGE_LIMIT: Final = 128
 _SECRET_LENGTH: Final = 16
@@ -90,9 +87,9 @@ class LogRateLimit:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._counters: dict[int, _Counter] = {}
+        self._counters: dict[int | str, _Counter] = {}
 
-    def hit(self, kind: int, *, burst: int = LOG_BURST) -> int | None:
+    def hit(self, kind: int | str, *, burst: int = LOG_BURST) -> int | None:
         """Count an event. Returns None if it is not to be logged, else how many were dropped since the last line."""
         with self._lock:
             counter = self._counters.setdefault(kind, _Counter(burst))
@@ -122,8 +119,6 @@ class RequestHandler:
     verification: Verification = field(default_factory=Verification)
     dedupe_window: float = DEDUPE_WINDOW
     _warned: bool = field(default=False, init=False)
-    former_passwords: int = field(default=0, init=False)
-    """The number of messages that came with a password that was replaced."""
     _last_failure: tuple[float, StoreError] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -157,11 +152,15 @@ class RequestHandler:
         if method != "POST":
             return NOT_FOUND
         if not self.former_paths.accept(path):
-            self._log_wrong_path()
+            # Not which path: it may be nearly the secret one.
+            if (dropped := self._log_limit.hit(NOT_FOUND.status, burst=1)) is not None:
+                log.warning(
+                    "answered 404 to POST requests for another path (%d since the last such line); "
+                    "if these were messages, they are lost: compare the registered URL with the listener's path",
+                    1 + dropped,
+                )
             return NOT_FOUND
-        self.counts.happened("former_path")
-        if self._log_limit.hit(_FORMER_PATH, burst=1) is not None:
-            log.info("messages still come to a path that was replaced: %d so far", self.former_paths.received)
+        self._tell_of_former("former_path", "path")
         return None
 
     def check_headers(self, headers: Mapping[str, str], peer: str | None) -> None:
@@ -182,17 +181,15 @@ class RequestHandler:
             choose=self.consumers,
             dedupe_window=self.dedupe_window,
         )
-        if len(self.verification.basic) > 1:
-            self._count_former_password(body)
+        # The last pair given replaced the others.
+        if len(self.verification.basic) > 1 and msgspec.json.encode(self.verification.basic[-1][1]) not in body:
+            self._tell_of_former("former_password", "password")
         return message
 
-    def _count_former_password(self, body: bytes) -> None:
-        """Count a message with another password than the last one given, which replaced the others."""
-        if msgspec.json.encode(self.verification.basic[-1][1]) not in body:
-            self.former_passwords += 1
-            self.counts.happened("former_password")
-            if self._log_limit.hit(_FORMER_PASSWORD, burst=1) is not None:
-                log.info("messages still come with a password that was replaced: %d so far", self.former_passwords)
+    def _tell_of_former(self, event: Event, what: str) -> None:
+        self.counts.happened(event)
+        if (more := self._log_limit.hit(event, burst=1)) is not None:
+            log.info("messages still come with a %s that was replaced (%d since the last such line)", what, 1 + more)
 
     def answer_challenge(self, message: NewMessage) -> Response | None:
         """The response to the challenge of a service that verifies endpoints; None for any other message."""
@@ -230,7 +227,13 @@ class RequestHandler:
         response = _error_response(error, *extra_headers)
         self._count(str(response.status), headers, peer, begun)
         if (dropped := self._log_limit.hit(response.status)) is not None:
-            _log_failure(error, response.status, self.sender(peer, headers), dropped)
+            more = f" ({dropped} more responses with {response.status} since the last such line)" if dropped else ""
+            if isinstance(error, WebhookRejected):
+                sender = self.sender(peer, headers)
+                log.warning("rejected a message with %d from %s: %s%s", response.status, sender, error, more)
+            else:
+                state = "full" if isinstance(error, StoreFull) else "unavailable"
+                log.error("the inbox is %s: %s%s", state, error, more)
         return response
 
     def _count(self, answer: str, headers: Mapping[str, str], peer: str | None, begun: float) -> None:
@@ -250,27 +253,10 @@ class RequestHandler:
             error = failure if 0 <= self.clock() - failed_at < RECENT_SECONDS else None
         return HEALTHY if error is None else msgspec.structs.replace(_error_response(error), status=503)
 
-    def _log_wrong_path(self) -> None:
-        """Log how many POST requests had another path, but not which: it may be nearly the secret one."""
-        if (dropped := self._log_limit.hit(NOT_FOUND.status, burst=1)) is not None:
-            log.warning(
-                "answered 404 to POST requests for another path (%d since the last such line); "
-                "if these were messages, they are lost: compare the registered URL with the listener's path",
-                1 + dropped,
-            )
-
     def consumers(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
         """The consumers of a message. One that nobody wants goes to the handlers, which log that."""
         forwards = self.forwards.consumers(account, message)
         return (HANDLERS, *forwards) if len(self.router) or not forwards else forwards
-
-
-def _log_failure(error: WebhookRejected | StoreError, status: int, sender: str, dropped: int) -> None:
-    more = f" ({dropped} more responses with {status} since the last such line)" if dropped else ""
-    if isinstance(error, WebhookRejected):
-        log.warning("rejected a message with %d from %s: %s%s", status, sender, error, more)
-    else:
-        log.error("the inbox is %s: %s%s", "full" if isinstance(error, StoreFull) else "unavailable", error, more)
 
 
 def _error_response(error: WebhookRejected | StoreError, *headers: tuple[str, str]) -> Response:

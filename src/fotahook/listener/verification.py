@@ -105,7 +105,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
                 for account in {**own_secrets, **own_public_keys}
             },
             sources=tuple(chain.from_iterable(parsed("sources", sources, _parse_source))),
-            trusted_proxies=parsed("trusted_proxies", trusted_proxies, _parse_network),
+            trusted_proxies=parsed("trusted_proxies", trusted_proxies, lambda text: parse_networks((text,))[0]),
             basic=_parse_basic(basic),
         )
 
@@ -186,13 +186,9 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """The same for rich, whose default would show the keys."""
-        return [
-            ("secrets", len(self.secrets)),
-            ("public keys", len(self.public_keys)),
-            ("accounts' keys", len(self.account_keys)),
-            ("networks", len(self.sources)),
-            ("passwords", len(self.basic)),
-        ]
+        names = ("secrets", "public keys", "accounts' keys", "networks", "passwords")
+        parts = (self.secrets, self.public_keys, self.account_keys, self.sources, self.basic)
+        return list(zip(names, map(len, parts), strict=True))
 
 
 def named_account(headers: Mapping[str, str]) -> str:
@@ -219,10 +215,6 @@ def _by_account(keys: Iterable[tuple[str, bytes]]) -> tuple[tuple[bytes, ...], d
     for account, key in keys:
         found[account] = (*found.get(account, ()), key)
     return found.pop("", ()), found
-
-
-def _parse_network(text: str) -> Network:
-    return parse_networks((text,))[0]
 
 
 def _parse_source(text: str) -> tuple[Network, ...]:

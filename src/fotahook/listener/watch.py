@@ -25,8 +25,7 @@ CHECK_SECONDS: Final = 60.0
 CERTIFICATE_DAYS: Final = 21.0
 ALARMS: Final = "fotahook/alarms"
 """The account under which alarms are kept in the inbox; no message can name it, because of the slash."""
-_RAISED: Final = "fotahook.alarm.raised"
-_CLEARED: Final = "fotahook.alarm.cleared"
+_KIND: Final = "fotahook.alarm."
 _DAY: Final = 86400.0
 
 
@@ -74,10 +73,12 @@ class Watch:
 
     def exposition(self) -> str:
         """The metrics in Prometheus' text format."""
-        kinds = (
-            (name, "counter" if name.endswith("_total") else "gauge", value) for name, value in self.metrics.items()
-        )
-        return "".join(f"# TYPE {name} {kind}\n{name} {value:g}\n" for name, kind, value in kinds)
+
+        def line(name: str) -> str:
+            kind = "counter" if name.endswith("_total") else "gauge"
+            return f"# TYPE {name} {kind}\n{name} {self.metrics[name]:g}\n"
+
+        return "".join(map(line, self.metrics))
 
     async def run(self, store: Store) -> None:
         """Check and reconcile until cancelled."""
@@ -114,20 +115,20 @@ class Watch:
 
     async def check(self, store: Store) -> None:
         """Look after everything else once."""
+        settings = self.settings
         overdue = await store.overdue_devices(OVER_SECONDS)
         self.metrics["fotahook_overdue_devices"] = overdue
-        await self._tell(
-            store, "overdue_devices", overdue, overdue > 0, f"{overdue} devices have not reported a result"
-        )
+        text = f"{overdue} devices have not reported a result"
+        await self._tell(store, "overdue_devices", overdue, overdue > 0, text)
         replaced = self.callback_replaced
         self.metrics["fotahook_callback_replaced"] = replaced
         await self._tell(store, "callback_replaced", replaced, replaced, "the registered callback is not this listener")
-        if (span := self.settings.silence) is not None:
+        if settings.silence is not None:
             silent = max(0.0, self._clock() - self._received_at)
             self.metrics["fotahook_silent_seconds"] = silent
-            await self._tell(store, "silence", silent, silent > span, f"no message came for {silent:.0f} s")
-        if self.settings.certificate is not None:
-            left = await asyncio.to_thread(_certificate_end, self.settings.certificate) - self._clock()
+            await self._tell(store, "silence", silent, silent > settings.silence, f"no message came for {silent:.0f} s")
+        if settings.certificate is not None:
+            left = await asyncio.to_thread(_certificate_end, settings.certificate) - self._clock()
             self.metrics["fotahook_certificate_seconds_left"] = left
             text = f"the certificate ends in {left / _DAY:.1f} days"
             await self._tell(store, "certificate", left, left < CERTIFICATE_DAYS * _DAY, text)
@@ -140,23 +141,17 @@ class Watch:
             page = await store.messages(ALARMS, MessageFilter(ordering_key=key), limit=1)
             last = next(iter(page.messages), None)
             # Told before a restart, or by another process.
-            self._raised[name] = last is not None and last.type == _RAISED
+            self._raised[name] = last is not None and last.type == _KIND + "raised"
         if self._raised.get(name, False) == is_raised:
             return
-        log.log(
-            logging.ERROR if is_raised else logging.INFO,
-            "alarm %s %s: %s",
-            name,
-            "raised" if is_raised else "cleared",
-            text,
-        )
+        change = "raised" if is_raised else "cleared"
+        log.log(logging.ERROR if is_raised else logging.INFO, "alarm %s %s: %s", name, change, text)
         if self.alarm_consumer is not None:
-            kind = _RAISED if is_raised else _CLEARED
+            kind = _KIND + change
             at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
-            body = msgspec.json.encode({"type": kind, "alarm": name, "value": value, "text": text, "at": at})
             message = NewMessage(
                 account=ALARMS,
-                body=body,
+                body=msgspec.json.encode({"type": kind, "alarm": name, "value": value, "text": text, "at": at}),
                 type=kind,
                 ordering_key=key,
                 idempotency_key=f"{key}:{last.id if last else 'first'}",
