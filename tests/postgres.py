@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import pytest
 
 from fotahook.store.postgres.schema import migrate
 from tests.deadlines import DEADLINE
+from tests.ports import unused_port
 
 SETTINGS: Final = {
     # fsync stays on, as in earnest; the rest is for a server that lives for a minute.
@@ -61,7 +61,7 @@ class Server:
         """A new server, or a standby that follows another one; with other settings than the tests' usual ones."""
         self.directory = directory
         self._settings = SETTINGS | dict(settings or {})
-        self.port = self.unused_port()
+        self.port = unused_port()
         self._user = "nobody" if os.getuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         directory.chmod(0o755)
@@ -79,14 +79,6 @@ class Server:
     @property
     def url(self) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
-
-    @staticmethod
-    def unused_port() -> int:
-        """A port of 127.0.0.1 on which nobody listens at the moment."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            return port
 
     def start(self) -> None:
         settings = [f"--{name}={value}" for name, value in self._settings.items()]

@@ -28,6 +28,7 @@ from fotahook.store import open_store
 from fotahook.testing import Sandbox, Simulation
 from fotahook.testing.sandbox.http_server import serving
 from tests.deadlines import DEADLINE
+from tests.ports import unused_port
 
 ACCOUNT: Final = "0000123456-00001"
 GROUP: Final = 4
@@ -81,8 +82,7 @@ class Receiver:
 
 @contextlib.contextmanager
 def a_receiver(folder: Path, serve: Serve) -> Iterator[Receiver]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        receiver = Receiver(folder, serve, free.getsockname()[1])
+    receiver = Receiver(folder, serve, unused_port())
     receiver.start()
     try:
         yield receiver

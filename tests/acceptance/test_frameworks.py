@@ -20,6 +20,7 @@ from fotahook.service import DEV_CLIENT, DEV_USER
 from fotahook.testing import Certificates, campaign, make_certificates
 from tests.cli.processes import FOTAHOOK, end, environment, running
 from tests.deadlines import DEADLINE
+from tests.ports import unused_port
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 ACCOUNT: Final = b"0000123456-00001"
@@ -59,8 +60,7 @@ def example(name: str, folder: Path, made: Certificates) -> Iterator[Framework]:
     """An example behind the server that its first lines name, in a folder of its own."""
     home = folder / name
     home.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(unused_port())
     place, cert, key = ("--port", port), str(made.cert_file), str(made.key_file)
     commands: list[tuple[str, ...]]
     if name == "flask":

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 from fotahook.store import open_store
 from tests.cli.processes import Running, end, running, start
 from tests.deadlines import DEADLINE
+from tests.ports import unused_port
 
 ACCOUNT: Final = "0000123456-00001"
 MESSAGES: Final = 1_000
@@ -40,8 +40,7 @@ class Service:
     """A service at one port and one file, as often as it has to be started."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port = unused_port()
         self._folder = folder
         self.url = f"http://127.0.0.1:{self._port}"
         self.begin()

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from fotahook.listener.registration import Registration
 from fotahook.store import open_store
 from fotahook.testing import Sandbox, make_certificates
 from tests.deadlines import DEADLINE
+from tests.ports import unused_port
 from tests.testing.receivers import receiving
 
 from .conftest import Run, is_one_line
@@ -246,8 +246,7 @@ def test_explain_hides_secrets(run: Run) -> None:
 
 
 def test_it_registers_itself_and_deregisters_at_its_end(sandbox: Sandbox, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(unused_port())
     url = f"http://127.0.0.1:{port}/"
     flags = ("--register", "a-1", "--public-url", url, "--base-url", sandbox.base_url, "--dev", "--deregister-on-exit")
     with running("listen", "--port", port, *flags, cwd=tmp_path) as listener:

@@ -19,6 +19,7 @@ from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredential
 from fotahook.listener.registration import Registration, RegistrationRefused
 from tests.client.conftest import Chunks, Clock, Peer, Received, respond
 from tests.deadlines import DEADLINE
+from tests.ports import unused_port
 
 from .conftest import is_one_line
 from .processes import FOTAHOOK, end, environment, fotahook, running
@@ -101,8 +102,7 @@ def hold() -> Iterator[Hold]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    return unused_port()
 
 
 def post(url: str) -> int:

@@ -36,6 +36,7 @@ from fotahook.store.events import EventCursor
 from fotahook.store.postgres.schema import migrate_url
 from fotahook.testing import Certificates, make_certificates
 from tests.deadlines import DEADLINE
+from tests.ports import unused_port
 from tests.postgres import Server
 
 from .conftest import Run, is_one_line
@@ -73,8 +74,8 @@ def test_a_restarted_service_delivers_what_was_pending(tmp_path: Path) -> None:
 
 
 def test_event_streams_end_with_the_service_and_resume_after_a_restart(tmp_path: Path) -> None:
-    with running("serve", "--dev", "--port", "0", cwd=tmp_path) as service:
-        port = service.url.rpartition(":")[2]
+    port = str(unused_port())
+    with running("serve", "--dev", "--port", port, cwd=tmp_path) as service:
         client = OperatorClient(service.url, "dev", "dev-secret", proxy="")
         key = parse_secret_key((tmp_path / "fotahook.db.key").read_text())
         beginning = Cursors(key).seal_events(EventCursor())
@@ -302,7 +303,7 @@ def test_an_address_for_metrics_needs_a_port(tmp_path: Path, address: str) -> No
 @pytest.mark.parametrize("command", ["serve", "listen"])
 def test_a_store_that_is_away_at_the_start_is_waited_for(tmp_path: Path, postgres_server: Server, command: str) -> None:
     asyncio.run(_create_database(postgres_server, f"wait_{command}"))
-    port = Server.unused_port()
+    port = unused_port()
     url = f"postgresql://postgres@127.0.0.1:{port}/wait_{command}"
     flag = "--store" if command == "serve" else "--inbox"
     log = tmp_path / "log"

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from fotahook.client import OperatorClient
 from fotahook.testing import Sandbox, Simulation, make_certificates
 from fotahook.testing.targets import RateLimiter
 from tests.deadlines import DEADLINE
+from tests.ports import unused_port
 
 from ..testing.receivers import receiving
 from .conftest import Run, is_one_line
@@ -132,8 +132,7 @@ def test_posts_that_a_listener_refuses_are_counted_and_fail_the_command(run: Run
 
 
 def test_an_absent_listener_is_unreachable_at_once(run: Run) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        port = bound.getsockname()[1]
+    port = unused_port()
     result = run("simulate", ACCOUNT, *FAST, "--to", f"http://127.0.0.1:{port}/")
     assert (result.code, result.out) == (3, "")
     assert is_one_line(result.err)

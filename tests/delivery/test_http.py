@@ -20,6 +20,7 @@ from fotahook.delivery import Outcome
 from fotahook.delivery.connection import BODY_GRACE_SECONDS, FIELD_LIMIT, HEAD_LIMIT, INTERIM_LIMIT, RESPONSE_LIMIT
 from fotahook.delivery.outcomes import failure_of
 from fotahook.delivery.resolver import QUERY_SECONDS
+from tests.ports import unused_port
 
 from .conftest import a_delivery, a_lease
 from .test_sender import OK, Request, answering, deliver_to, read_request, receiver, sender, status
@@ -214,7 +215,7 @@ def deaf_ports(first: str, count: int) -> Iterator[int]:
     """A port at which so many loopback addresses accept no connection: their backlogs are full."""
     prefix, _, start = first.rpartition(".")
     with contextlib.ExitStack() as stack:
-        port = 0
+        port = unused_port()
         for number in range(int(start), int(start) + count):
             server = stack.enter_context(socket.socket())
             server.bind((f"{prefix}.{number}", port))

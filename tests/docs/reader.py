@@ -9,7 +9,6 @@ import io
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import traceback
@@ -20,6 +19,7 @@ from typing import Any, Final
 
 from fotahook.service import DEV_CLIENT, DEV_USER
 from tests.deadlines import DEADLINE
+from tests.ports import unused_port
 
 from .blocks import ROOT, RUN, Block
 from .comparison import difference, replacements
@@ -44,7 +44,7 @@ class Reader:
             shutil.copytree(around, self.folder)
         state = folder / "state"
         state.mkdir()
-        service, listener = _free_ports(2)
+        service, listener = unused_port(), unused_port()
         self._ports = {"8080": str(service), "8081": str(listener)}
         self._replacements = {f"127.0.0.1:{port}": f"127.0.0.1:{free}" for port, free in self._ports.items()}
         self._replacements["whpk_…"] = A_KEY
@@ -171,9 +171,3 @@ def _execute(text: str, block: Block, names: dict[str, Any]) -> None:
         asyncio.run(run())
     else:
         exec(code, names)
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from fotahook.listener.forwards import Forward, Forwards
 from fotahook.store.records import Attempt, Message
 from tests.deadlines import DEADLINE
 from tests.delivery.conftest import a_delivery, a_lease
+from tests.ports import unused_port
 
 from .conftest import NOW, PROGRESS, Seen, reading, request, stored
 
@@ -35,8 +35,7 @@ class Consumer:
     def __init__(self) -> None:
         self.seen = Seen()
         self.status = 200
-        with socket.create_server(("127.0.0.1", 0)) as bound:
-            self.port = bound.getsockname()[1]
+        self.port = unused_port()
         self.url = f"http://127.0.0.1:{self.port}/in"
 
     @contextlib.asynccontextmanager

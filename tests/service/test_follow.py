@@ -18,6 +18,7 @@ from fotahook.contract.operator import Stats
 from fotahook.service.cursors import Cursors
 from fotahook.store.events import EventCursor
 from tests.deadlines import DEADLINE
+from tests.ports import unused_port
 
 from .serving import SECRET_KEY
 
@@ -181,8 +182,7 @@ def test_the_cursor_is_that_of_the_last_event_read(operator: OperatorClient) -> 
 
 @both
 async def test_an_unreachable_service_fails_at_once(kind: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    url = f"http://127.0.0.1:{unused_port()}"
     with pytest.raises(ConnectionFailed):
         await followed(url, kind, 1, after=None)
 

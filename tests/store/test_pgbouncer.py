@@ -22,6 +22,7 @@ import trustme
 from fotahook.store import open_store
 from fotahook.store.records import NewMessage, StoreUnavailable
 from tests.deadlines import DEADLINE
+from tests.ports import unused_port
 from tests.postgres import Server
 
 from .conftest import ACCOUNT, URL, hint, lease_one
@@ -52,7 +53,7 @@ def folder() -> Iterator[Path]:
 def pooler(postgres_server: Server, database: str, folder: Path) -> Pooler:
     @contextmanager
     def run(mode: str, *settings: str) -> Iterator[str]:
-        port = Server.unused_port()
+        port = unused_port()
         config, users = folder / "pgbouncer.ini", folder / "users"
         users.write_text('"postgres" ""\n')
         config.write_text(

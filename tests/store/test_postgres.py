@@ -40,6 +40,7 @@ from fotahook.store.records import (
 )
 from fotahook.store.sql import load_migrations, load_queries
 from tests.deadlines import DEADLINE
+from tests.ports import unused_port
 from tests.postgres import Server, a_schema
 
 from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, hint, lease_one, quiet, settled
@@ -125,7 +126,7 @@ async def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 
 async def test_the_error_for_a_missing_server_has_no_password(postgres_server: Server) -> None:
-    place = f"127.0.0.1:{postgres_server.unused_port()}/db"
+    place = f"127.0.0.1:{unused_port()}/db"
     url = f"postgresql://user:secret@{place}?sslpassword=secret"
     with pytest.raises(StoreUnavailable) as unavailable:
         await open_store(url)
