@@ -134,6 +134,15 @@ def serve(store: Store, receiver: Receiver, clock: VirtualClock) -> Serve:
     return serve_what_is_due
 
 
+class Server(LaneWorker):
+    async def run(self) -> None:
+        """Serve to the end. Cancelling it ends what is in flight."""
+        try:
+            await asyncio.shield(self.begin())
+        finally:
+            await self.abandon()
+
+
 def a_server(
     lease: Lease,
     leased_at: float,
@@ -145,8 +154,8 @@ def a_server(
     others_wait: Callable[[], bool] = lambda: False,
     stopping: Callable[[], bool] = lambda: False,
     runtime: Runtime | None = None,
-) -> LaneWorker:
-    return LaneWorker(
+) -> Server:
+    return Server(
         lease,
         leased_at,
         store=store,

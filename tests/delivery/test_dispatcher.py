@@ -94,7 +94,12 @@ async def test_few_workers_serve_many_lanes_within_the_limit(store: Store) -> No
     assert counting.most_running <= 5
 
 
-async def test_an_attempt_that_waited_for_room_uses_the_current_url(store: Store) -> None:
+async def test_an_attempt_that_waited_for_room_uses_the_current_url(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An attempt that takes long would make room.
+    monkeypatch.setattr("fotahook.delivery.places.NEW_SECONDS", 60 * DEADLINE)
+    monkeypatch.setattr("fotahook.delivery.places.SLOW_SECONDS", 60 * DEADLINE)
     await accept_everywhere(store, 2, 1)
     urls: dict[str, str | None] = {}
     first, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()

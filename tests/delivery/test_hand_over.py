@@ -163,7 +163,7 @@ async def test_a_fetch_that_brings_what_was_handed_over_meanwhile_sends_it_once(
             async def fetch(*args: object, **options: object) -> object:
                 found = await real(*args, **options)  # type: ignore[operator]
                 worker.hand(found, more=False)
-                while worker._in_flight:  # noqa: ASYNC110  # nor does the worker
+                while worker._attempts:  # noqa: ASYNC110  # nor does the worker
                     await asyncio.sleep(0)
                 return found
 
@@ -180,15 +180,15 @@ async def test_no_more_is_taken_from_memory_than_a_lane_may_fetch(
 ) -> None:
     await accept(b"1")
     worker = a_server(await lease_one(store), clock(), store, Receiver().deliver, clock)
-    worker._may_have_more = False
+    worker._stock.may_have_more = False
     worker.hand([a_delivery(seq=1, body=bytes(FETCH_BYTES))], more=False)
     # Nothing is known of this lane yet: it takes twice its window.
     for seq in range(2, 9):
         worker.hand([a_delivery(seq=seq)], more=False)
-    assert (len(worker._taken), worker._may_have_more) == (8, False)
+    assert (len(worker._stock), worker._stock.may_have_more) == (8, False)
     worker.hand([a_delivery(seq=9)], more=False)
-    assert (len(worker._taken), worker._may_have_more) == (8, True)
-    await worker._abandon()
+    assert (len(worker._stock), worker._stock.may_have_more) == (8, True)
+    await worker.abandon()
 
 
 async def test_a_dispatcher_that_stops_takes_no_leases(store: Store, accept: Accept) -> None:

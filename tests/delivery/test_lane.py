@@ -6,8 +6,8 @@ import pytest
 
 from fotahook.delivery import Outcome, Rules
 from fotahook.delivery.clock_watch import ClockWatch
-from fotahook.delivery.lane import FETCH_SECONDS, FETCH_SECONDS_CAP
 from fotahook.delivery.places import FetchBudget
+from fotahook.delivery.stock import FETCH_SECONDS, FETCH_SECONDS_CAP
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, Limits
 from tests.deadlines import DEADLINE
@@ -577,8 +577,8 @@ async def test_a_turn_ends_after_a_second_if_others_wait(
         clock.advance(1)
         return await receiver.deliver(lease, delivery)
 
-    server = a_server(await lease_one(store), clock(), store, slow, clock, others_wait=lambda: True)
-    await server.run()
+    lease, rules = await lease_one(store), Rules(in_flight=1)
+    await a_server(lease, clock(), store, slow, clock, rules=rules, others_wait=lambda: True).run()
     assert receiver.seen == [b"0"]
 
 
@@ -593,8 +593,8 @@ async def test_a_stopping_lane_finishes_its_running_attempts(
         stopping = True
         return await receiver.deliver(lease, delivery)
 
-    server = a_server(await lease_one(store), clock(), store, deliver, clock, stopping=lambda: stopping)
-    await server.run()
+    lease, rules = await lease_one(store), Rules(in_flight=1)
+    await a_server(lease, clock(), store, deliver, clock, rules=rules, stopping=lambda: stopping).run()
     assert [await state_of(store, one) for one in (first, second)] == ["delivered", "pending"]
     assert await store.due_in() == 0
 

@@ -9,13 +9,12 @@ from itertools import pairwise
 import pytest
 
 from fotahook.delivery import Outcome, Rules, Timings
-from fotahook.delivery.lane import LaneWorker
 from fotahook.delivery.policy import HOUR, MINUTE
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, NewMessage
 from tests.store.conftest import URL, VirtualClock
 
-from .conftest import DELIVERED, a_runtime, failed
+from .conftest import DELIVERED, Server, a_runtime, failed
 from .timetable import Timetable, Turn
 
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC).timestamp()
@@ -90,7 +89,7 @@ class Simulation:
         leases = await self._store.lease(10, 30)
         for lease in leases:
             lane = Watched(self._clock)
-            await LaneWorker(
+            await Server(
                 lease,
                 asked_at,
                 store=self._store,

@@ -11,9 +11,18 @@ from fotahook.delivery.places import NEW_SECONDS, SLOW_MEMORY_SECONDS, SLOW_SECO
 from fotahook.store.records import FETCH_BYTES, Health
 
 
+async def acquire(places: Places, lane: int) -> Place:
+    """A place for an attempt of this lane, as soon as it has one."""
+    if (place := places.take(lane)) is not None:
+        return place
+    granted: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
+    places.wait(lane, granted.set_result)
+    return await granted
+
+
 async def hang(places: Places, *lanes: int) -> list[Place]:
     """Places whose attempts have taken long enough to be slow."""
-    taken = [await places.acquire(lane) for lane in lanes]
+    taken = [await acquire(places, lane) for lane in lanes]
     pass_time(places)
     for place in taken:
         place.started_at -= SLOW_SECONDS
@@ -27,7 +36,7 @@ def pass_time(places: Places) -> None:
 
 
 async def prove_quick(places: Places, lane: int) -> None:
-    places.release(await places.acquire(lane), used=True)
+    places.release(await acquire(places, lane), used=True)
     assert places.pace(lane) == "quick"
 
 
@@ -61,25 +70,25 @@ async def test_lanes_that_hang_leave_the_places_of_quick_ones() -> None:
     await hang(places, *range(3, 5))
     for _ in range(4):
         async with asyncio.timeout(60):
-            await places.acquire(0)
+            await acquire(places, 0)
 
 
 async def test_new_lanes_take_at_most_half() -> None:
     places = Places(4)
     await prove_quick(places, 0)
     for lane in (1, 2):
-        await places.acquire(lane)
-    third = asyncio.create_task(places.acquire(3))
+        await acquire(places, lane)
+    third = asyncio.create_task(acquire(places, 3))
     await asyncio.sleep(0)
     assert not third.done()
-    places.release(await places.acquire(0), used=True)
+    places.release(await acquire(places, 0), used=True)
     third.cancel()
 
 
 async def test_whoever_waits_gets_the_place_of_one_that_turned_slow() -> None:
     places = Places(2)
-    first = await places.acquire(1)
-    second = asyncio.create_task(places.acquire(2))
+    first = await acquire(places, 1)
+    second = asyncio.create_task(acquire(places, 2))
     await asyncio.sleep(0)
     assert not second.done()
     pass_time(places)
@@ -102,7 +111,7 @@ async def test_slow_lanes_share_their_places() -> None:
 async def test_slow_lanes_wait_for_each_other_only() -> None:
     places = Places(2)
     (taken,) = await hang(places, 1)
-    second = asyncio.create_task(places.acquire(1))
+    second = asyncio.create_task(acquire(places, 1))
     await asyncio.sleep(0)
     assert not second.done()
     places.release(taken, used=True)
@@ -111,16 +120,17 @@ async def test_slow_lanes_wait_for_each_other_only() -> None:
 
 async def test_lanes_that_wait_take_turns() -> None:
     places = Places(2)
-    first = await places.acquire(1)
+    first = await acquire(places, 1)
     order: list[int] = []
 
-    async def wait(lane: int) -> None:
-        place = await places.acquire(lane)
-        order.append(lane)
-        await asyncio.sleep(0)
-        places.release(place, used=False)
+    async def wait(lane: int, times: int) -> None:
+        for _ in range(times):
+            place = await acquire(places, lane)
+            order.append(lane)
+            await asyncio.sleep(0)
+            places.release(place, used=False)
 
-    waiting = [asyncio.create_task(wait(lane)) for lane in (1, 1, 1, 2, 3)]
+    waiting = [asyncio.create_task(wait(lane, times)) for lane, times in ((1, 3), (2, 1), (3, 1))]
     await asyncio.sleep(0)
     places.release(first, used=False)
     await asyncio.gather(*waiting)
@@ -130,24 +140,24 @@ async def test_lanes_that_wait_take_turns() -> None:
 async def test_a_new_lane_takes_one_place_when_they_are_scarce() -> None:
     places = Places(8)
     assert places.share(1) is None
-    await places.acquire(1)
-    await places.acquire(1)
+    await acquire(places, 1)
+    await acquire(places, 1)
     assert places.share(1) == places.share(2) == 1
 
 
 async def test_what_waits_follows_the_pace_of_its_lane() -> None:
     places = Places(4)
     places.begin(1, Health())
-    first = await places.acquire(1)
-    await places.acquire(2)
-    second = asyncio.create_task(places.acquire(1))
+    first = await acquire(places, 1)
+    await acquire(places, 2)
+    second = asyncio.create_task(acquire(places, 1))
     await asyncio.sleep(0)
     # It takes long for a new lane, but not long enough to be called slow.
     places._due = first.started_at + NEW_SECONDS
     places._find_slow()
     assert (places.pace(1), places.slow_lanes, list(places._waiting["slow"])) == ("slow", 1, [])
     assert (await second).pace == "slow"
-    third = asyncio.create_task(places.acquire(1))
+    third = asyncio.create_task(acquire(places, 1))
     await asyncio.sleep(0)
     places.release(first, used=True)
     places.release(second.result(), used=True)
@@ -157,7 +167,7 @@ async def test_what_waits_follows_the_pace_of_its_lane() -> None:
 
 async def test_a_busy_event_loop_makes_no_lane_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     places = Places(4)
-    place = await places.acquire(1)
+    place = await acquire(places, 1)
     loop = asyncio.get_running_loop()
     late = loop.time() + 2 * SLOW_SECONDS
     monkeypatch.setattr(loop, "time", lambda: late)
@@ -174,27 +184,23 @@ async def test_a_lane_with_quick_answers_in_its_history_is_quick_at_once() -> No
     assert [places.pace(lane) for lane in range(4)] == ["quick", "new", "new", "new"]
 
 
-@pytest.mark.parametrize("granted", [False, True])
-async def test_a_caller_that_is_cancelled_leaves_no_place_taken(granted: bool) -> None:
+async def test_a_lane_that_is_no_longer_served_waits_for_nothing() -> None:
     places = Places(1)
-    first = await places.acquire(1)
-    waiting = asyncio.create_task(places.acquire(2))
-    await asyncio.sleep(0)
-    if granted:
-        places.release(first, used=False)
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    if not granted:
-        places.release(first, used=False)
+    first = await acquire(places, 1)
+    granted: list[Place] = []
+    places.wait(2, granted.append)
+    places.end(2)
+    places.release(first, used=False)
     async with asyncio.timeout(60):
-        await places.acquire(3)
+        await acquire(places, 3)
+    assert not granted
 
 
 async def test_the_paces_of_few_lanes_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KNOWN_LIMIT", 3)
     places = Places(10)
     for lane in range(5):
-        places.release(await places.acquire(lane), used=True)
+        places.release(await acquire(places, lane), used=True)
     assert [places.pace(lane) for lane in range(5)] == ["new", "new", "quick", "quick", "quick"]
 
 

@@ -17,9 +17,9 @@ from standardwebhooks.webhooks import Webhook
 from fotahook.contract import keys, signing
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.delivery import Outcome
-from fotahook.delivery.connection import RESPONSE_LIMIT
 from fotahook.delivery.outcomes import FIXES
 from fotahook.delivery.resolver import BlockedAddress, Resolver
+from fotahook.delivery.response import RESPONSE_LIMIT
 from fotahook.delivery.sender import EXCERPT_LIMIT, Sender, SenderSettings
 from fotahook.store.records import Delivery, Lease
 from tests.store.conftest import ACCOUNT
@@ -353,7 +353,7 @@ async def test_a_request_that_could_not_be_sent_again_is_not_marked_as_resent() 
         async with receiver(serve_once) as port:
             lease = a_lease(url=f"http://127.0.0.1:{port}/")
             assert (await made.deliver(lease, a_delivery())).code == "delivered"
-            second = asyncio.create_task(made.deliver(lease, a_delivery()))
+            second = asyncio.ensure_future(made.deliver(lease, a_delivery()))
             await came_again.wait()
         outcome = await second
     assert (outcome.code, outcome.resent) == ("connection_refused", False)

@@ -5,10 +5,11 @@ ThingSpace does not sign FOTA messages: the headers are fotahook's own, and the 
 """
 
 import base64
+import binascii
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
 from typing import Final
 
 SECRET_PREFIX: Final = "whsec_"
@@ -56,22 +57,39 @@ def format_public_key(seed: bytes) -> str:
 
 def sign_hmac(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
     """One ``v1,…`` signature."""
-    digest = hmac.digest(key, _signed(message_id, timestamp, body), hashlib.sha256)
-    return "v1," + base64.b64encode(digest).decode()
+    return sign(message_id, timestamp, body, secrets=(key,))
 
 
 def sign_ed25519(seed: bytes, message_id: str, timestamp: int, body: bytes) -> str:
     """One ``v1a,…`` signature, by the 32-byte seed of an ed25519 key."""
+    return sign(message_id, timestamp, body, seeds=(seed,))
+
+
+def sign(
+    message_id: str, timestamp: int, body: bytes, *, seeds: Iterable[bytes] = (), secrets: Iterable[bytes] = ()
+) -> str:
+    """The signatures of a message as its header has them: by ed25519 keys (their seeds), then by shared secrets."""
+    content = _signed(message_id, timestamp, body)
+    signatures = [f"v1a,{_base64(_signer(seed)(content)[:_ED25519_BYTES])}" for seed in seeds]
+    signatures += [f"v1,{_base64(hmac.digest(key, content, 'sha256'))}" for key in secrets]
+    return " ".join(signatures)
+
+
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
+
+
+@lru_cache(maxsize=4096)
+def _signer(seed: bytes) -> Callable[[bytes], bytes]:
+    """Signs with an ed25519 key: the signature, and behind it what was signed."""
+    # Deriving a key takes as long as signing with it, and each account has one. Importing it twice costs time too.
     from nacl.bindings import crypto_sign
 
-    _, private = _key_pair(seed)
-    signed = crypto_sign(_signed(message_id, timestamp, body), private)
-    return "v1a," + base64.b64encode(signed[:_ED25519_BYTES]).decode()
+    return partial(crypto_sign, sk=_key_pair(seed)[1])
 
 
 @lru_cache(maxsize=4096)
 def _key_pair(seed: bytes) -> tuple[bytes, bytes]:
-    # Deriving a key takes as long as signing with it, and each account has one.
     from nacl.bindings import crypto_sign_seed_keypair
 
     return crypto_sign_seed_keypair(seed)

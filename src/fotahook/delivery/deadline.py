@@ -1,53 +1,71 @@
-"""One time limit for many tasks that run side by side, kept by one timer for all of them."""
+"""One time limit for many things that run side by side, kept by one timer for all of them."""
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 
 class DeadlineExceeded(TimeoutError):
     """The block took longer than its deadline allows."""
 
 
+class DeadlineQueue(Generic[T]):
+    """Calls `on_overdue` with each thing that is not removed within so many seconds.
+
+    Things with the same limit are due in the order in which they were added, so one timer for the oldest is enough.
+    """
+
+    def __init__(self, seconds: float, on_overdue: Callable[[T], object]) -> None:
+        self._seconds = seconds
+        self._on_overdue = on_overdue
+        self._due: dict[T, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, thing: T) -> None:
+        """Its time begins."""
+        loop = asyncio.get_running_loop()
+        due = self._due[thing] = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_at(due, self._end_overdue)
+
+    def remove(self, thing: T) -> bool:
+        """It has ended; whether that was before its time was over."""
+        return self._due.pop(thing, None) is not None
+
+    def _end_overdue(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._due:
+            thing, due = next(iter(self._due.items()))
+            if due > loop.time():
+                self._timer = loop.call_at(due, self._end_overdue)
+                return
+            del self._due[thing]
+            self._on_overdue(thing)
+
+
 class Deadline:
     """``with deadline:`` ends the block with DeadlineExceeded after so many seconds.
 
-    Like ``asyncio.timeout``, which sets a timer for each block. Blocks with the same limit end in the order in which
-    they began, so one timer for the oldest is enough. A task must not enter the same deadline twice at once. All tasks
-    belong to the event loop of the first one.
+    Like ``asyncio.timeout``, which sets a timer for each block. A task must not enter the same deadline twice at once.
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._due: dict[asyncio.Task[object], float] = {}
-        # Asking for the running loop costs a system call.
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._tasks = DeadlineQueue[asyncio.Task[object]](seconds, asyncio.Task.cancel)
 
     def __enter__(self) -> None:
-        loop = self._loop = self._loop or asyncio.get_running_loop()
-        due = self._due[_current_task(loop)] = loop.time() + self._seconds
-        if self._timer is None:
-            self._timer = loop.call_at(due, self._cancel_overdue)
+        self._tasks.add(_current_task())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        task = _current_task(self._loop)
-        # The timer removes a task that it cancels. Somebody else may have cancelled it too, which must take effect.
-        overdue = self._due.pop(task, None) is None
-        if overdue and task.uncancel() == 0 and kind is asyncio.CancelledError:
+        task = _current_task()
+        # Somebody else may have cancelled an overdue task too, which must take effect.
+        if not self._tasks.remove(task) and task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise DeadlineExceeded from error
-
-    def _cancel_overdue(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = None
-        while self._due:
-            task, due = next(iter(self._due.items()))
-            if due > loop.time():
-                self._timer = loop.call_at(due, self._cancel_overdue)
-                return
-            del self._due[task]
-            task.cancel()
 
 
 class LoopDeadline:
@@ -65,8 +83,8 @@ class LoopDeadline:
         return self._current[1]
 
 
-def _current_task(loop: asyncio.AbstractEventLoop | None) -> asyncio.Task[object]:
-    task = asyncio.current_task(loop)
+def _current_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
     if task is None:
         raise RuntimeError("a deadline can only be used in a task")
     return task

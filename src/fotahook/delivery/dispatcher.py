@@ -59,9 +59,9 @@ class Dispatcher:
     def __post_init__(self) -> None:
         if self.timings.lease < self.timings.attempt + LEASE_MARGIN:
             raise ValueError(f"a lease must be at least {LEASE_MARGIN:.0f} s longer than an attempt")
-        self._workers: set[asyncio.Task[None]] = set()
+        self._workers: set[LaneWorker] = set()
         self._serving: dict[int, LaneWorker] = {}
-        """The worker of each lane."""
+        """The worker of each lane; one that lost its lease may be ending besides."""
         self._recovering: dict[str, asyncio.Task[None]] = {}
         self._stopping = False
         self._store_error: str | None = None
@@ -77,7 +77,7 @@ class Dispatcher:
             quick_budget=FetchBudget(),
             other_budget=FetchBudget(),
             watch=ClockWatch(self.monotonic),
-            others_wait=lambda: self._room() <= 0,
+            others_wait=self._is_full,
             stopping=lambda: self._stopping,
             recovered=self._on_recovered,
         )
@@ -103,20 +103,22 @@ class Dispatcher:
                 if not await self._lease():
                     await self._idle()
             while self._workers:
-                await asyncio.wait(self._workers)
+                await asyncio.wait([worker.ended for worker in self._workers])
         finally:
             self.store.hand_over(lambda: None, lambda handed: None)
-            running = [*self._workers, *self._recovering.values()]
-            for task in running:
+            recovering = list(self._recovering.values())
+            for task in recovering:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            ending = [worker.abandon() for worker in self._workers]
+            await asyncio.gather(*recovering, *ending, return_exceptions=True)
 
     def _room(self) -> int:
         """How many more lanes may be leased. Slow ones count only towards the limit of all."""
-        return min(self._quick_room(), LANES_LIMIT - len(self._workers))
+        taken = len(self._workers)
+        return min(self.lanes - taken + self._places.slow_lanes, LANES_LIMIT - taken)
 
-    def _quick_room(self) -> int:
-        return self.lanes - len(self._workers) + self._places.slow_lanes
+    def _is_full(self) -> bool:
+        return self._room() <= 0
 
     async def _lease(self) -> bool:
         """Take what is due, as far as there is room; whether anything was."""
@@ -142,7 +144,7 @@ class Dispatcher:
         """What an accepting transaction may lease for this dispatcher."""
         if self._stopping:
             return None
-        return LeaseRequest(lanes=max(0, self._quick_room()), seconds=self.timings.lease, asked_at=self.monotonic())
+        return LeaseRequest(lanes=max(0, self._room()), seconds=self.timings.lease, asked_at=self.monotonic())
 
     def _receive(self, handed: Sequence[HandOver]) -> None:
         for one in handed:
@@ -160,22 +162,20 @@ class Dispatcher:
             service_rules=self.rules_of.get(lease.consumer, self.rules),
             timings=self.timings,
             runtime=self._runtime,
-            handed=handed,
         )
-        task = asyncio.create_task(worker.run(), name=f"lane {lease.account}")
-        self._workers.add(task)
+        self._workers.add(worker)
         self._serving[lease.lane] = worker
-        task.add_done_callback(partial(self._on_served, worker))
+        worker.begin(handed).add_done_callback(partial(self._on_served, worker))
 
-    def _on_served(self, worker: LaneWorker, task: asyncio.Task[None]) -> None:
+    def _on_served(self, worker: LaneWorker, ended: asyncio.Future[None]) -> None:
         if self._room() <= 0 or worker.retries:
             self._wakeup.set()
-        self._workers.discard(task)
+        self._workers.discard(worker)
         if self._serving.get(worker.lease.lane) is worker:
             del self._serving[worker.lease.lane]
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if (error := ended.exception()) is not None:
             # The lease runs out by itself, and then the lane is served again.
-            log.error("%s was dropped", task.get_name(), exc_info=error)
+            log.error("lane %s was dropped", worker.lease.account, exc_info=error)
 
     # Recovery
 

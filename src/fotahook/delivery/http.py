@@ -6,7 +6,7 @@ Every address that it connects to comes from the resolver, which vets it.
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -14,9 +14,11 @@ from fotahook.contract.addresses import EVERYWHERE, Network
 from fotahook.contract.proxy import Proxy
 from fotahook.contract.urls import url_refusal
 
-from .connection import Connection, ConnectionDropped, ExchangeFailed, Response
-from .deadline import Deadline
+from .connection import Connection, ConnectionDropped, KnownResponses
+from .deadline import Deadline, DeadlineExceeded, DeadlineQueue
+from .outcomes import Outcome
 from .resolver import Resolver, vet_literal
+from .response import ExchangeFailed, Response
 from .timing import Timing
 from .tls import reported_handshake
 
@@ -38,6 +40,7 @@ class Origin(NamedTuple):
 class Target(NamedTuple):
     """A parsed URL: its origin, and the beginning of every request to it."""
 
+    url: str
     origin: Origin
     head: str
 
@@ -59,7 +62,7 @@ def target_of(url: str, allowed: Sequence[Network]) -> Target:
     authority = name if port == default else f"{name}:{port}"
     path = url[url.index("//") + 2 :].partition(parts.netloc)[2]
     request_target = path if path.startswith("/") else f"/{path}"
-    return Target(Origin(tls, host, port), f"POST {request_target} HTTP/1.1\r\nHost: {authority}\r\n")
+    return Target(url, Origin(tls, host, port), f"POST {request_target} HTTP/1.1\r\nHost: {authority}\r\n")
 
 
 class ConnectionPool:
@@ -67,16 +70,18 @@ class ConnectionPool:
 
     def __init__(self) -> None:
         self._by_origin: dict[Origin, list[Connection]] = {}
-        self._by_age: dict[Connection, Origin] = {}
+        self._by_age: dict[Connection, list[Connection]] = {}
+        """Those that are idle for longest first, each with the others of its origin."""
         self._sweep: asyncio.TimerHandle | None = None
 
     def take(self, origin: Origin) -> Connection | None:
         """An idle connection to an origin, no longer in the pool."""
-        while idle := self._by_origin.get(origin):
-            connection = idle[-1]
-            self._forget(connection)
+        idle = self._by_origin.get(origin)
+        while idle:
+            connection = idle.pop()
+            del self._by_age[connection]
+            connection.on_idle_end = None
             if connection.usable:
-                connection.reused = True
                 return connection
         return None
 
@@ -87,8 +92,11 @@ class ConnectionPool:
             self._close(next(iter(self._by_age)))
         connection.idle_since = loop.time()
         connection.on_idle_end = self._forget
-        self._by_origin.setdefault(origin, []).append(connection)
-        self._by_age[connection] = origin
+        idle = self._by_origin.get(origin)
+        if idle is None:
+            idle = self._by_origin[origin] = []
+        idle.append(connection)
+        self._by_age[connection] = idle
         if self._sweep is None:
             self._sweep = loop.call_later(IDLE_SECONDS, self._close_old)
 
@@ -107,8 +115,9 @@ class ConnectionPool:
             ends = oldest.idle_since + IDLE_SECONDS
             if ends > loop.time():
                 self._sweep = loop.call_at(ends, self._close_old)
-                return
+                break
             self._close(oldest)
+        self._by_origin = {origin: idle for origin, idle in self._by_origin.items() if idle}
 
     def _close(self, connection: Connection) -> None:
         self._forget(connection)
@@ -116,88 +125,182 @@ class ConnectionPool:
 
     def _forget(self, connection: Connection) -> None:
         connection.on_idle_end = None
-        origin = self._by_age.pop(connection)
-        idle = self._by_origin[origin]
-        idle.remove(connection)
-        if not idle:
-            del self._by_origin[origin]
+        self._by_age.pop(connection).remove(connection)
+
+
+Report = Callable[["Post", Response | Exception], Outcome]
+"""What an exchange comes to: its response, or why there is none."""
+
+
+class Post(asyncio.Future[Outcome]):
+    """One POST under way, and a future of its outcome. Cancelling it drops its connection."""
+
+    def __init__(self, client: "HttpClient", target: Target, head: bytes, body: bytes, report: Report) -> None:
+        super().__init__()
+        self.target = target
+        self.timing = Timing(client.clock)
+        self.head = head
+        self.body = body
+        self.connection: Connection | None = None
+        self.connecting: asyncio.Task[None] | None = None
+        self._client = client
+        self._report = report
+
+    def answered(self, response: Response) -> None:
+        """As of Exchange."""
+        self._client.on_end(self)
+        self.set_result(self._report(self, response))
+
+    def failed(self, error: Exception) -> None:
+        """As of Exchange.
+
+        A kept connection may have been closed while the request was on its way, which says nothing about the receiver:
+        if it ends before the first byte, the request is sent once more, on a new connection.
+        """
+        if isinstance(error, ConnectionDropped) and self.timing.reused:
+            self.timing.start_again()
+            self._client.connect(self)
+        elif not self.done():
+            self._client.on_end(self)
+            self.set_result(self._report(self, error))
+
+    def overdue(self) -> None:
+        """It took longer than an exchange may."""
+        self.leave()
+        self.failed(DeadlineExceeded())
+
+    def cancel(self, msg: object = None) -> bool:
+        """As of asyncio.Future."""
+        if not super().cancel(msg):
+            return False
+        self.leave()
+        self._client.on_end(self)
+        return True
+
+    def leave(self) -> None:
+        """Drop the connection, or end connecting."""
+        if self.connecting is not None:
+            self.connecting.cancel()
+        if self.connection is not None:
+            self.connection.abort()
 
 
 class HttpClient:
     """Sends POSTs. Every address that it connects to comes from the resolver, which vets it."""
 
     def __init__(
-        self, resolver: Resolver, tls: ssl.SSLContext, *, connect_timeout: float, proxy: Proxy | None = None
+        self,
+        resolver: Resolver,
+        tls: ssl.SSLContext,
+        *,
+        clock: Callable[[], float],
+        timeout: float,
+        connect_timeout: float,
+        proxy: Proxy | None = None,
     ) -> None:
+        self.clock = clock
         self._resolver = resolver
         self._tls = tls
         self._connecting = Deadline(connect_timeout)
         self._proxy = proxy
         self._pool = ConnectionPool()
+        self._known = KnownResponses()
+        self._deadlines = DeadlineQueue[Post](timeout, Post.overdue)
+        self._queue: list[Post] = []
+        """Those that are sent at the next turn of the event loop."""
 
     def close(self) -> None:
         """Close the idle connections."""
         self._pool.close()
 
-    async def post(self, target: Target, fields: Mapping[str, str], body: bytes, timing: Timing) -> Response:
-        """Send one POST and read its response. ExchangeFailed, TimeoutError, OSError or ssl.SSLError if none comes.
+    def post(self, target: Target, head: bytes, body: bytes, report: Report) -> Post:
+        """Send one POST. Its outcome is what `report` makes of the response or of an ExchangeFailed or OSError.
 
-        A kept connection may have been closed while the request was on its way, which says nothing about the receiver:
-        if it ends before the first byte, the request is sent once more, on a new connection.
+        `head` is the whole head. Requests that start together are all made before the first is sent, which is faster
+        than alternating.
         """
-        head = _encode(target.head, fields, len(body))
-        connection = self._pool.take(target.origin)
-        if connection is not None:
-            timing.reused = True
-            try:
-                return await self._exchange(connection, target.origin, head, body, timing)
-            except ConnectionDropped:
-                timing.start_again()
-        connection = await self._connect(target.origin, timing)
-        return await self._exchange(connection, target.origin, head, body, timing)
+        post = Post(self, target, head, body, report)
+        self._deadlines.add(post)
+        if not self._queue:
+            asyncio.get_running_loop().call_soon(self._send_queued)
+        self._queue.append(post)
+        return post
 
-    async def _exchange(
-        self, connection: Connection, origin: Origin, head: bytes, body: bytes, timing: Timing
-    ) -> Response:
-        response = await connection.exchange(head, body, timing)
-        if connection.usable:
-            self._pool.put(origin, connection)
-        return response
+    def _send_queued(self) -> None:
+        queue, self._queue = self._queue, []
+        for post in queue:
+            if post.done():
+                continue
+            connection = self._pool.take(post.target.origin)
+            if connection is None:
+                self.connect(post)
+            else:
+                post.timing.reused = True
+                post.connection = connection
+                connection.send(post, post.head, post.body)
+
+    def connect(self, post: Post) -> None:
+        """Send a POST on a new connection."""
+        post.connection = None
+        post.connecting = asyncio.create_task(self._send_afresh(post))
+
+    async def _send_afresh(self, post: Post) -> None:
+        try:
+            connection = await self._connect(post.target.origin, post.timing)
+        except (ExchangeFailed, OSError, ValueError) as error:
+            post.failed(error)
+        except Exception as error:
+            self.on_end(post)
+            post.set_exception(error)
+        else:
+            post.connection = connection
+            connection.send(post, post.head, post.body)
+        finally:
+            post.connecting = None
+
+    def on_end(self, post: Post) -> None:
+        """A POST has ended: its connection may be used again."""
+        self._deadlines.remove(post)
+        connection, post.connection = post.connection, None
+        if connection is not None and connection.usable:
+            self._pool.put(post.target.origin, connection)
 
     async def _connect(self, origin: Origin, timing: Timing) -> Connection:
         with self._connecting:
             if self._proxy is not None:
                 return await self._connect_by_proxy(self._proxy, origin, timing)
-            timing.mark_dns_start()
+            timing.dns_start = timing.clock()
             addresses = await self._resolver.resolve(origin.host)
-            timing.mark_dns_end()
+            timing.dns_end = timing.clock()
             connected = await _open_socket(addresses, origin.port)
-            timing.mark_connected()
+            timing.connected = timing.clock()
             return await self._start(connected, origin, timing)
 
     async def _connect_by_proxy(self, proxy: Proxy, origin: Origin, timing: Timing) -> Connection:
         loop = asyncio.get_running_loop()
-        timing.mark_dns_end()
-        tunnel = Connection()
+        timing.dns_end = timing.clock()
+        tunnel = Connection(self._known)
         transport, _ = await loop.create_connection(lambda: tunnel, proxy.host, proxy.port)
         try:
-            response = await tunnel.exchange(_connect_request(proxy, origin), b"", Timing(loop.time), tunnel=True)
+            opening = _Opening(Timing(timing.clock))
+            tunnel.send(opening, _connect_request(proxy, origin), b"", tunnel=True)
+            response = await opening
             if not 200 <= response.status < 300 or not tunnel.usable:
                 raise ExchangeFailed("proxy_refused", f"the egress proxy answered CONNECT with {response.status}")
-            timing.mark_connected()
-            connection = Connection()
+            timing.connected = timing.clock()
+            connection = Connection(self._known)
             transport.set_protocol(connection)
             if origin.tls:
                 name = origin.host.removesuffix(".")
                 with reported_handshake():
                     secured = await loop.start_tls(transport, connection, self._tls, server_hostname=name)
-                timing.mark_tls_end()
+                timing.tls_end = timing.clock()
                 if secured is None:
                     raise ConnectionDropped("connection_lost", "the connection closed during the TLS handshake")
                 transport = secured
             connection.connection_made(transport)
         except BaseException:
-            transport.abort()
+            tunnel.abort()
             raise
         return connection
 
@@ -207,22 +310,38 @@ class HttpClient:
         name = origin.host.removesuffix(".") if origin.tls else None
         try:
             with reported_handshake():
-                _, connection = await loop.create_connection(Connection, sock=connected, ssl=tls, server_hostname=name)
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self._known), sock=connected, ssl=tls, server_hostname=name
+                )
         except BaseException:
             connected.close()
             raise
         if origin.tls:
-            timing.mark_tls_end()
+            timing.tls_end = timing.clock()
         return connection
 
 
-def _encode(head: str, fields: Mapping[str, str], length: int | None) -> bytes:
-    """The head of a request; ValueError for a field of more than one line."""
+class _Opening(asyncio.Future[Response]):
+    """The exchange with a proxy that opens a tunnel."""
+
+    def __init__(self, timing: Timing) -> None:
+        super().__init__()
+        self.timing = timing
+
+    def answered(self, response: Response) -> None:
+        self.set_result(response)
+
+    def failed(self, error: Exception) -> None:
+        self.set_exception(error)
+
+
+def encode_head(target_head: str, fields: Mapping[str, str], length: int | None) -> bytes:
+    """The whole head of a request; ValueError for a field of more than one line."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
     if lines.count("\r") != len(fields) or lines.count("\n") != len(fields):
         raise ValueError("a header field has more than one line")
     framing = "" if length is None else f"Content-Length: {length}\r\n"
-    return f"{head}{lines}{framing}\r\n".encode("ascii")
+    return f"{target_head}{lines}{framing}\r\n".encode("ascii")
 
 
 def _connect_request(proxy: Proxy, origin: Origin) -> bytes:
@@ -230,7 +349,7 @@ def _connect_request(proxy: Proxy, origin: Origin) -> bytes:
     name = f"[{origin.host}]" if ":" in origin.host else origin.host
     authority = f"{name}:{origin.port}"
     fields = {"Host": authority} | ({"Proxy-Authorization": proxy.authorization} if proxy.authorization else {})
-    return _encode(f"CONNECT {authority} HTTP/1.1\r\n", fields, None)
+    return encode_head(f"CONNECT {authority} HTTP/1.1\r\n", fields, None)
 
 
 async def _open_socket(addresses: Sequence[str], port: int) -> socket.socket:

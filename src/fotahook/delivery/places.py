@@ -6,7 +6,7 @@ quick lanes theirs.
 """
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from itertools import takewhile
 from typing import Final, Literal
@@ -38,6 +38,10 @@ class Place:
         self.started_at = started_at
 
 
+Grant = Callable[[Place], None]
+"""Gets the place that a lane waited for, and uses it or gives it back."""
+
+
 class Places:
     """Gives out places in flight. `total` are for quick and new lanes; slow ones share half as many of their own."""
 
@@ -47,11 +51,12 @@ class Places:
         """Called when attempts turned out to take long."""
         self._new_limit = max(1, total // 2)
         self._slow_limit = max(1, total // 2)
-        self._taken: Counter[Pace] = Counter()
-        self._waiting: dict[Pace, dict[int, deque[asyncio.Future[Place]]]] = {"quick": {}, "new": {}, "slow": {}}
+        self._taken: dict[Pace, int] = {"quick": 0, "new": 0, "slow": 0}
+        self._waiting: dict[Pace, dict[int, Grant]] = {"quick": {}, "new": {}, "slow": {}}
         """By lane, in the order of their turns: each lane gets one place a turn."""
         self._slow_until: OrderedDict[int, float] = OrderedDict()
         """By lane: until when it is slow, or 0 for a quick one."""
+        self._serving = False
         self._served: set[int] = set()
         self._slow_served: set[int] = set()
         self._slow_in_flight: Counter[int] = Counter()
@@ -70,6 +75,8 @@ class Places:
 
     def share(self, lane: int) -> int | None:
         """How many places a lane may take at once if they are scarce for lanes of its pace, else None."""
+        if self._slow_until.get(lane) == 0 and lane not in self._slow_in_flight:
+            return None
         pace = self.pace(lane)
         if pace == "new" and self._taken["new"] >= self._new_limit // 2:
             return 1
@@ -88,38 +95,36 @@ class Places:
             self._remember(lane, slow=False, now=0)
 
     def end(self, lane: int) -> None:
-        """A lane is no longer served."""
+        """A lane is no longer served, and waits no more."""
         self._served.discard(lane)
         self._slow_served.discard(lane)
+        for waiting in self._waiting.values():
+            waiting.pop(lane, None)
 
-    async def acquire(self, lane: int) -> Place:
-        """A place for an attempt of this lane, as soon as one is free for it."""
+    def take(self, lane: int) -> Place | None:
+        """A place for an attempt of this lane, if one is free for it and nobody waits."""
         pace = self.pace(lane)
-        if not self._waiting[pace] and self._is_free(pace):
-            return self._take(lane, pace)
-        future: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
-        self._waiting[pace].setdefault(lane, deque()).append(future)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self.release(future.result(), used=False)
-            raise
+        return None if self._waiting[pace] or not self._is_free(pace) else self._take(lane, pace)
+
+    def wait(self, lane: int, grant: Grant) -> None:
+        """Call `grant` with a place as soon as it is this lane's turn. A lane waits for one place at a time."""
+        self._waiting[self.pace(lane)][lane] = grant
 
     def release(self, place: Place, *, used: bool) -> None:
         """Give a place back. `used`: an attempt was made, and how long it took says whether the lane is slow."""
+        lane = place.lane
         self._taken[place.pace] -= 1
         if place.pace == "slow":
-            self._slow_in_flight[place.lane] -= 1
-            if self._slow_in_flight[place.lane] <= 0:
-                del self._slow_in_flight[place.lane]
-        if used:
-            now = asyncio.get_running_loop().time()
-            slow = place not in self._young and now - place.started_at >= SLOW_SECONDS
-            self._remember(place.lane, slow=slow, now=now)
-        self._young.pop(place, None)
+            self._slow_in_flight[lane] -= 1
+            if self._slow_in_flight[lane] <= 0:
+                del self._slow_in_flight[lane]
+        was_young = self._young.pop(place, place) is None
         self._of_new.pop(place, None)
-        self._serve_waiting()
+        if used and not (was_young and self._slow_until.get(lane) == 0 and lane not in self._slow_served):
+            now = asyncio.get_running_loop().time()
+            self._remember(lane, slow=not was_young and now - place.started_at >= SLOW_SECONDS, now=now)
+        if any(self._waiting.values()):
+            self._serve_waiting()
 
     def pace(self, lane: int) -> Pace:
         """How long the attempts of a lane take."""
@@ -161,8 +166,6 @@ class Places:
         self._timer = asyncio.get_running_loop().call_at(when, self._find_slow)
 
     def _remember(self, lane: int, *, slow: bool, now: float) -> None:
-        if not slow and self._slow_until.get(lane) == 0 and lane not in self._slow_served:
-            return
         self._note_slow(lane, slow=slow)
         self._slow_until[lane] = now + SLOW_MEMORY_SECONDS if slow else 0
         self._slow_until.move_to_end(lane)
@@ -205,18 +208,21 @@ class Places:
         queue = self._waiting["slow" if slow else "quick"]
         for other in self._waiting.values():
             if other is not queue and lane in other:
-                queue.setdefault(lane, deque()).extend(other.pop(lane))
+                queue[lane] = other.pop(lane)
 
     def _serve_waiting(self) -> None:
-        for pace, waiting in self._waiting.items():
-            while waiting and self._is_free(pace):
-                lane = next(iter(waiting))
-                futures = waiting.pop(lane)
-                future = futures.popleft()
-                if futures:
-                    waiting[lane] = futures
-                if not future.done():
-                    future.set_result(self._take(lane, pace))
+        if self._serving:
+            # A lane gave its place back at once: the loop below goes on.
+            return
+        self._serving = True
+        try:
+            for pace, waiting in self._waiting.items():
+                while waiting and self._is_free(pace):
+                    lane, grant = next(iter(waiting.items()))
+                    del waiting[lane]
+                    grant(self._take(lane, pace))
+        finally:
+            self._serving = False
 
 
 def _older(places: dict[Place, None], started_at: float) -> list[Place]:

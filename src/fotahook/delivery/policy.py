@@ -12,7 +12,7 @@ import msgspec
 
 from fotahook.store.records import Delivery, DeliveryState, Health, Lease
 
-from .outcomes import Outcome, failure_of
+from .outcomes import DELIVERED, Outcome, failure_of
 
 MINUTE: Final = 60.0
 HOUR: Final = 3600.0
@@ -105,9 +105,9 @@ def decide(
     `health` is the lane's before it, `seconds` how long the attempt took. `saturated`: whether the lane had as many
     deliveries in flight as its window allows. `jitter` is a random number in 0..1.
     """
+    if outcome.code == DELIVERED:
+        return _delivered(delivery, health, seconds, saturated, jitter, rules)
     match failure_of(outcome):
-        case "none":
-            return _delivered(delivery, health, seconds, saturated, jitter, rules)
         case "gone":
             return _gone(outcome, delivery, health)
         case "message":

@@ -1,5 +1,6 @@
 """What lanes are served with: how an attempt is made, durations, and what all lanes of a dispatcher share."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -14,16 +15,30 @@ from .places import FetchBudget, Places
 log = logging.getLogger("fotahook.delivery")
 
 Deliver = Callable[[Lease, Delivery], Awaitable[Outcome]]
-"""Makes one attempt. It ends within the attempt's deadline and reports everything in its Outcome."""
+"""Makes one attempt. It ends within the attempt's deadline and reports everything in its Outcome.
+
+A coroutine runs as a task; a future costs none.
+"""
 
 
-async def attempt(deliver: Deliver, lease: Lease, delivery: Delivery) -> Outcome:
-    """Make one attempt; an exception becomes an outcome."""
+def begin_attempt(deliver: Deliver, lease: Lease, delivery: Delivery) -> asyncio.Future[Outcome]:
+    """Begin an attempt: a future of its outcome."""
     try:
-        return await deliver(lease, delivery)
-    except Exception:
-        log.exception("delivering message %s failed in fotahook itself", delivery.message)
-        return Outcome(code="internal_error", url=lease.url)
+        attempt = deliver(lease, delivery)
+        return attempt if isinstance(attempt, asyncio.Future) else asyncio.ensure_future(attempt)
+    except Exception as error:
+        failed: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        failed.set_exception(error)
+        return failed
+
+
+def outcome_of(attempt: asyncio.Future[Outcome], lease: Lease, delivery: Delivery) -> Outcome:
+    """The outcome of an attempt that has ended; an exception becomes one."""
+    error = asyncio.CancelledError() if attempt.cancelled() else attempt.exception()
+    if error is None:
+        return attempt.result()
+    log.error("delivering message %s failed in fotahook itself", delivery.message, exc_info=error)
+    return Outcome(code="internal_error", url=lease.url)
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):

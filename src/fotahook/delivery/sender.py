@@ -1,4 +1,4 @@
-"""Makes one attempt at one delivery over HTTPS. It never raises: every failure is an Outcome."""
+"""Makes attempts at deliveries over HTTPS. Every failure is an Outcome."""
 
 import asyncio
 import errno
@@ -19,11 +19,10 @@ from fotahook.contract.proxy import parse_proxy
 from fotahook.contract.version import VERSION
 from fotahook.store.records import Delivery, Lease
 
-from .connection import ExchangeFailed, Response
-from .deadline import Deadline
-from .http import HttpClient, Target, target_of
+from .http import HttpClient, Post, Target, encode_head, target_of
 from .outcomes import OUT_OF_FILES, Outcome, code_of_status
 from .resolver import BlockedAddress, Lookup, NameUnresolved, Resolver
+from .response import ExchangeFailed, Response
 from .timing import Timing
 from .tls import code_of_tls_error, tls_context
 
@@ -79,7 +78,6 @@ class Sender:
         self._clock = clock
         self._monotonic = monotonic
         self._keys = lru_cache(TARGETS)(lambda account, key_ids: _keys(settings, account, key_ids))
-        self._deadline = Deadline(settings.timeout)
         self._log_again_at = float("-inf")
         self._tls = tls_context(settings.ca_file, settings.client_cert)
 
@@ -89,17 +87,24 @@ class Sender:
         self._client = HttpClient(
             self._resolver,
             self._tls,
+            clock=self._monotonic,
+            timeout=settings.timeout,
             connect_timeout=settings.connect_timeout,
             proxy=parse_proxy(settings.egress_proxy) if settings.egress_proxy else None,
         )
         # Only allowed URLs are cached, and the settings that allow them do not change.
         self._target = lru_cache(TARGETS)(self._vetted)
+        self._fixed_head = lru_cache(TARGETS)(self._make_fixed_head)
         return self
 
     def _vetted(self, url: str) -> Target:
         if not self._settings.allow_http and url.startswith("http://"):
             raise ValueError("http:// is only for services with --dev; register an https:// URL")
         return target_of(url, self._settings.allowed_networks)
+
+    def _make_fixed_head(self, url: str, account: str) -> str:
+        lines = [f"{name}: {value}\r\n" for name, value in _fixed_headers(account).items()]
+        return "".join([self._target(url).head, *lines])
 
     async def __aexit__(self, *_: object) -> None:
         self._client.close()
@@ -108,38 +113,55 @@ class Sender:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
-    async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
+    def deliver(self, lease: Lease, delivery: Delivery) -> asyncio.Future[Outcome]:
         """Send the message's bytes to the lane's callback, with one POST."""
-        attempt = delivery.attempts + delivery.strikes + 1
-        headers = self.headers(delivery.message, delivery.account, delivery.body, lease.signing_keys, attempt)
-        # Attempts that start together are all signed before the first is sent, which is faster than alternating.
-        await asyncio.sleep(0)
-        return await self.send(lease.url or "", headers, delivery.body)
-
-    async def send(self, url: str, headers: dict[str, str], body: bytes) -> Outcome:
-        """Send these bytes with one POST, with only these headers."""
-        timing = Timing(self._monotonic)
-        response: Response | None = None
+        url, message_id, body = lease.url or "", delivery.message, delivery.body
         try:
-            with self._deadline:
-                response = await self._client.post(self._target(url), headers, body, timing)
-        except (ExchangeFailed, OSError, ValueError, TimeoutError) as error:
-            code, excerpt = _code_of_error(error, timing), str(error)
-            if code == OUT_OF_FILES:
-                self._log_exhaustion(str(error))
-        else:
-            code = code_of_status(response.status)
-            redirected = f"Location: {response.location or '(none)'}"
-            excerpt = redirected if code == "redirect" else response.body.decode("utf-8", "replace")
+            fixed = self._fixed_head(url, delivery.account)
+            timestamp = int(self._clock())
+            signature = self._sign(delivery.account, lease.signing_keys, message_id, timestamp, body)
+            head = (
+                f"{fixed}Fotahook-Attempt: {delivery.attempts + delivery.strikes + 1}\r\nwebhook-id: {message_id}\r\n"
+                f"webhook-timestamp: {timestamp}\r\nwebhook-signature: {signature}\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n"
+            )
+            return self._client.post(self._target(url), head.encode("ascii"), body, self._outcome)
+        except (OSError, ValueError) as error:
+            return self._refused(url, error)
+
+    def send(self, url: str, headers: dict[str, str], body: bytes) -> asyncio.Future[Outcome]:
+        """Send these bytes with one POST, with only these headers."""
+        try:
+            target = self._target(url)
+            return self._client.post(target, encode_head(target.head, headers, len(body)), body, self._outcome)
+        except (OSError, ValueError) as error:
+            return self._refused(url, error)
+
+    def _refused(self, url: str, error: OSError | ValueError) -> asyncio.Future[Outcome]:
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        done.set_result(self._failure(url, error, Timing(self._monotonic)))
+        return done
+
+    def _outcome(self, post: Post, found: Response | Exception) -> Outcome:
+        if isinstance(found, Exception):
+            return self._failure(post.target.url, found, post.timing)
+        code, location = code_of_status(found.status), found.location
         return Outcome(
             code=code,
-            status=response.status if response else None,
-            url=url,
-            retry_after=retry_after(response.retry_after, self._clock()) if response else None,
-            phases=timing.phases(),
-            excerpt=one_line(excerpt, EXCERPT_LIMIT),
-            resent=timing.resent,
+            status=found.status,
+            url=post.target.url,
+            retry_after=None if found.retry_after is None else retry_after(found.retry_after, self._clock()),
+            phases=post.timing.phases(),
+            excerpt=_excerpt(f"Location: {location or '(none)'}".encode() if code == "redirect" else found.body),
+            resent=post.timing.resent,
         )
+
+    def _failure(self, url: str, error: Exception, timing: Timing) -> Outcome:
+        code = _code_of_error(error, timing)
+        if code == OUT_OF_FILES:
+            self._log_exhaustion(str(error))
+        excerpt = one_line(str(error), EXCERPT_LIMIT)
+        return Outcome(code=code, url=url, phases=timing.phases(), excerpt=excerpt, resent=timing.resent)
 
     def _log_exhaustion(self, reason: str) -> None:
         now = self._monotonic()
@@ -152,20 +174,27 @@ class Sender:
     ) -> dict[str, str]:
         """The headers of a message for an account, with signatures by the account's keys."""
         timestamp = int(self._clock())
-        signed = (message_id, timestamp, body)
+        signature = self._sign(account, key_ids, message_id, timestamp, body)
+        signed = signing.headers(message_id, timestamp, [signature])
+        return {**_fixed_headers(account), "Fotahook-Attempt": str(attempt), **signed}
+
+    def _sign(self, account: str, key_ids: tuple[str, ...], message_id: str, timestamp: int, body: bytes) -> str:
         seeds, keys = self._keys(account, key_ids)
-        signatures = [
-            *(signing.sign_ed25519(seed, *signed) for seed in seeds),
-            *(signing.sign_hmac(key, *signed) for key in keys),
-        ]
-        return {
-            "Content-Type": "application/json",
-            "User-Agent": f"fotahook/{VERSION}",
-            # Headers must be ASCII; account names need not be.
-            "Fotahook-Account": quote(account, safe=""),
-            "Fotahook-Attempt": str(attempt),
-            **signing.headers(message_id, timestamp, signatures),
-        }
+        return signing.sign(message_id, timestamp, body, seeds=seeds, secrets=keys)
+
+
+def _fixed_headers(account: str) -> dict[str, str]:
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": f"fotahook/{VERSION}",
+        # Headers must be ASCII; account names need not be.
+        "Fotahook-Account": quote(account, safe=""),
+    }
+
+
+@lru_cache(64)
+def _excerpt(body: bytes) -> str:
+    return one_line(body.decode("utf-8", "replace"), EXCERPT_LIMIT)
 
 
 def _keys(settings: SenderSettings, account: str, key_ids: tuple[str, ...]) -> tuple[list[bytes], list[bytes]]:

@@ -13,15 +13,6 @@ from .policy import Decision
 log = logging.getLogger("fotahook.delivery")
 
 
-class Finished(msgspec.Struct, frozen=True):
-    """An attempt: when it started (wall clock), how long it took, on which revision of the callback, its outcome."""
-
-    started_at: float
-    seconds: float
-    revision: int
-    outcome: Outcome
-
-
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint failure that stops the lane until a time. `health_before` is the lane's health before the failure."""
 
@@ -29,9 +20,8 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     until: float
 
 
-def settlement_of(delivery: Delivery, decision: Decision, finished: Finished) -> Settlement:
-    """What the store writes of an attempt."""
-    outcome = finished.outcome
+def settlement_of(delivery: Delivery, decision: Decision, outcome: Outcome, started_at: float) -> Settlement:
+    """What the store writes of an attempt that started at this time of the wall clock."""
     delivered = decision.state == "delivered"
     return Settlement(
         delivery=delivery,
@@ -40,12 +30,12 @@ def settlement_of(delivery: Delivery, decision: Decision, finished: Finished) ->
         strikes=decision.strikes,
         delay=decision.delay,
         attempt=Attempt(
-            started_at=finished.started_at,
+            started_at=started_at,
             url=outcome.url,
             outcome=DELIVERED if delivered else "failed",
             status=outcome.status,
             error_code=None if delivered else outcome.code,
-            fix=outcome.fix,
+            fix=None if delivered else outcome.fix,
             phases=outcome.phases,
             excerpt=outcome.excerpt,
             resent=outcome.resent,
