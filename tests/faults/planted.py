@@ -56,7 +56,7 @@ def settled_before_sent() -> None:
         _later(lambda: deliver(self, *request, **options))
         return Outcome(code=DELIVERED, status=200)
 
-    Sender.deliver = promise  # type: ignore[method-assign]
+    Sender.deliver = promise  # type: ignore[method-assign, assignment]
 
 
 class _Given(MessageIds):
