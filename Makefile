@@ -46,7 +46,9 @@ openapi: .venv/ready
 wheel: .venv/ready
 	$(BIN)/hatchling build --target wheel
 
-# Its section service is loaded by wrk: apt-get install wrk. Without it that section says so, and the others run.
+# Writes docs/benchmarks.md, and docs/scale.md with its constants; `python -m bench --help` lists the sections. The section
+# service is loaded by wrk: apt-get install wrk. Without it that section says so, and the others run. Whole measurements, of
+# which the usual ones are a small part: SIMULATION=whole (ten minutes), CONSOLE_SECONDS=600.
 bench: .venv/ready
 	$(BIN)/python -m bench
 

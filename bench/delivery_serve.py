@@ -30,33 +30,33 @@ async def serve(receiver: str, store_url: str, count: int) -> rig.Found:
         await store.register(account, f"{receiver}/callbacks", actor="bench")
     await store.close()
     async with (
-        _service(store_url) as (url, pid),
+        service(store_url, "--in-flight", "1") as (url, pid),
         AsyncOperatorClient(url, *CLIENT) as operator,
-        _session(url) as session,
+        session(url) as http,
     ):
 
         async def publish() -> None:
             for account in accounts:
                 line = b'{"account": "%b", "message": %b}\n' % (account.encode(), BODY)
-                async with session.post(f"{url}/v1/messages", data=line * BATCH) as answer:
+                async with http.post(f"{url}/v1/messages", data=line * BATCH) as answer:
                     answer.raise_for_status()
                     await answer.read()
 
         accounts = islice(cycle(ACCOUNTS), count // BATCH)
-        before = await _answered(session, receiver)
+        before = await _answered(http, receiver)
         begun, cpu = time.perf_counter(), rig.cpu_seconds(pid)
         await asyncio.gather(*(publish() for _ in range(ACCEPTING)))
         # Counting backlogs reads every row, so wait for the receiver first.
-        await _until(lambda: _is_answered(session, receiver, before + count))
+        await _until(lambda: _is_answered(http, receiver, before + count))
         await _until(lambda: _is_settled(operator))
         seconds = time.perf_counter() - begun
         return {"per_second": count / seconds, "cpu_us": (rig.cpu_seconds(pid) - cpu) / count * 1e6}
 
 
 @asynccontextmanager
-async def _service(store_url: str) -> AsyncIterator[tuple[str, int]]:
+async def service(store_url: str, *more: str) -> AsyncIterator[tuple[str, int]]:
     """The URL and the process id of a service on this store."""
-    flags = ("--dev", "--port", "0", "--store", store_url, "--in-flight", "1")
+    flags = ("--dev", "--port", "0", "--store", store_url, *more)
     command = [sys.executable, "-m", "fotahook", "serve", *flags]
     environment = os.environ | {"FOTAHOOK_SECRET_KEY": generate_secret_key()}
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=DEVNULL, env=environment)
@@ -70,23 +70,23 @@ async def _service(store_url: str) -> AsyncIterator[tuple[str, int]]:
 
 
 @asynccontextmanager
-async def _session(url: str) -> AsyncIterator[aiohttp.ClientSession]:
+async def session(url: str) -> AsyncIterator[aiohttp.ClientSession]:
     """An HTTP session with an access token."""
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession() as http:
         form = {"grant_type": "client_credentials"}
-        async with session.post(f"{url}/api/ts/v1/oauth2/token", data=form, auth=aiohttp.BasicAuth(*CLIENT)) as answer:
+        async with http.post(f"{url}/api/ts/v1/oauth2/token", data=form, auth=aiohttp.BasicAuth(*CLIENT)) as answer:
             token = (await answer.json())["access_token"]
-        session.headers["Authorization"] = f"Bearer {token}"
-        yield session
+        http.headers["Authorization"] = f"Bearer {token}"
+        yield http
 
 
-async def _answered(session: aiohttp.ClientSession, receiver: str) -> int:
-    async with session.get(f"{receiver}/count") as answer:
+async def _answered(http: aiohttp.ClientSession, receiver: str) -> int:
+    async with http.get(f"{receiver}/count") as answer:
         return int(await answer.read())
 
 
-async def _is_answered(session: aiohttp.ClientSession, receiver: str, count: int) -> bool:
-    return await _answered(session, receiver) >= count
+async def _is_answered(http: aiohttp.ClientSession, receiver: str, count: int) -> bool:
+    return await _answered(http, receiver) >= count
 
 
 async def _is_settled(operator: AsyncOperatorClient) -> bool:

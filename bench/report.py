@@ -44,7 +44,8 @@ class Figure:
         return "met" if met else "MISSED"
 
     def cells(self) -> tuple[str, str, str, str]:
-        target = f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
+        bounds = (("≥", self.at_least), ("≤", self.at_most))
+        target = ", ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
         return self.title, "" if self.value is None else shown(self.value), target, self.verdict
 
 

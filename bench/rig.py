@@ -42,6 +42,17 @@ class Postgres:
         self._server: Server | None = None
         self._databases = 0
 
+    def fresh(self) -> tuple[str, int]:
+        """The URL of an empty database, and the server's process id."""
+        url = self.fresh_database()
+        assert self._server is not None
+        return url, self._server.pid
+
+    def cpu_seconds(self) -> float:
+        """The CPU that the server has used so far."""
+        assert self._server is not None
+        return server_cpu_seconds(self._server.pid)
+
     def fresh_database(self) -> str:
         """The URL of an empty database."""
         if self._server is None:
@@ -77,13 +88,13 @@ def postgres() -> Iterator[Postgres]:
             server.stop()
 
 
-def run(module: str, *arguments: object) -> Found:
+def run(module: str, *arguments: object, seconds: float = RUN_SECONDS) -> Found:
     """Run `python -m module …` and return the JSON object it prints; RuntimeError with its last line of stderr."""
     command = [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=RUN_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"timed out after {RUN_SECONDS:.0f} s") from None
+        raise RuntimeError(f"timed out after {seconds:.0f} s") from None
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it failed")
     found: Found = json.loads(done.stdout)
@@ -94,6 +105,17 @@ def cpu_seconds(pid: int) -> float:
     """The CPU that a process has used so far, all its threads together."""
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def server_cpu_seconds(pid: int) -> float:
+    """The same for a PostgreSQL server: with its processes, those that ended too."""
+    ticks = 0
+    for one in (pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
+        try:
+            ticks += sum(map(int, Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[11:15]))
+        except FileNotFoundError:
+            continue  # it ended just now, and is counted with its parent next time
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def by_name(rounds: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

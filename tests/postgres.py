@@ -77,6 +77,11 @@ class Server:
             self._run("pg_basebackup", "-R", "--no-sync", "--checkpoint=fast", "-d", copy_of.url)
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def url(self) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
