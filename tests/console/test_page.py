@@ -374,6 +374,26 @@ def test_a_campaign_shows_its_devices_and_a_search_finds_them(
     signed_in.see("Nothing is called “no such thing”")
 
 
+def test_the_search_explains_its_filters_and_finds_messages_by_them(
+    signed_in: Browser, operator: OperatorClient
+) -> None:
+    account = "0000123456-00007"
+    message = operator.publish(account, {"type": "aRareType"})
+    field = signed_in.find("//input[@name='q']")
+    field.click()
+    signed_in.see("state:dead since:1h")
+    field.send_keys("state:d")
+    signed_in.see("state:pending, state:delivered and state:dead")
+    field.clear()
+    field.send_keys(f"type:aRareType state:pending since:1h {account[:9]}")
+    signed_in.find(f"//ul[@id='found']//a[contains(., 'message') and contains(., '{message.id}')]").click()
+    signed_in.find(f"//*[contains(text(), '{message.id}')]")
+    field = signed_in.find("//input[@name='q']")
+    field.clear()
+    field.send_keys("type:noSuchType")
+    signed_in.see("No message matches “type:noSuchType”")
+
+
 def test_hostile_text_is_text(signed_in: Browser, operator: OperatorClient, register: Register) -> None:
     account = HOSTILE.replace("/", "")
     register(account, "http://127.0.0.1:9/")

@@ -1,9 +1,16 @@
 """Campaigns by what was published, and the search over everything."""
 
+from datetime import UTC, datetime
+from urllib.parse import quote
+
 import msgspec
 import pytest
 
+from fotahook.service.errors import ApiError
 from fotahook.service.operator import campaigns
+from fotahook.service.operator.search import parse_search
+from fotahook.store.records import Health, LaneVerdict, MessageFilter
+from tests.store.conftest import settled
 
 from .conftest import ACCOUNT, Api, client_of
 
@@ -117,3 +124,68 @@ async def test_a_search_finds_accounts_messages_devices_and_campaigns_of_the_cal
     assert await search(message, mine) == {}
     assert await search("990013907835573", mine) == {"devices": ["other"]}
     assert (await api("GET", "/v1/search?q=", b"", api.bearer)).error == (400, "INVALID_PARAMETER")
+
+
+NOW = datetime(2026, 11, 25, 20, tzinfo=UTC)
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("text", "rest", "matching"),
+    [
+        ("0000123456", "0000123456", None),
+        ("  other: words ", "  other: words ", None),
+        ("type:upgradeProgress", "", MessageFilter(type="upgradeProgress")),
+        ("type:a:b state:dead", "", MessageFilter(type="a:b", state="dead")),
+        ("0001 state:pending", "0001", MessageFilter(state="pending")),
+        ("since:2d 0001", "0001", MessageFilter(since=NOW.timestamp() - 48 * HOUR)),
+        ("until:30m since:1w", "", MessageFilter(since=NOW.timestamp() - 168 * HOUR, until=NOW.timestamp() - HOUR / 2)),
+        ("since:2026-11-25T21:00:00+02:00", "", MessageFilter(since=NOW.timestamp() - HOUR)),
+    ],
+)
+def test_the_words_of_a_search(text: str, rest: str, matching: MessageFilter | None) -> None:
+    assert parse_search(text, NOW) == (rest, matching)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "state:gone",
+        "state:",
+        "type:a type:b",
+        "since:yesterday",
+        "since:1y",
+        "until:2026-11-25T20:00:00",
+        "since:999999w",
+    ],
+)
+def test_filters_that_mean_nothing_are_refused(text: str) -> None:
+    with pytest.raises(ApiError, match="INVALID_PARAMETER"):
+        parse_search(text, NOW)
+
+
+async def test_a_search_by_filters_finds_the_messages_of_the_caller(api: Api) -> None:
+    first = await publish(api, "d", "Accepted")
+    api.clock.advance(HOUR - 600)
+    second = await publish(api, "d", "Accepted", account="other")
+    third = await publish(api, "d", "Accepted")
+
+    async def search(text: str, headers: dict[str, str] | None = None) -> list[str]:
+        found = (await api("GET", f"/v1/search?q={quote(text)}", b"", headers or api.bearer)).json
+        assert found["devices"] == found["campaigns"] == []
+        return [one["id"] for one in found["messages"]]
+
+    assert await search("type:upgradeProgress") == await search("state:pending") == [third, second, first]
+    assert await search("type:other") == await search("state:delivered") == await search("nobody state:pending") == []
+    assert await search("type:upgradeProgress since:30m") == [third, second]
+    assert await search("type:upgradeProgress until:30m") == [first]
+    assert await search(f"{ACCOUNT[:6]} state:pending") == [third, first]
+    mine = await client_of(api, ["other"])
+    assert await search("state:pending", mine) == await search("type:upgradeProgress", mine) == [second]
+    await api.store.register(ACCOUNT, "https://a.example/", actor="test")
+    [lease] = await api.store.lease(1, 30)
+    [delivery] = await api.store.fetch(lease, 1)
+    await api.store.settle(lease, [settled(delivery, "dead")], LaneVerdict(health=Health()), keep=0)
+    assert await search("state:dead since:2h") == await search(f"{ACCOUNT} state:dead") == [first]
+    assert await search("state:dead", mine) == await search("state:dead since:30m") == []
+    assert (await api("GET", "/v1/search?q=state:d", b"", api.bearer)).error == (400, "INVALID_PARAMETER")

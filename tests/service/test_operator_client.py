@@ -127,6 +127,15 @@ async def test_the_given_limits_of_an_account_are_changed(call: Operator) -> Non
         await call("set_limits", ACCOUNT, changes_per_hour=-1)
 
 
+async def test_a_search_finds_messages_by_type_state_and_time(call: Operator) -> None:
+    published = await call("publish", ACCOUNT, b'{"type": "a b"}')
+    assert [one.id for one in (await call("search", published.id)).messages] == [published.id]
+    found = await call("search", f"{ACCOUNT} state:pending since:1h")
+    assert ([one.id for one in found.messages], [one.account for one in found.accounts]) == ([published.id], [ACCOUNT])
+    with pytest.raises(ApiException, match="since:"):
+        await call("search", "since:yesterday")
+
+
 async def test_messages_are_redelivered(call: Operator) -> None:
     published = await call("publish", ACCOUNT, b"{}")
     with pytest.raises(ApiException) as refused:

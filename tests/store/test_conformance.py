@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from fotahook.store import open_store, views
+from fotahook.store import listing, open_store, views
 from fotahook.store.base import Store
 from fotahook.store.events import StateCounts
 from fotahook.store.records import (
@@ -74,6 +74,66 @@ async def test_accepted_bytes_come_back_exactly(registered: Store, accept: Accep
     assert message.body == body
     assert len(message.sha256) == 32
     assert message.deliveries[0].state == "pending"
+
+
+async def test_messages_of_several_accounts_are_searched_by_type_state_and_time(
+    store: Store, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "SEARCH_STEP", 3)
+    monkeypatch.setattr(listing, "SEARCH_EACH", 5)
+    ids: list[str] = []
+    began = clock.now
+    for number in range(12):
+        account, kind = "a" if number % 2 else "b", "rare" if number in (1, 6) else "common"
+        ids += [one.id for one in await store.accept([NewMessage(account=account, body=b"{}", type=kind)])]
+        clock.advance(3600)
+
+    async def search(among: list[str] | None = None, **given: Any) -> list[int]:
+        found: list[int] = []
+        before: int | None = None
+        for _ in ids:
+            page = await store.search_messages(MessageFilter(**given), among=among, before=before, limit=4)
+            found, before = [*found, *(ids.index(one.id) for one in page.messages)], page.next
+            if before is None:
+                return found
+        raise AssertionError("the search does not end")
+
+    newest = list(reversed(range(12)))
+    assert await search() == newest
+    assert await search(state="pending") == newest[:4]
+    assert await search(type="rare") == [6, 1]
+    assert await search(["a"]) == newest[::2]
+    assert await search(["a"], state="pending") == newest[:8:2]
+    assert await search(["a", "c"], type="rare") == [1]
+    # Where there are many, it looks for the type.
+    monkeypatch.setattr(listing, "SCAN_LIMIT", 2)
+    assert await search(type="rare", state="pending") == [6, 1]
+    monkeypatch.undo()
+    span: dict[str, Any] = {"since": began + 3 * 3600, "until": began + 7 * 3600}
+    assert await search(**span) == await search(**span, state="pending") == [6, 5, 4, 3]
+    assert (
+        await search(state="dead")
+        == await search(until=began)
+        == await search(since=clock.now)
+        == await search([])
+        == []
+    )
+    await store.register("a", URL, actor="test")
+    lease = await lease_one(store)
+    await store.settle(
+        lease,
+        [
+            settled(each, "delivered" if number else "dead", attempts=3)
+            for number, each in enumerate(await store.fetch(lease, 2))
+        ],
+        WELL,
+        keep=0,
+    )
+    assert await search(state="dead") == await search(["a"], state="dead", type="rare") == [1]
+    assert await search(state="delivered") == [3]
+    assert await search(["b"], state="dead") == await search(state="dead", until=began + 3600) == []
+    page = await store.messages("a", MessageFilter(**span), limit=9)
+    assert ([ids.index(one.id) for one in page.messages], page.next) == ([5, 3], None)
 
 
 async def test_an_unknown_message_is_none(store: Store) -> None:

@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from ..contract import operator as types
 from ..contract.auth import ThingspaceOauthCredentials
 from ..contract.calls import Call, query_string, read_json, segment
+from ..contract.campaigns import Found
 from ..contract.exchange import ApiResponse
 from ..contract.operator_calls import batch_body, message_bytes, publish_headers, read_batch, timestamp
 from ..contract.servers import servers_at
@@ -212,6 +213,15 @@ class _OperatorClient(BaseClient):
         body = msgspec.json.encode({"state": state, **span, "dryRun": dry_run})
         path, read = f"{_account(account)}/redeliver", read_json(types.Redeliveries)
         return data_of(Call("POST", None, path, lambda reply: read(reply).count, body, repeatable=False), **options)
+
+    @operation
+    def search(self, text: str, **options: Unpack[CallOptions]) -> Operation[Found]:
+        """What is called like this: accounts and campaigns by the beginning, messages and devices by their id.
+
+        Or messages by filters: ``type:upgradeProgress state:dead since:1h until:2026-11-25T20:00:00Z``, also beside the
+        beginning of an account's name.
+        """
+        return data_of(_get(f"/v1/search{query_string(q=text)}", Found), **options)
 
     @operation
     def stats(self, minutes: int | None = None, **options: Unpack[CallOptions]) -> Operation[types.Stats]:

@@ -14,7 +14,7 @@ from ..store.base import Store
 from . import console, health
 from .context import Check, Service, Settings
 from .metrics import Metrics
-from .operator import accounts, audit, campaigns, doctor, events, messages
+from .operator import accounts, audit, campaigns, doctor, events, messages, search
 from .routing import App, Endpoint, Resource
 from .thingspace import auth, callbacks, reports
 
@@ -26,6 +26,7 @@ MODULES: Final[Sequence[ModuleType]] = (
     reports,
     accounts,
     campaigns,
+    search,
     doctor,
     messages,
     events,

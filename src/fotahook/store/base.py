@@ -22,7 +22,7 @@ from .event_reader import read_events, read_stats, thin_out
 from .events import Backlog, EventCursor, EventPage, StateCounts, Stats
 from .handing import Handing
 from .ledger_verbs import LedgerVerbs
-from .listing import account_attempts, find_message, list_messages
+from .listing import account_attempts, find_message, list_messages, search_messages
 from .records import CALLBACK_CONSUMER
 from .redelivery import find_redeliverable, redeliver, step_redelivery
 from .retention import Sweep, find_removable, remove
@@ -222,6 +222,16 @@ class Store(LedgerVerbs, AccessVerbs):
     ) -> records.Page:
         """An account's messages, newest first, without their bodies; `before` is the `next` of the last page."""
         return await self._look(lambda db: list_messages(db, account, matching, before, limit))
+
+    async def search_messages(
+        self, matching: records.MessageFilter, *, among: Collection[str] | None, before: int | None = None, limit: int
+    ) -> records.Page:
+        """A look at the newest messages of some accounts, or of all, for those that match; as ``messages`` else.
+
+        It goes through a bounded number of messages. Of pending and dead ones, it sees the newest of each account.
+        """
+        names = None if among is None else list(among)
+        return await self._look(lambda db: search_messages(db, names, matching, before, limit))
 
     async def events(self, after: EventCursor | None, *, limit: int) -> EventPage:
         """Events after a cursor, up to `limit` of each source; for None, no events and a cursor at the present.

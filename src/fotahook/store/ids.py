@@ -21,6 +21,12 @@ class MessageIds:
         return [_id(f"{first + number:015x}", random[16 * number : 16 * number + 16]) for number in range(count)]
 
 
+def first_id(seconds: float) -> str:
+    """The beginning of every id made at this time: others of that time, and later ones, sort behind it."""
+    milliseconds = f"{min(max(0, int(seconds * 1000)), (1 << 48) - 1):012x}"
+    return f"{milliseconds[:8]}-{milliseconds[8:]}"
+
+
 def _id(ordered: str, random: str) -> str:
     variant = "89ab"[int(random[0], 16) & 0b11]
     return f"{ordered[:8]}-{ordered[8:12]}-7{ordered[12:]}-{variant}{random[1:4]}-{random[4:]}"

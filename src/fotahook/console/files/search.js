@@ -27,14 +27,18 @@ export function attachSearch(form) {
   const search = async () => {
     const text = field.value.trim();
     const mine = (requests += 1);
-    if (!text) return show([]);
-    const found = await read(`/v1/search${query({ q: text })}`);
+    if (!text) return show(document.activeElement === field ? [hint()] : []);
+    // A filter that is being typed has no meaning yet: the answer says which ones have.
+    const found = await read(`/v1/search${query({ q: text })}`).then((found) => results(text, found), (error) => {
+      if (error.status !== 400) throw error;
+      return [el("li", { class: "muted" }, error.message)];
+    });
     // Something else was typed meanwhile.
-    if (mine === requests) show(results(text, found));
+    if (mine === requests) show(found);
   };
   const soon = atMostEvery(PAUSE_MILLISECONDS, () => search().catch(notify));
   field.addEventListener("input", soon);
-  field.addEventListener("focus", () => field.value && soon());
+  field.addEventListener("focus", soon);
   field.addEventListener("blur", () => setTimeout(() => (list.hidden = list.hidden || document.activeElement !== field), 200));
   field.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -57,14 +61,22 @@ export function attachSearch(form) {
   });
 }
 
+const FILTER = /(^|\s)(type|state|since|until):/;
+
+function hint() {
+  const filters = ["type:upgradeProgress", "state:dead", "since:1h", "until:2026-11-25T20:00:00Z"].flatMap((text) => [el("code", {}, text), " "]);
+  return el("li", { class: "muted" }, "Or messages, also after the beginning of an account: ", filters);
+}
+
 function results(text, { accounts, messages, devices, campaigns }) {
   const item = (kind, name, more, ...path) => el("li", { role: "option" }, el("a", { href: address(...path), tabindex: "-1" }, el("span", { class: "muted" }, kind), " ", el("code", {}, name), " ", more));
   const items = [
     ...accounts.map((one) => item("account", one.account, stateOf(one), "account", one.account)),
     ...campaigns.map((one) => item("campaign", one.campaignId, one.account, "campaign", one.account, one.campaignId)),
     ...devices.map((one) => item("device", one.deviceId, [one.status, " ", time(one.at)], "campaign", one.account, one.campaignId, one.deviceId)),
-    ...messages.map((one) => item("message", one.id, [one.type, " ", time(one.acceptedAt)], "message", one.id)),
+    ...messages.map((one) => item("message", one.id, [one.account, " ", one.type, " ", time(one.acceptedAt)], "message", one.id)),
   ];
   items.forEach((one, n) => (one.id = `found-${n}`));
+  if (!items.length && FILTER.test(text)) return [el("li", { class: "muted" }, `No message matches “${text}”, as far as the search looks back.`)];
   return items.length ? items : [el("li", { class: "muted" }, `Nothing is called “${text}”: no account, message id, device, campaign or type of message.`)];
 }

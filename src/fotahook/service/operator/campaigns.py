@@ -1,4 +1,4 @@
-"""Campaigns and their devices, by the ledger; and the search over everything, answered by indexes."""
+"""Campaigns and their devices, by the ledger."""
 
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal
@@ -13,14 +13,10 @@ from ...contract.campaigns import (
     DevicePage,
     DeviceState,
     FailureReason,
-    Found,
-    FoundDevice,
 )
 from ...contract.life_cycle import FAILED, FINAL_RANK, place
-from ...store import views
 from ...store.ledger import storable
 from ...store.ledger_records import CampaignDevice, LedgerCampaign, LedgerCount
-from ...store.records import Account, MessageFilter
 from ...store.views import to_datetime, to_datetime_or_none
 from .. import errors, requests
 from ..requests import Params
@@ -30,11 +26,9 @@ from .accounts import PATH as ACCOUNT_PATH
 PATH: Final = f"{ACCOUNT_PATH}/campaigns/{{campaign}}"
 CAMPAIGNS: Final = 20
 REASONS: Final = 20
-FOUND: Final = 10
 SCAN: Final = 1000
 """Devices that one read looks at."""
 READS_PER_PAGE: Final = 20
-_FIRST_TEXT: Final = "\U0010ffff"
 _Text = Annotated[str, Meta(max_length=256, pattern="^[^\\u0000]*$")]
 
 
@@ -51,12 +45,6 @@ class CampaignDevicesQuery(Params, frozen=True):
     device: _Text = ""
     cursor: str | None = None
     limit: requests.PageSize = 50
-
-
-class SearchQuery(Params, frozen=True):
-    """An account or a campaign by its beginning, a message or a device by its id."""
-
-    q: Annotated[str, Meta(min_length=1, max_length=256, pattern="^[^\\u0000]*$")]
 
 
 @Endpoint("GET", "/v1/campaigns", query=CampaignListQuery, scope="read")
@@ -110,40 +98,6 @@ async def list_devices(call: Call) -> DevicePage:
         after = devices[-1].device
     cursor = None if after is None else call.service.cursors.seal(after)
     return DevicePage(devices=[_device(one, is_over=is_over) for one in devices], cursor=cursor)
-
-
-@Endpoint("GET", "/v1/search", query=SearchQuery, scope="read")
-async def search(call: Call) -> Found:
-    """What is called like this: accounts, campaigns, devices, messages, of those that the caller may see."""
-    text, store, among = call.query(SearchQuery).q, call.service.store, call.caller.accounts
-    message = await store.message(text)
-    messages = [] if message is None or not call.caller.has(message.account) else [message]
-    accounts = await _accounts(call, text)
-    if not messages and len(accounts) == 1 and accounts[0].account == text:
-        messages = list((await store.messages(text, MessageFilter(), limit=FOUND)).messages)
-    campaigns = await store.latest_campaigns(among=among, campaign=text, limit=FOUND)
-    devices = await store.find_device(storable(text), among=among, limit=FOUND)
-    return Found(
-        accounts=[views.account_state(one, known=True) for one in accounts],
-        messages=[views.message_state(one) for one in messages],
-        devices=[
-            FoundDevice(one.account, one.campaign, one.device, one.status, to_datetime(one.at)) for one in devices
-        ],
-        campaigns=[CampaignState(account=one.account, campaign_id=one.campaign) for one in campaigns],
-    )
-
-
-async def _accounts(call: Call, text: str) -> Sequence[Account]:
-    """Those whose names begin with a text."""
-    found = await call.service.store.accounts(
-        among=call.caller.accounts, after=_before(text), consumer=call.service.settings.consumer, limit=FOUND
-    )
-    return [one for one in found if one.account.startswith(text)]
-
-
-def _before(text: str) -> str:
-    """A text that sorts just before another one."""
-    return text[:-1] + (chr(ord(text[-1]) - 1) + _FIRST_TEXT if text[-1] > " " else "")
 
 
 async def _campaign(call: Call) -> LedgerCampaign:

@@ -348,6 +348,53 @@ cross join lateral (
 ) d
 where l.account = :account order by d.seq desc limit :limit;
 
+-- name: span
+-- The number of the first message from one id on, and one more than that of the last before another; ids begin with the time.
+select coalesce((select seq from messages where id >= :since order by id limit 1), 0) as first,
+    coalesce((select seq from messages where id < :until order by id desc limit 1), 0) + 1 as "end";
+
+-- name: newest
+-- Between two numbers, of these accounts (null: of all).
+select seq from messages
+where seq < :before and seq >= :floor
+    and (:among::text[] is null or account = any(:among))
+    and (:type::text is null or type = :type)
+    and (:since::double precision is null or accepted_at >= :since)
+    and (:until::double precision is null or accepted_at < :until)
+order by seq desc limit :limit;
+
+-- name: newest_pending
+-- The newest :each of each lane: of these accounts, or of the first thousand lanes that have any.
+with recursive every (lane) as (
+    select min(lane) from pending
+    union all
+    select (select min(lane) from pending where lane > every.lane) from every where lane is not null
+), looked (lane) as (
+    select id from lanes where account = any(:among::text[])
+    union all
+    (select lane from every where :among::text[] is null limit 1000)
+)
+select distinct d.seq from looked cross join lateral (
+    select seq from pending where lane = looked.lane and seq < :before and seq >= :floor order by seq desc limit :each
+) d
+order by d.seq desc limit :limit;
+
+-- name: newest_dead
+-- The newest :each of each lane: of these accounts, or of the first thousand lanes that have any.
+with recursive every (lane) as (
+    select min(lane) from dead
+    union all
+    select (select min(lane) from dead where lane > every.lane) from every where lane is not null
+), looked (lane) as (
+    select id from lanes where account = any(:among::text[])
+    union all
+    (select lane from every where :among::text[] is null limit 1000)
+)
+select distinct d.seq from looked cross join lateral (
+    select seq from dead where lane = looked.lane and seq < :before and seq >= :floor order by seq desc limit :each
+) d
+order by d.seq desc limit :limit;
+
 -- name: matching
 select m.seq, m.id, m.account, m.type, m.ordering_key,
     nullif(m.idempotency_key, E'\x01' || encode(m.sha256, 'hex')) as idempotency_key,

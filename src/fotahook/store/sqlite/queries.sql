@@ -378,6 +378,58 @@ from lanes l cross join json_each((
 )) found
 where l.account = :account order by seq desc limit :limit;
 
+-- name: span
+-- The number of the first message from one id on, and one more than that of the last before another; ids begin with the time.
+select coalesce((select seq from messages where id >= :since order by id limit 1), 0) as first,
+    coalesce((select seq from messages where id < :until order by id desc limit 1), 0) + 1 as "end";
+
+-- name: newest
+-- Between two numbers, of these accounts (null: of all).
+select seq from messages
+where seq < :before and seq >= :floor
+    and (:among is null or account in (select value from json_each(:among)))
+    and (:type is null or type = :type)
+    and (:since is null or accepted_at >= :since) and (:until is null or accepted_at < :until)
+order by seq desc limit :limit;
+
+-- name: newest_pending
+-- The newest :each of each lane: of these accounts, or of the first thousand lanes that have any.
+with recursive every (lane) as (
+    select min(lane) from pending
+    union all
+    select (select min(lane) from pending where lane > every.lane) from every where lane is not null limit 1000
+), looked (lane) as (
+    select id from lanes where account in (select value from json_each(:among))
+    union all
+    select lane from every where :among is null
+)
+select distinct found.value as seq
+from looked cross join json_each((
+    select json_group_array(seq) from (
+        select seq from pending where lane = looked.lane and seq < :before and seq >= :floor order by seq desc limit :each
+    )
+)) found
+order by seq desc limit :limit;
+
+-- name: newest_dead
+-- The newest :each of each lane: of these accounts, or of the first thousand lanes that have any.
+with recursive every (lane) as (
+    select min(lane) from dead
+    union all
+    select (select min(lane) from dead where lane > every.lane) from every where lane is not null limit 1000
+), looked (lane) as (
+    select id from lanes where account in (select value from json_each(:among))
+    union all
+    select lane from every where :among is null
+)
+select distinct found.value as seq
+from looked cross join json_each((
+    select json_group_array(seq) from (
+        select seq from dead where lane = looked.lane and seq < :before and seq >= :floor order by seq desc limit :each
+    )
+)) found
+order by seq desc limit :limit;
+
 -- name: matching
 select m.seq, m.id, m.account, m.type, m.ordering_key, m.idempotency_key, null as body, m.size, m.sha256,
     m.accepted_at, m.duplicates
