@@ -14,7 +14,7 @@ import pytest
 import urllib3
 
 from fotahook.client import AsyncClient
-from fotahook.client._effects import Runtime
+from fotahook.client._runtime import Runtime
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
 from fotahook.listener.registration import Registration, RegistrationRefused
 from tests.client.conftest import Chunks, Clock, Peer, Received, respond

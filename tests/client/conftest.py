@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 import fotahook
-from fotahook.client._effects import Runtime
+from fotahook.client._runtime import Runtime
 
 ACCOUNT = "0000123456-00001"
 LISTENER = "https://10.120.102.183:50559/CallbackListener/FirmwareServiceMessages.asmx"

@@ -1,19 +1,20 @@
 """The pipeline alone: no client, no socket, no clock."""
 
+import asyncio
 import time
-from collections.abc import Generator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fotahook.client._effects import Acquire, Invoke, Runtime, Send, Sleep
 from fotahook.client._flow import Pipeline
 from fotahook.client._retry import MAX_BACKOFF, MAX_RETRY_AFTER, retry_delay
+from fotahook.client._runtime import Runtime, Send, run_now
 from fotahook.client._settings import Limits, Settings
 from fotahook.client._tokens import BearerToken, SessionToken
-from fotahook.contract.auth import OauthToken, SessionCredentials, ThingspaceOauthCredentials
+from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
 from fotahook.contract.calls import callback_call, read_summary
 from fotahook.contract.errors import (
     ApiException,
@@ -33,25 +34,44 @@ RUNTIME = Runtime(monotonic=lambda: 0.0, now=lambda: 1000.0, jitter=lambda: 0.0,
 LIMITS = Limits(deadline=60.0, max_retries=2)
 
 
-class Lock:
-    """Counts acquisitions minus releases."""
+class Script:
+    """A transport with scripted replies, which notes what it is asked for; also the one lock, which counts."""
 
     def __init__(self) -> None:
+        self.replies: list[Reply | BaseException] = []
+        self.asked: list[str] = []
         self.held = 0
 
-    def acquire(self) -> None:
+    def begin(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def send(self, send: Send, deadline: float) -> Reply:
+        self.asked.append(send.request.url.rpartition("/")[2])
+        reply = self.replies.pop(0)
+        if isinstance(reply, BaseException):
+            raise reply
+        return reply
+
+    async def acquire(self, token: object, deadline: float) -> "Script":
+        self.asked.append("acquire")
         self.held += 1
+        return self
 
     def release(self) -> None:
         self.held -= 1
 
+    async def invoke(self, function: Callable[[Any], object], argument: object, deadline: float) -> Any:
+        return function(argument)
 
-def pipeline() -> Pipeline:
-    bearer = BearerToken(ThingspaceOauthCredentials("id", "secret"), RUNTIME)
+    async def sleep(self, seconds: float) -> None:
+        self.asked.append(f"sleep {seconds:g}")
+
+
+def pipeline(script: Script, **options: Any) -> Pipeline:
+    bearer = BearerToken(ThingspaceOauthCredentials("id", "secret", **options), RUNTIME)
     session = SessionToken(SessionCredentials("user", "password"), RUNTIME)
-    one = Pipeline(servers_at("http://x"), bearer, session, Settings(), RUNTIME)
-    one.renew_locks(Lock)
-    return one
+    return Pipeline(servers_at("http://x"), bearer, session, Settings(), RUNTIME, script)
 
 
 def ok(body: bytes) -> Reply:
@@ -61,42 +81,23 @@ def ok(body: bytes) -> Reply:
 TOKEN, SESSION = ok(b'{"access_token": "t"}'), ok(b'{"sessionToken": "s"}')
 
 
-def run_call(one: Pipeline, replies: list[Reply | Exception]) -> tuple[list[str], object]:
-    """Run a call with scripted replies; returns the effects and the result."""
-    flow: Generator[Any, Any, Any] = one.perform(CALL, LIMITS)
-    effects: list[str] = []
-    given: object = None
+def run_call(one: Pipeline, script: Script, replies: list[Reply | BaseException]) -> tuple[list[str], object]:
+    """Run a call with scripted replies; returns what it asked its transport for, and its result."""
+    script.replies, script.asked = replies, []
     try:
-        while True:
-            effect = flow.throw(given) if isinstance(given, Exception) else flow.send(given)
-            given = None
-            match effect:
-                case Send(request):
-                    effects.append(request.url.rpartition("/")[2])
-                    given = replies.pop(0)
-                case Sleep(seconds):
-                    effects.append(f"sleep {seconds:g}")
-                case Acquire(lock):
-                    assert isinstance(lock, Lock)
-                    lock.held += 1
-                    effects.append("acquire")
-    except StopIteration as done:
-        return effects, done.value.data
+        return script.asked, run_now(one.perform(CALL, LIMITS)).data
     except (ApiException, ResponseError, LoginRefused, ConnectionFailed, TimedOut) as error:
-        return effects, type(error)
+        return script.asked, type(error)
 
 
 def test_locks_are_held_only_while_tokens_are_fetched() -> None:
-    one = pipeline()
-    effects, data = run_call(one, [TOKEN, SESSION, ok(b"")])
-    assert effects == ["acquire", "acquire", "token", "login", "a"]
+    script = Script()
+    one = pipeline(script)
+    asked, data = run_call(one, script, [TOKEN, SESSION, ok(b"")])
+    assert asked == ["acquire", "acquire", "token", "login", "a"]
     assert data is None
-    assert run_call(one, [ok(b"")])[0] == ["a"]
-    assert one.bearer is not None
-    assert one.session is not None
-    assert isinstance(one.bearer.lock, Lock)
-    assert isinstance(one.session.lock, Lock)
-    assert (one.bearer.lock.held, one.session.lock.held) == (0, 0)
+    assert run_call(one, script, [ok(b"")])[0] == ["a"]
+    assert script.held == 0
 
 
 failures = st.sampled_from([408, 429, 500, 503, 401, 400, 403, 302, 204]).map(lambda s: Reply(s, "", Headers(), b""))
@@ -105,52 +106,44 @@ lost = st.sampled_from([ConnectionFailed("x"), TimedOut("x"), ResponseError("x")
 
 
 @given(st.lists(failures | lost | st.sampled_from([TOKEN, SESSION, ok(b"{")]), max_size=12))
-def test_for_any_responses_all_locks_are_released_and_logins_are_bounded(replies: list[Reply | Exception]) -> None:
-    one = pipeline()
-    effects, _ = run_call(one, [*replies, *[Reply(400, "", Headers(), b"")] * 20])
-    assert one.bearer is not None
-    assert one.session is not None
-    assert isinstance(one.bearer.lock, Lock)
-    assert isinstance(one.session.lock, Lock)
-    assert (one.bearer.lock.held, one.session.lock.held) == (0, 0)
+def test_for_any_responses_all_locks_are_released_and_logins_are_bounded(replies: list[Reply | BaseException]) -> None:
+    script = Script()
+    asked, _ = run_call(pipeline(script), script, [*replies, *[Reply(400, "", Headers(), b"")] * 20])
+    assert script.held == 0
     # Three attempts of each call, and again after a renewal.
-    assert effects.count("login") <= 6
-    assert effects.count("a") <= 6
+    assert asked.count("login") <= 6
+    assert asked.count("a") <= 6
 
 
-def test_a_closed_flow_releases_its_locks() -> None:
-    one = pipeline()
-    flow = one.perform(CALL, LIMITS)
-    acquire = next(flow)
-    assert isinstance(acquire, Acquire)
-    assert isinstance(acquire.lock, Lock)
-    acquire.lock.held += 1
-    flow.send(None)
-    flow.close()
-    assert acquire.lock.held == 0
+def test_an_interrupted_flow_releases_its_locks() -> None:
+    script = Script()
+    with pytest.raises(KeyboardInterrupt):
+        run_call(pipeline(script), script, [KeyboardInterrupt()])
+    assert (script.asked, script.held) == (["acquire", "acquire", "token"], 0)
 
 
 def test_a_token_fetched_by_another_flow_is_used() -> None:
-    one = pipeline()
-    assert one.session is not None
-    flow = one.perform(CALL, LIMITS)
-    assert isinstance(next(flow), Acquire)
-    one.session._token = Secret("s")
-    one.session._used_at = 1000.0
-    assert isinstance(flow.send(None), Acquire)
+    class Meanwhile(Script):
+        async def acquire(self, token: object, deadline: float) -> Script:
+            if isinstance(token, SessionToken):
+                token._token, token._used_at = Secret("s"), 1000.0
+            return await super().acquire(token, deadline)
+
+    script = Meanwhile()
+    assert run_call(pipeline(script), script, [TOKEN, ok(b"")]) == (["acquire", "acquire", "token", "a"], None)
 
 
 def test_the_update_hook_is_called_after_the_token_is_cached() -> None:
-    hooked = ThingspaceOauthCredentials("id", "secret", oauth_on_token_update=lambda _: None)
-    bearer = BearerToken(hooked, RUNTIME)
-    flow = bearer.fetch(lambda call, authorization=None: iter_of(OauthToken("t")))
-    assert isinstance(next(flow), Invoke)
-    assert bearer.last == Secret("t")
+    script = Script()
+    cached: list[object] = []
+    one: Pipeline = pipeline(script, oauth_on_token_update=lambda _: cached.append(one.bearer and one.bearer.last))
+    run_call(one, script, [TOKEN, SESSION, ok(b"")])
+    assert cached == [Secret("t")]
 
 
-def iter_of(value: object) -> Generator[Any, Any, Any]:
-    return value
-    yield
+def test_a_flow_that_waits_cannot_run_in_a_thread() -> None:
+    with pytest.raises(RuntimeError, match="a flow waited in a thread"):
+        run_now(asyncio.sleep(0))
 
 
 @pytest.mark.parametrize("failure", [TimedOut("x"), TlsError("x"), ResponseError("x"), LoginRefused("x")])

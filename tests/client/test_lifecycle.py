@@ -192,7 +192,7 @@ callbacks = client.software_management_callbacks_v2
 callbacks.list_registered_callbacks("before")
 held = sys.argv[2] == "held"
 if held:
-    client._pipeline.bearer.lock.acquire()
+    client._pipeline.transport._locks[client._pipeline.bearer].acquire()
     client._pipeline.bearer.clear()
 pid = os.fork()
 for _ in range(5):

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from fotahook import ApiException, AsyncOperatorClient, ConnectionFailed, OperatorClient, ResponseError
-from fotahook.client._effects import Runtime
+from fotahook.client._runtime import Runtime
 from fotahook.contract.events import AttemptFinished, Event, LaneChanged, MessageAccepted
 from fotahook.contract.operator import Stats
 from fotahook.service.cursors import Cursors

@@ -3,10 +3,8 @@
 import asyncio
 import io
 import weakref
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import ContextVar
-from functools import partial
 from inspect import isawaitable
 from typing import Any, TypeVar
 
@@ -16,9 +14,8 @@ from yarl import URL
 from ..contract.error_responses import MAX_BODY, body_too_large
 from ..contract.errors import ConnectionFailed, FotahookError
 from ..contract.exchange import Headers, Reply, Request, Secret
-from ._effects import Acquire, Effect, Invoke, Send, Sleep, drive_async
-from ._flow import MakeFlow, Pipeline
-from ._settings import Limits, proxy_for
+from ._runtime import Runtime, Send
+from ._settings import Settings, proxy_for
 from ._transport_errors import timed_out, transport_error, without_frames
 
 T = TypeVar("T")
@@ -36,34 +33,23 @@ _LIBRARY_ERRORS = (aiohttp.ClientError, OSError, ArithmeticError, ValueError)
 class AsyncTransport:
     """Runs the flows of one client, in one event loop at a time."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self.runtime = pipeline.runtime
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        self._settings, self._runtime = settings, runtime
         self._streams: weakref.WeakSet[AsyncStream] = weakref.WeakSet()
         self._origins: dict[str, tuple[dict[str, object], Secret | None]] = {}
+        self._locks: dict[object, asyncio.Lock] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._http: aiohttp.ClientSession | None = None
         self._http_owner: AsyncGenerator[aiohttp.ClientSession, None] | None = None
         self._closed = False
 
-    async def run(self, make_flow: MakeFlow[T], limits: Limits) -> T:
-        """Run a flow within its limits. Cancelled, it closes its connection."""
+    def begin(self) -> None:
+        """RuntimeError if it is closed."""
         if self._closed:
             raise RuntimeError("the client is closed")
         if self._loop is not (loop := asyncio.get_running_loop()):
             # Connections and locks belong to the loop that they were made in.
-            self._loop, self._http, self._http_owner = loop, None, None
-            self._pipeline.renew_locks(asyncio.Lock)
-        timer, sent = asyncio.timeout(limits.deadline - self.runtime.monotonic()), deque[Request](maxlen=1)
-        try:
-            async with timer:
-                return await drive_async(make_flow(self._pipeline, limits), partial(self._perform, sent))
-        except TimeoutError as error:
-            # A function of the user's may have raised one of its own.
-            if not timer.expired():
-                raise
-            without_frames(error)
-            raise timed_out(sent.pop() if sent else None) from error
+            self._loop, self._http, self._http_owner, self._locks = loop, None, None, {}
 
     async def close(self) -> None:
         """Close the streams and connections."""
@@ -76,19 +62,36 @@ class AsyncTransport:
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
-        await (self.runtime.async_sleep or asyncio.sleep)(seconds)
+        await (self._runtime.async_sleep or asyncio.sleep)(seconds)
 
-    def _perform(self, sent: deque[Request], effect: Effect) -> Awaitable[object]:
-        """Begin an effect; while it is a Send, its request is in `sent`."""
-        sent.clear()
-        if isinstance(effect, Send):
-            sent.append(effect.request)
-            return self._send(effect)
-        if isinstance(effect, Sleep):
-            return self.sleep(effect.seconds)
-        return effect.lock.acquire() if isinstance(effect, Acquire) else _invoke(effect)
+    async def acquire(self, token: object, deadline: float) -> asyncio.Lock:
+        """Acquire the lock of a token."""
+        lock = self._locks.setdefault(token, asyncio.Lock())
+        await self._within(deadline, lock.acquire())
+        return lock
 
-    async def _send(self, send: Send) -> Reply:
+    async def invoke(self, function: Callable[[Any], object], argument: object, deadline: float) -> Any:
+        """Call a function of the user's, and await its result if it is a coroutine function."""
+        result = function(argument)
+        return await self._within(deadline, result) if isawaitable(result) else result
+
+    async def send(self, send: Send, deadline: float) -> Reply:
+        """Send a request. Cancelled, it closes its connection."""
+        return await self._within(deadline, self._exchange(send), send.request)
+
+    async def _within(self, deadline: float, result: Awaitable[T], request: Request | None = None) -> T:
+        timer = asyncio.timeout(deadline - self._runtime.monotonic())
+        try:
+            async with timer:
+                return await result
+        except TimeoutError as error:
+            # A function of the user's may have raised one of its own.
+            if not timer.expired():
+                raise
+            without_frames(error)
+            raise timed_out(request) from error
+
+    async def _exchange(self, send: Send) -> Reply:
         request = send.request
         origin = request.url[: request.url.index("/", 8)]
         if origin not in self._origins:
@@ -132,8 +135,8 @@ class AsyncTransport:
         options: dict[str, object] = {}
         if origin.startswith("https:"):
             # In a thread: the authorities take long to load.
-            options["ssl"] = await asyncio.to_thread(self._pipeline.settings.ssl_context)
-        proxy = proxy_for(origin, self._pipeline.settings.proxy)
+            options["ssl"] = await asyncio.to_thread(self._settings.ssl_context)
+        proxy = proxy_for(origin, self._settings.proxy)
         if proxy is None:
             return options, None
         options["proxy"] = proxy.url
@@ -230,8 +233,3 @@ async def _read_all(response: aiohttp.ClientResponse, request: Request) -> Reply
 def _reply(response: aiohttp.ClientResponse, body: bytes, stream: object = None) -> Reply:
     # The raw headers: aiohttp decodes them as UTF-8, http.client as Latin-1.
     return Reply(response.status, response.reason or "", Headers(response.raw_headers), body, stream)
-
-
-async def _invoke(invoke: Invoke) -> object:
-    result = invoke.function(invoke.argument)
-    return await result if isawaitable(result) else result

@@ -5,22 +5,16 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from copy import copy
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, get_args, overload
-
-import msgspec
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, get_args, overload
 
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from ..contract.calls import Call
 from ..contract.exchange import ApiResponse
 from ..contract.servers import Servers
-from ._effects import Flow, Runtime
-from ._flow import MakeFlow, Pipeline
+from ._flow import Pipeline
+from ._runtime import Runtime, Transport, run_now
 from ._settings import CallDefaults, CallOptions, Limits, Settings
 from ._tokens import BearerToken, SessionToken
-
-if TYPE_CHECKING:
-    from ._async import AsyncTransport
-    from ._sync import SyncTransport
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,14 +50,26 @@ class AsyncClosable(ABC):
 
 
 class Methods:
-    """Operations of a client, with its connections and defaults."""
+    """Operations of a client, with its pipeline and defaults."""
 
-    _transport: Any
+    _pipeline: Pipeline
     _defaults: CallDefaults
-    _run: Callable[..., Any]
 
     def __init__(self, client: "Methods") -> None:
-        self._transport, self._defaults = client._transport, client._defaults
+        self._pipeline, self._defaults = client._pipeline, client._defaults
+
+    def _limits(self, timeout: float | None = None, max_retries: int | None = None) -> Limits:
+        """The limits of a flow that begins now, None for the client's own; RuntimeError if the client is closed."""
+        self._pipeline.transport.begin()
+        return self._defaults.limits(self._pipeline.runtime.monotonic(), timeout, max_retries)
+
+    async def _perform(self, call: Call[T], **options: Unpack[CallOptions]) -> ApiResponse[T]:
+        return await self._pipeline.perform(call, self._limits(**options))
+
+    async def _data(self, call: Call[T], **options: Unpack[CallOptions]) -> T:
+        if not call.repeatable:
+            options["max_retries"] = options.get("max_retries") or 0
+        return (await self._perform(call, **options)).data
 
     def __init_subclass__(cls) -> None:
         """Give a class plain functions in place of what is written for both ways, as mocks and other tools expect."""
@@ -81,13 +87,15 @@ class both(Generic[P, SyncT, AsyncT]):
     def __init__(
         self,
         plan: Callable[..., object],
-        result: object,
         method: Callable[..., SyncT],
         async_method: Callable[..., AsyncT],
+        **replaced: object,
     ) -> None:
         self.method, self.async_method = method, async_method
         for function in (method, async_method):
-            spelled_out(functools.update_wrapper(function, plan), return_annotation=result)
+            if function is not plan:
+                functools.update_wrapper(function, plan)
+            spelled_out(function, **replaced)
 
     @overload
     def __get__(self, client: None, owner: type[object]) -> Callable[Concatenate[Any, P], Any]: ...
@@ -119,19 +127,9 @@ def spelled_out(function: FunctionT, defaults: object = None, **replaced: Any) -
 class SyncMethods(Methods):
     """Methods that block."""
 
-    _transport: "SyncTransport"
-
-    def _run(self, planned: "Operation[T]") -> T:
-        return self._transport.run(planned.make_flow, planned.limits(self))
-
 
 class AsyncMethods(Methods):
     """Methods that are coroutines."""
-
-    _transport: "AsyncTransport"
-
-    def _run(self, planned: "Operation[T]") -> Coroutine[Any, Any, T]:
-        return self._transport.run(planned.make_flow, planned.limits(self))
 
 
 class controller(Generic[T]):
@@ -151,45 +149,13 @@ class controller(Generic[T]):
         return controllers.get(self._kind) or controllers.setdefault(self._kind, self._kind(client))
 
 
-class Operation(msgspec.Struct, Generic[T], frozen=True):
-    """A flow to run, with the limits given by the caller; None stands for the client's own."""
+def operation(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> both[P, T, Coroutine[Any, Any, T]]:
+    """Decorates a coroutine function: a SyncMethods gets a method that blocks instead."""
 
-    make_flow: MakeFlow[T]
-    timeout: float | None = None
-    max_retries: int | None = None
+    def blocking(client: SyncMethods, *args: P.args, **kwargs: P.kwargs) -> T:
+        return run_now(method(client, *args, **kwargs))
 
-    def limits(self, client: Methods) -> Limits:
-        """Its limits, from now on."""
-        return client._defaults.limits(client._transport.runtime.monotonic(), self.timeout, self.max_retries)
-
-
-def response_of(call: Call[T], **options: Unpack[CallOptions]) -> Operation[ApiResponse[T]]:
-    """A call that returns its whole response."""
-    return Operation(lambda pipeline, limits: pipeline.perform(call, limits), **options)
-
-
-def data_of(call: Call[T], **options: Unpack[CallOptions]) -> Operation[T]:
-    """A call that returns the data of its response."""
-
-    def flow(pipeline: Pipeline, limits: Limits) -> Flow[T]:
-        return (yield from pipeline.perform(call, limits)).data
-
-    if not call.repeatable and options.get("max_retries") is None:
-        options["max_retries"] = 0
-    return Operation(flow, **options)
-
-
-def operation(plan: Callable[Concatenate[Any, P], Operation[T]]) -> both[P, T, Coroutine[Any, Any, T]]:
-    """Decorates a method that returns an Operation; the result is a method or coroutine function that runs it."""
-
-    def method(client: SyncMethods, *args: P.args, **kwargs: P.kwargs) -> T:
-        return client._run(plan(client, *args, **kwargs))
-
-    async def async_method(client: AsyncMethods, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await client._run(plan(client, *args, **kwargs))
-
-    (result,) = get_args(inspect.signature(plan).return_annotation)
-    return both(plan, result, method, async_method)
+    return both(method, blocking, method)
 
 
 class BaseClient(Methods, ABC):
@@ -216,8 +182,8 @@ class BaseClient(Methods, ABC):
         self._controllers: dict[object, object] = {}
         bearer = BearerToken(oauth, self._runtime) if oauth else None
         session_token = SessionToken(session, self._runtime) if session else None
-        self._pipeline = Pipeline(servers, bearer, session_token, settings, self._runtime)
-        self._open()
+        transport = self._transport(settings)
+        self._pipeline = Pipeline(servers, bearer, session_token, settings, self._runtime, transport)
 
     def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> Self:
         """A client with other defaults, which shares the connections and tokens of this one; closing it closes both."""
@@ -230,36 +196,36 @@ class BaseClient(Methods, ABC):
         return f"{type(self).__name__}({self._pipeline.described()}, {limits})"
 
     @abstractmethod
-    def _open(self) -> None: ...
+    def _transport(self, settings: Settings) -> Transport: ...
 
 
 class SyncBaseClient(BaseClient, SyncMethods, Closable):
     """A client for threads."""
 
-    def _open(self) -> None:
+    def _transport(self, settings: Settings) -> Transport:
         # Here, so that `import fotahook` loads no HTTP library.
         from ._sync import SyncTransport
 
         for name in ("on_request", "on_response"):
-            if inspect.iscoroutinefunction(getattr(self._pipeline.settings, name)):
+            if inspect.iscoroutinefunction(getattr(settings, name)):
                 raise TypeError(f"{name} is a coroutine function, which only the asynchronous clients can call")
-        self._transport = SyncTransport(self._pipeline)
+        return SyncTransport(settings, self._runtime)
 
     def close(self) -> None:
         """Close all connections. Sends nothing."""
-        self._transport.close()
+        run_now(self._pipeline.transport.close())
 
 
 class AsyncBaseClient(BaseClient, AsyncMethods, AsyncClosable):
     """A client for tasks."""
 
-    def _open(self) -> None:
+    def _transport(self, settings: Settings) -> Transport:
         try:
             from ._async import AsyncTransport
         except ImportError as error:
             raise ImportError(f"{type(self).__name__} needs aiohttp: pip install 'fotahook[async]'") from error
-        self._transport = AsyncTransport(self._pipeline)
+        return AsyncTransport(settings, self._runtime)
 
     async def aclose(self) -> None:
         """Close all connections. Sends nothing."""
-        await self._transport.close()
+        await self._pipeline.transport.close()

@@ -8,8 +8,7 @@ from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2
 from ..contract.models import Moved
 from ..contract.servers import Environment, servers_at, servers_of
 from . import _controllers as controllers
-from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, controller, operation, spelled_out
-from ._flow import Pipeline
+from ._base import AsyncBaseClient, BaseClient, SyncBaseClient, controller, operation, spelled_out
 from ._settings import CallOptions, ClientOptions, Settings, SharedOptions, environment_options, required
 
 
@@ -67,28 +66,28 @@ class _Client(BaseClient):
         return cls(**required(environment_options(dotenv_path, overrides)))
 
     @operation
-    def move_callback(self, account: str, url: str, **options: Unpack[CallOptions]) -> Operation[Moved]:
+    async def move_callback(self, account: str, url: str, **options: Unpack[CallOptions]) -> Moved:
         """Make a URL the account's callback without a gap: reads what is registered, replaces it, reads it back.
 
         Keep the previous URL working for 20 minutes: ThingSpace goes on sending to it. ResponseError if the new URL
         does not read back within half a minute.
         """
-        return Operation(controllers.move(account, url), **options)
+        return await controllers.move(self._pipeline, account, url, self._limits(**options))
 
     @operation
-    def login(self) -> Operation[None]:
+    async def login(self) -> None:
         """Begin a new session. After LoginRefused only this tries again: five failures lock the account."""
-        return Operation(Pipeline.login)
+        await self._pipeline.login(self._limits())
 
     @operation
-    def logout(self) -> Operation[None]:
+    async def logout(self) -> None:
         """End the session, if there is one. Callback messages keep coming; a later call logs in again."""
-        return Operation(Pipeline.logout)
+        await self._pipeline.logout(self._limits())
 
     @operation
-    def revoke_token(self) -> Operation[None]:
+    async def revoke_token(self) -> None:
         """Revoke the OAuth token, if there is one. A later call fetches a new one."""
-        return Operation(Pipeline.revoke_token)
+        await self._pipeline.revoke_token(self._limits())
 
 
 def _require(name: str, value: object, kinds: type | UnionType) -> None:

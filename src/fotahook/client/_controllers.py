@@ -18,9 +18,8 @@ from ..contract.calls import (
 from ..contract.errors import ResponseError
 from ..contract.exchange import ApiResponse
 from ..contract.urls import same_url
-from ._base import AsyncMethods, Operation, SyncMethods, operation, response_of
-from ._effects import Flow, Sleep
-from ._flow import MakeFlow, Pipeline
+from ._base import AsyncMethods, Methods, SyncMethods, operation
+from ._flow import Pipeline
 from ._pages import Listing, paged
 from ._settings import CallOptions, Limits
 
@@ -31,7 +30,7 @@ Registered: TypeAlias = ApiResponse[models.FotaV2CallbackRegistrationResult]
 _read_registered = read_json(models.FotaV2CallbackRegistrationResult)
 
 
-class _Callbacks:
+class _Callbacks(Methods):
     """The four calls; each `account` has one callback URL.
 
     `timeout` (seconds for the whole call, retries included) and `max_retries` override the client's. Bad arguments
@@ -40,84 +39,84 @@ class _Callbacks:
     """
 
     @operation
-    def list_registered_callbacks(
+    async def list_registered_callbacks(
         self, account: str, **options: Unpack[CallOptions]
-    ) -> Operation[ApiResponse[models.CallbackSummary | None]]:
+    ) -> ApiResponse[models.CallbackSummary | None]:
         """The callback registered for an account; `data` is None if there is none."""
-        return response_of(callback_call("GET", account, read_summary), **options)
+        return await self._perform(callback_call("GET", account, read_summary), **options)
 
     @operation
-    def update_callback(
-        self, account: str, body: Registration, **options: Unpack[CallOptions]
-    ) -> Operation[Registered]:
+    async def update_callback(self, account: str, body: Registration, **options: Unpack[CallOptions]) -> Registered:
         """Replace the callback URL of an account."""
-        return response_of(callback_call("PUT", account, _read_registered, encode_registration(body)), **options)
+        return await self._perform(
+            callback_call("PUT", account, _read_registered, encode_registration(body)), **options
+        )
 
     @operation
-    def register_callback(
-        self, account: str, body: Registration, **options: Unpack[CallOptions]
-    ) -> Operation[Registered]:
+    async def register_callback(self, account: str, body: Registration, **options: Unpack[CallOptions]) -> Registered:
         """Register the callback URL of an account, in place of an earlier one."""
-        return response_of(callback_call("POST", account, _read_registered, encode_registration(body)), **options)
+        return await self._perform(
+            callback_call("POST", account, _read_registered, encode_registration(body)), **options
+        )
 
     @operation
-    def deregister_callback(
+    async def deregister_callback(
         self, account: str, **options: Unpack[CallOptions]
-    ) -> Operation[ApiResponse[models.FotaV2SuccessResult]]:
+    ) -> ApiResponse[models.FotaV2SuccessResult]:
         """Remove the callback URL of an account.
 
         ThingSpace keeps no messages for an account without one: what it would send meanwhile is lost.
         """
-        return response_of(callback_call("DELETE", account, read_json(models.FotaV2SuccessResult)), **options)
+        return await self._perform(callback_call("DELETE", account, read_json(models.FotaV2SuccessResult)), **options)
 
 
-class _Campaigns:
+class _Campaigns(Methods):
     """Campaigns. Options and errors are those of the callback calls."""
 
     @operation
-    def get_campaign_information(
+    async def get_campaign_information(
         self, account: str, campaign_id: str, **options: Unpack[CallOptions]
-    ) -> Operation[ApiResponse[models.CampaignSoftware]]:
+    ) -> ApiResponse[models.CampaignSoftware]:
         """A campaign: its software, dates and status."""
         path = "/campaigns/{account}/{campaign_id}"
-        return response_of(
+        return await self._perform(
             report_call(path, models.CampaignSoftware, account=account, campaign_id=campaign_id), **options
         )
 
 
-class _Reports:
+class _Reports(Methods):
     """Reports on campaigns and devices. Options and errors are those of the callback calls."""
 
     @operation
-    def get_campaign_history_by_status(
+    async def get_campaign_history_by_status(
         self,
         account: str,
         campaign_status: str,
         last_seen_campaign_id: str | None = None,
         **options: Unpack[CallOptions],
-    ) -> Operation[ApiResponse[models.V2CampaignHistory]]:
+    ) -> ApiResponse[models.V2CampaignHistory]:
         """A page of the account's campaigns that have a status, such as `CampaignEnded`."""
         path = "/reports/{account}/campaigns?campaignStatus={campaign_status}"
         values = {"account": account, "campaign_status": campaign_status}
         if last_seen_campaign_id is not None:
             path += "&lastSeenCampaignId={last_seen_campaign_id}"
             values["last_seen_campaign_id"] = last_seen_campaign_id
-        return response_of(report_call(path, models.V2CampaignHistory, **values), **options)
+        return await self._perform(report_call(path, models.V2CampaignHistory, **values), **options)
 
     @operation
-    def get_campaign_device_status(
+    async def get_campaign_device_status(
         self, account: str, campaign_id: str, last_seen_device_id: str | None = None, **options: Unpack[CallOptions]
-    ) -> Operation[ApiResponse[models.V2CampaignDevice]]:
+    ) -> ApiResponse[models.V2CampaignDevice]:
         """A page of a campaign's devices: up to 1,000 with ids above `last_seen_device_id`."""
-        return response_of(devices_call(account, campaign_id, last_seen_device_id), **options)
+        return await self._perform(devices_call(account, campaign_id, last_seen_device_id), **options)
 
     @operation
-    def get_device_firmware_upgrade_history(
+    async def get_device_firmware_upgrade_history(
         self, account: str, device_id: str, **options: Unpack[CallOptions]
-    ) -> Operation[ApiResponse[list[models.DeviceSoftwareUpgrade]]]:
+    ) -> ApiResponse[list[models.DeviceSoftwareUpgrade]]:
         """The campaigns of a device, and how each ended."""
         path, kind = "/reports/{account}/devices/{device_id}", list[models.DeviceSoftwareUpgrade]
-        return response_of(report_call(path, kind, account=account, device_id=device_id), **options)
+        return await self._perform(report_call(path, kind, account=account, device_id=device_id), **options)
 
     @paged
     def iter_campaign_devices(
@@ -131,16 +130,16 @@ class _Reports:
         return Listing(page_at, lambda page: page.device_list or (), next_page, last_seen_device_id, options)
 
 
-class _ServerLogging:
+class _ServerLogging(Methods):
     """The server's log of a device. Options and errors are those of the callback calls."""
 
     @operation
-    def get_device_check_in_history(
+    async def get_device_check_in_history(
         self, account: str, device_id: str, **options: Unpack[CallOptions]
-    ) -> Operation[ApiResponse[list[models.CheckInHistoryItem]]]:
+    ) -> ApiResponse[list[models.CheckInHistoryItem]]:
         """The check-ins of a device."""
         path, kind = "/logging/{account}/devices/{device_id}/checkInHistory", list[models.CheckInHistoryItem]
-        return response_of(report_call(path, kind, account=account, device_id=device_id), **options)
+        return await self._perform(report_call(path, kind, account=account, device_id=device_id), **options)
 
 
 class SoftwareManagementCallbacksV2Controller(_Callbacks, SyncMethods): ...
@@ -167,24 +166,20 @@ class ServerLoggingController(_ServerLogging, SyncMethods): ...
 class AsyncServerLoggingController(_ServerLogging, AsyncMethods): ...
 
 
-def move(account: str, url: str) -> MakeFlow[models.Moved]:
+async def move(pipeline: Pipeline, account: str, url: str, limits: Limits) -> models.Moved:
     """Replaces a callback without a gap, and reads back that it is replaced."""
     read, body = callback_call("GET", account, read_summary), encode_registration(url)
-
-    def flow(pipeline: Pipeline, limits: Limits) -> Flow[models.Moved]:
-        found = (yield from pipeline.perform(read, limits)).data
-        previous = None if found is None else found.url
-        # Only POST is sure to register where nothing is registered. Nothing is ever removed first: see docs/sdk.md.
-        method = "POST" if previous is None else "PUT"
-        yield from pipeline.perform(callback_call(method, account, _read_registered, body), limits)
-        for seconds in READ_BACK_SECONDS:
-            yield Sleep(seconds)
-            found = (yield from pipeline.perform(read, limits)).data
-            if found is not None and same_url(found.url, url):
-                return models.Moved(previous, url)
-        raise ResponseError(
-            f"the callback of account {account} was set, but does not read back: "
-            "somebody else may have set it too, so read it again"
-        )
-
-    return flow
+    found = (await pipeline.perform(read, limits)).data
+    previous = None if found is None else found.url
+    # Only POST is sure to register where nothing is registered. Nothing is ever removed first: see docs/sdk.md.
+    method = "POST" if previous is None else "PUT"
+    await pipeline.perform(callback_call(method, account, _read_registered, body), limits)
+    for seconds in READ_BACK_SECONDS:
+        await pipeline.transport.sleep(seconds)
+        found = (await pipeline.perform(read, limits)).data
+        if found is not None and same_url(found.url, url):
+            return models.Moved(previous, url)
+    raise ResponseError(
+        f"the callback of account {account} was set, but does not read back: "
+        "somebody else may have set it too, so read it again"
+    )

@@ -1,10 +1,8 @@
-"""The stream of `GET /v1/events`. A flow without I/O decides on cursor, reconnects and end."""
+"""The stream of `GET /v1/events`. A flow decides on cursor, reconnects and end."""
 
-import operator
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Concatenate, Final, ParamSpec
 
 import msgspec
 
@@ -12,23 +10,15 @@ from ..contract.calls import Call, query_string, read_nothing
 from ..contract.errors import ApiException, ConnectionFailed, FotahookError, ResponseError, TimedOut, TransportError
 from ..contract.events import Event, EventReader
 from ..contract.exchange import ApiResponse
-from ._base import AsyncClosable, AsyncMethods, Closable, Methods, SyncMethods, both, response_of
-from ._effects import drive, drive_async
+from ._base import AsyncClosable, AsyncMethods, Closable, Methods, SyncMethods, both
 from ._retry import retry_delay
+from ._runtime import Stream, run_now
 from ._settings import CallDefaults
 
-if TYPE_CHECKING:
-    from ._async import AsyncStream
-    from ._sync import SyncStream
-
 P = ParamSpec("P")
-T = TypeVar("T")
 
 HEARTBEAT_TIMEOUT: Final = 45.0
 """Seconds of silence after which a connection counts as lost; the service sends something every 15 seconds."""
-
-Steps: TypeAlias = Generator[Callable[[], Any], Any, T]
-"""A flow that yields functions to call; in a task, their results are awaited."""
 
 
 class Subscription(msgspec.Struct, frozen=True):
@@ -49,14 +39,14 @@ class _EventFlow(Methods):
 
     def __init__(self, client: Methods, subscription: Subscription) -> None:
         super().__init__(client)
-        self._runtime = client._transport.runtime
+        self._runtime = client._pipeline.runtime
         self._account, self._max_retries = subscription.account, subscription.max_retries
         timeout = subscription.timeout
         self._deadline = None if timeout is None else self._runtime.monotonic() + timeout
         self._reader = EventReader(subscription.after)
         self._cursor = subscription.after
         self._events: deque[Event] = deque()
-        self._stream: SyncStream | AsyncStream | None = None
+        self._stream: Stream | None = None
         self._failures = 0
         self._was_connected = False
         self._ended = False
@@ -66,20 +56,20 @@ class _EventFlow(Methods):
         """The cursor of the last event that was returned; pass it as `after=` to continue."""
         return self._cursor
 
-    def _next(self) -> Steps[Event | None]:
-        """The next event, None at the end."""
+    async def _next(self) -> Event:
+        """The next event; StopAsyncIteration at the end."""
         while not self._events:
             left = None if self._deadline is None else self._deadline - self._runtime.monotonic()
             if self._ended or (left is not None and left <= 0):
                 self._end()
-                return None
+                raise StopAsyncIteration
             failure = None
             try:
-                chunk = yield from self._read(left)
+                chunk = await self._read(left)
             except (ApiException, TransportError) as error:
                 chunk, failure = b"", error
             if not chunk and not self._ended:
-                yield from self._reconnect(failure, left)
+                await self._reconnect(failure, left)
         event = self._events.popleft()
         self._cursor = event.cursor
         return event
@@ -88,14 +78,13 @@ class _EventFlow(Methods):
         self._ended = True
         self._disconnect()
 
-    def _read(self, left: float | None) -> Steps[bytes]:
+    async def _read(self, left: float | None) -> bytes:
         if self._stream is None:
             timeout = None if left is None else min(left, CallDefaults().timeout)
-            planned = response_of(self._call(), timeout=timeout, max_retries=self._max_retries)
-            self._stream = _opened((yield partial(self._run, planned)))
+            self._stream = _opened(await self._perform(self._call(), timeout=timeout, max_retries=self._max_retries))
             self._was_connected = True
         seconds = HEARTBEAT_TIMEOUT if left is None else min(HEARTBEAT_TIMEOUT, left)
-        chunk: bytes = yield partial(self._stream.read, seconds)
+        chunk = await self._stream.read(seconds)
         try:
             self._events.extend(self._reader.read(chunk))
         except ValueError as error:
@@ -110,7 +99,7 @@ class _EventFlow(Methods):
         path = f"/v1/events{query_string(account=self._account, after=self._reader.cursor)}"
         return Call("GET", None, path, read_nothing, headers=(("accept", "text/event-stream"),), streamed=True)
 
-    def _reconnect(self, failure: FotahookError | None, left: float | None) -> Steps[None]:
+    async def _reconnect(self, failure: FotahookError | None, left: float | None) -> None:
         """Drop the connection and wait. A first connection that failed, or a refusal by the service, is final."""
         self._disconnect()
         if failure is not None and not self._was_connected:
@@ -121,7 +110,7 @@ class _EventFlow(Methods):
         delay = retry_delay(failure, self._failures, now=self._runtime.now(), jitter=self._runtime.jitter())
         if delay is None:
             raise failure
-        yield partial(self._transport.sleep, delay if left is None else min(delay, left))
+        await self._pipeline.transport.sleep(delay if left is None else min(delay, left))
 
     def _disconnect(self) -> None:
         self._reader.reset()
@@ -134,10 +123,10 @@ class EventStream(_EventFlow, SyncMethods, Closable, Iterator[Event]):
     """Events for a thread, as `OperatorClient.events` returns them; a context manager that closes at its end."""
 
     def __next__(self) -> Event:
-        event = drive(self._next(), operator.call)
-        if event is None:
-            raise StopIteration
-        return event
+        try:
+            return run_now(self._next())
+        except StopAsyncIteration:
+            raise StopIteration from None
 
     def close(self) -> None:
         """End the stream; another thread may call this."""
@@ -148,22 +137,20 @@ class AsyncEventStream(_EventFlow, AsyncMethods, AsyncClosable, AsyncIterator[Ev
     """Events for a task, as `AsyncOperatorClient.events` returns them; a context manager that closes at its end."""
 
     async def __anext__(self) -> Event:
-        event = await drive_async(self._next(), operator.call)
-        if event is None:
-            raise StopAsyncIteration
-        return event
+        return await self._next()
 
     async def aclose(self) -> None:
         """End the stream."""
         self._end()
 
 
-def _opened(response: "ApiResponse[SyncStream | AsyncStream]") -> "SyncStream | AsyncStream":
+def _opened(response: ApiResponse[Any]) -> Stream:
     kind = response.headers.get("content-type") or ""
     if not kind.startswith("text/event-stream"):
         response.data.close()
         raise ResponseError(f"{response.status_code} for the event stream, but of type {kind or 'unknown'}")
-    return response.data
+    stream: Stream = response.data
+    return stream
 
 
 def streamed(plan: Callable[Concatenate[Any, P], Subscription]) -> both[P, EventStream, AsyncEventStream]:
@@ -175,4 +162,4 @@ def streamed(plan: Callable[Concatenate[Any, P], Subscription]) -> both[P, Event
     def async_method(client: AsyncMethods, *args: P.args, **kwargs: P.kwargs) -> AsyncEventStream:
         return AsyncEventStream(client, plan(client, *args, **kwargs))
 
-    return both(plan, EventStream, method, async_method)
+    return both(plan, method, async_method, return_annotation=EventStream)

@@ -1,9 +1,8 @@
-"""The pipeline that every call goes through: tokens, retries, reading the response. No I/O."""
+"""The pipeline that every call goes through: tokens, retries, reading the response. Its transport does the I/O."""
 
 import logging
-from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias, TypeVar, cast
+from typing import TypeVar, cast
 
 from ..contract.auth import logout_call, revoke_call, stale_tokens
 from ..contract.calls import JSON, Call
@@ -18,11 +17,11 @@ from ..contract.errors import (
 from ..contract.exchange import MASK, ApiResponse, Headers, Reply, Request, Secret
 from ..contract.servers import Environment, Servers, servers_of
 from ..contract.version import VERSION
-from ._effects import Flow, Invoke, Lock, Runtime, Send, Sleep
 from ._retry import retry_delay
+from ._runtime import Runtime, Send, Transport
 from ._settings import Limits, Settings
 from ._telemetry import trace_request
-from ._tokens import BearerToken, SessionToken, get_or_fetch
+from ._tokens import BearerToken, SessionToken
 from ._transport_errors import without_frames
 
 T = TypeVar("T")
@@ -48,18 +47,14 @@ class Pipeline:
         session: SessionToken | None,
         settings: Settings,
         runtime: Runtime,
+        transport: Transport,
     ) -> None:
         self._servers = servers
         self.bearer = bearer
         self.session = session
         self.settings = settings
         self.runtime = runtime
-
-    def renew_locks(self, new_lock: Callable[[], Lock]) -> None:
-        """Give the tokens new locks, after a fork or in another event loop."""
-        for token in (self.bearer, self.session):
-            if token is not None:
-                token.lock = new_lock()
+        self.transport = transport
 
     def described(self) -> str:
         """Where it sends calls, and as whom, without secrets."""
@@ -68,7 +63,7 @@ class Pipeline:
         client = self.bearer and self.bearer.credentials.oauth_client_id
         return f"{where}, oauth_client_id={client!r}, session={self.session and self.session.credentials!r}"
 
-    def perform(self, call: Call[T], limits: Limits) -> Flow[ApiResponse[T]]:
+    async def perform(self, call: Call[T], limits: Limits) -> ApiResponse[T]:
         """Make a call; if the response says that a token is stale, renew it and make the call once more."""
         bearer, session = self._require_bearer(), self._require_session() if call.session else None
         key = None if call.method == "GET" or call.secret else self.runtime.new_key()
@@ -77,51 +72,60 @@ class Pipeline:
             tokens: dict[str, Secret] = {}
             # The session first: its login may find the OAuth token stale and renew it.
             if session is not None:
-                tokens["VZ-M2M-Token"] = session.current() or (yield from self._fetch(session, limits))
-            tokens["Authorization"] = bearer.current() or (yield from self._fetch(bearer, limits))
+                tokens["VZ-M2M-Token"] = session.current() or await self._fetch(session, limits)
+            tokens["Authorization"] = bearer.current() or await self._fetch(bearer, limits)
             try:
-                return (yield from self._with_retries(call, tokens, key, limits))
+                return await self._with_retries(call, tokens, key, limits)
             except ApiException as error:
                 if renewed or not self._invalidate_stale(error, call, tokens):
                     error.attempts += renewed
                     raise
                 renewed = True
 
-    def login(self, limits: Limits) -> Flow[None]:
+    async def login(self, limits: Limits) -> None:
         """Begin a new session, even after a refused login."""
         session = self._require_session()
         session.reset()
-        yield from self._fetch(session, limits)
+        await self._fetch(session, limits)
 
-    def logout(self, limits: Limits) -> Flow[None]:
+    async def logout(self, limits: Limits) -> None:
         """End the session, if there is one."""
         session = self._require_session()
         # After the idle timeout there is nothing to end.
         if session.current() is not None:
             try:
-                yield from self.perform(logout_call(), limits)
+                await self.perform(logout_call(), limits)
             except ApiException as error:
                 # If only the session token is stale, the session has already ended.
                 if stale_tokens(error, logout_call()) != (False, True):
                     raise
         session.clear()
 
-    def revoke_token(self, limits: Limits) -> Flow[None]:
+    async def revoke_token(self, limits: Limits) -> None:
         """Revoke the OAuth token, if there is one."""
         bearer = self._require_bearer()
         token = bearer.last
         if token is not None:
             basic = {"Authorization": Secret(bearer.credentials.basic)}
-            yield from self._with_retries(revoke_call(token.reveal()), basic, None, limits)
+            await self._with_retries(revoke_call(token.reveal()), basic, None, limits)
             bearer.clear()
 
-    def _fetch(self, token: BearerToken | SessionToken, limits: Limits) -> Flow[Secret]:
-        return (yield from get_or_fetch(token, partial(self._token_call, limits)))
+    async def _fetch(self, token: BearerToken | SessionToken, limits: Limits) -> Secret:
+        """A valid token: one flow fetches it while all others wait."""
+        send = partial(self._token_call, limits)
+        invoke = partial(self.transport.invoke, deadline=limits.deadline)
+        # A fork meanwhile makes new locks; the one that was acquired is the one to release.
+        lock = await self.transport.acquire(token, limits.deadline)
+        try:
+            # Another flow may have fetched it meanwhile.
+            return token.current() or await token.fetch(send, invoke)
+        finally:
+            lock.release()
 
-    def _token_call(self, limits: Limits, call: Call[T], authorization: Secret | None = None) -> Flow[T]:
+    async def _token_call(self, limits: Limits, call: Call[T], authorization: Secret | None = None) -> T:
         if authorization is None:
-            return (yield from self.perform(call, limits)).data
-        return (yield from self._with_retries(call, {"Authorization": authorization}, None, limits)).data
+            return (await self.perform(call, limits)).data
+        return (await self._with_retries(call, {"Authorization": authorization}, None, limits)).data
 
     def _require_bearer(self) -> BearerToken:
         if self.bearer is None:
@@ -144,15 +148,15 @@ class Pipeline:
             return True
         return bearer_stale
 
-    def _with_retries(
+    async def _with_retries(
         self, call: Call[T], secrets: dict[str, Secret], key: str | None, limits: Limits
-    ) -> Flow[ApiResponse[T]]:
+    ) -> ApiResponse[T]:
         """Send a call until it succeeds, fails for good or runs out of retries."""
         retries, attempts = 0, 0
         while True:
             attempts += 1
             try:
-                return (yield from self._send(call, secrets, key, attempts))
+                return await self._send(call, secrets, key, attempts, limits)
             except (ApiException, TransportError, ResponseError) as failure:
                 failure.attempts = attempts
                 if failure.kept_connection and attempts == retries + 1 and call.repeatable:
@@ -165,7 +169,7 @@ class Pipeline:
                     log.debug("failed%s: %s", f" after {attempts} attempts" if attempts > 1 else "", failure)
                     raise
                 log.debug("retrying in %.1f s (%d of %d): %s", delay, retries, limits.max_retries, failure)
-            yield Sleep(delay)
+            await self.transport.sleep(delay)
 
     def _retry_delay(self, failure: FotahookError, attempts: int, limits: Limits) -> float | None:
         if attempts > limits.max_retries:
@@ -185,7 +189,9 @@ class Pipeline:
         headers.update(call.headers)
         return self._servers[call.server] + call.path, headers
 
-    def _send(self, call: Call[T], secrets: dict[str, Secret], key: str | None, attempt: int) -> Flow[ApiResponse[T]]:
+    async def _send(
+        self, call: Call[T], secrets: dict[str, Secret], key: str | None, attempt: int, limits: Limits
+    ) -> ApiResponse[T]:
         """Send one request and read its response."""
         url, headers = self._prepare(call, key)
         with trace_request(call.method, url, headers, attempt) as note_status:
@@ -193,9 +199,9 @@ class Pipeline:
             body = MASK.encode() if call.secret and call.body is not None else call.body
             send = Send(Request(call.method, url, masked, body), headers, secrets, call.body, call.streamed)
             if self.settings.on_request is not None:
-                yield Invoke(self.settings.on_request, send.request)
+                await self.transport.invoke(self.settings.on_request, send.request, limits.deadline)
             try:
-                reply: Reply = yield send
+                reply = await self.transport.send(send, limits.deadline)
             except FotahookError as failure:
                 _mask_error(failure, call, send)
                 raise
@@ -205,15 +211,13 @@ class Pipeline:
             error = None if accepted else error_from_reply(reply, send.request, call.error_400, _secrets(call, send))
             if self.settings.on_response is not None:
                 errors = () if error is None else (str(error),)
-                yield Invoke(self.settings.on_response, _response(_masked(call, reply, send), send, None, *errors))
+                seen = _response(_masked(call, reply, send), send, None, *errors)
+                await self.transport.invoke(self.settings.on_response, seen, limits.deadline)
             if error is not None:
                 raise error
             response = _read(call, reply, send)
         log.debug("%s %s: %d, %d bytes", call.method, url, reply.status, len(reply.body))
         return response
-
-
-MakeFlow: TypeAlias = Callable[[Pipeline, Limits], Flow[T]]
 
 
 def _secrets(call: Call[T], send: Send) -> list[str]:

@@ -15,7 +15,7 @@ from ..contract.campaigns import Found
 from ..contract.exchange import ApiResponse
 from ..contract.operator_calls import batch_body, message_bytes, publish_headers, read_batch, timestamp
 from ..contract.servers import servers_at
-from ._base import AsyncBaseClient, BaseClient, Operation, SyncBaseClient, data_of, operation, spelled_out
+from ._base import AsyncBaseClient, BaseClient, SyncBaseClient, operation, spelled_out
 from ._event_stream import Subscription, streamed
 from ._pages import Listing, paged
 from ._settings import CallOptions, Settings, SharedOptions
@@ -37,7 +37,7 @@ class _OperatorClient(BaseClient):
         self._set_up(servers_at(base_url), credentials, None, Settings(**options))
 
     @operation
-    def publish(
+    async def publish(
         self,
         account: str,
         message: bytes | Mapping[str, object],
@@ -45,7 +45,7 @@ class _OperatorClient(BaseClient):
         ordering_key: str | None = None,
         idempotency_key: str | None = None,
         **options: Unpack[CallOptions],
-    ) -> Operation[types.Published]:
+    ) -> types.Published:
         """Publish a message for delivery; when this returns, the service has it on disk.
 
         Bytes are delivered unchanged, a mapping as JSON. Messages with the same ordering key arrive in order. With an
@@ -54,24 +54,26 @@ class _OperatorClient(BaseClient):
         # Without a key, a retry after a lost response would publish the message twice.
         key = self._runtime.new_key() if idempotency_key is None else idempotency_key
         path, body = f"{_account(account)}/messages", message_bytes(message)
-        return _data("POST", path, types.Published, body, publish_headers(key, ordering_key), **options)
+        return await self._data(
+            _call("POST", path, types.Published, body, publish_headers(key, ordering_key)), **options
+        )
 
     @operation
-    def publish_batch(
+    async def publish_batch(
         self, messages: Iterable[types.BatchMessage], **options: Unpack[CallOptions]
-    ) -> Operation[list[types.Published | types.Refused]]:
+    ) -> list[types.Published | types.Refused]:
         """Publish up to 5,000 messages; when this returns, accepted ones are on disk. Returns one result for each.
 
         A message of bytes must be one line of JSON. Messages without an idempotency key get one.
         """
         body, count = batch_body(messages, self._runtime.new_key)
         call = Call("POST", None, "/v1/messages", partial(read_batch, count), body, "application/x-ndjson")
-        return data_of(call, **options)
+        return await self._data(call, **options)
 
     @operation
-    def account(self, account: str, **options: Unpack[CallOptions]) -> Operation[types.AccountState]:
+    async def account(self, account: str, **options: Unpack[CallOptions]) -> types.AccountState:
         """An account's callback, the state of its lane, and its backlog."""
-        return _data("GET", _account(account), types.AccountState, **options)
+        return await self._data(_call("GET", _account(account), types.AccountState), **options)
 
     @paged
     def accounts(
@@ -85,25 +87,27 @@ class _OperatorClient(BaseClient):
         """The accounts, by name, read in pages of `limit`; `cursor` is that of an earlier page."""
 
         def page_at(cursor: str | None) -> Call[types.AccountPage]:
-            return _get(f"/v1/accounts{query_string(state=state, cursor=cursor, limit=limit)}", types.AccountPage)
+            return _call(
+                "GET", f"/v1/accounts{query_string(state=state, cursor=cursor, limit=limit)}", types.AccountPage
+            )
 
         return Listing(page_at, lambda page: page.accounts, _cursor, cursor, options)
 
     @operation
-    def audit(
+    async def audit(
         self,
         *,
         account: str | None = None,
         cursor: str | None = None,
         limit: int | None = None,
         **options: Unpack[CallOptions],
-    ) -> Operation[types.AuditPage]:
+    ) -> types.AuditPage:
         """A page of the audit log, newest first: who changed what, when and from where."""
         query = query_string(account=account, cursor=cursor, limit=limit)
-        return _data("GET", f"/v1/audit{query}", types.AuditPage, **options)
+        return await self._data(_call("GET", f"/v1/audit{query}", types.AuditPage), **options)
 
     @operation
-    def set_limits(
+    async def set_limits(
         self,
         account: str,
         *,
@@ -114,7 +118,7 @@ class _OperatorClient(BaseClient):
         publishes_per_second: int | UnsetType | None = UNSET,
         changes_per_hour: int | UnsetType | None = UNSET,
         **options: Unpack[CallOptions],
-    ) -> Operation[types.AccountState]:
+    ) -> types.AccountState:
         """Change the given limits and quotas of an account; None restores the service's default. Returns the account.
 
         A quota of 0 is none. Only a client that all accounts are granted to may raise a quota.
@@ -123,34 +127,34 @@ class _OperatorClient(BaseClient):
             in_flight, per_second, pending_messages, pending_bytes, publishes_per_second, changes_per_hour
         )
         body = msgspec.json.encode({"limits": limits})
-        return data_of(Call("PATCH", None, _account(account), read_json(types.AccountState), body), **options)
+        return await self._data(_call("PATCH", _account(account), types.AccountState, body), **options)
 
     @operation
-    def pause(self, account: str, **options: Unpack[CallOptions]) -> Operation[types.AccountState]:
+    async def pause(self, account: str, **options: Unpack[CallOptions]) -> types.AccountState:
         """Stop deliveries to an account until it is resumed. No message is lost."""
-        return _data("POST", f"{_account(account)}/pause", types.AccountState, **options)
+        return await self._data(_call("POST", f"{_account(account)}/pause", types.AccountState), **options)
 
     @operation
-    def resume(self, account: str, **options: Unpack[CallOptions]) -> Operation[types.AccountState]:
+    async def resume(self, account: str, **options: Unpack[CallOptions]) -> types.AccountState:
         """End a pause, or the backoff of a failing endpoint."""
-        return _data("POST", f"{_account(account)}/resume", types.AccountState, **options)
+        return await self._data(_call("POST", f"{_account(account)}/resume", types.AccountState), **options)
 
     @operation
-    def message(self, message_id: str, **options: Unpack[CallOptions]) -> Operation[types.MessageState]:
+    async def message(self, message_id: str, **options: Unpack[CallOptions]) -> types.MessageState:
         """A message and the state of its deliveries; NotFound if the service does not know it."""
-        return _data("GET", _message(message_id), types.MessageState, **options)
+        return await self._data(_call("GET", _message(message_id), types.MessageState), **options)
 
     @operation
-    def message_body(self, message_id: str, **options: Unpack[CallOptions]) -> Operation[bytes]:
+    async def message_body(self, message_id: str, **options: Unpack[CallOptions]) -> bytes:
         """The bytes of a message as they were published; ApiException (410) if retention has removed them."""
-        return data_of(Call("GET", None, f"{_message(message_id)}/body", bytes), **options)
+        return await self._data(Call("GET", None, f"{_message(message_id)}/body", bytes), **options)
 
     @operation
-    def attempts(self, message_id: str, **options: Unpack[CallOptions]) -> Operation[list[types.Attempt]]:
+    async def attempts(self, message_id: str, **options: Unpack[CallOptions]) -> list[types.Attempt]:
         """All delivery attempts of a message, oldest first."""
         read = read_json(types.Attempts)
         call = Call("GET", None, f"{_message(message_id)}/attempts", lambda body: read(body).attempts)
-        return data_of(call, **options)
+        return await self._data(call, **options)
 
     @paged
     def messages(
@@ -172,19 +176,19 @@ class _OperatorClient(BaseClient):
         path = f"{_account(account)}/messages"
 
         def page_at(cursor: str | None) -> Call[types.MessagePage]:
-            return _get(path + query_string(**which, cursor=cursor, limit=limit), types.MessagePage)
+            return _call("GET", path + query_string(**which, cursor=cursor, limit=limit), types.MessagePage)
 
         return Listing(page_at, lambda page: page.messages, _cursor, cursor, options)
 
     @operation
-    def why(self, message_id: str, **options: Unpack[CallOptions]) -> Operation[types.Why]:
+    async def why(self, message_id: str, **options: Unpack[CallOptions]) -> types.Why:
         """Why a message is in its state: what it waits for, until when, and what would send it now."""
-        return _data("GET", f"{_message(message_id)}/why", types.Why, **options)
+        return await self._data(_call("GET", f"{_message(message_id)}/why", types.Why), **options)
 
     @operation
-    def redeliver(
+    async def redeliver(
         self, message_id: str, *, as_new: bool = False, **options: Unpack[CallOptions]
-    ) -> Operation[types.Redelivered]:
+    ) -> types.Redelivered:
         """Deliver a settled message again, under its id, or `as_new` under another one.
 
         Not retried unless `max_retries` is given: an attempt whose response was lost may have succeeded.
@@ -192,10 +196,10 @@ class _OperatorClient(BaseClient):
         body = msgspec.json.encode({"asNew": as_new})
         path, read = f"{_message(message_id)}/redeliver", read_json(types.Redelivered)
         call = Call("POST", None, path, read, body, repeatable=False)
-        return data_of(call, **options)
+        return await self._data(call, **options)
 
     @operation
-    def redeliver_all(
+    async def redeliver_all(
         self,
         account: str,
         state: Literal["dead", "delivered"],
@@ -204,7 +208,7 @@ class _OperatorClient(BaseClient):
         until: datetime | None = None,
         dry_run: bool = False,
         **options: Unpack[CallOptions],
-    ) -> Operation[int]:
+    ) -> int:
         """Deliver an account's `dead` or `delivered` messages again; returns how many. `dry_run` only counts them.
 
         Not retried unless `max_retries` is given.
@@ -212,21 +216,23 @@ class _OperatorClient(BaseClient):
         span = {"since": timestamp("since", since), "until": timestamp("until", until)}
         body = msgspec.json.encode({"state": state, **span, "dryRun": dry_run})
         path, read = f"{_account(account)}/redeliver", read_json(types.Redeliveries)
-        return data_of(Call("POST", None, path, lambda reply: read(reply).count, body, repeatable=False), **options)
+        return await self._data(
+            Call("POST", None, path, lambda reply: read(reply).count, body, repeatable=False), **options
+        )
 
     @operation
-    def search(self, text: str, **options: Unpack[CallOptions]) -> Operation[Found]:
+    async def search(self, text: str, **options: Unpack[CallOptions]) -> Found:
         """What is called like this: accounts and campaigns by the beginning, messages and devices by their id.
 
         Or messages by filters: ``type:upgradeProgress state:dead since:1h until:2026-11-25T20:00:00Z``, also beside the
         beginning of an account's name.
         """
-        return data_of(_get(f"/v1/search{query_string(q=text)}", Found), **options)
+        return await self._data(_call("GET", f"/v1/search{query_string(q=text)}", Found), **options)
 
     @operation
-    def stats(self, minutes: int | None = None, **options: Unpack[CallOptions]) -> Operation[types.Stats]:
+    async def stats(self, minutes: int | None = None, **options: Unpack[CallOptions]) -> types.Stats:
         """Totals and counts by minute of the last minutes (by default 60, at most 1,440)."""
-        return _data("GET", f"/v1/stats{query_string(minutes=minutes)}", types.Stats, **options)
+        return await self._data(_call("GET", f"/v1/stats{query_string(minutes=minutes)}", types.Stats), **options)
 
     @streamed
     def events(
@@ -257,19 +263,10 @@ def _message(message_id: str) -> str:
     return f"/v1/messages/{segment('message_id', message_id)}"
 
 
-def _get(path: str, kind: type[T]) -> Call[T]:
-    return Call("GET", None, path, read_json(kind))
-
-
-def _data(
-    method: str,
-    path: str,
-    kind: type[T],
-    body: bytes | None = None,
-    headers: tuple[tuple[str, str], ...] = (),
-    **options: Unpack[CallOptions],
-) -> Operation[T]:
-    return data_of(Call(method, None, path, read_json(kind), body, headers=headers), **options)
+def _call(
+    method: str, path: str, kind: type[T], body: bytes | None = None, headers: tuple[tuple[str, str], ...] = ()
+) -> Call[T]:
+    return Call(method, None, path, read_json(kind), body, headers=headers)
 
 
 class OperatorClient(_OperatorClient, SyncBaseClient):

@@ -1,7 +1,8 @@
 """Lists that come in pages, for threads and for tasks."""
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_args
 
 import msgspec
@@ -9,7 +10,8 @@ import msgspec
 from ..contract.calls import Call
 from ..contract.errors import ResponseError
 from ..contract.exchange import ApiResponse
-from ._base import AsyncMethods, Operation, SyncMethods, both, response_of
+from ._base import AsyncMethods, Methods, SyncMethods, both, operation
+from ._runtime import run_now
 from ._settings import CallOptions
 
 P = ParamSpec("P")
@@ -26,59 +28,51 @@ class Listing(msgspec.Struct, Generic[PageT, T], frozen=True):
     cursor: str | None
     options: CallOptions
 
-    def page_at(self, cursor: str | None) -> Operation[ApiResponse[PageT]]:
-        """Reads the page at a cursor."""
-        return response_of(self.call(cursor), **self.options)
 
-    def next_cursor(self, response: ApiResponse[PageT], cursor: str | None) -> str | None:
-        """The cursor of the next page, None at the end; ResponseError if it leads back to the same page."""
-        following = self.following(response, cursor)
-        if following is not None and following == cursor:
-            raise ResponseError(f"the list has no end: cursor {cursor!r} leads to itself", request=response.request)
-        return following
-
-
-class Pages(SyncMethods, Generic[PageT, T]):
+class _Pages(Methods, Generic[PageT, T]):
     """A list: iterating reads page by page, as many as needed; `page()` reads one. Nothing is read before."""
 
-    def __init__(self, client: SyncMethods, listing: Listing[PageT, T]) -> None:
+    def __init__(self, client: Methods, listing: Listing[PageT, T]) -> None:
         super().__init__(client)
         self._listing = listing
 
-    def page(self) -> PageT:
-        """The first page, or the one at the cursor that was given."""
-        return self._run(self._listing.page_at(self._listing.cursor)).data
-
-    def __iter__(self) -> Iterator[T]:
-        cursor = self._listing.cursor
-        while True:
-            response = self._run(self._listing.page_at(cursor))
-            yield from self._listing.items(response.data)
-            cursor = self._listing.next_cursor(response, cursor)
-            if cursor is None:
-                return
-
-
-class AsyncPages(AsyncMethods, Generic[PageT, T]):
-    """A list: `async for` reads page by page, as many as needed; `page()` reads one. Nothing is read before."""
-
-    def __init__(self, client: AsyncMethods, listing: Listing[PageT, T]) -> None:
-        super().__init__(client)
-        self._listing = listing
-
+    @operation
     async def page(self) -> PageT:
         """The first page, or the one at the cursor that was given."""
-        return (await self._run(self._listing.page_at(self._listing.cursor))).data
+        return (await self._read(self._listing.cursor)).data
 
-    async def __aiter__(self) -> AsyncIterator[T]:
+    async def _read(self, cursor: str | None) -> ApiResponse[PageT]:
+        return await self._perform(self._listing.call(cursor), **self._listing.options)
+
+    async def _items(self) -> AsyncGenerator[T, None]:
         cursor = self._listing.cursor
         while True:
-            response = await self._run(self._listing.page_at(cursor))
+            response = await self._read(cursor)
             for item in self._listing.items(response.data):
                 yield item
-            cursor = self._listing.next_cursor(response, cursor)
-            if cursor is None:
+            following = self._listing.following(response, cursor)
+            if following is None:
                 return
+            if following == cursor:
+                raise ResponseError(f"the list has no end: cursor {cursor!r} leads to itself", request=response.request)
+            cursor = following
+
+
+class Pages(_Pages[PageT, T], SyncMethods):
+    __doc__ = _Pages.__doc__
+
+    def __iter__(self) -> Iterator[T]:
+        items = self._items()
+        with suppress(StopAsyncIteration):
+            while True:
+                yield run_now(items.__anext__())
+
+
+class AsyncPages(_Pages[PageT, T], AsyncMethods):
+    __doc__ = _Pages.__doc__
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self._items()
 
 
 def paged(
@@ -93,4 +87,4 @@ def paged(
         return AsyncPages(client, plan(client, *args, **kwargs))
 
     result = Pages[get_args(inspect.signature(plan).return_annotation)]  # type: ignore[misc,valid-type]
-    return both(plan, result, method, async_method)
+    return both(plan, method, async_method, return_annotation=result)

@@ -7,8 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from typing import TypeVar
+from typing import Any
 
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
@@ -17,12 +16,9 @@ from ..contract.error_responses import MAX_BODY, body_too_large
 from ..contract.errors import ConnectionFailed
 from ..contract.exchange import Headers, Reply, Request
 from ._connections import CHUNK, Connection, Pool
-from ._effects import Effect, Invoke, Send, Sleep, drive
-from ._flow import MakeFlow, Pipeline
-from ._settings import Limits
+from ._runtime import Runtime, Send
+from ._settings import Settings
 from ._transport_errors import timed_out, transport_error
-
-T = TypeVar("T")
 
 _LIBRARY_ERRORS = (HTTPError, http.client.HTTPException, OSError, ArithmeticError, ValueError)
 
@@ -30,26 +26,20 @@ _LIBRARY_ERRORS = (HTTPError, http.client.HTTPException, OSError, ArithmeticErro
 class SyncTransport:
     """Runs the flows of one client; any number of threads may share it."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self.runtime = pipeline.runtime
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        self._settings, self._runtime = settings, runtime
         self._streams: weakref.WeakSet[SyncStream] = weakref.WeakSet()
         self._pools: dict[str, Pool] = {}
+        self._locks: dict[object, threading.Lock] = {}
         self._closed = False
-        pipeline.renew_locks(threading.Lock)
         _live.add(self)
 
-    def run(self, make_flow: MakeFlow[T], limits: Limits) -> T:
-        """Run a flow within its limits."""
+    def begin(self) -> None:
+        """RuntimeError if it is closed."""
         if self._closed:
             raise RuntimeError("the client is closed")
-        return drive(make_flow(self._pipeline, limits), partial(self._perform, limits.deadline))
 
-    def sleep(self, seconds: float) -> None:
-        """Wait."""
-        self.runtime.sleep(seconds)
-
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the streams and idle connections; one in use is closed when it is returned."""
         self._closed = True
         for stream in list(self._streams):
@@ -58,7 +48,7 @@ class SyncTransport:
 
     def after_fork(self) -> None:
         """In a child process: drop the parent's connections, and locks that its threads may hold."""
-        self._pipeline.renew_locks(threading.Lock)
+        self._locks = {}
         self._close_pools()
 
     def _close_pools(self) -> None:
@@ -66,18 +56,27 @@ class SyncTransport:
         for pool in list(pools.values()):
             pool.close()
 
-    def _perform(self, deadline: float, effect: Effect) -> object:
-        if isinstance(effect, Send):
-            return self._send(effect, deadline)
-        if isinstance(effect, Invoke):
-            return _invoke(effect)
-        if isinstance(effect, Sleep):
-            self.sleep(effect.seconds)
-        elif not effect.lock.acquire(timeout=max(deadline - self.runtime.monotonic(), 0)):
-            raise timed_out(None)
-        return None
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        self._runtime.sleep(seconds)
 
-    def _send(self, send: Send, deadline: float) -> Reply:
+    async def acquire(self, token: object, deadline: float) -> threading.Lock:
+        """Acquire the lock of a token."""
+        lock = self._locks.get(token) or self._locks.setdefault(token, threading.Lock())
+        if not lock.acquire(timeout=max(deadline - self._runtime.monotonic(), 0)):
+            raise timed_out(None)
+        return lock
+
+    async def invoke(self, function: Callable[[Any], object], argument: object, deadline: float) -> Any:
+        """Call a plain function of the user's."""
+        result = function(argument)
+        if hasattr(result, "__await__"):
+            result.close() if hasattr(result, "close") else None
+            raise TypeError("Client takes plain functions; coroutine functions are for AsyncClient")
+        return result
+
+    async def send(self, send: Send, deadline: float) -> Reply:
+        """Send a request."""
         request = send.request
         path = request.url.index("/", 8)
         pool = self._pool(request.url[:path])
@@ -99,13 +98,13 @@ class SyncTransport:
             )
             response = connection.getresponse()
             if send.streamed and 200 <= response.status < 300:
-                stream = SyncStream(connection, response, request, self.runtime.monotonic)
+                stream = SyncStream(connection, response, request, self._runtime.monotonic)
                 self._streams.add(stream)
                 return _reply(response, b"", stream)
             reply = _read_all(response, request)
         except _LIBRARY_ERRORS as error:
             connection.close()
-            failure = transport_error(error, request, late=self.runtime.monotonic() >= deadline)
+            failure = transport_error(error, request, late=self._runtime.monotonic() >= deadline)
             if kept and not connection.exchange.received and isinstance(failure, ConnectionFailed):
                 # The others are as old.
                 pool.drop_idle()
@@ -119,7 +118,7 @@ class SyncTransport:
 
     def _pool(self, origin: str) -> Pool:
         return self._pools.get(origin) or self._pools.setdefault(
-            origin, Pool(origin, self._pipeline.settings, self.runtime.monotonic)
+            origin, Pool(origin, self._settings, self._runtime.monotonic)
         )
 
 
@@ -138,7 +137,7 @@ class SyncStream:
         # Also closes the connection of a stream that is garbage-collected without being closed.
         self._close = weakref.finalize(self, _shut_down, connection, response)
 
-    def read(self, seconds: float) -> bytes:
+    async def read(self, seconds: float) -> bytes:
         """The next bytes, within so many seconds; empty at the end."""
         deadline = self._exchange.deadline = self._monotonic() + seconds
         try:
@@ -176,14 +175,6 @@ def _read_all(response: BaseHTTPResponse, request: Request) -> Reply:
     except BaseException:
         response.close()
         raise
-
-
-def _invoke(invoke: Invoke) -> object:
-    result = invoke.function(invoke.argument)
-    if hasattr(result, "__await__"):
-        result.close() if hasattr(result, "close") else None
-        raise TypeError("Client takes plain functions; coroutine functions are for AsyncClient")
-    return result
 
 
 _live: "weakref.WeakSet[SyncTransport]" = weakref.WeakSet()

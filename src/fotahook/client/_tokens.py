@@ -1,28 +1,28 @@
 """The OAuth token and the session token that all calls of a client share: cached, fetched once, renewed.
 
-No I/O: a function that the flow passes in sends the token calls, and the driver provides the locks.
+No I/O: functions that the flow passes in send the token calls and call the user's functions.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from copy import copy
 from typing import Any, TypeAlias
 
 from ..contract import auth
 from ..contract.errors import ApiException, LoginRefused
 from ..contract.exchange import Secret
-from ._effects import Acquire, Flow, Invoke, Lock, Runtime
+from ._runtime import Runtime
 
 _LOGIN_ADVICE = "five refused logins in a row lock the account, so it is not tried again until login() is called"
 
 
-SendCall: TypeAlias = Callable[..., Flow[Any]]
+SendCall: TypeAlias = Callable[..., Awaitable[Any]]
 """Sends a call with the given `Authorization` header, or with the OAuth token if there is none; returns its data."""
+Invoke: TypeAlias = Callable[[Callable[[Any], object], object], Awaitable[Any]]
+"""Calls a function of the user's with an argument."""
 
 
 class BearerToken:
-    """The OAuth token. The driver sets the lock."""
-
-    lock: Lock
+    """The OAuth token."""
 
     def __init__(self, credentials: auth.ThingspaceOauthCredentials, runtime: Runtime) -> None:
         self.credentials = credentials
@@ -53,18 +53,18 @@ class BearerToken:
         """Forget the token."""
         self._token = None
 
-    def fetch(self, send: SendCall) -> Flow[Secret]:
+    async def fetch(self, send: SendCall, invoke: Invoke) -> Secret:
         """Fetch and cache a token; the caller holds the lock."""
         credentials, token = self.credentials, None
         if credentials.oauth_token_provider is not None:
-            token = yield Invoke(credentials.oauth_token_provider, self._token)
+            token = await invoke(credentials.oauth_token_provider, self._token)
             if not isinstance(token, auth.OauthToken | None):
                 raise TypeError(f"oauth_token_provider must return an OauthToken or None, not {type(token).__name__}")
         if token is None:
-            token = yield from send(auth.token_call(credentials), Secret(credentials.basic))
+            token = await send(auth.token_call(credentials), Secret(credentials.basic))
         token = self._store(token)
         if credentials.oauth_on_token_update is not None:
-            yield Invoke(credentials.oauth_on_token_update, token)
+            await invoke(credentials.oauth_on_token_update, token)
         return self._header
 
     def _store(self, token: auth.OauthToken) -> auth.OauthToken:
@@ -76,9 +76,7 @@ class BearerToken:
 
 
 class SessionToken:
-    """The session token, from a login or given. The driver sets the lock."""
-
-    lock: Lock
+    """The session token, from a login or given."""
 
     def __init__(self, credentials: auth.SessionCredentials | auth.VZM2mTokenCredentials, runtime: Runtime) -> None:
         self.credentials = credentials
@@ -116,14 +114,14 @@ class SessionToken:
         self._login_credentials()
         self._token = self._refused = None
 
-    def fetch(self, send: SendCall) -> Flow[Secret]:
+    async def fetch(self, send: SendCall, _: Invoke) -> Secret:
         """Log in and cache the token; the caller holds the lock."""
         credentials = self._login_credentials()
         if self._refused is not None:
             raise copy(self._refused) from self._refused.__cause__
         call = auth.login_call(credentials.username, credentials.password)
         try:
-            token: Secret = yield from send(call)
+            token: Secret = await send(call)
         except ApiException as error:
             # The error may also come from the OAuth token call.
             of_login = error.request is not None and error.request.url.endswith(call.path)
@@ -144,18 +142,3 @@ def _login_refused(error: ApiException) -> LoginRefused:
     refused = LoginRefused(f"login refused: {str(error).rstrip('.')}; {_LOGIN_ADVICE}", request=error.request)
     refused.status_code, refused.headers, refused.raw_body = error.status_code, error.headers, error.raw_body
     return refused
-
-
-def get_or_fetch(token: BearerToken | SessionToken, send: SendCall) -> Flow[Secret]:
-    """A valid token: one flow fetches it while all others wait."""
-    value = token.current()
-    if value is not None:
-        return value
-    # A fork meanwhile replaces the attribute; the lock that was acquired is the one to release.
-    lock = token.lock
-    yield Acquire(lock)
-    try:
-        # Another flow may have fetched it meanwhile.
-        return token.current() or (yield from token.fetch(send))
-    finally:
-        lock.release()

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, Protocol, Self, TypeVar
 import msgspec
 
 from fotahook.client import Client, OperatorClient
-from fotahook.client._effects import Runtime
+from fotahook.client._runtime import Runtime
 from fotahook.contract import signing
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
 from fotahook.contract.keys import account_signing_seed, generate_secret_key, parse_secret_key, signing_seed
