@@ -204,4 +204,4 @@ def test_without_python_dotenv_only_a_given_path_is_an_error(monkeypatch: pytest
 def test_environment_selects_the_servers() -> None:
     for environment in fotahook.Environment:
         client = fotahook.Client(environment=environment)
-        assert client._pipeline._servers == servers_of(environment)
+        assert client._pipeline.servers == servers_of(environment)

@@ -131,7 +131,7 @@ def test_lazy_names_exist() -> None:
 
 
 def test_an_import_error_of_our_own_is_not_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fotahook, "_MODULES", ("no_such_room",))
+    monkeypatch.setitem(fotahook._MODULES, "Listener", "no_such_room")
     with pytest.raises(ModuleNotFoundError, match="no_such_room"):
         fotahook.__getattr__("Listener")
 

@@ -1,6 +1,7 @@
 """The pipeline that every call goes through: tokens, retries, reading the response. Its transport does the I/O."""
 
 import logging
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 
@@ -37,29 +38,21 @@ _DEFAULT_HEADERS = {"User-Agent": f"fotahook/{VERSION}", "accept": JSON, "Accept
 _ACCEPTED = frozenset({200, 201, 204})
 
 
+@dataclass(repr=False, eq=False)
 class Pipeline:
     """Makes the calls of one client. `session` is None if no call needs one."""
 
-    def __init__(
-        self,
-        servers: Servers,
-        bearer: BearerToken | None,
-        session: SessionToken | None,
-        settings: Settings,
-        runtime: Runtime,
-        transport: Transport,
-    ) -> None:
-        self._servers = servers
-        self.bearer = bearer
-        self.session = session
-        self.settings = settings
-        self.runtime = runtime
-        self.transport = transport
+    servers: Servers
+    bearer: BearerToken | None
+    session: SessionToken | None
+    settings: Settings
+    runtime: Runtime
+    transport: Transport
 
     def described(self) -> str:
         """Where it sends calls, and as whom, without secrets."""
-        known = (each for each in Environment if servers_of(each) == self._servers)
-        where = next((f"environment={each.value}" for each in known), f"base_url={self._servers.get(None)!r}")
+        known = (each for each in Environment if servers_of(each) == self.servers)
+        where = next((f"environment={each.value}" for each in known), f"base_url={self.servers.get(None)!r}")
         client = self.bearer and self.bearer.credentials.oauth_client_id
         return f"{where}, oauth_client_id={client!r}, session={self.session and self.session.credentials!r}"
 
@@ -187,7 +180,7 @@ class Pipeline:
         if key is not None:
             headers["Idempotency-Key"] = key
         headers.update(call.headers)
-        return self._servers[call.server] + call.path, headers
+        return self.servers[call.server] + call.path, headers
 
     async def _send(
         self, call: Call[T], secrets: dict[str, Secret], key: str | None, attempt: int, limits: Limits

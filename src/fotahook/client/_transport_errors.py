@@ -41,7 +41,9 @@ def transport_error(error: BaseException, request: Request, *, late: bool) -> Fo
     for cause in causes:
         # aiohttp's error of this class lacks OpenSSL's fields; its cause has them.
         if isinstance(cause, ssl.SSLCertVerificationError) and hasattr(cause, "verify_code"):
-            return TlsError(one_line(f"{prefix}: {_certificate_fault(cause)}"), request=request)
+            fault = _CERTIFICATE_FAULTS.get(cause.verify_code, "cannot be verified")
+            why = cause.verify_message or "certificate verify failed"
+            return TlsError(one_line(f"{prefix}: the server's certificate {fault} ({why})"), request=request)
     # Only a timeout of the operating system's has an errno; the others are the deadline.
     if late or any(isinstance(cause, TimeoutError) and cause.errno is None for cause in causes):
         return timed_out(request)
@@ -75,8 +77,3 @@ def without_frames(error: BaseException) -> list[BaseException]:
         inner = (current.__cause__, current.__context__, getattr(current, "reason", None), *current.args)
         seen += [cause for cause in inner if isinstance(cause, BaseException) and cause not in seen]
     return seen
-
-
-def _certificate_fault(error: ssl.SSLCertVerificationError) -> str:
-    fault = _CERTIFICATE_FAULTS.get(error.verify_code, "cannot be verified")
-    return f"the server's certificate {fault} ({error.verify_message or 'certificate verify failed'})"

@@ -77,10 +77,8 @@ def report_call(path: str, kind: type[T], **values: str) -> Call[T]:
 
 def devices_call(account: str, campaign_id: str, last_seen_device_id: str | None) -> Call[V2CampaignDevice]:
     """The call that reads a page of a campaign's devices."""
-    path, values = (
-        "/reports/{account}/campaigns/{campaign_id}/devices",
-        {"account": account, "campaign_id": campaign_id},
-    )
+    path = "/reports/{account}/campaigns/{campaign_id}/devices"
+    values = {"account": account, "campaign_id": campaign_id}
     if last_seen_device_id is not None:
         path += "?lastSeenDeviceId={last_seen_device_id}"
         values["last_seen_device_id"] = last_seen_device_id
