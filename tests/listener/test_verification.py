@@ -200,4 +200,4 @@ def test_a_verification_shows_no_key() -> None:
     for shown in (repr(proof), str(proof), rich_text(proof)):
         assert "hunter2" not in shown
         assert "x00" not in shown
-        assert "1" in shown
+        assert "signed=True" in shown

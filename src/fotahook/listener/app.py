@@ -120,7 +120,7 @@ class Listener:
             verification=Verification.parse(
                 secrets=secrets,
                 public_keys=public_keys,
-                sources=() if sources is None else sources,
+                sources=sources,
                 trusted_proxies=trusted_proxies,
                 basic=basic,
             ),
@@ -180,9 +180,9 @@ class Listener:
         """
         store = await self._inbox.store()
         reconciler = Reconciler(store, client, self.request_handler.consumers, self._inbox.clock)
-        if campaign_id is None:
-            return await reconciler.everything(account)
-        return await reconciler.campaign(account, campaign_id)
+        return await (
+            reconciler.everything(account) if campaign_id is None else reconciler.campaign(account, campaign_id)
+        )
 
     def configure(
         self,
@@ -354,36 +354,34 @@ class Listener:
             raise ValueError(f"the listener speaks HTTP, not {scope['type']}")
 
     async def _respond(self, scope: "Scope", receive: "Receive") -> Response:
-        method, path = scope["method"], asgi.path_below_mount(scope).rstrip("/")
+        handler, method, path = self.request_handler, scope["method"], asgi.path_below_mount(scope).rstrip("/")
         if path == requests.HEALTH_PATH:
             return await self._health(method)
         if path == requests.METRICS_PATH and method == "GET":
             return asgi.metrics_response(scope, self.metrics())
-        if (response := self.request_handler.route(method, path)) is not None:
+        if (response := handler.route(method, path)) is not None:
             return response
         peer: str | None = (scope.get("client") or (None,))[0]
         headers: dict[str, str] = {}
-        begun = self.request_handler.clock()
+        begun = handler.clock()
         try:
             headers = read_headers(scope["headers"])
-            self.request_handler.check_headers(headers, peer)
+            handler.check_headers(headers, peer)
             with contextlib.ExitStack() as held:
-                body = await asgi.read_body(
-                    receive,
-                    self._body_deadline,
-                    lambda: held.enter_context(
-                        self._bodies.share(address_key(self.request_handler.sender(peer, headers)))
-                    ),
-                )
-                message = self.request_handler.read_message(headers, body)
-                self.request_handler.warn_if_unverified()
-                if (answer := self.request_handler.answer_challenge(message)) is not None:
+
+                def share() -> Callable[[int], bool]:
+                    return held.enter_context(self._bodies.share(address_key(handler.sender(peer, headers))))
+
+                body = await asgi.read_body(receive, self._body_deadline, share)
+                message = handler.read_message(headers, body)
+                handler.warn_if_unverified()
+                if (answer := handler.answer_challenge(message)) is not None:
                     return answer
-                return self.request_handler.accepted(await self._inbox.accept(message), headers, peer, begun)
+                return handler.accepted(await self._inbox.accept(message), headers, peer, begun)
         except (WebhookRejected, StoreError) as error:
             # The rest of a body that was not read must not be read as the next request.
             close = (("connection", "close"),) if scope.get("http_version", "").startswith("1") else ()
-            return self.request_handler.failed(error, headers, peer, begun, *close)
+            return handler.failed(error, headers, peer, begun, *close)
 
     async def _lifespan(self, receive: "Receive", send: "Send") -> None:
         await receive()

@@ -84,11 +84,12 @@ def receive(
     key = f"id:{storable(message_id)}" if message_id else None
     if key is None and dedupe_window > 0:
         key = _content_key(body)
+    kind, ordering_key = message.kind, _ordering_key(message)
     return NewMessage(
         account=account,
         body=body,
-        type=None if (kind := message.kind) is None else storable(kind),
-        ordering_key=None if (ordering_key := _ordering_key(message)) is None else storable(ordering_key),
+        type=kind and storable(kind),
+        ordering_key=ordering_key and storable(ordering_key),
         idempotency_key=key,
         idempotency_window=None if message_id or key is None else dedupe_window,
         consumers=choose(account, message),
@@ -127,9 +128,7 @@ def unwrap(
     `sources` needs. Header names may be in any case. WebhookRejected has the status to answer; ValueError for an
     invalid key or network. A sender may repeat a message: recognize it by ``webhook-id``, or by its content.
     """
-    verification = Verification.parse(
-        secrets=secrets, public_keys=public_keys, sources=() if sources is None else sources, basic=basic
-    )
+    verification = Verification.parse(secrets=secrets, public_keys=public_keys, sources=sources, basic=basic)
     found = read_headers((name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items())
     verification.check_source(peer, "")
     _, message = verified(found, body, verification, time.time())

@@ -4,10 +4,11 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from fotahook.client import AsyncClient, Client
 from fotahook.contract.calls import FIRST_PAGE, next_page
 from fotahook.contract.errors import FotaV2ResultException, NotFound, PermissionDenied, RateLimited
 from fotahook.contract.exchange import retry_after
@@ -22,14 +23,6 @@ from .intake import HANDLERS, ChooseConsumers, receive
 from .ledger import end_of, find_campaign
 from .verification import Verification
 
-if TYPE_CHECKING:
-    from fotahook.client._controllers import (
-        AsyncCampaignsV2Controller,
-        AsyncSoftwareManagementReportsV2Controller,
-        CampaignsV2Controller,
-        SoftwareManagementReportsV2Controller,
-    )
-
 log = logging.getLogger("fotahook.listener")
 
 OVER_SECONDS: Final = 7 * 86400.0
@@ -41,17 +34,8 @@ _LIMITED_MOST_SECONDS: Final = 3600.0
 _LIMITED_TIMES: Final = 5
 _PAGE: Final = 100
 
-
-class ReportClient(Protocol):
-    """Reads ThingSpace's reports: a Client or an AsyncClient."""
-
-    @property
-    def campaigns_v2(self) -> "CampaignsV2Controller | AsyncCampaignsV2Controller": ...
-
-    @property
-    def software_management_reports_v2(
-        self,
-    ) -> "SoftwareManagementReportsV2Controller | AsyncSoftwareManagementReportsV2Controller": ...
+ReportClient: TypeAlias = Client | AsyncClient
+"""Reads ThingSpace's reports."""
 
 
 class Reconciler:

@@ -8,13 +8,14 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import unquote
 
 import msgspec
 
 from fotahook.contract.addresses import Network, is_within, parse_networks, sender_address
 from fotahook.contract.errors import WebhookRejected
+from fotahook.contract.exchange import Masked
 from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.signing import (
     PUBLIC_PREFIX,
@@ -56,8 +57,10 @@ class AccountKeys(NamedTuple):
     public_keys: tuple[bytes, ...]
 
 
-class Verification(msgspec.Struct, frozen=True, kw_only=True):
+class Verification(Masked, frozen=True, kw_only=True):
     """What a message must pass. With nothing set, every message passes."""
+
+    shown = ("signed", "sources", "trusted_proxies")
 
     secrets: tuple[bytes, ...] = ()
     public_keys: tuple[bytes, ...] = ()
@@ -78,7 +81,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         *,
         secrets: Iterable[str] = (),
         public_keys: Iterable[str] = (),
-        sources: Iterable[str] = (),
+        sources: Iterable[str] | None = (),
         trusted_proxies: Iterable[str] = (),
         basic: Basic = (),
         names: Mapping[str, str] | None = None,
@@ -104,7 +107,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
                 account: AccountKeys(own_secrets.get(account, ()), own_public_keys.get(account, ()))
                 for account in {**own_secrets, **own_public_keys}
             },
-            sources=tuple(chain.from_iterable(parsed("sources", sources, _parse_source))),
+            sources=tuple(chain.from_iterable(parsed("sources", sources or (), _parse_source))),
             trusted_proxies=parsed("trusted_proxies", trusted_proxies, lambda text: parse_networks((text,))[0]),
             basic=_parse_basic(basic),
         )
@@ -180,15 +183,6 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         ]
         if not any(matches):
             raise WebhookRejected(401, "the message does not contain a registered user name and password")
-
-    def __repr__(self) -> str:
-        return f"<Verification by {', '.join(f'{count} {what}' for what, count in self.__rich_repr__())}>"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """The same for rich, whose default would show the keys."""
-        names = ("secrets", "public keys", "accounts' keys", "networks", "passwords")
-        parts = (self.secrets, self.public_keys, self.account_keys, self.sources, self.basic)
-        return list(zip(names, map(len, parts), strict=True))
 
 
 def named_account(headers: Mapping[str, str]) -> str:
