@@ -1,7 +1,6 @@
 """`fotahook export` and `import`: every byte, in order, once, and never half a file."""
 
 import asyncio
-import io
 import json
 import os
 import stat
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fotahook.cli.export import read_backwards
 from fotahook.store import open_store
 from fotahook.store.records import NewMessage, Retention
 from fotahook.testing import Sandbox
@@ -214,13 +212,6 @@ def test_an_unknown_option_is_not_taken_for_a_file(call: Run, command: str) -> N
 
 
 # Files of lines
-
-
-@pytest.mark.parametrize("length", [0, 1, 7, 100_000, 262_142, 262_143, 262_144, 262_145, 600_000])
-def test_a_file_is_read_from_its_end(length: int) -> None:
-    lines = [b"first", b"x" * length, b"y" * 10, b"z" * length]
-    written = io.BytesIO(b"".join(line + b"\n" for line in lines))
-    assert list(read_backwards(written)) == [line for line in reversed(lines) if line]
 
 
 def test_a_line_that_is_too_long_is_reported(call: Run, tmp_path: Path) -> None:

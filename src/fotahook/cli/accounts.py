@@ -1,18 +1,14 @@
 """`fotahook accounts`, `pause` and `resume`: the state of accounts, and whether they are delivered to."""
 
-from typing import Literal
-
 from cyclopts import App
 
-from fotahook.contract.operator import AccountPage, AccountState
+from fotahook.contract.operator import AccountFilter, AccountState
 
 from .shared.arguments import Account, Limit, warn_if_unknown
-from .shared.output import Columns, print_list, read_pages
+from .shared.output import Columns, limited, page_size, print_list
 from .shared.remote import DEFAULTS, Remote
 
 app = App(name="accounts", help="List accounts and show their state.")
-
-State = Literal["trouble", "open", "waiting", "held", "paused"]
 
 COLUMNS: Columns[AccountState] = {
     "account": lambda it: it.account,
@@ -28,7 +24,7 @@ COLUMNS: Columns[AccountState] = {
 
 
 @app.command(name="list")
-def list_(*, state: State | None = None, limit: Limit = 50, remote: Remote = DEFAULTS) -> None:
+def list_(*, state: AccountFilter | None = None, limit: Limit = 50, remote: Remote = DEFAULTS) -> None:
     """List the accounts that have a callback, or ever had one or a message, by name.
 
     Example: fotahook accounts list --state trouble --local
@@ -40,12 +36,8 @@ def list_(*, state: State | None = None, limit: Limit = 50, remote: Remote = DEF
         callback.
     """
     with remote.operator() as client:
-
-        def fetch(cursor: str | None, limit: int) -> AccountPage:
-            return client.accounts(state=state, cursor=cursor, limit=limit).page()
-
-        pages = read_pages(fetch, lambda page: page.accounts, limit)
-        print_list(COLUMNS, pages, as_json=remote.as_json)
+        found = client.accounts(state=state, limit=page_size(limit))
+        print_list(COLUMNS, limited(found, limit), as_json=remote.as_json)
 
 
 @app.command
@@ -77,5 +69,5 @@ def resume(account: Account, /, *, remote: Remote = DEFAULTS) -> None:
 
 
 def _print(account: AccountState, remote: Remote) -> None:
-    print_list(COLUMNS, [[account]], as_json=remote.as_json)
+    print_list(COLUMNS, [account], as_json=remote.as_json)
     warn_if_unknown(account)

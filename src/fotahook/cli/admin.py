@@ -4,13 +4,13 @@ import asyncio
 import getpass
 import socket
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from functools import partial
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
-import msgspec
 from cyclopts import App, Parameter
+from cyclopts.config import Env
 from cyclopts.validators import Number
 
 from fotahook import service
@@ -26,22 +26,13 @@ from fotahook.store.views import audit_entry, to_datetime, to_datetime_or_none
 from .shared.arguments import Limit, OptionalAccount, split_at_commas
 from .shared.configuration import PREFIX
 from .shared.errors import UsageError
-from .shared.output import PAGE, Columns, counting, note, print_facts, print_json, print_list
-from .shared.stores import (
-    DEFAULT_STORE,
-    KeepAttempts,
-    KeepBytes,
-    KeepDays,
-    KeepIds,
-    StoreFlags,
-    in_store,
-    secret_key,
-    store_file,
-)
+from .shared.output import Columns, counting, limited, note, page_size, print_facts, print_json, print_list
+from .shared.stores import DEFAULT_STORE, RetentionFlags, StoreFlags, opened, secret_key, store_file
 
 PAUSE_SECONDS: Final = 0.01
 """Pause between two steps of pruning, in which a service on the same file gets its turn."""
 
+T = TypeVar("T")
 Kind = Literal["client", "user"]
 
 _ACCOUNT: Final = Parameter(name="--account", help="Account that is allowed; repeatable.")
@@ -79,142 +70,126 @@ class Grants:
 NOTHING: Final = Grants()
 
 
-class Entry(msgspec.Struct, frozen=True, rename="camel"):
-    """A client or a user as it is listed; `accounts` None means all of them."""
+def create(kind: Kind, name: str, /, *, grants: Grants = NOTHING, flags: StoreFlags = DEFAULT_STORE) -> None:
+    """Make a {kind} and print its {secret}, which is shown only once.
 
-    name: str
-    accounts: tuple[str, ...] | None
-    scopes: tuple[str, ...]
-    networks: tuple[str, ...]
-    created_at: datetime
-    expires_at: datetime | None
-    age_seconds: int
+    It may do nothing that is not given: --scope says what, --account or --all-accounts for which accounts.
 
-    @classmethod
-    def of(cls, credential: Credential) -> "Entry":
-        """The entry of a stored credential."""
-        age = time.time() - credential.created_at
-        created_at, ends = to_datetime(credential.created_at), to_datetime_or_none(credential.expires_at)
-        grants = credential.accounts, credential.scopes, credential.networks
-        return cls(credential.id, *grants, created_at, ends, int(age))
+    Example: fotahook admin {kind} create campaigns --account 0000123456-00001 --scope publish
+    """
+    given = grants.given()
+    made = _in_store(flags, lambda it: service.create_credential(it, kind, name, **given, by=operator()), new=True)
+    names = ("clientId", "clientSecret") if kind == "client" else ("username", "password")
+    print_facts(dict(zip(names, (name, made), strict=True)), as_json=flags.as_json)
+    if not {"accounts", "scopes"} <= set(given):
+        note(f"{name} may do nothing yet: grant --scope, and --account or --all-accounts")
 
 
-COLUMNS: Columns[Entry] = {
-    "name": lambda it: it.name,
-    "accounts": lambda it: "(all)" if it.accounts is None else " ".join(it.accounts),
-    "scopes": lambda it: " ".join(it.scopes),
-    "created": lambda it: it.created_at,
-    "age": lambda it: format_age(it.age_seconds),
-}
+def list_(kind: Kind, /, *, flags: StoreFlags = DEFAULT_STORE) -> None:
+    """List the {kind}s, oldest first: what they may do, and how old they are.
+
+    Example: fotahook admin {kind} list
+    """
+    _print(_in_store(flags, lambda it: service.list_credentials(it, kind)), flags)
 
 
-RESTRICTED: Columns[Entry] = {
-    **COLUMNS,
-    "networks": lambda it: " ".join(it.networks) or "(any)",
-    "expires": lambda it: it.expires_at,
-}
+def grant(kind: Kind, name: str, /, *, grants: Grants = NOTHING, flags: StoreFlags = DEFAULT_STORE) -> None:
+    """Change what a {kind} may do; what is not given stays. It takes effect within a second.
+
+    Example: fotahook admin {kind} grant campaigns --all-accounts --scope callbacks
+    """
+    if not (given := grants.given()):
+        raise UsageError("give --account, --all-accounts or --scope, --network or --expires-days")
+    granted = _in_store(flags, lambda it: service.grant(it, kind, name, **given, by=operator()))
+    _print([_known(granted, kind, name)], flags)
 
 
-def _print(found: Sequence[Credential], *, as_json: bool) -> None:
-    entries = [Entry.of(each) for each in found]
-    restricted = any(each.networks or each.expires_at for each in entries)
-    print_list(RESTRICTED if restricted else COLUMNS, [entries], as_json=as_json)
+def revoke(kind: Kind, name: str, /, *, flags: StoreFlags = DEFAULT_STORE) -> None:
+    """Revoke a {kind}: its {secret} becomes invalid, and what it has open ends within a second.
 
-
-def _group(kind: Kind, description: str, secret: str, fields: tuple[str, str]) -> App:
-    """The commands for clients, or for users."""
-    group = App(name=kind, help=description)
-
-    @group.command(
-        help=f"""Make a {kind} and print its {secret}, which is shown only once.
-
-        It may do nothing that is not given: --scope says what, --account or --all-accounts for which accounts.
-
-        Example: fotahook admin {kind} create campaigns --account 0000123456-00001 --scope publish
-        """
-    )
-    def create(name: str, /, *, grants: Grants = NOTHING, flags: StoreFlags = DEFAULT_STORE) -> None:
-        given = grants.given()
-
-        def make(store: Store) -> Awaitable[str]:
-            return service.create_credential(store, kind, name, **given, by=operator())
-
-        made = in_store("--store", flags.store, make, new=True)
-        print_facts(dict(zip(fields, (name, made), strict=True)), as_json=flags.as_json)
-        if not {"accounts", "scopes"} <= set(given):
-            note(f"{name} may do nothing yet: grant --scope, and --account or --all-accounts")
-
-    @group.command(
-        name="list",
-        help=f"""List the {kind}s, oldest first: what they may do, and how old they are.
-
-        Example: fotahook admin {kind} list
-        """,
-    )
-    def list_(*, flags: StoreFlags = DEFAULT_STORE) -> None:
-        found = in_store("--store", flags.store, lambda store: service.list_credentials(store, kind))
-        _print(found, as_json=flags.as_json)
-
-    _add_changes(group, kind, secret)
-    return group
-
-
-def _add_changes(group: App, kind: Kind, secret: str) -> None:
-    """The commands that change what a client or a user may do."""
-
-    @group.command(
-        help=f"""Change what a {kind} may do; what is not given stays. It takes effect within a second.
-
-        Example: fotahook admin {kind} grant campaigns --all-accounts --scope callbacks
-        """
-    )
-    def grant(name: str, /, *, grants: Grants = NOTHING, flags: StoreFlags = DEFAULT_STORE) -> None:
-        if not (given := grants.given()):
-            raise UsageError("give --account, --all-accounts or --scope, --network or --expires-days")
-        granted = in_store("--store", flags.store, lambda it: service.grant(it, kind, name, **given, by=operator()))
-        if granted is None:
-            raise _unknown(kind, name)
-        _print([granted], as_json=flags.as_json)
-
-    @group.command(
-        help=f"""Revoke a {kind}: its {secret} becomes invalid, and what it has open ends within a second.
-
-        Example: fotahook admin {kind} revoke campaigns
-        """
-    )
-    def revoke(name: str, /, *, flags: StoreFlags = DEFAULT_STORE) -> None:
-        if not in_store("--store", flags.store, lambda store: service.revoke(store, kind, name, by=operator())):
-            raise _unknown(kind, name)
-        print_facts({"name": name, "revoked": True}, as_json=flags.as_json)
+    Example: fotahook admin {kind} revoke campaigns
+    """
+    revoked = _in_store(flags, lambda it: service.revoke(it, kind, name, by=operator()))
+    _known(revoked or None, kind, name)
+    print_facts({"name": name, "revoked": True}, as_json=flags.as_json)
 
 
 _OVERLAP: Final = Parameter(validator=Number(gte=0, lte=8760), help="Hours for which the former secret stays valid.")
-_CLIENTS: Final = "Clients: they publish, operate, and ask for ThingSpace's OAuth token."
-clients = _group("client", _CLIENTS, "secret", ("clientId", "clientSecret"))
 
 
-@clients.command
 def rotate(
-    name: str,
-    /,
-    *,
-    overlap_hours: Annotated[float, _OVERLAP] = 24.0,
-    flags: StoreFlags = DEFAULT_STORE,
+    kind: Kind, name: str, /, *, overlap_hours: Annotated[float, _OVERLAP] = 24.0, flags: StoreFlags = DEFAULT_STORE
 ) -> None:
     """Make a new secret for a client and print it; it is shown only once. The former one stays valid for a time.
 
     Example: fotahook admin client rotate campaigns --overlap-hours 2
     """
     overlap = overlap_hours * 3600
-    made = in_store("--store", flags.store, lambda it: service.rotate_secret(it, name, overlap=overlap, by=operator()))
-    if made is None:
-        raise _unknown("client", name)
-    print_facts({"clientId": name, "clientSecret": made}, as_json=flags.as_json)
+    made = _in_store(flags, lambda it: service.rotate_secret(it, name, overlap=overlap, by=operator()))
+    print_facts({"clientId": name, "clientSecret": _known(made, kind, name)}, as_json=flags.as_json)
 
 
 app = App(name="admin", help="Manage clients, users and the store of a service.")
-app.command(clients)
-app.command(_group("user", "Users: they log in for ThingSpace's session token.", "password", ("username", "password")))
+
+
+def _add_group(kind: Kind, secret: str, description: str, *commands: Callable[..., None]) -> None:
+    """Add the commands for clients, or for users."""
+    app.command(group := App(name=kind, help=description))
+    for command in commands:
+        bound = partial(command, kind)
+        bound.__doc__ = (command.__doc__ or "").format(kind=kind, secret=secret)
+        group.command(bound, name=command.__name__.rstrip("_"), help=bound.__doc__)
+
+
+_CLIENTS: Final = "Clients: they publish, operate, and ask for ThingSpace's OAuth token."
+_add_group("client", "secret", _CLIENTS, create, list_, grant, revoke, rotate)
+_add_group("user", "password", "Users: they log in for ThingSpace's session token.", create, list_, grant, revoke)
+
+
+def _in_store(flags: StoreFlags, do: Callable[[Store], Coroutine[Any, Any, T]], *, new: bool = False) -> T:
+    """The result of `do` with the store, which must exist unless it may be `new`."""
+    with opened("--store", flags.store, new=new) as (store, runner):
+        return runner.run(do(store))
+
+
+def _known(found: T | None, kind: Kind, name: str) -> T:
+    """What was found of a client or a user. UsageError if there is none."""
+    if found is None:
+        raise UsageError(f"there is no {kind} {name!r}; see fotahook admin {kind} list")
+    return found
+
+
+Entry: TypeAlias = dict[str, Any]
+COLUMNS: Columns[Entry] = {
+    "name": lambda it: it["name"],
+    "accounts": lambda it: "(all)" if it["accounts"] is None else " ".join(it["accounts"]),
+    "scopes": lambda it: " ".join(it["scopes"]),
+    "created": lambda it: it["createdAt"],
+    "age": lambda it: format_age(it["ageSeconds"]),
+}
+RESTRICTED: Columns[Entry] = {
+    **COLUMNS,
+    "networks": lambda it: " ".join(it["networks"]) or "(any)",
+    "expires": lambda it: it["expiresAt"],
+}
+
+
+def _print(found: Sequence[Credential], flags: StoreFlags) -> None:
+    """List clients or users; `accounts` null means all of them."""
+    entries = [
+        {
+            "name": one.id,
+            "accounts": one.accounts,
+            "scopes": one.scopes,
+            "networks": one.networks,
+            "createdAt": to_datetime(one.created_at),
+            "expiresAt": to_datetime_or_none(one.expires_at),
+            "ageSeconds": int(time.time() - one.created_at),
+        }
+        for one in found
+    ]
+    restricted = any(one.networks or one.expires_at for one in found)
+    print_list(RESTRICTED if restricted else COLUMNS, entries, as_json=flags.as_json)
 
 
 AUDIT_COLUMNS: Columns[AuditEntry] = {
@@ -239,16 +214,16 @@ def audit(*, account: OptionalAccount = None, limit: Limit = 50, flags: StoreFla
     account
         Only entries about this account.
     """
-    entries = in_store("--store", flags.store, lambda store: _audit(store, account, limit))
-    print_list(AUDIT_COLUMNS, [[audit_entry(each) for each in entries]], as_json=flags.as_json)
+    among = None if account is None else [account]
+    with opened("--store", flags.store) as (store, runner):
 
+        def listed() -> Iterator[AuditEntry]:
+            before = None
+            while page := runner.run(store.audit(among=among, before=before, limit=page_size(limit))):
+                before = page[-1].number
+                yield from map(audit_entry, page)
 
-async def _audit(store: Store, account: str | None, limit: int) -> list[records.AuditEntry]:
-    found: list[records.AuditEntry] = []
-    among, before = None if account is None else [account], None
-    while page := await store.audit(among=among, before=before, limit=min(limit - len(found), PAGE) if limit else PAGE):
-        found, before = [*found, *page], page[-1].number
-    return found
+        print_list(AUDIT_COLUMNS, limited(listed(), limit), as_json=flags.as_json)
 
 
 @app.command
@@ -284,28 +259,20 @@ def reset_key(*, flags: StoreFlags = DEFAULT_STORE) -> None:
     """
     key = secret_key(store_file("--store", flags.store))
     entry = records.AuditEntry(**operator()._asdict(), action="secret_key.change")
-    in_store("--store", flags.store, lambda store: mark_key(store.audited(entry), key))
+    _in_store(flags, lambda store: mark_key(store.audited(entry), key))
     print_facts({"store": without_password(flags.store), "reset": True}, as_json=flags.as_json)
 
 
-@app.command
-def prune(
-    *,
-    keep_days: Annotated[KeepDays, Parameter(env_var=f"{PREFIX}KEEP_DAYS")] = 30.0,
-    keep_attempts: Annotated[KeepAttempts, Parameter(env_var=f"{PREFIX}KEEP_ATTEMPTS")] = 30.0,
-    keep_ids: Annotated[KeepIds, Parameter(env_var=f"{PREFIX}KEEP_IDS")] = 400.0,
-    keep_bytes: Annotated[KeepBytes, Parameter(env_var=f"{PREFIX}KEEP_BYTES")] = None,
-    flags: StoreFlags = DEFAULT_STORE,
-) -> None:
+@app.command(config=Env(PREFIX, command=False, show=False))
+def prune(*, retention: RetentionFlags = RetentionFlags(), flags: StoreFlags = DEFAULT_STORE) -> None:  # noqa: B008
     """Remove now what a service removes gradually: old bytes, attempts and ids of messages that are delivered or dead.
 
     It works in small steps, whether the service runs or not. Duplicates are recognized for as long as ids are kept.
+    Each flag is also a variable, such as FOTAHOOK_KEEP_DAYS.
 
     Example: fotahook admin prune --keep-days 7
     """
-    ages = {"seconds": keep_days * DAY, "attempts": keep_attempts * DAY, "ids": keep_ids * DAY}
-    retention = Retention(bytes=keep_bytes, **ages)
-    bodies, size = in_store("--store", flags.store, lambda store: _prune(store, retention))
+    bodies, size = _in_store(flags, lambda store: _prune(store, retention.retention))
     if flags.as_json:
         print_json({"bodies": bodies, "bytes": size})
     else:
@@ -326,10 +293,6 @@ async def _prune(store: Store, retention: Retention) -> tuple[int, int]:
 def operator() -> service.By:
     """Who runs this command, for the audit log."""
     return service.By(f"admin {getpass.getuser()}", socket.gethostname())
-
-
-def _unknown(kind: str, name: str) -> UsageError:
-    return UsageError(f"there is no {kind} {name!r}; see fotahook admin {kind} list")
 
 
 def format_age(seconds: int) -> str:

@@ -4,9 +4,9 @@ import contextlib
 import hashlib
 import os
 import secrets
+import sqlite3
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
@@ -27,7 +27,6 @@ from .shared.errors import Failure, UsageError
 from .shared.output import counting, note, on_terminal, print_facts, printable_json
 from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source, warn_if_unused
 
-_BLOCK: Final = 256 * 1024
 _BODIES: Final = 64
 """Bodies that are fetched together."""
 _THREADS: Final = 8
@@ -77,7 +76,7 @@ def export(
     check_file_name(name, "export")
     with ExitStack() as stack:
         stored = stack.enter_context(source.open())
-        pages = which.pages(stored, account)
+        messages = which.read(stored, account)
         # Before the first request: a file that cannot be written is reported at once.
         target = stack.enter_context(open_output(name, overwrite=force))
         fetch: FetchBodies = partial(map, partial(_body, stored))
@@ -86,16 +85,11 @@ def export(
             pool = ThreadPoolExecutor(_THREADS)
             stack.callback(pool.shutdown, cancel_futures=True)
             fetch = partial(pool.map, partial(_body, stored))
-        exported, left_out = _write(pages, fetch, target, shown=name != STDIO or not on_terminal())
+        exported, left_out = _write(messages, fetch, target, shown=name != STDIO or not on_terminal())
         if not exported + left_out:
             warn_if_unused(stored, account)
     if name != STDIO:
-        facts: dict[str, str | int | None] = {
-            "account": account,
-            "file": name,
-            "exported": exported,
-            "leftOut": left_out,
-        }
+        facts = {"account": account, "file": name, "exported": exported, "leftOut": left_out}
         print_facts(facts, as_json=source.as_json)
     elif left_out:
         note(f"left out {left_out} whose bytes retention has removed")
@@ -145,14 +139,18 @@ def _body(stored: Messages, message_id: str) -> bytes | None:
         raise
 
 
-def _write(
-    pages: Iterable[Sequence[MessageState]], fetch: FetchBodies, target: IO[bytes], *, shown: bool
-) -> tuple[int, int]:
+def _write(messages: Iterable[MessageState], fetch: FetchBodies, target: IO[bytes], *, shown: bool) -> tuple[int, int]:
     """The numbers of written lines and of messages without bytes."""
     exported = left_out = 0
-    with tempfile.TemporaryFile() as spool:
-        total = _spool(pages, spool, shown=shown)
-        oldest_first = map(_decode, read_backwards(spool))
+    # In a temporary file: they are listed newest first, and may not fit in memory even without bodies.
+    with contextlib.closing(sqlite3.connect("")) as spool:
+        spool.execute("create table listed (line blob)")
+        with counting(None, "listed", shown=shown) as advance:
+            for total, found in enumerate(messages, 1):
+                spool.execute("insert into listed values (?)", [msgspec.json.encode(_without_body(found))])
+                advance(total)
+        (total,) = spool.execute("select count(*) from listed").fetchone()
+        oldest_first = (_decode(line) for (line,) in spool.execute("select line from listed order by rowid desc"))
         with counting(total, "exported", shown=shown) as advance:
             while lines := list(islice(oldest_first, _BODIES)):
                 for line, body in zip(lines, fetch([line.id for line in lines]), strict=True):
@@ -166,19 +164,8 @@ def _write(
     return exported, left_out
 
 
-def _spool(pages: Iterable[Sequence[MessageState]], spool: IO[bytes], *, shown: bool) -> int:
-    """Write the messages to disk, newest first as they are listed and without bodies; they may not fit in memory."""
-    count = 0
-    with counting(None, "listed", shown=shown) as advance:
-        for page in pages:
-            for found in page:
-                line = Exported(
-                    found.id, found.account, "", found.sha256, found.type, found.ordering_key, found.accepted_at
-                )
-                spool.write(msgspec.json.encode(line) + b"\n")
-            count += len(page)
-            advance(count)
-    return count
+def _without_body(found: MessageState) -> Exported:
+    return Exported(found.id, found.account, "", found.sha256, found.type, found.ordering_key, found.accepted_at)
 
 
 @contextlib.contextmanager
@@ -211,17 +198,3 @@ def open_output(name: str, *, overwrite: bool) -> Iterator[IO[bytes]]:
         raise Failure(f"{name}: {error.strerror or error}; nothing of it was written") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def read_backwards(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file from last to first, without their ends."""
-    position, rest = file.seek(0, os.SEEK_END), b""
-    while position > 0:
-        size = min(_BLOCK, position)
-        position -= size
-        file.seek(position)
-        first, *others = (file.read(size) + rest).split(b"\n")
-        yield from (line for line in reversed(others) if line)
-        rest = first
-    if rest:
-        yield rest

@@ -1,17 +1,18 @@
 """`fotahook ledger`: which devices of a campaign have reported to a listener, and which have not."""
 
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
 from .shared.arguments import OptionalAccount
-from .shared.errors import UsageError
+from .shared.errors import UsageError, flag_named
 from .shared.output import (
     Columns,
     Json,
@@ -25,21 +26,22 @@ from .shared.output import (
 )
 from .shared.remote import DEFAULTS as SERVICE
 from .shared.remote import Remote
-from .shared.stores import in_store
+from .shared.stores import opened
 
 if TYPE_CHECKING:
+    from asyncio import Runner
+
     from fotahook.listener import LedgerDevice
     from fotahook.store import Store
-
-T = TypeVar("T")
 
 app = App(name="ledger", help="Show which devices of a campaign have reported, and fetch what never came.")
 
 _PAGE: Final = 1000
+_COUNTS: Final = ("reported", "failed", "silent", "overdue", "repaired")
 _DEVICE: Final[Columns["LedgerDevice"]] = {
     "id": lambda it: it.device,
     "status": lambda it: it.status,
-    "since": lambda it: None if it.at is None else format_time(datetime.fromtimestamp(it.at, UTC)),
+    "since": lambda it: _time(it.at),
     "from": lambda it: None if it.status is None else "report" if it.by_report else "callback",
 }
 
@@ -54,9 +56,9 @@ class LedgerFlags:
     account: OptionalAccount = None
     "The campaign's account; needed if the ledger does not have the campaign yet, or of several accounts."
 
-    def run(self, work: "Callable[[Store], Awaitable[T]]") -> T:
-        """What `work` returns with the inbox's store."""
-        return in_store("--inbox", self.inbox, work)
+    def open(self) -> "AbstractContextManager[tuple[Store, Runner]]":
+        """The inbox's store, and what runs its methods."""
+        return opened("--inbox", self.inbox)
 
     async def account_of(self, store: "Store", campaign: str) -> str:
         """The account of a campaign."""
@@ -73,15 +75,7 @@ class LedgerFlags:
         return found.pop()
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class PrintFlags(LedgerFlags):
-    """Flags of the commands that call no service."""
-
-    as_json: Json = False
-
-
-DEFAULTS: Final = PrintFlags()
+DEFAULTS: Final = LedgerFlags()
 
 
 @app.command
@@ -91,8 +85,9 @@ def expect(
     *devices: Annotated[str, Parameter(name="DEVICE")],
     file: Path | None = None,
     until: str | None = None,
-    flags: PrintFlags = DEFAULTS,
-) -> int:
+    flags: LedgerFlags = DEFAULTS,
+    as_json: Json = False,
+) -> None:
     """Enter the devices that are to report in a campaign.
 
     `fotahook ledger reconcile` enters those that ThingSpace's report names.
@@ -112,18 +107,13 @@ def expect(
     """
     from fotahook.listener.ledger import expect as enter
 
-    async def work(store: "Store") -> tuple[str, int]:
-        account = await flags.account_of(store, campaign)
-        names = [*devices, *_lines(file)]
-        try:
-            await enter(store, account, campaign, names, until)
-        except ValueError as error:
-            raise UsageError(f"--until: {error}") from error
-        return account, len(names)
-
-    account, count = flags.run(work)
-    print_facts({"account": account, "campaign": campaign, "expected": count}, as_json=flags.as_json)
-    return 0
+    with flags.open() as (store, runner):
+        account = runner.run(flags.account_of(store, campaign))
+        text = "" if file is None else sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
+        names = [*devices, *filter(None, map(str.strip, text.splitlines()))]
+        with flag_named("--until"):
+            runner.run(enter(store, account, campaign, names, until))
+    print_facts({"account": account, "campaign": campaign, "expected": len(names)}, as_json=as_json)
 
 
 @app.command
@@ -132,8 +122,9 @@ def show(
     /,
     *,
     devices: Literal["reported", "silent", "all"] | None = None,
-    flags: PrintFlags = DEFAULTS,
-) -> int:
+    flags: LedgerFlags = DEFAULTS,
+    as_json: Json = False,
+) -> None:
     """Show how many devices of a campaign have reported a result; with --devices, which.
 
     Example: fotahook ledger show 60b5d639 --devices silent
@@ -148,39 +139,30 @@ def show(
     from fotahook.contract.life_cycle import FINAL_RANK
     from fotahook.listener.ledger import read_devices, read_ledger
 
-    account = flags.run(lambda store: flags.account_of(store, campaign))
+    with flags.open() as (store, runner):
+        account = runner.run(flags.account_of(store, campaign))
 
-    def pages() -> Iterator[list["LedgerDevice"]]:
-        after = ""
-        while page := flags.run(partial(read_devices, account=account, campaign_id=campaign, after=after, limit=_PAGE)):
-            after = page[-1].device
-            yield [one for one in page if devices == "all" or (one.rank >= FINAL_RANK) == (devices == "reported")]
+        def listed() -> "Iterator[LedgerDevice]":
+            after = ""
+            while page := runner.run(read_devices(store, account, campaign, after=after, limit=_PAGE)):
+                after = page[-1].device
+                yield from page
 
-    if devices is not None:
-        print_list(_DEVICE, pages(), as_json=flags.as_json)
-        return 0
-    now = datetime.now(UTC)
-    found = flags.run(lambda store: read_ledger(store, account, campaign, now.timestamp()))
-    until = None if found.until is None else format_time(datetime.fromtimestamp(found.until, UTC))
-    facts: dict[str, str | int | None] = {
-        "account": account,
-        "campaign": campaign,
-        "status": found.status,
-        "until": until,
-    }
-    facts |= {name: getattr(found, name) for name in ("reported", "failed", "silent", "overdue", "repaired")}
-    if flags.as_json:
+        if devices is not None:
+            wanted = (it for it in listed() if devices == "all" or (it.rank >= FINAL_RANK) == (devices == "reported"))
+            print_list(_DEVICE, wanted, as_json=as_json)
+            return
+        found = runner.run(read_ledger(store, account, campaign, time.time()))
+    facts = {"account": account, "campaign": campaign, "status": found.status, "until": _time(found.until)}
+    facts |= {name: getattr(found, name) for name in _COUNTS}
+    if as_json:
         print_json({**facts, "statuses": dict(found.statuses)})
-        return 0
+        return
     print_facts(facts, as_json=False)
-    print_records(
-        {"devices": lambda it: it[1], "last status": lambda it: it[0] or "(expected)"},
-        found.statuses.items(),
-        boxed=False,
-    )
+    statuses: Columns[tuple[str, int]] = {"devices": lambda it: it[1], "last status": lambda it: it[0] or "(expected)"}
+    print_records(statuses, found.statuses.items(), boxed=False)
     with counting(found.reported + found.silent, "reported") as count:
         count(found.reported)
-    return 0
 
 
 @app.command
@@ -191,7 +173,7 @@ def reconcile(
     every: Annotated[bool, Parameter(name="--all")] = False,
     flags: LedgerFlags = DEFAULTS,
     remote: Remote = SERVICE,
-) -> int:
+) -> None:
     """Compare a campaign with ThingSpace's report; what never came reaches the listener's handlers and forwards.
 
     It goes on where it was interrupted. The credentials are those of `fotahook callbacks`.
@@ -209,23 +191,17 @@ def reconcile(
 
     if every == (campaign is not None):
         raise UsageError("give a campaign's id, or --all")
-
-    async def work(store: "Store") -> int:
-        with remote.client() as client:
-            reconciler = Reconciler(store, client, await known_consumers(store), lambda: datetime.now(UTC).timestamp())
-            if campaign is None:
-                return await reconciler.everything(flags.account)
-            return await reconciler.campaign(await flags.account_of(store, campaign), campaign)
-
-    repaired = flags.run(work)
+    with flags.open() as (store, runner), remote.client() as client:
+        reconciler = Reconciler(store, client, runner.run(known_consumers(store)), time.time)
+        if campaign is None:
+            repaired = runner.run(reconciler.everything(flags.account))
+        else:
+            account = runner.run(flags.account_of(store, campaign))
+            repaired = runner.run(reconciler.campaign(account, campaign))
     print_facts({"repaired": repaired}, as_json=remote.as_json)
     if repaired:
         note("statuses that no message brought are in the inbox; the listener hands them to its handlers")
-    return 0
 
 
-def _lines(file: Path | None) -> list[str]:
-    if file is None:
-        return []
-    text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
-    return [line.strip() for line in text.splitlines() if line.strip()]
+def _time(at: float | None) -> str | None:
+    return None if at is None else format_time(datetime.fromtimestamp(at, UTC))

@@ -37,10 +37,10 @@ from ..hosting.tls import check_pem_files
 from .shared.arguments import Duration, OptionalAccount, OptionalDuration, Texts
 from .shared.configuration import SOURCES
 from .shared.console import listener_console
-from .shared.errors import REFUSED, Failure, UsageError
+from .shared.errors import REFUSED, Failure, UsageError, flag_named
 from .shared.output import on_terminal, print_json
 from .shared.remote import BaseUrl, Remote
-from .shared.server_options import InLimits, InNetwork, Seconds, ServerOptions, flag_named
+from .shared.server_options import InLimits, InNetwork, Seconds, ServerOptions
 from .shared.stores import VARIABLE, secret_key_from_environment, wait_for_store
 
 log = logging.getLogger("fotahook.listener")

@@ -13,7 +13,7 @@ from fotahook.contract.errors import FotahookError
 from fotahook.contract.version import VERSION
 
 from .shared.remote import DEFAULTS, Remote
-from .shared.stores import check_exists, in_store
+from .shared.stores import check_exists, opened
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -102,7 +102,8 @@ def ledger(inbox: str, /, account: str, campaign: str) -> "Ledger":
     """
     from fotahook.listener.ledger import read_ledger
 
-    return in_store("--inbox", inbox, lambda store: read_ledger(store, account, campaign, time.time()))
+    with opened("--inbox", inbox) as (store, runner):
+        return runner.run(read_ledger(store, account, campaign, time.time()))
 
 
 def _tool(method: Callable[..., object]) -> Callable[..., Result]:

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 from urllib.parse import quote
@@ -11,25 +11,35 @@ import msgspec
 from cyclopts import App, Parameter
 
 from fotahook.client import OperatorClient
-from fotahook.contract.operator import Attempt, DeliveryState, MessagePage, MessageState
+from fotahook.contract.operator import Attempt, DeliveryState, MessageState, MessageStateName
 from fotahook.contract.version import VERSION
 
 from .shared.arguments import Account, Limit, MessageId, Span
 from .shared.errors import Failure, UsageError
 from .shared.output import (
     Columns,
+    limited,
+    page_size,
     print_bytes,
     print_json,
     print_lines,
     print_list,
     print_records,
     print_table,
-    read_pages,
 )
 from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source, warn_if_unused
 
 app = App(name="messages", help="List messages; show one with its attempts.")
 
+CARD: Columns[MessageState] = {
+    "id": lambda it: it.id,
+    "account": lambda it: it.account,
+    "type": lambda it: it.type or "(none)",
+    "ordering key": lambda it: it.ordering_key or "(none)",
+    "size": lambda it: f"{it.size} bytes",
+    "sha256": lambda it: it.sha256,
+    "accepted": lambda it: it.accepted_at,
+}
 MESSAGE: Columns[MessageState] = {
     "id": lambda it: it.id,
     "state": lambda it: ", ".join(delivery.state for delivery in it.deliveries),
@@ -64,6 +74,8 @@ RESPONSE: Columns[Attempt] = {
     "answer": lambda it: it.excerpt,
     "fix": lambda it: it.fix,
 }
+FAILURE: Columns[Attempt] = {**RESPONSE, "answer": lambda it: (it.excerpt or "").strip().rpartition("\n")[2]}
+"""In an inbox, an excerpt is a handler's traceback: the table has its last line."""
 
 _NOT_PLAIN: Final = re.compile(rb"[^ -&(-\[\]-~]")
 
@@ -73,30 +85,25 @@ _NOT_PLAIN: Final = re.compile(rb"[^ -&(-\[\]-~]")
 class Filter(Span):
     """Which messages of an account to take."""
 
-    state: Literal["pending", "delivered", "dead"] | None = None
+    state: MessageStateName | None = None
     "Only messages in this state."
     type: str | None = None
     "Only messages of this type."
     key: str | None = None
     "Only messages of this ordering key."
 
-    def pages(self, client: Messages, account: str, limit: int = 0) -> Iterator[Sequence[MessageState]]:
-        """The account's messages that match, newest first."""
-
-        def fetch(cursor: str | None, limit: int) -> MessagePage:
-            found = client.messages(
-                account,
-                state=self.state,
-                message_type=self.type,
-                ordering_key=self.key,
-                since=self.since,
-                until=self.until,
-                cursor=cursor,
-                limit=limit,
-            )
-            return found if isinstance(found, MessagePage) else found.page()
-
-        return read_pages(fetch, lambda page: page.messages, limit)
+    def read(self, client: Messages, account: str, limit: int = 0) -> Iterator[MessageState]:
+        """The account's messages that match, newest first, up to `limit` or all for 0."""
+        found = client.messages(
+            account,
+            state=self.state,
+            message_type=self.type,
+            ordering_key=self.key,
+            since=self.since,
+            until=self.until,
+            limit=page_size(limit),
+        )
+        return limited(found, limit)
 
 
 ALL = Filter()
@@ -109,7 +116,7 @@ def list_(account: Account, /, *, which: Filter = ALL, limit: Limit = 50, source
     Example: fotahook messages list 0000123456-00001 --state dead --since 2h --local
     """
     with source.open() as client:
-        if not print_list(MESSAGE, which.pages(client, account, limit), as_json=source.as_json):
+        if not print_list(MESSAGE, which.read(client, account, limit), as_json=source.as_json):
             warn_if_unused(client, account)
 
 
@@ -149,16 +156,15 @@ def show(
     if source.as_json:
         print_json({**msgspec.to_builtins(message), "attempts": msgspec.to_builtins(attempts)})
         return
-    # In an inbox, an excerpt is a handler's traceback: the table has its last line, the whole text stands below.
-    excerpts = [attempt.excerpt for attempt in attempts if attempt.excerpt]
-    if source.inbox is not None:
-        attempts = [
-            msgspec.structs.replace(it, excerpt=(it.excerpt or "").strip().rpartition("\n")[2]) for it in attempts
-        ]
-    _show(message, attempts)
-    if source.inbox is not None and excerpts:
+    print_table(None, [(name, cell(message)) for name, cell in CARD.items()])
+    print()
+    print_records(DELIVERY, message.deliveries)
+    for columns in (ATTEMPT, RESPONSE if source.inbox is None else FAILURE) if attempts else ():
         print()
-        print_lines(excerpts[-1])
+        print_records(columns, attempts)
+    if source.inbox is not None and (tracebacks := [attempt.excerpt for attempt in attempts if attempt.excerpt]):
+        print()
+        print_lines(tracebacks[-1])
 
 
 def why(message_id: MessageId, /, *, remote: Remote = DEFAULTS) -> None:
@@ -187,18 +193,12 @@ def _as_curl(client: OperatorClient, message_id: str) -> bytes:
         "Fotahook-Account": quote(message.account, safe=""),
         "webhook-id": message.id,
     }
-    if body.decode(errors="surrogateescape").replace("\n", "").isprintable():
-        printed = b"%s " + _quoted(body)
-    else:
-        printed = b"%b " + _quoted(_NOT_PLAIN.sub(lambda found: b"\\0%03o" % ord(found[0]), body))
-    flags = b"".join(b" -H " + _quoted(f"{name}: {value}".encode()) for name, value in headers.items())
-    url = _quoted(_url(client, message).encode())
-    return b"printf " + printed + b" | curl -sS --data-binary @-" + flags + b" " + url + b"\n"
-
-
-def _quoted(content: bytes) -> bytes:
-    # shlex quotes text; bytes that are not UTF-8 pass through unchanged.
-    return shlex.quote(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+    printf = "%s", body.decode(errors="surrogateescape")
+    if not printf[1].replace("\n", "").isprintable():
+        printf = "%b", _NOT_PLAIN.sub(lambda found: b"\\0%03o" % ord(found[0]), body).decode()
+    flags = [part for header in headers.items() for part in ("-H", ": ".join(header))]
+    curl = "curl", "-sS", "--data-binary", "@-", *flags, _url(client, message)
+    return f"{shlex.join(('printf', *printf))} | {shlex.join(curl)}\n".encode()
 
 
 def _url(client: OperatorClient, message: MessageState) -> str:
@@ -210,26 +210,6 @@ def _url(client: OperatorClient, message: MessageState) -> str:
     if callback is None:
         raise Failure(f"message {message.id} has no URL to go to: register a callback for account {message.account}")
     return callback.url
-
-
-def _show(message: MessageState, attempts: Sequence[Attempt]) -> None:
-    card = {
-        "id": message.id,
-        "account": message.account,
-        "type": message.type or "(none)",
-        "ordering key": message.ordering_key or "(none)",
-        "size": f"{message.size} bytes",
-        "sha256": message.sha256,
-        "accepted": message.accepted_at,
-    }
-    print_table(None, card.items())
-    print()
-    print_records(DELIVERY, message.deliveries)
-    if attempts:
-        print()
-        print_records(ATTEMPT, attempts)
-        print()
-        print_records(RESPONSE, attempts)
 
 
 def _milliseconds(part: float | None) -> str:

@@ -3,7 +3,6 @@
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from msgspec import Struct
 
 from fotahook.contract.errors import ApiException
 
@@ -11,13 +10,6 @@ from .shared.arguments import EVER, OptionalAccount, Span
 from .shared.errors import REFUSED, UsageError
 from .shared.output import note, print_facts, print_list
 from .shared.remote import SERVICE, Messages, Source, warn_if_unused
-
-
-class Sent(Struct, frozen=True, rename="camel"):
-    """A message that is delivered again, and its new id."""
-
-    id: str
-    sent_as: str
 
 
 def redeliver(
@@ -69,11 +61,11 @@ def redeliver(
 
 
 def _redeliver_each(stored: Messages, ids: tuple[str, ...], *, as_new: bool, as_json: bool) -> int:
-    sent: list[Sent] = []
+    sent: list[dict[str, str]] = []
     try:
         for message_id in ids:
             try:
-                sent.append(Sent(message_id, stored.redeliver(message_id, as_new=as_new).id))
+                sent.append({"id": message_id, "sentAs": stored.redeliver(message_id, as_new=as_new).id})
             except ApiException as error:
                 if len(ids) == 1:
                     raise
@@ -81,5 +73,5 @@ def _redeliver_each(stored: Messages, ids: tuple[str, ...], *, as_new: bool, as_
     finally:
         # Also if the service fails in between: what it has accepted is worth knowing.
         if sent:
-            print_list({"id": lambda it: it.id, "sent as": lambda it: it.sent_as}, [sent], as_json=as_json)
+            print_list({"id": lambda it: it["id"], "sent as": lambda it: it["sentAs"]}, sent, as_json=as_json)
     return 0 if len(sent) == len(ids) else REFUSED

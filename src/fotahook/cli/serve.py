@@ -37,7 +37,7 @@ from fotahook.service import (
 from fotahook.service.context import REQUESTS_PER_MINUTE
 from fotahook.service.quotas import AccountQuotas
 from fotahook.store import Store, open_store
-from fotahook.store.records import Retention, StoreFull
+from fotahook.store.records import StoreFull
 
 from ..hosting.connection_limits import ConnectionLimits
 from ..hosting.logging import RequestLog, configure_logging
@@ -46,25 +46,15 @@ from ..hosting.tls import check_pem_files
 from .shared.arguments import Texts, split_at_commas
 from .shared.configuration import SOURCES
 from .shared.console import console_routes
-from .shared.errors import UsageError
-from .shared.server_options import InLimits, InLogging, InNetwork, Seconds, ServerOptions, flag_named
-from .shared.stores import (
-    KeepAttempts,
-    KeepBytes,
-    KeepDays,
-    KeepIds,
-    key_source,
-    open_secret_keys,
-    store_file,
-    wait_for_store,
-)
+from .shared.errors import UsageError, flag_named
+from .shared.server_options import InLimits, InLogging, InNetwork, Seconds, ServerOptions
+from .shared.stores import InStore, RetentionFlags, key_source, open_secret_keys, store_file, wait_for_store
 
 log = logging.getLogger("fotahook")
 
 LONGEST_LEASE: Final = 600.0
 
 T = TypeVar("T")
-InStore = Annotated[T, Parameter(group=Group("Store", sort_key=2))]
 InDelivery = Annotated[T, Parameter(group=Group("Delivery", sort_key=3))]
 Quota = Annotated[int, Parameter(validator=Number(gte=0))]
 
@@ -81,7 +71,7 @@ Schedule = Annotated[
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class ServeOptions(ServerOptions):
+class ServeOptions(RetentionFlags, ServerOptions):
     """Options of `fotahook serve`."""
 
     dev: bool = False
@@ -94,10 +84,6 @@ class ServeOptions(ServerOptions):
     "What this process does, of many on one PostgreSQL: take calls (api), deliver (dispatcher), or both."
     store: InStore[str] = "sqlite:///fotahook.db"
     "Where messages are kept: sqlite:///relative.db, sqlite:////absolute.db or postgresql://user@host/database."
-    keep_days: InStore[KeepDays] = 30.0
-    keep_attempts: InStore[KeepAttempts] = 30.0
-    keep_ids: InStore[KeepIds] = 400.0
-    keep_bytes: InStore[KeepBytes] = None
     allow_network: InDelivery[Texts] = ()
     "Networks (CIDR) that callbacks may lie in although they are not globally reachable."
     ca_file: InDelivery[Path | None] = None
@@ -148,10 +134,9 @@ class ServeOptions(ServerOptions):
         shortest = self.timeout + LEASE_MARGIN
         if not shortest <= self.lease <= LONGEST_LEASE:
             raise UsageError(f"--lease {self.lease:g}: choose {shortest:g} to {LONGEST_LEASE:g} seconds")
-        with flag_named("--allow-network"):
-            parse_networks(self.allow_network)
-        with flag_named("--trusted-proxy"):
-            parse_networks(self.trusted_proxy)
+        for flag, networks in {"--allow-network": self.allow_network, "--trusted-proxy": self.trusted_proxy}.items():
+            with flag_named(flag):
+                parse_networks(networks)
         with flag_named("--egress-proxy"):
             _ = self.egress_proxy and parse_proxy(self.egress_proxy)
         check_pem_files(ca_file=self.ca_file, client_cert=self.client_cert)
@@ -323,13 +308,7 @@ async def _dispatching(
     dispatcher: Dispatcher, store: Store, options: ServeOptions
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Run a dispatcher. Leaving waits for deliveries in flight, and raises what the dispatcher failed with."""
-    retention = Retention(
-        seconds=options.keep_days * DAY,
-        bytes=options.keep_bytes,
-        attempts=options.keep_attempts * DAY,
-        ids=options.keep_ids * DAY,
-    )
-    housekeeping = asyncio.create_task(run_maintenance(store, retention), name="housekeeping")
+    housekeeping = asyncio.create_task(run_maintenance(store, options.retention), name="housekeeping")
     task = asyncio.create_task(dispatcher.run(), name="dispatcher")
     # If one fails, both end: a service that accepts and never delivers, or never cleans up, is worse than none.
     housekeeping.add_done_callback(lambda _: dispatcher.stop())

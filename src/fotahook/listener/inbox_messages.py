@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from fotahook.contract.errors import ApiException
 from fotahook.contract.exchange import Headers, Reply
-from fotahook.contract.operator import Attempt, MessagePage, MessageState, Redelivered
+from fotahook.contract.operator import Attempt, MessageState, Redelivered
 from fotahook.store import Store, open_store
 from fotahook.store.records import SCAN_LIMIT, Message, MessageFilter, Retention
 from fotahook.store.views import attempt_state, message_state
@@ -49,10 +49,9 @@ class InboxMessages:
         ordering_key: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        cursor: str | None = None,
         limit: int | None = None,
-    ) -> MessagePage:
-        """A page of an account's messages, newest first."""
+    ) -> Iterator[MessageState]:
+        """An account's messages, newest first, read in pages of `limit`."""
         wanted = MessageFilter(
             state=state,
             type=message_type,
@@ -60,11 +59,12 @@ class InboxMessages:
             since=None if since is None else since.timestamp(),
             until=None if until is None else until.timestamp(),
         )
-        before = None if cursor is None else int(cursor)
-        page = self._run(self._store.messages(account, wanted, before=before, limit=limit or SCAN_LIMIT))
-        # An inbox has no time to live: messages wait for their handlers.
-        found = [message_state(message) for message in page.messages]
-        return MessagePage(found, None if page.next is None else str(page.next))
+        before = None
+        while True:
+            page = self._run(self._store.messages(account, wanted, before=before, limit=limit or SCAN_LIMIT))
+            yield from map(message_state, page.messages)
+            if (before := page.next) is None:
+                return
 
     def message(self, message_id: str) -> MessageState:
         """One message and its deliveries."""

@@ -3,6 +3,8 @@
 # Every command loads this module, and so does --help: the rest is imported when something failed.
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -39,6 +41,15 @@ class UsageError(Failure):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, USAGE)
+
+
+@contextmanager
+def flag_named(flag: str) -> Iterator[None]:
+    """Turn a ValueError about a flag's value into a usage error that names the flag."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from error
 
 
 def describe(error: BaseException, command: str = "") -> tuple[int, str | None]:

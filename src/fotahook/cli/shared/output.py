@@ -6,17 +6,15 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
 from cyclopts import Parameter
 
 from fotahook.contract.error_responses import one_line
-from fotahook.contract.operator import AccountPage, MessagePage
 
 T = TypeVar("T")
-P = TypeVar("P", AccountPage, MessagePage)
 
 Columns: TypeAlias = Mapping[str, Callable[[T], object]]
 """The column names of a table of records, and each one's cell in the row of a record."""
@@ -106,7 +104,7 @@ def print_table(
     Console(width=None if boxed else _WIDEST).print(table)
 
 
-def print_facts(facts: Mapping[str, str | int | None], *, as_json: bool) -> None:
+def print_facts(facts: Mapping[str, object], *, as_json: bool) -> None:
     """One thing's facts by name: a row under its columns, or a line for each fact if the row is too wide."""
     if as_json:
         print_json(facts)
@@ -125,35 +123,32 @@ def print_records(columns: Columns[T], records: Iterable[T], *, boxed: bool = Tr
     print_table(list(columns) if header else None, rows, boxed=boxed)
 
 
-def print_list(columns: Columns[T], pages: Iterable[Sequence[T]], *, as_json: bool) -> int:
-    """A list, page by page as it comes: a row for each record, or one JSON object a line. Returns their number."""
-    header, count = True, 0
-    for page in pages:
-        count += len(page)
+def print_list(columns: Columns[T], records: Iterable[T], *, as_json: bool) -> int:
+    """A list as it comes: a row for each record, or one JSON object a line. Returns their number."""
+    remaining, count = iter(records), 0
+    while (page := list(islice(remaining, PAGE))) or not count:
         if as_json:
             for record in page:
                 print_json(msgspec.to_builtins(record))
-        elif page or header:
-            print_records(columns, page, boxed=False, header=header)
-            header = False
+        else:
+            print_records(columns, page, boxed=False, header=not count)
+        if not page:
+            break
+        count += len(page)
     return count
 
 
-def read_pages(fetch: Callable[..., P], items: Callable[[P], Sequence[T]], limit: int) -> Iterator[Sequence[T]]:
-    """The items of each page, up to `limit` or all for 0. Says on stderr if the limit may have cut the list.
+def page_size(limit: int) -> int:
+    """How many items to ask for at once, for `limited`."""
+    return min(PAGE, limit + 1) if limit else PAGE
 
-    `fetch` is a method of OperatorClient that takes `cursor` and `limit`.
-    """
-    cursor, left = None, limit
-    while True:
-        page = fetch(cursor=cursor, limit=min(PAGE, left) if limit else PAGE)
-        yield items(page)
-        cursor, left = page.cursor, left - len(items(page))
-        if cursor is None:
-            return
-        if limit and left <= 0:
-            note("there may be more; --limit 0 lists all of them")
-            return
+
+def limited(items: Iterable[T], limit: int) -> Iterator[T]:
+    """Up to `limit` items, or all for 0. Says on stderr if there are more."""
+    remaining = iter(items)
+    yield from islice(remaining, limit or None)
+    if limit and next(remaining, None) is not None:
+        note("there are more; --limit 0 lists all of them")
 
 
 def format_time(value: datetime) -> str:

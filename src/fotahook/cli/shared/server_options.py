@@ -1,7 +1,7 @@
 """Options that `fotahook serve` and `fotahook listen` share."""
 
-from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
@@ -19,7 +19,7 @@ from ...hosting.logging import LogFormat
 from ...hosting.server import ListeningSocket, open_socket
 from .arguments import Texts
 from .configuration import explanation
-from .errors import UsageError
+from .errors import UsageError, flag_named
 from .output import print_table
 
 if TYPE_CHECKING:
@@ -112,12 +112,3 @@ class ServerOptions:
 
         with flag_named("FOTAHOOK_FAULT"):
             return FaultPoints(self.fault)
-
-
-@contextmanager
-def flag_named(flag: str) -> Iterator[None]:
-    """Turn a ValueError about a flag's value into a usage error that names the flag."""
-    try:
-        yield
-    except ValueError as error:
-        raise UsageError(f"{flag}: {error}") from error

@@ -2,48 +2,35 @@
 
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from .errors import Failure, UsageError
 from .output import Json
 
 if TYPE_CHECKING:
+    from asyncio import Runner
+
     from fotahook.store import Store
+    from fotahook.store.records import Retention
 
 T = TypeVar("T")
+InStore = Annotated[T, Parameter(group=Group("Store", sort_key=2))]
 
 VARIABLE: Final = "FOTAHOOK_SECRET_KEY"
 PREVIOUS: Final = "FOTAHOOK_PREVIOUS_SECRET_KEY"
 
 log = logging.getLogger("fotahook")
 
-KeepDays: TypeAlias = Annotated[
-    float,
-    Parameter(help="Days that the bytes of delivered and dead messages are kept.", validator=Number(gte=0, lte=3650)),
-]
-KeepAttempts: TypeAlias = Annotated[
-    float,
-    Parameter(help="Days that attempts are kept, once the bytes are removed.", validator=Number(gte=0, lte=3650)),
-]
-KeepIds: TypeAlias = Annotated[
-    float,
-    Parameter(
-        help="Days that ids and idempotency keys are kept: duplicates are recognized for so long.",
-        validator=Number(gte=0, lte=3650),
-    ),
-]
-KeepBytes: TypeAlias = Annotated[
-    int | None,
-    Parameter(help="Size of the store in bytes above which the oldest are removed earlier.", validator=Number(gte=0)),
-]
+Days: TypeAlias = Annotated[float, Parameter(validator=Number(gte=0, lte=3650))]
 
 
 @Parameter(name="*")
@@ -54,6 +41,30 @@ class StoreFlags:
     store: Annotated[str, Parameter(env_var="FOTAHOOK_STORE")] = "sqlite:///fotahook.db"
     "The store of the service, or a listener's inbox."
     as_json: Json = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RetentionFlags:
+    """What a store keeps of messages that are delivered or dead."""
+
+    keep_days: InStore[Days] = 30.0
+    "Days that the bytes of delivered and dead messages are kept."
+    keep_attempts: InStore[Days] = 30.0
+    "Days that attempts are kept, once the bytes are removed."
+    keep_ids: InStore[Days] = 400.0
+    "Days that ids and idempotency keys are kept: duplicates are recognized for so long."
+    keep_bytes: InStore[Annotated[int | None, Parameter(validator=Number(gte=0))]] = None
+    "Size of the store in bytes above which the oldest are removed earlier."
+
+    @property
+    def retention(self) -> "Retention":
+        """The same for the store."""
+        from fotahook.delivery.policy import DAY
+        from fotahook.store.records import Retention
+
+        days = {"seconds": self.keep_days, "attempts": self.keep_attempts, "ids": self.keep_ids}
+        return Retention(bytes=self.keep_bytes, **{name: value * DAY for name, value in days.items()})
 
 
 DEFAULT_STORE: Final = StoreFlags()
@@ -79,23 +90,22 @@ def check_exists(flag: str, url: str) -> None:
         raise UsageError(f"{flag} {url}: there is no such file")
 
 
-def in_store(flag: str, url: str, do: "Callable[[Store], Awaitable[T]]", *, new: bool = False) -> T:
-    """The result of `do` with a store, which must exist unless it may be `new`."""
+@contextmanager
+def opened(flag: str, url: str, *, new: bool = False) -> "Iterator[tuple[Store, Runner]]":
+    """A store, which must exist unless it may be `new`, and what runs its methods."""
     if not new:
         check_exists(flag, url)
+    # Nor for an event loop.
+    from asyncio import Runner
+
     from fotahook.store import open_store
 
-    async def run() -> T:
-        store = await open_store(url)
+    with Runner() as runner:
+        store = runner.run(open_store(url))
         try:
-            return await do(store)
+            yield store, runner
         finally:
-            await store.close()
-
-    # Nor for an event loop.
-    from asyncio import run as run_loop
-
-    return run_loop(run())
+            runner.run(store.close())
 
 
 def secret_key(file: str | None) -> bytes:
@@ -154,27 +164,20 @@ def key_source(file: str | None) -> str:
 
 
 async def wait_for_store(url: str) -> None:
-    """Return once the server of a store answers; a line in the log says for what this waits. A file is not waited for.
-
-    Whatever else is wrong with the store shows when it is opened.
-    """
+    """Return once the server of a store answers, which a line in the log says is waited for; at once for a file."""
     from asyncio import sleep
 
     from fotahook.store import open_store
     from fotahook.store.records import StoreError
 
-    if urlsplit(url).scheme == "sqlite":
-        return
-    for seconds in chain((1, 2, 4, 8, 16), repeat(30)):
+    for seconds in () if urlsplit(url).scheme == "sqlite" else chain((1, 2, 4, 8, 16), repeat(30)):
         try:
             await (await open_store(url)).close()
             return
         except StoreError as error:
             if not _is_away(error):
-                return
+                raise
             log.warning("%s; trying again in %d s", error, seconds)
-        except (ValueError, ImportError):
-            return
         await sleep(seconds)
 
 
