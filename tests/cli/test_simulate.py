@@ -14,7 +14,7 @@ import pytest
 
 from fotahook.client import OperatorClient
 from fotahook.testing import Sandbox, Simulation, make_certificates
-from fotahook.testing.targets import RateLimiter
+from fotahook.testing.targets import RateLimiter, thingspace_target
 from tests.deadlines import DEADLINE
 from tests.ports import unused_port
 
@@ -52,6 +52,34 @@ def test_a_campaign_is_sent_as_thingspace_sends(run: Run, service: Sandbox, tmp_
     bodies = [json.loads(one.body) for one in service.receiver.received]
     assert len(bodies) == facts["delivered"]
     assert {body["maxCallbackThreshold"] for body in bodies} == {4}
+
+
+def test_the_former_url_gets_half_of_the_messages(run: Run, service: Sandbox) -> None:
+    with receiving() as former:
+        to = ("--profile", "thingspace", "--to", service.receiver.url, "--former-to", former.url)
+        result = run("simulate", ACCOUNT, "--rate", "0", "--devices", "20", "--json", *to)
+    facts = json.loads(result.out)
+    assert result.code == 0
+    assert re.fullmatch(
+        r"fotahook: to change the callback meanwhile: .* --base-url http://127.0.0.1:\d+ --local\n", result.err
+    )
+    sent = Simulation(ACCOUNT, devices=20).count
+    assert (facts["posted"], facts["delivered"], facts["dropped"]) == (sent, sent, 0)
+    assert sent / 4 < facts["postedToFormer"] < sent * 3 / 4
+    assert len(service.receiver.received) == sent - facts["postedToFormer"]
+
+
+def test_what_is_sent_while_nothing_is_registered_is_dropped(service: Sandbox) -> None:
+    messages = list(Simulation(ACCOUNT, devices=3))
+    with thingspace_target(ACCOUNT, [service.receiver.url], "7", 0, lambda sent: None) as target:
+        target.send(messages[:5])
+        with target.sandbox.client() as client:
+            client.callbacks.deregister_callback(ACCOUNT)
+        target.send(messages[5:])
+        result = target.finish()
+    assert result.counts == {"posted": 5, "dropped": len(messages) - 5, "delivered": 5}
+    assert result.lost == f"{len(messages) - 5} of {len(messages)} messages are lost, as ThingSpace loses them"
+    assert len(service.receiver.received) == 5
 
 
 @pytest.mark.parametrize("flags", [(), ("--to", "http://127.0.0.1:1/", "--ca-file", "ca.pem")])
@@ -240,6 +268,8 @@ def test_an_account_without_a_callback_has_none_afterwards(run: Run, service: Sa
         ((ACCOUNT, "--profile", "v3"), "v3"),
         ((ACCOUNT, "--to", "ftp://x/"), "--to ftp://x/: url must begin with https:// or http://"),
         ((ACCOUNT, "--ca-file", "ca.pem"), "--ca-file goes with --to"),
+        ((ACCOUNT, "--to", "http://x/", "--former-to", "http://y/"), "--former-to goes with --profile thingspace"),
+        ((ACCOUNT, "--profile", "thingspace", "--to", "http://x/", "--former-to", "y"), "--former-to y: url must"),
         ((ACCOUNT, "--to", "http://127.0.0.1/", "--fault-script", "script.toml"), "error is the receiver's"),
         ((ACCOUNT, "--fault-script", "bad.toml"), "bad.toml, line 3: times: "),
     ],

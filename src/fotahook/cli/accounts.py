@@ -29,11 +29,9 @@ def list_(*, state: AccountFilter | None = None, limit: Limit = 50, remote: Remo
 
     Example: fotahook accounts list --state trouble --local
 
-    Parameters
-    ----------
-    state
-        Only accounts whose lane has this state; trouble: the endpoint fails or is gone, or messages wait for a
-        callback.
+    Args:
+        state: Only accounts whose lane has this state; trouble: the endpoint fails or is gone, or messages wait for a
+            callback.
     """
     with remote.operator() as client:
         found = client.accounts(state=state, limit=page_size(limit))

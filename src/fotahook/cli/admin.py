@@ -209,10 +209,8 @@ def audit(*, account: OptionalAccount = None, limit: Limit = 50, flags: StoreFla
 
     Example: fotahook admin audit --limit 0 --json > audit.ndjson
 
-    Parameters
-    ----------
-    account
-        Only entries about this account.
+    Args:
+        account: Only entries about this account.
     """
     among = None if account is None else [account]
     with opened("--store", flags.store) as (store, runner):

@@ -130,5 +130,5 @@ def _use_docstring(names: Sequence[str]) -> None:
 
 def _unwrap(docstring: str) -> str:
     """A docstring with each paragraph on one line, which help wraps to the terminal."""
-    text, rule, parameters = inspect.cleandoc(docstring).partition("\n\nParameters\n---")
+    text, rule, parameters = inspect.cleandoc(docstring).partition("\n\nArgs:\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n")) + rule + parameters

@@ -15,10 +15,8 @@ def demo(*, devices: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000
 
     Example: fotahook demo --devices 20
 
-    Parameters
-    ----------
-    devices
-        How many devices the campaign has; most have three messages.
+    Args:
+        devices: How many devices the campaign has; most have three messages.
     """
     package = Path(__file__).parents[1]
     # An installed package has a copy of the checkout's example.

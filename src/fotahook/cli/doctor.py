@@ -10,10 +10,11 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
+from rich.console import Console
 
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.keys import SECRET_KEY_BYTES, account_signing_seed
-from fotahook.contract.operator import CheckResult, Checks
+from fotahook.contract.operator import Checks
 from fotahook.contract.signing import format_public_key, parse_secret
 from fotahook.contract.urls import account_refusal
 from fotahook.delivery.doctor import check_receiver
@@ -23,14 +24,12 @@ from ..hosting.tls import check_pem_files
 from .shared.arguments import Texts
 from .shared.configuration import read_secret_files
 from .shared.errors import FAILED, UsageError
-from .shared.output import note, on_terminal, print_json, print_table
+from .shared.output import Json, note, on_terminal, print_json, print_table
 from .shared.stores import secret_key_from_environment
 
 ACCOUNT: Final = "fotahook-doctor"
 
 Seconds: TypeAlias = Annotated[float, Parameter(validator=Number(gt=0, lte=300))]
-
-_STYLES: Final[dict[CheckResult, str]] = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 
 
 @Parameter(name="*")
@@ -56,8 +55,7 @@ class DoctorOptions:
     "Seconds for one message, its answer included."
     connect_timeout: Seconds = 5.0
     "Seconds for a connection, and for TLS."
-    as_json: Annotated[bool, Parameter(name="--json")] = False
-    "Print JSON."
+    as_json: Json = False
 
 
 app = App(name="doctor", config=read_secret_files)
@@ -72,13 +70,9 @@ def doctor(url: str, /, *, options: DoctorOptions = DoctorOptions()) -> int:
 
     Example: fotahook doctor https://fota.example.com/messages
 
-    Parameters
-    ----------
-    url
-        The URL to check.
+    Args:
+        url: The URL to check.
     """
-    from rich.console import Console
-
     secret, sender = _settings(options)
     key = format_public_key(account_signing_seed(sender.secret_key, options.account))
     if not options.as_json:
@@ -113,28 +107,12 @@ def _print_report(found: Checks, public_key: str, *, as_json: bool) -> None:
     """A table at a terminal, tab-separated rows when piped, or one JSON object."""
     if as_json:
         print_json({**msgspec.to_builtins(found), "publicKey": public_key})
-    elif on_terminal():
-        _print_report_table(found)
-    else:
+    elif not on_terminal():
         rows = [(check.check, check.result, check.found, check.fix) for check in found.checks]
         print_table(("check", "result", "found", "fix"), rows)
-
-
-def _print_report_table(found: Checks) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("check", "result", "found, and what to do")
-    for check in found.checks:
-        text = Text(check.found)
-        if check.fix is not None:
-            text.append(f"\n{check.fix}", style="dim")
-        table.add_row(check.check, Text(check.result, style=_STYLES[check.result]), text)
-    counts = Counter(check.result for check in found.checks)
-    summary = ", ".join(f"{counts[result]} {result}" for result in _STYLES)
-    if counts["fail"]:
-        summary += "; the checks that depend on a failed one were not made"
-    console = Console()
-    console.print(table)
-    console.print(summary, style=_STYLES[found.result], highlight=False)
+    else:
+        lines = [(check.check, check.result, tuple(filter(None, (check.found, check.fix)))) for check in found.checks]
+        print_table(("check", "result", "found, and what to do"), lines)
+        counts = Counter(check.result for check in found.checks)
+        untested = "; the checks that depend on a failed one were not made" if counts["fail"] else ""
+        print(f"{counts['pass']} pass, {counts['warn']} warn, {counts['fail']} fail{untested}")

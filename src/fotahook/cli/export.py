@@ -65,12 +65,9 @@ def export(
 
     Example: fotahook export 0000123456-00001 messages.jsonl --state dead --local
 
-    Parameters
-    ----------
-    file
-        Where to write them; - writes to stdout.
-    force
-        Overwrite an existing file.
+    Args:
+        file: Where to write them; - writes to stdout.
+        force: Overwrite an existing file.
     """
     name = str(file)
     check_file_name(name, "export")
@@ -102,12 +99,9 @@ def import_(file: FileArgument = Path(STDIO), /, *, account: OptionalAccount = N
 
     Example: fotahook import messages.jsonl --local
 
-    Parameters
-    ----------
-    file
-        What fotahook export wrote; - reads it from stdin.
-    account
-        Publish them to this account instead of their own.
+    Args:
+        file: What fotahook export wrote; - reads it from stdin.
+        account: Publish them to this account instead of their own.
     """
     return publish_lines(str(file), "import", lambda line: to_message(line, account), remote)
 

@@ -94,16 +94,11 @@ def expect(
 
     Example: fotahook ledger expect 60b5d639 --file devices.txt --account 0000123456-00001 --until 2026-12-01
 
-    Parameters
-    ----------
-    campaign
-        The campaign's id.
-    devices
-        Device ids.
-    file
-        A file with more of them, one a line; - is stdin.
-    until
-        The day on which the campaign ends, such as 2026-12-01.
+    Args:
+        campaign: The campaign's id.
+        devices: Device ids.
+        file: A file with more of them, one a line; - is stdin.
+        until: The day on which the campaign ends, such as 2026-12-01.
     """
     from fotahook.listener.ledger import expect as enter
 
@@ -129,12 +124,9 @@ def show(
 
     Example: fotahook ledger show 60b5d639 --devices silent
 
-    Parameters
-    ----------
-    campaign
-        The campaign's id.
-    devices
-        List these devices instead, each with its last status.
+    Args:
+        campaign: The campaign's id.
+        devices: List these devices instead, each with its last status.
     """
     from fotahook.contract.life_cycle import FINAL_RANK
     from fotahook.listener.ledger import read_devices, read_ledger
@@ -180,12 +172,9 @@ def reconcile(
 
     Example: fotahook ledger reconcile --all --base-url https://thingspace.verizon.com
 
-    Parameters
-    ----------
-    campaign
-        The campaign's id.
-    every
-        All campaigns, of --account if it is given, that are not over for a week.
+    Args:
+        campaign: The campaign's id.
+        every: All campaigns, of --account if it is given, that are not over for a week.
     """
     from fotahook.listener.reconcile import Reconciler, known_consumers
 

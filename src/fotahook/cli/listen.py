@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 from cyclopts import App, Group, Parameter
 from cyclopts.argument import ArgumentCollection
 from rich.console import Console
@@ -53,7 +54,15 @@ _MAX_TEXT: Final = 100
 _WIDTH: Final = 4096
 """Columns: the terminal wraps long lines, so that an id can be copied whole."""
 
+_FLAGS: Final = {
+    "secrets": "--secret",
+    "public_keys": "--public-key",
+    "sources": "--source",
+    "trusted_proxies": "--trusted-proxy",
+}
+
 T = TypeVar("T")
+S = TypeVar("S", ForwardSettings, WatchSettings)
 InInbox = Annotated[T, Parameter(group=Group("Inbox", sort_key=2))]
 InVerification = Annotated[T, Parameter(group=Group("Verification", sort_key=3))]
 InForwards = Annotated[T, Parameter(group=Group("Forwards", sort_key=4))]
@@ -177,10 +186,8 @@ def listen(
 
     Example: fotahook listen handlers:listener --public-key whpk_…
 
-    Parameters
-    ----------
-    module
-        The Listener with your handlers, as MODULE:NAME; without one, messages are printed.
+    Args:
+        module: The Listener with your handlers, as MODULE:NAME; without one, messages are printed.
     """
     options.check()
     if options.explain:
@@ -275,7 +282,6 @@ def _warn_of_path(listener: Listener, path: str) -> None:
 
 def configure(listener: Listener, options: ListenOptions, client: Client | None = None) -> None:
     """Set on a module's listener what the flags say."""
-    own = listener.forwarding
     listener.configure(
         inbox=options.inbox,
         verification=Verification.parse(
@@ -284,38 +290,39 @@ def configure(listener: Listener, options: ListenOptions, client: Client | None 
             sources=options.source,
             trusted_proxies=options.trusted_proxy,
             basic=[_user_and_password(pair) for pair in options.basic],
-            names={
-                "secrets": "--secret",
-                "public_keys": "--public-key",
-                "sources": "--source",
-                "trusted_proxies": "--trusted-proxy",
-            },
+            names=_FLAGS,
         ),
         path=options.path,
-        forwarding=ForwardSettings(
-            secret_key=os.environ.get(VARIABLE, own.secret_key),
-            allow_networks=options.allow_network or own.allow_networks,
-            ca_file=options.ca_file or own.ca_file,
-            timeout=own.timeout,
+        forwarding=_changed(
+            listener.forwarding,
+            secret_key=os.environ.get(VARIABLE),
+            allow_networks=options.allow_network,
+            ca_file=options.ca_file,
         ),
         dedupe_window=options.dedupe_window,
         body_timeout=options.body_timeout,
     )
-    watching = listener.watching
     with flag_named("--alarm-url"):
-        listener.configure(
-            watching=WatchSettings(
-                client=watching.client if client is None else client,
-                every=options.reconcile or watching.every,
-                alarm_url=options.alarm_url or watching.alarm_url,
-                silence=options.silence or watching.silence,
-                repair_limit=watching.repair_limit if options.repair_limit is None else options.repair_limit,
-                certificate=options.tls_cert or watching.certificate,
-            )
+        watching = _changed(
+            listener.watching,
+            client=client,
+            every=options.reconcile,
+            alarm_url=options.alarm_url,
+            silence=options.silence,
+            repair_limit=options.repair_limit,
+            certificate=options.tls_cert,
         )
+        listener.configure(watching=watching)
     with flag_named("--forward-to"):
         for url in options.forward_to:
             listener.forward(url)
+
+
+def _changed(settings: S, **given: object) -> S:
+    """The module's settings, except for those that flags give."""
+    return msgspec.structs.replace(
+        settings, **{name: value for name, value in given.items() if value not in (None, ())}
+    )
 
 
 def _user_and_password(text: str) -> tuple[str, str]:
@@ -329,17 +336,21 @@ def print_json_line(message: CallbackMessage, context: Context) -> None:
     """Print a message as one JSON object. If the reader has gone, the message stays unhandled."""
     received = datetime.fromtimestamp(context.received_at, UTC).isoformat(timespec="milliseconds")
     facts = {"id": context.id, "receivedAt": received, "account": message.account_name, "type": message.kind}
-    _print(lambda: print_json({**facts, "message": _without_password(message)}))
+    content = message.content
+    if isinstance(content, dict) and content.get("password"):
+        # The callback's, which ThingSpace may echo.
+        content["password"] = "(hidden)"
+    _print(lambda: print_json({**facts, "message": content}))
 
 
 def print_readable(message: CallbackMessage, context: Context) -> None:
     """Print a message for people: time, kind, account, campaign and status, then one line per device."""
-    text = Text().append(f"{datetime.fromtimestamp(context.received_at, UTC):%H:%M:%SZ}", style="dim")
-    text.append(f"  {_safe(message.kind) or 'unknown kind'}", style="bold cyan")
-    for fact in (message.account_name, message.campaign_id):
-        text.append(f"  {_safe(fact)}" if fact else "")
-    for status in filter(None, (part.status for part in message.parts)):
-        text.append("  ").append_text(_status(status))
+    text = Text.assemble(
+        (f"{datetime.fromtimestamp(context.received_at, UTC):%H:%M:%SZ}", "dim"),
+        (f"  {_safe(message.kind) or 'unknown kind'}", "bold cyan"),
+        *(f"  {_safe(fact)}" for fact in (message.account_name, message.campaign_id) if fact),
+        *(part for status in message.parts if status.status for part in ("  ", _status(status.status))),
+    )
     for device in message.devices[:_MAX_DEVICES]:
         text.append(f"\n    {_safe(device.device_id) or 'no device id':<15}  ")
         text.append_text(_status(device.status or "no status"))
@@ -362,14 +373,6 @@ def _print(write: Callable[[], None]) -> None:
         discard(sys.stdout)
         signal.raise_signal(signal.SIGTERM)
         raise
-
-
-def _without_password(message: CallbackMessage) -> object:
-    """A message's JSON with the callback's password hidden, which ThingSpace may echo."""
-    content = message.content
-    if isinstance(content, dict) and content.get("password"):
-        content["password"] = "(hidden)"
-    return content
 
 
 def _status(status: str) -> Text:

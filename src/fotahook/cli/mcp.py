@@ -67,12 +67,9 @@ def mcp(*, allow_writes: bool = False, inbox: str | None = None, remote: Remote 
 
     Example: fotahook mcp --base-url https://fotahook.example.com
 
-    Parameters
-    ----------
-    allow_writes
-        Add the tools that deliver messages again, and that pause and resume accounts.
-    inbox
-        A listener's inbox, such as sqlite:///inbox.db: adds a tool that reads its ledger of campaigns.
+    Args:
+        allow_writes: Add the tools that deliver messages again, and that pause and resume accounts.
+        inbox: A listener's inbox, such as sqlite:///inbox.db: adds a tool that reads its ledger of campaigns.
     """
     with remote.operator() as client:
         server(client, inbox, allow_writes=allow_writes).run("stdio")

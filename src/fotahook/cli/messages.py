@@ -133,12 +133,9 @@ def show(
 
     Example: fotahook messages show 019a0c1f-6b7e-7000-a3f3-0e6c1e6f0f42 --local
 
-    Parameters
-    ----------
-    body
-        Print its exact bytes, and nothing else.
-    as_
-        Print a shell command that posts the same bytes to the same URL, unsigned.
+    Args:
+        body: Print its exact bytes, and nothing else.
+        as_: Print a shell command that posts the same bytes to the same URL, unsigned.
     """
     if body + (as_ is not None) + source.as_json > 1:
         raise UsageError("--body, --as and --json are three ways to print a message; choose one")

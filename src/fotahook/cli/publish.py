@@ -60,16 +60,12 @@ def publish(
 
     Example: fotahook publish 0000123456-00001 message.json --ordering-key 990013907835573
 
-    Parameters
-    ----------
-    file
-        The message, a JSON object; - reads it from stdin. With --batch, one message per line.
-    ordering_key
-        Messages with the same key are delivered in the order in which they were published.
-    idempotency_key
-        A message is accepted once per key, however often it is published.
-    batch
-        Each line is {"message": {…}, "orderingKey"?, "idempotencyKey"?, "account"?}; exit code 1 if one was refused.
+    Args:
+        file: The message, a JSON object; - reads it from stdin. With --batch, one message per line.
+        ordering_key: Messages with the same key are delivered in the order in which they were published.
+        idempotency_key: A message is accepted once per key, however often it is published.
+        batch: Each line is {"message": {…}, "orderingKey"?, "idempotencyKey"?, "account"?}; exit code 1 if one was
+            refused.
     """
     if not batch:
         message = _read(str(file))

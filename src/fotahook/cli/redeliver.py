@@ -28,18 +28,12 @@ def redeliver(
 
     Example: fotahook redeliver --account 0000123456-00001 --state dead --since 2h --dry-run --local
 
-    Parameters
-    ----------
-    ids
-        Message ids.
-    account
-        All messages of this account that are in --state, instead of ids.
-    state
-        With --account: dead or delivered.
-    dry_run
-        With --account: only count them.
-    as_new
-        With ids: under a new id, so that receivers do not take it for a duplicate.
+    Args:
+        ids: Message ids.
+        account: All messages of this account that are in --state, instead of ids.
+        state: With --account: dead or delivered.
+        dry_run: With --account: only count them.
+        as_new: With ids: under a new id, so that receivers do not take it for a duplicate.
     """
     if account is None:
         if not ids:

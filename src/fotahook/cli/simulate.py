@@ -27,12 +27,14 @@ from fotahook.testing.targets import (
     NotSent,
     Result,
     Target,
+    ThingspaceTarget,
     listener_target,
     service_target,
     thingspace_target,
 )
 
 from ..hosting.tls import check_pem_files
+from .shared.arguments import Account
 from .shared.errors import INTERRUPTED, REFUSED, UNREACHABLE, Failure, UsageError
 from .shared.output import counting, note, print_json, print_table
 from .shared.remote import DEFAULTS, Remote
@@ -57,28 +59,27 @@ class SimulateOptions:
     "Structure of the messages: v1 as Verizon publishes it, v2 as we infer it; thingspace sends v2 as ThingSpace does."
     to: str | None = None
     "Post straight to this listener, unsigned and each message once, without a service."
+    former_to: str | None = None
+    "With --profile thingspace: the URL that --to replaces; half of the messages still go there."
     ca_file: Path | None = None
     "With --to: authorities (PEM) of the listener's certificate, in place of the system's."
     fault_script: Path | None = None
     "TOML file with faults to inject; see docs/testing.md."
 
 
-def simulate(account: str, /, *, options: SimulateOptions = SimulateOptions(), remote: Remote = DEFAULTS) -> None:
+def simulate(account: Account, /, *, options: SimulateOptions = SimulateOptions(), remote: Remote = DEFAULTS) -> None:
     """Send the messages of a campaign: its schedule, the result of each device and why, its end.
 
     Exit code 1 if some messages were not delivered, as far as this is known here.
 
     Example: fotahook simulate 0000123456-00001 --devices 100 --to http://127.0.0.1:8081/
-
-    Parameters
-    ----------
-    account
-        Whose campaign it is.
     """
     campaign = _campaign(account, options)
     script = _script(options)
     began = time.monotonic()
     with counting(campaign.count, "sent") as advance, _target(account, options, remote, script, advance) as target:
+        if isinstance(target, ThingspaceTarget):
+            note(f"to change the callback meanwhile: fotahook callbacks … --base-url {target.sandbox.base_url} --local")
         result = _send(campaign, script, target, options.seed)
     facts: dict[str, str | int | float] = {
         "account": account,
@@ -120,7 +121,8 @@ def _target(
     account: str, options: SimulateOptions, remote: Remote, script: FaultScript, advance: Advance
 ) -> AbstractContextManager[Target]:
     if options.to is not None and options.profile == "thingspace":
-        return thingspace_target(account, options.to, options.seed, options.rate, advance)
+        urls = list(filter(None, (options.former_to, options.to)))
+        return thingspace_target(account, urls, options.seed, options.rate, advance)
     if options.to is not None:
         return listener_target(options.to, options.ca_file, options.rate, advance)
     return service_target(account, remote.operator(), remote.client, script, options.rate, advance)
@@ -129,14 +131,16 @@ def _target(
 def _campaign(account: str, options: SimulateOptions) -> Simulation:
     if (refusal := account_refusal(account)) is not None:
         raise UsageError(f"{account!r}: {refusal}")
-    if options.to is not None:
-        if (refusal := url_refusal(options.to, allow_http=True, allowed=EVERYWHERE)) is not None:
-            raise UsageError(f"--to {options.to}: {refusal}")
-        check_pem_files(ca_file=options.ca_file)
-    elif options.ca_file is not None:
+    for flag, url in {"--to": options.to, "--former-to": options.former_to}.items():
+        if url is not None and (refusal := url_refusal(url, allow_http=True, allowed=EVERYWHERE)) is not None:
+            raise UsageError(f"{flag} {url}: {refusal}")
+    if options.ca_file is not None and options.to is None:
         raise UsageError("--ca-file goes with --to; a service is called with the system's authorities")
     if options.profile == "thingspace" and (options.to is None or options.ca_file is not None):
         raise UsageError("--profile thingspace sends to a listener: give --to URL, and no --ca-file")
+    if options.profile != "thingspace" and options.former_to is not None:
+        raise UsageError("--former-to goes with --profile thingspace, whose sender goes on with it for some minutes")
+    check_pem_files(ca_file=options.ca_file)
     return Simulation(
         account,
         devices=options.devices,

@@ -33,12 +33,9 @@ def tail(account: OptionalAccount = None, /, *, after: str | None = None, remote
 
     Example: fotahook tail 0000123456-00001 --local
 
-    Parameters
-    ----------
-    account
-        Only events of this account.
-    after
-        Begin after this cursor, which an earlier tail printed, instead of now.
+    Args:
+        account: Only events of this account.
+        after: Begin after this cursor, which an earlier tail printed, instead of now.
     """
     with remote.operator() as client, client.events(account, after=after) as events:
         try:

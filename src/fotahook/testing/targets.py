@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -196,21 +196,38 @@ class ServiceTarget(_Target):
 
 
 class ThingspaceTarget(ServiceTarget):
-    """A sandbox that sends to a listener as ThingSpace was measured to do."""
+    """A sandbox that sends to a listener as ThingSpace was measured to do. Its clients may change the callback."""
 
-    def __init__(self, account: str, sandbox: "Sandbox", operator: OperatorClient, pace: RateLimiter, advance: Advance):
-        super().__init__(account, operator, None, pace, advance)
-        self._sandbox = sandbox
+    def __init__(
+        self,
+        account: str,
+        sandbox: "Sandbox",
+        operator: OperatorClient,
+        urls: Sequence[str],
+        limiter: RateLimiter,
+        advance: Advance,
+    ) -> None:
+        super().__init__(account, operator, None, limiter, advance)
+        self.sandbox = sandbox
+        *self._former, self._url = urls
+        for url in urls:
+            sandbox.register(account, url)
 
     def inject(self, fault: Fault) -> None:
-        self._sandbox.faults.deliveries.add(fault)
+        self.sandbox.faults.deliveries.add(fault)
 
     def finish(self) -> Result:
         while (backlog := self._operator.account(self._account).backlog).pending:
+            if self._is_held():
+                # What came while nothing was registered waits in the sandbox: it is dropped now.
+                self.sandbox.register(self._account, self._url)
             time.sleep(_POLL_SECONDS)
-        outcomes = Counter(one.outcome for one in self._sandbox.deliveries())
+        posts = self.sandbox.deliveries()
+        counts = {"posted": len(posts), "dropped": self.sent - len({one.id for one in posts})}
+        if self._former:
+            counts["postedToFormer"] = sum(one.url in self._former for one in posts)
         lost = f"{backlog.dead} of {self.sent} messages are lost, as ThingSpace loses them" if backlog.dead else None
-        return Result(counts={"posted": outcomes.total(), **outcomes}, lost=lost)
+        return Result(counts=counts | Counter(one.outcome for one in posts), lost=lost)
 
 
 Target: TypeAlias = ListenerTarget | ServiceTarget
@@ -247,14 +264,17 @@ def listener_target(url: str, ca_file: Path | None, rate: float, advance: Advanc
 
 
 @contextmanager
-def thingspace_target(account: str, url: str, seed: str, rate: float, advance: Advance) -> Iterator[ThingspaceTarget]:
-    """A target that posts to a listener as ThingSpace does."""
+def thingspace_target(
+    account: str, urls: Sequence[str], seed: str, rate: float, advance: Advance
+) -> Iterator[ThingspaceTarget]:
+    """A target that posts to a listener as ThingSpace does, at the last of the URLs; the others are registered before.
+
+    Messages still go to the one before for some minutes.
+    """
     from .sandbox.sandbox import Sandbox
 
-    with Sandbox(timeout=POST_SECONDS, profile="thingspace", seed=seed) as sandbox:
-        sandbox.register(account, url)
-        with sandbox.operator() as operator:
-            yield ThingspaceTarget(account, sandbox, operator, RateLimiter(rate), advance)
+    with Sandbox(timeout=POST_SECONDS, profile="thingspace", seed=seed) as sandbox, sandbox.operator() as operator:
+        yield ThingspaceTarget(account, sandbox, operator, urls, RateLimiter(rate), advance)
 
 
 @contextmanager

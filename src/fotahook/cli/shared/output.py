@@ -28,9 +28,9 @@ _WIDEST: Final = 4096
 """Columns: the terminal wraps long lines, so that an id can be copied whole."""
 _WHOLE: Final = ("id", "sent as")
 _STYLES: Final = {
-    **dict.fromkeys(("delivered", "open"), "green"),
-    **dict.fromkeys(("pending", "waiting", "held", "paused"), "yellow"),
-    "dead": "bold red",
+    **dict.fromkeys(("delivered", "open", "pass"), "green"),
+    **dict.fromkeys(("pending", "waiting", "held", "paused", "warn"), "yellow"),
+    **dict.fromkeys(("dead", "fail"), "bold red"),
 }
 
 
@@ -157,7 +157,7 @@ def format_time(value: datetime) -> str:
 
 
 def _text(value: object) -> str:
-    """A cell. Text from a message may hold what would break its line or column, or control the terminal."""
+    """A cell; a tuple is its lines. Text from a message may hold what would break a line, or control the terminal."""
     match value:
         case None:
             return ""
@@ -165,6 +165,8 @@ def _text(value: object) -> str:
             return "yes" if value else "no"
         case datetime():
             return format_time(value)
+        case tuple():
+            return "\n".join(map(_text, value))
     text = str(value)
     return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 

@@ -2,19 +2,13 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from ..simulator.fault_script import Delay, Drop, Duplicate, ErrorResponse, Fault, UntrustedCertificate
 
 CALLBACK_CALLS: Final = "/api/fota/v2/callbacks/"
-
-
-@dataclass
-class _Planned:
-    fault: Fault
-    left: int
-    matches: Callable[[str], bool]
 
 
 class FaultQueue:
@@ -22,31 +16,30 @@ class FaultQueue:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._planned: list[_Planned] = []
+        self._planned: list[tuple[Fault, Callable[[str], bool]]] = []
 
     def add(self, fault: Fault, matches: Callable[[str], bool] = lambda _: True) -> None:
         """Inject a fault into the next `fault.times` subjects that match. Raises ValueError for less than one."""
         if fault.times < 1:
             raise ValueError(f"a fault is injected at least once, not {fault.times} times")
         with self._lock:
-            self._planned.append(_Planned(fault, fault.times, matches))
+            self._planned.append((fault, matches))
 
     def take(self, subject: str = "") -> Fault | None:
         """The first fault left that matches, used up by one; None if there is none."""
         with self._lock:
-            for planned in self._planned:
-                if planned.matches(subject):
-                    planned.left -= 1
-                    if planned.left == 0:
-                        self._planned.remove(planned)
-                    return planned.fault
+            for place, (fault, matches) in enumerate(self._planned):
+                if matches(subject):
+                    rest = msgspec.structs.replace(fault, times=fault.times - 1)
+                    self._planned[place : place + 1] = [(rest, matches)] if rest.times else []
+                    return fault
         return None
 
     @property
     def left(self) -> int:
         """The number of faults that are still to be injected."""
         with self._lock:
-            return sum(planned.left for planned in self._planned)
+            return sum(fault.times for fault, _ in self._planned)
 
     def clear(self) -> None:
         """Drop the faults that are left."""

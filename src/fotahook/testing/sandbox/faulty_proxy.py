@@ -1,35 +1,35 @@
 """A proxy in front of a receiver that injects faults, for services that run elsewhere."""
 
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Final
 
-import aiohttp
 from anyio.from_thread import start_blocking_portal
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from fotahook.contract.addresses import EVERYWHERE
+from fotahook.delivery.sender import Sender, SenderSettings
 
 from ..simulator.fault_script import Drop, Duplicate, Fault
 from .fault_injection import FaultQueue
 from .http_server import UntrustedReceiver, read_body, serving, untrusted_receiver, with_fault
 
 _HOP_BY_HOP: Final = frozenset({b"host", b"content-length", b"connection", b"transfer-encoding", b"keep-alive"})
-_UPSTREAM_SECONDS: Final = 15.0
 
 
 class FaultyProxy:
     """Forwards requests to `upstream`, or answers 200 itself without one. Request `faults` to inject."""
 
-    def __init__(
-        self, url: str, upstream: str | None, session: aiohttp.ClientSession, untrusted: UntrustedReceiver
-    ) -> None:
+    def __init__(self, url: str, upstream: str | None, sender: Sender, untrusted: UntrustedReceiver) -> None:
         self.url = url
         self.untrusted = untrusted
         self.faults = FaultQueue()
         self._upstream = upstream
-        self._session = session
+        self._sender = sender
         self._dropped: set[tuple[bytes, bytes]] = set()
         self.forwarded = 0
         """The number of requests forwarded, duplicates included."""
@@ -63,15 +63,10 @@ class FaultyProxy:
         if self._upstream is None:
             return Response()
         kept = [header for header in scope["headers"] if header[0] not in _HOP_BY_HOP]
-        headers = [(name.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for name, value in kept]
-        try:
-            async with self._session.post(
-                self._upstream, data=body, headers=headers, allow_redirects=False
-            ) as response:
-                after = response.headers.get("Retry-After")
-                return Response(status_code=response.status, headers={"Retry-After": after} if after else {})
-        except (aiohttp.ClientError, TimeoutError):
-            return Response(status_code=502)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in kept}
+        outcome = await self._sender.send(self._upstream, headers, body)
+        after = {} if outcome.retry_after is None else {"Retry-After": f"{outcome.retry_after:.0f}"}
+        return Response(status_code=outcome.status or 502, headers=after)
 
 
 @contextmanager
@@ -85,9 +80,9 @@ def faulty_proxy(upstream: str | None = None) -> Iterator[FaultyProxy]:
 async def _running(upstream: str | None) -> AsyncIterator[FaultyProxy]:
     async with AsyncExitStack() as stack:
         bound = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        timeout = aiohttp.ClientTimeout(total=_UPSTREAM_SECONDS)
-        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout, auto_decompress=False))
+        settings = SenderSettings(secret_key=b"", allowed_networks=EVERYWHERE)
+        sender = await stack.enter_async_context(Sender(settings, clock=time.time, monotonic=time.monotonic))
         untrusted = await stack.enter_async_context(untrusted_receiver())
-        proxy = FaultyProxy(f"http://127.0.0.1:{bound.getsockname()[1]}/", upstream, session, untrusted)
+        proxy = FaultyProxy(f"http://127.0.0.1:{bound.getsockname()[1]}/", upstream, sender, untrusted)
         await stack.enter_async_context(serving(proxy, bound))
         yield proxy

@@ -5,10 +5,8 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 from starlette.responses import Response
@@ -19,6 +17,7 @@ from fotahook.contract.urls import account_refusal, url_refusal
 from fotahook.delivery import Dispatcher, Outcome, Rules, Timings, run_maintenance
 from fotahook.delivery.outcomes import DELIVERED
 from fotahook.delivery.policy import DAY
+from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.service import DEV_CLIENT, DEV_USER, PasswordCost, Settings, build_app, provision_dev
 from fotahook.store import open_store
 from fotahook.store.records import Delivery, Lease, Retention
@@ -28,13 +27,6 @@ from ..simulator.fault_script import Delay, Drop, Duplicate, ErrorResponse, Faul
 from .fault_injection import Faults
 from .http_server import drop_connection, untrusted_receiver, with_fault
 from .receiver import Receiver
-
-if TYPE_CHECKING:
-    from fotahook.delivery.sender import Sender
-
-if find_spec("aiodns") is None:
-    # Raised when a sandbox is created, although aiodns is only loaded for the first delivery.
-    raise ModuleNotFoundError("No module named 'aiodns'", name="aiodns")
 
 _OWN_PATHS: Final = "/sandbox/"
 _RECEIVER_PATH: Final = "/sandbox/receiver"
@@ -96,13 +88,12 @@ class SandboxService:
         self._until_reset = contextlib.AsyncExitStack()
         self._until_end = contextlib.AsyncExitStack()
         self._untrusted_url: str | None = None
-        self._sender: Sender | None = None
-        self._loading = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start the service on the store as it is; stop the current service on leaving."""
-        async with self._until_end:
+        settings = SenderSettings(secret_key=self._key, timeout=self._attempt_seconds, allowed_networks=EVERYWHERE)
+        async with self._until_end, Sender(settings, clock=self.now, monotonic=time.monotonic) as self._sender:
             try:
                 await self._start()
                 yield
@@ -186,11 +177,10 @@ class SandboxService:
     # Deliveries
 
     async def _deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
-        sender, number = await self._ready_sender(), delivery.attempts + delivery.strikes + 1
-
         def send(url: str) -> Awaitable[Outcome]:
-            return sender.deliver(msgspec.structs.replace(lease, url=url), delivery)
+            return self._sender.deliver(msgspec.structs.replace(lease, url=url), delivery)
 
+        number = delivery.attempts + delivery.strikes + 1
         return await self._attempt(delivery, lease.url or "", delivery.body, number, send)
 
     async def _deliver_as_thingspace(self, lease: Lease, delivery: Delivery) -> Outcome:
@@ -203,11 +193,12 @@ class SandboxService:
         planned = thingspace.plan(seed, delivery.body, registrations, sent_at=delivery.accepted_at)
         if planned is None:
             return _LOST
-        sender = await self._ready_sender()
 
         async def post(count: int) -> Outcome:
             headers, body = planned.request(delivery.body, count)
-            return await self._attempt(delivery, planned.url, body, count, lambda url: sender.send(url, headers, body))
+            return await self._attempt(
+                delivery, planned.url, body, count, lambda url: self._sender.send(url, headers, body)
+            )
 
         outcome = await thingspace.send(
             post, lambda outcome: outcome.code == DELIVERED, wait=planned.wait, sleep=self._sleep
@@ -261,18 +252,6 @@ class SandboxService:
                     self._untrusted_url = (await self._until_end.enter_async_context(untrusted_receiver())).url
                 return self._untrusted_url
         return None
-
-    async def _ready_sender(self) -> "Sender":
-        """The sender, loaded for the first delivery: its HTTP client takes as long to import as everything else."""
-        async with self._loading:
-            if self._sender is None:
-                module = await asyncio.to_thread(import_module, "fotahook.delivery.sender")
-                settings = module.SenderSettings(
-                    secret_key=self._key, timeout=self._attempt_seconds, allowed_networks=EVERYWHERE
-                )
-                sender: Sender = module.Sender(settings, clock=self.now, monotonic=time.monotonic)
-                self._sender = await self._until_end.enter_async_context(sender)
-            return self._sender
 
     # What the sandbox offers to tests
 

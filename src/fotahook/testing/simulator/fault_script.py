@@ -100,7 +100,7 @@ def parse_fault_script(text: str) -> FaultScript:
     except tomllib.TOMLDecodeError as error:
         raise ScriptInvalid(_toml_message(str(error))) from error
     if unknown := sorted(set(content) - {"step"}):
-        line = _line_of(unknown[0], lines, 0)
+        line = _line_of(lines, -1, unknown[0])
         raise ScriptInvalid(f"line {line}: {unknown[0]}: a script has only [[step]] tables")
     tables = content.get("step", [])
     if not isinstance(tables, list):
@@ -160,8 +160,7 @@ def _step(table: object, lines: list[str], number: int) -> AnyStep:
         step: AnyStep = msgspec.convert(table, AnyStep)
     except msgspec.ValidationError as error:
         problem, field = _problem(str(error))
-        header = _header_line(lines, number)
-        line = header if field is None else _line_of(field, lines, header)
+        line = _line_of(lines, number, field)
         raise ScriptInvalid(f"line {line}: {f'{field}: ' if field else ''}{problem}") from error
     return step
 
@@ -182,17 +181,15 @@ def _toml_message(error: str) -> str:
     return f"line {found[2]}: {found[1]}" if found else f"at its end: {error.removesuffix(' (at end of document)')}"
 
 
-def _header_line(lines: list[str], number: int) -> int:
-    """The line of a step's header, counted from 1; line 1 for steps in an inline array."""
-    headers = [line for line, text in enumerate(lines, 1) if re.match(r"\s*\[\[\s*[\"']?step", text)]
-    return headers[number] if number < len(headers) else 1
+def _line_of(lines: list[str], number: int, field: str | None = None) -> int:
+    """The line of a field of a step, else of the step's header, counted from 1; line 1 for steps in an inline array.
 
-
-def _line_of(field: str, lines: list[str], header: int) -> int:
-    """The line of a field below its step's header; the header's line if the step does not have it."""
-    for line, text in enumerate(lines[header:], header + 1):
-        if re.match(rf"\s*(?:\[\[?\s*)?[\"']?{re.escape(field)}\b", text):
-            return line
+    Step -1 is what stands before the first one.
+    """
+    step, found = -1, 1
+    for line, text in enumerate(lines, 1):
         if re.match(r"\s*\[\[", text):
-            break
-    return max(header, 1)
+            step, found = step + 1, line if step + 1 == number else found
+        if step == number and field and re.match(rf"\s*(?:\[\[?\s*)?[\"']?{re.escape(field)}\b", text):
+            return line
+    return found
