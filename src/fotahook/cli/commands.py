@@ -23,7 +23,7 @@ COMMANDS: Final = {
     "publish": ("publish:publish", "Publish one message, or many."),
     "messages": ("messages:app", "List messages; show one with its attempts."),
     "why": ("messages:why", "Explain the state of a message."),
-    "redeliver": ("redeliver:redeliver", "Deliver messages again."),
+    "redeliver": ("messages:redeliver", "Deliver messages again."),
     "accounts": ("accounts:app", "List accounts and show their state."),
     "pause": ("accounts:pause", "Stop delivery to an account."),
     "resume": ("accounts:resume", "End a pause, or the wait for a failing endpoint."),

@@ -41,7 +41,7 @@ from .shared.console import listener_console
 from .shared.errors import REFUSED, Failure, UsageError, flag_named
 from .shared.output import on_terminal, print_json
 from .shared.remote import BaseUrl, Remote
-from .shared.server_options import InLimits, InNetwork, Seconds, ServerOptions
+from .shared.server_options import InLimits, InNetwork, Seconds, ServerOptions, ready_details
 from .shared.stores import VARIABLE, secret_key_from_environment, wait_for_store
 
 log = logging.getLogger("fotahook.listener")
@@ -221,6 +221,11 @@ async def _listen(listener: Listener, options: ListenOptions) -> int:
             if registration is not None and options.register is not None:
                 await listener.move(options.register, registration.found, registration.url, overlap=options.overlap)
             public = urlsplit(options.public_url or "").hostname or "localhost"
+            facts = {
+                "inbox": without_password(listener.inbox),
+                "forward-key": listener.forward_key(),
+                "registered": options.register,
+            }
             app = options.gate(faults.around_app(listener) if faults else listener, listening, public)
             return await serve_app(
                 # The path may be all that keeps others out, so the log does not show it.
@@ -229,19 +234,9 @@ async def _listen(listener: Listener, options: ListenOptions) -> int:
                 options.limiter((HEALTH_PATH,), body_timeout=listener.body_timeout),
                 also=also,
                 path=listener.path,
-                details=_ready_details(listener, options),
+                details=ready_details(facts),
                 while_serving=_registered(registration, listener, options) if registration else None,
             )
-
-
-def _ready_details(listener: Listener, options: ListenOptions) -> str:
-    """What the ready line says besides the URL."""
-    facts = {
-        "inbox": without_password(listener.inbox),
-        "forward-key": listener.forward_key(),
-        "registered": options.register,
-    }
-    return " ".join(f"{name}={fact}" for name, fact in facts.items() if fact)
 
 
 @contextlib.asynccontextmanager

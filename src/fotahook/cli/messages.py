@@ -1,4 +1,4 @@
-"""`fotahook messages` and `why`: accepted messages, their deliveries and attempts."""
+"""`fotahook messages`, `why` and `redeliver`: accepted messages, their deliveries and attempts."""
 
 import re
 import shlex
@@ -11,27 +11,18 @@ import msgspec
 from cyclopts import App, Parameter
 
 from fotahook.client import OperatorClient
+from fotahook.contract.errors import ApiException
 from fotahook.contract.operator import Attempt, DeliveryState, MessageState, MessageStateName
 from fotahook.contract.version import VERSION
 
-from .shared.arguments import Account, Limit, MessageId, Span
-from .shared.errors import Failure, UsageError
-from .shared.output import (
-    Columns,
-    limited,
-    page_size,
-    print_bytes,
-    print_json,
-    print_lines,
-    print_list,
-    print_records,
-    print_table,
-)
+from .shared import output
+from .shared.arguments import EVER, Account, Limit, MessageId, OptionalAccount, Span
+from .shared.errors import REFUSED, Failure, UsageError
 from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source, warn_if_unused
 
 app = App(name="messages", help="List messages; show one with its attempts.")
 
-CARD: Columns[MessageState] = {
+CARD: output.Columns[MessageState] = {
     "id": lambda it: it.id,
     "account": lambda it: it.account,
     "type": lambda it: it.type or "(none)",
@@ -40,7 +31,7 @@ CARD: Columns[MessageState] = {
     "sha256": lambda it: it.sha256,
     "accepted": lambda it: it.accepted_at,
 }
-MESSAGE: Columns[MessageState] = {
+MESSAGE: output.Columns[MessageState] = {
     "id": lambda it: it.id,
     "state": lambda it: ", ".join(delivery.state for delivery in it.deliveries),
     "type": lambda it: it.type,
@@ -49,7 +40,7 @@ MESSAGE: Columns[MessageState] = {
     "last outcome": lambda it: ", ".join(delivery.last_outcome or "" for delivery in it.deliveries),
     "accepted": lambda it: it.accepted_at,
 }
-DELIVERY: Columns[DeliveryState] = {
+DELIVERY: output.Columns[DeliveryState] = {
     "lane": lambda it: it.lane,
     "state": lambda it: it.state,
     "attempts": lambda it: it.attempts,
@@ -57,7 +48,7 @@ DELIVERY: Columns[DeliveryState] = {
     "expires": lambda it: it.expires_at,
     "last outcome": lambda it: it.last_outcome,
 }
-ATTEMPT: Columns[Attempt] = {
+ATTEMPT: output.Columns[Attempt] = {
     "attempt": lambda it: it.number,
     "started": lambda it: it.started_at,
     "outcome": lambda it: it.outcome + ", sent twice" * bool(it.resent),
@@ -68,13 +59,13 @@ ATTEMPT: Columns[Attempt] = {
     "first byte": lambda it: _milliseconds(it.phases.first_byte),
     "total": lambda it: _milliseconds(it.phases.total),
 }
-RESPONSE: Columns[Attempt] = {
+RESPONSE: output.Columns[Attempt] = {
     "attempt": lambda it: it.number,
     "url": lambda it: it.url,
     "answer": lambda it: it.excerpt,
     "fix": lambda it: it.fix,
 }
-FAILURE: Columns[Attempt] = {**RESPONSE, "answer": lambda it: (it.excerpt or "").strip().rpartition("\n")[2]}
+FAILURE: output.Columns[Attempt] = {**RESPONSE, "answer": lambda it: (it.excerpt or "").strip().rpartition("\n")[2]}
 """In an inbox, an excerpt is a handler's traceback: the table has its last line."""
 
 _NOT_PLAIN: Final = re.compile(rb"[^ -&(-\[\]-~]")
@@ -101,9 +92,9 @@ class Filter(Span):
             ordering_key=self.key,
             since=self.since,
             until=self.until,
-            limit=page_size(limit),
+            limit=output.page_size(limit),
         )
-        return limited(found, limit)
+        return output.limited(found, limit)
 
 
 ALL = Filter()
@@ -116,7 +107,7 @@ def list_(account: Account, /, *, which: Filter = ALL, limit: Limit = 50, source
     Example: fotahook messages list 0000123456-00001 --state dead --since 2h --local
     """
     with source.open() as client:
-        if not print_list(MESSAGE, which.read(client, account, limit), as_json=source.as_json):
+        if not output.print_list(MESSAGE, which.read(client, account, limit), as_json=source.as_json):
             warn_if_unused(client, account)
 
 
@@ -143,25 +134,25 @@ def show(
         if source.inbox is not None:
             raise UsageError("--as curl repeats a delivery of a service; with --inbox, --body has the message's bytes")
         with source.operator() as client:
-            print_bytes(_as_curl(client, message_id))
+            output.print_bytes(_as_curl(client, message_id))
         return
     with source.open() as stored:
         if body:
-            print_bytes(stored.message_body(message_id))
+            output.print_bytes(stored.message_body(message_id))
             return
         message, attempts = stored.message(message_id), stored.attempts(message_id)
     if source.as_json:
-        print_json({**msgspec.to_builtins(message), "attempts": msgspec.to_builtins(attempts)})
+        output.print_json({**msgspec.to_builtins(message), "attempts": msgspec.to_builtins(attempts)})
         return
-    print_table(None, [(name, cell(message)) for name, cell in CARD.items()])
+    output.print_table(None, [(name, cell(message)) for name, cell in CARD.items()])
     print()
-    print_records(DELIVERY, message.deliveries)
+    output.print_records(DELIVERY, message.deliveries)
     for columns in (ATTEMPT, RESPONSE if source.inbox is None else FAILURE) if attempts else ():
         print()
-        print_records(columns, attempts)
+        output.print_records(columns, attempts)
     if source.inbox is not None and (tracebacks := [attempt.excerpt for attempt in attempts if attempt.excerpt]):
         print()
-        print_lines(tracebacks[-1])
+        output.print_lines(tracebacks[-1])
 
 
 def why(message_id: MessageId, /, *, remote: Remote = DEFAULTS) -> None:
@@ -172,10 +163,69 @@ def why(message_id: MessageId, /, *, remote: Remote = DEFAULTS) -> None:
     with remote.operator() as client:
         explained = client.why(message_id)
     if remote.as_json:
-        print_json({"id": message_id, **msgspec.to_builtins(explained)})
+        output.print_json({"id": message_id, **msgspec.to_builtins(explained)})
     else:
         rows = [(explained.state, reason.code, reason.text, reason.until) for reason in explained.reasons]
-        print_table(("state", "reason", "text", "until"), rows)
+        output.print_table(("state", "reason", "text", "until"), rows)
+
+
+def redeliver(
+    *ids: Annotated[str, Parameter(name="ID")],
+    account: OptionalAccount = None,
+    state: Literal["dead", "delivered"] | None = None,
+    span: Span = EVER,
+    dry_run: bool = False,
+    as_new: bool = False,
+    source: Source = SERVICE,
+) -> int:
+    """Deliver messages again that are dead or delivered: some by their ids, or all of an account in one state.
+
+    Each goes to the tail of its ordering key, with fresh attempts and time to live. With several ids, a refusal does
+    not stop the others; the exit code is then 4.
+
+    Example: fotahook redeliver --account 0000123456-00001 --state dead --since 2h --dry-run --local
+
+    Args:
+        ids: Message ids.
+        account: All messages of this account that are in --state, instead of ids.
+        state: With --account: dead or delivered.
+        dry_run: With --account: only count them.
+        as_new: With ids: under a new id, so that receivers do not take it for a duplicate.
+    """
+    if account is None:
+        if not ids:
+            raise UsageError("give the ids of messages, or --account A --state dead; see fotahook redeliver --help")
+        if state is not None or span != EVER or dry_run:
+            raise UsageError("--state, --since, --until and --dry-run go with --account, not with ids")
+        with source.open() as stored:
+            return _redeliver_each(stored, ids, as_new=as_new, as_json=source.as_json)
+    if ids or as_new:
+        raise UsageError("--account takes no ids and no --as-new; leave it out to name messages one by one")
+    if state is None:
+        raise UsageError("--account needs --state dead or --state delivered")
+    with source.open() as stored:
+        count = stored.redeliver_all(account, state, since=span.since, until=span.until, dry_run=dry_run)
+        if not count:
+            warn_if_unused(stored, account)
+    output.print_facts({"account": account, "state": state, "count": count, "dryRun": dry_run}, as_json=source.as_json)
+    return 0
+
+
+def _redeliver_each(stored: Messages, ids: tuple[str, ...], *, as_new: bool, as_json: bool) -> int:
+    sent: list[dict[str, str]] = []
+    try:
+        for message_id in ids:
+            try:
+                sent.append({"id": message_id, "sentAs": stored.redeliver(message_id, as_new=as_new).id})
+            except ApiException as error:
+                if len(ids) == 1:
+                    raise
+                output.note(f"{message_id}: {error}")
+    finally:
+        # Also if the service fails in between: what it has accepted is worth knowing.
+        if sent:
+            output.print_list({"id": lambda it: it["id"], "sent as": lambda it: it["sentAs"]}, sent, as_json=as_json)
+    return 0 if len(sent) == len(ids) else REFUSED
 
 
 def _as_curl(client: OperatorClient, message_id: str) -> bytes:

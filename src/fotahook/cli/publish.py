@@ -4,7 +4,7 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Annotated, Final, TypeAlias
 
@@ -106,86 +106,79 @@ def _read(file: str) -> bytes:
     return message
 
 
-class Publisher:
-    """Publishes the messages of a file's lines in batches. Prints each result with --json, otherwise each refusal."""
+def publish_lines(file: str, command: str, parse: Parse, remote: Remote) -> int:
+    """Publish the message of each line, in order, without blank lines; the exit code.
 
-    def __init__(self, client: OperatorClient, name: str, *, as_json: bool) -> None:
-        self._client = client
-        self._name = name
-        self._as_json = as_json
-        self._pending: list[tuple[int, BatchMessage]] = []
-        self._bytes = 0
-        self.counts = {"published": 0, "duplicates": 0, "refused": 0}
+    Prints the result of each with --json, otherwise each refusal, and how many there are of each kind.
+    """
+    name, counts = "stdin" if file == STDIO else file, {"published": 0, "duplicates": 0, "refused": 0}
 
-    def add(self, line: int, message: BatchMessage) -> None:
-        """Add the message of a line; ValueError for an invalid one."""
-        assert isinstance(message.message, bytes)  # as both commands make them
-        if b"\n" in message.message:
-            # A batch is lines, so this one goes alone.
-            self.flush()
-            self.count(line, self._publish(message.message, message))
-            return
-        size = len(batch_line(message, lambda: "k"))
-        if self._bytes + size > BATCH_BYTES or len(self._pending) == BATCH_MESSAGES:
-            self.flush()
-        self._pending.append((line, message))
-        self._bytes += size
-
-    def flush(self) -> None:
-        """Publish what is pending."""
-        pending, self._pending, self._bytes = self._pending, [], 0
-        if pending:
-            results = self._client.publish_batch([message for _, message in pending])
-            for (line, _), result in zip(pending, results, strict=True):
-                self.count(line, result)
-
-    def count(self, line: int, result: Published | Refused) -> None:
-        """Count the result of a line."""
-        match result:
-            case Published(duplicate=duplicate):
-                self.counts["duplicates" if duplicate else "published"] += 1
-            case Refused(error_code=code, error_message=text):
-                self.counts["refused"] += 1
-                if not self._as_json:
-                    note(f"{self._name}, line {line}: {code}: {text}")
-        if self._as_json:
+    def report(line: int, result: Published | Refused) -> None:
+        if isinstance(result, Published):
+            counts["duplicates" if result.duplicate else "published"] += 1
+        else:
+            counts["refused"] += 1
+            if not remote.as_json:
+                note(f"{name}, line {line}: {result.error_code}: {result.error_message}")
+        if remote.as_json:
             print_json({"line": line, **msgspec.to_builtins(result)})
 
-    def _publish(self, body: bytes, message: BatchMessage) -> Published | Refused:
-        try:
-            return self._client.publish(
-                message.account,
-                body,
-                ordering_key=message.ordering_key,
-                idempotency_key=message.idempotency_key,
-            )
-        except ApiException as error:
-            if error.status_code not in _OF_ONE_MESSAGE:
-                raise
-            return Refused(error.error_code or "", error.error_message or str(error))
-
-
-def publish_lines(file: str, command: str, parse: Parse, remote: Remote) -> int:
-    """Publish the message of each line, in order, without blank lines; the exit code."""
     with open_input(file, command) as content, remote.operator() as client:
-        publisher = Publisher(client, "stdin" if file == STDIO else file, as_json=remote.as_json)
         try:
             with counting(_size(content), "published", in_bytes=True) as advance:
-                done = 0
-                for number, line in enumerate(read_lines(content), 1):
-                    if line.strip():
-                        try:
-                            publisher.add(number, parse(line))
-                        except ValueError as error:
-                            publisher.count(number, Refused("INVALID_LINE", str(error)))
-                    done += len(line) + 1
-                    advance(done)
-                publisher.flush()
+                for batch in _batches(content, parse, report, advance):
+                    for line, result in zip(batch, _publish(client, list(batch.values())), strict=True):
+                        report(line, result)
         finally:
             # Also if it was cut short: what the service has, it has.
             if not remote.as_json:
-                print_facts(publisher.counts, as_json=False)
-    return 1 if publisher.counts["refused"] else 0
+                print_facts(counts, as_json=False)
+    return 1 if counts["refused"] else 0
+
+
+def _batches(
+    file: IO[bytes], parse: Parse, refuse: Callable[[int, Refused], None], advance: Callable[[int], None]
+) -> Iterator[dict[int, BatchMessage]]:
+    """The messages of a file in batches, by their lines. A message with a line feed is alone in its batch."""
+    batch: dict[int, BatchMessage] = {}
+    size = done = 0
+    for number, line in enumerate(read_lines(file), 1):
+        done += len(line) + 1
+        advance(done)
+        if not line.strip():
+            continue
+        try:
+            message = parse(line)
+            length = BATCH_BYTES if _is_alone(message) else len(batch_line(message, lambda: "k"))
+        except ValueError as error:
+            refuse(number, Refused("INVALID_LINE", str(error)))
+            continue
+        if batch and (size + length > BATCH_BYTES or len(batch) == BATCH_MESSAGES):
+            yield batch
+            batch, size = {}, 0
+        batch[number], size = message, size + length
+    if batch:
+        yield batch
+
+
+def _is_alone(message: BatchMessage) -> bool:
+    """Whether the message cannot be part of a batch, which is lines."""
+    return isinstance(message.message, bytes) and b"\n" in message.message
+
+
+def _publish(client: OperatorClient, batch: list[BatchMessage]) -> Sequence[Published | Refused]:
+    one = batch[0]
+    if not _is_alone(one):
+        return client.publish_batch(batch)
+    try:
+        published = client.publish(
+            one.account, one.message, ordering_key=one.ordering_key, idempotency_key=one.idempotency_key
+        )
+        return [published]
+    except ApiException as error:
+        if error.status_code not in _OF_ONE_MESSAGE:
+            raise
+        return [Refused(error.error_code or "", error.error_message or str(error))]
 
 
 def _size(file: IO[bytes]) -> int | None:

@@ -15,6 +15,7 @@ from cyclopts import App, Group, Parameter, Token
 from cyclopts.validators import Number
 from starlette.types import ASGIApp
 
+from fotahook import service
 from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
 from fotahook.contract.proxy import parse_proxy
 from fotahook.contract.urls import without_password
@@ -24,16 +25,6 @@ from fotahook.delivery.dispatcher import LEASE_MARGIN
 from fotahook.delivery.doctor import check_receiver
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
-from fotahook.service import (
-    HEALTH_PATHS,
-    Check,
-    Metrics,
-    Settings,
-    build_app,
-    provision_dev,
-    split_metrics,
-    withdraw_dev,
-)
 from fotahook.service.context import REQUESTS_PER_MINUTE
 from fotahook.service.quotas import AccountQuotas
 from fotahook.store import Store, open_store
@@ -47,7 +38,7 @@ from .shared.arguments import Texts, split_at_commas
 from .shared.configuration import SOURCES
 from .shared.console import console_routes
 from .shared.errors import UsageError, flag_named
-from .shared.server_options import InLimits, InLogging, InNetwork, Seconds, ServerOptions
+from .shared.server_options import InLimits, InLogging, InNetwork, Seconds, ServerOptions, ready_details
 from .shared.stores import InStore, RetentionFlags, key_source, open_secret_keys, store_file, wait_for_store
 
 log = logging.getLogger("fotahook")
@@ -170,13 +161,13 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
     with options.open_socket() as listening:
         _refuse_public_dev(options, listening)
         async with _opened(options) as opened, contextlib.AsyncExitStack() as stack:
-            metrics = Metrics()
+            metrics = service.Metrics()
             store = metrics.around(opened)
             store = faults.around_store(store) if faults else store
             # Only now, when the file is known to be a store: the key beside it is worth keeping.
             key, previous = await open_secret_keys(opened, file)
             sending = _sender_settings(options, key, previous, networks)
-            checks: dict[str, Check] = {}
+            checks: dict[str, service.Check] = {}
             task = None
             if options.role != "api":
                 sender = await stack.enter_async_context(Sender(sending, clock=time.time, monotonic=time.monotonic))
@@ -185,7 +176,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 task = await stack.enter_async_context(_dispatching(dispatcher, store, options))
                 checks["dispatcher"] = dispatcher.is_leasing
             closing = asyncio.Event()
-            app = build_app(
+            app = service.build_app(
                 store,
                 _settings(options, key, networks, sending),
                 routes=console_routes(),
@@ -195,25 +186,31 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 metrics=metrics,
             )
             also: dict[ListeningSocket, ASGIApp] = {}
-            details = _ready_details(options)
+            facts = {
+                "store": without_password(options.store),
+                "role": options.role if options.role != "all" else None,
+                "mode": "dev" if options.dev else None,
+            }
             if options.metrics_listen:
                 metrics_socket = stack.enter_context(_open_metrics_socket(options.metrics_listen))
-                app, also[metrics_socket] = split_metrics(app)
-                details += f" metrics={metrics_socket.url}/metrics"
+                app, also[metrics_socket] = service.split_metrics(app)
+                facts["metrics"] = f"{metrics_socket.url}/metrics"
             gate = options.gate(faults.around_app(app) if faults else app, listening)
             return await serve_app(
                 RequestLog(gate, log_all=options.log_requests, log_paths=True),
                 listening,
-                options.limiter(HEALTH_PATHS, body_timeout=options.body_timeout),
+                options.limiter(service.HEALTH_PATHS, body_timeout=options.body_timeout),
                 also=also,
-                details=details,
+                details=ready_details(facts),
                 background=task,
                 shutting_down=closing,
             )
 
 
-def _settings(options: ServeOptions, key: bytes, networks: tuple[Network, ...], sending: SenderSettings) -> Settings:
-    return Settings(
+def _settings(
+    options: ServeOptions, key: bytes, networks: tuple[Network, ...], sending: SenderSettings
+) -> service.Settings:
+    return service.Settings(
         secret_key=key,
         allow_http=options.dev,
         allowed_networks=networks,
@@ -245,13 +242,6 @@ def _open_metrics_socket(address: str) -> AbstractContextManager[ListeningSocket
     if not port.isascii() or not port.isdigit():
         raise UsageError(f"--metrics-listen {address}: give an address and a port, such as 127.0.0.1:9100")
     return open_socket(host.strip("[]") or "127.0.0.1", int(port[:6]))
-
-
-def _ready_details(options: ServeOptions) -> str:
-    """What the ready line says besides the URL."""
-    role = [f"role={options.role}"] if options.role != "all" else []
-    mode = ["mode=dev"] if options.dev else []
-    return " ".join([f"store={without_password(options.store)}", *role, *mode])
 
 
 def _sender_settings(
@@ -297,7 +287,7 @@ async def _opened(options: ServeOptions) -> AsyncIterator[Store]:
             # Takes a file's dispatcher lock: a second service on one file must end here, not idle beside the first.
             await store.lease(0, 0)
         if options.role != "dispatcher":
-            await (provision_dev(store) if options.dev else withdraw_dev(store))
+            await (service.provision_dev(store) if options.dev else service.withdraw_dev(store))
         yield store
     finally:
         await store.close()

@@ -12,26 +12,11 @@ from cyclopts.validators import Number
 from fotahook.contract.addresses import EVERYWHERE
 from fotahook.contract.errors import FotahookError
 from fotahook.contract.urls import account_refusal, url_refusal
+from fotahook.testing import targets
+from fotahook.testing.simulator import fault_script
 from fotahook.testing.simulator.campaign import Simulation
-from fotahook.testing.simulator.fault_script import (
-    Duplicate,
-    FaultScript,
-    Pause,
-    Reorder,
-    ScriptInvalid,
-    read_fault_script,
-    run_script,
-)
-from fotahook.testing.targets import (
-    Advance,
-    NotSent,
-    Result,
-    Target,
-    ThingspaceTarget,
-    listener_target,
-    service_target,
-    thingspace_target,
-)
+from fotahook.testing.simulator.fault_script import FaultScript, ScriptInvalid, read_fault_script, run_script
+from fotahook.testing.targets import Advance, NotSent, Result, Target
 
 from ..hosting.tls import check_pem_files
 from .shared.arguments import Account
@@ -78,7 +63,7 @@ def simulate(account: Account, /, *, options: SimulateOptions = SimulateOptions(
     script = _script(options)
     began = time.monotonic()
     with counting(campaign.count, "sent") as advance, _target(account, options, remote, script, advance) as target:
-        if isinstance(target, ThingspaceTarget):
+        if isinstance(target, targets.ThingspaceTarget):
             note(f"to change the callback meanwhile: fotahook callbacks … --base-url {target.sandbox.base_url} --local")
         result = _send(campaign, script, target, options.seed)
     facts: dict[str, str | int | float] = {
@@ -122,10 +107,10 @@ def _target(
 ) -> AbstractContextManager[Target]:
     if options.to is not None and options.profile == "thingspace":
         urls = list(filter(None, (options.former_to, options.to)))
-        return thingspace_target(account, urls, options.seed, options.rate, advance)
+        return targets.thingspace_target(account, urls, options.seed, options.rate, advance)
     if options.to is not None:
-        return listener_target(options.to, options.ca_file, options.rate, advance)
-    return service_target(account, remote.operator(), remote.client, script, options.rate, advance)
+        return targets.listener_target(options.to, options.ca_file, options.rate, advance)
+    return targets.service_target(account, remote.operator(), remote.client, script, options.rate, advance)
 
 
 def _campaign(account: str, options: SimulateOptions) -> Simulation:
@@ -171,7 +156,7 @@ def _script(options: SimulateOptions) -> FaultScript:
         if (
             options.to is not None
             and options.profile != "thingspace"
-            and not isinstance(step, Duplicate | Pause | Reorder)
+            and not isinstance(step, fault_script.Duplicate | fault_script.Pause | fault_script.Reorder)
         ):
             name = step.__struct_config__.tag
             raise UsageError(f"--fault-script: {name} is the receiver's, and with --to that is yours; leave out --to")

@@ -26,6 +26,7 @@ C = TypeVar("C", Client, AsyncClient)
 # What `fotahook serve --dev` provisions; importing them from the service room would load all of it.
 _DEV_CLIENT: Final = ("dev", "dev-secret")
 _DEV_USER: Final = ("dev", "dev-password")
+_LOCAL: Final = ", or give --local for a service in --dev"
 
 
 def _check_base_url(_: object, url: str) -> None:
@@ -66,10 +67,10 @@ class Remote:
                 thingspace_oauth_credentials=ThingspaceOauthCredentials(*_DEV_CLIENT),
                 vz_m2m_token_credentials=SessionCredentials(*_DEV_USER),
             )
-        _oauth()
-        if not os.environ.get("VZ_M2M_TOKEN_VZ_M2M_TOKEN"):
-            _require("VZ_M2M_USERNAME", "VZ_M2M_PASSWORD", ", or VZ_M2M_TOKEN_VZ_M2M_TOKEN")
-        return kind.from_environment(base_url=self.base_url)
+        try:
+            return kind.from_environment(base_url=self.base_url)
+        except ValueError as error:
+            raise UsageError(f"{error}{_LOCAL if 'no credentials' in str(error) else ''}") from error
 
 
 @Parameter(name="*")
@@ -106,13 +107,8 @@ SERVICE: Final = Source()
 
 
 def _oauth() -> tuple[str, str]:
-    return _require("THINGSPACE_OAUTH_OAUTH_CLIENT_ID", "THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET")
-
-
-def _require(name: str, secret: str, alternative: str = "") -> tuple[str, str]:
-    found = os.environ.get(name, ""), os.environ.get(secret, "")
-    if not all(found):
-        raise UsageError(
-            f"no credentials: set {name} and {secret}{alternative}, or give --local for a service in --dev"
-        )
-    return found
+    names = "THINGSPACE_OAUTH_OAUTH_CLIENT_ID", "THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET"
+    client_id, secret = (os.environ.get(name, "") for name in names)
+    if not client_id or not secret:
+        raise UsageError(f"no credentials: set {' and '.join(names)}{_LOCAL}")
+    return client_id, secret

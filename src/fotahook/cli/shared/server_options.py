@@ -1,6 +1,6 @@
 """Options that `fotahook serve` and `fotahook listen` share."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,3 +112,8 @@ class ServerOptions:
 
         with flag_named("FOTAHOOK_FAULT"):
             return FaultPoints(self.fault)
+
+
+def ready_details(facts: Mapping[str, str | None]) -> str:
+    """What the ready line says besides the URL: the facts that there are."""
+    return " ".join(f"{name}={fact}" for name, fact in facts.items() if fact)
