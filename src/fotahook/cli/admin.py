@@ -295,7 +295,5 @@ def operator() -> service.By:
 
 def format_age(seconds: int) -> str:
     """A time in its largest unit."""
-    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds // length}{unit}"
-    return f"{max(seconds, 0)}s"
+    unit, length = next((it for it in (("d", 86_400), ("h", 3600), ("m", 60)) if seconds >= it[1]), ("s", 1))
+    return f"{max(seconds, 0) // length}{unit}"

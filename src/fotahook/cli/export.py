@@ -21,7 +21,7 @@ from fotahook.contract.errors import ApiException
 from fotahook.contract.operator import BatchMessage, MessageState
 
 from .messages import ALL, Filter
-from .publish import STDIO, FileArgument, check_file_name, publish_lines
+from .publish import STDIO, FileArgument, publish_lines
 from .shared.arguments import Account, OptionalAccount
 from .shared.errors import Failure, UsageError
 from .shared.output import counting, note, on_terminal, print_facts, printable_json
@@ -70,7 +70,6 @@ def export(
         force: Overwrite an existing file.
     """
     name = str(file)
-    check_file_name(name, "export")
     with ExitStack() as stack:
         stored = stack.enter_context(source.open())
         messages = which.read(stored, account)
@@ -103,7 +102,7 @@ def import_(file: FileArgument = Path(STDIO), /, *, account: OptionalAccount = N
         file: What fotahook export wrote; - reads it from stdin.
         account: Publish them to this account instead of their own.
     """
-    return publish_lines(str(file), "import", lambda line: to_message(line, account), remote)
+    return publish_lines(str(file), lambda line: to_message(line, account), remote)
 
 
 def to_message(line: bytes, account: str | None) -> BatchMessage:

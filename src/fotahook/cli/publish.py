@@ -23,7 +23,15 @@ from .shared.output import counting, note, print_facts, print_json
 from .shared.remote import DEFAULTS, Remote
 
 STDIO: Final = "-"
-FileArgument: TypeAlias = Annotated[Path, Parameter(allow_leading_hyphen=True)]
+
+
+def _refuse_option(_: object, file: Path) -> None:
+    """Since - is allowed, cyclopts takes all that begin like it for files."""
+    if str(file).startswith("-") and str(file) != STDIO:
+        raise ValueError("Unknown option")
+
+
+FileArgument: TypeAlias = Annotated[Path, Parameter(allow_leading_hyphen=True, validator=_refuse_option)]
 """A file name, or - for stdin or stdout."""
 LINE_LIMIT: Final = 8 * 1024 * 1024
 """Bytes in one line: a message, in any spelling of its JSON."""
@@ -75,7 +83,7 @@ def publish(
         return 0
     if ordering_key is not None or idempotency_key is not None:
         raise UsageError("with --batch each line has keys of its own: leave out --ordering-key and --idempotency-key")
-    return publish_lines(str(file), "publish", lambda line: _message(line, account), remote)
+    return publish_lines(str(file), lambda line: _message(line, account), remote)
 
 
 _decode = msgspec.json.Decoder(Line).decode
@@ -95,7 +103,7 @@ def _message(line: bytes, account: str) -> BatchMessage:
 def _read(file: str) -> bytes:
     """The bytes of the message; UsageError if the service would refuse them."""
     name = "stdin" if file == STDIO else file
-    with open_input(file, "publish") as content:
+    with open_input(file) as content:
         message = content.read(MESSAGE_LIMIT + 1)
     if len(message) > MESSAGE_LIMIT:
         raise UsageError(f"{name}: a message has at most {MESSAGE_LIMIT} bytes")
@@ -106,7 +114,7 @@ def _read(file: str) -> bytes:
     return message
 
 
-def publish_lines(file: str, command: str, parse: Parse, remote: Remote) -> int:
+def publish_lines(file: str, parse: Parse, remote: Remote) -> int:
     """Publish the message of each line, in order, without blank lines; the exit code.
 
     Prints the result of each with --json, otherwise each refusal, and how many there are of each kind.
@@ -123,7 +131,7 @@ def publish_lines(file: str, command: str, parse: Parse, remote: Remote) -> int:
         if remote.as_json:
             print_json({"line": line, **msgspec.to_builtins(result)})
 
-    with open_input(file, command) as content, remote.operator() as client:
+    with open_input(file) as content, remote.operator() as client:
         try:
             with counting(_size(content), "published", in_bytes=True) as advance:
                 for batch in _batches(content, parse, report, advance):
@@ -187,16 +195,9 @@ def _size(file: IO[bytes]) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def check_file_name(name: str, command: str) -> None:
-    """A usage error for an unknown option: since - is allowed, cyclopts takes all that begin like it for files."""
-    if name.startswith("-") and name != STDIO:
-        raise UsageError(f"Unknown option: {name}; see fotahook {command} --help")
-
-
 @contextlib.contextmanager
-def open_input(name: str, command: str) -> Iterator[IO[bytes]]:
+def open_input(name: str) -> Iterator[IO[bytes]]:
     """The file of that name, or stdin for -."""
-    check_file_name(name, command)
     if name == STDIO:
         yield sys.stdin.buffer
         return

@@ -5,10 +5,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from fotahook.contract.errors import FotahookError
+from typing import Final
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -95,9 +92,17 @@ def _describe(error: BaseException) -> tuple[int, str]:
             command = " ".join(["fotahook", *(error.command_chain or ())])
             text = text.strip().rstrip("., ")
             return USAGE, f"{text}{' ' if text.endswith('?') else '; '}see {command} --help"
+        case errors.TransportError():
+            return UNREACHABLE, f"{text.rstrip('.')}; check --base-url, and that the service runs"
+        case errors.LoginRefused() | errors.AuthenticationError():
+            advice = "check the credentials in the environment, or give --local for a service in --dev"
+            return REFUSED, f"{text.rstrip('.')}; {advice}"
+        case errors.PermissionDenied():
+            return REFUSED, f"{text.rstrip('.')}; ask the service's operator for the account or the scope"
+        case errors.ServerError():
+            return FAILED, f"{text.rstrip('.')}; try again, or look into the service's log"
         case errors.FotahookError():
-            code, advice = _sdk_advice(error)
-            return code, text.rstrip(".") + advice
+            return REFUSED if isinstance(error, errors.ApiException) else FAILED, text.rstrip(".")
         case OSError(filename=str() | bytes() as name):
             return FAILED, f"{os.fsdecode(name)}: {error.strerror}"
         case OSError(errno=errno.ENOSPC | errno.EFBIG | errno.EDQUOT):
@@ -107,23 +112,6 @@ def _describe(error: BaseException) -> tuple[int, str]:
         case ValueError():
             return USAGE, text
     return FAILED, f"a bug in fotahook: {type(error).__name__}: {error} ({location(error)}); please report it"
-
-
-def _sdk_advice(error: "FotahookError") -> tuple[int, str]:
-    from fotahook.contract import errors
-
-    match error:
-        case errors.TransportError():
-            return UNREACHABLE, "; check --base-url, and that the service runs"
-        case errors.LoginRefused() | errors.AuthenticationError():
-            return REFUSED, "; check the credentials in the environment, or give --local for a service in --dev"
-        case errors.PermissionDenied():
-            return REFUSED, "; ask the service's operator for the account or the scope"
-        case errors.ServerError():
-            return FAILED, "; try again, or look into the service's log"
-        case errors.ApiException():
-            return REFUSED, ""
-    return FAILED, ""
 
 
 def _missing_module(error: BaseException | None) -> str | None:

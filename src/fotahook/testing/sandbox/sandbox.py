@@ -120,8 +120,7 @@ class Sandbox:
             self._started.result()
             stack.callback(lambda: self._loop.call_soon_threadsafe(self._stopped.set))
             self._entered = service
-            stack.callback(self._close_operator)
-            self._pointed = stack.enter_context(ExitStack())
+            self._until_reset = stack.enter_context(ExitStack())
             self._stack = stack.pop_all()
         return self
 
@@ -154,7 +153,7 @@ class Sandbox:
         """
         for servers in configuration.environments.values():
             for server in [server for server in servers if server.name in _OFFICIAL_PATHS]:
-                self._pointed.callback(servers.__setitem__, server, servers[server])
+                self._until_reset.callback(servers.__setitem__, server, servers[server])
                 servers[server] = self.base_url + _OFFICIAL_PATHS[server.name]
 
     @property
@@ -243,17 +242,13 @@ class Sandbox:
         are invalid: create new clients. A `store` that you named is emptied.
         """
         self._call(self._service.reset)
-        self._pointed.close()
-        self._close_operator()
+        self._until_reset.close()
 
     @cached_property
     def _operator(self) -> OperatorClient:
-        """Created for the first message: it loads the SDK's transport."""
-        return self.operator()
-
-    def _close_operator(self) -> None:
-        if (operator := self.__dict__.pop("_operator", None)) is not None:
-            operator.close()
+        """Created for the first message, until the reset: it loads the SDK's transport."""
+        self._until_reset.callback(self.__dict__.pop, "_operator")
+        return self._until_reset.enter_context(self.operator())
 
     @property
     def _service(self) -> SandboxService:
