@@ -23,7 +23,7 @@ from fotahook.delivery.sender import SenderSettings
 from ..hosting.tls import check_pem_files
 from .shared.arguments import Texts
 from .shared.configuration import read_secret_files
-from .shared.errors import FAILED, UsageError
+from .shared.errors import FAILED, UsageError, flag_named
 from .shared.output import Json, note, on_terminal, print_json, print_table
 from .shared.stores import secret_key_from_environment
 
@@ -88,11 +88,10 @@ def _settings(options: DoctorOptions) -> tuple[bytes | None, SenderSettings]:
     if (refusal := account_refusal(options.account)) is not None:
         raise UsageError(f"--account {options.account!r}: {refusal}")
     check_pem_files(ca_file=options.ca_file, client_cert=options.client_cert)
-    try:
+    with flag_named("--secret"):
         secret = None if options.secret is None else parse_secret(options.secret)
+    with flag_named("--allow-network"):
         networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
-    except ValueError as error:
-        raise UsageError(f"--secret or --allow-network: {error}") from error
     return secret, SenderSettings(
         secret_key=secret_key_from_environment() or secrets.token_bytes(SECRET_KEY_BYTES),
         timeout=options.timeout,

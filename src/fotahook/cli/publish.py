@@ -13,12 +13,12 @@ from cyclopts import Parameter
 
 from fotahook.client import OperatorClient
 from fotahook.contract.errors import ApiException
-from fotahook.contract.messages import MESSAGE_LIMIT, MessageInvalid, parse_json
+from fotahook.contract.messages import MESSAGE_LIMIT, parse_json
 from fotahook.contract.operator import BatchMessage, Published, Refused
 from fotahook.contract.operator_calls import batch_line
 
 from .shared.arguments import Account
-from .shared.errors import Failure, UsageError
+from .shared.errors import Failure, UsageError, flag_named
 from .shared.output import counting, note, print_facts, print_json
 from .shared.remote import DEFAULTS, Remote
 
@@ -107,10 +107,8 @@ def _read(file: str) -> bytes:
         message = content.read(MESSAGE_LIMIT + 1)
     if len(message) > MESSAGE_LIMIT:
         raise UsageError(f"{name}: a message has at most {MESSAGE_LIMIT} bytes")
-    try:
+    with flag_named(name):
         parse_json(message)
-    except MessageInvalid as error:
-        raise UsageError(f"{name}: {error}") from error
     return message
 
 

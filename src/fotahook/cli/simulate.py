@@ -15,12 +15,12 @@ from fotahook.contract.urls import account_refusal, url_refusal
 from fotahook.testing import targets
 from fotahook.testing.simulator import fault_script
 from fotahook.testing.simulator.campaign import Simulation
-from fotahook.testing.simulator.fault_script import FaultScript, ScriptInvalid, read_fault_script, run_script
+from fotahook.testing.simulator.fault_script import FaultScript, read_fault_script, run_script
 from fotahook.testing.targets import Advance, NotSent, Result, Target
 
 from ..hosting.tls import check_pem_files
 from .shared.arguments import Account
-from .shared.errors import INTERRUPTED, REFUSED, UNREACHABLE, Failure, UsageError
+from .shared.errors import INTERRUPTED, REFUSED, UNREACHABLE, Failure, UsageError, flag_named
 from .shared.output import counting, note, print_json, print_table
 from .shared.remote import DEFAULTS, Remote
 
@@ -148,16 +148,11 @@ def _share(text: str) -> float:
 def _script(options: SimulateOptions) -> FaultScript:
     if options.fault_script is None:
         return FaultScript()
-    try:
+    with flag_named("--fault-script"):
         script = read_fault_script(options.fault_script)
-    except ScriptInvalid as error:
-        raise UsageError(f"--fault-script: {error}") from error
-    for step in script.steps:
-        if (
-            options.to is not None
-            and options.profile != "thingspace"
-            and not isinstance(step, fault_script.Duplicate | fault_script.Pause | fault_script.Reorder)
-        ):
-            name = step.__struct_config__.tag
-            raise UsageError(f"--fault-script: {name} is the receiver's, and with --to that is yours; leave out --to")
+    own = fault_script.Duplicate | fault_script.Pause | fault_script.Reorder
+    others = [step for step in script.steps if not isinstance(step, own)]
+    if others and options.to is not None and options.profile != "thingspace":
+        name = others[0].__struct_config__.tag
+        raise UsageError(f"--fault-script: {name} is the receiver's, and with --to that is yours; leave out --to")
     return script

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from .errors import Failure, UsageError
+from .errors import Failure, UsageError, flag_named
 from .output import Json
 
 if TYPE_CHECKING:
@@ -77,10 +77,8 @@ def store_file(flag: str, url: str) -> str | None:
     # Commands about a service do not wait for stores to load.
     from fotahook.store import sqlite_path
 
-    try:
+    with flag_named(flag):
         return sqlite_path(url)
-    except ValueError as error:
-        raise UsageError(f"{flag}: {error}") from error
 
 
 def check_exists(flag: str, url: str) -> None:
@@ -133,10 +131,8 @@ def secret_key_from_environment(variable: str = VARIABLE) -> bytes | None:
     from fotahook.contract.keys import parse_secret_key
 
     text = os.environ.get(variable)
-    try:
+    with flag_named(variable):
         return None if text is None else parse_secret_key(text)
-    except ValueError as error:
-        raise UsageError(f"{variable}: {error}") from error
 
 
 async def open_secret_keys(store: "Store", file: str | None) -> tuple[bytes, bytes | None]:
