@@ -71,7 +71,7 @@ def test_the_former_url_gets_half_of_the_messages(run: Run, service: Sandbox) ->
 
 def test_what_is_sent_while_nothing_is_registered_is_dropped(service: Sandbox) -> None:
     messages = list(Simulation(ACCOUNT, devices=3))
-    with thingspace_target(ACCOUNT, [service.receiver.url], "7", 0, lambda sent: None) as target:
+    with thingspace_target(ACCOUNT, None, service.receiver.url, "7", 0, lambda sent: None) as target:
         target.send(messages[:5])
         with target.sandbox.client() as client:
             client.callbacks.deregister_callback(ACCOUNT)

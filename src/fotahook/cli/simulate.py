@@ -106,8 +106,7 @@ def _target(
     account: str, options: SimulateOptions, remote: Remote, script: FaultScript, advance: Advance
 ) -> AbstractContextManager[Target]:
     if options.to is not None and options.profile == "thingspace":
-        urls = list(filter(None, (options.former_to, options.to)))
-        return targets.thingspace_target(account, urls, options.seed, options.rate, advance)
+        return targets.thingspace_target(account, options.former_to, options.to, options.seed, options.rate, advance)
     if options.to is not None:
         return targets.listener_target(options.to, options.ca_file, options.rate, advance)
     return targets.service_target(account, remote.operator(), remote.client, script, options.rate, advance)

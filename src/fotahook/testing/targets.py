@@ -2,9 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -82,36 +82,35 @@ class Result:
     """Why messages wait although nothing failed."""
 
 
+@dataclass
 class _Target:
-    """What both targets share: the rate, and the number of messages sent."""
+    """What all targets share: the rate, and the number of messages sent."""
 
-    def __init__(self, limiter: RateLimiter, advance: Advance) -> None:
-        self.sent = 0
-        self._limiter = limiter
-        self._advance = advance
+    limiter: RateLimiter
+    advance: Advance
+    sent: int = field(default=0, init=False)
 
     def pause(self, seconds: float) -> None:
-        self._limiter.sleep(seconds)
+        self.limiter.sleep(seconds)
 
     def _count(self, messages: int) -> None:
         self.sent += messages
-        self._advance(self.sent)
+        self.advance(self.sent)
 
 
+@dataclass
 class ListenerTarget(_Target):
     """A listener, posted to as ThingSpace does: JSON, unsigned, one message after the other, without retries."""
 
-    def __init__(self, url: str, http: urllib3.PoolManager, limiter: RateLimiter, advance: Advance) -> None:
-        super().__init__(limiter, advance)
-        self._url = url
-        self._http = http
-        self._duplicates = 0
-        self._results: Counter[str] = Counter()
+    url: str
+    http: urllib3.PoolManager
+    _duplicates: int = field(default=0, init=False)
+    _results: Counter[str] = field(default_factory=Counter, init=False)
 
     def send(self, messages: Iterable[CampaignMessage]) -> int:
         before = self.sent
         for message in messages:
-            self._limiter.wait(1)
+            self.limiter.wait(1)
             for _ in range(2 if self._duplicates else 1):
                 self._post(message.body)
             self._duplicates = max(0, self._duplicates - 1)
@@ -131,101 +130,87 @@ class ListenerTarget(_Target):
     def _post(self, body: bytes) -> None:
         headers = {"Content-Type": "application/json", "User-Agent": f"fotahook-simulate/{VERSION}"}
         try:
-            response = self._http.request("POST", self._url, body=body, headers=headers, redirect=False)
+            response = self.http.request("POST", self.url, body=body, headers=headers, redirect=False)
             result = f"http_{response.status}"
         except urllib3.exceptions.HTTPError as error:
             if not self._results:
-                raise NotSent(f"{self._url}: {_reason(error)}", refused=False) from error
+                raise NotSent(f"{self.url}: {_reason(error)}", refused=False) from error
             result = "no_answer"
         self._results[result] += 1
 
 
+@dataclass
 class ServiceTarget(_Target):
     """A service, which delivers to the account's callback; `receiver` injects faults on the way there."""
 
-    def __init__(
-        self,
-        account: str,
-        operator: OperatorClient,
-        receiver: "FaultyReceiver | None",
-        limiter: RateLimiter,
-        advance: Advance,
-    ) -> None:
-        super().__init__(limiter, advance)
-        self._account = account
-        self._operator = operator
-        self._receiver = receiver
+    account: str
+    operator: OperatorClient
+    receiver: "FaultyReceiver | None"
 
     def send(self, messages: Iterable[CampaignMessage]) -> int:
         remaining, before = iter(messages), self.sent
-        while batch := list(islice(remaining, self._limiter.batch_size)):
-            self._limiter.wait(len(batch))
-            lines = [BatchMessage(self._account, one.body, ordering_key=one.device) for one in batch]
-            for answer in self._operator.publish_batch(lines):
+        while batch := list(islice(remaining, self.limiter.batch_size)):
+            self.limiter.wait(len(batch))
+            lines = [BatchMessage(self.account, one.body, ordering_key=one.device) for one in batch]
+            for answer in self.operator.publish_batch(lines):
                 if isinstance(answer, Refused):
                     raise NotSent(f"{answer.error_code}: {answer.error_message}", refused=True)
             self._count(len(batch))
-            if self._receiver is not None:
-                self._receiver.restore_certificate()
+            if self.receiver is not None:
+                self.receiver.restore_certificate()
         return self.sent - before
 
     def inject(self, fault: Fault) -> None:
-        assert self._receiver is not None  # a script with such a fault starts it
-        self._receiver.inject(fault)
+        assert self.receiver is not None  # a script with such a fault starts it
+        self.receiver.inject(fault)
 
     def finish(self) -> Result:
         """With a faulty receiver, wait until everything is delivered, or nothing moves any more."""
-        if self._receiver is None:
-            return Result(counts={}, held=NO_CALLBACK.format(self._account) if self._is_held() else None)
+        if self.receiver is None:
+            return Result(counts={}, held=NO_CALLBACK.format(self.account) if self._is_held() else None)
         before, moved_at = -1, time.monotonic()
-        while pending := self._operator.account(self._account).backlog.pending:
+        while pending := self.operator.account(self.account).backlog.pending:
             if pending != before:
                 before, moved_at = pending, time.monotonic()
             if time.monotonic() - moved_at > STALLED_SECONDS:
                 break
-            self._receiver.restore_certificate()
+            self.receiver.restore_certificate()
             time.sleep(_POLL_SECONDS)
-        counts = {"received": self._receiver.proxy.forwarded, "pending": pending}
-        return Result(counts=counts, lost=STALLED.format(pending, self._account) if pending else None)
+        counts = {"received": self.receiver.proxy.forwarded, "pending": pending}
+        return Result(counts=counts, lost=STALLED.format(pending, self.account) if pending else None)
 
     def _is_held(self) -> bool:
         try:
-            return self._operator.account(self._account).lane.state == "held"
+            return self.operator.account(self.account).lane.state == "held"
         except (PermissionDenied, NotFound):
             return False  # a client with only the publish scope cannot know
 
 
+@dataclass
 class ThingspaceTarget(ServiceTarget):
     """A sandbox that sends to a listener as ThingSpace was measured to do. Its clients may change the callback."""
 
-    def __init__(
-        self,
-        account: str,
-        sandbox: "Sandbox",
-        operator: OperatorClient,
-        urls: Sequence[str],
-        limiter: RateLimiter,
-        advance: Advance,
-    ) -> None:
-        super().__init__(account, operator, None, limiter, advance)
-        self.sandbox = sandbox
-        *self._former, self._url = urls
-        for url in urls:
-            sandbox.register(account, url)
+    sandbox: "Sandbox"
+    former_url: str | None
+    url: str
+
+    def __post_init__(self) -> None:
+        for url in filter(None, (self.former_url, self.url)):
+            self.sandbox.register(self.account, url)
 
     def inject(self, fault: Fault) -> None:
         self.sandbox.faults.deliveries.add(fault)
 
     def finish(self) -> Result:
-        while (backlog := self._operator.account(self._account).backlog).pending:
+        while (backlog := self.operator.account(self.account).backlog).pending:
             if self._is_held():
                 # What came while nothing was registered waits in the sandbox: it is dropped now.
-                self.sandbox.register(self._account, self._url)
+                self.sandbox.register(self.account, self.url)
             time.sleep(_POLL_SECONDS)
         posts = self.sandbox.deliveries()
         counts = {"posted": len(posts), "dropped": self.sent - len({one.id for one in posts})}
-        if self._former:
-            counts["postedToFormer"] = sum(one.url in self._former for one in posts)
+        if self.former_url is not None:
+            counts["postedToFormer"] = sum(one.url == self.former_url for one in posts)
         lost = f"{backlog.dead} of {self.sent} messages are lost, as ThingSpace loses them" if backlog.dead else None
         return Result(counts=counts | Counter(one.outcome for one in posts), lost=lost)
 
@@ -260,21 +245,18 @@ def listener_target(url: str, ca_file: Path | None, rate: float, advance: Advanc
     """A target that posts to a listener."""
     authorities = None if ca_file is None else str(ca_file)
     with urllib3.PoolManager(timeout=urllib3.Timeout(POST_SECONDS), retries=False, ca_certs=authorities) as http:
-        yield ListenerTarget(url, http, RateLimiter(rate), advance)
+        yield ListenerTarget(RateLimiter(rate), advance, url, http)
 
 
 @contextmanager
 def thingspace_target(
-    account: str, urls: Sequence[str], seed: str, rate: float, advance: Advance
+    account: str, former_url: str | None, url: str, seed: str, rate: float, advance: Advance
 ) -> Iterator[ThingspaceTarget]:
-    """A target that posts to a listener as ThingSpace does, at the last of the URLs; the others are registered before.
-
-    Messages still go to the one before for some minutes.
-    """
+    """A target that posts to a listener as ThingSpace does: for some minutes, some messages go to the former URL."""
     from .sandbox.sandbox import Sandbox
 
     with Sandbox(timeout=POST_SECONDS, profile="thingspace", seed=seed) as sandbox, sandbox.operator() as operator:
-        yield ThingspaceTarget(account, sandbox, operator, urls, RateLimiter(rate), advance)
+        yield ThingspaceTarget(RateLimiter(rate), advance, account, operator, None, sandbox, former_url, url)
 
 
 @contextmanager
@@ -290,7 +272,7 @@ def service_target(
     needs_receiver = any(not isinstance(step, Pause | Reorder) for step in script.steps)
     receiver_context = _faulty_receiver(account, callbacks) if needs_receiver else nullcontext()
     with operator, receiver_context as receiver:
-        yield ServiceTarget(account, operator, receiver, RateLimiter(rate), advance)
+        yield ServiceTarget(RateLimiter(rate), advance, account, operator, receiver)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -21,18 +22,18 @@ from .http_server import UntrustedReceiver, read_body, serving, untrusted_receiv
 _HOP_BY_HOP: Final = frozenset({b"host", b"content-length", b"connection", b"transfer-encoding", b"keep-alive"})
 
 
+@dataclass(eq=False)
 class FaultyProxy:
     """Forwards requests to `upstream`, or answers 200 itself without one. Request `faults` to inject."""
 
-    def __init__(self, url: str, upstream: str | None, sender: Sender, untrusted: UntrustedReceiver) -> None:
-        self.url = url
-        self.untrusted = untrusted
-        self.faults = FaultQueue()
-        self._upstream = upstream
-        self._sender = sender
-        self._dropped: set[tuple[bytes, bytes]] = set()
-        self.forwarded = 0
-        """The number of requests forwarded, duplicates included."""
+    url: str
+    upstream: str | None
+    sender: Sender
+    untrusted: UntrustedReceiver
+    faults: FaultQueue = field(default_factory=FaultQueue)
+    forwarded: int = 0
+    """The number of requests forwarded, duplicates included."""
+    _dropped: set[tuple[bytes, bytes]] = field(default_factory=set)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         fault = self._fault(scope)
@@ -60,11 +61,11 @@ class FaultyProxy:
     async def _post(self, scope: Scope, body: bytes) -> Response:
         """A response with the upstream's status and Retry-After; 502 if it does not respond."""
         self.forwarded += 1
-        if self._upstream is None:
+        if self.upstream is None:
             return Response()
         kept = [header for header in scope["headers"] if header[0] not in _HOP_BY_HOP]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in kept}
-        outcome = await self._sender.send(self._upstream, headers, body)
+        outcome = await self.sender.send(self.upstream, headers, body)
         after = {} if outcome.retry_after is None else {"Retry-After": f"{outcome.retry_after:.0f}"}
         return Response(status_code=outcome.status or 502, headers=after)
 

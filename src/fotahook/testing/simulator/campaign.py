@@ -154,17 +154,9 @@ class Simulation:
             kind = "upgradeProgress" if status == self._statuses.campaign[-1] else "upgradeScheduled"
             return self._member(kind, status=status)
         older, newer = self._versions
-        return self._member(
-            "campaign",
-            status=status,
-            endDate=self._end,
-            softwareFrom=older,
-            softwareTo=newer,
-            distributionType="HTTP",
-            make="Maker",
-            model="Model-1",
-            campaignTimeWindowList=[self._window],
-        )
+        dates = {"endDate": self._end, "softwareFrom": older, "softwareTo": newer, "distributionType": "HTTP"}
+        maker = {"make": "Maker", "model": "Model-1"}
+        return self._member("campaign", status=status, **dates, **maker, campaignTimeWindowList=[self._window])
 
     def _device(self, imei: str, status: str, reason: str | None) -> Content:
         device = {"deviceId": imei, "status": status} | ({"resultReason": reason} if reason else {})
