@@ -27,7 +27,7 @@ from .shared.arguments import Limit, OptionalAccount, split_at_commas
 from .shared.configuration import PREFIX
 from .shared.errors import UsageError
 from .shared.output import Columns, counting, limited, note, page_size, print_facts, print_json, print_list
-from .shared.stores import DEFAULT_STORE, RetentionFlags, StoreFlags, opened, secret_key, store_file
+from .shared.stores import DEFAULT_RETENTION, DEFAULT_STORE, RetentionFlags, StoreFlags, opened, secret_key, store_file
 
 PAUSE_SECONDS: Final = 0.01
 """Pause between two steps of pruning, in which a service on the same file gets its turn."""
@@ -262,7 +262,7 @@ def reset_key(*, flags: StoreFlags = DEFAULT_STORE) -> None:
 
 
 @app.command(config=Env(PREFIX, command=False, show=False))
-def prune(*, retention: RetentionFlags = RetentionFlags(), flags: StoreFlags = DEFAULT_STORE) -> None:  # noqa: B008
+def prune(*, retention: RetentionFlags = DEFAULT_RETENTION, flags: StoreFlags = DEFAULT_STORE) -> None:
     """Remove now what a service removes gradually: old bytes, attempts and ids of messages that are delivered or dead.
 
     It works in small steps, whether the service runs or not. Duplicates are recognized for as long as ids are kept.

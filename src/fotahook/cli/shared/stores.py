@@ -68,6 +68,7 @@ class RetentionFlags:
 
 
 DEFAULT_STORE: Final = StoreFlags()
+DEFAULT_RETENTION: Final = RetentionFlags()
 
 
 def store_file(flag: str, url: str) -> str | None:
