@@ -66,13 +66,16 @@ async def fotahook(receiver: str, url: str, count: int, lanes: int = len(ACCOUNT
         await asyncio.gather(*(store.register(account, f"{receiver}/callbacks", actor="bench") for account in some))
     delivered, all_delivered = 0, asyncio.Event()
 
-    async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+    def count_delivered(attempt: asyncio.Future[Outcome]) -> None:
         nonlocal delivered
-        outcome = await posts.deliver(lease, delivery)
-        delivered += outcome.code == "delivered"
+        delivered += attempt.result().code == "delivered"
         if delivered == count:
             all_delivered.set()
-        return outcome
+
+    def deliver(lease: Lease, delivery: Delivery) -> asyncio.Future[Outcome]:
+        attempt = posts.deliver(lease, delivery)
+        attempt.add_done_callback(count_delivered)
+        return attempt
 
     async def accept() -> None:
         for batch in batches:

@@ -48,7 +48,7 @@ class Dispatcher:
     """The rules of consumers that differ from `rules`."""
     timings: Timings = field(default_factory=Timings)
     lanes: int = 512
-    """Lanes that are served at once, besides slow ones."""
+    """Lanes that are served at once, besides slow ones; no more than find places in flight within two turns."""
     in_flight: int = 512
     """Attempts that run at once, besides those of slow lanes."""
     clock: Callable[[], float] = time.time
@@ -115,7 +115,7 @@ class Dispatcher:
     def _room(self) -> int:
         """How many more lanes may be leased. Slow ones count only towards the limit of all."""
         taken = len(self._workers)
-        return min(self.lanes - taken + self._places.slow_lanes, LANES_LIMIT - taken)
+        return min(min(self.lanes, 2 * self.in_flight) - taken + self._places.slow_lanes, LANES_LIMIT - taken)
 
     def _is_full(self) -> bool:
         return self._room() <= 0
