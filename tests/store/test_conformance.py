@@ -501,6 +501,17 @@ async def test_a_delivery_says_whether_another_of_its_key_waits_behind_it(regist
     assert found == {b"head": True, b"alone": False, b"keyless": False, b"as well": False}
 
 
+async def test_bodies_that_are_fetched_together_or_at_once_keep_their_bytes(registered: Store, accept: Accept) -> None:
+    bodies = [b"", b"\x00", b"\xff\xfe\x00", b'{"a": "\xc3\xa9"}', bytes(range(256))]
+    await registered.register("another", URL, actor="test")
+    for body in bodies:
+        await accept(body)
+        await accept(body, account="another")
+    leases = await registered.lease(2, 30)
+    for found in await asyncio.gather(*(registered.fetch(lease, 10) for lease in leases)):
+        assert [delivery.body for delivery in found] == bodies
+
+
 @pytest.mark.parametrize("body", [b"", b"\x00\xff\x00", b'{"a": "\xc3\xa9"}', bytes(range(256)) * 1024])
 async def test_any_bytes_are_fetched_as_they_are(registered: Store, accept: Accept, body: bytes) -> None:
     await accept(body, b"next")

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -11,7 +11,8 @@ from ..records import Delivery, Lease
 from ..rows import read_lease
 from .connection import execute
 
-_FETCHED: Final = msgspec.json.Decoder(list[dict[str, Any]])
+_Fetched = tuple[int, str, str | None, str | None, int, float, int, int, float, int, str | None]
+_FETCHED: Final = msgspec.json.Decoder(list[_Fetched])
 
 
 def lease_lanes(db: sqlite3.Connection, limit: int, seconds: float, now: float) -> list[Lease]:
@@ -30,11 +31,27 @@ def fetch_deliveries(
 ) -> list[Delivery]:
     """The due deliveries of a leased lane."""
     values = {"lane": lease.lane, "now": now, "limit": limit, "without": list(without), "max_bytes": max_bytes}
-    fetched = _FETCHED.decode(execute(db, "fetch", **values).fetchone()["deliveries"])
-    for row in fetched:
-        row |= {
-            "body": bytes.fromhex(row["body"]),
-            "followed": bool(row["followed"]),
-            "note": read_note(row["note"]),
-        }
-    return [Delivery(lane=lease.lane, account=lease.account, **row) for row in fetched]
+    row = execute(db, "fetch", **values).fetchone()
+    deliveries, end = [], 0
+    for seq, message, kind, key, size, accepted_at, attempts, strikes, age, followed, note in _FETCHED.decode(
+        row["deliveries"]
+    ):
+        begin, end = end, end + size
+        deliveries.append(
+            Delivery(
+                lane=lease.lane,
+                seq=seq,
+                message=message,
+                account=lease.account,
+                type=kind,
+                ordering_key=key,
+                body=row["bodies"][begin:end],
+                accepted_at=accepted_at,
+                attempts=attempts,
+                strikes=strikes,
+                age=age,
+                note=read_note(note),
+                followed=bool(followed),
+            )
+        )
+    return deliveries

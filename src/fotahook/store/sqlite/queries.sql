@@ -137,13 +137,11 @@ left join callbacks c on c.account = l.account and l.consumer = ''
 left join limits m on m.account = l.account;
 
 -- name: fetch
--- One JSON text, bodies in hex: between two rows the reading thread would wait for the event loop. SQLite writes numbers
+-- One row, all bodies in one blob: between two rows the reading thread would wait for the event loop. SQLite writes numbers
 -- into JSON with 15 digits, and a time needs 17.
-select json_group_array(json_object(
-    'seq', seq, 'message', id, 'type', type, 'ordering_key', ordering_key, 'body', hex(body),
-    'accepted_at', json(printf('%!.17g', accepted_at)), 'attempts', attempts, 'strikes', strikes, 'age', age,
-    'followed', followed, 'note', note
-)) as deliveries
+select json_group_array(json_array(
+    seq, id, type, ordering_key, length(body), json(printf('%!.17g', accepted_at)), attempts, strikes, age, followed, note
+)) as deliveries, cast(group_concat(body, '') as blob) as bodies
 from (
     select p.seq, m.id, m.type, m.ordering_key, b.body, m.accepted_at, p.attempts, p.strikes,
         coalesce(l.stopped_at, :now) - l.stopped_for - p.born as age,

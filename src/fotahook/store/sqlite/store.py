@@ -148,7 +148,9 @@ class SqliteStore(Store):
     async def fetch(
         self, lease: records.Lease, limit: int, *, without: Collection[int] = (), max_bytes: int = records.FETCH_BYTES
     ) -> list[records.Delivery]:
-        return await self._reader.run(lambda db: fetch_deliveries(db, lease, limit, without, max_bytes, self._clock()))
+        return await self._reader.run_with_others(
+            lambda db: fetch_deliveries(db, lease, limit, without, max_bytes, self._clock())
+        )
 
     async def settle(
         self,

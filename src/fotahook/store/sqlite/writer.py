@@ -36,6 +36,9 @@ class _Entry(msgspec.Struct, eq=False):
     error: Exception | None = None
 
 
+_Read = tuple[Job[Any], asyncio.Future[Any]]
+
+
 class Writer:
     """Runs jobs one after the other in a thread. A job's result is returned after its commit is synced to disk."""
 
@@ -198,6 +201,7 @@ class Reader:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="fotahook-store-reader")
+        self._gathered: dict[asyncio.AbstractEventLoop, list[_Read]] = {}
         self._closed = False
 
     async def run(self, job: Job[T]) -> T:
@@ -205,6 +209,35 @@ class Reader:
         if self._closed:
             raise StoreUnavailable("the store is closed")
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._read, job)
+
+    async def run_with_others(self, job: Job[T]) -> T:
+        """Return what `job` returns; all that begin in the same turn of the event loop share a way to the thread."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        if loop not in self._gathered:
+            self._gathered[loop] = []
+            loop.call_soon(self._run_gathered, loop)
+        self._gathered[loop].append((job, future))
+        return await future
+
+    def _run_gathered(self, loop: asyncio.AbstractEventLoop) -> None:
+        reads = self._gathered.pop(loop)
+
+        def run_all(db: sqlite3.Connection) -> list[object]:
+            return [_result_of(job, db) for job, _ in reads]
+
+        def resolve(reading: asyncio.Future[list[object]]) -> None:
+            error = reading.exception()
+            results = [error] * len(reads) if error is not None else reading.result()
+            for (_, future), result in zip(reads, results, strict=True):
+                if future.done():  # the caller was cancelled meanwhile
+                    continue
+                if isinstance(result, BaseException):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+
+        asyncio.ensure_future(self.run(run_all)).add_done_callback(resolve)
 
     def close(self) -> None:
         """Finish the reads under way, then end the thread."""
@@ -222,3 +255,10 @@ class Reader:
                 self._connection.execute("rollback")
         except sqlite3.Error as error:
             raise translate(error) from error
+
+
+def _result_of(job: Job[T], db: sqlite3.Connection) -> T | Exception:
+    try:
+        return job(db)
+    except Exception as error:
+        return translate(error)
