@@ -66,6 +66,14 @@ class Call:
         """The query's parameters."""
         return requests.query(self.request, kind)
 
+    def among(self, account: str | None) -> tuple[str, ...] | None:
+        """The accounts that a query is about: the one it names, if it is granted, or all that are; None means all."""
+        if account is None:
+            return self.caller.accounts
+        if not self.caller.has(requests.check_account(account)):
+            raise errors.NO_ACCOUNT()
+        return (account,)
+
     def audited(self, action: str, subject: str = "", detail: str = "", account: str = "") -> Store:
         """The store, whose next write is recorded in the audit log as this caller's.
 

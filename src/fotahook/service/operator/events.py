@@ -54,8 +54,7 @@ class StatsQuery(Params, frozen=True):
 async def follow(call: Call) -> Response:
     """Events as they happen, as server-sent events; `Last-Event-ID` or `after` resumes after a cursor."""
     query, service = call.query(EventsQuery), call.service
-    if query.account is not None and not call.caller.has(requests.check_account(query.account)):
-        raise errors.NO_ACCOUNT()
+    call.among(query.account)
     # A browser that reconnects sends the header, and still the query of its first request.
     cursor = service.cursors.open_events(requests.header(call.request, "Last-Event-ID") or query.after)
     if cursor is None:
@@ -71,11 +70,7 @@ async def follow(call: Call) -> Response:
 async def stats(call: Call) -> Stats:
     """What happened in the last minutes, in total and minute by minute, and how things stand now."""
     query, store = call.query(StatsQuery), call.service.store
-    among = call.caller.accounts
-    if query.account is not None:
-        if not call.caller.has(requests.check_account(query.account)):
-            raise errors.NO_ACCOUNT()
-        among = (query.account,)
+    among = call.among(query.account)
     found = await store.stats(query.minutes, among=among)
     known = {
         one.minute: Counts(accepted=one.accepted, delivered=one.delivered, failed=one.failed, dead=one.dead)

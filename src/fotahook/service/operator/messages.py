@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -14,7 +15,7 @@ from ...contract.messages import MessageInvalid, claimed_accounts, parse_json, p
 from ...contract.operator import Attempts, MessagePage, MessageState, Published, Redelivered, Redeliveries, Why
 from ...store import views
 from ...store.ledger import reports_of
-from ...store.records import Accepted, Message, MessageFilter, NewMessage
+from ...store.records import Accepted, Message, MessageFilter, NewMessage, Page
 from .. import errors, requests
 from ..requests import PageSize, Params, Time
 from ..routing import JSON, Call, Endpoint
@@ -80,17 +81,23 @@ async def list_messages(call: Call) -> MessagePage:
         since=query.since.timestamp() if query.since else None,
         until=query.until.timestamp() if query.until else None,
     )
-    found: list[Message] = []
-    before = call.service.cursors.open_number(query.cursor)
-    # Each read is short, so that other calls get their turn in between.
-    for _ in range(READS_PER_PAGE):
-        page = await call.service.store.messages(call.account, wanted, before=before, limit=query.limit - len(found))
-        found += page.messages
-        before = page.next
-        if before is None or len(found) == query.limit:
-            break
-    more = None if before is None else call.service.cursors.seal(before)
+    read = partial(call.service.store.messages, call.account, wanted)
+    found, reached = await read_page(read, call.service.cursors.open_number(query.cursor), query.limit)
+    more = None if reached is None else call.service.cursors.seal(reached)
     return MessagePage(messages=[_state(call, message) for message in found], cursor=more)
+
+
+async def read_page(
+    read: Callable[..., Awaitable[Page]], before: int | None, limit: int
+) -> tuple[list[Message], int | None]:
+    """A page of messages from several short reads, so that other calls get their turns; where the next one begins."""
+    found: list[Message] = []
+    for _ in range(READS_PER_PAGE):
+        page = await read(before=before, limit=limit - len(found))
+        found, before = [*found, *page.messages], page.next
+        if before is None or len(found) == limit:
+            break
+    return found, before
 
 
 @Endpoint("POST", f"{ACCOUNT_PATH}/messages", scope="publish", body_limit="message_limit", status=202)

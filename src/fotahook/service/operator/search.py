@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, Final, get_args
 
 import msgspec
@@ -17,7 +18,7 @@ from ...store.views import to_datetime
 from .. import errors
 from ..requests import Params, Time
 from ..routing import Call, Endpoint
-from .messages import READS_PER_PAGE
+from .messages import read_page
 
 FOUND: Final = 10
 _FIRST_TEXT: Final = "\U0010ffff"
@@ -95,16 +96,10 @@ async def _filtered(call: Call, text: str, matching: MessageFilter) -> Found:
     accounts = await _accounts(call, text) if text else []
     names = [one.account for one in accounts] if text else call.caller.accounts
     store, found = call.service.store, list[Message]()
-    before: int | None = None
-    # Each read is short, so that other calls get their turn in between.
-    for _ in range(READS_PER_PAGE if names is None or names else 0):
-        if names is not None and len(names) == 1:
-            page = await store.messages(names[0], matching, before=before, limit=FOUND - len(found))
-        else:
-            page = await store.search_messages(matching, among=names, before=before, limit=FOUND - len(found))
-        found, before = [*found, *page.messages], page.next
-        if before is None or len(found) == FOUND:
-            break
+    if names is not None and len(names) == 1:
+        found, _ = await read_page(partial(store.messages, names[0], matching), None, FOUND)
+    elif names is None or names:
+        found, _ = await read_page(partial(store.search_messages, matching, among=names), None, FOUND)
     return Found(
         accounts=[views.account_state(one, known=True) for one in accounts],
         messages=[views.message_state(one) for one in found],
