@@ -11,12 +11,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack
 
 import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from msgspec import UNSET, UnsetType
 
 from ..contract.addresses import parse_networks
 from ..contract.keys import fingerprint
@@ -37,6 +36,17 @@ _ISSUED: Final[dict[Kind, str]] = {"client": "token", "user": "session"}
 """The kind of the credentials that are issued to each kind."""
 # A colon would end the id in Authorization: Basic.
 _NAME = re.compile(r"[\x21-\x39\x3b-\x7e]{1,64}")
+
+
+class Grants(TypedDict, total=False):
+    """What a client or user may do."""
+
+    accounts: Sequence[str] | None
+    """None grants all accounts."""
+    scopes: Sequence[str]
+    networks: Sequence[str]
+    """Where it may be used (CIDR); empty for everywhere."""
+    expires_at: float | None
 
 
 class By(NamedTuple):
@@ -100,49 +110,37 @@ async def create_credential(
     kind: Kind,
     name: str,
     *,
-    accounts: Sequence[str] | None = (),
-    scopes: Sequence[str] = (),
-    networks: Sequence[str] = (),
-    expires_at: float | None = None,
     clock: Clock = time.time,
     cost: PasswordCost = COST,
     by: By = LIBRARY,
+    **grants: Unpack[Grants],
 ) -> str:
     """Create a client or user and return its secret or password, of which only a hash is stored.
 
-    It may do nothing that is not given. `accounts` None grants all accounts; `networks` (CIDR) is where it may be used,
-    empty for everywhere. Raises ValueError if the name is taken, or if a value is invalid.
+    It may do nothing that is not given. Raises ValueError if the name is taken, or if a value is invalid.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"a {kind}'s name has 1 to 64 visible ASCII characters and no colon: {name!r}")
-    grants = _checked(accounts=accounts, scopes=scopes, networks=networks, expires_at=expires_at)
+    checked = _checked(grants)
     secret = secrets.token_urlsafe(32) if kind == "client" else new_password()
     stored = fingerprint(secret) if kind == "client" else await Passwords(cost).hash(secret)
     if await store.credential(kind, name) is not None:
         raise ValueError(f"the {kind} {name!r} already exists")
-    credential = Credential(kind=kind, id=name, secret_hash=stored, created_at=float(clock()), **grants)
+    credential = Credential(kind=kind, id=name, secret_hash=stored, created_at=float(clock()), **checked)
     await _audited(store, by, "create", credential).save_credential(credential)
     return secret
 
 
 async def grant(
-    store: Store,
-    kind: Kind,
-    name: str,
-    *,
-    accounts: Sequence[str] | UnsetType | None = UNSET,
-    scopes: Sequence[str] | UnsetType = UNSET,
-    networks: Sequence[str] | UnsetType = UNSET,
-    expires_at: float | UnsetType | None = UNSET,
-    by: By = LIBRARY,
+    store: Store, kind: Kind, name: str, *, by: By = LIBRARY, **grants: Unpack[Grants]
 ) -> Credential | None:
-    """Replace what a client or user may do, live tokens and sessions included; UNSET keeps the present value.
+    """Replace what a client or user may do, live tokens and sessions included; what is not given stays.
 
     Returns the changed credential; None if there is none of this name. Raises ValueError as `create_credential` does.
     """
-    grants = _checked(accounts=accounts, scopes=scopes, networks=networks, expires_at=expires_at)
+    checked = _checked(grants)
     while (found := await store.credential(kind, name)) is not None:
-        changed = msgspec.structs.replace(found, **grants)
+        changed = msgspec.structs.replace(found, **checked)
         if await _audited(store, by, "grant", changed).replace_credential(found, changed):
             for issued in await store.credentials(_ISSUED[kind], name):
                 await _copy_grants(store, changed, issued)
@@ -247,27 +245,21 @@ def _audited(store: Store, by: By, what: str, credential: Credential) -> Store:
     )
 
 
-def _checked(
-    *,
-    accounts: Sequence[str] | UnsetType | None,
-    scopes: Sequence[str] | UnsetType,
-    networks: Sequence[str] | UnsetType,
-    expires_at: float | UnsetType | None,
-) -> dict[str, Any]:
+def _checked(grants: Grants) -> dict[str, Any]:
     """The given grants as fields of a credential; ValueError for an invalid one."""
-    fields: dict[str, Any] = {} if expires_at is UNSET else {"expires_at": expires_at}
-    if accounts is not UNSET:
-        for account in accounts or ():
+    fields = dict[str, Any](grants)
+    if (accounts := grants.get("accounts")) is not None:
+        for account in accounts:
             if (reason := account_refusal(account)) is not None:
                 raise ValueError(f"{account!r}: {reason}")
-        fields["accounts"] = None if accounts is None else tuple(accounts)
-    if scopes is not UNSET:
+        fields["accounts"] = tuple(accounts)
+    if (scopes := grants.get("scopes")) is not None:
         if unknown := set(scopes).difference(SCOPES):
             raise ValueError(f"no such scope: {', '.join(sorted(unknown))}; use {', '.join(SCOPES)}")
         # In one fixed order, so that equal grants are equal.
         fields["scopes"] = tuple(scope for scope in SCOPES if scope in scopes)
-    if networks is not UNSET:
-        fields["networks"] = tuple(map(str, parse_networks(networks)))
+    if "networks" in grants:
+        fields["networks"] = tuple(map(str, parse_networks(grants["networks"])))
     return fields
 
 
