@@ -21,7 +21,7 @@ COUNT_STEP: Final = 10_000
 """Deliveries that one look counts."""
 RECOUNT_SECONDS: Final = 1.0
 READ_SECONDS: Final = 1.0
-"""An account's own quotas are read again so often."""
+"""Accounts' own quotas are read again so often."""
 _DUTY: Final = 20
 _MAX_ACCOUNTS: Final = 10_000
 
@@ -55,8 +55,6 @@ QUOTAS: Final = AccountQuotas()
 
 @dataclass(eq=False)
 class _Usage:
-    quotas: AccountQuotas
-    read_again_at: float = -math.inf
     messages: int = 0
     bytes: int = 0
     count_again_at: float = -math.inf
@@ -73,47 +71,41 @@ class Quotas:
         self._publishes = RateLimiter(60 * quotas.publishes_per_second)
         self._changes = RateLimiter(quotas.changes_per_hour, span=3600.0)
         self._usages: OrderedDict[str, _Usage] = OrderedDict()
+        self._own: dict[str, AccountQuotas] = {}
+        self._read_again_at = -math.inf
 
-    async def read(self, account: str) -> _Usage:
-        """What is known of an account, whose own quotas were read in the last second."""
-        usage = self._usages.get(account)
-        if usage is None or usage.read_again_at <= self._monotonic():
-            quotas = self._quotas.of(await self._store.limits(account))
-            usage = self._usages.setdefault(account, _Usage(quotas))
-            usage.quotas, usage.read_again_at = quotas, self._monotonic() + READ_SECONDS
-            if len(self._usages) > _MAX_ACCOUNTS:
-                self._usages.popitem(last=False)
-        return usage
+    async def read(self) -> None:
+        """Read which accounts have quotas of their own, unless that was done in the last second."""
+        if self._monotonic() >= self._read_again_at:
+            self._read_again_at = self._monotonic() + READ_SECONDS
+            self._own = {account: self._quotas.of(limits) for account, limits in (await self._store.quotas()).items()}
 
-    def limits_changed(self, account: str) -> None:
-        """Read the account's own quotas again."""
-        self._usages.pop(account, None)
+    def read_again(self) -> None:
+        """They were changed just now."""
+        self._read_again_at = -math.inf
 
     def change(self, account: str) -> None:
-        """Count a change of an account, whose quotas were read just now."""
-        usage = self._usages.get(account)
-        self._changes.count(account, self._clock(), None if usage is None else usage.quotas.changes_per_hour)
+        """Count a change of an account."""
+        self._changes.count(account, self._clock(), self._own.get(account, self._quotas).changes_per_hour)
 
     async def publish(self, account: str, size: int) -> None:
         """Count a message of so many bytes."""
-        usage = await self.read(account)
-        self._publishes.count(account, self._clock(), 60 * usage.quotas.publishes_per_second)
+        await self.read()
+        quotas = self._own.get(account, self._quotas)
+        self._publishes.count(account, self._clock(), 60 * quotas.publishes_per_second)
+        usage = self._usages.get(account)
+        if usage is None:
+            usage = self._usages[account] = _Usage()
+            if len(self._usages) > _MAX_ACCOUNTS:
+                self._usages.popitem(last=False)
         if usage.count_again_at == -math.inf:
             await self._count(account, usage)
-        if self._reached(usage, size):
+        if _reached(quotas, usage, size):
             await self._count(account, usage)
-            if (reached := self._reached(usage, size)) is not None:
+            if (reached := _reached(quotas, usage, size)) is not None:
                 raise errors.QUOTA_REACHED(reached)
         usage.messages += 1
         usage.bytes += size
-
-    def _reached(self, usage: _Usage, size: int) -> str | None:
-        messages, size_limit = usage.quotas.pending_messages, usage.quotas.pending_bytes
-        if 0 < messages <= usage.messages:
-            return f"{messages} undelivered messages"
-        if 0 < size_limit < usage.bytes + size:
-            return f"{size_limit} bytes of undelivered messages"
-        return None
 
     async def _count(self, account: str, usage: _Usage) -> None:
         async with usage.counting:
@@ -129,3 +121,11 @@ class Quotas:
             usage.messages, usage.bytes = messages, size
             ended = self._monotonic()
             usage.count_again_at = ended + max(RECOUNT_SECONDS, _DUTY * (ended - began))
+
+
+def _reached(quotas: AccountQuotas, usage: _Usage, size: int) -> str | None:
+    if 0 < quotas.pending_messages <= usage.messages:
+        return f"{quotas.pending_messages} undelivered messages"
+    if 0 < quotas.pending_bytes < usage.bytes + size:
+        return f"{quotas.pending_bytes} bytes of undelivered messages"
+    return None

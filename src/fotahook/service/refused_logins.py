@@ -59,18 +59,20 @@ class RefusedLogins:
             self._writing = asyncio.create_task(self._write(), name="refused logins")
 
     async def _write(self) -> None:
-        while self._unwritten:
-            writing, self._unwritten = self._unwritten, []
-            for one in writing:
-                detail = " ".join(f"{why}={count}" for why, count in one.counts.items())
-                one.entry = msgspec.structs.replace(one.entry, detail=detail)
-            try:
-                numbers = await self._store.write_audit([one.entry for one in writing])
-            except StoreError as error:
-                logger.warning("refused logins are not in the audit log yet: %s", error)
-                self._unwritten = writing + [one for one in self._unwritten if one not in writing]
-            else:
-                for one, number in zip(writing, numbers, strict=True):
-                    one.entry = msgspec.structs.replace(one.entry, number=number)
-            await asyncio.sleep(WRITE_SECONDS)
-        self._writing = None
+        try:
+            while self._unwritten:
+                writing, self._unwritten = self._unwritten, []
+                for one in writing:
+                    detail = " ".join(f"{why}={count}" for why, count in one.counts.items())
+                    one.entry = msgspec.structs.replace(one.entry, detail=detail)
+                try:
+                    numbers = await self._store.write_audit([one.entry for one in writing])
+                except StoreError as error:
+                    logger.warning("refused logins are not in the audit log yet: %s", error)
+                    self._unwritten = writing + [one for one in self._unwritten if one not in writing]
+                else:
+                    for one, number in zip(writing, numbers, strict=True):
+                        one.entry = msgspec.structs.replace(one.entry, number=number)
+                await asyncio.sleep(WRITE_SECONDS)
+        finally:
+            self._writing = None

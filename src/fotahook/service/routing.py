@@ -170,7 +170,7 @@ class Resource:
                 is_gateway = endpoint.path.startswith(errors.GATEWAY_PATHS)
                 raise errors.NO_CALLBACK_ACCOUNT() if is_gateway else errors.NO_ACCOUNT()
             if endpoint.method != "GET":
-                await self._service.quotas.read(account)
+                await self._service.quotas.read()
         return Call(self._service, request, caller, account)
 
 

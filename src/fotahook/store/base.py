@@ -26,7 +26,7 @@ from .listing import account_attempts, find_message, list_messages, search_messa
 from .records import CALLBACK_CONSUMER
 from .redelivery import find_redeliverable, redeliver, step_redelivery
 from .retention import Sweep, find_removable, remove
-from .rows import copy_of, read_account, read_attempt, read_lane, read_recent_attempt
+from .rows import copy_of, read, read_account, read_attempt, read_lane, read_recent_attempt
 from .session import Session
 from .transaction import Transaction
 
@@ -183,6 +183,10 @@ class Store(LedgerVerbs, AccessVerbs):
         """The limits that an operator set for the account."""
         row = await self._find("limits", account=account)
         return records.Limits(**row) if row else records.Limits()
+
+    async def quotas(self) -> dict[str, records.Limits]:
+        """The limits of the accounts that have quotas of their own."""
+        return {row["account"]: read(records.Limits, row) for row in await self._query("quotas")}
 
     async def set_limits(self, account: str, limits: records.Limits) -> None:
         """Set an account's limits; dispatchers apply them within a turn, services within a second."""

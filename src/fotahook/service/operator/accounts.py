@@ -101,7 +101,7 @@ async def change(call: Call) -> AccountState:
             raise errors.MISSING_SCOPE("operate for all accounts to raise a quota")
         detail = " ".join(f"{name}={value}" for name, value in asdict(changed).items() if value is not None)
         await call.audited("account.limits", detail=detail).set_limits(call.account, changed)
-        service.quotas.limits_changed(call.account)
+        service.quotas.read_again()
     return await _state(call)
 
 

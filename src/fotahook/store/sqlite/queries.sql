@@ -498,6 +498,10 @@ returning number;
 select in_flight, per_second, pending_messages, pending_bytes, publishes_per_second, changes_per_hour
 from limits where account = :account;
 
+-- name: quotas
+select account, in_flight, per_second, pending_messages, pending_bytes, publishes_per_second, changes_per_hour from limits
+where coalesce(pending_messages, pending_bytes, publishes_per_second, changes_per_hour) is not null;
+
 -- name: set_limits
 insert or replace into limits
     (account, in_flight, per_second, pending_messages, pending_bytes, publishes_per_second, changes_per_hour)
