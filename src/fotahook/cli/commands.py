@@ -85,10 +85,10 @@ def end_on_signals() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Every error becomes one line on stderr."""
-    # Else the next file opened would take the descriptor of a closed stream.
-    sys.stdin = sys.stdin or _null(0, "r")
-    sys.stdout = sys.stdout or _null(1, "w")
-    sys.stderr = sys.stderr or _null(2, "w")
+    # Else the next file opened would take the descriptor of a closed stream, the lowest that is free.
+    sys.stdin = sys.stdin or _null("r")
+    sys.stdout = sys.stdout or _null("w")
+    sys.stderr = sys.stderr or _null("w")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Characters that the encoding lacks must not make a command fail after its work is done.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -109,12 +109,8 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _null(descriptor: int, mode: Literal["r", "w"]) -> TextIO:
-    opened = os.open(os.devnull, os.O_RDWR)
-    if opened != descriptor:
-        os.dup2(opened, descriptor)
-        os.close(opened)
-    return open(descriptor, mode, encoding="utf-8", closefd=False)
+def _null(mode: Literal["r", "w"]) -> TextIO:
+    return open(os.devnull, mode, encoding="utf-8")
 
 
 def _use_docstring(names: Sequence[str]) -> None:
