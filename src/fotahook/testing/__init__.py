@@ -4,64 +4,56 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .certificates import Certificates, make_certificates
-    from .listener import Answered, Forwarded, ListenerClient, listener_client
-    from .sandbox.fault_injection import Faults
-    from .sandbox.receiver import Received, Receiver
-    from .sandbox.sandbox import Sandbox, ScriptResult
-    from .sandbox.service import Delivered
-    from .simulator.campaign import CampaignMessage, Simulation, campaign
-    from .simulator.fault_script import FaultScript, ScriptInvalid, parse_fault_script, read_fault_script
-    from .simulator.messages import firmware_available, upgrade_progress, upgrade_scheduled
-
-__all__ = [
-    "Answered",
-    "CampaignMessage",
-    "Certificates",
-    "Delivered",
-    "FaultScript",
-    "Faults",
-    "Forwarded",
-    "ListenerClient",
-    "Received",
-    "Receiver",
-    "Sandbox",
-    "ScriptInvalid",
-    "ScriptResult",
-    "Simulation",
-    "campaign",
-    "firmware_available",
-    "listener_client",
-    "make_certificates",
-    "parse_fault_script",
-    "read_fault_script",
-    "upgrade_progress",
-    "upgrade_scheduled",
-]
+    from .certificates import Certificates as Certificates
+    from .certificates import make_certificates as make_certificates
+    from .listener import Answered as Answered
+    from .listener import Forwarded as Forwarded
+    from .listener import ListenerClient as ListenerClient
+    from .listener import listener_client as listener_client
+    from .sandbox.fault_injection import Faults as Faults
+    from .sandbox.receiver import Received as Received
+    from .sandbox.receiver import Receiver as Receiver
+    from .sandbox.sandbox import Sandbox as Sandbox
+    from .sandbox.sandbox import ScriptResult as ScriptResult
+    from .sandbox.service import Delivered as Delivered
+    from .simulator.campaign import CampaignMessage as CampaignMessage
+    from .simulator.campaign import Simulation as Simulation
+    from .simulator.campaign import campaign as campaign
+    from .simulator.fault_script import FaultScript as FaultScript
+    from .simulator.fault_script import ScriptInvalid as ScriptInvalid
+    from .simulator.fault_script import parse_fault_script as parse_fault_script
+    from .simulator.fault_script import read_fault_script as read_fault_script
+    from .simulator.messages import firmware_available as firmware_available
+    from .simulator.messages import upgrade_progress as upgrade_progress
+    from .simulator.messages import upgrade_scheduled as upgrade_scheduled
 
 # Imported on first use: pytest loads the plugin of this package in every run, whether a test uses it or not.
 _MODULES = {
-    "certificates": ("Certificates", "make_certificates"),
-    "listener": ("Answered", "Forwarded", "ListenerClient", "listener_client"),
-    "sandbox.fault_injection": ("Faults",),
-    "sandbox.receiver": ("Received", "Receiver"),
-    "sandbox.sandbox": ("Sandbox", "ScriptResult"),
-    "sandbox.service": ("Delivered",),
-    "simulator.campaign": ("CampaignMessage", "Simulation", "campaign"),
-    "simulator.fault_script": ("FaultScript", "ScriptInvalid", "parse_fault_script", "read_fault_script"),
-    "simulator.messages": ("firmware_available", "upgrade_progress", "upgrade_scheduled"),
+    name: module
+    for module, names in {
+        "certificates": "Certificates make_certificates",
+        "listener": "Answered Forwarded ListenerClient listener_client",
+        "sandbox.fault_injection": "Faults",
+        "sandbox.receiver": "Received Receiver",
+        "sandbox.sandbox": "Sandbox ScriptResult",
+        "sandbox.service": "Delivered",
+        "simulator.campaign": "CampaignMessage Simulation campaign",
+        "simulator.fault_script": "FaultScript ScriptInvalid parse_fault_script read_fault_script",
+        "simulator.messages": "firmware_available upgrade_progress upgrade_scheduled",
+    }.items()
+    for name in names.split()
 }
-_LAZY = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = sorted(_MODULES)
 
 
 # Hidden from type checkers: they would accept any misspelt name.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        if name not in _LAZY:
+        if name not in _MODULES:
             raise AttributeError(f"module 'fotahook.testing' has no attribute {name!r}")
         try:
-            return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+            return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("fotahook"):
                 raise
