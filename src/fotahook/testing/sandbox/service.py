@@ -5,6 +5,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -56,43 +57,37 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None
 
 
+@dataclass(eq=False, repr=False)
 class SandboxService:
     """A service with its dispatcher, as an ASGI app. Every service that it starts has the same secret key."""
 
-    def __init__(
-        self,
-        file: Path,
-        base_url: str,
-        secret_key: bytes,
-        attempt_seconds: float,
-        faults: Faults,
-        thingspace_seed: int | str | None,
-    ) -> None:
-        self._file = file
-        self._base_url = base_url
-        self._key = secret_key
-        self._attempt_seconds = attempt_seconds
-        self._faults = faults
-        self._thingspace_seed = thingspace_seed
-        self._credentials: dict[tuple[str, int], thingspace.Basic] = {}
-        """What registrations, by account and revision, ask ThingSpace to repeat."""
-        self._sleepers: dict[asyncio.Event, float] = {}
-        """Until when something waits by the virtual clock."""
-        self._ahead = 0.0
-        """The seconds by which tests have advanced the clock."""
-        self.receiver = Receiver(base_url + _RECEIVER_PATH)
-        self.delivered: list[Delivered] = []
-        self._calls: set[asyncio.Task[None]] = set()
-        self._faults_by_path: dict[str, Fault] = {}
-        self._resetting = asyncio.Lock()
-        self._until_reset = contextlib.AsyncExitStack()
-        self._until_end = contextlib.AsyncExitStack()
-        self._untrusted_url: str | None = None
+    file: Path
+    base_url: str
+    secret_key: bytes
+    attempt_seconds: float
+    faults: Faults
+    thingspace_seed: int | str | None
+    delivered: list[Delivered] = field(default_factory=list, init=False)
+    _credentials: dict[tuple[str, int], thingspace.Basic] = field(default_factory=dict, init=False)
+    """What registrations, by account and revision, ask ThingSpace to repeat."""
+    _sleepers: dict[asyncio.Event, float] = field(default_factory=dict, init=False)
+    """Until when something waits by the virtual clock."""
+    _ahead: float = field(default=0.0, init=False)
+    """The seconds by which tests have advanced the clock."""
+    _calls: set[asyncio.Task[None]] = field(default_factory=set, init=False)
+    _faults_by_path: dict[str, Fault] = field(default_factory=dict, init=False)
+    _resetting: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _until_reset: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack, init=False)
+    _until_end: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack, init=False)
+    _untrusted_url: str | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.receiver = Receiver(self.base_url + _RECEIVER_PATH)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start the service on the store as it is; stop the current service on leaving."""
-        settings = SenderSettings(secret_key=self._key, timeout=self._attempt_seconds, allowed_networks=EVERYWHERE)
+        settings = SenderSettings(secret_key=self.secret_key, timeout=self.attempt_seconds, allowed_networks=EVERYWHERE)
         async with self._until_end, Sender(settings, clock=self.now, monotonic=time.monotonic) as self._sender:
             try:
                 await self._start()
@@ -104,20 +99,20 @@ class SandboxService:
         """Start a new service in an empty store, with the clock at the real time and no faults."""
         async with self._resetting:
             await self._until_reset.aclose()
-            _remove(self._file)
+            _remove(self.file)
             self._ahead = 0.0
-            self._faults.clear()
+            self.faults.clear()
             self._credentials.clear()
             self.receiver.clear()
             self.delivered.clear()
             await self._start()
 
     async def _start(self) -> None:
-        self.store = await open_store(f"sqlite:///{self._file}", clock=self.now)
+        self.store = await open_store(f"sqlite:///{self.file}", clock=self.now)
         self._until_reset.push_async_callback(self.store.close)
         await provision_dev(self.store, clock=self.now, cost=_PASSWORD_COST)
         settings = Settings(
-            secret_key=self._key,
+            secret_key=self.secret_key,
             allow_http=True,
             allowed_networks=EVERYWHERE,
             password_cost=_PASSWORD_COST,
@@ -127,9 +122,9 @@ class SandboxService:
         self._app = build_app(self.store, settings, closing=closing)
         self._dispatcher = Dispatcher(
             self.store,
-            self._deliver if self._thingspace_seed is None else self._deliver_as_thingspace,
-            rules=Rules() if self._thingspace_seed is None else _THINGSPACE_RULES,
-            timings=Timings(lease=_LEASE_SECONDS, attempt=self._attempt_seconds),
+            self._deliver if self.thingspace_seed is None else self._deliver_as_thingspace,
+            rules=Rules() if self.thingspace_seed is None else _THINGSPACE_RULES,
+            timings=Timings(lease=_LEASE_SECONDS, attempt=self.attempt_seconds),
             clock=self.now,
             monotonic=lambda: time.monotonic() + self._ahead,
             # Without jitter, the longest backoff each time: a test can say how far to advance.
@@ -161,7 +156,7 @@ class SandboxService:
 
     async def _serve_call(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._resetting:
-            app = with_fault(self._app, self._faults.calls.take(scope["path"]))
+            app = with_fault(self._app, self.faults.calls.take(scope["path"]))
             call = asyncio.ensure_future(app(scope, receive, send))
             self._calls.add(call)
         try:
@@ -185,7 +180,7 @@ class SandboxService:
 
     async def _deliver_as_thingspace(self, lease: Lease, delivery: Delivery) -> Outcome:
         """Both attempts at a message. A message that failed is lost, and so is one that nobody was registered for."""
-        account, seed = delivery.account, self._thingspace_seed or ""
+        account, seed = delivery.account, self.thingspace_seed or ""
         registrations = [
             thingspace.Registration(one.at, one.revision, one.url, self._credentials.get((account, one.revision)))
             for one in reversed(await self.store.callback_history(account, _REGISTRATIONS))
@@ -209,7 +204,7 @@ class SandboxService:
         self, delivery: Delivery, url: str, body: bytes, number: int, send: Callable[[str], Awaitable[Outcome]]
     ) -> Outcome:
         """Send a delivery to its receiver, or to another URL in its place, as the fault of this attempt says."""
-        fault = self._faults.deliveries.take(delivery.account)
+        fault = self.faults.deliveries.take(delivery.account)
         if isinstance(fault, Delay):
             await asyncio.sleep(fault.seconds)
         to = await self._faulty_url(fault) or url
@@ -246,7 +241,7 @@ class SandboxService:
             case Drop() | ErrorResponse():
                 path = f"{_OWN_PATHS}fault/{len(self._faults_by_path)}"
                 self._faults_by_path[path] = fault
-                return self._base_url + path
+                return self.base_url + path
             case UntrustedCertificate():
                 if self._untrusted_url is None:
                     self._untrusted_url = (await self._until_end.enter_async_context(untrusted_receiver())).url
