@@ -298,3 +298,37 @@ async def test_a_time_that_is_not_believed_drops_nothing(
     before = await partitions(admin)
     assert not await opened.tidy(MONTH, now=float("-inf"))
     assert set(before) <= set(await partitions(admin))
+
+
+async def test_a_row_that_comes_while_the_lock_is_waited_for_keeps_the_day(
+    opened: PostgresStore,
+    accept: Accept,
+    admin: Db,
+    store_url: str,
+    clock: VirtualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(days_module, "BUSY_SECONDS", 0.0)
+    await tidy(opened)  # empty days are gone
+    day = today(clock)
+    await accept(*[b"{}"] * 10)
+    await deliver_all(opened)
+    clock.advance(31 * DAY)
+    await opened._days.make(clock())
+    await admin.execute(f"alter function drop_day set lock_timeout = '{DEADLINE}s'")
+    # As if the clock had been set back just now.
+    other = await asyncpg.connect(store_url)
+    try:
+        async with asyncio.timeout(DEADLINE):
+            accepting = other.transaction()
+            await accepting.start()
+            await other.execute("insert into bodies (day, seq, body) values ($1, nextval('places'), 'late')", day)
+            pruning = asyncio.ensure_future(opened.prune(MONTH))
+            waits = "select count(*) from pg_locks where relation = 'bodies'::regclass and not granted"
+            while not await admin.fetchval(waits):  # noqa: ASYNC110  # locks can only be polled
+                await asyncio.sleep(0.01)
+            await accepting.commit()
+            assert await pruning == Pruned(bodies=0, bytes=0, more=True)
+    finally:
+        await other.close()
+    assert await admin.fetchval(f"select count(*) from bodies_d{day}") == 11
