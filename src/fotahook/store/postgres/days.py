@@ -29,7 +29,10 @@ class Days:
         """Make the partitions of today and of the next days, once a day."""
         if now // DAY != self._made:
             (done,) = await self._change("make_days", ahead=AHEAD)
-            self._made = now // DAY if done["made"] else 0
+            if done["made"]:
+                self._made = now // DAY
+            else:
+                await asyncio.sleep(BUSY_SECONDS)
 
     async def drop(self, retention: Retention, excess: int, now: float) -> Pruned | None:
         """Drop the oldest day that is older than what is kept, or no larger than `excess`, but what is needed of it.
