@@ -124,13 +124,8 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
         """``type`` if present, else the name of the only non-empty member; None if there is none, or several."""
         if self.type:
             return self.type
-        named = {
-            "firmwareList": self.firmware_list,
-            "upgradeScheduled": self.upgrade_scheduled,
-            "upgradeProgress": self.upgrade_progress,
-            "campaign": self.campaign,
-        }
-        present = [name for name in _SUBJECTS if named.get(name) or self.extra.get(name)]
+        fields = _field_names(CallbackMessage)
+        present = [name for name in _SUBJECTS if getattr(self, fields.get(name, ""), None) or self.extra.get(name)]
         return present[0] if len(present) == 1 else None
 
     @property
