@@ -760,7 +760,9 @@ async def several(listener: Listener, number: int) -> list[Answer]:
 
 async def finish(listener: Listener, seen: Seen) -> None:
     async with listener.running():
-        await seen.wait(9)
+        # What was in hand when a loop ended is handled twice.
+        while len(set(seen.items)) < 9:
+            await seen.wait(len(seen.items) + 1)
 
 
 async def test_two_loops_at_once_are_refused(make: Make) -> None:

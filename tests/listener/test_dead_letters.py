@@ -130,10 +130,15 @@ async def test_all_dead_letters_of_an_account_are_redelivered(make: Make, failin
     assert len(failing.seen.items) == 6
 
 
-async def test_pending_or_unknown_messages_are_not_redelivered(make: Make, failing: Failing) -> None:
-    listener = make(schedule=(3600.0,))
-    listener.on_any(failing)
+async def test_pending_or_unknown_messages_are_not_redelivered(make: Make) -> None:
+    listener, gate = make(), asyncio.Event()
+
+    @listener.on_any
+    async def wait(message: CallbackMessage) -> None:
+        await gate.wait()
+
     async with listener.running():
         message_id = (await request(listener, PROGRESS)).json["id"]
         assert not await listener.redeliver(message_id)
         assert not await listener.redeliver("nothing")
+        gate.set()

@@ -16,7 +16,7 @@ from fotahook.store.records import Retention, StoreError
 
 from . import asgi, ledger, requests, validation
 from .dead_letters import DeadLetter, dead_letters
-from .former_paths import OVERLAP_SECONDS
+from .former_paths import OVERLAP_SECONDS, former_paths
 from .forwards import Forwards, ForwardSettings
 from .handlers import HandlerT, Router
 from .inbox import ACCEPT_SECONDS, Inbox
@@ -295,7 +295,7 @@ class Listener:
         ``listener.sender().events`` counts what came there.
         """
         store = await self._inbox.store()
-        await self.request_handler.former_paths.load(store, account, previous, url, overlap)
+        self.request_handler.former_paths = await former_paths(store, account, previous, url, overlap)
 
     async def expect(
         self, account: str, campaign_id: str, devices: Iterable[str], until: float | str | None = None

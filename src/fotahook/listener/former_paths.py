@@ -4,8 +4,7 @@ Measured for its connectivity callbacks: for up to 14 minutes, mixed with the ne
 The inbox keeps when a URL was replaced, so that a listener that is restarted still accepts its path.
 """
 
-import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Final
 from urllib.parse import unquote
@@ -13,36 +12,26 @@ from urllib.parse import unquote
 from fotahook.contract.urls import same_url, url_parts
 from fotahook.store import Store
 
-log = logging.getLogger("fotahook.listener")
-
 OVERLAP_SECONDS: Final = 20 * 60.0
 """How long messages are accepted at the path of a URL that was replaced."""
 _ACTOR: Final = "listener"
 _CHANGES: Final = 50
 
 
-class FormerPaths:
-    """The paths at which messages are still accepted, and the number of those that came there."""
+async def former_paths(
+    store: Store, account: str, previous: str | None, url: str, overlap: float
+) -> Mapping[str, float]:
+    """Note that `url` replaces `previous`; the paths of what was replaced, with the end of `overlap` seconds of each.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._until: dict[str, float] = {}
-
-    def accept(self, path: str) -> bool:
-        """Whether a message at a decoded path is accepted."""
-        return self._clock() < self._until.get(path.rstrip("/"), 0.0)
-
-    async def load(self, store: Store, account: str, previous: str | None, url: str, overlap: float) -> None:
-        """Note that `url` replaces `previous`, and accept the paths of what was replaced within `overlap` seconds.
-
-        Only of URLs with the same host: others never led here, and whoever registered one must not open a path.
-        """
-        if previous is not None and not same_url(previous, url):
-            for each in (previous, url):
-                await store.register(account, each, actor=_ACTOR)
-        self._until = {}
-        for newer, older in pairwise(await store.callback_history(account, _CHANGES)):
-            parts = url_parts(older.url or "")
-            if parts and parts["host"] == url_parts(url).get("host"):
-                path = unquote(str(parts["path"])).rstrip("/")
-                self._until[path] = max(newer.at + overlap, self._until.get(path, 0.0))
+    Only of URLs with the same host: others never led here, and whoever registered one must not open a path.
+    """
+    if previous is not None and not same_url(previous, url):
+        for each in (previous, url):
+            await store.register(account, each, actor=_ACTOR)
+    ends: dict[str, float] = {}
+    for newer, older in pairwise(await store.callback_history(account, _CHANGES)):
+        parts = url_parts(older.url or "")
+        if parts and parts["host"] == url_parts(url).get("host"):
+            path = unquote(str(parts["path"])).rstrip("/")
+            ends[path] = max(newer.at + overlap, ends.get(path, 0.0))
+    return ends

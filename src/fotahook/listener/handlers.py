@@ -32,10 +32,8 @@ Call: TypeAlias = concurrent.futures.Future[object]
 THREADS: Final = 32
 """Plain handlers that run at once. Others wait for a free thread; their time limit starts when they have one."""
 _EXCERPT_LIMIT: Final = 4000
-_LOGGED_KINDS: Final = 100
-"""Kinds without a handler that are logged, once each: a sender can invent any number of kinds."""
-_KIND_LIMIT: Final = 100
-_STATUSES_LIMIT: Final = 100
+_LIMIT: Final = 100
+"""Kinds without a handler that are logged, once each, and characters of each: a sender can invent any."""
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,19 +119,20 @@ class Router:
         return routes
 
     def _log_unmatched(self, message: CallbackMessage) -> None:
-        kind = message.kind
-        if kind is not None and len(kind) > _KIND_LIMIT:
-            kind = None  # too long to be logged or pasted
-        if kind in self._logged or len(self._logged) >= _LOGGED_KINDS:
+        # Nothing longer is logged or pasted.
+        kind = message.kind if len(message.kind or "") <= _LIMIT else None
+        if kind in self._logged or len(self._logged) >= _LIMIT:
             return
         self._logged.add(kind)
         filtered = [route for route in self._routes if route.kind in (None, message.kind)]
         if filtered:
-            statuses = one_line(", ".join(sorted(message.statuses)) or "no status", _STATUSES_LIMIT)
+            statuses = one_line(", ".join(sorted(message.statuses)) or "no status", _LIMIT)
             filters = "; ".join(f"{route.name} wants {route.filters}" for route in filtered)
             log.warning("no handler's filters match %r with %s: %s", message, statuses, filters)
         else:
-            log.warning("no handler for %r; to add one:\n\n%s", message, _suggestion(kind))
+            decorator = "on_any" if kind is None else f"on({kind!r})"
+            suggestion = f"@listener.{decorator}\ndef handle(message):\n    ...\n"
+            log.warning("no handler for %r; to add one:\n\n%s", message, suggestion)
 
 
 class HandlerTimeout(Exception):
@@ -328,11 +327,6 @@ def _wants_context(handler: Handler) -> bool:
 
 def _name(handler: Handler) -> str:
     return getattr(handler, "__qualname__", repr(handler))
-
-
-def _suggestion(kind: str | None) -> str:
-    decorator = "on_any" if kind is None else f"on({kind!r})"
-    return f"@listener.{decorator}\ndef handle(message):\n    ...\n"
 
 
 def _is_own_cancellation(error: BaseException) -> bool:

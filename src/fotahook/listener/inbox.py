@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -175,50 +175,53 @@ class Inbox:
                 # Handled messages make room.
                 log.error("the inbox is full: %s", error)
             store = self.wrap_store(store)
-            dispatching = await stack.enter_async_context(self._delivering(store)) if self.delivers else None
+            dispatching = await self._start_delivering(store, stack) if self.delivers else None
             health = StoreHealth(store, on_error=lambda error: log.error("the inbox is unavailable: %s", error))
             return OpenInbox(store=store, health=health, dispatching=dispatching, resources=stack.pop_all())
 
-    @contextlib.asynccontextmanager
-    async def _delivering(self, store: Store) -> AsyncIterator[asyncio.Task[None]]:
-        """The dispatcher's task. At the end no more attempts are started, and running ones are waited for."""
+    async def _start_delivering(self, store: Store, stack: contextlib.AsyncExitStack) -> asyncio.Task[None]:
+        """The dispatcher's task. No generator: a loop that ends closes those in any order."""
         # After the check of the store, so that no key file is made beside a file that is no inbox.
         if len(self.forwards):
             await check_key(store, self.forwards.settings.key(self.url))
+        forward = await stack.enter_async_context(self.forwards.open(self.url, self.clock))
         invoker = Invoker(self.router, timeout=self.handler_timeout, transaction=store.transaction)
+
+        async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+            self.watch.received(lease, delivery)
+            return await (invoker.deliver if lease.consumer == HANDLERS else forward)(lease, delivery)
+
         # Handlers are called one after the other, each with its own time limit.
         attempt = max(self.handler_timeout * max(1, len(self.router)), self.forwards.settings.timeout) + 1
-        async with self.forwards.open(self.url, self.clock) as forward:
+        dispatcher = Dispatcher(
+            store,
+            self.wrap_deliver(deliver),
+            rules=self.rules,
+            # Handlers need no slow start: they are not an endpoint that a backlog could overload.
+            rules_of={HANDLERS: msgspec.structs.replace(self.rules, slow_start=False)},
+            timings=Timings(lease=attempt + self.margin, attempt=attempt),
+            clock=self.clock,
+        )
+        dispatching = asyncio.create_task(dispatcher.run(), name="fotahook listener")
+        dispatching.add_done_callback(_log_failure)
+        maintaining = asyncio.create_task(run_maintenance(store, self.retention), name="fotahook inbox")
+        watching = asyncio.create_task(self.watch.run(store), name="fotahook watch")
 
-            async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
-                self.watch.received(lease, delivery)
-                return await (invoker.deliver if lease.consumer == HANDLERS else forward)(lease, delivery)
-
-            dispatcher = Dispatcher(
-                store,
-                self.wrap_deliver(deliver),
-                rules=self.rules,
-                # Handlers need no slow start: they are not an endpoint that a backlog could overload.
-                rules_of={HANDLERS: msgspec.structs.replace(self.rules, slow_start=False)},
-                timings=Timings(lease=attempt + self.margin, attempt=attempt),
-                clock=self.clock,
-            )
-            dispatching = asyncio.create_task(dispatcher.run(), name="fotahook listener")
-            dispatching.add_done_callback(_log_failure)
-            maintaining = asyncio.create_task(run_maintenance(store, self.retention), name="fotahook inbox")
-            watching = asyncio.create_task(self.watch.run(store), name="fotahook watch")
+        async def stop() -> None:
+            """Start no more attempts, and wait for the running ones: after that their messages stay pending."""
+            dispatcher.stop()
             try:
-                yield dispatching
-            finally:
-                dispatcher.stop()
                 # The tasks of a loop that has ended have ended with it.
                 if dispatching.get_loop() is asyncio.get_running_loop():
                     await _end(dispatching, maintaining, watching, timeout=attempt + self.margin)
+            finally:
                 invoker.close()
+
+        stack.push_async_callback(stop)
+        return dispatching
 
 
 async def _end(dispatching: asyncio.Task[None], *background: asyncio.Task[None], timeout: float) -> None:
-    """Wait for running attempts. Messages of those that still run stay pending until the next start."""
     try:
         await asyncio.wait({dispatching}, timeout=timeout)
     finally:

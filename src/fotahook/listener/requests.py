@@ -18,7 +18,6 @@ from fotahook.contract.messages import CHALLENGE, CallbackMessage, parse_message
 from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, StoreUnavailable
 
 from . import validation
-from .former_paths import FormerPaths
 from .forwards import Forwards
 from .handlers import Router
 from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, FORWARDED_FOR, HANDLERS, USER_AGENT, receive
@@ -118,12 +117,13 @@ class RequestHandler:
     """The path of messages, as written in a URL."""
     verification: Verification = field(default_factory=Verification)
     dedupe_window: float = DEDUPE_WINDOW
+    former_paths: Mapping[str, float] = field(default_factory=dict)
+    """Until when messages are accepted at other decoded paths, without a slash at their end."""
     _warned: bool = field(default=False, init=False)
     _last_failure: tuple[float, StoreError] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._log_limit = LogRateLimit(self.clock)
-        self.former_paths = FormerPaths(self.clock)
         self.counts = SenderCounts(self.clock)
 
     def after_fork(self) -> None:
@@ -151,7 +151,7 @@ class RequestHandler:
             return None if method == "POST" else POST_ONLY
         if method != "POST":
             return NOT_FOUND
-        if not self.former_paths.accept(path):
+        if self.clock() >= self.former_paths.get(path.rstrip("/"), 0.0):
             # Not which path: it may be nearly the secret one.
             if (dropped := self._log_limit.hit(NOT_FOUND.status, burst=1)) is not None:
                 log.warning(
