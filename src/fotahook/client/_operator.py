@@ -1,6 +1,6 @@
 """OperatorClient and AsyncOperatorClient: fotahook's own API, to publish messages and to watch accounts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Literal, TypeVar, Unpack
@@ -85,12 +85,7 @@ class _OperatorClient(BaseClient):
         **options: Unpack[CallOptions],
     ) -> Listing[types.AccountPage, types.AccountState]:
         """The accounts, by name, read in pages of `limit`; `cursor` is that of an earlier page."""
-
-        def page_at(cursor: str | None) -> Call[types.AccountPage]:
-            return _call(
-                "GET", f"/v1/accounts{query_string(state=state, cursor=cursor, limit=limit)}", types.AccountPage
-            )
-
+        page_at = _pages(types.AccountPage, "/v1/accounts", state=state, limit=limit)
         return Listing(page_at, lambda page: page.accounts, _cursor, cursor, options)
 
     @operation
@@ -173,11 +168,7 @@ class _OperatorClient(BaseClient):
         """An account's messages, newest first, read in pages of `limit`; `cursor` is that of an earlier page."""
         span = {"since": timestamp("since", since), "until": timestamp("until", until)}
         which = {"state": state, "type": message_type, "key": ordering_key, **span}
-        path = f"{_account(account)}/messages"
-
-        def page_at(cursor: str | None) -> Call[types.MessagePage]:
-            return _call("GET", path + query_string(**which, cursor=cursor, limit=limit), types.MessagePage)
-
+        page_at = _pages(types.MessagePage, f"{_account(account)}/messages", **which, limit=limit)
         return Listing(page_at, lambda page: page.messages, _cursor, cursor, options)
 
     @operation
@@ -261,6 +252,10 @@ def _account(account: str) -> str:
 
 def _message(message_id: str) -> str:
     return f"/v1/messages/{segment('message_id', message_id)}"
+
+
+def _pages(kind: type[T], path: str, **query: str | int | None) -> Callable[[str | None], Call[T]]:
+    return lambda cursor: _call("GET", path + query_string(**query, cursor=cursor), kind)
 
 
 def _call(
