@@ -38,6 +38,7 @@ COUNTS = dict(zip(capacity.POINTS, (500, 2_000, 10_000), strict=True))
 SHARED = 20_000
 """Messages that one or two dispatchers deliver, in SHARED_LANES lanes."""
 SHARED_LANES = 400
+FILL_SECONDS = 600.0
 POSTS = END_TO_END = 5_000
 
 
@@ -95,7 +96,7 @@ def measure_lanes(report: Report, postgres: rig.Postgres) -> list[Figure]:
                 for count in (FEW_LANES, MANY_LANES)
             }
             for count, url in urls.items():
-                rig.run("bench.scale", "lanes", url, count)
+                rig.run("bench.scale", "lanes", url, count, seconds=FILL_SECONDS)
             rounds = [
                 {str(count): rig.run("bench.scale", "lease", url)["ms"] for count, url in urls.items()}
                 for _ in range(ROUNDS)
