@@ -14,7 +14,7 @@ from yarl import URL
 from ..contract.error_responses import MAX_BODY, body_too_large
 from ..contract.errors import ConnectionFailed, FotahookError
 from ..contract.exchange import Headers, Reply, Request, Secret
-from ._runtime import Runtime, Send
+from ._runtime import Runtime, Send, Stream, Transport
 from ._settings import Settings, proxy_for
 from ._transport_errors import timed_out, transport_error, without_frames
 
@@ -30,7 +30,7 @@ _HTTP_11 = aiohttp.HttpVersion11
 _LIBRARY_ERRORS = (aiohttp.ClientError, OSError, ArithmeticError, ValueError)
 
 
-class AsyncTransport:
+class AsyncTransport(Transport):
     """Runs the flows of one client, in one event loop at a time."""
 
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
@@ -44,7 +44,6 @@ class AsyncTransport:
         self._closed = False
 
     def begin(self) -> None:
-        """RuntimeError if it is closed."""
         if self._closed:
             raise RuntimeError("the client is closed")
         if self._loop is not (loop := asyncio.get_running_loop()):
@@ -52,7 +51,6 @@ class AsyncTransport:
             self._loop, self._http, self._http_owner, self._locks = loop, None, None, {}
 
     async def close(self) -> None:
-        """Close the streams and connections."""
         self._closed = True
         for stream in list(self._streams):
             stream.close()
@@ -61,17 +59,14 @@ class AsyncTransport:
             await owner.aclose()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
         await (self._runtime.async_sleep or asyncio.sleep)(seconds)
 
     async def acquire(self, token: object, deadline: float) -> asyncio.Lock:
-        """Acquire the lock of a token."""
         lock = self._locks.setdefault(token, asyncio.Lock())
         await self._within(deadline, lock.acquire())
         return lock
 
     async def invoke(self, function: Callable[[Any], object], argument: object, deadline: float) -> Any:
-        """Call a function of the user's, and await its result if it is a coroutine function."""
         result = function(argument)
         return await self._within(deadline, result) if isawaitable(result) else result
 
@@ -171,14 +166,13 @@ async def _new_session() -> AsyncGenerator[aiohttp.ClientSession, None]:
         yield http
 
 
-class AsyncStream:
+class AsyncStream(Stream):
     """The body of a streamed response, on a connection of its own."""
 
     def __init__(self, response: aiohttp.ClientResponse, request: Request) -> None:
         self._response, self._request = response, request
 
     async def read(self, seconds: float) -> bytes:
-        """The next bytes, within so many seconds; empty at the end."""
         try:
             async with asyncio.timeout(seconds):
                 return await self._response.content.readany()
@@ -186,7 +180,6 @@ class AsyncStream:
             raise transport_error(error, self._request, late=isinstance(error, TimeoutError)) from error
 
     def close(self) -> None:
-        """Close the connection."""
         self._response.close()
 
 

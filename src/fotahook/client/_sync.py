@@ -16,14 +16,14 @@ from ..contract.error_responses import MAX_BODY, body_too_large
 from ..contract.errors import ConnectionFailed
 from ..contract.exchange import Headers, Reply, Request
 from ._connections import CHUNK, Connection, Pool
-from ._runtime import Runtime, Send
+from ._runtime import Runtime, Send, Stream, Transport
 from ._settings import Settings
 from ._transport_errors import timed_out, transport_error
 
 _LIBRARY_ERRORS = (HTTPError, http.client.HTTPException, OSError, ArithmeticError, ValueError)
 
 
-class SyncTransport:
+class SyncTransport(Transport):
     """Runs the flows of one client; any number of threads may share it."""
 
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
@@ -35,7 +35,6 @@ class SyncTransport:
         _live.add(self)
 
     def begin(self) -> None:
-        """RuntimeError if it is closed."""
         if self._closed:
             raise RuntimeError("the client is closed")
 
@@ -57,18 +56,15 @@ class SyncTransport:
             pool.close()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
         self._runtime.sleep(seconds)
 
     async def acquire(self, token: object, deadline: float) -> threading.Lock:
-        """Acquire the lock of a token."""
         lock = self._locks.get(token) or self._locks.setdefault(token, threading.Lock())
         if not lock.acquire(timeout=max(deadline - self._runtime.monotonic(), 0)):
             raise timed_out(None)
         return lock
 
     async def invoke(self, function: Callable[[Any], object], argument: object, deadline: float) -> Any:
-        """Call a plain function of the user's."""
         result = function(argument)
         if hasattr(result, "__await__"):
             result.close() if hasattr(result, "close") else None
@@ -76,7 +72,6 @@ class SyncTransport:
         return result
 
     async def send(self, send: Send, deadline: float) -> Reply:
-        """Send a request."""
         request = send.request
         path = request.url.index("/", 8)
         pool = self._pool(request.url[:path])
@@ -122,7 +117,7 @@ class SyncTransport:
         )
 
 
-class SyncStream:
+class SyncStream(Stream):
     """The body of a streamed response, on a connection of its own."""
 
     def __init__(
@@ -138,7 +133,6 @@ class SyncStream:
         self._close = weakref.finalize(self, _shut_down, connection, response)
 
     async def read(self, seconds: float) -> bytes:
-        """The next bytes, within so many seconds; empty at the end."""
         deadline = self._exchange.deadline = self._monotonic() + seconds
         try:
             return self._response.read1(CHUNK) or b""
@@ -146,7 +140,6 @@ class SyncStream:
             raise transport_error(error, self._request, late=self._monotonic() >= deadline) from error
 
     def close(self) -> None:
-        """Close the connection; ends a read in another thread."""
         self._close()
 
 
