@@ -50,3 +50,13 @@ def test_a_jump_back_starts_the_time_of_trust_anew() -> None:
     assert not clocks.steady_after(6)
     assert not clocks.steady_after(TRUST_SECONDS - 1)
     assert clocks.steady_after(1)
+
+
+def test_a_jump_back_is_told_once() -> None:
+    clocks = Clocks()
+    told = []
+    for ahead in (0, 40 * DAY, 40 * DAY, 0, 0, -DAY, -DAY - JUMP_SECONDS):
+        clocks.ahead = ahead
+        clocks.read()
+        told.append(clocks.watch.went_back)
+    assert told == [False, False, False, True, False, True, False]

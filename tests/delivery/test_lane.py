@@ -1,6 +1,7 @@
 """One lane, served from its lease to giving it back, on a real store with a virtual clock."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -392,6 +393,24 @@ async def test_no_message_expires_while_the_clock_is_not_to_be_trusted(
             await serve_once()
     assert await state_of(store, message_id) == "pending"
     assert receiver.seen == [b"{}"] * 2
+
+
+async def test_no_message_expires_if_the_clock_jumps_after_the_lease_was_read(
+    store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monotonic = VirtualClock()
+    runtime = a_runtime(clock, monotonic=monotonic, watch=ClockWatch(monotonic))
+    await accept(b"{}")
+    fetch = store.fetch
+
+    async def jump_and_fetch(lease: Lease, limit: int, **options: Any) -> list[Delivery]:
+        clock.advance(40 * 86400)
+        return await fetch(lease, limit, **options)
+
+    monkeypatch.setattr(store, "fetch", jump_and_fetch)
+    worker = a_server(await lease_one(store), monotonic(), store, receiver.deliver, clock, runtime=runtime)
+    await worker.run()
+    assert receiver.seen == [b"{}"]
 
 
 async def test_a_lane_that_runs_out_of_memory_goes_on_with_one_message_at_a_time(

@@ -95,6 +95,33 @@ async def test_nothing_is_removed_while_the_clock_jumps(
     await asyncio.gather(keeping, return_exceptions=True)
 
 
+@pytest.mark.parametrize(("ahead", "noticed"), [(3600, True), (40 * 86400, False)])
+async def test_what_was_accepted_while_the_clock_was_ahead_is_due_when_it_is_right_again(
+    ahead: float,
+    noticed: bool,
+    store: Store,
+    accept: Accept,
+    clock: VirtualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("fotahook.delivery.maintenance.PAUSE_SECONDS", 0)
+    watched = Watched(store)
+    keeping = asyncio.create_task(run_maintenance(watched, Retention()))  # type: ignore[arg-type]
+    clock.advance(ahead)
+    if noticed:
+        await watched.steps(2)
+    await accept(b"1")
+    clock.advance(-ahead)
+    # A jump that nobody noticed shows by what it left behind, if that is far away.
+    await watched.steps(2)
+    (lease,) = await store.lease(10, 600)
+    assert len(await store.fetch(lease, 10)) == 1
+    assert "1 lanes waited for a time that the clock jumped back from" in caplog.text
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
 async def test_the_first_reading_of_the_clock_removes_nothing(
     store: Store, accept: Accept, serve: Serve, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,7 @@ _RECEIVERS: Final = (
     Fault("name server", "hangs"),
 )
 """Faults of single receivers: nobody else may notice."""
-_CLOCK: Final = (Fault("clock", "40 days back"),)
+_CLOCK: Final = tuple(Fault("clock", how) for how in ("40 days ahead", "40 days back"))
 FAULTS: Final[dict[Engine, tuple[Fault, ...]]] = {
     "sqlite": (
         Fault("all", "SIGKILL"),

@@ -452,6 +452,44 @@ async def test_lanes_that_wait_for_the_same_receiver_are_woken_together(
         assert len(await store.fetch(lease, 10)) == 1
 
 
+async def test_what_was_written_while_the_clock_was_ahead_is_recalled(
+    registered: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    clock.advance(40 * 86400)
+    for number in range(3):
+        await accept(b"%d" % number, key="k")
+    lease = await lease_one(registered)
+    (head,) = await registered.fetch(lease, 10)
+    struck = settled(head, "pending", delay=600)
+    await registered.settle(lease, [struck], LaneVerdict(health=Health(failures=1), wait=600), keep=30)
+    clock.advance(-40 * 86400)
+    await accept(b"3", key="k")
+    assert await registered.lease(10, 30) == []
+    assert await registered.recall(41 * 86400, 10) == 0
+    assert await registered.recall(31 * 86400, 10) == 1
+    assert await registered.recall(31 * 86400, 10) == 0
+    bodies = []
+    for _ in range(4):
+        lease = await lease_one(registered)
+        (delivery,) = await registered.fetch(lease, 10)
+        bodies.append(delivery.body)
+        await registered.settle(lease, [settled(delivery)], WELL, keep=0)
+    assert bodies == [b"0", b"1", b"2", b"3"]
+
+
+async def test_lanes_that_rest_are_not_recalled(registered: Store, accept: Accept) -> None:
+    await accept(b"1")
+    lease = await lease_one(registered)
+    (delivery,) = await registered.fetch(lease, 10)
+    await registered.settle(lease, [settled(delivery, "pending", delay=30 * 86400)], WELL, keep=0)
+    assert await registered.recall(31 * 86400, 10) == 0
+    await registered.pause(ACCOUNT)
+    assert await registered.recall(60, 10) == 0
+    await registered.resume(ACCOUNT)
+    assert await registered.recall(60, 10) == 1
+    assert len(await registered.fetch(await lease_one(registered), 10)) == 1
+
+
 async def test_a_lanes_wait_keeps_it_from_being_leased(registered: Store, accept: Accept, clock: VirtualClock) -> None:
     await accept(b"{}")
     health = Health(failures=2, window=1, refused=3, reason="timeout_connect")

@@ -16,6 +16,8 @@ class ClockWatch:
         self._monotonic = monotonic
         self._offset: float | None = None
         self._jumped_at: float | None = None
+        self.went_back = False
+        """Whether the clock jumped back before the last reading: what was written until then may be ahead of it."""
 
     def is_steady(self, reading: float) -> bool:
         """Whether to believe a reading of the store's clock that was taken just now."""
@@ -23,6 +25,7 @@ class ClockWatch:
         offset = reading - now
         if self._offset is not None and abs(offset - self._offset) > JUMP_SECONDS:
             self._jumped_at = now
+        self.went_back = self._offset is not None and offset < self._offset - JUMP_SECONDS
         self._offset = offset
         if self._jumped_at is not None and now - self._jumped_at >= TRUST_SECONDS:
             self._jumped_at = None

@@ -211,11 +211,13 @@ class LaneWorker:
         self._fetched_at = self._now()
         try:
             new = await self._stock.fetch(self.store, self.lease, self._fetch_size())
+            if any(expired(delivery, self._rules) for delivery in new):
+                # It may have jumped since the lease was read.
+                self._clock_is_steady = await self.runtime.clock_is_steady(self.store)
+            self._make_ready(new)
         except (StoreError, MemoryError) as error:
             log.warning("lane %s could not fetch and tries again: %s", self.lease.account, repr(error))
             await asyncio.sleep(RETRY_SECONDS)
-        else:
-            self._make_ready(new)
         finally:
             self._fetching = None
 

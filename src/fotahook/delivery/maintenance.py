@@ -10,7 +10,7 @@ from typing import Final
 from fotahook.store.base import Store
 from fotahook.store.records import Retention, StoreError
 
-from .clock_watch import ClockWatch
+from .clock_watch import JUMP_SECONDS, ClockWatch
 
 log = logging.getLogger("fotahook.delivery")
 
@@ -19,6 +19,8 @@ PAUSE_SECONDS: Final = 1.0
 LEDGER_SECONDS: Final = 180 * 86400.0
 """How long the ledger keeps a status. ThingSpace keeps its own history for six months."""
 _DAY: Final = 86400.0
+LONGEST_WAIT: Final = 31 * _DAY
+"""Longer than any pause that can be configured: a lane that is due later was written while the clock was ahead."""
 _STEP: Final = 1000
 
 
@@ -42,6 +44,7 @@ async def run_maintenance(
                 )
             readings, was_steady = readings + 1, is_steady
             believed = is_steady and readings > 1
+            await recall(store, JUMP_SECONDS if watch.went_back else LONGEST_WAIT)
             more = await store.tidy(retention, now=now if believed else -math.inf)
             if believed and not more and monotonic() >= forget_at:
                 forget_at = monotonic() + _DAY
@@ -51,6 +54,12 @@ async def run_maintenance(
             more = False
         if not more:
             await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def recall(store: Store, seconds: float) -> None:
+    """Make what would be due only after so long due now."""
+    while found := await store.recall(seconds, _STEP):
+        log.warning("%d lanes waited for a time that the clock jumped back from: they are due now", found)
 
 
 async def forget_reports(store: Store) -> None:

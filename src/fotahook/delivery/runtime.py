@@ -1,12 +1,14 @@
 """What lanes are served with: how an attempt is made, durations, and what all lanes of a dispatcher share."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from fotahook.store.records import Delivery, Lease
+from fotahook.store.base import Store
+from fotahook.store.records import Delivery, Lease, StoreError
 
 from .clock_watch import ClockWatch
 from .outcomes import Outcome
@@ -70,3 +72,9 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     def budget(self, lane: int) -> FetchBudget:
         """The memory that a lane's bodies take from."""
         return self.quick_budget if self.places.pace(lane) == "quick" else self.other_budget
+
+    async def clock_is_steady(self, store: Store) -> bool:
+        """Whether to believe a store's clock now; not if it cannot be read."""
+        with contextlib.suppress(StoreError):
+            return self.watch.is_steady(await store.now())
+        return False

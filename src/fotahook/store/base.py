@@ -345,15 +345,16 @@ class Store(LedgerVerbs, AccessVerbs):
 
     async def wake_origin(self, origin: str, limit: int) -> int:
         """Make up to `limit` lanes due that wait for a URL of this scheme, host and port; how many there were."""
+        return await self._wake("lanes_of_origin", origin=origin, limit=limit)
 
-        async def job(db: Session) -> None:
-            await db.lock_lanes(set(), lanes)
-            await db.rows("end_backoffs", lanes=lanes)
-            await db.rows("wake_lanes", lanes=lanes)
+    async def recall(self, seconds: float, limit: int) -> int:
+        """Make up to `limit` lanes due that would be only after so long, with all they hold; how many there were."""
+        return await self._wake("lanes_beyond", seconds=seconds, limit=limit)
 
-        lanes = sorted(row["lane"] for row in await self._query("lanes_of_origin", origin=origin, limit=limit))
+    async def _wake(self, found_by: str, **values: object) -> int:
+        lanes = sorted(row["lane"] for row in await self._query(found_by, **values))
         if lanes:
-            await self._write(job)
+            await self._write(lambda db: callbacks.wake(db, lanes, whole=found_by == "lanes_beyond"))
             self._notify()
         return len(lanes)
 

@@ -1,5 +1,7 @@
 """Callbacks and their lanes: registered, deregistered, and brought out of backoff."""
 
+from collections.abc import Sequence
+
 from .event_reader import STEP
 from .records import CALLBACK_CONSUMER, HISTORY_CHANGES, Callback
 from .session import Session
@@ -29,6 +31,13 @@ async def end_backoff(db: Session, account: str, consumer: str) -> None:
     """Make the deliveries of a lane due that wait for a failing endpoint."""
     await db.rows("end_backoff", account=account, consumer=consumer)
     await db.rows("recompute_due", account=account, consumer=consumer)
+
+
+async def wake(db: Session, lanes: Sequence[int], *, whole: bool) -> None:
+    """Make lanes due whose endpoint recovered; or `whole`, whatever they wait for and whoever holds their leases."""
+    await db.lock_lanes(set(), lanes)
+    await db.rows("recall_pending" if whole else "end_backoffs", lanes=lanes)
+    await db.rows("recall_lanes" if whole else "wake_lanes", lanes=lanes)
 
 
 async def _add_history(db: Session, account: str, url: str | None, actor: str) -> int:

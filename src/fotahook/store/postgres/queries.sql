@@ -112,6 +112,11 @@ where l.account = :account and l.consumer = :consumer
 select l.id as lane from callbacks c join lanes l on l.account = c.account and l.consumer = ''
 where c.origin = :origin and l.failures > 0 and l.wait_until > store_now() and not (l.held or l.paused) limit :limit;
 
+-- name: lanes_beyond
+-- Lanes that are due after longer than anything may wait: they were written while the clock was ahead.
+select id as lane from lanes
+where not held and not paused and due is not null and next > store_now() + :seconds::double precision limit :limit;
+
 -- name: end_backoffs
 update pending p set due = greatest(store_now(), l.since) from lanes l
 where l.id = any(:lanes::bigint[]) and p.lane = l.id and p.ready and p.due > store_now() and p.strikes > 0;
@@ -119,6 +124,15 @@ where l.id = any(:lanes::bigint[]) and p.lane = l.id and p.ready and p.due > sto
 -- name: wake_lanes
 update lanes l set wait_until = store_now(),
     due = (select min(due) from pending where lane = l.id and ready and due >= l.since)
+where id = any(:lanes::bigint[]);
+
+-- name: recall_pending
+update pending set due = store_now() where lane = any(:lanes::bigint[]) and due > store_now();
+
+-- name: recall_lanes
+-- Nothing in them is due later than now, nor were they searched any further.
+update lanes l set wait_until = least(wait_until, store_now()), leased_until = least(leased_until, store_now()),
+    since = least(since, store_now()), due = (select min(due) from pending where lane = l.id and ready)
 where id = any(:lanes::bigint[]);
 
 -- name: recompute_due

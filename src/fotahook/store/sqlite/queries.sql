@@ -532,12 +532,25 @@ where lane = (select id from lanes where account = :account and consumer = :cons
 select l.id as lane from callbacks c join lanes l on l.account = c.account and l.consumer = ''
 where c.origin = :origin and l.failures > 0 and l.wait_until > :now and l.held = 0 and l.paused = 0 limit :limit;
 
+-- name: lanes_beyond
+-- Lanes that are due after longer than anything may wait: they were written while the clock was ahead.
+select id as lane from lanes
+where held = 0 and paused = 0 and due is not null and next > :now + :seconds limit :limit;
+
 -- name: end_backoffs
 update pending set due = :now
 where lane in (select value from json_each(:lanes)) and ready = 1 and due > :now and strikes > 0;
 
 -- name: wake_lanes
 update lanes set wait_until = :now, due = (select min(due) from pending where lane = lanes.id and ready = 1)
+where id in (select value from json_each(:lanes));
+
+-- name: recall_pending
+update pending set due = :now where lane in (select value from json_each(:lanes)) and due > :now;
+
+-- name: recall_lanes
+update lanes set wait_until = min(wait_until, :now), leased_until = min(leased_until, :now),
+    due = (select min(due) from pending where lane = lanes.id and ready = 1)
 where id in (select value from json_each(:lanes));
 
 -- name: next_place
