@@ -174,7 +174,7 @@ def a_runtime(clock: VirtualClock, **changes: object) -> Runtime:
         "places": Places(100),
         "quick_budget": FetchBudget(),
         "other_budget": FetchBudget(),
-        "watch": ClockWatch(clock),
+        "watch": ClockWatch(clock, believed=True),
     }
     return Runtime(**facts | changes)  # type: ignore[arg-type]
 

@@ -376,7 +376,7 @@ async def test_no_message_expires_while_the_clock_is_not_to_be_trusted(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
 ) -> None:
     monotonic = VirtualClock()
-    runtime = a_runtime(clock, monotonic=monotonic, watch=ClockWatch(monotonic))
+    runtime = a_runtime(clock, monotonic=monotonic, watch=ClockWatch(monotonic, believed=True))
     receiver.default = failed("http_500")
     (message_id,) = await accept(b"{}")
 
@@ -399,7 +399,7 @@ async def test_no_message_expires_if_the_clock_jumps_after_the_lease_was_read(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monotonic = VirtualClock()
-    runtime = a_runtime(clock, monotonic=monotonic, watch=ClockWatch(monotonic))
+    runtime = a_runtime(clock, monotonic=monotonic, watch=ClockWatch(monotonic, believed=True))
     await accept(b"{}")
     fetch = store.fetch
 

@@ -58,13 +58,14 @@ async def test_a_promotion_that_is_skipped_is_found(engine: Engine, tmp_path: Pa
 
 
 async def test_settling_without_the_lease_is_found(tmp_path: Path) -> None:
-    async with a_world("postgres", tmp_path, plant="fencing_removed") as world:
+    async with a_world("postgres", tmp_path, roles=("dispatcher", "api"), plant="fencing_removed") as world:
         # Each key always has a next message, so that whoever serves a lane goes on.
         world.receivers.seconds = 0.1
-        first = next(number for number, node in enumerate(world.nodes) if node.role == "dispatcher")
         async with world.publishing():
-            await world.progressed(200)
-            async with world.suffering(Fault("link to PostgreSQL", "black hole"), first):
+            await world.progressed(100)
+            # The first one has all lanes, and loses them to the second one.
+            await world.join("dispatcher")
+            async with world.suffering(Fault("link to PostgreSQL", "black hole"), number=0):
                 await asyncio.sleep(LEASE_SECONDS + 1)
             # Until what the fault explains is over.
             await asyncio.sleep(GRACE_SECONDS)

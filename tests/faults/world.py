@@ -44,6 +44,8 @@ PUBLISH_SECONDS: Final = 0.02
 LAST_WORDS: Final = 2
 """What each publisher still publishes when all faults are over."""
 
+READS: Final = 3
+"""How many lost messages are looked up in the store."""
 LENGTHS: Final = {
     "SIGKILL": (0.0, 1.0),
     "SIGSTOP": (LEASE_SECONDS + 0.5, LEASE_SECONDS + 1.5),
@@ -99,11 +101,16 @@ class World:
             await self.databases.start()
             self.stack.callback(self.databases.stop)
         await self._register()
-        for number, role in enumerate(roles):
-            await self._add(f"{role}-{number}", role, plant)
+        self._plant = plant
         async with asyncio.TaskGroup() as starts:
-            for node in self.nodes:
-                starts.create_task(node.start())
+            for role in roles:
+                starts.create_task((await self._add(role)).start())
+
+    async def join(self, role: str) -> Node:
+        """One more process, which is ready."""
+        node = await self._add(role)
+        await node.start()
+        return node
 
     @property
     def store(self) -> str:
@@ -119,16 +126,17 @@ class World:
                 await store.register(account, f"http://{_host(account)}:{link.port}/{account}", actor="test")
         await store.close()
 
-    async def _add(self, name: str, role: str, plant: str | None) -> None:
-        url = self.store
+    async def _add(self, role: str) -> Node:
+        name, url = f"{role}-{len(self.nodes)}", self.store
         if self.databases is not None:
             url, self.links[name] = await self.databases.url_for(self.stack)
         variables = {**SECRETS, "FAULTS_CLOCK": str(self.clock.file), "FAULTS_NAMES": str(self.names.port)}
-        if plant is not None:
-            variables["FAULTS_PLANT"] = plant
+        if self._plant is not None:
+            variables["FAULTS_PLANT"] = self._plant
         node = Node(name, role, url, FLAGS, variables, self.folder)
         self.stack.push_async_callback(node.end)
         self.nodes.append(node)
+        return node
 
     # Publishing
 
@@ -320,6 +328,8 @@ class World:
         """The verdict, after every process has ended in order with everything settled."""
         verdict = self.ledger.verdict()
         print(verdict)
+        if verdict.lost:
+            print("of the lost ones, the store says:", await self._states(verdict.lost[:READS]))
         if verdict.holds:
             for node in self.nodes:
                 assert await node.stop() == 0, node.log.read_text()
@@ -328,6 +338,15 @@ class World:
             await store.close()
             assert [(lane.pending, lane.dead) for lane in lanes] == [(0, 0)] * len(ACCOUNTS)
         return verdict
+
+    async def _states(self, ids: Sequence[str]) -> list[str]:
+        """What became of messages."""
+        store = await open_store(self.store)
+        try:
+            found = [await store.message(message_id) for message_id in ids]
+        finally:
+            await store.close()
+        return [f"{one.deliveries[0]}" if one is not None else "unknown" for one in found]
 
 
 @asynccontextmanager

@@ -10,12 +10,15 @@ TRUST_SECONDS: Final = 600.0
 
 
 class ClockWatch:
-    """Compares a store's clock with the monotonic one. A clock is steady unless it jumped in the last ten minutes."""
+    """Compares a store's clock with the monotonic one. A clock is steady unless it jumped in the last ten minutes.
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    One that may have been wrong from the start (not `believed`) becomes steady ten minutes later.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], *, believed: bool) -> None:
         self._monotonic = monotonic
         self._offset: float | None = None
-        self._jumped_at: float | None = None
+        self._jumped_at: float | None = None if believed else monotonic()
         self.went_back = False
         """Whether the clock jumped back before the last reading: what was written until then may be ahead of it."""
 

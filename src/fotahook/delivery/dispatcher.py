@@ -76,7 +76,7 @@ class Dispatcher:
             places=self._places,
             quick_budget=FetchBudget(),
             other_budget=FetchBudget(),
-            watch=ClockWatch(self.monotonic),
+            watch=ClockWatch(self.monotonic, believed=False),
             others_wait=self._is_full,
             stopping=lambda: self._stopping,
             recovered=self._on_recovered,

@@ -31,7 +31,7 @@ async def run_maintenance(
 
     Nothing is removed for its age by the first reading of the store's clock, nor while the clock is not to be believed.
     """
-    watch = ClockWatch(monotonic)
+    watch = ClockWatch(monotonic, believed=True)
     readings, was_steady = 0, True
     forget_at = monotonic()
     while True:
