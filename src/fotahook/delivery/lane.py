@@ -81,10 +81,7 @@ class LaneWorker:
         self._next_start = float("-inf")
 
     def begin(self, handed: HandOver | None = None) -> asyncio.Future[None]:
-        """Send what is due until the lane has nothing more, must wait, or its turn is over; a future of that end.
-
-        `handed`: what came with the lease; without, the lane's deliveries are fetched.
-        """
+        """Send what is due until the lane has nothing more, must wait, or its turn is over; a future of that end."""
         self._places.begin(self._lane, self.lease.health)
         if handed is not None:
             self._stock.may_have_more = False
@@ -131,7 +128,8 @@ class LaneWorker:
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._end(error)
-        self._look_soon()
+        if not self._over:
+            self._look_soon()
 
     def _set_alarm(self) -> None:
         """Look again when the lease must be read afresh, the rate limit allows more, or it is time to fetch."""
@@ -165,10 +163,7 @@ class LaneWorker:
         running = [each for each in (*self._attempts, self._fetching, self._settling) if each not in (None, current)]
         for each in running:
             each.cancel()
-        if running:
-            asyncio.gather(*running, return_exceptions=True).add_done_callback(lambda _: self._leave(error))
-        else:
-            self._leave(error)
+        asyncio.gather(*running, return_exceptions=True).add_done_callback(lambda _: self._leave(error))
 
     def _leave(self, error: BaseException | None) -> None:
         self._stock.clear()
@@ -257,15 +252,19 @@ class LaneWorker:
         if self._waits:
             return
         now, places, ready, attempts = self._now(), self._places, self._ready, self._attempts
-        while ready and len(attempts) < self._window() and self._may_start(now):
-            if now - self._refreshed_at >= TURN_SECONDS or now + self.timings.attempt >= self._leased_until:
-                # The callback must be read afresh first, and the lease outlive the attempt. A place that was waited
-                # for is kept meanwhile.
-                return
+        while ready and len(attempts) < self._window():
             place, self._place = self._place or places.take(self._lane), None
             if place is None:
                 self._waits = True
                 places.wait(self._lane, self._on_place)
+                return
+            if not self._may_start(now):
+                places.release(place, used=False)
+                return
+            if now - self._refreshed_at >= TURN_SECONDS or now + self.timings.attempt >= self._leased_until:
+                # The callback must be read afresh first, and the lease outlive the attempt. The place is kept
+                # meanwhile: it may have been waited for.
+                self._place = place
                 return
             self._attempt(ready.popleft(), place, now)
         if self._place is not None:

@@ -98,5 +98,5 @@ class Stock:
         self._change(-self._bytes)
 
     def _change(self, size: int) -> None:
-        self._bytes += size
         self.budget.take(size)
+        self._bytes += size
