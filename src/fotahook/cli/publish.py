@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -131,7 +130,8 @@ def publish_lines(file: str, parse: Parse, remote: Remote) -> int:
 
     with open_input(file) as content, remote.operator() as client:
         try:
-            with counting(_size(content), "published", in_bytes=True) as advance:
+            total = os.fstat(content.fileno()).st_size if content.seekable() else None
+            with counting(total, "published", in_bytes=True) as advance:
                 for batch in _batches(content, parse, report, advance):
                     for line, result in zip(batch, _publish(client, list(batch.values())), strict=True):
                         report(line, result)
@@ -187,12 +187,6 @@ def _publish(client: OperatorClient, batch: list[BatchMessage]) -> Sequence[Publ
         return [Refused(error.error_code or "", error.error_message or str(error))]
 
 
-def _size(file: IO[bytes]) -> int | None:
-    """The bytes of a regular file; None for a pipe."""
-    status = os.fstat(file.fileno())
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
 @contextlib.contextmanager
 def open_input(name: str) -> Iterator[IO[bytes]]:
     """The file of that name, or stdin for -."""
@@ -205,9 +199,7 @@ def open_input(name: str) -> Iterator[IO[bytes]]:
 
 def read_lines(file: IO[bytes]) -> Iterator[bytes]:
     """The lines of a file without their ends; Failure for one that is too long."""
-    number = 0
-    while line := file.readline(LINE_LIMIT + 1):
-        number += 1
+    for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT + 1), b""), 1):
         if len(line) > LINE_LIMIT:
             raise Failure(f"line {number} has more than {LINE_LIMIT} bytes; a line is one message")
         yield line.removesuffix(b"\n").removesuffix(b"\r")

@@ -1,8 +1,7 @@
 """How commands reach a service: its URL, and the credentials in the SDK's variables or those of --dev."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
 
@@ -81,19 +80,15 @@ class Source(Remote):
     inbox: str | None = None
     "A listener's inbox, such as sqlite:///inbox.db, instead of a service; the listener may be running."
 
-    @contextmanager
-    def open(self) -> "Iterator[Messages]":
+    def open(self) -> "AbstractContextManager[Messages]":
         """Access to the messages. UsageError if there is no such inbox, or no credentials for a service."""
         if self.inbox is None:
-            with self.operator() as client:
-                yield client
-            return
+            return self.operator()
         check_exists("--inbox", self.inbox)
         # Commands about a service do not wait for stores to load.
         from fotahook.listener.inbox_messages import open_inbox_messages
 
-        with open_inbox_messages(self.inbox) as messages:
-            yield messages
+        return open_inbox_messages(self.inbox)
 
 
 def warn_if_unused(client: Messages, account: str) -> None:
