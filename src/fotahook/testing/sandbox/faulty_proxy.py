@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from anyio.from_thread import start_blocking_portal
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -17,7 +18,7 @@ from fotahook.delivery.sender import Sender, SenderSettings
 
 from ..simulator.fault_script import Drop, Duplicate, Fault
 from .fault_injection import FaultQueue
-from .http_server import UntrustedReceiver, read_body, serving, untrusted_receiver, with_fault
+from .http_server import UntrustedReceiver, serving, untrusted_receiver, with_fault
 
 _HOP_BY_HOP: Final = frozenset({b"host", b"content-length", b"connection", b"transfer-encoding", b"keep-alive"})
 
@@ -52,7 +53,7 @@ class FaultyProxy:
         return fault
 
     async def _forward(self, times: int, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_body(receive)
+        body = await Request(scope, receive).body()
         for _ in range(times - 1):
             await self._post(scope, body)
         response = await self._post(scope, body)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import uvicorn
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -50,16 +51,6 @@ async def serving(app: ASGIApp, bound: socket.socket) -> AsyncIterator[None]:
         await task
 
 
-async def read_body(receive: Receive) -> bytes:
-    """The whole body of a request."""
-    parts: list[bytes] = []
-    while True:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(parts)
-
-
 async def drop_connection(scope: Scope, receive: Receive) -> None:
     """Close the connection without a response."""
     scope[_DROP]()
@@ -73,7 +64,7 @@ def with_fault(app: ASGIApp, fault: Fault | None) -> ASGIApp:
     async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
         match fault:
             case ErrorResponse():
-                await read_body(receive)
+                await Request(scope, receive).body()
                 await _response(fault)(scope, receive, send)
                 return
             case Drop():
@@ -118,10 +109,6 @@ async def untrusted_receiver() -> AsyncIterator[UntrustedReceiver]:
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             transport.close()
 
-    server = await asyncio.get_running_loop().create_server(Closing, "127.0.0.1", 0, ssl=context)
-    receiver = UntrustedReceiver(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
-    try:
+    async with await asyncio.get_running_loop().create_server(Closing, "127.0.0.1", 0, ssl=context) as server:
+        receiver = UntrustedReceiver(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
         yield receiver
-    finally:
-        server.close()
-        await server.wait_closed()

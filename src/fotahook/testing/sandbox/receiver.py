@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fotahook.contract.messages import CallbackMessage, MessageInvalid, parse_message
-
-from .http_server import read_body
 
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +61,7 @@ class Receiver:
         self._received.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_body(receive)
+        body = await Request(scope, receive).body()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         received = Received(
             id=headers.get("webhook-id", ""),
