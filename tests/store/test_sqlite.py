@@ -659,3 +659,21 @@ async def test_settling_finds_deliveries_by_their_numbers(path: Path, name: str,
     await store.close()
     assert any("USING PRIMARY KEY (lane=? AND seq=?)" in step for step in plan), plan
     assert not any(re.match("SCAN (pending|p)\\b", step) for step in plan), plan
+
+
+async def test_of_reads_that_begin_at_once_only_the_one_that_fails_fails(path: Path) -> None:
+    store = await SqliteStore.open(path)
+
+    def run(query: str) -> "asyncio.Task[object]":
+        return asyncio.create_task(store._reader.run_with_others(lambda db: db.execute(query).fetchall()))
+
+    good, bad, given_up = (run(query) for query in ("select 1 as one", "select nothing", "select 2 as two"))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    results = await asyncio.gather(good, bad, given_up, return_exceptions=True)
+    await store.close()
+    assert results[0] == [{"one": 1}]
+    assert isinstance(results[1], StoreUnavailable)
+    assert isinstance(results[2], asyncio.CancelledError)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await run("select 1")

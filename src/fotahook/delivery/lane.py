@@ -71,11 +71,8 @@ class LaneWorker:
         self._settling: asyncio.Task[None] | None = None
         self._fetching: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        self._looking = False
-        """Whether it looks what comes next at the next turn of the event loop."""
-        self._ending = False
-        """Whether the lane is being given back."""
-        self._over = False
+        self._looking = self._ending = self._over = False
+        """Whether it looks soon what comes next, the lane is being given back, and it has ended."""
         self._backoff: Backoff | None = None
         self._paused = False
         self._next_start = float("-inf")
