@@ -10,7 +10,7 @@ import pytest
 from fotahook.store.base import Store
 from fotahook.store.postgres import days as days_module
 from fotahook.store.postgres.store import PostgresStore
-from fotahook.store.records import Pruned, Retention
+from fotahook.store.records import Pruned, Retention, StoreUnavailable
 from fotahook.store.session import Session
 from tests.deadlines import DEADLINE
 
@@ -333,3 +333,23 @@ async def test_a_row_that_comes_while_the_lock_is_waited_for_keeps_the_day(
     finally:
         await other.close()
     assert await admin.fetchval(f"select count(*) from bodies_d{day}") == 11
+
+
+async def test_a_day_that_cannot_be_dropped_is_removed_row_by_row(
+    opened: Store, accept: Accept, admin: Db, clock: VirtualClock
+) -> None:
+    await tidy(opened)  # empty days are gone
+    day = today(clock)
+    await accept(*[b"{}"] * 10)
+    await deliver_all(opened)
+    clock.advance(31 * DAY)
+    await admin.execute("alter function drop_day rename to drop_day_no_more")
+    failures = 0
+    async with asyncio.timeout(DEADLINE):
+        while await admin.fetchval("select count(*) from bodies"):
+            try:
+                await opened.prune(MONTH)
+            except StoreUnavailable:
+                failures += 1
+    assert failures == 2  # its bodies, and its attempts
+    assert day in await partitions(admin)

@@ -23,7 +23,7 @@ class Days:
         self._made: float = 0
         self._kept_from = {"bodies": -math.inf, "attempts": -math.inf}
         self._left: set[tuple[str, int]] = set()
-        """Days that hold too much that is needed."""
+        """Days that hold too much that is needed, or fail to be dropped: their rows are removed one by one."""
 
     async def make(self, now: float) -> None:
         """Make the partitions of today and of the next days, once a day."""
@@ -50,11 +50,13 @@ class Days:
                 day = each["day"]
                 is_small = each["bytes"] <= most and day < now // DAY
                 if (day < kept_from or is_small) and (parent, day) not in self._left:
+                    # One that fails, as one that takes too long, is not tried again today.
+                    self._left.add((parent, day))
                     (found,) = await self._change("drop_day", parent=parent, day=day, before=float(kept_from * DAY))
                     if found["busy"]:
+                        self._left.remove((parent, day))
                         await asyncio.sleep(BUSY_SECONDS)
                         return Pruned(bodies=0, bytes=0, more=True)
-                    self._left.add((parent, day))
                     if found["dropped"]:
                         return Pruned(bodies=found["dropped"] * (parent == "bodies"), bytes=found["bytes"], more=True)
             if kept_from > self._kept_from[parent]:
