@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import aiohttp
 import asyncpg
 
 from fotahook.client import AsyncOperatorClient
@@ -55,6 +56,9 @@ class Node:
     flags: Sequence[str]
     variables: Mapping[str, str]
     folder: Path
+    path: str = str(ROOT)
+    """Where it is imported from, before what is installed."""
+    url: str = ""
     client: AsyncOperatorClient | None = None
     """None while it takes no calls."""
     starts: int = 0
@@ -71,8 +75,9 @@ class Node:
             while not (ready := await self._launch()):
                 code = await self._launched().wait()
                 assert code == 1, f"{self.name} ended with {code} before it was ready:\n{self.log.read_text()}"
+        self.url = ready[2]
         if self.role != "dispatcher":
-            client = AsyncOperatorClient(ready[2], *DEV_CLIENT, timeout=CLIENT_SECONDS, max_retries=0, proxy="")
+            client = AsyncOperatorClient(self.url, *DEV_CLIENT, timeout=CLIENT_SECONDS, max_retries=0, proxy="")
             self.client = await self._stack.enter_async_context(client)
 
     async def _launch(self) -> list[str]:
@@ -83,7 +88,7 @@ class Node:
                 *(sys.executable, "-m", "tests.faults.entry", "serve", "--dev", "--port", "0"),
                 *("--role", self.role, *self.flags),
                 cwd=self.folder,
-                env=environment(**self.variables, FOTAHOOK_STORE=self.store, PYTHONPATH=str(ROOT)),
+                env=environment(**self.variables, FOTAHOOK_STORE=self.store, PYTHONPATH=self.path),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
@@ -114,6 +119,11 @@ class Node:
         process.terminate()
         async with asyncio.timeout(DEADLINE):
             return await process.wait()
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """Status and text of one of the pages for machines: /readyz, /metrics."""
+        async with aiohttp.ClientSession() as session, session.get(self.url + path) as response:
+            return response.status, await response.text()
 
     async def end(self) -> None:
         """However it is: nothing outlives the test."""

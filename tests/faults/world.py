@@ -106,11 +106,18 @@ class World:
             for role in roles:
                 starts.create_task((await self._add(role)).start())
 
-    async def join(self, role: str) -> Node:
-        """One more process, which is ready."""
+    async def join(self, role: str, path: str | None = None) -> Node:
+        """One more process, which is ready; of the fotahook at another path, if one is given."""
         node = await self._add(role)
+        node.path = path or node.path
         await node.start()
         return node
+
+    async def leave(self, node: Node) -> None:
+        """A process ends in order, and is not missed."""
+        node.client = None
+        self.nodes.remove(node)
+        assert await node.stop() == 0, node.log.read_text()
 
     @property
     def store(self) -> str:
