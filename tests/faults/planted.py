@@ -43,7 +43,7 @@ def fencing_removed() -> None:
             await db.close()
         return await settle(self, msgspec.structs.replace(lease, token=token), settlements, verdict, keep=keep)
 
-    PostgresStore.settle = believe  # type: ignore[method-assign]
+    PostgresStore.settle = believe  # type: ignore[method-assign, assignment]
 
 
 def settled_before_sent() -> None:

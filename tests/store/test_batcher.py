@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from fotahook.store.postgres.group_commit import Batcher
+from fotahook.store.group_commit import Batcher
 from fotahook.store.records import StoreUnavailable
 
 
@@ -25,12 +25,17 @@ class Batches:
 
 
 async def submitted(
-    batcher: Batcher[int, int], batches: Batches, *items: int, heavy: bool = False
+    batcher: Batcher[int, int], batches: Batches, *items: int, heavy: bool = False, keys: int = 0
 ) -> list[asyncio.Future[int]]:
     """The future results of items, of which all but the first are submitted during the batch of the first."""
+
+    def submit(item: int) -> asyncio.Future[int]:
+        weight, key = item if heavy else 1, item % keys if keys else None
+        return asyncio.ensure_future(batcher.submit(item, weight=weight, key=key))
+
     first = asyncio.ensure_future(batcher.submit(items[0]))
     await batches.running.wait()
-    rest = [asyncio.ensure_future(batcher.submit(item, weight=item if heavy else 1)) for item in items[1:]]
+    rest = [submit(item) for item in items[1:]]
     await asyncio.sleep(0)  # lets each of them queue up
     return [first, *rest]
 
@@ -41,6 +46,20 @@ async def test_items_submitted_during_a_batch_share_the_next_one() -> None:
     batches.go_on.set()
     assert await asyncio.gather(*answers) == [20, 40, 60]
     assert batches.seen == [[2], [4, 6]]
+
+
+async def test_items_of_successive_turns_of_the_loop_share_a_batch() -> None:
+    batches = Batches()
+    batches.go_on.set()
+    batcher = Batcher(batches.run, limit=10)
+
+    async def come(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await batcher.submit(2 * turns)
+
+    await asyncio.gather(*map(come, range(4)))
+    assert batches.seen == [[0, 2, 4, 6]]
 
 
 async def test_a_result_that_is_an_exception_is_raised_for_its_caller_alone() -> None:
@@ -74,7 +93,7 @@ async def test_a_batch_weighs_no_more_than_its_limit_unless_one_item_does() -> N
 
 async def test_items_of_one_key_are_never_in_one_batch() -> None:
     batches = Batches()
-    answers = await submitted(Batcher(batches.run, limit=10, key=lambda item: item % 4), batches, 2, 4, 6, 8)
+    answers = await submitted(Batcher(batches.run, limit=10), batches, 2, 4, 6, 8, keys=4)
     batches.go_on.set()
     await asyncio.gather(*answers)
     assert batches.seen == [[2], [4, 6], [8]]
@@ -98,3 +117,22 @@ async def test_closing_finishes_submitted_items_and_refuses_new_ones() -> None:
     with pytest.raises(StoreUnavailable, match="closed"):
         await batcher.submit(2)
     await batcher.close()
+
+
+def test_an_event_loop_that_ended_during_a_batch_does_not_stop_the_next_one() -> None:
+    batches = Batches()
+    batcher = Batcher(batches.run, limit=10)
+
+    async def leave() -> None:
+        leaving = asyncio.ensure_future(batcher.submit(2))
+        await batches.running.wait()
+        leaving.cancel()
+
+    async def come() -> int:
+        batches.go_on.set()
+        found = await batcher.submit(4)
+        await batcher.close()
+        return found
+
+    asyncio.run(leave())
+    assert asyncio.run(come()) == 40

@@ -9,9 +9,9 @@ import asyncpg
 import msgspec
 import pytest
 
-from fotahook.store import listing, open_store, views
+from fotahook.contract.operator import StateCounts
+from fotahook.store import message_verbs, open_store, views
 from fotahook.store.base import Store
-from fotahook.store.events import StateCounts
 from fotahook.store.records import (
     SCAN_LIMIT,
     Accepted,
@@ -79,8 +79,8 @@ async def test_accepted_bytes_come_back_exactly(registered: Store, accept: Accep
 async def test_messages_of_several_accounts_are_searched_by_type_state_and_time(
     store: Store, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "SEARCH_STEP", 3)
-    monkeypatch.setattr(listing, "SEARCH_EACH", 5)
+    monkeypatch.setattr(message_verbs, "SEARCH_STEP", 3)
+    monkeypatch.setattr(message_verbs, "SEARCH_EACH", 5)
     ids: list[str] = []
     began = clock.now
     for number in range(12):
@@ -106,7 +106,7 @@ async def test_messages_of_several_accounts_are_searched_by_type_state_and_time(
     assert await search(["a"], state="pending") == newest[:8:2]
     assert await search(["a", "c"], type="rare") == [1]
     # Where there are many, it looks for the type.
-    monkeypatch.setattr(listing, "SCAN_LIMIT", 2)
+    monkeypatch.setattr(message_verbs, "SCAN_LIMIT", 2)
     assert await search(type="rare", state="pending") == [6, 1]
     monkeypatch.undo()
     span: dict[str, Any] = {"since": began + 3 * 3600, "until": began + 7 * 3600}

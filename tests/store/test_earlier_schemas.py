@@ -25,7 +25,9 @@ SCHEMAS = Path(__file__).with_name("schemas")
 NEWEST = {engine: load_migrations(engine)[-1].number for engine in ENGINES}
 
 pytestmark = pytest.mark.parametrize(
-    ("engine", "version"), [(engine, version) for engine in ENGINES for version in range(1, NEWEST[engine])]
+    ("engine", "version"),
+    # Not every number is one of both engines.
+    [(engine, migration.number) for engine in ENGINES for migration in load_migrations(engine)[:-1]],
 )
 
 

@@ -3,21 +3,11 @@
 import msgspec
 import pytest
 
+from fotahook.contract.events import AttemptFinished, CallbackChanged, LaneChanged, MessageAccepted, MessageDead
 from fotahook.store.base import Store
-from fotahook.store.events import (
-    STATS_MINUTES,
-    AttemptFinished,
-    Backlog,
-    CallbackChanged,
-    Event,
-    EventCursor,
-    EventPage,
-    LaneChanged,
-    MessageAccepted,
-    MessageDead,
-    MinuteCounts,
-)
+from fotahook.store.events import STATS_MINUTES, Backlog, Event, EventCursor, EventPage, MinuteCounts
 from fotahook.store.records import Health, LaneVerdict, NewMessage, Retention
+from fotahook.store.views import to_datetime
 
 from .conftest import ACCOUNT, ENGINES, URL, WELL, Accept, VirtualClock, lease_one, settled
 
@@ -47,7 +37,7 @@ async def read(store: Store, after: EventCursor = BEGINNING, *, limit: int = 100
 
 
 async def kinds(store: Store, after: EventCursor = BEGINNING, *, limit: int = 100) -> list[str]:
-    return [KINDS[type(event)] for event in (await read(store, after, limit=limit)).events]
+    return [KINDS[type(event.data)] for event in (await read(store, after, limit=limit)).events]
 
 
 async def attempt(store: Store, state: str = "delivered", *, verdict: LaneVerdict = WELL, delay: float = 0) -> None:
@@ -80,51 +70,49 @@ async def eventful(registered: Store, accept: Accept, clock: VirtualClock) -> St
 
 async def test_events_come_in_order(eventful: Store, clock: VirtualClock) -> None:
     events = (await read(eventful)).events
-    assert [KINDS[type(event)] for event in events] == [
+    assert [KINDS[type(event.data)] for event in events] == [
         *("callback", "lane", "accepted", "attempt", "lane", "attempt", "dead", "lane", "callback", "lane", "accepted")
     ]
-    assert {event.account for event in events} == {ACCOUNT}
-    assert [event.at for event in events] == sorted(event.at for event in events)
+    assert {event.data.account for event in events} == {ACCOUNT}
+    assert [event.data.at for event in events] == sorted(event.data.at for event in events)
 
 
 async def test_each_event_has_the_values_of_its_row(eventful: Store, clock: VirtualClock) -> None:
-    registered, opened, accepted, failed, waiting, again, dead, better, gone, held, keyed = (
-        await read(eventful)
-    ).events
+    events = (await read(eventful)).events
+    registered, opened, accepted, failed, waiting, again, dead, better, gone, held, keyed = [
+        event.data for event in events
+    ]
     began = clock() - 64
     assert registered == CallbackChanged(
-        position=registered.position, at=began, account=ACCOUNT, url=URL, before=False, actor="test", revision=1
+        at=to_datetime(began), account=ACCOUNT, url=URL, action="registered", actor="test", revision=1
     )
     assert isinstance(gone, CallbackChanged)
-    assert (gone.url, gone.before, gone.revision) == (None, True, 2)
+    assert (gone.url, gone.action, gone.revision) == (None, "deregistered", 2)
     assert isinstance(accepted, MessageAccepted)
     assert (accepted.type, accepted.ordering_key, accepted.size) == (None, None, 8)
     assert isinstance(keyed, MessageAccepted)
     assert keyed.ordering_key == "k"
     assert failed == AttemptFinished(
-        position=failed.position,
-        at=began + 2,
+        at=to_datetime(began + 2),
         account=ACCOUNT,
-        message=accepted.message,
-        consumer="",
+        id=accepted.id,
+        lane=ACCOUNT,
         number=1,
-        started_at=1.0,
+        started_at=to_datetime(1.0),
         url=URL,
         outcome="failed",
-        status=200,
+        http_status=200,
         error_code="x",
         milliseconds=1.5,
         state="pending",
     )
     assert isinstance(again, AttemptFinished)
     assert (again.number, again.state) == (2, "dead")
-    assert dead == MessageDead(
-        position=dead.position, at=again.at, account=ACCOUNT, message=accepted.message, consumer="", error_code="x"
-    )
+    assert dead == MessageDead(at=again.at, account=ACCOUNT, id=accepted.id, lane=ACCOUNT, error_code="x")
     changes = [event for event in (opened, waiting, better, held) if isinstance(event, LaneChanged)]
     assert [(one.state, one.until, one.reason) for one in changes] == [
         ("open", None, None),
-        ("waiting", began + 62, "timeout_connect"),
+        ("waiting", to_datetime(began + 62), "timeout_connect"),
         ("open", None, None),
         ("held", None, None),
     ]
@@ -197,8 +185,13 @@ async def test_a_lane_event_occurs_only_when_its_state_changes(
     await registered.register(ACCOUNT, "https://other.example/", actor="test")
     for _ in range(2):
         await registered.resume(ACCOUNT)
-    changes = [event for event in (await read(registered, cursor)).events if isinstance(event, LaneChanged)]
-    assert [change.state for change in changes] == ["waiting", "open", "paused", "open"]
+    changes = [event.data for event in (await read(registered, cursor)).events]
+    assert [change.state for change in changes if isinstance(change, LaneChanged)] == [
+        "waiting",
+        "open",
+        "paused",
+        "open",
+    ]
 
 
 async def test_the_event_of_a_lane_paused_by_its_endpoint_has_the_reason(registered: Store, accept: Accept) -> None:
@@ -206,8 +199,8 @@ async def test_the_event_of_a_lane_paused_by_its_endpoint_has_the_reason(registe
     gone = LaneVerdict(health=Health(reason="http_410"), pause=True)
     await attempt(registered, "pending", verdict=gone)
     *_, last = (await read(registered)).events
-    assert isinstance(last, LaneChanged)
-    assert (last.state, last.reason) == ("paused", "http_410")
+    assert isinstance(last.data, LaneChanged)
+    assert (last.data.state, last.data.reason) == ("paused", "http_410")
 
 
 async def test_a_cursor_before_lane_changes_that_retention_removed_is_lost(

@@ -10,8 +10,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from fotahook.contract.events import AttemptFinished, CallbackChanged, MessageAccepted
 from fotahook.store import SqliteStore, Store, migrate_store, open_store
-from fotahook.store.events import AttemptFinished, CallbackChanged, MessageAccepted
 from fotahook.store.postgres import schema as postgres_schema
 from fotahook.store.records import NewMessage, StoreUnavailable, WrongSchema
 from fotahook.store.sql import load_migrations
@@ -199,7 +199,7 @@ async def test_data_of_the_first_version_is_migrated(
     store = await open_store(fresh_url)
     try:
         events = (await read(store)).events
-        assert [(type(event), event.at) for event in events] == [
+        assert [(type(event.data), event.data.at.timestamp()) for event in events] == [
             (CallbackChanged, 1.0),
             (MessageAccepted, 2.0),
             (AttemptFinished, 3.0),

@@ -635,7 +635,7 @@ PLANS: dict[str, tuple[list[object], set[str]]] = {
         [[1, 2], [100, 100], [1000, 1000], ["{}", "{7,8}"]],
         {"pending_ready", "messages_pkey", "bodies_pkey", "Backward using lanes_by_id"},
     ),
-    "lock_lanes": ([["a"], [""], [1]], {"Backward using lanes_by_name", "Backward using lanes_by_id"}),
+    "lock_lanes": (['[["a", ""]]', [1]], {"Backward using lanes_by_name", "Backward using lanes_by_id"}),
     "due_in": ([0.0], {"lanes_by_next"}),
     "promote": ([[1], ["k"], [1]], {"pending_by_key", "Backward using lanes_by_id"}),
     "old_bodies": ([1.0, 0, 200], {"bodies_pkey", "messages_pkey", "pending_pkey"}),
@@ -753,7 +753,7 @@ async def test_leasing_and_fetching_read_no_more_beside_a_long_snapshot(
                             "lease": await pages(store, "lease", since, 10, 30.0),
                             "due_in": await pages(store, "due_in", since),
                             "fetch": await pages(store, "fetch", [lane], [100], [1000], ["{}"]),
-                            "lock_lanes": await pages(store, "lock_lanes", [], [], [lane]),
+                            "lock_lanes": await pages(store, "lock_lanes", "[]", [lane]),
                         }
                     )
                 await deliver_all(store)

@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack
 import asyncpg
 import pytest
 
+from fotahook.contract.events import MessageAccepted
 from fotahook.store import Store, open_store
-from fotahook.store.events import EventCursor, EventPage, MessageAccepted
+from fotahook.store.events import EventCursor, EventPage
 from fotahook.store.postgres.servers import Connection
 
 from .conftest import ACCOUNT, Accept, VirtualClock
@@ -45,7 +46,7 @@ async def write(writer: Connection, message_id: str) -> None:
 
 
 def messages(found: EventPage) -> list[str]:
-    return [event.message for event in found.events if isinstance(event, MessageAccepted)]
+    return [event.data.id for event in found.events if isinstance(event.data, MessageAccepted)]
 
 
 async def test_events_wait_for_transactions_that_began_earlier(

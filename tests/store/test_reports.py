@@ -35,10 +35,16 @@ async def test_a_campaign_comes_first_then_its_devices_in_order(store: Store, cl
     await accept(store, ACCOUNT, told("c", "CampaignEnded", softwareName="S", make=7))
     await store.expect(ACCOUNT, "c", ["3"])
     itself = LedgerReport(
-        campaign="c", device="", status="CampaignEnded", at=clock(), detail='{"softwareName":"S"}', told=None
+        account=ACCOUNT,
+        campaign="c",
+        device="",
+        status="CampaignEnded",
+        at=clock(),
+        detail='{"softwareName":"S"}',
+        told=None,
     )
     ten, two = (
-        LedgerReport(campaign="c", device=device, status=status, at=clock(), detail=detail, told=None)
+        LedgerReport(account=ACCOUNT, campaign="c", device=device, status=status, at=clock(), detail=detail, told=None)
         for device, status, detail in (("10", "UpgradeFailed", "why"), ("2", "Accepted", None))
     )
     assert await store.reports_of_campaign(ACCOUNT, "c", limit=10) == [itself, ten, two]

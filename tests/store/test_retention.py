@@ -299,7 +299,7 @@ async def test_recent_events_are_read_from_what_is_kept(opened: Store, accept: A
 
 async def test_a_large_store_is_measured_seldom(opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([0.0, 3.0, *map(float, range(10, 60, 10)), 64.0, 65.0])
-    monkeypatch.setattr("fotahook.store.base.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("fotahook.store.retention.monotonic", lambda: next(seconds))
     measured = []
     look = opened._look
 

@@ -4,26 +4,25 @@ import asyncio
 import contextlib
 import itertools
 import os
-import queue
 import re
 import sqlite3
 import stat
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fotahook.store import SqliteStore, Store, open_store, sqlite_path
-from fotahook.store.records import DispatchedElsewhere, NewMessage, StoreFull, StoreUnavailable
+from fotahook.store.records import DispatchedElsewhere, Limits, NewMessage, StoreFull, StoreUnavailable
+from fotahook.store.session import Session
 from fotahook.store.sql import load_migrations, load_queries
 from fotahook.store.sqlite.connection import connect, describe_error, translate
 from fotahook.store.sqlite.session import run_to_end
-from fotahook.store.sqlite.writer import Job, Reader, Writer
-from tests.deadlines import DEADLINE
+from fotahook.store.sqlite.worker import Job, Worker
 from tests.modes import modes_bind
 
 from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, lease_one, settled
@@ -243,7 +242,7 @@ async def test_a_full_disk_takes_nothing_and_says_so(path: Path) -> None:
 async def test_large_bodies_are_written_in_chunks(
     store: Store, accept: Accept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite.accept.CHUNK_BYTES", 10)
+    monkeypatch.setattr("fotahook.store.sqlite.session.CHUNK_BYTES", 10)
     bodies = [b"x" * size for size in (4, 6, 1, 20, 0)]
     accepted = await accept(*bodies)
     stored = [await store.message(answer.id) for answer in accepted]
@@ -254,7 +253,7 @@ async def test_large_bodies_are_written_in_chunks(
 async def test_deduplication_keys_with_equal_hashes_are_distinguished(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite.accept.key_hash", lambda account, key: 1)
+    monkeypatch.setattr("fotahook.store.sqlite.session.key_hash", lambda account, key: 1)
     messages = [
         NewMessage(account=account, body=body, idempotency_key=key, idempotency_window=60.0)
         for account, body, key in itertools.product("ab", (b"1", b"2"), ("i", "j"))
@@ -341,7 +340,7 @@ async def test_a_failed_peek_is_repeated_by_the_thread(path: Path) -> None:
         await store.callback(ACCOUNT)
 
 
-# The writer
+# The worker
 
 
 @pytest.fixture
@@ -352,16 +351,12 @@ def connection(path: Path) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
+def writer_on(connection: sqlite3.Connection) -> Worker:
+    return Worker(connection, begin="begin immediate", end="commit")
+
+
 def insert(number: int) -> Job[int]:
     return lambda db: db.execute("insert into numbers values (?)", (number,)).rowcount
-
-
-@pytest.fixture
-def commits(connection: sqlite3.Connection) -> list[str]:
-    """The commits on the connection so far."""
-    seen: list[str] = []
-    connection.set_trace_callback(lambda sql: seen.append(sql) if sql == "commit" else None)
-    return seen
 
 
 class Gate:
@@ -379,130 +374,67 @@ class Gate:
         self._open.wait()
 
 
-async def test_concurrent_jobs_share_a_commit(connection: sqlite3.Connection, commits: list[str]) -> None:
-    writer, gate = Writer(connection), Gate()
-    blocking = asyncio.ensure_future(writer.run(gate.job))
-    await asyncio.to_thread(gate.reached.wait)
-    jobs = [asyncio.ensure_future(writer.run(insert(number))) for number in range(1500)]
-    await asyncio.sleep(0)  # lets every job be handed over
-    gate.open()
-    await asyncio.gather(blocking, *jobs)
-    writer.close()
-    assert len(commits) == 3  # the gate's own, a full batch, the rest
-
-
-async def test_a_failed_job_undoes_its_own_writes_only(connection: sqlite3.Connection, path: Path) -> None:
-    writer, gate = Writer(connection), Gate()
-
-    def failing(db: sqlite3.Connection) -> None:
-        db.execute("insert into numbers values (100)")
-        raise RuntimeError("on purpose")
-
-    blocking = asyncio.ensure_future(writer.run(gate.job))
-    await asyncio.to_thread(gate.reached.wait)
-    jobs_in_order: list[Job[Any]] = [insert(1), failing, insert(2)]
-    jobs = [asyncio.ensure_future(writer.run(job)) for job in jobs_in_order]
-    await asyncio.sleep(0)
-    gate.open()
-    await blocking
-    first, failed, second = await asyncio.gather(*jobs, return_exceptions=True)
-    writer.close()
-    assert (first, second) == (1, 1)
-    assert isinstance(failed, RuntimeError)
-    with sqlite3.connect(path) as reading:
-        assert reading.execute("select number from numbers").fetchall() == [(1,), (2,)]
-    reading.close()
-
-
-async def test_a_cancelled_caller_does_not_disturb_the_others(connection: sqlite3.Connection) -> None:
-    writer, gate = Writer(connection), Gate()
-    blocking = asyncio.ensure_future(writer.run(gate.job))
-    await asyncio.to_thread(gate.reached.wait)
-    cancelled, other = (asyncio.ensure_future(writer.run(insert(number))) for number in (1, 2))
-    await asyncio.sleep(0)
-    cancelled.cancel()
-    gate.open()
-    assert await other == 1
-    await blocking
-    writer.close()
-    assert cancelled.cancelled()
-
-
-async def test_jobs_of_successive_turns_of_the_loop_share_a_commit(
-    connection: sqlite3.Connection, commits: list[str]
-) -> None:
-    writer = Writer(connection)
-
-    async def come(turns: int) -> None:
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        # The thread would go to work now, had it been called.
-        time.sleep(0.02)  # noqa: ASYNC251 - the loop must not go on meanwhile
-        await writer.run(insert(turns))
-
-    await asyncio.gather(*map(come, range(4)))
-    await asyncio.to_thread(writer.close)
+async def test_writes_of_the_same_moment_share_a_commit(store: SqliteStore, clock: VirtualClock) -> None:
+    commits: list[str] = []
+    store._writer._connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "commit" else None)
+    accepts = [store.accept([NewMessage(account=ACCOUNT, body=b"{}")]) for _ in range(20)]
+    await asyncio.gather(*accepts, store.register(ACCOUNT, URL, actor="test"), store.pause("other"))
     assert len(commits) == 1
 
 
-async def test_a_commit_that_fails_fails_all_of_its_jobs(connection: sqlite3.Connection) -> None:
+async def test_a_write_that_fails_undoes_its_own_changes_only(store: SqliteStore) -> None:
+    async def failing(db: Session) -> None:
+        await db.rows("set_limits", account="failed", **msgspec.structs.asdict(Limits(in_flight=1)))
+        raise RuntimeError("on purpose")
+
+    writes = [store.register("first", URL, actor="test"), store._write(failing), store.pause("second")]
+    _, failed, _ = await asyncio.gather(*writes, return_exceptions=True)
+    assert isinstance(failed, RuntimeError)
+    assert await store.limits("failed") == Limits()
+    assert await store.callback("first") is not None
+    assert [lane.state for lane in await store.lanes("second")] == ["paused"]
+
+
+async def test_a_commit_that_fails_fails_its_job(connection: sqlite3.Connection) -> None:
     connection.execute("pragma foreign_keys = on")
     connection.execute("create table orphans (number integer references numbers deferrable initially deferred)")
-    writer = Writer(connection)
+    writer = writer_on(connection)
     # Deferred constraints are checked by the commit itself, which is then refused.
     with pytest.raises(StoreUnavailable, match="FOREIGN KEY"):
         await writer.run(lambda db: db.execute("insert into orphans values (7)"))
     assert await writer.run(insert(1)) == 1
-    writer.close()
+    await writer.close()
 
 
 async def test_closing_finishes_queued_jobs_and_can_be_repeated(connection: sqlite3.Connection) -> None:
-    writer, gate = Writer(connection), Gate()
-    blocking = asyncio.ensure_future(writer.run(gate.job))
+    writer, gate = writer_on(connection), Gate()
+    jobs = [asyncio.ensure_future(writer.run(job)) for job in (gate.job, insert(1))]
     await asyncio.to_thread(gate.reached.wait)
-    last = asyncio.ensure_future(writer.run(insert(1)))
-    await asyncio.sleep(0)
     gate.open()
-    await asyncio.to_thread(writer.close)
-    writer.close()
-    assert await last == 1
-    await blocking
-
-
-async def test_a_job_submitted_while_the_writer_closes_is_run(
-    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writer = Writer(connection)
-    closing = threading.Thread(target=writer.close)
-
-    class Late(queue.SimpleQueue[object]):
-        def put(self, item: object, block: bool = True, timeout: float | None = None) -> None:
-            closing.start()
-            # It cannot end before this is put: the longer it is waited for, the surer a fault is seen.
-            closing.join(0.1)
-            super().put(item, block, timeout)
-
-    monkeypatch.setattr(writer, "_entries", Late())
-    async with asyncio.timeout(DEADLINE):
-        assert await writer.run(insert(1)) == 1
-    await asyncio.to_thread(closing.join)
+    await writer.close()
+    await writer.close()
+    assert await asyncio.gather(*jobs) == [None, 1]
     with pytest.raises(StoreUnavailable, match="the store is closed"):
         await writer.run(insert(2))
 
 
-async def test_a_failed_rollback_fails_only_the_next_transaction(
-    connection: sqlite3.Connection, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writer = Writer(connection)
-    roll_back = writer._roll_back
-    failing = iter([True, True])
+class Unreliable(sqlite3.Connection):
+    """A connection on which the next rollbacks fail."""
 
-    def fail_twice() -> None:
-        if next(failing, False):
+    failures = 0
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        if sql == "rollback" and self.failures > 0:
+            self.failures -= 1
             raise sqlite3.OperationalError("disk I/O error")
-        roll_back()
+        return super().execute(sql, *values)
 
-    monkeypatch.setattr(writer, "_roll_back", fail_twice)
+
+@pytest.mark.usefixtures("connection")
+async def test_a_failed_rollback_fails_only_the_next_transaction(path: Path) -> None:
+    unreliable = sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Unreliable)
+    unreliable.failures = 1
+    writer = writer_on(unreliable)
 
     def broken(db: sqlite3.Connection) -> None:
         insert(1)(db)
@@ -512,57 +444,58 @@ async def test_a_failed_rollback_fails_only_the_next_transaction(
         with pytest.raises(StoreUnavailable):
             await writer.run(job)
     assert await writer.run(insert(3)) == 1
-    await asyncio.to_thread(writer.close)
+    await writer.close()
     with contextlib.closing(sqlite3.connect(path)) as again:
         assert again.execute("select * from numbers").fetchall() == [(3,)]
 
 
 async def test_a_job_that_raises_stop_iteration_fails(connection: sqlite3.Connection) -> None:
-    writer = Writer(connection)
+    writer = writer_on(connection)
 
     def stop(_: sqlite3.Connection) -> None:
         raise StopIteration
 
     with pytest.raises(RuntimeError, match="StopIteration"):
         await writer.run(stop)
-    await asyncio.to_thread(writer.close)
+    await writer.close()
 
 
-def test_a_caller_whose_loop_is_gone_does_not_stop_the_writer(connection: sqlite3.Connection) -> None:
-    writer, gate = Writer(connection), Gate()
+def test_a_caller_whose_loop_is_gone_does_not_stop_the_worker(connection: sqlite3.Connection) -> None:
+    writer, gate = writer_on(connection), Gate()
 
     async def leave() -> None:
         task = asyncio.ensure_future(writer.run(gate.job))
         await asyncio.to_thread(gate.reached.wait)
         task.cancel()
 
+    async def come() -> int:
+        try:
+            return await writer.run(insert(1))
+        finally:
+            await writer.close()
+
     asyncio.run(leave())
     gate.open()
-    assert asyncio.run(writer.run(insert(1))) == 1
-    writer.close()
+    assert asyncio.run(come()) == 1
 
 
-async def test_a_transaction_that_sqlite_ends_by_itself_fails_for_all(connection: sqlite3.Connection) -> None:
-    writer, gate = Writer(connection), Gate()
+async def test_a_transaction_that_sqlite_ends_by_itself_fails(connection: sqlite3.Connection) -> None:
+    writer = writer_on(connection)
 
     def full(db: sqlite3.Connection) -> None:
+        insert(1)(db)
         db.execute("rollback")
         raise sqlite3.OperationalError("disk full")
 
-    blocking = asyncio.ensure_future(writer.run(gate.job))
-    await asyncio.to_thread(gate.reached.wait)
-    jobs = [asyncio.ensure_future(writer.run(job)) for job in (insert(1), full)]
-    await asyncio.sleep(0)
-    gate.open()
-    await blocking
-    assert [type(error) for error in await asyncio.gather(*jobs, return_exceptions=True)] == [StoreUnavailable] * 2
+    with pytest.raises(StoreUnavailable, match="disk full"):
+        await writer.run(full)
     assert await writer.run(lambda db: db.execute("select count(*) from numbers").fetchone()) == (0,)
-    writer.close()
+    await writer.close()
 
 
 async def test_a_read_sees_one_state_of_the_store(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("pragma journal_mode = wal")
-    reader = Reader(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
+    reader = Worker(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
 
     def count_twice(db: sqlite3.Connection) -> tuple[object, object]:
         before = db.execute("select count(*) from numbers").fetchone()
@@ -570,7 +503,7 @@ async def test_a_read_sees_one_state_of_the_store(connection: sqlite3.Connection
         return before, db.execute("select count(*) from numbers").fetchone()
 
     assert await reader.run(count_twice) == ((0,), (0,))
-    reader.close()
+    await reader.close()
 
 
 def test_a_shared_transaction_that_waits_is_refused() -> None:
@@ -581,12 +514,10 @@ def test_a_shared_transaction_that_waits_is_refused() -> None:
         run_to_end(job())
 
 
-def test_errors_are_translated_with_their_cause() -> None:
+def test_errors_are_translated() -> None:
     error = sqlite3.OperationalError("disk full")
     error.sqlite_errorname = "SQLITE_FULL"
-    translated = translate(error)
-    assert isinstance(translated, StoreFull)
-    assert translated.__cause__ is error
+    assert isinstance(translate(error), StoreFull)
     assert isinstance(translate(sqlite3.DatabaseError("broken")), StoreUnavailable)
     other = ValueError()
     assert translate(other) is other
@@ -659,21 +590,3 @@ async def test_settling_finds_deliveries_by_their_numbers(path: Path, name: str,
     await store.close()
     assert any("USING PRIMARY KEY (lane=? AND seq=?)" in step for step in plan), plan
     assert not any(re.match("SCAN (pending|p)\\b", step) for step in plan), plan
-
-
-async def test_of_reads_that_begin_at_once_only_the_one_that_fails_fails(path: Path) -> None:
-    store = await SqliteStore.open(path)
-
-    def run(query: str) -> "asyncio.Task[object]":
-        return asyncio.create_task(store._reader.run_with_others(lambda db: db.execute(query).fetchall()))
-
-    good, bad, given_up = (run(query) for query in ("select 1 as one", "select nothing", "select 2 as two"))
-    await asyncio.sleep(0)
-    given_up.cancel()
-    results = await asyncio.gather(good, bad, given_up, return_exceptions=True)
-    await store.close()
-    assert results[0] == [{"one": 1}]
-    assert isinstance(results[1], StoreUnavailable)
-    assert isinstance(results[2], asyncio.CancelledError)
-    with pytest.raises(StoreUnavailable, match="closed"):
-        await run("select 1")

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from typing import Final, NamedTuple
 
 from ..contract.events import event_block
-from ..store import views
 from ..store.base import Store
 from ..store.events import Event, EventCursor, EventPage
 from ..store.records import StoreError
@@ -56,13 +55,13 @@ class Page(NamedTuple):
         if cursor == self.before:
             if wanted is None:
                 return self.blocks, self.after
-            return b"".join(block for event, block in self.events if wanted(event.account)), self.after
+            return b"".join(block for event, block in self.events if wanted(event.data.account)), self.after
         blocks = []
         for event, _ in self.events:
             # A follower that read by itself may have seen the events of several sources in another order.
             if not cursor.covers(event):
                 cursor = cursor.advance([event])
-                if wanted is None or wanted(event.account):
+                if wanted is None or wanted(event.data.account):
                     blocks.append(_block(event, cursors.seal_events(cursor)))
         return b"".join(blocks), cursor.merge(self.after)
 
@@ -183,4 +182,4 @@ class Feed:
 
 
 def _block(event: Event, cursor: str) -> bytes:
-    return event_block(cursor, views.event_data(event))
+    return event_block(cursor, event.data)

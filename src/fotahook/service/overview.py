@@ -4,8 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from msgspec.structs import asdict
-
 from ..contract.operator import Backlog, Latency, StateCounts
 from ..store.base import Store
 from ..store.records import RecentAttempt
@@ -34,7 +32,7 @@ class Overviews:
         at, kept = self._kept.get((account, among), (-math.inf, None))
         if kept is not None and at <= now < at + CACHE_SECONDS:
             return kept
-        counts = StateCounts(**asdict(await self._store.state_counts(among, consumer=self._consumer)))
+        counts = await self._store.state_counts(among, consumer=self._consumer)
         found = counts, await self._backlog(among), await self._latency(account, among)
         if len(self._kept) >= CACHE_LIMIT:
             self._kept.clear()

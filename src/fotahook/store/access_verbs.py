@@ -2,24 +2,22 @@
 
 import copy
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Final, Self, TypeVar
+from typing import Self, TypeVar
 
 import msgspec
 
 from . import records
-from .rows import read_credential
-from .session import Engine, Session
+from .rows import read
+from .session import NEWEST, Engine, Session
 
 T = TypeVar("T")
-
-_NEWEST: Final = 2**62
-"""Above the number of any audit entry."""
 
 
 class AccessVerbs(Engine):
     """Base of the stores, for who may do what, and who did."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._audit: records.AuditEntry | None = None
 
     def audited(self, entry: records.AuditEntry) -> Self:
@@ -57,9 +55,8 @@ class AccessVerbs(Engine):
         self, *, among: Collection[str] | None = None, before: int | None = None, limit: int
     ) -> list[records.AuditEntry]:
         """The audit log, newest first, below a number; `among` restricts it to entries about these accounts."""
-        names, before = None if among is None else list(among), _NEWEST if before is None else before
-        found = await self._query("audit", among=names, before=before, limit=limit)
-        return [records.AuditEntry(**row) for row in found]
+        before = NEWEST if before is None else before
+        return await self._list(records.AuditEntry, "audit", among=among, before=before, limit=limit)
 
     async def save_credential(self, credential: records.Credential) -> None:
         """Insert a credential, or replace the one of its kind and id."""
@@ -75,7 +72,7 @@ class AccessVerbs(Engine):
 
         async def job(db: Session) -> bool:
             found = await db.row("lock_credential", kind=old.kind, id=old.id)
-            if found is None or read_credential(found) != old:
+            if found is None or read(records.Credential, found) != old:
                 return False
             await db.rows("save_credential", **msgspec.structs.asdict(new))
             return True
@@ -84,13 +81,12 @@ class AccessVerbs(Engine):
 
     async def credential(self, kind: str, credential_id: str) -> records.Credential | None:
         """One credential; None if it is missing or expired."""
-        row = await self._find("credential", kind=kind, id=credential_id)
-        return read_credential(row) if row else None
+        return await self._find(records.Credential, "credential", kind=kind, id=credential_id)
 
     async def credentials(self, kind: str, owner: str) -> list[records.Credential]:
         """The live credentials of one owner, oldest first."""
-        return [read_credential(row) for row in await self._query("credentials", kind=kind, owner=owner)]
+        return await self._list(records.Credential, "credentials", kind=kind, owner=owner)
 
     async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:
         """Delete credentials."""
-        await self._change(lambda db: db.rows("drop_credentials", kind=kind, ids=list(ids)))
+        await self._change(lambda db: db.rows("drop_credentials", kind=kind, ids=ids))

@@ -1,25 +1,21 @@
-"""Reads events and counts from the rows of a store, and thins out old counts."""
+"""The verbs of a store about events and counts, alike on every engine; old counts are thinned out."""
 
 import heapq
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Final
 
-import msgspec
-
-from .events import (
-    STATS_MINUTES,
+from fotahook.contract.events import (
     AttemptFinished,
     CallbackChanged,
-    Event,
-    EventCursor,
-    EventPage,
+    EventData,
     LaneChanged,
     MessageAccepted,
     MessageDead,
-    MinuteCounts,
-    Stats,
 )
-from .session import Row, Session
+
+from .events import STATS_MINUTES, Backlog, Event, EventCursor, EventPage, MinuteCounts, Source, Stats
+from .rows import Row, read
+from .session import Engine, Session
 
 STEP: Final = 1000
 """Rows that retention removes in one step, so that other writes do not wait long."""
@@ -27,33 +23,64 @@ STEP: Final = 1000
 AUDIT_SECONDS: Final = 400 * 24 * 3600.0
 """How long entries of the audit log are kept: a year, and time to look."""
 
-_STATEMENTS: Final = ("messages_accepted", "attempts_finished", "callbacks_changed", "lanes_changed")
+_SOURCES: Final[Mapping[Source, tuple[str, type[EventData]]]] = {
+    "messages": ("messages_accepted", MessageAccepted),
+    "attempts": ("attempts_finished", AttemptFinished),
+    "callbacks": ("callbacks_changed", CallbackChanged),
+    "lanes": ("lanes_changed", LaneChanged),
+}
+"""The statement that reads each source, and what its rows become."""
 
 
-async def read_events(
-    db: Session, after: EventCursor | None, limit: int, visible: Callable[[EventCursor], Awaitable[EventCursor]]
-) -> EventPage:
-    """The events after a cursor, up to `limit` of each source.
+class EventVerbs(Engine):
+    """Base of the stores, for what happened and how often."""
 
-    `visible` returns the cursor up to which every row is visible, given the one at the last row numbers drawn.
-    """
-    (ends,) = await db.rows("event_ends")
-    present, removed = _cursor(ends, ""), _cursor(ends, "removed_")
-    if after is None:
-        return EventPage(events=(), cursor=present, removed=removed)
-    if after.is_ahead_of(present) or removed.is_ahead_of(after):
-        return EventPage(events=(), cursor=after, lost=True)
-    last = await visible(present)
-    sources: list[list[Event]] = []
-    unfinished: list[Event] = []
-    for statement, first_row, last_row in zip(_STATEMENTS, _row_numbers(after), _row_numbers(last), strict=True):
-        if last_row > first_row:
-            rows = await db.rows(statement, after=first_row, last=last_row, limit=limit)
-            sources.append(list(_read_source(statement, rows, after)))
-            if len(rows) == limit:
-                unfinished.append(sources[-1][-1])
-    events = tuple(_by_time(sources, unfinished))
-    return EventPage(events=events, cursor=after.advance(events), more=bool(unfinished) or last != present)
+    async def events(self, after: EventCursor | None, *, limit: int) -> EventPage:
+        """Events after a cursor, up to `limit` of each source; for None, no events and a cursor at the present.
+
+        An event appears once every earlier event of its source is visible.
+        """
+        return await self._read(lambda db: self._read_events(db, after, limit))
+
+    async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> Stats:
+        """Counts for the last minutes, the current one included, of these accounts or of all."""
+
+        async def job(db: Session) -> Stats:
+            now = await db.value("this_minute")
+            counts = await db.rows("stats", minutes=minutes, among=among)
+            return Stats(now=now, minutes=tuple(read(MinuteCounts, each) for each in counts))
+
+        return await self._look(job)
+
+    async def backlog(self) -> Backlog:
+        """Undelivered messages of the whole store."""
+        return read(Backlog, *await self._look(lambda db: db.rows("backlog")))
+
+    async def _visible(self, db: Session, present: EventCursor) -> EventCursor:
+        """The cursor up to which every row is visible, given the one at the last row numbers drawn."""
+        return present
+
+    async def _read_events(self, db: Session, after: EventCursor | None, limit: int) -> EventPage:
+        (ends,) = await db.rows("event_ends")
+        present, removed = _cursor(ends, ""), _cursor(ends, "removed_")
+        if after is None:
+            return EventPage(events=(), cursor=present, removed=removed)
+        if after.is_ahead_of(present) or removed.is_ahead_of(after):
+            return EventPage(events=(), cursor=after, lost=True)
+        last = await self._visible(db, present)
+        sources: list[list[Event]] = []
+        unfinished: list[Event] = []
+        for (source, (statement, kind)), first, end in zip(
+            _SOURCES.items(), _row_numbers(after), _row_numbers(last), strict=True
+        ):
+            if end > first:
+                rows = await db.rows(statement, after=first, last=end, limit=limit)
+                found = [event for row in rows for event in _read(source, kind, row)]
+                sources.append([event for event in found if not after.covers(event)])
+                if len(rows) == limit:
+                    unfinished.append(sources[-1][-1])
+        events = tuple(_by_time(sources, unfinished))
+        return EventPage(events=events, cursor=after.advance(events), more=bool(unfinished) or last != present)
 
 
 def _cursor(ends: Row, prefix: str) -> EventCursor:
@@ -67,46 +94,23 @@ def _row_numbers(cursor: EventCursor) -> tuple[int, int, int, int]:
     return cursor.messages, (cursor.attempts - 1) // 2, cursor.callbacks, cursor.lanes
 
 
-def _read_source(statement: str, rows: Sequence[Row], after: EventCursor) -> Iterable[Event]:
-    match statement:
-        case "messages_accepted":
-            return (MessageAccepted(**row) for row in rows)
-        case "attempts_finished":
-            return (event for row in rows for event in _attempt_events(dict(row), after.attempts))
-        case "callbacks_changed":
-            return (CallbackChanged(**dict(row) | {"before": bool(row["before"])}) for row in rows)
-        case _:
-            return (LaneChanged(**row) for row in rows)
-
-
-def _attempt_events(row: dict[str, Any], after: int) -> Iterator[Event]:
-    """The events of an attempt after a position: that it finished, and that its message is dead.
-
-    They have two positions, so that a reader can stop between them.
-    """
-    number, phases = row.pop("number"), msgspec.json.decode(row.pop("phases"))
-    row |= {"number": row.pop("ordinal"), "milliseconds": phases.get("total")}
-    first, last = 2 * number, 2 * number + 1
-    finished = AttemptFinished(position=first if row["state"] == "dead" else last, **row)
-    if finished.position > after:
-        yield finished
-    if finished.position == first:
-        yield MessageDead(position=last, **{name: row[name] for name in _DEAD})
+def _read(source: Source, kind: type[EventData], row: Row) -> list[Event]:
+    """The events of a row. An attempt has two positions, so that a reader can stop between its end and the death of its
+    message."""
+    position, data = row["position"], read(kind, row)
+    if source != "attempts":
+        return [Event(source, position, data)]
+    if row["state"] != "dead":
+        return [Event(source, 2 * position + 1, data)]
+    return [Event(source, 2 * position, data), Event(source, 2 * position + 1, read(MessageDead, row))]
 
 
 def _by_time(sources: Sequence[Sequence[Event]], unfinished: Collection[Event]) -> Iterator[Event]:
     """The events of all sources by time, up to the first that an unread event might precede."""
-    for event in heapq.merge(*sources, key=lambda event: event.at):
+    for event in heapq.merge(*sources, key=lambda event: event.data.at):
         yield event
         if any(event is last for last in unfinished):
             return
-
-
-async def read_stats(db: Session, minutes: int, among: Collection[str] | None) -> Stats:
-    """How much happened in the last minutes."""
-    now = await db.value("this_minute")
-    counts = await db.rows("stats", minutes=minutes, among=None if among is None else list(among))
-    return Stats(now=now, minutes=tuple(MinuteCounts(**each) for each in counts))
 
 
 async def thin_out(db: Session, after: int, now: float) -> tuple[bool, int]:
@@ -124,6 +128,3 @@ async def thin_out(db: Session, after: int, now: float) -> tuple[bool, int]:
         await db.rows("drop_minute", minute=fine["minute"])
         after = fine["minute"]
     return removed >= STEP or fine is not None, after
-
-
-_DEAD: Final = ("at", "account", "message", "consumer", "error_code")

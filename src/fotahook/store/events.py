@@ -6,14 +6,19 @@ skips nothing and repeats nothing, however the events of several sources interle
 """
 
 from collections.abc import Iterable
-from typing import ClassVar, Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from .records import DeliveryState, LaneState, Record
+from fotahook.contract.events import EventData
+
+from .records import Record
 
 STATS_MINUTES: Final = 24 * 60
 """How long counts are kept: for each minute of this hour and the one before, for each hour before that."""
+
+
+Source = Literal["messages", "attempts", "callbacks", "lanes"]
 
 
 class EventCursor(msgspec.Struct, frozen=True):
@@ -30,12 +35,8 @@ class EventCursor(msgspec.Struct, frozen=True):
 
     def before(self, events: int) -> "EventCursor":
         """The cursor before so many events of each source; lane changes are left out."""
-        return EventCursor(
-            max(0, self.messages - events),
-            max(0, self.attempts - 2 * events),
-            max(0, self.callbacks - events),
-            self.lanes,
-        )
+        back = (events, 2 * events, events, 0)
+        return EventCursor(*(max(0, position - by) for position, by in zip(_positions(self), back, strict=True)))
 
     def covers(self, event: "Event") -> bool:
         """Whether the event lies before this cursor."""
@@ -51,69 +52,12 @@ class EventCursor(msgspec.Struct, frozen=True):
         return any(mine > theirs for mine, theirs in zip(_positions(self), _positions(other), strict=True))
 
 
-class Event(Record, frozen=True, kw_only=True):
-    """Something that happened to an account, at a time of the store's clock."""
+class Event(NamedTuple):
+    """Something that happened, as the operator API has it, and its position in its source."""
 
-    source: ClassVar[Literal["messages", "attempts", "callbacks", "lanes"]]
+    source: Source
     position: int
-    at: float
-    account: str
-
-
-class MessageAccepted(Event, frozen=True, kw_only=True):
-    """A message was stored; a duplicate is no event."""
-
-    source = "messages"
-    message: str
-    type: str | None
-    ordering_key: str | None
-    size: int
-
-
-class AttemptFinished(Event, frozen=True, kw_only=True):
-    """An attempt was settled. `number` counts the attempts at the message; `state` is that of its delivery then."""
-
-    source = "attempts"
-    message: str
-    consumer: str
-    number: int
-    started_at: float
-    url: str | None
-    outcome: str
-    status: int | None
-    error_code: str | None
-    milliseconds: float | None
-    state: DeliveryState
-
-
-class MessageDead(Event, frozen=True, kw_only=True):
-    """A delivery was given up after the attempt that precedes this event."""
-
-    source = "attempts"
-    message: str
-    consumer: str
-    error_code: str | None
-
-
-class CallbackChanged(Event, frozen=True, kw_only=True):
-    """A callback was registered, replaced (there was one `before`) or, without a `url`, deregistered."""
-
-    source = "callbacks"
-    url: str | None
-    before: bool
-    actor: str
-    revision: int
-
-
-class LaneChanged(Event, frozen=True, kw_only=True):
-    """A lane changed its state. It is waiting from the first failure of its endpoint to the next success."""
-
-    source = "lanes"
-    consumer: str
-    state: LaneState
-    until: float | None
-    """When the endpoint is tried again for the first time."""
-    reason: str | None
+    data: EventData
 
 
 class EventPage(Record, frozen=True, kw_only=True):
@@ -145,16 +89,6 @@ class Stats(Record, frozen=True, kw_only=True):
 
     now: int
     minutes: tuple[MinuteCounts, ...]
-
-
-class StateCounts(Record, frozen=True, kw_only=True):
-    """How many accounts are in each state, and how many need attention."""
-
-    open: int
-    waiting: int
-    held: int
-    paused: int
-    trouble: int
 
 
 class Backlog(Record, frozen=True, kw_only=True):

@@ -29,16 +29,12 @@ class StoreHealth:
         """Why the store cannot be written; None if it can."""
         async with self._lock:
             if asyncio.get_running_loop().time() - self._checked_at >= INTERVAL_SECONDS:
-                error = await self._check()
-                if error is not None and str(error) != str(self._error):
-                    self._on_error(error)
-                self._error = error
+                try:
+                    await self._store.check()
+                    self._error = None
+                except StoreError as error:
+                    if str(error) != str(self._error):
+                        self._on_error(error)
+                    self._error = error
                 self._checked_at = asyncio.get_running_loop().time()
             return self._error
-
-    async def _check(self) -> StoreError | None:
-        try:
-            await self._store.check()
-        except StoreError as error:
-            return error
-        return None

@@ -5,13 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-import msgspec
-
 from fotahook.contract.life_cycle import place
 from fotahook.contract.messages import CallbackMessage, Upgrade
 
 from .records import NewMessage, Note, Report
-from .session import ReportRow, Session
+from .session import ReportRow, Session, to_json
 
 _TEXT_LIMIT: Final = 256
 _TOLD: Final = (
@@ -65,7 +63,7 @@ def _told(part: Upgrade) -> str | None:
     """What a message says of a campaign besides its status, as JSON."""
     members = {"softwareName": part.software_name or part.firmware_name, "startDate": part.start_date, **part.extra}
     told = {name: _short(text) for name in _TOLD if isinstance(text := members.get(name), str)}
-    return _json(told) if told else None
+    return to_json(told) if told else None
 
 
 def _short(text: str | None) -> str | None:
@@ -100,37 +98,24 @@ async def record_reports(db: Session, messages: Sequence[tuple[int, NewMessage]]
         if message.by_report or seq in stale
     }
     if notes:
-        await db.rows("add_notes", rows=_json([(seq, _json(note)) for seq, note in notes.items()]))
+        await db.rows("add_notes", rows=to_json([(seq, to_json(note)) for seq, note in notes.items()]))
     return notes
 
 
 async def campaign_ids(db: Session, names: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
     """The ids of campaigns, by account and name, created where they are missing."""
-    found = await db.rows("find_campaigns", names=_json(names))
+    found = await db.rows("find_campaigns", names=to_json(names))
     if len(found) < len(names):
-        await db.rows("add_campaigns", names=_json(sorted(names)))
-        found = await db.rows("find_campaigns", names=_json(names))
+        await db.rows("add_campaigns", names=to_json(sorted(names)))
+        found = await db.rows("find_campaigns", names=to_json(names))
     return {(row["account"], row["campaign"]): row["id"] for row in found}
 
 
 def _without_repetitions(rows: list[ReportRow]) -> list[list[ReportRow]]:
     """The rows in parts that name each device once, because a statement writes a row once."""
-    if len({row[1:3] for row in rows}) == len(rows):
-        return [rows]
-    parts: list[list[ReportRow]] = []
+    parts: defaultdict[int, list[ReportRow]] = defaultdict(list)
     times: Counter[tuple[int, str]] = Counter()
     for row in rows:
-        if times[row[1:3]] == len(parts):
-            parts.append([])
         parts[times[row[1:3]]].append(row)
         times[row[1:3]] += 1
-    return parts
-
-
-def read_note(note: str | None) -> Note | None:
-    """The note of a message as the store has it."""
-    return None if note is None else msgspec.json.decode(note, type=Note)
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+    return list(parts.values())

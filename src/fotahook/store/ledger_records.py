@@ -16,8 +16,9 @@ class LedgerDevice(Record, frozen=True, kw_only=True):
 
 
 class LedgerReport(Record, frozen=True, kw_only=True):
-    """The last status of a device ('' for the campaign itself) in a campaign; the account where it is not given."""
+    """The last status of a device ('' for the campaign itself) in a campaign."""
 
+    account: str
     campaign: str
     device: str
     status: str
@@ -25,7 +26,6 @@ class LedgerReport(Record, frozen=True, kw_only=True):
     detail: str | None
     told: str | None
     """What was told of the campaign, as JSON."""
-    account: str = ""
 
 
 class LedgerCampaign(Record, frozen=True, kw_only=True):

@@ -1,15 +1,13 @@
 """The verbs of a store about the ledger, alike on every engine."""
 
 from collections.abc import Collection
-from typing import TypeVar
 
 from fotahook.contract.life_cycle import FINAL_RANK
 
 from . import ledger_records
 from .ledger import campaign_ids
-from .session import Engine, Session
-
-T = TypeVar("T")
+from .rows import read
+from .session import NEWEST, Engine, Session
 
 
 class LedgerVerbs(Engine):
@@ -42,29 +40,26 @@ class LedgerVerbs(Engine):
     ) -> list[ledger_records.LedgerCampaign]:
         """Campaigns in the ledger by id, above `after`; with a `name`, an account and a campaign, only that one."""
         account, campaign = name or (None, None)
-        found = await self._query("ledger_campaigns", account=account, campaign=campaign, after=after, limit=limit)
-        return [ledger_records.LedgerCampaign(**row) for row in found]
+        values = {"account": account, "campaign": campaign, "after": after, "limit": limit}
+        return await self._list(ledger_records.LedgerCampaign, "ledger_campaigns", **values)
 
     async def ledger_devices(
         self, campaign: int, *, among: Collection[str] | None = None, after: str = "", limit: int
     ) -> list[ledger_records.LedgerDevice]:
         """The devices of a campaign behind `after`, in order, all or these."""
-        names = None if among is None else list(among)
-        found = await self._query("ledger_devices", campaign=campaign, among=names, after=after, limit=limit)
-        return [ledger_records.LedgerDevice(**dict(row) | {"by_report": bool(row["by_report"])}) for row in found]
+        values = {"campaign": campaign, "among": among, "after": after, "limit": limit}
+        return await self._list(ledger_records.LedgerDevice, "ledger_devices", **values)
 
     async def ledger_counts(self, campaign: int) -> list[ledger_records.LedgerCount]:
         """How many devices of a campaign have which status."""
-        found = await self._query("ledger_counts", campaign=campaign, final=FINAL_RANK)
-        return [ledger_records.LedgerCount(**dict(row) | {"is_final": bool(row["is_final"])}) for row in found]
+        return await self._list(ledger_records.LedgerCount, "ledger_counts", campaign=campaign, final=FINAL_RANK)
 
     async def latest_campaigns(
         self, *, among: Collection[str] | None, campaign: str | None = None, before: int | None = None, limit: int
     ) -> list[ledger_records.LedgerCampaign]:
         """Campaigns of these accounts or of all, newest first: below an id, and by the beginning of their name."""
-        values = {"among": None if among is None else list(among), "campaign": campaign, "limit": limit}
-        found = await self._query("latest_campaigns", before=(1 << 62) if before is None else before, **values)
-        return [ledger_records.LedgerCampaign(**row) for row in found]
+        values = {"among": among, "campaign": campaign, "before": NEWEST if before is None else before, "limit": limit}
+        return await self._list(ledger_records.LedgerCampaign, "latest_campaigns", **values)
 
     async def campaign_devices(
         self, campaign: int, *, kind: str | None = None, after: str = "", limit: int
@@ -73,14 +68,9 @@ class LedgerVerbs(Engine):
         ``silent``."""
         values = {"campaign": campaign, "kind": kind or "", "after": after, "scan": limit, "final": FINAL_RANK}
         found = await self._query("campaign_devices", **values)
-        fitting = (dict(row) for row in found if row["fits"])
-        devices = (
-            {name: value for name, value in row.items() if name != "fits"} | {"by_report": bool(row["by_report"])}
-            for row in fitting
-        )
+        fitting = [read(ledger_records.CampaignDevice, row) for row in found if row["fits"] and row["device"]]
         return ledger_records.DevicePage(
-            devices=tuple(ledger_records.CampaignDevice(**device) for device in devices if device["device"]),
-            next=found[-1]["device"] if len(found) == limit else None,
+            devices=tuple(fitting), next=found[-1]["device"] if len(found) == limit else None
         )
 
     async def campaign_reasons(self, campaign: int, *, limit: int) -> list[tuple[str, int]]:
@@ -92,23 +82,21 @@ class LedgerVerbs(Engine):
         self, device: str, *, among: Collection[str] | None, limit: int
     ) -> list[ledger_records.LedgerReport]:
         """What was last reported of a device in each campaign of these accounts or of all, newest first."""
-        names = None if among is None else list(among)
-        found = await self._query("find_device", device=device, among=names, limit=limit)
-        return [ledger_records.LedgerReport(**row) for row in found]
+        return await self._list(ledger_records.LedgerReport, "find_device", device=device, among=among, limit=limit)
 
     async def reports_of_campaign(
         self, account: str, campaign: str, *, after: str | None = None, limit: int
     ) -> list[ledger_records.LedgerReport]:
         """What was reported of a campaign, first of itself, then of its devices in order; behind a device, if given."""
-        found = await self._query("reports_of_campaign", account=account, campaign=campaign, after=after, limit=limit)
-        return [ledger_records.LedgerReport(**row) for row in found]
+        values = {"account": account, "campaign": campaign, "after": after, "limit": limit}
+        return await self._list(ledger_records.LedgerReport, "reports_of_campaign", **values)
 
     async def reports_of_device(
         self, account: str, device: str, *, after: str = "", limit: int
     ) -> list[ledger_records.LedgerReport]:
         """What was reported of a device ('' for the campaigns themselves) in each campaign behind `after`, in order."""
-        found = await self._query("reports_of_device", account=account, device=device, after=after, limit=limit)
-        return [ledger_records.LedgerReport(**row) for row in found]
+        values = {"account": account, "device": device, "after": after, "limit": limit}
+        return await self._list(ledger_records.LedgerReport, "reports_of_device", **values)
 
     async def overdue_devices(self, seconds: float) -> int:
         """Devices without a result in campaigns that ended within the last `seconds`."""

@@ -8,6 +8,9 @@ from typing import Final, Literal
 
 import msgspec
 
+# What an operator allows an account is the same here.
+from fotahook.contract.operator import Limits as Limits
+
 FETCH_BYTES: Final = 1024 * 1024
 """Bytes of bodies that a lane fetches at once."""
 CALLBACK_CONSUMER: Final = ""
@@ -122,17 +125,6 @@ class Health(Record, frozen=True, kw_only=True):
     """Seconds of the fastest recent answer; 0 if there was none."""
 
 
-class Limits(Record, frozen=True, kw_only=True):
-    """What an operator allows an account; None means the service's own setting, or no limit where it has none."""
-
-    in_flight: int | None = None
-    per_second: float | None = None
-    pending_messages: int | None = None
-    pending_bytes: int | None = None
-    publishes_per_second: int | None = None
-    changes_per_hour: int | None = None
-
-
 class Lease(Record, frozen=True, kw_only=True):
     """A dispatcher's time-limited right to a lane. The lane's next lease has a higher token."""
 
@@ -165,11 +157,11 @@ class Delivery(Record, frozen=True, kw_only=True):
     ordering_key: str | None
     body: bytes
     accepted_at: float
-    attempts: int
+    attempts: int = 0
     """Attempts charged to the message so far."""
-    strikes: int
+    strikes: int = 0
     """Endpoint failures during attempts at this delivery, which are not charged to it."""
-    age: float
+    age: float = 0.0
     """Seconds that count towards its time to live: those in which the lane was neither held nor paused."""
     note: Note | None = None
     followed: bool = False

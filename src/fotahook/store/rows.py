@@ -1,85 +1,89 @@
 """Converts rows to records. The statements of both engines name their columns alike."""
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import cache, partial
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from . import records
-from .session import Row
+from .views import to_datetime, to_datetime_or_none
 
-T = TypeVar("T", bound=records.Record)
+T = TypeVar("T", bound=msgspec.Struct)
+Row = Mapping[str, Any]
+"""The columns of a row by name. SQLite has 0 and 1 for booleans, and text for arrays."""
 
 
 def read(kind: type[T], row: Row, **fields: object) -> T:
-    """A record with these fields, and the row's for all others."""
-    return kind(**{name: row[name] for name in kind.__struct_fields__ if name not in fields}, **fields)
+    """A record with these fields, and the row's for all others; records in it have columns of the same row."""
+    plain, converted, nested = _plan(kind)
+    for name in plain:
+        if name not in fields:
+            fields[name] = row[name]
+    for name, convert in converted:
+        fields[name] = convert(row[name])
+    for name, convert in nested:
+        if name not in fields:
+            fields[name] = convert(row)
+    return kind(**fields)
 
 
 def read_lease(row: Row) -> records.Lease:
-    return read(
-        records.Lease,
-        row,
-        open=bool(row["open"]),
-        signing_keys=_words(row["signing_keys"]),
-        # The quotas are no affair of a dispatcher.
-        limits=records.Limits(in_flight=row["in_flight"], per_second=row["per_second"]),
-        health=read(records.Health, row),
-    )
+    # The quotas are no affair of a dispatcher.
+    limits = records.Limits(in_flight=row["in_flight"], per_second=row["per_second"])
+    return read(records.Lease, row, limits=limits)
 
 
-def read_lane(row: Row) -> records.Lane:
-    state: records.LaneState = "open"
-    if row["paused"]:
-        state = "paused"
-    elif row["held"]:
-        state = "held"
-    elif row["waiting"]:
-        state = "waiting"
-    until = row["wait_until"] if state == "waiting" else None
-    return read(records.Lane, row, state=state, until=until, health=read(records.Health, row))
+Conversions = list[tuple[str, Callable[[Any], object]]]
 
 
-def read_account(row: Row) -> records.Account:
-    callback = None if row["url"] is None else read(records.Callback, row)
-    return read(records.Account, row, callback=callback, lane=read_lane(row), limits=read(records.Limits, row))
+@cache
+def _plan(kind: type[msgspec.Struct]) -> tuple[list[str], Conversions, Conversions]:
+    """The fields that are as in the row, those that are converted, and those made of the whole row."""
+    plain: list[str] = []
+    converted: Conversions = []
+    nested: Conversions = []
+    for field in msgspec.structs.fields(kind):
+        if field.type in _CONVERSIONS:
+            converted.append((field.name, _CONVERSIONS[field.type]))
+        elif field.type == records.Callback | None:
+            nested.append((field.name, lambda row: None if row["url"] is None else read(records.Callback, row)))
+        elif isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            nested.append((field.name, partial(read, field.type)))
+        else:
+            plain.append(field.name)
+    return plain, converted, nested
 
 
 def read_messages(messages: Sequence[Row], statuses: Sequence[Row]) -> list[records.Message]:
     """Messages with the rows of their deliveries."""
     deliveries: dict[int, list[records.DeliveryStatus]] = {row["seq"]: [] for row in messages}
     for row in statuses:
-        deliveries[row["seq"]].append(read(records.DeliveryStatus, row, stopped=bool(row["stopped"])))
+        deliveries[row["seq"]].append(read(records.DeliveryStatus, row))
     return [read(records.Message, row, deliveries=tuple(deliveries[row["seq"]])) for row in messages]
 
 
-def copy_of(message: records.Message, body: bytes) -> records.NewMessage:
-    """A message to accept with the content of a stored one, for the same lanes."""
-    return records.NewMessage(
-        account=message.account,
-        body=body,
-        type=message.type,
-        ordering_key=message.ordering_key,
-        consumers=tuple(delivery.consumer for delivery in message.deliveries),
-    )
-
-
-def read_attempt(row: Row) -> records.Attempt:
-    return read(records.Attempt, row, phases=msgspec.json.decode(row["phases"]), resent=bool(row["resent"]))
-
-
-def read_recent_attempt(row: Row) -> records.RecentAttempt:
-    return read(records.RecentAttempt, row, attempt=read_attempt(row))
-
-
-def read_credential(row: Row) -> records.Credential:
-    accounts = row["accounts"]
-    if isinstance(accounts, str):
-        accounts = msgspec.json.decode(accounts)
-    accounts = None if accounts is None else tuple(accounts)
-    words = {name: _words(row[name]) for name in ("scopes", "networks")}
-    return read(records.Credential, row, accounts=accounts, **words)
+def read_note(note: str | None) -> records.Note | None:
+    """The note of a message as the store has it."""
+    return None if note is None else msgspec.json.decode(note, type=records.Note)
 
 
 def _words(value: str | Sequence[str] | None) -> tuple[str, ...]:
     return tuple(value.split() if isinstance(value, str) else value or ())
+
+
+def _names(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    given = msgspec.json.decode(value) if isinstance(value, str) else value
+    return None if given is None else tuple(given)
+
+
+_CONVERSIONS: Final[Mapping[Any, Callable[[Any], object]]] = {
+    bool: bool,
+    datetime: to_datetime,
+    datetime | None: to_datetime_or_none,
+    tuple[str, ...]: _words,
+    tuple[str, ...] | None: _names,
+    Mapping[str, float]: msgspec.json.decode,
+    records.Note | None: read_note,
+}

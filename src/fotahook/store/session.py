@@ -2,16 +2,49 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+
+from .records import NewMessage
+from .rows import Row, read
 
 T = TypeVar("T")
+R = TypeVar("R", bound=msgspec.Struct)
 
-Row: TypeAlias = Mapping[str, Any]
-"""The columns of a row by name. SQLite has 0 and 1 for booleans, and text for arrays."""
+Values: TypeAlias = Sequence[object]
+"""The values of a row that a statement is given, in its order."""
 LaneName: TypeAlias = tuple[str, str]
 """An account and a consumer."""
+DedupKey: TypeAlias = tuple[str, str]
+"""An account and an idempotency key."""
 ReportRow: TypeAlias = tuple[int, int, str, str, int, bool, str | None]
 """The number of a message, a campaign's id, a device, its status, that status's rank, whether a report said it, why."""
+NEWEST: Final = (1 << 63) - 1
+"""Above the number of any row."""
+
+
+class Candidate(NamedTuple):
+    """A message that is stored unless it is a duplicate: its id then, and its hash."""
+
+    id: str
+    message: NewMessage
+    digest: bytes
+
+    @property
+    def key(self) -> DedupKey | None:
+        """The key to find duplicates by."""
+        key = self.message.idempotency_key
+        return None if key is None else (self.message.account, key)
+
+
+class Added(NamedTuple):
+    """What became of candidates: the new ones' numbers by id, when they were accepted, and what the others repeat."""
+
+    numbers: Mapping[str, int]
+    at: float
+    known: Mapping[DedupKey, tuple[str, bytes]]
+    """Id and hash by key."""
 
 
 class Session(ABC):
@@ -24,6 +57,10 @@ class Session(ABC):
     async def rows(self, statement: str, **values: object) -> Sequence[Row]:
         """The rows that the statement returns."""
 
+    @abstractmethod
+    async def bulk(self, statement: str, rows: Sequence[Values]) -> Sequence[Row]:
+        """Run a statement once for many rows, all of one width; what it returns. Without rows nothing runs."""
+
     async def row(self, statement: str, **values: object) -> Row | None:
         """The first row that the statement returns."""
         return next(iter(await self.rows(statement, **values)), None)
@@ -33,11 +70,40 @@ class Session(ABC):
         (row,) = await self.rows(statement, **values)
         return next(iter(row.values()))
 
-    @abstractmethod
     async def lock_lanes(
         self, names: Set[LaneName], ids: Collection[int] = (), *, create: bool = True
     ) -> Sequence[Row]:
         """Lock lanes by name, created where they are missing, and by id, until the transaction ends."""
+        named = to_json(sorted(names))
+        locked = await self.rows("lock_lanes", names=named, ids=list(ids))
+        if create and not names <= {(lane["account"], lane["consumer"]) for lane in locked}:
+            await self.rows("add_lanes", names=named)
+            locked = await self.rows("lock_lanes", names=named, ids=list(ids))
+        return locked
+
+    @abstractmethod
+    async def add_messages(self, given: Sequence[Candidate]) -> Added:
+        """Insert messages with their bodies, except duplicates, which are counted. The lanes are locked."""
+
+    @abstractmethod
+    async def add_pending(
+        self, rows: Sequence[tuple[int, int, str | None]], taken: Collection[int], seconds: float
+    ) -> Sequence[Row]:
+        """Put messages into lanes, which become due: lane, number and ordering key of each.
+
+        The lanes in `taken` were idle and are leased for `seconds`; the rows are their leases.
+        """
+
+    @abstractmethod
+    async def settle(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Write outcomes: lane, message, state, delay, attempts, strikes, acceptance, then the attempt's columns."""
+
+    @abstractmethod
+    async def keep_lanes(self, rows: Sequence[tuple[Any, ...]]) -> Sequence[Row]:
+        """Write verdicts: lane, revision of the callback, seconds to keep the lease, backoff, pause, then the health.
+
+        A row for each lane: whether it could be leased now, and the whole lease if it is kept.
+        """
 
     @abstractmethod
     async def redeliver(self, seqs: Sequence[int], state: str | None) -> int:
@@ -48,16 +114,43 @@ class Session(ABC):
         """Enter these into the ledger, each device once; `seq` and `device` of those that the state guard held off."""
 
 
+def to_json(value: object) -> str:
+    """A parameter as JSON."""
+    return msgspec.json.encode(value).decode()
+
+
 class Engine(ABC):
     """What the verbs that are alike on every engine use of it."""
+
+    @abstractmethod
+    async def now(self) -> float:
+        """A reading of the store's clock."""
+
+    @abstractmethod
+    def _notify(self) -> None:
+        """Wake the dispatchers of this store: a lane may have become due."""
 
     @abstractmethod
     async def _query(self, statement: str, **values: object) -> Sequence[Row]:
         """The rows that a single statement returns."""
 
-    @abstractmethod
-    async def _find(self, statement: str, **values: object) -> Row | None:
-        """The row that a single statement finds by its primary key."""
+    async def _list(self, kind: type[R], statement: str, /, **values: object) -> list[R]:
+        """The records that a single statement returns."""
+        return [read(kind, row) for row in await self._query(statement, **values)]
+
+    async def _one(self, kind: type[R], statement: str, /, **values: object) -> R:
+        """The one record that a single statement returns."""
+        (record,) = await self._list(kind, statement, **values)
+        return record
+
+    async def _find_row(self, statement: str, /, **values: object) -> Row | None:
+        """The row that a single statement finds by a key."""
+        return next(iter(await self._query(statement, **values)), None)
+
+    async def _find(self, kind: type[R], statement: str, /, **values: object) -> R | None:
+        """The record that a single statement finds by a key."""
+        row = await self._find_row(statement, **values)
+        return read(kind, row) if row else None
 
     @abstractmethod
     async def _read(self, job: Callable[[Session], Awaitable[T]]) -> T:
@@ -68,5 +161,9 @@ class Engine(ABC):
         """The same for a job that looks through much: such jobs take turns, and no other read waits for them."""
 
     @abstractmethod
-    async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
+    async def _transact(self, job: Callable[[Session], Awaitable[T]]) -> T:
         """Return what `job` returns, once its transaction is on disk."""
+
+    async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        """The same; jobs of several callers may share a transaction."""
+        return await self._transact(job)

@@ -30,6 +30,9 @@ class Turns(Generic[T]):
         """The start of what was taken last: where an owner begins that brought nothing lately."""
         self._numbers = count()
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def put(self, item: T, owner: Hashable = None, weight: int = 1) -> None:
         """Queue an item behind those of its owner."""
         start = max(self._now, self._ends.get(owner, 0))

@@ -1,15 +1,15 @@
 """Converts the store's records to the models of the operator API, for a service and for a listener's inbox."""
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from typing import TypeVar
 
 import msgspec
 
-from fotahook.contract import events as models
 from fotahook.contract import operator
 
-from . import events
 from .records import (
     CALLBACK_CONSUMER,
     Account,
@@ -47,7 +47,6 @@ def message_state(message: Message, *, now: float = 0.0, time_to_live: float = m
         operator.MessageState,
         message,
         sha256=message.sha256.hex(),
-        accepted_at=to_datetime(message.accepted_at),
         deliveries=[
             _model(
                 operator.DeliveryState,
@@ -70,7 +69,7 @@ def _expires_at(delivery: DeliveryStatus, now: float, time_to_live: float) -> da
 
 def audit_entry(entry: AuditEntry) -> operator.AuditEntry:
     """An entry of the audit log."""
-    return _model(operator.AuditEntry, entry, at=to_datetime(entry.at))
+    return _model(operator.AuditEntry, entry)
 
 
 def attempt_state(number: int, attempt: Attempt) -> operator.Attempt:
@@ -84,10 +83,8 @@ def recent_attempt(recent: RecentAttempt) -> operator.RecentAttempt:
 
 
 def _attempt(model: type[Model], number: int, attempt: Attempt, **fields: object) -> Model:
-    started_at, phases = to_datetime(attempt.started_at), msgspec.convert(attempt.phases, operator.Phases)
-    return _model(
-        model, attempt, number=number, started_at=started_at, http_status=attempt.status, phases=phases, **fields
-    )
+    phases = msgspec.convert(attempt.phases, operator.Phases)
+    return _model(model, attempt, number=number, http_status=attempt.status, phases=phases, **fields)
 
 
 def unknown_account_state(account: str, limits: Limits) -> operator.AccountState:
@@ -97,7 +94,7 @@ def unknown_account_state(account: str, limits: Limits) -> operator.AccountState
         callback=None,
         lane=operator.LaneState(state="held"),
         backlog=operator.Backlog(pending=0, dead=0),
-        limits=_model(operator.Limits, limits),
+        limits=limits,
         known=False,
     )
 
@@ -105,65 +102,44 @@ def unknown_account_state(account: str, limits: Limits) -> operator.AccountState
 def account_state(account: Account, *, known: bool) -> operator.AccountState:
     """The state of an account, by the lane to its callback; `known`: it has had a callback or a message."""
     callback, lane, limits = account.callback, account.lane, account.limits
-    registered = None
-    if callback is not None:
-        registered_at = to_datetime(callback.registered_at)
-        registered = _model(operator.RegisteredCallback, callback, registered_at=registered_at)
     window = lane.health.window if limits.in_flight is None else min(lane.health.window, limits.in_flight)
     return operator.AccountState(
         account=account.account,
-        callback=registered,
+        callback=None if callback is None else _model(operator.RegisteredCallback, callback),
         lane=_model(
             operator.LaneState,
             lane,
             reason=lane.health.reason,
-            until=to_datetime_or_none(lane.until),
             in_flight=window if lane.state == "open" else 0,
             failures=lane.health.failures,
         ),
-        backlog=_model(operator.Backlog, lane, oldest_accepted_at=to_datetime_or_none(lane.oldest_accepted_at)),
-        limits=_model(operator.Limits, limits),
+        backlog=_model(operator.Backlog, lane),
+        limits=limits,
         known=known,
     )
 
 
 def callback_change(change: CallbackChange, before: CallbackChange | None) -> operator.CallbackChange:
     """A change of a callback; `before` is the change that preceded it."""
-    action = _action(change.url, before is not None and before.url is not None)
-    return _model(operator.CallbackChange, change, action=action, at=to_datetime(change.at))
-
-
-def _action(url: str | None, replaced: bool) -> str:
-    return "deregistered" if url is None else "replaced" if replaced else "registered"
-
-
-def event_data(event: events.Event) -> models.EventData:
-    """An event as the event stream of the operator API has it."""
-    at = to_datetime(event.at)
-    match event:
-        case events.MessageAccepted():
-            return _model(models.MessageAccepted, event, id=event.message, at=at)
-        case events.AttemptFinished():
-            return _model(
-                models.AttemptFinished,
-                event,
-                id=event.message,
-                at=at,
-                lane=lane_name(event.account, event.consumer),
-                started_at=to_datetime(event.started_at),
-                http_status=event.status,
-            )
-        case events.MessageDead():
-            lane = lane_name(event.account, event.consumer)
-            return _model(models.MessageDead, event, id=event.message, at=at, lane=lane)
-        case events.LaneChanged():
-            lane = lane_name(event.account, event.consumer)
-            return _model(models.LaneChanged, event, at=at, lane=lane, until=to_datetime_or_none(event.until))
-    assert isinstance(event, events.CallbackChanged)
-    return _model(models.CallbackChanged, event, at=at, action=_action(event.url, event.before))
+    replaced = before is not None and before.url is not None
+    action = "deregistered" if change.url is None else "replaced" if replaced else "registered"
+    return _model(operator.CallbackChange, change, action=action)
 
 
 def _model(model: type[Model], record: Record, **fields: object) -> Model:
-    """A model with these fields, and the record's for all others."""
-    shared = [name for name in model.__struct_fields__ if name not in fields]
-    return model(**{name: getattr(record, name) for name in shared}, **fields)
+    """A model with these fields, and the record's for all others; times of the store become datetimes."""
+    shared = {
+        name: getattr(record, name) if convert is None else convert(getattr(record, name))
+        for name, convert in _fields(model)
+        if name not in fields
+    }
+    return model(**shared, **fields)
+
+
+@cache
+def _fields(model: type[msgspec.Struct]) -> list[tuple[str, Callable[[float | None], datetime | None] | None]]:
+    """The names of a model's fields, and how their values are converted."""
+    times = (datetime, datetime | None)
+    return [
+        (field.name, to_datetime_or_none if field.type in times else None) for field in msgspec.structs.fields(model)
+    ]

@@ -216,10 +216,10 @@ async def _check_session(db: Db) -> None:
         db,
         {
             **SESSION,
-            "lock_timeout": _milliseconds(LOCK_SECONDS),
-            "statement_timeout": _milliseconds(STATEMENT_SECONDS),
+            "lock_timeout": f"{LOCK_SECONDS}s",
+            "statement_timeout": f"{STATEMENT_SECONDS}s",
             # A process that froze within a transaction must not keep its lanes locked.
-            "idle_in_transaction_session_timeout": _milliseconds(RESPONSE_SECONDS),
+            "idle_in_transaction_session_timeout": f"{RESPONSE_SECONDS}s",
         },
     )
     # A setting of the session no longer changes when the server reloads its configuration.
@@ -234,7 +234,3 @@ async def _check_session(db: Db) -> None:
 
 async def _keep_session(db: Db) -> None:
     """Nothing changes a session, so resetting it would only cost a round trip."""
-
-
-def _milliseconds(seconds: float) -> str:
-    return str(round(seconds * 1000))

@@ -11,12 +11,13 @@
 -- changed by their `ctid`. A fetch begins at the lane's `since`, a lease at a time before which no lane is due.
 
 -- name: lock_lanes
+-- :names is JSON, an account and a consumer each.
 select l.id, l.account, l.consumer, l.token,
     case when l.held or l.paused then 'other' when l.leased_until > store_now() then 'leased'
         when l.due is null and l.wait_until <= store_now() then 'idle' else 'other' end as use
 from unnest(array(
     select found.id
-    from unnest(:accounts::text[], :consumers::text[]) as named (account, consumer)
+    from (select name ->> 0 as account, name ->> 1 as consumer from json_array_elements(:names::json) name) named
     cross join lateral (
         select id from lanes
         where (account, consumer) >= (named.account, named.consumer) and (account, consumer) <= (named.account, named.consumer)
@@ -32,8 +33,7 @@ cross join lateral (
 -- A lane to a callback starts held, and the register call opens it. Other lanes have a destination from the start.
 with named as (
     insert into lane_names (account, consumer)
-    select account, consumer from unnest(:accounts::text[], :consumers::text[]) as named (account, consumer)
-    order by account, consumer
+    select name ->> 0, name ->> 1 from json_array_elements(:names::json) name order by 1, 2
     on conflict (account, consumer) do nothing
     returning account, consumer
 )
@@ -305,14 +305,16 @@ where m.seq = any(:seqs::bigint[]) order by a.number desc limit :limit;
 select p.seq from lanes l join pending p on p.lane = l.id where l.account = :account order by p.seq limit :limit;
 
 -- name: lanes
-select l.consumer, l.held, l.paused, l.wait_until, l.wait_until > store_now() as waiting,
+select l.consumer, case when l.paused then 'paused' when l.held then 'held' when l.wait_until > store_now() then 'waiting' else 'open' end as state,
+    case when not l.paused and not l.held and l.wait_until > store_now() then l.wait_until end as until,
     l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, b.pending, b.dead, b.oldest_accepted_at
 from lanes l join backlogs b on b.lane = l.id where l.account = :account order by l.consumer;
 
 -- name: accounts
 select l.account, c.url, c.revision, c.registered_at, m.in_flight, m.per_second,
     m.pending_messages, m.pending_bytes, m.publishes_per_second, m.changes_per_hour,
-    l.consumer, l.held, l.paused, l.wait_until, l.wait_until > store_now() as waiting,
+    l.consumer, case when l.paused then 'paused' when l.held then 'held' when l.wait_until > store_now() then 'waiting' else 'open' end as state,
+    case when not l.paused and not l.held and l.wait_until > store_now() then l.wait_until end as until,
     l.failures, l."window", l.refused, l.reason, l.succeeded, l.failed, l.latency, b.pending, b.dead, b.oldest_accepted_at
 from (
     select * from lanes l
@@ -473,7 +475,7 @@ from taken cross join lateral lane_facts(taken.account, taken.consumer) f;
 
 -- name: fetch
 -- For several leases at once; `number` is the lease that a row is for. :without has the text of an array for each lease.
-select asked.number, p.lane, p.seq, m.id, m.account, m.type, m.ordering_key, b.body, m.accepted_at,
+select asked.number, p.lane, p.seq, m.id as message, m.account, m.type, m.ordering_key, b.body, m.accepted_at,
     p.attempts, p.strikes, coalesce(l.stopped_at, store_now()) - l.stopped_for - p.born as age,
     exists (
         select from pending o where o.lane = p.lane and o.key = p.key and o.place > p.place
@@ -804,14 +806,14 @@ select pg_current_xact_id()::text::bigint;
 select pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
 
 -- name: messages_accepted
-select seq as position, accepted_at as at, account, id as message, type, ordering_key, size
+select seq as position, accepted_at as at, account, id, type, ordering_key, size
 from messages where seq > :after and seq <= :last order by seq limit :limit;
 
 -- name: attempts_finished
 -- The sum makes the planner count by an index of the message, not by one of the numbers.
-select a.number, a.at, l.account, m.id as message, l.consumer, a.started_at, a.url, a.outcome, a.status, a.error_code,
-    a.phases, a.state,
-    (select count(*) from attempts b where b.day = a.day and b.seq = a.seq and b.number + 0 <= a.number) as ordinal
+select a.number as position, a.at, l.account, m.id, coalesce(nullif(l.consumer, ''), l.account) as lane, a.started_at,
+    a.url, a.outcome, a.status as http_status, a.error_code, (a.phases::json ->> 'total')::double precision as milliseconds, a.state,
+    (select count(*) from attempts b where b.day = a.day and b.seq = a.seq and b.number + 0 <= a.number) as number
 from (
     select * from attempts where number > :after and number <= :last order by number limit :limit
 ) a join messages m on m.seq = a.seq join lanes l on l.id = a.lane
@@ -819,11 +821,18 @@ order by a.number;
 
 -- name: callbacks_changed
 select h.number as position, h.at, h.account, h.url, h.actor, h.revision,
-    (select url from callback_history b where b.account = h.account and b.revision = h.revision - 1) is not null as before
+    case
+        when h.url is null then 'deregistered'
+        when (
+            select url from callback_history b where b.account = h.account and b.revision = h.revision - 1
+        ) is not null then 'replaced'
+        else 'registered'
+    end as action
 from callback_history h where h.number > :after and h.number <= :last order by h.number limit :limit;
 
 -- name: lanes_changed
-select c.number as position, c.at, l.account, l.consumer, c.state, c.until, c.reason
+select c.number as position, c.at, l.account, coalesce(nullif(l.consumer, ''), l.account) as lane, c.state, c.until,
+    c.reason
 from (
     select * from lane_changes where number > :after and number <= :last
     order by number limit :limit
@@ -943,13 +952,13 @@ from campaigns c join ledger l on l.campaign = c.id and l.device = :device
 where l.status is not null and (:among::text[] is null or c.account = any(:among)) order by l.at desc limit :limit;
 
 -- name: reports_of_campaign
-select c.campaign, l.device, l.status, l.at, l.detail, null as told from campaigns c join ledger l on l.campaign = c.id
+select c.account, c.campaign, l.device, l.status, l.at, l.detail, null as told from campaigns c join ledger l on l.campaign = c.id
 where c.account = :account and c.campaign = :campaign and l.status is not null
     and l.device >= coalesce(:after::text, '') and (:after::text is null or l.device <> :after::text)
 order by l.device limit :limit;
 
 -- name: reports_of_device
-select c.campaign, l.device, l.status, l.at, l.detail, i.detail as told from campaigns c
+select c.account, c.campaign, l.device, l.status, l.at, l.detail, i.detail as told from campaigns c
 join ledger l on l.campaign = c.id and l.device = :device
 left join ledger i on i.campaign = c.id and i.device = ''
 where c.account = :account and c.campaign > :after::text and l.status is not null order by c.campaign limit :limit;

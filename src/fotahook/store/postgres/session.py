@@ -1,12 +1,14 @@
 """Sessions of the PostgreSQL store: statements by name on one connection."""
 
 import re
-from collections.abc import Collection, Sequence, Set
-from typing import Final, NamedTuple, cast
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Any, Final, NamedTuple, cast
 
 from fotahook.contract.life_cycle import FINAL_RANK
 
-from ..session import LaneName, ReportRow, Row, Session
+from ..rows import Row
+from ..session import Added, Candidate, ReportRow, Session, Values
 from ..sql import load_queries
 from .servers import Db
 
@@ -44,15 +46,43 @@ class PostgresSession(Session):
         # An asyncpg.Record reads like a mapping, and is none for type checkers.
         return cast("list[Row]", await self.connection.fetch(sql, *[values[name] for name in names]))
 
-    async def lock_lanes(self, names: Set[LaneName], ids: Collection[int] = (), *, create: bool = True) -> list[Row]:
-        accounts, consumers = [account for account, _ in names], [consumer for _, consumer in names]
-        locked = await self.rows("lock_lanes", accounts=accounts, consumers=consumers, ids=ids)
-        if create and not names <= {(lane["account"], lane["consumer"]) for lane in locked}:
-            await self.rows("add_lanes", accounts=accounts, consumers=consumers)
-            locked = await self.rows("lock_lanes", accounts=accounts, consumers=consumers, ids=ids)
-        return locked
+    async def bulk(self, statement: str, rows: Sequence[Values], **more: object) -> list[Row]:
+        """Each column is an array; these are the first parameters, `more` the others."""
+        columns = dict(zip(STATEMENTS[statement].names, zip(*rows, strict=True), strict=False))
+        return await self.rows(statement, **columns, **more) if rows else []
+
+    async def add_messages(self, given: Sequence[Candidate]) -> Added:
+        windowed = [
+            (*each.key, each.message.idempotency_window)
+            for each in given
+            if each.key is not None and each.message.idempotency_window is not None
+        ]
+        await self.bulk("forget_keys", windowed)
+        columns = [
+            (each.id, one.account, one.type, one.ordering_key, one.idempotency_key, one.body, each.digest)
+            for each in given
+            for one in (each.message,)
+        ]
+        stored = await self.bulk("add_messages", columns)
+        numbers = {row["id"]: row["seq"] for row in stored}
+        times = Counter(each.key for each in given if each.key is not None and each.id not in numbers)
+        repeated = await self.bulk("count_duplicates", [(*key, count) for key, count in times.items()])
+        known = {(row["account"], row["idempotency_key"]): (row["id"], row["sha256"]) for row in repeated}
+        return Added(numbers, stored[0]["accepted_at"] if stored else 0.0, known)
+
+    async def add_pending(
+        self, rows: Sequence[tuple[int, int, str | None]], taken: Collection[int], seconds: float
+    ) -> list[Row]:
+        return await self.bulk("add_pending", rows, taken=taken, seconds=seconds)
+
+    async def settle(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        await self.bulk("settle", rows)
+
+    async def keep_lanes(self, rows: Sequence[tuple[Any, ...]]) -> list[Row]:
+        return await self.bulk("keep_lanes", rows)
 
     async def redeliver(self, seqs: Sequence[int], state: str | None) -> int:
+        await self.rows("hold_days")
         await self.rows("hold_days")
         lanes = await self.rows("lanes_of_messages", seqs=seqs)
         await self.lock_lanes(set(), [lane["lane"] for lane in lanes])
@@ -61,20 +91,10 @@ class PostgresSession(Session):
         return moved
 
     async def record_reports(self, rows: Sequence[ReportRow]) -> list[Row]:
-        seqs, campaigns, devices, statuses, ranks, by_report, details = zip(*sorted(rows, key=_place), strict=True)
-        return await self.rows(
-            "record_reports",
-            seqs=seqs,
-            campaigns=campaigns,
-            devices=devices,
-            statuses=statuses,
-            ranks=ranks,
-            by_report=by_report,
-            details=details,
-            final=FINAL_RANK,
-        )
+        # Transactions that lock rows in one order never wait for each other in a circle.
+        in_order = sorted(rows, key=_place)
+        return await self.bulk("record_reports", in_order, final=FINAL_RANK)
 
 
 def _place(row: ReportRow) -> tuple[int, str]:
-    """The key of a row. Transactions that lock rows in one order never wait for each other in a circle."""
     return row[1:3]

@@ -3,34 +3,24 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Final, TypeVar, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, cast
 
 from .. import records
-from ..base import Clock, Store
-from ..event_reader import read_events
+from ..base import Clock, FetchRequest, Store
 from ..events import EventCursor, EventPage
-from ..ids import MessageIds
-from ..ledger import read_note
-from ..rows import read_lease
-from ..session import Row, Session
+from ..rows import Row, read_lease, read_note
+from ..session import Session
 from ..transaction import Connection, Transaction
-from ..turns import accept_turn
-from .accept import AcceptRequest, candidates
 from .connection import ConnectionPool
 from .days import Days
-from .group_commit import Batcher, Request, Response, commit_group, settled_lane
 from .lease_horizon import LeaseHorizon
 from .notify import Notifier
 from .schema import check_schema, create_or_check
 from .session import STATEMENTS, PostgresSession
-from .settle import Settled, SettleRequest
 from .visibility import VisibilityTracker
 
 T = TypeVar("T")
-
-FETCH_LIMIT: Final = 2000
-"""Deliveries fetched for several lanes at once, unless one alone asks for more: their bodies take memory."""
 
 
 class PostgresStore(Store):
@@ -40,16 +30,11 @@ class PostgresStore(Store):
     """
 
     def __init__(self, pool: ConnectionPool, *, clock: Clock) -> None:
-        super().__init__()
+        super().__init__(clock)
         self._pool = pool
-        self._ids = MessageIds(clock)
         self._notifier = Notifier(pool.connect_for_notifications, self._work)
         # Most connections stay free for reads that are short.
         self._looking = asyncio.Semaphore(1)
-        self._writes: Batcher[Request, Response] = Batcher(self._commit, key=settled_lane)
-        self._fetches: Batcher[tuple[int, int, int, str], list[records.Delivery]] = Batcher(
-            self._fetch, limit=FETCH_LIMIT
-        )
         self._visibility = VisibilityTracker()
         self._horizon = LeaseHorizon(time.monotonic)
         self._days = Days(lambda statement, **values: self._write(lambda db: db.rows(statement, **values)))
@@ -76,8 +61,7 @@ class PostgresStore(Store):
         await super().check()
 
     async def close(self) -> None:
-        await self._writes.close()
-        await self._fetches.close()
+        await super().close()
         await self._notifier.close()
         await self._pool.close()
 
@@ -87,9 +71,6 @@ class PostgresStore(Store):
             return []
         async with self._pool.connection() as db:
             return await PostgresSession(db).rows(statement, **values)
-
-    async def _find(self, statement: str, **values: object) -> Row | None:
-        return next(iter(await self._query(statement, **values)), None)
 
     async def _read(self, job: Callable[[Session], Awaitable[T]]) -> T:
         return await self._pool.read(lambda db: job(PostgresSession(db)))
@@ -104,7 +85,7 @@ class PostgresStore(Store):
     def _due_since(self) -> float:
         return self._horizon.since()
 
-    async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
+    async def _transact(self, job: Callable[[Session], Awaitable[T]]) -> T:
         return await self._pool.write(lambda db: job(PostgresSession(db)))
 
     async def _drop_day(self, retention: records.Retention, excess: int, now: float) -> records.Pruned | None:
@@ -114,15 +95,13 @@ class PostgresStore(Store):
     def _notify(self) -> None:
         self._notifier.notify()
 
-    async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]:
-        given = AcceptRequest(candidates(messages, self._ids.take(len(messages))), self._request())
-        return cast("list[records.Accepted]", await self._writes.submit(given, *accept_turn(messages)))
-
     async def events(self, after: EventCursor | None, *, limit: int) -> EventPage:
         # Not in one transaction: each statement must see what was committed before it.
         async with self._pool.connection() as connection:
-            db = PostgresSession(connection)
-            return await read_events(db, after, limit, lambda present: self._visibility.visible(db, present))
+            return await self._read_events(PostgresSession(connection), after, limit)
+
+    async def _visible(self, db: Session, present: EventCursor) -> EventCursor:
+        return await self._visibility.visible(db, present)
 
     async def lease(self, limit: int, seconds: float) -> list[records.Lease]:
         since = self._horizon.since()
@@ -141,19 +120,18 @@ class PostgresStore(Store):
                 leases += [read_lease(each) for each in late]
         return leases
 
-    async def fetch(
-        self, lease: records.Lease, limit: int, *, without: Collection[int] = (), max_bytes: int = records.FETCH_BYTES
-    ) -> list[records.Delivery]:
-        request = (lease.lane, limit, max_bytes, f"{{{','.join(map(str, without))}}}")
-        return await self._fetches.submit(request, lease.lane, limit)
-
-    async def _fetch(self, requests: Sequence[tuple[int, int, int, str]]) -> list[list[records.Delivery]]:
+    async def _fetch(self, requests: Sequence[FetchRequest]) -> list[list[records.Delivery]]:
         found: list[list[records.Delivery]] = [[] for _ in requests]
-        lanes, limits, sizes, without = zip(*requests, strict=True)
-        for row in await self._query("fetch", lanes=lanes, limits=limits, sizes=sizes, without=without):
+        asked = [
+            (lease.lane, limit, max_bytes, f"{{{','.join(map(str, without))}}}")
+            for lease, limit, without, max_bytes in requests
+        ]
+        async with self._pool.connection() as db:
+            rows = await PostgresSession(db).bulk("fetch", asked)
+        for row in rows:
             values = dict(row)
-            note = read_note(values.pop("note"))
-            found[values.pop("number") - 1].append(records.Delivery(message=values.pop("id"), note=note, **values))
+            number, note = values.pop("number"), read_note(values.pop("note"))
+            found[number - 1].append(records.Delivery(note=note, **values))
         return found
 
     def transaction(self, delivery: records.Delivery) -> Transaction:
@@ -166,31 +144,3 @@ class PostgresStore(Store):
             "Callable[[], contextlib.AbstractAsyncContextManager[Connection]]", self._pool.handler_connection
         )
         return Transaction(connect, mark)
-
-    async def settle(
-        self,
-        lease: records.Lease,
-        settlements: Sequence[records.Settlement],
-        verdict: records.LaneVerdict,
-        *,
-        keep: float,
-    ) -> records.Lease | None:
-        request = SettleRequest(lease, settlements, verdict, keep)
-        settled = cast(Settled, await self._writes.submit(request, lease.lane, len(settlements)))
-        if settled.lease is None and settled.is_due:
-            self._work.set()
-            self._notify()
-        return settled.lease
-
-    async def _commit(self, requests: Sequence[Request]) -> Sequence[Response | Exception]:
-        try:
-            responses, handing = await self._write(lambda db: commit_group(db, requests))
-            self._deal_out(handing)
-            return responses
-        except records.StoreUnavailable as error:
-            return [error] * len(requests)
-        except records.StoreError as error:
-            if len(requests) == 1:
-                return [error]
-        # One request was refused: run alone, it fails only for its caller.
-        return [(await self._commit([request]))[0] for request in requests]

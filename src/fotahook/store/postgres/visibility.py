@@ -5,17 +5,8 @@ had begun when the last number was drawn, every row up to that number is visible
 costs the writers nothing. A long write transaction of any client of the server delays events.
 """
 
-from typing import NamedTuple
-
 from ..events import EventCursor
 from ..session import Session
-
-
-class _Snapshot(NamedTuple):
-    """The last numbers drawn at a moment, and a transaction that began after all that had drawn them."""
-
-    cursor: EventCursor
-    transaction: int
 
 
 class VisibilityTracker:
@@ -23,17 +14,18 @@ class VisibilityTracker:
 
     def __init__(self) -> None:
         self._visible = EventCursor()
-        self._pending: _Snapshot | None = None
+        self._pending: tuple[EventCursor, int] | None = None
+        """The last numbers drawn at a moment, and a transaction that began after all that had drawn them."""
 
     async def visible(self, db: Session, present: EventCursor) -> EventCursor:
         """The numbers up to which a statement that begins now sees all rows; `present` has the last ones drawn."""
         if present == self._visible:
             return present
         if self._pending is None:
-            self._pending = _Snapshot(present, await db.value("next_transaction"))
+            self._pending = present, await db.value("next_transaction")
         # Another reader may have been here meanwhile.
-        pending = self._pending
-        if await db.value("oldest_transaction") > pending.transaction:
-            self._visible = self._visible.merge(pending.cursor)
+        drawn, transaction = self._pending
+        if await db.value("oldest_transaction") > transaction:
+            self._visible = self._visible.merge(drawn)
             self._pending = None
         return self._visible

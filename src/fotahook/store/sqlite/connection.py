@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +30,16 @@ ROWS_LIMIT: Final = 256
 
 _ROW_COUNTS: Final = (*range(8, 65, 8), 128, 192, ROWS_LIMIT)
 """Numbers of rows that statements are prepared for; missing rows are filled with null."""
+_SCALARS: Final = (str, int, float, bytes, NoneType)
+_SETTINGS: Final = (
+    "journal_mode = wal",
+    "synchronous = full",
+    "foreign_keys = on",
+    f"cache_size = -{CACHE_KIB}",
+    # Rollback data of a statement stays in memory instead of a file made for each transaction.
+    "temp_store = memory",
+    f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+)
 _REMEDIES: Final = {
     "SQLITE_BUSY": "another process holds it: let that one end",
     "SQLITE_CORRUPT": "put a backup in its place",
@@ -39,10 +50,10 @@ Q: Final = load_queries("sqlite")
 
 
 def execute(db: sqlite3.Connection, name: str, **values: object) -> sqlite3.Cursor:
-    """Run the named statement; sequences go in as JSON."""
+    """Run the named statement; collections go in as JSON."""
     for key, given in values.items():
-        if isinstance(given, list | tuple):
-            values[key] = msgspec.json.encode(given).decode()
+        if not isinstance(given, _SCALARS):
+            values[key] = msgspec.json.encode(list(given)).decode()  # type: ignore[call-overload]  # a collection
     return db.execute(Q[name], values)
 
 
@@ -76,39 +87,24 @@ def connect(path: Path, *, busy_seconds: float | None = None) -> sqlite3.Connect
 
     `busy_seconds`: how long a statement waits for another process, by default BUSY_SECONDS.
     """
+    wait = BUSY_SECONDS if busy_seconds is None else busy_seconds
+    connection = None
     try:
-        _create(path)
-        return _connect(path, BUSY_SECONDS if busy_seconds is None else busy_seconds)
+        # An empty file that only its owner can read: message bodies may contain a password. An existing one is not even
+        # opened: closing it would drop the locks of this process's other connections to it, and the next process to
+        # close the file would believe it is the last one and remove the log.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        connection = sqlite3.connect(
+            path, timeout=wait, isolation_level=None, check_same_thread=False, cached_statements=PREPARED_STATEMENTS
+        )
+        connection.row_factory = as_dict
+        for setting in _SETTINGS:
+            connection.execute(f"pragma {setting}")
     except (OSError, sqlite3.Error) as error:
+        if connection is not None:
+            connection.close()
         raise StoreUnavailable(describe_error(path, error)) from error
-
-
-def _create(path: Path) -> None:
-    """Create an empty file that only its owner can read: message bodies may contain a password.
-
-    An existing file is not even opened: closing it would drop the locks of this process's other connections to it, and
-    the next process to close the file would believe it is the last one and remove the log.
-    """
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-
-
-def _connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=PREPARED_STATEMENTS
-    )
-    connection.row_factory = as_dict
-    try:
-        connection.execute("pragma journal_mode = wal")
-        connection.execute("pragma synchronous = full")
-        connection.execute("pragma foreign_keys = on")
-        connection.execute(f"pragma cache_size = -{CACHE_KIB}")
-        # Rollback data of a statement stays in memory instead of a file made for each transaction.
-        connection.execute("pragma temp_store = memory")
-        connection.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    except sqlite3.Error:
-        connection.close()
-        raise
     return connection
 
 
@@ -125,9 +121,7 @@ def translate(error: Exception) -> Exception:
         return error
     name = getattr(error, "sqlite_errorname", "")
     kind: type[StoreError] = StoreFull if name == "SQLITE_FULL" else StoreUnavailable
-    translated = kind(f"SQLite: {error} ({name or type(error).__name__})")
-    translated.__cause__ = error
-    return translated
+    return kind(f"SQLite: {error} ({name or type(error).__name__})")
 
 
 def describe_error(path: Path, error: OSError | sqlite3.Error) -> str:

@@ -74,34 +74,37 @@ update messages set duplicates = duplicates + given.times
 from (select value ->> 0 as id, value ->> 1 as times from json_each(:repeated)) given
 where messages.id = given.id;
 
--- name: find_lanes
-select l.id, l.account, l.consumer, l.token, l.due is not null and l.due <= :now as is_due,
-    coalesce(l.stopped_at, :now) - l.stopped_for as clock,
+-- name: lock_lanes
+-- A write transaction has the file locked. :names is JSON, an account and a consumer each.
+select l.id, l.account, l.consumer, l.token,
     case when l.held or l.paused then 'other' when l.leased_until > :now then 'leased'
         when l.due is null and l.wait_until <= :now then 'idle' else 'other' end as use
-from json_each(:lanes) given
-cross join lanes l on l.account = given.value ->> 0 and l.consumer = given.value ->> 1;
+from (
+    select named.id from json_each(:names) given
+    cross join lanes named on named.account = given.value ->> 0 and named.consumer = given.value ->> 1
+    union select value from json_each(:ids)
+) chosen cross join lanes l on l.id = chosen.id;
 
 -- name: add_lanes
 -- A lane to a callback starts held, and the register call opens it. Other lanes have a destination from the start.
 insert into lanes (account, consumer, held, stopped_at, window)
 select value ->> 0, value ->> 1, value ->> 1 = '', case when value ->> 1 = '' then :now end, 4
-from json_each(:lanes) where true
+from json_each(:names) where true
 on conflict (account, consumer) do nothing;
 
 -- name: add_pending
--- Several of one key are promoted afterwards. Rows: lane, message, ordering key, whether it is the only one of that key
--- here, due, born.
+-- Rows: lane, message, ordering key, whether it is the first of that key here, due.
 insert into pending (lane, seq, place, key, ready, due, born)
-select column1, column2, column2, column3,
-    column3 is null or (column4 and not exists (
+select l.id, column2, column2, column3,
+    column4 and (column3 is null or not exists (
         select true from pending p indexed by pending_by_key where p.lane = column1 and p.key = column3
-    )), column5, column6
-from (values {rows}) where column1 is not null;
+    )), column5, coalesce(l.stopped_at, column5) - l.stopped_for
+from (values {rows}) cross join lanes l on l.id = column1;
 
 -- name: make_due
+-- A lane that is due already costs no write.
 update lanes set due = (select min(due) from pending where lane = lanes.id and ready = 1)
-where id in (select value from json_each(:lanes));
+where id in (select value from json_each(:lanes)) and (due is null or due > :now);
 
 -- name: take_lanes
 -- Idle lanes with new deliveries.
@@ -164,12 +167,6 @@ from (
     where p.size_before <= :max_bytes
 );
 
--- name: fence
-select l.id as lane, coalesce(c.revision, 0) as revision
-from json_each(:leases) given
-cross join lanes l on l.id = given.value ->> 0 and l.token = given.value ->> 1 and l.leased_until > 0
-left join callbacks c on c.account = l.account and l.consumer = '';
-
 -- name: put_off
 -- Rows: lane, message, due, attempts, strikes.
 update pending set due = given.column3, attempts = given.column4, strikes = given.column5
@@ -187,7 +184,7 @@ from (values {rows}) given cross join pending p on p.lane = given.column1 and p.
 delete from pending where +ready = 1 and (lane, seq) in (select column1, column2 from (values {rows}));
 
 -- name: promote
--- The first pending delivery of each of these keys. Rows: lane, ordering key.
+-- The first pending delivery of each of these keys. Rows: lane, ordering key, the message that was settled.
 update pending set ready = 1 where ready = 0 and (lane, seq) in (
     select column1, (
         select p.seq from pending p indexed by pending_by_key
@@ -217,8 +214,10 @@ on conflict (minute, lane) do update set
     delivered = delivered + excluded.delivered, failed = failed + excluded.failed, dead = dead + excluded.dead;
 
 -- name: keep_lanes
--- Each lane's lease and due time, and its verdict unless that is about an older callback. :verdicts is JSON.
+-- Each lane's lease and due time, and its verdict unless that is about an older callback. :verdicts is JSON. A lane that is
+-- given back gets another token.
 update lanes set
+    token = token + (given.keep <= 0),
     leased_until = case when given.keep > 0 then :now + given.keep else 0 end,
     due = (select min(due) from pending where lane = lanes.id and ready = 1),
     wait_until = case when given.judged and given.wait > 0 then :now + given.wait else wait_until end,
@@ -229,16 +228,19 @@ update lanes set
     succeeded = iif(given.judged, given.succeeded, lanes.succeeded), failed = iif(given.judged, given.failed, lanes.failed),
     latency = iif(given.judged, given.latency, lanes.latency)
 from (
-    select value ->> 0 as lane, value ->> 1 as keep, value ->> 2 as judged, value ->> 3 as wait, value ->> 4 as pause,
-        value ->> 5 as failures, value ->> 6 as window, value ->> 7 as refused, value ->> 8 as reason,
-        value ->> 9 as succeeded, value ->> 10 as failed, value ->> 11 as latency
+    select value ->> 0 as lane, value ->> 2 as keep, value ->> 3 as wait, value ->> 4 as pause, value ->> 5 as failures,
+        value ->> 6 as window, value ->> 7 as refused, value ->> 8 as reason, value ->> 9 as succeeded,
+        value ->> 10 as failed, value ->> 11 as latency, value ->> 1 = coalesce((
+            select revision from lanes l cross join callbacks c on c.account = l.account
+            where l.id = value ->> 0 and l.consumer = ''
+        ), 0) as judged
     from json_each(:verdicts)
 ) given
 where lanes.id = given.lane
-returning id, not held and not paused and due is not null and max(due, wait_until) <= :now as is_due;
+returning id as lane, not held and not paused and due is not null and max(due, wait_until) <= :now as is_due;
 
 -- name: forget_leases
-update lanes set leased_until = 0 where leased_until > 0;
+update lanes set token = token + 1, leased_until = 0 where leased_until > 0;
 
 -- name: due_in
 select min(next) - :now as due_in from lanes where held = 0 and paused = 0 and due is not null;
@@ -287,14 +289,16 @@ where a.seq in (select value from json_each(:seqs)) order by a.number desc limit
 select p.seq from lanes l join pending p on p.lane = l.id where l.account = :account order by p.seq limit :limit;
 
 -- name: lanes
-select l.consumer, l.held, l.paused, l.wait_until, l.wait_until > :now as waiting, l.failures, l.window, l.refused, l.reason,
+select l.consumer, case when l.paused then 'paused' when l.held then 'held' when l.wait_until > :now then 'waiting' else 'open' end as state,
+    case when not l.paused and not l.held and l.wait_until > :now then l.wait_until end as until, l.failures, l.window, l.refused, l.reason,
     l.succeeded, l.failed, l.latency, b.pending, b.dead, b.oldest_accepted_at
 from lanes l join backlogs b on b.lane = l.id where l.account = :account order by l.consumer;
 
 -- name: accounts
 select l.account, c.url, c.revision, c.registered_at, m.in_flight, m.per_second,
     m.pending_messages, m.pending_bytes, m.publishes_per_second, m.changes_per_hour,
-    l.consumer, l.held, l.paused, l.wait_until, l.wait_until > :now as waiting, l.failures, l.window, l.refused, l.reason,
+    l.consumer, case when l.paused then 'paused' when l.held then 'held' when l.wait_until > :now then 'waiting' else 'open' end as state,
+    case when not l.paused and not l.held and l.wait_until > :now then l.wait_until end as until, l.failures, l.window, l.refused, l.reason,
     l.succeeded, l.failed, l.latency, b.pending, b.dead, b.oldest_accepted_at
 from lanes l
 join backlogs b on b.lane = l.id
@@ -694,23 +698,31 @@ from (
 );
 
 -- name: messages_accepted
-select seq as position, accepted_at as at, account, id as message, type, ordering_key, size
+select seq as position, accepted_at as at, account, id, type, ordering_key, size
 from messages where seq > :after order by seq limit :limit;
 
 -- name: attempts_finished
 -- The plus makes the planner count by an index of the message, not by one of the numbers.
-select a.number, a.at, l.account, m.id as message, l.consumer, a.started_at, a.url, a.outcome, a.status, a.error_code,
-    a.phases, a.state, (select count(*) from attempts b where b.seq = a.seq and +b.number <= a.number) as ordinal
+select a.number as position, a.at, l.account, m.id, coalesce(nullif(l.consumer, ''), l.account) as lane, a.started_at,
+    a.url, a.outcome, a.status as http_status, a.error_code, a.phases ->> 'total' as milliseconds, a.state,
+    (select count(*) from attempts b where b.seq = a.seq and +b.number <= a.number) as number
 from attempts a join messages m on m.seq = a.seq join lanes l on l.id = a.lane
 where a.number > :after order by a.number limit :limit;
 
 -- name: callbacks_changed
 select h.number as position, h.at, h.account, h.url, h.actor, h.revision,
-    (select url from callback_history b where b.account = h.account and b.revision = h.revision - 1) is not null as before
+    case
+        when h.url is null then 'deregistered'
+        when (
+            select url from callback_history b where b.account = h.account and b.revision = h.revision - 1
+        ) is not null then 'replaced'
+        else 'registered'
+    end as action
 from callback_history h where h.number > :after order by h.number limit :limit;
 
 -- name: lanes_changed
-select c.number as position, c.at, l.account, l.consumer, c.state, c.until, c.reason
+select c.number as position, c.at, l.account, coalesce(nullif(l.consumer, ''), l.account) as lane, c.state, c.until,
+    c.reason
 from lane_changes c join lanes l on l.id = c.lane
 where c.number > :after order by c.number limit :limit;
 
@@ -820,13 +832,13 @@ from campaigns c cross join ledger l on l.campaign = c.id and l.device = :device
 where l.status is not null and (:among is null or c.account in (select value from json_each(:among))) order by l.at desc limit :limit;
 
 -- name: reports_of_campaign
-select c.campaign, l.device, l.status, l.at, l.detail, null as told from campaigns c join ledger l on l.campaign = c.id
+select c.account, c.campaign, l.device, l.status, l.at, l.detail, null as told from campaigns c join ledger l on l.campaign = c.id
 where c.account = :account and c.campaign = :campaign and l.status is not null
     and l.device >= coalesce(:after, '') and (:after is null or l.device <> :after)
 order by l.device limit :limit;
 
 -- name: reports_of_device
-select c.campaign, l.device, l.status, l.at, l.detail, i.detail as told from campaigns c
+select c.account, c.campaign, l.device, l.status, l.at, l.detail, i.detail as told from campaigns c
 join ledger l on l.campaign = c.id and l.device = :device
 left join ledger i on i.campaign = c.id and i.device = ''
 where c.account = :account and c.campaign > :after and l.status is not null order by c.campaign limit :limit;

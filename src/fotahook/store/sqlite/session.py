@@ -1,14 +1,24 @@
-"""Sessions of the SQLite store: shared transactions, run to their end by the thread that calls them."""
+"""Sessions of the SQLite store: shared transactions, run to their end by the thread that calls them.
+
+The writing thread competes with the event loop for Python's lock after each statement, so one statement does the work
+for a whole table, however many rows there are.
+"""
 
 import sqlite3
-from collections.abc import Collection, Coroutine, Sequence, Set
+from collections import Counter, defaultdict
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from ..session import LaneName, ReportRow, Row, Session
+from ..rows import Row
+from ..session import Added, Candidate, DedupKey, ReportRow, Session, Values
 from .connection import execute, run_rows
+from .schema import key_hash
 
 T = TypeVar("T")
+
+CHUNK_BYTES: Final = 256 << 10
+"""Bodies in one statement, unless a single one is longer: SQLite keeps them in memory until it runs again."""
 
 
 class SqliteSession(Session):
@@ -21,13 +31,102 @@ class SqliteSession(Session):
     async def rows(self, statement: str, **values: object) -> Sequence[Row]:
         return execute(self.connection, statement, now=self.now, **values).fetchall()
 
-    async def lock_lanes(
-        self, names: Set[LaneName], ids: Collection[int] = (), *, create: bool = True
+    async def bulk(self, statement: str, rows: Sequence[Values]) -> Sequence[Row]:
+        return list(chain.from_iterable(run_rows(self.connection, statement, rows)))
+
+    async def add_messages(self, given: Sequence[Candidate]) -> Added:
+        hashes = {key: key_hash(*key) for each in given if (key := each.key) is not None}
+        known = await self._known(given, hashes) if hashes else {}
+        first: int = await self.value("next_seq")
+        new: list[Candidate] = []
+        values: list[Values] = []
+        repeated: Counter[str] = Counter()
+        for each in given:
+            key, message = each.key, each.message
+            if key is not None and (earlier := known.setdefault(key, (each.id, each.digest)))[0] != each.id:
+                repeated[earlier[0]] += 1
+                continue
+            names = (each.id, message.account, message.type, message.ordering_key, message.idempotency_key)
+            number = None if key is None else hashes[key]
+            values.append((first + len(new), *names, number, len(message.body), each.digest, self.now))
+            new.append(each)
+        await self.bulk("add_messages", values)
+        bodies = [(number, each.message.body) for number, each in enumerate(new, first)]
+        step = max(1, CHUNK_BYTES // max((len(body) + 1 for _, body in bodies), default=1))
+        for begin in range(0, len(bodies), step):
+            await self.bulk("add_bodies", bodies[begin : begin + step])
+        if repeated:
+            await self.rows("count_duplicates", repeated=list(repeated.items()))
+        return Added({each.id: number for number, each in enumerate(new, first)}, self.now, known)
+
+    async def _known(
+        self, given: Sequence[Candidate], hashes: Mapping[DedupKey, int]
+    ) -> dict[DedupKey, tuple[str, bytes]]:
+        """Id and hash of the stored messages that these may duplicate; those whose window is over lose their key."""
+        windows = {each.key: each.message.idempotency_window for each in given}
+        known: dict[DedupKey, tuple[str, bytes]] = {}
+        expired: list[str] = []
+        for row in await self.bulk("known_messages", [(number,) for number in hashes.values()]):
+            key = (row["account"], row["idempotency_key"])
+            if key not in hashes:  # only the hash is the same
+                continue
+            window = windows[key]
+            if window is not None and row["accepted_at"] + window <= self.now:
+                expired.append(row["id"])
+            else:
+                known[key] = row["id"], row["sha256"]
+        if expired:
+            await self.rows("forget_keys", ids=expired)
+        return known
+
+    async def add_pending(
+        self, rows: Sequence[tuple[int, int, str | None]], taken: Collection[int], seconds: float
     ) -> Sequence[Row]:
-        """Only creates them: a write transaction has the whole file locked."""
-        if create:
-            execute(self.connection, "add_lanes", lanes=sorted(names), now=self.now)
-        return ()
+        keys: set[tuple[int, str]] = set()
+        values: list[Values] = []
+        for lane, number, key in rows:
+            values.append((lane, number, key, key is None or (lane, key) not in keys, self.now))
+            if key is not None:
+                keys.add((lane, key))
+        await self.bulk("add_pending", values)
+        counts = Counter([lane for lane, _, _ in rows])
+        await self.rows("count_accepted", counts=list(counts.items()))
+        if others := [lane for lane in counts if lane not in taken]:
+            await self.rows("make_due", lanes=others)
+        if not taken:
+            return ()
+        await self.rows("take_lanes", lanes=taken, seconds=seconds)
+        return await self.rows("leased_lanes", lanes=taken)
+
+    async def settle(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        put_off: list[Values] = []
+        dead: list[Values] = []
+        ended: list[Values] = []
+        attempts: list[Values] = []
+        counts: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+        for lane, seq, state, delay, charged, strikes, _, *attempt in rows:
+            if state == "pending":
+                put_off.append((lane, seq, self.now + delay, charged, strikes))
+            else:
+                ended.append((lane, seq))
+            if state == "dead":
+                dead.append((lane, seq, charged, self.now))
+            attempts.append((seq, lane, *attempt, self.now, state, charged))
+            outcome, count = attempt[2], counts[lane]
+            count[0] += outcome == "delivered"
+            count[1] += outcome == "failed"
+            count[2] += state == "dead"
+        await self.bulk("put_off", put_off)
+        await self.bulk("bury", dead)
+        await self.bulk("end_pending", ended)
+        await self.bulk("add_attempts", attempts)
+        await self.rows("count_settled", counts=[(lane, *count) for lane, count in counts.items()])
+
+    async def keep_lanes(self, rows: Sequence[tuple[Any, ...]]) -> Sequence[Row]:
+        kept = await self.rows("keep_lanes", verdicts=rows)
+        leased = [lane for lane, _, keep, *_ in rows if keep > 0]
+        leases = {row["lane"]: row for row in await self.rows("leased_lanes", lanes=leased)} if leased else {}
+        return [{**leases.get(row["lane"], {}), **row} for row in kept]
 
     async def redeliver(self, seqs: Sequence[int], state: str | None) -> int:
         settled = await self.rows("settled_messages", seqs=seqs)
@@ -35,17 +134,16 @@ class SqliteSession(Session):
             place = await self.value("next_place")
             moved = await self.rows("redeliver", seq=message["seq"], state=state, place=place)
             await self.rows("raise_dead", seq=message["seq"])
-            execute(self.connection, "make_due", lanes=[delivery["lane"] for delivery in moved])
+            await self.rows("make_due", lanes=[delivery["lane"] for delivery in moved])
         return len(settled)
 
     async def record_reports(self, rows: Sequence[ReportRow]) -> Sequence[Row]:
-        now = self.now
-        timed = [(*row, row[5], now) for row in rows]
+        timed = [(*row, row[5], self.now) for row in rows]
         # A row that is repeated changes nothing.
         written = run_rows(self.connection, "record_reports", timed, repeat_last=True)
         if sum(cursor.rowcount for cursor in written) == len(rows):
             return ()
-        return list(chain.from_iterable(run_rows(self.connection, "stale_reports", [row[:3] for row in rows])))
+        return await self.bulk("stale_reports", [row[:3] for row in rows])
 
 
 def run_to_end(job: Coroutine[Any, Any, T]) -> T:

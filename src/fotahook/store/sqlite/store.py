@@ -1,44 +1,38 @@
 """The embedded store: one SQLite file in WAL mode, every commit synced, one dispatcher per file."""
 
-import asyncio
 import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
-from itertools import chain, repeat
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
 
 from .. import records
-from ..base import Clock, Store
-from ..handing import Handing
-from ..ids import MessageIds
-from ..session import Row, Session
-from ..turns import accept_turn
-from .accept import accept_all
+from ..base import Clock, FetchRequest, Store
+from ..rows import Row, read_lease, read_note
+from ..session import Session
 from .connection import connect, describe_error, execute, file_check, lock_dispatcher
-from .lanes import fetch_deliveries, lease_lanes
 from .schema import check_schema, create_or_check, key_hash
 from .session import SqliteSession, run_to_end
-from .settle import Settled, SettleRequest, settle_all
-from .writer import Job, Reader, Writer
+from .worker import Job, Worker
 
 T = TypeVar("T")
-_AcceptRequest = tuple[Sequence[records.NewMessage], records.LeaseRequest | None]
-_AcceptResult = tuple[list[records.Accepted], Handing | None]
-"""What is handed over comes with the first result of a transaction."""
+
+_Fetched = tuple[int, str, str | None, str | None, int, float, int, int, float, int, str | None]
+_FETCHED: Final = msgspec.json.Decoder(list[_Fetched])
 
 
 class SqliteStore(Store):
     """A Store in one file. Make one with ``open``; several processes may read and accept, one may dispatch."""
 
     def __init__(self, path: Path, *, clock: Clock) -> None:
-        super().__init__()
+        super().__init__(clock)
         self._path = path
         self._url = f"sqlite:///{path}"
         self._clock = clock
-        self._ids = MessageIds(clock)
         self._dispatcher_lock: int | None = None
         writing, reading, looking = connect(path), connect(path), connect(path)
         self._peeking = connect(path, busy_seconds=0)
@@ -46,9 +40,9 @@ class SqliteStore(Store):
         writing.create_function("store_now", 0, clock)
         for db in (self._peeking, reading):
             db.create_function("key_hash", 2, key_hash, deterministic=True)
-        self._writer = Writer(writing)
-        self._reader = Reader(reading)
-        self._looker = Reader(looking)
+        self._writer = Worker(writing, begin="begin immediate", end="commit")
+        self._reader = Worker(reading)
+        self._looker = Worker(looking)
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], *, clock: Clock = time.time) -> "SqliteStore":
@@ -58,7 +52,7 @@ class SqliteStore(Store):
         try:
             with store._describing_errors():
                 await store._writer.run(lambda db: create_or_check(db, store._url))
-            store._writer.check_with(file_check(path))
+            store._writer.check = file_check(path)
         except BaseException:
             await store.close()
             raise
@@ -81,9 +75,9 @@ class SqliteStore(Store):
             raise
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._writer.close)
-        await asyncio.to_thread(self._reader.close)
-        await asyncio.to_thread(self._looker.close)
+        await super().close()
+        for worker in (self._writer, self._reader, self._looker):
+            await worker.close()
         self._peeking.close()
         if self._dispatcher_lock is not None:
             os.close(self._dispatcher_lock)
@@ -92,12 +86,12 @@ class SqliteStore(Store):
     async def _query(self, statement: str, **values: object) -> Sequence[Row]:
         return await self._read(lambda db: db.rows(statement, **values))
 
-    async def _find(self, statement: str, **values: object) -> Row | None:
+    async def _find_row(self, statement: str, /, **values: object) -> Row | None:
         # In the event loop: a page or two of the file, mostly in memory, take a tenth of the way to a thread and back.
         with contextlib.suppress(sqlite3.Error):
             return cast("Row | None", execute(self._peeking, statement, now=self._clock(), **values).fetchone())
         # The thread may wait for a lock.
-        return next(iter(await self._query(statement, **values)), None)
+        return await super()._find_row(statement, **values)
 
     async def _read(self, job: Callable[[Session], Awaitable[T]]) -> T:
         return await self._reader.run(self._in_session(job))
@@ -108,8 +102,11 @@ class SqliteStore(Store):
     async def now(self) -> float:
         return self._clock()
 
-    async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
+    async def _transact(self, job: Callable[[Session], Awaitable[T]]) -> T:
         return await self._writer.run(self._in_session(job))
+
+    async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        return cast("T", await self._writes.submit(job))
 
     def _in_session(self, job: Callable[[Session], Awaitable[T]]) -> Job[T]:
         def run(db: sqlite3.Connection) -> T:
@@ -120,51 +117,52 @@ class SqliteStore(Store):
     def _notify(self) -> None:
         self._work.set()
 
-    async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]:
+    def _lease_request(self) -> records.LeaseRequest | None:
         # Only the process that dispatches may lease.
-        request = None if self._dispatcher_lock is None else self._request()
-        accepting = self._writer.run_with_others(self._accept, (messages, request), *accept_turn(messages))
-        # A caller that is cancelled must not take leases with it.
-        accepting.add_done_callback(self._on_accepted)
-        accepted, _ = await asyncio.shield(accepting)
-        return accepted
-
-    def _on_accepted(self, accepting: "asyncio.Future[_AcceptResult]") -> None:
-        if accepting.exception() is None and (handing := accepting.result()[1]) is not None:
-            self._deal_out(handing)
-
-    def _accept(self, db: sqlite3.Connection, requests: Sequence[_AcceptRequest]) -> list[_AcceptResult]:
-        handing = Handing(next((request for _, request in requests if request is not None), None))
-        accepted = accept_all(db, [messages for messages, _ in requests], self._ids, handing, self._clock())
-        return list(zip(accepted, chain([handing], repeat(None)), strict=False))
+        return None if self._dispatcher_lock is None else super()._lease_request()
 
     async def lease(self, limit: int, seconds: float) -> list[records.Lease]:
         if self._dispatcher_lock is None:
             self._dispatcher_lock = lock_dispatcher(self._path)
             # Leases found now belong to a process that has ended.
-            await self._writer.run(lambda db: execute(db, "forget_leases"))
-        return await self._writer.run(lambda db: lease_lanes(db, limit, seconds, self._clock()))
+            await self._write(lambda db: db.rows("forget_leases"))
 
-    async def fetch(
-        self, lease: records.Lease, limit: int, *, without: Collection[int] = (), max_bytes: int = records.FETCH_BYTES
-    ) -> list[records.Delivery]:
-        return await self._reader.run_with_others(
-            lambda db: fetch_deliveries(db, lease, limit, without, max_bytes, self._clock())
+        async def job(db: Session) -> Sequence[Row]:
+            taken = await db.rows("lease", seconds=seconds, limit=limit)
+            return await db.rows("leased_lanes", lanes=[lane["id"] for lane in taken])
+
+        return [read_lease(row) for row in await self._write(job)]
+
+    async def _fetch(self, requests: Sequence[FetchRequest]) -> list[list[records.Delivery]]:
+        async def job(db: Session) -> list[list[records.Delivery]]:
+            return [await _fetch(db, request) for request in requests]
+
+        return await self._read(job)
+
+
+async def _fetch(db: Session, request: FetchRequest) -> list[records.Delivery]:
+    lease, limit, without, max_bytes = request
+    (row,) = await db.rows("fetch", lane=lease.lane, limit=limit, without=without, max_bytes=max_bytes)
+    deliveries, end = [], 0
+    for seq, message, kind, key, size, accepted_at, attempts, strikes, age, followed, note in _FETCHED.decode(
+        row["deliveries"]
+    ):
+        begin, end = end, end + size
+        deliveries.append(
+            records.Delivery(
+                lane=lease.lane,
+                seq=seq,
+                message=message,
+                account=lease.account,
+                type=kind,
+                ordering_key=key,
+                body=row["bodies"][begin:end],
+                accepted_at=accepted_at,
+                attempts=attempts,
+                strikes=strikes,
+                age=age,
+                note=read_note(note),
+                followed=bool(followed),
+            )
         )
-
-    async def settle(
-        self,
-        lease: records.Lease,
-        settlements: Sequence[records.Settlement],
-        verdict: records.LaneVerdict,
-        *,
-        keep: float,
-    ) -> records.Lease | None:
-        request = (lease, settlements, verdict, keep)
-        kept, is_due = await self._writer.run_with_others(self._settle, request, lease.lane, len(settlements))
-        if kept is None and is_due:
-            self._notify()
-        return kept
-
-    def _settle(self, db: sqlite3.Connection, requests: Sequence[SettleRequest]) -> list[Settled]:
-        return settle_all(db, requests, self._clock())
+    return deliveries
