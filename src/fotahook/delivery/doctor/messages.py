@@ -85,14 +85,13 @@ def _signed_headers(target: Target, test: str, body: bytes, now: float, *, attem
     message_id, timestamp = f"doctor-{target.run_id}-{test}", int(now)
     key = target.sender.secret_key
     seeds = account_signing_seed(key, target.account), signing_seed(key)
-    signatures = [signing.sign_ed25519(seed, message_id, timestamp, body) for seed in seeds]
-    if target.secret is not None:
-        signatures.append(signing.sign_hmac(target.secret, message_id, timestamp, body))
+    secrets = () if target.secret is None else (target.secret,)
+    signature = signing.sign(message_id, timestamp, body, seeds=seeds, secrets=secrets)
     return {
         **_PLAIN_HEADERS,
         "Fotahook-Account": quote(target.account, safe=""),
         "Fotahook-Attempt": str(attempt),
-        **signing.headers(message_id, timestamp, signatures),
+        **signing.headers(message_id, timestamp, [signature]),
     }
 
 
