@@ -65,7 +65,7 @@ FUZZ_SECONDS ?= 600
 faults: .venv/ready
 	FAULT_ROUNDS=$(FAULT_ROUNDS) FAULT_STEPS=$(FAULT_STEPS) $(BIN)/python -m pytest -k "at_random" tests/acceptance tests/faults
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/acceptance/test_fuzz.py
-	TENANT_P99=1 $(BIN)/python -m pytest tests/acceptance/test_tenants.py
+	TENANT_P99=1 $(BIN)/python -m pytest tests/acceptance/test_tenants.py tests/faults/test_dispatchers.py
 
 GENERATIONS := sdksio-verizon-apis-sdk apimatic-verizon-sdk vz-apimatic-v-4-sdk
 GENERATION_LOCKS := $(GENERATIONS:%=tests/acceptance/generations/%.lock)
