@@ -214,3 +214,10 @@ def test_a_budget_is_never_negative_towards_lanes_and_comes_back_whole(sizes: li
     for size in sizes:
         budget.give_back(size)
     assert budget.allowance() == FETCH_BYTES
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.0])
+def test_an_attempt_takes_long_at_the_very_moment_for_which_the_timer_is_set(seconds: float) -> None:
+    for number in range(1, 1000):
+        place = Place(1, "new", number / 997)
+        assert module._older({place: None}, seconds, place.started_at + seconds) == [place]

@@ -177,9 +177,9 @@ class Places:
         # When it should have been called: if the event loop was busy since, that is no receiver's fault.
         now = self._due
         self._timer = None
-        for place in _older(self._of_new, now - NEW_SECONDS):
+        for place in _older(self._of_new, NEW_SECONDS, now):
             self._count_as_slow(place)
-        for place in _older(self._young, now - SLOW_SECONDS):
+        for place in _older(self._young, SLOW_SECONDS, now):
             if place.pace != "slow":
                 self._count_as_slow(place)
             self._remember(place.lane, slow=True, now=now)
@@ -225,9 +225,9 @@ class Places:
             self._serving = False
 
 
-def _older(places: dict[Place, None], started_at: float) -> list[Place]:
-    """Takes out the places that were taken by a time."""
-    found = list(takewhile(lambda place: place.started_at <= started_at, places))
+def _older(places: dict[Place, None], seconds: float, now: float) -> list[Place]:
+    """Takes out the places that were taken so long ago, by the same sum as the timer: else that might never end."""
+    found = list(takewhile(lambda place: place.started_at + seconds <= now, places))
     for place in found:
         del places[place]
     return found
