@@ -1,4 +1,6 @@
-"""SIGKILL at every step boundary and at random: nothing accepted is lost, nothing is sent twice but what was in hand.
+"""SIGKILL at every step boundary: nothing accepted is lost, and nothing is sent twice but what was in hand.
+
+tests/faults has kills at any moment, among other faults.
 
 FAULT_ROUNDS=20 adds so many random seeds, told in the tests' names; FAULT_SEEDS="7 8" repeats some.
 """
@@ -83,30 +85,6 @@ def seeds(default: Sequence[int] = (1, 2, 3)) -> Sequence[int]:
     rounds = int(os.environ.get("FAULT_ROUNDS", "0"))
     chosen = [random.SystemRandom().randrange(10**9) for _ in range(rounds)]
     return [int(seed) for seed in os.environ.get("FAULT_SEEDS", "").split()] or chosen or default
-
-
-async def die_at_random(world: World, chance: random.Random) -> None:
-    """One service after the other is killed in the middle of everything, and a last one lives."""
-    service = await world.start()
-    async with world.publishing():
-        for _ in range(2):
-            world.receiver.after(chance.randint(1, 200), service.kill)
-            await world.killed(service)
-            service = await world.start()
-
-
-@pytest.mark.parametrize("seed", seeds())
-async def test_kills_at_random_moments(seed: int, store_url: str, tmp_path: Path) -> None:
-    async with a_world(store_url, tmp_path) as world:
-        await die_at_random(world, random.Random(seed))
-        await world.check()
-
-
-@pytest.mark.parametrize("seed", seeds())
-async def test_kills_at_random_moments_on_postgresql(seed: int, postgres_server: Server, tmp_path: Path) -> None:
-    async with a_schema(postgres_server) as url, a_world(url, tmp_path, *SHORT_LEASE) as world:
-        await die_at_random(world, random.Random(seed))
-        await world.check()
 
 
 # Two services on one PostgreSQL: who is killed leaves its lanes to the other, when the leases have ended.

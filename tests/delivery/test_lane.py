@@ -516,6 +516,26 @@ async def test_a_failure_of_our_own_is_charged_to_the_message_not_the_lane(
     assert await store.due_in() == 5
 
 
+async def test_an_attempt_that_is_cancelled_is_not_settled_and_ends_the_lane(
+    store: Store, accept: Accept, clock: VirtualClock
+) -> None:
+    """A loop that ends, as those of some test clients do, cancels what runs in it."""
+    attempt: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    begun = asyncio.Event()
+
+    def deliver(lease: Lease, delivery: Delivery) -> asyncio.Future[Outcome]:
+        begun.set()
+        return attempt
+
+    (message_id,) = await accept(b"{}")
+    serving = asyncio.create_task(a_server(await lease_one(store), clock(), store, deliver, clock).run())
+    await begun.wait()
+    attempt.cancel()
+    await serving
+    assert await store.attempts(message_id) == []
+    assert await state_of(store, message_id) == "pending"
+
+
 async def test_the_log_names_the_host_of_the_callback_that_failed(
     accept: Accept, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -291,6 +291,9 @@ class LaneWorker:
         saturated = len(self._attempts) >= self._size
         delivery, place, lease, wall, started_at = self._attempts.pop(attempt)
         self._places.release(place, used=True)
+        if attempt.cancelled():
+            # Its event loop ends: nothing is known of the message, which is sent again after the lease.
+            self._end()
         if self._over:
             return
         try:

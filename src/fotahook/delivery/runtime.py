@@ -35,8 +35,8 @@ def begin_attempt(deliver: Deliver, lease: Lease, delivery: Delivery) -> asyncio
 
 
 def outcome_of(attempt: asyncio.Future[Outcome], lease: Lease, delivery: Delivery) -> Outcome:
-    """The outcome of an attempt that has ended; an exception becomes one."""
-    error = asyncio.CancelledError() if attempt.cancelled() else attempt.exception()
+    """The outcome of an attempt that has ended and was not cancelled; an exception becomes one."""
+    error = attempt.exception()
     if error is None:
         return attempt.result()
     log.error("delivering message %s failed in fotahook itself", delivery.message, exc_info=error)
