@@ -125,6 +125,18 @@ def test_the_architecture_counts_the_lines_of_each_room() -> None:
     assert wrong == {}, "write these counts into the table of ARCHITECTURE.md"
 
 
+def test_modules_and_functions_stay_small() -> None:
+    long = []
+    for path in SRC.rglob("*.py"):
+        text = path.read_text()
+        nodes = ast.walk(ast.parse(text))
+        functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        long += [each.name for each in functions if (each.end_lineno or 0) - each.lineno >= 60]
+        if len(text.splitlines()) > 400:
+            long.append(path.stem)
+    assert long == []
+
+
 def test_the_command_line_stays_small() -> None:
     assert sum(len(path.read_text().splitlines()) for path in rooms()["cli"]) <= 4000
 

@@ -8,7 +8,8 @@ import pytest
 from fotahook.delivery import Dispatcher, Outcome
 from fotahook.store import open_store
 from fotahook.store.base import Store
-from fotahook.store.records import Delivery, Lease
+from fotahook.store.records import Delivery, Lease, NewMessage
+from tests.deadlines import DEADLINE
 from tests.store.conftest import VirtualClock
 
 from .conftest import DELIVERED
@@ -38,6 +39,33 @@ async def test_two_dispatchers_deliver_each_message_once(store: Store, other: St
         await finish(dispatcher, task)
     assert counting.seen == dict.fromkeys(ids, 1)
     assert await store.due_in() is None
+
+
+async def test_a_dispatcher_that_joins_gets_lanes_of_one_that_is_never_done(
+    store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fotahook.delivery.lane.STAY_SECONDS", 0.2)
+    busy, joined = asyncio.Event(), asyncio.Event()
+
+    async def keep_busy(lease: Lease, delivery: Delivery) -> Outcome:
+        # Each lane has a next message whenever one is delivered.
+        await store.accept([NewMessage(account=lease.account, body=b"{}")])
+        busy.set()
+        return DELIVERED
+
+    async def note(lease: Lease, delivery: Delivery) -> Outcome:
+        joined.set()
+        return await keep_busy(lease, delivery)
+
+    await accept_everywhere(store, 4, 10)
+    dispatchers = [Dispatcher(store, keep_busy), Dispatcher(other, note)]
+    running = [asyncio.create_task(dispatchers[0].run())]
+    async with asyncio.timeout(DEADLINE):
+        await busy.wait()
+        running.append(asyncio.create_task(dispatchers[1].run()))
+        await joined.wait()
+    for dispatcher, task in zip(dispatchers, running, strict=True):
+        await finish(dispatcher, task)
 
 
 async def test_another_dispatcher_takes_over_when_the_leases_of_a_dead_one_end(

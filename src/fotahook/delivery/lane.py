@@ -13,16 +13,15 @@ from .outcomes import DELIVERED, Outcome
 from .places import Place
 from .policy import Decision, Rules, decide, expired, limited, window
 from .runtime import Deliver, Runtime, Timings, begin_attempt, outcome_of
-from .settlements import Backoff, expiry_of, log_failure, promotes, settlement_of
+from .settlements import SETTLE_SECONDS, Backoff, expiry_of, is_time, log_failure, promotes, settlement_of
 from .stock import TURN_DELIVERIES, Stock
 
 log = logging.getLogger("fotahook.delivery")
 
 TURN_SECONDS: Final = 1.0
 """A callback is read afresh at least this often, so that no attempt starts on an old one later than that."""
-SETTLE_DELIVERIES: Final = 16
-SETTLE_SECONDS: Final = 0.02
-"""Outcomes are written when there are so many, or after so long, while other attempts run."""
+STAY_SECONDS: Final = 5.0
+"""The longest that a lane which always has more to send stays with one of several dispatchers: a new one gets lanes."""
 RETRY_SECONDS: Final = 0.5
 """Pause before a store that is away is tried again."""
 
@@ -229,8 +228,10 @@ class LaneWorker:
             return False
         if not self.lease.open or self.runtime.stopping():
             return False
-        over = self._started >= TURN_DELIVERIES or now - self._turn_started >= TURN_SECONDS
-        return not (over and self.runtime.others_wait())
+        turn = now - self._turn_started
+        over = self._started >= TURN_DELIVERIES or turn >= TURN_SECONDS
+        stays = turn < STAY_SECONDS or not self.store.has_many_dispatchers
+        return stays and not (over and self.runtime.others_wait())
 
     def _window(self) -> int:
         share = self._places.share(self._lane)
@@ -342,12 +343,7 @@ class LaneWorker:
         return not more or not self._may_start(self._now())
 
     def _is_time_to_settle(self) -> bool:
-        """Whether to write outcomes now: many together cost less, but the next of a key waits for the one before it."""
-        waiting = self._settlements
-        if not waiting:
-            return False
-        ended = waiting[-1].delivery.ordering_key is not None or not self._attempts or len(waiting) >= SETTLE_DELIVERIES
-        return ended or self._now() - self._settled_at >= SETTLE_SECONDS
+        return is_time(self._settlements, idle=not self._attempts, seconds=self._now() - self._settled_at)
 
     def _refresh_seconds(self) -> float:
         """How old the lease may grow: attempts that are about to start need the callback as it is now."""

@@ -1,6 +1,8 @@
 """Outcomes as the store keeps them, and as the log tells them."""
 
 import logging
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -11,6 +13,10 @@ from .outcomes import DELIVERED, EXPIRED, Outcome
 from .policy import Decision
 
 log = logging.getLogger("fotahook.delivery")
+
+SETTLE_DELIVERIES: Final = 16
+SETTLE_SECONDS: Final = 0.02
+"""Outcomes are written when there are so many, or after so long, while other attempts run."""
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,3 +76,14 @@ def log_failure(lease: Lease, delivery: Delivery, decision: Decision, outcome: O
         outcome.code,
         "the message is dead" if decision.state == "dead" else outcome.fix or "it is retried",
     )
+
+
+def is_time(settlements: Sequence[Settlement], *, idle: bool, seconds: float) -> bool:
+    """Whether to write these outcomes, `seconds` after the last ones; `idle`: no attempt runs.
+
+    Many together cost less, but the next message of a key waits for the one before it.
+    """
+    if not settlements:
+        return False
+    many = idle or len(settlements) >= SETTLE_DELIVERIES or seconds >= SETTLE_SECONDS
+    return many or settlements[-1].delivery.ordering_key is not None

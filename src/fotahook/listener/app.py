@@ -50,6 +50,26 @@ class Listener:
 
     A message answered with 200 is on disk. Every handler that matches it gets it at least once; one that raises is
     retried. A repetition is dropped: the same ``webhook-id``, or without one the same content in `dedupe_window`.
+
+    A message must pass every check that is set up. Without any, a warning is logged.
+
+    `secrets` (``whsec_…``), `public_keys` (``whpk_…``): one of these keys must have signed the message. `sources`:
+    networks (CIDR) that messages may come from, or ``thingspace`` for ``THINGSPACE_SOURCES``. `trusted_proxies`:
+    networks of proxies whose ``X-Forwarded-For`` is trusted. `basic`: user name and password of the registration,
+    which V1 messages repeat; or several such pairs, while they are changed.
+
+    `path`: where messages are received, as written in a URL, below the path at which the listener is mounted.
+    `handler_timeout`, `body_timeout`: seconds. `accept_timeout`: seconds for which an inbox that is away is tried
+    before a message is answered with 503. `schedule`: the delay in seconds before each attempt at a message, which
+    is dead after the last one. `dedupe_window`: seconds in which equal messages for the same account without a
+    ``webhook-id`` count as one. `keep_days`: how long the bytes of handled and dead messages are kept.
+
+    `reconcile`: a client with which ThingSpace's reports are read `every` so many seconds; what they say and no
+    message did reaches handlers as messages with the `source` ``report``. `alarm_url`: where alarms are posted,
+    signed as forwards are. Alarms besides those of the ledger: `silence`, seconds without a message;
+    `repair_limit`, statuses repaired in one round; `certificate`, a PEM file that ends within 21 days.
+
+    ValueError for an invalid value, TypeError for one of the wrong type.
     """
 
     def __init__(
@@ -77,26 +97,6 @@ class Listener:
         certificate: "Path | None" = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """A message must pass every check that is set up. Without any, a warning is logged.
-
-        `secrets` (``whsec_…``), `public_keys` (``whpk_…``): one of these keys must have signed the message. `sources`:
-        networks (CIDR) that messages may come from, or ``thingspace`` for ``THINGSPACE_SOURCES``. `trusted_proxies`:
-        networks of proxies whose ``X-Forwarded-For`` is trusted. `basic`: user name and password of the registration,
-        which V1 messages repeat; or several such pairs, while they are changed.
-
-        `path`: where messages are received, as written in a URL, below the path at which the listener is mounted.
-        `handler_timeout`, `body_timeout`: seconds. `accept_timeout`: seconds for which an inbox that is away is tried
-        before a message is answered with 503. `schedule`: the delay in seconds before each attempt at a message, which
-        is dead after the last one. `dedupe_window`: seconds in which equal messages for the same account without a
-        ``webhook-id`` count as one. `keep_days`: how long the bytes of handled and dead messages are kept.
-
-        `reconcile`: a client with which ThingSpace's reports are read `every` so many seconds; what they say and no
-        message did reaches handlers as messages with the `source` ``report``. `alarm_url`: where alarms are posted,
-        signed as forwards are. Alarms besides those of the ledger: `silence`, seconds without a message;
-        `repair_limit`, statuses repaired in one round; `certificate`, a PEM file that ends within 21 days.
-
-        ValueError for an invalid value, TypeError for one of the wrong type.
-        """
         self._body_deadline = LoopDeadline(validation.seconds("body_timeout", body_timeout))
         self._bodies = Budget(BODY_MEMORY)
         self._router = Router()
@@ -118,11 +118,7 @@ class Listener:
         )
         self.configure(
             verification=Verification.parse(
-                secrets=secrets,
-                public_keys=public_keys,
-                sources=sources,
-                trusted_proxies=trusted_proxies,
-                basic=basic,
+                secrets=secrets, public_keys=public_keys, sources=sources, trusted_proxies=trusted_proxies, basic=basic
             ),
             path=validation.text("path", path),
             dedupe_window=dedupe_window,

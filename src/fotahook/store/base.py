@@ -10,7 +10,7 @@ import contextlib
 import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from . import records
 from .accept import candidates
@@ -47,6 +47,9 @@ class Store(CallbackVerbs, RetentionVerbs, EventVerbs, LedgerVerbs):
 
     Every verb may raise StoreUnavailable; a verb that adds rows may raise StoreFull.
     """
+
+    has_many_dispatchers: ClassVar = False
+    """Whether several processes may lease lanes."""
 
     def __init__(self, clock: Clock) -> None:
         """`clock`: for the time in message ids."""

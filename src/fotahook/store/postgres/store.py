@@ -29,6 +29,8 @@ class PostgresStore(Store):
     Its clock is the server's. A call that fails because the connection was lost may have been written all the same.
     """
 
+    has_many_dispatchers = True
+
     def __init__(self, pool: ConnectionPool, *, clock: Clock) -> None:
         super().__init__(clock)
         self._pool = pool
