@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from fotahook.delivery import run_maintenance
+from fotahook.delivery import Dispatcher, Outcome, Rules, Timings, run_maintenance
 from fotahook.store.base import Store
-from fotahook.store.records import Retention
+from fotahook.store.records import Delivery, Lease, Retention
 from tests.deadlines import DEADLINE
-from tests.store.conftest import ACCOUNT, VirtualClock
+from tests.store.conftest import ACCOUNT, WELL, VirtualClock
 
-from .conftest import Accept, Flaky, Receiver, Serve, failed
+from .conftest import DELIVERED, Accept, Flaky, Receiver, Serve, failed
+
+MONTH = 31 * 86400.0
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -27,7 +29,7 @@ async def test_dead_messages_are_redelivered_in_the_background(
     await accept(b"1")
     clock.advance(7 * 86400)
     await serve()
-    keeping = asyncio.create_task(run_maintenance(store, Retention()))
+    keeping = asyncio.create_task(run_maintenance(store, Retention(), longest_wait=MONTH))
     assert await store.redeliver_all(ACCOUNT, "dead", since=0, until=clock()) == 1
 
     async def pending() -> bool:
@@ -51,7 +53,7 @@ async def test_maintenance_continues_after_the_store_was_unavailable(
     await serve()
     clock.advance(10)
     flaky = Flaky(store, "tidy", 2)
-    keeping = asyncio.create_task(run_maintenance(flaky, Retention(seconds=1)))  # type: ignore[arg-type]
+    keeping = asyncio.create_task(run_maintenance(flaky, Retention(seconds=1), longest_wait=MONTH))  # type: ignore[arg-type]
 
     async def pruned() -> bool:
         message = await store.message(message_id)
@@ -72,7 +74,7 @@ async def test_nothing_is_removed_while_the_clock_jumps(
     seconds = [0.0]
     watched = Watched(store)
     keeping = asyncio.create_task(
-        run_maintenance(watched, Retention(seconds=86400), monotonic=lambda: seconds[0])  # type: ignore[arg-type]
+        run_maintenance(watched, Retention(seconds=86400), longest_wait=MONTH, monotonic=lambda: seconds[0])  # type: ignore[arg-type]
     )
     await watched.steps(2)
     clock.advance(40 * 86400)
@@ -107,7 +109,7 @@ async def test_what_was_accepted_while_the_clock_was_ahead_is_due_when_it_is_rig
 ) -> None:
     monkeypatch.setattr("fotahook.delivery.maintenance.PAUSE_SECONDS", 0)
     watched = Watched(store)
-    keeping = asyncio.create_task(run_maintenance(watched, Retention()))  # type: ignore[arg-type]
+    keeping = asyncio.create_task(run_maintenance(watched, Retention(), longest_wait=MONTH))  # type: ignore[arg-type]
     clock.advance(ahead)
     if noticed:
         await watched.steps(2)
@@ -130,7 +132,7 @@ async def test_the_first_reading_of_the_clock_removes_nothing(
     await serve()
     clock.advance(40 * 86400)
     watched = Watched(store)
-    keeping = asyncio.create_task(run_maintenance(watched, Retention(seconds=86400)))  # type: ignore[arg-type]
+    keeping = asyncio.create_task(run_maintenance(watched, Retention(seconds=86400), longest_wait=MONTH))  # type: ignore[arg-type]
     await watched.steps(1)
     assert await has_body(store, message_id)
     keeping.cancel()
@@ -168,3 +170,24 @@ class Watched:
             for _ in range(count):
                 self._allowed.release()
                 await self._done.acquire()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "lease"), [((0.0, 60 * 86400.0), 30.0), ((0.0,), 90 * 86400.0)], ids=["schedule", "lease"]
+)
+async def test_what_waits_as_long_as_it_is_set_up_to_is_not_taken_for_a_clock_that_was_ahead(
+    store: Store, accept: Accept, schedule: tuple[float, ...], lease: float
+) -> None:
+    async def deliver(leased: Lease, delivery: Delivery) -> Outcome:
+        return DELIVERED
+
+    dispatcher = Dispatcher(
+        store,
+        deliver,
+        rules=Rules(schedule=schedule),
+        timings=Timings(lease=lease),
+    )
+    await accept(b"1")
+    (leased,) = await store.lease(1, max(lease, *schedule))
+    assert await store.recall(dispatcher.longest_wait, 10) == 0
+    assert await store.settle(leased, [], WELL, keep=lease) is not None

@@ -298,7 +298,8 @@ async def _dispatching(
     dispatcher: Dispatcher, store: Store, options: ServeOptions
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Run a dispatcher. Leaving waits for deliveries in flight, and raises what the dispatcher failed with."""
-    housekeeping = asyncio.create_task(run_maintenance(store, options.retention), name="housekeeping")
+    maintenance = run_maintenance(store, options.retention, longest_wait=dispatcher.longest_wait)
+    housekeeping = asyncio.create_task(maintenance, name="housekeeping")
     task = asyncio.create_task(dispatcher.run(), name="dispatcher")
     # If one fails, both end: a service that accepts and never delivers, or never cleans up, is worse than none.
     housekeeping.add_done_callback(lambda _: dispatcher.stop())

@@ -31,6 +31,8 @@ LANES_LIMIT: Final = 8192
 RECOVERED_LANES: Final = 500
 """Lanes of one origin that are woken at once when one of them recovers; the next ones follow after a moment."""
 RECOVERED_SECONDS: Final = 0.5
+LONGEST_PAUSE: Final = 31 * 86400.0
+"""Longer than anything but a retry waits: endpoints that back off, and accounts with a rate limit."""
 
 
 @dataclass(eq=False)
@@ -81,6 +83,12 @@ class Dispatcher:
             stopping=lambda: self._stopping,
             recovered=self._on_recovered,
         )
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds in which each lane that it leaves is due."""
+        schedules = (rules.schedule for rules in (self.rules, *self.rules_of.values()))
+        return max(LONGEST_PAUSE, self.timings.lease, *map(max, schedules)) + 1
 
     def is_leasing(self) -> bool:
         """Whether it could lease when it last tried, and tried not long ago."""

@@ -19,15 +19,15 @@ PAUSE_SECONDS: Final = 1.0
 LEDGER_SECONDS: Final = 180 * 86400.0
 """How long the ledger keeps a status. ThingSpace keeps its own history for six months."""
 _DAY: Final = 86400.0
-LONGEST_WAIT: Final = 31 * _DAY
-"""Longer than any pause that can be configured: a lane that is due later was written while the clock was ahead."""
 _STEP: Final = 1000
 
 
 async def run_maintenance(
-    store: Store, retention: Retention, *, monotonic: Callable[[], float] = time.monotonic
+    store: Store, retention: Retention, *, longest_wait: float, monotonic: Callable[[], float] = time.monotonic
 ) -> None:
     """Run maintenance until cancelled. Deliveries can run between any two steps.
+
+    A lane that is due only after `longest_wait` seconds was written while the clock was ahead, and is due now.
 
     Nothing is removed for its age by the first reading of the store's clock, nor while the clock is not to be believed.
     """
@@ -44,7 +44,7 @@ async def run_maintenance(
                 )
             readings, was_steady = readings + 1, is_steady
             believed = is_steady and readings > 1
-            await recall(store, JUMP_SECONDS if watch.went_back else LONGEST_WAIT)
+            await recall(store, JUMP_SECONDS if watch.went_back else longest_wait)
             more = await store.tidy(retention, now=now if believed else -math.inf)
             if believed and not more and monotonic() >= forget_at:
                 forget_at = monotonic() + _DAY

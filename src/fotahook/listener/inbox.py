@@ -204,7 +204,8 @@ class Inbox:
         )
         dispatching = asyncio.create_task(dispatcher.run(), name="fotahook listener")
         dispatching.add_done_callback(_log_failure)
-        maintaining = asyncio.create_task(run_maintenance(store, self.retention), name="fotahook inbox")
+        maintenance = run_maintenance(store, self.retention, longest_wait=dispatcher.longest_wait)
+        maintaining = asyncio.create_task(maintenance, name="fotahook inbox")
         watching = asyncio.create_task(self.watch.run(store), name="fotahook watch")
 
         async def stop() -> None:

@@ -14,6 +14,8 @@ from ..contract.keys import cursor_key
 from ..store.events import EventCursor
 from . import errors
 
+_ALTERNATIVES: Final = b"._"
+"""In place of + and /: no cursor begins as a flag of a command does, nor needs quotes in a URL or a shell."""
 _BLOCK: Final = 32
 """Positions are filled up to so many bytes, so that not even the length of a number shows."""
 _ANY_POSITION = re.compile(r"[^\0]+")
@@ -34,7 +36,7 @@ class Cursors:
         filled = content.ljust(-(-len(content) // _BLOCK) * _BLOCK, b"\0")
         # Another content has another nonce, as the box requires.
         nonce = hmac.digest(self._key, filled, hashlib.sha256)[: SecretBox.NONCE_SIZE]
-        return base64.urlsafe_b64encode(self._box.encrypt(filled, nonce)).decode().rstrip("=")
+        return base64.b64encode(self._box.encrypt(filled, nonce), _ALTERNATIVES).decode().rstrip("=")
 
     def open(self, text: str | None, pattern: re.Pattern[str] = _ANY_POSITION) -> str | None:
         """The position of a cursor; None if there is no cursor. Raises an ApiError if it is none of ours."""
@@ -42,7 +44,7 @@ class Cursors:
             return None
         padded = text + "=" * (-len(text) % 4)
         try:
-            sealed = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True)
+            sealed = base64.b64decode(padded.encode("ascii"), altchars=_ALTERNATIVES, validate=True)
             position = self._box.decrypt(sealed).rstrip(b"\0").decode()
         except (ValueError, CryptoError):
             position = ""

@@ -130,7 +130,8 @@ class SandboxService:
             # Without jitter, the longest backoff each time: a test can say how far to advance.
             jitter=lambda: 1.0,
         )
-        for work in (self._dispatcher.run(), run_maintenance(self.store, _RETENTION)):
+        maintenance = run_maintenance(self.store, _RETENTION, longest_wait=self._dispatcher.longest_wait)
+        for work in (self._dispatcher.run(), maintenance):
             self._until_reset.push_async_callback(_cancel, asyncio.create_task(work))
         self._until_reset.push_async_callback(self._end_calls)
         self._until_reset.callback(closing.set)
