@@ -13,7 +13,7 @@ cluster-demo: .venv/ready
 	$(BIN)/python -m examples.cluster.demo
 
 test: .venv/ready system
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=100
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=100
 
 # What the tests use of the system, as command:package. On Debian, as root, what is missing is installed.
 SYSTEM := chromium:chromium chromedriver:chromium-driver curl:curl jq:jq pgbouncer:pgbouncer
