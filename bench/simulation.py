@@ -154,6 +154,8 @@ class Lane:
 class SimulatedStore:
     """The verbs that dispatchers use, in memory; every call takes STORE_SECONDS."""
 
+    has_many_dispatchers = True
+
     def __init__(self, lanes: Sequence[Lane], clock: Callable[[], float]) -> None:
         self._lanes = lanes
         self._clock = clock
