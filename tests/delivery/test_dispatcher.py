@@ -167,6 +167,7 @@ async def test_cancelling_leaves_no_task_behind(store: Store) -> None:
     async with asyncio.timeout(DEADLINE):
         while asyncio.all_tasks() != before:  # noqa: ASYNC110  # a store tells nobody
             await asyncio.sleep(0.01)
+    assert asyncio.all_tasks() == before
 
 
 async def test_a_hanging_lane_does_not_hold_up_the_others(store: Store) -> None:

@@ -656,6 +656,7 @@ async def test_cancelling_a_lane_leaves_no_task_behind(store: Store, accept: Acc
     async with asyncio.timeout(DEADLINE):
         while asyncio.all_tasks() != before:  # noqa: ASYNC110  # a store tells nobody
             await asyncio.sleep(0.01)
+    assert asyncio.all_tasks() == before
 
 
 @pytest.mark.parametrize("verb", ["fetch", "settle"])

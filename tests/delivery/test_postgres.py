@@ -64,6 +64,7 @@ async def test_a_dispatcher_that_joins_gets_lanes_of_one_that_is_never_done(
         await busy.wait()
         running.append(asyncio.create_task(dispatchers[1].run()))
         await joined.wait()
+    assert not running[0].done(), "the first one left lanes by going on, not by ending"
     for dispatcher, task in zip(dispatchers, running, strict=True):
         await finish(dispatcher, task)
 
