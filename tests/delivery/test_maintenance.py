@@ -51,11 +51,13 @@ async def test_maintenance_continues_after_the_store_was_unavailable(
     monkeypatch.setattr("fotahook.delivery.maintenance.PAUSE_SECONDS", 0)
     (message_id,) = await accept(b"1")
     await serve()
-    clock.advance(10)
     flaky = Flaky(store, "tidy", 2)
-    keeping = asyncio.create_task(run_maintenance(flaky, Retention(seconds=1), longest_wait=MONTH))  # type: ignore[arg-type]
+    keeping = asyncio.create_task(
+        run_maintenance(flaky, Retention(seconds=1), longest_wait=MONTH, monotonic=clock)  # type: ignore[arg-type]
+    )
 
     async def pruned() -> bool:
+        clock.advance(10)
         message = await store.message(message_id)
         return message is not None and message.body is None
 
@@ -66,7 +68,12 @@ async def test_maintenance_continues_after_the_store_was_unavailable(
 
 
 async def test_nothing_is_removed_while_the_clock_jumps(
-    store: Store, accept: Accept, serve: Serve, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    accept: Accept,
+    serve: Serve,
+    clock: VirtualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("fotahook.delivery.maintenance.PAUSE_SECONDS", 0)
     (message_id,) = await accept(b"1")
@@ -76,7 +83,10 @@ async def test_nothing_is_removed_while_the_clock_jumps(
     keeping = asyncio.create_task(
         run_maintenance(watched, Retention(seconds=86400), longest_wait=MONTH, monotonic=lambda: seconds[0])  # type: ignore[arg-type]
     )
-    await watched.steps(2)
+    for _ in range(70):
+        seconds[0] += 10
+        clock.advance(10)
+        await watched.steps(1)
     clock.advance(40 * 86400)
     await watched.steps(5)
     assert await has_body(store, message_id)
@@ -93,6 +103,7 @@ async def test_nothing_is_removed_while_the_clock_jumps(
         clock.advance(10)
     await watched.steps(3)
     assert not await has_body(store, message_id)
+    assert caplog.text.count("the store's clock jumped") == 1
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
 
@@ -124,16 +135,29 @@ async def test_what_was_accepted_while_the_clock_was_ahead_is_due_when_it_is_rig
     await asyncio.gather(keeping, return_exceptions=True)
 
 
-async def test_the_first_reading_of_the_clock_removes_nothing(
-    store: Store, accept: Accept, serve: Serve, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("jumps_before", [0, 1, 3])
+async def test_a_clock_that_is_ahead_when_the_process_starts_or_soon_after_removes_nothing(
+    jumps_before: int,
+    store: Store,
+    accept: Accept,
+    serve: Serve,
+    clock: VirtualClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("fotahook.delivery.maintenance.PAUSE_SECONDS", 0)
     (message_id,) = await accept(b"1")
     await serve()
-    clock.advance(40 * 86400)
+    seconds = [0.0]
     watched = Watched(store)
-    keeping = asyncio.create_task(run_maintenance(watched, Retention(seconds=86400), longest_wait=MONTH))  # type: ignore[arg-type]
-    await watched.steps(1)
+    keeping = asyncio.create_task(
+        run_maintenance(watched, Retention(seconds=86400), longest_wait=MONTH, monotonic=lambda: seconds[0])  # type: ignore[arg-type]
+    )
+    for reading in range(10):
+        if reading == jumps_before:
+            clock.advance(40 * 86400)
+        await watched.steps(1)
+        seconds[0] += 1
+        clock.advance(1)
     assert await has_body(store, message_id)
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)

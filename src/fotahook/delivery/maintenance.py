@@ -29,24 +29,21 @@ async def run_maintenance(
 
     A lane that is due only after `longest_wait` seconds was written while the clock was ahead, and is due now.
 
-    Nothing is removed for its age by the first reading of the store's clock, nor while the clock is not to be believed.
+    Nothing is removed for its age until the store's clock has run steadily for ten minutes: it may be wrong from the start.
     """
-    watch = ClockWatch(monotonic, believed=True)
-    readings, was_steady = 0, True
+    watch = ClockWatch(monotonic, believed=False)
+    was_steady = False
     forget_at = monotonic()
     while True:
         try:
             now = await store.now()
             is_steady = watch.is_steady(now)
-            if is_steady != was_steady:
-                log.warning(
-                    "the store's clock %s", "is steady again" if is_steady else "jumped: nothing old is removed"
-                )
-            readings, was_steady = readings + 1, is_steady
-            believed = is_steady and readings > 1
+            if was_steady and not is_steady:
+                log.warning("the store's clock jumped: nothing old is removed until it is steady for ten minutes")
+            was_steady = is_steady
             await recall(store, JUMP_SECONDS if watch.went_back else longest_wait)
-            more = await store.tidy(retention, now=now if believed else -math.inf)
-            if believed and not more and monotonic() >= forget_at:
+            more = await store.tidy(retention, now=now if is_steady else -math.inf)
+            if is_steady and not more and monotonic() >= forget_at:
                 forget_at = monotonic() + _DAY
                 await forget_reports(store)
         except StoreError as error:

@@ -20,17 +20,17 @@ class Days:
 
     def __init__(self, change: Callable[..., Awaitable[Sequence[Row]]]) -> None:
         self._change = change
-        self._made: float = 0
+        self._made = -1.0
         self._kept_from = {"bodies": -math.inf, "attempts": -math.inf}
         self._left: set[tuple[str, int]] = set()
         """Days that hold too much that is needed, or fail to be dropped: their rows are removed one by one."""
 
     async def make(self, now: float) -> None:
-        """Make the partitions of today and of the next days, once a day."""
-        if now // DAY != self._made:
+        """Make the partitions of today and of the next days, by the server's clock: once a day, and at a first -inf."""
+        if (day := max(now, 0.0) // DAY) != self._made:
             (done,) = await self._change("make_days", ahead=AHEAD)
             if done["made"]:
-                self._made = now // DAY
+                self._made = day
             else:
                 await asyncio.sleep(BUSY_SECONDS)
 
