@@ -29,7 +29,7 @@ async def run_maintenance(
 
     A lane that is due only after `longest_wait` seconds was written while the clock was ahead, and is due now.
 
-    Nothing is removed for its age until the store's clock has run steadily for ten minutes: it may be wrong from the start.
+    Nothing is removed for its age until the clock has run steadily for ten minutes: it may be wrong from the start.
     """
     watch = ClockWatch(monotonic, believed=False)
     was_steady = False
