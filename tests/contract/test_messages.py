@@ -18,7 +18,7 @@ from fotahook.contract.messages import (
     Firmware,
     MessageInvalid,
     Upgrade,
-    claimed_accounts,
+    parse_claims,
     parse_json,
     parse_message,
 )
@@ -292,18 +292,22 @@ def test_every_account_that_a_reader_may_find_is_claimed(members: list[tuple[str
     """Whichever of two members of a name a reader takes, and whether it minds the case."""
     text = ", ".join(f'"{name}": "{value}"' for name, value in members)
     raw = (f'{{"x": {{{text}}}, "n": 1}}' if nested else f"{{{text}}}").encode()
-    content = parse_json(raw)
-    assert isinstance(content, dict)
     expected = {value for name, value in members if json.loads(f'"{name}"').lower() == "accountname"}
-    assert claimed_accounts(raw, content) == (set() if nested else expected)
+    message, claimed = parse_claims(raw)
+    assert claimed == (set() if nested else expected)
+    assert message == parse_message(raw)
 
 
 @pytest.mark.parametrize("value", ["5", "null", '["a"]', "1" * 5000])
 def test_an_account_name_that_is_no_text_claims_nothing(value: str) -> None:
     raw = f'{{"accountName": {value}, "accountName": {value}}}'.encode()
-    content = parse_json(raw)
-    assert isinstance(content, dict)
-    assert claimed_accounts(raw, content) == set()
+    assert parse_claims(raw) == (parse_message(raw), set())
+
+
+@pytest.mark.parametrize("raw", [b"1", b'["accountName"]', b'\xef\xbb\xbf{"type": "x"}', b"{"])
+def test_claims_are_those_of_one_json_object(raw: bytes) -> None:
+    with pytest.raises(MessageInvalid):
+        parse_claims(raw)
 
 
 def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
@@ -334,8 +338,9 @@ def test_nesting_is_limited_in_every_member(name: str, around: bytes, opening: b
         parse_message(around % deep)
 
 
-def test_many_flat_arrays_are_not_deep() -> None:
-    assert parse_json(b"[" + b",".join([b"[]"] * 1000) + b"]") == [[]] * 1000
+@pytest.mark.parametrize("flat", [[[]] * 1000, ["[" * 200], [chr(92) + '"[{' * 100], {"{" * 101: []}])
+def test_many_flat_arrays_and_brackets_in_texts_are_not_deep(flat: object) -> None:
+    assert parse_json(json.dumps(flat).encode()) == flat
 
 
 # repr

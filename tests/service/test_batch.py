@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from fotahook.service import Settings, build_app
-from fotahook.store.records import StoreFull
+from fotahook.service.limits import LoopTurns
+from fotahook.service.operator import messages as module
+from fotahook.store.records import Accepted, NewMessage, StoreFull
 
 from .conftest import ACCOUNT, MESSAGES, Answer, Api, client_of
 from .serving import SECRET_KEY
@@ -210,6 +212,25 @@ async def test_a_full_store_refuses_the_whole_batch(api: Api, monkeypatch: pytes
     assert (await api("POST", BATCH, line() + b"x\n", api.bearer)).error == (507, "STORE_FULL")
 
 
+@pytest.mark.parametrize("bound", ["PART", "PART_BYTES"])
+async def test_a_large_batch_is_stored_in_parts_and_what_a_full_store_keeps_is_answered(
+    api: Api, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    sizes, accept = [], api.store.accept
+
+    async def filling(messages: Sequence[NewMessage]) -> list[Accepted]:
+        sizes.append(len(messages))
+        if len(sizes) == 3:
+            raise StoreFull("full")
+        return await accept(messages)
+
+    monkeypatch.setattr(api.store, "accept", filling)
+    monkeypatch.setattr(module, bound, 2 if bound == "PART" else 3)
+    answer = await api("POST", BATCH, line() * 3 + b"x\n" + line() * 4, api.bearer)
+    assert codes(answer) == [None] * 3 + ["INVALID_PARAMETER", None, *["STORE_FULL"] * 3]
+    assert sizes == [2, 2, 2]
+
+
 async def test_other_requests_get_their_turns_while_a_batch_is_parsed(api: Api) -> None:
     turns = 0
 
@@ -223,4 +244,41 @@ async def test_other_requests_get_their_turns_while_a_batch_is_parsed(api: Api) 
     # Every line is refused, so that nothing waits for the store.
     assert codes(await api("POST", BATCH, line(b"1") * 1000, api.bearer)) == ["INVALID_PARAMETER"] * 1000
     beside.cancel()
-    assert turns >= 1000 // 64
+    assert turns >= 1000 // 32
+
+
+async def test_clients_parse_in_turns_one_in_each_turn_of_the_loop() -> None:
+    turns, went, times = LoopTurns(), list[str](), 0
+
+    async def client(name: str) -> None:
+        for _ in range(4):
+            await turns.wait(name)
+            went.append(name)
+
+    async def loop() -> None:
+        nonlocal times
+        while True:
+            times += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(loop())
+    many = [asyncio.create_task(client("greedy")) for _ in range(10)]
+    gone = asyncio.create_task(client("gone"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await client("modest")
+    assert went.count("greedy") <= 6
+    await asyncio.gather(*many)
+    beside.cancel()
+    assert len(went) == 44
+    assert times >= 44
+
+
+async def test_after_a_long_turn_the_loop_belongs_to_others_for_as_long() -> None:
+    loop, times = asyncio.get_running_loop(), iter([0.0, 0.05])
+    turns = LoopTurns(lambda: next(times, 0.05))
+    await turns.wait("a")
+    began = loop.time()
+    await turns.wait("a")
+    # A timer may fire a little early.
+    assert loop.time() - began > 0.04

@@ -61,6 +61,11 @@ async def test_undelivered_messages_are_limited_and_delivered_ones_make_room(lim
     assert (await publish(limited(pending_messages=0))).status == 202
 
 
+async def test_a_message_over_the_quota_is_refused_before_it_is_parsed(limited: Callable[..., Api]) -> None:
+    api = limited(pending_messages=1)
+    assert [(await publish(api, body)).status for body in (b"{", b"{}", b"{")] == [400, 202, 507]
+
+
 async def test_bytes_of_undelivered_messages_are_limited(limited: Callable[..., Api]) -> None:
     api, body = limited(pending_bytes=1000), b'{"x": "%b"}' % (b"y" * 400)
     assert [(await publish(api, body)).status for _ in range(3)] == [202, 202, 507]

@@ -17,7 +17,7 @@ from ..store.records import CALLBACK_CONSUMER, Credential
 from .credentials import COST, PasswordCost, Passwords
 from .cursors import Cursors
 from .event_feed import Feed
-from .limits import Lockout, RateLimiter
+from .limits import Lockout, LoopTurns, RateLimiter
 from .metrics import Metrics
 from .overview import Overviews
 from .quotas import QUOTAS, AccountQuotas, Quotas
@@ -140,6 +140,7 @@ class Service:
         self.store_health = StoreHealth(self.store)
         self.bodies = Budget(self.settings.body_memory)
         self.logins = Budget(LOGIN_PLACES)
+        self.loop_turns = LoopTurns()
         self.passwords = Passwords(self.settings.password_cost)
         self.rate_limiter = RateLimiter(self.settings.requests_per_minute)
         self.login_limiter = RateLimiter(LOGINS_PER_MINUTE)

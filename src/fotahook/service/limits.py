@@ -1,11 +1,15 @@
-"""Login lockout and rate limit, in the memory of this process: a restart forgets them."""
+"""Login lockout, rate limit and turns of the loop, in the memory of this process: a restart forgets them."""
 
+import asyncio
 import math
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from ..contract.addresses import address_key
 from ..contract.keys import fingerprint
+from ..store.turns import Turns
 from . import errors
 
 FAILURES: Final = 5
@@ -22,6 +26,9 @@ _MAX_ENTRIES: Final = 10_000
 SPAN: Final = 60.0
 """A bucket holds the requests of this many seconds."""
 _MAX_CLIENTS: Final = 4096
+
+LONG_SECONDS: Final = 0.002
+"""Of a turn of the loop that is followed by a pause as long."""
 
 
 class _Failures(NamedTuple):
@@ -104,6 +111,45 @@ class RateLimiter:
         until = self._used_until.get(client, now)
         # Else the bucket is full again, or the clock was set back.
         return (until if now <= until <= now + self._span else now) + (self._span / limit if limit else 0.0)
+
+
+class LoopTurns:
+    """Lets one of the requests that parse much go on in each turn of the loop, so that other requests wait little.
+
+    Clients take turns. After a long one the loop belongs to others for as long.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._waiting: Turns[asyncio.Future[None]] = Turns(0)
+        self._running = False
+        self._began = 0.0
+
+    async def wait(self, client: str) -> None:
+        """Return when it is this request's turn, which lasts until it awaits something."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        self._waiting.put(turn, client)
+        if not self._running:
+            self._running = True
+            self._next(loop)
+        await turn
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._running = bool(self._waiting)
+        for turn in self._waiting.take():
+            # The request goes on between these two calls.
+            loop.call_soon(self._begin)
+            if not turn.done():
+                turn.set_result(None)
+            loop.call_soon(self._end, loop)
+
+    def _begin(self) -> None:
+        self._began = self._monotonic()
+
+    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        took = self._monotonic() - self._began
+        loop.call_later(took if took > LONG_SECONDS else 0.0, self._next, loop)
 
 
 def _key(username: str, client: str, address: str) -> bytes:

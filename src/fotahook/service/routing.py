@@ -212,29 +212,31 @@ class App(Starlette):
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    """The answer to an exception: the one place where exceptions become answers."""
-    match error:
-        case ApiError():
-            api_error = error
-        case StoreFull():
-            logger.error("the store is full: %s", error)
-            api_error = errors.STORE_FULL()
-        case WrongSchema():
-            logger.error("%s", error)
-            api_error = errors.NOT_READY(
-                part="migrations", reason="the store's schema is of another version of fotahook"
-            )
-        case StoreUnavailable():
-            logger.error("the store is unavailable: %s", error)
-            api_error = errors.STORE_UNAVAILABLE()
-        case HTTPException(status_code=404):
-            api_error = errors.NO_SUCH_PATH()
-        case HTTPException():
-            # Raised by a route that is not ours.
-            api_error = ApiError(error.status_code, "REQUEST_FAILED", f"{error.detail}.", error.headers)
-        case _:
-            api_error = errors.INTERNAL_ERROR()
-    response = api_error.response(request.scope["path"])
+    """The answer to an exception."""
+    response = api_error(error).response(request.scope["path"])
     if request.method == "HEAD":
         response.body = b""
     return response
+
+
+def api_error(error: Exception) -> ApiError:
+    """What an exception is answered: the one place where exceptions become answers."""
+    match error:
+        case ApiError():
+            return error
+        case StoreFull():
+            logger.error("the store is full: %s", error)
+            return errors.STORE_FULL()
+        case WrongSchema():
+            logger.error("%s", error)
+            return errors.NOT_READY(part="migrations", reason="the store's schema is of another version of fotahook")
+        case StoreUnavailable():
+            logger.error("the store is unavailable: %s", error)
+            return errors.STORE_UNAVAILABLE()
+        case HTTPException(status_code=404):
+            return errors.NO_SUCH_PATH()
+        case HTTPException():
+            # Raised by a route that is not ours.
+            return ApiError(error.status_code, "REQUEST_FAILED", f"{error.detail}.", error.headers)
+        case _:
+            return errors.INTERNAL_ERROR()

@@ -1,6 +1,5 @@
 """Messages: published singly or in a batch (NDJSON), looked at, and redelivered."""
 
-import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,22 +10,25 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
-from ...contract.messages import MessageInvalid, claimed_accounts, parse_json, parse_message
+from ...contract.messages import MessageInvalid, parse_claims
 from ...contract.operator import Attempts, MessagePage, MessageState, Published, Redelivered, Redeliveries, Why
 from ...store import views
 from ...store.ledger import reports_of
-from ...store.records import Accepted, Message, MessageFilter, NewMessage, Page
+from ...store.records import Accepted, Message, MessageFilter, NewMessage, Page, StoreError
 from .. import errors, requests
 from ..requests import PageSize, Params, Time
-from ..routing import JSON, Call, Endpoint
+from ..routing import JSON, Call, Endpoint, api_error
 from .accounts import PATH as ACCOUNT_PATH
 from .reasons import Snapshot, reasons_for
 
 PATH: Final = "/v1/messages/{id}"
 BATCH_TYPE: Final = "application/x-ndjson"
-TURN_BYTES: Final = 64 * 1024
-"""Of a batch that are parsed before other requests get their turn, where a line counts as `LINE_BYTES` more."""
+TURN_BYTES: Final = 32 * 1024
+"""That a request parses in one turn of the loop, where a line counts as `LINE_BYTES` more."""
 LINE_BYTES: Final = 1024
+PART: Final = 1000
+PART_BYTES: Final = 1024 * 1024
+"""Lines of a batch in one transaction, and bytes of all but the last, so that other writes wait little."""
 READS_PER_PAGE: Final = 20
 """How often the store is read for one page, where few of the messages match."""
 _END_OF_TIME: Final = 253_402_300_799.0
@@ -103,37 +105,49 @@ async def read_page(
 @Endpoint("POST", f"{ACCOUNT_PATH}/messages", scope="publish", body_limit="message_limit", status=202)
 async def publish(call: Call) -> Published:
     """Accepts a message, answered once it is on disk; it is delivered byte for byte."""
-    ordering_key = requests.key_header(call.request, "Ordering-Key")
-    idempotency_key = requests.key_header(call.request, "Idempotency-Key")
+    keys = [requests.key_header(call.request, name) for name in ("Ordering-Key", "Idempotency-Key")]
     body = await requests.body(call.request, call.service.settings.message_limit)
-    message = NewMessage(
-        account=call.account,
-        body=body,
-        type=_message_type(call, call.account, body),
-        ordering_key=ordering_key,
-        idempotency_key=idempotency_key,
-        reports=reports_of(parse_message(body), detailed=True),
-    )
-    return await _known(call, message) or _published((await call.service.store.accept([message]))[0])
+    if len(body) > TURN_BYTES:
+        await call.service.loop_turns.wait(call.caller.name)
+    message = await _admitted(call, call.account, body, *keys)
+    if isinstance(message, NewMessage):
+        [accepted] = await call.service.store.accept([message])
+        message = _published(accepted)
+    return message
 
 
 @Endpoint("POST", "/v1/messages", scope="publish", body=Line, body_limit="batch_limit")
 async def publish_batch(call: Call) -> Response:
-    """Answers each line, in order, once the valid ones are on disk, all in one transaction."""
+    """Answers each line, in order, once the valid ones are on disk: up to 1,000 in one transaction."""
     lines: list[NewMessage | Published | dict[str, str]] = []
-    parsed = 0
+    room = 0
     async for line in _lines(call):
+        if room <= 0:
+            await call.service.loop_turns.wait(call.caller.name)
+            room = TURN_BYTES
+        room -= LINE_BYTES + len(line)
         lines.append(await _parse(call, line))
-        parsed += LINE_BYTES + len(line)
-        if parsed > TURN_BYTES:
-            # A batch takes the loop for half a second; other requests get their turns in between.
-            parsed = 0
-            await asyncio.sleep(0)
-    messages = [line for line in lines if isinstance(line, NewMessage)]
-    accepted = await call.service.store.accept(messages) if messages else []
-    published = iter(errors.OTHER_MESSAGE().content if one.conflict else _published(one) for one in accepted)
+    published = iter(await _accept(call, [line for line in lines if isinstance(line, NewMessage)]))
     answered = [next(published) if isinstance(line, NewMessage) else line for line in lines]
     return Response(msgspec.json.Encoder().encode_lines(answered), media_type=BATCH_TYPE)
+
+
+async def _accept(call: Call, messages: list[NewMessage]) -> list[Published | dict[str, str]]:
+    """What the lines of accepted messages are answered; raises the store's error if none was accepted."""
+    answers: list[Published | dict[str, str]] = []
+    while (begin := len(answers)) < len(messages):
+        end, size = begin, 0
+        while end < len(messages) and end < begin + PART and size < PART_BYTES:
+            size += len(messages[end].body)
+            end += 1
+        try:
+            accepted = await call.service.store.accept(messages[begin:end])
+        except StoreError as error:
+            if not answers:
+                raise
+            return answers + [api_error(error).content] * (len(messages) - begin)
+        answers += [errors.OTHER_MESSAGE().content if one.conflict else _published(one) for one in accepted]
+    return answers
 
 
 @Endpoint("GET", PATH, scope="read")
@@ -204,36 +218,37 @@ async def redeliver_many(call: Call) -> Response:
     return errors.answer(Redeliveries(count=count), 200 if wanted.dry_run else 202)
 
 
-def _message_type(call: Call, account: str, body: bytes) -> str | None:
-    """The message's `type`, if it is a string without NUL, which PostgreSQL does not store.
+async def _admitted(
+    call: Call, account: str, body: bytes, ordering_key: str | None, idempotency_key: str | None
+) -> NewMessage | Published:
+    """A message, if it is valid and its account's quotas allow it, which is asked before the work of parsing it.
 
-    Raises an ApiError unless the bytes are one JSON object, and if it names an account that the caller may not publish
-    for: a receiver that trusts the service would take it for that account's.
+    Where the quotas are reached, the answer to an earlier message of its key.
     """
     try:
-        content = parse_json(body)
-    except MessageInvalid as error:
-        raise errors.INVALID(f"{error}.") from None
-    if not isinstance(content, dict):
-        raise errors.INVALID("The message must be one JSON object.")
-    if not all(map(call.caller.has, claimed_accounts(body, content) - {account})):
-        raise errors.OTHER_ACCOUNT(account)
-    kind = content.get("type")
-    return kind if isinstance(kind, str) and "\0" not in kind else None
-
-
-async def _known(call: Call, message: NewMessage) -> Published | None:
-    """Count a message towards its account's quotas; where they are reached, the answer to an earlier one of its key."""
-    try:
-        await call.service.quotas.publish(message.account, len(message.body))
+        await call.service.quotas.publish(account, len(body))
     except errors.ApiError as error:
-        key = message.idempotency_key
-        if error.code == errors.QUOTA_REACHED.code and key is not None:
-            digest = hashlib.sha256(message.body).digest()
-            if (known := await call.service.store.known(message.account, key, digest)) is not None:
+        if error.code == errors.QUOTA_REACHED.code and idempotency_key is not None:
+            digest = hashlib.sha256(body).digest()
+            if (known := await call.service.store.known(account, idempotency_key, digest)) is not None:
                 return _published(known)
         raise
-    return None
+    try:
+        message, claimed = parse_claims(body)
+    except MessageInvalid as error:
+        raise errors.INVALID(f"{error}.") from None
+    # A receiver that trusts the service would take it for a message of the account that it names.
+    if not all(map(call.caller.has, claimed - {account})):
+        raise errors.OTHER_ACCOUNT(account)
+    return NewMessage(
+        account=account,
+        body=body,
+        # PostgreSQL stores no NUL.
+        type=None if message.type and "\0" in message.type else message.type,
+        ordering_key=ordering_key,
+        idempotency_key=idempotency_key,
+        reports=reports_of(message, detailed=True),
+    )
 
 
 def _published(accepted: Accepted) -> Published:
@@ -284,15 +299,10 @@ async def _parse(call: Call, content: bytes) -> NewMessage | Published | dict[st
         body = bytes(line.message)
         if len(body) > limit:
             raise errors.TOO_LARGE(what="message", limit=limit)
-        message = NewMessage(
-            account=line.account,
-            body=body,
-            type=_message_type(call, line.account, body),
-            ordering_key=requests.key("orderingKey", line.ordering_key),
-            idempotency_key=requests.key("idempotencyKey", line.idempotency_key),
-            reports=reports_of(parse_message(body), detailed=True),
+        ordering_key = requests.key("orderingKey", line.ordering_key)
+        return await _admitted(
+            call, line.account, body, ordering_key, requests.key("idempotencyKey", line.idempotency_key)
         )
-        return await _known(call, message) or message
     except errors.ApiError as error:
         return error.content
 
