@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from .client import AsyncOperatorClient as AsyncOperatorClient
     from .client import Client as Client
     from .client import OperatorClient as OperatorClient
-    from .client._controllers import AsyncCampaignsV2Controller as AsyncCampaignsV2Controller
-    from .client._controllers import AsyncServerLoggingController as AsyncServerLoggingController
-    from .client._controllers import (
+    from .client._client import AsyncCampaignsV2Controller as AsyncCampaignsV2Controller
+    from .client._client import AsyncServerLoggingController as AsyncServerLoggingController
+    from .client._client import (
         AsyncSoftwareManagementCallbacksV2Controller as AsyncSoftwareManagementCallbacksV2Controller,
     )
-    from .client._controllers import (
+    from .client._client import (
         AsyncSoftwareManagementReportsV2Controller as AsyncSoftwareManagementReportsV2Controller,
     )
-    from .client._controllers import CampaignsV2Controller as CampaignsV2Controller
-    from .client._controllers import ServerLoggingController as ServerLoggingController
-    from .client._controllers import SoftwareManagementCallbacksV2Controller as SoftwareManagementCallbacksV2Controller
-    from .client._controllers import SoftwareManagementReportsV2Controller as SoftwareManagementReportsV2Controller
-    from .client._event_stream import AsyncEventStream as AsyncEventStream
-    from .client._event_stream import EventStream as EventStream
-    from .client._pages import AsyncPages as AsyncPages
-    from .client._pages import Pages as Pages
+    from .client._client import CampaignsV2Controller as CampaignsV2Controller
+    from .client._client import ServerLoggingController as ServerLoggingController
+    from .client._client import SoftwareManagementCallbacksV2Controller as SoftwareManagementCallbacksV2Controller
+    from .client._client import SoftwareManagementReportsV2Controller as SoftwareManagementReportsV2Controller
+    from .client._iteration import AsyncEventStream as AsyncEventStream
+    from .client._iteration import AsyncPages as AsyncPages
+    from .client._iteration import EventStream as EventStream
+    from .client._iteration import Pages as Pages
     from .contract.auth import OauthToken as OauthToken
     from .contract.auth import SessionCredentials as SessionCredentials
     from .contract.auth import ThingspaceOauthCredentials as ThingspaceOauthCredentials
@@ -88,14 +88,13 @@ _MODULES = {
     name: module
     for module, names in {
         "client": "AsyncClient AsyncOperatorClient Client OperatorClient",
-        "client._controllers": (
+        "client._client": (
             "AsyncCampaignsV2Controller AsyncServerLoggingController "
             "AsyncSoftwareManagementCallbacksV2Controller AsyncSoftwareManagementReportsV2Controller "
             "CampaignsV2Controller ServerLoggingController SoftwareManagementCallbacksV2Controller "
             "SoftwareManagementReportsV2Controller"
         ),
-        "client._event_stream": "AsyncEventStream EventStream",
-        "client._pages": "AsyncPages Pages",
+        "client._iteration": "AsyncEventStream AsyncPages EventStream Pages",
         "contract.auth": "OauthToken SessionCredentials ThingspaceOauthCredentials VZM2mTokenCredentials",
         "contract.errors": (
             "ApiException AuthenticationError ConnectionFailed FotahookError FotaV2ResultException "

@@ -18,7 +18,7 @@ import pytest
 
 from fotahook.contract import signing
 from fotahook.contract.addresses import address_key, sender_address
-from fotahook.contract.error_responses import one_line, parse_error_body
+from fotahook.contract.errors import one_line, parse_error_body
 from fotahook.contract.messages import MessageInvalid, parse_json, parse_message
 from fotahook.contract.signing import SignatureRefused
 from fotahook.contract.urls import account_refusal, origin, url_refusal, without_password

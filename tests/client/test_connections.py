@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import fotahook
-from fotahook.client import _connections
+from fotahook.client import _sync
 
 from .conftest import ACCOUNT, BODY, Chunks, OpenSdk, Peer, Received, opened, respond
 
@@ -140,7 +140,7 @@ def test_a_head_has_limits(peer: Peer, head: bytes) -> None:
         client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT)
 
 
-def test_threads_take_idle_connections_at_once(peer: Peer) -> None:
+def test_threads_take_idle_sync_at_once(peer: Peer) -> None:
     """No thread gets another's connection."""
     meeting = threading.Barrier(4)
 
@@ -157,7 +157,7 @@ def test_threads_take_idle_connections_at_once(peer: Peer) -> None:
                 thread.start()
             for thread in threads:
                 thread.join()
-    assert _connections.MAX_IDLE >= 4
+    assert _sync.MAX_IDLE >= 4
 
 
 async def test_authorities_are_not_loaded_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 import fotahook
-from fotahook.contract.error_responses import MAX_BODY
+from fotahook.contract.errors import MAX_BODY
 
 from .conftest import ACCOUNT, BODY, Chunks, OpenSdk, Peer, Received, respond
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fotahook.client._flow import Pipeline
-from fotahook.client._retry import MAX_BACKOFF, MAX_RETRY_AFTER, retry_delay
+from fotahook.client._flow import MAX_BACKOFF, MAX_RETRY_AFTER, Pipeline, retry_delay
 from fotahook.client._runtime import Runtime, Send, run_now
 from fotahook.client._settings import Limits, Settings
 from fotahook.client._tokens import BearerToken, SessionToken

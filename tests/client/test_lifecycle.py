@@ -245,7 +245,7 @@ def test_a_lost_idle_connection_is_replaced(peer: Peer) -> None:
 
 
 def test_surplus_idle_connections_are_closed(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotahook.client._connections.MAX_IDLE", 1)
+    monkeypatch.setattr("fotahook.client._sync.MAX_IDLE", 1)
     meeting = threading.Barrier(2)
 
     def meet(_: Received) -> Chunks:

@@ -8,14 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fotahook.contract import errors
-from fotahook.contract.error_responses import (
-    error_from_reply,
-    excerpt,
-    mask_reply,
-    mask_text,
-    one_line,
-    parse_error_body,
-)
 from fotahook.contract.errors import (
     ApiException,
     FotahookError,
@@ -24,6 +16,12 @@ from fotahook.contract.errors import (
     ResponseError,
     ServerError,
     TimedOut,
+    error_from_reply,
+    excerpt,
+    mask_reply,
+    mask_text,
+    one_line,
+    parse_error_body,
 )
 from fotahook.contract.exchange import Headers, Reply, Request
 

@@ -5,8 +5,7 @@ import zlib
 
 import pytest
 
-from fotahook.contract.error_responses import MAX_BODY, decoded
-from fotahook.contract.errors import ResponseError
+from fotahook.contract.errors import MAX_BODY, ResponseError, decoded
 from fotahook.contract.exchange import ApiResponse, Headers, Reply, Request, Secret
 from fotahook.contract.models import CallbackSummary, FotaV2CallbackRegistrationRequest, V2TimeWindow
 

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from fotahook.client import AsyncClient, Client
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
-from fotahook.contract.error_responses import one_line
+from fotahook.contract.errors import one_line
 from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.urls import url_refusal, without_password
 from fotahook.listener import Context, ForwardSettings, Listener, Verification, WatchSettings

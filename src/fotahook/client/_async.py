@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 import aiohttp
 from yarl import URL
 
-from ..contract.error_responses import MAX_BODY, body_too_large
-from ..contract.errors import ConnectionFailed, FotahookError
+from ..contract.errors import MAX_BODY, ConnectionFailed, FotahookError, body_too_large
 from ..contract.exchange import Headers, Reply, Request, Secret
 from ._runtime import Runtime, Send, Stream, Transport
 from ._settings import Settings, proxy_for
@@ -21,10 +20,6 @@ from ._transport_errors import timed_out, transport_error, without_frames
 T = TypeVar("T")
 
 MAX_WRITE = 256 * 1024
-
-# As in http.client.
-MAX_LINE = 65536
-MAX_HEADERS = 100
 
 _HTTP_11 = aiohttp.HttpVersion11
 _LIBRARY_ERRORS = (aiohttp.ClientError, OSError, ArithmeticError, ValueError)
@@ -90,15 +85,26 @@ class AsyncTransport(Transport):
         request = send.request
         origin = request.url[: request.url.index("/", 8)]
         if origin not in self._origins:
-            self._origins[origin] = await self._options_for(origin)
+            known: dict[str, object] = {}
+            if origin.startswith("https:"):
+                # In a thread: the authorities take long to load.
+                known["ssl"] = await asyncio.to_thread(self._settings.ssl_context)
+            if proxy := proxy_for(origin, self._settings.proxy):
+                known["proxy"] = proxy.url
+            login = proxy and proxy.authorization
+            self._origins[origin] = known, Secret(login) if login else None
         options, proxy_login = self._origins[origin]
-        http = self._http or await self._open()
+        if self._http is None:
+            self._http_owner = _new_session()
+            self._http = await anext(self._http_owner)
         _is_new_connection.set(False)
         try:
-            response = await http.request(
+            # aiohttp writes bytes at once, and warns about large ones.
+            body = io.BytesIO(send.body) if send.body is not None and len(send.body) > MAX_WRITE else send.body
+            response = await self._http.request(
                 request.method,
                 URL(request.url, encoded=True),
-                data=_data(send.body),
+                data=body,
                 headers=send.revealed({}),
                 allow_redirects=False,
                 # aiohttp sends it as Proxy-Authorization, with CONNECT or with the request itself.
@@ -120,23 +126,6 @@ class AsyncTransport(Transport):
             # A ClientResponseError contains the request's headers with the tokens; the error behind it has the details.
             raise failure from (error.__cause__ if isinstance(error, aiohttp.ClientResponseError) else error)
 
-    async def _open(self) -> aiohttp.ClientSession:
-        self._http_owner = _new_session()
-        self._http = await anext(self._http_owner)
-        return self._http
-
-    async def _options_for(self, origin: str) -> tuple[dict[str, object], Secret | None]:
-        """The options of a request to an origin, and the proxy's `Authorization`."""
-        options: dict[str, object] = {}
-        if origin.startswith("https:"):
-            # In a thread: the authorities take long to load.
-            options["ssl"] = await asyncio.to_thread(self._settings.ssl_context)
-        proxy = proxy_for(origin, self._settings.proxy)
-        if proxy is None:
-            return options, None
-        options["proxy"] = proxy.url
-        return options, Secret(proxy.authorization) if proxy.authorization else None
-
 
 _is_new_connection: ContextVar[bool] = ContextVar("_is_new_connection")
 
@@ -157,9 +146,9 @@ async def _new_session() -> AsyncGenerator[aiohttp.ClientSession, None]:
         auto_decompress=False,
         trust_env=False,
         # As http.client's.
-        max_line_size=MAX_LINE,
-        max_field_size=MAX_LINE,
-        max_headers=MAX_HEADERS,
+        max_line_size=65536,
+        max_field_size=65536,
+        max_headers=100,
     ) as http:
         # The flow repeats a call on a new connection, and shows it to the hooks.
         http._retry_connection = False
@@ -199,11 +188,6 @@ def _is_unanswered(error: BaseException) -> bool:
         # The beginning of a head, if there was one.
         return isinstance(error.message, str)
     return isinstance(error, aiohttp.ClientOSError)
-
-
-def _data(body: bytes | None) -> bytes | io.BytesIO | None:
-    # aiohttp writes bytes at once, and warns about large ones.
-    return io.BytesIO(body) if body is not None and len(body) > MAX_WRITE else body
 
 
 async def _read_all(response: aiohttp.ClientResponse, request: Request) -> Reply:

@@ -5,48 +5,24 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from copy import copy
+from inspect import Parameter
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, get_args, overload
 
-from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
+from ..contract.auth import ThingspaceOauthCredentials
 from ..contract.calls import Call
 from ..contract.exchange import ApiResponse
 from ..contract.servers import Servers
 from ._flow import Pipeline
 from ._runtime import Runtime, Transport, run_now
-from ._settings import CallDefaults, CallOptions, Limits, Settings
+from ._settings import CallDefaults, CallOptions, Limits, Session, Settings
 from ._tokens import BearerToken, SessionToken
 
 P = ParamSpec("P")
 T = TypeVar("T")
+PlanT = TypeVar("PlanT")
 SyncT = TypeVar("SyncT")
 AsyncT = TypeVar("AsyncT")
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-
-class Closable(ABC):
-    """A context manager that calls close()."""
-
-    @abstractmethod
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class AsyncClosable(ABC):
-    """An asynchronous context manager that calls aclose()."""
-
-    @abstractmethod
-    async def aclose(self) -> None: ...
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
 
 class Methods:
@@ -66,11 +42,6 @@ class Methods:
     async def _perform(self, call: Call[T], **options: Unpack[CallOptions]) -> ApiResponse[T]:
         return await self._pipeline.perform(call, self._limits(**options))
 
-    async def _data(self, call: Call[T], **options: Unpack[CallOptions]) -> T:
-        if not call.repeatable:
-            options["max_retries"] = options.get("max_retries") or 0
-        return (await self._perform(call, **options)).data
-
     def __init_subclass__(cls) -> None:
         """Give a class plain functions in place of what is written for both ways, as mocks and other tools expect."""
         super().__init_subclass__()
@@ -82,20 +53,27 @@ class Methods:
 
 
 class both(Generic[P, SyncT, AsyncT]):
-    """A method that is written once: its result is the first type in a SyncMethods, the second in an AsyncMethods."""
+    """A method that is written once, as a plan; one function finishes it for threads, one for tasks.
+
+    Without the second, the plan itself is the method for tasks.
+    """
 
     def __init__(
         self,
-        plan: Callable[..., object],
-        method: Callable[..., SyncT],
-        async_method: Callable[..., AsyncT],
+        plan: Callable[Concatenate[Any, P], PlanT],
+        finish: Callable[[Any, PlanT], SyncT],
+        async_finish: Callable[[Any, PlanT], AsyncT] | None,
         **replaced: object,
     ) -> None:
-        self.method, self.async_method = method, async_method
-        for function in (method, async_method):
-            if function is not plan:
-                functools.update_wrapper(function, plan)
-            spelled_out(function, **replaced)
+        def finished(finish: Callable[[Any, PlanT], T]) -> Callable[..., T]:
+            @functools.wraps(plan)
+            def method(client: Any, *args: P.args, **kwargs: P.kwargs) -> T:
+                return finish(client, plan(client, *args, **kwargs))
+
+            return spelled_out(method, **replaced)
+
+        self.method = finished(finish)
+        self.async_method = finished(async_finish) if async_finish else spelled_out(plan)
 
     @overload
     def __get__(self, client: None, owner: type[object]) -> Callable[Concatenate[Any, P], Any]: ...
@@ -108,28 +86,62 @@ class both(Generic[P, SyncT, AsyncT]):
         return self
 
 
-def spelled_out(function: FunctionT, defaults: object = None, **replaced: Any) -> FunctionT:
-    """A function with the signature that people should see: with each of the options in place of `**options`."""
-    signature = inspect.signature(function)
-    parameters = list(signature.parameters.values())
-    if parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:
-        (options,) = get_args(parameters.pop().annotation)
-        parameters += [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, name, None), annotation=kind
-            )
-            for name, kind in options.__annotations__.items()
-        ]
-    function.__dict__["__signature__"] = signature.replace(parameters=parameters, **replaced)
-    return function
-
-
 class SyncMethods(Methods):
     """Methods that block."""
 
 
 class AsyncMethods(Methods):
     """Methods that are coroutines."""
+
+
+class Closable:
+    """Closes with its `with` block."""
+
+    _close: Callable[[], Coroutine[Any, Any, None]]
+
+    def close(self) -> None:
+        """Close all connections. Sends nothing."""
+        run_now(self._close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncClosable:
+    """Closes with its `async with` block."""
+
+    _close: Callable[[], Coroutine[Any, Any, None]]
+
+    async def aclose(self) -> None:
+        """Close all connections. Sends nothing."""
+        await self._close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def spelled_out(function: FunctionT, defaults: object = None, **replaced: Any) -> FunctionT:
+    """A function with the signature that people should see: with each of the options in place of `**options`."""
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    if parameters[-1].kind is Parameter.VAR_KEYWORD:
+        (options,) = get_args(parameters.pop().annotation)
+        for name, kind in options.__annotations__.items():
+            default = getattr(defaults, name, None)
+            parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind))
+    function.__dict__["__signature__"] = signature.replace(parameters=parameters, **replaced)
+    return function
+
+
+def operation(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> both[P, T, Coroutine[Any, Any, T]]:
+    """Decorates a coroutine function: a SyncMethods gets a method that blocks instead."""
+    return both(method, lambda _, flow: run_now(flow), None)
 
 
 class controller(Generic[T]):
@@ -149,15 +161,6 @@ class controller(Generic[T]):
         return controllers.get(self._kind) or controllers.setdefault(self._kind, self._kind(client))
 
 
-def operation(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> both[P, T, Coroutine[Any, Any, T]]:
-    """Decorates a coroutine function: a SyncMethods gets a method that blocks instead."""
-
-    def blocking(client: SyncMethods, *args: P.args, **kwargs: P.kwargs) -> T:
-        return run_now(method(client, *args, **kwargs))
-
-    return both(method, blocking, method)
-
-
 class BaseClient(Methods, ABC):
     """Sets a client up from its checked options. `_runtime` is replaced by tests and by the sandbox."""
 
@@ -172,14 +175,9 @@ class BaseClient(Methods, ABC):
         return client
 
     def _set_up(
-        self,
-        servers: Servers,
-        oauth: ThingspaceOauthCredentials | None,
-        session: SessionCredentials | VZM2mTokenCredentials | None,
-        settings: Settings,
+        self, servers: Servers, oauth: ThingspaceOauthCredentials | None, session: Session | None, settings: Settings
     ) -> None:
-        self._defaults = settings
-        self._controllers: dict[object, object] = {}
+        self._defaults, self._controllers = settings, dict[object, object]()
         bearer = BearerToken(oauth, self._runtime) if oauth else None
         session_token = SessionToken(session, self._runtime) if session else None
         transport = self._transport(settings)
@@ -198,6 +196,9 @@ class BaseClient(Methods, ABC):
     @abstractmethod
     def _transport(self, settings: Settings) -> Transport: ...
 
+    async def _close(self) -> None:
+        await self._pipeline.transport.close()
+
 
 class SyncBaseClient(BaseClient, SyncMethods, Closable):
     """A client for threads."""
@@ -211,10 +212,6 @@ class SyncBaseClient(BaseClient, SyncMethods, Closable):
                 raise TypeError(f"{name} is a coroutine function, which only the asynchronous clients can call")
         return SyncTransport(settings, self._runtime)
 
-    def close(self) -> None:
-        """Close all connections. Sends nothing."""
-        run_now(self._pipeline.transport.close())
-
 
 class AsyncBaseClient(BaseClient, AsyncMethods, AsyncClosable):
     """A client for tasks."""
@@ -225,7 +222,3 @@ class AsyncBaseClient(BaseClient, AsyncMethods, AsyncClosable):
         except ImportError as error:
             raise ImportError(f"{type(self).__name__} needs aiohttp: pip install 'fotahook[async]'") from error
         return AsyncTransport(settings, self._runtime)
-
-    async def aclose(self) -> None:
-        """Close all connections. Sends nothing."""
-        await self._pipeline.transport.close()

@@ -1,15 +1,175 @@
-"""Client and AsyncClient."""
+"""Client and AsyncClient, and the controllers of ThingSpace's calls."""
 
 from functools import partial
-from types import UnionType
-from typing import Self, Unpack
+from typing import Final, Self, TypeAlias, Unpack
 
+from ..contract import models
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
-from ..contract.models import Moved
+from ..contract.calls import (
+    FIRST_PAGE,
+    Registration,
+    callback_call,
+    devices_call,
+    encode_registration,
+    next_page,
+    read_json,
+    read_summary,
+    report_call,
+)
+from ..contract.errors import ResponseError
+from ..contract.exchange import ApiResponse
 from ..contract.servers import Environment, servers_at, servers_of
-from . import _controllers as controllers
-from ._base import AsyncBaseClient, BaseClient, SyncBaseClient, controller, operation, spelled_out
-from ._settings import CallOptions, ClientOptions, Settings, SharedOptions, environment_options, required
+from ..contract.urls import same_url
+from ._base import (
+    AsyncBaseClient,
+    AsyncMethods,
+    BaseClient,
+    Methods,
+    SyncBaseClient,
+    SyncMethods,
+    controller,
+    operation,
+    spelled_out,
+)
+from ._iteration import Listing, paged
+from ._settings import REQUIRED, CallOptions, ClientOptions, Session, Settings, SharedOptions, environment_options
+
+READ_BACK_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""The waits before the reads that look for the new URL: ThingSpace shows a registration a while after it was made."""
+Registered: TypeAlias = ApiResponse[models.FotaV2CallbackRegistrationResult]
+_read_registered = read_json(models.FotaV2CallbackRegistrationResult)
+
+
+class _Callbacks(Methods):
+    """The four calls; each `account` has one callback URL.
+
+    `timeout` (seconds for the whole call, retries included) and `max_retries` override the client's. Bad arguments
+    raise TypeError or ValueError, a 400 raises FotaV2ResultException, and other failures what `fotahook.FotahookError`
+    lists. The methods of AsyncClient's controller are coroutines.
+    """
+
+    @operation
+    async def list_registered_callbacks(
+        self, account: str, **options: Unpack[CallOptions]
+    ) -> ApiResponse[models.CallbackSummary | None]:
+        """The callback registered for an account; `data` is None if there is none."""
+        return await self._perform(callback_call("GET", account, read_summary), **options)
+
+    @operation
+    async def update_callback(self, account: str, body: Registration, **options: Unpack[CallOptions]) -> Registered:
+        """Replace the callback URL of an account."""
+        call = callback_call("PUT", account, _read_registered, encode_registration(body))
+        return await self._perform(call, **options)
+
+    @operation
+    async def register_callback(self, account: str, body: Registration, **options: Unpack[CallOptions]) -> Registered:
+        """Register the callback URL of an account, in place of an earlier one."""
+        call = callback_call("POST", account, _read_registered, encode_registration(body))
+        return await self._perform(call, **options)
+
+    @operation
+    async def deregister_callback(
+        self, account: str, **options: Unpack[CallOptions]
+    ) -> ApiResponse[models.FotaV2SuccessResult]:
+        """Remove the callback URL of an account.
+
+        ThingSpace keeps no messages for an account without one: what it would send meanwhile is lost.
+        """
+        return await self._perform(callback_call("DELETE", account, read_json(models.FotaV2SuccessResult)), **options)
+
+
+class _Campaigns(Methods):
+    """Campaigns. Options and errors are those of the callback calls."""
+
+    @operation
+    async def get_campaign_information(
+        self, account: str, campaign_id: str, **options: Unpack[CallOptions]
+    ) -> ApiResponse[models.CampaignSoftware]:
+        """A campaign: its software, dates and status."""
+        path, kind = "/campaigns/{account}/{campaign_id}", models.CampaignSoftware
+        return await self._perform(report_call(path, kind, account=account, campaign_id=campaign_id), **options)
+
+
+class _Reports(Methods):
+    """Reports on campaigns and devices. Options and errors are those of the callback calls."""
+
+    @operation
+    async def get_campaign_history_by_status(
+        self,
+        account: str,
+        campaign_status: str,
+        last_seen_campaign_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> ApiResponse[models.V2CampaignHistory]:
+        """A page of the account's campaigns that have a status, such as `CampaignEnded`."""
+        path = "/reports/{account}/campaigns?campaignStatus={campaign_status}"
+        values = {"account": account, "campaign_status": campaign_status}
+        if last_seen_campaign_id is not None:
+            path += "&lastSeenCampaignId={last_seen_campaign_id}"
+            values["last_seen_campaign_id"] = last_seen_campaign_id
+        return await self._perform(report_call(path, models.V2CampaignHistory, **values), **options)
+
+    @operation
+    async def get_campaign_device_status(
+        self, account: str, campaign_id: str, last_seen_device_id: str | None = None, **options: Unpack[CallOptions]
+    ) -> ApiResponse[models.V2CampaignDevice]:
+        """A page of a campaign's devices: up to 1,000 with ids above `last_seen_device_id`."""
+        return await self._perform(devices_call(account, campaign_id, last_seen_device_id), **options)
+
+    @operation
+    async def get_device_firmware_upgrade_history(
+        self, account: str, device_id: str, **options: Unpack[CallOptions]
+    ) -> ApiResponse[list[models.DeviceSoftwareUpgrade]]:
+        """The campaigns of a device, and how each ended."""
+        path, kind = "/reports/{account}/devices/{device_id}", list[models.DeviceSoftwareUpgrade]
+        return await self._perform(report_call(path, kind, account=account, device_id=device_id), **options)
+
+    @paged
+    def iter_campaign_devices(
+        self, account: str, campaign_id: str, last_seen_device_id: str = FIRST_PAGE, **options: Unpack[CallOptions]
+    ) -> Listing[models.V2CampaignDevice, models.V2DeviceStatus]:
+        """All devices of a campaign, read page by page; only one page is in memory.
+
+        `last_seen_device_id` continues behind a device. `timeout` and `max_retries` are for each page.
+        """
+        page_at = partial(devices_call, account, campaign_id)
+        return Listing(page_at, lambda page: page.device_list or (), last_seen_device_id, options, next_page)
+
+
+class _ServerLogging(Methods):
+    """The server's log of a device. Options and errors are those of the callback calls."""
+
+    @operation
+    async def get_device_check_in_history(
+        self, account: str, device_id: str, **options: Unpack[CallOptions]
+    ) -> ApiResponse[list[models.CheckInHistoryItem]]:
+        """The check-ins of a device."""
+        path, kind = "/logging/{account}/devices/{device_id}/checkInHistory", list[models.CheckInHistoryItem]
+        return await self._perform(report_call(path, kind, account=account, device_id=device_id), **options)
+
+
+class SoftwareManagementCallbacksV2Controller(_Callbacks, SyncMethods): ...
+
+
+class AsyncSoftwareManagementCallbacksV2Controller(_Callbacks, AsyncMethods): ...
+
+
+class CampaignsV2Controller(_Campaigns, SyncMethods): ...
+
+
+class AsyncCampaignsV2Controller(_Campaigns, AsyncMethods): ...
+
+
+class SoftwareManagementReportsV2Controller(_Reports, SyncMethods): ...
+
+
+class AsyncSoftwareManagementReportsV2Controller(_Reports, AsyncMethods): ...
+
+
+class ServerLoggingController(_ServerLogging, SyncMethods): ...
+
+
+class AsyncServerLoggingController(_ServerLogging, AsyncMethods): ...
 
 
 class _Client(BaseClient):
@@ -38,15 +198,19 @@ class _Client(BaseClient):
         self,
         *,
         thingspace_oauth_credentials: ThingspaceOauthCredentials | None = None,
-        vz_m2m_token_credentials: VZM2mTokenCredentials | SessionCredentials | None = None,
+        vz_m2m_token_credentials: Session | None = None,
         environment: Environment = Environment.PRODUCTION,
         base_url: str | None = None,
         **options: Unpack[SharedOptions],
     ) -> None:
         oauth, session = thingspace_oauth_credentials, vz_m2m_token_credentials
-        _require("thingspace_oauth_credentials", oauth, ThingspaceOauthCredentials | None)
-        _require("vz_m2m_token_credentials", session, VZM2mTokenCredentials | SessionCredentials | None)
-        _require("environment", environment, Environment)
+        for name, value, kinds in (
+            ("thingspace_oauth_credentials", oauth, ThingspaceOauthCredentials | None),
+            ("vz_m2m_token_credentials", session, VZM2mTokenCredentials | SessionCredentials | None),
+            ("environment", environment, Environment),
+        ):
+            if not isinstance(value, kinds):
+                raise TypeError(f"{name} must be {kinds}, not {type(value).__name__}")
         servers = servers_of(environment) if base_url is None else servers_at(base_url)
         self._set_up(servers, oauth, session, Settings(**options))
 
@@ -63,16 +227,37 @@ class _Client(BaseClient):
         Raises:
             ValueError: For an invalid variable, or one that is missing; the message names it.
         """
-        return cls(**required(environment_options(dotenv_path, overrides)))
+        options = environment_options(dotenv_path, overrides)
+        if lacking := [names for name, names in REQUIRED.items() if options.get(name) is None]:
+            raise ValueError(f"the environment has no credentials: set {', and '.join(lacking)}")
+        return cls(**options)
 
     @operation
-    async def move_callback(self, account: str, url: str, **options: Unpack[CallOptions]) -> Moved:
+    async def move_callback(self, account: str, url: str, **options: Unpack[CallOptions]) -> models.Moved:
         """Make a URL the account's callback without a gap: reads what is registered, replaces it, reads it back.
 
         Keep the previous URL working for 20 minutes: ThingSpace goes on sending to it. ResponseError if the new URL
         does not read back within half a minute.
         """
-        return await controllers.move(self._pipeline, account, url, self._limits(**options))
+        read, body, limits = (
+            callback_call("GET", account, read_summary),
+            encode_registration(url),
+            self._limits(**options),
+        )
+        found = (await self._pipeline.perform(read, limits)).data
+        previous = None if found is None else found.url
+        # Only POST is sure to register where nothing is registered. Nothing is ever removed first: see docs/sdk.md.
+        method = "POST" if previous is None else "PUT"
+        await self._pipeline.perform(callback_call(method, account, _read_registered, body), limits)
+        for seconds in READ_BACK_SECONDS:
+            await self._pipeline.transport.sleep(seconds)
+            found = (await self._pipeline.perform(read, limits)).data
+            if found is not None and same_url(found.url, url):
+                return models.Moved(previous, url)
+        raise ResponseError(
+            f"the callback of account {account} was set, but does not read back: "
+            "somebody else may have set it too, so read it again"
+        )
 
     @operation
     async def login(self) -> None:
@@ -90,24 +275,19 @@ class _Client(BaseClient):
         await self._pipeline.revoke_token(self._limits())
 
 
-def _require(name: str, value: object, kinds: type | UnionType) -> None:
-    if not isinstance(value, kinds):
-        raise TypeError(f"{name} must be {kinds}, not {type(value).__name__}")
-
-
 class Client(_Client, SyncBaseClient):
     """The SDK for threads, any number of which may share a client. Nothing is sent before the first call."""
 
-    software_management_callbacks_v2 = callbacks = controller(controllers.SoftwareManagementCallbacksV2Controller)
-    campaigns_v2 = controller(controllers.CampaignsV2Controller)
-    software_management_reports_v2 = controller(controllers.SoftwareManagementReportsV2Controller)
-    server_logging = controller(controllers.ServerLoggingController)
+    software_management_callbacks_v2 = callbacks = controller(SoftwareManagementCallbacksV2Controller)
+    campaigns_v2 = controller(CampaignsV2Controller)
+    software_management_reports_v2 = controller(SoftwareManagementReportsV2Controller)
+    server_logging = controller(ServerLoggingController)
 
 
 class AsyncClient(_Client, AsyncBaseClient):
     """The SDK for tasks of one event loop. Needs `pip install 'fotahook[async]'`."""
 
-    software_management_callbacks_v2 = callbacks = controller(controllers.AsyncSoftwareManagementCallbacksV2Controller)
-    campaigns_v2 = controller(controllers.AsyncCampaignsV2Controller)
-    software_management_reports_v2 = controller(controllers.AsyncSoftwareManagementReportsV2Controller)
-    server_logging = controller(controllers.AsyncServerLoggingController)
+    software_management_callbacks_v2 = callbacks = controller(AsyncSoftwareManagementCallbacksV2Controller)
+    campaigns_v2 = controller(AsyncCampaignsV2Controller)
+    software_management_reports_v2 = controller(AsyncSoftwareManagementReportsV2Controller)
+    server_logging = controller(AsyncServerLoggingController)

@@ -1,27 +1,33 @@
 """The pipeline that every call goes through: tokens, retries, reading the response. Its transport does the I/O."""
 
 import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 
 from ..contract.auth import logout_call, revoke_call, stale_tokens
 from ..contract.calls import JSON, Call
-from ..contract.error_responses import decoded, error_from_reply, mask_reply, mask_text, response_error
 from ..contract.errors import (
     AnsweredError,
     ApiException,
+    ConnectionFailed,
     FotahookError,
     ResponseError,
     TransportError,
+    decoded,
+    error_from_reply,
+    mask_reply,
+    mask_text,
+    response_error,
 )
-from ..contract.exchange import MASK, ApiResponse, Headers, Reply, Request, Secret
+from ..contract.exchange import MASK, ApiResponse, Headers, Reply, Request, Secret, retry_after
 from ..contract.servers import Environment, Servers, servers_of
 from ..contract.version import VERSION
-from ._retry import retry_delay
 from ._runtime import Runtime, Send, Transport
 from ._settings import Limits, Settings
-from ._telemetry import trace_request
 from ._tokens import BearerToken, SessionToken
 from ._transport_errors import without_frames
 
@@ -31,7 +37,6 @@ log = logging.getLogger("fotahook.client")
 
 # No compression: the limit on a body would have to count the compressed and the plain size.
 _DEFAULT_HEADERS = {"User-Agent": f"fotahook/{VERSION}", "accept": JSON, "Accept-Encoding": "identity"}
-
 
 # What ThingSpace's contract has. Others may carry a part of an answer, or one that a proxy changed; fotahook's own API
 # has 202 too.
@@ -157,36 +162,25 @@ class Pipeline:
                     log.debug("again on a new connection: %s", failure)
                     continue
                 retries += 1
-                delay = self._retry_delay(failure, retries, limits)
-                if delay is None:
+                delay = retry_delay(failure, retries, now=self.runtime.now(), jitter=self.runtime.jitter())
+                # The failure itself, now, tells the caller more than a TimedOut after the wait.
+                late = delay is not None and self.runtime.monotonic() + delay >= limits.deadline
+                if delay is None or late or retries > limits.max_retries:
                     log.debug("failed%s: %s", f" after {attempts} attempts" if attempts > 1 else "", failure)
                     raise
                 log.debug("retrying in %.1f s (%d of %d): %s", delay, retries, limits.max_retries, failure)
             await self.transport.sleep(delay)
 
-    def _retry_delay(self, failure: FotahookError, attempts: int, limits: Limits) -> float | None:
-        if attempts > limits.max_retries:
-            return None
-        delay = retry_delay(failure, attempts, now=self.runtime.now(), jitter=self.runtime.jitter())
-        # The failure itself, now, tells the caller more than a TimedOut after the wait.
-        late = delay is not None and self.runtime.monotonic() + delay >= limits.deadline
-        return None if late else delay
-
-    def _prepare(self, call: Call[T], key: str | None) -> tuple[str, dict[str, str]]:
-        """The URL and the headers of a call, without the secret ones."""
-        headers = dict(_DEFAULT_HEADERS)
+    async def _send(
+        self, call: Call[T], secrets: dict[str, Secret], key: str | None, attempt: int, limits: Limits
+    ) -> ApiResponse[T]:
+        """Send one request and read its response."""
+        url, headers = self.servers[call.server] + call.path, dict(_DEFAULT_HEADERS)
         if call.body is not None:
             headers["Content-Type"] = call.content_type
         if key is not None:
             headers["Idempotency-Key"] = key
         headers.update(call.headers)
-        return self.servers[call.server] + call.path, headers
-
-    async def _send(
-        self, call: Call[T], secrets: dict[str, Secret], key: str | None, attempt: int, limits: Limits
-    ) -> ApiResponse[T]:
-        """Send one request and read its response."""
-        url, headers = self._prepare(call, key)
         with trace_request(call.method, url, headers, attempt) as note_status:
             masked = Headers({**headers, **dict.fromkeys(secrets, MASK)}.items())
             body = MASK.encode() if call.secret and call.body is not None else call.body
@@ -208,9 +202,16 @@ class Pipeline:
                 await self.transport.invoke(self.settings.on_response, seen, limits.deadline)
             if error is not None:
                 raise error
-            response = _read(call, reply, send)
+            try:
+                data = cast("T", reply.stream) if call.streamed else call.read(reply.body)
+            except ValueError as problem:
+                # The cause may quote the body.
+                cause = None if call.secret else problem
+                text = f"breaks the contract: {problem}"
+                raise response_error(text, send.request, _masked(call, reply, send)) from cause
         log.debug("%s %s: %d, %d bytes", call.method, url, reply.status, len(reply.body))
-        return response
+        # The caller gets the body unmasked, except that of a token call.
+        return _response(_masked(call, reply, send) if call.secret else reply, send, data)
 
 
 def _secrets(call: Call[T], send: Send) -> list[str]:
@@ -238,16 +239,59 @@ def _mask_error(failure: FotahookError, call: Call[T], send: Send) -> None:
         failure.headers, failure.raw_body = masked.headers, masked.body
 
 
-def _read(call: Call[T], reply: Reply, send: Send) -> ApiResponse[T]:
-    try:
-        data = cast("T", reply.stream) if call.streamed else call.read(reply.body)
-    except ValueError as error:
-        # The cause may quote the body.
-        cause = None if call.secret else error
-        raise response_error(f"breaks the contract: {error}", send.request, _masked(call, reply, send)) from cause
-    # The caller gets the body unmasked, except that of a token call.
-    return _response(_masked(call, reply, send) if call.secret else reply, send, data)
-
-
 def _response(reply: Reply, send: Send, data: T, *errors: str) -> ApiResponse[T]:
     return ApiResponse(reply.status, reply.reason, reply.headers, reply.body, send.request, data, errors)
+
+
+FIRST_BACKOFF = 0.5
+MAX_BACKOFF = 8.0
+MAX_RETRY_AFTER = 60.0
+
+
+def retry_delay(failure: FotahookError, attempts: int, *, now: float, jitter: float) -> float | None:
+    """Seconds to wait before the next attempt; None if the failure is final.
+
+    Failed connections and the statuses 408, 429 and 5xx are retried. `attempts` counts those made, `now` is a Unix
+    time, `jitter` lies between 0 and 1. `Retry-After` is honoured up to a minute.
+    """
+    if isinstance(failure, ApiException):
+        if failure.status_code not in (408, 429) and failure.status_code < 500:
+            return None
+        requested = retry_after(failure.headers.get("retry-after"), now)
+        if requested is not None:
+            return min(requested, MAX_RETRY_AFTER)
+    elif not isinstance(failure, ConnectionFailed):
+        return None
+    # Half of the backoff is random, so that clients do not all return in the same moment after an outage.
+    backoff = min(FIRST_BACKOFF * 2.0 ** min(attempts - 1, 10), MAX_BACKOFF)
+    return backoff * (1 + jitter) / 2
+
+
+Trace = AbstractContextManager[Callable[[int], object]]
+"""The time of a request; its value notes the status of the response."""
+
+_NO_TRACE: Trace = nullcontext(lambda status: None)
+
+
+def trace_request(method: str, url: str, headers: dict[str, str], attempt: int) -> Trace:
+    """Begin the span of a request if the program uses OpenTelemetry, and add its `traceparent` to the headers."""
+    # If OpenTelemetry is not loaded, there is no span to continue and nobody to export one.
+    return _span(method, url, headers, attempt) if "opentelemetry.trace" in sys.modules else _NO_TRACE
+
+
+@contextmanager
+def _span(method: str, url: str, headers: dict[str, str], attempt: int) -> Iterator[Callable[[int], object]]:
+    from opentelemetry import propagate, trace
+
+    known: dict[str, str | int] = {"http.request.method": method, "url.full": url}
+    known["http.request.resend_count"] = attempt - 1
+    span = trace.get_tracer("fotahook", VERSION).start_span(method, kind=trace.SpanKind.CLIENT, attributes=known)
+    propagate.inject(headers, trace.set_span_in_context(span))
+    try:
+        yield partial(span.set_attribute, "http.response.status_code")
+    except BaseException as error:
+        span.set_status(trace.StatusCode.ERROR)
+        span.set_attribute("error.type", type(error).__qualname__)
+        raise
+    finally:
+        span.end()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Literal, TypeVar, Unpack
+from typing import Any, Literal, TypeVar, Unpack
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -12,12 +12,10 @@ from ..contract import operator as types
 from ..contract.auth import ThingspaceOauthCredentials
 from ..contract.calls import Call, query_string, read_json, segment
 from ..contract.campaigns import Found
-from ..contract.exchange import ApiResponse
 from ..contract.operator_calls import batch_body, message_bytes, publish_headers, read_batch, timestamp
 from ..contract.servers import servers_at
 from ._base import AsyncBaseClient, BaseClient, SyncBaseClient, operation, spelled_out
-from ._event_stream import Subscription, streamed
-from ._pages import Listing, paged
+from ._iteration import Listing, Subscription, paged, streamed
 from ._settings import CallOptions, Settings, SharedOptions
 
 T = TypeVar("T")
@@ -36,6 +34,11 @@ class _OperatorClient(BaseClient):
         credentials = ThingspaceOauthCredentials(client_id, client_secret)
         self._set_up(servers_at(base_url), credentials, None, Settings(**options))
 
+    async def _data(self, call: Call[T], **options: Unpack[CallOptions]) -> T:
+        if not call.repeatable:
+            options["max_retries"] = options.get("max_retries") or 0
+        return (await self._perform(call, **options)).data
+
     @operation
     async def publish(
         self,
@@ -53,10 +56,9 @@ class _OperatorClient(BaseClient):
         """
         # Without a key, a retry after a lost response would publish the message twice.
         key = self._runtime.new_key() if idempotency_key is None else idempotency_key
-        path, body = f"{_account(account)}/messages", message_bytes(message)
-        return await self._data(
-            _call("POST", path, types.Published, body, publish_headers(key, ordering_key)), **options
-        )
+        path, headers = f"{_account(account)}/messages", publish_headers(key, ordering_key)
+        call = _call("POST", path, types.Published, message_bytes(message), headers=headers)
+        return await self._data(call, **options)
 
     @operation
     async def publish_batch(
@@ -86,7 +88,7 @@ class _OperatorClient(BaseClient):
     ) -> Listing[types.AccountPage, types.AccountState]:
         """The accounts, by name, read in pages of `limit`; `cursor` is that of an earlier page."""
         page_at = _pages(types.AccountPage, "/v1/accounts", state=state, limit=limit)
-        return Listing(page_at, lambda page: page.accounts, _cursor, cursor, options)
+        return Listing(page_at, lambda page: page.accounts, cursor, options)
 
     @operation
     async def audit(
@@ -118,9 +120,8 @@ class _OperatorClient(BaseClient):
 
         A quota of 0 is none. Only a client that all accounts are granted to may raise a quota.
         """
-        limits = types.NewLimits(
-            in_flight, per_second, pending_messages, pending_bytes, publishes_per_second, changes_per_hour
-        )
+        rates = publishes_per_second, changes_per_hour
+        limits = types.NewLimits(in_flight, per_second, pending_messages, pending_bytes, *rates)
         body = msgspec.json.encode({"limits": limits})
         return await self._data(_call("PATCH", _account(account), types.AccountState, body), **options)
 
@@ -147,9 +148,8 @@ class _OperatorClient(BaseClient):
     @operation
     async def attempts(self, message_id: str, **options: Unpack[CallOptions]) -> list[types.Attempt]:
         """All delivery attempts of a message, oldest first."""
-        read = read_json(types.Attempts)
-        call = Call("GET", None, f"{_message(message_id)}/attempts", lambda body: read(body).attempts)
-        return await self._data(call, **options)
+        call = _call("GET", f"{_message(message_id)}/attempts", types.Attempts)
+        return (await self._data(call, **options)).attempts
 
     @paged
     def messages(
@@ -166,10 +166,9 @@ class _OperatorClient(BaseClient):
         **options: Unpack[CallOptions],
     ) -> Listing[types.MessagePage, types.MessageState]:
         """An account's messages, newest first, read in pages of `limit`; `cursor` is that of an earlier page."""
-        span = {"since": timestamp("since", since), "until": timestamp("until", until)}
-        which = {"state": state, "type": message_type, "key": ordering_key, **span}
+        which = {"state": state, "type": message_type, "key": ordering_key, **_span(since, until)}
         page_at = _pages(types.MessagePage, f"{_account(account)}/messages", **which, limit=limit)
-        return Listing(page_at, lambda page: page.messages, _cursor, cursor, options)
+        return Listing(page_at, lambda page: page.messages, cursor, options)
 
     @operation
     async def why(self, message_id: str, **options: Unpack[CallOptions]) -> types.Why:
@@ -184,10 +183,8 @@ class _OperatorClient(BaseClient):
 
         Not retried unless `max_retries` is given: an attempt whose response was lost may have succeeded.
         """
-        body = msgspec.json.encode({"asNew": as_new})
-        path, read = f"{_message(message_id)}/redeliver", read_json(types.Redelivered)
-        call = Call("POST", None, path, read, body, repeatable=False)
-        return await self._data(call, **options)
+        path, body = f"{_message(message_id)}/redeliver", msgspec.json.encode({"asNew": as_new})
+        return await self._data(_call("POST", path, types.Redelivered, body, repeatable=False), **options)
 
     @operation
     async def redeliver_all(
@@ -204,12 +201,9 @@ class _OperatorClient(BaseClient):
 
         Not retried unless `max_retries` is given.
         """
-        span = {"since": timestamp("since", since), "until": timestamp("until", until)}
-        body = msgspec.json.encode({"state": state, **span, "dryRun": dry_run})
-        path, read = f"{_account(account)}/redeliver", read_json(types.Redeliveries)
-        return await self._data(
-            Call("POST", None, path, lambda reply: read(reply).count, body, repeatable=False), **options
-        )
+        body = msgspec.json.encode({"state": state, **_span(since, until), "dryRun": dry_run})
+        call = _call("POST", f"{_account(account)}/redeliver", types.Redeliveries, body, repeatable=False)
+        return (await self._data(call, **options)).count
 
     @operation
     async def search(self, text: str, **options: Unpack[CallOptions]) -> Found:
@@ -239,11 +233,11 @@ class _OperatorClient(BaseClient):
         Begins behind a cursor, `after`, or now. Lost connections are made again and continue where they broke off;
         `max_retries` is for the first one. Ends after `timeout` seconds, if given.
         """
-        return Subscription(account, after, timeout, max_retries)
+        return account, after, timeout, max_retries
 
 
-def _cursor(response: ApiResponse[types.AccountPage] | ApiResponse[types.MessagePage], _: str | None) -> str | None:
-    return response.data.cursor
+def _span(since: datetime | None, until: datetime | None) -> dict[str, str | None]:
+    return {"since": timestamp("since", since), "until": timestamp("until", until)}
 
 
 def _account(account: str) -> str:
@@ -254,14 +248,12 @@ def _message(message_id: str) -> str:
     return f"/v1/messages/{segment('message_id', message_id)}"
 
 
+def _call(method: str, path: str, kind: type[T], body: bytes | None = None, **more: Any) -> Call[T]:
+    return Call(method, None, path, read_json(kind), body, **more)
+
+
 def _pages(kind: type[T], path: str, **query: str | int | None) -> Callable[[str | None], Call[T]]:
     return lambda cursor: _call("GET", path + query_string(**query, cursor=cursor), kind)
-
-
-def _call(
-    method: str, path: str, kind: type[T], body: bytes | None = None, headers: tuple[tuple[str, str], ...] = ()
-) -> Call[T]:
-    return Call(method, None, path, read_json(kind), body, headers=headers)
 
 
 class OperatorClient(_OperatorClient, SyncBaseClient):

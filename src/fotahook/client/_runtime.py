@@ -85,10 +85,6 @@ def run_now(flow: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a flow waited in a thread")
 
 
-def _new_key() -> str:
-    return os.urandom(16).hex()
-
-
 class Runtime(msgspec.Struct, frozen=True):
     """Clocks, sleep and random source, injected. `monotonic` serves deadlines, `now` (Unix time) token lifetimes."""
 
@@ -98,4 +94,4 @@ class Runtime(msgspec.Struct, frozen=True):
     monotonic: Callable[[], float] = lambda: time.monotonic()
     now: Callable[[], float] = lambda: time.time()
     jitter: Callable[[], float] = random.random
-    new_key: Callable[[], str] = _new_key
+    new_key: Callable[[], str] = lambda: os.urandom(16).hex()

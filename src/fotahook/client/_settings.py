@@ -2,9 +2,10 @@
 
 import logging
 import os
+import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, cast
+from typing import Final, TypeAlias, TypedDict, cast
 from urllib.parse import quote
 
 import msgspec
@@ -14,12 +15,10 @@ from ..contract.exchange import ApiResponse, Masked, Request
 from ..contract.proxy import Proxy, parse_proxy
 from ..contract.servers import Environment, environment_named
 
-if TYPE_CHECKING:
-    import ssl
-
 ClientCert: TypeAlias = str | tuple[str, str]
 OnRequest: TypeAlias = Callable[[Request], object]
 OnResponse: TypeAlias = Callable[[ApiResponse[None]], object]
+Session: TypeAlias = VZM2mTokenCredentials | SessionCredentials
 
 _log = logging.getLogger("fotahook.client")
 if (_level := os.environ.get("FOTAHOOK_LOG", "").upper()) in logging.getLevelNamesMapping():
@@ -44,7 +43,7 @@ class ClientOptions(SharedOptions, total=False):
     """The keyword arguments of Client and AsyncClient."""
 
     thingspace_oauth_credentials: ThingspaceOauthCredentials | None
-    vz_m2m_token_credentials: VZM2mTokenCredentials | SessionCredentials | None
+    vz_m2m_token_credentials: Session | None
     environment: Environment
     base_url: str | None
 
@@ -85,9 +84,8 @@ class CallDefaults(Masked, frozen=True):
         """The same with what is not None in place of its own."""
         if timeout is None and max_retries is None:
             return self
-        return CallDefaults(
-            self.timeout if timeout is None else timeout, self.max_retries if max_retries is None else max_retries
-        )
+        chosen = self.timeout if timeout is None else timeout
+        return CallDefaults(chosen, self.max_retries if max_retries is None else max_retries)
 
     def limits(self, now: float, timeout: float | None, max_retries: int | None) -> Limits:
         """The limits of a call that begins now; None stands for the client's own."""
@@ -122,17 +120,14 @@ class Settings(CallDefaults, frozen=True):
                 raise TypeError("client_cert must be a str, or a pair of them")
         if self.proxy:
             parse_proxy(self.proxy)
-        # Only with files to check: ssl takes as long to import as all the rest.
         if self.ca_file is not None or self.client_cert is not None:
             try:
                 self.ssl_context()
             except OSError as error:
                 raise ValueError(f"ca_file or client_cert cannot be used: {error}") from error
 
-    def ssl_context(self) -> "ssl.SSLContext":
+    def ssl_context(self) -> ssl.SSLContext:
         """A TLS context that trusts the system's authorities, or only those in `ca_file`."""
-        import ssl
-
         if self.ca_file == "":
             raise FileNotFoundError("ca_file has no name")
         context = ssl.create_default_context(cafile=self.ca_file)
@@ -157,14 +152,23 @@ def proxy_for(origin: str, option: str | None) -> Proxy | None:
 
 
 def environment_options(dotenv_path: str | None, overrides: ClientOptions) -> ClientOptions:
-    """The options in the environment, overridden by those given; ValueError names a variable that is not valid."""
-    file = _dotenv(dotenv_path)
+    """The options in the environment, overridden by those given; ValueError names a variable that is not valid.
+
+    If python-dotenv is installed, a file, by default `.env` in the working directory, adds variables.
+    """
+    try:
+        from dotenv import dotenv_values
+    except ImportError:
+        if dotenv_path is not None:
+            raise ImportError("dotenv_path= needs python-dotenv: pip install python-dotenv") from None
+        file = {}
+    else:
+        file = {name: value for name, value in dotenv_values(dotenv_path or ".env").items() if value is not None}
     given = overrides.get("thingspace_oauth_credentials") or overrides.get("vz_m2m_token_credentials")
     if given or any(os.environ.get(name) for name in _CREDENTIALS):
         for name in _DESTINATIONS & file.keys() - os.environ.keys():
-            _log.warning(
-                "%s in a .env file is ignored: it says where to send credentials that are not from there", name
-            )
+            text = "%s in a .env file is ignored: it says where to send credentials that are not from there"
+            _log.warning(text, name)
             del file[name]
     variables = {name: value for name, value in {**file, **os.environ}.items() if value}
     found: dict[str, object] = {}
@@ -178,31 +182,11 @@ def environment_options(dotenv_path: str | None, overrides: ClientOptions) -> Cl
     return cast("ClientOptions", {name: value for name, value in found.items() if value is not None} | overrides)
 
 
-def required(options: ClientOptions) -> ClientOptions:
-    """The same options; ValueError names the variables of credentials that are missing."""
-    lacking = [names for name, names in _REQUIRED.items() if options.get(name) is None]
-    if lacking:
-        raise ValueError(f"the environment has no credentials: set {', and '.join(lacking)}")
-    return options
-
-
-def _dotenv(path: str | None) -> dict[str, str]:
-    """The variables of a file, by default `.env` in the working directory; none if python-dotenv is not installed."""
-    try:
-        from dotenv import dotenv_values
-    except ImportError:
-        if path is not None:
-            raise ImportError("dotenv_path= needs python-dotenv: pip install python-dotenv") from None
-        return {}
-    values = dotenv_values(path or ".env")
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _oauth(key: str, secret: str, skew: str) -> ThingspaceOauthCredentials | None:
     return ThingspaceOauthCredentials(key, secret, oauth_clock_skew=float(skew or 0)) if key and secret else None
 
 
-def _session(username: str, password: str, token: str) -> SessionCredentials | VZM2mTokenCredentials | None:
+def _session(username: str, password: str, token: str) -> Session | None:
     # User name and password take precedence: they can renew a session.
     if username and password:
         return SessionCredentials(username, password)
@@ -238,7 +222,7 @@ _CREDENTIALS = {
 } - {"THINGSPACE_OAUTH_OAUTH_CLOCK_SKEW"}
 # What a `.env` file may set only if no credentials come from elsewhere.
 _DESTINATIONS = {name for option in ("base_url", "environment", "proxy") for name in _READERS[option][0]}
-_REQUIRED: Final = {
+REQUIRED: Final = {
     "thingspace_oauth_credentials": "THINGSPACE_OAUTH_OAUTH_CLIENT_ID and THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET",
     "vz_m2m_token_credentials": "VZ_M2M_USERNAME and VZ_M2M_PASSWORD (or VZ_M2M_TOKEN_VZ_M2M_TOKEN)",
 }

@@ -9,11 +9,10 @@ from typing import Any, TypeAlias
 
 from ..contract import auth
 from ..contract.errors import ApiException, LoginRefused
-from ..contract.exchange import Secret
+from ..contract.exchange import Reply, Secret
 from ._runtime import Runtime
 
 _LOGIN_ADVICE = "five refused logins in a row lock the account, so it is not tried again until login() is called"
-
 
 SendCall: TypeAlias = Callable[..., Awaitable[Any]]
 """Sends a call with the given `Authorization` header, or with the OAuth token if there is none; returns its data."""
@@ -25,8 +24,7 @@ class BearerToken:
     """The OAuth token."""
 
     def __init__(self, credentials: auth.ThingspaceOauthCredentials, runtime: Runtime) -> None:
-        self.credentials = credentials
-        self._runtime = runtime
+        self.credentials, self._runtime = credentials, runtime
         self._token: auth.OauthToken | None = None
         self._header = Secret("")
         self._renew_at = 0.0
@@ -62,35 +60,28 @@ class BearerToken:
                 raise TypeError(f"oauth_token_provider must return an OauthToken or None, not {type(token).__name__}")
         if token is None:
             token = await send(auth.token_call(credentials), Secret(credentials.basic))
-        token = self._store(token)
+        self._store(token)
         if credentials.oauth_on_token_update is not None:
-            await invoke(credentials.oauth_on_token_update, token)
+            await invoke(credentials.oauth_on_token_update, self._token)
         return self._header
 
-    def _store(self, token: auth.OauthToken) -> auth.OauthToken:
+    def _store(self, token: auth.OauthToken) -> None:
         now = self._runtime.now()
         self._token = auth.with_expiry(token, now)
         self._header = Secret(f"Bearer {token.access_token}")
         self._renew_at = auth.renewal_time(self._token, now, self.credentials.oauth_clock_skew)
-        return self._token
 
 
 class SessionToken:
-    """The session token, from a login or given."""
+    """The session token, from a login or given. `renewable` with a user name and password to log in with."""
 
     def __init__(self, credentials: auth.SessionCredentials | auth.VZM2mTokenCredentials, runtime: Runtime) -> None:
-        self.credentials = credentials
-        self._runtime = runtime
+        self.credentials, self._runtime = credentials, runtime
         self._refused: LoginRefused | None = None
-        self._token: Secret | None = None
-        if isinstance(credentials, auth.VZM2mTokenCredentials):
-            self._token = Secret(credentials.vz_m2m_token)
+        given = credentials.vz_m2m_token if isinstance(credentials, auth.VZM2mTokenCredentials) else None
+        self._token = None if given is None else Secret(given)
+        self.renewable = given is None
         self._used_at = 0.0
-
-    @property
-    def renewable(self) -> bool:
-        """Whether there are a user name and password to log in with."""
-        return isinstance(self.credentials, auth.SessionCredentials)
 
     def current(self) -> Secret | None:
         """The token, or None if it must be fetched. Restarts the idle timeout."""
@@ -127,7 +118,9 @@ class SessionToken:
             of_login = error.request is not None and error.request.url.endswith(call.path)
             if not (of_login and auth.is_refused_login(error)):
                 raise
-            self._refused = _login_refused(error)
+            text = f"login refused: {str(error).rstrip('.')}; {_LOGIN_ADVICE}"
+            reply = Reply(error.status_code, "", error.headers, error.raw_body)
+            self._refused = LoginRefused(text, request=error.request, reply=reply)
             raise self._refused from error
         self._token, self._used_at = token, self._runtime.now()
         return token
@@ -136,9 +129,3 @@ class SessionToken:
         if not isinstance(self.credentials, auth.SessionCredentials):
             raise ValueError("VZM2mTokenCredentials hold one session token and cannot log in; use SessionCredentials")
         return self.credentials
-
-
-def _login_refused(error: ApiException) -> LoginRefused:
-    refused = LoginRefused(f"login refused: {str(error).rstrip('.')}; {_LOGIN_ADVICE}", request=error.request)
-    refused.status_code, refused.headers, refused.raw_body = error.status_code, error.headers, error.raw_body
-    return refused

@@ -2,8 +2,7 @@
 
 import ssl
 
-from ..contract.error_responses import one_line
-from ..contract.errors import ConnectionFailed, FotahookError, ResponseError, TimedOut, TlsError
+from ..contract.errors import ConnectionFailed, FotahookError, ResponseError, TimedOut, TlsError, one_line
 from ..contract.exchange import Request
 
 # OpenSSL's verification errors (X509_V_ERR_…, openssl/x509_vfy.h).

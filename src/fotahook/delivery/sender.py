@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from fotahook.contract import signing
 from fotahook.contract.addresses import Network
-from fotahook.contract.error_responses import one_line
+from fotahook.contract.errors import one_line
 from fotahook.contract.exchange import Masked, retry_after
 from fotahook.contract.keys import account_signing_key, account_signing_seed, signing_seed
 from fotahook.contract.proxy import parse_proxy

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
-from fotahook.contract.error_responses import one_line
+from fotahook.contract.errors import one_line
 from fotahook.contract.messages import CallbackMessage, parse_message
 from fotahook.delivery import Deadline, DeadlineExceeded, Outcome
 from fotahook.store.records import Delivery, Lease

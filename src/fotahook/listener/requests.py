@@ -12,8 +12,7 @@ from urllib.parse import unquote
 import msgspec
 
 from fotahook.contract.addresses import sender_address
-from fotahook.contract.error_responses import one_line
-from fotahook.contract.errors import WebhookRejected
+from fotahook.contract.errors import WebhookRejected, one_line
 from fotahook.contract.messages import CHALLENGE, CallbackMessage, parse_message
 from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, StoreUnavailable
 

@@ -53,7 +53,7 @@ def describe(error: BaseException, command: str = "") -> tuple[int, str | None]:
     """The exit code for an error and its line, None for no line. `command` is the one that failed."""
     from asyncio import CancelledError
 
-    from fotahook.contract.error_responses import one_line
+    from fotahook.contract.errors import one_line
 
     match error:
         case SystemExit(code=str() as text):

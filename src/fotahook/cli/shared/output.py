@@ -12,7 +12,7 @@ from typing import Annotated, Final, TypeAlias, TypeVar
 import msgspec
 from cyclopts import Parameter
 
-from fotahook.contract.error_responses import one_line
+from fotahook.contract.errors import one_line
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fotahook.contract.addresses import EVERYWHERE, refusal
-from fotahook.contract.error_responses import one_line
+from fotahook.contract.errors import one_line
 from fotahook.contract.exchange import Masked
 from fotahook.contract.operator import Check
 from fotahook.contract.urls import THINGSPACE_PORTS, THINGSPACE_PORTS_TEXT, url_refusal
