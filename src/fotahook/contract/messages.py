@@ -210,7 +210,9 @@ def _decode_typed(raw: bytes) -> CallbackMessage | None:
     # This one may have been an empty object, which counts as absent.
     if _EMPTY in (message.upgrade_scheduled, message.upgrade_progress, message.campaign):
         return None
-    return msgspec.structs.replace(message, raw=raw)
+    # Nobody else has it yet. A copy would cost as much as all else here.
+    msgspec.structs.force_setattr(message, "raw", raw)
+    return message
 
 
 def _parse(raw: bytes) -> object:

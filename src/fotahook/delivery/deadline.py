@@ -47,24 +47,24 @@ class DeadlineQueue(Generic[T]):
             self._on_overdue(thing)
 
 
-class Deadline:
+class Deadline(DeadlineQueue[asyncio.Task[object]]):
     """``with deadline:`` ends the block with DeadlineExceeded after so many seconds.
 
     Like ``asyncio.timeout``, which sets a timer for each block. A task must not enter the same deadline twice at once.
     """
 
     def __init__(self, seconds: float) -> None:
-        self._tasks = DeadlineQueue[asyncio.Task[object]](seconds, asyncio.Task.cancel)
+        super().__init__(seconds, asyncio.Task.cancel)
 
     def __enter__(self) -> None:
-        self._tasks.add(_current_task())
+        self.add(_current_task())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         task = _current_task()
         # Somebody else may have cancelled an overdue task too, which must take effect.
-        if not self._tasks.remove(task) and task.uncancel() == 0 and kind is asyncio.CancelledError:
+        if self._due.pop(task, None) is None and task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise DeadlineExceeded from error
 
 

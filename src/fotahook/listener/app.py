@@ -339,8 +339,7 @@ class Listener:
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "http":
             response = await self._respond(scope, receive)
-            headers = [(name.encode(), value.encode()) for name, value in response.headers]
-            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
             await send({"type": "http.response.body", "body": response.body})
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
@@ -376,7 +375,7 @@ class Listener:
                 return handler.accepted(await self._inbox.accept(message), headers, peer, begun)
         except (WebhookRejected, StoreError) as error:
             # The rest of a body that was not read must not be read as the next request.
-            close = (("connection", "close"),) if scope.get("http_version", "").startswith("1") else ()
+            close = ((b"connection", b"close"),) if scope.get("http_version", "").startswith("1") else ()
             return handler.failed(error, headers, peer, begun, *close)
 
     async def _lifespan(self, receive: "Receive", send: "Send") -> None:

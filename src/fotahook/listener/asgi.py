@@ -54,7 +54,7 @@ def metrics_response(scope: "Scope", metrics: str) -> Response:
     proxied = any(name in (b"x-forwarded-for", b"forwarded", b"via") for name, _ in scope["headers"])
     if peer not in ("127.0.0.1", "::1") or proxied:
         return NOT_FOUND
-    return Response(200, metrics.encode(), content_type="text/plain; version=0.0.4")
+    return Response(200, metrics.encode(), content_type=b"text/plain; version=0.0.4")
 
 
 def path_below_mount(scope: "Scope") -> str:

@@ -50,6 +50,7 @@ _RETRY_SECONDS: Final = 0.1
 class OpenInbox(msgspec.Struct, frozen=True, kw_only=True):
     """An open inbox. `resources` are all that must be closed."""
 
+    loop: asyncio.AbstractEventLoop
     store: Store
     health: StoreHealth
     dispatching: asyncio.Task[None] | None
@@ -76,6 +77,7 @@ class Inbox:
     wrap_store: Callable[[Store], Store] = lambda store: store
     wrap_deliver: Callable[[Deliver], Deliver] = lambda deliver: deliver
     _opening: asyncio.Task[OpenInbox] | None = field(default=None, init=False)
+    _open_inbox: OpenInbox | None = field(default=None, init=False)
     _closing: bool = field(default=False, init=False)
 
     @property
@@ -86,26 +88,27 @@ class Inbox:
     @property
     def dispatcher_failed(self) -> bool:
         """Whether messages are stored but not handled, because the dispatcher ended by itself."""
-        inbox = _result(self._opening)
-        dispatching = None if inbox is None else inbox.dispatching
+        dispatching = None if self._open_inbox is None else self._open_inbox.dispatching
         return dispatching is not None and dispatching.done() and not dispatching.cancelled()
 
     async def accept(self, message: NewMessage) -> Accepted:
         """Store a message; on return it is on disk. StoreError, within the deadline, if it is not."""
-        error = StoreUnavailable(f"the inbox did not respond within {self.accept_deadline.seconds:g} s")
+        error = None
         try:
             with self.accept_deadline():
                 while True:
                     try:
-                        (accepted,) = await (await self.store()).accept([message])
-                        return accepted
+                        inbox = self._opened()
+                        store = await self.store() if inbox is None else inbox.store
+                        return (await store.accept((message,)))[0]
                     except StoreUnavailable as unavailable:
                         if self._closing:
                             raise
                         error = unavailable
                     await asyncio.sleep(_RETRY_SECONDS)
         except DeadlineExceeded as late:
-            raise error from late
+            seconds = self.accept_deadline.seconds
+            raise error or StoreUnavailable(f"the inbox did not respond within {seconds:g} s") from late
 
     async def check(self) -> StoreError | None:
         """Why the inbox cannot be written. None if it can, or if it is not open: only a message opens it."""
@@ -121,10 +124,8 @@ class Inbox:
 
     def _opened(self) -> OpenInbox | None:
         """The inbox, if it is open in this event loop."""
-        opening = self._opening
-        if self._closing or opening is None or opening.get_loop() is not asyncio.get_running_loop():
-            return None
-        return _result(opening)
+        inbox = self._open_inbox
+        return inbox if inbox and not self._closing and inbox.loop is asyncio.get_running_loop() else None
 
     async def open(self) -> OpenInbox:
         """The open inbox. StoreError for a problem with its file, ValueError for an invalid URL."""
@@ -138,12 +139,12 @@ class Inbox:
         if opening is None or opening.get_loop() is not loop:
             if opening is not None and not opening.get_loop().is_closed():
                 raise StoreUnavailable("the listener runs in another event loop")
-            opening = self._opening = asyncio.create_task(self._open(_result(opening)))
+            opening = self._opening = asyncio.create_task(self._open())
         try:
             # Several messages may wait for this task; one that is cancelled must not cancel it for the others.
             return await asyncio.shield(opening)
         finally:
-            if self._opening is opening and opening.done() and _result(opening) is None:
+            if self._opening is opening and opening.done() and self._open_inbox is None:
                 self._opening = None
 
     async def close(self) -> None:
@@ -152,14 +153,15 @@ class Inbox:
         try:
             if opening is not None:
                 await asyncio.wait({opening})
-            if (inbox := _result(opening)) is not None:
-                await inbox.resources.aclose()
+            if self._open_inbox is not None:
+                await self._open_inbox.resources.aclose()
         finally:
-            self._opening, self._closing = None, False
+            self._opening, self._open_inbox, self._closing = None, None, False
 
-    async def _open(self, abandoned: OpenInbox | None) -> OpenInbox:
-        """`abandoned`: that of an event loop which ended without closing it, as the loops of some test clients do."""
+    async def _open(self) -> OpenInbox:
+        abandoned, self._open_inbox = self._open_inbox, None
         if abandoned is not None:
+            # Its event loop ended without closing it, as the loops of some test clients do.
             try:
                 async with asyncio.timeout(self.margin):
                     await abandoned.resources.aclose()
@@ -177,7 +179,14 @@ class Inbox:
             store = self.wrap_store(store)
             dispatching = await self._start_delivering(store, stack) if self.delivers else None
             health = StoreHealth(store, on_error=lambda error: log.error("the inbox is unavailable: %s", error))
-            return OpenInbox(store=store, health=health, dispatching=dispatching, resources=stack.pop_all())
+            self._open_inbox = OpenInbox(
+                loop=asyncio.get_running_loop(),
+                store=store,
+                health=health,
+                dispatching=dispatching,
+                resources=stack.pop_all(),
+            )
+            return self._open_inbox
 
     async def _start_delivering(self, store: Store, stack: contextlib.AsyncExitStack) -> asyncio.Task[None]:
         """The dispatcher's task. No generator: a loop that ends closes those in any order."""
@@ -229,12 +238,6 @@ async def _end(dispatching: asyncio.Task[None], *background: asyncio.Task[None],
         for task in (dispatching, *background):
             task.cancel()
         await asyncio.gather(dispatching, *background, return_exceptions=True)
-
-
-def _result(opening: "asyncio.Task[OpenInbox] | None") -> OpenInbox | None:
-    if opening is None or not opening.done() or opening.cancelled() or opening.exception() is not None:
-        return None
-    return opening.result()
 
 
 def _log_failure(dispatching: asyncio.Task[None]) -> None:

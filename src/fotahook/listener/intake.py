@@ -79,10 +79,11 @@ def receive(
     message formats only in part, and a rejected message may never be sent again.
     """
     account, message = verified(headers, body, verification, now)
-    message_id = headers.get("webhook-id", "")
-    key = f"id:{storable(message_id)}" if message_id else None
-    if key is None and dedupe_window > 0:
-        key = _content_key(body)
+    key = window = None
+    if message_id := headers.get("webhook-id"):
+        key = f"id:{storable(message_id)}"
+    elif dedupe_window > 0:
+        key, window = _content_key(body), dedupe_window
     kind, ordering_key = message.kind, _ordering_key(message)
     return NewMessage(
         account=account,
@@ -90,7 +91,7 @@ def receive(
         type=kind and storable(kind),
         ordering_key=ordering_key and storable(ordering_key),
         idempotency_key=key,
-        idempotency_window=None if message_id or key is None else dedupe_window,
+        idempotency_window=window,
         consumers=choose(account, message),
         reports=reports_of(message, detailed=False),
     )
@@ -175,7 +176,7 @@ def _account(named: str, message: CallbackMessage, *, trusted: bool) -> str:
 
 def _ordering_key(message: CallbackMessage) -> str | None:
     """Messages about one device stay in order, and so do those about one campaign as a whole."""
-    devices = {device.device_id for part in message.parts for device in part.device_list if device.device_id}
+    devices = {device.device_id for device in message.devices if device.device_id}
     return devices.pop() if len(devices) == 1 else message.campaign_id
 
 

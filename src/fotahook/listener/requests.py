@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import unquote
 
 import msgspec
@@ -43,21 +43,28 @@ _SECRET_LENGTH: Final = 16
 """Characters of a path segment that make it hard to guess."""
 
 
+Header: TypeAlias = tuple[bytes, bytes]
+
+
 class Response(msgspec.Struct, frozen=True):
     """A complete response, by default with a JSON body."""
 
     status: int
     body: bytes
-    extra_headers: tuple[tuple[str, str], ...] = ()
-    content_type: str = "application/json"
+    extra_headers: tuple[Header, ...] = ()
+    content_type: bytes = b"application/json"
 
     @property
-    def headers(self) -> list[tuple[str, str]]:
+    def headers(self) -> list[Header]:
         """All headers."""
-        return [("content-type", self.content_type), ("content-length", str(len(self.body))), *self.extra_headers]
+        return [
+            (b"content-type", self.content_type),
+            (b"content-length", b"%d" % len(self.body)),
+            *self.extra_headers,
+        ]
 
 
-def _problem(status: int, code: str, text: str, *headers: tuple[str, str]) -> Response:
+def _problem(status: int, code: str, text: str, *headers: Header) -> Response:
     """An error in ThingSpace's format."""
     return Response(status, msgspec.json.encode({"errorCode": code, "errorMessage": text}), headers)
 
@@ -66,8 +73,8 @@ HEALTHY: Final = Response(200, b'{"status":"ok"}')
 NOT_HANDLING: Final = _problem(503, "NOT_HANDLING", "messages are stored but not handled: see the log, then restart")
 # Does not name the right path, which may be the only secret.
 NOT_FOUND: Final = _problem(404, "NOT_FOUND", "messages are not received at this path")
-POST_ONLY: Final = _problem(405, "METHOD_NOT_ALLOWED", "send messages with POST", ("allow", "POST"))
-GET_ONLY: Final = _problem(405, "METHOD_NOT_ALLOWED", "request health with GET", ("allow", "GET, HEAD"))
+POST_ONLY: Final = _problem(405, "METHOD_NOT_ALLOWED", "send messages with POST", (b"allow", b"POST"))
+GET_ONLY: Final = _problem(405, "METHOD_NOT_ALLOWED", "request health with GET", (b"allow", b"GET, HEAD"))
 
 
 class _Counter(msgspec.Struct):
@@ -217,7 +224,7 @@ class RequestHandler:
         headers: Mapping[str, str],
         peer: str | None,
         begun: float,
-        *extra_headers: tuple[str, str],
+        *extra_headers: Header,
     ) -> Response:
         """The response to a request that failed, which is also logged. `headers` are those of `read_headers`."""
         # Any other store error concerns only this message.
@@ -258,14 +265,14 @@ class RequestHandler:
         return (HANDLERS, *forwards) if len(self.router) or not forwards else forwards
 
 
-def _error_response(error: WebhookRejected | StoreError, *headers: tuple[str, str]) -> Response:
+def _error_response(error: WebhookRejected | StoreError, *headers: Header) -> Response:
     if isinstance(error, WebhookRejected):
         # `fotahook listen` sends the same code when its server gives up on a slow body before the app does.
         code = "REQUEST_TIMEOUT" if error.status == HTTPStatus.REQUEST_TIMEOUT else "MESSAGE_REFUSED"
         return _problem(error.status, code, str(error), *headers)
     if isinstance(error, StoreFull):
         return _problem(507, "INBOX_FULL", "the inbox is full")
-    return _problem(503, "INBOX_AWAY", "messages cannot be stored now", ("retry-after", "5"))
+    return _problem(503, "INBOX_AWAY", "messages cannot be stored now", (b"retry-after", b"5"))
 
 
 @lru_cache

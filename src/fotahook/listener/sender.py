@@ -16,11 +16,11 @@ _HOURS: Final = 24
 _MANY: Final = 200
 """Combinations that are told apart in one hour; a sender can invent any number of user agents."""
 _NAME_LIMIT: Final = 100
-_OPEN: Final = ("addresses", "agents")
-"""Kinds of which there can be any number of names."""
+_ANSWERED: Final = ("answers", "seconds", "addresses", "agents")
+"""The kinds of facts that are counted of an answer. Of the last two there can be any number of names."""
 
-_Facts: TypeAlias = tuple[tuple[str, str], ...]
-"""Kinds of facts, each with a name, that are counted together."""
+_Facts: TypeAlias = tuple[str, ...]
+"""The names of `_ANSWERED` that are counted together, or an event."""
 Event: TypeAlias = Literal["former_path", "former_password", "late", "repaired"]
 """Late: a message all of whose statuses were known, or overtaken by later ones. Repaired: a status from a report."""
 
@@ -49,12 +49,11 @@ class SenderCounts:
     def answered(self, answer: str, address: str, agent: str, begun: float) -> None:
         """Count the answer to a message, which came at `begun`."""
         now = self._clock()
-        seconds = _BUCKETS[bisect_left(SECONDS, now - begun)]
-        self._add(now, (("answers", answer), ("seconds", seconds), ("addresses", address), ("agents", agent)))
+        self._add(now, (answer, _BUCKETS[bisect_left(SECONDS, now - begun)], address, agent))
 
     def happened(self, event: Event, times: int = 1) -> None:
         """Count something else."""
-        self._add(self._clock(), (("events", event),), times)
+        self._add(self._clock(), (event,), times)
 
     def _add(self, now: float, facts: _Facts, times: int = 1) -> None:
         hour = now // _HOUR
@@ -62,8 +61,8 @@ class SenderCounts:
             self._hours.append((hour, Counter()))
         counts = self._hours[-1][1]
         if facts not in counts:
-            many = len(counts) >= _MANY
-            facts = tuple([(kind, "others" if many and kind in _OPEN else name[:_NAME_LIMIT]) for kind, name in facts])
+            known = ("others", "others") if len(counts) >= _MANY else [name[:_NAME_LIMIT] for name in facts[2:]]
+            facts = (*facts[:2], *known) if len(facts) > 1 else facts
         counts[facts] += times
 
     def report(self) -> SenderReport:
@@ -73,7 +72,7 @@ class SenderCounts:
         for hour, counts in self._hours:
             if hour > now // _HOUR - _HOURS:
                 for facts, times in counts.items():
-                    for kind, name in facts:
+                    for kind, name in zip(_ANSWERED if len(facts) > 1 else ("events",), facts, strict=True):
                         found[kind][name] += times
         since = max(self._begun, (now // _HOUR - _HOURS + 1) * _HOUR)
         return SenderReport(since=datetime.fromtimestamp(since, UTC), **found)

@@ -4,6 +4,10 @@ import os
 from collections.abc import Callable
 
 _COUNTER_BITS = 12
+_DIGITS = 16
+_RANDOM_BYTES = 2048
+"""Read from the system at once: a system call for each message costs more than its id."""
+_VARIANTS = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 
 
 class MessageIds:
@@ -12,13 +16,18 @@ class MessageIds:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._next = 0
+        self._random = ""
 
     def take(self, count: int) -> list[str]:
         """Fresh ids: each 48 bits of milliseconds, a 12-bit counter within them, 62 random bits."""
         first = max(int(self._clock() * 1000) << _COUNTER_BITS, self._next)
         self._next = first + count
-        random = os.urandom(8 * count).hex()
-        return [_id(f"{first + number:015x}", random[16 * number : 16 * number + 16]) for number in range(count)]
+        if len(self._random) < _DIGITS * count:
+            self._random = os.urandom(max(8 * count, _RANDOM_BYTES)).hex()
+        digits, self._random = self._random[: _DIGITS * count], self._random[_DIGITS * count :]
+        return [
+            _id(f"{first + number:015x}", digits[_DIGITS * number : _DIGITS * (number + 1)]) for number in range(count)
+        ]
 
 
 def first_id(seconds: float) -> str:
@@ -28,5 +37,4 @@ def first_id(seconds: float) -> str:
 
 
 def _id(ordered: str, random: str) -> str:
-    variant = "89ab"[int(random[0], 16) & 0b11]
-    return f"{ordered[:8]}-{ordered[8:12]}-7{ordered[12:]}-{variant}{random[1:4]}-{random[4:]}"
+    return f"{ordered[:8]}-{ordered[8:12]}-7{ordered[12:]}-{_VARIANTS[random[0]]}{random[1:4]}-{random[4:]}"
