@@ -3,7 +3,7 @@
 Import ``Sender`` from ``fotahook.delivery.sender``: only that module needs an HTTP client.
 """
 
-from .deadline import Deadline, DeadlineExceeded, LoopDeadline
+from .deadline import Deadline, DeadlineExceeded
 from .dispatcher import Dispatcher
 from .maintenance import run_maintenance
 from .outcomes import Outcome
@@ -15,7 +15,6 @@ __all__ = [
     "DeadlineExceeded",
     "Deliver",
     "Dispatcher",
-    "LoopDeadline",
     "Outcome",
     "Rules",
     "Timings",

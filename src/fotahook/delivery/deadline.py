@@ -16,6 +16,7 @@ class DeadlineQueue(Generic[T]):
     """Calls `on_overdue` with each thing that is not removed within so many seconds.
 
     Things with the same limit are due in the order in which they were added, so one timer for the oldest is enough.
+    Those of an event loop that has ended are forgotten.
     """
 
     def __init__(self, seconds: float, on_overdue: Callable[[T], object]) -> None:
@@ -23,10 +24,15 @@ class DeadlineQueue(Generic[T]):
         self._on_overdue = on_overdue
         self._due: dict[T, float] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def add(self, thing: T) -> None:
         """Its time begins."""
-        loop = asyncio.get_running_loop()
+        self._add(thing, asyncio.get_running_loop())
+
+    def _add(self, thing: T, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._loop:
+            self._loop, self._timer, self._due = loop, None, {}
         due = self._due[thing] = loop.time() + self._seconds
         if self._timer is None:
             self._timer = loop.call_at(due, self._end_overdue)
@@ -55,36 +61,19 @@ class Deadline(DeadlineQueue[asyncio.Task[object]]):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds, asyncio.Task.cancel)
+        self.seconds = seconds
 
     def __enter__(self) -> None:
-        self.add(_current_task())
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        if task is None:
+            raise RuntimeError("a deadline can only be used in a task")
+        self._add(task, loop)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        task = _current_task()
+        task = asyncio.current_task()
         # Somebody else may have cancelled an overdue task too, which must take effect.
-        if self._due.pop(task, None) is None and task.uncancel() == 0 and kind is asyncio.CancelledError:
+        if task and self._due.pop(task, None) is None and task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise DeadlineExceeded from error
-
-
-class LoopDeadline:
-    """A Deadline in each event loop, for an object that may outlive the loop it is used in."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._current: tuple[asyncio.AbstractEventLoop, Deadline] | None = None
-
-    def __call__(self) -> Deadline:
-        """The deadline of the running loop."""
-        loop = asyncio.get_running_loop()
-        if self._current is None or self._current[0] is not loop:
-            self._current = loop, Deadline(self.seconds)
-        return self._current[1]
-
-
-def _current_task() -> asyncio.Task[object]:
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("a deadline can only be used in a task")
-    return task

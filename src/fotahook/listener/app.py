@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from fotahook.contract.addresses import address_key
 from fotahook.contract.budget import Budget
 from fotahook.contract.errors import WebhookRejected
-from fotahook.delivery import Deliver, LoopDeadline, Rules
+from fotahook.delivery import Deadline, Deliver, Rules
 from fotahook.store import Store
 from fotahook.store.ledger_records import LedgerDevice
 from fotahook.store.records import Retention, StoreError
@@ -97,7 +97,7 @@ class Listener:
         certificate: "Path | None" = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._body_deadline = LoopDeadline(validation.seconds("body_timeout", body_timeout))
+        self._body_deadline = Deadline(validation.seconds("body_timeout", body_timeout))
         self._bodies = Budget(BODY_MEMORY)
         self._router = Router()
         self._forwards = Forwards(forwarding or ForwardSettings())
@@ -114,7 +114,7 @@ class Listener:
             handler_timeout=validation.seconds("handler_timeout", handler_timeout),
             retention=Retention(seconds=keep, attempts=keep, ids=kept_ids),
             clock=clock,
-            accept_deadline=LoopDeadline(validation.seconds("accept_timeout", accept_timeout)),
+            accept_deadline=Deadline(validation.seconds("accept_timeout", accept_timeout)),
         )
         self.configure(
             verification=Verification.parse(
@@ -204,7 +204,7 @@ class Listener:
         current.path = current.path if path is None else requests.check_path(path)
         current.verification = current.verification.updated(verification or Verification())
         current.dedupe_window = window
-        self._body_deadline = LoopDeadline(timeout)
+        self._body_deadline = Deadline(timeout)
         self._inbox.url = url
         self._forwards.settings = forwarding or self._forwards.settings
         if watching is not None:
@@ -363,11 +363,11 @@ class Listener:
             headers = read_headers(scope["headers"])
             handler.check_headers(headers, peer)
             with contextlib.ExitStack() as held:
-
-                def share() -> Callable[[int], bool]:
-                    return held.enter_context(self._bodies.share(address_key(handler.sender(peer, headers))))
-
-                body = await asgi.read_body(receive, self._body_deadline, share)
+                body = await asgi.read_body(
+                    receive,
+                    self._body_deadline,
+                    lambda: held.enter_context(self._bodies.share(address_key(handler.sender(peer, headers)))),
+                )
                 message = handler.read_message(headers, body)
                 handler.warn_if_unverified()
                 if (answer := handler.answer_challenge(message)) is not None:

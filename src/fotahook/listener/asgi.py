@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from fotahook.contract.errors import WebhookRejected
-from fotahook.delivery import LoopDeadline
+from fotahook.delivery import Deadline
 
 from .intake import BODY_LIMIT, BODY_TOO_LONG
 from .requests import BODY_CUT_OFF, NOT_FOUND, Response
@@ -17,7 +17,7 @@ _SMALL_BODY: Final = 64 * 1024
 """Bytes that a server holds of a request anyway, before anybody reads it."""
 
 
-async def read_body(receive: "Receive", deadline: LoopDeadline, share: Callable[[], Callable[[int], bool]]) -> bytes:
+async def read_body(receive: "Receive", deadline: Deadline, share: Callable[[], Callable[[int], bool]]) -> bytes:
     """The body of a request; WebhookRejected (400, 408, 413 or 503).
 
     `share` is called if it is long: whether there is room for so many more bytes.
@@ -26,7 +26,7 @@ async def read_body(receive: "Receive", deadline: LoopDeadline, share: Callable[
     size = owed = 0
     take: Callable[[int], bool] | None = None
     try:
-        with deadline():
+        with deadline:
             while True:
                 event = await receive()
                 if event["type"] == "http.disconnect":

@@ -10,10 +10,10 @@ from typing import Final
 import msgspec
 
 from fotahook.delivery import (
+    Deadline,
     DeadlineExceeded,
     Deliver,
     Dispatcher,
-    LoopDeadline,
     Outcome,
     Rules,
     Timings,
@@ -69,7 +69,7 @@ class Inbox:
     handler_timeout: float
     retention: Retention
     clock: Clock
-    accept_deadline: LoopDeadline = field(default_factory=lambda: LoopDeadline(ACCEPT_SECONDS))
+    accept_deadline: Deadline = field(default_factory=lambda: Deadline(ACCEPT_SECONDS))
     delivers: bool = True
     """If not, messages are only stored, for another process to deliver."""
     margin: float = 15.0
@@ -95,7 +95,7 @@ class Inbox:
         """Store a message; on return it is on disk. StoreError, within the deadline, if it is not."""
         error = None
         try:
-            with self.accept_deadline():
+            with self.accept_deadline:
                 while True:
                     try:
                         inbox = self._opened()

@@ -1,6 +1,5 @@
 """Decides about a request: headers and bytes in, a message for the inbox or a rejection out. Pure."""
 
-import base64
 import codecs
 import hashlib
 import time
@@ -35,7 +34,7 @@ _VARYING: Final = ("callbackCount", "maxCallbackThreshold", "username", "passwor
 _CANONICAL: Final = msgspec.json.Encoder(order="deterministic")
 _SINGLE_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "fotahook-account", "content-length")
 _HEADERS: Final = {name.encode(): name for name in (*_SINGLE_HEADERS, *_LIST_HEADERS)}
-_KEY_BYTES: Final = 18
+_KEY_DIGITS: Final = 36
 _ENCODING_LIMIT: Final = 40
 
 ChooseConsumers = Callable[[str, CallbackMessage], tuple[str, ...]]
@@ -148,7 +147,7 @@ def _content_key(body: bytes) -> str:
         for name in _VARYING if isinstance(content, dict) else ():
             content.pop(name, None)
         canonical = _CANONICAL.encode(content)
-    return f"json:{base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()[:_KEY_BYTES]).decode()}"
+    return f"json:{hashlib.sha256(canonical).hexdigest()[:_KEY_DIGITS]}"
 
 
 def _unreadable(body: bytes, encoding: str, error: MessageInvalid) -> WebhookRejected:
