@@ -49,7 +49,8 @@ class WsgiListener:
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         response = self._respond(environ)
         status = HTTPStatus(response.status)
-        start_response(f"{status.value} {status.phrase}", [(name.decode(), value.decode()) for name, value in response.headers])
+        headers = [(name.decode(), value.decode()) for name, value in response.headers]
+        start_response(f"{status.value} {status.phrase}", headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
     def close(self) -> None:
