@@ -17,12 +17,12 @@ from fotahook.contract.models import (
 from fotahook.contract.operator import Published, Redeliveries
 from fotahook.contract.urls import ACCOUNT_LIMIT
 from fotahook.contract.version import VERSION
-from fotahook.service import Settings, build_app, console, health
+from fotahook.service import Settings, build_app, health
 from fotahook.service.access import SESSION_HEADER
 from fotahook.service.errors import GATEWAY_PATHS
-from fotahook.service.operator import accounts, audit, doctor, events, messages
+from fotahook.service.operator import accounts, events, messages
 from fotahook.service.routing import JSON, Endpoint, Model, Resource
-from fotahook.service.thingspace import auth, callbacks, reports
+from fotahook.service.thingspace import auth, callbacks
 from fotahook.store import Store
 
 Schema = dict[str, Any]
@@ -87,10 +87,10 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _DETAILS: Final[Mapping[Endpoint, Details]] = {
     health.metrics: Details(answer_type="text/plain", also=(401, 403, 429)),
     health.openapi: Details(answer=AnyObject),
-    console.console_session: Details(also=(429,)),
-    console.console_login: Details(answer=console.ConsoleSession, also=(401, 403, 429)),
-    console.console_logout: Details(answer=console.ConsoleSession),
-    doctor.check: Details(body_optional=True, also=(409,)),
+    health.console_session: Details(also=(429,)),
+    health.console_login: Details(answer=health.ConsoleSession, also=(401, 403, 429)),
+    health.console_logout: Details(answer=health.ConsoleSession),
+    accounts.check: Details(body_optional=True, also=(409,)),
     events.stats: Details(also=(404,)),
     callbacks.list_callback: Details(answer=CallbackSummary),
     callbacks.register_callback: Details(answer=FotaV2CallbackRegistrationResult),
@@ -100,9 +100,9 @@ _DETAILS: Final[Mapping[Endpoint, Details]] = {
     auth.login: Details(also=(403,)),
     auth.logout: Details(also=(403,)),
     auth.reset_password: Details(also=(403,)),
-    audit.list_audit: Details(also=(404,)),
-    reports.device_history: Details(answer=DeviceSoftwareUpgrade, is_list=True),
-    reports.check_ins: Details(answer=CheckInHistoryItem, is_list=True),
+    events.list_audit: Details(also=(404,)),
+    callbacks.device_history: Details(answer=DeviceSoftwareUpgrade, is_list=True),
+    callbacks.check_ins: Details(answer=CheckInHistoryItem, is_list=True),
     accounts.rotate_keys: Details(body_optional=True, also=(409,)),
     messages.publish: Details(headers=("Idempotency-Key", "Ordering-Key"), body=AnyObject, also=(409,)),
     messages.publish_batch: Details(body_type=messages.BATCH_TYPE, answer=Published, answer_type=messages.BATCH_TYPE),

@@ -31,7 +31,7 @@ from fotahook.contract.errors import AuthenticationError
 from fotahook.contract.events import MessageAccepted
 from fotahook.contract.keys import generate_secret_key, parse_secret_key
 from fotahook.delivery import Dispatcher
-from fotahook.service.cursors import Cursors
+from fotahook.service.event_feed import Cursors
 from fotahook.store.events import EventCursor
 from fotahook.store.postgres.schema import migrate_url
 from fotahook.testing import Certificates, make_certificates

@@ -14,7 +14,7 @@ import pytest
 
 from fotahook import OperatorClient
 from fotahook.cli.tail import describe
-from fotahook.service.cursors import Cursors
+from fotahook.service.event_feed import Cursors
 from fotahook.store.events import EventCursor
 from fotahook.testing import Sandbox
 from tests.deadlines import DEADLINE

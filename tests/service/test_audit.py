@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from fotahook.service import SCOPES, By, create_credential, grant, refused_logins, revoke, rotate_secret
-from fotahook.service.refused_logins import MAX_ADDRESSES, RefusedLogins
+from fotahook.service import SCOPES, By, create_credential, grant, limits, revoke, rotate_secret
+from fotahook.service.limits import MAX_ADDRESSES, RefusedLogins
 from fotahook.store.records import AuditEntry, StoreUnavailable
 from tests.deadlines import DEADLINE
 
@@ -207,7 +207,7 @@ async def test_refused_logins_wait_for_a_store_that_is_away(api: Api, monkeypatc
         return await write(entries)
 
     monkeypatch.setattr(api.store, "write_audit", write_when_back)
-    monkeypatch.setattr(refused_logins, "WRITE_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "WRITE_SECONDS", 0.0)
     refused = RefusedLogins(api.store, api.clock)
     refused.count("wrong", "192.0.2.1")
     refused.count("wrong", "192.0.2.2")

@@ -8,7 +8,7 @@ import pytest
 
 from fotahook.service.errors import ApiError
 from fotahook.service.operator import campaigns
-from fotahook.service.operator.search import parse_search
+from fotahook.service.operator.campaigns import parse_search
 from fotahook.store.records import Health, LaneVerdict, MessageFilter
 from tests.store.conftest import settled
 

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 
 from fotahook.contract.operator import Checks, Latency
 from fotahook.service import Settings, build_app
-from fotahook.service.overview import CACHE_LIMIT, latency_of
+from fotahook.service.metrics import OVERVIEW_LIMIT, latency_of
 from fotahook.store.records import Attempt, RecentAttempt
 
 from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Answer, Api, ask, client_of
@@ -114,7 +114,7 @@ async def test_overviews_are_kept_for_a_moment_and_are_bounded(api: Api) -> None
     assert await pending() == 0
     await api("POST", MESSAGES, b"{}", api.bearer)
     assert await pending() == 0
-    for number in range(CACHE_LIMIT):
+    for number in range(OVERVIEW_LIMIT):
         await pending(f"account-{number}")
     assert await pending() == 1
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fotahook.service.cursors import Cursors
 from fotahook.service.errors import ApiError
+from fotahook.service.event_feed import Cursors
 from fotahook.store.events import EventCursor
 
 from .conftest import ACCOUNT, MESSAGES, Api, client_of

@@ -24,7 +24,7 @@ from fotahook.contract.events import (
     MessageDead,
 )
 from fotahook.service import create_credential, event_feed, provision_dev, revoke
-from fotahook.service.cursors import Cursors
+from fotahook.service.event_feed import Cursors
 from fotahook.service.operator import events
 from fotahook.store import SqliteStore
 from fotahook.store.events import EventCursor, EventPage

@@ -15,7 +15,7 @@ from fotahook import ApiException, AsyncOperatorClient, ConnectionFailed, Operat
 from fotahook.client._runtime import Runtime
 from fotahook.contract.events import AttemptFinished, Event, LaneChanged, MessageAccepted
 from fotahook.contract.operator import Stats
-from fotahook.service.cursors import Cursors
+from fotahook.service.event_feed import Cursors
 from fotahook.store.events import EventCursor
 from tests.deadlines import DEADLINE
 from tests.ports import unused_port

@@ -8,9 +8,9 @@ import pytest
 
 from fotahook.contract.signing import parse_secret
 from fotahook.service import Settings, build_app
-from fotahook.service import quotas as module
+from fotahook.service import limits as module
 from fotahook.service.errors import ApiError
-from fotahook.service.quotas import AccountQuotas
+from fotahook.service.limits import AccountQuotas
 from fotahook.store.records import Health, LaneVerdict, Limits, NewMessage
 from tests.store.conftest import settled
 

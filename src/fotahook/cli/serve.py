@@ -26,7 +26,7 @@ from fotahook.delivery.doctor import check_receiver
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.service.context import REQUESTS_PER_MINUTE
-from fotahook.service.quotas import AccountQuotas
+from fotahook.service.limits import AccountQuotas
 from fotahook.store import Store, open_store
 from fotahook.store.records import StoreFull
 

@@ -94,6 +94,12 @@ async def issue(service: Service, token: str, owner: Credential, now: float, sto
     return issued
 
 
+async def end(service: Service, issued: Credential, store: Store | None = None) -> None:
+    """End a token or session at once; `store` records it in the audit log."""
+    await (store or service.store).drop_credentials(issued.kind, [issued.id])
+    service.token_cache.invalidate(issued.kind, issued.id)
+
+
 def token_id(token: str) -> str:
     """The id under which a token is stored; it does not reveal the token."""
     return fingerprint(token).hex()
@@ -220,8 +226,7 @@ async def _follow_owner(service: Service, issued: Credential, kind: str, refusal
     """
     owner = await service.store.credential(kind, issued.owner)
     if owner is None:
-        await service.store.drop_credentials(issued.kind, [issued.id])
-        service.token_cache.invalidate(issued.kind, issued.id)
+        await end(service, issued)
         raise refusal()
     if (changed := inherit(owner, issued)) != issued:
         # Not written if it changed again: then the other writer knew the newer grants.

@@ -3,7 +3,6 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Final
 
 from starlette.applications import Starlette
@@ -11,27 +10,14 @@ from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from ..store.base import Store
-from . import console, health
+from . import health
 from .context import Check, Service, Settings
 from .metrics import Metrics
-from .operator import accounts, audit, campaigns, doctor, events, messages, search
+from .operator import accounts, campaigns, events, messages
 from .routing import App, Endpoint, Resource
-from .thingspace import auth, callbacks, reports
+from .thingspace import auth, callbacks
 
-MODULES: Final[Sequence[ModuleType]] = (
-    health,
-    console,
-    callbacks,
-    auth,
-    reports,
-    accounts,
-    campaigns,
-    search,
-    doctor,
-    messages,
-    events,
-    audit,
-)
+MODULES: Final = (health, callbacks, auth, accounts, campaigns, messages, events)
 """The modules that declare the service's endpoints."""
 
 

@@ -15,13 +15,9 @@ from ..store.base import Clock, Store
 from ..store.health import StoreHealth
 from ..store.records import CALLBACK_CONSUMER, Credential
 from .credentials import COST, PasswordCost, Passwords
-from .cursors import Cursors
-from .event_feed import Feed
-from .limits import Lockout, LoopTurns, RateLimiter
-from .metrics import Metrics
-from .overview import Overviews
-from .quotas import QUOTAS, AccountQuotas, Quotas
-from .refused_logins import RefusedLogins
+from .event_feed import Cursors, Feed
+from .limits import QUOTAS, AccountQuotas, Lockout, LoopTurns, Quotas, RateLimiter, RefusedLogins
+from .metrics import Metrics, Overviews
 
 REQUESTS_PER_MINUTE: Final = 300_000
 LOGINS_PER_MINUTE: Final = 300

@@ -143,7 +143,9 @@ async def grant(
         changed = msgspec.structs.replace(found, **checked)
         if await _audited(store, by, "grant", changed).replace_credential(found, changed):
             for issued in await store.credentials(_ISSUED[kind], name):
-                await _copy_grants(store, changed, issued)
+                current: Credential | None = issued
+                while current and not await store.replace_credential(current, inherit(changed, current)):
+                    current = await store.credential(issued.kind, issued.id)
             return changed
     return None
 
@@ -186,14 +188,13 @@ async def revoke(store: Store, kind: Kind, name: str, *, by: By = LIBRARY) -> bo
 
 async def provision_dev(store: Store, *, clock: Clock = time.time, cost: PasswordCost = COST) -> None:
     """Create the well-known client and user of a development service, with every account and scope."""
-    (client, secret), (user, password) = DEV_CLIENT, DEV_USER
-    hashes: dict[Kind, tuple[str, bytes]] = {
-        "client": (client, fingerprint(secret)),
-        "user": (user, await Passwords(cost).hash(password)),
-    }
-    for kind, (name, stored) in hashes.items():
-        made = Credential(kind=kind, id=name, owner=_DEV, secret_hash=stored, accounts=None, scopes=SCOPES)
-        await store.save_credential(msgspec.structs.replace(made, created_at=float(clock())))
+    client = Credential(
+        kind="client", id=DEV_CLIENT[0], owner=_DEV, accounts=None, scopes=SCOPES, created_at=float(clock())
+    )
+    user = msgspec.structs.replace(client, kind="user", id=DEV_USER[0])
+    hashes = fingerprint(DEV_CLIENT[1]), await Passwords(cost).hash(DEV_USER[1])
+    for made, stored in zip((client, user), hashes, strict=True):
+        await store.save_credential(msgspec.structs.replace(made, secret_hash=stored))
 
 
 async def withdraw_dev(store: Store) -> None:
@@ -221,27 +222,15 @@ def inherit(owner: Credential, issued: Credential) -> Credential:
     )
 
 
-async def _copy_grants(store: Store, owner: Credential, issued: Credential) -> None:
-    current: Credential | None = issued
-    while current is not None:
-        if await store.replace_credential(current, inherit(owner, current)):
-            return
-        current = await store.credential(issued.kind, issued.id)
-
-
 def _audited(store: Store, by: By, what: str, credential: Credential) -> Store:
-    accounts = "all" if credential.accounts is None else " ".join(credential.accounts)
-    detail = f"accounts={accounts or 'none'} scopes={' '.join(credential.scopes) or 'none'}"
+    accounts = "all" if credential.accounts is None else " ".join(credential.accounts) or "none"
+    detail = f"accounts={accounts} scopes={' '.join(credential.scopes) or 'none'}"
     if credential.networks:
         detail += f" networks={' '.join(credential.networks)}"
+    if what not in ("create", "grant"):
+        detail = ""
     return store.audited(
-        AuditEntry(
-            actor=by.actor,
-            address=by.address,
-            action=f"{credential.kind}.{what}",
-            subject=credential.id,
-            detail=detail if what in ("create", "grant") else "",
-        )
+        AuditEntry(**by._asdict(), action=f"{credential.kind}.{what}", subject=credential.id, detail=detail)
     )
 
 

@@ -1,14 +1,20 @@
 """Login lockout, rate limit and turns of the loop, in the memory of this process: a restart forgets them."""
 
 import asyncio
+import logging
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import Final, Literal, NamedTuple
+
+import msgspec
 
 from ..contract.addresses import address_key
 from ..contract.keys import fingerprint
+from ..store.base import Clock, Store
+from ..store.records import AuditEntry, Limits, StoreError
 from ..store.turns import Turns
 from . import errors
 
@@ -159,3 +165,183 @@ def _key(username: str, client: str, address: str) -> bytes:
 
 def _user_key(username: str) -> str:
     return fingerprint(username).hex()
+
+
+logger = logging.getLogger(__name__)
+
+ENTRY_SECONDS: Final = 60.0
+WRITE_SECONDS: Final = 1.0
+"""Between two writes, which a stranger can cause."""
+MAX_ADDRESSES: Final = 100
+"""Addresses with an entry of their own; further ones share one."""
+
+
+@dataclass(eq=False)
+class _Refused:
+    entry: AuditEntry
+    began: float
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class RefusedLogins:
+    """Counts refused logins, and writes the counts in a task of its own. For one event loop."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+        self._current: dict[str, _Refused] = {}
+        self._unwritten: list[_Refused] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    def count(
+        self, why: Literal["wrong", "locked", "network"], address: str, actor: str = "", subject: str = ""
+    ) -> None:
+        """Count a refused login. `actor` and `subject`: the client and the user or client, as far as they are known.
+
+        What a stranger sent as a name is not written down: it may be a secret.
+        """
+        now, key = self._clock(), address_key(address)
+        current = {name: one for name, one in self._current.items() if one.began <= now < one.began + ENTRY_SECONDS}
+        if key not in current and len(current) >= MAX_ADDRESSES:
+            key = address = "others"
+        if key not in current:
+            entry = AuditEntry(actor=actor, address=address, action="login.refused", subject=subject)
+            current[key] = _Refused(entry, now)
+        self._current, refused = current, current[key]
+        refused.counts[why] += 1
+        if refused not in self._unwritten:
+            self._unwritten.append(refused)
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write(), name="refused logins")
+
+    async def _write(self) -> None:
+        try:
+            while self._unwritten:
+                writing, self._unwritten = self._unwritten, []
+                for one in writing:
+                    detail = " ".join(f"{why}={count}" for why, count in one.counts.items())
+                    one.entry = msgspec.structs.replace(one.entry, detail=detail)
+                try:
+                    numbers = await self._store.write_audit([one.entry for one in writing])
+                except StoreError as error:
+                    logger.warning("refused logins are not in the audit log yet: %s", error)
+                    self._unwritten = writing + [one for one in self._unwritten if one not in writing]
+                else:
+                    for one, number in zip(writing, numbers, strict=True):
+                        one.entry = msgspec.structs.replace(one.entry, number=number)
+                await asyncio.sleep(WRITE_SECONDS)
+        finally:
+            self._writing = None
+
+
+COUNT_STEP: Final = 10_000
+"""Deliveries that one look counts."""
+RECOUNT_SECONDS: Final = 1.0
+READ_SECONDS: Final = 1.0
+"""Accounts' own quotas are read again so often."""
+_DUTY: Final = 20
+_MAX_ACCOUNTS: Final = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountQuotas:
+    """The quotas of an account that has none of its own; 0 for no limit."""
+
+    pending_messages: int = 1_000_000
+    """Undelivered messages."""
+    pending_bytes: int = 4 * 1024**3
+    """Of undelivered messages."""
+    publishes_per_second: int = 20_000
+    """On average over a minute, by all clients together."""
+    changes_per_hour: int = 1_000
+    """Changes of the callback, the limits, the signing keys, and of whether the account is paused."""
+
+    def of(self, limits: Limits) -> "AccountQuotas":
+        """The quotas of an account, for which an operator set these."""
+        own = {name: getattr(limits, name) for name in NAMES}
+        return replace(self, **{name: value for name, value in own.items() if value is not None})
+
+    def exceeds(self, other: "AccountQuotas") -> bool:
+        """Whether any of these allows more than another one's."""
+        return any((getattr(self, name) or math.inf) > (getattr(other, name) or math.inf) for name in NAMES)
+
+
+NAMES: Final = tuple(field.name for field in fields(AccountQuotas))
+QUOTAS: Final = AccountQuotas()
+
+
+@dataclass(eq=False)
+class _Usage:
+    messages: int = 0
+    bytes: int = 0
+    count_again_at: float = -math.inf
+    counting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Quotas:
+    """Counts what accounts take. Raises an ApiError where it is too much."""
+
+    def __init__(
+        self, quotas: AccountQuotas, store: Store, clock: Clock, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._quotas, self._store, self._clock, self._monotonic = quotas, store, clock, monotonic
+        self._publishes = RateLimiter(60 * quotas.publishes_per_second)
+        self._changes = RateLimiter(quotas.changes_per_hour, span=3600.0)
+        self._usages: OrderedDict[str, _Usage] = OrderedDict()
+        self._own: dict[str, AccountQuotas] = {}
+        self._read_again_at = -math.inf
+
+    async def read(self) -> None:
+        """Read which accounts have quotas of their own, unless that was done in the last second."""
+        if self._monotonic() >= self._read_again_at:
+            self._read_again_at = self._monotonic() + READ_SECONDS
+            self._own = {account: self._quotas.of(limits) for account, limits in (await self._store.quotas()).items()}
+
+    def read_again(self) -> None:
+        """They were changed just now."""
+        self._read_again_at = -math.inf
+
+    def change(self, account: str) -> None:
+        """Count a change of an account."""
+        self._changes.count(account, self._clock(), self._own.get(account, self._quotas).changes_per_hour)
+
+    async def publish(self, account: str, size: int) -> None:
+        """Count a message of so many bytes."""
+        await self.read()
+        quotas = self._own.get(account, self._quotas)
+        self._publishes.count(account, self._clock(), 60 * quotas.publishes_per_second)
+        usage = self._usages.get(account)
+        if usage is None:
+            usage = self._usages[account] = _Usage()
+            if len(self._usages) > _MAX_ACCOUNTS:
+                self._usages.popitem(last=False)
+        if usage.count_again_at == -math.inf:
+            await self._count(account, usage)
+        if _reached(quotas, usage, size):
+            await self._count(account, usage)
+            if (reached := _reached(quotas, usage, size)) is not None:
+                raise errors.QUOTA_REACHED(reached)
+        usage.messages += 1
+        usage.bytes += size
+
+    async def _count(self, account: str, usage: _Usage) -> None:
+        async with usage.counting:
+            began = self._monotonic()
+            if began < usage.count_again_at:
+                return
+            messages = size = after = 0
+            while True:
+                part = await self._store.pending_usage(account, after=after, limit=COUNT_STEP)
+                messages, size, after = messages + part.messages, size + part.bytes, part.last
+                if part.messages < COUNT_STEP:
+                    break
+            usage.messages, usage.bytes = messages, size
+            ended = self._monotonic()
+            usage.count_again_at = ended + max(RECOUNT_SECONDS, _DUTY * (ended - began))
+
+
+def _reached(quotas: AccountQuotas, usage: _Usage, size: int) -> str | None:
+    if 0 < quotas.pending_messages <= usage.messages:
+        return f"{quotas.pending_messages} undelivered messages"
+    if 0 < quotas.pending_bytes < usage.bytes + size:
+        return f"{quotas.pending_bytes} bytes of undelivered messages"
+    return None

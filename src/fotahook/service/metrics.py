@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from ..contract.operator import Backlog, Latency, StateCounts
 from ..store.base import AskForLeases, Receive, Store
 from ..store.records import (
     Accepted,
@@ -19,14 +20,21 @@ from ..store.records import (
     LaneVerdict,
     Lease,
     NewMessage,
+    RecentAttempt,
     Settlement,
     StoreError,
 )
+from ..store.views import to_datetime_or_none
 
 T = TypeVar("T")
+Overview = tuple[StateCounts, Backlog, Latency]
 
 CACHE_SECONDS: Final = 5.0
 """Anybody may ask for the backlog: it is cached for so long, or for twenty times as long as reading it took."""
+OVERVIEW_SECONDS: Final = 2.0
+OVERVIEW_LIMIT: Final = 1000
+DELIVERIES: Final = 1000
+"""The last attempts whose latencies an overview looks at."""
 LATENCIES: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
 COMMITS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -72,20 +80,17 @@ class Metrics:
         async with self._reading:
             began = self.monotonic()
             if began >= self._read_again_at:
-                await self._read_backlog(store)
+                backlog = None
+                with contextlib.suppress(StoreError):
+                    backlog = await store.backlog()
+                self._backlog.labels("pending").set(backlog.pending if backlog else math.nan)
+                self._backlog.labels("dead").set(backlog.dead if backlog else math.nan)
+                self._oldest.set((backlog.oldest_age or 0.0) if backlog else math.nan)
                 self._read_again_at = began + max(CACHE_SECONDS, 20 * (self.monotonic() - began))
         self._lanes.set(len(self.leased_lanes))
         self._streams.set(streams)
         self._up.set(is_up)
         return generate_latest(self._registry)
-
-    async def _read_backlog(self, store: Store) -> None:
-        backlog = None
-        with contextlib.suppress(StoreError):
-            backlog = await store.backlog()
-        self._backlog.labels("pending").set(backlog.pending if backlog else math.nan)
-        self._backlog.labels("dead").set(backlog.dead if backlog else math.nan)
-        self._oldest.set((backlog.oldest_age or 0.0) if backlog else math.nan)
 
 
 class _CountedStore:
@@ -147,3 +152,55 @@ class _CountedStore:
         result = await write
         self._metrics.commits.labels(verb).observe(self._metrics.monotonic() - began)
         return result
+
+
+class Overviews:
+    """Reads overviews, and keeps each for two seconds, since a page asks again with every event. For one event loop."""
+
+    def __init__(self, store: Store, clock: Callable[[], float], consumer: str) -> None:
+        self._store = store
+        self._consumer = consumer
+        self._clock = clock
+        self._kept: dict[tuple[str, tuple[str, ...] | None], tuple[float, Overview]] = {}
+
+    async def read(self, account: str, among: tuple[str, ...] | None) -> Overview:
+        """The overview of one account, or of those that a caller may see; None means all."""
+        now = self._clock()
+        at, kept = self._kept.get((account, among), (-math.inf, None))
+        if kept is not None and at <= now < at + OVERVIEW_SECONDS:
+            return kept
+        counts = await self._store.state_counts(among, consumer=self._consumer)
+        # A caller of some accounts gets no latency over all of them.
+        attempts = (
+            await self._store.recent_attempts(account or None, limit=DELIVERIES) if account or among is None else ()
+        )
+        found = counts, await self._backlog(among), latency_of(attempts)
+        if len(self._kept) >= OVERVIEW_LIMIT:
+            self._kept.clear()
+        self._kept[account, among] = now, found
+        return found
+
+    async def _backlog(self, among: tuple[str, ...] | None) -> Backlog:
+        if among is None:
+            whole = await self._store.backlog()
+            oldest = None if whole.oldest_age is None else self._clock() - whole.oldest_age
+            return Backlog(pending=whole.pending, dead=whole.dead, oldest_accepted_at=to_datetime_or_none(oldest))
+        lanes = [one.lane for one in await self._store.accounts(among=among, consumer=self._consumer, limit=len(among))]
+        times = [lane.oldest_accepted_at for lane in lanes if lane.oldest_accepted_at is not None]
+        return Backlog(
+            pending=sum(lane.pending for lane in lanes),
+            dead=sum(lane.dead for lane in lanes),
+            oldest_accepted_at=to_datetime_or_none(min(times, default=None)),
+        )
+
+
+def latency_of(attempts: Sequence[RecentAttempt]) -> Latency:
+    """The median and the 99th percentile over the deliveries among some attempts."""
+    times = sorted(
+        max(0.0, 1000 * (one.attempt.started_at - one.accepted_at) + one.attempt.phases.get("total", 0.0))
+        for one in attempts
+        if one.attempt.error_code is None
+    )
+    if not times:
+        return Latency()
+    return Latency(p50=times[len(times) // 2], p99=times[min(len(times) - 1, len(times) * 99 // 100)])

@@ -57,11 +57,6 @@ class Call:
         content = await requests.body(self.request, self.service.settings.body_limit, optional=optional)
         return requests.json_object(content if content.strip() else b"{}", kind)
 
-    @property
-    def address(self) -> str:
-        """The client's address; "" if the server does not know it."""
-        return address_of(self.request)
-
     def query(self, kind: type[T]) -> T:
         """The query's parameters."""
         return requests.query(self.request, kind)
@@ -83,7 +78,7 @@ class Call:
             self.service.quotas.change(self.account)
         entry = AuditEntry(
             actor=self.caller.name,
-            address=self.address,
+            address=address_of(self.request),
             action=action,
             account=account or self.account or None,
             subject=subject,
@@ -152,7 +147,7 @@ class Resource:
             raise errors.WRONG_METHOD(method=request.method[:20], allow=self._allow)
         requests.check_length(request, self._limit)
         call = await self._authorize(endpoint, request)
-        with self._service.bodies.share(call.caller.name or address_key(call.address)) as take:
+        with self._service.bodies.share(call.caller.name or address_key(address_of(request))) as take:
             request.state.take = take
             result = await endpoint.handler(call)
         if isinstance(result, Response):

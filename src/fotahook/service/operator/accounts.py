@@ -1,5 +1,6 @@
-"""Accounts as an operator sees them: callback, lane, backlog, limits and signing keys."""
+"""Accounts as an operator sees them: callback and its check, lane, backlog, limits and signing keys."""
 
+import asyncio
 import secrets
 from itertools import zip_longest
 from typing import Annotated, Final, Literal
@@ -18,6 +19,7 @@ from ...contract.operator import (
     AccountPage,
     AccountState,
     CallbackHistory,
+    Checks,
     NewLimits,
     NewSigningKey,
     RecentAttempts,
@@ -38,6 +40,9 @@ PATH: Final = "/v1/accounts/{account}"
 HISTORY_LIMIT: Final = 1000
 KEY_LIMIT: Final = 10
 """Live signing keys of an account: each adds a signature to every delivery."""
+
+
+CHECK_SECONDS: Final = 60.0
 
 
 class AccountsQuery(Params, frozen=True):
@@ -155,12 +160,9 @@ async def list_keys(call: Call) -> SigningKeys:
     """The live signing keys, without their secrets, oldest first."""
     keys, now = await call.service.store.credentials("signing_key", call.account), call.service.now()
     return SigningKeys(
-        signing_keys=[
+        [
             SigningKey(
-                id=key.id,
-                created_at=to_datetime(key.created_at),
-                age_seconds=int(now - key.created_at),
-                expires_at=to_datetime_or_none(key.expires_at),
+                key.id, to_datetime(key.created_at), int(now - key.created_at), to_datetime_or_none(key.expires_at)
             )
             for key in keys
         ]
@@ -211,3 +213,32 @@ async def _is_known(service: Service, found: Account) -> bool:
     if await service.store.callback_history(found.account, 1):
         return True
     return bool((await service.store.messages(found.account, MessageFilter(), limit=1)).messages)
+
+
+class Proposal(msgspec.Struct, frozen=True):
+    """The URL to check; None for the one that is registered."""
+
+    url: str | None = None
+
+
+@Endpoint("POST", f"{PATH}/check", body=Proposal)
+async def check(call: Call) -> Checks:
+    """Checks a URL as `fotahook doctor` does: with up to four test messages of type fotahookDoctor. One at a time."""
+    service, url = call.service, (await call.json(Proposal, optional=True)).url
+    check_receiver = service.settings.check_receiver
+    if check_receiver is None:
+        raise errors.CONFLICT("This service sends nothing; run fotahook doctor where deliveries are sent from.")
+    if url is None:
+        callback = await service.store.callback(call.account)
+        if callback is None:
+            raise errors.CONFLICT("No callback is registered; name a url to check.")
+        url = callback.url
+    url = checked_url(url, service.settings)
+    if service.doctor_lock.locked():
+        raise errors.BUSY()
+    async with service.doctor_lock:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                return await check_receiver(url, call.account)
+        except TimeoutError:
+            raise errors.CONFLICT(f"The checks took more than {CHECK_SECONDS:g} s; run fotahook doctor {url}") from None

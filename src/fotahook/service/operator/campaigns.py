@@ -1,8 +1,12 @@
-"""Campaigns and their devices, by the ledger."""
+"""Campaigns and their devices, by the ledger, and the search over everything: by indexes and in bounded looks."""
 
+import re
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Annotated, Final, Literal, get_args
 
+import msgspec
 from msgspec import Meta
 from msgspec.structs import asdict
 
@@ -13,15 +17,21 @@ from ...contract.campaigns import (
     DevicePage,
     DeviceState,
     FailureReason,
+    Found,
+    FoundDevice,
 )
 from ...contract.life_cycle import FAILED, FINAL_RANK, place
+from ...contract.operator import MessageStateName
+from ...store import views
 from ...store.ledger import storable
-from ...store.ledger_records import CampaignDevice, LedgerCampaign, LedgerCount
+from ...store.ledger_records import CampaignDevice, LedgerCampaign, LedgerCount, LedgerReport
+from ...store.records import Account, Message, MessageFilter
 from ...store.views import to_datetime, to_datetime_or_none
 from .. import errors, requests
-from ..requests import Params
+from ..requests import Params, Time
 from ..routing import Call, Endpoint
 from .accounts import PATH as ACCOUNT_PATH
+from .messages import read_page
 
 PATH: Final = f"{ACCOUNT_PATH}/campaigns/{{campaign}}"
 CAMPAIGNS: Final = 20
@@ -76,15 +86,7 @@ async def list_devices(call: Call) -> DevicePage:
     kind = "silent" if query.status == "overdue" else query.status or None
     if query.device:
         reports = await store.find_device(storable(query.device), among=[call.account], limit=SCAN)
-        return DevicePage(
-            devices=[
-                DeviceState(
-                    one.device, _kind(one.status, is_over=is_over), one.status, one.detail, None, to_datetime(one.at)
-                )
-                for one in reports
-                if one.campaign == found.campaign
-            ]
-        )
+        return DevicePage(devices=[_device(one, is_over=is_over) for one in reports if one.campaign == found.campaign])
     devices: list[CampaignDevice] = []
     after: str | None = call.service.cursors.open(query.cursor) or ""
     # Each read is short, so that other calls get their turn in between.
@@ -129,19 +131,105 @@ def _state(call: Call, campaign: LedgerCampaign, counts: Sequence[LedgerCount]) 
     )
 
 
-def _device(one: CampaignDevice, *, is_over: bool) -> DeviceState:
+def _device(one: CampaignDevice | LedgerReport, *, is_over: bool) -> DeviceState:
+    if one.status is not None and place(one.status)[1] >= FINAL_RANK:
+        kind = "failed" if one.status in FAILED else "succeeded"
+    else:
+        kind = "overdue" if is_over else "silent" if one.status is None else "other"
+    full = one if isinstance(one, CampaignDevice) and one.status is not None else None
     return DeviceState(
         device_id=one.device,
-        kind=_kind(one.status, is_over=is_over),
+        kind=kind,
         status=one.status,
         reason=one.detail,
-        source=None if one.status is None else "report" if one.by_report else "callback",
+        source=None if full is None else "report" if full.by_report else "callback",
         at=to_datetime_or_none(one.at),
-        message_id=one.message,
+        message_id=None if full is None else full.message,
     )
 
 
-def _kind(status: str | None, *, is_over: bool) -> str:
-    if status is not None and place(status)[1] >= FINAL_RANK:
-        return "failed" if status in FAILED else "succeeded"
-    return "overdue" if is_over else "silent" if status is None else "other"
+FOUND: Final = 10
+_LAST_TEXT: Final = "\U0010ffff"
+_AGE: Final = re.compile(r"(\d{1,6})([smhdw])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_FILTERS: Final = ("type", "state", "since", "until")
+
+
+class SearchQuery(Params, frozen=True):
+    """An account or a campaign by its beginning, a message or a device by its id; or messages by filters.
+
+    Filters: `type:`, `state:` (pending, delivered, dead), `since:` and `until:` (RFC 3339, or an age such as 1h or 2d).
+    Beside them may stand the beginning of an account's name.
+    """
+
+    q: Annotated[str, Meta(min_length=1, max_length=256, pattern="^[^\\u0000]*$")]
+
+
+def parse_search(text: str, now: datetime) -> tuple[str, MessageFilter | None]:
+    """The words of a search that are no filter, and its filters; an ApiError for a filter that means nothing."""
+    words, given = [], dict[str, str]()
+    for word in text.split():
+        name, colon, value = word.partition(":")
+        if not colon or name not in _FILTERS:
+            words.append(word)
+        elif not value or name in given:
+            raise errors.INVALID(f"The search needs one value after {name}:.")
+        else:
+            given[name] = value
+    if not given:
+        return text, None
+    if given.get("state") not in (None, *get_args(MessageStateName)):
+        raise errors.INVALID("The search knows state:pending, state:delivered and state:dead.")
+    since, until = (_time(name, given[name], now) if name in given else None for name in ("since", "until"))
+    # One of the known names, or None.
+    state: MessageStateName | None = given.get("state")  # type: ignore[assignment]
+    return " ".join(words), MessageFilter(state=state, type=given.get("type"), since=since, until=until)
+
+
+def _time(name: str, value: str, now: datetime) -> float:
+    try:
+        if (age := _AGE.fullmatch(value)) is not None:
+            return (now - timedelta(**{_UNITS[age[2]]: int(age[1])})).timestamp()
+        return msgspec.convert(value, Time).timestamp()
+    except (msgspec.ValidationError, OverflowError):
+        raise errors.INVALID(f"Write {name}: as a time (2026-11-25T20:00:00Z) or an age (30m, 1h, 2d).") from None
+
+
+@Endpoint("GET", "/v1/search", query=SearchQuery, scope="read")
+async def search(call: Call) -> Found:
+    """What is called like this, or matches the filters: accounts, campaigns, devices and messages of the caller."""
+    text, matching = parse_search(call.query(SearchQuery).q, to_datetime(call.service.now()))
+    store, among = call.service.store, call.caller.accounts
+    accounts = await _accounts(call, text) if text else []
+    messages, campaigns, devices = list[Message](), list[LedgerCampaign](), list[LedgerReport]()
+    if matching is None:
+        message = await store.message(text)
+        if message is not None and call.caller.has(message.account):
+            messages = [message]
+        elif len(accounts) == 1 and accounts[0].account == text:
+            messages = list((await store.messages(text, MessageFilter(), limit=FOUND)).messages)
+        campaigns = await store.latest_campaigns(among=among, campaign=text, limit=FOUND)
+        devices = await store.find_device(storable(text), among=among, limit=FOUND)
+    else:
+        names = [one.account for one in accounts] if text else among
+        if names is not None and len(names) == 1:
+            messages, _ = await read_page(partial(store.messages, names[0], matching), None, FOUND)
+        elif names is None or names:
+            messages, _ = await read_page(partial(store.search_messages, matching, among=names), None, FOUND)
+    return Found(
+        accounts=[views.account_state(one, known=True) for one in accounts],
+        messages=[views.message_state(one) for one in messages],
+        devices=[
+            FoundDevice(one.account, one.campaign, one.device, one.status, to_datetime(one.at)) for one in devices
+        ],
+        campaigns=[CampaignState(account=one.account, campaign_id=one.campaign) for one in campaigns],
+    )
+
+
+async def _accounts(call: Call, text: str) -> Sequence[Account]:
+    """Those whose names begin with a text."""
+    before = text[:-1] + (chr(ord(text[-1]) - 1) + _LAST_TEXT if text[-1] > " " else "")
+    found = await call.service.store.accounts(
+        among=call.caller.accounts, after=before, consumer=call.service.settings.consumer, limit=FOUND
+    )
+    return [one for one in found if one.account.startswith(text)]

@@ -1,4 +1,4 @@
-"""Events as they happen, which resume where a stream broke off, and their counts minute by minute."""
+"""Events as they happen, which resume where a stream broke off, their counts minute by minute, and the audit log."""
 
 import asyncio
 import contextlib
@@ -6,19 +6,21 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import Annotated, Final
 
+import msgspec
 from msgspec import Meta
 from msgspec.structs import astuple
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ...contract.events import cursor_block
-from ...contract.operator import Counts, MinuteCounts, Stats
+from ...contract.operator import AuditPage, Counts, MinuteCounts, Stats
+from ...store import views
 from ...store.events import STATS_MINUTES, EventCursor
 from ...store.records import StoreError
 from ...store.views import to_datetime
 from .. import access, errors, requests
 from ..event_feed import POLL_SECONDS
-from ..requests import Params
+from ..requests import PageSize, Params
 from ..routing import Call, Endpoint
 
 logger = logging.getLogger(__name__)
@@ -72,10 +74,7 @@ async def stats(call: Call) -> Stats:
     query, store = call.query(StatsQuery), call.service.store
     among = call.among(query.account)
     found = await store.stats(query.minutes, among=among)
-    known = {
-        one.minute: Counts(accepted=one.accepted, delivered=one.delivered, failed=one.failed, dead=one.dead)
-        for one in found.minutes
-    }
+    known = {one.minute: msgspec.convert(one, Counts, from_attributes=True) for one in found.minutes}
     totals = {name: sum(getattr(one, name) for one in known.values()) for name in Counts.__struct_fields__}
     minutes = [
         MinuteCounts(to_datetime(60.0 * minute), *astuple(known.get(minute, Counts())))
@@ -175,3 +174,21 @@ async def _disconnected(receive: Receive) -> None:
     """Return when the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+class AuditQuery(Params, frozen=True):
+    """Of which account; without one, of all that are granted."""
+
+    account: str | None = None
+    cursor: str | None = None
+    limit: PageSize = 50
+
+
+@Endpoint("GET", "/v1/audit", query=AuditQuery)
+async def list_audit(call: Call) -> AuditPage:
+    """The audit log, newest first. Entries of no single account are for those to whom all accounts are granted."""
+    query = call.query(AuditQuery)
+    before = call.service.cursors.open_number(query.cursor)
+    found = await call.service.store.audit(among=call.among(query.account), before=before, limit=query.limit)
+    more = call.service.cursors.seal(found[-1].number) if len(found) == query.limit else None
+    return AuditPage(entries=[views.audit_entry(each) for each in found], cursor=more)

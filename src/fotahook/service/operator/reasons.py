@@ -43,30 +43,27 @@ def _reasons(snapshot: Snapshot, delivery: DeliveryStatus) -> Iterator[Reason]:
             when = "" if delivery.settled_at is None else f" at {to_datetime(delivery.settled_at):%Y-%m-%dT%H:%M:%SZ}"
             yield Reason("delivered", f"The receiver accepted it{when}, on attempt {delivery.attempts}.")
         case "dead":
-            yield from _dead(snapshot, delivery)
+            if delivery.last_outcome == _EXPIRED:
+                yield Reason(_EXPIRED, "It expired before the receiver accepted it.")
+            else:
+                times = "1 attempt" if delivery.attempts == 1 else f"{delivery.attempts} attempts"
+                yield Reason("given_up", f"Delivery was given up: the receiver refused {times}.")
+            yield from _last_failure(snapshot)
+            if snapshot.message.body is None:
+                yield Reason("pruned", "Retention removed its bytes: publish it again to send it.")
+            else:
+                yield Reason("settled", "It is not retried automatically: fix the cause, then redeliver it.")
         case "pending":
-            yield from _pending(snapshot, delivery)
-
-
-def _dead(snapshot: Snapshot, delivery: DeliveryStatus) -> Iterator[Reason]:
-    if delivery.last_outcome == _EXPIRED:
-        yield Reason(_EXPIRED, "It expired before the receiver accepted it.")
-    else:
-        times = "1 attempt" if delivery.attempts == 1 else f"{delivery.attempts} attempts"
-        yield Reason("given_up", f"Delivery was given up: the receiver refused {times}.")
-    yield from _last_failure(snapshot)
-    if snapshot.message.body is None:
-        yield Reason("pruned", "Retention removed its bytes: publish it again to send it.")
-    else:
-        yield Reason("settled", "It is not retried automatically: fix the cause, then redeliver it.")
-
-
-def _pending(snapshot: Snapshot, delivery: DeliveryStatus) -> Iterator[Reason]:
-    lane = next(lane for lane in snapshot.lanes if lane.consumer == delivery.consumer)
-    blocked = [*_lane(lane), *_schedule(snapshot, lane, delivery)]
-    yield from blocked or _queue(snapshot, lane)
-    if delivery.attempts > 0 or lane.health.failures > 0:
-        yield from _last_failure(snapshot)
+            lane = next(lane for lane in snapshot.lanes if lane.consumer == delivery.consumer)
+            blocked = list(_lane(lane))
+            if delivery.behind is not None:
+                blocked.append(Reason("behind", f"Message {delivery.behind} of the same ordering key goes first."))
+            elif delivery.due > max(snapshot.now, lane.until or 0.0) + _TOLERANCE:
+                text = "Its next attempt is scheduled for then and cannot be hurried."
+                blocked.append(Reason("scheduled", text, to_datetime(delivery.due)))
+            yield from blocked or _queue(snapshot.limits, lane)
+            if delivery.attempts > 0 or lane.health.failures > 0:
+                yield from _last_failure(snapshot)
 
 
 def _lane(lane: Lane) -> Iterator[Reason]:
@@ -84,16 +81,7 @@ def _lane(lane: Lane) -> Iterator[Reason]:
             yield Reason("waiting", f"{text}: resume the account to retry at once.", to_datetime_or_none(lane.until))
 
 
-def _schedule(snapshot: Snapshot, lane: Lane, delivery: DeliveryStatus) -> Iterator[Reason]:
-    if delivery.behind is not None:
-        yield Reason("behind", f"Message {delivery.behind} of the same ordering key goes first.")
-    elif delivery.due > max(snapshot.now, lane.until or 0.0) + _TOLERANCE:
-        text = "Its next attempt is scheduled for then and cannot be hurried."
-        yield Reason("scheduled", text, to_datetime(delivery.due))
-
-
-def _queue(snapshot: Snapshot, lane: Lane) -> Iterator[Reason]:
-    limits = snapshot.limits
+def _queue(limits: Limits, lane: Lane) -> Iterator[Reason]:
     others = "nothing else is waiting" if lane.pending <= 1 else f"{lane.pending} messages are waiting"
     yield Reason("due", f"It is due and will be sent when its turn comes: the lane is open, and {others}.")
     if limits.in_flight is not None:

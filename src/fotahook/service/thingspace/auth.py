@@ -88,13 +88,12 @@ async def revoke(call: Call) -> Response:
     text = (await _form(call)).get("token")
     if not text:
         raise errors.INVALID("The form needs token=, the access token to revoke.")
-    token_id = access.token_id(text)
-    found = await service.store.credential("token", token_id)
-    if found is None or found.owner != client.id:
-        return Response(b"", headers=NO_STORE)
-    await call.audited("token.revoke").drop_credentials("token", [token_id])
-    service.token_cache.invalidate("token", token_id)
-    return Response(b"", headers={**NO_STORE, "RevokedAccessToken": text})
+    found = await service.store.credential("token", access.token_id(text))
+    headers = dict(NO_STORE)
+    if found is not None and found.owner == client.id:
+        await access.end(service, found, call.audited("token.revoke"))
+        headers["RevokedAccessToken"] = text
+    return Response(b"", headers=headers)
 
 
 @Endpoint("POST", f"{SESSION_PATH}/login", scope=None, body=Login, no_store=True)
@@ -114,8 +113,7 @@ async def logout(call: Call) -> SessionToken:
     """Ends the session. Callbacks stay registered, and messages keep being delivered."""
     _, session = call.caller.credentials
     async with call.service.credential_lock:
-        await call.service.store.drop_credentials("session", [session.id])
-        call.service.token_cache.invalidate("session", session.id)
+        await access.end(call.service, session)
     return SessionToken(call.request.headers[access.SESSION_HEADER])
 
 
@@ -128,9 +126,8 @@ async def reset_password(call: Call) -> NewPassword:
     reset = await call.json(PasswordReset)
     user = await _verified_user(call, session.owner, reset.old_password)
     password = new_password()
-    if not await _replace_password(
-        call.audited("user.password", user.id), user, await call.service.passwords.hash(password)
-    ):
+    hashed = await call.service.passwords.hash(password)
+    if not await _replace_password(call.audited("user.password", user.id), user, hashed):
         # Another call replaced it first, so the old password was no longer valid.
         raise errors.LOGIN_REFUSED()
     return NewPassword(password)
@@ -164,7 +161,8 @@ async def _verified_user(call: Call, username: str, password: str) -> Credential
     """
     service, client = call.service, call.caller.credentials[0].owner
     service.login_limiter.count(client, service.now())
-    place = (username, client, call.address)
+    address = access.address_of(call.request)
+    place = (username, client, address)
     with service.logins.share(client) as take:
         if not take(1):
             raise errors.TOO_MANY_LOGINS()
@@ -174,7 +172,7 @@ async def _verified_user(call: Call, username: str, password: str) -> Credential
                 raise errors.INVALID("The client hung up.")
             user = await service.store.credential("user", username)
             refused = partial(
-                service.refused_logins.count, address=call.address, actor=client, subject=user.id if user else ""
+                service.refused_logins.count, address=address, actor=client, subject=user.id if user else ""
             )
             try:
                 service.lockout.check(*place, service.now())
