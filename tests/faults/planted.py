@@ -1,11 +1,9 @@
 """Bugs of which each breaks what the ledger checks. They are planted into a real process, at the verbs of its store."""
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import asyncpg
 import msgspec
 
 from fotahook.delivery.sender import Sender
@@ -14,7 +12,7 @@ from fotahook.store.postgres.store import PostgresStore
 from fotahook.store.records import Accepted, LaneVerdict, Lease, NewMessage, Settlement
 from fotahook.store.sqlite.store import SqliteStore
 
-LATE_SECONDS: Final = 5.0
+LATE_SECONDS: Final = 1.0
 """By how much what should be first comes too late."""
 _background: Final[set[asyncio.Task[None]]] = set()
 
@@ -29,6 +27,15 @@ def _later(work: Callable[[], Any]) -> None:
     task.add_done_callback(_background.discard)
 
 
+class _AnyToken(int):
+    """Equal to the token of any lease."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = int.__hash__
+
+
 def fencing_removed() -> None:
     """Whoever settles is believed to hold the lease."""
     settle = PostgresStore.settle
@@ -36,12 +43,8 @@ def fencing_removed() -> None:
     async def believe(
         self: PostgresStore, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float
     ) -> Lease | None:
-        db = await asyncpg.connect(os.environ["FOTAHOOK_STORE"])
-        try:
-            token = await db.fetchval("select token from lanes where id = $1", lease.lane)
-        finally:
-            await db.close()
-        return await settle(self, msgspec.structs.replace(lease, token=token), settlements, verdict, keep=keep)
+        believed = msgspec.structs.replace(lease, token=_AnyToken(lease.token))
+        return await settle(self, believed, settlements, verdict, keep=keep)
 
     PostgresStore.settle = believe  # type: ignore[method-assign, assignment]
 

@@ -25,6 +25,9 @@ class Receivers:
         """How the receivers of these accounts answer; the others do as they should."""
         self.seconds = 0.0
         """How long each takes to answer."""
+        self.answering = asyncio.Event()
+        """Answers wait for it."""
+        self.answering.set()
         self._arrived = arrived
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -36,6 +39,7 @@ class Receivers:
             yield self
         finally:
             server.close()
+            self.answering.set()
             for writer in self._connections.values():
                 reset(writer)
             await asyncio.gather(*self._connections)
@@ -62,6 +66,7 @@ class Receivers:
         account = line.split()[1].removeprefix("/")
         self._arrived(account, headers["webhook-id"], body)
         await asyncio.sleep(self.seconds)
+        await self.answering.wait()
         lie = self.lies.get(account)
         writer.write(_ANSWER if lie is None else LIES[lie])
         await writer.drain()

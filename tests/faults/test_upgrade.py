@@ -11,7 +11,7 @@ from fotahook.store.sql import load_migrations
 from tests.cli import processes
 
 from .machines import ROOT, SECRETS
-from .world import a_world
+from .world import SLOW, a_world
 
 
 async def command(*arguments: str, path: str = str(ROOT)) -> subprocess.CompletedProcess[str]:
@@ -60,9 +60,9 @@ async def test_the_next_version_replaces_this_one_while_messages_come_in(tmp_pat
         assert refused.returncode == 1
         assert "install the newer fotahook" in refused.stderr
         await world.settle()
-        verdict = world.ledger.verdict()
+        verdict = await world.verdict()
         print(verdict)
         assert verdict.holds
-        assert verdict.duplicates == {}
+        assert verdict.duplicates.keys() <= {SLOW}
         for node in list(world.nodes):
             await world.leave(node)
