@@ -15,10 +15,10 @@ import pytest
 from fotahook.client import OperatorClient
 from fotahook.contract.operator import BatchMessage
 from fotahook.service import DEV_CLIENT
+from tests.faults.machines import SECRETS
 from tests.postgres import Server, binaries
 
 from ..cli.processes import running
-from .crashes import SECRET_KEY
 
 ACCOUNT = "0000123456-00001"
 PAGE = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
@@ -86,7 +86,7 @@ def test_a_postgres_store_is_dumped_while_it_is_served(databases: tuple[str, str
     source, target = databases
     flags = ("--dev", "--port", "0", "--store")
     dump, _, restore = documented("pg_dump").splitlines()
-    with running("serve", *flags, source, cwd=tmp_path, FOTAHOOK_SECRET_KEY=SECRET_KEY) as service:
+    with running("serve", *flags, source, cwd=tmp_path, **SECRETS) as service:
         with OperatorClient(service.url, *DEV_CLIENT, proxy="") as client:
             before = publish(client, 200)
             run_with(dump, source, tmp_path)
@@ -94,7 +94,7 @@ def test_a_postgres_store_is_dumped_while_it_is_served(databases: tuple[str, str
         assert service.stop() == 0
     run_with(restore, target, tmp_path)
     with (
-        running("serve", *flags, target, cwd=tmp_path, FOTAHOOK_SECRET_KEY=SECRET_KEY) as service,
+        running("serve", *flags, target, cwd=tmp_path, **SECRETS) as service,
         OperatorClient(service.url, *DEV_CLIENT, proxy="") as client,
     ):
         assert len(before) == 200

@@ -22,10 +22,11 @@ import pytest
 
 from fotahook.cli import main
 from fotahook.store import open_store
-from tests.acceptance.crashes import _end, until
-from tests.acceptance.test_faults import seeds
 from tests.cli.processes import FOTAHOOK, environment
 from tests.deadlines import DEADLINE
+from tests.faults.machines import end
+from tests.faults.schedule import seeds
+from tests.faults.world import until
 
 ACCOUNT: Final = "0000123456-00001"
 CAMPAIGNS: Final = ("c-1", "c-2", None)
@@ -78,7 +79,7 @@ class World:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
             )
-        self.stack.push_async_callback(_end, process)
+        self.stack.push_async_callback(end, process)
         assert process.stdout is not None
         async with asyncio.timeout(DEADLINE):
             ready = (await process.stdout.readline()).decode().split()

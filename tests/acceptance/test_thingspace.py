@@ -14,7 +14,7 @@ import pytest
 from fotahook.contract.life_cycle import FINAL_RANK, place
 from fotahook.testing import Sandbox
 from tests.acceptance.bad_campaign import BadCampaign, a_receiver, listen, reconcile
-from tests.acceptance.test_faults import seeds
+from tests.faults.schedule import seeds
 
 
 @pytest.mark.parametrize("seed", seeds())

@@ -69,18 +69,23 @@ class Node:
     def log(self) -> Path:
         return self.folder / f"{self.name}-{self.starts}.log"
 
-    async def start(self) -> None:
-        """Return when it is ready. If it ends by itself before, since the store hangs, it is started again."""
+    async def start(self, point: str | None = None) -> None:
+        """Return when it is ready. If it ends by itself before, since the store hangs, it is started again.
+
+        `point`: a fault point, where it kills itself: that may be before it is ready.
+        """
         async with asyncio.timeout(DEADLINE):
-            while not (ready := await self._launch()):
+            while not (ready := await self._launch({} if point is None else {"FOTAHOOK_FAULT": point})):
                 code = await self._launched().wait()
+                if point is not None and code == -signal.SIGKILL:
+                    return
                 assert code == 1, f"{self.name} ended with {code} before it was ready:\n{self.log.read_text()}"
         self.url = ready[2]
         if self.role != "dispatcher":
             client = AsyncOperatorClient(self.url, *DEV_CLIENT, timeout=CLIENT_SECONDS, max_retries=0, proxy="")
             self.client = await self._stack.enter_async_context(client)
 
-    async def _launch(self) -> list[str]:
+    async def _launch(self, variables: Mapping[str, str]) -> list[str]:
         """The words of its ready line; none if it ended instead."""
         self.starts += 1
         with self.log.open("wb") as stderr:
@@ -88,13 +93,18 @@ class Node:
                 *(sys.executable, "-m", "tests.faults.entry", "serve", "--dev", "--port", "0"),
                 *("--role", self.role, *self.flags),
                 cwd=self.folder,
-                env=environment(**self.variables, FOTAHOOK_STORE=self.store, PYTHONPATH=self.path),
+                env=environment(**self.variables, **variables, FOTAHOOK_STORE=self.store, PYTHONPATH=self.path),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
             )
         assert self._process.stdout is not None
         return (await self._process.stdout.readline()).decode().split()
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, once it has ended."""
+        return self._launched().returncode
 
     async def kill(self) -> None:
         self.client = None
@@ -129,10 +139,7 @@ class Node:
         """However it is: nothing outlives the test."""
         await self._stack.aclose()
         if self._process is not None:
-            if self._process.returncode is None:
-                self._process.kill()
-            # Reads what is left and lets go of the pipe.
-            await self._process.communicate()
+            await end(self._process)
 
     def _launched(self) -> asyncio.subprocess.Process:
         assert self._process is not None, f"{self.name} was not started"
@@ -142,6 +149,14 @@ class Node:
         process = self._launched()
         assert process.returncode is None, f"{self.name} ended with {process.returncode}:\n{self.log.read_text()}"
         return process
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Kill a process that still runs."""
+    if process.returncode is None:
+        process.kill()
+    # Reads what is left and lets go of the pipe.
+    await process.communicate()
 
 
 class Databases:

@@ -1,10 +1,20 @@
 """Seeded schedules of faults: which fault comes when, and which come together. The same seed, the same schedule."""
 
+import os
 import random
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 Engine = Literal["sqlite", "postgres"]
+
+
+def seeds(default: Sequence[int] = (1, 2, 3)) -> Sequence[int]:
+    """FAULT_SEEDS="7 8", or as many random ones as FAULT_ROUNDS says, or the default."""
+    rounds = int(os.environ.get("FAULT_ROUNDS", "0"))
+    chosen = [random.SystemRandom().randrange(10**9) for _ in range(rounds)]
+    return [int(seed) for seed in os.environ.get("FAULT_SEEDS", "").split()] or chosen or default
+
+
 CUTS: Final = ("drop", "black hole", "half open")
 """What a link may do: end its connections and refuse others; carry nothing; carry only what the client says."""
 

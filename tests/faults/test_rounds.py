@@ -11,9 +11,7 @@ from typing import Final
 
 import pytest
 
-from tests.acceptance.test_faults import seeds
-
-from .schedule import FAULTS, Engine, make_schedule
+from .schedule import FAULTS, Engine, make_schedule, seeds
 from .world import a_world, live_through
 
 SEEDS: Final[Mapping[Engine, Sequence[tuple[int, int]]]] = {"sqlite": [(904, 6)], "postgres": [(419, 6), (719, 6)]}

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import random
+import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -46,6 +47,7 @@ PUBLISH_SECONDS: Final = 0.02
 LAST_WORDS: Final = 2
 """What each publisher still publishes when all faults are over."""
 
+STUCK: Final = "nothing is accepted or received any more"
 SLOW: Final = "a slow machine"
 """What explains a duplicate after an attempt that timed out."""
 READS: Final = 3
@@ -63,8 +65,8 @@ LENGTHS: Final = {
 """Seconds that faults last, by how they are; those that are not here last 0.5 to 3."""
 
 
-async def until(true: Callable[[], object], seconds: float = DEADLINE) -> None:
-    """Return when something has become true; TimeoutError if it does not."""
+async def until(true: Callable[[], object], seconds: float | None = DEADLINE) -> None:
+    """Return when something has become true; TimeoutError if it does not within these seconds."""
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110  # what is waited for is another process
             await asyncio.sleep(0.005)
@@ -73,9 +75,10 @@ async def until(true: Callable[[], object], seconds: float = DEADLINE) -> None:
 class World:
     """What runs, and what is noted about it. Made by `a_world`."""
 
-    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(self, folder: Path, stack: AsyncExitStack, accounts: Sequence[str]) -> None:
         self.folder = folder
         self.stack = stack
+        self.accounts = accounts
         self.ledger = Ledger(GRACE_SECONDS)
         self.receivers = Receivers(self._arrived)
         self.names = NameServer()
@@ -85,6 +88,9 @@ class World:
         """To PostgreSQL, by process."""
         self.progress = 0
         """Messages accepted and received so far."""
+        self._progressed_at = 0.0
+        self.repeated = 0
+        """How often the answer to a repeated publication was that it had been accepted before."""
         self._enough = asyncio.Event()
         self._numbers: defaultdict[tuple[str, str | None], Iterator[int]] = defaultdict(count)
         """Of the next message, by account and key."""
@@ -110,11 +116,11 @@ class World:
         self._plant = plant
         async with asyncio.TaskGroup() as starts:
             for role in roles:
-                starts.create_task((await self._add(role)).start())
+                starts.create_task((await self.add(role)).start())
 
     async def join(self, role: str, path: str | None = None) -> Node:
         """One more process, which is ready; of the fotahook at another path, if one is given."""
-        node = await self._add(role)
+        node = await self.add(role)
         node.path = path or node.path
         await node.start()
         return node
@@ -134,12 +140,13 @@ class World:
 
     async def _register(self) -> None:
         store = await open_store(self.store)
-        for accounts, link in ((STEADY, self.steady_link), (TROUBLED, self.troubled_link)):
-            for account in accounts:
-                await store.register(account, f"http://{_host(account)}:{link.port}/{account}", actor="test")
+        for account in self.accounts:
+            link = self.troubled_link if account in TROUBLED else self.steady_link
+            await store.register(account, f"http://{_host(account)}:{link.port}/{account}", actor="test")
         await store.close()
 
-    async def _add(self, role: str) -> Node:
+    async def add(self, role: str) -> Node:
+        """One more process, not started yet."""
         name, url = f"{role}-{len(self.nodes)}", self.store
         if self.databases is not None:
             url, self.links[name] = await self.databases.url_for(self.stack)
@@ -158,7 +165,7 @@ class World:
         """Publishers at work; on leaving they finish."""
         self._enough.clear()
         async with asyncio.TaskGroup() as publishers:
-            for account in ACCOUNTS:
+            for account in self.accounts:
                 for key in KEYS:
                     publishers.create_task(self._publish(account, key))
             yield
@@ -171,36 +178,49 @@ class World:
             left -= self._enough.is_set()
             if left < 0:
                 return
-            await until(lambda: self.ledger.backlog(account) < MOST_BACKLOG or self._enough.is_set())
+            await until(lambda: self.ledger.backlog(account) < MOST_BACKLOG or self._enough.is_set(), None)
             body = f'{{"type": "fault", "of": "{account} {key}", "number": {number}}}'.encode()
             message_id = await self._insist(account, key, f"{account}/{key}/{number}", body)
             self.ledger.promise(message_id, Promise(account, key, body, time.monotonic()))
-            self.progress += 1
+            self._progress()
             await asyncio.sleep(PUBLISH_SECONDS)
 
     async def _insist(self, account: str, key: str | None, name: str, body: bytes) -> str:
-        async with asyncio.timeout(DEADLINE):
-            while True:
-                clients = [node.client for node in self.nodes if node.client is not None]
-                for client in self._chance.sample(clients, len(clients)):
-                    try:
-                        return (await client.publish(account, body, ordering_key=key, idempotency_key=name)).id
-                    except (TransportError, AuthenticationError):
-                        # A token ends when the clock jumps.
-                        continue
-                    except ApiException as error:
-                        if error.status_code < 500:
-                            raise
-                await asyncio.sleep(0.05)
+        began = time.monotonic()
+        while True:
+            clients = [node.client for node in self.nodes if node.client is not None]
+            for client in self._chance.sample(clients, len(clients)):
+                try:
+                    answer = await client.publish(account, body, ordering_key=key, idempotency_key=name)
+                except (TransportError, AuthenticationError):
+                    # A token ends when the clock jumps.
+                    continue
+                except ApiException as error:
+                    if error.status_code < 500:
+                        raise
+                else:
+                    self.repeated += answer.duplicate
+                    return answer.id
+            assert not self._is_stuck(began), STUCK
+            await asyncio.sleep(0.05)
 
     def _arrived(self, account: str, message_id: str, body: bytes) -> None:
         self.ledger.arrive(time.monotonic(), account, message_id, body)
+        self._progress()
+
+    def _progress(self) -> None:
         self.progress += 1
+        self._progressed_at = time.monotonic()
 
     async def progressed(self, steps: int) -> None:
         """Return when so many messages more were accepted or received."""
-        goal = self.progress + steps
-        await until(lambda: self.progress >= goal)
+        goal, began = self.progress + steps, time.monotonic()
+        await until(lambda: self.progress >= goal or self._is_stuck(began), None)
+        assert self.progress >= goal, STUCK
+
+    def _is_stuck(self, since: float) -> bool:
+        """Whether nothing was accepted or received for the deadline of all, which began then."""
+        return time.monotonic() > max(since, self._progressed_at) + DEADLINE
 
     # Faults
 
@@ -215,6 +235,15 @@ class World:
                 for fault in step.faults:
                     await faults.enter_async_context(self.suffering(fault, step.number))
                 await asyncio.sleep(max(_length(fault, step.length) for fault in step.faults))
+
+    async def dies(self, node: Node, point: str) -> None:
+        """Start a process, and return when it has killed itself at a fault point."""
+        await node.start(point)
+        began = time.monotonic()
+        await until(lambda: node.code is not None or self._is_stuck(began), None)
+        assert node.code == -signal.SIGKILL, node.log.read_text()
+        node.client = None
+        self._close(self.ledger.begin(Fault(node.role, "SIGKILL"), None, time.monotonic()))
 
     @asynccontextmanager
     async def suffering(self, fault: Fault, number: int = 0) -> AsyncIterator[None]:
@@ -328,7 +357,7 @@ class World:
         seen, since = len(self.ledger.received), time.monotonic()
         while self.ledger.missing and time.monotonic() - since < patience:
             # An operator need not wait for the next probe of a receiver that is well again.
-            await self._resume(TROUBLED)
+            await self._resume([account for account in TROUBLED if account in self.accounts])
             await asyncio.sleep(0.5)
             if len(self.ledger.received) > seen:
                 seen, since = len(self.ledger.received), time.monotonic()
@@ -366,9 +395,9 @@ class World:
             for node in self.nodes:
                 assert await node.stop() == 0, node.log.read_text()
             store = await open_store(self.store)
-            lanes = [lane for account in ACCOUNTS for lane in await store.lanes(account)]
+            lanes = [lane for account in self.accounts for lane in await store.lanes(account)]
             await store.close()
-            assert [(lane.pending, lane.dead) for lane in lanes] == [(0, 0)] * len(ACCOUNTS)
+            assert [(lane.pending, lane.dead) for lane in lanes] == [(0, 0)] * len(self.accounts)
         return verdict
 
     async def _states(self, ids: Sequence[str]) -> list[str]:
@@ -383,13 +412,18 @@ class World:
 
 @asynccontextmanager
 async def a_world(
-    engine: Engine, folder: Path, *, roles: Sequence[str] | None = None, plant: str | None = None
+    engine: Engine,
+    folder: Path,
+    *,
+    roles: Sequence[str] | None = None,
+    accounts: Sequence[str] = ACCOUNTS,
+    plant: str | None = None,
 ) -> AsyncIterator[World]:
     """A world in which everything runs. Nothing of it outlives the block."""
     usual = ("all",) if engine == "sqlite" else ("api", "api", "dispatcher", "dispatcher")
     async with AsyncExitStack() as stack:
-        world = World(folder, stack)
-        await world.build(engine, roles or usual, plant)
+        world = World(folder, stack, accounts)
+        await world.build(engine, usual if roles is None else roles, plant)
         yield world
 
 
