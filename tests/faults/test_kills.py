@@ -28,7 +28,8 @@ async def live_through(world: World, *points: str) -> Verdict:
     service = await world.add("all")
     async with world.publishing():
         for point in points:
-            await world.dies(service, point)
+            await service.start(point)
+            await world.died(service)
         await service.start()
     await world.settle()
     return await checked(world)
@@ -98,13 +99,13 @@ async def test_a_kill_at_every_point_and_at_random_beside_another_service(seed: 
         async with world.publishing():
             for side in ("before", "after"):
                 # Who is killed leaves its lanes to the others, when the leases have ended.
-                doomed = {f"{verb}.{side}:{times}": await world.add("all") for verb, times in numbers.items()}
                 async with asyncio.TaskGroup() as deaths:
-                    for point, service in doomed.items():
-                        deaths.create_task(world.dies(service, point))
+                    for verb, times in numbers.items():
+                        service = await world.add("all")
+                        await service.start(f"{verb}.{side}:{times}")
+                        deaths.create_task(world.died(service))
                     await world.run([Step(chance.randint(1, 200), (STEADY_KILLED,), number=0, length=0)])
-                for service in doomed.values():
-                    world.nodes.remove(service)
+                del world.nodes[1:]
         await world.settle()
         await checked(world)
 

@@ -236,9 +236,8 @@ class World:
                     await faults.enter_async_context(self.suffering(fault, step.number))
                 await asyncio.sleep(max(_length(fault, step.length) for fault in step.faults))
 
-    async def dies(self, node: Node, point: str) -> None:
-        """Start a process, and return when it has killed itself at a fault point."""
-        await node.start(point)
+    async def died(self, node: Node) -> None:
+        """Return when a process has killed itself at its fault point."""
         began = time.monotonic()
         await until(lambda: node.code is not None or self._is_stuck(began), None)
         assert node.code == -signal.SIGKILL, node.log.read_text()
