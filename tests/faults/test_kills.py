@@ -92,20 +92,20 @@ async def test_a_kill_around_settle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", seeds(default=(1,)))
-async def test_a_kill_at_every_point_and_at_random_beside_another_service(seed: int, tmp_path: Path) -> None:
+async def test_a_kill_after_every_step_and_at_random_beside_another_service(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)
     numbers = {"accept": 20, "lease": 1, "fetch": 2, "deliver": 5, "settle": 2}
     async with a_world("postgres", tmp_path, roles=("all",), accounts=MANY) as world:
         async with world.publishing():
-            for side in ("before", "after"):
-                # Who is killed leaves its lanes to the others, when the leases have ended.
-                async with asyncio.TaskGroup() as deaths:
-                    for verb, times in numbers.items():
-                        service = await world.add("all")
-                        await service.start(f"{verb}.{side}:{times}")
-                        deaths.create_task(world.died(service))
-                    await world.run([Step(chance.randint(1, 200), (STEADY_KILLED,), number=0, length=0)])
-                del world.nodes[1:]
+            # Who is killed leaves its lanes to the others, when the leases have ended.
+            async with asyncio.TaskGroup() as deaths:
+                for verb, times in numbers.items():
+                    service = await world.add("all")
+                    # What is before a step is after another one.
+                    await service.start(f"{verb}.after:{times}")
+                    deaths.create_task(world.died(service))
+                await world.run([Step(chance.randint(1, 200), (STEADY_KILLED,), number=0, length=0)])
+            del world.nodes[1:]
         await world.settle()
         await checked(world)
 

@@ -65,7 +65,7 @@ async def deliver_while_the_next_of_each_key_waits(world: World) -> None:
 
 async def lose_all_leases(world: World) -> None:
     # Each key always has a next message, so that whoever serves a lane goes on.
-    world.receivers.seconds = 0.1
+    world.receivers.seconds = 0.5
     # The store's clock says that all leases are over, and they are taken again; who had them goes on until it settles.
     async with world.suffering(Fault("clock", "40 days ahead")):
         await asyncio.sleep(2)

@@ -42,7 +42,7 @@ GRACE_SECONDS: Final = ATTEMPT_SECONDS + 1
 DAY: Final = 86400.0
 MOST_BACKLOG: Final = 60
 """Messages that an account's publishers are ahead of its receiver."""
-PUBLISH_SECONDS: Final = 0.02
+PUBLISH_SECONDS: Final = 0.1
 """Between two messages of one publisher."""
 LAST_WORDS: Final = 2
 """What each publisher still publishes when all faults are over."""
