@@ -187,13 +187,18 @@ async def test_the_rates_of_an_account_may_be_its_own(limited: Callable[..., Api
 async def test_another_process_applies_an_accounts_quotas_within_a_second(api: Api) -> None:
     now = 0.0
     quotas = module.Quotas(AccountQuotas(), api.store, api.clock, lambda: now)
-    await quotas.publish(ACCOUNT, 2)
+
+    async def publish() -> None:
+        await quotas.read()
+        await quotas.publish(ACCOUNT, 2)
+
+    await publish()
     await api.store.set_limits(ACCOUNT, Limits(pending_messages=1))
     await api.store.accept([NewMessage(account=ACCOUNT, body=b"{}")])
-    await quotas.publish(ACCOUNT, 2)
+    await publish()
     now = module.READ_SECONDS
     with pytest.raises(ApiError, match="QUOTA_REACHED"):
-        await quotas.publish(ACCOUNT, 2)
+        await publish()
 
 
 async def test_a_client_of_some_accounts_may_lower_their_quotas_and_not_raise_them(api: Api) -> None:

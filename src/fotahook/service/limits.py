@@ -305,8 +305,7 @@ class Quotas:
         self._changes.count(account, self._clock(), self._own.get(account, self._quotas).changes_per_hour)
 
     async def publish(self, account: str, size: int) -> None:
-        """Count a message of so many bytes."""
-        await self.read()
+        """Count a message of so many bytes, by the quotas that were read for the request."""
         quotas = self._own.get(account, self._quotas)
         self._publishes.count(account, self._clock(), 60 * quotas.publishes_per_second)
         usage = self._usages.get(account)
@@ -314,9 +313,7 @@ class Quotas:
             usage = self._usages[account] = _Usage()
             if len(self._usages) > _MAX_ACCOUNTS:
                 self._usages.popitem(last=False)
-        if usage.count_again_at == -math.inf:
-            await self._count(account, usage)
-        if _reached(quotas, usage, size):
+        if usage.count_again_at == -math.inf or _reached(quotas, usage, size):
             await self._count(account, usage)
             if (reached := _reached(quotas, usage, size)) is not None:
                 raise errors.QUOTA_REACHED(reached)

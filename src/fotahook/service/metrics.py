@@ -62,9 +62,10 @@ class Metrics:
         self.attempts = counter("attempts", "Delivery attempts by outcome.", ["code"])
         self.leases = counter("leases", "Leases of lanes taken by this process.")
         self.latency = histogram("delivery_latency_seconds", "Time from acceptance to delivery.", buckets=LATENCIES)
-        self.commits = histogram(
+        commits = histogram(
             "store_commit_seconds", "Time until a write to the store is on disk.", ["verb"], buckets=COMMITS
         )
+        self.commits = {verb: commits.labels(verb) for verb in ("register", "accept", "settle")}
         self._lanes = gauge("leased_lanes", "Lanes leased by this process.")
         self._up = gauge("store_up", "Whether a write to the store reaches the disk.")
         self._backlog = gauge("backlog", "Deliveries in the whole store by state.", ["state"])
@@ -150,7 +151,7 @@ class _CountedStore:
     async def _timed(self, verb: str, write: Awaitable[T]) -> T:
         began = self._metrics.monotonic()
         result = await write
-        self._metrics.commits.labels(verb).observe(self._metrics.monotonic() - began)
+        self._metrics.commits[verb].observe(self._metrics.monotonic() - began)
         return result
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from ..contract.urls import account_refusal
 from . import errors
@@ -85,19 +85,20 @@ def check_length(request: Request, limit: int) -> None:
 
 async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body as it arrives. Raises an ApiError as soon as it is larger than `limit` bytes, or than memory allows."""
-    left = limit
-    take: Callable[[int], bool] = request.state.take
-    try:
-        async for chunk in request.stream():
-            left -= len(chunk)
-            if left < 0:
-                raise errors.TOO_LARGE(what="body", limit=limit)
-            if not take(len(chunk)):
-                raise errors.BUSY()
-            yield chunk
-    except ClientDisconnect:
-        # Nobody reads the answer; it only stops the handler.
-        raise errors.INVALID("The body ended before it was complete.") from None
+    left, more = limit, True
+    take: Callable[[int], bool] = request.scope["take"]
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            # Nobody reads the answer; it only stops the handler.
+            raise errors.INVALID("The body ended before it was complete.")
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        left -= len(chunk)
+        if left < 0:
+            raise errors.TOO_LARGE(what="body", limit=limit)
+        if not take(len(chunk)):
+            raise errors.BUSY()
+        yield chunk
 
 
 async def body(request: Request, limit: int, *, optional: bool = False) -> bytes:

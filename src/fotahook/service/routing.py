@@ -148,7 +148,7 @@ class Resource:
         requests.check_length(request, self._limit)
         call = await self._authorize(endpoint, request)
         with self._service.bodies.share(call.caller.name or address_key(address_of(request))) as take:
-            request.state.take = take
+            request.scope["take"] = take
             result = await endpoint.handler(call)
         if isinstance(result, Response):
             return result
@@ -158,14 +158,14 @@ class Resource:
         caller = await authenticate(self._service, request, endpoint.by)
         if endpoint.by != "anyone":
             caller.require(endpoint.scope)
+        if endpoint.method != "GET":
+            await self._service.quotas.read()
         account = ""
         if "account" in request.path_params:
             account = requests.check_account(requests.segment(request, "account"))
             if not caller.has(account):
                 is_gateway = endpoint.path.startswith(errors.GATEWAY_PATHS)
                 raise errors.NO_CALLBACK_ACCOUNT() if is_gateway else errors.NO_ACCOUNT()
-            if endpoint.method != "GET":
-                await self._service.quotas.read()
         return Call(self._service, request, caller, account)
 
 
