@@ -12,7 +12,7 @@ import trustme
 import fotahook
 from fotahook.client._settings import proxy_for
 from fotahook.contract.exchange import Secret
-from fotahook.contract.proxy import Proxy, parse_proxy
+from fotahook.contract.servers import Proxy, parse_proxy
 
 from .conftest import ACCOUNT, BODY, OpenSdk, Peer, opened, respond, tls_peer
 

@@ -21,7 +21,7 @@ from rich.traceback import Traceback
 
 import fotahook
 from fotahook.contract.exchange import Headers, Reply, Secret
-from fotahook.contract.proxy import parse_proxy
+from fotahook.contract.servers import parse_proxy
 
 from .conftest import ACCOUNT, BODY, OpenSdk, Peer, respond
 

@@ -9,9 +9,9 @@ import pytest
 from msgspec.structs import asdict
 
 from fotahook.client import AsyncOperatorClient, OperatorClient
+from fotahook.contract.calls import BATCH_MESSAGES, read_batch
 from fotahook.contract.errors import ApiException, NotFound
 from fotahook.contract.operator import BatchMessage, Published, Refused
-from fotahook.contract.operator_calls import BATCH_MESSAGES, read_batch
 from fotahook.service import DEV_CLIENT
 
 ACCOUNT = "0000123456-00001"

@@ -11,10 +11,10 @@ import msgspec
 from cyclopts import Parameter
 
 from fotahook.client import OperatorClient
+from fotahook.contract.calls import batch_line
 from fotahook.contract.errors import ApiException
 from fotahook.contract.messages import MESSAGE_LIMIT, parse_json
 from fotahook.contract.operator import BatchMessage, Published, Refused
-from fotahook.contract.operator_calls import batch_line
 
 from .shared.arguments import Account
 from .shared.errors import Failure, UsageError, flag_named

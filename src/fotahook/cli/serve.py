@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from fotahook import service
 from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
-from fotahook.contract.proxy import parse_proxy
+from fotahook.contract.servers import parse_proxy
 from fotahook.contract.urls import without_password
 from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, run_maintenance
 from fotahook.delivery.challenge import challenge_receiver

@@ -10,9 +10,18 @@ from msgspec import UNSET, UnsetType
 
 from ..contract import operator as types
 from ..contract.auth import ThingspaceOauthCredentials
-from ..contract.calls import Call, query_string, read_json, segment
+from ..contract.calls import (
+    Call,
+    batch_body,
+    message_bytes,
+    publish_headers,
+    query_string,
+    read_batch,
+    read_json,
+    segment,
+    timestamp,
+)
 from ..contract.campaigns import Found
-from ..contract.operator_calls import batch_body, message_bytes, publish_headers, read_batch, timestamp
 from ..contract.servers import servers_at
 from ._base import AsyncBaseClient, BaseClient, SyncBaseClient, operation, spelled_out
 from ._iteration import Listing, Subscription, paged, streamed

@@ -12,8 +12,7 @@ import msgspec
 
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from ..contract.exchange import ApiResponse, Masked, Request
-from ..contract.proxy import Proxy, parse_proxy
-from ..contract.servers import Environment, environment_named
+from ..contract.servers import Environment, Proxy, environment_named, parse_proxy
 
 ClientCert: TypeAlias = str | tuple[str, str]
 OnRequest: TypeAlias = Callable[[Request], object]

@@ -9,7 +9,7 @@ import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from copy import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -26,6 +26,7 @@ OAUTH_MARGIN = 60.0
 SESSION_IDLE = 20 * 60.0
 SESSION_MARGIN = 30.0
 
+_FORM = "application/x-www-form-urlencoded"
 # With or without a prefix such as `UnifiedWebService.`.
 _SESSION_CODES = ("SessionToken.Expired", "SessionToken.Format", "SessionToken.Invalid")
 # The gateway's faults about the OAuth token: 900901 invalid, 900902 missing credentials.
@@ -39,6 +40,12 @@ class _Shy:
     """A value with secrets in private slots, where neither repr(), rich, vars() nor msgspec finds them."""
 
     __slots__: tuple[str, ...] = ()
+
+    # Hidden from type checkers, which would otherwise accept any misspelt name.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> str | None:
+            return object.__getattribute__(self, f"_{name}")
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
@@ -60,6 +67,11 @@ class OauthToken(_Shy):
 
     __slots__ = ("_access_token", "_refresh_token", "expires_in", "expiry", "scope", "token_type")
 
+    access_token: str
+    """The token itself."""
+    refresh_token: str | None
+    """A token that this SDK never uses: client credentials get a new one."""
+
     def __init__(
         self,
         access_token: str,
@@ -75,16 +87,6 @@ class OauthToken(_Shy):
                 _require_number(name, value)
         self._access_token, self._refresh_token = access_token, refresh_token
         self.token_type, self.expires_in, self.scope, self.expiry = token_type, expires_in, scope, expiry
-
-    @property
-    def access_token(self) -> str:
-        """The token itself."""
-        return self._access_token
-
-    @property
-    def refresh_token(self) -> str | None:
-        """A token that this SDK never uses: client credentials get a new one."""
-        return self._refresh_token
 
     def to_dict(self) -> dict[str, object]:
         """All of it, the token included, to be stored; `OauthToken(**stored)` is the same again."""
@@ -118,6 +120,9 @@ class ThingspaceOauthCredentials(_Shy):
         "oauth_token_provider",
     )
 
+    oauth_client_secret: str
+    """The application's secret."""
+
     def __init__(
         self,
         oauth_client_id: str,
@@ -141,15 +146,9 @@ class ThingspaceOauthCredentials(_Shy):
         self.oauth_token_provider, self.oauth_on_token_update = oauth_token_provider, oauth_on_token_update
 
     @property
-    def oauth_client_secret(self) -> str:
-        """The application's secret."""
-        return self._oauth_client_secret
-
-    @property
     def basic(self) -> str:
         """The `Authorization` header of the token and revoke calls."""
-        pair = f"{self.oauth_client_id}:{self._oauth_client_secret}"
-        return "Basic " + b64encode(pair.encode()).decode()
+        return "Basic " + b64encode(f"{self.oauth_client_id}:{self._oauth_client_secret}".encode()).decode()
 
 
 class VZM2mTokenCredentials(_Shy):
@@ -157,14 +156,12 @@ class VZM2mTokenCredentials(_Shy):
 
     __slots__ = ("_vz_m2m_token",)
 
+    vz_m2m_token: str
+    """The token."""
+
     def __init__(self, vz_m2m_token: str) -> None:
         _require_token("vz_m2m_token", vz_m2m_token)
         self._vz_m2m_token = vz_m2m_token
-
-    @property
-    def vz_m2m_token(self) -> str:
-        """The token."""
-        return self._vz_m2m_token
 
 
 class SessionCredentials(_Shy):
@@ -172,15 +169,13 @@ class SessionCredentials(_Shy):
 
     __slots__ = ("_password", "username")
 
+    password: str
+    """The password."""
+
     def __init__(self, username: str, password: str) -> None:
         _require_text("username", username)
         _require_text("password", password)
         self.username, self._password = username, password
-
-    @property
-    def password(self) -> str:
-        """The password."""
-        return self._password
 
 
 def _require_text(name: str, value: object) -> None:
@@ -207,9 +202,6 @@ def _require_token(name: str, value: object) -> None:
         raise ValueError(f"{name} must be visible ASCII without spaces")
 
 
-_FORM = "application/x-www-form-urlencoded"
-
-
 def token_call(credentials: ThingspaceOauthCredentials) -> Call[OauthToken]:
     """Fetch the OAuth token; needs `Authorization: Basic`."""
     body, secrets = b"grant_type=client_credentials", (credentials.oauth_client_secret,)
@@ -227,7 +219,11 @@ def login_call(username: str, password: str) -> Call[Secret]:
     """Begin a session; returns its token. Needs the OAuth token only."""
     path, secrets = "/m2m/v1/session/login", (password,)
     body = msgspec.json.encode({"username": username, "password": password})
-    return Call("POST", Server.THINGSPACE, path, _session_token, body, secret=True, secrets=secrets, is_login=True)
+
+    def read(body: bytes) -> Secret:
+        return Secret(_required(_members(body), "sessionToken"))
+
+    return Call("POST", Server.THINGSPACE, path, read, body, secret=True, secrets=secrets, is_login=True)
 
 
 def logout_call() -> Call[None]:
@@ -253,10 +249,6 @@ def _read_token(body: bytes) -> OauthToken:
         seconds if seconds and math.isfinite(seconds) else None,
         _member(members, "scope", str),
     )
-
-
-def _session_token(body: bytes) -> Secret:
-    return Secret(_required(_members(body), "sessionToken"))
 
 
 def _member(members: dict[str, msgspec.Raw], name: str, kind: Any) -> Any:

@@ -339,14 +339,10 @@ class Counts(Camel, frozen=True):
     dead: int = 0
 
 
-class MinuteCounts(Camel, frozen=True):
+class MinuteCounts(Counts, frozen=True, kw_only=True, rename="camel"):
     """The same counts for the minute that begins at `at`."""
 
     at: datetime
-    accepted: int = 0
-    delivered: int = 0
-    failed: int = 0
-    dead: int = 0
 
 
 class Stats(Camel, frozen=True):

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from fotahook.contract.addresses import EVERYWHERE, Network
-from fotahook.contract.proxy import Proxy
+from fotahook.contract.servers import Proxy
 from fotahook.contract.urls import url_refusal
 
 from .connection import Connection, ConnectionDropped, KnownResponses

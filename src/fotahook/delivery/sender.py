@@ -15,7 +15,7 @@ from fotahook.contract.addresses import Network
 from fotahook.contract.errors import one_line
 from fotahook.contract.exchange import Masked, retry_after
 from fotahook.contract.keys import account_signing_key, account_signing_seed, signing_seed
-from fotahook.contract.proxy import parse_proxy
+from fotahook.contract.servers import parse_proxy
 from fotahook.contract.version import VERSION
 from fotahook.store.records import Delivery, Lease
 

@@ -77,7 +77,7 @@ async def stats(call: Call) -> Stats:
     known = {one.minute: msgspec.convert(one, Counts, from_attributes=True) for one in found.minutes}
     totals = {name: sum(getattr(one, name) for one in known.values()) for name in Counts.__struct_fields__}
     minutes = [
-        MinuteCounts(to_datetime(60.0 * minute), *astuple(known.get(minute, Counts())))
+        MinuteCounts(*astuple(known.get(minute, Counts())), at=to_datetime(60.0 * minute))
         for minute in range(found.now - query.minutes + 1, found.now + 1)
     ]
     accounts, backlog, latency = await call.service.overviews.read(query.account or "", among)
