@@ -18,9 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from fotahook.contract.addresses import parse_networks
-from fotahook.hosting import acceptor
-from fotahook.hosting.acceptor import Acceptor
+from fotahook.hosting import server
 from fotahook.hosting.connection_limits import ConnectionLimiter, ConnectionLimits, LimitedProtocol, Phase
+from fotahook.hosting.server import Acceptor
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HEALTH = b"GET /healthz?x=1 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -525,7 +525,7 @@ class Exhausted(socket.socket):
 async def test_without_descriptors_connections_wait_and_the_log_says_so(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acceptor, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(server, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(socket, "create_server", lambda address: Exhausted(fileno=create_server(address).detach()))
     async with serving_few(total=10) as served:
         assert await (await served.connect(GET)).response() == (200, b"ok")

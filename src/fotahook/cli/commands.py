@@ -11,7 +11,7 @@ from typing import Final, Literal, TextIO
 from cyclopts import App, Parameter
 
 from fotahook.contract.version import VERSION
-from fotahook.hosting.stdio import discard
+from fotahook.hosting import discard
 
 from .shared.errors import describe
 

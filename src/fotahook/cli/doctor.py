@@ -20,7 +20,7 @@ from fotahook.contract.urls import account_refusal
 from fotahook.delivery.doctor import check_receiver
 from fotahook.delivery.sender import SenderSettings
 
-from ..hosting.tls import check_pem_files
+from ..hosting.flags import check_pem_files
 from .shared.arguments import Texts
 from .shared.configuration import read_secret_files
 from .shared.errors import FAILED, UsageError, flag_named

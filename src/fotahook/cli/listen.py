@@ -30,11 +30,10 @@ from fotahook.listener.registration import Registration, RegistrationRefused
 from fotahook.listener.requests import HEALTH_PATH, check_path, is_secret_path
 from fotahook.listener.validation import duration
 
-from ..hosting.imports import load_object
+from ..hosting import discard
+from ..hosting.flags import check_pem_files, load_object
 from ..hosting.logging import RequestLog, configure_logging
 from ..hosting.server import run, serve_app
-from ..hosting.stdio import discard
-from ..hosting.tls import check_pem_files
 from .shared.arguments import Duration, OptionalAccount, OptionalDuration, Texts
 from .shared.configuration import SOURCES
 from .shared.console import listener_console

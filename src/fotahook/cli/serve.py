@@ -31,9 +31,9 @@ from fotahook.store import Store, open_store
 from fotahook.store.records import StoreFull
 
 from ..hosting.connection_limits import ConnectionLimits
+from ..hosting.flags import check_pem_files
 from ..hosting.logging import RequestLog, configure_logging
 from ..hosting.server import ListeningSocket, open_socket, run, serve_app
-from ..hosting.tls import check_pem_files
 from .shared.arguments import Texts, split_at_commas
 from .shared.configuration import SOURCES
 from .shared.console import console_routes

@@ -18,7 +18,7 @@ from fotahook.testing.simulator.campaign import Simulation
 from fotahook.testing.simulator.fault_script import FaultScript, read_fault_script, run_script
 from fotahook.testing.targets import Advance, NotSent, Result, Target
 
-from ..hosting.tls import check_pem_files
+from ..hosting.flags import check_pem_files
 from .shared.arguments import Account
 from .shared.errors import INTERRUPTED, REFUSED, UNREACHABLE, Failure, UsageError, flag_named
 from .shared.output import counting, note, print_json, print_table

@@ -22,7 +22,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ..contract.addresses import Network, address_key, is_within, parse_address
-from .refusals import (
+from .gate import (
     ADDRESS_FULL,
     BODY_TIMEOUT,
     HEAD_TIMEOUT,
@@ -124,7 +124,15 @@ class ConnectionLimiter:
         excess = sum(not one.is_closing for one in connections) - self.limits.per_address
         peer = parse_address(address)
         if excess > 0 and not (peer and is_within(peer, self._proxies)):
-            self._warn_once(connection.address)
+            # Once for each address: this must not become another way to fill the disk.
+            if connection.address not in self._warned and len(self._warned) < _WARNED_ADDRESSES_LIMIT:
+                self._warned.add(connection.address)
+                logger.warning(
+                    "%s has %d connections, the limit for one address: waiting ones are closed for new ones. "
+                    "If it is a proxy, raise --connections-per-address",
+                    connection.address,
+                    self.limits.per_address,
+                )
             self._make_room(connections, excess, connection, ADDRESS_FULL)
         if (excess := self.count - self.limits.total) > 0 and connection not in self._refused:
             self.warn_each_minute(
@@ -183,17 +191,6 @@ class ConnectionLimiter:
         if text not in self._warned_this_minute:
             self._warned_this_minute.add(text)
             logger.warning(text, *values)
-
-    def _warn_once(self, address: str) -> None:
-        # Once for each address: this must not become another way to fill the disk.
-        if address not in self._warned and len(self._warned) < _WARNED_ADDRESSES_LIMIT:
-            self._warned.add(address)
-            logger.warning(
-                "%s has %d connections, the limit for one address: waiting ones are closed for new ones. "
-                "If it is a proxy, raise --connections-per-address",
-                address,
-                self.limits.per_address,
-            )
 
 
 class LimitedProtocol(HttpToolsProtocol):

@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass
 from typing import Final, Literal, TypeAlias
@@ -88,18 +88,15 @@ class QueuedHandler(logging.Handler):
                 self._write(f"{line}\n")
                 if self._dropped:
                     count, self._dropped = self._dropped, 0
-                    self._write(self.format(_record_of_dropped(count)) + "\n")
+                    text = "%d log lines were dropped: what reads the log was too slow"
+                    record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (count,), None)
+                    self._write(self.format(record) + "\n")
             self._lines.task_done()
 
     def _write(self, text: str) -> None:
         rest = text.encode("utf-8", "backslashreplace")
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
-
-
-def _record_of_dropped(count: int) -> logging.LogRecord:
-    text = "%d log lines were dropped: what reads the log was too slow"
-    return logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (count,), None)
 
 
 def _formatter(*, as_text: bool) -> structlog.stdlib.ProcessorFormatter:
@@ -132,17 +129,13 @@ def _render_text(logger: WrappedLogger, method: str, event: EventDict) -> str:
     below += event.pop("exception", "").splitlines()
     time = f"{event.pop('timestamp')[:19]}Z"
     head = f"{time} {event.pop('level').upper():<8} {event.pop('logger')}: {first}"
-    fields = (f"{name}={_quoted(str(value))}" for name, value in event.items() if value is not None)
-    return "\n".join(map(_printable, (" ".join([head, *fields]), *below)))
-
-
-def _quoted(value: str) -> str:
-    return value if value and not set(value) & set(' "=') else f'"{value}"'
-
-
-def _printable(line: str) -> str:
+    for name, value in event.items():
+        if value is not None:
+            head += f' {name}="{value}"' if not str(value) or set(str(value)) & set(' "=') else f" {name}={value}"
     # Logged text comes from strangers too and must not steer the terminal.
-    return "".join(character if character.isprintable() or character == "\t" else "?" for character in line)
+    return "\n".join(
+        "".join(char if char.isprintable() or char == "\t" else "?" for char in line) for line in (head, *below)
+    )
 
 
 @dataclass(frozen=True)
@@ -159,7 +152,11 @@ class RequestLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        own_id, began, status = _id_of(scope["headers"]), self.monotonic(), 0
+        # The id given by the client or a proxy if it is plain text, else a new one. Not a secret: it only has to be
+        # unique in the log.
+        given = [value for name, value in scope["headers"] if name == HEADER]
+        known = given[0] if len(given) == 1 and _ACCEPTED_ID.fullmatch(given[0]) else None
+        own_id, began, status = known or b"%016x" % random.getrandbits(64), self.monotonic(), 0
         # Each request has a task of its own, so no other request sees this value.
         request_id.set(own_id.decode())
 
@@ -189,12 +186,3 @@ class RequestLog:
         request = f"{method} {path}" if self.log_paths else method
         # Without a status, the client disconnected before the response.
         logger.log(level, "%s: %s", request, status or "no response", extra=dict(zip(FIELDS, values, strict=True)))
-
-
-def _id_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The id given by the client or a proxy if it is plain text, else a new one."""
-    given = [value for name, value in headers if name == HEADER]
-    if len(given) == 1 and _ACCEPTED_ID.fullmatch(given[0]):
-        return given[0]
-    # Not a secret: it only has to be unique in the log.
-    return b"%016x" % random.getrandbits(64)

@@ -1,4 +1,4 @@
-"""Serves an ASGI app with uvicorn: the socket, signals, the ready line and the exit code."""
+"""Serves an ASGI app with uvicorn: the socket, accepting, signals, the ready line and the exit code."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import ctypes
 import errno
 import gc
 import math
+import resource
 import signal
 import socket
 import ssl
@@ -20,17 +21,23 @@ from typing import Any, Final
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
+from uvicorn.server import ServerState
 
-from . import BadOption, HostingError
-from .acceptor import Acceptor, raise_open_files_limit
+from . import BadOption, HostingError, discard
 from .connection_limits import ConnectionLimiter, LimitedProtocol
-from .stdio import discard
-from .tls import server_tls_context
+from .flags import server_tls_context
 
 INTERRUPTED: Final = 130
 """Exit code after SIGINT."""
 GRACE_SECONDS: Final = 20
 """For requests under way when the server stops."""
+OPEN_FILES: Final = 65_536
+_OWN_FILES: Final = 2048
+"""Descriptors that stay for the store, deliveries and the log; at most half of all."""
+_BURST: Final = 8
+"""Connections accepted in one turn of the loop: their requests come together too, and others wait for all of them."""
+_PAUSE_SECONDS: Final = 1.0
+_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _GARBAGE_OBJECTS: Final = 10_000
 """Objects made and not freed between two collections of garbage; Python's default is 700."""
 
@@ -78,6 +85,79 @@ def open_socket(
         yield ListeningSocket(socket=bound, tls=tls, url=f"{scheme}://{name}:{bound.getsockname()[1]}")
 
 
+def connection_room() -> int:
+    """How many connections the limit on open files leaves room for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, soft - min(_OWN_FILES, soft // 2))
+
+
+class Acceptor:
+    """Accepts the connections of one listening socket for an app; the caller closes the socket."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        tls: ssl.SSLContext | None,
+        limiter: ConnectionLimiter,
+        config: uvicorn.Config,
+        state: ServerState,
+    ) -> None:
+        self._listening, self._tls, self._limiter = listening, tls, limiter
+        self._config, self._state = config, state
+        self._loop = asyncio.get_running_loop()
+        self._opening: dict[LimitedProtocol, asyncio.Task[None]] = {}
+        self._paused: asyncio.TimerHandle | None = None
+        listening.setblocking(False)
+
+    def start(self) -> None:
+        """Accept connections from now on."""
+        self._paused = None
+        self._loop.add_reader(self._listening, self._accept)
+
+    def stop(self) -> None:
+        """Accept no more, and drop those without TLS yet."""
+        self._loop.remove_reader(self._listening)
+        if self._paused is not None:
+            self._paused.cancel()
+        for connection in self._opening:
+            connection.abort()
+
+    def _accept(self) -> None:
+        for _ in range(_BURST):
+            try:
+                accepted, address = self._listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                # Else the loop would call again at once, for ever.
+                self._loop.remove_reader(self._listening)
+                self._paused = self._loop.call_later(_PAUSE_SECONDS, self.start)
+                self._limiter.warn_each_minute(
+                    "no connection can be accepted: %s. Connections wait; raise the limit on open files (LimitNOFILE= "
+                    "of systemd, ulimit -n)",
+                    error.strerror,
+                )
+                return
+            accepted.setblocking(False)
+            connection = LimitedProtocol(
+                self._limiter, accepted, config=self._config, server_state=self._state, app_state={}
+            )
+            self._limiter.add(connection, address[0])
+            self._opening[connection] = self._loop.create_task(self._open(connection, accepted))
+
+    async def _open(self, connection: LimitedProtocol, accepted: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, accepted, ssl=self._tls)
+        except OSError:
+            # A failure of TLS is an OSError too.
+            if self._limiter.remove(connection):
+                self._limiter.refused["TLS handshakes failed"] += 1
+        finally:
+            del self._opening[connection]
+
+
 async def serve_app(
     app: ASGIApp,
     listening: ListeningSocket,
@@ -119,7 +199,23 @@ class _Server(uvicorn.Server):
         while_serving: AbstractAsyncContextManager[None],
         shutting_down: asyncio.Event,
     ) -> None:
-        self._configs = {listening: _config(app, limiter.limits.idle_seconds) for listening, app in apps.items()}
+        self._configs = {
+            listening: uvicorn.Config(
+                app,
+                http=LimitedProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=math.ceil(limiter.limits.idle_seconds),
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+            for listening, app in apps.items()
+        }
+        for config in self._configs.values():
+            config.load()
         super().__init__(next(iter(self._configs.values())))
         self.interrupted = False
         self._limiter = limiter
@@ -204,43 +300,22 @@ class _Server(uvicorn.Server):
             self._serving.cancel()
 
 
-def _config(app: ASGIApp, idle_seconds: float) -> uvicorn.Config:
-    config = uvicorn.Config(
-        app,
-        http=LimitedProtocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=math.ceil(idle_seconds),
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
-    config.load()
-    return config
-
-
 def run(main: Coroutine[Any, Any, int]) -> int:
     """Run a server's main coroutine on uvloop."""
-    raise_open_files_limit()
-    _return_freed_memory()
-    _collect_garbage_less_often()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)
-
-
-def _collect_garbage_less_often() -> None:
-    # Requests and deliveries leave few cycles, and what is imported by now lives as long as the process. With Python's
-    # defaults the collector takes a tenth of the CPU.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GARBAGE_OBJECTS, 10, 10)
-
-
-def _return_freed_memory() -> None:
+    # The usual limit on open files, 1,024, is one address's connections and not much more. Raising it reserves nothing.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     # By default glibc keeps large freed blocks: 19 MiB after the first password check, 16 MiB after a batch.
     # With fixed thresholds it returns them to the system. Other C libraries have no mallopt.
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE_ALLOCATION)
         mallopt(_M_TRIM_THRESHOLD, _LARGE_ALLOCATION)
+    # Requests and deliveries leave few cycles, and what is imported by now lives as long as the process. With Python's
+    # defaults the collector takes a tenth of the CPU.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_OBJECTS, 10, 10)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)

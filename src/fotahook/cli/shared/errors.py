@@ -75,7 +75,7 @@ def _describe(error: BaseException) -> tuple[int, str]:
 
     from fotahook.contract import errors
     from fotahook.hosting import BadOption, HostingError
-    from fotahook.hosting.imports import location
+    from fotahook.hosting.flags import location
     from fotahook.store.records import StoreError, StoreFull
 
     text = str(error)

@@ -12,11 +12,10 @@ from starlette.types import ASGIApp
 
 from fotahook.contract.addresses import parse_networks
 
-from ...hosting.acceptor import connection_room
 from ...hosting.connection_limits import ConnectionLimiter, ConnectionLimits
 from ...hosting.gate import Gate
 from ...hosting.logging import LogFormat
-from ...hosting.server import ListeningSocket, open_socket
+from ...hosting.server import ListeningSocket, connection_room, open_socket
 from .arguments import Texts
 from .configuration import explanation
 from .errors import UsageError, flag_named
