@@ -43,35 +43,29 @@ class Lock(Protocol):
 
 
 class Stream(Protocol):
-    """The body of a streamed response, on a connection of its own."""
+    """The body of a streamed response, on a connection of its own.
 
-    async def read(self, seconds: float) -> bytes:
-        """The next bytes, within so many seconds; empty at the end."""
+    `read` returns the next bytes, within so many seconds; empty at the end. `close` ends a read in another thread.
+    """
 
-    def close(self) -> None:
-        """Close the connection; ends a read in another thread."""
+    async def read(self, seconds: float) -> bytes: ...
+    def close(self) -> None: ...
 
 
 class Transport(Protocol):
-    """Does the I/O of flows; deadlines are on the monotonic clock, TimedOut when one passes."""
+    """Does the I/O of flows; deadlines are on the monotonic clock, TimedOut when one passes.
 
-    def begin(self) -> None:
-        """Prepare for a flow; RuntimeError if the transport is closed."""
+    `begin` prepares for a flow: RuntimeError if the transport is closed. `acquire` returns the lock of a token, which
+    the flow releases. `invoke` calls a function of the user's, a coroutine function only if the transport is
+    asynchronous. `close` closes the streams and the connections that are not in use.
+    """
 
-    async def send(self, send: Send, deadline: float) -> Reply:
-        """Send a request."""
-
-    async def acquire(self, token: object, deadline: float) -> Lock:
-        """Acquire the lock of a token. The flow releases it."""
-
-    async def invoke(self, function: Callable[[Any], object], argument: object, deadline: float) -> Any:
-        """Call a function of the user's, which may be a coroutine function if the transport is asynchronous."""
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-
-    async def close(self) -> None:
-        """Close the streams and the connections that are not in use."""
+    def begin(self) -> None: ...
+    async def send(self, send: Send, deadline: float) -> Reply: ...
+    async def acquire(self, token: object, deadline: float) -> Lock: ...
+    async def invoke(self, function: Callable[[Any], object], argument: object, deadline: float) -> Any: ...
+    async def sleep(self, seconds: float) -> None: ...
+    async def close(self) -> None: ...
 
 
 def run_now(flow: Coroutine[Any, Any, T]) -> T:

@@ -67,7 +67,8 @@ class Call(Masked, Generic[T_co], frozen=True):
 
 def callback_call(method: str, account: str, read: Callable[[bytes], T], body: bytes | None = None) -> Call[T]:
     """A call to the callback of an account."""
-    return _thingspace_call(method, "/callbacks/{account}", {"account": account}, read, body)
+    path, server = f"/callbacks/{segment('account', account)}", Server.SOFTWARE_MANAGEMENT_V2
+    return Call(method, server, path, read, body, session=True, error_400=FotaV2ResultException)
 
 
 def report_call(path: str, kind: type[T], **values: str) -> Call[T]:
@@ -78,25 +79,18 @@ def report_call(path: str, kind: type[T], **values: str) -> Call[T]:
         # An empty body is no list, as it is no callback in `read_summary`.
         return read(body if body.strip() else b"[]")
 
-    return _thingspace_call("GET", path, values, read_list if get_origin(kind) is list else read)
+    path = path.format_map({name: segment(name, value) for name, value in values.items()})
+    reader, server = read_list if get_origin(kind) is list else read, Server.SOFTWARE_MANAGEMENT_V2
+    return Call("GET", server, path, reader, session=True, error_400=FotaV2ResultException)
 
 
 def devices_call(account: str, campaign_id: str, last_seen_device_id: str | None) -> Call[V2CampaignDevice]:
     """The call that reads a page of a campaign's devices."""
-    path = "/reports/{account}/campaigns/{campaign_id}/devices"
-    values = {"account": account, "campaign_id": campaign_id}
-    if last_seen_device_id is not None:
-        path += "?lastSeenDeviceId={last_seen_device_id}"
-        values["last_seen_device_id"] = last_seen_device_id
-    return report_call(path, V2CampaignDevice, **values)
-
-
-def _thingspace_call(
-    method: str, path: str, values: Mapping[str, str], read: Callable[[bytes], T], body: bytes | None = None
-) -> Call[T]:
-    path = path.format_map({name: segment(name, value) for name, value in values.items()})
-    server = Server.SOFTWARE_MANAGEMENT_V2
-    return Call(method, server, path, read, body, session=True, error_400=FotaV2ResultException)
+    seen = {} if last_seen_device_id is None else {"last_seen_device_id": last_seen_device_id}
+    path = "/reports/{account}/campaigns/{campaign_id}/devices" + (
+        "?lastSeenDeviceId={last_seen_device_id}" if seen else ""
+    )
+    return report_call(path, V2CampaignDevice, account=account, campaign_id=campaign_id, **seen)
 
 
 def next_page(response: ApiResponse[V2CampaignDevice], last_seen_device_id: str | None) -> str | None:

@@ -19,6 +19,7 @@ FotahookError
 `str()` of each is one printable line. None contains a token, a secret or a password; all can be pickled and copied.
 """
 
+import copyreg
 import re
 import zlib
 from codecs import BOM_UTF8
@@ -65,13 +66,7 @@ class FotahookError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # The default calls the class with `args` only, which our constructors do not accept.
-        return _restore, (type(self), self.args, self.__dict__)
-
-
-def _restore(kind: type[FotahookError], args: tuple[object, ...], state: dict[str, object]) -> FotahookError:
-    error = kind.__new__(kind, *args)
-    error.__dict__.update(state)
-    return error
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class AnsweredError(FotahookError):

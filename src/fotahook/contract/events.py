@@ -129,15 +129,11 @@ class EventReader:
         self._rest = b""
 
     def _event(self, block: bytes) -> Event | None:
-        fields = dict(_field(line) for line in block.split(b"\n"))
+        parts = (line.partition(b":") for line in block.split(b"\n"))
+        fields = {name: value.removeprefix(b" ") for name, _, value in parts}
         if b"id" in fields:
             self.cursor = fields[b"id"].decode()
         name = fields.get(b"event", b"").decode()
         if name not in _READERS or self.cursor is None:
             return None
         return Event(self.cursor, name, _READERS[name](fields.get(b"data", b"")))
-
-
-def _field(line: bytes) -> tuple[bytes, bytes]:
-    name, _, value = line.partition(b":")
-    return name, value.removeprefix(b" ")

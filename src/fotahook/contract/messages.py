@@ -164,7 +164,7 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
     @property
     def content(self) -> object:
         """The whole JSON value, decoded again from ``raw``."""
-        return _parse(self.raw)
+        return parse_json(self.raw.removeprefix(codecs.BOM_UTF8))
 
     def __repr__(self) -> str:
         # The body may contain a password, so neither it nor `raw` is shown.
@@ -188,7 +188,7 @@ def parse_message(raw: bytes) -> CallbackMessage:
     """
     if (message := _decode_typed(raw)) is not None:
         return message
-    content = _parse(raw)
+    content = parse_json(raw.removeprefix(codecs.BOM_UTF8))
     if not isinstance(content, dict):
         return CallbackMessage(raw=raw)
     return _element(CallbackMessage, content, raw=raw)
@@ -213,10 +213,6 @@ def _decode_typed(raw: bytes) -> CallbackMessage | None:
     # Nobody else has it yet. A copy would cost as much as all else here.
     msgspec.structs.force_setattr(message, "raw", raw)
     return message
-
-
-def _parse(raw: bytes) -> object:
-    return parse_json(raw.removeprefix(codecs.BOM_UTF8))
 
 
 def parse_json(raw: bytes) -> object:
@@ -271,7 +267,9 @@ def _decode(raw: bytes) -> object:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         # msgspec refuses some valid JSON, so the standard library decides.
         content = json.loads(raw.decode(), parse_int=_integer, parse_constant=_refuse_constant)
-        return _without_surrogates(content)
+        # With U+FFFD for each unpaired surrogate.
+        text = json.dumps(content, ensure_ascii=False)
+        return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def _integer(text: str) -> int | float:
@@ -281,11 +279,6 @@ def _integer(text: str) -> int | float:
 
 def _refuse_constant(name: str) -> object:
     raise MessageInvalid(f"the body is not JSON: {name} is no JSON value")
-
-
-def _without_surrogates(value: object) -> object:
-    """The value with U+FFFD for each unpaired surrogate."""
-    return json.loads(_SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
 
 
 def _is_deep(raw: bytes) -> bool:

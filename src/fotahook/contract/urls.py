@@ -69,7 +69,23 @@ def url_refusal(url: object, *, allow_http: bool, allowed: Iterable[Network]) ->
         return "url must not have a fragment"
     if not (parts.path + parts.query).isascii():
         return "url has a character that must be percent-encoded"
-    return _authority_refusal(parts.netloc, allowed)
+    if "@" in parts.netloc:
+        return "url must not carry credentials"
+    found = _AUTHORITY.fullmatch(parts.netloc)
+    if found is None:
+        return "url has an invalid host or port"
+    if found["port"] and not 1 <= int(found["port"]) <= 65535:
+        return "url has no usable port"
+    host = found["host"]
+    if host == "":
+        return "url has no host"
+    try:
+        address = ip_address(host) if host else IPv6Address(found["v6"])
+    except ValueError:
+        return "url has an invalid IPv6 address" if host is None else _name_refusal(host)
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        return "url must not name a network interface"
+    return refusal(address, allowed)
 
 
 def port_warning(url: str) -> str | None:
@@ -104,26 +120,6 @@ def origin(url: str) -> str:
         parts = urlsplit("")
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}" if host else "a URL without a host"
-
-
-def _authority_refusal(authority: str, allowed: Iterable[Network]) -> str | None:
-    if "@" in authority:
-        return "url must not carry credentials"
-    parts = _AUTHORITY.fullmatch(authority)
-    if parts is None:
-        return "url has an invalid host or port"
-    if parts["port"] and not 1 <= int(parts["port"]) <= 65535:
-        return "url has no usable port"
-    host = parts["host"]
-    if host == "":
-        return "url has no host"
-    try:
-        address = ip_address(host) if host else IPv6Address(parts["v6"])
-    except ValueError:
-        return "url has an invalid IPv6 address" if host is None else _name_refusal(host)
-    if isinstance(address, IPv6Address) and address.scope_id is not None:
-        return "url must not name a network interface"
-    return refusal(address, allowed)
 
 
 def _name_refusal(host: str) -> str | None:
