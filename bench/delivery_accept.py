@@ -15,7 +15,7 @@ from pathlib import Path
 from bench import rig
 from bench.report import Figure, Report
 from fotahook.store import SqliteStore
-from fotahook.store.ids import MessageIds
+from fotahook.store.message_verbs import MessageIds
 from fotahook.store.records import NewMessage
 from fotahook.store.sqlite.connection import connect
 

@@ -1,12 +1,14 @@
 """The listener compared with a bare Starlette app and with what users write instead: 64 connections over real sockets.
 
 Each contestant is one worker with all its threads on one core; the load runs on another.
-`python -m bench.listener CONTESTANT` measures one contestant in messages per second.
+`python -m bench.listener CONTESTANT` measures one contestant in messages per second; `python -m bench.listener ledger`
+compares the CPU of accepting with the ledger and without.
 """
 
 import asyncio
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,11 +29,12 @@ ROUNDS = 5
 CONNECTIONS = 64
 WARM_UP = 2_000
 HEAD = b"POST %b HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-MESSAGES = {"bare": 20_000, "accepting": 20_000, "without_ledger": 20_000, "handling": 20_000, "sqlalchemy": 2_000}
+SLICE = 512
+SLICES = 80
+MESSAGES = {"bare": 20_000, "accepting": 20_000, "handling": 20_000, "sqlalchemy": 2_000}
 TITLES = {
     "bare": "bare Starlette: reads the body, answers 200",
     "accepting": "listener, durable accepts (SQLite, synced)",
-    "without_ledger": "the same without the ledger",
     "handling": "listener, accepted and handled by a trivial handler",
     "sqlalchemy": "FastAPI, a commit for each message through SQLAlchemy async",
 }
@@ -40,27 +43,28 @@ PEERS = ("aiosqlite", "fastapi", "sqlalchemy", "starlette", "uvicorn")
 
 def main(report: Report) -> None:
     rounds = [{name: rig.run("bench.listener", name)["per_second"] for name in MESSAGES} for _ in range(ROUNDS)]
+    ledger = [rig.run("bench.listener", "ledger")["cpu"] for _ in range(ROUNDS)]
     header = (f"listener, {CONNECTIONS} connections", "messages/s")
     report.table(header, [(TITLES[name], rates) for name, rates in rig.by_name(rounds).items()])
     report.compare(
         [
             Figure("durable accepts, x bare Starlette", rig.ratios(rounds, "accepting", "bare"), at_least=0.65),
             Figure("durable accepts, x SQLAlchemy", rig.ratios(rounds, "accepting", "sqlalchemy"), at_least=5),
-            Figure("with the ledger, x without", rig.ratios(rounds, "accepting", "without_ledger"), at_least=0.9),
+            Figure("CPU of an accepted message with the ledger, x without", ledger, at_most=1.1),
             Figure("handled, x bare Starlette", rig.ratios(rounds, "handling", "bare"), at_least=0.3),
         ]
     )
 
 
 @contextmanager
-def serving(contestant: str, folder: str) -> Iterator[int]:
-    """The port of a contestant that runs in a separate process."""
+def serving(contestant: str, folder: str) -> Iterator[tuple[int, int]]:
+    """The port and the process id of a contestant that runs in a separate process."""
     command = [sys.executable, "-W", "ignore", "-m", "bench.listener_apps", contestant, folder]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         try:
-            yield int(process.stdout.readline().rsplit(":", 1)[1].strip(" /\n"))
+            yield int(process.stdout.readline().rsplit(":", 1)[1].strip(" /\n")), process.pid
         finally:
             # It serves until its stdin closes.
             process.stdin.close()
@@ -132,7 +136,7 @@ def requests(count: int) -> list[bytes]:
 async def measure(contestant: str) -> float:
     count = MESSAGES[contestant]
     everything = requests(WARM_UP + count)
-    with tempfile.TemporaryDirectory(prefix="fotahook-bench-") as folder, serving(contestant, folder) as port:
+    with tempfile.TemporaryDirectory(prefix="fotahook-bench-") as folder, serving(contestant, folder) as (port, _):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         await post(port, everything[:WARM_UP])
         if contestant == "handling":
@@ -144,5 +148,36 @@ async def measure(contestant: str) -> float:
         return count / (time.perf_counter() - begun)
 
 
+async def measure_ledger() -> float:
+    """The CPU that one process takes with the ledger, by that which another takes without it, for the same messages.
+
+    They take turns many times, and each slice is compared with its neighbour: a slow moment affects both sides.
+    """
+    everything = requests(WARM_UP + SLICE * SLICES)
+    with (
+        tempfile.TemporaryDirectory(prefix="fotahook-bench-") as folder,
+        tempfile.TemporaryDirectory(prefix="fotahook-bench-") as other,
+        serving("accepting", folder) as ours,
+        serving("without_ledger", other) as bare,
+    ):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        for port, _ in (ours, bare):
+            await post(port, everything[:WARM_UP])
+        ratios = []
+        for number in range(SLICES):
+            part = everything[WARM_UP + SLICE * number :][:SLICE]
+            took = {}
+            for contestant in (ours, bare) if number % 2 else (bare, ours):
+                port, process = contestant
+                before = rig.scheduled_seconds(process)
+                await post(port, part)
+                took[contestant] = rig.scheduled_seconds(process) - before
+            ratios.append(took[ours] / took[bare])
+        return statistics.median(ratios)
+
+
 if __name__ == "__main__":
-    print(json.dumps({"per_second": uvloop.run(measure(sys.argv[1]))}))
+    if sys.argv[1] == "ledger":
+        print(json.dumps({"cpu": uvloop.run(measure_ledger())}))
+    else:
+        print(json.dumps({"per_second": uvloop.run(measure(sys.argv[1]))}))

@@ -21,7 +21,7 @@ from fotahook.contract.addresses import EVERYWHERE
 from fotahook.delivery import Dispatcher, Outcome
 from fotahook.service import DEV_CLIENT, Settings, build_app, provision_dev
 from fotahook.store import SqliteStore
-from fotahook.store.ids import MessageIds
+from fotahook.store.message_verbs import MessageIds
 from fotahook.store.records import Delivery, Lease, NewMessage, StoreFull, StoreUnavailable
 from tests.deadlines import DEADLINE
 from tests.service.conftest import MESSAGES, TOKEN, ask

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from fotahook.delivery.sender import Sender
-from fotahook.store.ids import MessageIds
+from fotahook.store.message_verbs import MessageIds
 from fotahook.store.postgres.store import PostgresStore
 from fotahook.store.records import Accepted, LaneVerdict, Lease, NewMessage, Settlement
 from fotahook.store.sqlite.store import SqliteStore

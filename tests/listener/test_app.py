@@ -469,7 +469,7 @@ async def test_health_is_bad_when_messages_are_no_longer_handled(
 @pytest.fixture
 def looked_at_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Health tries the inbox each time that it is asked for, and soon gives up."""
-    monkeypatch.setattr("fotahook.store.health.INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.store.base.CHECK_SECONDS", 0.0)
     monkeypatch.setattr("fotahook.store.sqlite.connection.BUSY_SECONDS", 0.01)
 
 

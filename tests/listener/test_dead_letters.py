@@ -91,7 +91,7 @@ async def test_a_dead_letter_has_its_traceback(
         await settled.wait("dead", 2)
         newest, oldest = await listener.dead_letters(ACCOUNT)
         assert await listener.dead_letters(ACCOUNT, limit=1) == [newest]
-        monkeypatch.setattr("fotahook.store.message_verbs.SCAN_LIMIT", 1)
+        monkeypatch.setattr("fotahook.store.records.SCAN_LIMIT", 1)
         assert await listener.dead_letters(ACCOUNT) == [newest, oldest]
         assert await listener.dead_letters("another") == []
     assert (oldest.raw, newest.raw) == (first, second)

@@ -50,7 +50,7 @@ async def test_a_former_path_is_accepted_for_twenty_minutes(inbox: str) -> None:
 async def times(listener: Listener) -> float:
     """When the callback moved, as the inbox has it."""
     store = await listener.receiving_inbox().store()
-    return (await store.callback_history(ACCOUNT, 1))[0].at
+    return (await store.callback_history(ACCOUNT, 1))[0].at.timestamp()
 
 
 async def test_a_restart_forgets_nothing(inbox: str) -> None:

@@ -199,7 +199,7 @@ def test_a_read_only_inbox_is_unavailable_until_it_can_be_written(wrap: Wrap, in
 
 
 def test_health_is_that_of_the_inbox(wrap: Wrap, inbox: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotahook.store.health.INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.store.base.CHECK_SECONDS", 0.0)
     monkeypatch.setattr("fotahook.store.sqlite.connection.BUSY_SECONDS", 0.01)
     app = wrap(accept_timeout=0.1)
     until(lambda: call(app).status == 200)

@@ -155,11 +155,11 @@ async def test_the_store_check_is_cached(api: Api, monkeypatch: pytest.MonkeyPat
 
     with monkeypatch.context() as away:
         away.setattr(api.store, "check", gone)
-        away.setattr("fotahook.store.health.INTERVAL_SECONDS", 3600.0)
+        away.setattr("fotahook.store.base.CHECK_SECONDS", 3600.0)
         for _ in range(3):
             assert (await api("GET", "/readyz")).error == (503, "STORE_UNAVAILABLE")
         assert tried == 1
-    monkeypatch.setattr("fotahook.store.health.INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.store.base.CHECK_SECONDS", 0.0)
     assert (await api("GET", "/readyz")).json == {"status": "ready"}
 
 

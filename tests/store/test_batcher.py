@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from fotahook.store.group_commit import Batcher
+from fotahook.store.batcher import Batcher
 from fotahook.store.records import StoreUnavailable
 
 

@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from fotahook.contract.operator import StateCounts
+from fotahook.contract.operator import CallbackChange, StateCounts
 from fotahook.store import message_verbs, open_store, views
 from fotahook.store.base import Store
 from fotahook.store.records import (
@@ -17,7 +17,6 @@ from fotahook.store.records import (
     Accepted,
     AccountState,
     AuditEntry,
-    CallbackChange,
     Credential,
     DeliveryState,
     DeliveryStatus,
@@ -33,6 +32,7 @@ from fotahook.store.records import (
     StoreError,
     StoreUnavailable,
 )
+from fotahook.store.views import to_datetime
 
 from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, hint, lease_one, quiet, settled
 
@@ -48,7 +48,7 @@ async def test_a_registered_callback_is_found_with_its_revision(store: Store, cl
     clock.advance(5)
     second = await store.register(ACCOUNT, "https://other.example/", actor="test")
     assert (first.revision, second.revision) == (1, 2)
-    assert second.registered_at == clock()
+    assert second.registered_at == to_datetime(clock())
     assert await store.callback(ACCOUNT) == second
 
 
@@ -106,7 +106,7 @@ async def test_messages_of_several_accounts_are_searched_by_type_state_and_time(
     assert await search(["a"], state="pending") == newest[:8:2]
     assert await search(["a", "c"], type="rare") == [1]
     # Where there are many, it looks for the type.
-    monkeypatch.setattr(message_verbs, "SCAN_LIMIT", 2)
+    monkeypatch.setattr("fotahook.store.records.SCAN_LIMIT", 2)
     assert await search(type="rare", state="pending") == [6, 1]
     monkeypatch.undo()
     span: dict[str, Any] = {"since": began + 3 * 3600, "until": began + 7 * 3600}
@@ -901,8 +901,8 @@ async def test_a_callbacks_history_lists_who_changed_it_newest_first(store: Stor
     await store.deregister(ACCOUNT, actor="two")
     await store.register("other", URL, actor="three")
     assert await store.callback_history(ACCOUNT, 10) == [
-        CallbackChange(url=None, actor="two", at=began + 5, revision=2),
-        CallbackChange(url=URL, actor="one", at=began, revision=1),
+        CallbackChange(None, "deregistered", "two", to_datetime(began + 5), 2),
+        CallbackChange(URL, "registered", "one", to_datetime(began), 1),
     ]
     assert [change.revision for change in await store.callback_history(ACCOUNT, 1)] == [2]
     assert await store.callback_history("unknown", 10) == []
@@ -1313,13 +1313,13 @@ async def test_what_waits_of_an_account_is_counted_in_looks(registered: Store, a
     for body in (b"1", b"22", b"333"):
         await accept(body)
     await accept(b"4444", account="other")
-    first = await registered.pending_usage(ACCOUNT, after=0, limit=2)
-    assert (first.messages, first.bytes) == (2, 3)
-    rest = await registered.pending_usage(ACCOUNT, after=first.last, limit=2)
-    assert (rest.messages, rest.bytes) == (1, 3)
-    assert (await registered.pending_usage(ACCOUNT, after=rest.last, limit=2)).messages == 0
+    *first, last = await registered.pending_usage(ACCOUNT, after=0, limit=2)
+    assert first == [2, 3]
+    *rest, last = await registered.pending_usage(ACCOUNT, after=last, limit=2)
+    assert rest == [1, 3]
+    assert await registered.pending_usage(ACCOUNT, after=last, limit=2) == (0, 0, 0)
     lease = await lease_one(registered)
     deliveries = await registered.fetch(lease, 1)
     await registered.settle(lease, [settled(each) for each in deliveries], WELL, keep=0)
-    assert (await registered.pending_usage(ACCOUNT, after=0, limit=9)).messages == 2
-    assert (await registered.pending_usage("nobody", after=0, limit=9)).messages == 0
+    assert (await registered.pending_usage(ACCOUNT, after=0, limit=9))[0] == 2
+    assert await registered.pending_usage("nobody", after=0, limit=9) == (0, 0, 0)

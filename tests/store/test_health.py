@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fotahook.store import SqliteStore
-from fotahook.store.health import StoreHealth
+from fotahook.store.base import StoreHealth
 from fotahook.store.records import StoreUnavailable
 
 
@@ -33,14 +33,14 @@ async def store(tmp_path: Path) -> AsyncIterator[CountingStore]:
 
 
 async def test_concurrent_callers_share_one_check(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotahook.store.health.INTERVAL_SECONDS", 3600.0)
+    monkeypatch.setattr("fotahook.store.base.CHECK_SECONDS", 3600.0)
     health = StoreHealth(store)
     assert await asyncio.gather(*(health.error() for _ in range(20))) == [None] * 20
     assert store.checks == 1
 
 
 async def test_each_error_is_reported_once(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotahook.store.health.INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.store.base.CHECK_SECONDS", 0.0)
     reported: list[str] = []
     reporting, silent = StoreHealth(store, on_error=lambda error: reported.append(str(error))), StoreHealth(store)
     for store.failure in ("locked", "locked", "moved", None, "moved"):

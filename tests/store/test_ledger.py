@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fotahook.contract.life_cycle import FINAL_RANK, place
 from fotahook.store.base import Store
-from fotahook.store.ledger_records import LedgerCampaign, LedgerCount
+from fotahook.store.ledger import LedgerCampaign, LedgerCount
 from fotahook.store.records import (
     HandOver,
     LeaseRequest,
@@ -47,7 +47,7 @@ async def campaign_of(store: Store, account: str = ACCOUNT) -> LedgerCampaign:
 
 
 async def in_ledger(store: Store) -> dict[str, str | None]:
-    devices = await store.ledger_devices((await campaign_of(store)).id, limit=99)
+    devices = (await store.ledger_devices((await campaign_of(store)).id, limit=99))[0]
     return {one.device: one.status for one in devices}
 
 
@@ -69,11 +69,11 @@ async def test_what_messages_report_is_in_the_ledger(store: Store, clock: Virtua
         "CampaignScheduled",
         3,
     )
-    first, second = await store.ledger_devices(campaign.id, limit=9)
+    first, second = (await store.ledger_devices(campaign.id, limit=9))[0]
     assert (first.at, second.at) == (clock.now, clock.now - 5)
-    assert [one.device for one in await store.ledger_devices(campaign.id, among=["d-2", "x"], limit=9)] == ["d-2"]
-    assert [one.device for one in await store.ledger_devices(campaign.id, after="d-1", limit=9)] == ["d-2"]
-    assert [one.device for one in await store.ledger_devices(campaign.id, limit=1)] == ["d-1"]
+    assert [one.device for one in (await store.ledger_devices(campaign.id, among=["d-2", "x"], limit=9))[0]] == ["d-2"]
+    assert [one.device for one in (await store.ledger_devices(campaign.id, after="d-1", limit=9))[0]] == ["d-2"]
+    assert [one.device for one in (await store.ledger_devices(campaign.id, limit=1))[0]] == ["d-1"]
     assert await notes_of(store) == [None, None]
 
 
@@ -98,7 +98,7 @@ async def test_a_report_corrects_results_and_is_counted(store: Store) -> None:
     await store.accept([reporting(("d-2", "UpgradeSuccess")), reporting(("d-2", "Accepted"), by_report=True)])
     campaign = await campaign_of(store)
     assert await in_ledger(store) == {"d-1": "UpgradeFailed", "d-2": "UpgradeSuccess"}
-    devices = await store.ledger_devices(campaign.id, limit=9)
+    devices = (await store.ledger_devices(campaign.id, limit=9))[0]
     assert [(one.by_report, one.repairs) for one in devices] == [(True, 1), (True, 1)]
     counts = [
         LedgerCount(status=status, is_final=True, devices=1, repairs=1)
@@ -152,8 +152,8 @@ async def test_campaigns_are_listed_and_old_statuses_forgotten(store: Store, clo
     clock.advance(1)
     assert await store.forget_reports(first.id, 60, 2)
     assert not await store.forget_reports(first.id, 60, 2)
-    assert [one.device for one in await store.ledger_devices(first.id, limit=9)] == ["d-2"]
-    assert len(await store.ledger_devices(second.id, limit=9)) == 2
+    assert [one.device for one in (await store.ledger_devices(first.id, limit=9))[0]] == ["d-2"]
+    assert len((await store.ledger_devices(second.id, limit=9))[0]) == 2
 
 
 async def test_concurrent_reports_leave_the_latest_of_the_life_cycle(store: Store) -> None:
@@ -212,7 +212,7 @@ async def test_the_guard_keeps_the_latest_of_the_life_cycle_and_notes_the_rest(
     if not given_batches:
         return
     (found,) = await store.ledger_campaigns(name=(campaign, campaign), limit=1)
-    devices = await store.ledger_devices(found.id, after="", limit=9)
+    devices = (await store.ledger_devices(found.id, after="", limit=9))[0]
     assert {one.device: (one.status, one.by_report, one.repairs) for one in devices} == {
         device: entry for device, entry in known.items() if device
     }
@@ -240,19 +240,18 @@ async def test_campaigns_and_their_devices_can_be_looked_through(store: Store, c
     assert await store.latest_campaigns(among=None, before=later.id, limit=9) == [campaign]
     assert await store.latest_campaigns(among=["other"], limit=9) == [later]
     assert await store.latest_campaigns(among=None, campaign="lat", limit=9) == [later]
-    page = await store.campaign_devices(campaign.id, limit=9)
-    assert [(one.device, one.status, one.message) for one in page.devices] == [
+    devices, after = await store.ledger_devices(campaign.id, limit=9)
+    assert [(one.device, one.status, one.message) for one in devices] == [
         ("d-1", "UpgradeSuccess", first.id),
         ("d-2", "UpgradeFailed", first.id),
         ("d-3", "Accepted", first.id),
         ("d-4", None, None),
     ]
-    assert page.next is None
+    assert after is None
     for kind, found in (("succeeded", ["d-1"]), ("failed", ["d-2"]), ("silent", ["d-3", "d-4"])):
-        page = await store.campaign_devices(campaign.id, kind=kind, limit=9)
-        assert [one.device for one in page.devices] == found
-    page = await store.campaign_devices(campaign.id, kind="silent", after="d-1", limit=1)
-    assert (page.devices, page.next) == ((), "d-2")
+        devices, _ = await store.ledger_devices(campaign.id, kind=kind, limit=9)
+        assert [one.device for one in devices] == found
+    assert await store.ledger_devices(campaign.id, kind="silent", after="d-1", limit=1) == ([], "d-2")
     assert await store.campaign_reasons(campaign.id, limit=9) == [("", 1)]
     found_devices = await store.find_device("d-1", among=None, limit=9)
     assert sorted((one.account, one.campaign, one.status) for one in found_devices) == [

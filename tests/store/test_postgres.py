@@ -15,18 +15,17 @@ import pytest
 from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.postgres import connection as connection_module
-from fotahook.store.postgres import notify as notify_module
 from fotahook.store.postgres import servers
 from fotahook.store.postgres.connection import unsafe_settings
-from fotahook.store.postgres.lease_horizon import (
+from fotahook.store.postgres.servers import Db
+from fotahook.store.postgres.session import STATEMENTS, number_parameters
+from fotahook.store.postgres.store import (
     LONG_LOOK_SECONDS,
     LONG_MARGIN_SECONDS,
     MARGIN_SECONDS,
     LeaseHorizon,
+    PostgresStore,
 )
-from fotahook.store.postgres.servers import Db
-from fotahook.store.postgres.session import STATEMENTS, number_parameters
-from fotahook.store.postgres.store import PostgresStore
 from fotahook.store.records import (
     Health,
     LaneVerdict,
@@ -584,7 +583,7 @@ async def test_a_lane_given_back_with_more_to_send_is_a_hint(registered: Store, 
 async def test_a_lost_connection_for_notifications_is_made_again(
     registered: Store, other: Store, admin: Db, accept: Accept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify_module, "RECONNECT_SECONDS", 0.01)
+    monkeypatch.setattr(connection_module, "RECONNECT_SECONDS", 0.01)
     await hint(registered)
     await hint(other)
     await quiet(registered)
@@ -606,7 +605,7 @@ async def test_a_lost_connection_for_notifications_is_made_again(
 async def test_an_idle_connection_for_notifications_is_asked_for_a_sign_of_life(
     store_url: str, admin: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify_module, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(connection_module, "SILENCE_SECONDS", 0.5)
     store = await open_store(store_url)
     asked = "select exists (select from pg_stat_activity where query = 'select $1::text')"
     try:

@@ -4,8 +4,7 @@ import msgspec
 
 from fotahook.contract.messages import parse_message
 from fotahook.store.base import Store
-from fotahook.store.ledger import reports_of, storable
-from fotahook.store.ledger_records import LedgerReport
+from fotahook.store.ledger import LedgerReport, reports_of, storable
 from fotahook.store.records import NewMessage
 
 from .conftest import ACCOUNT, VirtualClock

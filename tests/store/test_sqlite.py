@@ -20,9 +20,8 @@ from fotahook.store import SqliteStore, Store, open_store, sqlite_path
 from fotahook.store.records import DispatchedElsewhere, Limits, NewMessage, StoreFull, StoreUnavailable
 from fotahook.store.session import Session
 from fotahook.store.sql import load_migrations, load_queries
-from fotahook.store.sqlite.connection import connect, describe_error, translate
+from fotahook.store.sqlite.connection import Job, Worker, connect, describe_error, translate
 from fotahook.store.sqlite.session import run_to_end
-from fotahook.store.sqlite.worker import Job, Worker
 from tests.modes import modes_bind
 
 from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, lease_one, settled

@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fotahook.store.batcher import Turns
+from fotahook.store.group_commit import LARGE_BYTES, AcceptRequest, candidates
 from fotahook.store.records import NewMessage
-from fotahook.store.turns import LARGE_BYTES, Turns, accept_turn
 
 work = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 25)), max_size=40)
 
@@ -47,16 +48,16 @@ def test_heavy_and_light_items_alternate() -> None:
         assert turns.take() == ["heavy"]
 
 
-def test_what_does_not_fit_begins_the_next_batch() -> None:
+def test_a_second_item_of_a_key_begins_the_next_batch() -> None:
     turns: Turns[int] = Turns(limit=10)
-    for number in range(4):
-        turns.put(number)
-    assert turns.take(lambda number: number != 2) == [0, 1]
+    for number, key in enumerate(["a", None, "a", None]):
+        turns.put(number, key=key)
+    assert turns.take() == [0, 1]
     assert turns.take() == [2, 3]
     assert turns.take() == []
 
 
 def test_large_bodies_weigh_more_than_small_ones() -> None:
     messages = [NewMessage(account="a", body=b"x" * LARGE_BYTES), NewMessage(account="b", body=b"x")]
-    assert accept_turn(messages) == ("a", 3)
-    assert accept_turn([]) == (None, 0)
+    assert AcceptRequest(candidates(messages, ["1", "2"]), None).turn == ("a", 3)
+    assert AcceptRequest([], None).turn == (None, 0)

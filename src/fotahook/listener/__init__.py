@@ -1,7 +1,7 @@
 """Receives messages: one answered with 200 is on disk, and handlers and forwards get it from there."""
 
 from fotahook.contract.errors import WebhookRejected
-from fotahook.store.ledger_records import LedgerDevice
+from fotahook.store.ledger import LedgerDevice
 
 from .app import Listener
 from .dead_letters import DeadLetter

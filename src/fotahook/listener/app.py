@@ -11,7 +11,7 @@ from fotahook.contract.budget import Budget
 from fotahook.contract.errors import WebhookRejected
 from fotahook.delivery import Deadline, Deliver, Rules
 from fotahook.store import Store
-from fotahook.store.ledger_records import LedgerDevice
+from fotahook.store.ledger import LedgerDevice
 from fotahook.store.records import Retention, StoreError
 
 from . import asgi, ledger, requests, validation

@@ -33,5 +33,5 @@ async def former_paths(
         parts = url_parts(older.url or "")
         if parts and parts["host"] == url_parts(url).get("host"):
             path = unquote(str(parts["path"])).rstrip("/")
-            ends[path] = max(newer.at + overlap, ends.get(path, 0.0))
+            ends[path] = max(newer.at.timestamp() + overlap, ends.get(path, 0.0))
     return ends

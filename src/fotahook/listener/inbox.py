@@ -20,8 +20,7 @@ from fotahook.delivery import (
     run_maintenance,
 )
 from fotahook.store import Store, open_store
-from fotahook.store.base import Clock
-from fotahook.store.health import StoreHealth
+from fotahook.store.base import Clock, StoreHealth
 from fotahook.store.key_file import check_key
 from fotahook.store.records import (
     Accepted,

@@ -8,8 +8,7 @@ import msgspec
 
 from fotahook.contract.life_cycle import FAILED
 from fotahook.store import Store
-from fotahook.store.ledger import storable
-from fotahook.store.ledger_records import LedgerCampaign, LedgerDevice
+from fotahook.store.ledger import LedgerCampaign, LedgerDevice, storable
 
 from . import validation
 
@@ -69,7 +68,7 @@ async def read_ledger(store: Store, account: str, campaign_id: str, now: float) 
 async def read_devices(store: Store, account: str, campaign_id: str, after: str, limit: int) -> list[LedgerDevice]:
     """The devices of a campaign behind `after`, in order."""
     found = await find_campaign(store, account, campaign_id)
-    return [] if found is None else await store.ledger_devices(found.id, after=after, limit=limit)
+    return [] if found is None else (await store.ledger_devices(found.id, after=after, limit=limit))[0]
 
 
 async def expect(

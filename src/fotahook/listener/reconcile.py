@@ -15,8 +15,7 @@ from fotahook.contract.exchange import retry_after
 from fotahook.contract.life_cycle import FINAL_RANK, place
 from fotahook.contract.models import V2DeviceStatus
 from fotahook.store import Store
-from fotahook.store.ledger import storable
-from fotahook.store.ledger_records import LedgerCampaign, LedgerDevice
+from fotahook.store.ledger import LedgerCampaign, LedgerDevice, storable
 from fotahook.store.records import NewMessage
 
 from .intake import HANDLERS, ChooseConsumers, receive
@@ -92,7 +91,7 @@ class Reconciler:
             devices = [device for device in page.data.device_list or () if device.device_id]
             names = [storable(device.device_id or "") for device in devices]
             await self._store.expect(account, name, names)
-            known = await self._store.ledger_devices(found.id, among=names, limit=len(names))
+            known, _ = await self._store.ledger_devices(found.id, among=names, limit=len(names))
             repaired += await self._enter(found, devices, {one.device: one for one in known})
             last = next_page(page, last)
             await self._store.expect(account, name, cursor=last or "")

@@ -11,8 +11,7 @@ from ..contract.addresses import Network
 from ..contract.budget import Budget
 from ..contract.messages import MESSAGE_LIMIT
 from ..contract.operator import Checks
-from ..store.base import Clock, Store
-from ..store.health import StoreHealth
+from ..store.base import Clock, Store, StoreHealth
 from ..store.records import CALLBACK_CONSUMER, Credential
 from .credentials import COST, PasswordCost, Passwords
 from .event_feed import Cursors, Feed

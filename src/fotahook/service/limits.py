@@ -14,8 +14,8 @@ import msgspec
 from ..contract.addresses import address_key
 from ..contract.keys import fingerprint
 from ..store.base import Clock, Store
+from ..store.batcher import Turns
 from ..store.records import AuditEntry, Limits, StoreError
-from ..store.turns import Turns
 from . import errors
 
 FAILURES: Final = 5
@@ -327,9 +327,9 @@ class Quotas:
                 return
             messages = size = after = 0
             while True:
-                part = await self._store.pending_usage(account, after=after, limit=COUNT_STEP)
-                messages, size, after = messages + part.messages, size + part.bytes, part.last
-                if part.messages < COUNT_STEP:
+                found, their_size, after = await self._store.pending_usage(account, after=after, limit=COUNT_STEP)
+                messages, size = messages + found, size + their_size
+                if found < COUNT_STEP:
                     break
             usage.messages, usage.bytes = messages, size
             ended = self._monotonic()

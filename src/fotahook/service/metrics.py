@@ -10,12 +10,11 @@ from typing import Any, Final, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from ..contract.operator import Backlog, Latency, StateCounts
+from ..contract.operator import Backlog, Latency, RegisteredCallback, StateCounts
 from ..store.base import AskForLeases, Receive, Store
 from ..store.records import (
     Accepted,
     AuditEntry,
-    Callback,
     HandOver,
     LaneVerdict,
     Lease,
@@ -107,7 +106,7 @@ class _CountedStore:
     def audited(self, entry: AuditEntry) -> Store:
         return self._metrics.around(self._store.audited(entry))
 
-    async def register(self, account: str, url: str, *, actor: str) -> Callback:
+    async def register(self, account: str, url: str, *, actor: str) -> RegisteredCallback:
         return await self._timed("register", self._store.register(account, url, actor=actor))
 
     async def accept(self, messages: Sequence[NewMessage]) -> list[Accepted]:

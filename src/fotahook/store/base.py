@@ -7,28 +7,28 @@ writes them, so that only one clock is ever compared.
 
 import asyncio
 import contextlib
+import math
 import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 from . import records
-from .accept import candidates
-from .callbacks import CallbackVerbs
-from .event_reader import EventVerbs
-from .group_commit import AcceptRequest, Batcher, Request, commit_group
-from .ids import MessageIds
-from .ledger_verbs import LedgerVerbs
+from .batcher import Batcher
+from .events import EventVerbs
+from .group_commit import AcceptRequest, Request, Settled, SettleRequest, candidates, commit_group
+from .ledger import LedgerVerbs
+from .message_verbs import MessageIds
 from .retention import RetentionVerbs
 from .session import Session
-from .settle import Settled, SettleRequest
 from .transaction import Transaction
-from .turns import accept_turn
 
 Clock = Callable[[], float]
 AskForLeases = Callable[[], records.LeaseRequest | None]
 Receive = Callable[[Sequence[records.HandOver]], None]
 
+CHECK_SECONDS: Final = 1.0
+"""How long the result of a check is kept."""
 FETCH_LIMIT: Final = 2000
 """Deliveries fetched for several lanes at once, unless one alone asks for more: their bodies take memory."""
 
@@ -42,7 +42,7 @@ class FetchRequest(NamedTuple):
     max_bytes: int
 
 
-class Store(CallbackVerbs, RetentionVerbs, EventVerbs, LedgerVerbs):
+class Store(RetentionVerbs, EventVerbs, LedgerVerbs):
     """Keeps callbacks, messages and deliveries. Every verb is one transaction; a write returns once it is on disk.
 
     Every verb may raise StoreUnavailable; a verb that adds rows may raise StoreFull.
@@ -105,7 +105,7 @@ class Store(CallbackVerbs, RetentionVerbs, EventVerbs, LedgerVerbs):
     async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]:
         given = candidates(messages, self._ids.take(len(messages)))
         request = AcceptRequest(given, self._lease_request())
-        accepted: list[records.Accepted] = await self._writes.submit(request, *accept_turn(messages))
+        accepted: list[records.Accepted] = await self._writes.submit(request, *request.turn)
         return accepted
 
     async def check(self) -> None:
@@ -159,9 +159,10 @@ class Store(CallbackVerbs, RetentionVerbs, EventVerbs, LedgerVerbs):
         request = SettleRequest(lease, settlements, verdict, keep)
         # A lane is settled once in a transaction, since a second settling builds on the first.
         settled: Settled = await self._writes.submit(request, lease.lane, len(settlements), lease.lane)
-        if settled.lease is None and settled.is_due:
+        fresh, is_due = settled
+        if fresh is None and is_due:
             self._notify()
-        return settled.lease
+        return fresh
 
     def _due_since(self) -> float:
         """A time before which no lane is due."""
@@ -178,3 +179,31 @@ class Store(CallbackVerbs, RetentionVerbs, EventVerbs, LedgerVerbs):
             async with asyncio.timeout(seconds):
                 await self._work.wait()
         self._work.clear()
+
+
+class StoreHealth:
+    """Checks an open store, and keeps the result for one second. Belongs to one event loop.
+
+    `on_error` gets each error once, until another one occurs or a check succeeds.
+    """
+
+    def __init__(self, store: Store, on_error: Callable[[records.StoreError], None] = lambda error: None) -> None:
+        self._store = store
+        self._on_error = on_error
+        self._lock = asyncio.Lock()
+        self._checked_at = -math.inf
+        self._error: records.StoreError | None = None
+
+    async def error(self) -> records.StoreError | None:
+        """Why the store cannot be written; None if it can."""
+        async with self._lock:
+            if asyncio.get_running_loop().time() - self._checked_at >= CHECK_SECONDS:
+                try:
+                    await self._store.check()
+                    self._error = None
+                except records.StoreError as error:
+                    if str(error) != str(self._error):
+                        self._on_error(error)
+                    self._error = error
+                self._checked_at = asyncio.get_running_loop().time()
+            return self._error

@@ -5,11 +5,12 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from fotahook.contract.life_cycle import place
+from fotahook.contract.life_cycle import FINAL_RANK, place
 from fotahook.contract.messages import CallbackMessage, Upgrade
 
-from .records import NewMessage, Note, Report
-from .session import ReportRow, Session, to_json
+from .records import NewMessage, Note, Record, Report
+from .session import NEWEST, Engine, ReportRow, Session, to_json
+from .views import read
 
 _TEXT_LIMIT: Final = 256
 _TOLD: Final = (
@@ -113,9 +114,156 @@ async def campaign_ids(db: Session, names: Collection[tuple[str, str]]) -> Mappi
 
 def _without_repetitions(rows: list[ReportRow]) -> list[list[ReportRow]]:
     """The rows in parts that name each device once, because a statement writes a row once."""
+    if len({row[1:3] for row in rows}) == len(rows):
+        return [rows]
     parts: defaultdict[int, list[ReportRow]] = defaultdict(list)
     times: Counter[tuple[int, str]] = Counter()
     for row in rows:
         parts[times[row[1:3]]].append(row)
         times[row[1:3]] += 1
     return list(parts.values())
+
+
+class LedgerDevice(Record, frozen=True, kw_only=True):
+    """The last status of a device in a campaign; None if it is only expected."""
+
+    device: str
+    status: str | None
+    rank: int
+    at: float | None
+    by_report: bool
+    repairs: int
+    """How often a report had to say what no message did."""
+    detail: str | None = None
+    """Why it has this status."""
+    message: str | None = None
+    """The id of the message that said it."""
+
+
+class LedgerReport(Record, frozen=True, kw_only=True):
+    """The last status of a device ('' for the campaign itself) in a campaign."""
+
+    account: str
+    campaign: str
+    device: str
+    status: str
+    at: float
+    detail: str | None
+    told: str | None
+    """What was told of the campaign, as JSON."""
+
+
+class LedgerCampaign(Record, frozen=True, kw_only=True):
+    """A campaign in the ledger, with its own last status. Its end is unknown until somebody says it."""
+
+    id: int
+    account: str
+    campaign: str
+    status: str | None = None
+    rank: int = 0
+    at: float | None = None
+    ends_at: float | None = None
+    cursor: str = ""
+    """How far its report was read: the last device; empty at the beginning."""
+
+
+class LedgerCount(Record, frozen=True, kw_only=True):
+    """How many devices of a campaign have a status; '' if they are only expected."""
+
+    status: str
+    is_final: bool
+    devices: int
+    repairs: int
+
+
+class LedgerVerbs(Engine):
+    """Base of the stores, for what they keep of campaigns and devices."""
+
+    async def expect(
+        self,
+        account: str,
+        campaign: str,
+        devices: Collection[str] = (),
+        *,
+        ends_at: float | None = None,
+        cursor: str | None = None,
+    ) -> None:
+        """Enter a campaign into the ledger, and devices that are to report; those that did already stay as they are.
+
+        None leaves the end, and how far the report was read, as they are.
+        """
+
+        async def job(db: Session) -> None:
+            ids = await campaign_ids(db, {(account, campaign)})
+            number = ids[account, campaign]
+            await db.rows("change_campaign", campaign=number, ends_at=ends_at, cursor=cursor)
+            await db.rows("expect_devices", campaign=number, devices=sorted(set(devices)))
+
+        await self._write(job)
+
+    async def ledger_campaigns(
+        self, *, name: tuple[str, str] | None = None, after: int = 0, limit: int
+    ) -> list[LedgerCampaign]:
+        """Campaigns in the ledger by id, above `after`; with a `name`, an account and a campaign, only that one."""
+        account, campaign = name or (None, None)
+        values = {"account": account, "campaign": campaign, "after": after, "limit": limit}
+        return await self._list(LedgerCampaign, "ledger_campaigns", **values)
+
+    async def ledger_devices(
+        self,
+        campaign: int,
+        *,
+        among: Collection[str] | None = None,
+        kind: str | None = None,
+        after: str = "",
+        limit: int,
+    ) -> tuple[list[LedgerDevice], str | None]:
+        """The `limit` devices of a campaign behind `after`, in order, all or these; with a `kind`, those of them that
+        ``succeeded``, ``failed`` or are ``silent``. Then the device behind which to go on, None at the end."""
+        values = {"campaign": campaign, "among": among, "kind": kind or "", "after": after, "scan": limit}
+        found = await self._query("ledger_devices", final=FINAL_RANK, **values)
+        fitting = [read(LedgerDevice, row) for row in found if row["fits"]]
+        return fitting, found[-1]["device"] if len(found) == limit else None
+
+    async def ledger_counts(self, campaign: int) -> list[LedgerCount]:
+        """How many devices of a campaign have which status."""
+        return await self._list(LedgerCount, "ledger_counts", campaign=campaign, final=FINAL_RANK)
+
+    async def latest_campaigns(
+        self, *, among: Collection[str] | None, campaign: str | None = None, before: int | None = None, limit: int
+    ) -> list[LedgerCampaign]:
+        """Campaigns of these accounts or of all, newest first: below an id, and by the beginning of their name."""
+        values = {"among": among, "campaign": campaign, "before": NEWEST if before is None else before, "limit": limit}
+        return await self._list(LedgerCampaign, "latest_campaigns", **values)
+
+    async def campaign_reasons(self, campaign: int, *, limit: int) -> list[tuple[str, int]]:
+        """Why devices of a campaign failed, and how many of them, the most frequent reason first."""
+        found = await self._query("campaign_reasons", campaign=campaign, failed=FINAL_RANK, limit=limit)
+        return [(row["reason"], row["devices"]) for row in found]
+
+    async def find_device(self, device: str, *, among: Collection[str] | None, limit: int) -> list[LedgerReport]:
+        """What was last reported of a device in each campaign of these accounts or of all, newest first."""
+        return await self._list(LedgerReport, "find_device", device=device, among=among, limit=limit)
+
+    async def reports_of_campaign(
+        self, account: str, campaign: str, *, after: str | None = None, limit: int
+    ) -> list[LedgerReport]:
+        """What was reported of a campaign, first of itself, then of its devices in order; behind a device, if given."""
+        values = {"account": account, "campaign": campaign, "after": after, "limit": limit}
+        return await self._list(LedgerReport, "reports_of_campaign", **values)
+
+    async def reports_of_device(self, account: str, device: str, *, after: str = "", limit: int) -> list[LedgerReport]:
+        """What was reported of a device ('' for the campaigns themselves) in each campaign behind `after`, in order."""
+        values = {"account": account, "device": device, "after": after, "limit": limit}
+        return await self._list(LedgerReport, "reports_of_device", **values)
+
+    async def overdue_devices(self, seconds: float) -> int:
+        """Devices without a result in campaigns that ended within the last `seconds`."""
+        (row,) = await self._query("overdue_devices", seconds=seconds, final=FINAL_RANK)
+        overdue: int = row["devices"]
+        return overdue
+
+    async def forget_reports(self, campaign: int, seconds: float, limit: int) -> bool:
+        """Remove up to `limit` statuses from the ledger that are older than `seconds`; whether there may be more."""
+        values = {"campaign": campaign, "seconds": seconds, "limit": limit}
+        return len(await self._write(lambda db: db.rows("forget_reports", **values))) == limit

@@ -8,8 +8,8 @@ from typing import Final, Literal
 
 import msgspec
 
-# What an operator allows an account is the same here.
 from fotahook.contract.operator import Limits as Limits
+from fotahook.contract.operator import RegisteredCallback
 
 FETCH_BYTES: Final = 1024 * 1024
 """Bytes of bodies that a lane fetches at once."""
@@ -49,15 +49,6 @@ class WrongSchema(StoreUnavailable):
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of all records. Records never form cycles, so the garbage collector skips them."""
-
-
-class Callback(Record, frozen=True, kw_only=True):
-    """The one URL registered for an account."""
-
-    account: str
-    url: str
-    revision: int
-    registered_at: float
 
 
 class Report(Record, frozen=True, kw_only=True):
@@ -290,18 +281,9 @@ class Account(Record, frozen=True, kw_only=True):
     """An account that has a lane to a callback."""
 
     account: str
-    callback: Callback | None
+    callback: RegisteredCallback | None
     lane: Lane
     limits: Limits
-
-
-class CallbackChange(Record, frozen=True, kw_only=True):
-    """A change of an account's callback; `url` is None if it was deregistered."""
-
-    url: str | None
-    actor: str
-    at: float
-    revision: int
 
 
 class MessageFilter(Record, frozen=True, kw_only=True):
@@ -370,14 +352,6 @@ class Credential(Record, frozen=True, kw_only=True):
     """From which it may be used (CIDR); none: from everywhere."""
     created_at: float = 0.0
     expires_at: float | None = None
-
-
-class PendingUsage(Record, frozen=True, kw_only=True):
-    """How many messages of an account are not settled, and their bytes, up to the number `last`."""
-
-    messages: int
-    bytes: int
-    last: int
 
 
 class AuditEntry(Record, frozen=True, kw_only=True):

@@ -7,13 +7,11 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from .records import NewMessage
-from .rows import Row, read
+from .views import Row, read
 
 T = TypeVar("T")
 R = TypeVar("R", bound=msgspec.Struct)
 
-Values: TypeAlias = Sequence[object]
-"""The values of a row that a statement is given, in its order."""
 LaneName: TypeAlias = tuple[str, str]
 """An account and a consumer."""
 DedupKey: TypeAlias = tuple[str, str]
@@ -58,7 +56,7 @@ class Session(ABC):
         """The rows that the statement returns."""
 
     @abstractmethod
-    async def bulk(self, statement: str, rows: Sequence[Values]) -> Sequence[Row]:
+    async def bulk(self, statement: str, rows: Sequence[Sequence[object]]) -> Sequence[Row]:
         """Run a statement once for many rows, all of one width; what it returns. Without rows nothing runs."""
 
     async def row(self, statement: str, **values: object) -> Row | None:
@@ -94,16 +92,16 @@ class Session(ABC):
         The lanes in `taken` were idle and are leased for `seconds`; the rows are their leases.
         """
 
-    @abstractmethod
     async def settle(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write outcomes: lane, message, state, delay, attempts, strikes, acceptance, then the attempt's columns."""
+        await self.bulk("settle", rows)
 
-    @abstractmethod
     async def keep_lanes(self, rows: Sequence[tuple[Any, ...]]) -> Sequence[Row]:
         """Write verdicts: lane, revision of the callback, seconds to keep the lease, backoff, pause, then the health.
 
         A row for each lane: whether it could be leased now, and the whole lease if it is kept.
         """
+        return await self.bulk("keep_lanes", rows)
 
     @abstractmethod
     async def redeliver(self, seqs: Sequence[int], state: str | None) -> int:
@@ -137,11 +135,6 @@ class Engine(ABC):
     async def _list(self, kind: type[R], statement: str, /, **values: object) -> list[R]:
         """The records that a single statement returns."""
         return [read(kind, row) for row in await self._query(statement, **values)]
-
-    async def _one(self, kind: type[R], statement: str, /, **values: object) -> R:
-        """The one record that a single statement returns."""
-        (record,) = await self._list(kind, statement, **values)
-        return record
 
     async def _find_row(self, statement: str, /, **values: object) -> Row | None:
         """The row that a single statement finds by a key."""

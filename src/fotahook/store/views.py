@@ -1,29 +1,21 @@
-"""Converts the store's records to the models of the operator API, for a service and for a listener's inbox."""
+"""Converts rows to records, and records to the models of the operator API. Both engines name their columns alike."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from typing import TypeVar
+from functools import cache, partial
+from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import asdict
 
 from fotahook.contract import operator
 
-from .records import (
-    CALLBACK_CONSUMER,
-    Account,
-    Attempt,
-    AuditEntry,
-    CallbackChange,
-    DeliveryStatus,
-    Limits,
-    Message,
-    RecentAttempt,
-    Record,
-)
+from . import records
 
-Model = TypeVar("Model", bound=msgspec.Struct)
+T = TypeVar("T", bound=msgspec.Struct)
+Row = Mapping[str, Any]
+"""The columns of a row by name. SQLite has 0 and 1 for booleans, and text for arrays."""
 
 
 def to_datetime(seconds: float) -> datetime:
@@ -36,12 +28,82 @@ def to_datetime_or_none(seconds: float | None) -> datetime | None:
     return None if seconds is None else to_datetime(seconds)
 
 
-def lane_name(account: str, consumer: str) -> str:
-    """The name of a lane: its consumer, or its account if it leads to the registered callback."""
-    return account if consumer == CALLBACK_CONSUMER else consumer
+def read(kind: type[T], row: Row, **fields: object) -> T:
+    """A record or model with these fields, and the row's for all others; records in it have columns of the same row."""
+    plain, converted, nested = _plan(kind)
+    for name in plain:
+        if name not in fields:
+            fields[name] = row[name]
+    for name, convert in converted:
+        if name not in fields:
+            fields[name] = convert(row[name])
+    for name, convert in nested:
+        if name not in fields:
+            fields[name] = convert(row)
+    return kind(**fields)
 
 
-def message_state(message: Message, *, now: float = 0.0, time_to_live: float = math.inf) -> operator.MessageState:
+def read_lease(row: Row) -> records.Lease:
+    # The quotas are no affair of a dispatcher.
+    limits = records.Limits(in_flight=row["in_flight"], per_second=row["per_second"])
+    return read(records.Lease, row, limits=limits)
+
+
+def read_note(note: str | None) -> records.Note | None:
+    """The note of a message as the store has it."""
+    return None if note is None else msgspec.json.decode(note, type=records.Note)
+
+
+_Conversions = list[tuple[str, Callable[[Any], object]]]
+
+
+@cache
+def _plan(kind: type[msgspec.Struct]) -> tuple[list[str], _Conversions, _Conversions]:
+    """The fields that are as in the row, those that are converted, and those made of the whole row."""
+    plain: list[str] = []
+    converted: _Conversions = []
+    nested: _Conversions = []
+    for field in msgspec.structs.fields(kind):
+        if field.type in _CONVERSIONS:
+            converted.append((field.name, _CONVERSIONS[field.type]))
+        elif field.type == _Callback | None:
+            nested.append((field.name, lambda row: None if row["url"] is None else read(_Callback, row)))
+        elif isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            nested.append((field.name, partial(read, field.type)))
+        else:
+            plain.append(field.name)
+    return plain, converted, nested
+
+
+def _words(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(value.split() if isinstance(value, str) else value or ())
+
+
+def _names(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    given = msgspec.json.decode(value) if isinstance(value, str) else value
+    return None if given is None else tuple(given)
+
+
+_Callback: Final = operator.RegisteredCallback
+_CONVERSIONS: Final[Mapping[Any, Callable[[Any], object]]] = {
+    bool: bool,
+    datetime: to_datetime,
+    datetime | None: to_datetime_or_none,
+    tuple[str, ...]: _words,
+    tuple[str, ...] | None: _names,
+    Mapping[str, float]: msgspec.json.decode,
+    records.Note | None: read_note,
+}
+
+
+def _model(model: type[T], record: records.Record, **fields: object) -> T:
+    """A model with these fields, and the record's for all others."""
+    return read(model, asdict(record), **fields)
+
+
+def message_state(
+    message: records.Message, *, now: float = 0.0, time_to_live: float = math.inf
+) -> operator.MessageState:
     """A message and its deliveries; `time_to_live` is how long a delivery may wait, in seconds."""
     return _model(
         operator.MessageState,
@@ -51,7 +113,8 @@ def message_state(message: Message, *, now: float = 0.0, time_to_live: float = m
             _model(
                 operator.DeliveryState,
                 delivery,
-                lane=lane_name(message.account, delivery.consumer),
+                # The lane to the registered callback has the name of its account.
+                lane=delivery.consumer or message.account,
                 due=to_datetime(delivery.due) if delivery.state == "pending" else None,
                 expires_at=_expires_at(delivery, now, time_to_live),
             )
@@ -60,34 +123,34 @@ def message_state(message: Message, *, now: float = 0.0, time_to_live: float = m
     )
 
 
-def _expires_at(delivery: DeliveryStatus, now: float, time_to_live: float) -> datetime | None:
+def _expires_at(delivery: records.DeliveryStatus, now: float, time_to_live: float) -> datetime | None:
     # The age stands still while the lane is held or paused, so the end of its time to live is unknown.
     if time_to_live == math.inf or delivery.stopped or delivery.state != "pending":
         return None
     return to_datetime(now + time_to_live - delivery.age)
 
 
-def audit_entry(entry: AuditEntry) -> operator.AuditEntry:
+def audit_entry(entry: records.AuditEntry) -> operator.AuditEntry:
     """An entry of the audit log."""
     return _model(operator.AuditEntry, entry)
 
 
-def attempt_state(number: int, attempt: Attempt) -> operator.Attempt:
+def attempt_state(number: int, attempt: records.Attempt) -> operator.Attempt:
     """One attempt in a message's history."""
     return _attempt(operator.Attempt, number, attempt)
 
 
-def recent_attempt(recent: RecentAttempt) -> operator.RecentAttempt:
+def recent_attempt(recent: records.RecentAttempt) -> operator.RecentAttempt:
     """One attempt in an account's history."""
     return _attempt(operator.RecentAttempt, recent.number, recent.attempt, message_id=recent.message)
 
 
-def _attempt(model: type[Model], number: int, attempt: Attempt, **fields: object) -> Model:
+def _attempt(model: type[T], number: int, attempt: records.Attempt, **fields: object) -> T:
     phases = msgspec.convert(attempt.phases, operator.Phases)
     return _model(model, attempt, number=number, http_status=attempt.status, phases=phases, **fields)
 
 
-def unknown_account_state(account: str, limits: Limits) -> operator.AccountState:
+def unknown_account_state(account: str, limits: records.Limits) -> operator.AccountState:
     """The state of an account with neither a callback nor a message so far: its lane would start held."""
     return operator.AccountState(
         account=account,
@@ -99,47 +162,16 @@ def unknown_account_state(account: str, limits: Limits) -> operator.AccountState
     )
 
 
-def account_state(account: Account, *, known: bool) -> operator.AccountState:
+def account_state(account: records.Account, *, known: bool) -> operator.AccountState:
     """The state of an account, by the lane to its callback; `known`: it has had a callback or a message."""
-    callback, lane, limits = account.callback, account.lane, account.limits
-    window = lane.health.window if limits.in_flight is None else min(lane.health.window, limits.in_flight)
+    lane, health, most = account.lane, account.lane.health, account.limits.in_flight
+    window = health.window if most is None else min(health.window, most)
+    in_flight = window if lane.state == "open" else 0
     return operator.AccountState(
         account=account.account,
-        callback=None if callback is None else _model(operator.RegisteredCallback, callback),
-        lane=_model(
-            operator.LaneState,
-            lane,
-            reason=lane.health.reason,
-            in_flight=window if lane.state == "open" else 0,
-            failures=lane.health.failures,
-        ),
+        callback=account.callback,
+        lane=_model(operator.LaneState, lane, reason=health.reason, in_flight=in_flight, failures=health.failures),
         backlog=_model(operator.Backlog, lane),
-        limits=limits,
+        limits=account.limits,
         known=known,
     )
-
-
-def callback_change(change: CallbackChange, before: CallbackChange | None) -> operator.CallbackChange:
-    """A change of a callback; `before` is the change that preceded it."""
-    replaced = before is not None and before.url is not None
-    action = "deregistered" if change.url is None else "replaced" if replaced else "registered"
-    return _model(operator.CallbackChange, change, action=action)
-
-
-def _model(model: type[Model], record: Record, **fields: object) -> Model:
-    """A model with these fields, and the record's for all others; times of the store become datetimes."""
-    shared = {
-        name: getattr(record, name) if convert is None else convert(getattr(record, name))
-        for name, convert in _fields(model)
-        if name not in fields
-    }
-    return model(**shared, **fields)
-
-
-@cache
-def _fields(model: type[msgspec.Struct]) -> list[tuple[str, Callable[[float | None], datetime | None] | None]]:
-    """The names of a model's fields, and how their values are converted."""
-    times = (datetime, datetime | None)
-    return [
-        (field.name, to_datetime_or_none if field.type in times else None) for field in msgspec.structs.fields(model)
-    ]

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from itertools import zip_longest
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -149,10 +148,7 @@ async def deregister_callback(call: Call) -> FotaV2SuccessResult:
 @Endpoint("GET", f"{PATH}/callbacks", scope="read")
 async def callback_history(call: Call) -> CallbackHistory:
     """The changes of the account's callback and who made them, newest first."""
-    # One more than is shown: whether the oldest change replaced a callback depends on the change before it.
-    changes = await call.service.store.callback_history(call.account, HISTORY_LIMIT + 1)
-    history = [views.callback_change(change, before) for change, before in zip_longest(changes, changes[1:])]
-    return CallbackHistory(history=history[:HISTORY_LIMIT])
+    return CallbackHistory(history=await call.service.store.callback_history(call.account, HISTORY_LIMIT))
 
 
 @Endpoint("GET", f"{PATH}/signing-keys", scope="read")

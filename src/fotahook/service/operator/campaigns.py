@@ -23,8 +23,7 @@ from ...contract.campaigns import (
 from ...contract.life_cycle import FAILED, FINAL_RANK, place
 from ...contract.operator import MessageStateName
 from ...store import views
-from ...store.ledger import storable
-from ...store.ledger_records import CampaignDevice, LedgerCampaign, LedgerCount, LedgerReport
+from ...store.ledger import LedgerCampaign, LedgerCount, LedgerDevice, LedgerReport, storable
 from ...store.records import Account, Message, MessageFilter
 from ...store.views import to_datetime, to_datetime_or_none
 from .. import errors, requests
@@ -87,12 +86,12 @@ async def list_devices(call: Call) -> DevicePage:
     if query.device:
         reports = await store.find_device(storable(query.device), among=[call.account], limit=SCAN)
         return DevicePage(devices=[_device(one, is_over=is_over) for one in reports if one.campaign == found.campaign])
-    devices: list[CampaignDevice] = []
+    devices: list[LedgerDevice] = []
     after: str | None = call.service.cursors.open(query.cursor) or ""
     # Each read is short, so that other calls get their turn in between.
     for _ in range(READS_PER_PAGE):
-        page = await store.campaign_devices(found.id, kind=kind, after=after or "", limit=SCAN)
-        devices, after = [*devices, *page.devices], page.next
+        page, after = await store.ledger_devices(found.id, kind=kind, after=after or "", limit=SCAN)
+        devices += page
         if after is None or len(devices) > query.limit:
             break
     if len(devices) > query.limit:
@@ -131,12 +130,12 @@ def _state(call: Call, campaign: LedgerCampaign, counts: Sequence[LedgerCount]) 
     )
 
 
-def _device(one: CampaignDevice | LedgerReport, *, is_over: bool) -> DeviceState:
+def _device(one: LedgerDevice | LedgerReport, *, is_over: bool) -> DeviceState:
     if one.status is not None and place(one.status)[1] >= FINAL_RANK:
         kind = "failed" if one.status in FAILED else "succeeded"
     else:
         kind = "overdue" if is_over else "silent" if one.status is None else "other"
-    full = one if isinstance(one, CampaignDevice) and one.status is not None else None
+    full = one if isinstance(one, LedgerDevice) and one.status is not None else None
     return DeviceState(
         device_id=one.device,
         kind=kind,

@@ -6,7 +6,6 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import Annotated, Final
 
-import msgspec
 from msgspec import Meta
 from msgspec.structs import astuple
 from starlette.responses import Response
@@ -73,12 +72,11 @@ async def stats(call: Call) -> Stats:
     """What happened in the last minutes, in total and minute by minute, and how things stand now."""
     query, store = call.query(StatsQuery), call.service.store
     among = call.among(query.account)
-    found = await store.stats(query.minutes, among=among)
-    known = {one.minute: msgspec.convert(one, Counts, from_attributes=True) for one in found.minutes}
+    now, known = await store.stats(query.minutes, among=among)
     totals = {name: sum(getattr(one, name) for one in known.values()) for name in Counts.__struct_fields__}
     minutes = [
         MinuteCounts(*astuple(known.get(minute, Counts())), at=to_datetime(60.0 * minute))
-        for minute in range(found.now - query.minutes + 1, found.now + 1)
+        for minute in range(now - query.minutes + 1, now + 1)
     ]
     accounts, backlog, latency = await call.service.overviews.read(query.account or "", among)
     return Stats(totals=Counts(**totals), minutes=minutes, accounts=accounts, backlog=backlog, latency=latency)

@@ -23,10 +23,9 @@ from ...contract.models import (
     V2CampaignMetaInfo,
     V2DeviceStatus,
 )
+from ...contract.operator import RegisteredCallback
 from ...contract.urls import account_warning, origin, port_warning, url_refusal
-from ...store.ledger import storable
-from ...store.ledger_records import LedgerReport
-from ...store.records import Callback
+from ...store.ledger import LedgerReport, storable
 from .. import errors, requests
 from ..context import Settings
 from ..routing import Call, Endpoint
@@ -87,7 +86,7 @@ async def _replace(call: Call, given: object) -> Response:
     return errors.answer(FotaV2CallbackRegistrationResult(callback.url), headers=headers)
 
 
-async def register(call: Call, url: str) -> Callback:
+async def register(call: Call, url: str) -> RegisteredCallback:
     """Register a checked URL; an ApiError if it is new and does not answer the challenge, where one is asked for."""
     store, challenge = call.audited("callback.register", detail=origin(url)), call.service.settings.challenge_receiver
     if challenge is not None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from ..records import Pruned, Retention
-from ..rows import Row
+from ..views import Row
 
 DAY: Final = 86400
 AHEAD: Final = 7

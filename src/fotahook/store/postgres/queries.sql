@@ -343,7 +343,15 @@ select count(*) filter (where not l.held and not l.paused and l.wait_until <= st
 from lanes l where l.consumer = :consumer and (:among::text[] is null or l.account = any(:among));
 
 -- name: callback_history
-select url, actor, at, revision from callback_history where account = :account order by revision desc limit :limit;
+select h.url, h.actor, h.at, h.revision,
+    case
+        when h.url is null then 'deregistered'
+        when (
+            select url from callback_history b where b.account = h.account and b.revision = h.revision - 1
+        ) is not null then 'replaced'
+        else 'registered'
+    end as action
+from callback_history h where h.account = :account order by h.revision desc limit :limit;
 
 -- name: recent
 select seq, seq as reached from messages
@@ -916,11 +924,6 @@ from campaigns c left join ledger l on l.campaign = c.id and l.device = ''
 where c.id > :after and (:account::text is null or (c.account = :account and c.campaign = :campaign))
 order by c.id limit :limit;
 
--- name: ledger_devices
-select device, status, rank, at, by_report, repairs from ledger
-where campaign = :campaign and device > :after and (:among::text[] is null or device = any(:among))
-order by device limit :limit;
-
 -- name: ledger_counts
 select coalesce(status, '') as status, rank >= :final as is_final, count(*) as devices, sum(repairs)::bigint as repairs
 from ledger where campaign = :campaign and device <> '' group by 1, 2 order by 1;
@@ -932,13 +935,14 @@ where c.id < :before and (:among::text[] is null or c.account = any(:among))
     and (:campaign::text is null or substr(c.campaign, 1, length(:campaign::text)) = :campaign::text)
 order by c.id desc limit :limit;
 
--- name: campaign_devices
+-- name: ledger_devices
 -- Of so many devices behind :after, those of a kind. The last one that was looked at tells where to go on.
 select d.device, d.status, d.rank, d.at, d.by_report, d.repairs, d.detail, m.id as message, d.fits
 from (
     select l.*, case :kind::text when 'succeeded' then l.rank > :final when 'failed' then l.rank = :final
     when 'silent' then l.rank < :final else true end as fits from ledger l
-    where l.campaign = :campaign and l.device > :after order by l.device limit :scan
+    where l.campaign = :campaign and l.device > :after and (:among::text[] is null or l.device = any(:among))
+    order by l.device limit :scan
 ) d left join messages m on m.seq = d.seq
 order by d.device;
 

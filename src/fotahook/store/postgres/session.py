@@ -3,13 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from fotahook.contract.life_cycle import FINAL_RANK
 
-from ..rows import Row
-from ..session import Added, Candidate, ReportRow, Session, Values
+from ..session import Added, Candidate, ReportRow, Session
 from ..sql import load_queries
+from ..views import Row
 from .servers import Db
 
 
@@ -46,7 +46,7 @@ class PostgresSession(Session):
         # An asyncpg.Record reads like a mapping, and is none for type checkers.
         return cast("list[Row]", await self.connection.fetch(sql, *[values[name] for name in names]))
 
-    async def bulk(self, statement: str, rows: Sequence[Values], **more: object) -> list[Row]:
+    async def bulk(self, statement: str, rows: Sequence[Sequence[object]], **more: object) -> list[Row]:
         """Each column is an array; these are the first parameters, `more` the others."""
         columns = dict(zip(STATEMENTS[statement].names, zip(*rows, strict=True), strict=False))
         return await self.rows(statement, **columns, **more) if rows else []
@@ -74,12 +74,6 @@ class PostgresSession(Session):
         self, rows: Sequence[tuple[int, int, str | None]], taken: Collection[int], seconds: float
     ) -> list[Row]:
         return await self.bulk("add_pending", rows, taken=taken, seconds=seconds)
-
-    async def settle(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        await self.bulk("settle", rows)
-
-    async def keep_lanes(self, rows: Sequence[tuple[Any, ...]]) -> list[Row]:
-        return await self.bulk("keep_lanes", rows)
 
     async def redeliver(self, seqs: Sequence[int], state: str | None) -> int:
         await self.rows("hold_days")

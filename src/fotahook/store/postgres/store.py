@@ -4,23 +4,26 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from .. import records
 from ..base import Clock, FetchRequest, Store
 from ..events import EventCursor, EventPage
-from ..rows import Row, read_lease, read_note
 from ..session import Session
 from ..transaction import Connection, Transaction
-from .connection import ConnectionPool
+from ..views import Row, read_lease, read_note
+from .connection import ConnectionPool, Notifier
 from .days import Days
-from .lease_horizon import LeaseHorizon
-from .notify import Notifier
 from .schema import check_schema, create_or_check
 from .session import STATEMENTS, PostgresSession
-from .visibility import VisibilityTracker
 
 T = TypeVar("T")
+
+MARGIN_SECONDS: Final = 2.0
+"""Longer than transactions usually take."""
+LONG_MARGIN_SECONDS: Final = 120.0
+"""Longer than the server's timeouts let one take; every LONG_LOOK_SECONDS the search begins so far back."""
+LONG_LOOK_SECONDS: Final = 10.0
 
 
 class PostgresStore(Store):
@@ -146,3 +149,58 @@ class PostgresStore(Store):
             "Callable[[], contextlib.AbstractAsyncContextManager[Connection]]", self._pool.handler_connection
         )
         return Transaction(connect, mark)
+
+
+class LeaseHorizon:
+    """Remembers up to when a process has leased everything that was due, which is where its search for more begins.
+
+    So it does not walk over what other snapshots keep of earlier leases.
+
+    Every write to a lane sets the time at which it is due no earlier than the start of its transaction. So only
+    transactions that were under way then can bring an earlier one.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._now = self._done_until = float("-inf")
+        self._long_look_at = monotonic()
+
+    def since(self) -> float:
+        """The time at which the next search begins."""
+        is_long = self._monotonic() - self._long_look_at >= LONG_LOOK_SECONDS
+        return self._done_until - (LONG_MARGIN_SECONDS if is_long else MARGIN_SECONDS)
+
+    def looked(self, now: float, done_until: float) -> None:
+        """A search at `now`, by the server's clock, has leased all that was due before `done_until`."""
+        if self._monotonic() - self._long_look_at >= LONG_LOOK_SECONDS:
+            self._long_look_at = self._monotonic()
+        # A clock that went back writes earlier times than before.
+        self._done_until = done_until if now >= self._now else float("-inf")
+        self._now = now
+
+
+class VisibilityTracker:
+    """Tracks up to which numbers every row is visible: rows become visible in another order than that of their numbers.
+
+    A writer has a transaction before it draws a number, since it locks the lanes first. Once all transactions are over
+    that had begun when the last number was drawn, every row up to that number is visible, or was rolled back. Waiting
+    for that costs the writers nothing. A long write transaction of any client of the server delays events.
+    """
+
+    def __init__(self) -> None:
+        self._visible = EventCursor()
+        self._pending: tuple[EventCursor, int] | None = None
+        """The last numbers drawn at a moment, and a transaction that began after all that had drawn them."""
+
+    async def visible(self, db: Session, present: EventCursor) -> EventCursor:
+        """The numbers up to which a statement that begins now sees all rows; `present` has the last ones drawn."""
+        if present == self._visible:
+            return present
+        if self._pending is None:
+            self._pending = present, await db.value("next_transaction")
+        # Another reader may have been here meanwhile.
+        drawn, transaction = self._pending
+        if await db.value("oldest_transaction") > transaction:
+            self._visible = self._visible.merge(drawn)
+            self._pending = None
+        return self._visible

@@ -1,16 +1,15 @@
-"""SQLite: connections to the store's file, statements by name, and the lock of its dispatcher."""
+"""SQLite: connections to the store's file, their threads, statements by name, and the lock of its dispatcher."""
 
+import asyncio
 import contextlib
 import fcntl
 import os
 import sqlite3
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from functools import cache
-from itertools import chain
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import NoneType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -25,11 +24,6 @@ PREPARED_STATEMENTS: Final = 256
 """Statements that a connection keeps prepared: all of them, with those for many rows in every length."""
 CHECKPOINT_PAGES: Final = 4000
 """Pages in the log before a checkpoint: the more, the more often a busy page is copied only once."""
-ROWS_LIMIT: Final = 256
-"""Rows in one statement."""
-
-_ROW_COUNTS: Final = (*range(8, 65, 8), 128, 192, ROWS_LIMIT)
-"""Numbers of rows that statements are prepared for; missing rows are filled with null."""
 _SCALARS: Final = (str, int, float, bytes, NoneType)
 _SETTINGS: Final = (
     "journal_mode = wal",
@@ -46,6 +40,8 @@ _REMEDIES: Final = {
     "SQLITE_NOTADB": "choose another file",
 }
 
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], T]
 Q: Final = load_queries("sqlite")
 
 
@@ -55,31 +51,6 @@ def execute(db: sqlite3.Connection, name: str, **values: object) -> sqlite3.Curs
         if not isinstance(given, _SCALARS):
             values[key] = msgspec.json.encode(list(given)).decode()  # type: ignore[call-overload]  # a collection
     return db.execute(Q[name], values)
-
-
-def run_rows(
-    db: sqlite3.Connection, name: str, rows: Sequence[Sequence[object]], *, repeat_last: bool = False
-) -> list[sqlite3.Cursor]:
-    """Run the named statement with these rows, all of one width, as its ``values``; a cursor for each ROWS_LIMIT rows.
-
-    SQLite then goes through the rows by itself, and the writing thread does not contend for Python's lock in between.
-    `repeat_last`: fill in with the last row, instead of rows of nulls that the statement must pass over.
-    """
-    parts = [rows[begin : begin + ROWS_LIMIT] for begin in range(0, len(rows), ROWS_LIMIT)]
-    return [_run_part(db, name, part, repeat_last) for part in parts]
-
-
-def _run_part(db: sqlite3.Connection, name: str, rows: Sequence[Sequence[object]], repeat_last: bool) -> sqlite3.Cursor:
-    width = len(rows[0])
-    count = _ROW_COUNTS[bisect_left(_ROW_COUNTS, len(rows))]
-    filling = rows[-1] if repeat_last else (None,) * width
-    return db.execute(_statement(name, width, count), (*chain.from_iterable(rows), *filling * (count - len(rows))))
-
-
-@cache
-def _statement(name: str, width: int, count: int) -> str:
-    row = f"({', '.join('?' * width)})"
-    return Q[name].format(rows=", ".join([row] * count))
 
 
 def connect(path: Path, *, busy_seconds: float | None = None) -> sqlite3.Connection:
@@ -176,3 +147,49 @@ def lock_dispatcher(path: Path) -> int:
         os.close(lock)
         raise DispatchedElsewhere(f"another process dispatches from {path}; stop it first") from error
     return lock
+
+
+class Worker:
+    """Runs transactions for asyncio one after the other, on a connection and in a thread that are its own.
+
+    Reads that have a worker see what is committed, and never wait for a write.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, *, begin: str = "begin", end: str = "rollback") -> None:
+        self._connection = connection
+        self._begin = begin
+        self._end = end
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="fotahook-store")
+        self._closed = False
+        self.check: Callable[[], None] = lambda: None
+        """Called before every transaction, which fails if it raises."""
+
+    async def run(self, job: Job[T]) -> T:
+        """Return what `job` returns, once its transaction is over; if it raises, nothing was written."""
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        # Shielded: a caller that is cancelled, as at the end of its event loop, does not undo what others wait for.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._executor, self._run, job))
+
+    async def close(self) -> None:
+        """Finish the transactions under way, then end the thread."""
+        self._closed = True
+        await asyncio.to_thread(self._executor.shutdown)
+        self._connection.close()
+
+    def _run(self, job: Job[T]) -> T:
+        try:
+            self.check()
+            # One transaction, so that a job of several statements sees one state of the store.
+            self._connection.execute(self._begin)
+            result = job(self._connection)
+            self._connection.execute(self._end)
+            return result
+        except Exception as error:
+            # A rollback that fails now is repeated later: until then no transaction can begin.
+            with contextlib.suppress(sqlite3.Error):
+                if self._connection.in_transaction:
+                    self._connection.execute("rollback")
+            if (translated := translate(error)) is error:
+                raise
+            raise translated from error

@@ -143,7 +143,7 @@ left join limits m on m.account = l.account;
 -- One row, all bodies in one blob: between two rows the reading thread would wait for the event loop. SQLite writes numbers
 -- into JSON with 15 digits, and a time needs 17.
 select json_group_array(json_array(
-    seq, id, type, ordering_key, length(body), json(printf('%!.17g', accepted_at)), attempts, strikes, age, followed, note
+    length(body), followed, note, seq, id, type, ordering_key, json(printf('%!.17g', accepted_at)), attempts, strikes, age
 )) as deliveries, cast(group_concat(body, '') as blob) as bodies
 from (
     select p.seq, m.id, m.type, m.ordering_key, b.body, m.accepted_at, p.attempts, p.strikes,
@@ -324,7 +324,15 @@ select count(*) filter (where not l.held and not l.paused and l.wait_until <= :n
 from lanes l where l.consumer = :consumer and (:among is null or l.account in (select value from json_each(:among)));
 
 -- name: callback_history
-select url, actor, at, revision from callback_history where account = :account order by revision desc limit :limit;
+select h.url, h.actor, h.at, h.revision,
+    case
+        when h.url is null then 'deregistered'
+        when (
+            select url from callback_history b where b.account = h.account and b.revision = h.revision - 1
+        ) is not null then 'replaced'
+        else 'registered'
+    end as action
+from callback_history h where h.account = :account order by h.revision desc limit :limit;
 
 -- name: recent
 -- The account's messages before one, newest first, and a row without `seq` for each 256 numbers that have none of them: the
@@ -763,8 +771,10 @@ on conflict (account, campaign) do nothing;
 
 -- name: record_reports
 -- The state guard: a status that goes back in the life cycle changes nothing, nor does a result that is known already. Among
--- results, ThingSpace's report is right. Rows as the columns are.
-insert into ledger (seq, campaign, device, status, rank, by_report, detail, repairs, at) values {rows}
+-- results, ThingSpace's report is right. First the time. Rows: message, campaign, device, status, rank, by_report, detail.
+insert into ledger (at, seq, campaign, device, status, rank, by_report, detail, repairs)
+select ?, column1, column2, column3, column4, column5, column6, column7, column6 from (values {rows})
+where column1 is not null
 on conflict (campaign, device) do update set
     seq = excluded.seq, status = excluded.status, rank = excluded.rank, at = excluded.at, by_report = excluded.by_report,
     repairs = ledger.repairs + excluded.repairs, detail = excluded.detail
@@ -795,12 +805,6 @@ select c.id, c.account, c.campaign, l.status, coalesce(l.rank, 0) as rank, l.at,
 from campaigns c left join ledger l on l.campaign = c.id and l.device = ''
 where c.id > :after and (:account is null or (c.account = :account and c.campaign = :campaign)) order by c.id limit :limit;
 
--- name: ledger_devices
-select device, status, rank, at, by_report, repairs from ledger
-where campaign = :campaign and device > :after
-    and (:among is null or device in (select value from json_each(:among)))
-order by device limit :limit;
-
 -- name: ledger_counts
 select coalesce(status, '') as status, rank >= :final as is_final, count(*) as devices, sum(repairs) as repairs
 from ledger where campaign = :campaign and device <> '' group by 1, 2 order by 1;
@@ -812,13 +816,14 @@ where c.id < :before and (:among is null or c.account in (select value from json
     and (:campaign is null or substr(c.campaign, 1, length(:campaign)) = :campaign)
 order by c.id desc limit :limit;
 
--- name: campaign_devices
+-- name: ledger_devices
 -- Of so many devices behind :after, those of a kind. The last one that was looked at tells where to go on.
 select d.device, d.status, d.rank, d.at, d.by_report, d.repairs, d.detail, m.id as message, d.fits
 from (
     select l.*, case :kind when 'succeeded' then l.rank > :final when 'failed' then l.rank = :final when 'silent' then l.rank < :final
     else true end as fits from ledger l
-    where l.campaign = :campaign and l.device > :after order by l.device limit :scan
+    where l.campaign = :campaign and l.device > :after and (:among is null or l.device in (select value from json_each(:among)))
+    order by l.device limit :scan
 ) d left join messages m on m.seq = d.seq
 order by d.device;
 

@@ -5,18 +5,25 @@ for a whole table, however many rows there are.
 """
 
 import sqlite3
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Coroutine, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from typing import Any, Final, TypeVar
 
-from ..rows import Row
-from ..session import Added, Candidate, DedupKey, ReportRow, Session, Values
-from .connection import execute, run_rows
+from ..session import Added, Candidate, DedupKey, ReportRow, Session
+from ..views import Row
+from .connection import Q, execute
 from .schema import key_hash
 
 T = TypeVar("T")
 
+ROWS_LIMIT: Final = 256
+"""Rows in one statement."""
+
+_ROW_COUNTS: Final = (*range(8, 65, 8), 128, 192, ROWS_LIMIT)
+"""Numbers of rows that statements are prepared for; missing rows are filled with null."""
 CHUNK_BYTES: Final = 256 << 10
 """Bodies in one statement, unless a single one is longer: SQLite keeps them in memory until it runs again."""
 
@@ -31,15 +38,22 @@ class SqliteSession(Session):
     async def rows(self, statement: str, **values: object) -> Sequence[Row]:
         return execute(self.connection, statement, now=self.now, **values).fetchall()
 
-    async def bulk(self, statement: str, rows: Sequence[Values]) -> Sequence[Row]:
-        return list(chain.from_iterable(run_rows(self.connection, statement, rows)))
+    async def bulk(self, statement: str, rows: Sequence[Sequence[object]], *first: object) -> Sequence[Row]:
+        """The rows are the statement's ``values``, `first` what it takes before them."""
+        found: list[Row] = []
+        for begin in range(0, len(rows), ROWS_LIMIT):
+            part = rows[begin : begin + ROWS_LIMIT]
+            width, count = len(part[0]), _ROW_COUNTS[bisect_left(_ROW_COUNTS, len(part))]
+            values = (*first, *chain.from_iterable(part), *(None,) * (width * (count - len(part))))
+            found += self.connection.execute(_statement(statement, width, count), values)
+        return found
 
     async def add_messages(self, given: Sequence[Candidate]) -> Added:
         hashes = {key: key_hash(*key) for each in given if (key := each.key) is not None}
         known = await self._known(given, hashes) if hashes else {}
         first: int = await self.value("next_seq")
         new: list[Candidate] = []
-        values: list[Values] = []
+        values: list[Sequence[object]] = []
         repeated: Counter[str] = Counter()
         for each in given:
             key, message = each.key, each.message
@@ -83,7 +97,7 @@ class SqliteSession(Session):
         self, rows: Sequence[tuple[int, int, str | None]], taken: Collection[int], seconds: float
     ) -> Sequence[Row]:
         keys: set[tuple[int, str]] = set()
-        values: list[Values] = []
+        values: list[Sequence[object]] = []
         for lane, number, key in rows:
             values.append((lane, number, key, key is None or (lane, key) not in keys, self.now))
             if key is not None:
@@ -99,10 +113,10 @@ class SqliteSession(Session):
         return await self.rows("leased_lanes", lanes=taken)
 
     async def settle(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        put_off: list[Values] = []
-        dead: list[Values] = []
-        ended: list[Values] = []
-        attempts: list[Values] = []
+        put_off: list[Sequence[object]] = []
+        dead: list[Sequence[object]] = []
+        ended: list[Sequence[object]] = []
+        attempts: list[Sequence[object]] = []
         counts: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
         for lane, seq, state, delay, charged, strikes, _, *attempt in rows:
             if state == "pending":
@@ -138,12 +152,17 @@ class SqliteSession(Session):
         return len(settled)
 
     async def record_reports(self, rows: Sequence[ReportRow]) -> Sequence[Row]:
-        timed = [(*row, row[5], self.now) for row in rows]
-        # A row that is repeated changes nothing.
-        written = run_rows(self.connection, "record_reports", timed, repeat_last=True)
-        if sum(cursor.rowcount for cursor in written) == len(rows):
+        before = self.connection.total_changes
+        await self.bulk("record_reports", rows, self.now)
+        if self.connection.total_changes - before == len(rows):
             return ()
         return await self.bulk("stale_reports", [row[:3] for row in rows])
+
+
+@cache
+def _statement(name: str, width: int, count: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return Q[name].format(rows=", ".join([row] * count))
 
 
 def run_to_end(job: Coroutine[Any, Any, T]) -> T:

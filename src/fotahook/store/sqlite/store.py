@@ -12,17 +12,15 @@ import msgspec
 
 from .. import records
 from ..base import Clock, FetchRequest, Store
-from ..rows import Row, read_lease, read_note
 from ..session import Session
-from .connection import connect, describe_error, execute, file_check, lock_dispatcher
+from ..views import Row, read_lease, read_note
+from .connection import Job, Worker, connect, describe_error, execute, file_check, lock_dispatcher
 from .schema import check_schema, create_or_check, key_hash
 from .session import SqliteSession, run_to_end
-from .worker import Job, Worker
 
 T = TypeVar("T")
 
-_Fetched = tuple[int, str, str | None, str | None, int, float, int, int, float, int, str | None]
-_FETCHED: Final = msgspec.json.Decoder(list[_Fetched])
+_FETCHED: Final = ("seq", "message", "type", "ordering_key", "accepted_at", "attempts", "strikes", "age")
 
 
 class SqliteStore(Store):
@@ -144,25 +142,9 @@ async def _fetch(db: Session, request: FetchRequest) -> list[records.Delivery]:
     lease, limit, without, max_bytes = request
     (row,) = await db.rows("fetch", lane=lease.lane, limit=limit, without=without, max_bytes=max_bytes)
     deliveries, end = [], 0
-    for seq, message, kind, key, size, accepted_at, attempts, strikes, age, followed, note in _FETCHED.decode(
-        row["deliveries"]
-    ):
+    for size, followed, note, *columns in msgspec.json.decode(row["deliveries"]):
         begin, end = end, end + size
-        deliveries.append(
-            records.Delivery(
-                lane=lease.lane,
-                seq=seq,
-                message=message,
-                account=lease.account,
-                type=kind,
-                ordering_key=key,
-                body=row["bodies"][begin:end],
-                accepted_at=accepted_at,
-                attempts=attempts,
-                strikes=strikes,
-                age=age,
-                note=read_note(note),
-                followed=bool(followed),
-            )
-        )
+        values: dict[str, Any] = dict(zip(_FETCHED, columns, strict=True))
+        values |= {"lane": lease.lane, "account": lease.account, "body": row["bodies"][begin:end]}
+        deliveries.append(records.Delivery(followed=bool(followed), note=read_note(note), **values))
     return deliveries

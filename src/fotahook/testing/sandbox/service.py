@@ -183,7 +183,9 @@ class SandboxService:
         """Both attempts at a message. A message that failed is lost, and so is one that nobody was registered for."""
         account, seed = delivery.account, self.thingspace_seed or ""
         registrations = [
-            thingspace.Registration(one.at, one.revision, one.url, self._credentials.get((account, one.revision)))
+            thingspace.Registration(
+                one.at.timestamp(), one.revision, one.url, self._credentials.get((account, one.revision))
+            )
             for one in reversed(await self.store.callback_history(account, _REGISTRATIONS))
         ]
         planned = thingspace.plan(seed, delivery.body, registrations, sent_at=delivery.accepted_at)

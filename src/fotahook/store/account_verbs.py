@@ -1,32 +1,112 @@
-"""The verbs of a store about callbacks and lanes, alike on every engine."""
+"""The verbs of a store about accounts, alike on every engine: callbacks, lanes, limits, credentials, audit log."""
 
-from collections.abc import Collection
+import copy
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Final, Self, TypeVar
 
-import msgspec
+from msgspec.structs import asdict
 
-from fotahook.contract.operator import Limits, StateCounts
+from fotahook.contract.operator import CallbackChange, Limits, RegisteredCallback, StateCounts
 
 from . import records
-from .access_verbs import AccessVerbs
-from .event_reader import STEP
 from .records import CALLBACK_CONSUMER, HISTORY_CHANGES
-from .rows import read
-from .session import Session
+from .session import NEWEST, Engine, Session
+from .views import read
+
+T = TypeVar("T")
+
+STEP: Final = 1000
+"""Rows that retention removes in one step, so that other writes do not wait long."""
 
 
-class CallbackVerbs(AccessVerbs):
-    """Base of the stores, for what they keep of endpoints."""
+class AccountVerbs(Engine):
+    """Base of the stores, for who may do what, who did, and where messages go."""
 
-    async def register(self, account: str, url: str, *, actor: str) -> records.Callback:
+    def __init__(self) -> None:
+        super().__init__()
+        self._audit: records.AuditEntry | None = None
+
+    def audited(self, entry: records.AuditEntry) -> Self:
+        """This store, whose next write records the entry in the audit log, in the same transaction."""
+        view = copy.copy(self)
+        view._audit = entry
+        return view
+
+    async def _change(self, job: Callable[[Session], Awaitable[T]]) -> T:
+        """As ``_write``, with the audit entry of this view unless nothing was changed."""
+
+        async def audited(db: Session) -> T:
+            result = await job(db)
+            refused = isinstance(result, records.Redelivery) and result.refused is not None
+            if self._audit is not None and result is not False and not refused:
+                await db.rows("add_audit", **asdict(self._audit))
+            return result
+
+        return await self._write(audited)
+
+    async def write_audit(self, entries: Sequence[records.AuditEntry]) -> list[int]:
+        """Add entries to the audit log, or amend the detail of those that have a number; the number of each."""
+
+        async def job(db: Session) -> list[int]:
+            numbers = []
+            for entry in entries:
+                if entry.number:
+                    await db.rows("amend_audit", number=entry.number, detail=entry.detail)
+                numbers.append(entry.number or await db.value("add_audit", **asdict(entry)))
+            return numbers
+
+        return await self._write(job)
+
+    async def audit(
+        self, *, among: Collection[str] | None = None, before: int | None = None, limit: int
+    ) -> list[records.AuditEntry]:
+        """The audit log, newest first, below a number; `among` restricts it to entries about these accounts."""
+        before = NEWEST if before is None else before
+        return await self._list(records.AuditEntry, "audit", among=among, before=before, limit=limit)
+
+    async def save_credential(self, credential: records.Credential) -> None:
+        """Insert a credential, or replace the one of its kind and id."""
+
+        async def job(db: Session) -> None:
+            await db.rows("drop_expired_credentials", kind=credential.kind)
+            await db.rows("save_credential", **asdict(credential))
+
+        await self._change(job)
+
+    async def replace_credential(self, old: records.Credential, new: records.Credential) -> bool:
+        """Replace `old` by `new`, of the same kind and id; False, writing nothing, if `old` is not what is stored."""
+
+        async def job(db: Session) -> bool:
+            found = await db.row("lock_credential", kind=old.kind, id=old.id)
+            if found is None or read(records.Credential, found) != old:
+                return False
+            await db.rows("save_credential", **asdict(new))
+            return True
+
+        return await self._change(job)
+
+    async def credential(self, kind: str, credential_id: str) -> records.Credential | None:
+        """One credential; None if it is missing or expired."""
+        return await self._find(records.Credential, "credential", kind=kind, id=credential_id)
+
+    async def credentials(self, kind: str, owner: str) -> list[records.Credential]:
+        """The live credentials of one owner, oldest first."""
+        return await self._list(records.Credential, "credentials", kind=kind, owner=owner)
+
+    async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:
+        """Delete credentials."""
+        await self._change(lambda db: db.rows("drop_credentials", kind=kind, ids=ids))
+
+    async def register(self, account: str, url: str, *, actor: str) -> RegisteredCallback:
         """Register or replace the account's callback and open its lane; deliveries in backoff become due."""
 
-        async def job(db: Session) -> records.Callback:
+        async def job(db: Session) -> RegisteredCallback:
             await db.lock_lanes({(account, CALLBACK_CONSUMER)})
             revision = await _add_history(db, account, url, actor)
             (callback,) = await db.rows("put_callback", account=account, url=url, revision=revision)
             await db.rows("open_callback_lane", account=account)
             await _end_backoff(db, account, CALLBACK_CONSUMER)
-            return read(records.Callback, callback)
+            return read(RegisteredCallback, callback)
 
         callback = await self._change(job)
         self._notify()
@@ -45,13 +125,13 @@ class CallbackVerbs(AccessVerbs):
 
         return await self._change(job)
 
-    async def callback(self, account: str) -> records.Callback | None:
+    async def callback(self, account: str) -> RegisteredCallback | None:
         """The account's callback, if one is registered."""
-        return await self._find(records.Callback, "callback", account=account)
+        return await self._find(RegisteredCallback, "callback", account=account)
 
-    async def callback_history(self, account: str, limit: int) -> list[records.CallbackChange]:
+    async def callback_history(self, account: str, limit: int) -> list[CallbackChange]:
         """The last changes of an account's callback, newest first."""
-        return await self._list(records.CallbackChange, "callback_history", account=account, limit=limit)
+        return await self._list(CallbackChange, "callback_history", account=account, limit=limit)
 
     async def lanes(self, account: str) -> list[records.Lane]:
         """The lanes of an account with their backlogs."""
@@ -77,11 +157,14 @@ class CallbackVerbs(AccessVerbs):
         self, among: Collection[str] | None = None, *, consumer: str = CALLBACK_CONSUMER
     ) -> StateCounts:
         """How many accounts are in each state, of these or of all."""
-        return await self._one(StateCounts, "state_counts", among=among, consumer=consumer)
+        (counts,) = await self._list(StateCounts, "state_counts", among=among, consumer=consumer)
+        return counts
 
-    async def pending_usage(self, account: str, *, after: int, limit: int) -> records.PendingUsage:
-        """A look at up to `limit` messages that wait for the account's callback, behind the number `after`."""
-        return await self._one(records.PendingUsage, "pending_usage", account=account, after=after, limit=limit)
+    async def pending_usage(self, account: str, *, after: int, limit: int) -> tuple[int, int, int]:
+        """A look at up to `limit` messages that wait for the account's callback, behind the number `after`: how many
+        there are, their bytes, and the last number."""
+        (row,) = await self._query("pending_usage", account=account, after=after, limit=limit)
+        return row["messages"], row["bytes"], row["last"]
 
     async def pause(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
         """Stop sending over a lane until it is resumed; everything is kept, and its time to live stands still."""
@@ -112,7 +195,7 @@ class CallbackVerbs(AccessVerbs):
 
     async def set_limits(self, account: str, limits: Limits) -> None:
         """Set an account's limits; dispatchers apply them within a turn, services within a second."""
-        values = msgspec.structs.asdict(limits)
+        values = asdict(limits)
         await self._change(lambda db: db.rows("set_limits", account=account, **values))
 
     async def wake_origin(self, origin: str, limit: int) -> int:

@@ -1,0 +1,132 @@
+"""Group commit: concurrent callers share a batch, and those that come meanwhile share the next.
+
+Whose work goes into the next batch: each owner's turn comes the later the more it had done already.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from itertools import count
+from typing import Final, Generic, TypeVar
+
+from .records import StoreUnavailable
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+GATHERING_TURNS: Final = 3
+"""Maximum number of event loop turns that a batch waits while each turn brings more items."""
+LIMIT: Final = 1000
+"""Weight of the work in one transaction, so that the first of it does not wait too long."""
+
+
+class Turns(Generic[T]):
+    """A queue with start-time fair queueing: who brings little never waits for all that somebody else brought before.
+
+    What is heavier than the limit is taken alone, and alternates with lighter work that comes meanwhile.
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._waiting: list[tuple[int, int, int, Hashable, T]] = []
+        """A heap of start, number, weight, key and item; the start is how much its owner's work weighed before."""
+        self._ends: dict[Hashable, int] = {}
+        self._now = 0
+        """The start of what was taken last: where an owner begins that brought nothing lately."""
+        self._numbers = count()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, item: T, owner: Hashable = None, weight: int = 1, key: Hashable = None) -> None:
+        """Queue an item behind those of its owner; None is no key."""
+        start = max(self._now, self._ends.get(owner, 0))
+        self._ends[owner] = start + weight
+        heapq.heappush(self._waiting, (start, next(self._numbers), weight, key, item))
+
+    def take(self) -> list[T]:
+        """The next items: of at most the limit together, or one, and one of each key; the first other one ends them."""
+        taken: list[T] = []
+        keys: set[Hashable] = set()
+        room = self._limit
+        while self._waiting:
+            start, number, weight, key, item = self._waiting[0]
+            if key in keys or (taken and weight > room):
+                # Others went before it, so it goes first next; not if that was one heavy item, perhaps its owner's.
+                if room >= 0:
+                    heapq.heapreplace(self._waiting, (-1, number, weight, key, item))
+                break
+            heapq.heappop(self._waiting)
+            if key is not None:
+                keys.add(key)
+            room -= weight
+            self._now = max(self._now, start)
+            taken.append(item)
+        ends = self._ends.items() if self._waiting else ()
+        self._ends = {owner: end for owner, end in ends if end > self._now}
+        return taken
+
+
+class Batcher(Generic[Item, Result]):
+    """Collects items while a batch runs, then runs them as the next batch; one batch at a time.
+
+    `run` returns for each item of a batch, in order, a result or the exception for that caller alone. A batch weighs
+    what the limit of `Turns` allows.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]], *, limit: int = LIMIT
+    ) -> None:
+        self._run = run
+        self._turns: Turns[tuple[Item, asyncio.Future[Result]]] = Turns(limit)
+        self._worker: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def submit(self, item: Item, owner: Hashable = None, weight: int = 1, key: Hashable = None) -> Result:
+        """The item's result. A caller that is cancelled leaves its item in the batch.
+
+        No two items of one `key` are in a batch; None is no key.
+        """
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._turns.put((item, future), owner, weight, key)
+        if not self._is_working():
+            self._worker = asyncio.create_task(self._work())
+        return await future
+
+    async def close(self) -> None:
+        """Refuse new items, and finish those that were submitted."""
+        self._closed = True
+        if self._worker is not None and self._is_working():
+            await self._worker
+
+    def _is_working(self) -> bool:
+        """Whether the worker runs; it ends with its event loop, which may be an earlier one."""
+        worker, loop = self._worker, asyncio.get_running_loop()
+        return worker is not None and not worker.done() and worker.get_loop() is loop
+
+    async def _work(self) -> None:
+        while self._turns:
+            await self._gather()
+            items, futures = zip(*self._turns.take(), strict=True)
+            results: Sequence[Result | Exception]
+            try:
+                results = await self._run(items)
+            except Exception as error:
+                results = [error] * len(items)
+            for future, result in zip(futures, results, strict=True):
+                if future.done():  # its caller was cancelled meanwhile
+                    continue
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+
+    async def _gather(self) -> None:
+        """Wait while each turn of the loop brings more: the batch would begin with the first of them alone."""
+        seen, turns = 0, GATHERING_TURNS
+        while len(self._turns) > seen and turns > 0:
+            seen, turns = len(self._turns), turns - 1
+            await asyncio.sleep(0)
