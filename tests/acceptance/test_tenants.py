@@ -168,13 +168,28 @@ def guess_tokens(evil: Tenant, end: Event) -> set[int]:
     return found
 
 
-def fill_the_store(evil: Tenant, end: Event) -> set[int]:
-    lines = b'{"account": "evil-00001", "message": {"type": "x"}}\n' * 500
+def parse_much(evil: Tenant, end: Event) -> set[int]:
+    values = b'"\\ud800", ' * 20_000 + b"[[], {}], " * 10_000
+    lines = b'{"account": "evil-00001", "message": {"x": [%b 1], "\\u0061ccountName": "evil-00001"}}\n' % values[:-2]
     found = set()
     while not end.is_set():
-        answer = evil("POST", "/v1/messages", lines)
-        found |= {answer.status, *(507 for line in answer.data.splitlines() if b"QUOTA_REACHED" in line)}
+        found.add(evil("POST", "/v1/messages", lines * 4).status)
     return found
+
+
+def fill_the_store(evil: Tenant, end: Event) -> set[int]:
+    lines = b'{"account": "evil-00001", "message": {"type": "x"}}\n' * 500
+
+    def fill() -> set[int]:
+        found = set()
+        while not end.is_set():
+            answer = evil("POST", "/v1/messages", lines)
+            found |= {answer.status, *(507 for line in answer.data.splitlines() if b"QUOTA_REACHED" in line)}
+        return found
+
+    with ThreadPoolExecutor(4) as threads:
+        filling = [threads.submit(fill) for _ in range(4)]
+        return set().union(*(one.result() for one in filling))
 
 
 def look_through_everything(evil: Tenant, end: Event) -> set[int]:
@@ -206,6 +221,7 @@ FLOODS: Final[dict[Flood, set[int]]] = {
     stall_uploads: set(),
     hang_up_logins: set(),
     guess_tokens: {401},
+    parse_much: {200},
     fill_the_store: {507},
     look_through_everything: {200},
     hold_connections: set(),

@@ -38,6 +38,7 @@ _BURST: Final = 8
 """Connections accepted in one turn of the loop: their requests come together too, and others wait for all of them."""
 _PAUSE_SECONDS: Final = 1.0
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_SWITCH_SECONDS: Final = 0.0001
 _GARBAGE_OBJECTS: Final = 10_000
 """Objects made and not freed between two collections of garbage; Python's default is 700."""
 
@@ -317,5 +318,8 @@ def run(main: Coroutine[Any, Any, int]) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_OBJECTS, 10, 10)
+    # A thread that waits for the interpreter, as the store's do after each statement, asks for it after so long. A busy
+    # loop releases it in each turn for too short a time to be taken: with Python's 5 ms such a thread hardly gets it.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)

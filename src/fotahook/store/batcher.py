@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 GATHERING_TURNS: Final = 3
 """Maximum number of event loop turns that a batch waits while each turn brings more items."""
-LIMIT: Final = 1000
+LIMIT: Final = 500
 """Weight of the work in one transaction, so that the first of it does not wait too long."""
 
 

@@ -26,7 +26,7 @@ BATCH_TYPE: Final = "application/x-ndjson"
 TURN_BYTES: Final = 32 * 1024
 """That a request parses in one turn of the loop, where a line counts as `LINE_BYTES` more."""
 LINE_BYTES: Final = 1024
-PART: Final = 1000
+PART: Final = 500
 PART_BYTES: Final = 1024 * 1024
 """Lines of a batch in one transaction, and bytes of all but the last, so that other writes wait little."""
 READS_PER_PAGE: Final = 20
@@ -118,7 +118,7 @@ async def publish(call: Call) -> Published:
 
 @Endpoint("POST", "/v1/messages", scope="publish", body=Line, body_limit="batch_limit")
 async def publish_batch(call: Call) -> Response:
-    """Answers each line, in order, once the valid ones are on disk: up to 1,000 in one transaction."""
+    """Answers each line, in order, once the valid ones are on disk: up to 500 in one transaction."""
     lines: list[NewMessage | Published | dict[str, str]] = []
     room = 0
     async for line in _lines(call):
