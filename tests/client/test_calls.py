@@ -67,22 +67,10 @@ async def test_a_request_has_both_tokens_and_a_json_body(peer: Peer, open_sdk: O
     assert json.loads(call.body) == {"url": LISTENER}
 
 
-@pytest.mark.parametrize("status", [200, 204])
-async def test_an_empty_list_response_means_no_callback(peer: Peer, open_sdk: OpenSdk, status: int) -> None:
-    peer.routes["callbacks/"] = lambda _: respond(status)
-    async with open_sdk() as sdk:
-        response = await sdk.call("list_registered_callbacks", ACCOUNT)
-    assert response.data is None
-    assert response.is_success
-
-
+# The answers of test_parity are others.
 BREACHES = {
-    "truncated": b'{"url": "http',
     "a wrong type": b'{"url": 5}',
-    "an array": b"[]",
     "a string": b'"http://x"',
-    "null": b"null",
-    "HTML": b"<html>Welcome</html>",
     "not UTF-8": b'{"url": "\xff"}',
     "too deep": b'{"other": ' + b"[" * 100_000,
 }
@@ -115,13 +103,6 @@ async def test_an_empty_register_response_is_a_response_error(peer: Peer, open_s
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.ResponseError):
             await sdk.call("register_callback", ACCOUNT, BODY)
-
-
-async def test_unknown_fields_are_ignored(peer: Peer, open_sdk: OpenSdk) -> None:
-    peer.routes["callbacks/"] = lambda _: respond(200, {"url": "http://x", "since": [2026]})
-    async with open_sdk() as sdk:
-        response = await sdk.call("list_registered_callbacks", ACCOUNT)
-    assert response.data == fotahook.CallbackSummary("http://x")
 
 
 async def test_a_payload_for_a_pickling_parser_runs_nothing(
@@ -177,13 +158,6 @@ async def test_other_3xx_statuses_are_response_errors(peer: Peer, open_sdk: Open
     async with open_sdk() as sdk:
         with pytest.raises(fotahook.ResponseError, match="not a response of this API"):
             await sdk.call("list_registered_callbacks", ACCOUNT)
-
-
-async def test_interim_responses_are_skipped(peer: Peer, open_sdk: OpenSdk) -> None:
-    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
-    peer.routes["callbacks/"] = lambda seen: [interim, *respond(200, {"url": "http://x"})]
-    async with open_sdk() as sdk:
-        assert (await sdk.call("list_registered_callbacks", ACCOUNT)).data.url == "http://x"
 
 
 async def test_a_chunked_body_is_decoded(peer: Peer, open_sdk: OpenSdk) -> None:

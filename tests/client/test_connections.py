@@ -140,7 +140,7 @@ def test_a_head_has_limits(peer: Peer, head: bytes) -> None:
         client.software_management_callbacks_v2.list_registered_callbacks(ACCOUNT)
 
 
-def test_threads_take_idle_sync_at_once(peer: Peer) -> None:
+def test_threads_take_idle_connections_at_once(peer: Peer) -> None:
     """No thread gets another's connection."""
     meeting = threading.Barrier(4)
 

@@ -140,12 +140,15 @@ def test_the_update_hook_is_called_after_the_token_is_cached() -> None:
     assert cached == [Secret("t")]
 
 
+FINAL = [TimedOut("x"), TlsError("x"), ResponseError("x"), LoginRefused("x"), AuthenticationError("x")]
+
+
 def test_a_flow_that_waits_cannot_run_in_a_thread() -> None:
     with pytest.raises(RuntimeError, match="a flow waited in a thread"):
         run_now(asyncio.sleep(0))
 
 
-@pytest.mark.parametrize("failure", [TimedOut("x"), TlsError("x"), ResponseError("x"), LoginRefused("x")])
+@pytest.mark.parametrize("failure", FINAL)
 def test_other_errors_are_not_retried(failure: Any) -> None:
     assert retry_delay(failure, 1, now=0, jitter=0) is None
 
@@ -191,7 +194,3 @@ def test_an_invalid_retry_after_is_ignored() -> None:
     assert retry_after(None, 0) is None
     assert retry_after("²", 0) is None
     assert retry_after("9" * 400, 0) == float("inf")
-
-
-def test_an_authentication_error_is_not_retried() -> None:
-    assert retry_delay(AuthenticationError("x"), 1, now=0, jitter=0) is None
