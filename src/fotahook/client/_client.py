@@ -3,19 +3,8 @@
 from functools import partial
 from typing import Final, Self, TypeAlias, Unpack
 
-from ..contract import models
+from ..contract import calls, models
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
-from ..contract.calls import (
-    FIRST_PAGE,
-    Registration,
-    callback_call,
-    devices_call,
-    encode_registration,
-    next_page,
-    read_json,
-    read_summary,
-    report_call,
-)
 from ..contract.errors import ResponseError
 from ..contract.exchange import ApiResponse
 from ..contract.servers import Environment, servers_at, servers_of
@@ -37,7 +26,7 @@ from ._settings import REQUIRED, CallOptions, ClientOptions, Session, Settings, 
 READ_BACK_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """The waits before the reads that look for the new URL: ThingSpace shows a registration a while after it was made."""
 Registered: TypeAlias = ApiResponse[models.FotaV2CallbackRegistrationResult]
-_read_registered = read_json(models.FotaV2CallbackRegistrationResult)
+_read_registered = calls.read_json(models.FotaV2CallbackRegistrationResult)
 
 
 class _Callbacks(Methods):
@@ -53,18 +42,22 @@ class _Callbacks(Methods):
         self, account: str, **options: Unpack[CallOptions]
     ) -> ApiResponse[models.CallbackSummary | None]:
         """The callback registered for an account; `data` is None if there is none."""
-        return await self._perform(callback_call("GET", account, read_summary), **options)
+        return await self._perform(calls.callback_call("GET", account, calls.read_summary), **options)
 
     @operation
-    async def update_callback(self, account: str, body: Registration, **options: Unpack[CallOptions]) -> Registered:
+    async def update_callback(
+        self, account: str, body: calls.Registration, **options: Unpack[CallOptions]
+    ) -> Registered:
         """Replace the callback URL of an account."""
-        call = callback_call("PUT", account, _read_registered, encode_registration(body))
+        call = calls.callback_call("PUT", account, _read_registered, calls.encode_registration(body))
         return await self._perform(call, **options)
 
     @operation
-    async def register_callback(self, account: str, body: Registration, **options: Unpack[CallOptions]) -> Registered:
+    async def register_callback(
+        self, account: str, body: calls.Registration, **options: Unpack[CallOptions]
+    ) -> Registered:
         """Register the callback URL of an account, in place of an earlier one."""
-        call = callback_call("POST", account, _read_registered, encode_registration(body))
+        call = calls.callback_call("POST", account, _read_registered, calls.encode_registration(body))
         return await self._perform(call, **options)
 
     @operation
@@ -75,7 +68,9 @@ class _Callbacks(Methods):
 
         ThingSpace keeps no messages for an account without one: what it would send meanwhile is lost.
         """
-        return await self._perform(callback_call("DELETE", account, read_json(models.FotaV2SuccessResult)), **options)
+        return await self._perform(
+            calls.callback_call("DELETE", account, calls.read_json(models.FotaV2SuccessResult)), **options
+        )
 
 
 class _Campaigns(Methods):
@@ -87,7 +82,7 @@ class _Campaigns(Methods):
     ) -> ApiResponse[models.CampaignSoftware]:
         """A campaign: its software, dates and status."""
         path, kind = "/campaigns/{account}/{campaign_id}", models.CampaignSoftware
-        return await self._perform(report_call(path, kind, account=account, campaign_id=campaign_id), **options)
+        return await self._perform(calls.report_call(path, kind, account=account, campaign_id=campaign_id), **options)
 
 
 class _Reports(Methods):
@@ -107,14 +102,14 @@ class _Reports(Methods):
         if last_seen_campaign_id is not None:
             path += "&lastSeenCampaignId={last_seen_campaign_id}"
             values["last_seen_campaign_id"] = last_seen_campaign_id
-        return await self._perform(report_call(path, models.V2CampaignHistory, **values), **options)
+        return await self._perform(calls.report_call(path, models.V2CampaignHistory, **values), **options)
 
     @operation
     async def get_campaign_device_status(
         self, account: str, campaign_id: str, last_seen_device_id: str | None = None, **options: Unpack[CallOptions]
     ) -> ApiResponse[models.V2CampaignDevice]:
         """A page of a campaign's devices: up to 1,000 with ids above `last_seen_device_id`."""
-        return await self._perform(devices_call(account, campaign_id, last_seen_device_id), **options)
+        return await self._perform(calls.devices_call(account, campaign_id, last_seen_device_id), **options)
 
     @operation
     async def get_device_firmware_upgrade_history(
@@ -122,18 +117,22 @@ class _Reports(Methods):
     ) -> ApiResponse[list[models.DeviceSoftwareUpgrade]]:
         """The campaigns of a device, and how each ended."""
         path, kind = "/reports/{account}/devices/{device_id}", list[models.DeviceSoftwareUpgrade]
-        return await self._perform(report_call(path, kind, account=account, device_id=device_id), **options)
+        return await self._perform(calls.report_call(path, kind, account=account, device_id=device_id), **options)
 
     @paged
     def iter_campaign_devices(
-        self, account: str, campaign_id: str, last_seen_device_id: str = FIRST_PAGE, **options: Unpack[CallOptions]
+        self,
+        account: str,
+        campaign_id: str,
+        last_seen_device_id: str = calls.FIRST_PAGE,
+        **options: Unpack[CallOptions],
     ) -> Listing[models.V2CampaignDevice, models.V2DeviceStatus]:
         """All devices of a campaign, read page by page; only one page is in memory.
 
         `last_seen_device_id` continues behind a device. `timeout` and `max_retries` are for each page.
         """
-        page_at = partial(devices_call, account, campaign_id)
-        return Listing(page_at, lambda page: page.device_list or (), last_seen_device_id, options, next_page)
+        page_at = partial(calls.devices_call, account, campaign_id)
+        return Listing(page_at, lambda page: page.device_list or (), last_seen_device_id, options, calls.next_page)
 
 
 class _ServerLogging(Methods):
@@ -145,7 +144,7 @@ class _ServerLogging(Methods):
     ) -> ApiResponse[list[models.CheckInHistoryItem]]:
         """The check-ins of a device."""
         path, kind = "/logging/{account}/devices/{device_id}/checkInHistory", list[models.CheckInHistoryItem]
-        return await self._perform(report_call(path, kind, account=account, device_id=device_id), **options)
+        return await self._perform(calls.report_call(path, kind, account=account, device_id=device_id), **options)
 
 
 class SoftwareManagementCallbacksV2Controller(_Callbacks, SyncMethods): ...
@@ -240,15 +239,15 @@ class _Client(BaseClient):
         does not read back within half a minute.
         """
         read, body, limits = (
-            callback_call("GET", account, read_summary),
-            encode_registration(url),
+            calls.callback_call("GET", account, calls.read_summary),
+            calls.encode_registration(url),
             self._limits(**options),
         )
         found = (await self._pipeline.perform(read, limits)).data
         previous = None if found is None else found.url
         # Only POST is sure to register where nothing is registered. Nothing is ever removed first: see docs/sdk.md.
         method = "POST" if previous is None else "PUT"
-        await self._pipeline.perform(callback_call(method, account, _read_registered, body), limits)
+        await self._pipeline.perform(calls.callback_call(method, account, _read_registered, body), limits)
         for seconds in READ_BACK_SECONDS:
             await self._pipeline.transport.sleep(seconds)
             found = (await self._pipeline.perform(read, limits)).data

@@ -9,14 +9,14 @@ import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 
 from .calls import Call, read_json, read_nothing
 from .errors import ApiException
-from .exchange import MASK, Secret
+from .exchange import Hidden, Secret
 from .servers import Server
 
 # The documented lifetime, for a token without `expires_in`.
@@ -36,29 +36,7 @@ _BEARER_CODES = ("900901", "900902")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
-class _Shy:
-    """A value with secrets in private slots, where neither repr(), rich, vars() nor msgspec finds them."""
-
-    __slots__: tuple[str, ...] = ()
-
-    # Hidden from type checkers, which would otherwise accept any misspelt name.
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> str | None:
-            return object.__getattribute__(self, f"_{name}")
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
-
-    def __hash__(self) -> int:
-        return hash(tuple(getattr(self, name) for name in self.__slots__))
-
-    def __repr__(self) -> str:
-        shown = ((name.lstrip("_"), MASK if name[0] == "_" else getattr(self, name)) for name in self.__slots__)
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown if value is not None)})"
-
-
-class OauthToken(_Shy):
+class OauthToken(Hidden):
     """A response of the token endpoint.
 
     `expires_in` is in seconds; below zero the token never expires, None or 0 says nothing. `expiry` is a Unix time, set
@@ -81,11 +59,10 @@ class OauthToken(_Shy):
         expiry: float | None = None,
         refresh_token: str | None = None,
     ) -> None:
-        _require_token("access_token", access_token)
+        self._access_token, self._refresh_token = _require_token("access_token", access_token), refresh_token
         for name, value in (("expires_in", expires_in), ("expiry", expiry)):
             if value is not None:
                 _require_number(name, value)
-        self._access_token, self._refresh_token = access_token, refresh_token
         self.token_type, self.expires_in, self.scope, self.expiry = token_type, expires_in, scope, expiry
 
     def to_dict(self) -> dict[str, object]:
@@ -98,7 +75,7 @@ TokenProvider = Callable[[OauthToken | None], OauthToken | Awaitable[OauthToken 
 TokenHook = Callable[[OauthToken], Awaitable[None] | None]
 
 
-class ThingspaceOauthCredentials(_Shy):
+class ThingspaceOauthCredentials(Hidden):
     """The client id and secret of an application, for OAuth client credentials.
 
     Args:
@@ -132,8 +109,8 @@ class ThingspaceOauthCredentials(_Shy):
         oauth_token_provider: TokenProvider | None = None,
         oauth_on_token_update: TokenHook | None = None,
     ) -> None:
-        _require_text("oauth_client_id", oauth_client_id)
-        _require_text("oauth_client_secret", oauth_client_secret)
+        self.oauth_client_id = _require_text("oauth_client_id", oauth_client_id)
+        self._oauth_client_secret = _require_text("oauth_client_secret", oauth_client_secret)
         if not isinstance(oauth_token, OauthToken | None):
             raise TypeError(f"oauth_token must be an OauthToken, not {type(oauth_token).__name__}")
         _require_number("oauth_clock_skew", oauth_clock_skew)
@@ -141,7 +118,6 @@ class ThingspaceOauthCredentials(_Shy):
         for name, function in hooks.items():
             if function is not None and not callable(function):
                 raise TypeError(f"{name} must be callable")
-        self.oauth_client_id, self._oauth_client_secret = oauth_client_id, oauth_client_secret
         self.oauth_token, self.oauth_clock_skew = oauth_token, oauth_clock_skew
         self.oauth_token_provider, self.oauth_on_token_update = oauth_token_provider, oauth_on_token_update
 
@@ -151,7 +127,7 @@ class ThingspaceOauthCredentials(_Shy):
         return "Basic " + b64encode(f"{self.oauth_client_id}:{self._oauth_client_secret}".encode()).decode()
 
 
-class VZM2mTokenCredentials(_Shy):
+class VZM2mTokenCredentials(Hidden):
     """A session token from elsewhere. It cannot be renewed; SessionCredentials can."""
 
     __slots__ = ("_vz_m2m_token",)
@@ -160,11 +136,10 @@ class VZM2mTokenCredentials(_Shy):
     """The token."""
 
     def __init__(self, vz_m2m_token: str) -> None:
-        _require_token("vz_m2m_token", vz_m2m_token)
-        self._vz_m2m_token = vz_m2m_token
+        self._vz_m2m_token = _require_token("vz_m2m_token", vz_m2m_token)
 
 
-class SessionCredentials(_Shy):
+class SessionCredentials(Hidden):
     """User name and password for the session login, at the first call and again after 20 idle minutes."""
 
     __slots__ = ("_password", "username")
@@ -173,12 +148,10 @@ class SessionCredentials(_Shy):
     """The password."""
 
     def __init__(self, username: str, password: str) -> None:
-        _require_text("username", username)
-        _require_text("password", password)
-        self.username, self._password = username, password
+        self.username, self._password = _require_text("username", username), _require_text("password", password)
 
 
-def _require_text(name: str, value: object) -> None:
+def _require_text(name: str, value: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if not value:
@@ -187,6 +160,7 @@ def _require_text(name: str, value: object) -> None:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{name} is not valid Unicode") from None
+    return value
 
 
 def _require_number(name: str, value: object) -> None:
@@ -196,10 +170,10 @@ def _require_number(name: str, value: object) -> None:
         raise ValueError(f"{name} must be finite")
 
 
-def _require_token(name: str, value: object) -> None:
-    _require_text(name, value)
-    if not _TOKEN.fullmatch(str(value)):
+def _require_token(name: str, value: str) -> str:
+    if not _TOKEN.fullmatch(_require_text(name, value)):
         raise ValueError(f"{name} must be visible ASCII without spaces")
+    return value
 
 
 def token_call(credentials: ThingspaceOauthCredentials) -> Call[OauthToken]:
@@ -261,11 +235,9 @@ def _member(members: dict[str, msgspec.Raw], name: str, kind: Any) -> Any:
 
 def _required(members: dict[str, msgspec.Raw], name: str) -> str:
     """A token that is required; ValueError without one."""
-    value: str | None = _member(members, name, str)
-    if value is None:
+    if (value := _member(members, name, str)) is None:
         raise ValueError(f"there is no {name}")
-    _require_token(name, value)
-    return value
+    return _require_token(name, value)
 
 
 def with_expiry(token: OauthToken, now: float) -> OauthToken:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 
@@ -12,7 +12,29 @@ T_co = TypeVar("T_co", covariant=True)
 MASK = "***"
 
 
-class Secret:
+class Hidden:
+    """A value with secrets in private slots, where neither repr(), rich, vars() nor msgspec finds them."""
+
+    __slots__: tuple[str, ...] = ()
+
+    # Hidden from type checkers, which would otherwise accept any misspelt name.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> str | None:
+            return object.__getattribute__(self, f"_{name}")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    def __hash__(self) -> int:
+        return hash(tuple(getattr(self, name) for name in self.__slots__))
+
+    def __repr__(self) -> str:
+        shown = ((name.lstrip("_"), MASK if name[0] == "_" else getattr(self, name)) for name in self.__slots__)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown if value is not None)})"
+
+
+class Secret(Hidden):
     """A text that travels unseen: whatever shows objects, such as a debugger or an error tracker, shows the mask."""
 
     __slots__ = ("_text",)
@@ -23,12 +45,6 @@ class Secret:
     def reveal(self) -> str:
         """The text."""
         return self._text
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._text == other._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
 
     def __repr__(self) -> str:
         return MASK
