@@ -9,6 +9,8 @@ from typing import NamedTuple
 from .records import Record, WrongSchema
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_TYPE = re.compile(r"::\w+( precision)?(\[\])?")
+_IN = re.compile(r"\bin (:\w+(?:::\w+\[\])?)")
 _ROOT = files(__package__ or "")
 
 
@@ -30,8 +32,16 @@ class Migrated(Record, frozen=True, kw_only=True):
 
 
 def load_queries(engine: str) -> Mapping[str, str]:
-    """The statements of ``<engine>/queries.sql`` by name, without comments (a driver would parse them every time)."""
-    _, *parts = _NAME.split((_ROOT / engine / "queries.sql").read_text())
+    """The statements of an engine by name, without comments (a driver would parse them every time).
+
+    Those that all engines have alike are in ``queries.sql``, the others in ``<engine>/queries.sql``.
+    """
+    shared = (_ROOT / "queries.sql").read_text()
+    if engine == "sqlite":
+        shared = _IN.sub(r"in (select value from json_each(\1))", _TYPE.sub("", shared))
+    else:
+        shared = _IN.sub(r"= any(\1)", shared.replace(":now", "store_now()"))
+    _, *parts = _NAME.split(f"{shared}\n{(_ROOT / engine / 'queries.sql').read_text()}")
     return {name: _strip_comments(sql) for name, sql in zip(parts[::2], parts[1::2], strict=True)}
 
 

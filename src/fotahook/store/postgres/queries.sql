@@ -1,4 +1,5 @@
--- Every statement of the PostgreSQL store, by name. Parameters are named; store_now() is the server's clock.
+-- The statements of the PostgreSQL store besides those that all stores share, by name. Parameters are named; store_now() is its
+-- clock.
 --
 -- A transaction that changes deliveries first locks their lanes, in id order and in a statement of its own, so that the
 -- next statement sees everything committed before. The lock order is the same everywhere: lanes, then messages.
@@ -45,30 +46,11 @@ select account, consumer, consumer = '', case when consumer = '' then store_now(
 insert into credentials (kind, id, owner, secret_hash, scopes, created_at)
 values ('probe', :id, '', decode(repeat('00', 1024), 'hex'), '{}', 0);
 
--- name: give_room_back
-delete from credentials where kind = 'probe' and id = :id;
-
--- name: write_nothing
--- Changes nothing, and fails if the store cannot be written.
-update lanes set token = token where false;
-
--- name: callback
-select account, url, revision, registered_at from callbacks where account = :account;
-
 -- name: put_callback
 insert into callbacks (account, url, revision, registered_at) values (:account, :url, :revision, store_now())
 on conflict (account) do update set
     url = excluded.url, revision = excluded.revision, registered_at = excluded.registered_at
 returning account, url, revision, registered_at;
-
--- name: drop_callback
-delete from callbacks where account = :account returning account;
-
--- name: add_history
-insert into callback_history (account, revision, url, actor, at)
-select :account, coalesce(max(revision), 0) + 1, :url, :actor, store_now()
-from callback_history where account = :account
-returning revision;
 
 -- name: trim_history
 -- The oldest changes of a callback beyond those that are kept, a few at a time.
@@ -126,9 +108,6 @@ update lanes l set wait_until = store_now(),
     due = (select min(due) from pending where lane = l.id and ready and due >= l.since)
 where id = any(:lanes::bigint[]);
 
--- name: recall_pending
-update pending set due = store_now() where lane = any(:lanes::bigint[]) and due > store_now();
-
 -- name: recall_lanes
 -- Nothing in them is due later than now, nor were they searched any further.
 update lanes l set wait_until = least(wait_until, store_now()), leased_until = least(leased_until, store_now()),
@@ -149,27 +128,6 @@ select count(*) as messages, coalesce(sum(size), 0)::bigint as bytes, coalesce(m
 -- name: add_audit
 insert into audit (actor, address, action, account, subject, detail)
 values (:actor, :address, :action, :account, :subject, :detail) returning number;
-
--- name: amend_audit
-update audit set detail = :detail where number = :number;
-
--- name: audit
--- Newest first.
-select number, at, actor, address, action, account, subject, detail from audit
-where number < :before and (:among::text[] is null or account = any(:among))
-order by number desc limit :limit;
-
--- name: remove_audit
-delete from audit where number in (select number from audit where at < :before order by number limit :limit)
-returning number;
-
--- name: limits
-select in_flight, per_second, pending_messages, pending_bytes, publishes_per_second, changes_per_hour
-from limits where account = :account;
-
--- name: quotas
-select account, in_flight, per_second, pending_messages, pending_bytes, publishes_per_second, changes_per_hour from limits
-where coalesce(pending_messages, pending_bytes, publishes_per_second, changes_per_hour) is not null;
 
 -- name: set_limits
 insert into limits
@@ -301,9 +259,6 @@ select m.id as message, m.accepted_at, a.started_at, a.url, a.outcome, a.status,
 from messages m join attempts a on a.day = day_of(m.accepted_at) and a.seq = m.seq
 where m.seq = any(:seqs::bigint[]) order by a.number desc limit :limit;
 
--- name: longest_pending
-select p.seq from lanes l join pending p on p.lane = l.id where l.account = :account order by p.seq limit :limit;
-
 -- name: lanes
 select l.consumer, case when l.paused then 'paused' when l.held then 'held' when l.wait_until > store_now() then 'waiting' else 'open' end as state,
     case when not l.paused and not l.held and l.wait_until > store_now() then l.wait_until end as until,
@@ -334,25 +289,6 @@ left join callbacks c on c.account = l.account
 left join limits m on m.account = l.account
 order by l.account;
 
--- name: state_counts
-select count(*) filter (where not l.held and not l.paused and l.wait_until <= store_now()) as open,
-    count(*) filter (where not l.held and not l.paused and l.wait_until > store_now()) as waiting,
-    count(*) filter (where l.held and not l.paused) as held,
-    count(*) filter (where l.paused) as paused,
-    count(*) filter (where l.failures > 0 or l.reason is not null or (l.held and l.due is not null)) as trouble
-from lanes l where l.consumer = :consumer and (:among::text[] is null or l.account = any(:among));
-
--- name: callback_history
-select h.url, h.actor, h.at, h.revision,
-    case
-        when h.url is null then 'deregistered'
-        when (
-            select url from callback_history b where b.account = h.account and b.revision = h.revision - 1
-        ) is not null then 'replaced'
-        else 'registered'
-    end as action
-from callback_history h where h.account = :account order by h.revision desc limit :limit;
-
 -- name: recent
 select seq, seq as reached from messages
 where account = :account and seq + 0 < :before order by seq + 0 desc limit :limit;
@@ -375,21 +311,6 @@ cross join lateral (
     select seq from dead where lane = l.id and seq < :before order by seq desc limit :limit
 ) d
 where l.account = :account order by d.seq desc limit :limit;
-
--- name: span
--- The number of the first message from one id on, and one more than that of the last before another; ids begin with the time.
-select coalesce((select seq from messages where id >= :since order by id limit 1), 0) as first,
-    coalesce((select seq from messages where id < :until order by id desc limit 1), 0) + 1 as "end";
-
--- name: newest
--- Between two numbers, of these accounts (null: of all).
-select seq from messages
-where seq < :before and seq >= :floor
-    and (:among::text[] is null or account = any(:among))
-    and (:type::text is null or type = :type)
-    and (:since::double precision is null or accepted_at >= :since)
-    and (:until::double precision is null or accepted_at < :until)
-order by seq desc limit :limit;
 
 -- name: newest_pending
 -- The newest :each of each lane: of these accounts, or of the first thousand lanes that have any.
@@ -626,9 +547,6 @@ where m.seq = any(:numbers::bigint[]) and b.day = day_of(m.accepted_at) and b.se
     and (select true from waiting where seq = b.seq limit 1) is null
 returning length(body) as size;
 
--- name: remove_attempts
-delete from attempts where number = any(:numbers::bigint[]);
-
 -- name: remove_attempts_of
 delete from attempts a using messages m
 where m.seq = any(:numbers::bigint[]) and a.day = day_of(m.accepted_at) and a.seq = m.seq;
@@ -637,17 +555,8 @@ where m.seq = any(:numbers::bigint[]) and a.day = day_of(m.accepted_at) and a.se
 delete from dead d using messages m join lanes l using (account)
 where m.seq = any(:numbers::bigint[]) and d.lane = l.id and d.seq = m.seq;
 
--- name: remove_messages
-delete from messages where seq = any(:numbers::bigint[]);
-
--- name: remove_lanes
-delete from lane_changes where number = any(:numbers::bigint[]);
-
 -- name: mark_removed
 update removed set number = greatest(number, :number) where source = :source;
-
--- name: next_fine_minute
-select minute from counts where minute > :after and minute < :before and minute % 60 > 0 order by minute limit 1;
 
 -- name: merge_minute
 with moved as (
@@ -658,13 +567,6 @@ select hour, lane, accepted, delivered, failed, dead from moved order by lane
 on conflict (minute, lane) do update set accepted = counts.accepted + excluded.accepted,
     delivered = counts.delivered + excluded.delivered, failed = counts.failed + excluded.failed,
     dead = counts.dead + excluded.dead;
-
--- name: drop_minute
--- Moved already.
-delete from counts where minute = :minute;
-
--- name: remove_notes_of
-delete from notes where seq = any(:numbers::bigint[]);
 
 -- name: redeliver
 -- Puts settled deliveries (all, or those in one state) of messages with bodies at the tail of their key, with fresh
@@ -709,18 +611,9 @@ order by m.seq;
 -- name: last_message
 select last_value as seq from places;
 
--- name: add_redelivery
-insert into redeliveries (account, state, since, until, last) values (:account, :state, :since, :until, :last);
-
 -- name: next_redelivery
 -- Unless another process is working on it.
 select id, account, state, since, until, done, last from redeliveries order by id limit 1 for update skip locked;
-
--- name: advance_redelivery
-update redeliveries set done = :done where id = :id;
-
--- name: end_redelivery
-delete from redeliveries where id = :id;
 
 -- name: kept_bytes
 -- Of bodies: the size of the files says little, since PostgreSQL reuses space without giving it back.
@@ -766,10 +659,6 @@ select m.seq as number, 0 as size, m.accepted_at < :before as is_old,
     ) as blocked
 from (select seq, accepted_at from messages where seq > :after order by seq limit :limit) m order by m.seq;
 
--- name: old_lanes
-select number, 0 as size, at < :before as is_old, false as blocked
-from lane_changes where number > :after order by number limit :limit;
-
 -- name: save_credential
 insert into credentials (kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at)
 values (:kind, :id, :owner, :secret_hash, :accounts, :scopes, :networks, :created_at, :expires_at)
@@ -777,23 +666,9 @@ on conflict (kind, id) do update set
     owner = excluded.owner, secret_hash = excluded.secret_hash, accounts = excluded.accounts,
     scopes = excluded.scopes, networks = excluded.networks, created_at = excluded.created_at, expires_at = excluded.expires_at;
 
--- name: drop_expired_credentials
-delete from credentials where kind = :kind and expires_at <= store_now();
-
--- name: credential
-select kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at from credentials
-where kind = :kind and id = :id and (expires_at is null or expires_at > store_now());
-
 -- name: lock_credential
 select kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at from credentials
 where kind = :kind and id = :id and (expires_at is null or expires_at > store_now()) for update;
-
--- name: credentials
-select kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at from credentials
-where kind = :kind and owner = :owner and (expires_at is null or expires_at > store_now()) order by created_at, id;
-
--- name: drop_credentials
-delete from credentials where kind = :kind and id = any(:ids::text[]);
 
 -- name: event_ends
 -- The last number drawn for each source, visible or not, and the last that retention removed.
@@ -914,69 +789,15 @@ insert into notes (seq, note) select (given ->> 0)::bigint, given ->> 1 from jso
 insert into ledger (campaign, device) select :campaign, device from unnest(:devices::text[]) device
 on conflict (campaign, device) do nothing;
 
--- name: change_campaign
--- Null leaves a column as it is.
-update campaigns set ends_at = coalesce(:ends_at, ends_at), cursor = coalesce(:cursor, cursor) where id = :campaign;
-
--- name: ledger_campaigns
-select c.id, c.account, c.campaign, l.status, coalesce(l.rank, 0) as rank, l.at, c.ends_at, c.cursor
-from campaigns c left join ledger l on l.campaign = c.id and l.device = ''
-where c.id > :after and (:account::text is null or (c.account = :account and c.campaign = :campaign))
-order by c.id limit :limit;
-
--- name: ledger_counts
-select coalesce(status, '') as status, rank >= :final as is_final, count(*) as devices, sum(repairs)::bigint as repairs
-from ledger where campaign = :campaign and device <> '' group by 1, 2 order by 1;
-
--- name: latest_campaigns
-select c.id, c.account, c.campaign, l.status, coalesce(l.rank, 0) as rank, l.at, c.ends_at, c.cursor
-from campaigns c left join ledger l on l.campaign = c.id and l.device = ''
-where c.id < :before and (:among::text[] is null or c.account = any(:among))
-    and (:campaign::text is null or substr(c.campaign, 1, length(:campaign::text)) = :campaign::text)
-order by c.id desc limit :limit;
-
--- name: ledger_devices
--- Of so many devices behind :after, those of a kind. The last one that was looked at tells where to go on.
-select d.device, d.status, d.rank, d.at, d.by_report, d.repairs, d.detail, m.id as message, d.fits
-from (
-    select l.*, case :kind::text when 'succeeded' then l.rank > :final when 'failed' then l.rank = :final
-    when 'silent' then l.rank < :final else true end as fits from ledger l
-    where l.campaign = :campaign and l.device > :after and (:among::text[] is null or l.device = any(:among))
-    order by l.device limit :scan
-) d left join messages m on m.seq = d.seq
-order by d.device;
-
--- name: campaign_reasons
-select coalesce(detail, '') as reason, count(*) as devices from ledger
-where campaign = :campaign and device <> '' and rank = :failed group by 1 order by 2 desc, 1 limit :limit;
-
 -- name: find_device
 select c.account, c.campaign, l.device, l.status, l.at, l.detail, null as told
 from campaigns c join ledger l on l.campaign = c.id and l.device = :device
 where l.status is not null and (:among::text[] is null or c.account = any(:among)) order by l.at desc limit :limit;
 
--- name: reports_of_campaign
-select c.account, c.campaign, l.device, l.status, l.at, l.detail, null as told from campaigns c join ledger l on l.campaign = c.id
-where c.account = :account and c.campaign = :campaign and l.status is not null
-    and l.device >= coalesce(:after::text, '') and (:after::text is null or l.device <> :after::text)
-order by l.device limit :limit;
-
--- name: reports_of_device
-select c.account, c.campaign, l.device, l.status, l.at, l.detail, i.detail as told from campaigns c
-join ledger l on l.campaign = c.id and l.device = :device
-left join ledger i on i.campaign = c.id and i.device = ''
-where c.account = :account and c.campaign > :after::text and l.status is not null order by c.campaign limit :limit;
-
 -- name: overdue_devices
 -- Of campaigns that ended within the last :seconds.
 select count(*) as devices from campaigns c join ledger l on l.campaign = c.id
 where c.ends_at <= store_now() and c.ends_at > store_now() - :seconds and l.device <> '' and l.rank < :final;
-
--- name: forget_reports
-delete from ledger where campaign = :campaign and device in (
-    select l.device from ledger l join campaigns c on c.id = l.campaign
-    where l.campaign = :campaign and coalesce(l.at, c.ends_at) < store_now() - :seconds limit :limit
-) returning device;
 
 -- name: now
 select store_now() as now;

@@ -1,33 +1,14 @@
--- Every statement of the SQLite store, by name. Parameters are named; :now is the store's clock.
+-- The statements of the SQLite store besides those that all stores share, by name. Parameters are named; :now is its clock.
 
 -- name: take_room
 -- Room that the same transaction gives back: a write that a full or read-only store refuses, as it would a message.
 insert into credentials (kind, id, owner, secret_hash, scopes, created_at)
 values ('probe', :id, '', zeroblob(65536), '', 0);
 
--- name: give_room_back
-delete from credentials where kind = 'probe' and id = :id;
-
--- name: write_nothing
--- Changes nothing, and fails if the store cannot be written.
-update lanes set token = token where false;
-
--- name: callback
-select account, url, revision, registered_at from callbacks where account = :account;
-
 -- name: put_callback
 insert into callbacks (account, url, revision, registered_at) values (:account, :url, :revision, :now)
 on conflict (account) do update set url = :url, revision = :revision, registered_at = :now
 returning account, url, revision, registered_at;
-
--- name: drop_callback
-delete from callbacks where account = :account returning account;
-
--- name: add_history
-insert into callback_history (account, revision, url, actor, at)
-select :account, coalesce(max(revision), 0) + 1, :url, :actor, :now
-from callback_history where account = :account
-returning revision;
 
 -- name: trim_history
 -- The oldest changes of a callback beyond those that are kept, a few at a time.
@@ -285,9 +266,6 @@ select m.id as message, m.accepted_at, a.started_at, a.url, a.outcome, a.status,
 from attempts a join messages m on m.seq = a.seq
 where a.seq in (select value from json_each(:seqs)) order by a.number desc limit :limit;
 
--- name: longest_pending
-select p.seq from lanes l join pending p on p.lane = l.id where l.account = :account order by p.seq limit :limit;
-
 -- name: lanes
 select l.consumer, case when l.paused then 'paused' when l.held then 'held' when l.wait_until > :now then 'waiting' else 'open' end as state,
     case when not l.paused and not l.held and l.wait_until > :now then l.wait_until end as until, l.failures, l.window, l.refused, l.reason,
@@ -314,25 +292,6 @@ where l.consumer = :consumer and l.account > :after and (:among is null or l.acc
     else l.wait_until <= :now and not l.held and not l.paused
 end
 order by l.account limit :limit;
-
--- name: state_counts
-select count(*) filter (where not l.held and not l.paused and l.wait_until <= :now) as open,
-    count(*) filter (where not l.held and not l.paused and l.wait_until > :now) as waiting,
-    count(*) filter (where l.held and not l.paused) as held,
-    count(*) filter (where l.paused) as paused,
-    count(*) filter (where l.failures > 0 or l.reason is not null or (l.held and l.due is not null)) as trouble
-from lanes l where l.consumer = :consumer and (:among is null or l.account in (select value from json_each(:among)));
-
--- name: callback_history
-select h.url, h.actor, h.at, h.revision,
-    case
-        when h.url is null then 'deregistered'
-        when (
-            select url from callback_history b where b.account = h.account and b.revision = h.revision - 1
-        ) is not null then 'replaced'
-        else 'registered'
-    end as action
-from callback_history h where h.account = :account order by h.revision desc limit :limit;
 
 -- name: recent
 -- The account's messages before one, newest first, and a row without `seq` for each 256 numbers that have none of them: the
@@ -387,20 +346,6 @@ from lanes l cross join json_each((
     )
 )) found
 where l.account = :account order by seq desc limit :limit;
-
--- name: span
--- The number of the first message from one id on, and one more than that of the last before another; ids begin with the time.
-select coalesce((select seq from messages where id >= :since order by id limit 1), 0) as first,
-    coalesce((select seq from messages where id < :until order by id desc limit 1), 0) + 1 as "end";
-
--- name: newest
--- Between two numbers, of these accounts (null: of all).
-select seq from messages
-where seq < :before and seq >= :floor
-    and (:among is null or account in (select value from json_each(:among)))
-    and (:type is null or type = :type)
-    and (:since is null or accepted_at >= :since) and (:until is null or accepted_at < :until)
-order by seq desc limit :limit;
 
 -- name: newest_pending
 -- The newest :each of each lane: of these accounts, or of the first thousand lanes that have any.
@@ -463,24 +408,10 @@ values (
     coalesce((select group_concat(value, ' ') from json_each(:networks)), ''), :created_at, :expires_at
 );
 
--- name: credential
-select kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at from credentials
-where kind = :kind and id = :id and (expires_at is null or expires_at > :now);
-
 -- name: lock_credential
 -- A write transaction has the file locked.
 select kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at from credentials
 where kind = :kind and id = :id and (expires_at is null or expires_at > :now);
-
--- name: credentials
-select kind, id, owner, secret_hash, accounts, scopes, networks, created_at, expires_at from credentials
-where kind = :kind and owner = :owner and (expires_at is null or expires_at > :now) order by created_at, id;
-
--- name: drop_credentials
-delete from credentials where kind = :kind and id in (select value from json_each(:ids));
-
--- name: drop_expired_credentials
-delete from credentials where kind = :kind and expires_at <= :now;
 
 -- name: pending_usage
 select count(*) as messages, coalesce(sum(size), 0) as bytes, coalesce(max(seq), 0) as last from (
@@ -492,27 +423,6 @@ select count(*) as messages, coalesce(sum(size), 0) as bytes, coalesce(max(seq),
 -- name: add_audit
 insert into audit (at, actor, address, action, account, subject, detail)
 values (:now, :actor, :address, :action, :account, :subject, :detail) returning number;
-
--- name: amend_audit
-update audit set detail = :detail where number = :number;
-
--- name: audit
--- Newest first. :among is JSON; null means all entries.
-select number, at, actor, address, action, account, subject, detail from audit
-where number < :before and (:among is null or account in (select value from json_each(:among)))
-order by number desc limit :limit;
-
--- name: remove_audit
-delete from audit where number in (select number from audit where at < :before order by number limit :limit)
-returning number;
-
--- name: limits
-select in_flight, per_second, pending_messages, pending_bytes, publishes_per_second, changes_per_hour
-from limits where account = :account;
-
--- name: quotas
-select account, in_flight, per_second, pending_messages, pending_bytes, publishes_per_second, changes_per_hour from limits
-where coalesce(pending_messages, pending_bytes, publishes_per_second, changes_per_hour) is not null;
 
 -- name: set_limits
 insert or replace into limits
@@ -556,9 +466,6 @@ where lane in (select value from json_each(:lanes)) and ready = 1 and due > :now
 -- name: wake_lanes
 update lanes set wait_until = :now, due = (select min(due) from pending where lane = lanes.id and ready = 1)
 where id in (select value from json_each(:lanes));
-
--- name: recall_pending
-update pending set due = :now where lane in (select value from json_each(:lanes)) and due > :now;
 
 -- name: recall_lanes
 update lanes set wait_until = min(wait_until, :now), leased_until = min(leased_until, :now),
@@ -604,17 +511,8 @@ order by m.seq;
 -- name: last_message
 select coalesce(max(seq), 0) as seq from messages;
 
--- name: add_redelivery
-insert into redeliveries (account, state, since, until, last) values (:account, :state, :since, :until, :last);
-
 -- name: next_redelivery
 select id, account, state, since, until, done, last from redeliveries order by id limit 1;
-
--- name: advance_redelivery
-update redeliveries set done = :done where id = :id;
-
--- name: end_redelivery
-delete from redeliveries where id = :id;
 
 -- name: old_bodies
 -- Some bodies, oldest first: their size, whether they are older than a time, and whether something forbids to remove them.
@@ -636,10 +534,6 @@ select m.seq as number, 0 as size, m.accepted_at < :before as is_old,
 from messages m
 where m.seq > :after and m.seq < (select max(seq) from messages) order by m.seq limit :limit;
 
--- name: old_lanes
-select number, 0 as size, at < :before as is_old, false as blocked
-from lane_changes where number > :after order by number limit :limit;
-
 -- name: lock_messages
 -- Changes nothing: a write transaction has the file locked.
 select seq from messages where false;
@@ -648,9 +542,6 @@ select seq from messages where false;
 delete from bodies where seq in (select value from json_each(:numbers))
     and not exists (select 1 from waiting where seq = bodies.seq)
 returning length(body) as size;
-
--- name: remove_attempts
-delete from attempts where number in (select value from json_each(:numbers));
 
 -- name: remove_attempts_of
 delete from attempts where seq in (select value from json_each(:numbers));
@@ -661,29 +552,14 @@ delete from dead where (lane, seq) in (
     cross join messages m on m.seq = given.value cross join lanes l on l.account = m.account
 );
 
--- name: remove_messages
-delete from messages where seq in (select value from json_each(:numbers));
-
--- name: remove_lanes
-delete from lane_changes where number in (select value from json_each(:numbers));
-
 -- name: mark_removed
 update removed set number = max(number, :number) where source = :source;
-
--- name: next_fine_minute
-select minute from counts where minute > :after and minute < :before and minute % 60 > 0 order by minute limit 1;
 
 -- name: merge_minute
 insert into counts (minute, lane, accepted, delivered, failed, dead)
 select minute - minute % 60, lane, accepted, delivered, failed, dead from counts where minute = :minute
 on conflict (minute, lane) do update set accepted = accepted + excluded.accepted,
     delivered = delivered + excluded.delivered, failed = failed + excluded.failed, dead = dead + excluded.dead;
-
--- name: drop_minute
-delete from counts where minute = :minute;
-
--- name: remove_notes_of
-delete from notes where seq in (select value from json_each(:numbers));
 
 -- name: kept_bytes
 -- Of the file, without its free pages.
@@ -796,65 +672,12 @@ insert into notes (seq, note) select value ->> 0, value ->> 1 from json_each(:ro
 insert into ledger (campaign, device) select :campaign, value from json_each(:devices) where true
 on conflict (campaign, device) do nothing;
 
--- name: change_campaign
--- Null leaves a column as it is.
-update campaigns set ends_at = coalesce(:ends_at, ends_at), cursor = coalesce(:cursor, cursor) where id = :campaign;
-
--- name: ledger_campaigns
-select c.id, c.account, c.campaign, l.status, coalesce(l.rank, 0) as rank, l.at, c.ends_at, c.cursor
-from campaigns c left join ledger l on l.campaign = c.id and l.device = ''
-where c.id > :after and (:account is null or (c.account = :account and c.campaign = :campaign)) order by c.id limit :limit;
-
--- name: ledger_counts
-select coalesce(status, '') as status, rank >= :final as is_final, count(*) as devices, sum(repairs) as repairs
-from ledger where campaign = :campaign and device <> '' group by 1, 2 order by 1;
-
--- name: latest_campaigns
-select c.id, c.account, c.campaign, l.status, coalesce(l.rank, 0) as rank, l.at, c.ends_at, c.cursor
-from campaigns c left join ledger l on l.campaign = c.id and l.device = ''
-where c.id < :before and (:among is null or c.account in (select value from json_each(:among)))
-    and (:campaign is null or substr(c.campaign, 1, length(:campaign)) = :campaign)
-order by c.id desc limit :limit;
-
--- name: ledger_devices
--- Of so many devices behind :after, those of a kind. The last one that was looked at tells where to go on.
-select d.device, d.status, d.rank, d.at, d.by_report, d.repairs, d.detail, m.id as message, d.fits
-from (
-    select l.*, case :kind when 'succeeded' then l.rank > :final when 'failed' then l.rank = :final when 'silent' then l.rank < :final
-    else true end as fits from ledger l
-    where l.campaign = :campaign and l.device > :after and (:among is null or l.device in (select value from json_each(:among)))
-    order by l.device limit :scan
-) d left join messages m on m.seq = d.seq
-order by d.device;
-
--- name: campaign_reasons
-select coalesce(detail, '') as reason, count(*) as devices from ledger
-where campaign = :campaign and device <> '' and rank = :failed group by 1 order by 2 desc, 1 limit :limit;
-
 -- name: find_device
 select c.account, c.campaign, l.device, l.status, l.at, l.detail, null as told
 from campaigns c cross join ledger l on l.campaign = c.id and l.device = :device
 where l.status is not null and (:among is null or c.account in (select value from json_each(:among))) order by l.at desc limit :limit;
 
--- name: reports_of_campaign
-select c.account, c.campaign, l.device, l.status, l.at, l.detail, null as told from campaigns c join ledger l on l.campaign = c.id
-where c.account = :account and c.campaign = :campaign and l.status is not null
-    and l.device >= coalesce(:after, '') and (:after is null or l.device <> :after)
-order by l.device limit :limit;
-
--- name: reports_of_device
-select c.account, c.campaign, l.device, l.status, l.at, l.detail, i.detail as told from campaigns c
-join ledger l on l.campaign = c.id and l.device = :device
-left join ledger i on i.campaign = c.id and i.device = ''
-where c.account = :account and c.campaign > :after and l.status is not null order by c.campaign limit :limit;
-
 -- name: overdue_devices
 -- Of campaigns that ended within the last :seconds.
 select count(*) as devices from campaigns c indexed by campaigns_by_end cross join ledger l on l.campaign = c.id
 where c.ends_at <= :now and c.ends_at > :now - :seconds and l.device <> '' and l.rank < :final;
-
--- name: forget_reports
-delete from ledger where campaign = :campaign and device in (
-    select l.device from ledger l join campaigns c on c.id = l.campaign
-    where l.campaign = :campaign and coalesce(l.at, c.ends_at) < :now - :seconds limit :limit
-) returning device;
