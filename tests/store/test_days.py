@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from fotahook.store.base import Store
-from fotahook.store.postgres import days as days_module
+from fotahook.store.postgres import store as days_module
 from fotahook.store.postgres.store import PostgresStore
 from fotahook.store.records import Pruned, Retention, StoreUnavailable
 from fotahook.store.session import Session

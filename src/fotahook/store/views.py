@@ -152,14 +152,8 @@ def _attempt(model: type[T], number: int, attempt: records.Attempt, **fields: ob
 
 def unknown_account_state(account: str, limits: records.Limits) -> operator.AccountState:
     """The state of an account with neither a callback nor a message so far: its lane would start held."""
-    return operator.AccountState(
-        account=account,
-        callback=None,
-        lane=operator.LaneState(state="held"),
-        backlog=operator.Backlog(pending=0, dead=0),
-        limits=limits,
-        known=False,
-    )
+    lane, backlog = operator.LaneState(state="held"), operator.Backlog(pending=0, dead=0)
+    return operator.AccountState(account, callback=None, lane=lane, backlog=backlog, limits=limits, known=False)
 
 
 def account_state(account: records.Account, *, known: bool) -> operator.AccountState:

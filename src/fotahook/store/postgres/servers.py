@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -20,6 +21,7 @@ PROMOTION_SECONDS: Final = 0.5
 """How soon a standby is asked again whether it was promoted."""
 
 _DEFAULT_PORT: Final = 5432
+_ADDRESS: Final = re.compile(r"^(\[[^\]]*\]|[^:]*)(?::(\d+))?$")
 _FORM: Final = (
     "not the URL of a PostgreSQL server; use postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with the password "
     "percent-encoded, and several servers as HOST:PORT,HOST:PORT"
@@ -55,33 +57,20 @@ def addresses_of(url: str) -> Sequence[Address]:
     try:
         parts = urlsplit(url)
         query = parse_qs(parts.query)
-        if parts.scheme != "postgresql":
+        if listed := parts.netloc.rpartition("@")[2]:
+            # What is no address stays in one part.
+            found = [_ADDRESS.sub(r"\1 \2", one).split(" ") for one in listed.split(",")]
+            given = [(unquote(host.strip("[]")), int(port or _DEFAULT_PORT)) for host, port in found]
+        else:
+            hosts = ",".join(query.get("host", ())).split(",")
+            ports = ",".join(query.get("port", [str(_DEFAULT_PORT)])).split(",")
+            given = list(zip(hosts, map(int, ports * (len(hosts) if len(ports) == 1 else 1)), strict=True))
+        if parts.scheme != "postgresql" or not all(0 < port < 65536 for _, port in given):
             raise ValueError(_FORM)
-        listed = parts.netloc.rpartition("@")[2]
-        if listed:
-            return [_address(one) for one in listed.split(",")]
-        hosts = ",".join(query.get("host", ())).split(",")
-        ports = ",".join(query.get("port", [str(_DEFAULT_PORT)])).split(",")
-        if len(ports) not in (1, len(hosts)):
-            raise ValueError(_FORM)
-        return [Address(host, _port(port)) for host, port in zip(hosts, ports * len(hosts), strict=False) if host]
+        return [Address(host, port) for host, port in given if host]
     except ValueError:
         # The error of urlsplit or of int() may quote a part of the password.
         raise ValueError(_FORM) from None
-
-
-def _address(text: str) -> Address:
-    host, separator, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
-    if not separator:
-        host, port = text, str(_DEFAULT_PORT)
-    return Address(unquote(host.strip("[]")), _port(port))
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 < port < 65536:
-        raise ValueError(_FORM)
-    return port
 
 
 class Servers:
