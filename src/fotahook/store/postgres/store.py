@@ -212,7 +212,7 @@ class VisibilityTracker:
 
 
 class Days:
-    """Days: partitions of the bodies and attempts of a day's messages, made ahead, and dropped once all in them are old.
+    """Partitions of the bodies and attempts of a day's messages, made ahead, and dropped once all in them are old.
 
     `change` runs a statement in a transaction that is on disk at the end.
     """
