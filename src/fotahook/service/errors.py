@@ -6,6 +6,7 @@ says which of the two answers when. Codes and texts that are not Verizon's are o
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -73,19 +74,14 @@ _WAIT: Final = {"Retry-After": "{seconds}"}
 
 # The request is wrong. Three texts are Verizon's: an empty body, a missing or malformed account, an unknown campaign.
 
-INVALID = ErrorType(400, "INVALID_PARAMETER", "{}")
-NO_BODY = ErrorType(400, "INVALID_PARAMETER", "Input binding error")
-BAD_ACCOUNT = ErrorType(400, "INVALID_PARAMETER", "Invalid account name format")
-NO_CAMPAIGN = ErrorType(400, "INVALID_PARAMETER", "Invalid upgradeId")
+_invalid = partial(ErrorType, 400, "INVALID_PARAMETER")
+INVALID = _invalid("{}")
+NO_BODY = _invalid("Input binding error")
+BAD_ACCOUNT = _invalid("Invalid account name format")
+NO_CAMPAIGN = _invalid("Invalid upgradeId")
 WRONG_GRANT = ErrorType(400, "invalid_request", "Missing grant_type parameter value")
-OTHER_ACCOUNT = ErrorType(
-    400,
-    "INVALID_PARAMETER",
-    "The message's accountName is not {}, nor an account you may publish for; correct it.",
-)
-NO_ANSWER = ErrorType(
-    400, "INVALID_PARAMETER", "The receiver at url must answer the challenge before it is registered: {}."
-)
+OTHER_ACCOUNT = _invalid("The message's accountName is not {}, nor an account you may publish for; correct it.")
+NO_ANSWER = _invalid("The receiver at url must answer the challenge before it is registered: {}.")
 NOT_FOUND = ErrorType(404, "NOT_FOUND", "{}")
 NO_SUCH_PATH = ErrorType(404, "NOT_FOUND", "There is no such path; docs/service.md lists the calls.")
 WRONG_METHOD = ErrorType(
@@ -146,9 +142,7 @@ TOO_MANY_STREAMS = ErrorType(
 # The service cannot do it.
 
 QUOTA_REACHED = ErrorType(
-    507,
-    "QUOTA_REACHED",
-    "The account has {}, which is its quota; nothing was saved. Deliver them first.",
+    507, "QUOTA_REACHED", "The account has {}, which is its quota; nothing was saved. Deliver them first."
 )
 STORE_FULL = ErrorType(507, "STORE_FULL", "The store is full and nothing was saved; contact the operator.")
 STORE_UNAVAILABLE = ErrorType(

@@ -112,7 +112,7 @@ class Page(NamedTuple):
         pairs, cursor = [], before
         for event in events:
             cursor = cursor.advance([event])
-            pairs.append((event, _block(event, cursors.seal_events(cursor))))
+            pairs.append((event, event_block(cursors.seal_events(cursor), event.data)))
         return cls(before, cursor, tuple(pairs), b"".join(block for _, block in pairs))
 
     def after_cursor(self, cursor: EventCursor, wanted: Filter, cursors: Cursors) -> tuple[bytes, EventCursor]:
@@ -127,7 +127,7 @@ class Page(NamedTuple):
             if not cursor.covers(event):
                 cursor = cursor.advance([event])
                 if wanted is None or wanted(event.data.account):
-                    blocks.append(_block(event, cursors.seal_events(cursor)))
+                    blocks.append(event_block(cursors.seal_events(cursor), event.data))
         return b"".join(blocks), cursor.merge(self.after)
 
 
@@ -228,23 +228,17 @@ class Feed:
                 logger.warning("the store was replaced: event streams end")
                 break
             if found.events:
-                self._append(Page.of(found.events, self._cursor, self._cursors))
+                page = Page.of(found.events, self._cursor, self._cursors)
+                self._pages.append(page)
+                self._cursor = page.after
+                self._buffered += len(page.events)
+                while self._buffered > BUFFER and len(self._pages) > 1:
+                    self._buffered -= len(self._pages.popleft().events)
+                    self._dropped += 1
+                self._notify()
             await asyncio.sleep(BUSY_POLL_SECONDS if found.more else POLL_SECONDS)
-        self._notify()
-
-    def _append(self, page: Page) -> None:
-        self._pages.append(page)
-        self._cursor = page.after
-        self._buffered += len(page.events)
-        while self._buffered > BUFFER and len(self._pages) > 1:
-            self._buffered -= len(self._pages.popleft().events)
-            self._dropped += 1
         self._notify()
 
     def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-
-def _block(event: Event, cursor: str) -> bytes:
-    return event_block(cursor, event.data)

@@ -1,4 +1,9 @@
-"""Login lockout, rate limit and turns of the loop, in the memory of this process: a restart forgets them."""
+"""What one client, address or account may take, so that others get their share: login lockout, rate limit, turns of the
+loop, quotas, and the count of refused logins. In the memory of this process: a restart forgets them.
+
+What waits of an account is counted in its store, in short looks, and grows here with each message until it is counted
+again: at once where a quota seems to be reached, but never for more than a twentieth of the time.
+"""
 
 import asyncio
 import logging
@@ -18,6 +23,8 @@ from ..store.batcher import Turns
 from ..store.records import AuditEntry, Limits, StoreError
 from . import errors
 
+logger = logging.getLogger(__name__)
+
 FAILURES: Final = 5
 FIRST_SECONDS: Final = 60.0
 """How long the fifth failure locks; each further failure locks twice as long as the one before."""
@@ -35,6 +42,20 @@ _MAX_CLIENTS: Final = 4096
 
 LONG_SECONDS: Final = 0.002
 """Of a turn of the loop that is followed by a pause as long."""
+
+ENTRY_SECONDS: Final = 60.0
+WRITE_SECONDS: Final = 1.0
+"""Between two writes, which a stranger can cause."""
+MAX_ADDRESSES: Final = 100
+"""Addresses with an entry of their own; further ones share one."""
+
+COUNT_STEP: Final = 10_000
+"""Deliveries that one look counts."""
+RECOUNT_SECONDS: Final = 1.0
+READ_SECONDS: Final = 1.0
+"""Accounts' own quotas are read again so often."""
+_DUTY: Final = 20
+_MAX_ACCOUNTS: Final = 10_000
 
 
 class _Failures(NamedTuple):
@@ -167,15 +188,6 @@ def _user_key(username: str) -> str:
     return fingerprint(username).hex()
 
 
-logger = logging.getLogger(__name__)
-
-ENTRY_SECONDS: Final = 60.0
-WRITE_SECONDS: Final = 1.0
-"""Between two writes, which a stranger can cause."""
-MAX_ADDRESSES: Final = 100
-"""Addresses with an entry of their own; further ones share one."""
-
-
 @dataclass(eq=False)
 class _Refused:
     entry: AuditEntry
@@ -231,15 +243,6 @@ class RefusedLogins:
                 await asyncio.sleep(WRITE_SECONDS)
         finally:
             self._writing = None
-
-
-COUNT_STEP: Final = 10_000
-"""Deliveries that one look counts."""
-RECOUNT_SECONDS: Final = 1.0
-READ_SECONDS: Final = 1.0
-"""Accounts' own quotas are read again so often."""
-_DUTY: Final = 20
-_MAX_ACCOUNTS: Final = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)

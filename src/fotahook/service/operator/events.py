@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections import Counter
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -97,14 +97,13 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         if scope["method"] != "HEAD":
-            streams, name = self._service.streams, self._caller.name
-            streams[name] += 1
+            own = Counter([self._caller.name])
+            self._service.streams += own
             try:
                 await self._run(receive, send)
             finally:
-                streams[name] -= 1
-                if not streams[name]:
-                    del streams[name]
+                # This drops names without any.
+                self._service.streams -= own
         # A client that reads nothing does not read the end either.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_SECONDS):
@@ -125,17 +124,15 @@ class EventStream(Response):
             logger.info("an event stream ends early: %s", error)
 
     async def _send(self, send: Send) -> None:
-        async with contextlib.aclosing(self._blocks()) as blocks:
-            async for block in blocks:
-                async with asyncio.timeout(STALL_SECONDS):
-                    await send({"type": "http.response.body", "body": block, "more_body": True})
+        """Send the cursor to start with, then events, and the cursor alone where none come."""
+        time, seal = asyncio.get_running_loop().time, self._service.cursors.seal_events
 
-    async def _blocks(self) -> AsyncGenerator[bytes, None]:
-        """The cursor to start with, then events, and the cursor alone where none come."""
-        time = asyncio.get_running_loop().time
-        yield RETRY + cursor_block(self._service.cursors.seal_events(self._cursor))
-        sees_all = self._sees_all
-        sent_at = checked_at = time()
+        async def put(block: bytes) -> None:
+            async with asyncio.timeout(STALL_SECONDS):
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+
+        await put(RETRY + cursor_block(seal(self._cursor)))
+        sees_all, sent_at, checked_at = self._sees_all, time(), time()
         feed = self._service.event_feed.follow(self._cursor, None if sees_all else self._sees, KEEP_ALIVE_SECONDS)
         async with contextlib.aclosing(feed) as pages:
             async for blocks, reached in pages:
@@ -148,7 +145,7 @@ class EventStream(Response):
                     if not await self._has_access() or self._sees_all != sees_all:
                         return
                     checked_at = now
-                yield blocks or cursor_block(self._service.cursors.seal_events(reached))
+                await put(blocks or cursor_block(seal(reached)))
                 sent_at = time()
 
     def _sees(self, account: str) -> bool:
