@@ -109,7 +109,11 @@ class Batcher(Generic[Item, Result]):
 
     async def _work(self) -> None:
         while self._turns:
-            await self._gather()
+            # Each turn of the loop may bring more: else the batch would begin with the first of them alone.
+            seen, turns = 0, GATHERING_TURNS
+            while len(self._turns) > seen and turns > 0:
+                seen, turns = len(self._turns), turns - 1
+                await asyncio.sleep(0)
             items, futures = zip(*self._turns.take(), strict=True)
             results: Sequence[Result | Exception]
             try:
@@ -123,10 +127,3 @@ class Batcher(Generic[Item, Result]):
                     future.set_exception(result)
                 else:
                     future.set_result(result)
-
-    async def _gather(self) -> None:
-        """Wait while each turn of the loop brings more: the batch would begin with the first of them alone."""
-        seen, turns = 0, GATHERING_TURNS
-        while len(self._turns) > seen and turns > 0:
-            seen, turns = len(self._turns), turns - 1
-            await asyncio.sleep(0)
