@@ -184,14 +184,11 @@ class Overviews:
         if among is None:
             whole = await self._store.backlog()
             oldest = None if whole.oldest_age is None else self._clock() - whole.oldest_age
-            return Backlog(pending=whole.pending, dead=whole.dead, oldest_accepted_at=to_datetime_or_none(oldest))
+            return Backlog(whole.pending, whole.dead, to_datetime_or_none(oldest))
         lanes = [one.lane for one in await self._store.accounts(among=among, consumer=self._consumer, limit=len(among))]
-        times = [lane.oldest_accepted_at for lane in lanes if lane.oldest_accepted_at is not None]
-        return Backlog(
-            pending=sum(lane.pending for lane in lanes),
-            dead=sum(lane.dead for lane in lanes),
-            oldest_accepted_at=to_datetime_or_none(min(times, default=None)),
-        )
+        oldest = min((lane.oldest_accepted_at for lane in lanes if lane.oldest_accepted_at is not None), default=None)
+        pending, dead = sum(lane.pending for lane in lanes), sum(lane.dead for lane in lanes)
+        return Backlog(pending, dead, to_datetime_or_none(oldest))
 
 
 def latency_of(attempts: Sequence[RecentAttempt]) -> Latency:

@@ -1,6 +1,5 @@
 """ThingSpace's token and session calls: access tokens for clients; login, logout and password reset of users."""
 
-from functools import partial
 from typing import Final
 from uuid import uuid4
 
@@ -171,18 +170,16 @@ async def _verified_user(call: Call, username: str, password: str) -> Credential
                 # Nobody reads the answer; it only stops the handler.
                 raise errors.INVALID("The client hung up.")
             user = await service.store.credential("user", username)
-            refused = partial(
-                service.refused_logins.count, address=address, actor=client, subject=user.id if user else ""
-            )
+            who = (address, client, user.id if user else "")
             try:
                 service.lockout.check(*place, service.now())
             except errors.ApiError:
-                refused("locked")
+                service.refused_logins.count("locked", *who)
                 raise
             is_right = await service.passwords.verify(user.secret_hash if user else None, password)
             if user is None or not is_right:
                 service.lockout.failed(*place, service.now())
-                refused("wrong")
+                service.refused_logins.count("wrong", *who)
                 raise errors.LOGIN_REFUSED()
             service.lockout.succeeded(*place)
     return user
