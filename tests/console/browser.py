@@ -26,8 +26,31 @@ _FLAGS: Final = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-extensions",
+    "--disable-sync",
+    "--no-first-run",
     "--window-size=1280,1000",
 )
+
+
+_START_OVER: Final = """
+document.querySelectorAll("dialog").forEach((one) => one.close());
+document.querySelector("#notice").replaceChildren();
+document.querySelector("#search input").value = "";
+document.activeElement?.blur();
+location.hash = `#/overview/${performance.now()}`;
+"""
+_RUN_AXE: Final = """
+const options = {resultTypes: ["violations"], preload: false, iframes: false};
+axe.run(document, options).then(({violations}) => arguments[0](violations));
+"""
+# What is wider than the window, or than a cell or a chip that may not break.
+_OVERFLOW: Final = """
+const wider = (one) => one.scrollWidth > one.clientWidth + 1;
+const found = [document.documentElement, ...document.querySelectorAll("main td:not(.url), .chip, h1")].filter(wider);
+return found.map((one) => one.outerHTML.slice(0, 200));
+"""
 
 
 class Browser:
@@ -50,6 +73,14 @@ class Browser:
         self.fill("Client id", client_id)
         self.fill("Client secret", secret)
         self.press("Sign in")
+
+    def start_over(self) -> None:
+        """Begin at the overview as dev: the page is not loaded anew if it is there and signed in already."""
+        if not self.driver.current_url.startswith(self.url) or "Sign out" not in self.text:
+            self.open()
+            self.press("Sign in as dev")
+        self.driver.execute_script(_START_OVER)
+        self.find("//main[not(@aria-busy)]/div[@data-view='overview']//h1")
 
     def go(self, *address: str) -> None:
         """Go to a page of the console."""
@@ -84,10 +115,16 @@ class Browser:
 
     def accessibility_violations(self) -> list[str]:
         """The rules of axe-core that the page breaks, each with the first element that does."""
-        self.driver.execute_script(AXE.read_text())
-        run = "const done = arguments[0]; axe.run(document).then((all) => done(all.violations))"
-        found: list[dict[str, Any]] = self.driver.execute_async_script(run)
+        if not self.driver.execute_script("return 'axe' in window"):
+            self.driver.execute_script(AXE.read_text())
+        found: list[dict[str, Any]] = self.driver.execute_async_script(_RUN_AXE)
         return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found]
+
+    def check(self) -> None:
+        """What is shown is accessible, fits the window, and breaks no rule of the policy."""
+        found = self.accessibility_violations() + self.driver.execute_script(_OVERFLOW)
+        found += [line for line in self.log() if "Content Security Policy" in line]
+        assert not found, "\n".join(found)
 
     @contextmanager
     def showing(self, width: int, height: int, *, dark: bool) -> Iterator[None]:

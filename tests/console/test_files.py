@@ -72,3 +72,8 @@ def test_responses_become_text_and_never_markup() -> None:
             assert way not in text
         for place in ("localStorage", "sessionStorage", "document.cookie", "indexedDB"):
             assert place not in text
+
+
+def test_no_line_is_too_long_to_read() -> None:
+    for file in (*SCRIPTS, FILES / "console.css"):
+        assert [line for line in file.read_text().splitlines() if len(line) > 120] == [], file.name

@@ -259,3 +259,18 @@ async def test_campaigns_and_their_devices_can_be_looked_through(store: Store, c
         ("other", "later", "Accepted"),
     ]
     assert [one.account for one in await store.find_device("d-1", among=["other"], limit=9)] == ["other"]
+
+
+async def test_a_campaign_tells_when_its_devices_said_their_last_status(store: Store, clock: VirtualClock) -> None:
+    for seconds, device, status in (
+        (0, "d-1", "UpgradeSuccess"),
+        (200, "d-2", "UpgradeFailed"),
+        (1, "d-3", "Accepted"),
+    ):
+        clock.advance(seconds)
+        await store.accept([reporting((device, status))])
+    await store.expect(ACCOUNT, "c", ["d-4"])
+    (campaign,) = await store.latest_campaigns(among=None, limit=9)
+    found = await store.campaign_timeline(campaign.id, slots=2)
+    assert [(one.succeeded, one.failed, one.other) for one in found] == [(1, 0, 0), (0, 1, 1)]
+    assert 100 <= found[1].at - found[0].at <= 200

@@ -221,6 +221,7 @@ def _settings(
             publishes_per_second=options.account_rate,
             changes_per_hour=options.account_changes,
         ),
+        in_flight=options.in_flight,
         time_to_live=options.time_to_live * DAY,
         open_metrics=options.metrics_listen is not None,
         check_receiver=partial(check_receiver, sender=sending, allow_http=options.dev),

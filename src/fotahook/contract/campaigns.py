@@ -33,10 +33,20 @@ class FailureReason(Camel, frozen=True):
     count: int
 
 
+class ResultCounts(Camel, frozen=True):
+    """The devices that said their last status in the span of time that begins `at`; `other` ones are under way."""
+
+    at: datetime
+    succeeded: int
+    failed: int
+    other: int
+
+
 class CampaignDetails(CampaignState, frozen=True, rename="camel"):
-    """A campaign with the reasons of its failures, the most frequent first."""
+    """A campaign with the reasons of its failures, the most frequent first, and when its devices reported."""
 
     reasons: Sequence[FailureReason] = ()
+    timeline: Sequence[ResultCounts] = ()
 
 
 class CampaignPage(Camel, frozen=True):

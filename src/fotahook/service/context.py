@@ -56,6 +56,8 @@ class Settings:
     """How long delivery is tried before a message expires; here it only shows when that is."""
     quotas: AccountQuotas = QUOTAS
     """What one account may take."""
+    in_flight: int | None = None
+    """Deliveries to one account that the dispatcher has under way at once; here it is only shown."""
     password_cost: PasswordCost = COST
     """A password that was hashed at another cost is hashed again at the next login."""
     challenge_receiver: Callable[[str, str, Sequence[str]], Awaitable[str | None]] | None = None

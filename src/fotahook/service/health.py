@@ -5,7 +5,7 @@ The cookie counts only on requests with the page's own header, which no other si
 """
 
 import secrets
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.resources import files
 from typing import Final
 
@@ -16,6 +16,7 @@ from starlette.responses import Response
 from ..contract.addresses import parse_address
 from ..contract.auth import OAUTH_LIFETIME
 from ..contract.keys import account_signing_seed, signing_seed
+from ..contract.operator import Limits
 from ..contract.signing import format_public_key
 from ..store.records import Credential, StoreFull
 from . import access, errors
@@ -103,13 +104,17 @@ class ConsoleLogin(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ConsoleSession(msgspec.Struct, frozen=True, rename="camel"):
-    """Who is signed in, and with which scopes; `kind` is what the page shows, `dev` whether anybody may sign in."""
+    """Who is signed in, and with which scopes; `kind` is what the page shows, `dev` whether anybody may sign in.
+
+    `limits`: those of an account that has none of its own; 0 for none.
+    """
 
     signed_in: bool
     client: str = ""
     scopes: tuple[str, ...] = ()
     kind: str = "service"
     dev: bool = False
+    limits: Limits = Limits()
 
 
 @Endpoint("GET", "/console/session", by="anyone", no_store=True)
@@ -155,7 +160,8 @@ async def _session(call: Call, caller: access.Caller) -> ConsoleSession:
     settings = call.service.settings
     dev = settings.console == "service" and await call.service.store.credential("client", DEV_CLIENT[0]) is not None
     scopes = caller.credentials[0].scopes if caller.credentials else ()
-    return ConsoleSession(bool(caller.credentials), caller.name, tuple(scopes), settings.console, dev)
+    limits = Limits(in_flight=settings.in_flight, **asdict(settings.quotas))
+    return ConsoleSession(bool(caller.credentials), caller.name, tuple(scopes), settings.console, dev, limits)
 
 
 def _answer(content: ConsoleSession, value: str) -> Response:

@@ -176,6 +176,15 @@ class LedgerCount(Record, frozen=True, kw_only=True):
     repairs: int
 
 
+class LedgerSlot(Record, frozen=True, kw_only=True):
+    """How many devices said their last status in the span of time that begins `at`, by what it is."""
+
+    at: float
+    succeeded: int
+    failed: int
+    other: int
+
+
 class LedgerVerbs(Engine):
     """Base of the stores, for what they keep of campaigns and devices."""
 
@@ -240,6 +249,11 @@ class LedgerVerbs(Engine):
         """Why devices of a campaign failed, and how many of them, the most frequent reason first."""
         found = await self._query("campaign_reasons", campaign=campaign, failed=FINAL_RANK, limit=limit)
         return [(row["reason"], row["devices"]) for row in found]
+
+    async def campaign_timeline(self, campaign: int, *, slots: int) -> list[LedgerSlot]:
+        """When the devices of a campaign said their last status, in at most so many spans of time."""
+        values = {"campaign": campaign, "slots": slots, "final": FINAL_RANK}
+        return await self._list(LedgerSlot, "campaign_timeline", **values)
 
     async def find_device(self, device: str, *, among: Collection[str] | None, limit: int) -> list[LedgerReport]:
         """What was last reported of a device in each campaign of these accounts or of all, newest first."""

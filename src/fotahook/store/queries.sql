@@ -158,6 +158,16 @@ from (
 ) d left join messages m on m.seq = d.seq
 order by d.device;
 
+-- name: campaign_timeline
+-- In at most :slots equal spans of time, those in which a device said its last status. The engines truncate differently.
+select b.first + round((l.at - b.first) / b.step - 0.499999) * b.step as at,
+    sum(case when l.rank > :final then 1 else 0 end) as succeeded, sum(case when l.rank = :final then 1 else 0 end) as failed,
+    sum(case when l.rank < :final then 1 else 0 end) as other
+from ledger l cross join (
+    select min(at) as first, (max(at) - min(at)) / :slots + 1 as step from ledger
+    where campaign = :campaign and device <> '' and status is not null
+) b where l.campaign = :campaign and l.device <> '' and l.status is not null group by 1 order by 1;
+
 -- name: campaign_reasons
 select coalesce(detail, '') as reason, count(*) as devices from ledger
 where campaign = :campaign and device <> '' and rank = :failed group by 1 order by 2 desc, 1 limit :limit;

@@ -1,17 +1,54 @@
 // One account: what fails first, then its numbers, messages, callback, attempts and limits.
-import { accountPath, patch, post, put, query, read, remove } from "./api.js";
+import { accountPath, post, query, read } from "./api.js";
+import { callbackActions, callbackPanels, changeTable, doctor, registration } from "./callback.js";
 import { bars, legend, scaleOf, waterfall } from "./charts.js";
-import { instant, milliseconds, time } from "./clock.js";
-import { address, button, code, confirm, copy, count, el, field, figures, form, heading, input, muted, notify, pairs, panel, paragraph, plural, row, select, shortId, table } from "./dom.js";
+import { instant, latency, milliseconds, time } from "./clock.js";
+import {
+  address,
+  button,
+  confirm,
+  count,
+  el,
+  field,
+  figures,
+  form,
+  heading,
+  input,
+  muted,
+  notify,
+  panel,
+  paragraph,
+  plural,
+  pre,
+  row,
+  select,
+  shortId,
+  table,
+} from "./dom.js";
 import { pager } from "./pager.js";
-import { deliveryState, failureTitle, isFailing, nextTry, outcomeOf, pendingText, stateOf } from "./states.js";
+import {
+  backlogText,
+  banner,
+  deliveryState,
+  errorText,
+  failureTitle,
+  isFailing,
+  nextTry,
+  outcomeOf,
+  severity,
+  stateOf,
+} from "./states.js";
 
 const USUAL_NAME = /^[0-9]{10}-[0-9]{5}$/;
-const STATES = [["", "any state"], ["pending", "waiting"], ["delivered", "delivered"], ["dead", "dead"]];
-const MESSAGES = [["Key"], ["Type"], ["Message", "wide"], ["State"], ["Accepted", "n"]];
-const ATTEMPTS = [["When"], ["Message", "wide"], ["Result"], ["DNS · connect · TLS · first byte", "wide"], ["ms", "n"]];
-const CHANGES = [["When"], ["Change"], ["URL", "url"], ["By", "wide"], ["", "n"]];
-const KEYS = [["Id"], ["Created"], ["Ends"], ["", "n"]];
+const SLOW_MILLISECONDS = 1000;
+const STATES = [
+  ["", "any state"],
+  ["pending", "waiting"],
+  ["delivered", "delivered"],
+  ["dead", "dead"],
+];
+const MESSAGES = [["Device or key"], ["Type", "under"], ["State"], ["Accepted", "end"]];
+const ATTEMPTS = [["When"], ["Message"], ["Result"], ["DNS · connect · TLS · first byte"], ["ms", "n"]];
 
 export async function showAccount(context, name) {
   const path = accountPath(name);
@@ -21,188 +58,309 @@ export async function showAccount(context, name) {
   const load = async () => {
     const account = await read(path, signal);
     if (!account.known) return { account };
-    const search = { ...filters, since: instant(filters.since), until: instant(filters.until), cursor: pages.cursor };
-    const [stats, messages, attempts, changes, keys] = await Promise.all([
-      read(`/v1/stats${query({ minutes: 60, account: name })}`, signal), read(`${path}/messages${query({ ...search, limit: 20 })}`, signal),
-      read(`${path}/attempts?limit=10`, signal), read(`${path}/callbacks?limit=20`, signal), read(`${path}/signing-keys`, signal)]);
-    return { account, stats, messages, attempts: attempts.attempts, changes: changes.history, keys: keys.signingKeys };
+    const span = { since: instant(filters.since), until: instant(filters.until) };
+    const [stats, messages, { attempts }, { history }, { signingKeys }] = await Promise.all([
+      read(`/v1/stats${query({ minutes: 60, account: name })}`, signal),
+      read(`${path}/messages${query({ ...filters, ...span, cursor: pages.cursor, limit: 20 })}`, signal),
+      read(`${path}/attempts?limit=10`, signal),
+      read(`${path}/callbacks?limit=20`, signal),
+      read(`${path}/signing-keys`, signal),
+    ]);
+    return { account, stats, messages, attempts, changes: history, keys: signingKeys };
   };
-  const act = actions(context, path, name);
   const find = async (given) => {
     filters = given;
     pages.reset();
     await context.refresh();
   };
+  const act = actions(context, path, name);
   const make = (loaded) => draw(name, loaded, { context, act, find, pages });
   return { load, make, wants: (_, event) => event.account === name };
 }
 
 function actions(context, path, name) {
-  const then = (act, text) => async (...given) => {
-    const result = await act(...given);
-    if (result === undefined) return;
-    await context.refresh();
-    notify(text(result), true);
-  };
+  // What an action returns is what was done; undefined for nothing.
+  const then =
+    (act, text) =>
+    async (...given) => {
+      const result = await act(...given);
+      if (result === undefined) return;
+      await context.refresh();
+      notify(text(result), true);
+    };
   return {
-    pause: then(() => post(`${path}/pause`), () => "Paused: nothing is sent until it is resumed."),
-    resume: then(() => post(`${path}/resume`), () => "Resumed."),
-    retry: then(() => post(`${path}/resume`), () => "Trying now."),
-    check: (url) => post(`${path}/check`, url ? { url } : {}),
-    register: then((url) => put(`${path}/callback`, { url }), ({ url }) => `The callback is now ${url}.`),
-    deregister: then(async () => {
-      const text = ["ThingSpace's messages for this account are kept until a callback is registered again.", `The account ${name} receives nothing until then.`];
-      return (await confirm("Deregister the callback?", text, "Deregister", { typed: name })) ? remove(`${path}/callback`) : undefined;
-    }, () => "Deregistered: messages wait for a callback."),
-    limits: then((limits) => patch(path, { limits }), () => "Limits changed."),
-    rotate: then(() => post(`${path}/signing-keys`, {}), ({ secret }) => ["New signing key, shown once: ", code(secret), " ", button("Copy", () => copy(secret, "The key"))]),
-    endKey: then(async (id) => ((await confirm("End this signing key?", "Receivers that verify with it refuse deliveries at once.", "End it")) ? remove(`${path}/signing-keys/${encodeURIComponent(id)}`) : undefined), () => "The key has ended."),
-    redeliver: then(async (given) => {
-      const wanted = { state: given.state, since: instant(given.since) || undefined, until: instant(given.until) || undefined };
-      const { count: number } = await post(`${path}/redeliver`, { ...wanted, dryRun: true });
-      if (!number) return notify(`No ${given.state} message of this span can be redelivered.`);
-      const text = `${plural(number, `${given.state} message`)} will be sent again with the same ids, after those that already wait.`;
-      return (await confirm("Redeliver?", text, `Redeliver ${count(number)}`, { kind: "primary" })) ? post(`${path}/redeliver`, { ...wanted, dryRun: false }) : undefined;
-    }, (sent) => `${plural(sent.count, "message")} redelivered.`),
+    ...callbackActions(then, path, name),
+    pause: then(
+      () => post(`${path}/pause`),
+      () => "Paused: nothing is sent until it is resumed.",
+    ),
+    resume: then(
+      () => post(`${path}/resume`),
+      () => "Resumed.",
+    ),
+    retry: then(
+      () => post(`${path}/resume`),
+      () => "Trying now.",
+    ),
+    redeliver: then(
+      async ({ state, since, until }) => {
+        const wanted = { state, since: instant(since) || undefined, until: instant(until) || undefined };
+        const { count: number } = await post(`${path}/redeliver`, { ...wanted, dryRun: true });
+        if (!number) return notify(`No ${state} message of this span can be redelivered.`);
+        const what = plural(number, `${state} message`);
+        const text = `${what} will be sent again with the same ids, after those that already wait.`;
+        const isMeant = await confirm("Redeliver?", text, `Redeliver ${count(number)}`, { kind: "primary" });
+        return isMeant ? post(`${path}/redeliver`, { ...wanted, dryRun: false }) : undefined;
+      },
+      (sent) => `${plural(sent.count, "message")} redelivered.`,
+    ),
   };
 }
 
 function draw(name, { account, stats, messages, attempts, changes, keys }, { context, act, find, pages }) {
-  const { lane, backlog, callback } = account;
   // A listener's inbox has no callback, and its lane leads to the handlers.
   const isService = context.who.kind === "service";
   const can = (scope) => context.can(scope) && (isService || scope !== "callbacks");
-  const warning = !USUAL_NAME.test(name) && el("p", { class: "note warn" }, "Unusual account name: ThingSpace's have ten digits, a dash and five digits. Check it, including its leading zeros.");
+  const warning =
+    !USUAL_NAME.test(name) &&
+    el(
+      "p",
+      { class: "note warn" },
+      "Unusual account name: ThingSpace's have ten digits, a dash and five digits. ",
+      "Check it, including its leading zeros.",
+    );
   if (!account.known) {
-    return [heading(name), warning, panel("Unknown account", paragraph("It never had a callback or a message. Check its name."), can("callbacks") && callbackForms(act, null, changes ?? []))];
+    const text = "It never had a callback or a message. Check its name.";
+    return [
+      heading(name),
+      warning,
+      panel("Unknown account", paragraph(text), can("callbacks") && registration(act, null, [])),
+    ];
   }
+  const { lane, backlog } = account;
   const isPaused = lane.state === "paused";
   return [
-    row(heading(el("span", { class: "name" }, name), " ", stateOf(account)), el("span", { class: "space" }),
-      can("operate") && button(isPaused ? "Resume" : "Pause", isPaused ? act.resume : act.pause, { "data-key": isPaused ? "resume" : "pause" }),
-      can("publish") && callback && el("a", { class: "button", href: address("send", name) }, "Send a test")),
+    row(
+      heading(el("span", { class: "name" }, name), " ", stateOf(account)),
+      el("span", { class: "space" }),
+      can("operate") && button(isPaused ? "Resume" : "Pause", isPaused ? act.resume : act.pause),
+      can("publish") && account.callback && el("a", { class: "button", href: address("send", name) }, "Send a test"),
+    ),
     warning,
     trouble(account, attempts, act, can),
-    panel(null,
+    panel(
+      null,
       figures([
-        ["accepted, last hour", count(stats.totals.accepted)], ["delivered", count(stats.totals.delivered)],
+        ["accepted, last hour", count(stats.totals.accepted)],
+        ["delivered", count(stats.totals.delivered)],
         ["waiting", count(backlog.pending), backlog.pending && isFailing(account) ? "bad" : ""],
         ["dead", count(backlog.dead), backlog.dead ? "bad" : ""],
-        ["oldest waiting", backlog.oldestAcceptedAt ? time(backlog.oldestAcceptedAt, "age") : "–"],
-        ["accepted → delivered p99", stats.latency.p99 == null ? "–" : `${milliseconds(stats.latency.p99)} ms`],
+        ["oldest waiting", time(backlog.oldestAcceptedAt, "age")],
+        ["accepted → delivered p99", latency(stats.latency.p99)],
       ]),
-      bars(stats.minutes), legend()),
-    el("div", { class: isService ? "two" : "" },
-      panel("Messages", filterForm(find), table("Messages, newest first", MESSAGES, messages.messages.map(messageLine), messages.cursor ? "No match on this page; go on to older ones." : "No messages."), pages.links(messages.cursor),
-        can("operate") && redeliverForm(act)),
-      isService && el("div", {},
-        panel("Callback",
-          pairs([
-            ["URL", callback ? code(callback.url) : "none registered"],
-            callback && ["since", time(callback.registeredAt), changes[0] && muted(`, by ${changes[0].actor}`)],
-            ["at once", `${lane.inFlight} now, at most `, account.limits.inFlight === null ? "the service default" : count(account.limits.inFlight)],
-            ["per second", account.limits.perSecond === null ? "no limit" : `at most ${account.limits.perSecond}`],
-            ["signing", `ed25519${keys.length ? ` · ${plural(keys.length, "HMAC key")}` : ""}`],
-          ]),
-          can("callbacks") && callbackForms(act, callback, changes)),
-        can("operate") && panel("Limits and keys", limitsForm(act, account.limits), keyTable(act, keys)))),
+      bars("The last hour by minute", stats.minutes),
+      legend(),
+    ),
+    el(
+      "div",
+      { class: isService ? "two" : "" },
+      panel(
+        "Messages",
+        filterForm(find),
+        table(
+          "Messages, newest first",
+          MESSAGES,
+          messages.messages.map(messageLine),
+          messages.cursor ? "No match on this page; go on to older ones." : "No messages.",
+        ),
+        pages.links(messages.cursor),
+        can("operate") && redeliverForm(act),
+      ),
+      isService && el("div", {}, callbackPanels(act, can, { account, defaults: context.who.limits, changes, keys })),
+    ),
     panel("Last attempts", attemptTable(attempts)),
-    isService && panel("Callback history", changeTable(act, callback, changes, can)),
+    isService && panel("Callback history", changeTable(act, account.callback, changes, can)),
   ];
 }
 
 // What fails, why, what repairs it, and when it is tried again.
 function trouble(account, attempts, act, can) {
-  const { lane, backlog, callback } = account;
+  const { lane, backlog } = account;
+  const kind = severity(account);
   const failed = attempts.find((one) => one.errorCode);
-  const retry = can("operate") && button("Try now", act.retry, { class: "primary" });
-  if (isFailing(account) || lane.state === "waiting") {
-    const cause = failed?.errorCode === lane.reason || !lane.reason ? failed : null;
-    return el("section", { class: "panel trouble" },
-      paragraph(el("span", { class: "big" }, failureTitle(lane.reason ?? failed?.errorCode))),
-      paragraph(failed?.fix ?? "See the attempts below."),
-      paragraph(muted("Next try "), el("strong", {}, nextTry(lane.until)), muted(` · ${plural(lane.failures, "failure")} in a row · ${pendingText(backlog)}`)),
-      row(retry, can("operate") && callback && button("Run doctor", () => doctor(act, callback.url)), can("callbacks") && el("a", { class: "button", href: "#callback", click: jump("change") }, "Change URL")),
-      cause && el("pre", {}, `POST ${cause.url ?? callback?.url ?? ""}  →  ${cause.errorCode.replaceAll("_", " ")}${cause.phases.total == null ? "" : ` (after ${milliseconds(cause.phases.total)} ms)`}${cause.excerpt ? `\n${cause.excerpt}` : ""}`));
-  }
+  if (isFailing(account)) return failing(account, kind, failed, act, can);
   if (lane.state === "paused") {
     const isGone = lane.reason === "http_410";
-    return el("section", { class: `panel ${isGone ? "trouble" : "attention"}` },
-      paragraph(el("span", { class: "big" }, isGone ? "The receiver said that it is gone, which paused delivery" : "Delivery is paused")),
-      paragraph(isGone ? "Register a new URL, or repair the receiver, then resume." : "An operator paused it. Resume it to go on."), paragraph(muted(`${pendingText(backlog)}; their time to live stands still`)),
-      row(can("operate") && button("Resume", act.resume, { class: "primary" })));
+    return banner(
+      kind,
+      isGone ? "The receiver said that it is gone, which paused delivery" : "Delivery is paused",
+      paragraph(
+        isGone
+          ? "Register a new URL, or repair the receiver, then resume."
+          : "An operator paused it. Resume it to go on.",
+      ),
+      paragraph(muted(`${backlogText(backlog)}; time to live stands still`)),
+      row(can("operate") && button("Resume", act.resume, { class: "primary" }), isGone && changeLink(can)),
+    );
   }
   if (lane.state === "held" && backlog.pending) {
-    return el("section", { class: "panel attention" }, paragraph(el("span", { class: "big" }, "Messages wait for a callback")),
-      paragraph("No callback is registered. Register one, and they are sent in order."), paragraph(muted(pendingText(backlog))));
+    return banner(
+      kind,
+      "Messages wait for a callback",
+      paragraph("No callback is registered. Register one, and they are sent in order."),
+      paragraph(muted(backlogText(backlog))),
+      row(changeLink(can, "Register a callback")),
+    );
   }
-  return false;
+  if (backlog.dead) {
+    const isOne = backlog.dead === 1;
+    return banner(
+      kind,
+      `${plural(backlog.dead, "message")} ${isOne ? "was" : "were"} given up`,
+      failed && paragraph(`${failureTitle(failed.errorCode)}. `, failed.fix),
+      paragraph(
+        muted(`${isOne ? "It is" : "They are"} kept. Once the cause is repaired, redeliver ${isOne ? "it" : "them"}.`),
+      ),
+      row(
+        can("operate") && button("Redeliver…", () => act.redeliver({ state: "dead" }), { class: "primary" }),
+        doctorButton(account, act, can),
+      ),
+      failed && exchange(failed),
+    );
+  }
+  const [last] = attempts;
+  if (backlog.pending && last?.errorCode) {
+    return banner(
+      "warn",
+      failureTitle(last.errorCode),
+      paragraph(last.fix),
+      paragraph(muted(`Other messages arrive; this one is tried again by itself. ${capital(backlogText(backlog))}.`)),
+      row(
+        el("a", { class: "button", href: address("message", last.messageId) }, "See the message"),
+        doctorButton(account, act, can),
+      ),
+      exchange(last),
+    );
+  }
+  return slow(account, attempts, act, can);
 }
 
-const jump = (id) => (event) => {
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
+function failing(account, kind, failed, act, can) {
+  const { lane, backlog } = account;
+  const code = lane.reason ?? failed?.errorCode;
+  return banner(
+    kind,
+    failureTitle(code),
+    paragraph(failed?.fix ?? "See the attempts below."),
+    paragraph(
+      muted("Next try "),
+      el("strong", {}, nextTry(lane.until)),
+      muted(` · ${plural(lane.failures, "failure")} in a row · ${backlogText(backlog)}`),
+    ),
+    row(
+      can("operate") && button("Try now", act.retry, { class: "primary" }),
+      doctorButton(account, act, can),
+      changeLink(can),
+    ),
+    failed?.errorCode === code && exchange(failed),
+  );
+}
+
+// The receiver delivers, but the fleet's messages may come faster than it answers.
+function slow(account, attempts, act, can) {
+  const times = attempts
+    .filter((one) => !one.errorCode)
+    .map((one) => one.phases.total ?? 0)
+    .sort((one, other) => one - other);
+  const middle = times[times.length >> 1] ?? 0;
+  return (
+    middle >= SLOW_MILLISECONDS &&
+    banner(
+      "warn",
+      `The receiver answers slowly: ${latency(middle)}`,
+      paragraph(
+        "Let it store the message and answer at once, and work on it afterwards. ",
+        "An attempt without an answer in time counts as failed, and the message is sent again.",
+      ),
+      row(doctorButton(account, act, can)),
+    )
+  );
+}
+
+const doctorButton = ({ callback }, act, can) =>
+  can("operate") && callback && button("Run doctor", () => doctor(act, callback.url));
+
+const changeLink = (can, text = "Change URL") =>
+  can("callbacks") && el("a", { class: "button", href: "#callback", click: openChange }, text);
+
+function openChange(event) {
   event.preventDefault();
-  const target = document.getElementById(id);
+  const target = document.getElementById("change");
   target.open = true;
   target.scrollIntoView({ block: "center" });
-  target.querySelector("input")?.focus();
-};
-
-async function doctor(act, url, proposed = false) {
-  const { checks, result: worst } = await act.check(url);
-  const dialog = el("dialog", { class: "doctor", close: () => dialog.remove() },
-    el("form", { method: "dialog" }, el("h2", {}, `Doctor: ${url}`),
-      el("ul", {}, checks.map((one) => el("li", { class: { pass: "ok", warn: "warn", fail: "bad" }[one.result] }, el("strong", {}, one.check), " ", one.found, one.fix && el("p", {}, one.fix)))),
-      paragraph({ pass: "Everything works.", warn: "It works; look at the warnings.", fail: "Messages would not arrive." }[worst]),
-      row(proposed && button(worst === "fail" ? "Register it anyway" : "Register it", async () => (dialog.close(), act.register(url)), { class: worst === "fail" ? "danger" : "primary" }), el("button", {}, "Close"))));
-  document.body.append(dialog);
-  dialog.showModal();
+  target.querySelector("input").focus();
 }
 
-function callbackForms(act, callback, changes) {
-  const before = changes.find((one) => one.url && one.url !== callback?.url);
-  return el("details", { id: "change", "data-keep": `change-${callback?.revision ?? 0}` }, el("summary", {}, callback ? "Change or deregister" : "Register a callback"),
-    form({}, ({ url }) => doctor(act, url, true), field("New URL", input("url", { type: "url", required: true, maxlength: "2048", placeholder: "https://hooks.example.net/fota" }), "The doctor tries it before anything changes; the old URL stays in the history."), row(el("button", { class: "primary" }, "Check and register"))),
-    row(before && button(`Back to ${before.url}`, () => doctor(act, before.url, true)), callback && button("Deregister…", act.deregister, { class: "danger" })));
+function exchange({ url, errorCode, phases, excerpt }) {
+  const request = url ? `POST ${url}  →  ` : "";
+  return pre(`${request}${errorText(errorCode)} (after ${latency(phases.total)})\n${excerpt ?? ""}`.trimEnd());
 }
 
-function limitsForm(act, { inFlight, perSecond }) {
-  const number = (text) => (text === "" ? null : Number(text));
-  return form({ class: "row", "data-keep": `limits-${inFlight}-${perSecond}` }, (given) => act.limits({ inFlight: number(given.inFlight), perSecond: number(given.perSecond) }),
-    field("At once", input("inFlight", { type: "number", min: "1", max: "256", value: inFlight ?? "", placeholder: "default" })),
-    field("Per second", input("perSecond", { type: "number", min: "0.001", max: "10000", step: "any", value: perSecond ?? "", placeholder: "no limit" })),
-    el("button", {}, "Change"));
-}
+const span = () => [
+  field("Since", input("since", { type: "datetime-local" })),
+  field("Until", input("until", { type: "datetime-local" })),
+];
 
-function keyTable(act, keys) {
-  const lines = keys.map((one) => ({ key: one.id, cells: [code(one.id), time(one.createdAt), one.expiresAt ? time(one.expiresAt, "until") : "–", button("End…", () => act.endKey(one.id))] }));
-  return el("div", { class: "keys" }, table("HMAC signing keys", KEYS, lines, "No HMAC key: deliveries carry the ed25519 signature alone."), row(button("New HMAC key", act.rotate)));
-}
+const filterForm = (find) =>
+  form(
+    { class: "filters three", "data-keep": "filters", "aria-label": "Filter messages" },
+    find,
+    field("State", select("state", STATES)),
+    field("Type", input("type")),
+    field("Key", input("key")),
+    span(),
+    el("button", {}, "Find"),
+  );
 
-function filterForm(find) {
-  return form({ class: "filters", "data-keep": "filters", "aria-label": "Filter messages" }, find,
-    el("label", { class: "inline" }, el("span", {}, "State"), select("state", STATES)), input("type", { placeholder: "type", "aria-label": "Type" }), input("key", { placeholder: "ordering key", "aria-label": "Ordering key" }),
-    input("since", { type: "datetime-local", "aria-label": "Since", title: "accepted since" }), input("until", { type: "datetime-local", "aria-label": "Until", title: "accepted until" }), el("button", {}, "Find"));
-}
-
-function redeliverForm(act) {
-  return el("details", { "data-keep": "redeliver" }, el("summary", {}, "Redeliver many"),
-    form({ class: "filters" }, act.redeliver, el("label", { class: "inline" }, el("span", {}, "State"), select("state", [["dead", "dead"], ["delivered", "delivered"]])),
-      input("since", { type: "datetime-local", "aria-label": "Redeliver since" }), input("until", { type: "datetime-local", "aria-label": "Redeliver until" }), el("button", {}, "Count")));
-}
+const redeliverForm = (act) =>
+  el(
+    "details",
+    { "data-keep": "redeliver" },
+    el("summary", {}, "Redeliver many"),
+    form(
+      { class: "filters three", "aria-label": "Redeliver" },
+      act.redeliver,
+      field("State", select("state", STATES.slice(2).reverse())),
+      span(),
+      el("button", {}, "Count"),
+    ),
+  );
 
 const messageLink = (id, text) => el("a", { href: address("message", id), title: id }, text);
 
-function messageLine({ id, type, orderingKey, deliveries, acceptedAt }) {
-  return { key: id, cells: [messageLink(id, orderingKey ?? shortId(id)), type ?? muted("no type"), el("code", { title: id }, shortId(id)), deliveryState(deliveries[0]), time(acceptedAt)] };
-}
+const messageLine = ({ id, type, orderingKey, deliveries, acceptedAt }) => ({
+  key: id,
+  cells: [
+    messageLink(id, orderingKey ?? shortId(id)),
+    type ?? muted("no type"),
+    deliveryState(deliveries[0]),
+    time(acceptedAt),
+  ],
+});
 
 function attemptTable(attempts) {
   const scale = scaleOf(attempts);
-  const lines = attempts.map((one) => ({ key: `${one.messageId}-${one.number}`, cells: [time(one.startedAt), messageLink(one.messageId, shortId(one.messageId)), [outcomeOf(one), one.number > 1 && muted(` attempt ${one.number}`)], waterfall(one.phases, scale), one.phases.total == null ? "–" : milliseconds(one.phases.total)] }));
+  const lines = attempts.map((one) => ({
+    key: `${one.messageId}-${one.number}`,
+    cells: [
+      time(one.startedAt),
+      messageLink(one.messageId, shortId(one.messageId)),
+      [outcomeOf(one), one.number > 1 && muted(` attempt ${one.number}`)],
+      waterfall(one, scale),
+      one.phases.total == null ? "–" : milliseconds(one.phases.total),
+    ],
+  }));
   return table("Last attempts, newest first", ATTEMPTS, lines, "No attempts yet.");
-}
-
-function changeTable(act, callback, changes, can) {
-  const lines = changes.map((one) => ({ key: String(one.revision), cells: [time(one.at), one.action, one.url ?? "–", one.actor, can("callbacks") && one.url && one.url !== callback?.url && button("Use again", () => doctor(act, one.url, true))] }));
-  return table("Changes of the callback, newest first", CHANGES, lines, "No callback was ever registered.");
 }

@@ -48,7 +48,8 @@ export async function call(path, options) {
   try {
     return await request(path, options);
   } catch (error) {
-    if (error.status === 401 && path !== "/console/login") whenSignedOut("You were signed out: the session ended or was revoked. Sign in again.");
+    if (error.status === 401 && path !== "/console/login")
+      whenSignedOut("You were signed out: the session ended or was revoked. Sign in again.");
     throw error;
   }
 }
@@ -57,12 +58,21 @@ async function request(path, { headers, ...options }) {
   let response;
   const given = { ...HEADERS, ...(options.body && { "Content-Type": "application/json" }), ...headers };
   try {
-    response = await fetch(path, { ...options, headers: given, credentials: "same-origin", cache: "no-store", redirect: "error" });
+    response = await fetch(path, {
+      ...options,
+      headers: given,
+      credentials: "same-origin",
+      cache: "no-store",
+      redirect: "error",
+    });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, "The service cannot be reached. Check that it is running and that you are connected to it.");
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
-  throw new Refused(response.status, body.errorMessage ?? body.fault?.description ?? `The service answered ${response.status}.`);
+  throw new Refused(
+    response.status,
+    body.errorMessage ?? body.fault?.description ?? `The service answered ${response.status}.`,
+  );
 }

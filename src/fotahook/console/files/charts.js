@@ -1,58 +1,108 @@
-// Drawings of numbers: bars by minute, a sparkline, a bar of parts, a waterfall of phases.
+// Drawings of numbers: bars over time, a sparkline, a bar of parts, a waterfall of phases.
 import { count, el } from "./dom.js";
-import { exact, milliseconds } from "./clock.js";
+import { exact, latency } from "./clock.js";
 
 const WIDTH = 10;
+const HEIGHT = 72;
+const SPARK = { width: 2, height: 20 };
 
-// Deliveries by minute with failed attempts stacked on them.
-export function bars(minutes, height = 72) {
-  const most = Math.max(1, ...minutes.map((one) => one.delivered + one.failed + one.dead));
-  const shapes = minutes.map((one, n) => {
-    let top = height;
-    const shape = (kind, number) => {
-      const tall = number && Math.max((height * number) / most, 1.5);
-      top -= tall;
-      return number > 0 && el("rect", { class: kind, x: n * WIDTH + 1, y: Math.max(top, 0), width: WIDTH - 2, height: tall, rx: 1 });
-    };
-    const text = `${exact(one.at)}: ${count(one.accepted)} accepted, ${count(one.delivered)} delivered, ${count(one.failed)} failed, ${count(one.dead)} dead`;
-    return el("g", {}, el("rect", { class: "hover", x: n * WIDTH, y: 0, width: WIDTH, height }), shape("delivered", one.delivered), shape("failed", one.failed), shape("dead", one.dead), el("title", {}, text));
+// What happens to deliveries, from the bottom of a bar to its top. What is accepted is a line over the bars.
+export const DELIVERIES = ["delivered", "failed", "dead"];
+export const RESULTS = ["succeeded", "failed", "other"];
+
+// Bars of these kinds, stacked, for each slot of time: {at, and a number for each kind}; "accepted" as a line.
+export function bars(label, slots, kinds = DELIVERIES) {
+  const most = Math.max(1, ...slots.map((one) => Math.max(sum(one, kinds), one.accepted ?? 0)));
+  const tall = (number) => (HEIGHT * number) / most;
+  const shapes = slots.map((one, n) => {
+    let top = HEIGHT;
+    const stacked = kinds.map((kind) => {
+      const height = one[kind] && Math.max(tall(one[kind]), 1.5);
+      top -= height;
+      return (
+        height > 0 &&
+        el("rect", { class: kind, x: n * WIDTH + 1, y: Math.max(top, 0), width: WIDTH - 2, height, rx: 1 })
+      );
+    });
+    const numbers = [one.accepted != null && "accepted", ...kinds]
+      .filter(Boolean)
+      .map((kind) => `${count(one[kind])} ${kind}`);
+    const hover = el("rect", { class: "hover", x: n * WIDTH, y: 0, width: WIDTH, height: HEIGHT });
+    return el("g", {}, hover, stacked, el("title", {}, `${exact(one.at)}: ${numbers.join(", ")}`));
   });
-  const label = `By minute, the last ${minutes.length}: at most ${count(most)} attempts in one`;
-  return el("svg", { class: "bars", viewBox: `0 0 ${minutes.length * WIDTH} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": label }, shapes);
+  const steps = slots.map((one, n) => `${n ? "L" : "M"}${n * WIDTH} ${HEIGHT - tall(one.accepted)}h${WIDTH}`);
+  const line = slots[0]?.accepted != null && el("path", { class: "accepted", d: steps.join("") });
+  return drawing("bars", slots.length * WIDTH, HEIGHT, `${label}: at most ${count(most)} in one bar`, shapes, line);
 }
 
-export const legend = () => el("p", { class: "legend" }, ["delivered", "failed", "dead"].map((name) => el("span", { class: name }, name)));
+const sum = (one, kinds) => kinds.reduce((total, kind) => total + one[kind], 0);
+
+const drawing = (kind, width, height, label, ...shapes) =>
+  el(
+    "svg",
+    { class: kind, viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": label },
+    shapes,
+  );
+
+export const legend = (kinds = ["accepted", ...DELIVERIES]) =>
+  el(
+    "p",
+    { class: "legend" },
+    kinds.map((name) => el("span", { class: name }, name === "other" ? "under way" : name)),
+  );
 
 export function sparkline(minutes) {
-  const most = Math.max(1, ...minutes.map((one) => one.delivered + one.failed));
-  const shapes = minutes.map((one, n) => [["delivered", one.delivered, 0], ["failed", one.failed, one.delivered]].map(([kind, number, below]) => number > 0 &&
-    el("rect", { class: kind, x: n * 2, width: 1.5, y: 20 - (20 * (below + number)) / most, height: Math.max((20 * number) / most, 1) })));
-  return el("svg", { class: "sparkline", viewBox: `0 0 ${minutes.length * 2} 20`, preserveAspectRatio: "none", role: "img", "aria-label": "The last hour" }, shapes);
+  const { width, height } = SPARK;
+  const kinds = ["delivered", "failed"];
+  const most = Math.max(1, ...minutes.map((one) => sum(one, kinds)));
+  const shapes = minutes.map((one, n) => {
+    let top = height;
+    return kinds.map((kind) => {
+      const tall = one[kind] && Math.max((height * one[kind]) / most, 1);
+      top -= tall;
+      return tall > 0 && el("rect", { class: kind, x: n * width, width: width - 0.5, y: top, height: tall });
+    });
+  });
+  return drawing("sparkline", minutes.length * width, height, "The last hour", shapes);
 }
 
 // A bar of parts: [name, number, kind].
 export function parts(list) {
   const total = list.reduce((sum, [, number]) => sum + number, 0) || 1;
+  const part = ([name, number, kind]) =>
+    number > 0 &&
+    el("i", { class: kind, title: `${count(number)} ${name}`, style: { width: `${(100 * number) / total}%` } });
   const text = list.map(([name, number]) => `${count(number)} ${name}`).join(", ");
-  return el("div", { class: "parts", role: "img", "aria-label": text }, list.map(([name, number, kind]) => number > 0 &&
-    el("i", { class: kind, title: `${count(number)} ${name}`, style: { width: `${(100 * number) / total}%` } })));
+  return el("div", { class: "parts", role: "img", "aria-label": text }, list.map(part));
 }
 
-const PHASES = [["dns", "DNS"], ["connect", "connect"], ["tls", "TLS"], ["firstByte", "first byte"]];
+const PHASES = [
+  ["dns", "DNS"],
+  ["connect", "connect"],
+  ["tls", "TLS"],
+  ["firstByte", "first byte"],
+];
 
-// The phases of an attempt, one after the other, on a scale shared by the attempts of a table.
-export function waterfall(phases, scale) {
-  let left = 0;
+// The phases of an attempt, one after the other, on a scale shared by the attempts of a table. What is left of the
+// total is the answer's end, or the phase in which the attempt failed.
+export function waterfall({ phases, errorCode }, scale) {
   const known = PHASES.filter(([name]) => phases[name] != null).map(([name, text]) => [name, text, phases[name]]);
-  const rest = Math.max((phases.total ?? 0) - known.reduce((sum, [, , number]) => sum + number, 0), 0);
-  const all = rest > 0 ? [...known, ["rest", "rest", rest]] : known;
+  const left = (phases.total ?? 0) - known.reduce((total, [, , number]) => total + number, 0);
+  const isAnswered = phases.firstByte != null || !errorCode;
+  const all = left > 0 ? [...known, isAnswered ? ["rest", "rest", left] : ["broken", "until it failed", left]] : known;
+  let before = 0;
   const shapes = all.map(([name, text, number]) => {
-    const shape = el("i", { class: name, title: `${text} ${milliseconds(number)} ms`, style: { left: `${(100 * left) / scale}%`, width: `max(${(100 * number) / scale}%, 2px)` } });
-    left += number;
-    return shape;
+    const at = (100 * before) / scale;
+    before += number;
+    const style = { left: `${at}%`, width: `max(${(100 * number) / scale}%, 2px)` };
+    return el("i", { class: name, title: `${text} ${latency(number)}`, style });
   });
-  const label = all.map(([, text, number]) => `${text} ${milliseconds(number)} ms`).join(", ");
-  return el("span", { class: "waterfall", role: "img", "aria-label": label || "no phase was reached", title: label }, shapes);
+  const label = all.map(([, text, number]) => `${text} ${latency(number)}`).join(", ");
+  return el(
+    "span",
+    { class: "waterfall", role: "img", "aria-label": label || "no phase was reached", title: label },
+    shapes,
+  );
 }
 
 export const scaleOf = (attempts) => Math.max(1, ...attempts.map((one) => one.phases?.total ?? 0));

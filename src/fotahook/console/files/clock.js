@@ -1,7 +1,12 @@
 // Times: relative, exact on hover, by one clock (local or UTC), and kept true while the page is open.
 import { el } from "./dom.js";
 
-const UNITS = [[86400, "day"], [3600, "h"], [60, "min"], [1, "s"]];
+const UNITS = [
+  [86400, "day"],
+  [3600, "h"],
+  [60, "min"],
+  [1, "s"],
+];
 let isUtc = false;
 
 const part = (number, digits = 2) => String(number).padStart(digits, "0");
@@ -18,11 +23,20 @@ export function duration(seconds) {
   return rest ? `${text} ${rest} ${next[1]}` : text;
 }
 
-export const milliseconds = (number) => (number < 10 ? `${Math.round(number * 10) / 10}` : `${Math.round(number).toLocaleString("en")}`);
+export const milliseconds = (number) =>
+  number < 10 ? `${Math.round(number * 10) / 10}` : `${Math.round(number).toLocaleString("en")}`;
+
+// How long something takes, such as "310 ms" or "2.9 s".
+export const latency = (number) =>
+  number == null ? "–" : number < 1000 ? `${milliseconds(number)} ms` : `${Number((number / 1000).toPrecision(2))} s`;
 
 export function exact(text) {
   const date = new Date(text);
-  if (isUtc) return `${date.toISOString().replace("T", " ").replace(/\.\d+Z$/, "")} UTC`;
+  if (isUtc)
+    return `${date
+      .toISOString()
+      .replace("T", " ")
+      .replace(/\.\d+Z$/, "")} UTC`;
   const day = `${date.getFullYear()}-${part(date.getMonth() + 1)}-${part(date.getDate())}`;
   return `${day} ${part(date.getHours())}:${part(date.getMinutes())}:${part(date.getSeconds())}`;
 }

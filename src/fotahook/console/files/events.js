@@ -2,9 +2,13 @@
 import { call, Refused } from "./api.js";
 
 const PAUSE_MILLISECONDS = 1000;
+// The service sends something every 15 s: a connection that is silent for longer is dead, though nothing else says so.
+const SILENCE_MILLISECONDS = 40_000;
+const TOO_MANY = 429;
+const GONE = 410;
 
-// Calls `onEvent(name, data)` for each event and `onState("connected" | "lost" | message)`; reconnects and resumes after the
-// last event until `signal` is aborted.
+// Calls `onEvent(name, data)` for each event and `onState("connected" | "lost" | "gone" | message)`; reconnects and
+// resumes after the last event until `signal` is aborted. "gone": what came after the last event is no longer there.
 export async function follow(path, signal, onEvent, onState) {
   let last = null;
   while (!signal.aborted) {
@@ -16,13 +20,16 @@ export async function follow(path, signal, onEvent, onState) {
         last = event.id ?? last;
         if (event.data) onEvent(event.name, JSON.parse(event.data));
       }
-      onState("lost");
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Refused && error.status === 410) last = null;
-      else if (error instanceof Refused && error.status && error.status < 500) return onState(error.message);
-      onState("lost");
+      const status = error instanceof Refused ? error.status : 0;
+      if (status === GONE) {
+        last = null;
+        onState("gone");
+      } else if (status >= 400 && status < 500 && status !== TOO_MANY) return onState(error.message);
     }
+    if (signal.aborted) return;
+    onState("lost");
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MILLISECONDS));
   }
 }
@@ -38,7 +45,12 @@ async function* blocks(body) {
 
 async function* readable(stream) {
   const reader = stream.getReader();
-  for (let part = await reader.read(); !part.done; part = await reader.read()) yield part.value;
+  for (;;) {
+    const silence = setTimeout(() => reader.cancel(), SILENCE_MILLISECONDS);
+    const part = await reader.read().finally(() => clearTimeout(silence));
+    if (part.done) return;
+    yield part.value;
+  }
 }
 
 function parse(block) {

@@ -14,8 +14,13 @@ export function pager(context) {
     reset() {
       cursors = [null];
     },
-    links: (more) => (cursors.length > 1 || more) && el("p", { class: "row pages" },
-      button("← Newer", turn(cursors.slice(0, -1)), { "data-key": "newer", hidden: cursors.length === 1 }),
-      button("Older →", turn([...cursors, more]), { "data-key": "older", hidden: !more })),
+    links: (more) =>
+      (cursors.length > 1 || more) &&
+      el(
+        "p",
+        { class: "row pages" },
+        button("← Newer", turn(cursors.slice(0, -1)), { "data-key": "newer", hidden: cursors.length === 1 }),
+        button("Older →", turn([...cursors, more]), { "data-key": "older", hidden: !more }),
+      ),
   };
 }

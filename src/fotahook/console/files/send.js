@@ -1,68 +1,143 @@
-// Sends a test message: a form for each kind that ThingSpace sends, or pasted JSON; then watches it arrive.
+// Sends a test message: a form for each kind that ThingSpace sends, or pasted JSON; then shows it arrive.
 import { accountPath, post, read, segment } from "./api.js";
-import { el, field, form, heading, input, link, muted, notify, panel, paragraph, render, row, select } from "./dom.js";
-import { deliveryState } from "./states.js";
+import { el, field, form, heading, input, link, muted, notify, panel, paragraph, row, select } from "./dom.js";
+import { banner, deliveryState } from "./states.js";
 
 const FIRMWARE = "Model-1_FW_1.0_to_2.0";
 const STATUSES = ["UpgradeSuccess", "UpgradeFailed", "UpgradePending", "DownloadSuccess", "DownloadFailed"];
-const WATCH_MILLISECONDS = 300;
-const WATCHED = 200;
+const DEVICE = ["device", "Device id", "990013907835573"];
+const CAMPAIGN = ["campaign", "Campaign id", "60b5d639-ccdc-4db8-8824-069bd94c95bf"];
 
-// The bodies that ThingSpace documents for V1, in which what V2 does not publish is fotahook's own; see docs/thingspace.md.
+// The bodies that ThingSpace documents for V1; what V2 does not publish is fotahook's own: docs/thingspace.md.
 const KINDS = {
   upgradeProgress: {
     text: "Result of an upgrade",
-    fields: [["device", "Device id", "990013907835573"], ["campaign", "Campaign id", "60b5d639-ccdc-4db8-8824-069bd94c95bf"], ["status", "Status", STATUSES], ["reason", "Reason", "DownloadInstallSucceeded"]],
-    body: ({ account, device, campaign, status, reason }) => ({ accountName: account, type: "upgradeProgress", firmwareList: [], upgradeProgress: { firmwareName: FIRMWARE, upgradeId: campaign, campaignId: campaign, deviceList: [{ deviceId: device, status, ...(reason && { resultReason: reason }) }] } }),
+    fields: [DEVICE, CAMPAIGN, ["status", "Status", STATUSES], ["reason", "Reason", "DownloadInstallSucceeded"]],
+    body: ({ account, device, campaign, status, reason }) =>
+      upgrade(
+        "upgradeProgress",
+        account,
+        campaign,
+        {},
+        { deviceId: device, status, ...(reason && { resultReason: reason }) },
+      ),
   },
   upgradeScheduled: {
     text: "An upgrade is scheduled",
-    fields: [["device", "Device id", "990013907835573"], ["campaign", "Campaign id", "60b5d639-ccdc-4db8-8824-069bd94c95bf"]],
-    body: ({ account, device, campaign }) => ({ accountName: account, type: "upgradeScheduled", firmwareList: [], upgradeScheduled: { firmwareName: FIRMWARE, upgradeId: campaign, campaignId: campaign, status: "CampaignScheduled", deviceList: [{ deviceId: device, status: "Accepted" }] } }),
+    fields: [DEVICE, CAMPAIGN],
+    body: ({ account, device, campaign }) =>
+      upgrade(
+        "upgradeScheduled",
+        account,
+        campaign,
+        { status: "CampaignScheduled" },
+        { deviceId: device, status: "Accepted" },
+      ),
   },
   firmwareList: {
     text: "New firmware is available",
-    fields: [["make", "Make", "Maker"], ["model", "Model", "Model-1"], ["from", "From version", "1.0"], ["to", "To version", "2.0"]],
-    body: ({ account, make, model, from, to }) => ({ accountName: account, type: "firmwareList", firmwareList: [{ firmwareName: FIRMWARE, participantName: account, launchDate: new Date().toISOString().slice(0, 10), releaseNote: "", model, make, fromVersion: from, toVersion: to }] }),
+    fields: [
+      ["make", "Make", "Maker"],
+      ["model", "Model", "Model-1"],
+      ["fromVersion", "From version", "1.0"],
+      ["toVersion", "To version", "2.0"],
+    ],
+    body: ({ account, ...firmware }) => {
+      const launchDate = new Date().toISOString().slice(0, 10);
+      const known = { firmwareName: FIRMWARE, participantName: account, launchDate, releaseNote: "" };
+      return { accountName: account, type: "firmwareList", firmwareList: [{ ...known, ...firmware }] };
+    },
   },
   pasted: { text: "Pasted JSON", fields: [], body: ({ json }) => json },
 };
 
+const upgrade = (type, account, campaign, more, device) => ({
+  accountName: account,
+  type,
+  firmwareList: [],
+  [type]: { firmwareName: FIRMWARE, upgradeId: campaign, campaignId: campaign, ...more, deviceList: [device] },
+});
+
 export async function showSend(context, account = "") {
   let kind = "upgradeProgress";
-  const watched = el("div", { "data-keep": "watched" });
+  let id = null;
+  const load = async () => {
+    if (!id) return null;
+    const path = `/v1/messages/${segment(id)}`;
+    const [message, why] = await Promise.all([read(path, context.signal), read(`${path}/why`, context.signal)]);
+    return { message, why };
+  };
   const send = async (given) => {
     const body = KINDS[kind].body(given);
-    const sent = await post(accountPath(given.account, "messages"), typeof body === "string" ? body : JSON.stringify(body), given.device ? { "Ordering-Key": given.device } : {});
+    const text = typeof body === "string" ? body : JSON.stringify(body);
+    ({ id } = await post(
+      accountPath(given.account, "messages"),
+      text,
+      given.device ? { "Ordering-Key": given.device } : {},
+    ));
     notify("");
-    await watch(context, watched, sent.id);
+    await context.refresh();
   };
-  const choose = (event) => {
-    kind = event.target.value;
-    context.refresh();
+  const choose = ({ target }) => {
+    kind = target.value;
+    account = target.closest("section").querySelector("[name=account]").value;
+    return context.refresh();
   };
-  const make = () => [
+  const kinds = el(
+    "select",
+    { name: "kind", change: choose },
+    Object.entries(KINDS).map(([value, { text }]) => el("option", { value }, text)),
+  );
+  const chosen = el("div", { class: "stack" }, field("Kind", kinds));
+  const make = (sent) => [
     heading("Send a test message"),
-    panel(null,
-      el("label", {}, el("span", {}, "Kind"), el("select", { name: "kind", change: choose }, Object.entries(KINDS).map(([value, { text }]) => el("option", { value, selected: value === kind }, text)))),
-      form({ "data-key": `form-${kind}`, class: "stack" }, send,
-        field("Account", input("account", { required: true, maxlength: "64", value: account, placeholder: "0000123456-00001" })),
-        KINDS[kind].fields.map(([name, text, value]) => field(text, Array.isArray(value) ? select(name, value.map((one) => [one, one])) : input(name, { value }))),
-        kind === "pasted" && field("JSON object", el("textarea", { name: "json", rows: "10", required: true, spellcheck: "false" }), "Delivered byte for byte."),
-        row(el("button", { class: "primary" }, "Send"), muted("It goes to the account's registered callback like any other message.")))),
-    watched,
+    sent && arrival(sent),
+    panel(
+      null,
+      chosen,
+      form(
+        { "data-key": `form-${kind}`, class: "stack" },
+        send,
+        field(
+          "Account",
+          input("account", { required: true, maxlength: "64", value: account, placeholder: "0000123456-00001" }),
+        ),
+        KINDS[kind].fields.map(([name, text, value]) =>
+          field(
+            text,
+            Array.isArray(value)
+              ? select(
+                  name,
+                  value.map((one) => [one, one]),
+                )
+              : input(name, { value }),
+          ),
+        ),
+        kind === "pasted" &&
+          field(
+            "JSON object",
+            el("textarea", { name: "json", rows: "10", required: true, spellcheck: "false" }),
+            "Delivered byte for byte.",
+          ),
+        row(
+          el("button", { class: "primary" }, "Send"),
+          muted("It goes to the account's registered callback like any other message."),
+        ),
+      ),
+    ),
   ];
-  return { load: async () => null, make };
+  return { load, make, wants: (_, event) => event.id === id };
 }
 
-async function watch(context, container, id) {
-  const path = `/v1/messages/${segment(id)}`;
-  for (let n = 0; n < WATCHED && !context.signal.aborted; n += 1) {
-    // In this order, so that the message is not older than its reasons.
-    const why = await read(`${path}/why`, context.signal);
-    const message = await read(path, context.signal);
-    render(container, panel("Your message", paragraph(link(id, "message", id), " ", deliveryState(message.deliveries[0])), el("ul", { class: "why" }, why.reasons.map((one) => el("li", {}, one.text)))));
-    if (why.state !== "pending" || message.deliveries[0]?.attempts > 0) return;
-    await new Promise((resolve) => setTimeout(resolve, WATCH_MILLISECONDS));
-  }
-}
+const BANNERS = {
+  delivered: ["ok", "It arrived"],
+  dead: ["bad", "It was given up"],
+  pending: ["warn", "It was accepted, and waits"],
+};
+
+const arrival = ({ message, why }) =>
+  banner(
+    ...BANNERS[why.state],
+    paragraph(link(message.id, "message", message.id), " ", deliveryState(message.deliveries[0])),
+    why.reasons.map(({ text }) => paragraph(text)),
+  );

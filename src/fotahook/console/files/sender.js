@@ -13,7 +13,8 @@ export async function showSender({ signal }) {
 function make({ since, answers, seconds, addresses, agents, events }) {
   return [
     heading("Sender"),
-    panel("The last day",
+    panel(
+      "The last day",
       figures([
         ["stored", number(answers, "new")],
         ["repetitions dropped", number(answers, "repeated")],
@@ -22,15 +23,21 @@ function make({ since, answers, seconds, addresses, agents, events }) {
         ["at a former path", number(events, "former_path")],
         ["with a former password", number(events, "former_password")],
       ]),
-      paragraph(muted("Counted by this process since ", time(since), "."))),
-    counted("Answers", answers, "No message was answered yet.", (name) => ANSWERS[name] ?? chip(`refused with ${name}`, "bad")),
-    counted("Answer times", seconds, "No message was answered yet.", (name) => (name === "inf" ? chip("longer: a second copy comes after about 4 s", "bad") : `up to ${name} s`)),
+      paragraph(muted("Counted by this process since ", time(since), ".")),
+    ),
+    counted("Answers", answers, "No message was answered yet.", answer),
+    counted("Answer times", seconds, "No message was answered yet.", answerTime),
     counted("Source addresses", addresses, "No address was seen yet.", (name) => name || "unknown"),
     counted("User agents", agents, "No user agent was seen yet.", (name) => name || "none"),
   ];
 }
 
+const answer = (name) => ANSWERS[name] ?? chip(`refused with ${name}`, "bad");
+const answerTime = (name) =>
+  name === "inf" ? chip("longer: a second copy comes after about 4 s", "bad") : `up to ${name} s`;
+
 function counted(title, of, empty, text) {
-  const rows = Object.entries(of).sort(([, one], [, other]) => other - one);
-  return panel(title, table(title, [[title], ["Messages", "n"]], rows.map(([name, times]) => ({ key: name, cells: [text(name), count(times)] })), empty));
+  const counts = Object.entries(of).sort(([, one], [, other]) => other - one);
+  const rows = counts.map(([name, times]) => ({ key: name, cells: [text(name), count(times)] }));
+  return panel(title, table(title, [[title], ["Messages", "n"]], rows, empty));
 }

@@ -19,6 +19,7 @@ from ...contract.campaigns import (
     FailureReason,
     Found,
     FoundDevice,
+    ResultCounts,
 )
 from ...contract.life_cycle import FAILED, FINAL_RANK, place
 from ...contract.operator import MessageStateName
@@ -35,6 +36,7 @@ from .messages import read_page
 PATH: Final = f"{ACCOUNT_PATH}/campaigns/{{campaign}}"
 CAMPAIGNS: Final = 20
 REASONS: Final = 20
+SLOTS: Final = 60
 SCAN: Final = 1000
 """Devices that one read looks at."""
 READS_PER_PAGE: Final = 20
@@ -68,11 +70,16 @@ async def list_campaigns(call: Call) -> CampaignPage:
 
 @Endpoint("GET", PATH, scope="read")
 async def show_campaign(call: Call) -> CampaignDetails:
-    """A campaign: its devices by what became of them, and why some failed."""
-    found = await _campaign(call)
-    state = _state(call, found, await call.service.store.ledger_counts(found.id))
-    reasons = await call.service.store.campaign_reasons(found.id, limit=REASONS)
-    return CampaignDetails(**asdict(state), reasons=[FailureReason(reason, count) for reason, count in reasons])
+    """A campaign: its devices by what became of them, when they said so, and why some failed."""
+    found, store = await _campaign(call), call.service.store
+    state = _state(call, found, await store.ledger_counts(found.id))
+    reasons = await store.campaign_reasons(found.id, limit=REASONS)
+    timeline = await store.campaign_timeline(found.id, slots=SLOTS)
+    return CampaignDetails(
+        **asdict(state),
+        reasons=[FailureReason(reason, count) for reason, count in reasons],
+        timeline=[ResultCounts(to_datetime(one.at), one.succeeded, one.failed, one.other) for one in timeline],
+    )
 
 
 @Endpoint("GET", f"{PATH}/devices", query=CampaignDevicesQuery, scope="read")
