@@ -23,6 +23,9 @@ ED25519_LIMIT: Final = 4
 _ED25519_BYTES: Final = 64
 _SIGNATURE_BYTES: Final = {"v1": hashlib.sha256().digest_size, "v1a": _ED25519_BYTES}
 
+Sign = Callable[[str, int, bytes], str]
+"""Makes the signatures of a message from its id, the timestamp and its body."""
+
 
 class SignatureRefused(Exception):
     """The signature headers do not prove that the holder of a known key just sent these bytes."""
@@ -57,32 +60,36 @@ def format_public_key(seed: bytes) -> str:
 
 def sign_hmac(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
     """One ``v1,…`` signature."""
-    return sign(message_id, timestamp, body, secrets=(key,))
+    return signer(secrets=(key,))(message_id, timestamp, body)
 
 
 def sign_ed25519(seed: bytes, message_id: str, timestamp: int, body: bytes) -> str:
     """One ``v1a,…`` signature, by the 32-byte seed of an ed25519 key."""
-    return sign(message_id, timestamp, body, seeds=(seed,))
+    return signer(seeds=(seed,))(message_id, timestamp, body)
 
 
-def sign(
-    message_id: str, timestamp: int, body: bytes, *, seeds: Iterable[bytes] = (), secrets: Iterable[bytes] = ()
-) -> str:
-    """The signatures of a message as its header has them: by ed25519 keys (their seeds), then by shared secrets."""
-    content = _signed(message_id, timestamp, body)
-    signatures = [f"v1a,{_base64(_signer(seed)(content)[:_ED25519_BYTES])}" for seed in seeds]
-    signatures += [f"v1,{_base64(hmac.digest(key, content, 'sha256'))}" for key in secrets]
-    return " ".join(signatures)
+def signer(*, seeds: Iterable[bytes] = (), secrets: Iterable[bytes] = ()) -> Sign:
+    """Makes the signatures of messages as their header has them: by ed25519 keys (their seeds), then by shared secrets.
+
+    Deriving an ed25519 key takes as long as signing with it: keep what signs for one account.
+    """
+    private, shared = tuple(map(_ed25519, seeds)), tuple(secrets)
+
+    def sign(message_id: str, timestamp: int, body: bytes) -> str:
+        content = _signed(message_id, timestamp, body)
+        signatures = [f"v1a,{_base64(each(content)[:_ED25519_BYTES])}" for each in private]
+        signatures += [f"v1,{_base64(hmac.digest(key, content, 'sha256'))}" for key in shared]
+        return " ".join(signatures)
+
+    return sign
 
 
 def _base64(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
-@lru_cache(maxsize=4096)
-def _signer(seed: bytes) -> Callable[[bytes], bytes]:
+def _ed25519(seed: bytes) -> Callable[[bytes], bytes]:
     """Signs with an ed25519 key: the signature, and behind it what was signed."""
-    # Deriving a key takes as long as signing with it, and each account has one. Importing it twice costs time too.
     from nacl.bindings import crypto_sign
 
     return partial(crypto_sign, sk=_key_pair(seed)[1])

@@ -21,8 +21,7 @@ async def challenge_receiver(
     value, message_id = secrets.token_urlsafe(24), f"challenge-{secrets.token_hex(8)}"
     body = msgspec.json.encode({"type": CHALLENGE, "accountName": account, "challenge": value})
     async with Sender(sender, clock=time.time, monotonic=time.monotonic) as challenger:
-        headers = challenger.headers(message_id, account, body, tuple(key_ids))
-        outcome = await challenger.send(url, headers, body)
+        outcome = await challenger.send_signed(url, account, tuple(key_ids), message_id, body)
     if outcome.code != "delivered":
         return f"it answered {outcome.status}" if outcome.status else f"the request failed: {outcome.code}"
     return None if value in outcome.excerpt else "its answer does not contain the challenge"

@@ -1,12 +1,11 @@
-"""One connection to a receiver: it sends a request and reads the response."""
+"""One connection to a receiver: it sends a request, reads the response and measures both."""
 
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from .response import ExchangeFailed, Response, ResponseReader
-from .timing import Timing
 from .tls import code_of_tls_error
 
 COPY_LIMIT: Final = 16 * 1024
@@ -22,16 +21,58 @@ class ConnectionDropped(ExchangeFailed):
     """The connection ended before the first byte of a response."""
 
 
-class Exchange(Protocol):
-    """What a connection tells how its exchange goes: one of the two, once."""
+class Exchange:
+    """A request under way, with its times by a monotonic clock in seconds; None for what did not take place."""
 
-    timing: Timing
+    dns_start: float | None = None
+    dns_end: float | None = None
+    """The addresses are known; connecting starts."""
+    connected: float | None = None
+    """The TCP connection stands; the TLS handshake starts, if there is one."""
+    tls_end: float | None = None
+    sent: float | None = None
+    """The request is handed to the operating system."""
+    first_byte: float | None = None
+    reused = False
+    """Whether the request was sent on a kept connection."""
+    afresh = False
+    """Whether it is sent once more, on a connection of its own."""
+    clock: Callable[[], float]
+    start: float
 
     def answered(self, response: Response) -> None:
-        """The response came."""
+        """The response came: this is called once, or ``failed`` is."""
+        raise NotImplementedError
 
     def failed(self, error: Exception) -> None:
         """None came."""
+        raise NotImplementedError
+
+    @property
+    def resent(self) -> bool:
+        """Whether the request was sent a second time."""
+        return self.afresh and self.sent is not None
+
+    @property
+    def phase(self) -> str:
+        """What was under way when the exchange ended: ``dns``, ``connect``, ``response`` or ``body``."""
+        if self.first_byte is not None:
+            return "body"
+        if self.sent is not None:
+            return "response"
+        return "dns" if self.dns_start is not None and self.dns_end is None else "connect"
+
+    def phases(self) -> dict[str, float]:
+        """Milliseconds of each phase that took place: dns, connect, tls, firstByte, total."""
+        times: list[tuple[str, float | None, float | None]] = [("total", self.start, self.clock())]
+        if self.first_byte is not None:
+            times.insert(0, ("firstByte", self.sent, self.first_byte))
+        if self.dns_end is not None:
+            connecting = [("dns", self.dns_start, self.dns_end), ("connect", self.dns_end, self.connected)]
+            times = [*connecting, ("tls", self.connected, self.tls_end), *times]
+        return {
+            name: round((end - begin) * 1000, 3) for name, begin, end in times if begin is not None and end is not None
+        }
 
 
 class KnownResponses(dict[bytes, Response]):
@@ -52,8 +93,7 @@ class Connection(asyncio.Protocol):
     """A connection to an origin. It carries one exchange at a time."""
 
     def __init__(self, known: KnownResponses) -> None:
-        self.idle_since = 0.0
-        self.on_idle_end: Callable[[Connection], None] | None = None
+        self.on_idle_end: Callable[[], object] | None = None
         self._known = known
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
@@ -77,7 +117,7 @@ class Connection(asyncio.Protocol):
         else:
             transport.write(head)
             transport.write(body)
-        exchange.timing.sent = exchange.timing.clock()
+        exchange.sent = exchange.clock()
 
     def abort(self) -> None:
         """Close at once, whatever is under way, and tell nobody.
@@ -105,7 +145,7 @@ class Connection(asyncio.Protocol):
         if reader is not None:
             self._read(exchange, reader, data)
         elif (known := self._known.get(data)) is not None and not self._tunnel:
-            exchange.timing.first_byte = exchange.timing.clock()
+            exchange.first_byte = exchange.clock()
             self._exchange = None
             exchange.answered(known)
         else:
@@ -122,8 +162,8 @@ class Connection(asyncio.Protocol):
             self._fail(error)
             return
         finally:
-            if exchange.timing.first_byte is None and (reader.status or not reader.interim):
-                exchange.timing.first_byte = exchange.timing.clock()
+            if exchange.first_byte is None and (reader.status or not reader.interim):
+                exchange.first_byte = exchange.clock()
         if reader.ended:
             self._finish(keep=reader.keep)
         elif reader.accepted and not was_accepted:
@@ -132,7 +172,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """As of asyncio.Protocol."""
         if self.on_idle_end is not None:
-            self.on_idle_end(self)
+            self.on_idle_end()
         if self._exchange is None:
             return
         reader = self._reader

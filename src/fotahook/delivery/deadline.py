@@ -41,16 +41,24 @@ class DeadlineQueue(Generic[T]):
         """It has ended; whether that was before its time was over."""
         return self._due.pop(thing, None) is not None
 
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def end_oldest(self) -> None:
+        """The time of the one that was added first is over already."""
+        thing = next(iter(self._due))
+        del self._due[thing]
+        self._on_overdue(thing)
+
     def _end_overdue(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
         while self._due:
-            thing, due = next(iter(self._due.items()))
+            due = next(iter(self._due.values()))
             if due > loop.time():
                 self._timer = loop.call_at(due, self._end_overdue)
                 return
-            del self._due[thing]
-            self._on_overdue(thing)
+            self.end_oldest()
 
 
 class Deadline(DeadlineQueue[asyncio.Task[object]]):

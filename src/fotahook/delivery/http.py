@@ -7,6 +7,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -14,12 +15,11 @@ from fotahook.contract.addresses import EVERYWHERE, Network
 from fotahook.contract.servers import Proxy
 from fotahook.contract.urls import url_refusal
 
-from .connection import Connection, ConnectionDropped, KnownResponses
-from .deadline import Deadline, DeadlineExceeded, DeadlineQueue
+from .connection import Connection, ConnectionDropped, Exchange, KnownResponses
+from .deadline import DeadlineQueue
 from .outcomes import Outcome
 from .resolver import Resolver, vet_literal
 from .response import ExchangeFailed, Response
-from .timing import Timing
 from .tls import reported_handshake
 
 IDLE_SECONDS: Final = 15.0
@@ -69,87 +69,64 @@ class ConnectionPool:
     """Idle connections by origin, the one used last first."""
 
     def __init__(self) -> None:
-        self._by_origin: dict[Origin, list[Connection]] = {}
-        self._by_age: dict[Connection, list[Connection]] = {}
-        """Those that are idle for longest first, each with the others of its origin."""
-        self._sweep: asyncio.TimerHandle | None = None
+        self._by_origin: dict[Origin, dict[Connection, None]] = {}
+        self._by_age = DeadlineQueue[Connection](IDLE_SECONDS, self._close)
 
     def take(self, origin: Origin) -> Connection | None:
         """An idle connection to an origin, no longer in the pool."""
-        idle = self._by_origin.get(origin)
-        while idle:
-            connection = idle.pop()
-            del self._by_age[connection]
-            connection.on_idle_end = None
+        while idle := self._by_origin.get(origin):
+            connection = next(reversed(idle))
+            self._forget(connection, origin)
             if connection.usable:
                 return connection
         return None
 
     def put(self, origin: Origin, connection: Connection) -> None:
         """Keep a connection for the next request."""
-        loop = asyncio.get_running_loop()
         if len(self._by_age) >= IDLE_LIMIT:
-            self._close(next(iter(self._by_age)))
-        connection.idle_since = loop.time()
-        connection.on_idle_end = self._forget
-        idle = self._by_origin.get(origin)
-        if idle is None:
-            idle = self._by_origin[origin] = []
-        idle.append(connection)
-        self._by_age[connection] = idle
-        if self._sweep is None:
-            self._sweep = loop.call_later(IDLE_SECONDS, self._close_old)
+            self._by_age.end_oldest()
+        connection.on_idle_end = partial(self._forget, connection, origin)
+        self._by_origin.setdefault(origin, {})[connection] = None
+        self._by_age.add(connection)
 
     def close(self) -> None:
         """Close all idle connections."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-        for connection in list(self._by_age):
-            self._close(connection)
-
-    def _close_old(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._sweep = None
         while self._by_age:
-            oldest = next(iter(self._by_age))
-            ends = oldest.idle_since + IDLE_SECONDS
-            if ends > loop.time():
-                self._sweep = loop.call_at(ends, self._close_old)
-                break
-            self._close(oldest)
-        self._by_origin = {origin: idle for origin, idle in self._by_origin.items() if idle}
+            self._by_age.end_oldest()
 
     def _close(self, connection: Connection) -> None:
-        self._forget(connection)
+        if connection.on_idle_end is not None:
+            connection.on_idle_end()
         connection.abort()
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: Connection, origin: Origin) -> None:
         connection.on_idle_end = None
-        self._by_age.pop(connection).remove(connection)
+        self._by_age.remove(connection)
+        idle = self._by_origin[origin]
+        del idle[connection]
+        if not idle:
+            del self._by_origin[origin]
 
 
-Report = Callable[["Post", Response | Exception], Outcome]
-"""What an exchange comes to: its response, or why there is none."""
-
-
-class Post(asyncio.Future[Outcome]):
+class Post(asyncio.Future[Outcome], Exchange):
     """One POST under way, and a future of its outcome. Cancelling it drops its connection."""
 
-    def __init__(self, client: "HttpClient", target: Target, head: bytes, body: bytes, report: Report) -> None:
+    connection: Connection | None = None
+    connecting: asyncio.Task[None] | None = None
+
+    def __init__(self, client: "HttpClient", target: Target, head: bytes, body: bytes) -> None:
         super().__init__()
+        self.clock = client.clock
+        self.start = client.clock()
         self.target = target
-        self.timing = Timing(client.clock)
         self.head = head
         self.body = body
-        self.connection: Connection | None = None
-        self.connecting: asyncio.Task[None] | None = None
         self._client = client
-        self._report = report
 
     def answered(self, response: Response) -> None:
         """As of Exchange."""
-        self._client.on_end(self)
-        self.set_result(self._report(self, response))
+        self._client.end(self)
+        self.set_result(self._client.report(self, response))
 
     def failed(self, error: Exception) -> None:
         """As of Exchange.
@@ -157,27 +134,27 @@ class Post(asyncio.Future[Outcome]):
         A kept connection may have been closed while the request was on its way, which says nothing about the receiver:
         if it ends before the first byte, the request is sent once more, on a new connection.
         """
-        if isinstance(error, ConnectionDropped) and self.timing.reused:
-            self.timing.start_again()
+        if isinstance(error, ConnectionDropped) and self.reused:
+            self.afresh, self.reused, self.sent = True, False, None
             self._client.connect(self)
         elif not self.done():
-            self._client.on_end(self)
-            self.set_result(self._report(self, error))
+            self._client.end(self)
+            self.set_result(self._client.report(self, error))
 
     def overdue(self) -> None:
         """It took longer than an exchange may."""
-        self.leave()
-        self.failed(DeadlineExceeded())
+        self._leave()
+        self.failed(TimeoutError())
 
     def cancel(self, msg: object = None) -> bool:
         """As of asyncio.Future."""
         if not super().cancel(msg):
             return False
-        self.leave()
-        self._client.on_end(self)
+        self._leave()
+        self._client.end(self)
         return True
 
-    def leave(self) -> None:
+    def _leave(self) -> None:
         """Drop the connection, or end connecting."""
         if self.connecting is not None:
             self.connecting.cancel()
@@ -192,16 +169,19 @@ class HttpClient:
         self,
         resolver: Resolver,
         tls: ssl.SSLContext,
+        report: Callable[[Post, Response | Exception], Outcome],
         *,
         clock: Callable[[], float],
         timeout: float,
         connect_timeout: float,
         proxy: Proxy | None = None,
     ) -> None:
+        """`report` makes an outcome of the response, or of an ExchangeFailed or OSError if there is none."""
+        self.report = report
         self.clock = clock
         self._resolver = resolver
         self._tls = tls
-        self._connecting = Deadline(connect_timeout)
+        self._connect_timeout = connect_timeout
         self._proxy = proxy
         self._pool = ConnectionPool()
         self._known = KnownResponses()
@@ -213,13 +193,12 @@ class HttpClient:
         """Close the idle connections."""
         self._pool.close()
 
-    def post(self, target: Target, head: bytes, body: bytes, report: Report) -> Post:
-        """Send one POST. Its outcome is what `report` makes of the response or of an ExchangeFailed or OSError.
+    def post(self, target: Target, head: bytes, body: bytes) -> Post:
+        """Send one POST. `head` is the whole head.
 
-        `head` is the whole head. Requests that start together are all made before the first is sent, which is faster
-        than alternating.
+        Requests that start together are all made before the first is sent, which is faster than alternating.
         """
-        post = Post(self, target, head, body, report)
+        post = Post(self, target, head, body)
         self._deadlines.add(post)
         if not self._queue:
             asyncio.get_running_loop().call_soon(self._send_queued)
@@ -235,7 +214,7 @@ class HttpClient:
             if connection is None:
                 self.connect(post)
             else:
-                post.timing.reused = True
+                post.reused = True
                 post.connection = connection
                 connection.send(post, post.head, post.body)
 
@@ -246,11 +225,12 @@ class HttpClient:
 
     async def _send_afresh(self, post: Post) -> None:
         try:
-            connection = await self._connect(post.target.origin, post.timing)
+            async with asyncio.timeout(self._connect_timeout):
+                connection = await self._connect(post.target.origin, post)
         except (ExchangeFailed, OSError, ValueError) as error:
             post.failed(error)
         except Exception as error:
-            self.on_end(post)
+            self.end(post)
             post.set_exception(error)
         else:
             post.connection = connection
@@ -258,75 +238,74 @@ class HttpClient:
         finally:
             post.connecting = None
 
-    def on_end(self, post: Post) -> None:
+    def end(self, post: Post) -> None:
         """A POST has ended: its connection may be used again."""
         self._deadlines.remove(post)
         connection, post.connection = post.connection, None
         if connection is not None and connection.usable:
             self._pool.put(post.target.origin, connection)
 
-    async def _connect(self, origin: Origin, timing: Timing) -> Connection:
-        with self._connecting:
-            if self._proxy is not None:
-                return await self._connect_by_proxy(self._proxy, origin, timing)
-            timing.dns_start = timing.clock()
+    async def _connect(self, origin: Origin, times: Exchange) -> Connection:
+        loop, name = asyncio.get_running_loop(), origin.host.removesuffix(".") if origin.tls else None
+        if self._proxy is not None:
+            times.dns_end = times.clock()
+            transport = await self._open_tunnel(self._proxy, origin)
+            times.connected = times.clock()
+            connection = Connection(self._known)
+            try:
+                transport.set_protocol(connection)
+                if name is not None:
+                    with reported_handshake():
+                        secured = await loop.start_tls(transport, connection, self._tls, server_hostname=name)
+                    if secured is None:
+                        raise ConnectionDropped("connection_lost", "the connection closed during the TLS handshake")
+                    transport = secured
+                connection.connection_made(transport)
+            except BaseException:
+                transport.abort()
+                raise
+        else:
+            times.dns_start = times.clock()
             addresses = await self._resolver.resolve(origin.host)
-            timing.dns_end = timing.clock()
+            times.dns_end = times.clock()
             connected = await _open_socket(addresses, origin.port)
-            timing.connected = timing.clock()
-            return await self._start(connected, origin, timing)
+            times.connected = times.clock()
+            try:
+                with reported_handshake():
+                    _, connection = await loop.create_connection(
+                        lambda: Connection(self._known),
+                        sock=connected,
+                        ssl=self._tls if origin.tls else None,
+                        server_hostname=name,
+                    )
+            except BaseException:
+                connected.close()
+                raise
+        if origin.tls:
+            times.tls_end = times.clock()
+        return connection
 
-    async def _connect_by_proxy(self, proxy: Proxy, origin: Origin, timing: Timing) -> Connection:
-        loop = asyncio.get_running_loop()
-        timing.dns_end = timing.clock()
+    async def _open_tunnel(self, proxy: Proxy, origin: Origin) -> asyncio.Transport:
         tunnel = Connection(self._known)
-        transport, _ = await loop.create_connection(lambda: tunnel, proxy.host, proxy.port)
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: tunnel, proxy.host, proxy.port)
         try:
-            opening = _Opening(Timing(timing.clock))
+            opening = _Opening(self.clock)
             tunnel.send(opening, _connect_request(proxy, origin), b"", tunnel=True)
             response = await opening
             if not 200 <= response.status < 300 or not tunnel.usable:
                 raise ExchangeFailed("proxy_refused", f"the egress proxy answered CONNECT with {response.status}")
-            timing.connected = timing.clock()
-            connection = Connection(self._known)
-            transport.set_protocol(connection)
-            if origin.tls:
-                name = origin.host.removesuffix(".")
-                with reported_handshake():
-                    secured = await loop.start_tls(transport, connection, self._tls, server_hostname=name)
-                timing.tls_end = timing.clock()
-                if secured is None:
-                    raise ConnectionDropped("connection_lost", "the connection closed during the TLS handshake")
-                transport = secured
-            connection.connection_made(transport)
         except BaseException:
             tunnel.abort()
             raise
-        return connection
-
-    async def _start(self, connected: socket.socket, origin: Origin, timing: Timing) -> Connection:
-        loop = asyncio.get_running_loop()
-        tls = self._tls if origin.tls else None
-        name = origin.host.removesuffix(".") if origin.tls else None
-        try:
-            with reported_handshake():
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self._known), sock=connected, ssl=tls, server_hostname=name
-                )
-        except BaseException:
-            connected.close()
-            raise
-        if origin.tls:
-            timing.tls_end = timing.clock()
-        return connection
+        return transport
 
 
-class _Opening(asyncio.Future[Response]):
+class _Opening(asyncio.Future[Response], Exchange):
     """The exchange with a proxy that opens a tunnel."""
 
-    def __init__(self, timing: Timing) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__()
-        self.timing = timing
+        self.clock = clock
 
     def answered(self, response: Response) -> None:
         self.set_result(response)

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from fotahook.contract import signing
@@ -19,22 +19,23 @@ from fotahook.contract.servers import parse_proxy
 from fotahook.contract.version import VERSION
 from fotahook.store.records import Delivery, Lease
 
+from .connection import Exchange
 from .http import HttpClient, Post, Target, encode_head, target_of
 from .outcomes import OUT_OF_FILES, Outcome, code_of_status
 from .resolver import BlockedAddress, Lookup, NameUnresolved, Resolver
 from .response import ExchangeFailed, Response
-from .timing import Timing
 from .tls import code_of_tls_error, tls_context
 
 log = logging.getLogger(__name__)
 
-TARGETS: Final = 4096
-"""URLs that are parsed and vetted only once, as long as no more than these are in use."""
+LANES: Final = 16_384
+"""Lanes whose URL is parsed and vetted, and whose keys are derived, only once, as long as no more are in use."""
 CONNECT_TIMEOUT: Final = 5.0
 EXCERPT_LIMIT: Final = 1024
 """Characters of a response that history keeps."""
 LOG_SECONDS: Final = 60.0
 """Between two log lines about this process's own trouble."""
+_FIXED_HEAD: Final = f"Content-Type: application/json\r\nUser-Agent: fotahook/{VERSION}\r\n"
 _TIMEOUT_CODES: Final = {
     "dns": "dns_error",
     "connect": "timeout_connect",
@@ -70,6 +71,14 @@ class SenderSettings(Masked, frozen=True, kw_only=True):
     """Resolves names in place of the system's configuration."""
 
 
+class _Lane(NamedTuple):
+    """What all requests of a lane have in common."""
+
+    target: Target
+    head: str
+    sign: signing.Sign
+
+
 class Sender:
     """Delivers to registered callbacks. An asynchronous context manager that owns its connections."""
 
@@ -77,7 +86,6 @@ class Sender:
         self._settings = settings
         self._clock = clock
         self._monotonic = monotonic
-        self._keys = lru_cache(TARGETS)(lambda account, key_ids: _keys(settings, account, key_ids))
         self._log_again_at = float("-inf")
         self._tls = tls_context(settings.ca_file, settings.client_cert)
 
@@ -87,24 +95,15 @@ class Sender:
         self._client = HttpClient(
             self._resolver,
             self._tls,
+            self._outcome,
             clock=self._monotonic,
             timeout=settings.timeout,
             connect_timeout=settings.connect_timeout,
             proxy=parse_proxy(settings.egress_proxy) if settings.egress_proxy else None,
         )
         # Only allowed URLs are cached, and the settings that allow them do not change.
-        self._target = lru_cache(TARGETS)(self._vetted)
-        self._fixed_head = lru_cache(TARGETS)(self._make_fixed_head)
+        self._lane = lru_cache(LANES)(self._make_lane)
         return self
-
-    def _vetted(self, url: str) -> Target:
-        if not self._settings.allow_http and url.startswith("http://"):
-            raise ValueError("http:// is only for services with --dev; register an https:// URL")
-        return target_of(url, self._settings.allowed_networks)
-
-    def _make_fixed_head(self, url: str, account: str) -> str:
-        lines = [f"{name}: {value}\r\n" for name, value in _fixed_headers(account).items()]
-        return "".join([self._target(url).head, *lines])
 
     async def __aexit__(self, *_: object) -> None:
         self._client.close()
@@ -113,55 +112,73 @@ class Sender:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
+    def _target(self, url: str) -> Target:
+        if not self._settings.allow_http and url.startswith("http://"):
+            raise ValueError("http:// is only for services with --dev; register an https:// URL")
+        return target_of(url, self._settings.allowed_networks)
+
+    def _make_lane(self, url: str, account: str, key_ids: tuple[str, ...]) -> _Lane:
+        settings, target = self._settings, self._target(url)
+        secret_keys = [settings.secret_key, *([settings.previous_key] if settings.previous_key else [])]
+        seeds = [account_signing_seed(each, account) for each in secret_keys]
+        if settings.service_signature:
+            seeds += [signing_seed(each) for each in secret_keys]
+        keys = [account_signing_key(each, key_id) for each in secret_keys for key_id in key_ids]
+        # Headers must be ASCII; account names need not be.
+        head = f"{target.head}{_FIXED_HEAD}Fotahook-Account: {quote(account, safe='')}\r\n"
+        return _Lane(target, head, signing.signer(seeds=seeds, secrets=keys))
+
     def deliver(self, lease: Lease, delivery: Delivery) -> asyncio.Future[Outcome]:
         """Send the message's bytes to the lane's callback, with one POST."""
-        url, message_id, body = lease.url or "", delivery.message, delivery.body
+        attempt = delivery.attempts + delivery.strikes + 1
+        url = lease.url or ""
+        return self.send_signed(url, delivery.account, lease.signing_keys, delivery.message, delivery.body, attempt)
+
+    def send_signed(
+        self, url: str, account: str, key_ids: tuple[str, ...], message_id: str, body: bytes, attempt: int = 1
+    ) -> asyncio.Future[Outcome]:
+        """Send these bytes as a message for an account, signed by its keys, with one POST."""
         try:
-            fixed = self._fixed_head(url, delivery.account)
-            timestamp = int(self._clock())
-            signature = self._sign(delivery.account, lease.signing_keys, message_id, timestamp, body)
-            head = (
-                f"{fixed}Fotahook-Attempt: {delivery.attempts + delivery.strikes + 1}\r\nwebhook-id: {message_id}\r\n"
-                f"webhook-timestamp: {timestamp}\r\nwebhook-signature: {signature}\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n"
-            )
-            return self._client.post(self._target(url), head.encode("ascii"), body, self._outcome)
+            target, head, sign = self._lane(url, account, key_ids)
         except (OSError, ValueError) as error:
             return self._refused(url, error)
+        timestamp = int(self._clock())
+        request = (
+            f"{head}Fotahook-Attempt: {attempt}\r\nwebhook-id: {message_id}\r\nwebhook-timestamp: {timestamp}\r\n"
+            f"webhook-signature: {sign(message_id, timestamp, body)}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return self._client.post(target, request.encode("ascii"), body)
 
     def send(self, url: str, headers: dict[str, str], body: bytes) -> asyncio.Future[Outcome]:
         """Send these bytes with one POST, with only these headers."""
         try:
             target = self._target(url)
-            return self._client.post(target, encode_head(target.head, headers, len(body)), body, self._outcome)
+            return self._client.post(target, encode_head(target.head, headers, len(body)), body)
         except (OSError, ValueError) as error:
             return self._refused(url, error)
 
     def _refused(self, url: str, error: OSError | ValueError) -> asyncio.Future[Outcome]:
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        done.set_result(self._failure(url, error, Timing(self._monotonic)))
+        done.set_result(Outcome(code=_code_of_error(error), url=url, phases={"total": 0.0}, excerpt=_text(error)))
         return done
 
     def _outcome(self, post: Post, found: Response | Exception) -> Outcome:
+        url, phases, resent = post.target.url, post.phases(), post.resent
         if isinstance(found, Exception):
-            return self._failure(post.target.url, found, post.timing)
-        code, location = code_of_status(found.status), found.location
+            code = _code_of_error(found, post)
+            if code == OUT_OF_FILES:
+                self._log_exhaustion(str(found))
+            return Outcome(code=code, url=url, phases=phases, excerpt=_text(found), resent=resent)
+        code = code_of_status(found.status)
         return Outcome(
             code=code,
             status=found.status,
-            url=post.target.url,
+            url=url,
             retry_after=None if found.retry_after is None else retry_after(found.retry_after, self._clock()),
-            phases=post.timing.phases(),
-            excerpt=_excerpt(f"Location: {location or '(none)'}".encode() if code == "redirect" else found.body),
-            resent=post.timing.resent,
+            phases=phases,
+            excerpt=_excerpt(f"Location: {found.location or '(none)'}".encode() if code == "redirect" else found.body),
+            resent=resent,
         )
-
-    def _failure(self, url: str, error: Exception, timing: Timing) -> Outcome:
-        code = _code_of_error(error, timing)
-        if code == OUT_OF_FILES:
-            self._log_exhaustion(str(error))
-        excerpt = one_line(str(error), EXCERPT_LIMIT)
-        return Outcome(code=code, url=url, phases=timing.phases(), excerpt=excerpt, resent=timing.resent)
 
     def _log_exhaustion(self, reason: str) -> None:
         now = self._monotonic()
@@ -169,44 +186,17 @@ class Sender:
             self._log_again_at = now + LOG_SECONDS
             log.error("no delivery can connect: %s. Raise the limit on open files (LimitNOFILE= of systemd)", reason)
 
-    def headers(
-        self, message_id: str, account: str, body: bytes, key_ids: tuple[str, ...], attempt: int = 1
-    ) -> dict[str, str]:
-        """The headers of a message for an account, with signatures by the account's keys."""
-        timestamp = int(self._clock())
-        signature = self._sign(account, key_ids, message_id, timestamp, body)
-        signed = signing.headers(message_id, timestamp, [signature])
-        return {**_fixed_headers(account), "Fotahook-Attempt": str(attempt), **signed}
-
-    def _sign(self, account: str, key_ids: tuple[str, ...], message_id: str, timestamp: int, body: bytes) -> str:
-        seeds, keys = self._keys(account, key_ids)
-        return signing.sign(message_id, timestamp, body, seeds=seeds, secrets=keys)
-
-
-def _fixed_headers(account: str) -> dict[str, str]:
-    return {
-        "Content-Type": "application/json",
-        "User-Agent": f"fotahook/{VERSION}",
-        # Headers must be ASCII; account names need not be.
-        "Fotahook-Account": quote(account, safe=""),
-    }
-
 
 @lru_cache(64)
 def _excerpt(body: bytes) -> str:
     return one_line(body.decode("utf-8", "replace"), EXCERPT_LIMIT)
 
 
-def _keys(settings: SenderSettings, account: str, key_ids: tuple[str, ...]) -> tuple[list[bytes], list[bytes]]:
-    """The ed25519 seeds and the HMAC keys that sign the deliveries of an account."""
-    secret_keys = [settings.secret_key, *([settings.previous_key] if settings.previous_key else [])]
-    seeds = [account_signing_seed(each, account) for each in secret_keys]
-    if settings.service_signature:
-        seeds += [signing_seed(each) for each in secret_keys]
-    return seeds, [account_signing_key(each, key_id) for each in secret_keys for key_id in key_ids]
+def _text(error: Exception) -> str:
+    return one_line(str(error), EXCERPT_LIMIT)
 
 
-def _code_of_error(error: Exception, timing: Timing) -> str:
+def _code_of_error(error: Exception, exchange: Exchange | None = None) -> str:
     """The error code for an exchange without a response."""
     match error:
         case ExchangeFailed():
@@ -221,8 +211,8 @@ def _code_of_error(error: Exception, timing: Timing) -> str:
             return "connection_refused"
         case OSError(errno=errno.EMFILE | errno.ENFILE):
             return OUT_OF_FILES
-        case TimeoutError() if error.errno is None:
-            return _TIMEOUT_CODES[timing.phase]
+        case TimeoutError() if error.errno is None and exchange is not None:
+            return _TIMEOUT_CODES[exchange.phase]
         case OSError():
             return "connection_failed"
     return "url_invalid"

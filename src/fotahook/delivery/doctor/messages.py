@@ -86,7 +86,7 @@ def _signed_headers(target: Target, test: str, body: bytes, now: float, *, attem
     key = target.sender.secret_key
     seeds = account_signing_seed(key, target.account), signing_seed(key)
     secrets = () if target.secret is None else (target.secret,)
-    signature = signing.sign(message_id, timestamp, body, seeds=seeds, secrets=secrets)
+    signature = signing.signer(seeds=seeds, secrets=secrets)(message_id, timestamp, body)
     return {
         **_PLAIN_HEADERS,
         "Fotahook-Account": quote(target.account, safe=""),
