@@ -28,7 +28,7 @@ from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.keys import account_signing_seed, signing_seed
 from fotahook.contract.operator import Check, CheckResult
 from fotahook.contract.urls import THINGSPACE_PORTS
-from fotahook.delivery.doctor import run_checks
+from fotahook.delivery.doctor import TYPE, run_checks
 from fotahook.delivery.doctor.checks import (
     MAX_ADDRESSES,
     Target,
@@ -36,7 +36,6 @@ from fotahook.delivery.doctor.checks import (
     check_connection,
     check_port,
 )
-from fotahook.delivery.doctor.messages import TYPE
 from fotahook.delivery.resolver import SystemLookup
 from fotahook.delivery.sender import SenderSettings
 from fotahook.testing import listener_client

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from fotahook.delivery import Deliver, Outcome, Rules, Timings
-from fotahook.delivery.clock_watch import ClockWatch
 from fotahook.delivery.lane import LaneWorker
 from fotahook.delivery.places import FetchBudget, Places
-from fotahook.delivery.runtime import Runtime
+from fotahook.delivery.runtime import ClockWatch, Runtime
 from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Health, Lease, Limits, NewMessage, StoreUnavailable

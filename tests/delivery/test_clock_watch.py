@@ -1,6 +1,6 @@
 """A clock that jumps is not believed until it has run steadily for a while."""
 
-from fotahook.delivery.clock_watch import JUMP_SECONDS, TRUST_SECONDS, ClockWatch
+from fotahook.delivery.runtime import JUMP_SECONDS, TRUST_SECONDS, ClockWatch
 
 DAY = 86400.0
 

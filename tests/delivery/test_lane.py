@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from fotahook.delivery import Outcome, Rules
-from fotahook.delivery.clock_watch import ClockWatch
 from fotahook.delivery.places import FetchBudget
+from fotahook.delivery.runtime import ClockWatch
 from fotahook.delivery.stock import FETCH_SECONDS, FETCH_SECONDS_CAP
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, Limits

@@ -13,11 +13,10 @@ from fotahook.contract.urls import origin
 from fotahook.store.base import Store
 from fotahook.store.records import DispatchedElsewhere, HandOver, Lease, LeaseRequest, StoreError
 
-from .clock_watch import ClockWatch
 from .lane import LaneWorker
 from .places import FetchBudget, Places
 from .policy import Rules
-from .runtime import Deliver, Runtime, Timings
+from .runtime import ClockWatch, Deliver, Runtime, Timings
 
 log = logging.getLogger("fotahook.delivery")
 

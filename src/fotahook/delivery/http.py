@@ -334,14 +334,14 @@ def _connect_request(proxy: Proxy, origin: Origin) -> bytes:
 async def _open_socket(addresses: Sequence[str], port: int) -> socket.socket:
     """A socket connected to the first address that accepts; each next one starts a little later (happy eyeballs)."""
     if len(addresses) == 1:
-        return await _connect_socket(addresses[0], port)
+        return await connect_socket(addresses[0], port)
     waiting = iter(addresses)
     running: set[asyncio.Task[socket.socket]] = set()
     errors: list[BaseException] = []
     try:
         while True:
             if (address := next(waiting, None)) is not None:
-                running.add(asyncio.create_task(_connect_socket(address, port)))
+                running.add(asyncio.create_task(connect_socket(address, port)))
             elif not running:
                 raise errors[0]
             timeout = None if address is None else STAGGER_SECONDS
@@ -358,7 +358,8 @@ async def _open_socket(addresses: Sequence[str], port: int) -> socket.socket:
             task.cancel()
 
 
-async def _connect_socket(address: str, port: int) -> socket.socket:
+async def connect_socket(address: str, port: int) -> socket.socket:
+    """A socket connected to an IP address."""
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)

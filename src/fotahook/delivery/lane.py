@@ -11,9 +11,8 @@ from fotahook.store.records import Delivery, HandOver, LaneVerdict, Lease, Settl
 
 from .outcomes import DELIVERED, Outcome
 from .places import Place
-from .policy import Decision, Rules, decide, expired, limited, window
-from .runtime import Deliver, Runtime, Timings, begin_attempt, outcome_of
-from .settlements import SETTLE_SECONDS, Backoff, expiry_of, is_time, log_failure, promotes, settlement_of
+from .policy import Decision, Rules, decide, expired, expiry_of, limited, settlement_of, window
+from .runtime import Deliver, Runtime, Timings, begin_attempt, log_failure, outcome_of
 from .stock import TURN_DELIVERIES, Stock
 
 log = logging.getLogger("fotahook.delivery")
@@ -24,6 +23,9 @@ STAY_SECONDS: Final = 5.0
 """The longest that a lane which always has more to send stays with one of several dispatchers: a new one gets lanes."""
 RETRY_SECONDS: Final = 0.5
 """Pause before a store that is away is tried again."""
+SETTLE_DELIVERIES: Final = 16
+SETTLE_SECONDS: Final = 0.02
+"""Outcomes are written when there are so many, or after so long, while other attempts run."""
 
 _Attempt = tuple[Delivery, Place, Lease, float, float]
 """What is attempted, with which place and lease, and when it started by the wall clock and by the monotonic one."""
@@ -72,9 +74,14 @@ class LaneWorker:
         self._alarm: asyncio.TimerHandle | None = None
         self._looking = self._ending = self._over = False
         """Whether it looks soon what comes next, the lane is being given back, and it has ended."""
-        self._backoff: Backoff | None = None
+        self._judged_by = self._health
+        """What outcomes are judged by: the health before the lane began to wait, since attempts that were under way then
+        are part of the same failure, which counts once."""
+        self._waits_until: float | None = None
+        """When the backoff ends, if the endpoint failed."""
         self._paused = False
         self._next_start = float("-inf")
+        """When the account's rate limit allows another attempt."""
 
     def begin(self, handed: HandOver | None = None) -> asyncio.Future[None]:
         """Send what is due until the lane has nothing more, must wait, or its turn is over; a future of that end."""
@@ -124,8 +131,7 @@ class LaneWorker:
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._end(error)
-        if not self._over:
-            self._look_soon()
+        self._look_soon()
 
     def _set_alarm(self) -> None:
         """Look again when the lease must be read afresh, the rate limit allows more, or it is time to fetch."""
@@ -135,11 +141,10 @@ class LaneWorker:
         if self._has_room():
             seconds = min(seconds, self._stock.fetch_seconds)
         due = self._loop.time() + seconds
-        if self._alarm is not None:
-            if self._alarm.when() <= due:
-                return
-            self._alarm.cancel()
-        self._alarm = self._loop.call_at(due, self._on_alarm)
+        if self._alarm is None or self._alarm.when() > due:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = self._loop.call_at(due, self._on_alarm)
 
     def _on_alarm(self) -> None:
         self._alarm = None
@@ -151,8 +156,7 @@ class LaneWorker:
             return
         self._over = True
         self._places.end(self._lane)
-        if self._place is not None:
-            self._places.release(self._place, used=False)
+        self._release_place()
         if self._alarm is not None:
             self._alarm.cancel()
         current = asyncio.current_task()
@@ -224,7 +228,7 @@ class LaneWorker:
 
     def _may_start(self, now: float) -> bool:
         """Whether anything new may be started."""
-        if self._ending or self._paused or self._backoff is not None or now < self._next_start:
+        if self._ending or self._paused or self._waits_until is not None or now < self._next_start:
             return False
         if not self.lease.open or self.runtime.stopping():
             return False
@@ -249,24 +253,32 @@ class LaneWorker:
         """Start as many attempts as there are deliveries, places and room in the window for."""
         if self._waits:
             return
-        now, places, ready, attempts = self._now(), self._places, self._ready, self._attempts
+        now, ready, attempts = self._now(), self._ready, self._attempts
         while ready and len(attempts) < self._window():
-            place, self._place = self._place or places.take(self._lane), None
+            place = self._place = self._place or self._places.take(self._lane)
             if place is None:
                 self._waits = True
-                places.wait(self._lane, self._on_place)
+                self._places.wait(self._lane, self._on_place)
                 return
             if not self._may_start(now):
-                places.release(place, used=False)
-                return
+                break
             if now - self._refreshed_at >= TURN_SECONDS or now + self.timings.attempt >= self._leased_until:
                 # The callback must be read afresh first, and the lease outlive the attempt. The place is kept
                 # meanwhile: it may have been waited for.
-                self._place = place
                 return
-            self._attempt(ready.popleft(), place, now)
+            self._place = None
+            self._started += 1
+            if (per_second := self.lease.limits.per_second) is not None:
+                self._next_start = now + 1 / per_second
+            delivery = ready.popleft()
+            attempt = begin_attempt(self.deliver, self.lease, delivery)
+            attempts[attempt] = delivery, place, self.lease, self.runtime.clock(), now
+            attempt.add_done_callback(self._on_attempt_end)
+        self._release_place()
+
+    def _release_place(self) -> None:
         if self._place is not None:
-            places.release(self._place, used=False)
+            self._places.release(self._place, used=False)
             self._place = None
 
     def _on_place(self, place: Place) -> None:
@@ -277,14 +289,6 @@ class LaneWorker:
             self._end(error)
         if self._place is not None or self._stock.may_have_more:
             self._look_soon()
-
-    def _attempt(self, delivery: Delivery, place: Place, now: float) -> None:
-        self._started += 1
-        if (per_second := self.lease.limits.per_second) is not None:
-            self._next_start = now + 1 / per_second
-        attempt = begin_attempt(self.deliver, self.lease, delivery)
-        self._attempts[attempt] = delivery, place, self.lease, self.runtime.clock(), now
-        attempt.add_done_callback(self._on_attempt_end)
 
     # Outcomes
 
@@ -302,8 +306,7 @@ class LaneWorker:
             decision = decide(
                 outcome,
                 delivery,
-                # Attempts that were under way when the lane began to wait are part of the same failure: it counts once.
-                self._health if self._backoff is None else self._backoff.health_before,
+                self._judged_by,
                 seconds=self._now() - started_at,
                 saturated=saturated,
                 jitter=self.runtime.jitter(),
@@ -324,12 +327,14 @@ class LaneWorker:
 
     def _judge(self, decision: Decision) -> None:
         self._paused = self._paused or decision.pause
-        if self._backoff is not None:
+        if self._waits_until is not None:
             return
         if decision.wait > 0:
-            self._backoff = Backoff(health_before=self._health, until=self._now() + decision.wait)
-        elif self._health.failures > 0 and decision.health.failures == 0:
-            self.runtime.recovered(self.lease)
+            self._waits_until = self._now() + decision.wait
+        else:
+            if self._health.failures > 0 and decision.health.failures == 0:
+                self.runtime.recovered(self.lease)
+            self._judged_by = decision.health
         self._health = decision.health
         self._size = window(decision.health, self._rules)
 
@@ -339,11 +344,16 @@ class LaneWorker:
         """Whether nothing is left to do but the last settlement, which gives the lane back in the same transaction."""
         if self._attempts or self._fetching is not None:
             return False
-        more = self._ready or self._stock.may_have_more or any(map(promotes, self._settlements))
-        return not more or not self._may_start(self._now())
+        # Writing what ended one of a key makes the next one ready, so that the lane is worth keeping.
+        promoted = any(one.state != "pending" and one.delivery.followed for one in self._settlements)
+        return not (self._ready or self._stock.may_have_more or promoted) or not self._may_start(self._now())
 
     def _is_time_to_settle(self) -> bool:
-        return is_time(self._settlements, idle=not self._attempts, seconds=self._now() - self._settled_at)
+        """Whether to write outcomes. Many together cost less, but the next message of a key waits for the one before it."""
+        settlements = self._settlements
+        enough = len(settlements) >= (SETTLE_DELIVERIES if self._attempts else 1)
+        late = self._now() - self._settled_at >= SETTLE_SECONDS
+        return enough or (bool(settlements) and (late or settlements[-1].delivery.ordering_key is not None))
 
     def _refresh_seconds(self) -> float:
         """How old the lease may grow: attempts that are about to start need the callback as it is now."""
@@ -356,7 +366,7 @@ class LaneWorker:
         batch, self._settlements = self._settlements, []
         while True:
             asked_at = self._now()
-            wait = 0.0 if self._backoff is None else max(0.0, self._backoff.until - asked_at)
+            wait = 0.0 if self._waits_until is None else max(0.0, self._waits_until - asked_at)
             if keep == 0:
                 # Given back, the lane rests for as long as it would have here.
                 wait = max(wait, self._pause_before_next())
@@ -390,7 +400,7 @@ class LaneWorker:
     def _apply(self, lease: Lease) -> None:
         if lease.revision != self.lease.revision:
             # A new endpoint: the old one's health does not hold for it.
-            self._backoff, self._paused, self._health = None, False, lease.health
+            self._waits_until, self._paused, self._health, self._judged_by = None, False, lease.health, lease.health
         self.lease = lease
         self._rules = limited(self.service_rules, lease)
         self._size = window(self._health, self._rules)

@@ -10,7 +10,7 @@ from typing import Final
 from fotahook.store.base import Store
 from fotahook.store.records import Retention, StoreError
 
-from .clock_watch import JUMP_SECONDS, ClockWatch
+from .runtime import JUMP_SECONDS, ClockWatch
 
 log = logging.getLogger("fotahook.delivery")
 

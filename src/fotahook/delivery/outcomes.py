@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, Literal
 
-import msgspec
+from fotahook.store.records import Record
 
 DELIVERED: Final = "delivered"
 EXPIRED: Final = "expired"
@@ -58,7 +58,7 @@ _ENDPOINT_STATUSES: Final = frozenset({408, 429, 502, 503, 504, *range(520, 531)
 _MESSAGE_CODES: Final = frozenset({"handler_error", "handler_timeout", "internal_error"})
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(Record, frozen=True, kw_only=True):
     """The outcome of one attempt. `code` is ``delivered`` or an error code; phases are in milliseconds.
 
     `resent`: a reused connection closed without a response, so the request was sent again at once on a new one.

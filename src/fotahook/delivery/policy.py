@@ -10,9 +10,9 @@ from typing import Final
 
 import msgspec
 
-from fotahook.store.records import Delivery, DeliveryState, Health, Lease
+from fotahook.store.records import Attempt, Delivery, DeliveryState, Health, Lease, Record, Settlement
 
-from .outcomes import DELIVERED, Outcome, failure_of
+from .outcomes import DELIVERED, EXPIRED, Outcome, failure_of
 
 MINUTE: Final = 60.0
 HOUR: Final = 3600.0
@@ -55,7 +55,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Age at which a message is given up; time in which its lane is held or paused does not count."""
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(Record, frozen=True, kw_only=True):
     """What becomes of the delivery (state, delay, what it is charged) and of its lane (health, wait, pause)."""
 
     state: DeliveryState
@@ -70,6 +70,35 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 def expired(delivery: Delivery, rules: Rules) -> bool:
     """Whether a message has outlived its time to live."""
     return delivery.age >= rules.time_to_live
+
+
+def expiry_of(delivery: Delivery, now: float) -> Settlement:
+    """The end of a message that outlived its time to live, without an attempt."""
+    decision = Decision(state="dead", attempts=delivery.attempts, strikes=delivery.strikes, health=Health())
+    return settlement_of(delivery, decision, Outcome(code=EXPIRED), now)
+
+
+def settlement_of(delivery: Delivery, decision: Decision, outcome: Outcome, started_at: float) -> Settlement:
+    """What the store writes of an attempt that started at this time of the wall clock."""
+    code = outcome.code
+    return Settlement(
+        delivery=delivery,
+        state=decision.state,
+        attempts=decision.attempts,
+        strikes=decision.strikes,
+        delay=decision.delay,
+        attempt=Attempt(
+            started_at=started_at,
+            url=outcome.url,
+            outcome=code if code in (DELIVERED, EXPIRED) else "failed",
+            status=outcome.status,
+            error_code=None if code == DELIVERED else code,
+            fix=None if code == DELIVERED else outcome.fix,
+            phases=outcome.phases,
+            excerpt=outcome.excerpt,
+            resent=outcome.resent,
+        ),
+    )
 
 
 def limited(rules: Rules, lease: Lease) -> Rules:

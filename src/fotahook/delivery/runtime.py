@@ -1,20 +1,27 @@
-"""What lanes are served with: how an attempt is made, durations, and what all lanes of a dispatcher share."""
+"""What lanes are served with: how an attempt is made, durations, clocks, and what all lanes of a dispatcher share."""
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
 
+from fotahook.contract.urls import origin
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, StoreError
 
-from .clock_watch import ClockWatch
 from .outcomes import Outcome
 from .places import FetchBudget, Places
+from .policy import Decision
 
 log = logging.getLogger("fotahook.delivery")
+
+JUMP_SECONDS: Final = 30.0
+"""Clocks may differ by so much between two readings: adjustments, and a process that was suspended for a moment."""
+TRUST_SECONDS: Final = 600.0
+"""How long a clock that jumped must run steadily before it is believed."""
 
 Deliver = Callable[[Lease, Delivery], Awaitable[Outcome]]
 """Makes one attempt. It ends within the attempt's deadline and reports everything in its Outcome.
@@ -41,6 +48,44 @@ def outcome_of(attempt: asyncio.Future[Outcome], lease: Lease, delivery: Deliver
         return attempt.result()
     log.error("delivering message %s failed in fotahook itself", delivery.message, exc_info=error)
     return Outcome(code="internal_error", url=lease.url)
+
+
+def log_failure(lease: Lease, delivery: Delivery, decision: Decision, outcome: Outcome) -> None:
+    """Say which attempt failed, and what follows."""
+    log.warning(
+        "attempt failed: message %s of %s to %s: %s; %s",
+        delivery.message,
+        delivery.account,
+        lease.consumer if outcome.url is None else origin(outcome.url),
+        outcome.code,
+        "the message is dead" if decision.state == "dead" else outcome.fix or "it is retried",
+    )
+
+
+class ClockWatch:
+    """Compares a store's clock with the monotonic one. A clock is steady unless it jumped in the last ten minutes.
+
+    One that may have been wrong from the start (not `believed`) becomes steady ten minutes later.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], *, believed: bool) -> None:
+        self._monotonic = monotonic
+        self._offset: float | None = None
+        self._jumped_at: float | None = None if believed else monotonic()
+        self.went_back = False
+        """Whether the clock jumped back before the last reading: what was written until then may be ahead of it."""
+
+    def is_steady(self, reading: float) -> bool:
+        """Whether to believe a reading of the store's clock that was taken just now."""
+        now = self._monotonic()
+        offset = reading - now
+        if self._offset is not None and abs(offset - self._offset) > JUMP_SECONDS:
+            self._jumped_at = now
+        self.went_back = self._offset is not None and offset < self._offset - JUMP_SECONDS
+        self._offset = offset
+        if self._jumped_at is not None and now - self._jumped_at >= TRUST_SECONDS:
+            self._jumped_at = None
+        return self._jumped_at is None
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):

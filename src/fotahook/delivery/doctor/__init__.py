@@ -1,31 +1,62 @@
-"""Checks a callback URL before it is registered: each check passes, warns or fails, and says what to do."""
+"""Checks a callback URL before it is registered: each check passes, warns or fails, and says what to do.
+
+The type of the test messages, ``fotahookDoctor``, is ours, so that no application takes them for news of a device.
+"""
 
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
+from urllib.parse import quote
 
+import msgspec
+
+from fotahook.contract import signing
+from fotahook.contract.keys import account_signing_seed, signing_seed
 from fotahook.contract.operator import Check, CheckResult, Checks
-from fotahook.delivery.sender import SenderSettings
+from fotahook.contract.version import VERSION
+from fotahook.delivery.outcomes import DELIVERED, Outcome, failure_of
+from fotahook.delivery.sender import Sender, SenderSettings
 
-from .checks import Target, check_addresses, check_connection, check_port, check_url
-from .messages import check_messages
+from .checks import Target, check_addresses, check_connection, check_port, check_url, failed, passed, warned
 from .tls import check_tls
 
 __all__ = ["Target", "check_receiver", "run_checks"]
+
+TYPE: Final = "fotahookDoctor"
+SLOW_MILLISECONDS: Final = 3000
+"""A response that takes longer is slow; the limit is ours, ThingSpace names none."""
+
+_PLAIN_HEADERS: Final = {"Content-Type": "application/json", "User-Agent": f"fotahook-doctor/{VERSION}"}
+"""Those of an unsigned message, as ThingSpace sends them."""
+_FIXES: Final = {
+    401: "If it verifies signatures, give its secret with --secret whsec_…, or set FOTAHOOK_SECRET_KEY to that of the "
+    "service whose public key it knows.",
+    403: "If it accepts certain addresses only, run this from one of them. If it verifies signatures, give its secret "
+    "with --secret whsec_….",
+    404: "Nothing receives messages at that path: check the URL's path.",
+    405: "That path accepts no POST: check the URL's path.",
+    410: "It says that it is gone for good: register another URL.",
+}
+_FAMILIES: Final = {
+    4: "The receiver refuses the test message: see its log. It should answer 2xx to types that it does not know.",
+    5: "The receiver failed on the test message: see its log.",
+}
+_TAMPERED_FIX: Final = (
+    "ThingSpace does not sign, so for it this is right. Behind fotahook, let the receiver verify signatures."
+)
+_UNSIGNED_FIX: Final = (
+    "ThingSpace does not sign, so for it this is right: accept its addresses only, or register a path that nobody "
+    "can guess. Behind fotahook, let the receiver verify signatures."
+)
 
 
 async def check_receiver(
     url: str, account: str, *, sender: SenderSettings, secret: bytes | None = None, allow_http: bool = False
 ) -> Checks:
     """The checks of a URL with test messages for an account, sent as `sender` says; `secret` signs them too."""
-    target = Target(
-        url=url,
-        run_id=secrets.token_hex(8),
-        account=account,
-        secret=secret,
-        allow_http=allow_http,
-        sender=sender,
-    )
+    run_id = secrets.token_hex(8)
+    target = Target(url=url, run_id=run_id, account=account, secret=secret, allow_http=allow_http, sender=sender)
     checks = await run_checks(target, clock=time.time, monotonic=time.monotonic)
     return Checks(url=url, result=_worst(checks), checks=checks)
 
@@ -47,10 +78,110 @@ async def run_checks(target: Target, *, clock: Callable[[], float], monotonic: C
         checks += await check_tls(target, address, now=clock())
         if _worst(checks) == "fail":
             return checks
-    return checks + await check_messages(target, clock=clock, monotonic=monotonic)
+    return checks + await _check_messages(target, clock=clock, monotonic=monotonic)
 
 
 def _worst(checks: Sequence[Check]) -> CheckResult:
     """The worst result."""
     results = {check.result for check in checks}
     return "fail" if "fail" in results else "warn" if "warn" in results else "pass"
+
+
+async def _check_messages(target: Target, *, clock: Callable[[], float], monotonic: Callable[[], float]) -> list[Check]:
+    """Send a signed message, the same one again, a tampered one and an unsigned one."""
+    body = _body(target, "signed")
+    async with Sender(target.sender, clock=clock, monotonic=monotonic) as sender:
+        signed = await sender.send(target.url, _signed_headers(target, "signed", body, clock()), body)
+        if signed.code != DELIVERED:
+            return [failed("answer", _described(signed), _fix(signed))]
+        again = await sender.send(target.url, _signed_headers(target, "signed", body, clock(), attempt=2), body)
+        headers = _signed_headers(target, "tampered", body, clock())
+        tampered = await sender.send(target.url, headers, _body(target, "changed"))
+        unsigned = await sender.send(target.url, dict(_PLAIN_HEADERS), _body(target, "unsigned"))
+    return [
+        passed("answer", f"{_described(signed)} to a signed test message"),
+        _check_time(signed),
+        _check_duplicate(again),
+        _check_refused("tampered", tampered, "a message that was changed after it was signed", fix=_TAMPERED_FIX),
+        _check_refused(
+            "unsigned",
+            unsigned,
+            "an unsigned message",
+            if_refused=": right behind fotahook, but ThingSpace signs nothing",
+            if_accepted=": anyone who knows the URL can send one",
+            fix=_UNSIGNED_FIX,
+        ),
+    ]
+
+
+def _body(target: Target, test: str) -> bytes:
+    note = "A test by fotahook doctor. There is nothing to do."
+    message = {"accountName": target.account, "type": TYPE, "test": test, "run": target.run_id, "note": note}
+    return msgspec.json.encode(message)
+
+
+def _signed_headers(target: Target, test: str, body: bytes, now: float, *, attempt: int = 1) -> dict[str, str]:
+    """As of a delivery, with signatures of this body."""
+    message_id, timestamp = f"doctor-{target.run_id}-{test}", int(now)
+    key = target.sender.secret_key
+    seeds = account_signing_seed(key, target.account), signing_seed(key)
+    secrets = () if target.secret is None else (target.secret,)
+    signature = signing.signer(seeds=seeds, secrets=secrets)(message_id, timestamp, body)
+    return {
+        **_PLAIN_HEADERS,
+        "Fotahook-Account": quote(target.account, safe=""),
+        "Fotahook-Attempt": str(attempt),
+        **signing.headers(message_id, timestamp, [signature]),
+    }
+
+
+def _check_time(outcome: Outcome) -> Check:
+    total = outcome.phases["total"]
+    phases = [f"{phase} {milliseconds:.0f}" for phase, milliseconds in outcome.phases.items() if phase != "total"]
+    found = f"{total:.0f} ms: {', '.join(phases)}"
+    if total <= SLOW_MILLISECONDS:
+        return passed("time", found)
+    fix = "Store the message, answer, and process it afterwards: a sender that waits sends less, or gives up."
+    return warned("time", found, fix)
+
+
+def _check_duplicate(outcome: Outcome) -> Check:
+    """The same message with the same id comes again when a response was lost."""
+    found = f"{_described(outcome)} to the same message again"
+    if outcome.code == DELIVERED:
+        return passed("duplicate", found)
+    fix = "Answer 2xx to a message that is there already: until then it comes again and again."
+    return failed("duplicate", found, fix)
+
+
+def _check_refused(
+    check: str, outcome: Outcome, message: str, *, if_refused: str = "", if_accepted: str = "", fix: str
+) -> Check:
+    """A message without a valid signature: ThingSpace's have none, fotahook's always have one."""
+    found = f"{_described(outcome)} to {message}"
+    if failure_of(outcome) in ("message", "gone") and outcome.status is not None and outcome.status < 500:
+        return passed(check, found + if_refused)
+    if outcome.code == DELIVERED:
+        return warned(check, found + if_accepted, fix)
+    return warned(
+        check,
+        f"{_described(outcome)}, which neither accepts the message nor refuses it",
+        "It should answer 401: a sender takes this answer for a failure and tries again.",
+    )
+
+
+def _described(outcome: Outcome) -> str:
+    if outcome.status is None:
+        return f"{outcome.code}: {outcome.excerpt}" if outcome.excerpt else outcome.code
+    excerpt = "" if outcome.code == DELIVERED or not outcome.excerpt else f" ({outcome.excerpt[:200]})"
+    return f"answers {outcome.status}{excerpt}"
+
+
+def _fix(outcome: Outcome) -> str:
+    status = outcome.status or 0
+    family = _FAMILIES.get(status // 100) if failure_of(outcome) in ("message", "gone") else None
+    fix = _FIXES.get(status) or family or outcome.fix or ""
+    if outcome.code == "connection_lost" and "tls" in outcome.phases:
+        # A receiver that misses a client certificate hangs up only after the handshake.
+        return f"{fix} It may also require a client certificate: give one with --client-cert; ThingSpace sends none."
+    return fix

@@ -1,7 +1,6 @@
 """Results of checks, and the checks of a URL, its port, its addresses and their connections."""
 
 import asyncio
-import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,7 +9,7 @@ from fotahook.contract.errors import one_line
 from fotahook.contract.exchange import Masked
 from fotahook.contract.operator import Check
 from fotahook.contract.urls import THINGSPACE_PORTS, THINGSPACE_PORTS_TEXT, url_refusal
-from fotahook.delivery.http import Origin, target_of
+from fotahook.delivery.http import Origin, connect_socket, target_of
 from fotahook.delivery.outcomes import FIXES
 from fotahook.delivery.resolver import Resolver
 from fotahook.delivery.sender import SenderSettings
@@ -122,16 +121,13 @@ async def _connect(address: str, target: Target) -> tuple[str, str] | None:
     timeout = target.sender.connect_timeout
     try:
         async with asyncio.timeout(timeout):
-            _, writer = await asyncio.open_connection(address, target.origin.port)
+            (await connect_socket(address, target.origin.port)).close()
     except TimeoutError:
         return f"no answer within {timeout:g} s", FIXES["timeout_connect"]
     except ConnectionRefusedError:
         return "connection refused", FIXES["connection_refused"]
     except OSError as error:
-        # asyncio's own text hides the system's.
-        reason = os.strerror(error.errno) if error.errno is not None else str(error)
-        return reason.lower(), FIXES["connection_failed"]
-    writer.transport.abort()
+        return str(error.strerror or error).lower(), FIXES["connection_failed"]
     return None
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, TypeAlias
 
-import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -36,21 +35,15 @@ _UNKNOWN_ISSUER: Final = frozenset({2, 20, 21})
 Chain: TypeAlias = tuple[x509.Certificate, ...]
 
 
-class Handshake(msgspec.Struct, frozen=True):
-    """The result of a handshake. `verified` leads to a trusted certificate; empty where trust was not verified."""
-
-    protocol: str
-    sent: Chain
-    verified: Chain = ()
-
-
 async def check_tls(target: Target, address: str, *, now: float) -> list[Check]:
     """Protocol, trust, dates and host name of the receiver at an address."""
     try:
-        handshake = await _shake_hands(target, address, _unverified(target))
-        chain, trust = await _check_trust(target, address, handshake.sent)
-        host = await _check_host(target, address, handshake.sent[0])
-        return [passed("tls", handshake.protocol), trust, _check_dates(chain, now), host]
+        context = _context(target, check_hostname=False)
+        context.verify_mode = ssl.CERT_NONE
+        protocol, sent = await _shake_hands(target, address, context)
+        chain, trust = await _check_trust(target, address, sent)
+        host = await _check_host(target, address, sent[0])
+        return [passed("tls", protocol), trust, _check_dates(chain, now), host]
     except TimeoutError:
         found = f"no TLS connection within {target.sender.connect_timeout:g} s"
         return [failed("tls", found, "Check that the port speaks TLS, and the load of the receiver.")]
@@ -61,21 +54,20 @@ async def check_tls(target: Target, address: str, *, now: float) -> list[Check]:
         return [failed("tls", f"the certificate cannot be read: {error}", fix)]
 
 
-def _unverified(target: Target) -> ssl.SSLContext:
-    context = tls_context(None, target.sender.client_cert)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+def _context(target: Target, *, ca_file: Path | None = None, check_hostname: bool) -> ssl.SSLContext:
+    context = tls_context(ca_file, target.sender.client_cert)
+    context.check_hostname = check_hostname
+    context.verify_flags |= _NO_CHECK_TIME
     return context
 
 
-async def _shake_hands(target: Target, address: str, context: ssl.SSLContext) -> Handshake:
+async def _shake_hands(target: Target, address: str, context: ssl.SSLContext) -> tuple[str, Chain]:
+    """The protocol, and the certificates: those that lead to a trusted one if the context verifies, else what came."""
     async with asyncio.timeout(target.sender.connect_timeout):
         _, writer = await asyncio.open_connection(address, target.origin.port, ssl=context, server_hostname=target.host)
     try:
         connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
-        sent = _certificates(connection, verified=False)
-        verified = _certificates(connection, verified=True) if context.verify_mode is ssl.CERT_REQUIRED else ()
-        return Handshake(connection.version() or "", sent, verified)
+        return connection.version() or "", _certificates(connection, context.verify_mode is ssl.CERT_REQUIRED)
     finally:
         writer.transport.abort()
 
@@ -98,11 +90,8 @@ async def _check_trust(target: Target, address: str, sent: Chain) -> tuple[Chain
 async def _verified_chain(
     target: Target, address: str, *, ca_file: Path | None
 ) -> Chain | ssl.SSLCertVerificationError:
-    context = tls_context(ca_file, target.sender.client_cert)
-    context.check_hostname = False
-    context.verify_flags |= _NO_CHECK_TIME
     try:
-        return (await _shake_hands(target, address, context)).verified
+        return (await _shake_hands(target, address, _context(target, ca_file=ca_file, check_hostname=False)))[1]
     except ssl.SSLCertVerificationError as error:
         return error
 
@@ -146,9 +135,9 @@ def _check_dates(chain: Chain, now: float) -> Check:
 
 async def _check_host(target: Target, address: str, leaf: x509.Certificate) -> Check:
     """Whether the certificate, trusted for this handshake, is for the host."""
-    context = tls_context(None, target.sender.client_cert)
+    context = _context(target, check_hostname=True)
     context.load_verify_locations(cadata=leaf.public_bytes(Encoding.DER))
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         await _shake_hands(target, address, context)
     except ssl.SSLCertVerificationError:
@@ -177,7 +166,7 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-def _certificates(connection: ssl.SSLObject, *, verified: bool) -> Chain:
+def _certificates(connection: ssl.SSLObject, verified: bool) -> Chain:
     chain: Iterable[bytes]
     if sys.version_info >= (3, 13):
         chain = connection.get_verified_chain() if verified else connection.get_unverified_chain()
