@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 
-from fotahook.delivery.deadline import Deadline
+from fotahook.delivery.deadline import LATE_SECONDS, Deadline, DeadlineQueue
 from tests.deadlines import DEADLINE
 
 
@@ -102,3 +103,16 @@ def test_a_deadline_needs_a_task() -> None:
         assert "task" in str(await heard)
 
     asyncio.run(noticed())
+
+
+async def test_what_ends_while_the_event_loop_is_busy_is_not_overdue() -> None:
+    overdue: asyncio.Queue[str] = asyncio.Queue()
+    queue = DeadlineQueue[str](0.01, overdue.put_nowait)
+    for name in ("ends", "hangs", "hangs too"):
+        queue.add(name)
+    time.sleep(0.01 + 2 * LATE_SECONDS)  # noqa: ASYNC251  # the loop is busy
+    # The timer is called first.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert queue.remove("ends")
+    assert [await overdue.get(), await overdue.get(), len(queue)] == ["hangs", "hangs too", 0]

@@ -24,15 +24,14 @@ async def hang(places: Places, *lanes: int) -> list[Place]:
     """Places whose attempts have taken long enough to be slow."""
     taken = [await acquire(places, lane) for lane in lanes]
     pass_time(places)
-    for place in taken:
-        place.started_at -= SLOW_SECONDS
     return taken
 
 
 def pass_time(places: Places) -> None:
     """Let every attempt in flight have taken long."""
-    places._due = asyncio.get_running_loop().time() + SLOW_SECONDS
-    places._find_slow()
+    for queue in (places._of_new, places._young):
+        while queue:
+            queue.end_oldest()
 
 
 async def prove_quick(places: Places, lane: int) -> None:
@@ -153,8 +152,7 @@ async def test_what_waits_follows_the_pace_of_its_lane() -> None:
     second = asyncio.create_task(acquire(places, 1))
     await asyncio.sleep(0)
     # It takes long for a new lane, but not long enough to be called slow.
-    places._due = first.started_at + NEW_SECONDS
-    places._find_slow()
+    places._of_new.end_oldest()
     assert (places.pace(1), places.slow_lanes, list(places._waiting["slow"])) == ("slow", 1, [])
     assert (await second).pace == "slow"
     third = asyncio.create_task(acquire(places, 1))
@@ -169,10 +167,11 @@ async def test_a_busy_event_loop_makes_no_lane_slow(monkeypatch: pytest.MonkeyPa
     places = Places(4)
     place = await acquire(places, 1)
     loop = asyncio.get_running_loop()
-    late = loop.time() + 2 * SLOW_SECONDS
+    begun, late = loop.time(), loop.time() + 2 * SLOW_SECONDS
     monkeypatch.setattr(loop, "time", lambda: late)
     # The first thing that the loop does after a long pause is to call what is due.
-    places._find_slow()
+    places._of_new._on_timer(begun + NEW_SECONDS)
+    places._young._on_timer(begun + SLOW_SECONDS)
     places.release(place, used=True)
     assert places.pace(1) == "quick"
 
@@ -214,10 +213,3 @@ def test_a_budget_is_never_negative_towards_lanes_and_comes_back_whole(sizes: li
     for size in sizes:
         budget.give_back(size)
     assert budget.allowance() == FETCH_BYTES
-
-
-@pytest.mark.parametrize("seconds", [0.1, 1.0])
-def test_an_attempt_takes_long_at_the_very_moment_for_which_the_timer_is_set(seconds: float) -> None:
-    for number in range(1, 1000):
-        place = Place(1, "new", number / 997)
-        assert module._older({place: None}, seconds, place.started_at + seconds) == [place]

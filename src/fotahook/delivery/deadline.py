@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
+
+LATE_SECONDS: Final = 0.01
+"""A timer that is called so much too late tells that the event loop was busy."""
 
 
 class DeadlineExceeded(TimeoutError):
@@ -26,6 +29,9 @@ class DeadlineQueue(Generic[T]):
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    def __len__(self) -> int:
+        return len(self._due)
+
     def add(self, thing: T) -> None:
         """Its time begins."""
         self._add(thing, asyncio.get_running_loop())
@@ -35,14 +41,11 @@ class DeadlineQueue(Generic[T]):
             self._loop, self._timer, self._due = loop, None, {}
         due = self._due[thing] = loop.time() + self._seconds
         if self._timer is None:
-            self._timer = loop.call_at(due, self._end_overdue)
+            self._timer = loop.call_at(due, self._on_timer, due)
 
     def remove(self, thing: T) -> bool:
         """It has ended; whether that was before its time was over."""
         return self._due.pop(thing, None) is not None
-
-    def __len__(self) -> int:
-        return len(self._due)
 
     def end_oldest(self) -> None:
         """The time of the one that was added first is over already."""
@@ -50,15 +53,19 @@ class DeadlineQueue(Generic[T]):
         del self._due[thing]
         self._on_overdue(thing)
 
-    def _end_overdue(self) -> None:
+    def _on_timer(self, due: float) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = None
-        while self._due:
-            due = next(iter(self._due.values()))
-            if due > loop.time():
-                self._timer = loop.call_at(due, self._end_overdue)
-                return
+        if (now := loop.time()) > due + LATE_SECONDS:
+            # The event loop was busy meanwhile, which is nobody's fault: what has ended says so first.
+            self._timer = loop.call_later(LATE_SECONDS, self._end_due_by, now)
+        else:
+            self._end_due_by(due)
+
+    def _end_due_by(self, now: float) -> None:
+        while self._due and next(iter(self._due.values())) <= now:
             self.end_oldest()
+        due = next(iter(self._due.values()), None)
+        self._timer = None if due is None else asyncio.get_running_loop().call_at(due, self._on_timer, due)
 
 
 class Deadline(DeadlineQueue[asyncio.Task[object]]):

@@ -67,6 +67,7 @@ class Dispatcher:
         self._stopping = False
         self._store_error: str | None = None
         self._polled_at = self.monotonic()
+        self._quick_lanes = min(self.lanes, 2 * self.in_flight)
         self._wakeup = asyncio.Event()
         # Lanes that hang make room for others.
         self._places = Places(self.in_flight, on_slow=self._wakeup.set)
@@ -121,8 +122,7 @@ class Dispatcher:
 
     def _room(self) -> int:
         """How many more lanes may be leased. Slow ones count only towards the limit of all."""
-        taken = len(self._workers)
-        return min(min(self.lanes, 2 * self.in_flight) - taken + self._places.slow_lanes, LANES_LIMIT - taken)
+        return min(self._quick_lanes + self._places.slow_lanes, LANES_LIMIT) - len(self._workers)
 
     def _is_full(self) -> bool:
         return self._room() <= 0

@@ -75,8 +75,8 @@ class LaneWorker:
         self._looking = self._ending = self._over = False
         """Whether it looks soon what comes next, the lane is being given back, and it has ended."""
         self._judged_by = self._health
-        """What outcomes are judged by: the health before the lane began to wait, since attempts that were under way then
-        are part of the same failure, which counts once."""
+        """What outcomes are judged by: the health before the lane began to wait. Attempts that were under way then are
+        part of the same failure, which counts once."""
         self._waits_until: float | None = None
         """When the backoff ends, if the endpoint failed."""
         self._paused = False
@@ -140,15 +140,11 @@ class LaneWorker:
             seconds = min(seconds, SETTLE_SECONDS if self._settlements else self._refresh_seconds())
         if self._has_room():
             seconds = min(seconds, self._stock.fetch_seconds)
-        due = self._loop.time() + seconds
-        if self._alarm is None or self._alarm.when() > due:
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = self._loop.call_at(due, self._on_alarm)
-
-    def _on_alarm(self) -> None:
-        self._alarm = None
-        self._look()
+        now, alarm = self._loop.time(), self._alarm
+        if alarm is None or not now < alarm.when() <= now + seconds:
+            if alarm is not None:
+                alarm.cancel()
+            self._alarm = self._loop.call_later(seconds, self._look)
 
     def _end(self, error: BaseException | None = None) -> None:
         """End what still runs: nothing, unless the lease was lost, something broke or the worker is abandoned."""
@@ -193,12 +189,11 @@ class LaneWorker:
 
     def _should_fetch(self) -> bool:
         """Whether to look for more in the store: a little early, so that no place is free meanwhile."""
+        now, attempts = self._now(), len(self._attempts)
         if self._stock.may_have_more:
-            few = len(self._ready) + len(self._attempts) < self._window() * 5 // 4
-            should = few and self._may_start(self._now())
+            should = len(self._ready) + attempts < self._window() * 5 // 4 and self._may_start(now)
         else:
-            is_time = bool(self._attempts) and self._now() - self._fetched_at >= self._stock.fetch_seconds
-            should = is_time and self._has_room()
+            should = attempts > 0 and now - self._fetched_at >= self._stock.fetch_seconds and self._has_room()
         # When memory is short, a lane goes on with one message at a time.
         return should and (not self._stock or self._stock.budget.allowance() > 0)
 
@@ -315,7 +310,9 @@ class LaneWorker:
             self._settlements.append(settlement_of(delivery, decision, outcome, wall))
             self.retries = self.retries or decision.state == "pending"
             if lease.revision == self.lease.revision:
-                self._judge(decision)
+                self._paused = self._paused or decision.pause
+                if self._waits_until is None:
+                    self._judge(decision)
                 if outcome.code != DELIVERED:
                     log_failure(lease, delivery, decision, outcome)
             self._start()
@@ -326,9 +323,6 @@ class LaneWorker:
             self._look_soon()
 
     def _judge(self, decision: Decision) -> None:
-        self._paused = self._paused or decision.pause
-        if self._waits_until is not None:
-            return
         if decision.wait > 0:
             self._waits_until = self._now() + decision.wait
         else:
@@ -349,7 +343,7 @@ class LaneWorker:
         return not (self._ready or self._stock.may_have_more or promoted) or not self._may_start(self._now())
 
     def _is_time_to_settle(self) -> bool:
-        """Whether to write outcomes. Many together cost less, but the next message of a key waits for the one before it."""
+        """Whether to write outcomes. Many together cost less, but the next message of a key waits for this one's."""
         settlements = self._settlements
         enough = len(settlements) >= (SETTLE_DELIVERIES if self._attempts else 1)
         late = self._now() - self._settled_at >= SETTLE_SECONDS

@@ -8,10 +8,11 @@ quick lanes theirs.
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from itertools import takewhile
 from typing import Final, Literal
 
 from fotahook.store.records import FETCH_BYTES, Health
+
+from .deadline import DeadlineQueue
 
 SLOW_SECONDS: Final = 1.0
 """An attempt that takes longer makes its lane slow."""
@@ -30,12 +31,11 @@ Pace = Literal["quick", "new", "slow"]
 class Place:
     """One attempt's right to be in flight."""
 
-    __slots__ = ("lane", "pace", "started_at")
+    __slots__ = ("lane", "pace")
 
-    def __init__(self, lane: int, pace: Pace, started_at: float) -> None:
+    def __init__(self, lane: int, pace: Pace) -> None:
         self.lane = lane
         self.pace = pace
-        self.started_at = started_at
 
 
 Grant = Callable[[Place], None]
@@ -60,13 +60,9 @@ class Places:
         self._served: set[int] = set()
         self._slow_served: set[int] = set()
         self._slow_in_flight: Counter[int] = Counter()
-        self._young: dict[Place, None] = {}
-        """Places that are not slow yet, the longest taken first."""
-        self._of_new: dict[Place, None] = {}
+        self._young = DeadlineQueue[Place](SLOW_SECONDS, self._on_long)
+        self._of_new = DeadlineQueue[Place](NEW_SECONDS, self._count_as_slow)
         """Those of them that count with new lanes."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0
-        """When the timer ends."""
 
     @property
     def slow_lanes(self) -> int:
@@ -92,7 +88,7 @@ class Places:
         if pace == "slow":
             self._slow_served.add(lane)
         elif pace == "new" and health.failed == 0 and 0 < health.latency < SLOW_SECONDS:
-            self._remember(lane, slow=False, now=0)
+            self._remember(lane, slow=False)
 
     def end(self, lane: int) -> None:
         """A lane is no longer served, and waits no more."""
@@ -118,11 +114,11 @@ class Places:
             self._slow_in_flight[lane] -= 1
             if self._slow_in_flight[lane] <= 0:
                 del self._slow_in_flight[lane]
-        was_young = self._young.pop(place, place) is None
-        self._of_new.pop(place, None)
-        if used and not (was_young and self._slow_until.get(lane) == 0 and lane not in self._slow_served):
-            now = asyncio.get_running_loop().time()
-            self._remember(lane, slow=not was_young and now - place.started_at >= SLOW_SECONDS, now=now)
+        elif place.pace == "new":
+            self._of_new.remove(place)
+        was_quick = self._young.remove(place)
+        if used and not (was_quick and self._slow_until.get(lane) == 0 and lane not in self._slow_served):
+            self._remember(lane, slow=not was_quick)
         if any(self._waiting.values()):
             self._serve_waiting()
 
@@ -145,60 +141,37 @@ class Places:
         return self._taken["quick"] + self._taken["new"] < self._total
 
     def _take(self, lane: int, pace: Pace) -> Place:
-        loop = asyncio.get_running_loop()
-        place = Place(lane, pace, loop.time())
+        place = Place(lane, pace)
         self._taken[pace] += 1
+        self._young.add(place)
         if pace == "slow":
             self._slow_in_flight[lane] += 1
-            return place
-        self._young[place] = None
-        if pace == "new":
-            self._of_new[place] = None
-        seconds = NEW_SECONDS if pace == "new" else SLOW_SECONDS
-        if self._timer is None or self._due > place.started_at + seconds:
-            self._set_timer(place.started_at + seconds)
+        elif pace == "new":
+            self._of_new.add(place)
         return place
 
-    def _set_timer(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._due = when
-        self._timer = asyncio.get_running_loop().call_at(when, self._find_slow)
-
-    def _remember(self, lane: int, *, slow: bool, now: float) -> None:
+    def _remember(self, lane: int, *, slow: bool) -> None:
         self._note_slow(lane, slow=slow)
-        self._slow_until[lane] = now + SLOW_MEMORY_SECONDS if slow else 0
+        self._slow_until[lane] = asyncio.get_running_loop().time() + SLOW_MEMORY_SECONDS if slow else 0
         self._slow_until.move_to_end(lane)
         if len(self._slow_until) > KNOWN_LIMIT:
             self._slow_until.popitem(last=False)
 
-    def _find_slow(self) -> None:
-        """Count attempts that take long with those of slow lanes, even beyond their number: they are in flight."""
-        # When it should have been called: if the event loop was busy since, that is no receiver's fault.
-        now = self._due
-        self._timer = None
-        for place in _older(self._of_new, NEW_SECONDS, now):
-            self._count_as_slow(place)
-        for place in _older(self._young, SLOW_SECONDS, now):
-            if place.pace != "slow":
-                self._count_as_slow(place)
-            self._remember(place.lane, slow=True, now=now)
-        oldest = [
-            next(iter(places)).started_at + seconds
-            for places, seconds in ((self._of_new, NEW_SECONDS), (self._young, SLOW_SECONDS))
-            if places
-        ]
-        if oldest:
-            self._set_timer(min(oldest))
-        self._serve_waiting()
-        self._on_slow()
+    def _on_long(self, place: Place) -> None:
+        self._remember(place.lane, slow=True)
+        self._count_as_slow(place)
 
     def _count_as_slow(self, place: Place) -> None:
+        """Count an attempt that takes long with those of slow lanes, even beyond their number: it is in flight."""
+        if place.pace == "slow":
+            return
         self._taken[place.pace] -= 1
         place.pace = "slow"
         self._taken["slow"] += 1
         self._slow_in_flight[place.lane] += 1
         self._note_slow(place.lane, slow=True)
+        self._serve_waiting()
+        self._on_slow()
 
     def _note_slow(self, lane: int, *, slow: bool) -> None:
         if not slow:
@@ -223,14 +196,6 @@ class Places:
                     grant(self._take(lane, pace))
         finally:
             self._serving = False
-
-
-def _older(places: dict[Place, None], seconds: float, now: float) -> list[Place]:
-    """Takes out the places that were taken so long ago, by the same sum as the timer: else that might never end."""
-    found = list(takewhile(lambda place: place.started_at + seconds <= now, places))
-    for place in found:
-        del places[place]
-    return found
 
 
 class FetchBudget:
