@@ -1,6 +1,7 @@
 """Metrics of one process, for Prometheus, counted by a wrapper around the store. No label names an account."""
 
 import asyncio
+import collections
 import contextlib
 import math
 import time
@@ -139,8 +140,10 @@ class _CountedStore:
         if kept is None:
             self._metrics.leased_lanes.discard(lease.lane)
         now = self._metrics.clock()
+        codes = [settlement.attempt.error_code or settlement.attempt.outcome for settlement in settlements]
+        for code, number in collections.Counter(codes).items():
+            self._metrics.attempts.labels(code).inc(number)
         for settlement in settlements:
-            self._metrics.attempts.labels(settlement.attempt.error_code or settlement.attempt.outcome).inc()
             if settlement.state == "delivered":
                 self._metrics.latency.observe(max(0.0, now - settlement.delivery.accepted_at))
             elif settlement.state == "dead":
