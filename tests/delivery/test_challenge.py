@@ -9,8 +9,7 @@ from fotahook import Listener
 from fotahook.contract import signing
 from fotahook.contract.addresses import EVERYWHERE
 from fotahook.contract.keys import account_signing_key, account_signing_seed
-from fotahook.delivery.challenge import challenge_receiver
-from fotahook.delivery.sender import SenderSettings
+from fotahook.delivery.sender import SenderSettings, challenge_receiver
 from fotahook.testing import listener_client
 
 from .test_sender import OK, Behaviour, Request, answering, read_request, receiver, status

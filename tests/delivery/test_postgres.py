@@ -8,9 +8,11 @@ import pytest
 from fotahook.delivery import Dispatcher, Outcome
 from fotahook.store import open_store
 from fotahook.store.base import Store
+from fotahook.store.postgres.connection import IDLE_SECONDS, LOCK_SECONDS
 from fotahook.store.records import Delivery, Lease, NewMessage
+from fotahook.store.session import Session
 from tests.deadlines import DEADLINE
-from tests.store.conftest import VirtualClock
+from tests.store.conftest import ACCOUNT, VirtualClock
 
 from .conftest import DELIVERED
 from .test_dispatcher import Counting, accept_everywhere, finish
@@ -92,3 +94,26 @@ async def test_another_dispatcher_takes_over_when_the_leases_of_a_dead_one_end(
     await counting.reached.wait()
     await finish(dispatcher, running)
     assert counting.seen == dict.fromkeys(ids, 1)
+
+
+async def test_a_process_that_freezes_within_a_transaction_does_not_keep_publishers_waiting_until_they_fail(
+    store: Store, store_url: str, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert IDLE_SECONDS < LOCK_SECONDS
+    monkeypatch.setattr("fotahook.store.postgres.connection.IDLE_SECONDS", 0.2)
+    freezing = await open_store(store_url, clock=clock)
+    locked = asyncio.Event()
+
+    async def freeze(db: Session) -> None:
+        await db.lock_lanes({(ACCOUNT, "")})
+        locked.set()
+        await asyncio.Event().wait()
+
+    frozen = asyncio.create_task(freezing._write(freeze))
+    async with asyncio.timeout(DEADLINE):
+        await locked.wait()
+        (accepted,) = await store.accept([NewMessage(account=ACCOUNT, body=b"{}")])
+    assert not accepted.duplicate
+    frozen.cancel()
+    await asyncio.gather(frozen, return_exceptions=True)
+    await freezing.close()

@@ -20,11 +20,10 @@ from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
 from fotahook.contract.servers import parse_proxy
 from fotahook.contract.urls import without_password
 from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, run_maintenance
-from fotahook.delivery.challenge import challenge_receiver
 from fotahook.delivery.dispatcher import LEASE_MARGIN
 from fotahook.delivery.doctor import check_receiver
 from fotahook.delivery.policy import DAY
-from fotahook.delivery.sender import Sender, SenderSettings
+from fotahook.delivery.sender import Sender, SenderSettings, challenge_receiver
 from fotahook.service.context import REQUESTS_PER_MINUTE
 from fotahook.service.limits import AccountQuotas
 from fotahook.store import Store, open_store

@@ -64,15 +64,16 @@ class Exchange:
 
     def phases(self) -> dict[str, float]:
         """Milliseconds of each phase that took place: dns, connect, tls, firstByte, total."""
-        times: list[tuple[str, float | None, float | None]] = [("total", self.start, self.clock())]
-        if self.first_byte is not None:
-            times.insert(0, ("firstByte", self.sent, self.first_byte))
+        phases = {}
         if self.dns_end is not None:
-            connecting = [("dns", self.dns_start, self.dns_end), ("connect", self.dns_end, self.connected)]
-            times = [*connecting, ("tls", self.connected, self.tls_end), *times]
-        return {
-            name: round((end - begin) * 1000, 3) for name, begin, end in times if begin is not None and end is not None
-        }
+            connecting = (self.dns_start, self.dns_end), (self.dns_end, self.connected), (self.connected, self.tls_end)
+            for phase, (begin, end) in zip(("dns", "connect", "tls"), connecting, strict=True):
+                if begin is not None and end is not None:
+                    phases[phase] = round((end - begin) * 1000, 3)
+        if self.first_byte is not None and self.sent is not None:
+            phases["firstByte"] = round((self.first_byte - self.sent) * 1000, 3)
+        phases["total"] = round((self.clock() - self.start) * 1000, 3)
+        return phases
 
 
 class KnownResponses(dict[bytes, Response]):

@@ -3,18 +3,23 @@
 import asyncio
 import errno
 import logging
+import secrets
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote
+
+import msgspec
 
 from fotahook.contract import signing
 from fotahook.contract.addresses import Network
 from fotahook.contract.errors import one_line
 from fotahook.contract.exchange import Masked, retry_after
 from fotahook.contract.keys import account_signing_key, account_signing_seed, signing_seed
+from fotahook.contract.messages import CHALLENGE
 from fotahook.contract.servers import parse_proxy
 from fotahook.contract.version import VERSION
 from fotahook.store.records import Delivery, Lease
@@ -185,6 +190,22 @@ class Sender:
         if now >= self._log_again_at:
             self._log_again_at = now + LOG_SECONDS
             log.error("no delivery can connect: %s. Raise the limit on open files (LimitNOFILE= of systemd)", reason)
+
+
+async def challenge_receiver(
+    url: str, account: str, key_ids: Sequence[str] = (), *, sender: SenderSettings
+) -> str | None:
+    """Why a receiver did not show that it wants the account's messages; None if it did.
+
+    `key_ids`: the account's signing keys, which sign the challenge besides the account's ed25519 key.
+    """
+    value, message_id = secrets.token_urlsafe(24), f"challenge-{secrets.token_hex(8)}"
+    body = msgspec.json.encode({"type": CHALLENGE, "accountName": account, "challenge": value})
+    async with Sender(sender, clock=time.time, monotonic=time.monotonic) as challenger:
+        outcome = await challenger.send_signed(url, account, tuple(key_ids), message_id, body)
+    if outcome.code != "delivered":
+        return f"it answered {outcome.status}" if outcome.status else f"the request failed: {outcome.code}"
+    return None if value in outcome.excerpt else "its answer does not contain the challenge"
 
 
 @lru_cache(64)

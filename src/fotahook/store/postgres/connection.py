@@ -21,6 +21,8 @@ HANDLER_CONNECTIONS: Final = 8
 """Of one process, for transactions of handlers; they are made when they are needed."""
 ACQUIRE_SECONDS: Final = 5.0
 LOCK_SECONDS: Final = 5.0
+IDLE_SECONDS: Final = 3.0
+"""After this time the server ends a transaction whose process froze, before those who wait for its lanes give up."""
 STATEMENT_SECONDS: Final = 10.0
 """After this time the server ends a statement; after RESPONSE_SECONDS the client stops waiting for a response."""
 RESPONSE_SECONDS: Final = 15.0
@@ -224,8 +226,7 @@ async def _check_session(db: Db) -> None:
             **SESSION,
             "lock_timeout": f"{LOCK_SECONDS}s",
             "statement_timeout": f"{STATEMENT_SECONDS}s",
-            # A process that froze within a transaction must not keep its lanes locked.
-            "idle_in_transaction_session_timeout": f"{RESPONSE_SECONDS}s",
+            "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
         },
     )
     # A setting of the session no longer changes when the server reloads its configuration.
