@@ -99,20 +99,19 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
         self._reader: ResponseReader | None = None
-        self._tunnel = False
 
     @property
     def usable(self) -> bool:
         """Whether another request may be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def send(self, exchange: Exchange, head: bytes, body: bytes, *, tunnel: bool = False) -> None:
-        """Send a request for an exchange. `tunnel`: it is a CONNECT."""
+    def send(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        """Send a request for an exchange."""
         transport = self._transport
         if transport is None or transport.is_closing():
             exchange.failed(ConnectionDropped("connection_lost", "the receiver closed the connection"))
             return
-        self._exchange, self._tunnel = exchange, tunnel
+        self._exchange = exchange
         if len(body) < COPY_LIMIT:
             transport.write(head + body)
         else:
@@ -145,14 +144,14 @@ class Connection(asyncio.Protocol):
             return
         if reader is not None:
             self._read(exchange, reader, data)
-        elif (known := self._known.get(data)) is not None and not self._tunnel:
+        elif (known := self._known.get(data)) is not None:
             exchange.first_byte = exchange.clock()
             self._exchange = None
             exchange.answered(known)
         else:
-            reader = self._reader = ResponseReader(tunnel=self._tunnel)
+            reader = self._reader = ResponseReader()
             self._read(exchange, reader, data)
-            if reader.keep and not self._tunnel:
+            if reader.keep:
                 self._known.learn(data, reader.response)
 
     def _read(self, exchange: Exchange, reader: ResponseReader, data: bytes) -> None:

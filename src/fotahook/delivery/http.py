@@ -19,7 +19,7 @@ from .connection import Connection, ConnectionDropped, Exchange, KnownResponses
 from .deadline import DeadlineQueue
 from .outcomes import Outcome
 from .resolver import Resolver, vet_literal
-from .response import ExchangeFailed, Response
+from .response import HEAD_LIMIT, ExchangeFailed, Response, ResponseReader
 from .tls import reported_handshake
 
 IDLE_SECONDS: Final = 15.0
@@ -246,72 +246,28 @@ class HttpClient:
             self._pool.put(post.target.origin, connection)
 
     async def _connect(self, origin: Origin, times: Exchange) -> Connection:
-        loop, name = asyncio.get_running_loop(), origin.host.removesuffix(".") if origin.tls else None
         if self._proxy is not None:
             times.dns_end = times.clock()
-            transport = await self._open_tunnel(self._proxy, origin)
-            times.connected = times.clock()
-            connection = Connection(self._known)
-            try:
-                transport.set_protocol(connection)
-                if name is not None:
-                    with reported_handshake():
-                        secured = await loop.start_tls(transport, connection, self._tls, server_hostname=name)
-                    if secured is None:
-                        raise ConnectionDropped("connection_lost", "the connection closed during the TLS handshake")
-                    transport = secured
-                connection.connection_made(transport)
-            except BaseException:
-                transport.abort()
-                raise
+            connected = await _open_tunnel(self._proxy, origin)
         else:
             times.dns_start = times.clock()
             addresses = await self._resolver.resolve(origin.host)
             times.dns_end = times.clock()
             connected = await _open_socket(addresses, origin.port)
-            times.connected = times.clock()
-            try:
-                with reported_handshake():
-                    _, connection = await loop.create_connection(
-                        lambda: Connection(self._known),
-                        sock=connected,
-                        ssl=self._tls if origin.tls else None,
-                        server_hostname=name,
-                    )
-            except BaseException:
-                connected.close()
-                raise
+        times.connected = times.clock()
+        tls = self._tls if origin.tls else None
+        name = origin.host.removesuffix(".") if origin.tls else None
+        try:
+            with reported_handshake():
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(self._known), sock=connected, ssl=tls, server_hostname=name
+                )
+        except BaseException:
+            connected.close()
+            raise
         if origin.tls:
             times.tls_end = times.clock()
         return connection
-
-    async def _open_tunnel(self, proxy: Proxy, origin: Origin) -> asyncio.Transport:
-        tunnel = Connection(self._known)
-        transport, _ = await asyncio.get_running_loop().create_connection(lambda: tunnel, proxy.host, proxy.port)
-        try:
-            opening = _Opening(self.clock)
-            tunnel.send(opening, _connect_request(proxy, origin), b"", tunnel=True)
-            response = await opening
-            if not 200 <= response.status < 300 or not tunnel.usable:
-                raise ExchangeFailed("proxy_refused", f"the egress proxy answered CONNECT with {response.status}")
-        except BaseException:
-            tunnel.abort()
-            raise
-        return transport
-
-
-class _Opening(asyncio.Future[Response], Exchange):
-    """The exchange with a proxy that opens a tunnel."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        super().__init__()
-        self.clock = clock
-
-    def answered(self, response: Response) -> None:
-        self.set_result(response)
-
-    def failed(self, error: Exception) -> None:
-        self.set_exception(error)
 
 
 def encode_head(target_head: str, fields: Mapping[str, str], length: int | None) -> bytes:
@@ -323,12 +279,28 @@ def encode_head(target_head: str, fields: Mapping[str, str], length: int | None)
     return f"{target_head}{lines}{framing}\r\n".encode("ascii")
 
 
-def _connect_request(proxy: Proxy, origin: Origin) -> bytes:
-    """The request that opens a tunnel to an origin."""
+async def _open_tunnel(proxy: Proxy, origin: Origin) -> socket.socket:
+    """A socket that the egress proxy has connected to an origin."""
+    loop = asyncio.get_running_loop()
     name = f"[{origin.host}]" if ":" in origin.host else origin.host
     authority = f"{name}:{origin.port}"
     fields = {"Host": authority} | ({"Proxy-Authorization": proxy.authorization} if proxy.authorization else {})
-    return encode_head(f"CONNECT {authority} HTTP/1.1\r\n", fields, None)
+    found = await loop.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)
+    tunnel = await _open_socket([str(address[0]) for *_, address in found], proxy.port)
+    try:
+        await loop.sock_sendall(tunnel, encode_head(f"CONNECT {authority} HTTP/1.1\r\n", fields, None))
+        reader = ResponseReader()
+        while not reader.status:
+            if not (data := await loop.sock_recv(tunnel, HEAD_LIMIT)):
+                raise ExchangeFailed("connection_lost", "the egress proxy closed the connection before it answered")
+            reader.feed(data)
+        # Bytes behind the head would be lost: nobody was asked for them yet.
+        if not reader.accepted or reader.response.body:
+            raise ExchangeFailed("proxy_refused", f"the egress proxy answered CONNECT with {reader.status}")
+    except BaseException:
+        tunnel.close()
+        raise
+    return tunnel
 
 
 async def _open_socket(addresses: Sequence[str], port: int) -> socket.socket:

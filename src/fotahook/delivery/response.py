@@ -37,9 +37,9 @@ class ExchangeFailed(Exception):
 
 
 class ResponseReader:
-    """Reads one response. `tunnel`: it answers a CONNECT, and a 2xx has no body."""
+    """Reads one response."""
 
-    def __init__(self, *, tunnel: bool) -> None:
+    def __init__(self) -> None:
         self.status = self.interim = 0
         """The status, once the head is complete, and how many interim responses came before it."""
         self.head = b""
@@ -47,7 +47,6 @@ class ResponseReader:
         """Whether the head says where the body ends."""
         self.ended = self.keep = False
         """Whether nothing more is to be read, and the connection is good for another request."""
-        self._tunnel = tunnel
         self._received = self._fields = self._field_bytes = self._body_bytes = 0
         self._complete = False
         self._body = b""
@@ -118,7 +117,6 @@ class ResponseReader:
                 raise ValueError(f"the response {what}")
         elif not self._complete:
             self.status = status
-            self._complete = self.keep = self._tunnel and self.accepted
 
     def on_body(self, body: bytes) -> None:
         """As of httptools."""
