@@ -1,6 +1,7 @@
 """Leases the lanes that have something due and serves them side by side."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -79,7 +80,7 @@ class Dispatcher:
             quick_budget=FetchBudget(),
             other_budget=FetchBudget(),
             watch=ClockWatch(self.monotonic, believed=False),
-            others_wait=self._is_full,
+            others_wait=lambda: self._room() <= 0,
             stopping=lambda: self._stopping,
             recovered=self._on_recovered,
         )
@@ -123,9 +124,6 @@ class Dispatcher:
     def _room(self) -> int:
         """How many more lanes may be leased. Slow ones count only towards the limit of all."""
         return min(self._quick_lanes + self._places.slow_lanes, LANES_LIMIT) - len(self._workers)
-
-    def _is_full(self) -> bool:
-        return self._room() <= 0
 
     async def _lease(self) -> bool:
         """Take what is due, as far as there is room; whether anything was."""
@@ -213,7 +211,11 @@ class Dispatcher:
         self._wakeup.clear()
         if self._stopping:
             return
-        seconds = await self._seconds_to_wait()
+        due_in = None
+        if self._room() > 0:
+            with contextlib.suppress(StoreError):
+                due_in = await self.store.due_in()
+        seconds = POLL_SECONDS if due_in is None else min(POLL_SECONDS, due_in)
         hints = [asyncio.ensure_future(self._wakeup.wait()), asyncio.ensure_future(self.store.wait(seconds))]
         try:
             await asyncio.wait(hints, return_when=asyncio.FIRST_COMPLETED)
@@ -221,15 +223,6 @@ class Dispatcher:
             for hint in hints:
                 hint.cancel()
             await asyncio.gather(*hints, return_exceptions=True)
-
-    async def _seconds_to_wait(self) -> float:
-        if self._room() <= 0:
-            return POLL_SECONDS
-        try:
-            due_in = await self.store.due_in()
-        except StoreError:
-            return POLL_SECONDS
-        return POLL_SECONDS if due_in is None else min(POLL_SECONDS, due_in)
 
 
 def _log_store_error(error: StoreError) -> None:

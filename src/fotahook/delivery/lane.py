@@ -11,7 +11,7 @@ from fotahook.store.records import Delivery, HandOver, LaneVerdict, Lease, Settl
 
 from .outcomes import DELIVERED, Outcome
 from .places import Place
-from .policy import Decision, Rules, decide, expired, expiry_of, limited, settlement_of, window
+from .policy import Rules, decide, expired, expiry_of, limited, settlement_of, window
 from .runtime import Deliver, Runtime, Timings, begin_attempt, log_failure, outcome_of
 from .stock import TURN_DELIVERIES, Stock
 
@@ -56,6 +56,8 @@ class LaneWorker:
         self._places = self.runtime.places
         self._now = self.runtime.monotonic
         self._health = self.lease.health
+        self._size: int
+        """The window, by the lane's health alone."""
         self._apply(self.lease)
         self._leased_until = self.leased_at + self.timings.lease
         self._refreshed_at = self._turn_started = self._settled_at = self.leased_at
@@ -312,7 +314,14 @@ class LaneWorker:
             if lease.revision == self.lease.revision:
                 self._paused = self._paused or decision.pause
                 if self._waits_until is None:
-                    self._judge(decision)
+                    if decision.wait > 0:
+                        self._waits_until = self._now() + decision.wait
+                    else:
+                        if self._health.failures > 0 and decision.health.failures == 0:
+                            self.runtime.recovered(self.lease)
+                        self._judged_by = decision.health
+                    self._health = decision.health
+                    self._size = window(decision.health, self._rules)
                 if outcome.code != DELIVERED:
                     log_failure(lease, delivery, decision, outcome)
             self._start()
@@ -321,16 +330,6 @@ class LaneWorker:
         first = len(self._settlements) == 1
         if self._stock.may_have_more or (self._settling is None and (first or self._is_time_to_settle())):
             self._look_soon()
-
-    def _judge(self, decision: Decision) -> None:
-        if decision.wait > 0:
-            self._waits_until = self._now() + decision.wait
-        else:
-            if self._health.failures > 0 and decision.health.failures == 0:
-                self.runtime.recovered(self.lease)
-            self._judged_by = decision.health
-        self._health = decision.health
-        self._size = window(decision.health, self._rules)
 
     # Settling
 
@@ -398,5 +397,4 @@ class LaneWorker:
         self.lease = lease
         self._rules = limited(self.service_rules, lease)
         self._size = window(self._health, self._rules)
-        """The window, by the lane's health alone."""
         self._clock_is_steady = self.runtime.watch.is_steady(lease.read_at)
