@@ -274,8 +274,7 @@ class LedgerVerbs(Engine):
     async def overdue_devices(self, seconds: float) -> int:
         """Devices without a result in campaigns that ended within the last `seconds`."""
         (row,) = await self._query("overdue_devices", seconds=seconds, final=FINAL_RANK)
-        overdue: int = row["devices"]
-        return overdue
+        return int(row["devices"])
 
     async def forget_reports(self, campaign: int, seconds: float, limit: int) -> bool:
         """Remove up to `limit` statuses from the ledger that are older than `seconds`; whether there may be more."""

@@ -68,5 +68,4 @@ async def _step(db: Db, migrations: Sequence[Migration], *, up_to: int) -> list[
 async def _version(db: Db) -> int:
     if await db.fetchval("select to_regclass('fotahook_migrations') is null"):
         return 0
-    version: int = await db.fetchval("select coalesce(max(number), 0) from fotahook_migrations")
-    return version
+    return int(await db.fetchval("select coalesce(max(number), 0) from fotahook_migrations"))

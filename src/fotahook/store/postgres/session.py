@@ -77,18 +77,12 @@ class PostgresSession(Session):
 
     async def redeliver(self, seqs: Sequence[int], state: str | None) -> int:
         await self.rows("hold_days")
-        await self.rows("hold_days")
         lanes = await self.rows("lanes_of_messages", seqs=seqs)
         await self.lock_lanes(set(), [lane["lane"] for lane in lanes])
         await self.rows("lock_messages", seqs=seqs)
-        moved: int = await self.value("redeliver", seqs=seqs, state=state)
-        return moved
+        return int(await self.value("redeliver", seqs=seqs, state=state))
 
     async def record_reports(self, rows: Sequence[ReportRow]) -> list[Row]:
         # Transactions that lock rows in one order never wait for each other in a circle.
-        in_order = sorted(rows, key=_place)
+        in_order = sorted(rows, key=lambda row: row[1:3])
         return await self.bulk("record_reports", in_order, final=FINAL_RANK)
-
-
-def _place(row: ReportRow) -> tuple[int, str]:
-    return row[1:3]

@@ -81,8 +81,7 @@ def _apply(db: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
 
 
 def _version(db: sqlite3.Connection) -> int:
-    version: int = db.execute("pragma user_version").fetchone()["user_version"]
-    return version
+    return int(db.execute("pragma user_version").fetchone()["user_version"])
 
 
 def _statements(script: str) -> Iterator[str]:
