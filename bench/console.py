@@ -97,8 +97,9 @@ def _actions(browser: Browser) -> dict[str, Callable[[], float]]:
         return float(browser.driver.execute_async_script(f"{_ACT} {script} look();", xpath))
 
     field = "document.querySelector('#search input')"
-    clear = "document.querySelector('#found').replaceChildren();"
-    type_in = f"{clear} {field}.value = '{{}}'; {field}.dispatchEvent(new Event('input'));"
+    # Leaves the search, so that the same text is searched for once more.
+    leave = f"{field}.dispatchEvent(new KeyboardEvent('keydown', {{{{key: 'Escape'}}}}));"
+    type_in = f"{leave} {field}.value = '{{}}'; {field}.dispatchEvent(new Event('input'));"
     older = "[...document.querySelectorAll('button')].find((one) => one.textContent === 'Older →').click();"
     newer = "//button[.='← Newer' and not(@hidden)]"
     return {

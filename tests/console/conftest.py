@@ -27,7 +27,7 @@ Register = Callable[[str, str], None]
 
 
 class Receiver:
-    """A receiver that answers a given status with a body; at `/other` it is a receiver too."""
+    """A receiver that answers a given status and body."""
 
     def __init__(self) -> None:
         self.status, self.body = 200, b""

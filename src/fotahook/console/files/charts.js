@@ -7,7 +7,7 @@ const HEIGHT = 72;
 const SPARK = { width: 2, height: 20 };
 
 // What happens to deliveries, from the bottom of a bar to its top. What is accepted is a line over the bars.
-export const DELIVERIES = ["delivered", "failed", "dead"];
+const DELIVERIES = ["delivered", "failed", "dead"];
 export const RESULTS = ["succeeded", "failed", "other"];
 
 // Bars of these kinds, stacked, for each slot of time: {at, and a number for each kind}; "accepted" as a line.
