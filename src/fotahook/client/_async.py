@@ -13,9 +13,8 @@ from yarl import URL
 
 from ..contract.errors import MAX_BODY, ConnectionFailed, FotahookError, body_too_large
 from ..contract.exchange import Headers, Reply, Request, Secret
-from ._runtime import Runtime, Send, Stream, Transport
+from ._runtime import Runtime, Send, Stream, Transport, timed_out, transport_error, without_frames
 from ._settings import Settings, proxy_for
-from ._transport_errors import timed_out, transport_error, without_frames
 
 T = TypeVar("T")
 

@@ -26,10 +26,9 @@ from ..contract.errors import (
 from ..contract.exchange import MASK, ApiResponse, Headers, Reply, Request, Secret, retry_after
 from ..contract.servers import Environment, Servers, servers_of
 from ..contract.version import VERSION
-from ._runtime import Runtime, Send, Transport
+from ._runtime import Runtime, Send, Transport, without_frames
 from ._settings import Limits, Settings
 from ._tokens import BearerToken, SessionToken
-from ._transport_errors import without_frames
 
 T = TypeVar("T")
 

@@ -25,9 +25,8 @@ from urllib3.exceptions import HTTPError
 
 from ..contract.errors import MAX_BODY, ConnectionFailed, body_too_large
 from ..contract.exchange import Headers, Reply, Request, Secret
-from ._runtime import Runtime, Send, Stream, Transport
+from ._runtime import Runtime, Send, Stream, Transport, timed_out, transport_error
 from ._settings import Settings, proxy_for
-from ._transport_errors import timed_out, transport_error
 
 # Idle connections kept for one origin; more are opened if more threads call at once.
 MAX_IDLE = 64
