@@ -252,6 +252,7 @@ async def test_campaigns_and_their_devices_can_be_looked_through(store: Store, c
         devices, _ = await store.ledger_devices(campaign.id, kind=kind, limit=9)
         assert [one.device for one in devices] == found
     assert await store.ledger_devices(campaign.id, kind="silent", after="d-1", limit=1) == ([], "d-2")
+    assert await store.ledger_devices(campaign.id, among=[], limit=0) == ([], None)
     assert await store.campaign_reasons(campaign.id, limit=9) == [("", 1)]
     found_devices = await store.find_device("d-1", among=None, limit=9)
     assert sorted((one.account, one.campaign, one.status) for one in found_devices) == [

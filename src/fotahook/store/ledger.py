@@ -232,7 +232,7 @@ class LedgerVerbs(Engine):
         values = {"campaign": campaign, "among": among, "kind": kind or "", "after": after, "scan": limit}
         found = await self._query("ledger_devices", final=FINAL_RANK, **values)
         fitting = [read(LedgerDevice, row) for row in found if row["fits"]]
-        return fitting, found[-1]["device"] if len(found) == limit else None
+        return fitting, found[-1]["device"] if found and len(found) == limit else None
 
     async def ledger_counts(self, campaign: int) -> list[LedgerCount]:
         """How many devices of a campaign have which status."""
