@@ -26,18 +26,21 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fotahook.cli import serve as serving
 from fotahook.cli.shared.errors import describe
+from fotahook.cli.shared.stores import open_when_it_answers
 from fotahook.client import OperatorClient
 from fotahook.contract.errors import AuthenticationError
 from fotahook.contract.events import MessageAccepted
 from fotahook.contract.keys import generate_secret_key, parse_secret_key
 from fotahook.delivery import Dispatcher
 from fotahook.service.event_feed import Cursors
+from fotahook.store import Store
 from fotahook.store.events import EventCursor
 from fotahook.store.postgres.schema import migrate_url
+from fotahook.store.records import StoreUnavailable
 from fotahook.testing import Certificates, make_certificates
 from tests.deadlines import DEADLINE
 from tests.ports import unused_port
-from tests.postgres import Server
+from tests.postgres import Server, a_schema
 
 from .conftest import Run, is_one_line
 from .processes import FOTAHOOK, Running, end, environment, fotahook, running, start
@@ -329,6 +332,25 @@ def test_a_store_that_is_away_at_the_start_is_waited_for(tmp_path: Path, postgre
             assert process.wait(DEADLINE) == 0
     finally:
         end(process)
+
+
+async def test_a_store_that_goes_away_while_it_is_prepared_is_waited_for(
+    postgres_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened: list[Store] = []
+
+    async def prepare(store: Store) -> None:
+        opened.append(store)
+        if len(opened) == 1:
+            raise StoreUnavailable("the store hangs") from TimeoutError()
+        await store.check()
+
+    async with a_schema(postgres_server) as url:
+        await migrate_url(url)
+        store = await open_when_it_answers(url, prepare)
+        await store.close()
+    assert len(opened) == 2
+    assert "the store hangs; trying again in 1 s" in caplog.text
 
 
 async def _create_database(server: Server, name: str) -> None:

@@ -41,7 +41,7 @@ from .shared.errors import REFUSED, Failure, UsageError, flag_named
 from .shared.output import on_terminal, print_json
 from .shared.remote import BaseUrl, Remote
 from .shared.server_options import InLimits, InNetwork, Seconds, ServerOptions, ready_details
-from .shared.stores import VARIABLE, secret_key_from_environment, wait_for_store
+from .shared.stores import VARIABLE, open_when_it_answers, secret_key_from_environment
 
 log = logging.getLogger("fotahook.listener")
 
@@ -211,7 +211,8 @@ async def _listen(listener: Listener, options: ListenOptions) -> int:
     if faults:
         listener.wrap(faults.around_store, faults.around_deliver)
     with options.open_socket() as listening:
-        await wait_for_store(listener.inbox)
+        if urlsplit(listener.inbox).scheme != "sqlite":
+            await (await open_when_it_answers(listener.inbox)).close()
         async with (
             _registration(options) as registration,
             listener.running(),

@@ -26,7 +26,7 @@ from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings, challenge_receiver
 from fotahook.service.context import REQUESTS_PER_MINUTE
 from fotahook.service.limits import AccountQuotas
-from fotahook.store import Store, open_store
+from fotahook.store import Store
 from fotahook.store.records import StoreFull
 
 from ..hosting.connection_limits import ConnectionLimits
@@ -38,7 +38,7 @@ from .shared.configuration import SOURCES
 from .shared.console import console_routes
 from .shared.errors import UsageError, flag_named
 from .shared.server_options import InLimits, InLogging, InNetwork, Seconds, ServerOptions, ready_details
-from .shared.stores import InStore, RetentionFlags, key_source, open_secret_keys, store_file, wait_for_store
+from .shared.stores import InStore, RetentionFlags, key_source, open_secret_keys, open_when_it_answers, store_file
 
 log = logging.getLogger("fotahook")
 
@@ -275,22 +275,24 @@ def _dispatcher(store: Store, deliver: Deliver, options: ServeOptions) -> Dispat
 
 @contextlib.asynccontextmanager
 async def _opened(options: ServeOptions) -> AsyncIterator[Store]:
-    await wait_for_store(options.store)
-    store = await open_store(options.store)
+    store = await open_when_it_answers(options.store, partial(_prepare, options=options))
     try:
-        try:
-            await store.check()
-        except StoreFull as error:
-            # It serves what can be read, and goes on when there is room.
-            log.error("the store is full: %s", error)
-        if options.role != "api":
-            # Takes a file's dispatcher lock: a second service on one file must end here, not idle beside the first.
-            await store.lease(0, 0)
-        if options.role != "dispatcher":
-            await (service.provision_dev(store) if options.dev else service.withdraw_dev(store))
         yield store
     finally:
         await store.close()
+
+
+async def _prepare(store: Store, options: ServeOptions) -> None:
+    try:
+        await store.check()
+    except StoreFull as error:
+        # It serves what can be read, and goes on when there is room.
+        log.error("the store is full: %s", error)
+    if options.role != "api":
+        # Takes a file's dispatcher lock: a second service on one file must end here, not idle beside the first.
+        await store.lease(0, 0)
+    if options.role != "dispatcher":
+        await (service.provision_dev(store) if options.dev else service.withdraw_dev(store))
 
 
 @contextlib.asynccontextmanager

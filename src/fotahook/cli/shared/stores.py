@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -160,20 +160,28 @@ def key_source(file: str | None) -> str:
     return VARIABLE if file is None or VARIABLE in os.environ else str(key_file(file))
 
 
-async def wait_for_store(url: str) -> None:
-    """Return once the server of a store answers, which a line in the log says is waited for; at once for a file."""
+async def open_when_it_answers(url: str, prepare: "Callable[[Store], Awaitable[None]] | None" = None) -> "Store":
+    """Open and prepare a store. While its server is away, a line in the log says that it is waited for."""
     from asyncio import sleep
 
     from fotahook.store import open_store
     from fotahook.store.records import StoreError
 
-    for seconds in () if urlsplit(url).scheme == "sqlite" else chain((1, 2, 4, 8, 16), repeat(30)):
+    delays = chain((1, 2, 4, 8, 16), repeat(30))
+    while True:
         try:
-            await (await open_store(url)).close()
-            return
-        except StoreError as error:
-            if not _is_away(error):
+            store = await open_store(url)
+            try:
+                if prepare is not None:
+                    await prepare(store)
+            except BaseException:
+                await store.close()
                 raise
+            return store
+        except StoreError as error:
+            if urlsplit(url).scheme == "sqlite" or not _is_away(error):
+                raise
+            seconds = next(delays)
             log.warning("%s; trying again in %d s", error, seconds)
         await sleep(seconds)
 
@@ -181,5 +189,5 @@ async def wait_for_store(url: str) -> None:
 def _is_away(error: BaseException) -> bool:
     while error.__cause__ is not None:
         error = error.__cause__
-    # 57P03: PostgreSQL starts or stops; 53300: it has no connection left.
-    return isinstance(error, OSError) or getattr(error, "sqlstate", None) in ("57P03", "57P01", "53300")
+    # 08: the connection was lost; 57: PostgreSQL starts, stops or takes too long; 53300: it has no connection left.
+    return isinstance(error, OSError) or (getattr(error, "sqlstate", None) or "").startswith(("08", "57", "53300"))
