@@ -1,9 +1,16 @@
 """What every test may use."""
 
+import os
+import sys
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Hundreds of processes start. None compiles everything again, even where Python is told to keep no bytecode.
+sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(__file__).parents[1] / ".cache" / "bytecode")
+os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": sys.pycache_prefix}
 
 # How long an example takes is no property of the code: the machine has other work.
 settings.register_profile("untimed", deadline=None)
@@ -15,6 +22,12 @@ pytest_plugins = ["tests.postgres"]
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules first: none of them is left alone at the end, when other workers have no more to do."""
+    long = {name: number for number, name in enumerate(("faults", "acceptance", "docs", "typing"))}
+    items.sort(key=lambda item: long.get(item.path.parent.name, len(long)))
 
 
 @pytest.hookimpl(wrapper=True)
