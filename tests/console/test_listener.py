@@ -60,13 +60,21 @@ def page(listener: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield page
 
 
+@pytest.fixture(scope="module")
+def campaigns() -> list[str]:
+    """The campaigns so far: each sends as many messages of each kind."""
+    return []
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(1400, 900), (390, 844)])
 def test_a_listeners_inbox_its_quarantine_its_ledger_and_its_sender_are_shown(
-    listener: Running, folder: Path, page: Browser, *, width: int, height: int, dark: bool
+    listener: Running, folder: Path, page: Browser, campaigns: list[str], *, width: int, height: int, dark: bool
 ) -> None:
-    campaign, number = f"c-{width}-{dark}", 2 * (width < 1000) + dark
-    body = report(campaign, f"d-{number}", "UpgradeFailed")
+    campaign, device = f"c-{width}-{dark}", f"d-{width}-{dark}"
+    campaigns.append(campaign)
+    number = len(campaigns)
+    body = report(campaign, device, "UpgradeFailed")
     (folder / "repaired").unlink(missing_ok=True)
     with page.showing(width, height, dark=dark):
         page.go("live")
@@ -90,14 +98,14 @@ def test_a_listeners_inbox_its_quarantine_its_ledger_and_its_sender_are_shown(
         for again in (body, b"no JSON"):
             urllib3.request("POST", listener.url, body=again, headers=AGENT)
         # Known already, in other words: it comes too late.
-        urllib3.request("POST", listener.url, body=report(campaign, f"d-{number}", "UpgradePending"), headers=AGENT)
+        urllib3.request("POST", listener.url, body=report(campaign, device, "UpgradePending"), headers=AGENT)
         page.go("sender")
         for name in ("repetitions dropped", "late: known or overtaken"):
-            page.find(f"//div[span='{name}']/strong[.='{number + 1}']")
+            page.find(f"//div[span='{name}']/strong[.='{number}']")
         page.find("//div[span='repaired from reports']/strong[.='0']")
-        page.find(f"//tr[td='stored']/td[.='{2 * (number + 1)}']")
-        page.find(f"//tr[td='refused with 400']/td[.='{number + 1}']")
-        page.find(f"//tr[td='127.0.0.1']/td[.='{4 * (number + 1)}']")
-        page.find(f"//tr[td=\"Verizon's callback service\"]/td[.='{4 * (number + 1)}']")
+        page.find(f"//tr[td='stored']/td[.='{2 * number}']")
+        page.find(f"//tr[td='refused with 400']/td[.='{number}']")
+        page.find(f"//tr[td='127.0.0.1']/td[.='{4 * number}']")
+        page.find(f"//tr[td=\"Verizon's callback service\"]/td[.='{4 * number}']")
         page.find("//tr[td='up to 0.1 s' or td='up to 1 s']")
         page.check()
