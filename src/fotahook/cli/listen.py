@@ -25,8 +25,7 @@ from fotahook.contract.errors import one_line
 from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.urls import url_refusal, without_password
 from fotahook.listener import Context, ForwardSettings, Listener, Verification, WatchSettings
-from fotahook.listener.former_paths import OVERLAP_SECONDS
-from fotahook.listener.registration import Registration, RegistrationRefused
+from fotahook.listener.registration import OVERLAP_SECONDS, Registration, RegistrationRefused
 from fotahook.listener.requests import HEALTH_PATH, check_path, is_secret_path
 from fotahook.listener.validation import duration
 

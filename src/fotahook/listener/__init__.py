@@ -4,9 +4,9 @@ from fotahook.contract.errors import WebhookRejected
 from fotahook.store.ledger import LedgerDevice
 
 from .app import Listener
-from .dead_letters import DeadLetter
 from .forwards import ForwardSettings
 from .handlers import Context, Handler
+from .inbox import DeadLetter
 from .intake import receive, unwrap
 from .ledger import Ledger
 from .verification import THINGSPACE_SOURCES, Verification

@@ -14,15 +14,14 @@ from fotahook.store import Store
 from fotahook.store.ledger import LedgerDevice
 from fotahook.store.records import Retention, StoreError
 
-from . import asgi, ledger, requests, validation
-from .dead_letters import DeadLetter, dead_letters
-from .former_paths import OVERLAP_SECONDS, former_paths
+from . import ledger, requests, validation
 from .forwards import Forwards, ForwardSettings
 from .handlers import HandlerT, Router
-from .inbox import ACCEPT_SECONDS, Inbox
+from .inbox import ACCEPT_SECONDS, DeadLetter, Inbox, dead_letters
 from .intake import DEDUPE_WINDOW, read_headers
 from .ledger import Ledger
 from .reconcile import Reconciler, ReportClient
+from .registration import OVERLAP_SECONDS, former_paths
 from .requests import RequestHandler, Response
 from .sender import SenderReport
 from .verification import Basic, Verification
@@ -349,11 +348,11 @@ class Listener:
             raise ValueError(f"the listener speaks HTTP, not {scope['type']}")
 
     async def _respond(self, scope: "Scope", receive: "Receive") -> Response:
-        handler, method, path = self.request_handler, scope["method"], asgi.path_below_mount(scope).rstrip("/")
+        handler, method, path = self.request_handler, scope["method"], requests.path_below_mount(scope).rstrip("/")
         if path == requests.HEALTH_PATH:
             return await self._health(method)
         if path == requests.METRICS_PATH and method == "GET":
-            return asgi.metrics_response(scope, self.metrics())
+            return requests.metrics_response(scope, self.metrics())
         if (response := handler.route(method, path)) is not None:
             return response
         peer: str | None = (scope.get("client") or (None,))[0]
@@ -363,7 +362,7 @@ class Listener:
             headers = read_headers(scope["headers"])
             handler.check_headers(headers, peer)
             with contextlib.ExitStack() as held:
-                body = await asgi.read_body(
+                body = await requests.read_body(
                     receive,
                     self._body_deadline,
                     lambda: held.enter_context(self._bodies.share(address_key(handler.sender(peer, headers)))),

@@ -1,4 +1,4 @@
-"""The inbox: a store, and the dispatcher that delivers its messages to the handlers and the forwards."""
+"""The inbox: a store, the dispatcher that delivers its messages to the handlers and the forwards, and dead letters."""
 
 import asyncio
 import contextlib
@@ -26,6 +26,7 @@ from fotahook.store.records import (
     Accepted,
     Delivery,
     Lease,
+    MessageFilter,
     NewMessage,
     Retention,
     StoreError,
@@ -242,3 +243,46 @@ async def _end(dispatching: asyncio.Task[None], *background: asyncio.Task[None],
 def _log_failure(dispatching: asyncio.Task[None]) -> None:
     if not dispatching.cancelled() and (error := dispatching.exception()) is not None:
         log.critical("messages are stored but no longer handled", exc_info=error)
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that failed on every attempt."""
+
+    id: str
+    """The id to pass to ``Listener.redeliver``."""
+    account: str
+    kind: str | None
+    received_at: float
+    """When the message was stored, in Unix seconds."""
+    raw: bytes | None
+    """The bytes as received; None once they are removed, after `keep_days`."""
+    attempts: int
+    """Attempts by handlers and forwards together."""
+    failure: str
+    """The last failure: a handler's name and traceback, or what a forward answered."""
+
+
+async def dead_letters(store: Store, account: str, limit: int) -> list[DeadLetter]:
+    """Up to `limit` dead letters of an account, newest first."""
+    found: list[DeadLetter] = []
+    before: int | None = None
+    while True:
+        page = await store.messages(account, MessageFilter(state="dead"), before=before, limit=limit - len(found))
+        for listed in page.messages:
+            message, attempts = await store.message(listed.id), await store.attempts(listed.id)
+            assert message is not None  # rows are never deleted, so that repetitions stay known
+            # There is one: a message dies of a failed attempt, and attempts are kept.
+            last = [attempt for attempt in attempts if attempt.outcome != "delivered"][-1]
+            letter = DeadLetter(
+                id=message.id,
+                account=message.account,
+                kind=message.type,
+                received_at=message.accepted_at,
+                raw=message.body,
+                attempts=len(attempts),
+                failure=last.excerpt or last.error_code or last.outcome,
+            )
+            found.append(letter)
+        before = page.next
+        if before is None or len(found) == limit:
+            return found

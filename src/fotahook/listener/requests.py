@@ -1,4 +1,4 @@
-"""What the ASGI app and the WSGI adapter share: which requests are accepted, their responses and log lines."""
+"""Which requests the ASGI app and the WSGI adapter accept, their bodies and responses, and log lines about them."""
 
 import logging
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import unquote
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from fotahook.contract.addresses import sender_address
 from fotahook.contract.errors import WebhookRejected, one_line
 from fotahook.contract.messages import CHALLENGE, CallbackMessage, parse_message
+from fotahook.delivery import Deadline
 from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, StoreUnavailable
 
 from . import validation
@@ -22,6 +23,9 @@ from .handlers import Router
 from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW, FORWARDED_FOR, HANDLERS, USER_AGENT, receive
 from .sender import Event, SenderCounts
 from .verification import Verification
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope
 
 log = logging.getLogger("fotahook.listener")
 
@@ -39,6 +43,8 @@ LOG_INTERVAL_SECONDS: Final = 60.0
 """Between two lines of one kind after the burst."""
 _PEER_LIMIT: Final = 100
 _CHALLENGE_LIMIT: Final = 128
+_SMALL_BODY: Final = 64 * 1024
+"""Bytes that a server holds of a request anyway, before anybody reads it."""
 _SECRET_LENGTH: Final = 16
 """Characters of a path segment that make it hard to guess."""
 
@@ -297,3 +303,52 @@ def is_secret_path(path: str) -> bool:
     """Whether a path is hard to guess, and so must not be shown."""
     # Decoded, because percent-encoding makes a short segment longer but not harder to guess.
     return any(len(segment) >= _SECRET_LENGTH for segment in unquote(path).split("/"))
+
+
+async def read_body(receive: "Receive", deadline: Deadline, share: Callable[[], Callable[[int], bool]]) -> bytes:
+    """The body of a request; WebhookRejected (400, 408, 413 or 503).
+
+    `share` is called if it is long: whether there is room for so many more bytes.
+    """
+    chunks: list[bytes] = []
+    size = owed = 0
+    take: Callable[[int], bool] | None = None
+    try:
+        with deadline:
+            while True:
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    # ASGI does not say whether the sender or the server closed the connection.
+                    raise WebhookRejected(400, BODY_CUT_OFF)
+                chunks.append(event.get("body", b""))
+                size += len(chunks[-1])
+                owed += len(chunks[-1])
+                if size > BODY_LIMIT:
+                    raise WebhookRejected(413, BODY_TOO_LONG)
+                if size > _SMALL_BODY:
+                    take = take or share()
+                    if not take(owed):
+                        raise WebhookRejected(503, "too many messages arrive at once; send it again")
+                    owed = 0
+                if not event.get("more_body", False):
+                    return b"".join(chunks)
+    except TimeoutError as error:
+        raise WebhookRejected(408, f"the body did not arrive within {deadline.seconds:g} s") from error
+
+
+def metrics_response(scope: "Scope", metrics: str) -> Response:
+    """The response with the metrics, for this machine alone: neither strangers nor a proxy's clients read them."""
+    peer = (scope.get("client") or ("",))[0]
+    proxied = any(name in (b"x-forwarded-for", b"forwarded", b"via") for name, _ in scope["headers"])
+    if peer not in ("127.0.0.1", "::1") or proxied:
+        return NOT_FOUND
+    return Response(200, metrics.encode(), content_type=b"text/plain; version=0.0.4")
+
+
+def path_below_mount(scope: "Scope") -> str:
+    """The path without the mount point: hosts leave it in `path` and repeat it in `root_path`."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and (path == root or path.startswith(f"{root}/")):
+        return path[len(root) :] or "/"
+    return path
