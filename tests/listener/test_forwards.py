@@ -136,7 +136,7 @@ async def test_a_message_goes_into_the_lanes_of_all_its_consumers(make: Make, in
         message = await settled(inbox, plain.json["id"])
     ours, theirs = sorted(message.deliveries, key=lambda placement: placement.consumer, reverse=True)
     assert ours.consumer == "handlers"
-    assert theirs.consumer == Forward(url=consumer.url, types=None, accounts=None).consumer
+    assert theirs.consumer == Forwards(ForwardSettings()).add(consumer.url, None, None)
     assert {placement.state for placement in message.deliveries} == {"delivered"}
 
 
@@ -296,10 +296,10 @@ async def test_a_name_that_resolves_to_this_machine_is_not_local(impatient: Make
     listener.forward("https://localtest.invalid/")
     listener.forward("http://localhost:9/")
     async with listener._forwards.open(listener.inbox, lambda: NOW) as deliver:
-        lanes = [Forward(url=url, types=None, accounts=None) for url in ("https://localtest.invalid/",)]
-        outcome = await deliver(a_lease(consumer=lanes[0].consumer), a_delivery())
+        lane = next(iter(listener._forwards.urls))
+        outcome = await deliver(a_lease(consumer=lane), a_delivery())
     assert outcome.code == "dns_error"
-    assert not lanes[0].networks(())
+    assert not Forward(url="https://localtest.invalid/", types=None, accounts=None, consumer=lane).networks(())
 
 
 @pytest.mark.parametrize(
@@ -391,5 +391,5 @@ def test_a_forward_may_be_limited_to_types_and_accounts(
 
 def test_consumers_keep_their_names() -> None:
     """What waits for them in inboxes is found by these."""
-    forward = Forward(url="https://consumer.example/in", types=None, accounts=None)
-    assert forward.consumer == "forward:e97c79011f84e898"
+    consumer = Forwards(ForwardSettings()).add("https://consumer.example/in", None, None)
+    assert consumer == "forward:e97c79011f84e898"

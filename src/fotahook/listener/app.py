@@ -119,7 +119,7 @@ class Listener:
             verification=Verification.parse(
                 secrets=secrets, public_keys=public_keys, sources=sources, trusted_proxies=trusted_proxies, basic=basic
             ),
-            path=validation.text("path", path),
+            path=path,
             dedupe_window=dedupe_window,
             watching=WatchSettings(
                 client=reconcile,
@@ -175,9 +175,9 @@ class Listener:
         """
         store = await self._inbox.store()
         reconciler = Reconciler(store, client, self.request_handler.consumers, self._inbox.clock)
-        return await (
-            reconciler.everything(account) if campaign_id is None else reconciler.campaign(account, campaign_id)
-        )
+        if campaign_id is None:
+            return await reconciler.everything(account)
+        return await reconciler.campaign(account, campaign_id)
 
     def configure(
         self,
@@ -195,14 +195,15 @@ class Listener:
         ValueError and TypeError as for the constructor, with nothing replaced. RuntimeError once the inbox is open.
         """
         self._check_not_running()
-        current = self.request_handler
-        url = validation.store_url("inbox", self.inbox if inbox is None else inbox)
-        window = current.dedupe_window if dedupe_window is None else dedupe_window
-        window = validation.duration("dedupe_window", window, "seconds")
+        handler = self.request_handler
+        if not (url := validation.text("inbox", self.inbox if inbox is None else inbox)):
+            raise ValueError("inbox is empty; give the URL of a store, such as sqlite:///inbox.db")
+        window = handler.dedupe_window if dedupe_window is None else dedupe_window
+        validation.duration("dedupe_window", window, "seconds")
         timeout = validation.seconds("body_timeout", self.body_timeout if body_timeout is None else body_timeout)
-        current.path = current.path if path is None else requests.check_path(path)
-        current.verification = current.verification.updated(verification or Verification())
-        current.dedupe_window = window
+        handler.path = handler.path if path is None else requests.check_path(path)
+        handler.verification = handler.verification.updated(verification or Verification())
+        handler.dedupe_window = window
         self._body_deadline = Deadline(timeout)
         self._inbox.url = url
         self._forwards.settings = forwarding or self._forwards.settings
@@ -228,11 +229,7 @@ class Listener:
         for name, value in (("kind", kind), ("status", status), ("account", account)):
             if value is not None:
                 validation.text(name, value)
-
-        def register(handler: HandlerT) -> HandlerT:
-            return self._router.add(handler, kind, status, account, failed)
-
-        return register
+        return lambda handler: self._router.add(handler, kind, status, account, failed)
 
     def on_any(self, handler: HandlerT) -> HandlerT:
         """Register a handler for every message."""
@@ -350,7 +347,10 @@ class Listener:
     async def _respond(self, scope: "Scope", receive: "Receive") -> Response:
         handler, method, path = self.request_handler, scope["method"], requests.path_below_mount(scope).rstrip("/")
         if path == requests.HEALTH_PATH:
-            return await self._health(method)
+            if method not in ("GET", "HEAD"):
+                return requests.GET_ONLY
+            failed = self._inbox.dispatcher_failed
+            return requests.NOT_HANDLING if failed else handler.health(await self._inbox.check())
         if path == requests.METRICS_PATH and method == "GET":
             return requests.metrics_response(scope, self.metrics())
         if (response := handler.route(method, path)) is not None:
@@ -368,7 +368,6 @@ class Listener:
                     lambda: held.enter_context(self._bodies.share(address_key(handler.sender(peer, headers)))),
                 )
                 message = handler.read_message(headers, body)
-                handler.warn_if_unverified()
                 if (answer := handler.answer_challenge(message)) is not None:
                     return answer
                 return handler.accepted(await self._inbox.accept(message), headers, peer, begun)
@@ -388,10 +387,3 @@ class Listener:
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
-
-    async def _health(self, method: str) -> Response:
-        if method not in ("GET", "HEAD"):
-            return requests.GET_ONLY
-        if self._inbox.dispatcher_failed:
-            return requests.NOT_HANDLING
-        return self.request_handler.health(await self._inbox.check())

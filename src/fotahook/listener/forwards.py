@@ -73,20 +73,16 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     types: frozenset[str] | None
     accounts: frozenset[str] | None
-    consumer: str = ""
+    consumer: str
     """The name of its lanes. It depends only on the URL, so that unsent messages wait for it across restarts."""
-
-    def __post_init__(self) -> None:
-        consumer = PREFIX + hashlib.sha256(self.url.encode()).hexdigest()[:_DIGITS]
-        msgspec.structs.force_setattr(self, "consumer", consumer)
-
-    def matches(self, account: str, message: CallbackMessage) -> bool:
-        kind_matches = self.types is None or message.kind in self.types
-        return kind_matches and (self.accounts is None or account in self.accounts)
 
     def networks(self, allowed: tuple[Network, ...]) -> tuple[Network, ...]:
         """The networks it may be sent to: loopback only if the URL names this machine. ValueError if it is in none."""
-        local = _names_this_machine(self.url)
+        host = urlsplit(self.url).hostname or ""
+        try:
+            local = any(ip_address(host) in network for network in _LOOPBACK)
+        except ValueError:
+            local = host == "localhost"
         if self.url.startswith("http://") and not (local or allowed):
             raise ValueError(
                 f"a forward to {self.url} needs https://; http:// is only for this machine (localhost, 127.0.0.1) and "
@@ -114,8 +110,13 @@ class Forwards:
         """Add a forward; its consumer. ValueError for an invalid URL. Forwards with the same URL share their lanes."""
         if (why := url_refusal(validation.text("url", url), allow_http=True, allowed=EVERYWHERE)) is not None:
             raise ValueError(f"a forward to {url!r}: {why}")
-        self._forwards.append(Forward(url=url, types=_set("types", types), accounts=_set("accounts", accounts)))
-        return self._forwards[-1].consumer
+        wanted = {
+            name: None if given is None else frozenset(validation.texts(name, given))
+            for name, given in (("types", types), ("accounts", accounts))
+        }
+        consumer = PREFIX + hashlib.sha256(url.encode()).hexdigest()[:_DIGITS]
+        self._forwards.append(Forward(url=url, consumer=consumer, **wanted))
+        return consumer
 
     @property
     def urls(self) -> dict[str, str]:
@@ -124,9 +125,12 @@ class Forwards:
 
     def consumers(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
         """The consumers that get a message."""
-        if not self._forwards:
-            return ()
-        return tuple(dict.fromkeys(each.consumer for each in self._forwards if each.matches(account, message)))
+        found: dict[str, None] = {}
+        for forward in self._forwards:
+            kind_matches = forward.types is None or message.kind in forward.types
+            if kind_matches and (forward.accounts is None or account in forward.accounts):
+                found[forward.consumer] = None
+        return tuple(found)
 
     def public_key(self, inbox: str, account: str | None) -> str | None:
         """The ``whpk_…`` key that verifies forwarded messages, or those of an account. None without forwards."""
@@ -174,15 +178,3 @@ class Forwards:
             ca_file=self.settings.ca_file,
         )
         return Sender(settings, clock=clock, monotonic=time.monotonic)
-
-
-def _names_this_machine(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return any(ip_address(host) in network for network in _LOOPBACK)
-    except ValueError:
-        return host == "localhost"
-
-
-def _set(name: str, values: Iterable[str] | None) -> frozenset[str] | None:
-    return None if values is None else frozenset(validation.texts(name, values))

@@ -32,6 +32,7 @@ Call: TypeAlias = concurrent.futures.Future[object]
 THREADS: Final = 32
 """Plain handlers that run at once. Others wait for a free thread; their time limit starts when they have one."""
 _EXCERPT_LIMIT: Final = 4000
+_FILTERS: Final = ("status", "account", "failed")
 _LIMIT: Final = 100
 """Kinds without a handler that are logged, once each, and characters of each: a sender can invent any."""
 
@@ -81,12 +82,6 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     def name(self) -> str:
         return _name(self.handler)
 
-    @property
-    def filters(self) -> str:
-        """The handler's filters as its decorator has them."""
-        names = ("status", "account", "failed")
-        return ", ".join(f"{name}={value!r}" for name in names if (value := getattr(self, name)) is not None)
-
 
 class Router:
     """The handlers of one listener, in the order of their registration."""
@@ -107,32 +102,33 @@ class Router:
         failed: bool | None = None,
     ) -> HandlerT:
         """Register a handler. TypeError if it cannot be called with a message, or with a message and a context."""
-        wants_context, is_async = _wants_context(handler), _is_async(handler)
-        self._routes.append(Route(handler, kind, status, account, failed, wants_context, is_async))
+        called = getattr(handler, "__call__", None)  # noqa: B004  # of an object
+        is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(called)
+        self._routes.append(Route(handler, kind, status, account, failed, _wants_context(handler), is_async))
         return handler
 
     def matching(self, message: CallbackMessage) -> list[Route]:
         """The routes of a message. If there are none, the log says why, once for each kind."""
         routes = [route for route in self._routes if route.matches(message)]
-        if not routes:
-            self._log_unmatched(message)
-        return routes
-
-    def _log_unmatched(self, message: CallbackMessage) -> None:
         # Nothing longer is logged or pasted.
         kind = message.kind if len(message.kind or "") <= _LIMIT else None
-        if kind in self._logged or len(self._logged) >= _LIMIT:
-            return
+        if routes or kind in self._logged or len(self._logged) >= _LIMIT:
+            return routes
         self._logged.add(kind)
         filtered = [route for route in self._routes if route.kind in (None, message.kind)]
         if filtered:
             statuses = one_line(", ".join(sorted(message.statuses)) or "no status", _LIMIT)
-            filters = "; ".join(f"{route.name} wants {route.filters}" for route in filtered)
+            filters = "; ".join(
+                f"{route.name} wants "
+                + ", ".join(f"{name}={value!r}" for name in _FILTERS if (value := getattr(route, name)) is not None)
+                for route in filtered
+            )
             log.warning("no handler's filters match %r with %s: %s", message, statuses, filters)
         else:
             decorator = "on_any" if kind is None else f"on({kind!r})"
             suggestion = f"@listener.{decorator}\ndef handle(message):\n    ...\n"
             log.warning("no handler for %r; to add one:\n\n%s", message, suggestion)
+        return routes
 
 
 class HandlerTimeout(Exception):
@@ -147,15 +143,10 @@ class Invoker:
     """Calls the handlers of a router. Belongs to one event loop; its dispatcher uses ``deliver``."""
 
     def __init__(
-        self,
-        router: Router,
-        *,
-        timeout: float,
-        transaction: Callable[[Delivery], Transaction | None] = lambda delivery: None,
+        self, router: Router, *, timeout: float, transaction: Callable[[Delivery], Transaction | None] = lambda _: None
     ) -> None:
         """`transaction` makes the transaction that the handlers of one attempt may use."""
         self._router = router
-        self._timeout = timeout
         self._transaction = transaction
         self._deadline = Deadline(timeout)
         self._threads = DaemonThreadPool(THREADS)
@@ -174,7 +165,10 @@ class Invoker:
             _transaction=self._transaction(delivery),
         )
         try:
-            failures = [await self._call(route, message, context) for route in self._router.matching(message)]
+            failures = [
+                await self._guard(route.name, context, self._run(route, message, context))
+                for route in self._router.matching(message)
+            ]
             if not any(failures) and context._transaction is not None:
                 failures = [await self._guard("context.transaction", context, context._transaction.commit())]
         except AlreadyHandled:
@@ -191,13 +185,6 @@ class Invoker:
         """Let the threads end after their current calls."""
         self._threads.close()
 
-    async def _call(self, route: Route, message: CallbackMessage, context: Context) -> Outcome | None:
-        if not route.is_async:
-            # The connection belongs to the event loop.
-            context = msgspec.structs.replace(context, _transaction=None)
-        arguments = (message, context) if route.wants_context else (message,)
-        return await self._guard(route.name, context, self._run(route, arguments, context.id))
-
     async def _guard(self, name: str, context: Context, work: Awaitable[None]) -> Outcome | None:
         """The failure of a handler or of the transaction; None if there is none."""
         try:
@@ -205,26 +192,34 @@ class Invoker:
         except Exception as error:
             log.exception("%s failed on message %s", name, context.id)
             code = "handler_timeout" if isinstance(error, HandlerTimeout) else "handler_error"
-            return Outcome(code=code, excerpt=_excerpt(name, error))
+            text = f"{name}\n{''.join(traceback.format_exception(error))[-_EXCERPT_LIMIT:]}"
+            # The text of an exception may have characters that stores cannot hold.
+            return Outcome(code=code, excerpt=text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode())
         return None
 
-    async def _run(self, route: Route, arguments: tuple[object, ...], message_id: str) -> None:
+    async def _run(self, route: Route, message: CallbackMessage, context: Context) -> None:
         """Call a handler, and await what it returns, if that is awaitable, within the time limit."""
+        if not route.is_async:
+            # The connection belongs to the event loop.
+            context = msgspec.structs.replace(context, _transaction=None)
+        arguments = (message, context) if route.wants_context else (message,)
         if route.is_async:
             returned = route.handler(*arguments)
         else:
-            returned = await self._call_in_thread(route, arguments, message_id)
+            returned = await self._call_in_thread(route, arguments, context.id)
         if not inspect.isawaitable(returned):
             return
         try:
             with self._deadline:
                 await returned
         except DeadlineExceeded as error:
-            raise HandlerTimeout(f"cancelled after {self._timeout:g} s") from error
+            raise HandlerTimeout(f"cancelled after {self._deadline.seconds:g} s") from error
         except (Exception, KeyboardInterrupt, GeneratorExit, AlreadyHandled):
             raise
         except BaseException as error:
-            if _is_own_cancellation(error):
+            task = asyncio.current_task()
+            # Else the handler awaited a task that was cancelled.
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0:
                 raise
             raise HandlerExited(f"raised {type(error).__name__}") from error
 
@@ -236,10 +231,10 @@ class Invoker:
         """
         key = (message_id, route)
         running = self._overrunning.pop(key, None) or await self._threads.submit(route.handler, *arguments)
-        await asyncio.wait({running}, timeout=self._timeout)
+        await asyncio.wait({running}, timeout=self._deadline.seconds)
         if not running.done():
             self._overrunning[key] = running
-            raise HandlerTimeout(f"still running after {self._timeout:g} s")
+            raise HandlerTimeout(f"still running after {self._deadline.seconds:g} s")
         try:
             return running.result().result()
         except Exception:
@@ -301,10 +296,6 @@ class DaemonThreadPool:
         future.set_result(done)
 
 
-def _is_async(handler: Handler) -> bool:
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
-
-
 def _wants_context(handler: Handler) -> bool:
     """Whether a handler takes a second argument: a required one, or an optional one with the name `context`."""
     if not callable(handler):
@@ -327,15 +318,3 @@ def _wants_context(handler: Handler) -> bool:
 
 def _name(handler: Handler) -> str:
     return getattr(handler, "__qualname__", repr(handler))
-
-
-def _is_own_cancellation(error: BaseException) -> bool:
-    """Whether the current task itself is being cancelled; otherwise the handler awaited a task that was cancelled."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-
-
-def _excerpt(name: str, error: Exception) -> str:
-    text = "".join(traceback.format_exception(error))[-_EXCERPT_LIMIT:]
-    # The text of an exception may have characters that stores cannot hold.
-    return f"{name}\n{text}".replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

@@ -211,33 +211,29 @@ class Inbox:
             timings=Timings(lease=attempt + self.margin, attempt=attempt),
             clock=self.clock,
         )
-        dispatching = asyncio.create_task(dispatcher.run(), name="fotahook listener")
+        loop = asyncio.get_running_loop()
+        dispatching = loop.create_task(dispatcher.run(), name="fotahook listener")
         dispatching.add_done_callback(_log_failure)
         maintenance = run_maintenance(store, self.retention, longest_wait=dispatcher.longest_wait)
-        maintaining = asyncio.create_task(maintenance, name="fotahook inbox")
-        watching = asyncio.create_task(self.watch.run(store), name="fotahook watch")
+        maintaining = loop.create_task(maintenance, name="fotahook inbox")
+        watching = loop.create_task(self.watch.run(store), name="fotahook watch")
 
         async def stop() -> None:
             """Start no more attempts, and wait for the running ones: after that their messages stay pending."""
             dispatcher.stop()
+            # The tasks of a loop that has ended have ended with it.
+            tasks = (dispatching, maintaining, watching) if loop is asyncio.get_running_loop() else ()
             try:
-                # The tasks of a loop that has ended have ended with it.
-                if dispatching.get_loop() is asyncio.get_running_loop():
-                    await _end(dispatching, maintaining, watching, timeout=attempt + self.margin)
+                if tasks:
+                    await asyncio.wait({dispatching}, timeout=attempt + self.margin)
             finally:
                 invoker.close()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
         stack.push_async_callback(stop)
         return dispatching
-
-
-async def _end(dispatching: asyncio.Task[None], *background: asyncio.Task[None], timeout: float) -> None:
-    try:
-        await asyncio.wait({dispatching}, timeout=timeout)
-    finally:
-        for task in (dispatching, *background):
-            task.cancel()
-        await asyncio.gather(dispatching, *background, return_exceptions=True)
 
 
 def _log_failure(dispatching: asyncio.Task[None]) -> None:

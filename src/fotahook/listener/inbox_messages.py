@@ -1,10 +1,10 @@
 """The messages of a listener's inbox, with the methods and the errors of OperatorClient."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal
 
 from fotahook.contract.errors import ApiException
 from fotahook.contract.exchange import Headers, Reply
@@ -12,8 +12,6 @@ from fotahook.contract.operator import Attempt, MessageState, Redelivered
 from fotahook.store import Store, open_store
 from fotahook.store.records import SCAN_LIMIT, Message, MessageFilter, Retention
 from fotahook.store.views import attempt_state, message_state
-
-T = TypeVar("T")
 
 _REFUSALS: Final = {
     "unknown": (404, "there is no such message in the inbox; check the id"),
@@ -37,8 +35,7 @@ class InboxMessages:
     """The messages of a listener. What it cannot do raises ApiException."""
 
     def __init__(self, store: Store, runner: asyncio.Runner) -> None:
-        self._store = store
-        self._runner = runner
+        self._store, self._run = store, runner.run
 
     def messages(
         self,
@@ -56,8 +53,8 @@ class InboxMessages:
             state=state,
             type=message_type,
             ordering_key=ordering_key,
-            since=None if since is None else since.timestamp(),
-            until=None if until is None else until.timestamp(),
+            since=since.timestamp() if since else None,
+            until=until.timestamp() if until else None,
         )
         before = None
         while True:
@@ -73,16 +70,14 @@ class InboxMessages:
 
     def message_body(self, message_id: str) -> bytes:
         """The bytes of a message."""
-        body = self._find(message_id).body
-        if body is None:
+        if (body := self._find(message_id).body) is None:
             raise _refused("pruned")
         return body
 
     def attempts(self, message_id: str) -> list[Attempt]:
         """Every attempt to handle or to forward it, oldest first."""
-        return [
-            attempt_state(number, made) for number, made in enumerate(self._run(self._store.attempts(message_id)), 1)
-        ]
+        made = self._run(self._store.attempts(message_id))
+        return [attempt_state(number, one) for number, one in enumerate(made, 1)]
 
     def redeliver(self, message_id: str, *, as_new: bool = False) -> Redelivered:
         """Hand a message to its handlers and forwards again; the listener picks it up within a second, or on start."""
@@ -101,26 +96,15 @@ class InboxMessages:
         dry_run: bool = False,
     ) -> int:
         """How many of an account's messages are redelivered, or would be."""
-        count = self._run(
-            self._store.redeliver_all(
-                account,
-                state,
-                since=0.0 if since is None else since.timestamp(),
-                until=float("inf") if until is None else until.timestamp(),
-                dry_run=dry_run,
-            )
-        )
+        begin, end = since.timestamp() if since else 0.0, until.timestamp() if until else float("inf")
+        count = self._run(self._store.redeliver_all(account, state, since=begin, until=end, dry_run=dry_run))
         # Without a running listener nobody else does it.
         while not dry_run and self._run(self._store.tidy(Retention())):
             pass
         return count
 
-    def _run(self, operation: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(operation)
-
     def _find(self, message_id: str) -> Message:
-        message = self._run(self._store.message(message_id))
-        if message is None:
+        if (message := self._run(self._store.message(message_id))) is None:
             raise _refused("unknown")
         return message
 

@@ -59,17 +59,13 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return found
 
 
-def _handlers_only(account: str, message: CallbackMessage) -> tuple[str, ...]:
-    return (HANDLERS,)
-
-
 def receive(
     headers: Mapping[str, str],
     body: bytes,
     *,
     verification: Verification,
     now: float,
-    choose: ChooseConsumers = _handlers_only,
+    choose: ChooseConsumers = lambda account, message: (HANDLERS,),
     dedupe_window: float = DEDUPE_WINDOW,
 ) -> NewMessage:
     """The message to store in the inbox. WebhookRejected (400, 401, 413 or 415) says why there is none.

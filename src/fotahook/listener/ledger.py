@@ -46,8 +46,7 @@ async def find_campaign(store: Store, account: str, campaign_id: str) -> LedgerC
 
 async def read_ledger(store: Store, account: str, campaign_id: str, now: float) -> Ledger:
     """The numbers of a campaign; all 0 if nothing is known of it."""
-    found = await find_campaign(store, account, campaign_id)
-    if found is None:
+    if (found := await find_campaign(store, account, campaign_id)) is None:
         return Ledger(account=account, campaign_id=campaign_id)
     counts = await store.ledger_counts(found.id)
     silent = sum(count.devices for count in counts if not count.is_final)

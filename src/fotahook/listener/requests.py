@@ -42,6 +42,8 @@ LOG_BURST: Final = 5
 LOG_INTERVAL_SECONDS: Final = 60.0
 """Between two lines of one kind after the burst."""
 _PEER_LIMIT: Final = 100
+_SHORT: Final = 6
+"""Digits of a length that is below the limit in any case."""
 _CHALLENGE_LIMIT: Final = 128
 _SMALL_BODY: Final = 64 * 1024
 """Bytes that a server holds of a request anyway, before anybody reads it."""
@@ -50,6 +52,7 @@ _SECRET_LENGTH: Final = 16
 
 
 Header: TypeAlias = tuple[bytes, bytes]
+Failure: TypeAlias = WebhookRejected | StoreError
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -63,11 +66,8 @@ class Response(msgspec.Struct, frozen=True):
     @property
     def headers(self) -> list[Header]:
         """All headers."""
-        return [
-            (b"content-type", self.content_type),
-            (b"content-length", b"%d" % len(self.body)),
-            *self.extra_headers,
-        ]
+        length = b"%d" % len(self.body)
+        return [(b"content-type", self.content_type), (b"content-length", length), *self.extra_headers]
 
 
 def _problem(status: int, code: str, text: str, *headers: Header) -> Response:
@@ -83,38 +83,31 @@ POST_ONLY: Final = _problem(405, "METHOD_NOT_ALLOWED", "send messages with POST"
 GET_ONLY: Final = _problem(405, "METHOD_NOT_ALLOWED", "request health with GET", (b"allow", b"GET, HEAD"))
 
 
-class _Counter(msgspec.Struct):
-    burst_left: int
-    logged_at: float = float("-inf")
-    dropped: int = 0
-
-
 class LogRateLimit:
     """Counts events of each kind and decides which are logged, so that no sender can fill the disk. Thread-safe.
 
-    It keeps a counter for every kind for good, so the kinds must be few.
+    It keeps the counts of every kind for good, so the kinds must be few.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._counters: dict[int | str, _Counter] = {}
+        self._counts: dict[int | str, tuple[int, float, int]] = {}
+        """Of each kind, what is left of the burst, when a line was logged, and how many were dropped since."""
 
     def hit(self, kind: int | str, *, burst: int = LOG_BURST) -> int | None:
         """Count an event. Returns None if it is not to be logged, else how many were dropped since the last line."""
         with self._lock:
-            counter = self._counters.setdefault(kind, _Counter(burst))
+            left, logged_at, dropped = self._counts.get(kind, (burst, float("-inf"), 0))
             now = self._clock()
             # In either direction: the clock may be set back.
-            interval_over = abs(now - counter.logged_at) >= LOG_INTERVAL_SECONDS
-            if interval_over and counter.dropped == 0:
-                counter.burst_left = burst
-            if counter.burst_left == 0 and not interval_over:
-                counter.dropped += 1
+            interval_over = abs(now - logged_at) >= LOG_INTERVAL_SECONDS
+            if interval_over and dropped == 0:
+                left = burst
+            if left == 0 and not interval_over:
+                self._counts[kind] = left, logged_at, dropped + 1
                 return None
-            dropped, counter.dropped = counter.dropped, 0
-            counter.burst_left = max(0, counter.burst_left - 1)
-            counter.logged_at = now
+            self._counts[kind] = max(0, left - 1), now, 0
             return dropped
 
 
@@ -135,8 +128,8 @@ class RequestHandler:
     _last_failure: tuple[float, StoreError] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._log_limit = LogRateLimit(self.clock)
         self.counts = SenderCounts(self.clock)
+        self.after_fork()
 
     def after_fork(self) -> None:
         # A thread of the parent process may have held its lock during the fork.
@@ -178,24 +171,26 @@ class RequestHandler:
     def check_headers(self, headers: Mapping[str, str], peer: str | None) -> None:
         """WebhookRejected (401, 403 or 413) if there is no need to read the body."""
         self.verification.check_source(peer, headers.get(FORWARDED_FOR, ""))
-        length = headers.get("content-length", "").lstrip("0")
-        if length.isascii() and length.isdigit() and int(length[:20]) > BODY_LIMIT:
+        length = headers.get("content-length", "")
+        if (
+            len(length) > _SHORT
+            and length.isascii()
+            and length.isdigit()
+            and int(length.lstrip("0")[:20] or 0) > BODY_LIMIT
+        ):
             raise WebhookRejected(413, BODY_TOO_LONG)
         self.verification.check_signature_headers(headers, self.clock())
 
     def read_message(self, headers: dict[str, str], body: bytes) -> NewMessage:
         """The message to store in the inbox. WebhookRejected says why there is none."""
+        checks, window = self.verification, self.dedupe_window
         message = receive(
-            headers,
-            body,
-            verification=self.verification,
-            now=self.clock(),
-            choose=self.consumers,
-            dedupe_window=self.dedupe_window,
+            headers, body, verification=checks, now=self.clock(), choose=self.consumers, dedupe_window=window
         )
         # The last pair given replaced the others.
-        if len(self.verification.basic) > 1 and msgspec.json.encode(self.verification.basic[-1][1]) not in body:
+        if len(checks.basic) > 1 and msgspec.json.encode(checks.basic[-1][1]) not in body:
             self._tell_of_former("former_password", "password")
+        self.warn_if_unverified()
         return message
 
     def _tell_of_former(self, event: Event, what: str) -> None:
@@ -225,12 +220,7 @@ class RequestHandler:
         return Response(200, msgspec.json.encode({"id": accepted.id, "duplicate": accepted.duplicate}))
 
     def failed(
-        self,
-        error: WebhookRejected | StoreError,
-        headers: Mapping[str, str],
-        peer: str | None,
-        begun: float,
-        *extra_headers: Header,
+        self, error: Failure, headers: Mapping[str, str], peer: str | None, begun: float, *extra_headers: Header
     ) -> Response:
         """The response to a request that failed, which is also logged. `headers` are those of `read_headers`."""
         # Any other store error concerns only this message.
@@ -271,7 +261,7 @@ class RequestHandler:
         return (HANDLERS, *forwards) if len(self.router) or not forwards else forwards
 
 
-def _error_response(error: WebhookRejected | StoreError, *headers: Header) -> Response:
+def _error_response(error: Failure, *headers: Header) -> Response:
     if isinstance(error, WebhookRejected):
         # `fotahook listen` sends the same code when its server gives up on a slow body before the app does.
         code = "REQUEST_TIMEOUT" if error.status == HTTPStatus.REQUEST_TIMEOUT else "MESSAGE_REFUSED"
@@ -320,9 +310,8 @@ async def read_body(receive: "Receive", deadline: Deadline, share: Callable[[], 
                 if event["type"] == "http.disconnect":
                     # ASGI does not say whether the sender or the server closed the connection.
                     raise WebhookRejected(400, BODY_CUT_OFF)
-                chunks.append(event.get("body", b""))
-                size += len(chunks[-1])
-                owed += len(chunks[-1])
+                chunks.append(chunk := event.get("body", b""))
+                size, owed = size + len(chunk), owed + len(chunk)
                 if size > BODY_LIMIT:
                     raise WebhookRejected(413, BODY_TOO_LONG)
                 if size > _SMALL_BODY:

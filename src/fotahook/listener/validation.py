@@ -31,13 +31,6 @@ def schedule(name: str, value: Sequence[float]) -> tuple[float, ...]:
     return tuple(delays)
 
 
-def store_url(name: str, value: str) -> str:
-    """The URL of a store; only opening it shows whether it is one."""
-    if not text(name, value):
-        raise ValueError(f"{name} is empty; give the URL of a store, such as sqlite:///inbox.db")
-    return value
-
-
 def text(name: str, value: object) -> str:
     """A string. TypeError for anything else."""
     if not isinstance(value, str):

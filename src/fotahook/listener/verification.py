@@ -8,7 +8,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Final, TypeAlias, TypeVar, cast
 from urllib.parse import unquote
 
 import msgspec
@@ -50,13 +50,6 @@ THINGSPACE_SOURCES: Final = (
 """The addresses that ThingSpace's pages listed when they were read (docs/thingspace.md, Messages)."""
 
 
-class AccountKeys(NamedTuple):
-    """The keys of one account."""
-
-    secrets: tuple[bytes, ...]
-    public_keys: tuple[bytes, ...]
-
-
 class Verification(Masked, frozen=True, kw_only=True):
     """What a message must pass. With nothing set, every message passes."""
 
@@ -65,8 +58,8 @@ class Verification(Masked, frozen=True, kw_only=True):
     secrets: tuple[bytes, ...] = ()
     public_keys: tuple[bytes, ...] = ()
     """One of these or one of the secrets must have signed the message."""
-    account_keys: Mapping[str, AccountKeys] = {}
-    """The keys of single accounts. Messages of such an account must be signed with one of these, and no other key."""
+    account_keys: Mapping[str, tuple[tuple[bytes, ...], tuple[bytes, ...]]] = {}
+    """Secrets and public keys of single accounts, whose messages must be signed with one of these, and no other key."""
     tolerance: float = TOLERANCE
     sources: tuple[Network, ...] = ()
     """The sender's address must be in one of these networks."""
@@ -97,17 +90,27 @@ class Verification(Masked, frozen=True, kw_only=True):
         def parsed(name: str, values: Iterable[str], parse: Callable[[str], T]) -> tuple[T, ...]:
             return parse_each((names or {}).get(name, name), values, parse)
 
-        shared_secrets, own_secrets = _by_account(parsed("secrets", secrets, _parse_key(SECRET_PREFIX, parse_secret)))
-        public = parsed("public_keys", public_keys, _parse_key(PUBLIC_PREFIX, parse_public_key))
-        shared_public_keys, own_public_keys = _by_account(public)
+        def parse_source(text: str) -> tuple[Network, ...]:
+            return parse_networks(THINGSPACE_SOURCES if text == "thingspace" else (text,))
+
+        def keys(
+            name: str, values: Iterable[str], prefix: str, parse: Callable[[str], bytes]
+        ) -> dict[str, tuple[bytes, ...]]:
+            found: dict[str, tuple[bytes, ...]] = {}
+            for account, key in parsed(name, values, lambda text: _parse_key(text, prefix, parse)):
+                found[account] = (*found.get(account, ()), key)
+            return found
+
+        hmac_keys = keys("secrets", secrets, SECRET_PREFIX, parse_secret)
+        ed25519_keys = keys("public_keys", public_keys, PUBLIC_PREFIX, parse_public_key)
         return cls(
-            secrets=shared_secrets,
-            public_keys=shared_public_keys,
+            secrets=hmac_keys.pop("", ()),
+            public_keys=ed25519_keys.pop("", ()),
             account_keys={
-                account: AccountKeys(own_secrets.get(account, ()), own_public_keys.get(account, ()))
-                for account in {**own_secrets, **own_public_keys}
+                account: (hmac_keys.get(account, ()), ed25519_keys.get(account, ()))
+                for account in hmac_keys | ed25519_keys
             },
-            sources=tuple(chain.from_iterable(parsed("sources", sources or (), _parse_source))),
+            sources=tuple(chain.from_iterable(parsed("sources", sources or (), parse_source))),
             trusted_proxies=parsed("trusted_proxies", trusted_proxies, lambda text: parse_networks((text,))[0]),
             basic=_parse_basic(basic),
         )
@@ -155,12 +158,10 @@ class Verification(Masked, frozen=True, kw_only=True):
         if not self.signed:
             return True
         account = named_account(headers)
-        own = self.account_keys.get(account)
-        if own is not None:
-            keys = [(own.secrets, own.public_keys, True)]
-        else:
-            # A secret is made for one account. A public key may be the service's, with which it signs for all.
-            keys = [(self.secrets, (), True), ((), self.public_keys, False)]
+        # A secret is made for one account. A public key may be the service's, with which it signs for all.
+        keys = [(self.secrets, (), True), ((), self.public_keys, False)]
+        if (own := self.account_keys.get(account)) is not None:
+            keys = [(*own, True)]
         refusal = f"no key is known for account {account or '(none named by Fotahook-Account)'}"
         for secrets, public_keys, certain in keys:
             if secrets or public_keys:
@@ -191,28 +192,12 @@ def named_account(headers: Mapping[str, str]) -> str:
     return named if named and account_refusal(named) is None else ""
 
 
-def _parse_key(prefix: str, parse: Callable[[str], bytes]) -> Callable[[str], tuple[str, bytes]]:
-    """A parser of keys, each with its account in front or without one."""
-
-    def parse_one(text: str) -> tuple[str, bytes]:
-        account, separator, key = text.strip().rpartition(f"={prefix}")
-        if separator and (refusal := account_refusal(account)) is not None:
-            raise ValueError(refusal)
-        return account, parse(key)
-
-    return parse_one
-
-
-def _by_account(keys: Iterable[tuple[str, bytes]]) -> tuple[tuple[bytes, ...], dict[str, tuple[bytes, ...]]]:
-    """The keys of no account, and those of each account."""
-    found: dict[str, tuple[bytes, ...]] = {}
-    for account, key in keys:
-        found[account] = (*found.get(account, ()), key)
-    return found.pop("", ()), found
-
-
-def _parse_source(text: str) -> tuple[Network, ...]:
-    return parse_networks(THINGSPACE_SOURCES if text == "thingspace" else (text,))
+def _parse_key(text: str, prefix: str, parse: Callable[[str], bytes]) -> tuple[str, bytes]:
+    """A key, with the account in front of it or the empty string."""
+    account, separator, key = text.strip().rpartition(f"={prefix}")
+    if separator and (refusal := account_refusal(account)) is not None:
+        raise ValueError(refusal)
+    return account, parse(key)
 
 
 def _parse_basic(basic: Basic) -> tuple[tuple[str, str], ...]:

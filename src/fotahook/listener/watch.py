@@ -74,11 +74,10 @@ class Watch:
     def exposition(self) -> str:
         """The metrics in Prometheus' text format."""
 
-        def line(name: str) -> str:
-            kind = "counter" if name.endswith("_total") else "gauge"
-            return f"# TYPE {name} {kind}\n{name} {self.metrics[name]:g}\n"
-
-        return "".join(map(line, self.metrics))
+        return "".join(
+            f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}\n{name} {value:g}\n"
+            for name, value in self.metrics.items()
+        )
 
     async def run(self, store: Store) -> None:
         """Check and reconcile until cancelled."""
@@ -120,15 +119,17 @@ class Watch:
         self.metrics["fotahook_overdue_devices"] = overdue
         text = f"{overdue} devices have not reported a result"
         await self._tell(store, "overdue_devices", overdue, overdue > 0, text)
-        replaced = self.callback_replaced
-        self.metrics["fotahook_callback_replaced"] = replaced
+        self.metrics["fotahook_callback_replaced"] = replaced = self.callback_replaced
         await self._tell(store, "callback_replaced", replaced, replaced, "the registered callback is not this listener")
         if settings.silence is not None:
-            silent = max(0.0, self._clock() - self._received_at)
-            self.metrics["fotahook_silent_seconds"] = silent
+            self.metrics["fotahook_silent_seconds"] = silent = max(0.0, self._clock() - self._received_at)
             await self._tell(store, "silence", silent, silent > settings.silence, f"no message came for {silent:.0f} s")
         if settings.certificate is not None:
-            left = await asyncio.to_thread(_certificate_end, settings.certificate) - self._clock()
+            from cryptography.x509 import load_pem_x509_certificates
+
+            # When the first certificate in the file ends.
+            (first, *_) = load_pem_x509_certificates(await asyncio.to_thread(settings.certificate.read_bytes))
+            left = first.not_valid_after_utc.timestamp() - self._clock()
             self.metrics["fotahook_certificate_seconds_left"] = left
             text = f"the certificate ends in {left / _DAY:.1f} days"
             await self._tell(store, "certificate", left, left < CERTIFICATE_DAYS * _DAY, text)
@@ -159,10 +160,3 @@ class Watch:
             )
             await store.accept([message])
         self._raised[name] = is_raised
-
-
-def _certificate_end(path: Path) -> float:
-    """When the first certificate in a PEM file ends, in Unix seconds."""
-    from cryptography.x509 import load_pem_x509_certificates
-
-    return load_pem_x509_certificates(path.read_bytes())[0].not_valid_after_utc.timestamp()

@@ -84,7 +84,6 @@ class WsgiListener:
             headers = read_headers(_headers(environ))
             self._requests.check_headers(headers, peer)
             message = self._requests.read_message(headers, _read_body(environ))
-            self._requests.warn_if_unverified()
             if (answer := self._requests.answer_challenge(message)) is not None:
                 return answer
             return self._requests.accepted(self._accept(message), headers, peer, begun)
