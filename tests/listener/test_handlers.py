@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fotahook.contract.messages import CallbackMessage
-from fotahook.delivery import Outcome
+from fotahook.delivery import Deadline, Outcome
 from fotahook.listener import Context, Listener
 from fotahook.listener.handlers import THREADS, DaemonThreadPool, Invoker, Router
 from fotahook.store.records import Delivery, Lease
@@ -491,7 +491,7 @@ def impatient(router: Router) -> Iterator[Invoker]:
 
 
 def be_patient(caller: Invoker) -> None:
-    caller._timeout = DEADLINE
+    caller._deadline = Deadline(DEADLINE)
 
 
 async def test_the_next_attempt_waits_for_a_thread_that_timed_out(router: Router, impatient: Invoker) -> None:

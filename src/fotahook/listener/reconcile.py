@@ -1,6 +1,7 @@
 """Reconciliation: what ThingSpace's report says and no message brought comes into the inbox, as messages do."""
 
 import asyncio
+import contextlib
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
@@ -49,11 +50,7 @@ class Reconciler:
         *,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        self._store = store
-        self._client = client
-        self._choose = choose
-        self._clock = clock
-        self._sleep = sleep
+        self._store, self._client, self._choose, self._clock, self._sleep = store, client, choose, clock, sleep
 
     async def everything(self, account: str | None = None) -> int:
         """Reconcile each campaign, of an account or of all, that is not over for a week; how much was repaired.
@@ -64,22 +61,23 @@ class Reconciler:
         while found := await self._store.ledger_campaigns(after=after, limit=_PAGE):
             after = found[-1].id
             for one in found:
-                if one.account and account in (None, one.account) and not self._is_over(one):
+                ends = [one.ends_at, one.at if one.rank >= FINAL_RANK else None]
+                is_over = any(end is not None and end + OVER_SECONDS < self._clock() for end in ends)
+                if one.account and account in (None, one.account) and not is_over:
                     try:
                         repaired += await self.campaign(one.account, one.campaign)
                     except (FotaV2ResultException, NotFound, PermissionDenied) as error:
                         log.warning("campaign %s of account %s cannot be read: %s", one.campaign, one.account, error)
         return repaired
 
-    def _is_over(self, campaign: LedgerCampaign) -> bool:
-        ends = [campaign.ends_at, campaign.at if campaign.rank >= FINAL_RANK else None]
-        return any(end is not None and end + OVER_SECONDS < self._clock() for end in ends)
-
     async def campaign(self, account: str, campaign_id: str) -> int:
         """Reconcile one campaign, from the page on at which the last time ended early; how much was repaired."""
         name = storable(campaign_id)
         about = (await self._read(self._client.campaigns_v2.get_campaign_information, account, campaign_id)).data
-        await self._store.expect(account, name, ends_at=_end(about.end_date))
+        ends_at = None
+        with contextlib.suppress(ValueError):  # it is in no form that is known
+            ends_at = None if about.end_date is None else end_of(about.end_date[:10])
+        await self._store.expect(account, name, ends_at=ends_at)
         found = await find_campaign(self._store, account, campaign_id)
         assert found is not None  # it has just been entered
         own = LedgerDevice(device="", status=found.status, rank=found.rank, at=found.at, by_report=False, repairs=0)
@@ -148,11 +146,3 @@ async def known_consumers(store: Store) -> ChooseConsumers:
         for account in {one.account for one in page} - found.keys():
             found[account] = tuple(lane.consumer for lane in await store.lanes(account) if lane.consumer)
     return lambda account, message: found.get(account) or (HANDLERS,)
-
-
-def _end(day: str | None) -> float | None:
-    """The end of a campaign; None if it is in no form that is known."""
-    try:
-        return None if day is None else end_of(day[:10])
-    except ValueError:
-        return None

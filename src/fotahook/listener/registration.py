@@ -40,9 +40,7 @@ class Registration:
 
     def __init__(self, client: AsyncClient, account: str, url: str, *, replace: bool) -> None:
         self._client, self._calls = client, client.software_management_callbacks_v2
-        self._account = account
-        self.url = url
-        self._replace = replace
+        self._account, self.url, self._replace = account, url, replace
         self.on_change: Callable[[bool], None] = lambda replaced: None
         """Gets whether somebody replaced or removed the callback, each time it is checked."""
         self.found: str | None = None
@@ -51,7 +49,7 @@ class Registration:
     async def check(self) -> str | None:
         """The URL that is registered now. RegistrationRefused if it is another one and may not be replaced."""
         registered = self.found = await self._registered()
-        if registered is not None and not self._replace and not self._is_ours(registered):
+        if registered is not None and not self._replace and not same_url(registered, self.url):
             raise RegistrationRefused(
                 f"account {self._account} has another callback, at {self._describe(registered)}; "
                 "an account has only one: give --replace to take its place"
@@ -61,7 +59,7 @@ class Registration:
     async def begin(self) -> None:
         """Register, unless that is done already. RegistrationRefused as by `check`, or if the URL is refused."""
         registered = await self.check()
-        if self._is_ours(registered):
+        if same_url(registered, self.url):
             return
         try:
             await self._client.move_callback(self._account, self.url)
@@ -85,7 +83,7 @@ class Registration:
         """Deregister, if it is still ours. Errors are only logged, since the listener ends anyway."""
         try:
             async with asyncio.timeout(within):
-                if self._is_ours(await self._registered()):
+                if same_url(await self._registered(), self.url):
                     await self._calls.deregister_callback(self._account)
                     log.warning("the callback of account %s is deregistered: %s", self._account, DEREGISTERED)
                 else:
@@ -117,7 +115,7 @@ class Registration:
             try:
                 found = await self._registered()
                 # In any spelling.
-                found = self.url if self._is_ours(found) else found
+                found = self.url if same_url(found, self.url) else found
                 if found != known:
                     self._log_change(found)
                 known = found
@@ -131,9 +129,6 @@ class Registration:
     async def _registered(self) -> str | None:
         summary = (await self._calls.list_registered_callbacks(self._account)).data
         return None if summary is None else summary.url
-
-    def _is_ours(self, registered: str | None) -> bool:
-        return same_url(registered, self.url)
 
     def _log_change(self, found: str | None) -> None:
         if found == self.url:

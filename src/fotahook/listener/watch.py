@@ -56,9 +56,7 @@ class Watch:
         self.callback_replaced = False
         """Whether somebody else took the account's callback; whoever watches that sets it."""
         self.metrics: dict[str, float] = {"fotahook_repaired_total": 0.0}
-        self._choose = choose
-        self._counts = counts
-        self._clock = clock
+        self._choose, self._counts, self._clock = choose, counts, clock
         self._received_at = 0.0
         self._raised: dict[str, bool] = {}
 

@@ -5,7 +5,6 @@ A WSGI server may stop or suspend its processes between any two requests, so han
 
 import asyncio
 import concurrent.futures
-import functools
 import os
 import threading
 import weakref
@@ -44,7 +43,8 @@ class WsgiListener:
         self._inbox: InboxThread | None = None
         self._of_parents: list[InboxThread] = []
         # Python keeps these callbacks for good; the weak reference lets the adapter go.
-        os.register_at_fork(after_in_child=functools.partial(_after_fork, weakref.ref(self)))
+        after_fork = weakref.WeakMethod(self.after_fork)
+        os.register_at_fork(after_in_child=lambda: (call := after_fork()) and call())
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         response = self._respond(environ)
@@ -74,7 +74,10 @@ class WsgiListener:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace").rstrip("/")
         method: str = environ["REQUEST_METHOD"]
         if path == requests.HEALTH_PATH:
-            return self._requests.health(self._check()) if method in ("GET", "HEAD") else requests.GET_ONLY
+            if method not in ("GET", "HEAD"):
+                return requests.GET_ONLY
+            inbox = self._inbox
+            return self._requests.health(None if inbox is None else inbox.check())
         if (response := self._requests.route(method, path)) is not None:
             return response
         peer: str | None = environ.get("REMOTE_ADDR")
@@ -90,21 +93,12 @@ class WsgiListener:
         except (WebhookRejected, StoreError) as error:
             return self._requests.failed(error, headers, peer, begun)
 
-    def _check(self) -> StoreError | None:
-        inbox = self._inbox
-        return None if inbox is None else inbox.check()
-
     def _accept(self, message: NewMessage) -> Accepted:
         with self._lock:
             if self._inbox is None:
                 self._inbox = InboxThread(self._listener.receiving_inbox())
             inbox = self._inbox
         return inbox.accept(message)
-
-
-def _after_fork(adapter: "weakref.ref[WsgiListener]") -> None:
-    if (alive := adapter()) is not None:
-        alive.after_fork()
 
 
 class InboxThread:
