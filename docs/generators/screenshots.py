@@ -13,7 +13,7 @@ from tests.console.browser import Browser, browsing
 
 from fotahook import Client, OperatorClient, SessionCredentials, ThingspaceOauthCredentials
 from fotahook.service import DEV_CLIENT, DEV_USER
-from fotahook.testing.simulator.messages import upgrade_progress
+from fotahook.testing.simulator.campaign import upgrade_progress
 
 STATIC = Path(__file__).parents[1] / "static"
 CAMPAIGN = "60b5d639-ccdc-4db8-8824-069bd94c95bf"

@@ -1,7 +1,6 @@
 """`fotahook callbacks` against a running service."""
 
 import json
-import socket
 
 import pytest
 
@@ -83,16 +82,6 @@ def test_a_refusal_is_reported_in_the_services_words(run: Run, sandbox: Sandbox)
     assert result.code == 4
     assert is_one_line(result.err)
     assert "https://" in result.err
-
-
-def test_a_service_that_is_not_there_is_unreachable(run: Run) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # and does not listen
-        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        result = run("callbacks", "list", ACCOUNT, "--base-url", url, "--dev")
-    assert result.code == 3
-    assert is_one_line(result.err)
-    assert "--base-url" in result.err
 
 
 @pytest.mark.parametrize("account", ["", "..", "\udcff", "a\nb", "x" * 65])

@@ -203,9 +203,9 @@ def test_a_refused_message_is_reported_by_its_line(call: Run, service: Sandbox, 
     assert "line 2: CONFLICT: " in result.err
 
 
-@pytest.mark.parametrize("command", ["export", "import"])
-def test_an_unknown_option_is_not_taken_for_a_file(call: Run, command: str) -> None:
-    result = call(*((command, ACCOUNT) if command == "export" else (command,)), "--al")
+@pytest.mark.parametrize("command", [("export", ACCOUNT), ("import",), ("publish", ACCOUNT)], ids=" ".join)
+def test_an_unknown_option_is_not_taken_for_a_file(run: Run, command: tuple[str, ...]) -> None:
+    result = run(*command, "--al", "--dev")
     assert result.code == 2
     assert is_one_line(result.err)
     assert "--al" in result.err

@@ -147,11 +147,3 @@ def test_a_pruned_body_is_reported(call: Run, tmp_path: Path) -> None:
 def test_a_delivery_of_a_service_is_not_made_up(call: Run) -> None:
     result = call("messages", "show", dead(call)[0], "--as", "curl")
     assert (result.code, result.out, is_one_line(result.err)) == (2, "", True)
-
-
-def test_an_inbox_that_is_not_there_is_not_made(call: Run, tmp_path: Path) -> None:
-    for command in (("messages", "list", ACCOUNT), ("redeliver", "x")):
-        result = call(*command)
-        assert (result.code, is_one_line(result.err)) == (2, True)
-        assert "no such file" in result.err
-    assert list(tmp_path.iterdir()) == []

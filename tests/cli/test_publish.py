@@ -68,12 +68,6 @@ def test_an_invalid_key_is_refused(run: Run, sandbox: Sandbox, tmp_path: Path) -
     assert "ordering_key" in result.err
 
 
-def test_an_unknown_option_is_not_taken_for_a_file(run: Run) -> None:
-    result = run("publish", ACCOUNT, "--orderin-key", "--dev")
-    assert result.code == 2
-    assert "--orderin-key" in result.err
-
-
 # --batch
 
 

@@ -168,11 +168,6 @@ def test_an_absent_listener_is_unreachable_at_once(run: Run) -> None:
     assert "check that the listener runs" in result.err
 
 
-def test_an_absent_service_is_unreachable_and_credentials_are_needed(run: Run, service: Sandbox) -> None:
-    assert run("simulate", ACCOUNT, *FAST, "--base-url", "http://127.0.0.1:1", "--dev").code == 3
-    assert run("simulate", ACCOUNT, *FAST, "--base-url", service.base_url).code == 2, "no credentials"
-
-
 SENDER = """
 [[step]]
 after = 5

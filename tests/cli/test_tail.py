@@ -13,7 +13,7 @@ from queue import SimpleQueue
 import pytest
 
 from fotahook import OperatorClient
-from fotahook.cli.tail import describe
+from fotahook.cli.accounts import describe
 from fotahook.service.event_feed import Cursors
 from fotahook.store.events import EventCursor
 from fotahook.testing import Sandbox
@@ -131,7 +131,7 @@ def test_every_kind_of_event_is_described(run: Run, sandbox: Sandbox) -> None:
     assert any(what.startswith("attempt 8: http_500, ") for state, _, what in described if state == "dead")
 
 
-def test_a_service_that_is_not_there_isdescribe(run: Run) -> None:
+def test_a_service_that_is_not_there_is_unreachable(run: Run) -> None:
     result = run("tail", "--base-url", "http://127.0.0.1:1", "--dev")
     assert (result.code, result.out) == (3, "")
     assert is_one_line(result.err)

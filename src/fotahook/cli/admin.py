@@ -4,11 +4,13 @@ import asyncio
 import getpass
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
+import msgspec
 from cyclopts import App, Parameter
 from cyclopts.config import Env
 from cyclopts.validators import Number
@@ -24,9 +26,8 @@ from fotahook.store.records import Credential, Retention
 from fotahook.store.views import audit_entry, to_datetime, to_datetime_or_none
 
 from .shared.arguments import Limit, OptionalAccount, split_at_commas
-from .shared.configuration import PREFIX
 from .shared.errors import UsageError
-from .shared.output import Columns, counting, limited, note, page_size, print_facts, print_json, print_list
+from .shared.output import Columns, counting, fields, limited, note, page_size, print_facts, print_json, print_list
 from .shared.stores import DEFAULT_RETENTION, DEFAULT_STORE, RetentionFlags, StoreFlags, opened, secret_key, store_file
 
 PAUSE_SECONDS: Final = 0.01
@@ -35,11 +36,8 @@ PAUSE_SECONDS: Final = 0.01
 T = TypeVar("T")
 Kind = Literal["client", "user"]
 
-_ACCOUNT: Final = Parameter(name="--account", help="Account that is allowed; repeatable.")
-_SCOPE: Final = Parameter(name="--scope", converter=split_at_commas, help=f"Allowed: {', '.join(SCOPES)}; repeatable.")
-_NETWORK: Final = Parameter(
-    name="--network", converter=split_at_commas, help="Network (CIDR) it may be used from; repeatable."
-)
+_SCOPE: Final = Parameter(converter=split_at_commas, help=f"Allowed: {', '.join(SCOPES)}; repeatable.")
+_OVERLAP: Final = Parameter(validator=Number(gte=0, lte=8760), help="Hours for which the former secret stays valid.")
 
 
 @Parameter(name="*")
@@ -47,19 +45,22 @@ _NETWORK: Final = Parameter(
 class Grants:
     """What a client or a user may do."""
 
-    accounts: Annotated[tuple[str, ...], _ACCOUNT] = ()
+    account: tuple[str, ...] = ()
+    "Account that is allowed; repeatable."
     all_accounts: bool = False
     "Allow all accounts."
-    scopes: Annotated[tuple[str, ...], _SCOPE] = ()
-    networks: Annotated[tuple[str, ...], _NETWORK] = ()
+    scope: Annotated[tuple[str, ...], _SCOPE] = ()
+    network: Annotated[tuple[str, ...], Parameter(converter=split_at_commas)] = ()
+    "Network (CIDR) it may be used from; repeatable."
     expires_days: Annotated[float | None, Parameter(validator=Number(gte=0, lte=36500))] = None
     "Days until it ends; 0 for never."
 
     def given(self) -> dict[str, Any]:
         """Those that are given, as arguments of `create_credential` and `grant`."""
-        if self.accounts and self.all_accounts:
+        if self.account and self.all_accounts:
             raise UsageError("--account and --all-accounts: give one of them")
-        given = {name: value for name in ("accounts", "scopes", "networks") if (value := getattr(self, name))}
+        lists = {"accounts": self.account, "scopes": self.scope, "networks": self.network}
+        given: dict[str, Any] = {name: values for name, values in lists.items() if values}
         if self.all_accounts:
             given["accounts"] = None
         if self.expires_days is not None:
@@ -78,7 +79,7 @@ def create(kind: Kind, name: str, /, *, grants: Grants = NOTHING, flags: StoreFl
     Example: fotahook admin {kind} create campaigns --account 0000123456-00001 --scope publish
     """
     given = grants.given()
-    made = _in_store(flags, lambda it: service.create_credential(it, kind, name, **given, by=operator()), new=True)
+    made = flags.run(lambda it: service.create_credential(it, kind, name, **given, by=operator()), new=True)
     names = ("clientId", "clientSecret") if kind == "client" else ("username", "password")
     print_facts(dict(zip(names, (name, made), strict=True)), as_json=flags.as_json)
     if not {"accounts", "scopes"} <= set(given):
@@ -90,7 +91,7 @@ def list_(kind: Kind, /, *, flags: StoreFlags = DEFAULT_STORE) -> None:
 
     Example: fotahook admin {kind} list
     """
-    _print(_in_store(flags, lambda it: service.list_credentials(it, kind)), flags)
+    _print(flags.run(lambda it: service.list_credentials(it, kind)), flags)
 
 
 def grant(kind: Kind, name: str, /, *, grants: Grants = NOTHING, flags: StoreFlags = DEFAULT_STORE) -> None:
@@ -100,7 +101,7 @@ def grant(kind: Kind, name: str, /, *, grants: Grants = NOTHING, flags: StoreFla
     """
     if not (given := grants.given()):
         raise UsageError("give --account, --all-accounts or --scope, --network or --expires-days")
-    granted = _in_store(flags, lambda it: service.grant(it, kind, name, **given, by=operator()))
+    granted = flags.run(lambda it: service.grant(it, kind, name, **given, by=operator()))
     _print([_known(granted, kind, name)], flags)
 
 
@@ -109,12 +110,9 @@ def revoke(kind: Kind, name: str, /, *, flags: StoreFlags = DEFAULT_STORE) -> No
 
     Example: fotahook admin {kind} revoke campaigns
     """
-    revoked = _in_store(flags, lambda it: service.revoke(it, kind, name, by=operator()))
+    revoked = flags.run(lambda it: service.revoke(it, kind, name, by=operator()))
     _known(revoked or None, kind, name)
     print_facts({"name": name, "revoked": True}, as_json=flags.as_json)
-
-
-_OVERLAP: Final = Parameter(validator=Number(gte=0, lte=8760), help="Hours for which the former secret stays valid.")
 
 
 def rotate(
@@ -124,8 +122,7 @@ def rotate(
 
     Example: fotahook admin client rotate campaigns --overlap-hours 2
     """
-    overlap = overlap_hours * 3600
-    made = _in_store(flags, lambda it: service.rotate_secret(it, name, overlap=overlap, by=operator()))
+    made = flags.run(lambda it: service.rotate_secret(it, name, overlap=overlap_hours * 3600, by=operator()))
     print_facts({"clientId": name, "clientSecret": _known(made, kind, name)}, as_json=flags.as_json)
 
 
@@ -146,12 +143,6 @@ _add_group("client", "secret", _CLIENTS, create, list_, grant, revoke, rotate)
 _add_group("user", "password", "Users: they log in for ThingSpace's session token.", create, list_, grant, revoke)
 
 
-def _in_store(flags: StoreFlags, do: Callable[[Store], Coroutine[Any, Any, T]], *, new: bool = False) -> T:
-    """The result of `do` with the store, which must exist unless it may be `new`."""
-    with opened("--store", flags.store, new=new) as (store, runner):
-        return runner.run(do(store))
-
-
 def _known(found: T | None, kind: Kind, name: str) -> T:
     """What was found of a client or a user. UsageError if there is none."""
     if found is None:
@@ -159,48 +150,39 @@ def _known(found: T | None, kind: Kind, name: str) -> T:
     return found
 
 
-Entry: TypeAlias = dict[str, Any]
-COLUMNS: Columns[Entry] = {
-    "name": lambda it: it["name"],
-    "accounts": lambda it: "(all)" if it["accounts"] is None else " ".join(it["accounts"]),
-    "scopes": lambda it: " ".join(it["scopes"]),
-    "created": lambda it: it["createdAt"],
-    "age": lambda it: format_age(it["ageSeconds"]),
+class Entry(msgspec.Struct, frozen=True, rename="camel"):
+    """A client or a user; `accounts` None means all of them."""
+
+    name: str
+    accounts: tuple[str, ...] | None
+    scopes: tuple[str, ...]
+    networks: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    age_seconds: int
+
+
+COLUMNS: Final[Columns[Entry]] = {
+    "name": lambda it: it.name,
+    "accounts": lambda it: "(all)" if it.accounts is None else " ".join(it.accounts),
+    "scopes": lambda it: " ".join(it.scopes),
+    "created": lambda it: it.created_at,
+    "age": lambda it: format_age(it.age_seconds),
 }
-RESTRICTED: Columns[Entry] = {
-    **COLUMNS,
-    "networks": lambda it: " ".join(it["networks"]) or "(any)",
-    "expires": lambda it: it["expiresAt"],
+RESTRICTIONS: Final[Columns[Entry]] = {
+    "networks": lambda it: " ".join(it.networks) or "(any)",
+    "expires": lambda it: it.expires_at,
 }
 
 
 def _print(found: Sequence[Credential], flags: StoreFlags) -> None:
-    """List clients or users; `accounts` null means all of them."""
-    entries = [
-        {
-            "name": one.id,
-            "accounts": one.accounts,
-            "scopes": one.scopes,
-            "networks": one.networks,
-            "createdAt": to_datetime(one.created_at),
-            "expiresAt": to_datetime_or_none(one.expires_at),
-            "ageSeconds": int(time.time() - one.created_at),
-        }
-        for one in found
-    ]
+    entries = []
+    for one in found:
+        created, expires = to_datetime(one.created_at), to_datetime_or_none(one.expires_at)
+        age = int(time.time() - one.created_at)
+        entries.append(Entry(one.id, one.accounts, one.scopes, one.networks, created, expires, age))
     restricted = any(one.networks or one.expires_at for one in found)
-    print_list(RESTRICTED if restricted else COLUMNS, entries, as_json=flags.as_json)
-
-
-AUDIT_COLUMNS: Columns[AuditEntry] = {
-    "at": lambda it: it.at,
-    "actor": lambda it: it.actor,
-    "from": lambda it: it.address,
-    "action": lambda it: it.action,
-    "account": lambda it: it.account,
-    "subject": lambda it: it.subject,
-    "detail": lambda it: it.detail,
-}
+    print_list({**COLUMNS, **(RESTRICTIONS if restricted else {})}, entries, as_json=flags.as_json)
 
 
 @app.command
@@ -221,7 +203,8 @@ def audit(*, account: OptionalAccount = None, limit: Limit = 50, flags: StoreFla
                 before = page[-1].number
                 yield from map(audit_entry, page)
 
-        print_list(AUDIT_COLUMNS, limited(listed(), limit), as_json=flags.as_json)
+        columns = fields("at actor from=address action account subject detail")
+        print_list(columns, limited(listed(), limit), as_json=flags.as_json)
 
 
 @app.command
@@ -257,11 +240,11 @@ def reset_key(*, flags: StoreFlags = DEFAULT_STORE) -> None:
     """
     key = secret_key(store_file("--store", flags.store))
     entry = records.AuditEntry(**operator()._asdict(), action="secret_key.change")
-    _in_store(flags, lambda store: mark_key(store.audited(entry), key))
+    flags.run(lambda store: mark_key(store.audited(entry), key))
     print_facts({"store": without_password(flags.store), "reset": True}, as_json=flags.as_json)
 
 
-@app.command(config=Env(PREFIX, command=False, show=False))
+@app.command(config=Env("FOTAHOOK_", command=False, show=False))
 def prune(*, retention: RetentionFlags = DEFAULT_RETENTION, flags: StoreFlags = DEFAULT_STORE) -> None:
     """Remove now what a service removes gradually: old bytes, attempts and ids of messages that are delivered or dead.
 
@@ -270,7 +253,7 @@ def prune(*, retention: RetentionFlags = DEFAULT_RETENTION, flags: StoreFlags = 
 
     Example: fotahook admin prune --keep-days 7
     """
-    bodies, size = _in_store(flags, lambda store: _prune(store, retention.retention))
+    bodies, size = flags.run(lambda store: _prune(store, retention.retention))
     if flags.as_json:
         print_json({"bodies": bodies, "bytes": size})
     else:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,19 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
+from .shared import output
 from .shared.arguments import OptionalAccount
 from .shared.errors import UsageError, flag_named
-from .shared.output import (
-    Columns,
-    Json,
-    counting,
-    format_time,
-    note,
-    print_facts,
-    print_json,
-    print_list,
-    print_records,
-)
+from .shared.output import Json, note, print_facts
 from .shared.remote import DEFAULTS as SERVICE
 from .shared.remote import Remote
 from .shared.stores import opened
@@ -38,9 +29,8 @@ app = App(name="ledger", help="Show which devices of a campaign have reported, a
 
 _PAGE: Final = 1000
 _COUNTS: Final = ("reported", "failed", "silent", "overdue", "repaired")
-_DEVICE: Final[Columns["LedgerDevice"]] = {
-    "id": lambda it: it.device,
-    "status": lambda it: it.status,
+_DEVICE: Final[output.Columns["LedgerDevice"]] = {
+    **output.fields("id=device status"),
     "since": lambda it: _time(it.at),
     "from": lambda it: None if it.status is None else "report" if it.by_report else "callback",
 }
@@ -56,23 +46,20 @@ class LedgerFlags:
     account: OptionalAccount = None
     "The campaign's account; needed if the ledger does not have the campaign yet, or of several accounts."
 
-    def open(self) -> "AbstractContextManager[tuple[Store, Runner]]":
-        """The inbox's store, and what runs its methods."""
-        return opened("--inbox", self.inbox)
-
-    async def account_of(self, store: "Store", campaign: str) -> str:
-        """The account of a campaign."""
-        if self.account is not None:
-            return self.account
-        found: set[str] = set()
-        after = 0
-        while page := await store.ledger_campaigns(after=after, limit=_PAGE):
-            after = page[-1].id
-            found |= {one.account for one in page if one.campaign == campaign}
-        if len(found) != 1:
-            why = f"is of {len(found)} accounts" if found else "is in no account of the ledger"
-            raise UsageError(f"the campaign {campaign} {why}; name the account with --account")
-        return found.pop()
+    @contextmanager
+    def open(self, campaign: str | None) -> "Iterator[tuple[Store, Runner, str]]":
+        """The inbox's store, what runs its methods, and the account of the campaign; empty for all campaigns."""
+        with opened("--inbox", self.inbox) as (store, runner):
+            found, after = {self.account or ""}, 0
+            if campaign is not None and self.account is None:
+                found.clear()
+                while page := runner.run(store.ledger_campaigns(after=after, limit=_PAGE)):
+                    after = page[-1].id
+                    found |= {one.account for one in page if one.campaign == campaign}
+            if len(found) != 1:
+                why = f"is of {len(found)} accounts" if found else "is in no account of the ledger"
+                raise UsageError(f"the campaign {campaign} {why}; name the account with --account")
+            yield store, runner, found.pop()
 
 
 DEFAULTS: Final = LedgerFlags()
@@ -102,8 +89,7 @@ def expect(
     """
     from fotahook.listener.ledger import expect as enter
 
-    with flags.open() as (store, runner):
-        account = runner.run(flags.account_of(store, campaign))
+    with flags.open(campaign) as (store, runner, account):
         text = "" if file is None else sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
         names = [*devices, *filter(None, map(str.strip, text.splitlines()))]
         with flag_named("--until"):
@@ -131,8 +117,7 @@ def show(
     from fotahook.contract.life_cycle import FINAL_RANK
     from fotahook.listener.ledger import read_devices, read_ledger
 
-    with flags.open() as (store, runner):
-        account = runner.run(flags.account_of(store, campaign))
+    with flags.open(campaign) as (store, runner, account):
 
         def listed() -> "Iterator[LedgerDevice]":
             after = ""
@@ -142,18 +127,21 @@ def show(
 
         if devices is not None:
             wanted = (it for it in listed() if devices == "all" or (it.rank >= FINAL_RANK) == (devices == "reported"))
-            print_list(_DEVICE, wanted, as_json=as_json)
+            output.print_list(_DEVICE, wanted, as_json=as_json)
             return
         found = runner.run(read_ledger(store, account, campaign, time.time()))
     facts = {"account": account, "campaign": campaign, "status": found.status, "until": _time(found.until)}
     facts |= {name: getattr(found, name) for name in _COUNTS}
     if as_json:
-        print_json({**facts, "statuses": dict(found.statuses)})
+        output.print_json({**facts, "statuses": dict(found.statuses)})
         return
     print_facts(facts, as_json=False)
-    statuses: Columns[tuple[str, int]] = {"devices": lambda it: it[1], "last status": lambda it: it[0] or "(expected)"}
-    print_records(statuses, found.statuses.items(), boxed=False)
-    with counting(found.reported + found.silent, "reported") as count:
+    statuses: output.Columns[tuple[str, int]] = {
+        "devices": lambda it: it[1],
+        "last status": lambda it: it[0] or "(expected)",
+    }
+    output.print_records(statuses, found.statuses.items(), boxed=False)
+    with output.counting(found.reported + found.silent, "reported") as count:
         count(found.reported)
 
 
@@ -180,17 +168,14 @@ def reconcile(
 
     if every == (campaign is not None):
         raise UsageError("give a campaign's id, or --all")
-    with flags.open() as (store, runner), remote.client() as client:
+    with flags.open(campaign) as (store, runner, account), remote.client() as client:
         reconciler = Reconciler(store, client, runner.run(known_consumers(store)), time.time)
-        if campaign is None:
-            repaired = runner.run(reconciler.everything(flags.account))
-        else:
-            account = runner.run(flags.account_of(store, campaign))
-            repaired = runner.run(reconciler.campaign(account, campaign))
+        work = reconciler.everything(flags.account) if campaign is None else reconciler.campaign(account, campaign)
+        repaired = runner.run(work)
     print_facts({"repaired": repaired}, as_json=remote.as_json)
     if repaired:
         note("statuses that no message brought are in the inbox; the listener hands them to its handlers")
 
 
 def _time(at: float | None) -> str | None:
-    return None if at is None else format_time(datetime.fromtimestamp(at, UTC))
+    return None if at is None else output.format_time(datetime.fromtimestamp(at, UTC))

@@ -34,12 +34,10 @@ from ..hosting.flags import check_pem_files, load_object
 from ..hosting.logging import RequestLog, configure_logging
 from ..hosting.server import run, serve_app
 from .shared.arguments import Duration, OptionalAccount, OptionalDuration, Texts
-from .shared.configuration import SOURCES
-from .shared.console import listener_console
 from .shared.errors import REFUSED, Failure, UsageError, flag_named
-from .shared.output import on_terminal, print_json
+from .shared.output import WIDEST, on_terminal, print_json
 from .shared.remote import BaseUrl, Remote
-from .shared.server_options import InLimits, InNetwork, Seconds, ServerOptions, ready_details
+from .shared.servers import SOURCES, InLimits, InNetwork, Seconds, ServerOptions, listener_console, ready_details
 from .shared.stores import VARIABLE, open_when_it_answers, secret_key_from_environment
 
 log = logging.getLogger("fotahook.listener")
@@ -49,8 +47,6 @@ _FAILED: Final = re.compile("fail|reject|abort|cancel", re.IGNORECASE)
 _SUCCEEDED: Final = re.compile("success|finish|succeed|ended", re.IGNORECASE)
 _MAX_DEVICES: Final = 10
 _MAX_TEXT: Final = 100
-_WIDTH: Final = 4096
-"""Columns: the terminal wraps long lines, so that an id can be copied whole."""
 
 _FLAGS: Final = {
     "secrets": "--secret",
@@ -252,7 +248,13 @@ async def _registration(options: ListenOptions) -> AsyncIterator[Registration | 
 
 @contextlib.asynccontextmanager
 async def _registered(registration: Registration, listener: Listener, options: ListenOptions) -> AsyncIterator[None]:
-    _warn_of_path(listener, urlsplit(registration.url).path or "/")
+    # A proxy may rewrite the path.
+    if not listener.request_handler.matches_path(unquote(path := urlsplit(registration.url).path or "/")):
+        log.warning(
+            "--public-url AND --path DIFFER: the service will send to %s, but messages are received at %s; "
+            "unless a proxy rewrites the path, each is answered 404 and lost",
+            *("(hidden)" if is_secret_path(one) else one for one in (path, listener.path)),
+        )
     await registration.begin()
     registration.on_change = listener.report_callback
     async with registration.watched() if options.watch else contextlib.nullcontext():
@@ -262,20 +264,18 @@ async def _registered(registration: Registration, listener: Listener, options: L
         await registration.end()
 
 
-def _warn_of_path(listener: Listener, path: str) -> None:
-    """Warn if the registered path is not the listener's, which may be right behind a proxy."""
-    if not listener.request_handler.matches_path(unquote(path)):
-        public, own = ("(hidden)" if is_secret_path(one) else one for one in (path, listener.path))
-        log.warning(
-            "--public-url AND --path DIFFER: the service will send to %s, but messages are received at %s; "
-            "unless a proxy rewrites the path, each is answered 404 and lost",
-            public,
-            own,
-        )
-
-
 def configure(listener: Listener, options: ListenOptions, client: Client | None = None) -> None:
     """Set on a module's listener what the flags say."""
+
+    def changed(settings: S, **given: object) -> S:
+        """The module's settings, except for those that flags give."""
+        return msgspec.structs.replace(
+            settings, **{name: value for name, value in given.items() if value not in (None, ())}
+        )
+
+    basic = [(user, password) for user, _, password in (pair.partition(":") for pair in options.basic)]
+    if not all(map(all, basic)):
+        raise UsageError("--basic: give USER:PASSWORD, neither of them empty")
     listener.configure(
         inbox=options.inbox,
         verification=Verification.parse(
@@ -283,11 +283,11 @@ def configure(listener: Listener, options: ListenOptions, client: Client | None 
             public_keys=options.public_key,
             sources=options.source,
             trusted_proxies=options.trusted_proxy,
-            basic=[_user_and_password(pair) for pair in options.basic],
+            basic=basic,
             names=_FLAGS,
         ),
         path=options.path,
-        forwarding=_changed(
+        forwarding=changed(
             listener.forwarding,
             secret_key=os.environ.get(VARIABLE),
             allow_networks=options.allow_network,
@@ -297,7 +297,7 @@ def configure(listener: Listener, options: ListenOptions, client: Client | None 
         body_timeout=options.body_timeout,
     )
     with flag_named("--alarm-url"):
-        watching = _changed(
+        watching = changed(
             listener.watching,
             client=client,
             every=options.reconcile,
@@ -310,20 +310,6 @@ def configure(listener: Listener, options: ListenOptions, client: Client | None 
     with flag_named("--forward-to"):
         for url in options.forward_to:
             listener.forward(url)
-
-
-def _changed(settings: S, **given: object) -> S:
-    """The module's settings, except for those that flags give."""
-    return msgspec.structs.replace(
-        settings, **{name: value for name, value in given.items() if value not in (None, ())}
-    )
-
-
-def _user_and_password(text: str) -> tuple[str, str]:
-    user, _, password = text.partition(":")
-    if not user or not password:
-        raise UsageError("--basic: give USER:PASSWORD, neither of them empty")
-    return user, password
 
 
 def print_json_line(message: CallbackMessage, context: Context) -> None:
@@ -351,7 +337,7 @@ def print_readable(message: CallbackMessage, context: Context) -> None:
         text.append(f"  {_safe(device.result_reason)}" if device.result_reason else "")
     if (more := len(message.devices) - _MAX_DEVICES) > 0:
         text.append(f"\n    and {more} more devices", style="dim")
-    console = Console(width=_WIDTH, highlight=False)
+    console = Console(width=WIDEST, highlight=False)
     with console.capture() as captured:
         console.print(text)
     # Not by rich, which exits when the reader has gone.

@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 
 from fotahook.client import OperatorClient
 from fotahook.contract.errors import ApiException
-from fotahook.contract.operator import Attempt, DeliveryState, MessageState, MessageStateName
+from fotahook.contract.operator import Attempt, MessageState, MessageStateName
 from fotahook.contract.version import VERSION
 
 from .shared import output
@@ -22,50 +22,32 @@ from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source, warn_if_
 
 app = App(name="messages", help="List messages; show one with its attempts.")
 
-CARD: output.Columns[MessageState] = {
-    "id": lambda it: it.id,
-    "account": lambda it: it.account,
+CARD: Final[output.Columns[MessageState]] = {
+    **output.fields("id account"),
     "type": lambda it: it.type or "(none)",
     "ordering key": lambda it: it.ordering_key or "(none)",
     "size": lambda it: f"{it.size} bytes",
-    "sha256": lambda it: it.sha256,
-    "accepted": lambda it: it.accepted_at,
+    **output.fields("sha256 accepted=accepted_at"),
 }
-MESSAGE: output.Columns[MessageState] = {
+MESSAGE: Final[output.Columns[MessageState]] = {
     "id": lambda it: it.id,
     "state": lambda it: ", ".join(delivery.state for delivery in it.deliveries),
-    "type": lambda it: it.type,
-    "ordering key": lambda it: it.ordering_key,
+    **output.fields("type ordering_key"),
     "attempts": lambda it: sum(delivery.attempts for delivery in it.deliveries),
     "last outcome": lambda it: ", ".join(delivery.last_outcome or "" for delivery in it.deliveries),
     "accepted": lambda it: it.accepted_at,
 }
-DELIVERY: output.Columns[DeliveryState] = {
-    "lane": lambda it: it.lane,
-    "state": lambda it: it.state,
-    "attempts": lambda it: it.attempts,
-    "due": lambda it: it.due,
-    "expires": lambda it: it.expires_at,
-    "last outcome": lambda it: it.last_outcome,
-}
-ATTEMPT: output.Columns[Attempt] = {
-    "attempt": lambda it: it.number,
-    "started": lambda it: it.started_at,
+DELIVERY: Final = output.fields("lane state attempts due expires=expires_at last_outcome")
+ATTEMPT: Final[output.Columns[Attempt]] = {
+    **output.fields("attempt=number started=started_at"),
     "outcome": lambda it: it.outcome + ", sent twice" * bool(it.resent),
-    "status": lambda it: it.http_status,
-    "dns": lambda it: _milliseconds(it.phases.dns),
-    "connect": lambda it: _milliseconds(it.phases.connect),
-    "tls": lambda it: _milliseconds(it.phases.tls),
-    "first byte": lambda it: _milliseconds(it.phases.first_byte),
-    "total": lambda it: _milliseconds(it.phases.total),
+    **output.fields("status=http_status phases.dns phases.connect phases.tls phases.first_byte phases.total"),
 }
-RESPONSE: output.Columns[Attempt] = {
-    "attempt": lambda it: it.number,
-    "url": lambda it: it.url,
-    "answer": lambda it: it.excerpt,
-    "fix": lambda it: it.fix,
+RESPONSE: Final[output.Columns[Attempt]] = output.fields("attempt=number url answer=excerpt fix")
+FAILURE: Final[output.Columns[Attempt]] = {
+    **RESPONSE,
+    "answer": lambda it: (it.excerpt or "").strip().rpartition("\n")[2],
 }
-FAILURE: output.Columns[Attempt] = {**RESPONSE, "answer": lambda it: (it.excerpt or "").strip().rpartition("\n")[2]}
 """In an inbox, an excerpt is a handler's traceback: the table has its last line."""
 
 _NOT_PLAIN: Final = re.compile(rb"[^ -&(-\[\]-~]")
@@ -130,15 +112,11 @@ def show(
     """
     if body + (as_ is not None) + source.as_json > 1:
         raise UsageError("--body, --as and --json are three ways to print a message; choose one")
-    if as_ is not None:
-        if source.inbox is not None:
-            raise UsageError("--as curl repeats a delivery of a service; with --inbox, --body has the message's bytes")
-        with source.operator() as client:
-            output.print_bytes(_as_curl(client, message_id))
-        return
+    if as_ is not None and source.inbox is not None:
+        raise UsageError("--as curl repeats a delivery of a service; with --inbox, --body has the message's bytes")
     with source.open() as stored:
-        if body:
-            output.print_bytes(stored.message_body(message_id))
+        if body or as_:
+            output.print_bytes(stored.message_body(message_id) if body else _as_curl(stored, message_id))
             return
         message, attempts = stored.message(message_id), stored.attempts(message_id)
     if source.as_json:
@@ -151,8 +129,7 @@ def show(
         print()
         output.print_records(columns, attempts)
     if source.inbox is not None and (tracebacks := [attempt.excerpt for attempt in attempts if attempt.excerpt]):
-        print()
-        output.print_lines(tracebacks[-1])
+        print("", *map(output.printable, tracebacks[-1].splitlines()), sep="\n")
 
 
 def why(message_id: MessageId, /, *, remote: Remote = DEFAULTS) -> None:
@@ -165,8 +142,8 @@ def why(message_id: MessageId, /, *, remote: Remote = DEFAULTS) -> None:
     if remote.as_json:
         output.print_json({"id": message_id, **msgspec.to_builtins(explained)})
     else:
-        rows = [(explained.state, reason.code, reason.text, reason.until) for reason in explained.reasons]
-        output.print_table(("state", "reason", "text", "until"), rows)
+        columns = {"state": lambda _: explained.state, **output.fields("reason=code text until")}
+        output.print_records(columns, explained.reasons)
 
 
 def redeliver(
@@ -192,18 +169,17 @@ def redeliver(
         dry_run: With --account: only count them.
         as_new: With ids: under a new id, so that receivers do not take it for a duplicate.
     """
-    if account is None:
-        if not ids:
-            raise UsageError("give the ids of messages, or --account A --state dead; see fotahook redeliver --help")
-        if state is not None or span != EVER or dry_run:
-            raise UsageError("--state, --since, --until and --dry-run go with --account, not with ids")
-        with source.open() as stored:
-            return _redeliver_each(stored, ids, as_new=as_new, as_json=source.as_json)
-    if ids or as_new:
+    if account is None and not ids:
+        raise UsageError("give the ids of messages, or --account A --state dead; see fotahook redeliver --help")
+    if account is None and (state is not None or span != EVER or dry_run):
+        raise UsageError("--state, --since, --until and --dry-run go with --account, not with ids")
+    if account is not None and (ids or as_new):
         raise UsageError("--account takes no ids and no --as-new; leave it out to name messages one by one")
-    if state is None:
+    if account is not None and state is None:
         raise UsageError("--account needs --state dead or --state delivered")
     with source.open() as stored:
+        if account is None or state is None:
+            return _redeliver_each(stored, ids, as_new=as_new, as_json=source.as_json)
         count = stored.redeliver_all(account, state, since=span.since, until=span.until, dry_run=dry_run)
         if not count:
             warn_if_unused(stored, account)
@@ -228,12 +204,21 @@ def _redeliver_each(stored: Messages, ids: tuple[str, ...], *, as_new: bool, as_
     return 0 if len(sent) == len(ids) else REFUSED
 
 
-def _as_curl(client: OperatorClient, message_id: str) -> bytes:
+def _as_curl(client: Messages, message_id: str) -> bytes:
     """A command for a POSIX shell that posts the exact bytes, without control characters.
 
     The body comes from printf through a pipe: the kernel limits an argument to 128 KiB.
     """
     message, body = client.message(message_id), client.message_body(message_id)
+    # The URL of the last attempt at the message, or of the next one.
+    url = next((attempt.url for attempt in reversed(client.attempts(message_id)) if attempt.url is not None), None)
+    if url is None:
+        callback = client.account(message.account).callback if isinstance(client, OperatorClient) else None
+        if callback is None:
+            raise Failure(
+                f"message {message_id} has no URL to go to: register a callback for account {message.account}"
+            )
+        url = callback.url
     headers = {
         "Content-Type": "application/json",
         "User-Agent": f"fotahook/{VERSION}",
@@ -244,20 +229,5 @@ def _as_curl(client: OperatorClient, message_id: str) -> bytes:
     if not printf[1].replace("\n", "").isprintable():
         printf = "%b", _NOT_PLAIN.sub(lambda found: b"\\0%03o" % ord(found[0]), body).decode()
     flags = [part for header in headers.items() for part in ("-H", ": ".join(header))]
-    curl = "curl", "-sS", "--data-binary", "@-", *flags, _url(client, message)
+    curl = "curl", "-sS", "--data-binary", "@-", *flags, url
     return f"{shlex.join(('printf', *printf))} | {shlex.join(curl)}\n".encode()
-
-
-def _url(client: OperatorClient, message: MessageState) -> str:
-    """The URL of the last attempt at a message, or of the next one."""
-    tried = [attempt.url for attempt in client.attempts(message.id) if attempt.url is not None]
-    if tried:
-        return tried[-1]
-    callback = client.account(message.account).callback
-    if callback is None:
-        raise Failure(f"message {message.id} has no URL to go to: register a callback for account {message.account}")
-    return callback.url
-
-
-def _milliseconds(part: float | None) -> str:
-    return "" if part is None else f"{part:.1f}"

@@ -1,9 +1,16 @@
-"""`fotahook publish`: one message from a file or from stdin, or a message per line."""
+"""`fotahook publish`, `export` and `import`: one message from a file or from stdin, or a message per line."""
 
 import contextlib
+import hashlib
 import os
+import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import datetime
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, Annotated, Final, TypeAlias
 
@@ -14,12 +21,13 @@ from fotahook.client import OperatorClient
 from fotahook.contract.calls import batch_line
 from fotahook.contract.errors import ApiException
 from fotahook.contract.messages import MESSAGE_LIMIT, parse_json
-from fotahook.contract.operator import BatchMessage, Published, Refused
+from fotahook.contract.operator import BatchMessage, MessageState, Published, Refused
 
-from .shared.arguments import Account
+from .messages import ALL, Filter
+from .shared.arguments import Account, OptionalAccount
 from .shared.errors import Failure, UsageError, flag_named
-from .shared.output import counting, note, print_facts, print_json
-from .shared.remote import DEFAULTS, Remote
+from .shared.output import counting, note, on_terminal, print_facts, print_json, printable_json
+from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source, warn_if_unused
 
 STDIO: Final = "-"
 
@@ -36,12 +44,16 @@ LINE_LIMIT: Final = 8 * 1024 * 1024
 """Bytes in one line: a message, in any spelling of its JSON."""
 BATCH_MESSAGES: Final = 1000
 BATCH_BYTES: Final = 4 * 1024 * 1024
-
+_BODIES: Final = 64
+"""Bodies that are fetched together."""
+_THREADS: Final = 8
+_GONE: Final = 410
 # Refusals of a single message; any other status refuses all of them.
 _OF_ONE_MESSAGE: Final = (400, 409, 413)
 
 Parse = Callable[[bytes], BatchMessage]
 """The message of a line; ValueError says what is wrong with it."""
+FetchBodies = Callable[[Iterable[str]], Iterable[bytes | None]]
 
 
 class Line(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -51,6 +63,22 @@ class Line(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=Tr
     account: str | None = None
     ordering_key: str | None = None
     idempotency_key: str | None = None
+
+
+class Exported(msgspec.Struct, frozen=True, rename="camel"):
+    """A line of an export: the message's bytes as text in `body`, exact however a tool rewrites the JSON around it."""
+
+    id: str
+    account: str
+    body: str
+    sha256: str
+    type: str | None = None
+    ordering_key: str | None = None
+    accepted_at: datetime | None = None
+
+
+_decode_line: Final = msgspec.json.Decoder(Line).decode
+_decode_exported: Final = msgspec.json.Decoder(Exported).decode
 
 
 def publish(
@@ -74,49 +102,57 @@ def publish(
         batch: Each line is {"message": {…}, "orderingKey"?, "idempotencyKey"?, "account"?}; exit code 1 if one was
             refused.
     """
-    if not batch:
-        message = _read(str(file))
-        with remote.operator() as client:
-            published = client.publish(account, message, ordering_key=ordering_key, idempotency_key=idempotency_key)
-        print_facts({"id": published.id, "duplicate": published.duplicate}, as_json=remote.as_json)
-        return 0
-    if ordering_key is not None or idempotency_key is not None:
-        raise UsageError("with --batch each line has keys of its own: leave out --ordering-key and --idempotency-key")
-    return publish_lines(str(file), lambda line: _message(line, account), remote)
-
-
-_decode = msgspec.json.Decoder(Line).decode
-
-
-def _message(line: bytes, account: str) -> BatchMessage:
-    """The message of a line, byte for byte; ValueError says what is wrong with it."""
-    parsed = _decode(line)
-    return BatchMessage(
-        account=parsed.account or account,
-        message=bytes(parsed.message),
-        ordering_key=parsed.ordering_key,
-        idempotency_key=parsed.idempotency_key,
-    )
-
-
-def _read(file: str) -> bytes:
-    """The bytes of the message; UsageError if the service would refuse them."""
-    name = "stdin" if file == STDIO else file
-    with open_input(file) as content:
+    if batch:
+        if ordering_key is not None or idempotency_key is not None:
+            raise UsageError("with --batch each line has its own keys: leave out --ordering-key and --idempotency-key")
+        return _publish_lines(file, lambda line: _batch_message(line, account), remote)
+    with open_input(file) as (name, content):
         message = content.read(MESSAGE_LIMIT + 1)
     if len(message) > MESSAGE_LIMIT:
         raise UsageError(f"{name}: a message has at most {MESSAGE_LIMIT} bytes")
     with flag_named(name):
         parse_json(message)
-    return message
+    with remote.operator() as client:
+        published = client.publish(account, message, ordering_key=ordering_key, idempotency_key=idempotency_key)
+    print_facts({"id": published.id, "duplicate": published.duplicate}, as_json=remote.as_json)
+    return 0
 
 
-def publish_lines(file: str, parse: Parse, remote: Remote) -> int:
+def _batch_message(line: bytes, account: str) -> BatchMessage:
+    parsed = _decode_line(line)
+    return BatchMessage(parsed.account or account, bytes(parsed.message), parsed.ordering_key, parsed.idempotency_key)
+
+
+def import_(file: FileArgument = Path(STDIO), /, *, account: OptionalAccount = None, remote: Remote = DEFAULTS) -> int:
+    """Publish the messages of an export, byte for byte and in order; running it again imports nothing twice.
+
+    Each message gets a new id and is delivered, whatever its state was in the export. Exit code 1 if a line is refused.
+
+    Example: fotahook import messages.jsonl --local
+
+    Args:
+        file: What fotahook export wrote; - reads it from stdin.
+        account: Publish them to this account instead of their own.
+    """
+    return _publish_lines(file, lambda line: _exported_message(line, account), remote)
+
+
+def _exported_message(line: bytes, account: str | None) -> BatchMessage:
+    """The message of a line. Its idempotency key is made from its id, so it is imported only once."""
+    exported = _decode_exported(line)
+    body = exported.body.encode()
+    if hashlib.sha256(body).hexdigest() != exported.sha256:
+        raise ValueError("sha256 does not match body: one of them was changed")
+    owner = exported.account if account is None else account
+    return BatchMessage(owner, body, exported.ordering_key, f"import:{exported.id}")
+
+
+def _publish_lines(file: Path, parse: Parse, remote: Remote) -> int:
     """Publish the message of each line, in order, without blank lines; the exit code.
 
     Prints the result of each with --json, otherwise each refusal, and how many there are of each kind.
     """
-    name, counts = "stdin" if file == STDIO else file, {"published": 0, "duplicates": 0, "refused": 0}
+    counts = {"published": 0, "duplicates": 0, "refused": 0}
 
     def report(line: int, result: Published | Refused) -> None:
         if isinstance(result, Published):
@@ -128,7 +164,7 @@ def publish_lines(file: str, parse: Parse, remote: Remote) -> int:
         if remote.as_json:
             print_json({"line": line, **msgspec.to_builtins(result)})
 
-    with open_input(file) as content, remote.operator() as client:
+    with open_input(file) as (name, content), remote.operator() as client:
         try:
             total = os.fstat(content.fileno()).st_size if content.seekable() else None
             with counting(total, "published", in_bytes=True) as advance:
@@ -148,13 +184,15 @@ def _batches(
     """The messages of a file in batches, by their lines. A message with a line feed is alone in its batch."""
     batch: dict[int, BatchMessage] = {}
     size = done = 0
-    for number, line in enumerate(read_lines(file), 1):
-        done += len(line) + 1
+    for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT + 1), b""), 1):
+        if len(line) > LINE_LIMIT:
+            raise Failure(f"line {number} has more than {LINE_LIMIT} bytes; a line is one message")
+        done += len(line)
         advance(done)
         if not line.strip():
             continue
         try:
-            message = parse(line)
+            message = parse(line.removesuffix(b"\n").removesuffix(b"\r"))
             length = BATCH_BYTES if _is_alone(message) else len(batch_line(message, lambda: "k"))
         except ValueError as error:
             refuse(number, Refused("INVALID_LINE", str(error)))
@@ -177,10 +215,8 @@ def _publish(client: OperatorClient, batch: list[BatchMessage]) -> Sequence[Publ
     if not _is_alone(one):
         return client.publish_batch(batch)
     try:
-        published = client.publish(
-            one.account, one.message, ordering_key=one.ordering_key, idempotency_key=one.idempotency_key
-        )
-        return [published]
+        order, once = one.ordering_key, one.idempotency_key
+        return [client.publish(one.account, one.message, ordering_key=order, idempotency_key=once)]
     except ApiException as error:
         if error.status_code not in _OF_ONE_MESSAGE:
             raise
@@ -188,18 +224,121 @@ def _publish(client: OperatorClient, batch: list[BatchMessage]) -> Sequence[Publ
 
 
 @contextlib.contextmanager
-def open_input(name: str) -> Iterator[IO[bytes]]:
-    """The file of that name, or stdin for -."""
-    if name == STDIO:
-        yield sys.stdin.buffer
+def open_input(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """The file, or stdin for -, and its name for people."""
+    if str(file) == STDIO:
+        yield "stdin", sys.stdin.buffer
         return
-    with Path(name).open("rb") as file:
-        yield file
+    with file.open("rb") as opened:
+        yield str(file), opened
 
 
-def read_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file without their ends; Failure for one that is too long."""
-    for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT + 1), b""), 1):
-        if len(line) > LINE_LIMIT:
-            raise Failure(f"line {number} has more than {LINE_LIMIT} bytes; a line is one message")
-        yield line.removesuffix(b"\n").removesuffix(b"\r")
+def export(
+    account: Account,
+    file: FileArgument = Path(STDIO),
+    /,
+    *,
+    force: bool = False,
+    which: Filter = ALL,
+    source: Source = SERVICE,
+) -> None:
+    """Write the messages of an account to a file, oldest first: one JSON object per line, with the exact bytes in body.
+
+    If it fails, the file stays as it was. Messages whose bytes retention has removed are left out, and counted.
+
+    Example: fotahook export 0000123456-00001 messages.jsonl --state dead --local
+
+    Args:
+        file: Where to write them; - writes to stdout.
+        force: Overwrite an existing file.
+    """
+    name = str(file)
+    with ExitStack() as stack:
+        stored = stack.enter_context(source.open())
+        messages = which.read(stored, account)
+        # Before the first request: a file that cannot be written is reported at once.
+        target = stack.enter_context(_open_output(name, overwrite=force))
+        fetch: FetchBodies = partial(map, partial(_body, stored))
+        if source.inbox is None:
+            # A service answers several requests at once.
+            pool = ThreadPoolExecutor(_THREADS)
+            stack.callback(pool.shutdown, cancel_futures=True)
+            fetch = partial(pool.map, partial(_body, stored))
+        exported, left_out = _write(messages, fetch, target, shown=name != STDIO or not on_terminal())
+        if not exported + left_out:
+            warn_if_unused(stored, account)
+    if name != STDIO:
+        facts = {"account": account, "file": name, "exported": exported, "leftOut": left_out}
+        print_facts(facts, as_json=source.as_json)
+    elif left_out:
+        note(f"left out {left_out} whose bytes retention has removed")
+
+
+def _body(stored: Messages, message_id: str) -> bytes | None:
+    """A message's bytes; None if retention has removed them."""
+    try:
+        return stored.message_body(message_id)
+    except ApiException as error:
+        if error.status_code == _GONE:
+            return None
+        raise
+
+
+def _write(messages: Iterable[MessageState], fetch: FetchBodies, target: IO[bytes], *, shown: bool) -> tuple[int, int]:
+    """The numbers of written lines and of messages without bytes."""
+    import sqlite3  # other commands of this module do without it
+
+    exported = left_out = total = 0
+    # In a temporary file: they are listed newest first, and may not fit in memory even without bodies.
+    with contextlib.closing(sqlite3.connect("")) as spool:
+        spool.execute("create table listed (line blob)")
+        with counting(None, "listed", shown=shown) as advance:
+            for total, it in enumerate(messages, 1):
+                line = Exported(it.id, it.account, "", it.sha256, it.type, it.ordering_key, it.accepted_at)
+                spool.execute("insert into listed values (?)", [msgspec.json.encode(line)])
+                advance(total)
+        listed = spool.execute("select line from listed order by rowid desc")
+        oldest_first = (_decode_exported(line) for (line,) in listed)
+        with counting(total, "exported", shown=shown) as advance:
+            while lines := list(islice(oldest_first, _BODIES)):
+                for line, body in zip(lines, fetch([line.id for line in lines]), strict=True):
+                    if body is None:
+                        left_out += 1
+                    else:
+                        exported += 1
+                        text = msgspec.json.encode(msgspec.structs.replace(line, body=body.decode())).decode()
+                        target.write(f"{printable_json(text)}\n".encode())
+                advance(exported + left_out)
+    return exported, left_out
+
+
+@contextlib.contextmanager
+def _open_output(name: str, *, overwrite: bool) -> Iterator[IO[bytes]]:
+    """A new file, or stdout for -. If the block raises, the file stays as it was.
+
+    Only its owner can read the file. Devices and pipes are written to directly. UsageError for an existing file unless
+    `overwrite`.
+    """
+    if name == STDIO:
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        return
+    path = Path(name).resolve()
+    if path.exists() and not path.is_file():
+        with path.open("wb") as opened:
+            yield opened
+        return
+    if path.exists() and not overwrite:
+        raise UsageError(f"{name} exists; give --force to overwrite it, or another name")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
+            yield opened
+            opened.flush()
+            os.fsync(opened.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        # The name that was given, not that of the temporary file.
+        raise Failure(f"{name}: {error.strerror or error}; nothing of it was written") from error
+    finally:
+        temporary.unlink(missing_ok=True)

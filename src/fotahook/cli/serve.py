@@ -4,19 +4,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal
 
-from cyclopts import App, Group, Parameter, Token
+import msgspec
+from cyclopts import App, Parameter
 from cyclopts.validators import Number
 from starlette.types import ASGIApp
 
 from fotahook import service
-from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
+from fotahook.contract.addresses import parse_networks
 from fotahook.contract.servers import parse_proxy
 from fotahook.contract.urls import without_password
 from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, run_maintenance
@@ -33,35 +32,37 @@ from ..hosting.connection_limits import ConnectionLimits
 from ..hosting.flags import check_pem_files
 from ..hosting.logging import RequestLog, configure_logging
 from ..hosting.server import ListeningSocket, open_socket, run, serve_app
-from .shared.arguments import Texts, split_at_commas
-from .shared.configuration import SOURCES
-from .shared.console import console_routes
+from .shared.arguments import InDelivery, SenderFlags, split_at_commas
 from .shared.errors import UsageError, flag_named
-from .shared.server_options import InLimits, InLogging, InNetwork, Seconds, ServerOptions, ready_details
+from .shared.servers import (
+    SOURCES,
+    InLimits,
+    InLogging,
+    InNetwork,
+    Seconds,
+    ServerOptions,
+    console_routes,
+    ready_details,
+)
 from .shared.stores import InStore, RetentionFlags, key_source, open_secret_keys, open_when_it_answers, store_file
 
 log = logging.getLogger("fotahook")
 
 LONGEST_LEASE: Final = 600.0
 
-T = TypeVar("T")
-InDelivery = Annotated[T, Parameter(group=Group("Delivery", sort_key=3))]
 Quota = Annotated[int, Parameter(validator=Number(gte=0))]
 
 
-def _pauses(type_: object, tokens: Sequence[Token]) -> tuple[float, ...]:
-    return tuple(map(float, split_at_commas(type_, tokens)))
-
-
-Schedule = Annotated[
-    tuple[float, ...],
-    Parameter(consume_multiple=(1, None), converter=_pauses, validator=Number(gte=0, lte=30 * DAY)),
-]
+_PAUSES: Final = Parameter(
+    consume_multiple=(1, None),
+    converter=lambda type_, tokens: tuple(map(float, split_at_commas(type_, tokens))),
+    validator=Number(gte=0, lte=30 * DAY),
+)
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class ServeOptions(RetentionFlags, ServerOptions):
+class ServeOptions(SenderFlags, RetentionFlags, ServerOptions):
     """Options of `fotahook serve`."""
 
     dev: bool = False
@@ -74,21 +75,11 @@ class ServeOptions(RetentionFlags, ServerOptions):
     "What this process does, of many on one PostgreSQL: take calls (api), deliver (dispatcher), or both."
     store: InStore[str] = "sqlite:///fotahook.db"
     "Where messages are kept: sqlite:///relative.db, sqlite:////absolute.db or postgresql://user@host/database."
-    allow_network: InDelivery[Texts] = ()
-    "Networks (CIDR) that callbacks may lie in although they are not globally reachable."
-    ca_file: InDelivery[Path | None] = None
-    "Authorities (PEM) that receivers' certificates may come from, besides the system's."
-    client_cert: InDelivery[Path | None] = None
-    "Certificate and key (PEM, one file) to show to receivers that ask for one."
     in_flight: InDelivery[Annotated[int, Parameter(validator=Number(gte=1, lte=256))]] = Rules().in_flight
     "Most deliveries under way at once to one account's callback; the number adapts to the receiver."
     egress_proxy: InDelivery[str | None] = None
     "HTTP proxy that all deliveries go through: http://[user:password@]host:port."
-    timeout: InDelivery[Annotated[float, Parameter(validator=Number(gt=0, lte=120))]] = 15.0
-    "Seconds for one attempt, from the name lookup to the end of the response."
-    connect_timeout: InDelivery[Annotated[float, Parameter(validator=Number(gt=0))]] = 5.0
-    "Seconds for the connection of an attempt: name lookup, every address and TLS."
-    schedule: InDelivery[Schedule] = Rules().schedule
+    schedule: InDelivery[Annotated[tuple[float, ...], _PAUSES]] = Rules().schedule
     "Seconds before each attempt at a message that the receiver refuses; after the last one it is dead."
     time_to_live: InDelivery[Annotated[float, Parameter(validator=Number(gt=0, lte=3650))]] = Rules().time_to_live / DAY
     "Days after which an undelivered message is dead; days on which its account is held or paused do not count."
@@ -98,7 +89,7 @@ class ServeOptions(RetentionFlags, ServerOptions):
     "Register a new URL only if it answers a signed challenge; ThingSpace asks for none."
     lease: InDelivery[float] = 30.0
     "Seconds that a dispatcher may keep a lane without renewing its lease."
-    requests_per_minute: InLimits[Annotated[int, Parameter(validator=Number(gte=0))]] = REQUESTS_PER_MINUTE
+    requests_per_minute: InLimits[Quota] = REQUESTS_PER_MINUTE
     "Requests of one client in a minute; 0 for no limit."
     account_messages: InLimits[Quota] = AccountQuotas.pending_messages
     "Undelivered messages of one account; 0 for no limit."
@@ -155,29 +146,36 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
 
 
 async def _serve(options: ServeOptions, file: str | None) -> int:
-    networks = EVERYWHERE if options.dev else parse_networks(options.allow_network)
     faults = options.fault_points()
     with options.open_socket() as listening:
-        _refuse_public_dev(options, listening)
+        if options.dev and not (listening.is_loopback or options.allow_public_dev):
+            raise UsageError(
+                f"--host {options.host}: --dev gives everybody who can connect every account and scope; choose a "
+                "loopback address, or add --allow-public-dev"
+            )
         async with _opened(options) as opened, contextlib.AsyncExitStack() as stack:
             metrics = service.Metrics()
             store = metrics.around(opened)
             store = faults.around_store(store) if faults else store
             # Only now, when the file is known to be a store: the key beside it is worth keeping.
             key, previous = await open_secret_keys(opened, file)
-            sending = _sender_settings(options, key, previous, networks)
+            sending = msgspec.structs.replace(
+                options.sender_settings(key),
+                previous_key=previous,
+                service_signature=options.service_signature,
+                egress_proxy=options.egress_proxy,
+            )
             checks: dict[str, service.Check] = {}
             task = None
             if options.role != "api":
                 sender = await stack.enter_async_context(Sender(sending, clock=time.time, monotonic=time.monotonic))
                 deliver = faults.around_deliver(sender.deliver) if faults else sender.deliver
-                dispatcher = _dispatcher(store, deliver, options)
-                task = await stack.enter_async_context(_dispatching(dispatcher, store, options))
-                checks["dispatcher"] = dispatcher.is_leasing
+                dispatching = _dispatching(store, deliver, options)
+                checks["dispatcher"], task = await stack.enter_async_context(dispatching)
             closing = asyncio.Event()
             app = service.build_app(
                 store,
-                _settings(options, key, networks, sending),
+                _settings(options, sending),
                 routes=console_routes(),
                 calls=options.role != "dispatcher",
                 checks=checks,
@@ -206,13 +204,11 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
             )
 
 
-def _settings(
-    options: ServeOptions, key: bytes, networks: tuple[Network, ...], sending: SenderSettings
-) -> service.Settings:
+def _settings(options: ServeOptions, sending: SenderSettings) -> service.Settings:
     return service.Settings(
-        secret_key=key,
+        secret_key=sending.secret_key,
         allow_http=options.dev,
-        allowed_networks=networks,
+        allowed_networks=sending.allowed_networks,
         requests_per_minute=options.requests_per_minute,
         quotas=AccountQuotas(
             pending_messages=options.account_messages,
@@ -229,48 +225,11 @@ def _settings(
     )
 
 
-def _refuse_public_dev(options: ServeOptions, listening: ListeningSocket) -> None:
-    if options.dev and not (listening.is_loopback or options.allow_public_dev):
-        raise UsageError(
-            f"--host {options.host}: --dev gives everybody who can connect every account and scope; choose a loopback "
-            "address, or add --allow-public-dev"
-        )
-
-
-def _open_metrics_socket(address: str) -> AbstractContextManager[ListeningSocket]:
+def _open_metrics_socket(address: str) -> contextlib.AbstractContextManager[ListeningSocket]:
     host, _, port = address.rpartition(":")
     if not port.isascii() or not port.isdigit():
         raise UsageError(f"--metrics-listen {address}: give an address and a port, such as 127.0.0.1:9100")
     return open_socket(host.strip("[]") or "127.0.0.1", int(port[:6]))
-
-
-def _sender_settings(
-    options: ServeOptions, key: bytes, previous: bytes | None, networks: tuple[Network, ...]
-) -> SenderSettings:
-    return SenderSettings(
-        secret_key=key,
-        previous_key=previous,
-        service_signature=options.service_signature,
-        allow_http=options.dev,
-        timeout=options.timeout,
-        connect_timeout=options.connect_timeout,
-        allowed_networks=networks,
-        ca_file=options.ca_file,
-        client_cert=options.client_cert,
-        egress_proxy=options.egress_proxy,
-    )
-
-
-def _dispatcher(store: Store, deliver: Deliver, options: ServeOptions) -> Dispatcher:
-    time_to_live, renew = options.time_to_live * DAY, min(Timings().renew, options.lease / 3)
-    return Dispatcher(
-        store,
-        deliver,
-        rules=Rules(in_flight=options.in_flight, schedule=options.schedule, time_to_live=time_to_live),
-        timings=Timings(lease=options.lease, renew=renew, attempt=options.timeout),
-        clock=time.time,
-        monotonic=time.monotonic,
-    )
 
 
 @contextlib.asynccontextmanager
@@ -297,16 +256,25 @@ async def _prepare(store: Store, options: ServeOptions) -> None:
 
 @contextlib.asynccontextmanager
 async def _dispatching(
-    dispatcher: Dispatcher, store: Store, options: ServeOptions
-) -> AsyncIterator[asyncio.Task[None]]:
+    store: Store, deliver: Deliver, options: ServeOptions
+) -> AsyncIterator[tuple[service.Check, asyncio.Task[None]]]:
     """Run a dispatcher. Leaving waits for deliveries in flight, and raises what the dispatcher failed with."""
+    time_to_live, renew = options.time_to_live * DAY, min(Timings().renew, options.lease / 3)
+    dispatcher = Dispatcher(
+        store,
+        deliver,
+        rules=Rules(in_flight=options.in_flight, schedule=options.schedule, time_to_live=time_to_live),
+        timings=Timings(lease=options.lease, renew=renew, attempt=options.timeout),
+        clock=time.time,
+        monotonic=time.monotonic,
+    )
     maintenance = run_maintenance(store, options.retention, longest_wait=dispatcher.longest_wait)
     housekeeping = asyncio.create_task(maintenance, name="housekeeping")
     task = asyncio.create_task(dispatcher.run(), name="dispatcher")
     # If one fails, both end: a service that accepts and never delivers, or never cleans up, is worse than none.
     housekeeping.add_done_callback(lambda _: dispatcher.stop())
     try:
-        yield task
+        yield dispatcher.is_leasing, task
     finally:
         dispatcher.stop()
         try:

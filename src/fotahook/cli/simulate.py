@@ -1,7 +1,8 @@
-"""`fotahook simulate`: a campaign's messages, through a service or straight to a listener."""
+"""`fotahook simulate` and `demo`: a campaign's messages, through a service or straight to a listener."""
 
+import contextlib
+import runpy
 import time
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -14,9 +15,9 @@ from fotahook.contract.errors import FotahookError
 from fotahook.contract.urls import account_refusal, url_refusal
 from fotahook.testing import targets
 from fotahook.testing.simulator import fault_script
-from fotahook.testing.simulator.campaign import Simulation
+from fotahook.testing.simulator.campaign import Profile, Simulation
 from fotahook.testing.simulator.fault_script import FaultScript, read_fault_script, run_script
-from fotahook.testing.targets import Advance, NotSent, Result, Target
+from fotahook.testing.targets import Advance, NotSent, Target
 
 from ..hosting.flags import check_pem_files
 from .shared.arguments import Account
@@ -65,7 +66,18 @@ def simulate(account: Account, /, *, options: SimulateOptions = SimulateOptions(
     with counting(campaign.count, "sent") as advance, _target(account, options, remote, script, advance) as target:
         if isinstance(target, targets.ThingspaceTarget):
             note(f"to change the callback meanwhile: fotahook callbacks … --base-url {target.sandbox.base_url} --local")
-        result = _send(campaign, script, target, options.seed)
+        try:
+            run_script(campaign, script, target, seed=options.seed)
+            result = target.finish()
+        except (KeyboardInterrupt, NotSent, FotahookError) as error:
+            sent = f"{target.sent} of {campaign.count} messages were sent"
+            if isinstance(error, KeyboardInterrupt):
+                raise Failure(f"interrupted; {sent}", INTERRUPTED) from error
+            if target.sent:
+                note(sent)
+            if isinstance(error, NotSent):
+                raise Failure(str(error), REFUSED if error.refused else UNREACHABLE) from error
+            raise
     facts: dict[str, str | int | float] = {
         "account": account,
         "campaign": campaign.campaign_id,
@@ -87,29 +99,14 @@ def simulate(account: Account, /, *, options: SimulateOptions = SimulateOptions(
         note(result.held)
 
 
-def _send(campaign: Simulation, script: FaultScript, target: Target, seed: str) -> Result:
-    """Send the campaign; if that ends early, say how many messages were sent."""
-    try:
-        run_script(campaign, script, target, seed=seed)
-        return target.finish()
-    except KeyboardInterrupt as error:
-        raise Failure(f"interrupted; {target.sent} of {campaign.count} messages were sent", INTERRUPTED) from error
-    except (NotSent, FotahookError) as error:
-        if target.sent:
-            note(f"{target.sent} of {campaign.count} messages were sent")
-        if isinstance(error, NotSent):
-            raise Failure(str(error), REFUSED if error.refused else UNREACHABLE) from error
-        raise
-
-
 def _target(
     account: str, options: SimulateOptions, remote: Remote, script: FaultScript, advance: Advance
-) -> AbstractContextManager[Target]:
-    if options.to is not None and options.profile == "thingspace":
+) -> contextlib.AbstractContextManager[Target]:
+    if options.to is None:
+        return targets.service_target(account, remote.operator(), remote.client, script, options.rate, advance)
+    if options.profile == "thingspace":
         return targets.thingspace_target(account, options.former_to, options.to, options.seed, options.rate, advance)
-    if options.to is not None:
-        return targets.listener_target(options.to, options.ca_file, options.rate, advance)
-    return targets.service_target(account, remote.operator(), remote.client, script, options.rate, advance)
+    return targets.listener_target(options.to, options.ca_file, options.rate, advance)
 
 
 def _campaign(account: str, options: SimulateOptions) -> Simulation:
@@ -125,23 +122,12 @@ def _campaign(account: str, options: SimulateOptions) -> Simulation:
     if options.profile != "thingspace" and options.former_to is not None:
         raise UsageError("--former-to goes with --profile thingspace, whose sender goes on with it for some minutes")
     check_pem_files(ca_file=options.ca_file)
-    return Simulation(
-        account,
-        devices=options.devices,
-        failures=_share(options.failures),
-        seed=options.seed,
-        profile="v1" if options.profile == "v1" else "v2",
-    )
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise UsageError(f"--failures {text}: choose 0% to 100%, or 0 to 1")
-    return share
+    with contextlib.suppress(ValueError):
+        share = float(options.failures.removesuffix("%")) / (100 if options.failures.endswith("%") else 1)
+        if 0 <= share <= 1:
+            profile: Profile = "v1" if options.profile == "v1" else "v2"
+            return Simulation(account, devices=options.devices, failures=share, seed=options.seed, profile=profile)
+    raise UsageError(f"--failures {options.failures}: choose 0% to 100%, or 0 to 1")
 
 
 def _script(options: SimulateOptions) -> FaultScript:
@@ -155,3 +141,20 @@ def _script(options: SimulateOptions) -> FaultScript:
         name = others[0].__struct_config__.tag
         raise UsageError(f"--fault-script: {name} is the receiver's, and with --to that is yours; leave out --to")
     return script
+
+
+def demo(*, devices: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000))] = 200) -> int:
+    """Show the whole loop: a service and a listener behind TLS, one callback, a campaign of messages.
+
+    Everything happens in a temporary folder, in processes that end with the demo. Exit code 0 only if nothing was lost.
+
+    Example: fotahook demo --devices 20
+
+    Args:
+        devices: How many devices the campaign has; most have three messages.
+    """
+    package = Path(__file__).parents[1]
+    # An installed package has a copy of the checkout's example.
+    installed, checkout = package / "examples" / "demo.py", package.parents[1] / "examples" / "demo.py"
+    code: int = runpy.run_path(str(installed if installed.exists() else checkout))["main"](devices)
+    return code

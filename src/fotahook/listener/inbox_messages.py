@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Final, Literal
 
 from fotahook.contract.errors import ApiException
 from fotahook.contract.exchange import Headers, Reply
 from fotahook.contract.operator import Attempt, MessageState, Redelivered
-from fotahook.store import Store, open_store
+from fotahook.store import Store
 from fotahook.store.records import SCAN_LIMIT, Message, MessageFilter, Retention
 from fotahook.store.views import attempt_state, message_state
 
@@ -18,17 +17,6 @@ _REFUSALS: Final = {
     "pending": (409, "the message is not settled yet: it waits for its handlers or forwards"),
     "pruned": (410, "the message's bytes were removed by retention"),
 }
-
-
-@contextmanager
-def open_inbox_messages(url: str) -> "Iterator[InboxMessages]":
-    """The messages of the inbox at a URL, whose listener may be running. ValueError for an invalid URL."""
-    with asyncio.Runner() as runner:
-        store = runner.run(open_store(url))
-        try:
-            yield InboxMessages(store, runner)
-        finally:
-            runner.run(store.close())
 
 
 class InboxMessages:

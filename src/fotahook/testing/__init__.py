@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from .simulator.campaign import CampaignMessage as CampaignMessage
     from .simulator.campaign import Simulation as Simulation
     from .simulator.campaign import campaign as campaign
+    from .simulator.campaign import firmware_available as firmware_available
+    from .simulator.campaign import upgrade_progress as upgrade_progress
+    from .simulator.campaign import upgrade_scheduled as upgrade_scheduled
     from .simulator.fault_script import FaultScript as FaultScript
     from .simulator.fault_script import ScriptInvalid as ScriptInvalid
     from .simulator.fault_script import parse_fault_script as parse_fault_script
     from .simulator.fault_script import read_fault_script as read_fault_script
-    from .simulator.messages import firmware_available as firmware_available
-    from .simulator.messages import upgrade_progress as upgrade_progress
-    from .simulator.messages import upgrade_scheduled as upgrade_scheduled
 
 # Imported on first use: pytest loads the plugin of this package in every run, whether a test uses it or not.
 _MODULES = {
@@ -37,9 +37,10 @@ _MODULES = {
         "sandbox.receiver": "Received Receiver",
         "sandbox.sandbox": "Sandbox ScriptResult",
         "sandbox.service": "Delivered",
-        "simulator.campaign": "CampaignMessage Simulation campaign",
+        "simulator.campaign": (
+            "CampaignMessage Simulation campaign firmware_available upgrade_progress upgrade_scheduled"
+        ),
         "simulator.fault_script": "FaultScript ScriptInvalid parse_fault_script read_fault_script",
-        "simulator.messages": "firmware_available upgrade_progress upgrade_scheduled",
     }.items()
     for name in names.split()
 }

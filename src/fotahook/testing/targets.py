@@ -18,7 +18,7 @@ from fotahook.contract.operator import BatchMessage, Refused
 from fotahook.contract.version import VERSION
 
 from .simulator.campaign import CampaignMessage
-from .simulator.fault_script import Fault, FaultScript, Pause, Reorder, UntrustedCertificate
+from .simulator.fault_script import Fault, FaultScript, Pause, Reorder
 
 if TYPE_CHECKING:
     from .sandbox.faulty_proxy import FaultyProxy
@@ -145,7 +145,7 @@ class ServiceTarget(_Target):
 
     account: str
     operator: OperatorClient
-    receiver: "FaultyReceiver | None"
+    receiver: "FaultyProxy | None"
 
     def send(self, messages: Iterable[CampaignMessage]) -> int:
         remaining, before = iter(messages), self.sent
@@ -176,7 +176,7 @@ class ServiceTarget(_Target):
                 break
             self.receiver.restore_certificate()
             time.sleep(_POLL_SECONDS)
-        counts = {"received": self.receiver.proxy.forwarded, "pending": pending}
+        counts = {"received": self.receiver.forwarded, "pending": pending}
         return Result(counts=counts, lost=STALLED.format(pending, self.account) if pending else None)
 
     def _is_held(self) -> bool:
@@ -218,28 +218,6 @@ class ThingspaceTarget(ServiceTarget):
 Target: TypeAlias = ListenerTarget | ServiceTarget
 
 
-@dataclass
-class FaultyReceiver:
-    """A proxy that is registered in place of the account's callback, and forwards to it."""
-
-    proxy: "FaultyProxy"
-    register: Callable[[str], object]
-    untrusted_until: int | None = None
-
-    def inject(self, fault: Fault) -> None:
-        if isinstance(fault, UntrustedCertificate):
-            self.untrusted_until = self.proxy.untrusted.connections + fault.times
-            self.register(self.proxy.untrusted.url)
-        else:
-            self.proxy.faults.add(fault)
-
-    def restore_certificate(self) -> None:
-        """Register the trusted address again once enough attempts met the untrusted one."""
-        if self.untrusted_until is not None and self.proxy.untrusted.connections >= self.untrusted_until:
-            self.untrusted_until = None
-            self.register(self.proxy.url)
-
-
 @contextmanager
 def listener_target(url: str, ca_file: Path | None, rate: float, advance: Advance) -> Iterator[ListenerTarget]:
     """A target that posts to a listener."""
@@ -276,7 +254,7 @@ def service_target(
 
 
 @contextmanager
-def _faulty_receiver(account: str, connect: Callable[[], Client]) -> Iterator[FaultyReceiver]:
+def _faulty_receiver(account: str, connect: Callable[[], Client]) -> "Iterator[FaultyProxy]":
     """A faulty receiver in front of the account's callback, which is registered again afterwards."""
     from .sandbox.faulty_proxy import faulty_proxy
 
@@ -288,10 +266,10 @@ def _faulty_receiver(account: str, connect: Callable[[], Client]) -> Iterator[Fa
         def register(url: str) -> None:
             callbacks.update_callback(account, FotaV2CallbackRegistrationRequest(url))
 
-        with faulty_proxy(before) as proxy:
+        with faulty_proxy(before, register) as proxy:
             try:
                 register(proxy.url)
-                yield FaultyReceiver(proxy, register)
+                yield proxy
             finally:
                 if before is None:
                     callbacks.deregister_callback(account)

@@ -1,20 +1,29 @@
-"""Arguments that several commands have: accounts, message ids, limits and points in time."""
+"""Arguments that several commands have: accounts, limits, points in time, secrets in files, how to send."""
 
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
 
-from cyclopts import Parameter, Token
+from cyclopts import App, Group, Parameter, Token
+from cyclopts.argument import ArgumentCollection
 from cyclopts.validators import Number
 
+from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
 from fotahook.contract.operator import AccountState
 from fotahook.contract.urls import account_refusal, account_warning
 
-from .errors import UsageError
+from .errors import UsageError, flag_named
 from .output import note
+
+if TYPE_CHECKING:
+    from fotahook.delivery.sender import SenderSettings
+
+T = TypeVar("T")
+InDelivery = Annotated[T, Parameter(group=Group("Delivery", sort_key=3))]
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGO: Final = re.compile(r"(\d{1,9})([smhd])")
@@ -45,7 +54,7 @@ def parse_time(flag: str, text: str, now: float) -> datetime:
     """The point in time that a flag names; UsageError if it is invalid."""
     try:
         if ago := _AGO.fullmatch(text):
-            return datetime.fromtimestamp(now, UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+            return datetime.fromtimestamp(now, UTC) - _span(ago)
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError) as error:
         raise UsageError(
@@ -55,19 +64,21 @@ def parse_time(flag: str, text: str, now: float) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
+def _span(found: re.Match[str]) -> timedelta:
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
 def _to_time(_: object, tokens: Sequence[Token]) -> datetime:
     return parse_time(tokens[0].keyword or "", tokens[0].value, time.time())
-
-
-Time: TypeAlias = Annotated[datetime | None, Parameter(converter=_to_time)]
 
 
 def _to_seconds(_: object, tokens: Sequence[Token]) -> float:
     if not (found := _AGO.fullmatch(tokens[0].value)):
         raise UsageError(f"{tokens[0].keyword} {tokens[0].value}: give a number with its unit, such as 90s, 20m or 2h")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds()
+    return _span(found).total_seconds()
 
 
+Time: TypeAlias = Annotated[datetime | None, Parameter(converter=_to_time)]
 Duration: TypeAlias = Annotated[float, Parameter(converter=_to_seconds)]
 OptionalDuration: TypeAlias = Annotated[float | None, Parameter(converter=_to_seconds)]
 
@@ -96,3 +107,61 @@ def split_at_commas(_: object, tokens: Sequence[Token]) -> tuple[str, ...]:
 
 Texts: TypeAlias = Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None), converter=split_at_commas)]
 """A flag that may be given as `--flag A,B`, `--flag A B` and `--flag A --flag B`."""
+
+
+def read_secret_files(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Add to --secret and --basic what the files of --secret-file and --basic-file say: one value a line.
+
+    The arguments of a process are visible to every user of the machine.
+    """
+    for argument in arguments:
+        if argument.name not in ("--secret-file", "--basic-file") or not argument.tokens:
+            continue
+        path, flag = Path(argument.tokens[0].value), argument.name.removesuffix("-file")
+        values = list(filter(None, map(str.strip, path.read_text("utf-8", errors="replace").splitlines())))
+        if not values:
+            raise UsageError(f"{argument.name} {path} is empty: write one value on each line")
+        target = arguments[flag]
+        _, takes_many = target.token_count()
+        for value in values:
+            if target.tokens and not takes_many:
+                raise UsageError(f"{argument.name} {path}: {flag} takes one value, and there are more")
+            target.append(Token(keyword=argument.name, value=value, source=str(path), index=len(target.tokens)))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SenderFlags:
+    """How to send to receivers: flags of `serve` and `doctor`."""
+
+    dev: bool = False
+    allow_network: InDelivery[Texts] = ()
+    "Networks (CIDR) that receivers may lie in although they are not globally reachable."
+    ca_file: InDelivery[Path | None] = None
+    "Authorities (PEM) that receivers' certificates may come from, besides the system's."
+    client_cert: InDelivery[Path | None] = None
+    "Certificate and key (PEM, one file) to show to receivers that ask for one."
+    timeout: InDelivery[Annotated[float, Parameter(validator=Number(gt=0, lte=300))]] = 15.0
+    "Seconds for one attempt, from the name lookup to the end of the response."
+    connect_timeout: InDelivery[Annotated[float, Parameter(validator=Number(gt=0, lte=300))]] = 5.0
+    "Seconds for the connection of an attempt: name lookup, every address and TLS."
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks that may be sent to. A usage error if one is invalid."""
+        with flag_named("--allow-network"):
+            return EVERYWHERE if self.dev else parse_networks(self.allow_network)
+
+    def sender_settings(self, key: bytes) -> "SenderSettings":
+        """The same for the sender."""
+        from fotahook.delivery.sender import SenderSettings
+
+        return SenderSettings(
+            secret_key=key,
+            allow_http=self.dev,
+            timeout=self.timeout,
+            connect_timeout=self.connect_timeout,
+            allowed_networks=self.networks,
+            ca_file=self.ca_file,
+            client_cert=self.client_cert,
+        )

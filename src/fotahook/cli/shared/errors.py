@@ -51,26 +51,15 @@ def flag_named(flag: str) -> Iterator[None]:
 
 def describe(error: BaseException, command: str = "") -> tuple[int, str | None]:
     """The exit code for an error and its line, None for no line. `command` is the one that failed."""
-    from asyncio import CancelledError
-
     from fotahook.contract.errors import one_line
 
-    match error:
-        case SystemExit(code=str() as text):
-            return FAILED, one_line(text)
-        case SystemExit():
-            return error.code if isinstance(error.code, int) else FAILED, None
-        case KeyboardInterrupt() | CancelledError():
-            return INTERRUPTED, "interrupted"
-        case BrokenPipeError():
-            return FAILED, None
-        case ImportError() if (module := _missing_module(error)) is not None:
-            return FAILED, f"this command needs {module}: pip install 'fotahook[{_extra(module, command)}]'"
-    code, line = _describe(error)
-    return code, one_line(line)
+    code, line = _describe(error, command)
+    return code, line and one_line(line)
 
 
-def _describe(error: BaseException) -> tuple[int, str]:
+def _describe(error: BaseException, command: str) -> tuple[int, str | None]:
+    from asyncio import CancelledError
+
     from cyclopts.exceptions import CycloptsError
 
     from fotahook.contract import errors
@@ -80,6 +69,17 @@ def _describe(error: BaseException) -> tuple[int, str]:
 
     text = str(error)
     match error:
+        case SystemExit(code=code):
+            return (FAILED, code) if isinstance(code, str) else (code if isinstance(code, int) else FAILED, None)
+        case KeyboardInterrupt() | CancelledError():
+            return INTERRUPTED, "interrupted"
+        case BrokenPipeError():
+            return FAILED, None
+        case ImportError() if (module := _missing_module(error)) is not None:
+            # The smallest extra with which the command works.
+            extra = "service" if command in ("serve", "admin") else "listener"
+            extra = "all" if command == "demo" else _EXTRAS.get(module.partition(".")[0], extra)
+            return FAILED, f"this command needs {module}: pip install 'fotahook[{extra}]'"
         case Failure():
             return error.code, text
         case StoreFull():
@@ -121,10 +121,3 @@ def _missing_module(error: BaseException | None) -> str | None:
             return error.name
         error = error.__cause__
     return None
-
-
-def _extra(module: str, command: str) -> str:
-    """The smallest extra with which the command works."""
-    if command == "demo":
-        return "all"
-    return _EXTRAS.get(module.partition(".")[0], "service" if command in ("serve", "admin") else "listener")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice, zip_longest
+from operator import attrgetter
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -23,8 +24,7 @@ Json: TypeAlias = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
 
 PAGE: Final = 200
 """Largest page that the service returns."""
-
-_WIDEST: Final = 4096
+WIDEST: Final = 4096
 """Columns: the terminal wraps long lines, so that an id can be copied whole."""
 _WHOLE: Final = ("id", "sent as")
 _STYLES: Final = {
@@ -32,6 +32,15 @@ _STYLES: Final = {
     **dict.fromkeys(("pending", "waiting", "held", "paused", "warn"), "yellow"),
     **dict.fromkeys(("dead", "fail"), "bold red"),
 }
+
+
+def fields(names: str) -> Columns[object]:
+    """A column for each field of a record: `http_status` as `http status`, `phases.dns` as `dns`, or `name=field`."""
+    columns = {}
+    for each in names.split():
+        name, _, field = each.rpartition("=")
+        columns[(name or field.rpartition(".")[2]).replace("_", " ")] = attrgetter(field)
+    return columns
 
 
 def on_terminal() -> bool:
@@ -64,24 +73,14 @@ def print_bytes(content: bytes) -> None:
     sys.stdout.buffer.write(content)
 
 
-def print_lines(text: str) -> None:
-    """Text of several lines, such as a traceback, without control characters."""
-    for line in text.splitlines():
-        print(_text(line))
-
-
 def print_table(
-    columns: Sequence[str] | None,
-    rows: Iterable[Sequence[object]],
-    *,
-    boxed: bool = True,
-    widths: Sequence[int] = (),
+    columns: Sequence[str] | None, rows: Iterable[Sequence[object]], *, boxed: bool = True, widths: Sequence[int] = ()
 ) -> None:
     """Rows under their column names, if there are any. Unboxed rows may be wider than the terminal.
 
     `widths` are minimum widths, for a table that is printed row by row.
     """
-    texts = [[_text(cell) for cell in row] for row in rows]
+    texts = [[printable(cell) for cell in row] for row in rows]
     if not on_terminal():
         for row in texts if columns is None else (columns, *texts):
             print("\t".join(row))
@@ -101,7 +100,7 @@ def print_table(
     for row in texts:
         # Text, since a value may look like rich's markup.
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console(width=None if boxed else _WIDEST).print(table)
+    Console(width=None if boxed else WIDEST).print(table)
 
 
 def print_facts(facts: Mapping[str, object], *, as_json: bool) -> None:
@@ -109,7 +108,7 @@ def print_facts(facts: Mapping[str, object], *, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    texts = {name: "(none)" if fact is None else _text(fact) for name, fact in facts.items()}
+    texts = {name: "(none)" if fact is None else printable(fact) for name, fact in facts.items()}
     width = sum(max(len(name), len(text)) + len(" │ ") for name, text in texts.items()) + 1
     if on_terminal() and width > shutil.get_terminal_size().columns:
         print_table(None, texts.items())
@@ -156,17 +155,19 @@ def format_time(value: datetime) -> str:
     return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _text(value: object) -> str:
+def printable(value: object) -> str:
     """A cell; a tuple is its lines. Text from a message may hold what would break a line, or control the terminal."""
     match value:
         case None:
             return ""
         case bool():
             return "yes" if value else "no"
+        case float():
+            return f"{value:.1f}"
         case datetime():
             return format_time(value)
         case tuple():
-            return "\n".join(map(_text, value))
+            return "\n".join(map(printable, value))
     text = str(value)
     return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 

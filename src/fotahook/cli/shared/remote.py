@@ -1,7 +1,8 @@
 """How commands reach a service: its URL, and the credentials in the SDK's variables or those of --dev."""
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
 
@@ -14,7 +15,7 @@ from fotahook.contract.servers import checked_base_url
 from .arguments import warn_if_unknown
 from .errors import UsageError
 from .output import Json
-from .stores import check_exists
+from .stores import opened
 
 if TYPE_CHECKING:
     from fotahook.listener.inbox_messages import InboxMessages
@@ -56,7 +57,11 @@ class Remote:
 
     def operator(self, max_retries: int = 2) -> OperatorClient:
         """The SDK for fotahook's own calls. UsageError names a missing variable."""
-        return OperatorClient(self.base_url, *(_DEV_CLIENT if self.local else _oauth()), max_retries=max_retries)
+        names = "THINGSPACE_OAUTH_OAUTH_CLIENT_ID", "THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET"
+        client_id, secret = _DEV_CLIENT if self.local else (os.environ.get(name, "") for name in names)
+        if not client_id or not secret:
+            raise UsageError(f"no credentials: set {' and '.join(names)}{_LOCAL}")
+        return OperatorClient(self.base_url, client_id, secret, max_retries=max_retries)
 
     def client_of(self, kind: type[C]) -> C:
         """The same, for threads or for an event loop."""
@@ -80,15 +85,18 @@ class Source(Remote):
     inbox: str | None = None
     "A listener's inbox, such as sqlite:///inbox.db, instead of a service; the listener may be running."
 
-    def open(self) -> "AbstractContextManager[Messages]":
+    @contextmanager
+    def open(self) -> Iterator[Messages]:
         """Access to the messages. UsageError if there is no such inbox, or no credentials for a service."""
         if self.inbox is None:
-            return self.operator()
-        check_exists("--inbox", self.inbox)
+            with self.operator() as client:
+                yield client
+            return
         # Commands about a service do not wait for stores to load.
-        from fotahook.listener.inbox_messages import open_inbox_messages
+        from fotahook.listener.inbox_messages import InboxMessages
 
-        return open_inbox_messages(self.inbox)
+        with opened("--inbox", self.inbox) as (store, runner):
+            yield InboxMessages(store, runner)
 
 
 def warn_if_unused(client: Messages, account: str) -> None:
@@ -99,11 +107,3 @@ def warn_if_unused(client: Messages, account: str) -> None:
 
 DEFAULTS: Final = Remote()
 SERVICE: Final = Source()
-
-
-def _oauth() -> tuple[str, str]:
-    names = "THINGSPACE_OAUTH_OAUTH_CLIENT_ID", "THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET"
-    client_id, secret = (os.environ.get(name, "") for name in names)
-    if not client_id or not secret:
-        raise UsageError(f"no credentials: set {' and '.join(names)}{_LOCAL}")
-    return client_id, secret

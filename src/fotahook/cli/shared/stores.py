@@ -2,12 +2,12 @@
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from cyclopts import Group, Parameter
@@ -42,6 +42,11 @@ class StoreFlags:
     "The store of the service, or a listener's inbox."
     as_json: Json = False
 
+    def run(self, do: "Callable[[Store], Coroutine[Any, Any, T]]", *, new: bool = False) -> T:
+        """The result of `do` with the store, which must exist unless it may be `new`."""
+        with opened("--store", self.store, new=new) as (store, runner):
+            return runner.run(do(store))
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +68,8 @@ class RetentionFlags:
         from fotahook.delivery.policy import DAY
         from fotahook.store.records import Retention
 
-        days = {"seconds": self.keep_days, "attempts": self.keep_attempts, "ids": self.keep_ids}
-        return Retention(bytes=self.keep_bytes, **{name: value * DAY for name, value in days.items()})
+        bodies, attempts, ids = (days * DAY for days in (self.keep_days, self.keep_attempts, self.keep_ids))
+        return Retention(seconds=bodies, attempts=attempts, ids=ids, bytes=self.keep_bytes)
 
 
 DEFAULT_STORE: Final = StoreFlags()
@@ -121,8 +126,14 @@ def secret_key(file: str | None) -> bytes:
         )
     from fotahook.store.key_file import read_or_make_key
 
-    try:
+    with _failing():
         return read_or_make_key(file)
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
         raise Failure(str(error)) from error
 
@@ -141,13 +152,11 @@ async def open_secret_keys(store: "Store", file: str | None) -> tuple[bytes, byt
     from fotahook.store.key_file import check_key, check_key_exists, readable_by_others
 
     previous = secret_key_from_environment(PREVIOUS)
-    try:
+    with _failing():
         if file is not None and secret_key_from_environment() is None:
             await check_key_exists(store, file)
         key = secret_key(file)
         await check_key(store, key, previous)
-    except ValueError as error:
-        raise Failure(str(error)) from error
     for path in readable_by_others(file) if file is not None else ():
         log.warning("%s can be read by other users: chmod 600 %s", path, path)
     return key, previous

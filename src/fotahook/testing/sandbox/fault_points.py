@@ -36,18 +36,13 @@ of POST requests: before the request is read, and after the response is handed t
 _FAULT: Final = re.compile(r"(?P<point>[a-z.]+)(:(?P<times>[1-9][0-9]{0,8}))?")
 
 
-def kill_this_process() -> None:
-    """End at once: nothing is flushed, closed or released."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 class FaultPoints:
     """Kills the process when a point is reached for the N-th time. `fault` is ``POINT[:N]``; N is 1 by default.
 
     Raises ValueError, which lists the points, for any other text.
     """
 
-    def __init__(self, fault: str, *, kill: Callable[[], None] = kill_this_process) -> None:
+    def __init__(self, fault: str, *, kill: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)) -> None:
         match = _FAULT.fullmatch(fault)
         if match is None or match["point"] not in POINTS:
             raise ValueError(f"{fault!r} is no fault point; use POINT or POINT:N with one of {', '.join(POINTS)}")

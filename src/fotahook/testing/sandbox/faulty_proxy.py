@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from fotahook.contract.addresses import EVERYWHERE
 from fotahook.delivery.sender import Sender, SenderSettings
 
-from ..simulator.fault_script import Drop, Duplicate, Fault
+from ..simulator.fault_script import Drop, Duplicate, Fault, UntrustedCertificate
 from .fault_injection import FaultQueue
 from .http_server import UntrustedReceiver, serving, untrusted_receiver, with_fault
 
@@ -25,16 +25,33 @@ _HOP_BY_HOP: Final = frozenset({b"host", b"content-length", b"connection", b"tra
 
 @dataclass(eq=False)
 class FaultyProxy:
-    """Forwards requests to `upstream`, or answers 200 itself without one. Request `faults` to inject."""
+    """Forwards requests to `upstream`, or answers 200 itself without one, with faults that are injected."""
 
     url: str
     upstream: str | None
+    register: Callable[[str], object]
+    """Makes a URL the account's callback: that of the proxy, or for a time that of the untrusted receiver."""
     sender: Sender
     untrusted: UntrustedReceiver
     faults: FaultQueue = field(default_factory=FaultQueue)
     forwarded: int = 0
     """The number of requests forwarded, duplicates included."""
     _dropped: set[tuple[bytes, bytes]] = field(default_factory=set)
+    _untrusted_until: int | None = None
+
+    def inject(self, fault: Fault) -> None:
+        """Let the next requests meet a fault."""
+        if isinstance(fault, UntrustedCertificate):
+            self._untrusted_until = self.untrusted.connections + fault.times
+            self.register(self.untrusted.url)
+        else:
+            self.faults.add(fault)
+
+    def restore_certificate(self) -> None:
+        """Register the trusted address again once enough attempts met the untrusted one."""
+        if self._untrusted_until is not None and self.untrusted.connections >= self._untrusted_until:
+            self._untrusted_until = None
+            self.register(self.url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         fault = self._fault(scope)
@@ -72,19 +89,21 @@ class FaultyProxy:
 
 
 @contextmanager
-def faulty_proxy(upstream: str | None = None) -> Iterator[FaultyProxy]:
+def faulty_proxy(
+    upstream: str | None = None, register: Callable[[str], object] = lambda url: None
+) -> Iterator[FaultyProxy]:
     """A proxy that runs in a thread, on a free port of 127.0.0.1."""
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(_running(upstream)) as proxy:
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(_running(upstream, register)) as proxy:
         yield proxy
 
 
 @asynccontextmanager
-async def _running(upstream: str | None) -> AsyncIterator[FaultyProxy]:
+async def _running(upstream: str | None, register: Callable[[str], object]) -> AsyncIterator[FaultyProxy]:
     async with AsyncExitStack() as stack:
         bound = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         settings = SenderSettings(secret_key=b"", allowed_networks=EVERYWHERE)
         sender = await stack.enter_async_context(Sender(settings, clock=time.time, monotonic=time.monotonic))
         untrusted = await stack.enter_async_context(untrusted_receiver())
-        proxy = FaultyProxy(f"http://127.0.0.1:{bound.getsockname()[1]}/", upstream, sender, untrusted)
+        proxy = FaultyProxy(f"http://127.0.0.1:{bound.getsockname()[1]}/", upstream, register, sender, untrusted)
         await stack.enter_async_context(serving(proxy, bound))
         yield proxy

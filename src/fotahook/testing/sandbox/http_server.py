@@ -65,7 +65,11 @@ def with_fault(app: ASGIApp, fault: Fault | None) -> ASGIApp:
         match fault:
             case ErrorResponse():
                 await Request(scope, receive).body()
-                await _response(fault)(scope, receive, send)
+                headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
+                body = {"errorCode": "SANDBOX_FAULT", "errorMessage": "A test asked for this answer."}
+                empty = fault.status in (204, 304)
+                response = Response(None, fault.status, headers) if empty else JSONResponse(body, fault.status, headers)
+                await response(scope, receive, send)
                 return
             case Drop():
                 await drop_connection(scope, receive)
@@ -75,14 +79,6 @@ def with_fault(app: ASGIApp, fault: Fault | None) -> ASGIApp:
         await app(scope, receive, send)
 
     return faulty
-
-
-def _response(fault: ErrorResponse) -> Response:
-    headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
-    if fault.status in (204, 304):
-        return Response(status_code=fault.status, headers=headers)
-    body = {"errorCode": "SANDBOX_FAULT", "errorMessage": "A test asked for this answer."}
-    return JSONResponse(body, fault.status, headers)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The messages of a simulated campaign: the same seed gives the same bytes.
+"""The messages of a simulated campaign, the same bytes for the same seed; and single messages to change and post.
 
 Profile ``v1`` has the envelope and members that Verizon publishes for V1; ``deviceList`` and the spelling of the first
 ``type`` are *ours*. Profile ``v2`` is *ours*: Verizon publishes only that V2's structure differs and that every message
@@ -138,15 +138,10 @@ class Simulation:
                     yield self._message(imei, step, self._device(imei, *self._result(step, failure)))
 
     def _announcement(self) -> Content:
-        v1, (older, newer) = self.profile == "v1", self._versions
-        named = {"firmwareName": self._name, "participantName": self.account} if v1 else {"softwareName": self._name}
-        shared = {"launchDate": self._start, "releaseNote": "", "model": "Model-1", "make": "Maker"}
-        if v1:
-            return {
-                "type": "firmwareList",
-                "firmwareList": [named | shared | {"fromVersion": older, "toVersion": newer}],
-            }
-        software = named | shared | {"distributionType": "HTTP", "devicePlatformId": "Maker"}
+        release = _release(self._start, "Maker", "Model-1")
+        if self.profile == "v1":
+            return _firmware_list(self._name, self.account, release, *self._versions)
+        software = {"softwareName": self._name, **release, "distributionType": "HTTP", "devicePlatformId": "Maker"}
         return {"type": "softwareList", "softwareList": [software]}
 
     def _campaign(self, status: str) -> Content:
@@ -159,8 +154,7 @@ class Simulation:
         return self._member("campaign", status=status, **dates, **maker, campaignTimeWindowList=[self._window])
 
     def _device(self, imei: str, status: str, reason: str | None) -> Content:
-        device = {"deviceId": imei, "status": status} | ({"resultReason": reason} if reason else {})
-        return self._member("upgradeProgress", deviceList=[device])
+        return self._member("upgradeProgress", deviceList=[_device(imei, status, reason)])
 
     def _result(self, step: int, failure: int | None) -> tuple[str, str | None]:
         """The status that a device reports in a step, and the reason."""
@@ -174,8 +168,7 @@ class Simulation:
     def _member(self, kind: str, **fields: object) -> Content:
         """A message whose only member with content is about the upgrade."""
         if self.profile == "v1":
-            upgrade = {"firmwareName": self._name, "upgradeId": self.campaign_id, "startDate": self._start}
-            return {"type": kind, "firmwareList": [], kind: {**upgrade, **fields}}
+            return _upgrade(kind, self._name, self.campaign_id, self._start, **fields)
         upgrade = {"campaignId": self.campaign_id, "softwareName": self._name, "startDate": self._start}
         return {"type": kind, kind: {**upgrade, **fields}}
 
@@ -183,6 +176,27 @@ class Simulation:
         return CampaignMessage(
             device=about, step=step, body=msgspec.json.encode({"accountName": self.account, **content})
         )
+
+
+def _release(launched: str, make: str, model: str) -> Content:
+    return {"launchDate": launched, "releaseNote": "", "model": model, "make": make}
+
+
+def _firmware_list(name: str, account: str, release: Content, older: str, newer: str) -> Content:
+    """V1's announcement; its ``type`` is *ours*."""
+    versions = {"fromVersion": older, "toVersion": newer}
+    firmware = {"firmwareName": name, "participantName": account, **release, **versions}
+    return {"type": "firmwareList", "firmwareList": [firmware]}
+
+
+def _upgrade(kind: str, name: str, campaign: str, start: str, **fields: object) -> Content:
+    """V1's message about an upgrade."""
+    upgrade = {"firmwareName": name, "upgradeId": campaign, "startDate": start}
+    return {"type": kind, "firmwareList": [], kind: {**upgrade, **fields}}
+
+
+def _device(device: str, status: str, reason: str | None = None) -> Content:
+    return {"deviceId": device, "status": status, **({"resultReason": reason} if reason else {})}
 
 
 def _rejection(failure: int | None) -> str | None:
@@ -240,3 +254,37 @@ def _permutation(rng: Random, size: int) -> Callable[[int], int]:
         factor = rng.randrange(size)
     shift = rng.randrange(size)
     return lambda number: (factor * number + shift) % size
+
+
+_NAME: Final = "Model-1_FW_1.0_to_2.0"
+_ACCOUNT: Final = "0000123456-00001"
+_DEVICE: Final = "990013907835573"
+_CAMPAIGN: Final = "60b5d639-ccdc-4db8-8824-069bd94c95bf"
+
+
+def firmware_available(*, account: str = _ACCOUNT, make: str = "Maker", model: str = "Model-1") -> Content:
+    """New firmware is available: V1's ``firmwareList``; its ``type`` is *ours*."""
+    release = _release("2026-01-15", make, model)
+    return {"accountName": account, **_firmware_list(_NAME, account, release, "1.0", "2.0")}
+
+
+def upgrade_scheduled(*, account: str = _ACCOUNT, device: str = _DEVICE, campaign: str = _CAMPAIGN) -> Content:
+    """An upgrade is scheduled. *Ours*: ``campaignId``, ``status`` and ``deviceList``."""
+    devices = [_device(device, "Accepted")]
+    return _message(account, "upgradeScheduled", campaign, deviceList=devices, status="CampaignScheduled")
+
+
+def upgrade_progress(
+    *,
+    account: str = _ACCOUNT,
+    device: str = _DEVICE,
+    campaign: str = _CAMPAIGN,
+    status: str = "UpgradeSuccess",
+    reason: str | None = "DownloadInstallSucceeded",
+) -> Content:
+    """The result of an upgrade. *Ours*: ``campaignId`` and ``deviceList``, with the values of V2's device models."""
+    return _message(account, "upgradeProgress", campaign, deviceList=[_device(device, status, reason)])
+
+
+def _message(account: str, kind: str, campaign: str, **fields: object) -> Content:
+    return {"accountName": account, **_upgrade(kind, _NAME, campaign, "2026-02-01", campaignId=campaign, **fields)}

@@ -1,19 +1,17 @@
-"""How ThingSpace sends: each message is planned from a seed, and one function carries a plan out.
+"""How ThingSpace sends: each message is planned from a seed; the sandbox carries a plan out.
 
 The numbers were measured for its connectivity callbacks; that this API's sender is the same is likely, not sure. Where
 each comes from: docs/testing.md, The profile of ThingSpace.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from random import Random
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID
 
 import msgspec
 
-T = TypeVar("T")
 Basic = tuple[str, str]
 
 SOURCES: Final = (
@@ -84,29 +82,3 @@ def plan(seed: int | str, message: bytes, registrations: Sequence[Registration],
     lag = Random(f"fotahook thingspace {seed} {current.revision}").uniform(*LAG_SECONDS)
     chosen = former if is_stale and sent_at < current.at + lag else current
     return Plan(chosen.url or current.url, chosen.basic, request_id, wait, (first, second))
-
-
-async def send(
-    post: Callable[[int], Awaitable[T]],
-    is_accepted: Callable[[T], bool],
-    *,
-    wait: float,
-    sleep: Callable[[float], Awaitable[None]],
-) -> T:
-    """Post the copies of one message, the first and perhaps the second; the result that counts.
-
-    The time until the second copy of a slow answer is real, as the receiver's is; `sleep` may be virtual.
-    """
-    first = asyncio.ensure_future(post(1))
-    try:
-        await asyncio.wait({first}, timeout=ANSWER_SECONDS)
-        if not first.done():
-            second = await post(2)
-            result = await first
-            return result if is_accepted(result) else second
-        if is_accepted(first.result()):
-            return first.result()
-        await sleep(wait)
-        return await post(2)
-    finally:
-        first.cancel()
