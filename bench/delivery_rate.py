@@ -50,12 +50,7 @@ TURNS: dict[str, tuple[str, str, int] | tuple[str, str, int, int]] = {
     "procrastinate": ("procrastinate", POSTGRES, 400),
 }
 
-LOOPBACK = SenderSettings(
-    secret_key=b"a secret key for the bench, 32 b",
-    # As `fotahook serve` signs unless it is told otherwise.
-    service_signature=False,
-    allowed_networks=(ip_network("127.0.0.0/8"),),
-)
+LOOPBACK = SenderSettings(secret_key=b"a secret key for the bench, 32 b", allowed_networks=(ip_network("127.0.0.0/8"),))
 
 
 def sender(settings: SenderSettings = LOOPBACK) -> Sender:

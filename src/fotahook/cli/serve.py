@@ -83,7 +83,7 @@ class ServeOptions(SenderFlags, RetentionFlags, ServerOptions):
     "Seconds before each attempt at a message that the receiver refuses; after the last one it is dead."
     time_to_live: InDelivery[Annotated[float, Parameter(validator=Number(gt=0, lte=3650))]] = Rules().time_to_live / DAY
     "Days after which an undelivered message is dead; days on which its account is held or paused do not count."
-    service_signature: InDelivery[Annotated[bool, Parameter(negative="--no-service-signature")]] = False
+    service_signature: InDelivery[Annotated[bool, Parameter(negative="--no-service-signature")]] = True
     "Sign deliveries with the service's key too, which proves no account, for receivers that know only that one."
     verify_endpoints: InDelivery[bool] = False
     "Register a new URL only if it answers a signed challenge; ThingSpace asks for none."
