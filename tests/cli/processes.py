@@ -36,7 +36,8 @@ def in_shell(
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end in a shell, which does something to its streams or its limits first."""
     line = f"{before} exec {shlex.join([*FOTAHOOK, *arguments])} {after}"
-    return _finish(["/bin/sh", "-c", line], cwd, b"", variables)
+    # A limit on the size of files would cut the bytecode that others load.
+    return _finish(["/bin/sh", "-c", line], cwd, b"", {"PYTHONDONTWRITEBYTECODE": "1", **variables})
 
 
 def _finish(
