@@ -9,8 +9,7 @@ import pytest
 
 from fotahook.service import Settings, build_app
 from fotahook.service.limits import LoopTurns
-from fotahook.service.operator import messages as module
-from fotahook.store.records import Accepted, NewMessage, StoreFull
+from fotahook.store.records import StoreFull
 
 from .conftest import ACCOUNT, MESSAGES, Answer, Api, client_of
 from .serving import SECRET_KEY
@@ -210,25 +209,6 @@ async def test_a_full_store_refuses_the_whole_batch(api: Api, monkeypatch: pytes
 
     monkeypatch.setattr(api.store, "accept", full)
     assert (await api("POST", BATCH, line() + b"x\n", api.bearer)).error == (507, "STORE_FULL")
-
-
-@pytest.mark.parametrize("bound", ["PART", "PART_BYTES"])
-async def test_a_large_batch_is_stored_in_parts_and_what_a_full_store_keeps_is_answered(
-    api: Api, monkeypatch: pytest.MonkeyPatch, bound: str
-) -> None:
-    sizes, accept = [], api.store.accept
-
-    async def filling(messages: Sequence[NewMessage]) -> list[Accepted]:
-        sizes.append(len(messages))
-        if len(sizes) == 3:
-            raise StoreFull("full")
-        return await accept(messages)
-
-    monkeypatch.setattr(api.store, "accept", filling)
-    monkeypatch.setattr(module, bound, 2 if bound == "PART" else 3)
-    answer = await api("POST", BATCH, line() * 3 + b"x\n" + line() * 4, api.bearer)
-    assert codes(answer) == [None] * 3 + ["INVALID_PARAMETER", None, *["STORE_FULL"] * 3]
-    assert sizes == [2, 2, 2]
 
 
 async def test_other_requests_get_their_turns_while_a_batch_is_parsed(api: Api) -> None:

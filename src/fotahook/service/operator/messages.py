@@ -14,10 +14,10 @@ from ...contract.messages import MessageInvalid, parse_claims
 from ...contract.operator import Attempts, MessagePage, MessageState, Published, Redelivered, Redeliveries, Why
 from ...store import views
 from ...store.ledger import reports_of
-from ...store.records import Accepted, Message, MessageFilter, NewMessage, Page, StoreError
+from ...store.records import Accepted, Message, MessageFilter, NewMessage, Page
 from .. import errors, requests
 from ..requests import PageSize, Params, Time
-from ..routing import JSON, Call, Endpoint, api_error
+from ..routing import JSON, Call, Endpoint
 from .accounts import PATH as ACCOUNT_PATH
 from .reasons import Snapshot, reasons_for
 
@@ -26,9 +26,6 @@ BATCH_TYPE: Final = "application/x-ndjson"
 TURN_BYTES: Final = 32 * 1024
 """That a request parses in one turn of the loop, where a line counts as `LINE_BYTES` more."""
 LINE_BYTES: Final = 1024
-PART: Final = 500
-PART_BYTES: Final = 1024 * 1024
-"""Lines of a batch in one transaction, and bytes of all but the last, so that other writes wait little."""
 READS_PER_PAGE: Final = 20
 """How often the store is read for one page, where few of the messages match."""
 _END_OF_TIME: Final = 253_402_300_799.0
@@ -118,7 +115,7 @@ async def publish(call: Call) -> Published:
 
 @Endpoint("POST", "/v1/messages", scope="publish", body=Line, body_limit="batch_limit")
 async def publish_batch(call: Call) -> Response:
-    """Answers each line, in order, once the valid ones are on disk: up to 500 in one transaction."""
+    """Answers each line, in order, once the valid ones are on disk, all in one transaction."""
     lines: list[NewMessage | Published | dict[str, str]] = []
     room = 0
     async for line in _lines(call):
@@ -127,27 +124,11 @@ async def publish_batch(call: Call) -> Response:
             room = TURN_BYTES
         room -= LINE_BYTES + len(line)
         lines.append(await _parse(call, line))
-    published = iter(await _accept(call, [line for line in lines if isinstance(line, NewMessage)]))
+    messages = [line for line in lines if isinstance(line, NewMessage)]
+    accepted = await call.service.store.accept(messages) if messages else []
+    published = iter(errors.OTHER_MESSAGE().content if one.conflict else _published(one) for one in accepted)
     answered = [next(published) if isinstance(line, NewMessage) else line for line in lines]
     return Response(msgspec.json.Encoder().encode_lines(answered), media_type=BATCH_TYPE)
-
-
-async def _accept(call: Call, messages: list[NewMessage]) -> list[Published | dict[str, str]]:
-    """What the lines of accepted messages are answered; raises the store's error if none was accepted."""
-    answers: list[Published | dict[str, str]] = []
-    while (begin := len(answers)) < len(messages):
-        end, size = begin, 0
-        while end < len(messages) and end < begin + PART and size < PART_BYTES:
-            size += len(messages[end].body)
-            end += 1
-        try:
-            accepted = await call.service.store.accept(messages[begin:end])
-        except StoreError as error:
-            if not answers:
-                raise
-            return answers + [api_error(error).content] * (len(messages) - begin)
-        answers += [errors.OTHER_MESSAGE().content if one.conflict else _published(one) for one in accepted]
-    return answers
 
 
 @Endpoint("GET", PATH, scope="read")
