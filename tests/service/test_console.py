@@ -32,7 +32,11 @@ async def test_a_session_begins_with_a_login_and_ends_with_a_logout(api: Api) ->
     assert {*attributes[1:]} == {"Max-Age=3600", "Path=/", "Secure", "HttpOnly", "SameSite=Strict"}
     session = (await api("GET", "/console/session", b"", cookie_of(login))).json
     assert session == {
-        "signedIn": True, "client": "dev", "scopes": login.json["scopes"], "kind": "service", "dev": True
+        "signedIn": True, "client": "dev", "scopes": login.json["scopes"], "kind": "service", "dev": True,
+        "limits": {
+            "inFlight": None, "perSecond": None, "pendingMessages": 1_000_000, "pendingBytes": 4 * 1024**3,
+            "publishesPerSecond": 20_000, "changesPerHour": 1_000,
+        },
     }  # fmt: skip
     assert (await api("GET", "/v1/accounts", b"", cookie_of(login))).status == 200
     logout = await api("POST", "/console/logout", b"", cookie_of(login))

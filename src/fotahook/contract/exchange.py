@@ -18,7 +18,7 @@ class Hidden:
     __slots__: tuple[str, ...] = ()
 
     # Hidden from type checkers, which would otherwise accept any misspelt name.
-    if not TYPE_CHECKING:
+    if not TYPE_CHECKING:  # pragma: no branch
 
         def __getattr__(self, name: str) -> str | None:
             return object.__getattribute__(self, f"_{name}")
