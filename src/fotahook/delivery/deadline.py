@@ -1,6 +1,7 @@
 """One time limit for many things that run side by side, kept by one timer for all of them."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Generic, TypeVar
@@ -34,9 +35,7 @@ class DeadlineQueue(Generic[T]):
 
     def add(self, thing: T) -> None:
         """Its time begins."""
-        self._add(thing, asyncio.get_running_loop())
-
-    def _add(self, thing: T, loop: asyncio.AbstractEventLoop) -> None:
+        loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._timer, self._due = loop, None, {}
         due = self._due[thing] = loop.time() + self._seconds
@@ -68,27 +67,27 @@ class DeadlineQueue(Generic[T]):
         self._timer = None if due is None else asyncio.get_running_loop().call_at(due, self._on_timer, due)
 
 
-class Deadline(DeadlineQueue[asyncio.Task[object]]):
+class Deadline(threading.local):
     """``with deadline:`` ends the block with DeadlineExceeded after so many seconds.
 
     Like ``asyncio.timeout``, which sets a timer for each block. A task must not enter the same deadline twice at once.
+    Each thread, and so each event loop that runs, has a queue of its own.
     """
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(seconds, asyncio.Task.cancel)
         self.seconds = seconds
+        self._tasks = DeadlineQueue[asyncio.Task[object]](seconds, asyncio.Task.cancel)
 
     def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
+        task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a deadline can only be used in a task")
-        self._add(task, loop)
+        self._tasks.add(task)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         task = asyncio.current_task()
         # Somebody else may have cancelled an overdue task too, which must take effect.
-        if task and self._due.pop(task, None) is None and task.uncancel() == 0 and kind is asyncio.CancelledError:
+        if task and not self._tasks.remove(task) and task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise DeadlineExceeded from error
