@@ -36,6 +36,8 @@ def main() -> None:
             browser.go(*place)
             browser.see("live")
             browser.find("//main[not(@aria-busy)]//h1")
+            if view == "live":
+                browser.find("//ol[@class='events']/li")
             browser.driver.save_screenshot(str(STATIC / f"console-{view}.png"))
 
 
