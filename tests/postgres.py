@@ -1,5 +1,6 @@
 """A real PostgreSQL server for the tests: one for a whole run, a schema of its own for each test."""
 
+import asyncio
 import contextlib
 import ctypes
 import importlib.util
@@ -177,10 +178,18 @@ class Pair:
         return f"postgresql://postgres@{hosts}/postgres"
 
     async def make_synchronous(self) -> None:
-        """From now on the standby has everything that the primary answered for."""
+        """Return once the standby has everything that the primary has answered for, and will have what comes."""
         db = await asyncpg.connect(self.primary.url)
         await db.execute("alter system set synchronous_standby_names = '*'")
         await db.execute("select pg_reload_conf()")
+        async with asyncio.timeout(DEADLINE):
+            # It may stream later than it accepts connections. Its sender has then read the new setting.
+            while await db.fetchval("select count(*) from pg_stat_replication where sync_state = 'sync'") == 0:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            # The checkpointer turns waiting on: it reads its settings before it makes another checkpoint.
+            await db.execute("checkpoint")
+            # Waits for the standby, and so for every commit before this one.
+            await db.execute("select pg_current_xact_id()")
         await db.close()
 
     def promote(self) -> None:

@@ -289,9 +289,12 @@ class World:
 
     @asynccontextmanager
     async def _disk(self, fault: Fault, number: int) -> AsyncIterator[None]:
+        # Killed at the same time, it must run again.
+        await self._all_restarted()
         node = self.nodes[0]
         node.limit_files(grow_limit(self.folder))
         yield
+        await self._all_restarted()
         node.limit_files(None)
 
     @asynccontextmanager
