@@ -10,7 +10,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Event, Thread
 
@@ -26,21 +26,18 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fotahook.cli import serve as serving
 from fotahook.cli.shared.errors import describe
-from fotahook.cli.shared.stores import open_when_it_answers
 from fotahook.client import OperatorClient
 from fotahook.contract.errors import AuthenticationError
 from fotahook.contract.events import MessageAccepted
 from fotahook.contract.keys import generate_secret_key, parse_secret_key
 from fotahook.delivery import Dispatcher
 from fotahook.service.event_feed import Cursors
-from fotahook.store import Store
 from fotahook.store.events import EventCursor
 from fotahook.store.postgres.schema import migrate_url
-from fotahook.store.records import StoreUnavailable
 from fotahook.testing import Certificates, make_certificates
 from tests.deadlines import DEADLINE
 from tests.ports import unused_port
-from tests.postgres import Server, a_schema
+from tests.postgres import Server
 
 from .conftest import Run, is_one_line
 from .processes import FOTAHOOK, Running, end, environment, fotahook, running, start
@@ -303,8 +300,13 @@ def test_an_address_for_metrics_needs_a_port(tmp_path: Path, address: str) -> No
     assert done.stderr.startswith("fotahook: ")
 
 
-@pytest.mark.parametrize("command", ["serve", "listen"])
-def test_a_store_that_is_away_at_the_start_is_waited_for(tmp_path: Path, postgres_server: Server, command: str) -> None:
+# It goes away again in the last step before each is ready: the service looks up its key, the listener tries to write.
+@pytest.mark.parametrize(
+    ("command", "hangs", "statement"), [("serve", False, b"secret_key"), ("listen", True, b"'probe'")]
+)
+def test_a_store_that_is_away_at_the_start_or_goes_away_again_is_waited_for(
+    tmp_path: Path, postgres_server: Server, command: str, hangs: bool, statement: bytes
+) -> None:
     asyncio.run(_create_database(postgres_server, f"wait_{command}"))
     port = unused_port()
     url = f"postgresql://postgres@127.0.0.1:{port}/wait_{command}"
@@ -320,37 +322,21 @@ def test_a_store_that_is_away_at_the_start_is_waited_for(tmp_path: Path, postgre
             text=True,
         )
     try:
-        deadline = time.monotonic() + DEADLINE
-        while "trying again in 1 s" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        with passing_on(port, postgres_server.port):
+        # One that hangs takes connections and says nothing.
+        with socket.create_server(("127.0.0.1", port)) if hangs else nullcontext():
+            deadline = time.monotonic() + DEADLINE
+            while "trying again in 1 s" not in log.read_text():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        with passing_on(port, postgres_server.port, lost_at=statement) as lost:
             assert process.stdout is not None
             assert process.stdout.readline().startswith("fotahook ready "), log.read_text()
+            assert lost.is_set()
             process.terminate()
             assert process.wait(DEADLINE) == 0
     finally:
         end(process)
-
-
-async def test_a_store_that_goes_away_while_it_is_prepared_is_waited_for(
-    postgres_server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
-    opened: list[Store] = []
-
-    async def prepare(store: Store) -> None:
-        opened.append(store)
-        if len(opened) == 1:
-            raise StoreUnavailable("the store hangs") from TimeoutError()
-        await store.check()
-
-    async with a_schema(postgres_server) as url:
-        await migrate_url(url)
-        store = await open_when_it_answers(url, prepare)
-        await store.close()
-    assert len(opened) == 2
-    assert "the store hangs; trying again in 1 s" in caplog.text
 
 
 async def _create_database(server: Server, name: str) -> None:
@@ -361,8 +347,8 @@ async def _create_database(server: Server, name: str) -> None:
 
 
 @contextmanager
-def passing_on(port: int, to: int) -> Iterator[None]:
-    """A port whose connections go on to another one."""
+def passing_on(port: int, to: int, *, lost_at: bytes) -> Iterator[Event]:
+    """A port whose connections go on to another one; the first that says something is lost, which sets the event."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there = await asyncio.open_connection("127.0.0.1", to)
@@ -371,6 +357,9 @@ def passing_on(port: int, to: int) -> Iterator[None]:
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
+            if lost_at in data and not lost.is_set():
+                lost.set()
+                break
             writer.write(data)
         writer.close()
 
@@ -379,12 +368,12 @@ def passing_on(port: int, to: int) -> Iterator[None]:
             started.set()
             await asyncio.to_thread(stopping.wait)
 
-    started, stopping = Event(), Event()
+    started, stopping, lost = Event(), Event(), Event()
     thread = Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     assert started.wait(DEADLINE)
     try:
-        yield
+        yield lost
     finally:
         stopping.set()
         thread.join(DEADLINE)

@@ -70,17 +70,14 @@ class Node:
         return self.folder / f"{self.name}-{self.starts}.log"
 
     async def start(self, point: str | None = None) -> None:
-        """Return when it is ready. If it ends by itself before, since the store hangs, it is started again.
-
-        `point`: a fault point, where it kills itself: that may be before it is ready.
-        """
+        """Return when it is ready. `point`: a fault point, where it kills itself: that may be before it is ready."""
         # Several start at once.
         async with asyncio.timeout(3 * DEADLINE):
-            while not (ready := await self._launch({} if point is None else {"FOTAHOOK_FAULT": point})):
+            if not (ready := await self._launch({} if point is None else {"FOTAHOOK_FAULT": point})):
                 code = await self._launched().wait()
-                if point is not None and code == -signal.SIGKILL:
-                    return
-                assert code == 1, f"{self.name} ended with {code} before it was ready:\n{self.log.read_text()}"
+                killed = point is not None and code == -signal.SIGKILL
+                assert killed, f"{self.name} ended with {code} before it was ready:\n{self.log.read_text()}"
+                return
         self.url = ready[2]
         if self.role != "dispatcher":
             client = AsyncOperatorClient(self.url, *DEV_CLIENT, timeout=CLIENT_SECONDS, max_retries=0, proxy="")

@@ -6,9 +6,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -18,6 +19,7 @@ from cyclopts import App, Group, Parameter
 from cyclopts.argument import ArgumentCollection
 from rich.console import Console
 from rich.text import Text
+from starlette.types import ASGIApp
 
 from fotahook.client import AsyncClient, Client
 from fotahook.contract.addresses import EVERYWHERE, parse_networks
@@ -32,13 +34,13 @@ from fotahook.listener.validation import duration
 from ..hosting import discard
 from ..hosting.flags import check_pem_files, load_object
 from ..hosting.logging import RequestLog, configure_logging
-from ..hosting.server import run, serve_app
+from ..hosting.server import ListeningSocket, run, serve_app
 from .shared.arguments import Duration, OptionalAccount, OptionalDuration, Texts
 from .shared.errors import REFUSED, Failure, UsageError, flag_named
 from .shared.output import WIDEST, on_terminal, print_json
 from .shared.remote import BaseUrl, Remote
 from .shared.servers import SOURCES, InLimits, InNetwork, Seconds, ServerOptions, listener_console, ready_details
-from .shared.stores import VARIABLE, open_when_it_answers, secret_key_from_environment
+from .shared.stores import VARIABLE, secret_key_from_environment, when_it_answers
 
 log = logging.getLogger("fotahook.listener")
 
@@ -206,15 +208,9 @@ async def _listen(listener: Listener, options: ListenOptions) -> int:
     if faults:
         listener.wrap(faults.around_store, faults.around_deliver)
     with options.open_socket() as listening:
-        if urlsplit(listener.inbox).scheme != "sqlite":
-            await (await open_when_it_answers(listener.inbox)).close()
-        async with (
-            _registration(options) as registration,
-            listener.running(),
-            listener_console(listener, options.console_port, options) as also,
-        ):
-            if registration is not None and options.register is not None:
-                await listener.move(options.register, registration.found, registration.url, overlap=options.overlap)
+        async with _registration(options) as registration, contextlib.AsyncExitStack() as stack:
+            opening = partial(_open, stack, listener, registration, options)
+            also = await when_it_answers(listener.inbox, opening)
             public = urlsplit(options.public_url or "").hostname or "localhost"
             facts = {
                 "inbox": without_password(listener.inbox),
@@ -232,6 +228,19 @@ async def _listen(listener: Listener, options: ListenOptions) -> int:
                 details=ready_details(facts),
                 while_serving=_registered(registration, listener, options) if registration else None,
             )
+
+
+async def _open(
+    stack: contextlib.AsyncExitStack, listener: Listener, registration: Registration | None, options: ListenOptions
+) -> Mapping[ListeningSocket, ASGIApp]:
+    """Run the listener until the stack ends; what else is served."""
+    async with contextlib.AsyncExitStack() as opened:
+        await opened.enter_async_context(listener.running())
+        if registration is not None and options.register is not None:
+            await listener.move(options.register, registration.found, registration.url, overlap=options.overlap)
+        also = await opened.enter_async_context(listener_console(listener, options.console_port, options))
+        stack.push_async_exit(opened.pop_all())
+        return also
 
 
 @contextlib.asynccontextmanager

@@ -25,7 +25,7 @@ from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings, challenge_receiver
 from fotahook.service.context import REQUESTS_PER_MINUTE
 from fotahook.service.limits import AccountQuotas
-from fotahook.store import Store
+from fotahook.store import Store, open_store
 from fotahook.store.records import StoreFull
 
 from ..hosting.connection_limits import ConnectionLimits
@@ -44,7 +44,7 @@ from .shared.servers import (
     console_routes,
     ready_details,
 )
-from .shared.stores import InStore, RetentionFlags, key_source, open_secret_keys, open_when_it_answers, store_file
+from .shared.stores import InStore, RetentionFlags, key_source, open_secret_keys, store_file, when_it_answers
 
 log = logging.getLogger("fotahook")
 
@@ -153,12 +153,12 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 f"--host {options.host}: --dev gives everybody who can connect every account and scope; choose a "
                 "loopback address, or add --allow-public-dev"
             )
-        async with _opened(options) as opened, contextlib.AsyncExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
+            opened, key, previous = await when_it_answers(options.store, partial(_open, options, file))
+            stack.push_async_callback(opened.close)
             metrics = service.Metrics()
             store = metrics.around(opened)
             store = faults.around_store(store) if faults else store
-            # Only now, when the file is known to be a store: the key beside it is worth keeping.
-            key, previous = await open_secret_keys(opened, file)
             sending = msgspec.structs.replace(
                 options.sender_settings(key),
                 previous_key=previous,
@@ -232,26 +232,25 @@ def _open_metrics_socket(address: str) -> contextlib.AbstractContextManager[List
     return open_socket(host.strip("[]") or "127.0.0.1", int(port[:6]))
 
 
-@contextlib.asynccontextmanager
-async def _opened(options: ServeOptions) -> AsyncIterator[Store]:
-    store = await open_when_it_answers(options.store, partial(_prepare, options=options))
+async def _open(options: ServeOptions, file: str | None) -> tuple[Store, bytes, bytes | None]:
+    """The store, made ready for this process, its key, and the one before it if that is given."""
+    store = await open_store(options.store)
     try:
-        yield store
-    finally:
+        try:
+            await store.check()
+        except StoreFull as error:
+            # It serves what can be read, and goes on when there is room.
+            log.error("the store is full: %s", error)
+        if options.role != "api":
+            # Takes a file's dispatcher lock: a second service on one file must end here, not idle beside the first.
+            await store.lease(0, 0)
+        if options.role != "dispatcher":
+            await (service.provision_dev(store) if options.dev else service.withdraw_dev(store))
+        # Only now, when the file is known to be a store: the key beside it is worth keeping.
+        return (store, *await open_secret_keys(store, file))
+    except BaseException:
         await store.close()
-
-
-async def _prepare(store: Store, options: ServeOptions) -> None:
-    try:
-        await store.check()
-    except StoreFull as error:
-        # It serves what can be read, and goes on when there is room.
-        log.error("the store is full: %s", error)
-    if options.role != "api":
-        # Takes a file's dispatcher lock: a second service on one file must end here, not idle beside the first.
-        await store.lease(0, 0)
-    if options.role != "dispatcher":
-        await (service.provision_dev(store) if options.dev else service.withdraw_dev(store))
+        raise
 
 
 @contextlib.asynccontextmanager

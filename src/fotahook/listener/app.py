@@ -325,9 +325,9 @@ class Listener:
         The app's lifespan does the same; use this where the host sends no lifespan events. StoreError says what is
         wrong with the inbox.
         """
-        self.request_handler.warn_if_unverified()
         await self._inbox.open()
         try:
+            self.request_handler.warn_if_unverified()
             yield self
         finally:
             await self._inbox.close()

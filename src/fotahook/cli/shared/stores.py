@@ -169,24 +169,16 @@ def key_source(file: str | None) -> str:
     return VARIABLE if file is None or VARIABLE in os.environ else str(key_file(file))
 
 
-async def open_when_it_answers(url: str, prepare: "Callable[[Store], Awaitable[None]] | None" = None) -> "Store":
-    """Open and prepare a store. While its server is away, a line in the log says that it is waited for."""
+async def when_it_answers(url: str, job: Callable[[], Awaitable[T]]) -> T:
+    """What `job` returns with the store at a URL. While its server is away, a line in the log says it is waited for."""
     from asyncio import sleep
 
-    from fotahook.store import open_store
     from fotahook.store.records import StoreError
 
     delays = chain((1, 2, 4, 8, 16), repeat(30))
     while True:
         try:
-            store = await open_store(url)
-            try:
-                if prepare is not None:
-                    await prepare(store)
-            except BaseException:
-                await store.close()
-                raise
-            return store
+            return await job()
         except StoreError as error:
             if urlsplit(url).scheme == "sqlite" or not _is_away(error):
                 raise
@@ -195,8 +187,12 @@ async def open_when_it_answers(url: str, prepare: "Callable[[Store], Awaitable[N
         await sleep(seconds)
 
 
-def _is_away(error: BaseException) -> bool:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    # 08: the connection was lost; 57: PostgreSQL starts, stops or takes too long; 53300: it has no connection left.
-    return isinstance(error, OSError) or (getattr(error, "sqlstate", None) or "").startswith(("08", "57", "53300"))
+def _is_away(error: BaseException | None) -> bool:
+    while error is not None:
+        # 08: the connection was lost; 57: PostgreSQL starts, stops or takes too long; 53300: it has no connection left.
+        # 25006: it is a standby, as yet.
+        state = getattr(error, "sqlstate", None) or ""
+        if isinstance(error, OSError) or state.startswith(("08", "57", "53300", "25006")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
