@@ -17,7 +17,7 @@ from tests.console.browser import Browser, browsing
 from bench.report import Figure, Report
 from fotahook import OperatorClient
 from fotahook.contract.operator import BatchMessage
-from fotahook.service import DEV_CLIENT
+from fotahook.service.credentials import DEV_CLIENT
 
 ACCOUNTS = 1_000
 MESSAGES = 100_000

@@ -90,6 +90,7 @@ _DETAILS: Final[Mapping[Endpoint, Details]] = {
     health.console_session: Details(also=(429,)),
     health.console_login: Details(answer=health.ConsoleSession, also=(401, 403, 429)),
     health.console_logout: Details(answer=health.ConsoleSession),
+    accounts.register_callback: Details(answer=FotaV2CallbackRegistrationResult),
     accounts.check: Details(body_optional=True, also=(409,)),
     events.stats: Details(also=(404,)),
     callbacks.list_callback: Details(answer=CallbackSummary),

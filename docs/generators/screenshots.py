@@ -12,7 +12,7 @@ from tests.cli.processes import running
 from tests.console.browser import Browser, browsing
 
 from fotahook import Client, OperatorClient, SessionCredentials, ThingspaceOauthCredentials
-from fotahook.service import DEV_CLIENT, DEV_USER
+from fotahook.service.credentials import DEV_CLIENT, DEV_USER
 from fotahook.testing.simulator.campaign import upgrade_progress
 
 STATIC = Path(__file__).parents[1] / "static"

@@ -14,7 +14,7 @@ import pytest
 
 from fotahook.client import OperatorClient
 from fotahook.contract.operator import BatchMessage
-from fotahook.service import DEV_CLIENT
+from fotahook.service.credentials import DEV_CLIENT
 from tests.faults.machines import SECRETS
 from tests.postgres import Server, binaries
 

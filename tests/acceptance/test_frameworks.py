@@ -16,7 +16,7 @@ import urllib3
 from fotahook import Client, OperatorClient, SessionCredentials, ThingspaceOauthCredentials
 from fotahook.contract.messages import parse_message
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
-from fotahook.service import DEV_CLIENT, DEV_USER
+from fotahook.service.credentials import DEV_CLIENT, DEV_USER
 from fotahook.testing import Certificates, campaign, make_certificates
 from tests.cli.processes import FOTAHOOK, end, environment, running
 from tests.deadlines import DEADLINE

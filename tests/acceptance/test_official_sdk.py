@@ -23,7 +23,8 @@ from verizon.models.v2_campaign_device import V2CampaignDevice
 from verizon.verizon_client import VerizonClient
 
 from fotahook import BatchMessage, OperatorClient
-from fotahook.service import SCOPES, create_credential
+from fotahook.service import create_credential
+from fotahook.service.credentials import SCOPES
 from fotahook.store import open_store
 from fotahook.testing import Simulation
 from tests.deadlines import DEADLINE

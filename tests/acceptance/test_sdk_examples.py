@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from verizon.configuration import Configuration
 
-from fotahook.service import DEV_CLIENT, DEV_USER
+from fotahook.service.credentials import DEV_CLIENT, DEV_USER
 from fotahook.testing import Sandbox
 from tests.deadlines import DEADLINE
 

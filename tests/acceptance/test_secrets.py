@@ -14,7 +14,7 @@ import pytest
 import urllib3
 
 from fotahook.contract.keys import generate_secret_key
-from fotahook.service import SCOPES
+from fotahook.service.credentials import SCOPES
 from tests.cli.processes import Running, fotahook, running
 from tests.deadlines import DEADLINE
 from tests.postgres import Server, a_schema

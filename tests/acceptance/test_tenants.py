@@ -20,7 +20,8 @@ from typing import Any, Final
 import pytest
 import urllib3
 
-from fotahook.service import SCOPES, create_credential
+from fotahook.service import create_credential
+from fotahook.service.credentials import SCOPES
 from fotahook.store import open_store
 from tests.cli.processes import running
 from tests.deadlines import DEADLINE

@@ -14,7 +14,7 @@ import urllib3
 from fotahook import Client, FotaV2CallbackRegistrationRequest, SessionCredentials, ThingspaceOauthCredentials
 from fotahook.cli.listen import ListenOptions, configure
 from fotahook.listener import Listener
-from fotahook.service import HEALTH_PATHS
+from fotahook.service.health import HEALTH_PATHS
 from fotahook.testing import make_certificates
 from tests.deadlines import DEADLINE
 

@@ -15,7 +15,7 @@ from fotahook import (
     SessionCredentials,
     ThingspaceOauthCredentials,
 )
-from fotahook.service import DEV_CLIENT, DEV_USER
+from fotahook.service.credentials import DEV_CLIENT, DEV_USER
 
 from ..cli.processes import Running, running
 from ..faults.links import Link

@@ -19,7 +19,8 @@ from starlette.types import ASGIApp
 
 from fotahook.contract.addresses import EVERYWHERE
 from fotahook.delivery import Dispatcher, Outcome
-from fotahook.service import DEV_CLIENT, Settings, build_app, provision_dev
+from fotahook.service import Settings, build_app
+from fotahook.service.credentials import DEV_CLIENT, provision_dev
 from fotahook.store import SqliteStore
 from fotahook.store.message_verbs import MessageIds
 from fotahook.store.records import Delivery, Lease, NewMessage, StoreFull, StoreUnavailable

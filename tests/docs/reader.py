@@ -17,7 +17,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, Final
 
-from fotahook.service import DEV_CLIENT, DEV_USER
+from fotahook.service.credentials import DEV_CLIENT, DEV_USER
 from tests.deadlines import DEADLINE
 from tests.ports import unused_port
 

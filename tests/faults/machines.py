@@ -16,7 +16,7 @@ import aiohttp
 import asyncpg
 
 from fotahook.client import AsyncOperatorClient
-from fotahook.service import DEV_CLIENT
+from fotahook.service.credentials import DEV_CLIENT
 from fotahook.store.postgres.schema import migrate
 from tests.cli.processes import environment
 from tests.deadlines import DEADLINE

@@ -17,7 +17,8 @@ import msgspec
 import pytest
 from starlette.types import ASGIApp, Message, Scope
 
-from fotahook.service import SCOPES, PasswordCost, Settings, build_app, create_credential, provision_dev
+from fotahook.service import Settings, build_app, create_credential
+from fotahook.service.credentials import SCOPES, PasswordCost, provision_dev
 from fotahook.store import SqliteStore
 
 from .serving import SECRET_KEY, serving

@@ -11,7 +11,8 @@ from typing import Any
 import uvicorn
 
 from fotahook.contract.addresses import EVERYWHERE
-from fotahook.service import Settings, build_app, provision_dev
+from fotahook.service import Settings, build_app
+from fotahook.service.credentials import provision_dev
 from fotahook.store import SqliteStore, Store
 from tests.deadlines import DEADLINE
 

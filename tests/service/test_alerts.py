@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fotahook.service import Metrics, Settings, build_app
+from fotahook.service import Settings, build_app
+from fotahook.service.metrics import Metrics
 from fotahook.store import SqliteStore
 from fotahook.store.records import Attempt, Health, LaneVerdict, NewMessage, Settlement, StoreFull
 

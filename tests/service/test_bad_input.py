@@ -4,7 +4,8 @@ import asyncpg
 import msgspec
 import pytest
 
-from fotahook.service import Settings, build_app, provision_dev
+from fotahook.service import Settings, build_app
+from fotahook.service.credentials import provision_dev
 from fotahook.store import open_store
 from fotahook.store.postgres.schema import migrate_url
 from tests.postgres import Server

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 
 from fotahook.contract.operator import Checks, Latency
 from fotahook.service import Settings, build_app
-from fotahook.service.metrics import OVERVIEW_LIMIT, latency_of
+from fotahook.service.metrics import latency_of
 from fotahook.store.records import Attempt, RecentAttempt
 
 from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Answer, Api, ask, client_of
@@ -110,7 +110,9 @@ async def test_stats_of_one_account_with_its_backlog(api: Api) -> None:
     assert (await api("GET", "/v1/stats?account=other", b"", mine)).error == (404, "NOT_FOUND")
 
 
-async def test_overviews_are_kept_for_a_moment_and_are_bounded(api: Api) -> None:
+async def test_overviews_are_kept_for_a_moment_and_are_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fotahook.service.limits._MAX_ENTRIES", 10)
+
     async def pending(account: str = ACCOUNT) -> int:
         found: int = (await api("GET", f"/v1/stats?account={account}", b"", api.bearer)).json["backlog"]["pending"]
         return found
@@ -118,7 +120,7 @@ async def test_overviews_are_kept_for_a_moment_and_are_bounded(api: Api) -> None
     assert await pending() == 0
     await api("POST", MESSAGES, b"{}", api.bearer)
     assert await pending() == 0
-    for number in range(OVERVIEW_LIMIT):
+    for number in range(10):
         await pending(f"account-{number}")
     assert await pending() == 1
 

@@ -23,7 +23,8 @@ from fotahook.contract.events import (
     MessageAccepted,
     MessageDead,
 )
-from fotahook.service import create_credential, event_feed, provision_dev, revoke
+from fotahook.service import create_credential, event_feed, revoke
+from fotahook.service.credentials import provision_dev
 from fotahook.service.event_feed import Cursors
 from fotahook.service.operator import events
 from fotahook.store import SqliteStore

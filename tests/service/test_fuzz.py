@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fotahook.service import Settings, build_app, provision_dev
+from fotahook.service import Settings, build_app
+from fotahook.service.credentials import provision_dev
 from fotahook.store import SqliteStore
 
 from .conftest import ACCOUNT, MESSAGES, Api, FakeClock, basic

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from fotahook.service import SCOPES, create_credential, grant, provision_dev, revoke, rotate_secret, withdraw_dev
-from fotahook.service.credentials import Kind
+from fotahook.service import create_credential, grant, revoke, rotate_secret
+from fotahook.service.credentials import SCOPES, Kind, provision_dev, withdraw_dev
 from fotahook.store import SqliteStore
 
 from .conftest import (

@@ -3,7 +3,8 @@
 import pytest
 
 from fotahook.contract.auth import OAUTH_LIFETIME
-from fotahook.service import SCOPES, Settings, build_app
+from fotahook.service import Settings, build_app
+from fotahook.service.credentials import SCOPES
 from fotahook.service.routing import Endpoint
 
 from .conftest import ACCOUNT, MESSAGES, Api, basic, bearer, client_of

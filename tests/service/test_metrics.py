@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fotahook.service import Metrics, Settings, build_app, split_metrics
+from fotahook.service import Settings, build_app, split_metrics
+from fotahook.service.metrics import Metrics
 from fotahook.store import SqliteStore, Store
 from fotahook.store.events import Backlog
 from fotahook.store.records import Attempt, Health, LaneVerdict, NewMessage, Settlement, StoreUnavailable

@@ -12,7 +12,7 @@ from fotahook.client import AsyncOperatorClient, OperatorClient
 from fotahook.contract.calls import BATCH_MESSAGES, read_batch
 from fotahook.contract.errors import ApiException, NotFound
 from fotahook.contract.operator import BatchMessage, Published, Refused
-from fotahook.service import DEV_CLIENT
+from fotahook.service.credentials import DEV_CLIENT
 
 ACCOUNT = "0000123456-00001"
 

@@ -8,12 +8,11 @@ import msgspec
 import pytest
 from argon2 import PasswordHasher
 
-from fotahook.service import PasswordCost, Settings, build_app, create_credential, provision_dev, withdraw_dev
-from fotahook.service.credentials import COST, Passwords
+from fotahook.service import create_credential
+from fotahook.service.credentials import COST, PasswordCost, Passwords, provision_dev, withdraw_dev
 from tests.deadlines import DEADLINE
 
 from .conftest import CHEAP, LOGIN, Api
-from .serving import SECRET_KEY
 
 DEARER = PasswordCost(memory_kib=16, passes=1)
 
@@ -47,18 +46,6 @@ async def test_any_text_is_a_password(password: str) -> None:
 @pytest.mark.parametrize("known", [b"", b"x", b"$argon2id$", bytes(32), b"$argon2id$v=19$m=8,t=1,p=1$AAAA$AAAA"])
 async def test_an_invalid_hash_never_verifies(known: bytes) -> None:
     assert not await Passwords(CHEAP).verify(known, "dev-password")
-
-
-async def test_a_login_rehashes_a_password_of_another_cost(api: Api) -> None:
-    before = await stored(api)
-    settings = Settings(secret_key=SECRET_KEY, password_cost=DEARER, clock=api.clock)
-    dearer = Api(build_app(api.store, settings), api.store, api.file, api.clock)
-    await dearer.login(await dearer.token())
-    after = await stored(api)
-    assert (b"m=8," in before, b"m=16," in after) == (True, True)
-    await dearer.login(await dearer.token())
-    assert await stored(api) == after
-    await api.login(await api.token())
 
 
 async def test_a_refused_login_costs_the_same_whether_or_not_the_user_exists(

@@ -5,14 +5,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
-from fotahook.service import (
-    SCOPES,
-    create_credential,
-    grant,
-    provision_dev,
-    revoke,
-    withdraw_dev,
-)
+from fotahook.service import create_credential, grant, revoke
+from fotahook.service.credentials import SCOPES, provision_dev, withdraw_dev
 from fotahook.store import SqliteStore
 from fotahook.store.records import Credential
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from fotahook.service import HEALTH_PATHS, Settings, build_app
+from fotahook.service import Settings, build_app
 from fotahook.service.errors import ApiError
+from fotahook.service.health import HEALTH_PATHS
 from fotahook.service.limits import RateLimiter
 
 from .conftest import CALLBACK, GRANT, MESSAGES, TOKEN, Api, basic, client_of
@@ -72,7 +73,7 @@ def test_zero_means_no_limit() -> None:
 
 
 def test_the_number_of_buckets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fotahook.service.limits._MAX_CLIENTS", 2)
+    monkeypatch.setattr("fotahook.service.limits._MAX_ENTRIES", 2)
     limiter = RateLimiter(1)
     for client in ("a", "b", "c", "a"):
         limiter.count(client, 1.0)

@@ -2,7 +2,6 @@
 
 import pytest
 
-from fotahook.service import context
 from fotahook.service.context import TokenCache
 from fotahook.store import SqliteStore
 from fotahook.store.records import Credential
@@ -55,7 +54,7 @@ async def test_a_missing_token_is_not_cached(cache: TokenCache, store: SqliteSto
 
 
 async def test_the_cache_is_bounded(cache: TokenCache, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "_CACHE_LIMIT", 2)
+    monkeypatch.setattr("fotahook.service.limits._MAX_ENTRIES", 2)
     for name in ("a", "b", "c"):
         await store.save_credential(token(name))
         assert await cache.find("token", name) is not None

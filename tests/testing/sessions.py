@@ -4,7 +4,7 @@ import urllib3
 
 from fotahook import Client
 from fotahook.contract.auth import ThingspaceOauthCredentials, VZM2mTokenCredentials
-from fotahook.service import DEV_CLIENT, DEV_USER
+from fotahook.service.credentials import DEV_CLIENT, DEV_USER
 from fotahook.testing import Sandbox
 
 

@@ -11,7 +11,7 @@ import urllib3
 
 from fotahook import AuthenticationError, Client, LoginRefused, OperatorClient
 from fotahook.contract.auth import SESSION_IDLE, SessionCredentials, ThingspaceOauthCredentials
-from fotahook.service import DEV_CLIENT, DEV_USER
+from fotahook.service.credentials import DEV_CLIENT, DEV_USER
 from fotahook.store import sqlite_path
 from fotahook.testing import Sandbox
 from tests.deadlines import DEADLINE

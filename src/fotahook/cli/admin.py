@@ -15,11 +15,10 @@ from cyclopts import App, Parameter
 from cyclopts.config import Env
 from cyclopts.validators import Number
 
-from fotahook import service
 from fotahook.contract.operator import AuditEntry
 from fotahook.contract.urls import without_password
 from fotahook.delivery.policy import DAY
-from fotahook.service import SCOPES
+from fotahook.service import credentials
 from fotahook.store import Store, migrate_store, records
 from fotahook.store.key_file import mark_key
 from fotahook.store.records import Credential, Retention
@@ -36,7 +35,7 @@ PAUSE_SECONDS: Final = 0.01
 T = TypeVar("T")
 Kind = Literal["client", "user"]
 
-_SCOPE: Final = Parameter(converter=split_at_commas, help=f"Allowed: {', '.join(SCOPES)}; repeatable.")
+_SCOPE: Final = Parameter(converter=split_at_commas, help=f"Allowed: {', '.join(credentials.SCOPES)}; repeatable.")
 _OVERLAP: Final = Parameter(validator=Number(gte=0, lte=8760), help="Hours for which the former secret stays valid.")
 
 
@@ -79,7 +78,7 @@ def create(kind: Kind, name: str, /, *, grants: Grants = NOTHING, flags: StoreFl
     Example: fotahook admin {kind} create campaigns --account 0000123456-00001 --scope publish
     """
     given = grants.given()
-    made = flags.run(lambda it: service.create_credential(it, kind, name, **given, by=operator()), new=True)
+    made = flags.run(lambda it: credentials.create_credential(it, kind, name, **given, by=operator()), new=True)
     names = ("clientId", "clientSecret") if kind == "client" else ("username", "password")
     print_facts(dict(zip(names, (name, made), strict=True)), as_json=flags.as_json)
     if not {"accounts", "scopes"} <= set(given):
@@ -91,7 +90,7 @@ def list_(kind: Kind, /, *, flags: StoreFlags = DEFAULT_STORE) -> None:
 
     Example: fotahook admin {kind} list
     """
-    _print(flags.run(lambda it: service.list_credentials(it, kind)), flags)
+    _print(flags.run(lambda it: credentials.list_credentials(it, kind)), flags)
 
 
 def grant(kind: Kind, name: str, /, *, grants: Grants = NOTHING, flags: StoreFlags = DEFAULT_STORE) -> None:
@@ -101,7 +100,7 @@ def grant(kind: Kind, name: str, /, *, grants: Grants = NOTHING, flags: StoreFla
     """
     if not (given := grants.given()):
         raise UsageError("give --account, --all-accounts or --scope, --network or --expires-days")
-    granted = flags.run(lambda it: service.grant(it, kind, name, **given, by=operator()))
+    granted = flags.run(lambda it: credentials.grant(it, kind, name, **given, by=operator()))
     _print([_known(granted, kind, name)], flags)
 
 
@@ -110,7 +109,7 @@ def revoke(kind: Kind, name: str, /, *, flags: StoreFlags = DEFAULT_STORE) -> No
 
     Example: fotahook admin {kind} revoke campaigns
     """
-    revoked = flags.run(lambda it: service.revoke(it, kind, name, by=operator()))
+    revoked = flags.run(lambda it: credentials.revoke(it, kind, name, by=operator()))
     _known(revoked or None, kind, name)
     print_facts({"name": name, "revoked": True}, as_json=flags.as_json)
 
@@ -122,7 +121,7 @@ def rotate(
 
     Example: fotahook admin client rotate campaigns --overlap-hours 2
     """
-    made = flags.run(lambda it: service.rotate_secret(it, name, overlap=overlap_hours * 3600, by=operator()))
+    made = flags.run(lambda it: credentials.rotate_secret(it, name, overlap=overlap_hours * 3600, by=operator()))
     print_facts({"clientId": name, "clientSecret": _known(made, kind, name)}, as_json=flags.as_json)
 
 
@@ -271,9 +270,9 @@ async def _prune(store: Store, retention: Retention) -> tuple[int, int]:
     return bodies, size
 
 
-def operator() -> service.By:
+def operator() -> credentials.By:
     """Who runs this command, for the audit log."""
-    return service.By(f"admin {getpass.getuser()}", socket.gethostname())
+    return credentials.By(f"admin {getpass.getuser()}", socket.gethostname())
 
 
 def format_age(seconds: int) -> str:

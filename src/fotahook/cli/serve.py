@@ -14,7 +14,6 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 from starlette.types import ASGIApp
 
-from fotahook import service
 from fotahook.contract.addresses import parse_networks
 from fotahook.contract.servers import parse_proxy
 from fotahook.contract.urls import without_password
@@ -23,8 +22,12 @@ from fotahook.delivery.dispatcher import LEASE_MARGIN
 from fotahook.delivery.doctor import check_receiver
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings, challenge_receiver
-from fotahook.service.context import REQUESTS_PER_MINUTE
+from fotahook.service import Settings, build_app, split_metrics
+from fotahook.service.context import REQUESTS_PER_MINUTE, Check
+from fotahook.service.credentials import provision_dev, withdraw_dev
+from fotahook.service.health import HEALTH_PATHS
 from fotahook.service.limits import AccountQuotas
+from fotahook.service.metrics import Metrics
 from fotahook.store import Store, open_store
 from fotahook.store.records import StoreFull
 
@@ -156,7 +159,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
         async with contextlib.AsyncExitStack() as stack:
             opened, key, previous = await when_it_answers(options.store, partial(_open, options, file))
             stack.push_async_callback(opened.close)
-            metrics = service.Metrics()
+            metrics = Metrics()
             store = metrics.around(opened)
             store = faults.around_store(store) if faults else store
             sending = msgspec.structs.replace(
@@ -165,7 +168,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 service_signature=options.service_signature,
                 egress_proxy=options.egress_proxy,
             )
-            checks: dict[str, service.Check] = {}
+            checks: dict[str, Check] = {}
             task = None
             if options.role != "api":
                 sender = await stack.enter_async_context(Sender(sending, clock=time.time, monotonic=time.monotonic))
@@ -173,7 +176,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
                 dispatching = _dispatching(store, deliver, options)
                 checks["dispatcher"], task = await stack.enter_async_context(dispatching)
             closing = asyncio.Event()
-            app = service.build_app(
+            app = build_app(
                 store,
                 _settings(options, sending),
                 routes=console_routes(),
@@ -190,13 +193,13 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
             }
             if options.metrics_listen:
                 metrics_socket = stack.enter_context(_open_metrics_socket(options.metrics_listen))
-                app, also[metrics_socket] = service.split_metrics(app)
+                app, also[metrics_socket] = split_metrics(app)
                 facts["metrics"] = f"{metrics_socket.url}/metrics"
             gate = options.gate(faults.around_app(app) if faults else app, listening)
             return await serve_app(
                 RequestLog(gate, log_all=options.log_requests, log_paths=True),
                 listening,
-                options.limiter(service.HEALTH_PATHS, body_timeout=options.body_timeout),
+                options.limiter(HEALTH_PATHS, body_timeout=options.body_timeout),
                 also=also,
                 details=ready_details(facts),
                 background=task,
@@ -204,8 +207,8 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
             )
 
 
-def _settings(options: ServeOptions, sending: SenderSettings) -> service.Settings:
-    return service.Settings(
+def _settings(options: ServeOptions, sending: SenderSettings) -> Settings:
+    return Settings(
         secret_key=sending.secret_key,
         allow_http=options.dev,
         allowed_networks=sending.allowed_networks,
@@ -245,7 +248,7 @@ async def _open(options: ServeOptions, file: str | None) -> tuple[Store, bytes, 
             # Takes a file's dispatcher lock: a second service on one file must end here, not idle beside the first.
             await store.lease(0, 0)
         if options.role != "dispatcher":
-            await (service.provision_dev(store) if options.dev else service.withdraw_dev(store))
+            await (provision_dev(store) if options.dev else withdraw_dev(store))
         # Only now, when the file is known to be a store: the key beside it is worth keeping.
         return (store, *await open_secret_keys(store, file))
     except BaseException:
@@ -256,7 +259,7 @@ async def _open(options: ServeOptions, file: str | None) -> tuple[Store, bytes, 
 @contextlib.asynccontextmanager
 async def _dispatching(
     store: Store, deliver: Deliver, options: ServeOptions
-) -> AsyncIterator[tuple[service.Check, asyncio.Task[None]]]:
+) -> AsyncIterator[tuple[Check, asyncio.Task[None]]]:
     """Run a dispatcher. Leaving waits for deliveries in flight, and raises what the dispatcher failed with."""
     time_to_live, renew = options.time_to_live * DAY, min(Timings().renew, options.lease / 3)
     dispatcher = Dispatcher(

@@ -192,31 +192,26 @@ async def _session(service: Service, request: Request) -> Credential:
         raise errors.NO_SESSION()
     if not _GUID.fullmatch(token):
         raise errors.MALFORMED_SESSION()
-    if (found := await service.token_cache.find("session", token_id(token))) is None:
+
+    def is_stale(session: Credential) -> bool:
+        return (session.expires_at or 0.0) <= service.now() + SESSION_IDLE - _RENEWAL_SECONDS
+
+    found = await service.token_cache.find("session", known_as := token_id(token))
+    if found is not None and is_stale(found):
+        async with service.credential_lock:
+            try:
+                while found is not None and is_stale(found):
+                    renewed = msgspec.structs.replace(found, expires_at=service.now() + SESSION_IDLE)
+                    if await service.store.replace_credential(found, renewed):
+                        await _follow_owner(service, renewed, "user", errors.ENDED_SESSION)
+                        return renewed
+                    # Another call renewed or ended it.
+                    found = await service.store.credential("session", known_as)
+            finally:
+                service.token_cache.invalidate("session", known_as)
+    if found is None:
         raise errors.ENDED_SESSION()
-    if _is_fresh(found, service.now()):
-        return found
-    async with service.credential_lock:
-        try:
-            return await _renewed(service, found)
-        finally:
-            service.token_cache.invalidate("session", found.id)
-
-
-async def _renewed(service: Service, session: Credential) -> Credential:
-    # Read again: another call may have renewed or ended it.
-    while (current := await service.store.credential("session", session.id)) is not None:
-        if _is_fresh(current, service.now()):
-            return current
-        renewed = msgspec.structs.replace(current, expires_at=service.now() + SESSION_IDLE)
-        if await service.store.replace_credential(current, renewed):
-            await _follow_owner(service, renewed, "user", errors.ENDED_SESSION)
-            return renewed
-    raise errors.ENDED_SESSION()
-
-
-def _is_fresh(session: Credential, now: float) -> bool:
-    return session.expires_at is not None and session.expires_at > now + SESSION_IDLE - _RENEWAL_SECONDS
+    return found
 
 
 async def _follow_owner(service: Service, issued: Credential, kind: str, refusal: errors.ErrorType) -> None:

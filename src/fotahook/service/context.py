@@ -15,7 +15,7 @@ from ..store.base import Clock, Store, StoreHealth
 from ..store.records import CALLBACK_CONSUMER, Credential
 from .credentials import COST, PasswordCost, Passwords
 from .event_feed import Cursors, Feed
-from .limits import QUOTAS, AccountQuotas, Lockout, LoopTurns, Quotas, RateLimiter, RefusedLogins
+from .limits import AccountQuotas, Lockout, LoopTurns, Quotas, RateLimiter, RefusedLogins, put_newest
 from .metrics import Metrics, Overviews
 
 REQUESTS_PER_MINUTE: Final = 300_000
@@ -26,7 +26,6 @@ LOGIN_PLACES: Final = 64
 FAILURES_PER_MINUTE: Final = 6_000
 """Failed authentications from one address."""
 _CACHE_SECONDS: Final = 1.0
-_CACHE_LIMIT: Final = 4096
 
 Check = Callable[[], bool]
 
@@ -54,12 +53,12 @@ class Settings:
     """Rate limit of one client; 0 for no limit."""
     time_to_live: float = 7 * 24 * 3600.0
     """How long delivery is tried before a message expires; here it only shows when that is."""
-    quotas: AccountQuotas = QUOTAS
+    quotas: AccountQuotas = field(default_factory=AccountQuotas)
     """What one account may take."""
     in_flight: int | None = None
     """Deliveries to one account that the dispatcher has under way at once; here it is only shown."""
     password_cost: PasswordCost = COST
-    """A password that was hashed at another cost is hashed again at the next login."""
+    """Of passwords that are hashed from now on."""
     challenge_receiver: Callable[[str, str, Sequence[str]], Awaitable[str | None]] | None = None
     """Says why a URL did not answer the challenge for an account, whose signing keys it gets; None asks no URL."""
     check_receiver: Callable[[str, str], Awaitable[Checks]] | None = None
@@ -81,8 +80,7 @@ class TokenCache:
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
-        self._clock = clock
+        self._store, self._clock = store, clock
         self._cached: dict[tuple[str, str], tuple[float, Credential]] = {}
         self._invalidations = 0
 
@@ -96,9 +94,7 @@ class TokenCache:
         found = await self._store.credential(kind, credential_id)
         # What was read before an invalidation may be outdated.
         if found is not None and before == self._invalidations:
-            if len(self._cached) >= _CACHE_LIMIT:
-                self._cached.clear()
-            self._cached[kind, credential_id] = (now, found)
+            put_newest(self._cached, (kind, credential_id), (now, found))
         return found
 
     def knows(self, kind: str, credential_id: str) -> bool:
@@ -111,42 +107,34 @@ class TokenCache:
         self._cached.pop((kind, credential_id), None)
 
 
-@dataclass(eq=False)
 class Service:
-    """The parts of one service."""
+    """The parts of one service. `checks`: what else must work for it to be ready, by name; `closing` ends the event
+    streams, which would not end by themselves."""
 
-    store: Store
-    settings: Settings
-    metrics: Metrics
-    checks: Mapping[str, Check]
-    """What else must work for the service to be ready, by name."""
-    closing: asyncio.Event
-    """Set when the process shuts down; ends the event streams, which would not end by themselves."""
-    streams: Counter[str] = field(default_factory=Counter)
-    """The number of open event streams of each client."""
-    lockout: Lockout = field(default_factory=Lockout)
-    credential_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while credentials are read and written back, so that no call overwrites another's change."""
-    doctor_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while a receiver is checked."""
-    password_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while a password is verified, so that parallel attempts cannot outrun the lockout."""
-
-    def __post_init__(self) -> None:
-        self.token_cache = TokenCache(self.store, self.settings.clock)
-        self.store_health = StoreHealth(self.store)
-        self.bodies = Budget(self.settings.body_memory)
-        self.logins = Budget(LOGIN_PLACES)
-        self.loop_turns = LoopTurns()
-        self.passwords = Passwords(self.settings.password_cost)
-        self.rate_limiter = RateLimiter(self.settings.requests_per_minute)
+    def __init__(
+        self, store: Store, settings: Settings, metrics: Metrics, checks: Mapping[str, Check], closing: asyncio.Event
+    ) -> None:
+        self.store, self.settings, self.metrics, self.checks, self.closing = store, settings, metrics, checks, closing
+        self.token_cache = TokenCache(store, settings.clock)
+        self.store_health = StoreHealth(store)
+        self.bodies, self.logins = Budget(settings.body_memory), Budget(LOGIN_PLACES)
+        self.loop_turns, self.lockout = LoopTurns(), Lockout()
+        self.passwords = Passwords(settings.password_cost)
+        self.rate_limiter = RateLimiter(settings.requests_per_minute)
         self.login_limiter = RateLimiter(LOGINS_PER_MINUTE)
         self.stranger_limiter = RateLimiter(FAILURES_PER_MINUTE)
-        self.cursors = Cursors(self.settings.secret_key)
-        self.event_feed = Feed(self.store, self.cursors)
-        self.quotas = Quotas(self.settings.quotas, self.store, self.settings.clock)
-        self.refused_logins = RefusedLogins(self.store, self.settings.clock)
-        self.overviews = Overviews(self.store, self.settings.clock, self.settings.consumer)
+        self.cursors = Cursors(settings.secret_key)
+        self.event_feed = Feed(store, self.cursors)
+        self.streams = Counter[str]()
+        """The number of open event streams of each client."""
+        self.quotas = Quotas(settings.quotas, store, settings.clock)
+        self.refused_logins = RefusedLogins(store)
+        self.overviews = Overviews(store, settings.clock, settings.consumer)
+        self.credential_lock = asyncio.Lock()
+        """Held while credentials are read and written back, so that no call overwrites another's change."""
+        self.password_lock = asyncio.Lock()
+        """Held while a password is verified, so that parallel attempts cannot outrun the lockout."""
+        self.doctor_lock = asyncio.Lock()
 
     def now(self) -> float:
         """Unix time. Always a float: a token is derived from how the number is written."""

@@ -32,8 +32,7 @@ DEV_USER: Final = ("dev", "dev-password")
 _DEV: Final = "dev"
 """The owner of what `provision_dev` made, by which `withdraw_dev` finds it."""
 
-_ISSUED: Final[dict[Kind, str]] = {"client": "token", "user": "session"}
-"""The kind of the credentials that are issued to each kind."""
+_ISSUED: Final[dict[Kind, Literal["token", "session"]]] = {"client": "token", "user": "session"}
 # A colon would end the id in Authorization: Basic.
 _NAME = re.compile(r"[\x21-\x39\x3b-\x7e]{1,64}")
 
@@ -81,27 +80,27 @@ class Passwords:
 
     async def hash(self, password: str) -> bytes:
         """The hash to store."""
-        hashed = await asyncio.get_running_loop().run_in_executor(self._thread, self._hasher.hash, _bytes(password))
-        return hashed.encode()
+        run = asyncio.get_running_loop().run_in_executor
+        return (await run(self._thread, self._hasher.hash, _bytes(password))).encode()
 
     async def verify(self, stored: bytes | None, password: str) -> bool:
         """Whether the password matches. `stored` is None for an unknown user, which takes the same time."""
         if stored is None:
             await self.hash(password)
             return False
-        verify = self._hasher.verify
+        run = asyncio.get_running_loop().run_in_executor
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, verify, stored, _bytes(password))
+            return await run(self._thread, self._hasher.verify, stored, _bytes(password))
         except (VerificationError, InvalidHashError):
             return False
 
-    def is_outdated(self, stored: bytes) -> bool:
-        """Whether the hash was made at another cost."""
-        return self._hasher.check_needs_rehash(stored.decode())
+
+def _bytes(password: str) -> bytes:
+    # Any text may be sent as a password, even half a surrogate pair: it is wrong, never an error.
+    return password.encode("utf-8", "surrogatepass")
 
 
 def new_password() -> str:
-    """A random password."""
     return secrets.token_urlsafe(18)
 
 
@@ -154,19 +153,11 @@ async def rotate_secret(
     store: Store, name: str, *, overlap: float, clock: Clock = time.time, by: By = LIBRARY
 ) -> str | None:
     """A new secret of a client; the present one stays valid for `overlap` seconds. None if there is no such client."""
-    secret = secrets.token_urlsafe(32)
+    secret, now = secrets.token_urlsafe(32), float(clock())
+    former = Credential(kind="secret", id=secrets.token_hex(8), owner=name, created_at=now, expires_at=now + overlap)
     while (found := await store.credential("client", name)) is not None:
         # The former secret first: whatever happens next, one of them is valid.
-        now = float(clock())
-        former = Credential(
-            kind="secret",
-            id=secrets.token_hex(8),
-            owner=name,
-            secret_hash=found.secret_hash,
-            created_at=now,
-            expires_at=now + overlap,
-        )
-        await store.save_credential(former)
+        await store.save_credential(msgspec.structs.replace(former, secret_hash=found.secret_hash))
         changed = msgspec.structs.replace(found, secret_hash=fingerprint(secret))
         if await _audited(store, by, "rotate", changed).replace_credential(found, changed):
             return secret
@@ -181,20 +172,17 @@ async def revoke(store: Store, kind: Kind, name: str, *, by: By = LIBRARY) -> bo
     # The owner first: nothing new is issued to it while the issued ones are looked up.
     await _audited(store, by, "revoke", found).drop_credentials(kind, [name])
     for owned in (_ISSUED[kind], "secret"):
-        issued = await store.credentials(owned, name)
-        await store.drop_credentials(owned, [each.id for each in issued])
+        await store.drop_credentials(owned, [each.id for each in await store.credentials(owned, name)])
     return True
 
 
 async def provision_dev(store: Store, *, clock: Clock = time.time, cost: PasswordCost = COST) -> None:
     """Create the well-known client and user of a development service, with every account and scope."""
-    client = Credential(
-        kind="client", id=DEV_CLIENT[0], owner=_DEV, accounts=None, scopes=SCOPES, created_at=float(clock())
-    )
-    user = msgspec.structs.replace(client, kind="user", id=DEV_USER[0])
-    hashes = fingerprint(DEV_CLIENT[1]), await Passwords(cost).hash(DEV_USER[1])
-    for made, stored in zip((client, user), hashes, strict=True):
-        await store.save_credential(msgspec.structs.replace(made, secret_hash=stored))
+    known: dict[Kind, tuple[str, str]] = {"client": DEV_CLIENT, "user": DEV_USER}
+    for kind, (name, secret) in known.items():
+        stored = fingerprint(secret) if kind == "client" else await Passwords(cost).hash(secret)
+        made = Credential(kind=kind, id=name, owner=_DEV, secret_hash=stored, accounts=None, scopes=SCOPES)
+        await store.save_credential(msgspec.structs.replace(made, created_at=float(clock())))
 
 
 async def withdraw_dev(store: Store) -> None:
@@ -212,26 +200,19 @@ async def list_credentials(store: Store, kind: Kind) -> list[Credential]:
 
 def inherit(owner: Credential, issued: Credential) -> Credential:
     """A token or session that may do what its owner may, and not for longer."""
-    ends = [end for end in (issued.expires_at, owner.expires_at) if end is not None]
-    return msgspec.structs.replace(
-        issued,
-        accounts=owner.accounts,
-        scopes=owner.scopes,
-        networks=owner.networks,
-        expires_at=min(ends, default=None),
-    )
+    ends = min((end for end in (issued.expires_at, owner.expires_at) if end is not None), default=None)
+    granted = {name: getattr(owner, name) for name in ("accounts", "scopes", "networks")}
+    return msgspec.structs.replace(issued, **granted, expires_at=ends)
 
 
 def _audited(store: Store, by: By, what: str, credential: Credential) -> Store:
-    accounts = "all" if credential.accounts is None else " ".join(credential.accounts) or "none"
-    detail = f"accounts={accounts} scopes={' '.join(credential.scopes) or 'none'}"
-    if credential.networks:
-        detail += f" networks={' '.join(credential.networks)}"
-    if what not in ("create", "grant"):
-        detail = ""
-    return store.audited(
-        AuditEntry(**by._asdict(), action=f"{credential.kind}.{what}", subject=credential.id, detail=detail)
-    )
+    detail = ""
+    if what in ("create", "grant"):
+        accounts = "all" if credential.accounts is None else " ".join(credential.accounts) or "none"
+        networks = f" networks={' '.join(credential.networks)}" if credential.networks else ""
+        detail = f"accounts={accounts} scopes={' '.join(credential.scopes) or 'none'}{networks}"
+    action = f"{credential.kind}.{what}"
+    return store.audited(AuditEntry(**by._asdict(), action=action, subject=credential.id, detail=detail))
 
 
 def _checked(grants: Grants) -> dict[str, Any]:
@@ -250,8 +231,3 @@ def _checked(grants: Grants) -> dict[str, Any]:
     if "networks" in grants:
         fields["networks"] = tuple(map(str, parse_networks(grants["networks"])))
     return fields
-
-
-def _bytes(password: str) -> bytes:
-    # Any text may be sent as a password, even half a surrogate pair: it is wrong, never an error.
-    return password.encode("utf-8", "surrogatepass")

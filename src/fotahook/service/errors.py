@@ -43,11 +43,7 @@ class ApiError(Exception):
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{status} {code}: {message}")
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
-
-    @property
-    def content(self) -> dict[str, str]:
-        """The answer in ThingSpace's two members."""
-        return {"errorCode": self.code, "errorMessage": self.message}
+        self.content = {"errorCode": code, "errorMessage": message}
 
     def response(self, path: str) -> Response:
         """The answer to a request for this path."""
@@ -66,9 +62,6 @@ def answer(content: object, status: int = 200, *, headers: Mapping[str, str] | N
     return Response(msgspec.json.encode(content), status, headers, "application/json")
 
 
-_BASIC: Final = {"WWW-Authenticate": "Basic"}
-_BEARER: Final = {"WWW-Authenticate": "Bearer"}
-_SESSION: Final = {"WWW-Authenticate": "VZ-M2M-Token"}
 _RETRY: Final = {"Retry-After": "1"}
 _WAIT: Final = {"Retry-After": "{seconds}"}
 
@@ -100,38 +93,30 @@ _NO_ACCOUNT: Final = "Account not found, or not granted to you; check the number
 NO_CALLBACK_ACCOUNT = ErrorType(400, "REQUEST_FAILED.AccountNotFound", _NO_ACCOUNT)
 NO_ACCOUNT = ErrorType(404, "NOT_FOUND", _NO_ACCOUNT)
 
-# The caller is unknown.
+# The caller is unknown. The codes about sessions are those of Verizon's session calls; that the callback calls answer
+# them too, and with 401, is ours.
 
-NO_CLIENT = ErrorType(401, "MISSING_CREDENTIALS", "Send the client's id and secret as Authorization: Basic.", _BASIC)
-WRONG_CLIENT = ErrorType(401, "INVALID_CREDENTIALS", "The client is unknown or revoked, or its secret wrong.", _BASIC)
-NO_TOKEN = ErrorType(
-    401, "MISSING_CREDENTIALS", "Send an access token as Authorization: Bearer; the token call returns one.", _BEARER
+_basic = partial(ErrorType, 401, headers={"WWW-Authenticate": "Basic"})
+NO_CLIENT = _basic("MISSING_CREDENTIALS", "Send the client's id and secret as Authorization: Basic.")
+WRONG_CLIENT = _basic("INVALID_CREDENTIALS", "The client is unknown or revoked, or its secret wrong.")
+_bearer = partial(ErrorType, 401, headers={"WWW-Authenticate": "Bearer"})
+NO_TOKEN = _bearer("MISSING_CREDENTIALS", "Send an access token as Authorization: Bearer; the token call returns one.")
+WRONG_TOKEN = _bearer("INVALID_CREDENTIALS", "The access token is unknown, revoked or expired; request a new one.")
+_session = partial(ErrorType, 401, headers={"WWW-Authenticate": "VZ-M2M-Token"})
+NO_SESSION = _session("REQUEST_FAILED.SessionToken.Format", "Send the session token of the login call as VZ-M2M-Token.")
+MALFORMED_SESSION = _session(
+    "INPUT_INVALID.SessionToken.Invalid", "VZ-M2M-Token is not a GUID; send the login call's token."
 )
-WRONG_TOKEN = ErrorType(
-    401, "INVALID_CREDENTIALS", "The access token is unknown, revoked or expired; request a new one.", _BEARER
-)
-
-# The codes are those of Verizon's session calls; that the callback calls answer them too, and with 401, is ours.
-
-NO_SESSION = ErrorType(
-    401, "REQUEST_FAILED.SessionToken.Format", "Send the session token of the login call as VZ-M2M-Token.", _SESSION
-)
-MALFORMED_SESSION = ErrorType(
-    401, "INPUT_INVALID.SessionToken.Invalid", "VZ-M2M-Token is not a GUID; send the login call's token.", _SESSION
-)
-ENDED_SESSION = ErrorType(
-    401, "REQUEST_FAILED.SessionToken.Expired", "The session is unknown or has ended; log in again.", _SESSION
-)
+ENDED_SESSION = _session("REQUEST_FAILED.SessionToken.Expired", "The session is unknown or has ended; log in again.")
 
 # The caller may not do this, or not now. A refused login does not say which part was wrong; a locked one has the same
 # code, so that a client that reads only codes stops trying.
 
 LOGIN_REFUSED = ErrorType(400, "LOGIN_REFUSED", "The user name or the password is wrong; check both.")
 LOGIN_LOCKED = ErrorType(400, "LOGIN_REFUSED", "Too many failed logins; wait for {seconds} seconds.", _WAIT)
-MISSING_SCOPE = ErrorType(
-    403, "INVALID_ACCESS", "This call requires the scope {}; grant it to the client, and to the user of a session."
-)
-WRONG_NETWORK = ErrorType(403, "INVALID_ACCESS", "The client or user may not be used from {}; see its networks.")
+_denied = partial(ErrorType, 403, "INVALID_ACCESS")
+MISSING_SCOPE = _denied("This call requires the scope {}; grant it to the client, and to the user of a session.")
+WRONG_NETWORK = _denied("The client or user may not be used from {}; see its networks.")
 TOO_MANY_REQUESTS = ErrorType(
     429, "TOO_MANY_REQUESTS", "Rate limit exceeded; wait {seconds} seconds, and publish messages in batches.", _WAIT
 )
@@ -145,10 +130,11 @@ QUOTA_REACHED = ErrorType(
     507, "QUOTA_REACHED", "The account has {}, which is its quota; nothing was saved. Deliver them first."
 )
 STORE_FULL = ErrorType(507, "STORE_FULL", "The store is full and nothing was saved; contact the operator.")
-STORE_UNAVAILABLE = ErrorType(
-    503, "STORE_UNAVAILABLE", "The store is unavailable; send the same request again, with the same keys.", _RETRY
+_unavailable = partial(ErrorType, 503, headers=_RETRY)
+STORE_UNAVAILABLE = _unavailable(
+    "STORE_UNAVAILABLE", "The store is unavailable; send the same request again, with the same keys."
 )
-NOT_READY = ErrorType(503, "NOT_READY", "{part}: {reason}; see the log.", _RETRY)
-BUSY = ErrorType(503, "BUSY", "Too many requests with bodies at once; nothing was saved, send it again.", _RETRY)
-TOO_MANY_LOGINS = ErrorType(503, "BUSY", "Too many logins at once; send the login again.", _RETRY)
+NOT_READY = _unavailable("NOT_READY", "{part}: {reason}; see the log.")
+BUSY = _unavailable("BUSY", "Too many requests with bodies at once; nothing was saved, send it again.")
+TOO_MANY_LOGINS = _unavailable("BUSY", "Too many logins at once; send the login again.")
 INTERNAL_ERROR = ErrorType(500, "INTERNAL_ERROR", "The service failed to handle this request; see its log.")

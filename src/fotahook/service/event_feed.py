@@ -13,7 +13,7 @@ import hmac
 import logging
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -90,13 +90,13 @@ BUFFER: Final = 4000
 """Events that are buffered."""
 POLL_SECONDS: Final = 0.1
 BUSY_POLL_SECONDS: Final = 0.02
-"""Poll interval while more events are known to be there."""
+"""While more events are known to be there."""
 RETRY_SECONDS: Final = 1.0
 CATCHING_UP: Final = 2
 """Followers that may read from the store at the same time, so that they do not hold up deliveries."""
 
-Filter = Callable[[str], bool] | None
-"""Selects events by account; None selects all."""
+Filter = frozenset[str] | None
+"""The accounts whose events are wanted; None for all."""
 
 
 class Page(NamedTuple):
@@ -120,13 +120,13 @@ class Page(NamedTuple):
         if cursor == self.before:
             if wanted is None:
                 return self.blocks, self.after
-            return b"".join(block for event, block in self.events if wanted(event.data.account)), self.after
+            return b"".join(block for event, block in self.events if event.data.account in wanted), self.after
         blocks = []
         for event, _ in self.events:
             # A follower that read by itself may have seen the events of several sources in another order.
             if not cursor.covers(event):
                 cursor = cursor.advance([event])
-                if wanted is None or wanted(event.data.account):
+                if wanted is None or event.data.account in wanted:
                     blocks.append(event_block(cursors.seal_events(cursor), event.data))
         return b"".join(blocks), cursor.merge(self.after)
 
@@ -135,8 +135,7 @@ class Feed:
     """The events of one store, which is read only while somebody follows."""
 
     def __init__(self, store: Store, cursors: Cursors) -> None:
-        self._store = store
-        self._cursors = cursors
+        self._store, self._cursors = store, cursors
         self._pages: deque[Page] = deque()
         self._buffered = 0
         self._dropped = 0
@@ -174,9 +173,8 @@ class Feed:
                     found = await self.read(cursor)
                     if found.lost:
                         return
-                    blocks, cursor = Page.of(found.events, cursor, self._cursors).after_cursor(
-                        cursor, wanted, self._cursors
-                    )
+                    page = Page.of(found.events, cursor, self._cursors)
+                    blocks, cursor = page.after_cursor(cursor, wanted, self._cursors)
                     # Without more to read, everything before the buffer was read.
                     cursor = cursor if found.more else cursor.merge(first)
                     position = self._join(cursor)

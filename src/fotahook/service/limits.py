@@ -9,10 +9,10 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -30,38 +30,33 @@ FIRST_SECONDS: Final = 60.0
 """How long the fifth failure locks; each further failure locks twice as long as the one before."""
 LONGEST_SECONDS: Final = 3600.0
 FORGET_SECONDS: Final = 24 * 3600.0
-"""The count starts again after so long without a failure."""
 USER_FAILURES: Final = 100
+"""So many failures of one user in `USER_SPAN`, from everywhere together."""
 USER_SPAN: Final = 3600.0
-"""So many failures of one user in this time, from everywhere together."""
-_MAX_ENTRIES: Final = 10_000
-
-SPAN: Final = 60.0
-"""A bucket holds the requests of this many seconds."""
-_MAX_CLIENTS: Final = 4096
-
 LONG_SECONDS: Final = 0.002
 """Of a turn of the loop that is followed by a pause as long."""
-
 ENTRY_SECONDS: Final = 60.0
-WRITE_SECONDS: Final = 1.0
-"""Between two writes, which a stranger can cause."""
+"""Whose refused logins share an entry of the audit log."""
 MAX_ADDRESSES: Final = 100
 """Addresses with an entry of their own; further ones share one."""
-
 COUNT_STEP: Final = 10_000
 """Deliveries that one look counts."""
 RECOUNT_SECONDS: Final = 1.0
 READ_SECONDS: Final = 1.0
 """Accounts' own quotas are read again so often."""
 _DUTY: Final = 20
-_MAX_ACCOUNTS: Final = 10_000
+_MAX_ENTRIES: Final = 10_000
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
-class _Failures(NamedTuple):
-    times: int
-    at: float
-    locked_until: float
+def put_newest(entries: dict[K, V], key: K, value: V) -> None:
+    """Enter a value as the newest; where they are many, the oldest makes room."""
+    entries.pop(key, None)
+    if len(entries) >= _MAX_ENTRIES:
+        del entries[next(iter(entries))]
+    entries[key] = value
 
 
 class Lockout:
@@ -72,48 +67,49 @@ class Lockout:
     """
 
     def __init__(self) -> None:
-        self._failures: OrderedDict[bytes, _Failures] = OrderedDict()
-        self._succeeded: OrderedDict[bytes, None] = OrderedDict()
+        self._failures: dict[str, tuple[int, float]] = {}
+        """How many in a row, and when the last one was."""
+        self._succeeded: dict[str, None] = {}
         self._by_user = RateLimiter(USER_FAILURES, span=USER_SPAN)
 
     def check(self, username: str, client: str, address: str, now: float) -> None:
         """Raise an ApiError while this user is locked for this client and address."""
-        key = _key(username, client, address)
-        known = self._failures.get(key)
-        seconds = known.locked_until - now if known is not None else 0.0
+        key, user = _keys(username, client, address)
+        times, at = self._failures.get(key, (0, now))
+        # The exponent is capped because the lock is: 2**32 is beyond any bound.
+        locked = min(FIRST_SECONDS * 2.0 ** min(times - FAILURES, 32), LONGEST_SECONDS) if times >= FAILURES else 0.0
+        seconds = at + locked - now
         if key not in self._succeeded:
-            seconds = max(seconds, self._by_user.wait(_user_key(username), now))
+            seconds = max(seconds, self._by_user.wait(user, now))
         if seconds > 0:
             # Never longer than the longest lock, even if the clock was set back.
             raise errors.LOGIN_LOCKED(seconds=math.ceil(min(seconds, LONGEST_SECONDS)))
 
     def failed(self, username: str, client: str, address: str, now: float) -> None:
         """Count a failure."""
-        key = _key(username, client, address)
-        if not self._by_user.wait(_user_key(username), now):
-            self._by_user.count(_user_key(username), now)
-        before = self._failures.pop(key, None)
-        count = 1 if before is None or before.at + FORGET_SECONDS <= now else before.times + 1
-        # The exponent is capped because the lock is: 2**32 is beyond any bound.
-        seconds = min(FIRST_SECONDS * 2.0 ** min(count - FAILURES, 32), LONGEST_SECONDS) if count >= FAILURES else 0.0
-        self._failures[key] = _Failures(count, now, now + seconds)
-        if len(self._failures) > _MAX_ENTRIES:
-            self._failures.popitem(last=False)
+        key, user = _keys(username, client, address)
+        if not self._by_user.wait(user, now):
+            self._by_user.count(user, now)
+        times, at = self._failures.get(key, (0, now))
+        put_newest(self._failures, key, (1 if at + FORGET_SECONDS <= now else times + 1, now))
 
     def succeeded(self, username: str, client: str, address: str) -> None:
         """Forget the failures, and remember the place."""
-        key = _key(username, client, address)
+        key, _ = _keys(username, client, address)
         self._failures.pop(key, None)
-        self._succeeded[key] = None
-        self._succeeded.move_to_end(key)
-        if len(self._succeeded) > _MAX_ENTRIES:
-            self._succeeded.popitem(last=False)
+        put_newest(self._succeeded, key, None)
+
+
+def _keys(username: str, client: str, address: str) -> tuple[str, str]:
+    """Of the place and of the user: hashes, so that a long name takes no more memory than a short one."""
+    place = fingerprint(f"{client}\0{address_key(address)}\0{username}")
+    return place.hex(), fingerprint(username).hex()
 
 
 class RateLimiter:
     """Limits each client to so many requests in a span, all of which may come at once; 0 for no limit."""
 
-    def __init__(self, limit: int, *, span: float = SPAN) -> None:
+    def __init__(self, limit: int, *, span: float = 60.0) -> None:
         self._span, self._limit = span, limit
         self._used_until: dict[str, float] = {}
         """By client: the time until which its requests would last if they came evenly."""
@@ -127,11 +123,8 @@ class RateLimiter:
         until = self._next(client, now, limit)
         if (seconds := until - now - self._span) > 0:
             raise errors.TOO_MANY_REQUESTS(seconds=math.ceil(seconds))
-        self._used_until.pop(client, None)
-        if len(self._used_until) >= _MAX_CLIENTS:
-            # The one that was counted longest ago: a crowd of others must not empty everybody's bucket.
-            del self._used_until[next(iter(self._used_until))]
-        self._used_until[client] = until
+        # The one that was counted longest ago makes room: a crowd of others must not empty everybody's bucket.
+        put_newest(self._used_until, client, until)
 
     def _next(self, client: str, now: float, limit: int | None) -> float:
         limit = self._limit if limit is None else limit
@@ -158,7 +151,6 @@ class LoopTurns:
         turn: asyncio.Future[None] = loop.create_future()
         self._waiting.put(turn, client)
         if not self._running:
-            self._running = True
             self._next(loop)
         await turn
 
@@ -179,70 +171,49 @@ class LoopTurns:
         loop.call_later(took if took > LONG_SECONDS else 0.0, self._next, loop)
 
 
-def _key(username: str, client: str, address: str) -> bytes:
-    # A hash, so that a long name takes no more memory than a short one.
-    return fingerprint(f"{client}\0{address_key(address)}\0{username}")
-
-
-def _user_key(username: str) -> str:
-    return fingerprint(username).hex()
-
-
-@dataclass(eq=False)
-class _Refused:
-    entry: AuditEntry
-    began: float
-    counts: Counter[str] = field(default_factory=Counter)
-
-
 class RefusedLogins:
-    """Counts refused logins, and writes the counts in a task of its own. For one event loop."""
+    """Counts refused logins by address, and writes the counts of each minute in a task of its own. For one event loop.
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store, self._clock = store, clock
-        self._current: dict[str, _Refused] = {}
-        self._unwritten: list[_Refused] = []
+    What a stranger sent as a name is not written down: it may be a secret.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._refused: dict[str, tuple[AuditEntry, Counter[str]]] = {}
         self._writing: asyncio.Task[None] | None = None
 
     def count(
         self, why: Literal["wrong", "locked", "network"], address: str, actor: str = "", subject: str = ""
     ) -> None:
-        """Count a refused login. `actor` and `subject`: the client and the user or client, as far as they are known.
+        """Count a refused login. `actor` and `subject`: the client and the user or client, as far as they are known."""
+        self._add(AuditEntry(actor=actor, address=address, action="login.refused", subject=subject), [why])
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_each_minute(), name="refused logins")
 
-        What a stranger sent as a name is not written down: it may be a secret.
-        """
-        now, key = self._clock(), address_key(address)
-        current = {name: one for name, one in self._current.items() if one.began <= now < one.began + ENTRY_SECONDS}
-        if key not in current and len(current) >= MAX_ADDRESSES:
-            key = address = "others"
-        if key not in current:
-            entry = AuditEntry(actor=actor, address=address, action="login.refused", subject=subject)
-            current[key] = _Refused(entry, now)
-        self._current, refused = current, current[key]
-        refused.counts[why] += 1
-        if refused not in self._unwritten:
-            self._unwritten.append(refused)
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write(), name="refused logins")
+    def _add(self, entry: AuditEntry, counts: Iterable[str]) -> None:
+        key = address_key(entry.address)
+        if key not in self._refused and len(self._refused) >= MAX_ADDRESSES:
+            key, entry = "others", msgspec.structs.replace(entry, address="others")
+        self._refused.setdefault(key, (entry, Counter()))[1].update(counts)
 
-    async def _write(self) -> None:
+    async def _write_each_minute(self) -> None:
+        while self._refused:
+            await asyncio.sleep(ENTRY_SECONDS)
+            await self.write()
+
+    async def write(self) -> None:
+        """Write what was counted since the last time."""
+        writing, self._refused = self._refused, {}
+        entries = [
+            msgspec.structs.replace(entry, detail=" ".join(f"{why}={count}" for why, count in counts.items()))
+            for entry, counts in writing.values()
+        ]
         try:
-            while self._unwritten:
-                writing, self._unwritten = self._unwritten, []
-                for one in writing:
-                    detail = " ".join(f"{why}={count}" for why, count in one.counts.items())
-                    one.entry = msgspec.structs.replace(one.entry, detail=detail)
-                try:
-                    numbers = await self._store.write_audit([one.entry for one in writing])
-                except StoreError as error:
-                    logger.warning("refused logins are not in the audit log yet: %s", error)
-                    self._unwritten = writing + [one for one in self._unwritten if one not in writing]
-                else:
-                    for one, number in zip(writing, numbers, strict=True):
-                        one.entry = msgspec.structs.replace(one.entry, number=number)
-                await asyncio.sleep(WRITE_SECONDS)
-        finally:
-            self._writing = None
+            await self._store.write_audit(entries)
+        except StoreError as error:
+            logger.warning("refused logins are not in the audit log yet: %s", error)
+            for entry, counts in writing.values():
+                self._add(entry, counts.elements())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +240,6 @@ class AccountQuotas:
 
 
 NAMES: Final = tuple(field.name for field in fields(AccountQuotas))
-QUOTAS: Final = AccountQuotas()
 
 
 @dataclass(eq=False)
@@ -278,6 +248,14 @@ class _Usage:
     bytes: int = 0
     count_again_at: float = -math.inf
     counting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def reached(self, quotas: AccountQuotas, size: int) -> str | None:
+        """The quota that a message of this size would exceed."""
+        if 0 < quotas.pending_messages <= self.messages:
+            return f"{quotas.pending_messages} undelivered messages"
+        if 0 < quotas.pending_bytes < self.bytes + size:
+            return f"{quotas.pending_bytes} bytes of undelivered messages"
+        return None
 
 
 class Quotas:
@@ -289,19 +267,15 @@ class Quotas:
         self._quotas, self._store, self._clock, self._monotonic = quotas, store, clock, monotonic
         self._publishes = RateLimiter(60 * quotas.publishes_per_second)
         self._changes = RateLimiter(quotas.changes_per_hour, span=3600.0)
-        self._usages: OrderedDict[str, _Usage] = OrderedDict()
+        self._usages: dict[str, _Usage] = {}
         self._own: dict[str, AccountQuotas] = {}
         self._read_again_at = -math.inf
 
-    async def read(self) -> None:
+    async def read(self, *, again: bool = False) -> None:
         """Read which accounts have quotas of their own, unless that was done in the last second."""
-        if self._monotonic() >= self._read_again_at:
+        if again or self._monotonic() >= self._read_again_at:
             self._read_again_at = self._monotonic() + READ_SECONDS
             self._own = {account: self._quotas.of(limits) for account, limits in (await self._store.quotas()).items()}
-
-    def read_again(self) -> None:
-        """They were changed just now."""
-        self._read_again_at = -math.inf
 
     def change(self, account: str) -> None:
         """Count a change of an account."""
@@ -313,35 +287,25 @@ class Quotas:
         self._publishes.count(account, self._clock(), 60 * quotas.publishes_per_second)
         usage = self._usages.get(account)
         if usage is None:
-            usage = self._usages[account] = _Usage()
-            if len(self._usages) > _MAX_ACCOUNTS:
-                self._usages.popitem(last=False)
-        if usage.count_again_at == -math.inf or _reached(quotas, usage, size):
-            await self._count(account, usage)
-            if (reached := _reached(quotas, usage, size)) is not None:
+            usage = _Usage()
+            put_newest(self._usages, account, usage)
+        if usage.count_again_at == -math.inf or usage.reached(quotas, size):
+            async with usage.counting:
+                await self._count(account, usage)
+            if (reached := usage.reached(quotas, size)) is not None:
                 raise errors.QUOTA_REACHED(reached)
         usage.messages += 1
         usage.bytes += size
 
     async def _count(self, account: str, usage: _Usage) -> None:
-        async with usage.counting:
-            began = self._monotonic()
-            if began < usage.count_again_at:
-                return
-            messages = size = after = 0
-            while True:
-                found, their_size, after = await self._store.pending_usage(account, after=after, limit=COUNT_STEP)
-                messages, size = messages + found, size + their_size
-                if found < COUNT_STEP:
-                    break
-            usage.messages, usage.bytes = messages, size
-            ended = self._monotonic()
-            usage.count_again_at = ended + max(RECOUNT_SECONDS, _DUTY * (ended - began))
-
-
-def _reached(quotas: AccountQuotas, usage: _Usage, size: int) -> str | None:
-    if 0 < quotas.pending_messages <= usage.messages:
-        return f"{quotas.pending_messages} undelivered messages"
-    if 0 < quotas.pending_bytes < usage.bytes + size:
-        return f"{quotas.pending_bytes} bytes of undelivered messages"
-    return None
+        began = self._monotonic()
+        if began < usage.count_again_at:
+            return
+        messages = size = after = 0
+        found = COUNT_STEP
+        while found >= COUNT_STEP:
+            found, their_size, after = await self._store.pending_usage(account, after=after, limit=COUNT_STEP)
+            messages, size = messages + found, size + their_size
+        usage.messages, usage.bytes = messages, size
+        ended = self._monotonic()
+        usage.count_again_at = ended + max(RECOUNT_SECONDS, _DUTY * (ended - began))

@@ -25,6 +25,7 @@ from ..store.records import (
     StoreError,
 )
 from ..store.views import to_datetime_or_none
+from .limits import put_newest
 
 T = TypeVar("T")
 Overview = tuple[StateCounts, Backlog, Latency]
@@ -32,7 +33,6 @@ Overview = tuple[StateCounts, Backlog, Latency]
 CACHE_SECONDS: Final = 5.0
 """Anybody may ask for the backlog: it is cached for so long, or for twenty times as long as reading it took."""
 OVERVIEW_SECONDS: Final = 2.0
-OVERVIEW_LIMIT: Final = 1000
 DELIVERIES: Final = 1000
 """The last attempts whose latencies an overview looks at."""
 LATENCIES: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
@@ -45,14 +45,12 @@ class Metrics:
     def __init__(
         self, *, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        registry = CollectorRegistry()
         self.clock, self.monotonic = clock, monotonic
-        self._registry = registry
+        self._registry = registry = CollectorRegistry()
         self._reading = asyncio.Lock()
-        self._read_again_at = float("-inf")
+        self._read_again_at = -math.inf
         self.leased_lanes: set[int] = set()
         ProcessCollector(registry=registry)
-
         counter = partial(Counter, namespace="fotahook", registry=registry)
         gauge = partial(Gauge, namespace="fotahook", registry=registry)
         histogram = partial(Histogram, namespace="fotahook", registry=registry)
@@ -62,9 +60,8 @@ class Metrics:
         self.attempts = counter("attempts", "Delivery attempts by outcome.", ["code"])
         self.leases = counter("leases", "Leases of lanes taken by this process.")
         self.latency = histogram("delivery_latency_seconds", "Time from acceptance to delivery.", buckets=LATENCIES)
-        commits = histogram(
-            "store_commit_seconds", "Time until a write to the store is on disk.", ["verb"], buckets=COMMITS
-        )
+        text = "Time until a write to the store is on disk."
+        commits = histogram("store_commit_seconds", text, ["verb"], buckets=COMMITS)
         self.commits = {verb: commits.labels(verb) for verb in ("register", "accept", "settle")}
         self._lanes = gauge("leased_lanes", "Lanes leased by this process.")
         self._up = gauge("store_up", "Whether a write to the store reaches the disk.")
@@ -81,12 +78,13 @@ class Metrics:
         async with self._reading:
             began = self.monotonic()
             if began >= self._read_again_at:
-                backlog = None
+                pending = dead = oldest = math.nan
                 with contextlib.suppress(StoreError):
                     backlog = await store.backlog()
-                self._backlog.labels("pending").set(backlog.pending if backlog else math.nan)
-                self._backlog.labels("dead").set(backlog.dead if backlog else math.nan)
-                self._oldest.set((backlog.oldest_age or 0.0) if backlog else math.nan)
+                    pending, dead, oldest = backlog.pending, backlog.dead, backlog.oldest_age or 0.0
+                self._backlog.labels("pending").set(pending)
+                self._backlog.labels("dead").set(dead)
+                self._oldest.set(oldest)
                 self._read_again_at = began + max(CACHE_SECONDS, 20 * (self.monotonic() - began))
         self._lanes.set(len(self.leased_lanes))
         self._streams.set(streams)
@@ -98,8 +96,7 @@ class _CountedStore:
     """Counts what passes through four methods of a store; every other method is the store's own."""
 
     def __init__(self, store: Store, metrics: Metrics) -> None:
-        self._store = store
-        self._metrics = metrics
+        self._store, self._metrics = store, metrics
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -125,13 +122,12 @@ class _CountedStore:
         self._store.hand_over(request, count)
 
     async def lease(self, limit: int, seconds: float) -> list[Lease]:
-        leases = await self._store.lease(limit, seconds)
-        self._count_leases(leases)
-        return leases
+        return self._count_leases(await self._store.lease(limit, seconds))
 
-    def _count_leases(self, leases: Sequence[Lease]) -> None:
+    def _count_leases(self, leases: list[Lease]) -> list[Lease]:
         self._metrics.leases.inc(len(leases))
         self._metrics.leased_lanes.update(lease.lane for lease in leases)
+        return leases
 
     async def settle(
         self, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float
@@ -140,8 +136,8 @@ class _CountedStore:
         if kept is None:
             self._metrics.leased_lanes.discard(lease.lane)
         now = self._metrics.clock()
-        codes = [settlement.attempt.error_code or settlement.attempt.outcome for settlement in settlements]
-        for code, number in collections.Counter(codes).items():
+        codes = collections.Counter(one.attempt.error_code or one.attempt.outcome for one in settlements)
+        for code, number in codes.items():
             self._metrics.attempts.labels(code).inc(number)
         for settlement in settlements:
             if settlement.state == "delivered":
@@ -161,37 +157,31 @@ class Overviews:
     """Reads overviews, and keeps each for two seconds, since a page asks again with every event. For one event loop."""
 
     def __init__(self, store: Store, clock: Callable[[], float], consumer: str) -> None:
-        self._store = store
-        self._consumer = consumer
-        self._clock = clock
+        self._store, self._clock, self._consumer = store, clock, consumer
         self._kept: dict[tuple[str, tuple[str, ...] | None], tuple[float, Overview]] = {}
 
     async def read(self, account: str, among: tuple[str, ...] | None) -> Overview:
         """The overview of one account, or of those that a caller may see; None means all."""
-        now = self._clock()
+        now, store = self._clock(), self._store
         at, kept = self._kept.get((account, among), (-math.inf, None))
         if kept is not None and at <= now < at + OVERVIEW_SECONDS:
             return kept
-        counts = await self._store.state_counts(among, consumer=self._consumer)
-        # A caller of some accounts gets no latency over all of them.
-        attempts = (
-            await self._store.recent_attempts(account or None, limit=DELIVERIES) if account or among is None else ()
-        )
-        found = counts, await self._backlog(among), latency_of(attempts)
-        if len(self._kept) >= OVERVIEW_LIMIT:
-            self._kept.clear()
-        self._kept[account, among] = now, found
-        return found
-
-    async def _backlog(self, among: tuple[str, ...] | None) -> Backlog:
         if among is None:
-            whole = await self._store.backlog()
-            oldest = None if whole.oldest_age is None else self._clock() - whole.oldest_age
-            return Backlog(whole.pending, whole.dead, to_datetime_or_none(oldest))
-        lanes = [one.lane for one in await self._store.accounts(among=among, consumer=self._consumer, limit=len(among))]
-        oldest = min((lane.oldest_accepted_at for lane in lanes if lane.oldest_accepted_at is not None), default=None)
-        pending, dead = sum(lane.pending for lane in lanes), sum(lane.dead for lane in lanes)
-        return Backlog(pending, dead, to_datetime_or_none(oldest))
+            whole = await store.backlog()
+            pending, dead = whole.pending, whole.dead
+            oldest = None if whole.oldest_age is None else now - whole.oldest_age
+        else:
+            found = await store.accounts(among=among, consumer=self._consumer, limit=len(among))
+            pending, dead = sum(one.lane.pending for one in found), sum(one.lane.dead for one in found)
+            times = (one.lane.oldest_accepted_at for one in found)
+            oldest = min((time for time in times if time is not None), default=None)
+        # A caller of some accounts gets no latency over all of them.
+        sees_attempts = account or among is None
+        attempts = await store.recent_attempts(account or None, limit=DELIVERIES) if sees_attempts else ()
+        backlog, latency = Backlog(pending, dead, to_datetime_or_none(oldest)), latency_of(attempts)
+        overview = await store.state_counts(among, consumer=self._consumer), backlog, latency
+        put_newest(self._kept, (account, among), (now, overview))
+        return overview
 
 
 def latency_of(attempts: Sequence[RecentAttempt]) -> Latency:

@@ -29,23 +29,21 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{_KEY_LENGTH}}}")
 
 
-def segment(request: Request, name: str) -> str | None:
-    """A segment of the path, percent-decoded once; None if it is not UTF-8, or has a NUL."""
+def segment(request: Request, name: str) -> str:
+    """A segment of the path, percent-decoded once; empty if it is not UTF-8, or has a NUL."""
     raw: str = request.path_params[name]
     if raw.isascii() and "%" not in raw:
         return raw
-    if _BAD_ESCAPE.search(raw):
-        return None
     try:
-        decoded = unquote_to_bytes(raw.encode("latin-1")).decode()
+        decoded = "" if _BAD_ESCAPE.search(raw) else unquote_to_bytes(raw.encode("latin-1")).decode()
     except UnicodeDecodeError:
-        return None
-    return None if "\0" in decoded else decoded
+        return ""
+    return "" if "\0" in decoded else decoded
 
 
-def check_account(name: str | None) -> str:
+def check_account(name: str) -> str:
     """The name of an account, if it can be one."""
-    if name is None or account_refusal(name) is not None:
+    if account_refusal(name) is not None:
         raise errors.BAD_ACCOUNT()
     return name
 
@@ -57,11 +55,6 @@ def header(request: Request, name: str) -> str | None:
     if len(values) > 1:
         raise errors.INVALID(f"The header {name} was sent {len(values)} times; send it once.")
     return values[0].decode("latin-1") if values else None
-
-
-def key_header(request: Request, name: str) -> str | None:
-    """An idempotency or ordering key in a header; None if it is absent."""
-    return key(f"The header {name}", header(request, name))
 
 
 def key(name: str, value: str | None) -> str | None:
@@ -123,26 +116,13 @@ def json_object(content: bytes, kind: type[T], what: str = "body") -> T:
         raise errors.INVALID(f"The {what} is nested too deeply.") from None
 
 
-def form(content: bytes) -> dict[str, str]:
-    """The fields of a form."""
-    return _fields(content, "form", keep_blank_values=True)
-
-
-def query(request: Request, kind: type[T]) -> T:
-    """The query as a struct of this type. Parameters without a value count as absent."""
-    fields = _fields(request.scope["query_string"], "query", keep_blank_values=False)
-    try:
-        return msgspec.convert(fields, kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise errors.INVALID(f"The query has the wrong shape: {error}.") from None
-
-
-def _fields(content: bytes, what: str, *, keep_blank_values: bool) -> dict[str, str]:
+def fields(content: bytes, what: str, *, keep_blank_values: bool) -> dict[str, str]:
+    """The fields of a form or query."""
     try:
         pairs = parse_qsl(content.decode("ascii"), keep_blank_values, errors="strict", max_num_fields=_FIELDS)
     except ValueError:
         raise errors.INVALID(f"The {what} is not one of at most {_FIELDS} fields in UTF-8.") from None
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
         raise errors.INVALID(f"The {what} has a field twice; send each once.")
-    return fields
+    return found

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, ExceptionHandler, Lifespan, Receive, Send
+from starlette.types import ASGIApp, ExceptionHandler, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from ..contract.addresses import address_key
@@ -58,8 +58,12 @@ class Call:
         return requests.json_object(content if content.strip() else b"{}", kind)
 
     def query(self, kind: type[T]) -> T:
-        """The query's parameters."""
-        return requests.query(self.request, kind)
+        """The query's parameters; those without a value count as absent."""
+        given = requests.fields(self.request.scope["query_string"], "query", keep_blank_values=False)
+        try:
+            return msgspec.convert(given, kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise errors.INVALID(f"The query has the wrong shape: {error}.") from None
 
     def among(self, account: str | None) -> tuple[str, ...] | None:
         """The accounts that a query is about: the one it names, if it is granted, or all that are; None means all."""
@@ -76,14 +80,8 @@ class Call:
         """
         if self.account:
             self.service.quotas.change(self.account)
-        entry = AuditEntry(
-            actor=self.caller.name,
-            address=address_of(self.request),
-            action=action,
-            account=account or self.account or None,
-            subject=subject,
-            detail=detail,
-        )
+        actor, address, whose = self.caller.name, address_of(self.request), account or self.account or None
+        entry = AuditEntry(actor=actor, address=address, action=action, account=whose, subject=subject, detail=detail)
         return self.service.store.audited(entry)
 
 
@@ -127,46 +125,40 @@ class Resource:
         request = Request(scope, receive)
         try:
             response = await self._respond(request)
-        except Exception as error:
+        except (ApiError, StoreError) as error:
             response = await answer_error(request, error)
-            await response(scope, receive, send)
-            if not isinstance(error, ApiError | StoreError):
-                # A defect: the server logs the traceback.
-                raise
-            return
+        except Exception as error:
+            await (await answer_error(request, error))(scope, receive, send)
+            # A defect: the server logs the traceback.
+            raise
         if scope["method"] == "HEAD":
             # The headers stay, Content-Length among them.
             response.body = b""
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        endpoint = self.endpoints.get(request.method)
+        service, endpoint = self._service, self.endpoints.get(request.method)
         if endpoint is None:
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers={"Allow": self._allow})
             raise errors.WRONG_METHOD(method=request.method[:20], allow=self._allow)
         requests.check_length(request, self._limit)
-        call = await self._authorize(endpoint, request)
-        with self._service.bodies.share(call.caller.name or address_key(address_of(request))) as take:
-            request.scope["take"] = take
-            result = await endpoint.handler(call)
-        if isinstance(result, Response):
-            return result
-        return errors.answer(result, endpoint.status, headers=NO_STORE if endpoint.no_store else None)
-
-    async def _authorize(self, endpoint: Endpoint, request: Request) -> Call:
-        caller = await authenticate(self._service, request, endpoint.by)
+        caller, account = await authenticate(service, request, endpoint.by), ""
         if endpoint.by != "anyone":
             caller.require(endpoint.scope)
         if endpoint.method != "GET":
-            await self._service.quotas.read()
-        account = ""
+            await service.quotas.read()
         if "account" in request.path_params:
             account = requests.check_account(requests.segment(request, "account"))
             if not caller.has(account):
                 is_gateway = endpoint.path.startswith(errors.GATEWAY_PATHS)
                 raise errors.NO_CALLBACK_ACCOUNT() if is_gateway else errors.NO_ACCOUNT()
-        return Call(self._service, request, caller, account)
+        with service.bodies.share(caller.name or address_key(address_of(request))) as take:
+            request.scope["take"] = take
+            result = await endpoint.handler(Call(service, request, caller, account))
+        if isinstance(result, Response):
+            return result
+        return errors.answer(result, endpoint.status, headers=NO_STORE if endpoint.no_store else None)
 
 
 class App(Starlette):
@@ -175,63 +167,56 @@ class App(Starlette):
     Paths are matched before they are decoded: once decoded, ``a%2Fb`` would be two segments.
     """
 
-    def __init__(
-        self, resources: Mapping[str, Resource], routes: Sequence[BaseRoute], lifespan: Lifespan[Starlette] | None
-    ) -> None:
+    def __init__(self, resources: Mapping[str, Resource], routes: Sequence[BaseRoute]) -> None:
         handlers: dict[type[Exception] | int, ExceptionHandler]
         handlers = dict.fromkeys((ApiError, StoreError, HTTPException, Exception), answer_error)
-        super().__init__(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+        super().__init__(routes=routes, exception_handlers=handlers)
         self.router.redirect_slashes = False
         self.resources = resources
-        # A parameter may be empty: an empty account is a wrong account, not another path.
         self._patterns: defaultdict[int, list[tuple[re.Pattern[str], Resource]]] = defaultdict(list)
         """By the number of segments."""
         for path, resource in resources.items():
+            # A parameter may be empty: an empty account is a wrong account, not another path.
             pattern = re.compile(_PARAMETER.sub("(?P<\\1>[^/]*)", re.escape(path)))
             self._patterns[path.count("/")].append((pattern, resource))
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
-            return
-        raw = scope.get("raw_path")
-        path = quote(scope["path"], errors="replace") if raw is None else raw.decode("latin-1")
         app: ASGIApp = super().__call__
-        scope = {**scope, "app": self, "path": path}
-        below_mount = path.removeprefix(scope.get("root_path", ""))
-        for pattern, resource in self._patterns.get(below_mount.count("/"), ()):
-            if (match := pattern.fullmatch(below_mount)) is not None:
-                app, scope["path_params"] = resource, match.groupdict()
-                break
+        if scope["type"] == "http":
+            raw = scope.get("raw_path")
+            path = quote(scope["path"], errors="replace") if raw is None else raw.decode("latin-1")
+            scope = {**scope, "app": self, "path": path}
+            below_mount = path.removeprefix(scope.get("root_path", ""))
+            for pattern, resource in self._patterns.get(below_mount.count("/"), ()):
+                if (match := pattern.fullmatch(below_mount)) is not None:
+                    app, scope["path_params"] = resource, match.groupdict()
+                    break
         await app(scope, receive, send)
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    """The answer to an exception."""
-    response = api_error(error).response(request.scope["path"])
+    """The answer to an exception: the one place where exceptions become answers."""
+    match error:
+        case ApiError():
+            answer = error
+        case StoreFull():
+            logger.error("the store is full: %s", error)
+            answer = errors.STORE_FULL()
+        case WrongSchema():
+            logger.error("%s", error)
+            reason = "the store's schema is of another version of fotahook"
+            answer = errors.NOT_READY(part="migrations", reason=reason)
+        case StoreUnavailable():
+            logger.error("the store is unavailable: %s", error)
+            answer = errors.STORE_UNAVAILABLE()
+        case HTTPException(status_code=404):
+            answer = errors.NO_SUCH_PATH()
+        case HTTPException():
+            # Raised by a route that is not ours.
+            answer = ApiError(error.status_code, "REQUEST_FAILED", f"{error.detail}.", error.headers)
+        case _:
+            answer = errors.INTERNAL_ERROR()
+    response = answer.response(request.scope["path"])
     if request.method == "HEAD":
         response.body = b""
     return response
-
-
-def api_error(error: Exception) -> ApiError:
-    """What an exception is answered: the one place where exceptions become answers."""
-    match error:
-        case ApiError():
-            return error
-        case StoreFull():
-            logger.error("the store is full: %s", error)
-            return errors.STORE_FULL()
-        case WrongSchema():
-            logger.error("%s", error)
-            return errors.NOT_READY(part="migrations", reason="the store's schema is of another version of fotahook")
-        case StoreUnavailable():
-            logger.error("the store is unavailable: %s", error)
-            return errors.STORE_UNAVAILABLE()
-        case HTTPException(status_code=404):
-            return errors.NO_SUCH_PATH()
-        case HTTPException():
-            # Raised by a route that is not ours.
-            return ApiError(error.status_code, "REQUEST_FAILED", f"{error.detail}.", error.headers)
-        case _:
-            return errors.INTERNAL_ERROR()

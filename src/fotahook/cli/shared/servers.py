@@ -235,7 +235,8 @@ async def listener_console(
         yield {}
         return
     # It needs the [service] extra.
-    from fotahook.service import Call, Endpoint, Settings, build_app, create_credential
+    from fotahook.service import Settings, build_app, create_credential
+    from fotahook.service.routing import Call, Endpoint
 
     @Endpoint("GET", "/v1/sender", scope="read")
     async def sender(call: Call) -> SenderReport:

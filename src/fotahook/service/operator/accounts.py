@@ -7,13 +7,10 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta
 from msgspec.structs import asdict
+from starlette.responses import Response
 
 from ...contract.keys import account_signing_key
-from ...contract.models import (
-    FotaV2CallbackRegistrationRequest,
-    FotaV2CallbackRegistrationResult,
-    FotaV2SuccessResult,
-)
+from ...contract.models import FotaV2CallbackRegistrationRequest, FotaV2SuccessResult
 from ...contract.operator import (
     AccountPage,
     AccountState,
@@ -28,19 +25,16 @@ from ...contract.operator import (
 from ...contract.signing import format_secret
 from ...store import views
 from ...store.records import Account, Credential, MessageFilter
-from ...store.views import to_datetime, to_datetime_or_none
 from .. import errors, requests
 from ..context import Service
 from ..requests import PageSize, Params
 from ..routing import Call, Endpoint
-from ..thingspace.callbacks import Registration, checked_url, register
+from ..thingspace.callbacks import Registration, checked_url, replace
 
 PATH: Final = "/v1/accounts/{account}"
 HISTORY_LIMIT: Final = 1000
 KEY_LIMIT: Final = 10
 """Live signing keys of an account: each adds a signature to every delivery."""
-
-
 CHECK_SECONDS: Final = 60.0
 
 
@@ -105,7 +99,7 @@ async def change(call: Call) -> AccountState:
             raise errors.MISSING_SCOPE("operate for all accounts to raise a quota")
         detail = " ".join(f"{name}={value}" for name, value in asdict(changed).items() if value is not None)
         await call.audited("account.limits", detail=detail).set_limits(call.account, changed)
-        service.quotas.read_again()
+        await service.quotas.read(again=True)
     return await _state(call)
 
 
@@ -131,11 +125,9 @@ async def recent_attempts(call: Call) -> RecentAttempts:
 
 
 @Endpoint("PUT", f"{PATH}/callback", scope="callbacks", body=FotaV2CallbackRegistrationRequest)
-async def register_callback(call: Call) -> FotaV2CallbackRegistrationResult:
+async def register_callback(call: Call) -> Response:
     """Registers a callback as ThingSpace's call does, for a client without a user's session."""
-    url = checked_url((await call.json(Registration)).url, call.service.settings)
-    callback = await register(call, url)
-    return FotaV2CallbackRegistrationResult(callback.url)
+    return await replace(call, (await call.json(Registration)).url)
 
 
 @Endpoint("DELETE", f"{PATH}/callback", scope="callbacks")
@@ -155,14 +147,7 @@ async def callback_history(call: Call) -> CallbackHistory:
 async def list_keys(call: Call) -> SigningKeys:
     """The live signing keys, without their secrets, oldest first."""
     keys, now = await call.service.store.credentials("signing_key", call.account), call.service.now()
-    return SigningKeys(
-        [
-            SigningKey(
-                key.id, to_datetime(key.created_at), int(now - key.created_at), to_datetime_or_none(key.expires_at)
-            )
-            for key in keys
-        ]
-    )
+    return SigningKeys([views.read(SigningKey, asdict(key), age_seconds=int(now - key.created_at)) for key in keys])
 
 
 @Endpoint("POST", f"{PATH}/signing-keys", body=Rotation, status=201, no_store=True)
@@ -187,8 +172,7 @@ async def rotate_keys(call: Call) -> NewSigningKey:
 @Endpoint("DELETE", f"{PATH}/signing-keys/{{id}}")
 async def delete_key(call: Call) -> FotaV2SuccessResult:
     """Ends a signing key at once."""
-    key_id, store = requests.segment(call.request, "id"), call.service.store
-    key = await store.credential("signing_key", key_id) if key_id else None
+    key = await call.service.store.credential("signing_key", requests.segment(call.request, "id"))
     if key is None or key.owner != call.account:
         raise errors.NOT_FOUND("The account has no such signing key; check the id against the list.")
     await call.audited("signing_key.delete", key.id).drop_credentials("signing_key", [key.id])
@@ -196,10 +180,11 @@ async def delete_key(call: Call) -> FotaV2SuccessResult:
 
 
 async def _state(call: Call) -> AccountState:
-    found = await call.service.store.accounts(among=[call.account], consumer=call.service.settings.consumer, limit=1)
+    service = call.service
+    found = await service.store.accounts(among=[call.account], consumer=service.settings.consumer, limit=1)
     if not found:
-        return views.unknown_account_state(call.account, await call.service.store.limits(call.account))
-    return views.account_state(found[0], known=await _is_known(call.service, found[0]))
+        return views.unknown_account_state(call.account, await service.store.limits(call.account))
+    return views.account_state(found[0], known=await _is_known(service, found[0]))
 
 
 async def _is_known(service: Service, found: Account) -> bool:
@@ -221,8 +206,7 @@ class Proposal(msgspec.Struct, frozen=True):
 async def check(call: Call) -> Checks:
     """Checks a URL as `fotahook doctor` does: with up to four test messages of type fotahookDoctor. One at a time."""
     service, url = call.service, (await call.json(Proposal, optional=True)).url
-    check_receiver = service.settings.check_receiver
-    if check_receiver is None:
+    if service.settings.check_receiver is None:
         raise errors.CONFLICT("This service sends nothing; run fotahook doctor where deliveries are sent from.")
     if url is None:
         callback = await service.store.callback(call.account)
@@ -232,9 +216,8 @@ async def check(call: Call) -> Checks:
     url = checked_url(url, service.settings)
     if service.doctor_lock.locked():
         raise errors.BUSY()
-    async with service.doctor_lock:
-        try:
-            async with asyncio.timeout(CHECK_SECONDS):
-                return await check_receiver(url, call.account)
-        except TimeoutError:
-            raise errors.CONFLICT(f"The checks took more than {CHECK_SECONDS:g} s; run fotahook doctor {url}") from None
+    try:
+        async with service.doctor_lock, asyncio.timeout(CHECK_SECONDS):
+            return await service.settings.check_receiver(url, call.account)
+    except TimeoutError:
+        raise errors.CONFLICT(f"The checks took more than {CHECK_SECONDS:g} s; run fotahook doctor {url}") from None

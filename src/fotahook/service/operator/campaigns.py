@@ -109,7 +109,7 @@ async def list_devices(call: Call) -> DevicePage:
 
 
 async def _campaign(call: Call) -> LedgerCampaign:
-    name = storable(requests.segment(call.request, "campaign") or "")
+    name = storable(requests.segment(call.request, "campaign"))
     found = await call.service.store.ledger_campaigns(name=(call.account, name), limit=1)
     if not found:
         raise errors.NOT_FOUND("No message named this campaign; check its id.")

@@ -18,7 +18,7 @@ from ...store.events import STATS_MINUTES, EventCursor
 from ...store.records import StoreError
 from ...store.views import to_datetime
 from .. import access, errors, requests
-from ..event_feed import POLL_SECONDS
+from ..event_feed import POLL_SECONDS, Filter
 from ..requests import PageSize, Params
 from ..routing import Call, Endpoint
 
@@ -55,7 +55,7 @@ class StatsQuery(Params, frozen=True):
 async def follow(call: Call) -> Response:
     """Events as they happen, as server-sent events; `Last-Event-ID` or `after` resumes after a cursor."""
     query, service = call.query(EventsQuery), call.service
-    call.among(query.account)
+    among = call.among(query.account)
     # A browser that reconnects sends the header, and still the query of its first request.
     cursor = service.cursors.open_events(requests.header(call.request, "Last-Event-ID") or query.after)
     if cursor is None:
@@ -64,7 +64,7 @@ async def follow(call: Call) -> Response:
         raise errors.GONE("The cursor is of another store, or retention removed events after it; begin without one.")
     if service.streams[call.caller.name] >= service.settings.streams:
         raise errors.TOO_MANY_STREAMS(limit=service.settings.streams)
-    return EventStream(call, query.account, cursor)
+    return EventStream(call, None if among is None else frozenset(among), cursor)
 
 
 @Endpoint("GET", "/v1/stats", query=StatsQuery, scope="read")
@@ -87,12 +87,12 @@ class EventStream(Response):
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, call: Call, account: str | None, cursor: EventCursor) -> None:
+    def __init__(self, call: Call, wanted: Filter, cursor: EventCursor) -> None:
         # Not Response's own, which would set Content-Length.
         self.status_code, self.background = 200, None
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._service, self._request, self._caller = call.service, call.request, call.caller
-        self._account, self._cursor = account, cursor
+        self._wanted, self._cursor = wanted, cursor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -110,8 +110,12 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": b""})
 
     async def _run(self, receive: Receive, send: Send) -> None:
+        async def disconnected() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
         sending = asyncio.create_task(self._send(send))
-        ends = (sending, asyncio.create_task(_disconnected(receive)), asyncio.create_task(self._service.closing.wait()))
+        ends = (sending, asyncio.create_task(disconnected()), asyncio.create_task(self._service.closing.wait()))
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -132,8 +136,8 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": block, "more_body": True})
 
         await put(RETRY + cursor_block(seal(self._cursor)))
-        sees_all, sent_at, checked_at = self._sees_all, time(), time()
-        feed = self._service.event_feed.follow(self._cursor, None if sees_all else self._sees, KEEP_ALIVE_SECONDS)
+        sent_at = checked_at = time()
+        feed = self._service.event_feed.follow(self._cursor, self._wanted, KEEP_ALIVE_SECONDS)
         async with contextlib.aclosing(feed) as pages:
             async for blocks, reached in pages:
                 now = time()
@@ -142,33 +146,20 @@ class EventStream(Response):
                     continue
                 if now - checked_at >= KEEP_ALIVE_SECONDS:
                     # A client that may see more or less than before reconnects, and starts anew.
-                    if not await self._has_access() or self._sees_all != sees_all:
+                    if not await self._may_go_on():
                         return
                     checked_at = now
                 await put(blocks or cursor_block(seal(reached)))
                 sent_at = time()
 
-    def _sees(self, account: str) -> bool:
-        return account == self._account if self._account is not None else self._caller.has(account)
-
-    @property
-    def _sees_all(self) -> bool:
-        return self._account is None and self._caller.accounts is None
-
-    async def _has_access(self) -> bool:
-        """Whether the caller may still follow these events; reads its present grants."""
+    async def _may_go_on(self) -> bool:
+        """Whether the caller still has the grants that it began with."""
         try:
-            self._caller = await access.authenticate(self._service, self._request, "token", counted=False)
-            self._caller.require("read")
+            caller = await access.authenticate(self._service, self._request, "token", counted=False)
+            caller.require("read")
         except errors.ApiError:
             return False
-        return self._account is None or self._caller.has(self._account)
-
-
-async def _disconnected(receive: Receive) -> None:
-    """Return when the client has disconnected."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        return caller.accounts == self._caller.accounts
 
 
 class AuditQuery(Params, frozen=True):

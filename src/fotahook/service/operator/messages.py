@@ -102,7 +102,8 @@ async def read_page(
 @Endpoint("POST", f"{ACCOUNT_PATH}/messages", scope="publish", body_limit="message_limit", status=202)
 async def publish(call: Call) -> Published:
     """Accepts a message, answered once it is on disk; it is delivered byte for byte."""
-    keys = [requests.key_header(call.request, name) for name in ("Ordering-Key", "Idempotency-Key")]
+    names = ("Ordering-Key", "Idempotency-Key")
+    keys = [requests.key(f"The header {name}", requests.header(call.request, name)) for name in names]
     body = await requests.body(call.request, call.service.settings.message_limit)
     if len(body) > TURN_BYTES:
         await call.service.loop_turns.wait(call.caller.name)
@@ -240,8 +241,7 @@ def _published(accepted: Accepted) -> Published:
 
 async def _find(call: Call) -> Message:
     """The message that the path names, if it belongs to one of the caller's accounts."""
-    message_id = requests.segment(call.request, "id")
-    message = await call.service.store.message(message_id) if message_id else None
+    message = await call.service.store.message(requests.segment(call.request, "id"))
     if message is None or not call.caller.has(message.account):
         raise errors.NOT_FOUND("There is no such message in your accounts; check the id.")
     return message

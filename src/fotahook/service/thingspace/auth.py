@@ -8,7 +8,6 @@ from starlette.responses import Response
 
 from ...contract.exchange import Masked
 from ...contract.keys import access_token
-from ...store.base import Store
 from ...store.records import Credential
 from .. import access, errors, requests
 from ..context import Service
@@ -72,12 +71,8 @@ async def token(call: Call) -> AccessToken:
                 store = call.audited("client.login", client.id)
                 found = text, await access.issue(service, text, client, now, store)
     text, credential = found
-    return AccessToken(
-        access_token=text,
-        token_type="Bearer",
-        expires_in=int((credential.expires_at or 0.0) - service.now()),
-        scope=" ".join(credential.scopes),
-    )
+    seconds = int((credential.expires_at or 0.0) - service.now())
+    return AccessToken(text, "Bearer", seconds, " ".join(credential.scopes))
 
 
 @Endpoint("POST", f"{TOKEN_PATH}/revoke", by="client", scope=None)
@@ -88,22 +83,18 @@ async def revoke(call: Call) -> Response:
     if not text:
         raise errors.INVALID("The form needs token=, the access token to revoke.")
     found = await service.store.credential("token", access.token_id(text))
-    headers = dict(NO_STORE)
-    if found is not None and found.owner == client.id:
-        await access.end(service, found, call.audited("token.revoke"))
-        headers["RevokedAccessToken"] = text
-    return Response(b"", headers=headers)
+    if found is None or found.owner != client.id:
+        return Response(b"", headers=NO_STORE)
+    await access.end(service, found, call.audited("token.revoke"))
+    return Response(b"", headers={**NO_STORE, "RevokedAccessToken": text})
 
 
 @Endpoint("POST", f"{SESSION_PATH}/login", scope=None, body=Login, no_store=True)
 async def login(call: Call) -> SessionToken:
     """Starts a session for the user, who may have any number of them."""
-    service, credentials = call.service, await call.json(Login)
+    credentials, token = await call.json(Login), str(uuid4())
     user = await _verified_user(call, credentials.username, credentials.password)
-    if service.passwords.is_outdated(user.secret_hash):
-        await _replace_password(service.store, user, await service.passwords.hash(credentials.password))
-    token = str(uuid4())
-    await access.issue(service, token, user, service.now(), call.audited("user.login", user.id))
+    await access.issue(call.service, token, user, call.service.now(), call.audited("user.login", user.id))
     return SessionToken(token)
 
 
@@ -122,18 +113,19 @@ async def logout(call: Call) -> SessionToken:
 async def reset_password(call: Call) -> NewPassword:
     """Gives the user of this session a new password, valid at once."""
     _, session = call.caller.credentials
-    reset = await call.json(PasswordReset)
-    user = await _verified_user(call, session.owner, reset.old_password)
-    password = new_password()
+    user = await _verified_user(call, session.owner, (await call.json(PasswordReset)).old_password)
+    password, store = new_password(), call.audited("user.password", user.id)
     hashed = await call.service.passwords.hash(password)
-    if not await _replace_password(call.audited("user.password", user.id), user, hashed):
-        # Another call replaced it first, so the old password was no longer valid.
-        raise errors.LOGIN_REFUSED()
-    return NewPassword(password)
+    while (current := await store.credential("user", user.id)) is not None and current.secret_hash == user.secret_hash:
+        if await store.replace_credential(current, msgspec.structs.replace(current, secret_hash=hashed)):
+            return NewPassword(password)
+    # Another call replaced it first, so the old password was no longer valid.
+    raise errors.LOGIN_REFUSED()
 
 
 async def _form(call: Call) -> dict[str, str]:
-    form = requests.form(await requests.body(call.request, call.service.settings.body_limit))
+    content = await requests.body(call.request, call.service.settings.body_limit)
+    form = requests.fields(content, "form", keep_blank_values=True)
     if form.get("grant_type") != "client_credentials":
         raise errors.WRONG_GRANT()
     return form
@@ -144,11 +136,8 @@ async def _live_token(service: Service, client: Credential) -> tuple[str, Creden
     for known in await service.store.credentials("token", client.id):
         text = access_token(service.settings.secret_key, client.id, known.created_at)
         # Skip a token made with another secret key, which cannot be derived again, and one in its last second.
-        if (
-            access.token_id(text) == known.id
-            and inherit(client, known) == known
-            and (known.expires_at or 0.0) >= service.now() + 1
-        ):
+        is_live = access.token_id(text) == known.id and (known.expires_at or 0.0) >= service.now() + 1
+        if is_live and inherit(client, known) == known:
             return text, known
     return None
 
@@ -183,11 +172,3 @@ async def _verified_user(call: Call, username: str, password: str) -> Credential
                 raise errors.LOGIN_REFUSED()
             service.lockout.succeeded(*place)
     return user
-
-
-async def _replace_password(store: Store, user: Credential, stored: bytes) -> bool:
-    """Store a new hash for a verified user; False if the password was changed or the user revoked meanwhile."""
-    while (current := await store.credential("user", user.id)) is not None and current.secret_hash == user.secret_hash:
-        if await store.replace_credential(current, msgspec.structs.replace(current, secret_hash=stored)):
-            return True
-    return False

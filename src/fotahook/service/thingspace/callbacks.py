@@ -23,7 +23,6 @@ from ...contract.models import (
     V2CampaignMetaInfo,
     V2DeviceStatus,
 )
-from ...contract.operator import RegisteredCallback
 from ...contract.urls import account_warning, origin, port_warning, url_refusal
 from ...store.ledger import LedgerReport, storable
 from .. import errors, requests
@@ -60,14 +59,14 @@ async def list_callback(call: Call) -> Response:
 @_endpoint("POST", _CALLBACK, body=FotaV2CallbackRegistrationRequest)
 async def register_callback(call: Call) -> Response:
     """Registers the URL of the body, in place of an earlier one."""
-    return await _replace(call, (await call.json(Registration)).url)
+    return await replace(call, (await call.json(Registration)).url)
 
 
 @_endpoint("PUT", _CALLBACK, body=FotaV2CallbackRegistrationRequest)
 async def update_callback(call: Call) -> Response:
     """Registers the URL of the body, under either of PUT's names for it."""
     update = await call.json(Registration)
-    return await _replace(call, update.callback if update.url is None else update.url)
+    return await replace(call, update.callback if update.url is None else update.url)
 
 
 @_endpoint("DELETE", _CALLBACK)
@@ -77,17 +76,9 @@ async def deregister_callback(call: Call) -> FotaV2SuccessResult:
     return FotaV2SuccessResult(success=True)
 
 
-async def _replace(call: Call, given: object) -> Response:
+async def replace(call: Call, given: object) -> Response:
+    """Register a URL; an ApiError if it is new and does not answer the challenge, where one is asked for."""
     url = checked_url(given, call.service.settings)
-    callback = await register(call, url)
-    warnings = [text for text in (port_warning(url), account_warning(call.account)) if text is not None]
-    # RFC 7234, section 5.5. 299: a persistent warning without a code of its own.
-    headers = {"Warning": ", ".join(f'299 fotahook "{text}"' for text in warnings)} if warnings else {}
-    return errors.answer(FotaV2CallbackRegistrationResult(callback.url), headers=headers)
-
-
-async def register(call: Call, url: str) -> RegisteredCallback:
-    """Register a checked URL; an ApiError if it is new and does not answer the challenge, where one is asked for."""
     store, challenge = call.audited("callback.register", detail=origin(url)), call.service.settings.challenge_receiver
     if challenge is not None:
         known = await store.callback(call.account)
@@ -95,7 +86,11 @@ async def register(call: Call, url: str) -> RegisteredCallback:
             keys = [key.id for key in await store.credentials("signing_key", call.account)]
             if (reason := await challenge(url, call.account, keys)) is not None:
                 raise errors.NO_ANSWER(reason)
-    return await store.register(call.account, url, actor=call.caller.name)
+    callback = await store.register(call.account, url, actor=call.caller.name)
+    warnings = [text for text in (port_warning(url), account_warning(call.account)) if text is not None]
+    # RFC 7234, section 5.5. 299: a persistent warning without a code of its own.
+    headers = {"Warning": ", ".join(f'299 fotahook "{text}"' for text in warnings)} if warnings else {}
+    return errors.answer(FotaV2CallbackRegistrationResult(callback.url), headers=headers)
 
 
 def checked_url(url: object, settings: Settings) -> str:
@@ -211,7 +206,7 @@ async def _of_device(call: Call) -> list[LedgerReport]:
 
 def _named(call: Call, name: str) -> str:
     """The campaign or device in the path, as the ledger writes it; empty if it cannot be one."""
-    return storable(requests.segment(call.request, name) or "")
+    return storable(requests.segment(call.request, name))
 
 
 def _campaign(kind: type[CampaignT], account: str, report: LedgerReport) -> CampaignT:

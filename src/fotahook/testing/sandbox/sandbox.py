@@ -23,7 +23,7 @@ from fotahook.contract import signing
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
 from fotahook.contract.keys import account_signing_seed, generate_secret_key, parse_secret_key, signing_seed
 from fotahook.contract.operator import BatchMessage, Refused
-from fotahook.service import DEV_CLIENT, DEV_USER
+from fotahook.service.credentials import DEV_CLIENT, DEV_USER
 from fotahook.store import sqlite_path
 
 from ..simulator.campaign import CampaignMessage, Simulation

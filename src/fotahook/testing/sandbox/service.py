@@ -19,7 +19,8 @@ from fotahook.delivery import Dispatcher, Outcome, Rules, Timings, run_maintenan
 from fotahook.delivery.outcomes import DELIVERED
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
-from fotahook.service import DEV_CLIENT, DEV_USER, PasswordCost, Settings, build_app, provision_dev
+from fotahook.service import Settings, build_app
+from fotahook.service.credentials import DEV_CLIENT, DEV_USER, PasswordCost, provision_dev
 from fotahook.store import open_store
 from fotahook.store.records import Delivery, Lease, Retention
 
