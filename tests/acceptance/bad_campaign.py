@@ -26,7 +26,7 @@ from fotahook import BatchMessage, CallbackMessage, Listener
 from fotahook.listener import Context
 from fotahook.store import open_store
 from fotahook.testing import Sandbox, Simulation
-from fotahook.testing.sandbox.http_server import serving
+from fotahook.testing.sandbox.servers import serving
 from tests.deadlines import DEADLINE
 from tests.ports import unused_port
 

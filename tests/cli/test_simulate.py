@@ -14,7 +14,8 @@ import pytest
 
 from fotahook.client import OperatorClient
 from fotahook.testing import Sandbox, Simulation, make_certificates
-from fotahook.testing.targets import RateLimiter, thingspace_target
+from fotahook.testing.sandbox.sandbox import thingspace_target
+from fotahook.testing.targets import RateLimiter
 from tests.deadlines import DEADLINE
 from tests.ports import unused_port
 
@@ -310,7 +311,6 @@ def test_the_rate_is_kept_without_catching_up_after_a_pause() -> None:
         now[0] += seconds
 
     limiter = RateLimiter(20, lambda: now[0], sleep)
-    assert limiter.batch_size == 2
     for _ in range(3):
         limiter.wait(2)
     assert slept == [0.1, 0.1]
@@ -318,7 +318,6 @@ def test_the_rate_is_kept_without_catching_up_after_a_pause() -> None:
     limiter.wait(2)
     limiter.wait(2)
     assert slept == [0.1, 0.1, 5, 0.1]
-    assert RateLimiter(0, lambda: 0.0, sleep).batch_size > 100
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

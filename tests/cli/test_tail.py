@@ -28,7 +28,7 @@ ON = re.compile(rf"fotahook: interrupted; fotahook tail {ACCOUNT} --after (\S+) 
 
 def cursor_of(sandbox: Sandbox, messages: int = 0) -> str:
     """A cursor of the sandbox's events, its first one unless it is after so many messages."""
-    return Cursors(sandbox._key).seal_events(EventCursor(messages=messages))
+    return Cursors(sandbox._secret_key).seal_events(EventCursor(messages=messages))
 
 
 class Tail:

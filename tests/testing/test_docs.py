@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from fotahook.testing import Faults, Sandbox, parse_fault_script
-from fotahook.testing.simulator.fault_script import ACTIONS
+from fotahook.testing.simulator.faults import ACTIONS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
 (SCRIPT,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
@@ -28,7 +28,7 @@ def test_the_page_lists_every_fault_and_no_other() -> None:
 def test_the_page_lists_every_method_of_the_sandbox() -> None:
     rows = PAGE.partition("| `Sandbox(port=0")[2].partition("\n\n")[0].splitlines()[1:]
     told = {name for row in rows for name in re.findall(r"`(\w+)[`(]", row.split(" | ")[0])}
-    assert told == public(Sandbox) | {"base_url", "faults"}
+    assert told == public(Sandbox) | {"base_url", "faults", "receiver"}
 
 
 def test_the_page_lists_every_step_and_its_example_is_valid() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fotahook.testing import CampaignMessage, FaultScript, ScriptInvalid, parse_fault_script, read_fault_script
-from fotahook.testing.simulator.fault_script import (
+from fotahook.testing.simulator.faults import (
     Delay,
     Drop,
     Duplicate,

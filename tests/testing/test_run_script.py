@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fotahook.testing import FaultScript, Sandbox, ScriptInvalid, Simulation
-from fotahook.testing.simulator.fault_script import Drop, ErrorResponse
+from fotahook.testing.simulator.faults import Drop, ErrorResponse
 
 from .test_fault_script import EVERYTHING
 

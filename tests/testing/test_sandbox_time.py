@@ -187,7 +187,7 @@ def test_a_reset_empties_a_named_store(tmp_path: Path) -> None:
 
 
 def test_a_postgresql_store_is_refused() -> None:
-    with pytest.raises(ValueError, match="cannot use a virtual clock"):
+    with pytest.raises(ValueError, match="PostgreSQL has no virtual clock"):
         Sandbox(store="postgresql://localhost/x")
 
 

@@ -14,9 +14,15 @@ from fotahook.contract.addresses import EVERYWHERE
 from fotahook.contract.errors import FotahookError
 from fotahook.contract.urls import account_refusal, url_refusal
 from fotahook.testing import targets
-from fotahook.testing.simulator import fault_script
 from fotahook.testing.simulator.campaign import Profile, Simulation
-from fotahook.testing.simulator.fault_script import FaultScript, read_fault_script, run_script
+from fotahook.testing.simulator.faults import (
+    Duplicate,
+    FaultScript,
+    Pause,
+    Reorder,
+    read_fault_script,
+    run_script,
+)
 from fotahook.testing.targets import Advance, NotSent, Target
 
 from ..hosting.flags import check_pem_files
@@ -64,8 +70,8 @@ def simulate(account: Account, /, *, options: SimulateOptions = SimulateOptions(
     script = _script(options)
     began = time.monotonic()
     with counting(campaign.count, "sent") as advance, _target(account, options, remote, script, advance) as target:
-        if isinstance(target, targets.ThingspaceTarget):
-            note(f"to change the callback meanwhile: fotahook callbacks … --base-url {target.sandbox.base_url} --local")
+        if target.note is not None:
+            note(target.note)
         try:
             run_script(campaign, script, target, seed=options.seed)
             result = target.finish()
@@ -103,9 +109,12 @@ def _target(
     account: str, options: SimulateOptions, remote: Remote, script: FaultScript, advance: Advance
 ) -> contextlib.AbstractContextManager[Target]:
     if options.to is None:
-        return targets.service_target(account, remote.operator(), remote.client, script, options.rate, advance)
+        faulty = any(not isinstance(step, Pause | Reorder) for step in script.steps)
+        return targets.service_target(account, remote.operator(), remote.client, faulty, options.rate, advance)
     if options.profile == "thingspace":
-        return targets.thingspace_target(account, options.former_to, options.to, options.seed, options.rate, advance)
+        from fotahook.testing.sandbox.sandbox import thingspace_target
+
+        return thingspace_target(account, options.former_to, options.to, options.seed, options.rate, advance)
     return targets.listener_target(options.to, options.ca_file, options.rate, advance)
 
 
@@ -135,8 +144,7 @@ def _script(options: SimulateOptions) -> FaultScript:
         return FaultScript()
     with flag_named("--fault-script"):
         script = read_fault_script(options.fault_script)
-    own = fault_script.Duplicate | fault_script.Pause | fault_script.Reorder
-    others = [step for step in script.steps if not isinstance(step, own)]
+    others = [step for step in script.steps if not isinstance(step, Duplicate | Pause | Reorder)]
     if others and options.to is not None and options.profile != "thingspace":
         name = others[0].__struct_config__.tag
         raise UsageError(f"--fault-script: {name} is the receiver's, and with --to that is yours; leave out --to")

@@ -10,11 +10,10 @@ if TYPE_CHECKING:
     from .listener import Forwarded as Forwarded
     from .listener import ListenerClient as ListenerClient
     from .listener import listener_client as listener_client
-    from .sandbox.fault_injection import Faults as Faults
-    from .sandbox.receiver import Received as Received
-    from .sandbox.receiver import Receiver as Receiver
     from .sandbox.sandbox import Sandbox as Sandbox
     from .sandbox.sandbox import ScriptResult as ScriptResult
+    from .sandbox.servers import Received as Received
+    from .sandbox.servers import Receiver as Receiver
     from .sandbox.service import Delivered as Delivered
     from .simulator.campaign import CampaignMessage as CampaignMessage
     from .simulator.campaign import Simulation as Simulation
@@ -22,10 +21,11 @@ if TYPE_CHECKING:
     from .simulator.campaign import firmware_available as firmware_available
     from .simulator.campaign import upgrade_progress as upgrade_progress
     from .simulator.campaign import upgrade_scheduled as upgrade_scheduled
-    from .simulator.fault_script import FaultScript as FaultScript
-    from .simulator.fault_script import ScriptInvalid as ScriptInvalid
-    from .simulator.fault_script import parse_fault_script as parse_fault_script
-    from .simulator.fault_script import read_fault_script as read_fault_script
+    from .simulator.faults import Faults as Faults
+    from .simulator.faults import FaultScript as FaultScript
+    from .simulator.faults import ScriptInvalid as ScriptInvalid
+    from .simulator.faults import parse_fault_script as parse_fault_script
+    from .simulator.faults import read_fault_script as read_fault_script
 
 # Imported on first use: pytest loads the plugin of this package in every run, whether a test uses it or not.
 _MODULES = {
@@ -33,14 +33,13 @@ _MODULES = {
     for module, names in {
         "certificates": "Certificates make_certificates",
         "listener": "Answered Forwarded ListenerClient listener_client",
-        "sandbox.fault_injection": "Faults",
-        "sandbox.receiver": "Received Receiver",
+        "sandbox.servers": "Received Receiver",
         "sandbox.sandbox": "Sandbox ScriptResult",
         "sandbox.service": "Delivered",
         "simulator.campaign": (
             "CampaignMessage Simulation campaign firmware_available upgrade_progress upgrade_scheduled"
         ),
-        "simulator.fault_script": "FaultScript ScriptInvalid parse_fault_script read_fault_script",
+        "simulator.faults": "Faults FaultScript ScriptInvalid parse_fault_script read_fault_script",
     }.items()
     for name in names.split()
 }

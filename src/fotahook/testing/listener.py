@@ -1,15 +1,11 @@
-"""Tests of a listener: post messages as a sender does, and wait until its handlers have run.
-
-The listener runs in a thread, with its inbox in a temporary folder and without a network. Forwards are recorded instead
-of sent, unless a test asks for sending.
-"""
+"""Tests of a listener, in a thread: post messages as a sender does, and wait until its handlers have run."""
 
 import itertools
 import secrets
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
@@ -23,10 +19,11 @@ from starlette.types import Message
 from fotahook.contract import signing
 from fotahook.contract.urls import origin
 from fotahook.delivery import Deliver, Outcome
-from fotahook.listener import Listener, Verification
+from fotahook.delivery.outcomes import DELIVERED
+from fotahook.listener import Listener
 from fotahook.store.records import Delivery, Lease
 
-from .sandbox.http_server import serving
+from .sandbox.servers import serving
 from .simulator.campaign import CampaignMessage
 
 Postable = bytes | Mapping[str, object] | CampaignMessage
@@ -55,14 +52,11 @@ class Forwarded(msgspec.Struct, frozen=True, kw_only=True):
 class ListenerClient:
     """Posts to a listener; ``listener_client`` creates it."""
 
-    def __init__(self, listener: Listener, portal: BlockingPortal, *, seed: bytes) -> None:
+    def __init__(self, listener: Listener, portal: BlockingPortal, seed: bytes) -> None:
         self.url = ""
         "The listener's URL if it is served, otherwise empty."
-        self._listener = listener
-        self._portal = portal
-        self._seed = seed
-        self._numbers = itertools.count(1)
-        self._changed = threading.Condition()
+        self._listener, self._portal, self._seed = listener, portal, seed
+        self._numbers, self._changed = itertools.count(1), threading.Condition()
         self._handled: dict[str, None] = {}
         self._forwarded: list[Forwarded] = []
         self._failures: list[str] = []
@@ -113,29 +107,26 @@ class ListenerClient:
             return len(self._handled) >= (handled or 0) and len(self._forwarded) >= (forwarded or 0)
 
         with self._changed:
-            if not self._changed.wait_for(reached, timeout):
-                raise TimeoutError(self._progress(handled, forwarded))
-            return self.handled
+            if self._changed.wait_for(reached, timeout):
+                return self.handled
+            requests = self._listener.request_handler
+            parts = [f"handled: {len(self._handled)}" + ("" if handled is None else f" of {handled}")]
+            if len(requests.forwards) or forwarded is not None:
+                parts.append(f"forwarded: {len(self._forwarded)}" + ("" if forwarded is None else f" of {forwarded}"))
+            if handled and len(requests.forwards) and not len(requests.router):
+                parts.append("a listener without handlers does not handle what it forwards: wait for forwarded=")
+            if self._failures:
+                parts.append(f"the last failure:\n{self._failures[-1]}")
+            raise TimeoutError("; ".join(parts))
 
-    def _progress(self, handled: int | None, forwarded: int | None) -> str:
-        requests = self._listener.request_handler
-        parts = [_count("handled", self._handled, handled)]
-        if len(requests.forwards) or forwarded is not None:
-            parts.append(_count("forwarded", self._forwarded, forwarded))
-        if handled and len(requests.forwards) and not len(requests.router):
-            parts.append("a listener without handlers does not handle what it forwards: wait for forwarded=")
-        if self._failures:
-            parts.append(f"the last failure:\n{self._failures[-1]}")
-        return "; ".join(parts)
-
-    def watch(self, deliver: Deliver) -> Deliver:
+    def _watch(self, deliver: Deliver) -> Deliver:
         """The deliverer, with its outcomes recorded."""
         urls = self._listener.request_handler.forwards.urls
 
         async def watched(lease: Lease, delivery: Delivery) -> Outcome:
             outcome, url = await deliver(lease, delivery), urls.get(lease.consumer)
             with self._changed:
-                if outcome.code != "delivered":
+                if outcome.code != DELIVERED:
                     prefix = "" if url is None else f"forward to {origin(url)}: {outcome.code}: "
                     self._failures.append(prefix + outcome.excerpt)
                 elif url is None:
@@ -148,10 +139,6 @@ class ListenerClient:
 
         return watched
 
-    async def skip(self, lease: Lease, delivery: Delivery) -> Outcome:
-        """A deliverer of forwards that sends nothing."""
-        return Outcome(code="delivered", url=self._listener.request_handler.forwards.urls[lease.consumer])
-
     async def _post(self, message_id: str, body: bytes, late: float) -> Answered:
         sent: list[Message] = []
 
@@ -161,14 +148,6 @@ class ListenerClient:
         async def send(message: Message) -> None:
             sent.append(message)
 
-        await self._listener(self._scope(message_id, body, late), receive, send)
-        status: int = sent[0]["status"]
-        content: dict[str, Any] = msgspec.json.decode(sent[1]["body"])
-        if status != 200:
-            return Answered(status=status, error=content["errorMessage"])
-        return Answered(status=status, id=content["id"], duplicate=content["duplicate"])
-
-    def _scope(self, message_id: str, body: bytes, late: float) -> dict[str, Any]:
         requests = self._listener.request_handler
         verification = requests.verification
         peer = str(verification.sources[0].network_address) if verification.sources else _PEER
@@ -177,14 +156,19 @@ class ListenerClient:
             signatures = [signing.sign_hmac(verification.secrets[0], message_id, timestamp, body)]
         elif verification.public_keys:
             signatures = [signing.sign_ed25519(self._seed, message_id, timestamp, body)]
-        headers = signing.headers(message_id, timestamp, signatures)
-        return {
-            "type": "http",
-            "method": "POST",
-            "path": unquote(self._listener.path),
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-            "client": (peer, 50_000),
-        }
+        headers = signing.headers(message_id, timestamp, signatures).items()
+        scope: dict[str, Any] = {"type": "http", "method": "POST", "client": (peer, 50_000)}
+        scope["path"] = unquote(self._listener.path)
+        scope["headers"] = [(name.encode(), value.encode()) for name, value in headers]
+        await self._listener(scope, receive, send)
+        content: dict[str, Any] = msgspec.json.decode(sent[1]["body"])
+        found = {name: content[name] for name in ("id", "duplicate") if name in content}
+        return Answered(status=sent[0]["status"], error=content.get("errorMessage"), **found)
+
+
+async def _skip(lease: Lease, delivery: Delivery) -> Outcome:
+    """A deliverer of forwards that sends nothing."""
+    return Outcome(code=DELIVERED)
 
 
 @contextmanager
@@ -199,15 +183,17 @@ def listener_client(listener: Listener, *, serve: bool = False, forward: bool = 
     inbox, verification = listener.inbox, listener.request_handler.verification
     with tempfile.TemporaryDirectory(prefix="fotahook-listener-") as folder, start_blocking_portal() as portal:
         seed = secrets.token_bytes(32)
-        client = ListenerClient(listener, portal, seed=seed)
+        client, trusting = ListenerClient(listener, portal, seed), verification
+        if verification.signed and not verification.secrets:
+            # The private keys are not known here. They stay: a sandbox may deliver here and sign with one of them.
+            own = signing.parse_public_key(signing.format_public_key(seed))
+            trusting = msgspec.structs.replace(verification, public_keys=(*verification.public_keys, own))
         try:
-            listener.configure(
-                inbox=f"sqlite:///{Path(folder, 'inbox.db')}", verification=_trusting(seed, verification)
-            )
+            listener.configure(inbox=f"sqlite:///{Path(folder, 'inbox.db')}", verification=trusting)
         except RuntimeError as error:
             raise RuntimeError("the listener is under test already, or running: leave that block first") from error
-        listener.wrap(lambda store: store, client.watch)
-        listener.request_handler.forwards.fake_deliver = None if forward else client.skip
+        listener.wrap(lambda store: store, client._watch)
+        listener.request_handler.forwards.fake_deliver = None if forward else _skip
         try:
             with portal.wrap_async_context_manager(listener.running()), ExitStack() as stack:
                 if serve:
@@ -219,19 +205,6 @@ def listener_client(listener: Listener, *, serve: bool = False, forward: bool = 
             listener.request_handler.forwards.fake_deliver = None
             listener.wrap(lambda store: store, lambda deliver: deliver)
             listener.configure(inbox=inbox, verification=verification)
-
-
-def _trusting(seed: bytes, verification: Verification) -> Verification:
-    """Add a key of the test to keys without secrets for all accounts: the private keys are not known here."""
-    if verification.secrets or not verification.signed:
-        return verification
-    own = signing.parse_public_key(signing.format_public_key(seed))
-    # The others stay: a sandbox may deliver here and sign with one of them.
-    return msgspec.structs.replace(verification, public_keys=(*verification.public_keys, own))
-
-
-def _count(name: str, found: Sized, expected: int | None) -> str:
-    return f"{name}: {len(found)}" + ("" if expected is None else f" of {expected}")
 
 
 def _bytes(message: Postable) -> bytes:

@@ -1,7 +1,4 @@
-"""The pytest plugin: one sandbox for the whole run, reset after each test that uses it.
-
-It imports nothing heavy before a test asks for a fixture, since pytest loads it in every run.
-"""
+"""The pytest plugin. It imports nothing heavy before a test asks for a fixture: pytest loads it in every run."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

@@ -1,40 +1,31 @@
 """Where a simulated campaign goes: straight to a listener, or through a service to the account's callback."""
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 import urllib3
 
 from fotahook.client import Client, OperatorClient
 from fotahook.contract.errors import NotFound, PermissionDenied
-from fotahook.contract.models import FotaV2CallbackRegistrationRequest
 from fotahook.contract.operator import BatchMessage, Refused
 from fotahook.contract.version import VERSION
 
 from .simulator.campaign import CampaignMessage
-from .simulator.fault_script import Fault, FaultScript, Pause, Reorder
+from .simulator.faults import Fault
 
 if TYPE_CHECKING:
-    from .sandbox.faulty_proxy import FaultyProxy
-    from .sandbox.sandbox import Sandbox
+    from .sandbox.servers import FaultyProxy
 
 POST_SECONDS: Final = 15.0
-STALLED_SECONDS: Final = 60.0
-"""If no message is delivered in this time, the command stops waiting."""
-STALLED: Final = (
-    f"{{}} messages are not delivered, and none was in the last {STALLED_SECONDS:g} s; "
-    "see fotahook messages list {} --state pending"
-)
-NO_CALLBACK: Final = "account {} has no callback: its messages wait; see fotahook callbacks register --help"
-
-_MAX_BATCH: Final = 500
-_POLL_SECONDS: Final = 0.1
+POLL_SECONDS: Final = 0.1
+_STALLED_SECONDS: Final = 60.0
 
 Advance: TypeAlias = Callable[[int], None]
 """Shows how many messages were sent."""
@@ -48,28 +39,23 @@ class NotSent(Exception):
         self.refused = refused
 
 
+@dataclass
 class RateLimiter:
     """Allows so many messages a second, without catching up after a pause; `rate` 0 is no limit."""
 
-    def __init__(
-        self, rate: float, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
-        self._rate = rate
-        self._clock = clock
-        self.sleep = sleep
-        self._next = clock()
+    rate: float
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
 
-    @property
-    def batch_size(self) -> int:
-        """How many messages to send at once: a tenth of a second's."""
-        return _MAX_BATCH if self._rate == 0 else max(1, min(_MAX_BATCH, int(self._rate / 10)))
+    def __post_init__(self) -> None:
+        self._next = self.clock()
 
     def wait(self, count: int) -> None:
         """Return when so many messages may be sent."""
-        now = self._clock()
+        now = self.clock()
         if self._next > now:
             self.sleep(self._next - now)
-        self._next = max(self._next, now) + (count / self._rate if self._rate else 0.0)
+        self._next = max(self._next, now) + (count / self.rate if self.rate else 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,19 +69,31 @@ class Result:
 
 
 @dataclass
-class _Target:
+class _Target(ABC):
     """What all targets share: the rate, and the number of messages sent."""
 
     limiter: RateLimiter
     advance: Advance
     sent: int = field(default=0, init=False)
+    note: str | None = field(default=None, init=False)
+    _largest_batch: ClassVar[int] = 1
+
+    def send(self, messages: Iterable[CampaignMessage]) -> int:
+        # At once, the messages of a tenth of a second.
+        size = max(1, min(self._largest_batch, int(self.limiter.rate / 10 or self._largest_batch)))
+        remaining, before = iter(messages), self.sent
+        while batch := list(islice(remaining, size)):
+            self.limiter.wait(len(batch))
+            self._post(batch)
+            self.sent += len(batch)
+            self.advance(self.sent)
+        return self.sent - before
 
     def pause(self, seconds: float) -> None:
         self.limiter.sleep(seconds)
 
-    def _count(self, messages: int) -> None:
-        self.sent += messages
-        self.advance(self.sent)
+    @abstractmethod
+    def _post(self, batch: list[CampaignMessage]) -> None: ...
 
 
 @dataclass
@@ -107,16 +105,6 @@ class ListenerTarget(_Target):
     _duplicates: int = field(default=0, init=False)
     _results: Counter[str] = field(default_factory=Counter, init=False)
 
-    def send(self, messages: Iterable[CampaignMessage]) -> int:
-        before = self.sent
-        for message in messages:
-            self.limiter.wait(1)
-            for _ in range(2 if self._duplicates else 1):
-                self._post(message.body)
-            self._duplicates = max(0, self._duplicates - 1)
-            self._count(1)
-        return self.sent - before
-
     def inject(self, fault: Fault) -> None:
         self._duplicates += fault.times
 
@@ -127,92 +115,69 @@ class ListenerTarget(_Target):
         lost = f"{sum(failed.values())} of {posts} posts failed: {reasons}; see the listener's log" if failed else None
         return Result(counts={"posted": posts, **self._results}, lost=lost)
 
-    def _post(self, body: bytes) -> None:
+    def _post(self, batch: list[CampaignMessage]) -> None:
         headers = {"Content-Type": "application/json", "User-Agent": f"fotahook-simulate/{VERSION}"}
-        try:
-            response = self.http.request("POST", self.url, body=body, headers=headers, redirect=False)
-            result = f"http_{response.status}"
-        except urllib3.exceptions.HTTPError as error:
-            if not self._results:
-                raise NotSent(f"{self.url}: {_reason(error)}", refused=False) from error
-            result = "no_answer"
-        self._results[result] += 1
+        for _ in range(2 if self._duplicates else 1):
+            try:
+                response = self.http.request("POST", self.url, body=batch[0].body, headers=headers, redirect=False)
+                self._results[f"http_{response.status}"] += 1
+            except urllib3.exceptions.HTTPError as error:
+                if not self._results:
+                    # Without the library's objects.
+                    reason, advice = str(error).rpartition(": ")[2].rstrip("."), "check that the listener runs"
+                    if isinstance(error, urllib3.exceptions.SSLError):
+                        reason = f"no TLS connection: {reason}"
+                        advice = "check the certificate, or give its authority with --ca-file"
+                    raise NotSent(f"{self.url}: {reason}; {advice}", refused=False) from error
+                self._results["no_answer"] += 1
+        self._duplicates = max(0, self._duplicates - 1)
 
 
 @dataclass
 class ServiceTarget(_Target):
-    """A service, which delivers to the account's callback; `receiver` injects faults on the way there."""
+    """A service, which delivers to the account's callback; `proxy` injects faults on the way there."""
 
     account: str
     operator: OperatorClient
-    receiver: "FaultyProxy | None"
+    proxy: "FaultyProxy | None" = None
+    _largest_batch = 500
 
-    def send(self, messages: Iterable[CampaignMessage]) -> int:
-        remaining, before = iter(messages), self.sent
-        while batch := list(islice(remaining, self.limiter.batch_size)):
-            self.limiter.wait(len(batch))
-            lines = [BatchMessage(self.account, one.body, ordering_key=one.device) for one in batch]
-            for answer in self.operator.publish_batch(lines):
-                if isinstance(answer, Refused):
-                    raise NotSent(f"{answer.error_code}: {answer.error_message}", refused=True)
-            self._count(len(batch))
-            if self.receiver is not None:
-                self.receiver.restore_certificate()
-        return self.sent - before
+    def _post(self, batch: list[CampaignMessage]) -> None:
+        lines = [BatchMessage(self.account, one.body, ordering_key=one.device) for one in batch]
+        for answer in self.operator.publish_batch(lines):
+            if isinstance(answer, Refused):
+                raise NotSent(f"{answer.error_code}: {answer.error_message}", refused=True)
+        if self.proxy is not None:
+            self.proxy.restore_certificate()
 
     def inject(self, fault: Fault) -> None:
-        assert self.receiver is not None  # a script with such a fault starts it
-        self.receiver.inject(fault)
+        assert self.proxy is not None  # a script with such a fault starts it
+        self.proxy.inject(fault)
 
     def finish(self) -> Result:
-        """With a faulty receiver, wait until everything is delivered, or nothing moves any more."""
-        if self.receiver is None:
-            return Result(counts={}, held=NO_CALLBACK.format(self.account) if self._is_held() else None)
-        before, moved_at = -1, time.monotonic()
+        """With a proxy, wait until everything is delivered, or nothing moves any more."""
+        if self.proxy is None:
+            held = f"account {self.account} has no callback: its messages wait; see fotahook callbacks register --help"
+            return Result(counts={}, held=held if self.is_held() else None)
+        before, moved_at, lost = -1, time.monotonic(), None
         while pending := self.operator.account(self.account).backlog.pending:
             if pending != before:
                 before, moved_at = pending, time.monotonic()
-            if time.monotonic() - moved_at > STALLED_SECONDS:
+            if time.monotonic() - moved_at > _STALLED_SECONDS:
+                lost = (
+                    f"{pending} messages are not delivered, and none was in the last {_STALLED_SECONDS:g} s; "
+                    f"see fotahook messages list {self.account} --state pending"
+                )
                 break
-            self.receiver.restore_certificate()
-            time.sleep(_POLL_SECONDS)
-        counts = {"received": self.receiver.forwarded, "pending": pending}
-        return Result(counts=counts, lost=STALLED.format(pending, self.account) if pending else None)
+            self.proxy.restore_certificate()
+            time.sleep(POLL_SECONDS)
+        return Result(counts={"received": self.proxy.forwarded, "pending": pending}, lost=lost)
 
-    def _is_held(self) -> bool:
+    def is_held(self) -> bool:
         try:
             return self.operator.account(self.account).lane.state == "held"
         except (PermissionDenied, NotFound):
             return False  # a client with only the publish scope cannot know
-
-
-@dataclass
-class ThingspaceTarget(ServiceTarget):
-    """A sandbox that sends to a listener as ThingSpace was measured to do. Its clients may change the callback."""
-
-    sandbox: "Sandbox"
-    former_url: str | None
-    url: str
-
-    def __post_init__(self) -> None:
-        for url in filter(None, (self.former_url, self.url)):
-            self.sandbox.register(self.account, url)
-
-    def inject(self, fault: Fault) -> None:
-        self.sandbox.faults.deliveries.add(fault)
-
-    def finish(self) -> Result:
-        while (backlog := self.operator.account(self.account).backlog).pending:
-            if self._is_held():
-                # What came while nothing was registered waits in the sandbox: it is dropped now.
-                self.sandbox.register(self.account, self.url)
-            time.sleep(_POLL_SECONDS)
-        posts = self.sandbox.deliveries()
-        counts = {"posted": len(posts), "dropped": self.sent - len({one.id for one in posts})}
-        if self.former_url is not None:
-            counts["postedToFormer"] = sum(one.url == self.former_url for one in posts)
-        lost = f"{backlog.dead} of {self.sent} messages are lost, as ThingSpace loses them" if backlog.dead else None
-        return Result(counts=counts | Counter(one.outcome for one in posts), lost=lost)
 
 
 Target: TypeAlias = ListenerTarget | ServiceTarget
@@ -227,59 +192,35 @@ def listener_target(url: str, ca_file: Path | None, rate: float, advance: Advanc
 
 
 @contextmanager
-def thingspace_target(
-    account: str, former_url: str | None, url: str, seed: str, rate: float, advance: Advance
-) -> Iterator[ThingspaceTarget]:
-    """A target that posts to a listener as ThingSpace does: for some minutes, some messages go to the former URL."""
-    from .sandbox.sandbox import Sandbox
-
-    with Sandbox(timeout=POST_SECONDS, profile="thingspace", seed=seed) as sandbox, sandbox.operator() as operator:
-        yield ThingspaceTarget(RateLimiter(rate), advance, account, operator, None, sandbox, former_url, url)
-
-
-@contextmanager
 def service_target(
-    account: str,
-    operator: OperatorClient,
-    callbacks: Callable[[], Client],
-    script: FaultScript,
-    rate: float,
-    advance: Advance,
+    account: str, operator: OperatorClient, connect: Callable[[], Client], faulty: bool, rate: float, advance: Advance
 ) -> Iterator[ServiceTarget]:
-    """A target that publishes to a service; faults of a script replace the account's callback for a time."""
-    needs_receiver = any(not isinstance(step, Pause | Reorder) for step in script.steps)
-    receiver_context = _faulty_receiver(account, callbacks) if needs_receiver else nullcontext()
-    with operator, receiver_context as receiver:
-        yield ServiceTarget(RateLimiter(rate), advance, account, operator, receiver)
+    """A target that publishes to a service. With `faulty` a proxy replaces the account's callback for a time."""
+    with operator:
+        if not faulty:
+            yield ServiceTarget(RateLimiter(rate), advance, account, operator)
+            return
+        from anyio.from_thread import start_blocking_portal
 
+        from .sandbox.servers import faulty_proxy
 
-@contextmanager
-def _faulty_receiver(account: str, connect: Callable[[], Client]) -> "Iterator[FaultyProxy]":
-    """A faulty receiver in front of the account's callback, which is registered again afterwards."""
-    from .sandbox.faulty_proxy import faulty_proxy
+        with connect() as client:
+            callbacks = client.callbacks
+            summary = callbacks.list_registered_callbacks(account).data
+            before = None if summary is None else summary.url
 
-    with connect() as client:
-        callbacks = client.software_management_callbacks_v2
-        summary = callbacks.list_registered_callbacks(account).data
-        before = None if summary is None else summary.url
+            def register(url: str) -> None:
+                callbacks.update_callback(account, url)
 
-        def register(url: str) -> None:
-            callbacks.update_callback(account, FotaV2CallbackRegistrationRequest(url))
-
-        with faulty_proxy(before, register) as proxy:
-            try:
-                register(proxy.url)
-                yield proxy
-            finally:
-                if before is None:
-                    callbacks.deregister_callback(account)
-                else:
-                    register(before)
-
-
-def _reason(error: Exception) -> str:
-    """What happened, without the library's objects, and what to do."""
-    reason = str(error).rpartition(": ")[2].rstrip(".")
-    if isinstance(error, urllib3.exceptions.SSLError):
-        return f"no TLS connection: {reason}; check the certificate, or give its authority with --ca-file"
-    return f"{reason}; check that the listener runs"
+            with (
+                start_blocking_portal() as portal,
+                portal.wrap_async_context_manager(faulty_proxy(before, register)) as proxy,
+            ):
+                try:
+                    register(proxy.url)
+                    yield ServiceTarget(RateLimiter(rate), advance, account, operator, proxy)
+                finally:
+                    if before is None:
+                        callbacks.deregister_callback(account)
+                    else:
+                        register(before)

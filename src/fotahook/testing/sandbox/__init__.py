@@ -1,1 +1,0 @@
-"""The whole service inside the test process."""

@@ -21,8 +21,6 @@ from fotahook.store.records import HandOver
 P = ParamSpec("P")
 T = TypeVar("T")
 
-log = logging.getLogger("fotahook.testing")
-
 _STORE_METHODS: Final = ("accept", "lease", "fetch", "settle")
 
 POINTS: Final = tuple(
@@ -33,8 +31,6 @@ POINTS: Final = tuple(
 committed and its lane leased, and the dispatcher does not know it yet. The ``answer`` points are those
 of POST requests: before the request is read, and after the response is handed to the system."""
 
-_FAULT: Final = re.compile(r"(?P<point>[a-z.]+)(:(?P<times>[1-9][0-9]{0,8}))?")
-
 
 class FaultPoints:
     """Kills the process when a point is reached for the N-th time. `fault` is ``POINT[:N]``; N is 1 by default.
@@ -43,12 +39,10 @@ class FaultPoints:
     """
 
     def __init__(self, fault: str, *, kill: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)) -> None:
-        match = _FAULT.fullmatch(fault)
-        if match is None or match["point"] not in POINTS:
+        match = re.fullmatch(r"([a-z.]+)(?::([1-9][0-9]{0,8}))?", fault)
+        if match is None or match[1] not in POINTS:
             raise ValueError(f"{fault!r} is no fault point; use POINT or POINT:N with one of {', '.join(POINTS)}")
-        self._point = match["point"]
-        self._left = int(match["times"] or 1)
-        self._kill = kill
+        self._point, self._left, self._kill = match[1], int(match[2] or 1), kill
 
     def around_store(self, store: Store) -> Store:
         """The store, with points before and after the methods that move messages on."""
@@ -68,8 +62,6 @@ class FaultPoints:
         return app_with_points
 
     def around(self, step: str, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        """The function, with points before and after each call."""
-
         async def faulty(*args: P.args, **options: P.kwargs) -> T:
             self.reach(f"{step}.before")
             result = await call(*args, **options)
@@ -80,19 +72,16 @@ class FaultPoints:
         return faulty
 
     def reach(self, point: str) -> None:
-        """Count a point, and kill the process if it is the one."""
-        if point != self._point:
-            return
-        self._left -= 1
-        if self._left == 0:
-            log.warning("fault point %s: the process kills itself", point)
-            self._kill()
+        if point == self._point:
+            self._left -= 1
+            if self._left == 0:
+                logging.getLogger("fotahook.testing").warning("fault point %s: the process kills itself", point)
+                self._kill()
 
 
 class _FaultyStore:
     def __init__(self, store: Store, points: FaultPoints) -> None:
-        self._store = store
-        self._points = points
+        self._store, self._points = store, points
 
     def hand_over(self, request: AskForLeases, receive: ReceiveHandOver) -> None:
         def receive_or_die(handed: Sequence[HandOver]) -> None:

@@ -1,11 +1,11 @@
 """The service behind a sandbox, inside its event loop; a reset starts a new service in an empty store."""
 
 import asyncio
-import contextlib
-import math
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,36 +14,26 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fotahook.contract.addresses import EVERYWHERE
-from fotahook.contract.urls import account_refusal, url_refusal
 from fotahook.delivery import Dispatcher, Outcome, Rules, Timings, run_maintenance
 from fotahook.delivery.outcomes import DELIVERED
 from fotahook.delivery.policy import DAY
 from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.service import Settings, build_app
-from fotahook.service.credentials import DEV_CLIENT, DEV_USER, PasswordCost, provision_dev
+from fotahook.service.credentials import PasswordCost, provision_dev
 from fotahook.store import open_store
 from fotahook.store.records import Delivery, Lease, Retention
 
 from ..simulator import thingspace
-from ..simulator.fault_script import Delay, Drop, Duplicate, ErrorResponse, Fault, UntrustedCertificate
-from .fault_injection import Faults
-from .http_server import drop_connection, untrusted_receiver, with_fault
-from .receiver import Receiver
+from ..simulator.faults import Delay, Drop, Duplicate, ErrorResponse, Fault, Faults, UntrustedCertificate
+from .servers import Receiver, UntrustedReceiver, drop_connection, serving, untrusted_receiver, with_fault
 
 _OWN_PATHS: Final = "/sandbox/"
-_RECEIVER_PATH: Final = "/sandbox/receiver"
-
-_LEASE_SECONDS: Final = 100 * 365 * DAY
+LEASE_SECONDS: Final = 100 * 365 * DAY
 """No advance of the clock ends a lease: no other dispatcher could take it over."""
-_RETENTION: Final = Retention(seconds=30 * DAY)
-_POLL_SECONDS: Final = 0.002
 _PASSWORD_COST: Final = PasswordCost(memory_kib=8, passes=1)
 """The password is public, and tests should not wait for its hash."""
 _THINGSPACE_RULES: Final = Rules(schedule=(0.0,), slow_start=False, refusals=1_000_000_000)
 """The sender of the profile makes both attempts itself."""
-_REGISTRATIONS: Final = 50
-_TOKEN_CACHE_SECONDS: Final = 1.0
-"""For this long the service trusts a token without asking the store."""
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,99 +48,77 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None
 
 
-@dataclass(eq=False, repr=False)
 class SandboxService:
     """A service with its dispatcher, as an ASGI app. Every service that it starts has the same secret key."""
 
-    file: Path
-    base_url: str
-    secret_key: bytes
-    attempt_seconds: float
     faults: Faults
-    thingspace_seed: int | str | None
-    delivered: list[Delivered] = field(default_factory=list, init=False)
-    _credentials: dict[tuple[str, int], thingspace.Basic] = field(default_factory=dict, init=False)
-    """What registrations, by account and revision, ask ThingSpace to repeat."""
-    _sleepers: dict[asyncio.Event, float] = field(default_factory=dict, init=False)
-    """Until when something waits by the virtual clock."""
-    _ahead: float = field(default=0.0, init=False)
-    """The seconds by which tests have advanced the clock."""
-    _calls: set[asyncio.Task[None]] = field(default_factory=set, init=False)
-    _faults_by_path: dict[str, Fault] = field(default_factory=dict, init=False)
-    _resetting: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
-    _until_reset: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack, init=False)
-    _until_end: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack, init=False)
-    _untrusted_url: str | None = field(default=None, init=False)
+    base_url: str
+    _secret_key: bytes
+    _attempt_seconds: float
+    _thingspace_seed: int | str | None
+    _ahead = 0.0
+    "The seconds by which tests have advanced the clock."
 
-    def __post_init__(self) -> None:
-        self.receiver = Receiver(self.base_url + _RECEIVER_PATH)
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Start the service on the store as it is; stop the current service on leaving."""
-        settings = SenderSettings(secret_key=self.secret_key, timeout=self.attempt_seconds, allowed_networks=EVERYWHERE)
+    @asynccontextmanager
+    async def _running(self, file: Path, bound: socket.socket) -> AsyncIterator[None]:
+        """Serve on a listening socket, with the store as it is, until the block ends."""
+        self._file, self._ahead = file, 0.0
+        self._delivered: list[Delivered] = []
+        self._credentials: dict[tuple[str, int], thingspace.Basic] = {}
+        "What registrations, by account and revision, ask ThingSpace to repeat."
+        self._calls: set[asyncio.Task[None]] = set()
+        self._faults_by_path: dict[str, Fault] = {}
+        self._untrusted: UntrustedReceiver | None = None
+        self._resetting, self._until_reset, self._until_end = asyncio.Lock(), AsyncExitStack(), AsyncExitStack()
+        self.receiver = Receiver(f"{self.base_url}{_OWN_PATHS}receiver")
+        "A receiver, at `receiver.url`, that answers 200 and keeps every request."
+        timeout, key = self._attempt_seconds, self._secret_key
+        settings = SenderSettings(secret_key=key, timeout=timeout, allowed_networks=EVERYWHERE)
         async with self._until_end, Sender(settings, clock=self.now, monotonic=time.monotonic) as self._sender:
             try:
                 await self._start()
-                yield
+                async with serving(self, bound):
+                    yield
             finally:
                 await self._until_reset.aclose()
 
-    async def reset(self) -> None:
-        """Start a new service in an empty store, with the clock at the real time and no faults."""
-        async with self._resetting:
-            await self._until_reset.aclose()
-            _remove(self.file)
-            self._ahead = 0.0
-            self.faults.clear()
-            self._credentials.clear()
-            self.receiver.clear()
-            self.delivered.clear()
-            await self._start()
-
     async def _start(self) -> None:
-        self.store = await open_store(f"sqlite:///{self.file}", clock=self.now)
-        self._until_reset.push_async_callback(self.store.close)
-        await provision_dev(self.store, clock=self.now, cost=_PASSWORD_COST)
+        self._advanced, self._wakes = asyncio.Event(), list[float]()
+        self._store = await open_store(f"sqlite:///{self._file}", clock=self.now)
+        self._until_reset.push_async_callback(self._store.close)
+        await provision_dev(self._store, clock=self.now, cost=_PASSWORD_COST)
+        closing, key, cost = asyncio.Event(), self._secret_key, _PASSWORD_COST
         settings = Settings(
-            secret_key=self.secret_key,
-            allow_http=True,
-            allowed_networks=EVERYWHERE,
-            password_cost=_PASSWORD_COST,
-            clock=self.now,
+            secret_key=key, allow_http=True, allowed_networks=EVERYWHERE, password_cost=cost, clock=self.now
         )
-        closing = asyncio.Event()
-        self._app = build_app(self.store, settings, closing=closing)
+        self._app = build_app(self._store, settings, closing=closing)
         self._dispatcher = Dispatcher(
-            self.store,
-            self._deliver if self.thingspace_seed is None else self._deliver_as_thingspace,
-            rules=Rules() if self.thingspace_seed is None else _THINGSPACE_RULES,
-            timings=Timings(lease=_LEASE_SECONDS, attempt=self.attempt_seconds),
+            self._store,
+            self._deliver if self._thingspace_seed is None else self._deliver_as_thingspace,
+            rules=Rules() if self._thingspace_seed is None else _THINGSPACE_RULES,
+            timings=Timings(lease=LEASE_SECONDS, attempt=self._attempt_seconds),
             clock=self.now,
             monotonic=lambda: time.monotonic() + self._ahead,
             # Without jitter, the longest backoff each time: a test can say how far to advance.
             jitter=lambda: 1.0,
         )
-        maintenance = run_maintenance(self.store, _RETENTION, longest_wait=self._dispatcher.longest_wait)
-        for work in (self._dispatcher.run(), maintenance):
+        kept, longest_wait = Retention(seconds=30 * DAY), self._dispatcher.longest_wait
+        for work in (self._dispatcher.run(), run_maintenance(self._store, kept, longest_wait=longest_wait)):
             self._until_reset.push_async_callback(_cancel, asyncio.create_task(work))
         self._until_reset.push_async_callback(self._end_calls)
         self._until_reset.callback(closing.set)
 
     async def _end_calls(self) -> None:
-        """End the calls that the service, which is about to stop, has not answered yet."""
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
 
-    # Requests
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path == _RECEIVER_PATH:
+        if path == f"{_OWN_PATHS}receiver":
             await self.receiver(scope, receive, send)
         elif path in self._faults_by_path:
-            await with_fault(self._app, self._faults_by_path[path])(scope, receive, send)
+            await with_fault(self._faults_by_path[path], self._app, scope, receive, send)
         elif path.startswith(_OWN_PATHS):
             await Response(status_code=404)(scope, receive, send)
         else:
@@ -158,8 +126,8 @@ class SandboxService:
 
     async def _serve_call(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._resetting:
-            app = with_fault(self._app, self.faults.calls.take(scope["path"]))
-            call = asyncio.ensure_future(app(scope, receive, send))
+            fault = self.faults.calls.take(scope["path"])
+            call = asyncio.ensure_future(with_fault(fault, self._app, scope, receive, send))
             self._calls.add(call)
         try:
             await asyncio.wait((call,))
@@ -171,168 +139,91 @@ class SandboxService:
         else:
             call.result()
 
-    # Deliveries
-
     async def _deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
-        def send(url: str) -> Awaitable[Outcome]:
-            return self._sender.deliver(msgspec.structs.replace(lease, url=url), delivery)
+        one, keys, number = delivery, lease.signing_keys, delivery.attempts + delivery.strikes + 1
 
-        number = delivery.attempts + delivery.strikes + 1
+        def send(url: str) -> Awaitable[Outcome]:
+            return self._sender.send_signed(url, one.account, keys, one.message, one.body, number)
+
         return await self._attempt(delivery, lease.url or "", delivery.body, number, send)
 
     async def _deliver_as_thingspace(self, lease: Lease, delivery: Delivery) -> Outcome:
-        """Both attempts at a message. A message that failed is lost, and so is one that nobody was registered for."""
-        account, seed = delivery.account, self.thingspace_seed or ""
-        registrations = [
-            thingspace.Registration(
-                one.at.timestamp(), one.revision, one.url, self._credentials.get((account, one.revision))
-            )
-            for one in reversed(await self.store.callback_history(account, _REGISTRATIONS))
-        ]
+        """Both attempts at a message; one that failed is lost, and so is one that nobody was registered for."""
+        registrations = []
+        for one in reversed(await self._store.callback_history(delivery.account, 50)):
+            basic = self._credentials.get((delivery.account, one.revision))
+            registrations.append(thingspace.Registration(one.at.timestamp(), one.revision, one.url, basic))
+        seed = self._thingspace_seed or ""
         planned = thingspace.plan(seed, delivery.body, registrations, sent_at=delivery.accepted_at)
         if planned is None:
             return _LOST
 
         async def post(count: int) -> Outcome:
             headers, body = planned.request(delivery.body, count)
-            return await self._attempt(
-                delivery, planned.url, body, count, lambda url: self._sender.send(url, headers, body)
-            )
+            send = partial(self._sender.send, headers=headers, body=body)
+            return await self._attempt(delivery, planned.url, body, count, send)
 
         first = asyncio.ensure_future(post(1))
         try:
             # In real time, as the receiver's: the second copy of a message without an answer.
             await asyncio.wait({first}, timeout=thingspace.ANSWER_SECONDS)
-            if not first.done():
-                second = await post(2)
-                outcome = await first
-                outcome = outcome if outcome.code == DELIVERED else second
-            elif (outcome := first.result()).code != DELIVERED:
+            if first.done() and first.result().code == DELIVERED:
+                return first.result()
+            if first.done():
                 await self._sleep(planned.wait)
-                outcome = await post(2)
+            second = await post(2)
+            outcomes = await first, second
         finally:
             first.cancel()
-        return outcome if outcome.code == DELIVERED else msgspec.structs.replace(_LOST, url=planned.url)
+        return next((one for one in outcomes if one.code == DELIVERED), msgspec.structs.replace(_LOST, url=planned.url))
 
     async def _attempt(
         self, delivery: Delivery, url: str, body: bytes, number: int, send: Callable[[str], Awaitable[Outcome]]
     ) -> Outcome:
         """Send a delivery to its receiver, or to another URL in its place, as the fault of this attempt says."""
-        fault = self.faults.deliveries.take(delivery.account)
-        if isinstance(fault, Delay):
-            await asyncio.sleep(fault.seconds)
-        to = await self._faulty_url(fault) or url
+        fault, to = self.faults.deliveries.take(delivery.account), url
+        match fault:
+            case Delay():
+                await asyncio.sleep(fault.seconds)
+            case Drop() | ErrorResponse():
+                path = f"{_OWN_PATHS}fault/{len(self._faults_by_path)}"
+                self._faults_by_path[path], to = fault, self.base_url + path
+            case UntrustedCertificate():
+                if self._untrusted is None:
+                    self._untrusted = await self._until_end.enter_async_context(untrusted_receiver())
+                to = self._untrusted.url
         outcomes = [await send(to) for _ in range(2 if isinstance(fault, Duplicate) else 1)]
-        self.delivered += [
-            Delivered(
-                id=delivery.message,
-                account=delivery.account,
-                url=url,
-                body=body,
-                attempt=number,
-                outcome=outcome.code,
-                status=outcome.status,
-            )
-            for outcome in outcomes
-        ]
+        made = partial(Delivered, id=delivery.message, account=delivery.account, url=url, body=body, attempt=number)
+        self._delivered += [made(outcome=each.code, status=each.status) for each in outcomes]
         return msgspec.structs.replace(outcomes[0], url=url)
 
     async def _sleep(self, seconds: float) -> None:
         """Wait by the virtual clock."""
-        advanced, until = asyncio.Event(), self.now() + seconds
-        self._sleepers[advanced] = until
-        try:
-            while (left := until - self.now()) > 0:
-                advanced.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(advanced.wait(), left)
-        finally:
-            del self._sleepers[advanced]
+        until = self.now() + seconds
+        self._wakes.append(until)
+        while (left := until - self.now()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._advanced.wait(), left)
+        self._wakes.remove(until)
 
-    async def _faulty_url(self, fault: Fault | None) -> str | None:
-        """The URL that behaves as the fault says, to send to instead of the receiver; None if the receiver gets it."""
-        match fault:
-            case Drop() | ErrorResponse():
-                path = f"{_OWN_PATHS}fault/{len(self._faults_by_path)}"
-                self._faults_by_path[path] = fault
-                return self.base_url + path
-            case UntrustedCertificate():
-                if self._untrusted_url is None:
-                    self._untrusted_url = (await self._until_end.enter_async_context(untrusted_receiver())).url
-                return self._untrusted_url
-        return None
-
-    # What the sandbox offers to tests
-
-    def now(self) -> float:
-        """Unix seconds by the virtual clock."""
-        return time.time() + self._ahead
-
-    async def register(self, account: str, url: str, basic: thingspace.Basic | None) -> None:
-        """Make the URL the account's callback. Raises ValueError for an invalid account or URL."""
-        refusal = account_refusal(account) or url_refusal(url, allow_http=True, allowed=EVERYWHERE)
-        if refusal is not None:
-            raise ValueError(refusal)
-        callback = await self.store.register(account, url, actor="sandbox")
-        if basic is not None:
-            self._credentials[account, callback.revision] = basic
-
-    async def advance(self, seconds: float) -> None:
-        """Advance the clock and deliver what is due then. Raises ValueError for a negative or infinite number."""
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"a clock advances by 0 or more seconds, not by {seconds!r}")
+    def _advance(self, seconds: float) -> None:
+        """Advance the clock and deliver what is due then."""
         self._ahead += seconds
-        for sleeper in self._sleepers:
-            sleeper.set()
+        self._advanced.set()
+        self._advanced = asyncio.Event()
         self._dispatcher.wake()
 
-    async def expire(self, kind: str) -> None:
-        """End every token or session of the development client and user."""
-        owner = DEV_CLIENT[0] if kind == "token" else DEV_USER[0]
-        await self.store.drop_credentials(kind, [one.id for one in await self.store.credentials(kind, owner)])
-        await self.advance(_TOKEN_CACHE_SECONDS)
-
-    async def wait_delivered(self, message_id: str, timeout: float) -> None:
-        """Return once the message is delivered. Raises TimeoutError with its state, or LookupError if there is none."""
-        deadline = time.monotonic() + timeout
-        while True:
-            message = await self.store.message(message_id)
-            if message is None:
-                raise LookupError(f"there is no message {message_id}")
-            state = message.deliveries[0].state
-            if state == "delivered":
-                return
-            if state == "dead" or time.monotonic() > deadline:
-                outcomes = [one.outcome for one in self.delivered if one.id == message_id]
-                last = outcomes[-1] if outcomes else "there was no attempt; is a callback registered?"
-                raise TimeoutError(f"message {message_id} is {state}: {last}")
-            await asyncio.sleep(_POLL_SECONDS)
-
-    async def drain(self, timeout: float) -> None:
-        """Advance the clock through every wait until nothing is left to send."""
-        deadline = time.monotonic() + timeout
-        while (due_in := await self.store.due_in()) is not None:
-            # A lane with attempts under way is due again when its lease ends.
-            waits = [*(until - self.now() for until in self._sleepers.values()), due_in]
-            if 0 < (wait := min(waits)) < _LEASE_SECONDS / 2:
-                await self.advance(wait)
-            if time.monotonic() > deadline:
-                last = f"{self.delivered[-1].id}: {self.delivered[-1].outcome}" if self.delivered else "none"
-                raise TimeoutError(f"after {timeout:g} s there is still something to send; the last attempt: {last}")
-            await asyncio.sleep(_POLL_SECONDS)
+    def now(self) -> float:
+        """Unix seconds by the sandbox's clock."""
+        return time.time() + self._ahead
 
 
 _LOST: Final = Outcome(code="http_lost", excerpt="lost, as ThingSpace loses it")
 """Settles a message for good: the code is none of an endpoint."""
 
 
-def _remove(file: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{file}{suffix}").unlink(missing_ok=True)
-
-
 async def _cancel(task: asyncio.Task[None]) -> None:
     """Cancel a task. Raises the error of one that failed before."""
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
+    with suppress(asyncio.CancelledError):
         await task

@@ -1,1 +1,0 @@
-"""A campaign's messages, generated from a seed."""

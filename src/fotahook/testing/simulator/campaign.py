@@ -40,8 +40,6 @@ REJECTIONS: Final = (
 
 _REJECTED_OF: Final = 5
 """One of this many failing devices is rejected and never tries to upgrade."""
-_DURATION: Final = timedelta(days=7)
-_FIRST_DAY: Final = date(2026, 1, 1)
 
 
 class CampaignMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,8 +56,6 @@ class CampaignMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Statuses(NamedTuple):
-    """The statuses that a profile reports, of the campaign and of each device."""
-
     campaign: tuple[str, ...]
     device: tuple[str, ...]
     succeeded: tuple[str, str | None]
@@ -77,6 +73,11 @@ _STATUSES: Final[dict[Profile, _Statuses]] = {
         "DeviceRejected",
     ),
 }
+_SERIALS: Final = 1_000_000
+_FIRST_IMEI: Final = 1234567_000000
+"""01234567 is no type that was ever allocated to a maker."""
+_DOUBLED: Final = str.maketrans("0123456789", "0246813579")
+"""The digit sums of twice a digit."""
 
 
 class Simulation:
@@ -88,26 +89,22 @@ class Simulation:
     """
 
     def __init__(
-        self,
-        account: str,
-        *,
-        devices: int = 1000,
-        failures: float = 0.02,
-        seed: int | str = 7,
-        profile: Profile = "v2",
+        self, account: str, *, devices: int = 1000, failures: float = 0.02, seed: int | str = 7, profile: Profile = "v2"
     ) -> None:
         if profile not in _STATUSES:
             raise ValueError(f"there is no profile {profile!r}; choose v1 or v2")
+        if devices < 1 or not 0 <= failures <= 1:
+            raise ValueError("a campaign has at least one device, and a share of failures between 0 and 1")
         rng = Random(f"fotahook simulation {seed}")
-        self.account = account
-        self.profile = profile
-        self._statuses = _STATUSES[profile]
-        self._fleet = _Fleet(rng, devices, failures)
+        self.account, self.profile, self._statuses, self._devices = account, profile, _STATUSES[profile], devices
+        self._failed = max(round(devices * failures), 1 if failures > 0 and devices > 1 else 0)
+        # Devices are computed from their number: a million take as much memory as one.
+        self._serial, self._rank = _permutation(rng, max(devices, _SERIALS)), _permutation(rng, devices)
         self.campaign_id = str(UUID(int=rng.getrandbits(128), version=4))
         version = rng.randint(2, 9)
         # Always in the same year, so that a seed gives the same bytes in any year.
-        start = _FIRST_DAY + timedelta(days=rng.randrange(365))
-        self._start, self._end = start.isoformat(), (start + _DURATION).isoformat()
+        start = date(2026, 1, 1) + timedelta(days=rng.randrange(365))
+        self._start, self._end = start.isoformat(), (start + timedelta(days=7)).isoformat()
         self._versions = older, newer = f"{version - 1}.0", f"{version}.0"
         self._name = f"{'FOTA' if profile == 'v1' else 'SOTA'}_Model-1_{older}_to_{newer}"
         hour = rng.randrange(24)
@@ -117,25 +114,37 @@ class Simulation:
     def count(self) -> int:
         """The number of messages."""
         steps = len(self._statuses.device)
-        rejected = self._fleet.failed // _REJECTED_OF
-        return 1 + len(self._statuses.campaign) + self._fleet.size * (steps + 1) - rejected * steps
+        rejected = self._failed // _REJECTED_OF
+        return 1 + len(self._statuses.campaign) + self._devices * (steps + 1) - rejected * steps
 
     def __iter__(self) -> Iterator[CampaignMessage]:
         *planned, ended = self._statuses.campaign
         yield self._message(self.campaign_id, 0, self._announcement())
         for step, status in enumerate(planned, 1):
             yield self._message(self.campaign_id, step, self._campaign(status))
-        yield from self.device_messages()
+        for step in range(len(self._statuses.device) + 1):
+            for number in range(self._devices):
+                if (result := self._result(step, self._rank(number))) is not None:
+                    imei = self._imei(number)
+                    content = self._member("upgradeProgress", deviceList=[_device(imei, *result)])
+                    yield self._message(imei, step, content)
         yield self._message(self.campaign_id, len(planned) + 1, self._campaign(ended))
 
-    def device_messages(self) -> Iterator[CampaignMessage]:
-        """The messages about devices alone. A rejected device has one message, which says so."""
-        for step in range(len(self._statuses.device) + 1):
-            for number in range(self._fleet.size):
-                failure = self._fleet.failure(number)
-                if step == 0 or _rejection(failure) is None:
-                    imei = self._fleet.imei(number)
-                    yield self._message(imei, step, self._device(imei, *self._result(step, failure)))
+    def _imei(self, number: int) -> str:
+        """The device's IMEI, unique in the campaign: 14 digits and their Luhn digit."""
+        digits = f"{_FIRST_IMEI + self._serial(number):014d}"
+        total = sum(map(int, digits[::2] + digits[1::2].translate(_DOUBLED)))
+        return f"{digits}{-total % 10}"
+
+    def _result(self, step: int, rank: int) -> tuple[str, str | None] | None:
+        """What a device reports in a step, and why. The lowest ranks fail; a rejected one has no further step."""
+        statuses = self._statuses
+        is_failing = rank < self._failed
+        if is_failing and rank % _REJECTED_OF == _REJECTED_OF - 1:
+            return None if step else (statuses.rejected, REJECTIONS[rank // _REJECTED_OF % len(REJECTIONS)])
+        if step < len(statuses.device):
+            return statuses.device[step], None
+        return (statuses.failed, FAILURES[rank % len(FAILURES)]) if is_failing else statuses.succeeded
 
     def _announcement(self) -> Content:
         release = _release(self._start, "Maker", "Model-1")
@@ -153,18 +162,6 @@ class Simulation:
         maker = {"make": "Maker", "model": "Model-1"}
         return self._member("campaign", status=status, **dates, **maker, campaignTimeWindowList=[self._window])
 
-    def _device(self, imei: str, status: str, reason: str | None) -> Content:
-        return self._member("upgradeProgress", deviceList=[_device(imei, status, reason)])
-
-    def _result(self, step: int, failure: int | None) -> tuple[str, str | None]:
-        """The status that a device reports in a step, and the reason."""
-        statuses = self._statuses
-        if (rejection := _rejection(failure)) is not None:
-            return statuses.rejected, rejection
-        if step < len(statuses.device):
-            return statuses.device[step], None
-        return statuses.succeeded if failure is None else (statuses.failed, FAILURES[failure % len(FAILURES)])
-
     def _member(self, kind: str, **fields: object) -> Content:
         """A message whose only member with content is about the upgrade."""
         if self.profile == "v1":
@@ -173,37 +170,8 @@ class Simulation:
         return {"type": kind, kind: {**upgrade, **fields}}
 
     def _message(self, about: str, step: int, content: Content) -> CampaignMessage:
-        return CampaignMessage(
-            device=about, step=step, body=msgspec.json.encode({"accountName": self.account, **content})
-        )
-
-
-def _release(launched: str, make: str, model: str) -> Content:
-    return {"launchDate": launched, "releaseNote": "", "model": model, "make": make}
-
-
-def _firmware_list(name: str, account: str, release: Content, older: str, newer: str) -> Content:
-    """V1's announcement; its ``type`` is *ours*."""
-    versions = {"fromVersion": older, "toVersion": newer}
-    firmware = {"firmwareName": name, "participantName": account, **release, **versions}
-    return {"type": "firmwareList", "firmwareList": [firmware]}
-
-
-def _upgrade(kind: str, name: str, campaign: str, start: str, **fields: object) -> Content:
-    """V1's message about an upgrade."""
-    upgrade = {"firmwareName": name, "upgradeId": campaign, "startDate": start}
-    return {"type": kind, "firmwareList": [], kind: {**upgrade, **fields}}
-
-
-def _device(device: str, status: str, reason: str | None = None) -> Content:
-    return {"deviceId": device, "status": status, **({"resultReason": reason} if reason else {})}
-
-
-def _rejection(failure: int | None) -> str | None:
-    """Why the device with this number among those that fail is rejected; None if it is not."""
-    if failure is None or failure % _REJECTED_OF < _REJECTED_OF - 1:
-        return None
-    return REJECTIONS[failure // _REJECTED_OF % len(REJECTIONS)]
+        body = msgspec.json.encode({"accountName": self.account, **content})
+        return CampaignMessage(device=about, step=step, body=body)
 
 
 def campaign(account: str, *, devices: int, failures: float = 0.02, seed: int | str = 7) -> Iterator[CampaignMessage]:
@@ -211,40 +179,8 @@ def campaign(account: str, *, devices: int, failures: float = 0.02, seed: int | 
 
     A rejected device, one in five of those that fail, has ``DeviceRejected`` alone. Raises ValueError.
     """
-    return Simulation(account, devices=devices, failures=failures, seed=seed).device_messages()
-
-
-_DOUBLED: Final = {digit: sum(divmod(2 * int(digit), 10)) for digit in "0123456789"}
-"""The sum of the digits of twice a digit, for the Luhn digit of an IMEI."""
-
-
-class _Fleet:
-    """The devices of a campaign, by number. None of them is stored: a million take as much memory as one."""
-
-    _SERIALS: Final = 1_000_000
-    # 01234567 is no type that was ever allocated to a maker.
-    _FIRST: Final = 1234567_000000
-
-    def __init__(self, rng: Random, size: int, failures: float) -> None:
-        if size < 1 or not 0 <= failures <= 1:
-            raise ValueError("a campaign has at least one device, and a share of failures between 0 and 1")
-        self.size = size
-        self.failed = round(size * failures)
-        if failures > 0 and size > 1:
-            self.failed = max(self.failed, 1)
-        self._serial = _permutation(rng, max(size, self._SERIALS))
-        self._rank = _permutation(rng, size)
-
-    def imei(self, number: int) -> str:
-        """The device's IMEI, unique in the campaign: 14 digits and their Luhn digit."""
-        digits = f"{self._FIRST + self._serial(number):014d}"
-        total = sum(map(int, digits[::2])) + sum(_DOUBLED[digit] for digit in digits[1::2])
-        return f"{digits}{-total % 10}"
-
-    def failure(self, number: int) -> int | None:
-        """The device's number among those that fail, or None."""
-        rank = self._rank(number)
-        return rank if rank < self.failed else None
+    simulation = Simulation(account, devices=devices, failures=failures, seed=seed)
+    return (message for message in simulation if message.device != simulation.campaign_id)
 
 
 def _permutation(rng: Random, size: int) -> Callable[[int], int]:
@@ -254,6 +190,25 @@ def _permutation(rng: Random, size: int) -> Callable[[int], int]:
         factor = rng.randrange(size)
     shift = rng.randrange(size)
     return lambda number: (factor * number + shift) % size
+
+
+def _release(launched: str, make: str, model: str) -> Content:
+    return {"launchDate": launched, "releaseNote": "", "model": model, "make": make}
+
+
+def _firmware_list(name: str, account: str, release: Content, older: str, newer: str) -> Content:
+    versions = {"fromVersion": older, "toVersion": newer}
+    firmware = {"firmwareName": name, "participantName": account, **release, **versions}
+    return {"type": "firmwareList", "firmwareList": [firmware]}
+
+
+def _upgrade(kind: str, name: str, campaign: str, start: str, **fields: object) -> Content:
+    upgrade = {"firmwareName": name, "upgradeId": campaign, "startDate": start}
+    return {"type": kind, "firmwareList": [], kind: {**upgrade, **fields}}
+
+
+def _device(device: str, status: str, reason: str | None = None) -> Content:
+    return {"deviceId": device, "status": status, **({"resultReason": reason} if reason else {})}
 
 
 _NAME: Final = "Model-1_FW_1.0_to_2.0"

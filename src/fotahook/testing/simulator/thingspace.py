@@ -14,14 +14,7 @@ import msgspec
 
 Basic = tuple[str, str]
 
-SOURCES: Final = (
-    "3.87.163.45",
-    "3.91.119.203",
-    "34.216.81.234",
-    "54.197.62.209",
-    "54.200.43.232",
-    "68.128.212.217",
-)
+SOURCES: Final = ("3.87.163.45", "3.91.119.203", "34.216.81.234", "54.197.62.209", "54.200.43.232", "68.128.212.217")
 """The published addresses that messages came from."""
 USER_AGENT: Final = "Verizon's callback service"
 RETRY_SECONDS: Final = (1.15, 1.69)
@@ -31,8 +24,6 @@ ANSWER_SECONDS: Final = 4.0
 LAG_SECONDS: Final = (567.0, 835.0)
 """How long messages still come with the registration that was replaced, mixed with the new one."""
 THRESHOLD: Final = 4
-_OTHER_ADDRESS: Final = 5 / 17
-_STALE: Final = 1 / 2
 
 
 class Registration(msgspec.Struct, frozen=True):
@@ -57,11 +48,8 @@ class Plan(msgspec.Struct, frozen=True):
         """Headers and body of the first or second copy. The address is one that a trusted proxy would name."""
         credentials = dict(zip(("username", "password"), self.basic, strict=True)) if self.basic else {}
         added = {"requestId": self.request_id, "callbackCount": count, "maxCallbackThreshold": THRESHOLD}
-        headers = {
-            "Content-Type": "application/json",
-            "User-Agent": USER_AGENT,
-            "X-Forwarded-For": self.addresses[count - 1],
-        }
+        headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT}
+        headers["X-Forwarded-For"] = self.addresses[count - 1]
         return headers, msgspec.json.encode({**msgspec.json.decode(message), **credentials, **added})
 
 
@@ -73,8 +61,8 @@ def plan(seed: int | str, message: bytes, registrations: Sequence[Registration],
     rng = Random(f"fotahook thingspace {seed} {sha256(message).hexdigest()}")
     request_id, wait = str(UUID(int=rng.getrandbits(128), version=4)), rng.uniform(*RETRY_SECONDS)
     first = rng.choice(SOURCES)
-    second = rng.choice(SOURCES) if rng.random() < _OTHER_ADDRESS else first
-    is_stale = rng.random() < _STALE
+    second = rng.choice(SOURCES) if rng.random() < 5 / 17 else first
+    is_stale = rng.random() < 1 / 2
     *earlier, current = [one for one in registrations if one.at <= sent_at] or [Registration(0.0, 0, None)]
     if current.url is None:
         return None
