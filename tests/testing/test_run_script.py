@@ -7,7 +7,7 @@ import pytest
 from fotahook.testing import FaultScript, Sandbox, ScriptInvalid, Simulation
 from fotahook.testing.simulator.faults import Drop, ErrorResponse
 
-from .test_fault_script import EVERYTHING
+from .test_faults import EVERYTHING
 
 ACCOUNT = "0000123456-00001"
 
