@@ -15,7 +15,7 @@ import pytest
 from fotahook.client import OperatorClient
 from fotahook.testing import Sandbox, Simulation, make_certificates
 from fotahook.testing.sandbox.sandbox import thingspace_target
-from fotahook.testing.targets import RateLimiter
+from fotahook.testing.sandbox.targets import RateLimiter
 from tests.deadlines import DEADLINE
 from tests.ports import unused_port
 

@@ -13,7 +13,8 @@ from cyclopts.validators import Number
 from fotahook.contract.addresses import EVERYWHERE
 from fotahook.contract.errors import FotahookError
 from fotahook.contract.urls import account_refusal, url_refusal
-from fotahook.testing import targets
+from fotahook.testing.sandbox import targets
+from fotahook.testing.sandbox.targets import Advance, NotSent, Target
 from fotahook.testing.simulator.campaign import Profile, Simulation
 from fotahook.testing.simulator.faults import (
     Duplicate,
@@ -23,7 +24,6 @@ from fotahook.testing.simulator.faults import (
     read_fault_script,
     run_script,
 )
-from fotahook.testing.targets import Advance, NotSent, Target
 
 from ..hosting.flags import check_pem_files
 from .shared.arguments import Account

@@ -29,8 +29,8 @@ from fotahook.store import sqlite_path
 
 from ..simulator.campaign import Simulation
 from ..simulator.faults import Fault, Faults, FaultScript, read_fault_script, run_script
-from ..targets import POLL_SECONDS, POST_SECONDS, Advance, RateLimiter, Result, ServiceTarget
 from .service import LEASE_SECONDS, Delivered, SandboxService
+from .targets import POLL_SECONDS, POST_SECONDS, Advance, RateLimiter, Result, ServiceTarget
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -17,11 +17,11 @@ from fotahook.contract.errors import NotFound, PermissionDenied
 from fotahook.contract.operator import BatchMessage, Refused
 from fotahook.contract.version import VERSION
 
-from .simulator.campaign import CampaignMessage
-from .simulator.faults import Fault
+from ..simulator.campaign import CampaignMessage
+from ..simulator.faults import Fault
 
 if TYPE_CHECKING:
-    from .sandbox.servers import FaultyProxy
+    from .servers import FaultyProxy
 
 POST_SECONDS: Final = 15.0
 POLL_SECONDS: Final = 0.1
@@ -202,7 +202,7 @@ def service_target(
             return
         from anyio.from_thread import start_blocking_portal
 
-        from .sandbox.servers import faulty_proxy
+        from .servers import faulty_proxy
 
         with connect() as client:
             callbacks = client.callbacks
