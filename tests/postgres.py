@@ -42,6 +42,8 @@ REPLICATION: Final = {
     # How soon a standby looks again for a primary that is away.
     "wal_retrieve_retry_interval": "200ms",
 }
+LOG_FILE: Final = 1 << 20
+"""Bytes of each file of a pair's log: small, so that where no file may grow beyond, commits still can be written."""
 _DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -57,7 +59,12 @@ class Server:
     """A PostgreSQL server on 127.0.0.1, run by an unprivileged user; everyone who connects is its superuser."""
 
     def __init__(
-        self, directory: Path, *, copy_of: "Server | None" = None, settings: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        *,
+        copy_of: "Server | None" = None,
+        settings: Mapping[str, str] | None = None,
+        log_file: int = 16 << 20,
     ) -> None:
         """A new server, or a standby that follows another one; with other settings than the tests' usual ones."""
         self.directory = directory
@@ -71,7 +78,8 @@ class Server:
             shutil.chown(directory / "data", self._user)
         if copy_of is None:
             self._run(
-                "initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8"
+                *("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8"),
+                f"--wal-segsize={log_file >> 20}",
             )
         else:
             # With -R it follows the server that it is copied from.
@@ -130,6 +138,13 @@ class Server:
     def thaw(self) -> None:
         self._signal_all(signal.SIGCONT)
 
+    def limit_files(self, most: int | None) -> None:
+        """No file may grow beyond so many bytes, as on a disk that is full; None lifts the limit."""
+        limit = "unlimited" if most is None else most
+        # By the server's user: others need a capability for it. A child may have ended meanwhile.
+        each = f'for pid; do prlimit --pid "$pid" --fsize={limit}: 2>&-; done'
+        subprocess.run(["sh", "-c", each, "sh", *map(str, [self.pid, *self._children()])], user=self._user, check=False)
+
     def _signal_all(self, what: signal.Signals) -> None:
         assert self._process is not None
         for pid in [self._process.pid, *self._children()]:
@@ -168,7 +183,7 @@ class Pair:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.chmod(0o755)
-        self.primary = Server(self._new("primary"), settings=REPLICATION)
+        self.primary = Server(self._new("primary"), settings=REPLICATION, log_file=LOG_FILE)
         self.primary.start()
         self.standby = self._copy("standby")
 

@@ -1,6 +1,7 @@
 """What can fail: processes of fotahook, their clock, their disk, and PostgreSQL with its standby."""
 
 import asyncio
+import contextlib
 import resource
 import signal
 import struct
@@ -17,10 +18,12 @@ import asyncpg
 
 from fotahook.client import AsyncOperatorClient
 from fotahook.service.credentials import DEV_CLIENT
+from fotahook.store import open_store
 from fotahook.store.postgres.schema import migrate
+from fotahook.store.records import NewMessage, StoreFull, StoreUnavailable
 from tests.cli.processes import environment
 from tests.deadlines import DEADLINE
-from tests.postgres import Pair
+from tests.postgres import LOG_FILE, Pair
 
 from .links import Link
 
@@ -157,6 +160,10 @@ async def end(process: asyncio.subprocess.Process) -> None:
     await process.communicate()
 
 
+_BALLAST: Final = NewMessage(account="ballast", body=bytes(1988))
+"""Nobody delivers it. Four rows with such bodies fill a page."""
+
+
 class Databases:
     """PostgreSQL: a primary and a synchronous standby, which each process reaches over links of its own."""
 
@@ -195,6 +202,20 @@ class Databases:
 
     async def restart(self) -> None:
         await asyncio.to_thread(self.pair.primary.start)
+
+    async def fill_disk(self) -> None:
+        """No file may grow any more, and those that messages go to are as large as they may be."""
+        await asyncio.to_thread(self.pair.primary.limit_files, LOG_FILE)
+        store = await open_store(self.pair.primary.url)
+        with contextlib.suppress(StoreFull):
+            async with asyncio.timeout(DEADLINE):
+                while True:
+                    with contextlib.suppress(StoreUnavailable):
+                        await store.accept([_BALLAST] * 200)
+        await store.close()
+
+    async def free_disk(self) -> None:
+        await asyncio.to_thread(self.pair.primary.limit_files, None)
 
     async def prepare_failover(self) -> None:
         """A standby that may be promoted, instead of a primary that failed earlier."""

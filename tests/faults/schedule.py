@@ -63,7 +63,7 @@ FAULTS: Final[dict[Engine, tuple[Fault, ...]]] = {
         *(Fault(role, how) for role in ("api", "dispatcher") for how in ("SIGKILL", "SIGSTOP")),
         *(
             Fault("PostgreSQL", how)
-            for how in ("SIGKILL", "SIGSTOP", "failover of a dead one", "failover of a frozen one")
+            for how in ("SIGKILL", "SIGSTOP", "disk full", "failover of a dead one", "failover of a frozen one")
         ),
         *(Fault("link to PostgreSQL", how) for how in CUTS),
         *_CLOCK,

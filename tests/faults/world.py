@@ -315,6 +315,10 @@ class World:
             databases.pair.primary.freeze()
             yield
             databases.pair.primary.thaw()
+        elif fault.how == "disk full":
+            await databases.fill_disk()
+            yield
+            await databases.free_disk()
         else:
             await databases.prepare_failover()
             if fault.how == "failover of a dead one":

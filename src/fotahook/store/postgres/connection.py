@@ -191,9 +191,12 @@ def translate(error: Exception) -> StoreError:
     """The store's own error for one of the driver's or the network's."""
     # The first line: the others may quote rows.
     text = f"PostgreSQL: {str(error).partition(chr(10))[0] or 'no answer in time'} ({type(error).__name__})"
-    if isinstance(error, asyncpg.DiskFullError):
+    state, raised_by = "", ""
+    if isinstance(error, asyncpg.PostgresError):
+        state, raised_by = error.sqlstate or "", error.server_source_function or ""
+    # XX000: PostgreSQL has no code of its own for a quota that lets no file grow.
+    if state == "53100" or (state == "XX000" and raised_by in ("mdextend", "mdzeroextend")):
         return StoreFull(text)
-    state = error.sqlstate or "" if isinstance(error, asyncpg.PostgresError) else ""
     if state.startswith(("22", "23")):
         # The values are at fault, so trying again is no use.
         return StoreError(text)
