@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fotahook.client._flow import MAX_BACKOFF, MAX_RETRY_AFTER, Pipeline, retry_delay
+from fotahook.client._flow import MAX_BACKOFF, MAX_RETRY_AFTER, Pipeline, Token, retry_delay
 from fotahook.client._runtime import Runtime, Send, run_now
 from fotahook.client._settings import Limits, Settings
-from fotahook.client._tokens import BearerToken, SessionToken
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
 from fotahook.contract.calls import callback_call, read_summary
 from fotahook.contract.errors import (
@@ -52,10 +51,10 @@ class Script:
             raise reply
         return reply
 
-    async def acquire(self, token: object, deadline: float) -> "Script":
+    async def acquire(self, token: object, deadline: float) -> Callable[[], None]:
         self.asked.append("acquire")
         self.held += 1
-        return self
+        return self.release
 
     def release(self) -> None:
         self.held -= 1
@@ -68,9 +67,8 @@ class Script:
 
 
 def pipeline(script: Script, **options: Any) -> Pipeline:
-    bearer = BearerToken(ThingspaceOauthCredentials("id", "secret", **options), RUNTIME)
-    session = SessionToken(SessionCredentials("user", "password"), RUNTIME)
-    return Pipeline(servers_at("http://x"), bearer, session, Settings(), RUNTIME, script)
+    oauth, login = ThingspaceOauthCredentials("id", "secret", **options), SessionCredentials("user", "password")
+    return Pipeline(servers_at("http://x"), oauth, login, Settings(), RUNTIME, script)
 
 
 def ok(body: bytes) -> Reply:
@@ -123,9 +121,9 @@ def test_an_interrupted_flow_releases_its_locks() -> None:
 
 def test_a_token_fetched_by_another_flow_is_used() -> None:
     class Meanwhile(Script):
-        async def acquire(self, token: object, deadline: float) -> Script:
-            if isinstance(token, SessionToken):
-                token._token, token._used_at = Secret("s"), 1000.0
+        async def acquire(self, token: object, deadline: float) -> Callable[[], None]:
+            if isinstance(token, Token) and token.idle:
+                token.value, token.valid_until = Secret("s"), 2000.0
             return await super().acquire(token, deadline)
 
     script = Meanwhile()
@@ -135,9 +133,9 @@ def test_a_token_fetched_by_another_flow_is_used() -> None:
 def test_the_update_hook_is_called_after_the_token_is_cached() -> None:
     script = Script()
     cached: list[object] = []
-    one: Pipeline = pipeline(script, oauth_on_token_update=lambda _: cached.append(one.bearer and one.bearer.last))
+    one: Pipeline = pipeline(script, oauth_on_token_update=lambda _: cached.append(one.bearer.value))
     run_call(one, script, [TOKEN, SESSION, ok(b"")])
-    assert cached == [Secret("t")]
+    assert cached == [Secret("Bearer t")]
 
 
 FINAL = [TimedOut("x"), TlsError("x"), ResponseError("x"), LoginRefused("x"), AuthenticationError("x")]

@@ -193,7 +193,7 @@ callbacks.list_registered_callbacks("before")
 held = sys.argv[2] == "held"
 if held:
     client._pipeline.transport._locks[client._pipeline.bearer].acquire()
-    client._pipeline.bearer.clear()
+    client._pipeline.bearer.value = None
 pid = os.fork()
 for _ in range(5):
     if pid == 0 or not held:

@@ -17,7 +17,6 @@ from fotahook.contract.auth import (
     logout_call,
     renewal_time,
     revoke_call,
-    session_is_idle,
     stale_tokens,
     token_call,
     with_expiry,
@@ -89,11 +88,6 @@ def test_an_expiry_takes_precedence_over_expires_in() -> None:
     assert renewal_time(OauthToken("t", expires_in=-10), 1000) == math.inf
     assert renewal_time(OauthToken("t", expires_in=0), 0) == 3540
     assert renewal_time(OauthToken("t", expires_in=3600), 0) == 3540
-
-
-def test_a_session_ends_after_twenty_idle_minutes() -> None:
-    assert not session_is_idle(0, 19 * 60)
-    assert session_is_idle(0, 20 * 60)
 
 
 def test_token_calls_are_secret() -> None:

@@ -55,10 +55,10 @@ class AsyncTransport(Transport):
     async def sleep(self, seconds: float) -> None:
         await (self._runtime.async_sleep or asyncio.sleep)(seconds)
 
-    async def acquire(self, token: object, deadline: float) -> asyncio.Lock:
+    async def acquire(self, token: object, deadline: float) -> Callable[[], None]:
         lock = self._locks.setdefault(token, asyncio.Lock())
         await self._within(deadline, lock.acquire())
-        return lock
+        return lock.release
 
     async def invoke(self, function: Callable[[Any], object], argument: object, deadline: float) -> Any:
         result = function(argument)

@@ -11,11 +11,10 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, 
 from ..contract.auth import ThingspaceOauthCredentials
 from ..contract.calls import Call
 from ..contract.exchange import ApiResponse
-from ..contract.servers import Servers
+from ..contract.servers import Environment, Servers, servers_of
 from ._flow import Pipeline
 from ._runtime import Runtime, Transport, run_now
 from ._settings import CallDefaults, CallOptions, Limits, Session, Settings
-from ._tokens import BearerToken, SessionToken
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -178,10 +177,7 @@ class BaseClient(Methods, ABC):
         self, servers: Servers, oauth: ThingspaceOauthCredentials | None, session: Session | None, settings: Settings
     ) -> None:
         self._defaults, self._controllers = settings, dict[object, object]()
-        bearer = BearerToken(oauth, self._runtime) if oauth else None
-        session_token = SessionToken(session, self._runtime) if session else None
-        transport = self._transport(settings)
-        self._pipeline = Pipeline(servers, bearer, session_token, settings, self._runtime, transport)
+        self._pipeline = Pipeline(servers, oauth, session, settings, self._runtime, self._transport(settings))
 
     def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> Self:
         """A client with other defaults, which shares the connections and tokens of this one; closing it closes both."""
@@ -190,8 +186,12 @@ class BaseClient(Methods, ABC):
         return client
 
     def __repr__(self) -> str:
+        pipeline, oauth = self._pipeline, self._pipeline.oauth_credentials
+        known = (each for each in Environment if servers_of(each) == pipeline.servers)
+        where = next((f"environment={each.value}" for each in known), f"base_url={pipeline.servers.get(None)!r}")
+        client = f"oauth_client_id={oauth and oauth.oauth_client_id!r}, session={pipeline.session_credentials!r}"
         limits = f"timeout={self._defaults.timeout}, max_retries={self._defaults.max_retries}"
-        return f"{type(self).__name__}({self._pipeline.described()}, {limits})"
+        return f"{type(self).__name__}({where}, {client}, {limits})"
 
     @abstractmethod
     def _transport(self, settings: Settings) -> Transport: ...

@@ -1,20 +1,24 @@
 """The pipeline that every call goes through: tokens, retries, reading the response. Its transport does the I/O."""
 
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 
-from ..contract.auth import logout_call, revoke_call, stale_tokens
+from ..contract import auth
+from ..contract.auth import OauthToken, SessionCredentials, VZM2mTokenCredentials
 from ..contract.calls import JSON, Call
 from ..contract.errors import (
     AnsweredError,
     ApiException,
     ConnectionFailed,
     FotahookError,
+    LoginRefused,
     ResponseError,
     TransportError,
     decoded,
@@ -24,11 +28,10 @@ from ..contract.errors import (
     response_error,
 )
 from ..contract.exchange import MASK, ApiResponse, Headers, Reply, Request, Secret, retry_after
-from ..contract.servers import Environment, Servers, servers_of
+from ..contract.servers import Servers
 from ..contract.version import VERSION
 from ._runtime import Runtime, Send, Transport, without_frames
-from ._settings import Limits, Settings
-from ._tokens import BearerToken, SessionToken
+from ._settings import Limits, Session, Settings
 
 T = TypeVar("T")
 
@@ -41,36 +44,64 @@ _DEFAULT_HEADERS = {"User-Agent": f"fotahook/{VERSION}", "accept": JSON, "Accept
 # has 202 too.
 _ACCEPTED = frozenset({200, 201, 204})
 
+_NO_SPAN = nullcontext[Callable[[int], object]](lambda status: None)
 
-@dataclass(repr=False, eq=False)
+
+@dataclass(eq=False)
+class Token:
+    """A token that all calls of a client share until a Unix time; with `idle`, for so many seconds after each use."""
+
+    value: Secret | None = None
+    valid_until: float = 0.0
+    idle: float = 0.0
+
+    def current(self, now: float) -> Secret | None:
+        """The token for a use now, or None if it must be fetched."""
+        if self.value is None or now >= self.valid_until:
+            return None
+        if self.idle:
+            self.valid_until = now + self.idle
+        return self.value
+
+    def invalidate(self, used: Secret) -> None:
+        """Stop using a token that was rejected, unless another call has already replaced it."""
+        if self.value == used:
+            self.valid_until = 0.0
+
+
 class Pipeline:
-    """Makes the calls of one client. `session` is None if no call needs one."""
+    """Makes the calls of one client. Its credentials are None if no call needs them."""
 
-    servers: Servers
-    bearer: BearerToken | None
-    session: SessionToken | None
-    settings: Settings
-    runtime: Runtime
-    transport: Transport
-
-    def described(self) -> str:
-        """Where it sends calls, and as whom, without secrets."""
-        known = (each for each in Environment if servers_of(each) == self.servers)
-        where = next((f"environment={each.value}" for each in known), f"base_url={self.servers.get(None)!r}")
-        client = self.bearer and self.bearer.credentials.oauth_client_id
-        return f"{where}, oauth_client_id={client!r}, session={self.session and self.session.credentials!r}"
+    def __init__(
+        self,
+        servers: Servers,
+        oauth: auth.ThingspaceOauthCredentials | None,
+        login: Session | None,
+        settings: Settings,
+        runtime: Runtime,
+        transport: Transport,
+    ) -> None:
+        self.servers, self.settings, self.runtime, self.transport = servers, settings, runtime, transport
+        self.oauth_credentials, self.session_credentials = oauth, login
+        self.bearer, self.session = Token(), Token(idle=auth.SESSION_IDLE - auth.SESSION_MARGIN)
+        self.oauth_token: OauthToken | None = None
+        self._refused: LoginRefused | None = None
+        if oauth is not None and oauth.oauth_token is not None:
+            self._keep(oauth, oauth.oauth_token)
+        if isinstance(login, VZM2mTokenCredentials):
+            self.session = Token(Secret(login.vz_m2m_token), math.inf)
 
     async def perform(self, call: Call[T], limits: Limits) -> ApiResponse[T]:
         """Make a call; if the response says that a token is stale, renew it and make the call once more."""
-        bearer, session = self._require_bearer(), self._require_session() if call.session else None
+        self._oauth()
         key = None if call.method == "GET" or call.secret else self.runtime.new_key()
         renewed = False
         while True:
             tokens: dict[str, Secret] = {}
             # The session first: its login may find the OAuth token stale and renew it.
-            if session is not None:
-                tokens["VZ-M2M-Token"] = session.current() or await self._fetch(session, limits)
-            tokens["Authorization"] = bearer.current() or await self._fetch(bearer, limits)
+            if call.session:
+                tokens["VZ-M2M-Token"] = await self._valid(self.session, limits)
+            tokens["Authorization"] = await self._valid(self.bearer, limits)
             try:
                 return await self._with_retries(call, tokens, key, limits)
             except ApiException as error:
@@ -81,69 +112,108 @@ class Pipeline:
 
     async def login(self, limits: Limits) -> None:
         """Begin a new session, even after a refused login."""
-        session = self._require_session()
-        session.reset()
-        await self._fetch(session, limits)
+        self._login()
+        self.session.value = self._refused = None
+        await self._valid(self.session, limits)
 
     async def logout(self, limits: Limits) -> None:
         """End the session, if there is one."""
-        session = self._require_session()
+        call = auth.logout_call()
+        if self.session_credentials is None:
+            self._login()
         # After the idle timeout there is nothing to end.
-        if session.current() is not None:
+        if self.session.current(self.runtime.now()) is not None:
             try:
-                await self.perform(logout_call(), limits)
+                await self.perform(call, limits)
             except ApiException as error:
                 # If only the session token is stale, the session has already ended.
-                if stale_tokens(error, logout_call()) != (False, True):
+                if auth.stale_tokens(error, call) != (False, True):
                     raise
-        session.clear()
+        self.session.value = None
 
     async def revoke_token(self, limits: Limits) -> None:
-        """Revoke the OAuth token, if there is one."""
-        bearer = self._require_bearer()
-        token = bearer.last
-        if token is not None:
-            basic = {"Authorization": Secret(bearer.credentials.basic)}
-            await self._with_retries(revoke_call(token.reveal()), basic, None, limits)
-            bearer.clear()
+        """Revoke the OAuth token, valid or not, if there is one."""
+        basic = {"Authorization": Secret(self._oauth().basic)}
+        if self.oauth_token is not None:
+            await self._with_retries(auth.revoke_call(self.oauth_token.access_token), basic, None, limits)
+            self.bearer.value = self.oauth_token = None
 
-    async def _fetch(self, token: BearerToken | SessionToken, limits: Limits) -> Secret:
+    async def _valid(self, token: Token, limits: Limits) -> Secret:
         """A valid token: one flow fetches it while all others wait."""
-        send = partial(self._token_call, limits)
-        invoke = partial(self.transport.invoke, deadline=limits.deadline)
-        # A fork meanwhile makes new locks; the one that was acquired is the one to release.
-        lock = await self.transport.acquire(token, limits.deadline)
+        found = token.current(self.runtime.now())
+        if found is None:
+            # A fork meanwhile makes new locks; the one that was acquired is the one to release.
+            release = await self.transport.acquire(token, limits.deadline)
+            try:
+                # Another flow may have fetched it meanwhile.
+                fetch = self._fetch_session if token is self.session else self._fetch_bearer
+                found = token.current(self.runtime.now()) or await fetch(limits)
+            finally:
+                release()
+        return found
+
+    async def _fetch_bearer(self, limits: Limits) -> Secret:
+        oauth, token = self._oauth(), None
+        if oauth.oauth_token_provider is not None:
+            token = await self.transport.invoke(oauth.oauth_token_provider, self.oauth_token, limits.deadline)
+            if not isinstance(token, OauthToken | None):
+                raise TypeError(f"oauth_token_provider must return an OauthToken or None, not {type(token).__name__}")
+        if token is None:
+            basic = {"Authorization": Secret(oauth.basic)}
+            token = (await self._with_retries(auth.token_call(oauth), basic, None, limits)).data
+        header = self._keep(oauth, token)
+        if oauth.oauth_on_token_update is not None:
+            await self.transport.invoke(oauth.oauth_on_token_update, self.oauth_token, limits.deadline)
+        return header
+
+    def _keep(self, oauth: auth.ThingspaceOauthCredentials, token: OauthToken) -> Secret:
+        now = self.runtime.now()
+        self.oauth_token = auth.with_expiry(token, now)
+        self.bearer.value = header = Secret(f"Bearer {token.access_token}")
+        self.bearer.valid_until = auth.renewal_time(self.oauth_token, now, oauth.oauth_clock_skew)
+        return header
+
+    async def _fetch_session(self, limits: Limits) -> Secret:
+        credentials = self._login()
+        if self._refused is not None:
+            raise copy(self._refused) from self._refused.__cause__
+        call = auth.login_call(credentials.username, credentials.password)
         try:
-            # Another flow may have fetched it meanwhile.
-            return token.current() or await token.fetch(send, invoke)
-        finally:
-            lock.release()
+            self.session.value = token = (await self.perform(call, limits)).data
+        except ApiException as error:
+            # The error may also come from the OAuth token call.
+            of_login = error.request is not None and error.request.url.endswith(call.path)
+            if not (of_login and auth.is_refused_login(error)):
+                raise
+            advice = "five refused logins in a row lock the account, so it is not tried again until login() is called"
+            text = f"login refused: {str(error).rstrip('.')}; {advice}"
+            reply = Reply(error.status_code, "", error.headers, error.raw_body)
+            self._refused = LoginRefused(text, request=error.request, reply=reply)
+            raise self._refused from error
+        self.session.valid_until = self.runtime.now() + self.session.idle
+        return token
 
-    async def _token_call(self, limits: Limits, call: Call[T], authorization: Secret | None = None) -> T:
-        if authorization is None:
-            return (await self.perform(call, limits)).data
-        return (await self._with_retries(call, {"Authorization": authorization}, None, limits)).data
-
-    def _require_bearer(self) -> BearerToken:
-        if self.bearer is None:
+    def _oauth(self) -> auth.ThingspaceOauthCredentials:
+        if self.oauth_credentials is None:
             raise ValueError("this call needs thingspace_oauth_credentials, a ThingspaceOauthCredentials")
-        return self.bearer
+        return self.oauth_credentials
 
-    def _require_session(self) -> SessionToken:
-        if self.session is None:
+    def _login(self) -> SessionCredentials:
+        if self.session_credentials is None:
             raise ValueError("this call needs vz_m2m_token_credentials, a SessionCredentials or VZM2mTokenCredentials")
-        return self.session
+        if not isinstance(self.session_credentials, SessionCredentials):
+            raise ValueError("VZM2mTokenCredentials hold one session token and cannot log in; use SessionCredentials")
+        return self.session_credentials
 
     def _invalidate_stale(self, error: ApiException, call: Call[T], used: dict[str, Secret]) -> bool:
         """Invalidate the tokens that an error reports as stale; whether one of them can be renewed."""
-        bearer_stale, session_stale = stale_tokens(error, call)
-        if bearer_stale and self.bearer is not None:
+        bearer_stale, session_stale = auth.stale_tokens(error, call)
+        if bearer_stale:
             self.bearer.invalidate(used["Authorization"])
-        session, token = self.session, used.get("VZ-M2M-Token")
-        if session_stale and token is not None and session is not None and session.renewable and not call.ends_session:
-            session.invalidate(token)
-            return True
-        return bearer_stale
+        renewable = call.session and not call.ends_session and isinstance(self.session_credentials, SessionCredentials)
+        if session_stale and renewable:
+            self.session.invalidate(used["VZ-M2M-Token"])
+        return bearer_stale or (session_stale and renewable)
 
     async def _with_retries(
         self, call: Call[T], secrets: dict[str, Secret], key: str | None, limits: Limits
@@ -180,7 +250,9 @@ class Pipeline:
         if key is not None:
             headers["Idempotency-Key"] = key
         headers.update(call.headers)
-        with trace_request(call.method, url, headers, attempt) as note_status:
+        # If OpenTelemetry is not loaded, there is no span to continue and nobody to export one.
+        traced = "opentelemetry.trace" in sys.modules
+        with _span(call.method, url, headers, attempt) if traced else _NO_SPAN as note_status:
             masked = Headers({**headers, **dict.fromkeys(secrets, MASK)}.items())
             body = MASK.encode() if call.secret and call.body is not None else call.body
             send = Send(Request(call.method, url, masked, body), headers, secrets, call.body, call.streamed)
@@ -197,8 +269,9 @@ class Pipeline:
             error = None if accepted else error_from_reply(reply, send.request, call.error_400, _secrets(call, send))
             if self.settings.on_response is not None:
                 errors = () if error is None else (str(error),)
-                seen = _response(_masked(call, reply, send), send, None, *errors)
-                await self.transport.invoke(self.settings.on_response, seen, limits.deadline)
+                seen = _masked(call, reply, send)
+                response = ApiResponse(seen.status, seen.reason, seen.headers, seen.body, send.request, None, errors)
+                await self.transport.invoke(self.settings.on_response, response, limits.deadline)
             if error is not None:
                 raise error
             try:
@@ -210,7 +283,8 @@ class Pipeline:
                 raise response_error(text, send.request, _masked(call, reply, send)) from cause
         log.debug("%s %s: %d, %d bytes", call.method, url, reply.status, len(reply.body))
         # The caller gets the body unmasked, except that of a token call.
-        return _response(_masked(call, reply, send) if call.secret else reply, send, data)
+        seen = _masked(call, reply, send) if call.secret else reply
+        return ApiResponse(seen.status, seen.reason, seen.headers, seen.body, send.request, data)
 
 
 def _secrets(call: Call[T], send: Send) -> list[str]:
@@ -238,10 +312,6 @@ def _mask_error(failure: FotahookError, call: Call[T], send: Send) -> None:
         failure.headers, failure.raw_body = masked.headers, masked.body
 
 
-def _response(reply: Reply, send: Send, data: T, *errors: str) -> ApiResponse[T]:
-    return ApiResponse(reply.status, reply.reason, reply.headers, reply.body, send.request, data, errors)
-
-
 FIRST_BACKOFF = 0.5
 MAX_BACKOFF = 8.0
 MAX_RETRY_AFTER = 60.0
@@ -266,20 +336,9 @@ def retry_delay(failure: FotahookError, attempts: int, *, now: float, jitter: fl
     return backoff * (1 + jitter) / 2
 
 
-Trace = AbstractContextManager[Callable[[int], object]]
-"""The time of a request; its value notes the status of the response."""
-
-_NO_TRACE: Trace = nullcontext(lambda status: None)
-
-
-def trace_request(method: str, url: str, headers: dict[str, str], attempt: int) -> Trace:
-    """Begin the span of a request if the program uses OpenTelemetry, and add its `traceparent` to the headers."""
-    # If OpenTelemetry is not loaded, there is no span to continue and nobody to export one.
-    return _span(method, url, headers, attempt) if "opentelemetry.trace" in sys.modules else _NO_TRACE
-
-
 @contextmanager
 def _span(method: str, url: str, headers: dict[str, str], attempt: int) -> Iterator[Callable[[int], object]]:
+    """The span of a request, with its `traceparent` in the headers; the value notes the status of the response."""
     from opentelemetry import propagate, trace
 
     known: dict[str, str | int] = {"http.request.method": method, "url.full": url}

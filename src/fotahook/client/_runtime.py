@@ -38,12 +38,6 @@ class Send(Masked, frozen=True):
         return {**self.headers, **{name: secret.reveal() for name, secret in (*self.secrets.items(), *more.items())}}
 
 
-class Lock(Protocol):
-    """A threading.Lock or an asyncio.Lock."""
-
-    def release(self) -> None: ...
-
-
 class Stream(Protocol):
     """The body of a streamed response, on a connection of its own.
 
@@ -57,14 +51,14 @@ class Stream(Protocol):
 class Transport(Protocol):
     """Does the I/O of flows; deadlines are on the monotonic clock, TimedOut when one passes.
 
-    `begin` prepares for a flow: RuntimeError if the transport is closed. `acquire` returns the lock of a token, which
-    the flow releases. `invoke` calls a function of the user's, a coroutine function only if the transport is
+    `begin` prepares for a flow: RuntimeError if the transport is closed. `acquire` takes the lock of a token; call what
+    it returns to release it. `invoke` calls a function of the user's, a coroutine function only if the transport is
     asynchronous. `close` closes the streams and the connections that are not in use.
     """
 
     def begin(self) -> None: ...
     async def send(self, send: Send, deadline: float) -> Reply: ...
-    async def acquire(self, token: object, deadline: float) -> Lock: ...
+    async def acquire(self, token: object, deadline: float) -> Callable[[], None]: ...
     async def invoke(self, function: Callable[[Any], object], argument: object, deadline: float) -> Any: ...
     async def sleep(self, seconds: float) -> None: ...
     async def close(self) -> None: ...

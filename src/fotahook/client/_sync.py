@@ -281,11 +281,11 @@ class SyncTransport(Transport):
     async def sleep(self, seconds: float) -> None:
         self._runtime.sleep(seconds)
 
-    async def acquire(self, token: object, deadline: float) -> threading.Lock:
+    async def acquire(self, token: object, deadline: float) -> Callable[[], None]:
         lock = self._locks.get(token) or self._locks.setdefault(token, threading.Lock())
         if not lock.acquire(timeout=max(deadline - self._runtime.monotonic(), 0)):
             raise timed_out(None)
-        return lock
+        return lock.release
 
     async def invoke(self, function: Callable[[Any], object], argument: object, deadline: float) -> Any:
         result = function(argument)

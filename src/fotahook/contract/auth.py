@@ -259,11 +259,6 @@ def renewal_time(token: OauthToken, now: float, skew: float = 0) -> float:
     return now + left - min(OAUTH_MARGIN + skew, left / 2)
 
 
-def session_is_idle(last_used: float, now: float) -> bool:
-    """Whether a session has probably ended by its idle timeout."""
-    return now - last_used >= SESSION_IDLE - SESSION_MARGIN
-
-
 def stale_tokens(error: ApiException, call: Call[object]) -> tuple[bool, bool]:
     """Whether an error means that the OAuth token is stale, and whether it means that the session token is.
 
