@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fotahook.client._flow import MAX_BACKOFF, MAX_RETRY_AFTER, Pipeline, Token, retry_delay
-from fotahook.client._runtime import Runtime, Send, run_now
+from fotahook.client._runtime import Runtime, Send, Transport, run_now
 from fotahook.client._settings import Limits, Settings
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
 from fotahook.contract.calls import callback_call, read_summary
@@ -32,17 +32,14 @@ RUNTIME = Runtime(monotonic=lambda: 0.0, now=lambda: 1000.0, jitter=lambda: 0.0,
 LIMITS = Limits(deadline=60.0, max_retries=2)
 
 
-class Script:
+class Script(Transport):
     """A transport with scripted replies, which notes what it is asked for; also the one lock, which counts."""
 
     def __init__(self) -> None:
+        super().__init__(Settings(), RUNTIME)
         self.replies: list[Reply | BaseException] = []
         self.asked: list[str] = []
         self.held = 0
-
-    def begin(self) -> None: ...
-
-    async def close(self) -> None: ...
 
     async def send(self, send: Send, deadline: float) -> Reply:
         self.asked.append(send.request.url.rpartition("/")[2])

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import ContextVar
 from inspect import isawaitable
@@ -28,26 +27,21 @@ class AsyncTransport(Transport):
     """Runs the flows of one client, in one event loop at a time."""
 
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
-        self._settings, self._runtime = settings, runtime
-        self._streams: weakref.WeakSet[AsyncStream] = weakref.WeakSet()
+        super().__init__(settings, runtime)
         self._origins: dict[str, tuple[dict[str, object], Secret | None]] = {}
         self._locks: dict[object, asyncio.Lock] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._http: aiohttp.ClientSession | None = None
         self._http_owner: AsyncGenerator[aiohttp.ClientSession, None] | None = None
-        self._closed = False
 
     def begin(self) -> None:
-        if self._closed:
-            raise RuntimeError("the client is closed")
+        super().begin()
         if self._loop is not (loop := asyncio.get_running_loop()):
             # Connections and locks belong to the loop that they were made in.
             self._loop, self._http, self._http_owner, self._locks = loop, None, None, {}
 
     async def close(self) -> None:
-        self._closed = True
-        for stream in list(self._streams):
-            stream.close()
+        await super().close()
         owner, self._http, self._http_owner = self._http_owner, None, None
         if owner is not None:
             await owner.aclose()

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from copy import copy
 from inspect import Parameter
@@ -33,10 +32,11 @@ class Methods:
     def __init__(self, client: "Methods") -> None:
         self._pipeline, self._defaults = client._pipeline, client._defaults
 
-    def _limits(self, timeout: float | None = None, max_retries: int | None = None) -> Limits:
-        """The limits of a flow that begins now, None for the client's own; RuntimeError if the client is closed."""
+    def _limits(self, **options: Unpack[CallOptions]) -> Limits:
+        """The limits of a flow that begins now; RuntimeError if the client is closed."""
         self._pipeline.transport.begin()
-        return self._defaults.limits(self._pipeline.runtime.monotonic(), timeout, max_retries)
+        chosen = self._defaults.replaced(**options)
+        return Limits(self._pipeline.runtime.monotonic() + chosen.timeout, chosen.max_retries)
 
     async def _perform(self, call: Call[T], **options: Unpack[CallOptions]) -> ApiResponse[T]:
         return await self._pipeline.perform(call, self._limits(**options))
@@ -160,10 +160,11 @@ class controller(Generic[T]):
         return controllers.get(self._kind) or controllers.setdefault(self._kind, self._kind(client))
 
 
-class BaseClient(Methods, ABC):
+class BaseClient(Methods):
     """Sets a client up from its checked options. `_runtime` is replaced by tests and by the sandbox."""
 
     _runtime: Runtime = Runtime()
+    _transport: Callable[[Settings], Transport]
 
     @classmethod
     def _with_runtime(cls, runtime: Runtime, *args: Any, **kwargs: Any) -> Self:
@@ -192,9 +193,6 @@ class BaseClient(Methods, ABC):
         client = f"oauth_client_id={oauth and oauth.oauth_client_id!r}, session={pipeline.session_credentials!r}"
         limits = f"timeout={self._defaults.timeout}, max_retries={self._defaults.max_retries}"
         return f"{type(self).__name__}({where}, {client}, {limits})"
-
-    @abstractmethod
-    def _transport(self, settings: Settings) -> Transport: ...
 
     async def _close(self) -> None:
         await self._pipeline.transport.close()

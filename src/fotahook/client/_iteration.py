@@ -2,7 +2,6 @@
 
 import inspect
 import math
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeAlias, TypeVar, get_args
@@ -99,87 +98,72 @@ class _EventFlow(Methods):
     the `timeout` that was asked for.
     """
 
+    cursor: str | None
+    """The cursor of the last event that was returned; pass it as `after=` to continue."""
+
     def __init__(self, client: Methods, subscription: Subscription) -> None:
         super().__init__(client)
-        self._runtime = client._pipeline.runtime
-        self._account, self._cursor, timeout, self._max_retries = subscription
-        self._deadline = math.inf if timeout is None else self._runtime.monotonic() + timeout
-        self._reader = EventReader(self._cursor)
-        self._events: deque[Event] = deque()
+        self._account, self.cursor, timeout, self._max_retries = subscription
+        self._deadline = math.inf if timeout is None else self._pipeline.runtime.monotonic() + timeout
         self._stream: Stream | None = None
-        self._failures = 0
-        self._was_connected = False
-        self._ended = False
+        self._closed = False
+        self._events = self._receive()
 
-    @property
-    def cursor(self) -> str | None:
-        """The cursor of the last event that was returned; pass it as `after=` to continue."""
-        return self._cursor
-
-    async def _next(self) -> Event:
-        """The next event; StopAsyncIteration at the end."""
-        while not self._events:
-            left = self._deadline - self._runtime.monotonic()
-            if self._ended or left <= 0:
-                await self._close()
-                raise StopAsyncIteration
-            failure = None
+    async def _receive(self) -> AsyncGenerator[Event, None]:
+        runtime, reader, failures, was_connected = self._pipeline.runtime, EventReader(self.cursor), 0, False
+        while not self._closed and (left := self._deadline - runtime.monotonic()) > 0:
+            failure: FotahookError = ConnectionFailed("the event stream ended")
+            chunk = b""
             try:
-                chunk = await self._read(left)
+                stream = self._stream = self._stream or await self._connect(reader.cursor, left)
+                was_connected = True
+                chunk = await stream.read(min(HEARTBEAT_TIMEOUT, left))
             except (ApiException, TransportError) as error:
-                chunk, failure = b"", error
-            if not chunk and not self._ended:
-                await self._reconnect(failure, left)
-        event = self._events.popleft()
-        self._cursor = event.cursor
-        return event
+                # A first connection that failed is final.
+                if not (was_connected or self._closed):
+                    raise
+                failure = failure if isinstance(error, TimedOut) else error
+            try:
+                for event in reader.read(chunk):
+                    self.cursor = event.cursor
+                    yield event
+            except ValueError as error:
+                raise ResponseError(f"an event breaks the contract: {error}") from error
+            self.cursor = reader.cursor
+            if chunk:
+                failures = 0
+            elif not self._closed:
+                self._disconnect()
+                # The next stream sends an incomplete event again.
+                reader = EventReader(reader.cursor)
+                failures += 1
+                delay = retry_delay(failure, failures, now=runtime.now(), jitter=runtime.jitter())
+                if delay is None:
+                    raise failure
+                await self._pipeline.transport.sleep(min(delay, left))
+        await self._close()
 
-    async def _close(self) -> None:
-        self._ended = True
-        self._disconnect()
-
-    async def _read(self, left: float) -> bytes:
-        if self._stream is None:
-            timeout = None if left == math.inf else min(left, CallDefaults().timeout)
-            path = f"/v1/events{query_string(account=self._account, after=self._reader.cursor)}"
-            accept = (("accept", "text/event-stream"),)
-            call: Call[Any] = Call("GET", None, path, read_nothing, headers=accept, streamed=True)
-            response = await self._perform(call, timeout=timeout, max_retries=self._max_retries)
-            kind = response.headers.get("content-type") or ""
-            if not kind.startswith("text/event-stream"):
-                response.data.close()
-                raise ResponseError(f"{response.status_code} for the event stream, but of type {kind or 'unknown'}")
-            self._stream = response.data
-            self._was_connected = True
-        chunk = await self._stream.read(min(HEARTBEAT_TIMEOUT, left))
-        try:
-            self._events.extend(self._reader.read(chunk))
-        except ValueError as error:
-            raise ResponseError(f"an event breaks the contract: {error}") from error
-        if chunk:
-            self._failures = 0
-        if not self._events:
-            self._cursor = self._reader.cursor
-        return chunk
-
-    async def _reconnect(self, failure: FotahookError | None, left: float) -> None:
-        """Drop the connection and wait. A first connection that failed, or a refusal by the service, is final."""
-        self._disconnect()
-        if failure is not None and not self._was_connected:
-            raise failure
-        self._failures += 1
-        if failure is None or isinstance(failure, TimedOut):
-            failure = ConnectionFailed("the event stream ended")
-        delay = retry_delay(failure, self._failures, now=self._runtime.now(), jitter=self._runtime.jitter())
-        if delay is None:
-            raise failure
-        await self._pipeline.transport.sleep(min(delay, left))
+    async def _connect(self, cursor: str | None, left: float) -> Stream:
+        path = f"/v1/events{query_string(account=self._account, after=cursor)}"
+        accept = (("accept", "text/event-stream"),)
+        call: Call[Any] = Call("GET", None, path, read_nothing, headers=accept, streamed=True)
+        timeout = None if left == math.inf else min(left, CallDefaults().timeout)
+        response = await self._perform(call, timeout=timeout, max_retries=self._max_retries)
+        kind = response.headers.get("content-type") or ""
+        if not kind.startswith("text/event-stream"):
+            response.data.close()
+            raise ResponseError(f"{response.status_code} for the event stream, but of type {kind or 'unknown'}")
+        stream: Stream = response.data
+        return stream
 
     def _disconnect(self) -> None:
-        self._reader.reset()
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
+
+    async def _close(self) -> None:
+        self._closed = True
+        self._disconnect()
 
 
 class EventStream(_EventFlow, SyncMethods, Closable, Iterator[Event]):
@@ -190,7 +174,7 @@ class EventStream(_EventFlow, SyncMethods, Closable, Iterator[Event]):
 
     def __next__(self) -> Event:
         try:
-            return run_now(self._next())
+            return run_now(self._events.__anext__())
         except StopAsyncIteration:
             raise StopIteration from None
 
@@ -199,7 +183,7 @@ class AsyncEventStream(_EventFlow, AsyncMethods, AsyncClosable, AsyncIterator[Ev
     """Events for a task, as `AsyncOperatorClient.events` returns them; a context manager that closes at its end."""
 
     async def __anext__(self) -> Event:
-        return await self._next()
+        return await self._events.__anext__()
 
 
 def streamed(plan: Callable[Concatenate[Any, P], Subscription]) -> both[P, EventStream, AsyncEventStream]:

@@ -100,19 +100,6 @@ class _OperatorClient(BaseClient):
         return Listing(page_at, lambda page: page.accounts, cursor, options)
 
     @operation
-    async def audit(
-        self,
-        *,
-        account: str | None = None,
-        cursor: str | None = None,
-        limit: int | None = None,
-        **options: Unpack[CallOptions],
-    ) -> types.AuditPage:
-        """A page of the audit log, newest first: who changed what, when and from where."""
-        query = query_string(account=account, cursor=cursor, limit=limit)
-        return await self._data(_call("GET", f"/v1/audit{query}", types.AuditPage), **options)
-
-    @operation
     async def set_limits(
         self,
         account: str,

@@ -8,6 +8,8 @@ import os
 import random
 import ssl
 import time
+import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -15,8 +17,21 @@ import msgspec
 
 from ..contract.errors import ConnectionFailed, FotahookError, ResponseError, TimedOut, TlsError, one_line
 from ..contract.exchange import Masked, Reply, Request, Secret
+from ._settings import Settings
 
 T = TypeVar("T")
+
+
+class Runtime(msgspec.Struct, frozen=True):
+    """Clocks, sleep and random source, injected. `monotonic` serves deadlines, `now` (Unix time) token lifetimes."""
+
+    # Looked up with each call: gevent and freezegun may replace them at any time.
+    sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds)
+    async_sleep: Callable[[float], Awaitable[None]] | None = None
+    monotonic: Callable[[], float] = lambda: time.monotonic()
+    now: Callable[[], float] = lambda: time.time()
+    jitter: Callable[[], float] = random.random
+    new_key: Callable[[], str] = lambda: os.urandom(16).hex()
 
 
 class Send(Masked, frozen=True):
@@ -48,20 +63,37 @@ class Stream(Protocol):
     def close(self) -> None: ...
 
 
-class Transport(Protocol):
-    """Does the I/O of flows; deadlines are on the monotonic clock, TimedOut when one passes.
+class Transport(ABC):
+    """Does the I/O of the flows of one client; deadlines are on the monotonic clock, TimedOut when one passes.
 
-    `begin` prepares for a flow: RuntimeError if the transport is closed. `acquire` takes the lock of a token; call what
-    it returns to release it. `invoke` calls a function of the user's, a coroutine function only if the transport is
-    asynchronous. `close` closes the streams and the connections that are not in use.
+    `acquire` takes the lock of a token; call what it returns to release it. `invoke` calls a function of the user's, a
+    coroutine function only if the transport is asynchronous.
     """
 
-    def begin(self) -> None: ...
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        self._settings, self._runtime = settings, runtime
+        self._streams = weakref.WeakSet[Stream]()
+        self._closed = False
+
+    def begin(self) -> None:
+        """Prepare for a flow; RuntimeError if the transport is closed."""
+        if self._closed:
+            raise RuntimeError("the client is closed")
+
+    async def close(self) -> None:
+        """Close the streams, and in subclasses the connections that are not in use."""
+        self._closed = True
+        for stream in list(self._streams):
+            stream.close()
+
+    @abstractmethod
     async def send(self, send: Send, deadline: float) -> Reply: ...
+    @abstractmethod
     async def acquire(self, token: object, deadline: float) -> Callable[[], None]: ...
+    @abstractmethod
     async def invoke(self, function: Callable[[Any], object], argument: object, deadline: float) -> Any: ...
+    @abstractmethod
     async def sleep(self, seconds: float) -> None: ...
-    async def close(self) -> None: ...
 
 
 def run_now(flow: Coroutine[Any, Any, T]) -> T:
@@ -75,18 +107,6 @@ def run_now(flow: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a flow waited in a thread")
 
 
-class Runtime(msgspec.Struct, frozen=True):
-    """Clocks, sleep and random source, injected. `monotonic` serves deadlines, `now` (Unix time) token lifetimes."""
-
-    # Looked up with each call: gevent and freezegun may replace them at any time.
-    sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds)
-    async_sleep: Callable[[float], Awaitable[None]] | None = None
-    monotonic: Callable[[], float] = lambda: time.monotonic()
-    now: Callable[[], float] = lambda: time.time()
-    jitter: Callable[[], float] = random.random
-    new_key: Callable[[], str] = lambda: os.urandom(16).hex()
-
-
 # OpenSSL's verification errors (X509_V_ERR_…, openssl/x509_vfy.h).
 _CERTIFICATE_FAULTS = {
     9: "is not valid yet",
@@ -96,23 +116,8 @@ _CERTIFICATE_FAULTS = {
 }
 
 # By name, because the libraries that define them may not be installed.
-_CONNECTION_LOST = {
-    "ClientHttpProxyError",
-    "InvalidURL",
-    "RemoteDisconnected",
-    "IncompleteRead",
-    "ServerDisconnectedError",
-    "ClientPayloadError",
-}
-_NOT_HTTP = {
-    "BadStatusLine",
-    "ClientResponseError",
-    "HTTPException",
-    "HttpProcessingError",
-    "InvalidHeader",
-    "LineTooLong",
-    "UnknownProtocol",
-}
+_CONNECTION_LOST = {"ClientHttpProxyError", "ClientPayloadError", "IncompleteRead", "InvalidURL", "RemoteDisconnected"}
+_NOT_HTTP = {"ClientResponseError", "HTTPException", "HttpProcessingError", "InvalidHeader"}
 
 
 def transport_error(error: BaseException, request: Request, *, late: bool) -> FotahookError:

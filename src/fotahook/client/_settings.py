@@ -79,17 +79,12 @@ class CallDefaults(Masked, frozen=True):
         if retries < 0:
             raise ValueError("max_retries must not be negative")
 
-    def replaced(self, timeout: float | None, max_retries: int | None) -> "CallDefaults":
+    def replaced(self, timeout: float | None = None, max_retries: int | None = None) -> "CallDefaults":
         """The same with what is not None in place of its own."""
         if timeout is None and max_retries is None:
             return self
         chosen = self.timeout if timeout is None else timeout
         return CallDefaults(chosen, self.max_retries if max_retries is None else max_retries)
-
-    def limits(self, now: float, timeout: float | None, max_retries: int | None) -> Limits:
-        """The limits of a call that begins now; None stands for the client's own."""
-        chosen = self.replaced(timeout, max_retries)
-        return Limits(now + chosen.timeout, chosen.max_retries)
 
 
 class Settings(CallDefaults, frozen=True):

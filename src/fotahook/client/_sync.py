@@ -201,9 +201,8 @@ class Pool:
         self._proxy = proxy = proxy_for(origin, settings.proxy)
         self._tls = settings.ssl_context() if parts.scheme == "https" else None
         self._idle: deque[Connection] = deque()
-        self._closed = False
         self.drop_idle = partial(_close_all, self._idle)
-        # Also closes the connections of a client that is garbage-collected without being closed.
+        # Also closes the connections that were in use when the client was closed, or that are of one that never was.
         weakref.finalize(self, self.drop_idle)
         # A forwarding proxy needs the full URL in the request line, a server only the path.
         self.absolute_url = proxy is not None and self._tls is None
@@ -234,13 +233,6 @@ class Pool:
             self._idle.append(connection)
         else:
             connection.close()
-        if self._closed:
-            self.close()
-
-    def close(self) -> None:
-        """Close the idle connections, and each other one when it is returned."""
-        self._closed = True
-        self.drop_idle()
 
 
 def _close_all(idle: deque[Connection]) -> None:
@@ -254,29 +246,20 @@ class SyncTransport(Transport):
     """Runs the flows of one client; any number of threads may share it."""
 
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
-        self._settings, self._runtime = settings, runtime
-        self._streams: weakref.WeakSet[SyncStream] = weakref.WeakSet()
+        super().__init__(settings, runtime)
         self._pools: dict[str, Pool] = {}
         self._locks: dict[object, threading.Lock] = {}
-        self._closed = False
         _live.add(self)
 
-    def begin(self) -> None:
-        if self._closed:
-            raise RuntimeError("the client is closed")
-
     async def close(self) -> None:
-        """Close the streams and idle connections; one in use is closed when it is returned."""
-        self._closed = True
-        for stream in list(self._streams):
-            stream.close()
+        await super().close()
         self.reset()
 
     def reset(self) -> None:
         """Drop the connections; in a child process, also the locks that the parent's threads may hold."""
         pools, self._pools, self._locks = self._pools, {}, {}
         for pool in list(pools.values()):
-            pool.close()
+            pool.drop_idle()
 
     async def sleep(self, seconds: float) -> None:
         self._runtime.sleep(seconds)

@@ -124,10 +124,6 @@ class EventReader:
             if event is not None:
                 yield event
 
-    def reset(self) -> None:
-        """Drop an incomplete event; the next stream sends it again."""
-        self._rest = b""
-
     def _event(self, block: bytes) -> Event | None:
         parts = (line.partition(b":") for line in block.split(b"\n"))
         fields = {name: value.removeprefix(b" ") for name, _, value in parts}
