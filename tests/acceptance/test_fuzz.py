@@ -103,7 +103,10 @@ def listener_requests() -> list[bytes]:
         b'{"accountName": "A", "type": "x", "username": "u", "password": "p", "deviceIds": [{"id": "1"}]}',
     )
     now = int(time.time())
-    headers = [{}, *(signing.headers("m-1", now, [signing.sign_hmac(bytes(32), "m-1", now, body)]) for body in bodies)]
+    headers = [
+        {},
+        *(signing.headers("m-1", now, [signing.signer(secrets=[bytes(32)])("m-1", now, body)]) for body in bodies),
+    ]
     return [
         b"%b %b HTTP/1.1\r\nHost: localhost\r\n%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
         % (

@@ -16,7 +16,7 @@ from fotahook.client import AsyncClient
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from fotahook.contract.keys import parse_secret_key, signing_seed
 from fotahook.contract.models import FotaV2CallbackRegistrationRequest
-from fotahook.contract.signing import format_public_key, format_secret, headers, sign_ed25519
+from fotahook.contract.signing import format_public_key, format_secret, headers, signer
 from fotahook.listener.registration import Registration
 from fotahook.store import open_store
 from fotahook.testing import Sandbox, make_certificates
@@ -84,7 +84,7 @@ def test_with_a_public_key_only_signed_messages_are_accepted_over_tls(tmp_path: 
         assert listener.url.startswith("https://")
         assert post(listener.url, ca_file=made.ca_file) == 401
         now = int(time.time())
-        signed = headers("m1", now, [sign_ed25519(seed, "m1", now, BODY)])
+        signed = headers("m1", now, [signer(seeds=[seed])("m1", now, BODY)])
         assert post(listener.url, signed, made.ca_file) == 200
         assert json.loads(listener.read_line())["type"] == "upgradeProgress"
 

@@ -15,11 +15,10 @@ from fotahook.contract.auth import (
     is_refused_login,
     login_call,
     logout_call,
-    renewal_time,
+    renewal,
     revoke_call,
     stale_tokens,
     token_call,
-    with_expiry,
 )
 from fotahook.contract.calls import callback_call, read_summary
 from fotahook.contract.errors import ApiException
@@ -29,7 +28,9 @@ CALL, LOGIN = callback_call("GET", "a", read_summary), login_call("u", "p")
 
 
 def refused(status: int, code: str | None = None) -> ApiException:
-    return ApiException("x", reply=Reply(status, "", Headers(), b""), error_code=code)
+    error = ApiException("x", reply=Reply(status, "", Headers(), b""))
+    error.error_code = code
+    return error
 
 
 @pytest.mark.parametrize(
@@ -74,20 +75,19 @@ def test_a_refused_login_differs_from_other_failures(status: int, code: str | No
 
 @given(lifetime=st.floats(0, 1e9), now=st.floats(0, 4e9), skew=st.floats(0, 1e6))
 def test_a_token_is_renewed_before_it_expires_but_not_at_once(lifetime: float, now: float, skew: float) -> None:
-    expiry = with_expiry(OauthToken("t", expires_in=lifetime), now).expiry
-    assert expiry is not None
-    renewed = renewal_time(OauthToken("t", expires_in=lifetime), now, skew)
-    assert now + (expiry - now) / 2 - 1e-3 <= renewed <= expiry
+    token, renewed = renewal(OauthToken("t", expires_in=lifetime), now, skew)
+    assert token.expiry is not None
+    assert now + (token.expiry - now) / 2 - 1e-3 <= renewed <= token.expiry
 
 
 def test_an_expiry_takes_precedence_over_expires_in() -> None:
-    assert with_expiry(OauthToken("t"), 1000).expiry == 1000 + OAUTH_LIFETIME
-    assert with_expiry(OauthToken("t", expires_in=10), 1000).expiry == 1010
-    assert with_expiry(OauthToken("t", expires_in=10, expiry=5), 1000).expiry == 5
-    assert renewal_time(OauthToken("t", expiry=5), 1000) == 1000
-    assert renewal_time(OauthToken("t", expires_in=-10), 1000) == math.inf
-    assert renewal_time(OauthToken("t", expires_in=0), 0) == 3540
-    assert renewal_time(OauthToken("t", expires_in=3600), 0) == 3540
+    assert renewal(OauthToken("t"), 1000)[0].expiry == 1000 + OAUTH_LIFETIME
+    assert renewal(OauthToken("t", expires_in=10), 1000)[0].expiry == 1010
+    assert renewal(OauthToken("t", expires_in=10, expiry=5), 1000)[0].expiry == 5
+    assert renewal(OauthToken("t", expiry=5), 1000)[1] == 1000
+    assert renewal(OauthToken("t", expires_in=-10), 1000)[1] == math.inf
+    assert renewal(OauthToken("t", expires_in=0), 0)[1] == 3540
+    assert renewal(OauthToken("t", expires_in=3600), 0)[1] == 3540
 
 
 def test_token_calls_are_secret() -> None:

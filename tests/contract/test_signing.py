@@ -26,7 +26,7 @@ def signed(*signatures: str, message_id: str = "msg-1", timestamp: int = NOW) ->
 
 
 def by_hmac(key: bytes = SECRET, *, timestamp: int = NOW, body: bytes = BODY) -> dict[str, str]:
-    return signed(signing.sign_hmac(key, "msg-1", timestamp, body), timestamp=timestamp)
+    return signed(signing.signer(secrets=[key])("msg-1", timestamp, body), timestamp=timestamp)
 
 
 def verify(headers: Mapping[str, str], body: bytes = BODY, **changes: object) -> None:
@@ -40,7 +40,7 @@ def verify(headers: Mapping[str, str], body: bytes = BODY, **changes: object) ->
 @given(st.binary(min_size=24, max_size=64), st.text(min_size=1))
 def test_the_reference_library_accepts_what_we_sign(key: bytes, body: str) -> None:
     now = int(datetime.now(UTC).timestamp())
-    headers = signed(signing.sign_hmac(key, "msg-1", now, body.encode()), timestamp=now)
+    headers = signed(signing.signer(secrets=[key])("msg-1", now, body.encode()), timestamp=now)
     standardwebhooks.Webhook(signing.format_secret(key)).verify(body, headers, json_parse=False)
 
 
@@ -48,18 +48,18 @@ def test_the_reference_library_accepts_what_we_sign(key: bytes, body: str) -> No
 def test_we_accept_what_the_reference_library_signs(key: bytes, body: str) -> None:
     signature = standardwebhooks.Webhook(key).sign("msg-1", datetime.fromtimestamp(NOW, UTC), body)
     verify(signed(signature), body.encode(), secrets=[key])
-    assert signature == signing.sign_hmac(key, "msg-1", NOW, body.encode())
+    assert signature == signing.signer(secrets=[key])("msg-1", NOW, body.encode())
 
 
 def test_the_reference_library_ignores_our_ed25519_signature() -> None:
     now = int(datetime.now(UTC).timestamp())
-    both = (signing.sign_ed25519(SEED, "msg-1", now, BODY), signing.sign_hmac(SECRET, "msg-1", now, BODY))
+    both = (signing.signer(seeds=[SEED])("msg-1", now, BODY), signing.signer(secrets=[SECRET])("msg-1", now, BODY))
     webhook = standardwebhooks.Webhook(signing.format_secret(SECRET))
     assert webhook.verify(BODY, signed(*both, timestamp=now))["type"] == "upgradeProgress"
 
 
 def test_an_ed25519_signature_is_over_id_timestamp_and_body() -> None:
-    version, _, text = signing.sign_ed25519(SEED, "msg-1", NOW, BODY).partition(",")
+    version, _, text = signing.signer(seeds=[SEED])("msg-1", NOW, BODY).partition(",")
     assert version == "v1a"
     Ed25519PublicKey.from_public_bytes(PUBLIC).verify(base64.b64decode(text), b"msg-1.1800000000." + BODY)
 
@@ -75,7 +75,7 @@ def test_the_specifications_ed25519_example_is_made_and_accepted() -> None:
     public = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="
     shown = "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="
     message_id, timestamp, body = "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
-    assert signing.sign_ed25519(seed, message_id, timestamp, body) == shown
+    assert signing.signer(seeds=[seed])(message_id, timestamp, body) == shown
     assert signing.format_public_key(seed) == public
     headers = signing.headers(message_id, timestamp, [shown])
     signing.verify(headers, body, public_keys=[signing.parse_public_key(public)], now=timestamp)
@@ -129,23 +129,23 @@ def test_an_invalid_public_key_is_an_error(text: str) -> None:
 
 def test_either_kind_of_key_verifies() -> None:
     verify(by_hmac(), public_keys=[])
-    verify(signed(signing.sign_ed25519(SEED, "msg-1", NOW, BODY)), secrets=[])
+    verify(signed(signing.signer(seeds=[SEED])("msg-1", NOW, BODY)), secrets=[])
 
 
 def test_any_of_several_keys_verifies() -> None:
     verify(by_hmac(OTHER_SECRET), secrets=[SECRET, OTHER_SECRET])
     verify(
-        signed(*(signing.sign_hmac(key, "msg-1", NOW, BODY) for key in (OTHER_SECRET, SECRET))),
+        signed(*(signing.signer(secrets=[key])("msg-1", NOW, BODY) for key in (OTHER_SECRET, SECRET))),
         secrets=iter([SECRET]),
     )
     verify(
-        signed(*(signing.sign_ed25519(seed, "msg-1", NOW, BODY) for seed in (OTHER_SEED, SEED))),
+        signed(*(signing.signer(seeds=[seed])("msg-1", NOW, BODY) for seed in (OTHER_SEED, SEED))),
         public_keys=iter([OTHER_PUBLIC, PUBLIC]),
     )
 
 
 def test_unknown_versions_and_garbage_before_a_valid_signature_are_ignored() -> None:
-    good = signing.sign_hmac(SECRET, "msg-1", NOW, BODY)
+    good = signing.signer(secrets=[SECRET])("msg-1", NOW, BODY)
     verify(signed("v2,AAAA", "v1", "v1,", "v1,ä", "v1,*", "v1a,AAAA", ",", "", "v1,a,b", good))
 
 
@@ -156,7 +156,7 @@ def test_a_clock_may_differ_by_the_tolerance(skew: int) -> None:
 
 def test_the_timestamp_is_verified_as_written() -> None:
     digits = f"00{NOW}"
-    key = signing.sign_hmac(SECRET, "msg-1.00", NOW, BODY).replace("msg-1.00", "")  # another text: refused below
+    key = signing.signer(secrets=[SECRET])("msg-1.00", NOW, BODY).replace("msg-1.00", "")  # another text: refused below
     with pytest.raises(SignatureRefused, match="no signature matches"):
         verify({"webhook-id": "msg-1", "webhook-timestamp": digits, "webhook-signature": key})
     with pytest.raises(SignatureRefused, match="no signature matches"):
@@ -193,7 +193,7 @@ def test_a_timestamp_is_checked_before_the_body_is_hashed() -> None:
 
 
 def test_many_ed25519_signatures_are_refused_even_if_one_is_right() -> None:
-    good = signing.sign_ed25519(SEED, "msg-1", NOW, BODY)
+    good = signing.signer(seeds=[SEED])("msg-1", NOW, BODY)
     wrong = ["v1a," + base64.b64encode(bytes([n]) * 64).decode() for n in range(44)]
     verify(signed(*wrong[:3], good))
     with pytest.raises(SignatureRefused, match="has more than 4 signatures of version v1a"):
@@ -211,8 +211,8 @@ def test_many_ed25519_signatures_are_refused_even_if_one_is_right() -> None:
         by_hmac() | {"webhook-timestamp": str(NOW + 1)},
         by_hmac() | {"webhook-signature": by_hmac()["webhook-signature"].replace("v1,", "v2,")},
         by_hmac() | {"webhook-signature": by_hmac()["webhook-signature"].replace("v1,", "v1a,")},
-        signed(signing.sign_ed25519(OTHER_SEED, "msg-1", NOW, BODY)),
-        signed(signing.sign_ed25519(SEED, "msg-1", NOW, BODY).replace("v1a,", "v1,")),
+        signed(signing.signer(seeds=[OTHER_SEED])("msg-1", NOW, BODY)),
+        signed(signing.signer(seeds=[SEED])("msg-1", NOW, BODY).replace("v1a,", "v1,")),
     ],
 )
 def test_a_signature_for_anything_else_is_refused(headers: dict[str, str]) -> None:
@@ -227,7 +227,7 @@ def test_without_keys_every_message_is_refused() -> None:
 
 def test_a_public_key_off_the_curve_verifies_nothing() -> None:
     with pytest.raises(SignatureRefused):
-        verify(signed(signing.sign_ed25519(SEED, "msg-1", NOW, BODY)), public_keys=[b"\xff" * 32])
+        verify(signed(signing.signer(seeds=[SEED])("msg-1", NOW, BODY)), public_keys=[b"\xff" * 32])
 
 
 @pytest.mark.parametrize("timestamp", ["now", "-5", "1.8e9", "1800000000.5", "١٢٣", "²", "9" * 13, " 1800000000"])
@@ -242,7 +242,7 @@ def test_an_id_must_be_ascii() -> None:
 
 
 def test_only_the_first_signatures_are_checked() -> None:
-    good = signing.sign_hmac(SECRET, "msg-1", NOW, BODY)
+    good = signing.signer(secrets=[SECRET])("msg-1", NOW, BODY)
     with pytest.raises(SignatureRefused):
         verify(signed(*["v1," + base64.b64encode(bytes(32)).decode()] * 5000, good))
 
@@ -273,8 +273,8 @@ def test_any_unsigned_request_is_refused_with_a_text(message_id: str, timestamp:
 @given(st.binary(), st.binary(), st.integers(0, 2**33), st.integers(0, 200))
 def test_one_changed_byte_is_enough_to_be_refused(body: bytes, more: bytes, timestamp: int, at: int) -> None:
     headers = signed(
-        signing.sign_hmac(SECRET, "msg-1", timestamp, body),
-        signing.sign_ed25519(SEED, "msg-1", timestamp, body),
+        signing.signer(secrets=[SECRET])("msg-1", timestamp, body),
+        signing.signer(seeds=[SEED])("msg-1", timestamp, body),
         timestamp=timestamp,
     )
     verify(headers, body, now=timestamp)

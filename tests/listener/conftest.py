@@ -95,7 +95,7 @@ async def request(
 def by_hmac(
     body: bytes, message_id: str = "msg-1", *, key: bytes = SECRET, timestamp: int = int(NOW)
 ) -> dict[str, str]:
-    return signing.headers(message_id, timestamp, [signing.sign_hmac(key, message_id, timestamp, body)])
+    return signing.headers(message_id, timestamp, [signing.signer(secrets=[key])(message_id, timestamp, body)])
 
 
 def rich_text(value: object) -> str:

@@ -100,7 +100,7 @@ def test_a_key_of_one_account_is_good_for_no_other() -> None:
     verification = Verification.parse(public_keys=[*keys, signing.format_public_key(service)])
 
     def received(account: str, body: bytes, *by: bytes) -> NewMessage:
-        signatures = [signing.sign_ed25519(seed, "m", int(NOW), body) for seed in by]
+        signatures = [signing.signer(seeds=[seed])("m", int(NOW), body) for seed in by]
         headers = {**signing.headers("m", int(NOW), signatures), "fotahook-account": account}
         return receive(headers, body, verification=verification, now=NOW)
 
@@ -121,7 +121,7 @@ def test_a_key_of_one_account_is_good_for_no_other() -> None:
 def test_without_a_key_for_its_account_a_message_is_refused() -> None:
     verification = Verification.parse(secrets=[f"a-1={signing.format_secret(SECRET)}"])
     body = b"{}"
-    signed = signing.headers("m", int(NOW), [signing.sign_hmac(SECRET, "m", int(NOW), body)])
+    signed = signing.headers("m", int(NOW), [signing.signer(secrets=[SECRET])("m", int(NOW), body)])
     assert receive({**signed, "fotahook-account": "a-1"}, body, verification=verification, now=NOW).account == "a-1"
     for headers, named in (({}, r"\(none named by Fotahook-Account\)"), ({"fotahook-account": "a-2"}, "a-2")):
         with pytest.raises(WebhookRejected, match=f"no key is known for account {named}"):

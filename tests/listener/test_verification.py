@@ -29,7 +29,7 @@ def test_verification_parses_keys() -> None:
     assert written.required
     assert not Verification().required
     written.check_signature(by_hmac(PROGRESS), PROGRESS, NOW)
-    by_seed = signing.headers("m", int(NOW), [signing.sign_ed25519(SEED, "m", int(NOW), PROGRESS)])
+    by_seed = signing.headers("m", int(NOW), [signing.signer(seeds=[SEED])("m", int(NOW), PROGRESS)])
     written.check_signature(by_seed, PROGRESS, NOW)
     with pytest.raises(WebhookRejected) as caught:
         written.check_signature({}, PROGRESS, NOW)

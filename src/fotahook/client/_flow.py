@@ -167,10 +167,9 @@ class Pipeline:
         return header
 
     def _keep(self, oauth: auth.ThingspaceOauthCredentials, token: OauthToken) -> Secret:
-        now = self.runtime.now()
-        self.oauth_token = auth.with_expiry(token, now)
+        renewal = auth.renewal(token, self.runtime.now(), oauth.oauth_clock_skew)
+        self.oauth_token, self.bearer.valid_until = renewal
         self.bearer.value = header = Secret(f"Bearer {token.access_token}")
-        self.bearer.valid_until = auth.renewal_time(self.oauth_token, now, oauth.oauth_clock_skew)
         return header
 
     async def _fetch_session(self, limits: Limits) -> Secret:

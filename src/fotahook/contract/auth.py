@@ -240,23 +240,18 @@ def _required(members: dict[str, msgspec.Raw], name: str) -> str:
     return _require_token(name, value)
 
 
-def with_expiry(token: OauthToken, now: float) -> OauthToken:
-    """The token with its `expiry`, computed from `expires_in` if absent; infinite for a token that never expires."""
-    if token.expiry is not None:
-        return token
-    token, lifetime = copy(token), token.expires_in or OAUTH_LIFETIME
-    token.expiry = math.inf if lifetime < 0 else now + lifetime
-    return token
-
-
-def renewal_time(token: OauthToken, now: float, skew: float = 0) -> float:
-    """When to fetch the next token, a Unix time.
+def renewal(token: OauthToken, now: float, skew: float = 0) -> tuple[OauthToken, float]:
+    """The token, with its `expiry` computed from `expires_in` if absent, and when to fetch the next one, a Unix time.
 
     Never before half of the remaining lifetime: until it expires, the service returns the same token, so fetching it
-    with every call would be useless.
+    with every call would be useless. Infinite for a token that never expires.
     """
-    left = max((with_expiry(token, now).expiry or 0.0) - now, 0.0)
-    return now + left - min(OAUTH_MARGIN + skew, left / 2)
+    expiry = token.expiry
+    if expiry is None:
+        token, lifetime = copy(token), token.expires_in or OAUTH_LIFETIME
+        token.expiry = expiry = math.inf if lifetime < 0 else now + lifetime
+    left = max(expiry - now, 0.0)
+    return token, now + left - min(OAUTH_MARGIN + skew, left / 2)
 
 
 def stale_tokens(error: ApiException, call: Call[object]) -> tuple[bool, bool]:

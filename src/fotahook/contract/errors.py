@@ -88,22 +88,11 @@ class ApiException(AnsweredError):
     """
 
     reason: ClassVar[str] = "The service refused the call."
+    error_code: str | None = None
+    error_message: str | None = None
 
     def __init_subclass__(cls, *, reason: str = "") -> None:
         cls.reason = reason or cls.reason
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        request: Request | None = None,
-        reply: Reply | None = None,
-        error_code: str | None = None,
-        error_message: str | None = None,
-    ) -> None:
-        super().__init__(message, request=request, reply=reply)
-        self.error_code = error_code
-        self.error_message = error_message
 
 
 class FotaV2ResultException(ApiException, reason="Unexpected error."):
@@ -165,7 +154,7 @@ class WebhookRejected(FotahookError):
         self.status = status
 
 
-_BY_STATUS: dict[int, type[ApiException]] = {
+_KINDS: dict[int, type[ApiException]] = {
     401: AuthenticationError,
     403: PermissionDenied,
     404: NotFound,
@@ -179,20 +168,19 @@ def error_from_reply(
     """The exception for a response that is not accepted. `secrets` are masked wherever the response echoes them."""
     status = reply.status
     reply = mask_reply(reply, secrets)
+    if 200 <= status < 300:
+        return response_error("neither 200, 201 nor 204, so nothing is known of the outcome", request, reply)
     if status < 400:
-        location = reply.headers.get("location")
-        if 200 <= status < 300:
-            problem = "neither 200, 201 nor 204, so nothing is known of the outcome"
-        elif status < 200 or location is None:
-            problem = "not a response of this API"
-        else:
-            problem = f"redirects are not followed; it points to {location}"
+        location = reply.headers.get("location") if status >= 300 else None
+        problem = f"redirects are not followed; it points to {location}" if location else "not a response of this API"
         return response_error(problem, request, reply)
     code, message = parse_error_body(reply.body)
-    kind = {400: error_400, **_BY_STATUS}.get(status, ServerError if status >= 500 else ApiException)
+    kind = error_400 if status == 400 else _KINDS.get(status, ServerError if status >= 500 else ApiException)
     text = ": ".join(part for part in (code, message) if part) or excerpt(reply.body) or reply.reason
     line = one_line(f"{status} for {request.method} {request.url}: {text or kind.reason}")
-    return kind(line, request=request, reply=reply, error_code=code, error_message=message)
+    error = kind(line, request=request, reply=reply)
+    error.error_code, error.error_message = code, message
+    return error
 
 
 def response_error(problem: str, request: Request, reply: Reply) -> ResponseError:
@@ -265,16 +253,15 @@ def parse_error_body(body: bytes) -> tuple[str | None, str | None]:
         return None, None
     fault = content.get("fault")
     if isinstance(fault, dict):
-        return _text(fault.get("code")), _text(fault.get("description")) or _text(fault.get("message"))
-    code = _text(content.get("errorCode")) or _text(content.get("error"))
-    return code, _text(content.get("errorMessage")) or _text(content.get("error_description"))
+        return _text(fault, "code"), _text(fault, "description", "message")
+    return _text(content, "errorCode", "error"), _text(content, "errorMessage", "error_description")
 
 
-def _text(value: object) -> str | None:
-    """A code or message as text; some gateways send codes as numbers."""
-    if isinstance(value, bool | dict | list) or value is None:
-        return None
-    return str(value) or None
+def _text(content: dict[str, object], *names: str) -> str | None:
+    """The first of these members that is there, as text; some gateways send codes as numbers."""
+    values = (content.get(name) for name in names)
+    texts = ("" if isinstance(value, bool | dict | list | None) else str(value) for value in values)
+    return next(filter(None, texts), None)
 
 
 def excerpt(body: bytes) -> str:

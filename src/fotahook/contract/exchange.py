@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
@@ -87,33 +88,29 @@ class Headers(Mapping[str, str]):
     most calls never look at them.
     """
 
-    __slots__ = ("_pairs", "_read")
-
     def __init__(self, pairs: Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]] = ()) -> None:
         self._pairs = pairs
-        self._read: dict[str, str] | None = None
 
+    @cached_property
     def _values(self) -> dict[str, str]:
-        if self._read is None:
-            values: dict[str, str] = {}
-            for pair in self._pairs:
-                name, value = (part.decode("latin-1") if isinstance(part, bytes) else part for part in pair)
-                name = name.lower()
-                values[name] = f"{values[name]}, {value}" if name in values else value
-            self._read = values
-        return self._read
+        values: dict[str, str] = {}
+        for pair in self._pairs:
+            name, value = (part.decode("latin-1") if isinstance(part, bytes) else part for part in pair)
+            name = name.lower()
+            values[name] = f"{values[name]}, {value}" if name in values else value
+        return values
 
     def __getitem__(self, name: str) -> str:
-        return self._values()[name.lower()]
+        return self._values[name.lower()]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values())
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return len(self._values())
+        return len(self._values)
 
     def __repr__(self) -> str:
-        return f"Headers({self._values()})"
+        return f"Headers({self._values})"
 
     def __reduce__(self) -> tuple[type["Headers"], tuple[list[tuple[str, str]]]]:
         return Headers, (list(self.items()),)

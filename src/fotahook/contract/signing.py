@@ -58,16 +58,6 @@ def format_public_key(seed: bytes) -> str:
     return PUBLIC_PREFIX + base64.b64encode(public).decode()
 
 
-def sign_hmac(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
-    """One ``v1,…`` signature."""
-    return signer(secrets=(key,))(message_id, timestamp, body)
-
-
-def sign_ed25519(seed: bytes, message_id: str, timestamp: int, body: bytes) -> str:
-    """One ``v1a,…`` signature, by the 32-byte seed of an ed25519 key."""
-    return signer(seeds=(seed,))(message_id, timestamp, body)
-
-
 def signer(*, seeds: Iterable[bytes] = (), secrets: Iterable[bytes] = ()) -> Sign:
     """Makes the signatures of messages as their header has them: by ed25519 keys (their seeds), then by shared secrets.
 

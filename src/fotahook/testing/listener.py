@@ -153,9 +153,9 @@ class ListenerClient:
         peer = str(verification.sources[0].network_address) if verification.sources else _PEER
         timestamp, signatures = int(requests.clock() - late), []
         if verification.secrets:
-            signatures = [signing.sign_hmac(verification.secrets[0], message_id, timestamp, body)]
+            signatures = [signing.signer(secrets=[verification.secrets[0]])(message_id, timestamp, body)]
         elif verification.public_keys:
-            signatures = [signing.sign_ed25519(self._seed, message_id, timestamp, body)]
+            signatures = [signing.signer(seeds=[self._seed])(message_id, timestamp, body)]
         headers = signing.headers(message_id, timestamp, signatures).items()
         scope: dict[str, Any] = {"type": "http", "method": "POST", "client": (peer, 50_000)}
         scope["path"] = unquote(self._listener.path)
