@@ -13,9 +13,6 @@ from typing import Final
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-_LONGEST = 100
-"""More characters than an address has, with its port and zone."""
-
 _SPECIAL: Final[Mapping[Network, str]] = {
     ip_network(network): what
     for what, networks in {
@@ -37,24 +34,24 @@ _SPECIAL: Final[Mapping[Network, str]] = {
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
+# The middle of an interface id that ends with an IPv4 address (RFC 5214, section 6.1).
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
-"""The middle of an interface id that ends with an IPv4 address (RFC 5214, section 6.1)."""
+EVERYWHERE: Final = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 
 def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
     """The networks of ``--allow-network``; ValueError quotes a text that is not one."""
-    networks = []
-    for text in texts:
-        try:
-            networks.append(ip_network(text))
-        except ValueError as error:
-            raise ValueError(f"not a network in CIDR notation: {text!r} ({error})") from error
-    return tuple(networks)
+    text = ""
+    try:
+        return tuple([ip_network(text := each) for each in texts])
+    except ValueError as error:
+        raise ValueError(f"not a network in CIDR notation: {text!r} ({error})") from error
 
 
 def parse_address(text: str) -> Address | None:
     """The address of a peer, in the notations that servers and proxies use; None if it is none."""
-    return _parse_address(text) if len(text) <= _LONGEST else None
+    # No address is as long, with its port and zone.
+    return _parse_address(text) if len(text) <= 100 else None
 
 
 # A peer sends many requests.
@@ -75,12 +72,11 @@ def _parse_address(text: str) -> Address | None:
 
 
 def is_within(address: Address, networks: Iterable[Network]) -> bool:
-    """Whether one of the networks contains the address."""
     return any(address in network for network in networks)
 
 
 def sender_address(peer: str | None, forwarded: str, trusted: Iterable[Network]) -> Address | None:
-    """The sender's address: the peer's, or the one that a trusted proxy names. None if it cannot be parsed.
+    """The sender's address, None if it cannot be parsed.
 
     Each proxy appends its peer's address to X-Forwarded-For. So the header is read from its end, for as long as the
     author of an entry is trusted; everything before that may be forged.
@@ -101,23 +97,14 @@ def address_key(text: str | None) -> str:
     return str(address or "")
 
 
-EVERYWHERE = parse_networks(("0.0.0.0/0", "::/0"))
-
-
 def refusal(address: Address | str, allowed: Iterable[Network] = ()) -> str | None:
-    """Why this address is not allowed, as text; None if it is.
-
-    Ranges in `allowed` are exceptions, also for addresses that hide one of them. ValueError if the text is not an IP
-    address.
-    """
-    if isinstance(address, str):
-        address = ip_address(address)
+    """Why an address, or one that it stands for, is not allowed; None if it is. ValueError if it is no IP address."""
+    address = ip_address(address)
     what = _special(address, tuple(allowed))
     return None if what is None else f"{address} is not globally reachable ({what}); --allow-network can open it"
 
 
 def _special(address: Address, allowed: tuple[Network, ...]) -> str | None:
-    """The special range that contains an address, or an IPv4 address hidden in it."""
     # Range checks ignore a scope id (fe80::1%eth0).
     if any(address in network for network in allowed):
         return None

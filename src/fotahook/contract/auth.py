@@ -123,7 +123,6 @@ class ThingspaceOauthCredentials(Hidden):
 
     @property
     def basic(self) -> str:
-        """The `Authorization` header of the token and revoke calls."""
         return "Basic " + b64encode(f"{self.oauth_client_id}:{self._oauth_client_secret}".encode()).decode()
 
 
@@ -177,20 +176,18 @@ def _require_token(name: str, value: str) -> str:
 
 
 def token_call(credentials: ThingspaceOauthCredentials) -> Call[OauthToken]:
-    """Fetch the OAuth token; needs `Authorization: Basic`."""
     body, secrets = b"grant_type=client_credentials", (credentials.oauth_client_secret,)
     return Call("POST", Server.OAUTH_SERVER, "/oauth2/token", _read_token, body, _FORM, secret=True, secrets=secrets)
 
 
 def revoke_call(token: str) -> Call[None]:
-    """Revoke an OAuth token, so that the next token call returns a new one; needs `Authorization: Basic`."""
+    """Revoke an OAuth token, so that the next token call returns a new one."""
     path, secrets = "/oauth2/revoke", (token,)
     body = urlencode({"grant_type": "client_credentials", "token": token}).encode()
     return Call("POST", Server.OAUTH_SERVER, path, read_nothing, body, _FORM, secret=True, secrets=secrets)
 
 
 def login_call(username: str, password: str) -> Call[Secret]:
-    """Begin a session; returns its token. Needs the OAuth token only."""
     path, secrets = "/m2m/v1/session/login", (password,)
     body = msgspec.json.encode({"username": username, "password": password})
 
@@ -201,7 +198,6 @@ def login_call(username: str, password: str) -> Call[Secret]:
 
 
 def logout_call() -> Call[None]:
-    """End the session. Callback messages keep coming."""
     path = "/m2m/v1/session/logout"
     return Call("POST", Server.THINGSPACE, path, read_nothing, secret=True, session=True, ends_session=True)
 
@@ -226,7 +222,6 @@ def _read_token(body: bytes) -> OauthToken:
 
 
 def _member(members: dict[str, msgspec.Raw], name: str, kind: Any) -> Any:
-    """A member, or None if it is missing or of another type."""
     try:
         return msgspec.json.decode(members[name], type=kind)
     except (KeyError, ValueError):
@@ -234,18 +229,13 @@ def _member(members: dict[str, msgspec.Raw], name: str, kind: Any) -> Any:
 
 
 def _required(members: dict[str, msgspec.Raw], name: str) -> str:
-    """A token that is required; ValueError without one."""
     if (value := _member(members, name, str)) is None:
         raise ValueError(f"there is no {name}")
     return _require_token(name, value)
 
 
 def renewal(token: OauthToken, now: float, skew: float = 0) -> tuple[OauthToken, float]:
-    """The token, with its `expiry` computed from `expires_in` if absent, and when to fetch the next one, a Unix time.
-
-    Never before half of the remaining lifetime: until it expires, the service returns the same token, so fetching it
-    with every call would be useless. Infinite for a token that never expires.
-    """
+    """The token with its `expiry`, and when to fetch the next one: before half of its lifetime it would be the same."""
     expiry = token.expiry
     if expiry is None:
         token, lifetime = copy(token), token.expires_in or OAUTH_LIFETIME
@@ -257,8 +247,8 @@ def renewal(token: OauthToken, now: float, skew: float = 0) -> tuple[OauthToken,
 def stale_tokens(error: ApiException, call: Call[object]) -> tuple[bool, bool]:
     """Whether an error means that the OAuth token is stale, and whether it means that the session token is.
 
-    A 401 that names neither means both, except at a login, where it means the password. The error of a callback call
-    for a stale session is not published; the codes here are those of the session calls.
+    A 401 that names neither means both, except at a login, where it means the password. The codes are those of the
+    session calls; what a callback call has for a stale session is not published.
     """
     code = error.error_code or ""
     if code.endswith(_SESSION_CODES):

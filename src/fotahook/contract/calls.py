@@ -33,17 +33,10 @@ DEREGISTERED = "until another one is registered, ThingSpace drops the account's 
 class Call(Masked, Generic[T_co], frozen=True):
     """One API call. All calls can be repeated by contract: register replaces, and so do the others.
 
-    Args:
-        server: The server that `path` belongs to; None for fotahook's own API, whose paths begin at the base URL.
-        read: Turns the body of a 2xx into the data; raises ValueError if it cannot.
-        secret: The bodies contain tokens or passwords and are never shown.
-        secrets: Those that are known beforehand; they are masked in every error.
-        session: Needs the session token besides the OAuth token.
-        ends_session: Never starts a new session.
-        is_login: A refusal counts towards the lock of the account, so an ambiguous one is never retried.
-        repeatable: Repeating it has no other effect. Others are only retried if the caller asks for it.
-        streamed: The body of a 2xx is not read; the data is the open stream.
-        error_400: The error for 400.
+    `server` is None for fotahook's own API. `read` raises ValueError for a body that it cannot turn into the data.
+    `secret`: bodies are never shown; `secrets` are those known beforehand. `session`: needs the session token too.
+    `ends_session`: never starts a new session. `is_login`: a refusal counts towards the lock of the account, so an
+    ambiguous one is never retried. `streamed`: the data is the open stream of the body.
     """
 
     shown = ("method", "path")
@@ -66,7 +59,6 @@ class Call(Masked, Generic[T_co], frozen=True):
 
 
 def callback_call(method: str, account: str, read: Callable[[bytes], T], body: bytes | None = None) -> Call[T]:
-    """A call to the callback of an account."""
     path, server = f"/callbacks/{segment('account', account)}", Server.SOFTWARE_MANAGEMENT_V2
     return Call(method, server, path, read, body, session=True, error_400=FotaV2ResultException)
 
@@ -85,7 +77,6 @@ def report_call(path: str, kind: type[T], **values: str) -> Call[T]:
 
 
 def devices_call(account: str, campaign_id: str, last_seen_device_id: str | None) -> Call[V2CampaignDevice]:
-    """The call that reads a page of a campaign's devices."""
     seen = {} if last_seen_device_id is None else {"last_seen_device_id": last_seen_device_id}
     path = "/reports/{account}/campaigns/{campaign_id}/devices" + (
         "?lastSeenDeviceId={last_seen_device_id}" if seen else ""
@@ -94,10 +85,7 @@ def devices_call(account: str, campaign_id: str, last_seen_device_id: str | None
 
 
 def next_page(response: ApiResponse[V2CampaignDevice], last_seen_device_id: str | None) -> str | None:
-    """The `lastSeenDeviceId` of the page after this one, None after the last page.
-
-    ResponseError if it would be this page again, since that would never end.
-    """
+    """The `lastSeenDeviceId` of the page after this one, None after the last page; ResponseError if it is this page."""
     page = response.data
     if not page.has_more_data:
         return None
@@ -110,10 +98,7 @@ def next_page(response: ApiResponse[V2CampaignDevice], last_seen_device_id: str 
 
 
 def segment(name: str, value: str) -> str:
-    """A value as one segment of a path, or in a query: everything but letters, digits and `_.-~` is percent-encoded.
-
-    TypeError if it is not a str; ValueError if it is empty, or `.` or `..`, which would change the path.
-    """
+    """A value as one segment of a path, or in a query; TypeError or ValueError if it cannot be one."""
     if not isinstance(value, str):
         hint = ": a number loses its leading zeros" if isinstance(value, int) else ""
         raise TypeError(f"{name} must be a str, not {type(value).__name__}{hint}")
@@ -132,7 +117,6 @@ def query_string(**parameters: str | int | None) -> str:
 
 
 def encode_registration(body: Registration) -> bytes:
-    """The request model, or its URL, as JSON; TypeError for anything else."""
     if isinstance(body, str):
         body = FotaV2CallbackRegistrationRequest(body)
     if not isinstance(body, FotaV2CallbackRegistrationRequest):
@@ -173,7 +157,6 @@ def read_summary(body: bytes) -> CallbackSummary | None:
 
 
 def timestamp(name: str, value: datetime | None) -> str | None:
-    """A time in RFC 3339; ValueError without a time zone."""
     if value is None:
         return None
     if not isinstance(value, datetime):
@@ -184,7 +167,6 @@ def timestamp(name: str, value: datetime | None) -> str | None:
 
 
 def message_bytes(message: bytes | Mapping[str, object]) -> bytes:
-    """The body of a message: bytes unchanged, a mapping as JSON."""
     if isinstance(message, bytes):
         return message
     if not isinstance(message, Mapping):
@@ -193,7 +175,6 @@ def message_bytes(message: bytes | Mapping[str, object]) -> bytes:
 
 
 def publish_headers(idempotency_key: str, ordering_key: str | None) -> tuple[tuple[str, str], ...]:
-    """The headers of a published message; ValueError for a key that cannot be one."""
     headers = [("Idempotency-Key", _key("idempotency_key", idempotency_key))]
     if ordering_key is not None:
         headers.append(("Ordering-Key", _key("ordering_key", ordering_key)))
@@ -201,7 +182,6 @@ def publish_headers(idempotency_key: str, ordering_key: str | None) -> tuple[tup
 
 
 def batch_body(messages: Iterable[BatchMessage], new_key: Callable[[], str]) -> tuple[bytes, int]:
-    """The body of a batch, and the number of its messages; ValueError beyond the limits."""
     lines = [batch_line(message, new_key) for message in messages]
     if not 0 < len(lines) <= BATCH_MESSAGES:
         raise ValueError(f"a batch has 1 to {BATCH_MESSAGES} messages, not {len(lines)}")
@@ -212,7 +192,6 @@ def batch_body(messages: Iterable[BatchMessage], new_key: Callable[[], str]) -> 
 
 
 def batch_line(message: BatchMessage, new_key: Callable[[], str]) -> bytes:
-    """One message as a line of a batch; TypeError or ValueError if it is not valid."""
     if not isinstance(message, BatchMessage):
         raise TypeError(f"a batch is made of BatchMessage, not {type(message).__name__}")
     if not isinstance(message.account, str):
@@ -230,7 +209,6 @@ def batch_line(message: BatchMessage, new_key: Callable[[], str]) -> bytes:
 
 
 def read_batch(count: int, body: bytes) -> list[Published | Refused]:
-    """The results of a batch of `count` messages; ValueError if there are more or fewer."""
     decode = read_json(dict[str, str | bool])
     results = [decode(line) for line in body.split(b"\n") if line]
     if len(results) != count:

@@ -184,7 +184,6 @@ def error_from_reply(
 
 
 def response_error(problem: str, request: Request, reply: Reply) -> ResponseError:
-    """The error for a response that breaks the contract."""
     text = one_line(f"{reply.status} for {request.method} {request.url}: {problem}")
     return ResponseError(text, request=request, reply=reply)
 
@@ -206,13 +205,11 @@ def decoded(reply: Reply, request: Request) -> Reply:
 
 
 def body_too_large(request: Request, reply: Reply) -> ResponseError:
-    """The error for a body over the limit; it keeps the first MAX_BODY bytes."""
     start = structs.replace(reply, body=reply.body[:MAX_BODY])
     return response_error(f"a body of more than {MAX_BODY} bytes", request, start)
 
 
 def mask_reply(reply: Reply, secrets: Collection[str]) -> Reply:
-    """The reply with each secret in its body, reason and headers replaced by `***`."""
     headers = Headers([(name, mask_text(value, secrets)) for name, value in reply.headers.items()])
     # Latin-1 keeps any bytes; a secret beyond ASCII is looked for as UTF-8.
     encoded = [secret.encode(errors="surrogatepass").decode("latin-1") for secret in secrets]
@@ -221,11 +218,7 @@ def mask_reply(reply: Reply, secrets: Collection[str]) -> Reply:
 
 
 def mask_text(text: str, secrets: Collection[str]) -> str:
-    """The text with each secret replaced by `***`.
-
-    A secret that is a plain word, such as `wrong`, is replaced only where it stands as a value: quoted, behind `=`, `:`
-    or a word such as `password`, or alone.
-    """
+    """The text with each secret replaced by `***`; a plain word, such as `wrong`, only where it stands as a value."""
     for secret in sorted((secret for secret in secrets if len(secret) >= MIN_SECRET), key=len, reverse=True):
         if secret not in text:
             continue
@@ -237,11 +230,7 @@ def mask_text(text: str, secrets: Collection[str]) -> str:
 
 
 def parse_error_body(body: bytes) -> tuple[str | None, str | None]:
-    """The code and the message in an error body, None for what is missing.
-
-    Understands ThingSpace's `{"errorCode", "errorMessage"}`, the gateway's `{"fault": {"code", "message",
-    "description"}}` in JSON and in XML, and OAuth's `{"error", "error_description"}` (RFC 6749, section 5.2).
-    """
+    """The code and the message of an error of ThingSpace, of its gateway (JSON or XML), or of OAuth (RFC 6749, 5.2)."""
     try:
         content = msgspec.json.decode(body.removeprefix(BOM_UTF8))
     except (ValueError, RecursionError):

@@ -96,7 +96,6 @@ class Event(msgspec.Struct, frozen=True):
 
 
 def event_block(cursor: str, data: EventData) -> bytes:
-    """An event in the stream's format."""
     name = _NAMES[type(data)].encode()
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (cursor.encode(), name, msgspec.json.encode(data))
 

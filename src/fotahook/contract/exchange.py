@@ -44,7 +44,6 @@ class Secret(Hidden):
         self._text = text
 
     def reveal(self) -> str:
-        """The text."""
         return self._text
 
     def __repr__(self) -> str:
@@ -82,11 +81,7 @@ class Masked(msgspec.Struct, frozen=True):
 
 
 class Headers(Mapping[str, str]):
-    """Headers, case-insensitive; the values of a repeated name are joined by a comma (RFC 9110, section 5.3).
-
-    Made from pairs that can be iterated more than once; bytes are decoded as Latin-1. Parsed on first use, because
-    most calls never look at them.
-    """
+    """Headers, case-insensitive; the values of a repeated name are joined by a comma (RFC 9110, section 5.3)."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]] = ()) -> None:
         self._pairs = pairs
@@ -117,10 +112,7 @@ class Headers(Mapping[str, str]):
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """The seconds in a `Retry-After` header, given as a number or as a date; None if it cannot be read.
-
-    `now` is a Unix time. A date in the past is 0 seconds, and a number beyond all bounds is infinity.
-    """
+    """The seconds in a `Retry-After` header, given as a number or as a date; None if it cannot be read."""
     if value is None:
         return None
     value = value.strip()

@@ -1,7 +1,6 @@
 """Keys and tokens that a service derives from its one secret key instead of storing them.
 
-Each purpose has its own key (HMAC-SHA256 of a label), which reveals nothing about the others. A new secret key changes
-all of them.
+Each purpose has its own key (HMAC-SHA256 of a label), which reveals nothing about the others.
 """
 
 import base64
@@ -52,7 +51,6 @@ def access_token(secret_key: bytes, client_id: str, issued_at: float) -> str:
 
 
 def cursor_key(secret_key: bytes) -> bytes:
-    """The key that seals cursors."""
     return _derive(secret_key, "cursor")
 
 
@@ -62,10 +60,7 @@ def key_mark(secret_key: bytes) -> bytes:
 
 
 def fingerprint(secret: str) -> bytes:
-    """The stored hash of a secret that is only verified.
-
-    A plain hash is enough for 122 random bits or more, and fast enough for every call. Not for passwords.
-    """
+    """The stored hash of a secret of 122 random bits or more, which is only verified. Not for passwords."""
     # surrogatepass: any text that a caller sends is only wrong, never an error.
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 

@@ -118,7 +118,6 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
 
     @property
     def parts(self) -> tuple[Upgrade, ...]:
-        """The members that describe an upgrade."""
         return tuple([part for part in (self.upgrade_progress, self.upgrade_scheduled, self.campaign) if part])
 
     @property
@@ -174,7 +173,6 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
         )
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """What rich shows; by default it shows every field."""
         return [("kind", self.kind), ("bytes", len(self.raw))]
 
 
@@ -182,10 +180,7 @@ ElementT = TypeVar("ElementT", bound=Element)
 
 
 def parse_message(raw: bytes) -> CallbackMessage:
-    """The typed message in these bytes. Any JSON is accepted, whatever its shape; MessageInvalid if it is not JSON.
-
-    A byte order mark is ignored: some senders write one, and a refused message may never come again.
-    """
+    """The typed message in these bytes. Any JSON is accepted, whatever its shape; MessageInvalid if it is not JSON."""
     if (message := _decode_typed(raw)) is not None:
         return message
     content = parse_json(raw.removeprefix(codecs.BOM_UTF8))
@@ -236,8 +231,7 @@ def parse_json(raw: bytes) -> object:
 def parse_claims(raw: bytes) -> tuple[CallbackMessage, set[str]]:
     """The typed message in these bytes, and the accounts that readers may find in its `accountName`.
 
-    Readers differ about which of two members of one name counts, and some ignore the case of names. MessageInvalid
-    unless the bytes are one JSON object.
+    Readers differ about which of two members of one name counts, and some ignore the case of names.
     """
     message = _decode_typed(raw)
     if message is not None and raw.count(b'"accountName"') <= 1:
@@ -288,7 +282,6 @@ def _is_deep(raw: bytes) -> bool:
 
 
 def _quoted(text: str | None) -> str:
-    """A text for logs: quoted, and truncated if it is long."""
     return repr(text if text is None or len(text) <= _REPR_LIMIT else f"{text[:_REPR_LIMIT]}…")
 
 
@@ -307,7 +300,6 @@ def _element(kind: type[ElementT], content: Mapping[str, object], **fields: obje
 
 @cache
 def _field_names(kind: type[Element]) -> Mapping[str, str]:
-    """The field for each JSON name."""
     own = (field for field in msgspec.structs.fields(kind) if not field.encode_name.startswith("fotahook:"))
     return {field.encode_name: field.name for field in own}
 

@@ -62,7 +62,6 @@ def environment_named(name: str) -> Environment:
 
 
 def servers_of(environment: Environment) -> Servers:
-    """The URL of each server in an environment, without a trailing slash."""
     root = _ROOTS[environment]
     urls: dict[Server | None, str] = {server: root + path for server, path in _PATHS.items()}
     if environment is Environment.DEV:
@@ -72,17 +71,12 @@ def servers_of(environment: Environment) -> Servers:
 
 
 def servers_at(base_url: str) -> Servers:
-    """The URL of each server of a service at one base URL, with ThingSpace's paths below `/api`."""
     base = checked_base_url(base_url)
     return {None: base, **{server: f"{base}/api{path}" for server, path in _PATHS.items()}}
 
 
 def checked_base_url(base_url: str) -> str:
-    """A base URL without its trailing slash.
-
-    TypeError if it is not a string; ValueError if it is not http or https, has no host, or has credentials, a query or
-    a fragment.
-    """
+    """A base URL without its trailing slash; TypeError or ValueError if it is not usable as one."""
     if not isinstance(base_url, str):
         raise TypeError(f"base_url must be a str, not {type(base_url).__name__}")
     try:
@@ -112,13 +106,11 @@ class Proxy(Masked, frozen=True):
 
     @property
     def url(self) -> str:
-        """Its URL without credentials."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     @property
     def authorization(self) -> str | None:
-        """The value of its `Proxy-Authorization` header."""
         return f"Basic {b64encode(self.credentials.reveal().encode()).decode()}" if self.credentials else None
 
 

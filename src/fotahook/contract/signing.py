@@ -48,18 +48,16 @@ def parse_public_key(text: str) -> bytes:
 
 
 def format_secret(key: bytes) -> str:
-    """A secret as text: ``whsec_`` and base64."""
     return SECRET_PREFIX + base64.b64encode(key).decode()
 
 
 def format_public_key(seed: bytes) -> str:
-    """The public key of an ed25519 seed as text: ``whpk_`` and base64."""
     public, _ = _key_pair(seed)
     return PUBLIC_PREFIX + base64.b64encode(public).decode()
 
 
 def signer(*, seeds: Iterable[bytes] = (), secrets: Iterable[bytes] = ()) -> Sign:
-    """Makes the signatures of messages as their header has them: by ed25519 keys (their seeds), then by shared secrets.
+    """Makes the `webhook-signature` of messages: by ed25519 keys (their seeds), then by shared secrets.
 
     Deriving an ed25519 key takes as long as signing with it: keep what signs for one account.
     """
@@ -93,7 +91,6 @@ def _key_pair(seed: bytes) -> tuple[bytes, bytes]:
 
 
 def headers(message_id: str, timestamp: int, signatures: Iterable[str]) -> dict[str, str]:
-    """The three Standard Webhooks headers of one delivery."""
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
@@ -102,10 +99,7 @@ def headers(message_id: str, timestamp: int, signatures: Iterable[str]) -> dict[
 
 
 def check_headers(given: Mapping[str, str], *, now: float, tolerance: float = TOLERANCE) -> list[tuple[str, bytes]]:
-    """The signatures that the headers offer, with their versions. Needs no body, and its work is bounded.
-
-    SignatureRefused if a header is missing or invalid, or the timestamp is not within `tolerance` seconds of `now`.
-    """
+    """The signatures that the headers offer, with their versions; SignatureRefused if a header is wrong, or late."""
     message_id, sent, text = (given.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
     if not (message_id and sent and text):
         raise SignatureRefused("webhook-id, webhook-timestamp or webhook-signature is missing")
@@ -132,11 +126,7 @@ def verify(
     now: float,
     tolerance: float = TOLERANCE,
 ) -> None:
-    """Return if a known key signed these bytes within `tolerance` seconds of `now` (a Unix time).
-
-    `given` has lower-case header names. SignatureRefused says which check failed and by how much, without any key,
-    signature or part of the body.
-    """
+    """Return if a known key signed these bytes within `tolerance` seconds of `now`; `given` has lower-case names."""
     offered = check_headers(given, now=now, tolerance=tolerance)
     # The header's own text was signed, leading zeros included.
     signed = _signed(given["webhook-id"], given["webhook-timestamp"], body)

@@ -1,7 +1,7 @@
 """Validation of account names and callback URLs.
 
-ThingSpace says only that the account is "usually numeric", leading zeros included, and that the URL must be HTTPS and
-reachable from its data centres (docs/thingspace.md, The four calls). The limits and the exact syntax are ours.
+ThingSpace says only that the account is "usually numeric", and the URL HTTPS and reachable from its data centres
+(docs/thingspace.md, The four calls). The limits and the exact syntax are ours.
 """
 
 import re
@@ -46,11 +46,7 @@ def account_refusal(account: str) -> str | None:
 
 
 def url_refusal(url: object, *, allow_http: bool, allowed: Iterable[Network]) -> str | None:
-    """Why a value cannot be registered as a callback URL; None if it can.
-
-    `allow_http` and `allowed` relax the rule for a development service. An IP address is checked as at every connect;
-    the addresses of a host name are checked when it is resolved, at delivery.
-    """
+    """Why a value cannot be registered as a callback URL; None if it can. A host name's addresses are checked later."""
     if not isinstance(url, str):
         return "url must be a string"
     if len(url) > URL_LIMIT:
@@ -90,36 +86,29 @@ def url_refusal(url: object, *, allow_http: bool, allowed: Iterable[Network]) ->
 
 def port_warning(url: str) -> str | None:
     """A warning if ThingSpace may not deliver to the port of a valid URL; otherwise None."""
-    parts = urlsplit(url)
-    port = parts.port or (80 if parts.scheme == "http" else 443)
-    if port in THINGSPACE_PORTS:
-        return None
+    port = url_parts(url)["port"]
     documented = f"those that ThingSpace documents, for its Connectivity API only: {THINGSPACE_PORTS_TEXT}"
-    return f"port {port} is none of {documented}"
+    return None if port in THINGSPACE_PORTS else f"port {port} is none of {documented}"
 
 
 def account_warning(account: str) -> str | None:
     """A warning if an account name is unlike those in ThingSpace's documents; otherwise None."""
-    if _TYPICAL_ACCOUNT.fullmatch(account):
-        return None
-    return (
-        "ThingSpace's accounts are usually ten digits, a dash and five digits; check this one, leading zeros included"
-    )
+    usual = "ThingSpace's accounts are usually ten digits, a dash and five digits"
+    return None if _TYPICAL_ACCOUNT.fullmatch(account) else f"{usual}; check this one, leading zeros included"
 
 
 def without_password(url: str) -> str:
-    """A URL with any password replaced by ***."""
     return _PASSWORD.sub(lambda found: f"{found[1]}:***" if found[1] is not None else "***", url)
 
 
 def origin(url: str) -> str:
     """Scheme, host and port of a URL, for logs: the rest may contain secrets."""
     try:
-        parts = urlsplit(url)
+        scheme, netloc = urlsplit(url)[:2]
     except ValueError:
-        parts = urlsplit("")
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}" if host else "a URL without a host"
+        scheme = netloc = ""
+    host = netloc.rpartition("@")[2]
+    return f"{scheme}://{host}" if host else "a URL without a host"
 
 
 def _name_refusal(host: str) -> str | None:
@@ -144,10 +133,7 @@ def _name_refusal(host: str) -> str | None:
 
 
 def url_parts(url: str) -> dict[str, str | int | None]:
-    """The parts in which two URLs can differ, normalized: case of the host, default port, empty path.
-
-    Empty for an invalid URL, which others may have registered.
-    """
+    """The parts in which two URLs can differ, normalized; empty for an invalid URL, which may be registered too."""
     try:
         parts = urlsplit(url)
         return {
