@@ -57,9 +57,7 @@ def test_the_newest_generation_sends_no_body_and_cannot_read_an_empty_list(base_
         vz_m2m_token_credentials=fotahook.SessionCredentials("dev", "dev-password"),
     ) as client:
         client.callbacks.register_callback(OTHER, URL)
-        session = client._pipeline.session
-        assert session is not None
-        token = session.current()
+        token = client._pipeline.session.value
         assert token is not None
         said = run("vz-apimatic-v-4-sdk", base_url, token.reveal(), OTHER)
     no_body = "ApiError 400 INVALID_PARAMETER"
