@@ -169,9 +169,9 @@ def test_a_listener_ends_slow_bodies_whether_it_reads_them_or_not(
 def test_a_listener_gives_bodies_the_time_of_the_flag_or_else_of_its_module(tmp_path: Path) -> None:
     listener = Listener(body_timeout=45)
     configure(listener, ListenOptions())
-    assert listener.body_timeout == 45
+    assert listener.settings.body_timeout == 45
     configure(listener, ListenOptions(body_timeout=120))
-    assert listener.body_timeout == 120
+    assert listener.settings.body_timeout == 120
 
 
 @pytest.mark.parametrize("command", ["serve", "listen"])

@@ -21,7 +21,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fotahook.contract import signing
 from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import Context, Listener, Verification
-from fotahook.listener.app import HANDLER_SECONDS
 from fotahook.listener.intake import BODY_LIMIT
 from fotahook.listener.requests import RECENT_SECONDS
 from fotahook.store import SqliteStore
@@ -331,7 +330,7 @@ async def test_the_body_timeout_can_be_configured_until_the_inbox_is_open(make: 
     listener = make(body_timeout=3600)
     assert (await request(listener, b"{")).status == 400
     listener.configure(body_timeout=0.001)
-    assert listener.body_timeout == 0.001
+    assert listener.settings.body_timeout == 0.001
     assert (await request(listener, b"{", asyncio.Event())).status == 408
 
 
@@ -674,7 +673,7 @@ async def test_a_message_whose_handler_does_not_end_stays_pending(make: Make, in
         answer = await request(listener, PROGRESS)
         await begun.wait()
         # Closing waits for no longer than an attempt may take and this.
-        listener._inbox.margin = -HANDLER_SECONDS - 1
+        listener._inbox.margin = -listener.settings.handler_timeout - 1
     assert (await stored(inbox, answer.json["id"])).deliveries[0].state == "pending"
 
 
@@ -957,11 +956,11 @@ def test_the_filters_of_a_handler_must_be_strings(make: Make, asked: dict[str, A
 
 async def test_configure_replaces_what_it_is_given(make: Make, tmp_path: Path) -> None:
     listener = make(path="/a", secrets=[signing.format_secret(SECRET)])
-    before = listener.inbox
+    before = listener.settings.inbox
     listener.configure()
-    assert (listener.path, listener.inbox) == ("/a", before)
+    assert (listener.settings.path, listener.settings.inbox) == ("/a", before)
     listener.configure(path="/b", inbox=f"sqlite:///{tmp_path}/other.db", dedupe_window=60)
-    assert (listener.path, listener.inbox) == ("/b", f"sqlite:///{tmp_path}/other.db")
+    assert (listener.settings.path, listener.settings.inbox) == ("/b", f"sqlite:///{tmp_path}/other.db")
     async with listener.running():
         assert (await request(listener, PROGRESS, path="/b")).status == 401
         assert (await request(listener, PROGRESS, path="/b", headers=by_hmac(PROGRESS))).status == 200

@@ -3,12 +3,12 @@
 import asyncio
 import base64
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from aiohttp import web
 
@@ -16,7 +16,8 @@ from fotahook.contract import signing
 from fotahook.contract.keys import account_signing_seed, generate_secret_key, parse_secret_key, signing_seed
 from fotahook.contract.messages import CallbackMessage, parse_message
 from fotahook.contract.signing import format_public_key
-from fotahook.listener import ForwardSettings, Listener
+from fotahook.delivery import Rules
+from fotahook.listener import ForwardSettings, Listener, Settings
 from fotahook.listener.forwards import Forward, Forwards
 from fotahook.store.records import Attempt, Message
 from tests.deadlines import DEADLINE
@@ -62,15 +63,11 @@ class Consumer:
 
 
 @pytest.fixture
-def impatient(make: Make) -> Make:
+def impatient(make: Make, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Makes listeners whose forwards are asked again almost at once."""
-
-    def impatient(**options: Any) -> Listener:
-        listener = make(clock=time.time, **options)
-        listener._inbox.rules = msgspec.structs.replace(listener._inbox.rules, backoff=0.02, backoff_cap=0.02)
-        return listener
-
-    return impatient
+    rules = functools.partial(Rules, backoff=0.02, backoff_cap=0.02)
+    monkeypatch.setattr("fotahook.listener.inbox.Rules", rules)
+    return lambda **options: make(clock=time.time, **options)
 
 
 def about(device: str, number: int) -> bytes:
@@ -136,7 +133,7 @@ async def test_a_message_goes_into_the_lanes_of_all_its_consumers(make: Make, in
         message = await settled(inbox, plain.json["id"])
     ours, theirs = sorted(message.deliveries, key=lambda placement: placement.consumer, reverse=True)
     assert ours.consumer == "handlers"
-    assert theirs.consumer == Forwards(ForwardSettings()).add(consumer.url, None, None)
+    assert theirs.consumer == Forwards(Settings()).add(consumer.url, None, None)
     assert {placement.state for placement in message.deliveries} == {"delivered"}
 
 
@@ -164,7 +161,7 @@ async def test_messages_that_were_not_forwarded_wait_across_restarts(impatient: 
     without = impatient()
     async with without.running():
         # It leads nowhere now, and waits.
-        (placement,) = (await stored(without.inbox, answer.json["id"])).deliveries
+        (placement,) = (await stored(without.settings.inbox, answer.json["id"])).deliveries
         assert placement.state == "pending"
     again = impatient()
     again.forward(consumer.url)
@@ -174,7 +171,7 @@ async def test_messages_that_were_not_forwarded_wait_across_restarts(impatient: 
 
 
 async def test_a_lane_without_a_forward_says_what_to_do(make: Make) -> None:
-    async with make()._forwards.open("sqlite:///none.db", lambda: NOW) as deliver:
+    async with make()._forwards.open() as deliver:
         outcome = await deliver(a_lease(consumer="forward:gone"), a_delivery())
     assert outcome.code == "forward_missing"
     assert outcome.excerpt == "no forward has the lane forward:gone"
@@ -192,7 +189,7 @@ async def test_the_log_names_the_forward_that_failed_without_secrets(
     assert f"message {answer.json['id']} of 0000123456-00001 to http://127.0.0.1:{down.port}: conn" in caplog.text
     assert "tok-" not in caplog.text
     caplog.clear()
-    async with reading(first.inbox) as store:
+    async with reading(first.settings.inbox) as store:
         before = len(await store.attempts(answer.json["id"]))
     without = impatient()
     async with without.running():
@@ -261,9 +258,9 @@ async def test_forwards_are_signed_with_a_key_of_the_inbox(make: Make, inbox: st
     ],
 )
 async def test_a_forward_may_be_public_local_or_in_an_allowed_network(url: str, opened: tuple[str, ...]) -> None:
-    forwards = Forwards(ForwardSettings(secret_key=KEY, allow_networks=opened))
+    forwards = Forwards(Settings(forwarding=ForwardSettings(secret_key=KEY, allow_networks=opened)))
     forwards.add(url, None, None)
-    async with forwards.open("postgresql://x", lambda: NOW):
+    async with forwards.open():
         pass
 
 
@@ -295,7 +292,7 @@ async def test_a_name_that_resolves_to_this_machine_is_not_local(impatient: Make
     listener = impatient()
     listener.forward("https://localtest.invalid/")
     listener.forward("http://localhost:9/")
-    async with listener._forwards.open(listener.inbox, lambda: NOW) as deliver:
+    async with listener._forwards.open() as deliver:
         lane = next(iter(listener._forwards.urls))
         outcome = await deliver(a_lease(consumer=lane), a_delivery())
     assert outcome.code == "dns_error"
@@ -384,12 +381,12 @@ def test_a_forward_may_be_limited_to_types_and_accounts(
     types: set[str] | None, accounts: set[str] | None, wants: bool
 ) -> None:
     message: CallbackMessage = parse_message(about("d", 1))
-    forwards = Forwards(ForwardSettings())
+    forwards = Forwards(Settings())
     forwards.add("https://consumer.example/", types, accounts)
     assert bool(forwards.consumers("a-1", message)) is wants
 
 
 def test_consumers_keep_their_names() -> None:
     """What waits for them in inboxes is found by these."""
-    consumer = Forwards(ForwardSettings()).add("https://consumer.example/in", None, None)
+    consumer = Forwards(Settings()).add("https://consumer.example/in", None, None)
     assert consumer == "forward:e97c79011f84e898"

@@ -10,7 +10,7 @@ import trustme
 
 from fotahook.delivery import Outcome
 from fotahook.delivery.maintenance import LEDGER_SECONDS, forget_reports
-from fotahook.listener import Listener, WatchSettings
+from fotahook.listener import Listener
 from fotahook.listener.watch import ALARMS
 from fotahook.store.records import Delivery, Lease
 
@@ -113,7 +113,7 @@ async def test_a_certificate_that_ends_soon_is_an_alarm(make: Make, tmp_path: Pa
     certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     now = [ends.timestamp() - 22 * 86400]
     listener = make(clock=lambda: now[0])
-    listener.configure(watching=WatchSettings(alarm_url=URL, certificate=tmp_path / "cert.pem"))
+    listener.configure(alarm_url=URL, certificate=tmp_path / "cert.pem")
     alarms = Alarms(listener)
     async with listener.running():
         await check(listener)

@@ -36,7 +36,7 @@ def test_a_message_is_posted_and_handled(listener: Listener) -> None:
     assert (answer.status, answer.duplicate, answer.error) == (200, False, None)
     assert [message.campaign_id for message in seen] == ["60b5d639-ccdc-4db8-8824-069bd94c95bf"]
     assert not Path("never.db").exists()
-    assert listener.inbox == "sqlite:///never.db"
+    assert listener.settings.inbox == "sqlite:///never.db"
 
 
 def test_a_sandbox_delivers_to_a_served_listener(listener: Listener, sandbox: Sandbox) -> None:
@@ -90,13 +90,13 @@ def test_posts_are_signed_and_may_be_late() -> None:
 
 def test_a_listener_with_public_keys_only_verifies_posts(sandbox: Sandbox) -> None:
     listener = Listener(public_keys=[sandbox.public_key])
-    before = listener.request_handler.verification
+    before = listener.settings.verification
     with listener_client(listener, serve=True) as client:
         assert [answer.status for answer in client.post(b"{}")] == [200]
         assert [answer.status for answer in client.post(b"[]", late=400)] == [401]
         sandbox.register("1", client.url)
         sandbox.wait_delivered(sandbox.publish("1", b'{"type": "x"}'))
-    assert listener.request_handler.verification == before
+    assert listener.settings.verification == before
 
 
 def test_a_listener_with_keys_of_one_account_verifies_posts(sandbox: Sandbox) -> None:
@@ -111,7 +111,7 @@ def test_a_secret_takes_precedence_over_public_keys() -> None:
     public = signing.format_public_key(bytes(32))
     listener = Listener(secrets=[signing.format_secret(bytes(range(32)))], public_keys=[public])
     with listener_client(listener) as client:
-        assert listener.request_handler.verification.public_keys == (signing.parse_public_key(public),)
+        assert listener.settings.verification.public_keys == (signing.parse_public_key(public),)
         assert [answer.status for answer in client.post(b"{}")] == [200]
 
 
@@ -208,7 +208,7 @@ def test_a_listener_is_in_one_test_at_a_time(listener: Listener) -> None:
             pass
         client.post(b"{}")
         client.wait_for(handled=1)
-    assert listener.inbox == "sqlite:///never.db"
+    assert listener.settings.inbox == "sqlite:///never.db"
 
 
 # Waiting

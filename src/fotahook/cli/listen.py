@@ -26,9 +26,9 @@ from fotahook.contract.addresses import EVERYWHERE, parse_networks
 from fotahook.contract.errors import one_line
 from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.urls import url_refusal, without_password
-from fotahook.listener import Context, ForwardSettings, Listener, Verification, WatchSettings
+from fotahook.listener import Context, Listener, Verification
 from fotahook.listener.registration import OVERLAP_SECONDS, Registration, RegistrationRefused
-from fotahook.listener.requests import HEALTH_PATH, check_path, is_secret_path
+from fotahook.listener.settings import HEALTH_PATH, check_path, is_secret_path
 from fotahook.listener.validation import duration
 
 from ..hosting import discard
@@ -58,7 +58,6 @@ _FLAGS: Final = {
 }
 
 T = TypeVar("T")
-S = TypeVar("S", ForwardSettings, WatchSettings)
 InInbox = Annotated[T, Parameter(group=Group("Inbox", sort_key=2))]
 InVerification = Annotated[T, Parameter(group=Group("Verification", sort_key=3))]
 InForwards = Annotated[T, Parameter(group=Group("Forwards", sort_key=4))]
@@ -210,10 +209,10 @@ async def _listen(listener: Listener, options: ListenOptions) -> int:
     with options.open_socket() as listening:
         async with _registration(options) as registration, contextlib.AsyncExitStack() as stack:
             opening = partial(_open, stack, listener, registration, options)
-            also = await when_it_answers(listener.inbox, opening)
+            also = await when_it_answers(listener.settings.inbox, opening)
             public = urlsplit(options.public_url or "").hostname or "localhost"
             facts = {
-                "inbox": without_password(listener.inbox),
+                "inbox": without_password(listener.settings.inbox),
                 "forward-key": listener.forward_key(),
                 "registered": options.register,
             }
@@ -222,9 +221,9 @@ async def _listen(listener: Listener, options: ListenOptions) -> int:
                 # The path may be all that keeps others out, so the log does not show it.
                 RequestLog(app, log_all=False, log_paths=False),
                 listening,
-                options.limiter((HEALTH_PATH,), body_timeout=listener.body_timeout),
+                options.limiter((HEALTH_PATH,), body_timeout=listener.settings.body_timeout),
                 also=also,
-                path=listener.path,
+                path=listener.settings.path,
                 details=ready_details(facts),
                 while_serving=_registered(registration, listener, options) if registration else None,
             )
@@ -262,7 +261,7 @@ async def _registered(registration: Registration, listener: Listener, options: L
         log.warning(
             "--public-url AND --path DIFFER: the service will send to %s, but messages are received at %s; "
             "unless a proxy rewrites the path, each is answered 404 and lost",
-            *("(hidden)" if is_secret_path(one) else one for one in (path, listener.path)),
+            *("(hidden)" if is_secret_path(one) else one for one in (path, listener.settings.path)),
         )
     await registration.begin()
     registration.on_change = listener.report_callback
@@ -276,15 +275,14 @@ async def _registered(registration: Registration, listener: Listener, options: L
 def configure(listener: Listener, options: ListenOptions, client: Client | None = None) -> None:
     """Set on a module's listener what the flags say."""
 
-    def changed(settings: S, **given: object) -> S:
-        """The module's settings, except for those that flags give."""
-        return msgspec.structs.replace(
-            settings, **{name: value for name, value in given.items() if value not in (None, ())}
-        )
-
     basic = [(user, password) for user, _, password in (pair.partition(":") for pair in options.basic)]
     if not all(map(all, basic)):
         raise UsageError("--basic: give USER:PASSWORD, neither of them empty")
+    forwarding = {
+        "secret_key": os.environ.get(VARIABLE),
+        "allow_networks": options.allow_network,
+        "ca_file": options.ca_file,
+    }
     listener.configure(
         inbox=options.inbox,
         verification=Verification.parse(
@@ -296,26 +294,21 @@ def configure(listener: Listener, options: ListenOptions, client: Client | None 
             names=_FLAGS,
         ),
         path=options.path,
-        forwarding=changed(
-            listener.forwarding,
-            secret_key=os.environ.get(VARIABLE),
-            allow_networks=options.allow_network,
-            ca_file=options.ca_file,
+        forwarding=msgspec.structs.replace(
+            listener.settings.forwarding, **{name: value for name, value in forwarding.items() if value}
         ),
         dedupe_window=options.dedupe_window,
         body_timeout=options.body_timeout,
     )
     with flag_named("--alarm-url"):
-        watching = changed(
-            listener.watching,
-            client=client,
+        listener.configure(
+            reconcile=client,
             every=options.reconcile,
             alarm_url=options.alarm_url,
             silence=options.silence,
             repair_limit=options.repair_limit,
             certificate=options.tls_cert,
         )
-        listener.configure(watching=watching)
     with flag_named("--forward-to"):
         for url in options.forward_to:
             listener.forward(url)

@@ -9,8 +9,8 @@ from .handlers import Context, Handler
 from .inbox import DeadLetter
 from .intake import receive, unwrap
 from .ledger import Ledger
+from .settings import Settings
 from .verification import THINGSPACE_SOURCES, Verification
-from .watch import WatchSettings
 
 __all__ = [
     "THINGSPACE_SOURCES",
@@ -21,8 +21,8 @@ __all__ = [
     "Ledger",
     "LedgerDevice",
     "Listener",
+    "Settings",
     "Verification",
-    "WatchSettings",
     "WebhookRejected",
     "receive",
     "unwrap",

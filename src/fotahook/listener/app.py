@@ -3,45 +3,45 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
 
 from fotahook.contract.addresses import address_key
 from fotahook.contract.budget import Budget
 from fotahook.contract.errors import WebhookRejected
-from fotahook.delivery import Deadline, Deliver, Rules
+from fotahook.delivery import Deliver
 from fotahook.store import Store
 from fotahook.store.ledger import LedgerDevice
-from fotahook.store.records import Retention, StoreError
+from fotahook.store.records import StoreError
 
-from . import ledger, requests, validation
+from . import ledger, validation
 from .forwards import Forwards, ForwardSettings
 from .handlers import HandlerT, Router
-from .inbox import ACCEPT_SECONDS, DeadLetter, Inbox, dead_letters
-from .intake import DEDUPE_WINDOW, read_headers
+from .inbox import DeadLetter, Inbox, dead_letters
+from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW
 from .ledger import Ledger
-from .reconcile import Reconciler, ReportClient
+from .reconcile import Reconciler
 from .registration import OVERLAP_SECONDS, former_paths
-from .requests import RequestHandler, Response
+from .requests import NOT_FOUND, RequestHandler, Response
 from .sender import SenderReport
+from .settings import ACCEPT_SECONDS, SCHEDULE, ReportClient, Settings
 from .verification import Basic, Verification
-from .watch import Watch, WatchSettings
+from .watch import Watch
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from starlette.types import Receive, Scope, Send
 
-
-HANDLER_SECONDS: Final = 30.0
-BODY_SECONDS: Final = 30.0
-KEEP_DAYS: Final = 30.0
-SCHEDULE: Final = Rules().schedule
+METRICS_PATH: Final = "/metrics"
 BODY_MEMORY: Final = 64 * 1024 * 1024
 """For all bodies that are received at the same time; one sender gets half of it at most."""
-IN_FLIGHT: Final = 8
-"""Messages that the handlers, or one forward, work on at once."""
-_DAY: Final = 86400.0
+BODY_CUT_OFF: Final = "the body ended before it was complete"
+_SMALL_BODY: Final = 64 * 1024
+"""Bytes that a server holds of a request anyway, before anybody reads it."""
+_CLOSE: Final = (b"connection", b"close")
 
 
 class Listener:
@@ -82,79 +82,46 @@ class Listener:
         basic: Basic = None,
         path: str = "/",
         forwarding: ForwardSettings | None = None,
-        handler_timeout: float = HANDLER_SECONDS,
-        body_timeout: float = BODY_SECONDS,
+        handler_timeout: float = 30.0,
+        body_timeout: float = 30.0,
         accept_timeout: float = ACCEPT_SECONDS,
         schedule: Sequence[float] = SCHEDULE,
         dedupe_window: float = DEDUPE_WINDOW,
-        keep_days: float = KEEP_DAYS,
+        keep_days: float = 30.0,
         reconcile: ReportClient | None = None,
         every: float = 3600.0,
         alarm_url: str | None = None,
         silence: float | None = None,
         repair_limit: int | None = None,
-        certificate: "Path | None" = None,
+        certificate: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._body_deadline = Deadline(validation.seconds("body_timeout", body_timeout))
-        self._bodies = Budget(BODY_MEMORY)
-        self._router = Router()
-        self._forwards = Forwards(forwarding or ForwardSettings())
-        self.request_handler = RequestHandler(router=self._router, forwards=self._forwards, clock=clock)
-        self._watch = Watch(self.request_handler.consumers, self.request_handler.counts, clock)
-        keep = validation.duration("keep_days", keep_days, "days") * _DAY
-        kept_ids = max(400 * _DAY, validation.duration("dedupe_window", dedupe_window, "seconds"))
-        self._inbox = Inbox(
-            watch=self._watch,
-            url=inbox,
-            router=self._router,
-            forwards=self._forwards,
-            rules=Rules(schedule=validation.schedule("schedule", schedule), in_flight=IN_FLIGHT),
-            handler_timeout=validation.seconds("handler_timeout", handler_timeout),
-            retention=Retention(seconds=keep, attempts=keep, ids=kept_ids),
-            clock=clock,
-            accept_deadline=Deadline(validation.seconds("accept_timeout", accept_timeout)),
-        )
-        self.configure(
+        self.settings = Settings(
+            inbox=inbox,
             verification=Verification.parse(
                 secrets=secrets, public_keys=public_keys, sources=sources, trusted_proxies=trusted_proxies, basic=basic
             ),
             path=path,
+            forwarding=forwarding or ForwardSettings(),
+            handler_timeout=handler_timeout,
+            body_timeout=body_timeout,
+            accept_timeout=accept_timeout,
+            schedule=schedule,
             dedupe_window=dedupe_window,
-            watching=WatchSettings(
-                client=reconcile,
-                every=every,
-                alarm_url=alarm_url,
-                silence=silence,
-                repair_limit=repair_limit,
-                certificate=certificate,
-            ),
+            keep_days=keep_days,
+            reconcile=reconcile,
+            every=every,
+            silence=silence,
+            repair_limit=repair_limit,
+            certificate=certificate,
+            clock=clock,
         )
-
-    @property
-    def inbox(self) -> str:
-        """The URL of the inbox."""
-        return self._inbox.url
-
-    @property
-    def body_timeout(self) -> float:
-        """Seconds in which a body must arrive."""
-        return self._body_deadline.seconds
-
-    @property
-    def path(self) -> str:
-        """The path at which messages are received."""
-        return self.request_handler.path
-
-    @property
-    def forwarding(self) -> ForwardSettings:
-        """How forwards are sent."""
-        return self._forwards.settings
-
-    @property
-    def watching(self) -> WatchSettings:
-        """What is watched while the listener runs."""
-        return self._watch.settings
+        self._bodies = Budget(BODY_MEMORY)
+        self._router, self._forwards = Router(), Forwards(self.settings)
+        self.request_handler = RequestHandler(self.settings, self._router, self._forwards)
+        self._watch = Watch(self.settings, self.request_handler.consumers, self.request_handler.counts)
+        self._inbox = Inbox(self.settings, self._router, self._forwards, self._watch)
+        self.configure(alarm_url=alarm_url)
 
     def metrics(self) -> str:
         """Metrics in Prometheus' text format, which GET /metrics returns too, to this machine alone."""
@@ -174,43 +141,26 @@ class Listener:
         Returns how much came into the inbox. FotahookError as from the client; called again, it goes on from there.
         """
         store = await self._inbox.store()
-        reconciler = Reconciler(store, client, self.request_handler.consumers, self._inbox.clock)
+        reconciler = Reconciler(store, client, self.request_handler.consumers, self.settings.clock)
         if campaign_id is None:
             return await reconciler.everything(account)
         return await reconciler.campaign(account, campaign_id)
 
-    def configure(
-        self,
-        *,
-        inbox: str | None = None,
-        verification: Verification | None = None,
-        path: str | None = None,
-        forwarding: ForwardSettings | None = None,
-        dedupe_window: float | None = None,
-        body_timeout: float | None = None,
-        watching: WatchSettings | None = None,
-    ) -> None:
-        """Replace settings of the constructor; of a verification, each part that is set.
+    def configure(self, *, verification: Verification | None = None, **changes: object) -> None:
+        """Replace those of the `settings` that are not None; of a verification, each part that is set.
 
         ValueError and TypeError as for the constructor, with nothing replaced. RuntimeError once the inbox is open.
         """
         self._check_not_running()
-        handler = self.request_handler
-        if not (url := validation.text("inbox", self.inbox if inbox is None else inbox)):
-            raise ValueError("inbox is empty; give the URL of a store, such as sqlite:///inbox.db")
-        window = handler.dedupe_window if dedupe_window is None else dedupe_window
-        validation.duration("dedupe_window", window, "seconds")
-        timeout = validation.seconds("body_timeout", self.body_timeout if body_timeout is None else body_timeout)
-        handler.path = handler.path if path is None else requests.check_path(path)
-        handler.verification = handler.verification.updated(verification or Verification())
-        handler.dedupe_window = window
-        self._body_deadline = Deadline(timeout)
-        self._inbox.url = url
-        self._forwards.settings = forwarding or self._forwards.settings
-        if watching is not None:
-            self._watch.settings, receiver = watching, watching.alarm_url
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if verification is not None:
+            changes["verification"] = self.settings.verification.updated(verification)
+        settings = msgspec.structs.replace(self.settings, **changes)
+        if settings.alarm_url is not None and settings.alarm_url != self.settings.alarm_url:
             # Of no type: nothing but alarms goes there.
-            self._watch.alarm_consumer = None if receiver is None else self._forwards.add(receiver, (), None)
+            self._watch.alarm_consumer = self._forwards.add(settings.alarm_url, (), None)
+        for part in (self, self.request_handler, self._forwards, self._watch, self._inbox):
+            part.settings = settings
 
     def on(
         self,
@@ -246,7 +196,7 @@ class Listener:
 
     def forward_key(self, account: str | None = None) -> str | None:
         """The ``whpk_…`` key that verifies forwarded messages, or those of one account. None without forwards."""
-        return self._forwards.public_key(self.inbox, account)
+        return self._forwards.public_key(account)
 
     async def store(self) -> Store:
         """The open inbox, for programs that show it. StoreError if it cannot be opened."""
@@ -297,7 +247,7 @@ class Listener:
 
     async def ledger(self, account: str, campaign_id: str) -> Ledger:
         """How many devices of a campaign have reported a result, and how many have not; all 0 for an unknown one."""
-        return await ledger.read_ledger(await self._inbox.store(), account, campaign_id, self._inbox.clock())
+        return await ledger.read_ledger(await self._inbox.store(), account, campaign_id, self.settings.clock())
 
     async def ledger_devices(
         self, account: str, campaign_id: str, *, after: str = "", limit: int = 1000
@@ -345,36 +295,52 @@ class Listener:
             raise ValueError(f"the listener speaks HTTP, not {scope['type']}")
 
     async def _respond(self, scope: "Scope", receive: "Receive") -> Response:
-        handler, method, path = self.request_handler, scope["method"], requests.path_below_mount(scope).rstrip("/")
-        if path == requests.HEALTH_PATH:
-            if method not in ("GET", "HEAD"):
-                return requests.GET_ONLY
-            failed = self._inbox.dispatcher_failed
-            return requests.NOT_HANDLING if failed else handler.health(await self._inbox.check())
-        if path == requests.METRICS_PATH and method == "GET":
-            return requests.metrics_response(scope, self.metrics())
-        if (response := handler.route(method, path)) is not None:
-            return response
+        method, path = scope["method"], _path_below_mount(scope).rstrip("/")
         peer: str | None = (scope.get("client") or (None,))[0]
-        headers: dict[str, str] = {}
-        begun = handler.clock()
+        if path == METRICS_PATH and method == "GET":
+            # For this machine alone: neither strangers nor a proxy's clients read them.
+            proxied = any(name in (b"x-forwarded-for", b"forwarded", b"via") for name, _ in scope["headers"])
+            if peer not in ("127.0.0.1", "::1") or proxied:
+                return NOT_FOUND
+            return Response(200, self.metrics().encode(), content_type=b"text/plain; version=0.0.4")
+        # The rest of a body that was not read must not be read as the next request.
+        failed = (_CLOSE,) if scope.get("http_version", "").startswith("1") else ()
+        with contextlib.ExitStack() as held:
+            read_body = partial(self._read_body, receive, held)
+            return await self.request_handler.respond(
+                self._inbox, method, path, peer, scope["headers"], read_body, *failed
+            )
+
+    async def _read_body(
+        self, receive: "Receive", held: contextlib.ExitStack, headers: Mapping[str, str], peer: str | None
+    ) -> bytes:
+        """The body of a request, whose share of the memory is `held` if it is long."""
+        chunks: list[bytes] = []
+        size = owed = 0
+        take: Callable[[int], bool] | None = None
+        deadline = self.settings.body_deadline
         try:
-            headers = read_headers(scope["headers"])
-            handler.check_headers(headers, peer)
-            with contextlib.ExitStack() as held:
-                body = await requests.read_body(
-                    receive,
-                    self._body_deadline,
-                    lambda: held.enter_context(self._bodies.share(address_key(handler.sender(peer, headers)))),
-                )
-                message = handler.read_message(headers, body)
-                if (answer := handler.answer_challenge(message)) is not None:
-                    return answer
-                return handler.accepted(await self._inbox.accept(message), headers, peer, begun)
-        except (WebhookRejected, StoreError) as error:
-            # The rest of a body that was not read must not be read as the next request.
-            close = ((b"connection", b"close"),) if scope.get("http_version", "").startswith("1") else ()
-            return handler.failed(error, headers, peer, begun, *close)
+            with deadline:
+                while True:
+                    event = await receive()
+                    if event["type"] == "http.disconnect":
+                        # ASGI does not say whether the sender or the server closed the connection.
+                        raise WebhookRejected(400, BODY_CUT_OFF)
+                    chunks.append(chunk := event.get("body", b""))
+                    size, owed = size + len(chunk), owed + len(chunk)
+                    if size > BODY_LIMIT:
+                        raise WebhookRejected(413, BODY_TOO_LONG)
+                    if size > _SMALL_BODY:
+                        if take is None:
+                            sender = address_key(self.request_handler.sender(peer, headers))
+                            take = held.enter_context(self._bodies.share(sender))
+                        if not take(owed):
+                            raise WebhookRejected(503, "too many messages arrive at once; send it again")
+                        owed = 0
+                    if not event.get("more_body", False):
+                        return b"".join(chunks)
+        except TimeoutError as error:
+            raise WebhookRejected(408, f"the body did not arrive within {deadline.seconds:g} s") from error
 
     async def _lifespan(self, receive: "Receive", send: "Send") -> None:
         await receive()
@@ -387,3 +353,12 @@ class Listener:
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _path_below_mount(scope: "Scope") -> str:
+    """The path without the mount point: hosts leave it in `path` and repeat it in `root_path`."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and (path == root or path.startswith(f"{root}/")):
+        return path[len(root) :] or "/"
+    return path

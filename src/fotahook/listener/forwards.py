@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,6 +26,8 @@ from . import validation
 
 if TYPE_CHECKING:
     from fotahook.delivery.sender import Sender
+
+    from .settings import Settings
 
 PREFIX: Final = "forward:"
 _LOOPBACK: Final = parse_networks(("127.0.0.0/8", "::1/128"))
@@ -97,7 +99,7 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
 class Forwards:
     """The forwards of one listener."""
 
-    def __init__(self, settings: ForwardSettings) -> None:
+    def __init__(self, settings: "Settings") -> None:
         self.settings = settings
         self._forwards: list[Forward] = []
         self.fake_deliver: Deliver | None = None
@@ -132,27 +134,27 @@ class Forwards:
                 found[forward.consumer] = None
         return tuple(found)
 
-    def public_key(self, inbox: str, account: str | None) -> str | None:
+    def public_key(self, account: str | None) -> str | None:
         """The ``whpk_…`` key that verifies forwarded messages, or those of an account. None without forwards."""
         if not self._forwards:
             return None
-        key = self.settings.key(inbox)
+        key = self.settings.forwarding.key(self.settings.inbox)
         return format_public_key(signing_seed(key) if account is None else account_signing_seed(key, account))
 
     @contextlib.asynccontextmanager
-    async def open(self, inbox: str, clock: Callable[[], float]) -> AsyncIterator[Deliver]:
+    async def open(self) -> AsyncIterator[Deliver]:
         """Delivers to the forward of a lane. ValueError if a forward's address is not allowed."""
         if self.fake_deliver is not None:
             yield self.fake_deliver
             return
-        allowed = parse_networks(self.settings.allow_networks)
+        allowed = parse_networks(self.settings.forwarding.allow_networks)
         async with contextlib.AsyncExitStack() as stack:
             senders: dict[tuple[Network, ...], Sender] = {}
             targets: dict[str, tuple[str, Sender]] = {}
             for forward in self._forwards:
                 networks = forward.networks(allowed)
                 if networks not in senders:
-                    senders[networks] = await stack.enter_async_context(self._sender(inbox, networks, clock))
+                    senders[networks] = await stack.enter_async_context(self._sender(networks))
                 targets[forward.consumer] = (forward.url, senders[networks])
 
             async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
@@ -165,16 +167,17 @@ class Forwards:
 
             yield deliver
 
-    def _sender(self, inbox: str, networks: tuple[Network, ...], clock: Callable[[], float]) -> "Sender":
+    def _sender(self, networks: tuple[Network, ...]) -> "Sender":
         try:
             from fotahook.delivery.sender import CONNECT_TIMEOUT, Sender, SenderSettings
         except ModuleNotFoundError as error:
             raise ImportError(f"forwards need {error.name}: pip install 'fotahook[listener]'") from error
+        given = self.settings.forwarding
         settings = SenderSettings(
-            secret_key=self.settings.key(inbox),
-            timeout=self.settings.timeout,
-            connect_timeout=min(CONNECT_TIMEOUT, self.settings.timeout),
+            secret_key=given.key(self.settings.inbox),
+            timeout=given.timeout,
+            connect_timeout=min(CONNECT_TIMEOUT, given.timeout),
             allowed_networks=networks,
-            ca_file=self.settings.ca_file,
+            ca_file=given.ca_file,
         )
-        return Sender(settings, clock=clock, monotonic=time.monotonic)
+        return Sender(settings, clock=self.settings.clock, monotonic=time.monotonic)

@@ -63,6 +63,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     """A registered handler and the messages it gets; None matches everything."""
 
     handler: Handler
+    name: str
     kind: str | None
     status: str | None
     account: str | None
@@ -77,10 +78,6 @@ class Route(msgspec.Struct, frozen=True, eq=False):
             and (self.status is None or self.status in message.statuses)
             and self.failed in (None, message.failed)
         )
-
-    @property
-    def name(self) -> str:
-        return _name(self.handler)
 
 
 class Router:
@@ -104,7 +101,9 @@ class Router:
         """Register a handler. TypeError if it cannot be called with a message, or with a message and a context."""
         called = getattr(handler, "__call__", None)  # noqa: B004  # of an object
         is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(called)
-        self._routes.append(Route(handler, kind, status, account, failed, _wants_context(handler), is_async))
+        name = getattr(handler, "__qualname__", repr(handler))
+        wants_context = _wants_context(handler, name)
+        self._routes.append(Route(handler, name, kind, status, account, failed, wants_context, is_async))
         return handler
 
     def matching(self, message: CallbackMessage) -> list[Route]:
@@ -296,25 +295,19 @@ class DaemonThreadPool:
         future.set_result(done)
 
 
-def _wants_context(handler: Handler) -> bool:
+def _wants_context(handler: Handler, name: str) -> bool:
     """Whether a handler takes a second argument: a required one, or an optional one with the name `context`."""
     if not callable(handler):
         raise TypeError(f"a handler must be a function, not {handler!r}")
     if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
-        raise TypeError(f"{_name(handler)} is a generator function, which calling does not run: remove its yield")
+        raise TypeError(f"{name} is a generator function, which calling does not run: remove its yield")
     try:
         parameters = list(inspect.signature(handler).parameters.values())
     except ValueError as error:
-        raise TypeError(
-            f"the parameters of {_name(handler)} are unknown; wrap it in a function of (message)"
-        ) from error
+        raise TypeError(f"the parameters of {name} are unknown; wrap it in a function of (message)") from error
     positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     required = [each for each in positional if each.default is each.empty]
     keywords = [each for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty]
     if len(required) not in (1, 2) or keywords:
-        raise TypeError(f"a handler takes (message) or (message, context); {_name(handler)} does not")
+        raise TypeError(f"a handler takes (message) or (message, context); {name} does not")
     return len(required) == 2 or [each.name for each in positional[1:2]] == ["context"]
-
-
-def _name(handler: Handler) -> str:
-    return getattr(handler, "__qualname__", repr(handler))

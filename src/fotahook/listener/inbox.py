@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
 from fotahook.delivery import (
-    Deadline,
     DeadlineExceeded,
     Deliver,
     Dispatcher,
@@ -20,7 +19,7 @@ from fotahook.delivery import (
     run_maintenance,
 )
 from fotahook.store import Store, open_store
-from fotahook.store.base import Clock, StoreHealth
+from fotahook.store.base import StoreHealth
 from fotahook.store.key_file import check_key
 from fotahook.store.records import (
     Accepted,
@@ -37,14 +36,19 @@ from fotahook.store.records import (
 from .forwards import Forwards
 from .handlers import Invoker, Router
 from .intake import HANDLERS
+from .settings import Settings
 from .watch import Watch
 
 log = logging.getLogger("fotahook.listener")
 
-ACCEPT_SECONDS: Final = 3.0
-"""How long an inbox that is away is tried for: ThingSpace waits for an answer for about 4 s, and after a 503 it sends
-a message once more at most (docs/thingspace.md, The sender)."""
+IN_FLIGHT: Final = 8
+"""Messages that the handlers, or one forward, work on at once."""
 _RETRY_SECONDS: Final = 0.1
+_DAY: Final = 86400.0
+_KEPT_IDS: Final = 400 * _DAY
+
+Arrived: TypeAlias = tuple[NewMessage, asyncio.Future[Accepted]]
+"""A message, and the future of who waits for it."""
 
 
 class OpenInbox(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,19 +61,14 @@ class OpenInbox(msgspec.Struct, frozen=True, kw_only=True):
     resources: contextlib.AsyncExitStack
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class Inbox:
     """Opens on first use, in the event loop of that use. Once closed, it can be opened again."""
 
-    url: str
+    settings: Settings
     router: Router
     forwards: Forwards
     watch: Watch
-    rules: Rules
-    handler_timeout: float
-    retention: Retention
-    clock: Clock
-    accept_deadline: Deadline = field(default_factory=lambda: Deadline(ACCEPT_SECONDS))
     delivers: bool = True
     """If not, messages are only stored, for another process to deliver."""
     margin: float = 15.0
@@ -79,6 +78,9 @@ class Inbox:
     _opening: asyncio.Task[OpenInbox] | None = field(default=None, init=False)
     _open_inbox: OpenInbox | None = field(default=None, init=False)
     _closing: bool = field(default=False, init=False)
+    _arrived: dict[asyncio.AbstractEventLoop, list[Arrived]] = field(default_factory=dict, init=False)
+    """Messages of the current turn of each event loop."""
+    _storing: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
     @property
     def in_use(self) -> bool:
@@ -92,23 +94,57 @@ class Inbox:
         return dispatching is not None and dispatching.done() and not dispatching.cancelled()
 
     async def accept(self, message: NewMessage) -> Accepted:
-        """Store a message; on return it is on disk. StoreError, within the deadline, if it is not."""
-        error = None
+        """Store a message; on return it is on disk. StoreError, within the deadline, if it is not.
+
+        Messages that arrive in the same turn of the event loop share one deadline and one call of the store.
+        """
+        loop = asyncio.get_running_loop()
+        if (arrived := self._arrived.get(loop)) is None:
+            arrived = self._arrived[loop] = []
+            task = loop.create_task(self._store_arrived(loop))
+            self._storing.add(task)
+            task.add_done_callback(self._storing.discard)
+        stored: asyncio.Future[Accepted] = loop.create_future()
+        arrived.append((message, stored))
+        return await stored
+
+    async def _store_arrived(self, loop: asyncio.AbstractEventLoop) -> None:
+        messages, waiting = zip(*self._arrived.pop(loop), strict=True)
+        results: Sequence[Accepted | BaseException]
         try:
-            with self.accept_deadline:
+            results = await self._store(messages)
+        except Exception as error:
+            results = [error] * len(messages)
+            if len(messages) > 1 and not isinstance(error, StoreUnavailable):
+                # One of them was refused, and fails alone.
+                results = await asyncio.gather(*map(self._store_one, messages), return_exceptions=True)
+        for future, result in zip(waiting, results, strict=True):
+            if future.done():  # its caller was cancelled meanwhile
+                continue
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    async def _store_one(self, message: NewMessage) -> Accepted:
+        return (await self._store([message]))[0]
+
+    async def _store(self, messages: Sequence[NewMessage]) -> list[Accepted]:
+        error, deadline = None, self.settings.accept_deadline
+        try:
+            with deadline:
                 while True:
                     try:
                         inbox = self._opened()
                         store = await self.store() if inbox is None else inbox.store
-                        return (await store.accept((message,)))[0]
+                        return await store.accept(messages)
                     except StoreUnavailable as unavailable:
                         if self._closing:
                             raise
                         error = unavailable
                     await asyncio.sleep(_RETRY_SECONDS)
         except DeadlineExceeded as late:
-            seconds = self.accept_deadline.seconds
-            raise error or StoreUnavailable(f"the inbox did not respond within {seconds:g} s") from late
+            raise error or StoreUnavailable(f"the inbox did not respond within {deadline.seconds:g} s") from late
 
     async def check(self) -> StoreError | None:
         """Why the inbox cannot be written. None if it can, or if it is not open: only a message opens it."""
@@ -169,7 +205,7 @@ class Inbox:
                 # Connections may have ended with their event loop.
                 log.warning("the inbox of an event loop that has ended could not be closed", exc_info=True)
         async with contextlib.AsyncExitStack() as stack:
-            store = await open_store(self.url, clock=self.clock)
+            store = await open_store(self.settings.inbox, clock=self.settings.clock)
             stack.push_async_callback(store.close)
             try:
                 await store.check()
@@ -190,31 +226,35 @@ class Inbox:
 
     async def _start_delivering(self, store: Store, stack: contextlib.AsyncExitStack) -> asyncio.Task[None]:
         """The dispatcher's task. No generator: a loop that ends closes those in any order."""
+        settings = self.settings
         # After the check of the store, so that no key file is made beside a file that is no inbox.
         if len(self.forwards):
-            await check_key(store, self.forwards.settings.key(self.url))
-        forward = await stack.enter_async_context(self.forwards.open(self.url, self.clock))
-        invoker = Invoker(self.router, timeout=self.handler_timeout, transaction=store.transaction)
+            await check_key(store, settings.forwarding.key(settings.inbox))
+        forward = await stack.enter_async_context(self.forwards.open())
+        invoker = Invoker(self.router, timeout=settings.handler_timeout, transaction=store.transaction)
 
         async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
             self.watch.received(lease, delivery)
             return await (invoker.deliver if lease.consumer == HANDLERS else forward)(lease, delivery)
 
         # Handlers are called one after the other, each with its own time limit.
-        attempt = max(self.handler_timeout * max(1, len(self.router)), self.forwards.settings.timeout) + 1
+        attempt = max(settings.handler_timeout * max(1, len(self.router)), settings.forwarding.timeout) + 1
+        rules = Rules(schedule=tuple(settings.schedule), in_flight=IN_FLIGHT)
         dispatcher = Dispatcher(
             store,
             self.wrap_deliver(deliver),
-            rules=self.rules,
+            rules=rules,
             # Handlers need no slow start: they are not an endpoint that a backlog could overload.
-            rules_of={HANDLERS: msgspec.structs.replace(self.rules, slow_start=False)},
+            rules_of={HANDLERS: msgspec.structs.replace(rules, slow_start=False)},
             timings=Timings(lease=attempt + self.margin, attempt=attempt),
-            clock=self.clock,
+            clock=settings.clock,
         )
+        keep, ids = settings.keep_days * _DAY, max(_KEPT_IDS, settings.dedupe_window)
+        retention = Retention(seconds=keep, attempts=keep, ids=ids)
         loop = asyncio.get_running_loop()
         dispatching = loop.create_task(dispatcher.run(), name="fotahook listener")
         dispatching.add_done_callback(_log_failure)
-        maintenance = run_maintenance(store, self.retention, longest_wait=dispatcher.longest_wait)
+        maintenance = run_maintenance(store, retention, longest_wait=dispatcher.longest_wait)
         maintaining = loop.create_task(maintenance, name="fotahook inbox")
         watching = loop.create_task(self.watch.run(store), name="fotahook watch")
 

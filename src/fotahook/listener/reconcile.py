@@ -5,11 +5,10 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
-from fotahook.client import AsyncClient, Client
 from fotahook.contract.calls import FIRST_PAGE, next_page
 from fotahook.contract.errors import FotaV2ResultException, NotFound, PermissionDenied, RateLimited
 from fotahook.contract.exchange import retry_after
@@ -21,6 +20,7 @@ from fotahook.store.records import NewMessage
 
 from .intake import HANDLERS, ChooseConsumers, receive
 from .ledger import end_of, find_campaign
+from .settings import ReportClient
 from .verification import Verification
 
 log = logging.getLogger("fotahook.listener")
@@ -33,9 +33,6 @@ _LIMITED_SECONDS: Final = 60.0
 _LIMITED_MOST_SECONDS: Final = 3600.0
 _LIMITED_TIMES: Final = 5
 _PAGE: Final = 100
-
-ReportClient: TypeAlias = Client | AsyncClient
-"""Reads ThingSpace's reports."""
 
 
 class Reconciler:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -13,10 +12,10 @@ from fotahook.contract.errors import AuthenticationError, FotahookError, LoginRe
 from fotahook.store import Store
 from fotahook.store.records import Delivery, Lease, MessageFilter, NewMessage, StoreError
 
-from . import validation
 from .intake import HANDLERS, ChooseConsumers
-from .reconcile import OVER_SECONDS, Reconciler, ReportClient
+from .reconcile import OVER_SECONDS, Reconciler
 from .sender import SenderCounts
+from .settings import Settings
 
 log = logging.getLogger("fotahook.listener")
 
@@ -29,34 +28,16 @@ _KIND: Final = "fotahook.alarm."
 _DAY: Final = 86400.0
 
 
-class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a listener watches; None: not at all."""
-
-    client: ReportClient | None = None
-    every: float = 3600.0
-    alarm_url: str | None = None
-    silence: float | None = None
-    repair_limit: int | None = None
-    certificate: Path | None = None
-
-    def __post_init__(self) -> None:
-        validation.seconds("every", self.every)
-        if self.silence is not None:
-            validation.seconds("silence", self.silence)
-        if self.repair_limit is not None:
-            validation.duration("repair_limit", self.repair_limit, "repairs")
-
-
 class Watch:
     """The metrics and the alarms of one listener."""
 
-    def __init__(self, choose: ChooseConsumers, counts: SenderCounts, clock: Callable[[], float]) -> None:
-        self.settings = WatchSettings()
+    def __init__(self, settings: Settings, choose: ChooseConsumers, counts: SenderCounts) -> None:
+        self.settings = settings
         self.alarm_consumer: str | None = None
         self.callback_replaced = False
         """Whether somebody else took the account's callback; whoever watches that sets it."""
         self.metrics: dict[str, float] = {"fotahook_repaired_total": 0.0}
-        self._choose, self._counts, self._clock = choose, counts, clock
+        self._choose, self._counts, self._clock = choose, counts, settings.clock
         self._received_at = 0.0
         self._raised: dict[str, bool] = {}
 
@@ -82,7 +63,7 @@ class Watch:
         self._received_at = self._clock()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(CHECK_SECONDS, self.check, store))
-            if self.settings.client is not None:
+            if self.settings.reconcile is not None:
                 tasks.create_task(self._repeat(self.settings.every, self.reconcile, store))
 
     async def _repeat(self, seconds: float, work: Callable[[Store], Awaitable[None]], store: Store) -> None:
@@ -102,8 +83,8 @@ class Watch:
 
     async def reconcile(self, store: Store) -> None:
         """One round of reconciliation."""
-        assert self.settings.client is not None
-        repaired = await Reconciler(store, self.settings.client, self._choose, self._clock).everything()
+        assert self.settings.reconcile is not None
+        repaired = await Reconciler(store, self.settings.reconcile, self._choose, self._clock).everything()
         self.metrics["fotahook_repaired_total"] += repaired
         self._counts.happened("repaired", repaired)
         if (limit := self.settings.repair_limit) is not None:

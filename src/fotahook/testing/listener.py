@@ -148,17 +148,17 @@ class ListenerClient:
         async def send(message: Message) -> None:
             sent.append(message)
 
-        requests = self._listener.request_handler
-        verification = requests.verification
+        settings = self._listener.settings
+        verification = settings.verification
         peer = str(verification.sources[0].network_address) if verification.sources else _PEER
-        timestamp, signatures = int(requests.clock() - late), []
+        timestamp, signatures = int(settings.clock() - late), []
         if verification.secrets:
             signatures = [signing.signer(secrets=[verification.secrets[0]])(message_id, timestamp, body)]
         elif verification.public_keys:
             signatures = [signing.signer(seeds=[self._seed])(message_id, timestamp, body)]
         headers = signing.headers(message_id, timestamp, signatures).items()
         scope: dict[str, Any] = {"type": "http", "method": "POST", "client": (peer, 50_000)}
-        scope["path"] = unquote(self._listener.path)
+        scope["path"] = unquote(settings.path)
         scope["headers"] = [(name.encode(), value.encode()) for name, value in headers]
         await self._listener(scope, receive, send)
         content: dict[str, Any] = msgspec.json.decode(sent[1]["body"])
@@ -180,7 +180,7 @@ def listener_client(listener: Listener, *, serve: bool = False, forward: bool = 
     """
     if not isinstance(listener, Listener):
         raise TypeError(f"listener_client takes a fotahook.Listener, not {type(listener).__name__}")
-    inbox, verification = listener.inbox, listener.request_handler.verification
+    inbox, verification = listener.settings.inbox, listener.settings.verification
     with tempfile.TemporaryDirectory(prefix="fotahook-listener-") as folder, start_blocking_portal() as portal:
         seed = secrets.token_bytes(32)
         client, trusting = ListenerClient(listener, portal, seed), verification
@@ -198,7 +198,7 @@ def listener_client(listener: Listener, *, serve: bool = False, forward: bool = 
             with portal.wrap_async_context_manager(listener.running()), ExitStack() as stack:
                 if serve:
                     bound = stack.enter_context(socket.create_server((_PEER, 0)))
-                    client.url = f"http://{_PEER}:{bound.getsockname()[1]}{listener.path}"
+                    client.url = f"http://{_PEER}:{bound.getsockname()[1]}{listener.settings.path}"
                     stack.enter_context(portal.wrap_async_context_manager(serving(listener, bound)))
                 yield client
         finally:

@@ -8,18 +8,17 @@ import concurrent.futures
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fotahook.contract.errors import WebhookRejected
 from fotahook.store.records import Accepted, NewMessage, StoreError, StoreUnavailable
+from fotahook.store.sqlite.session import run_to_end
 
-from .. import requests
-from ..app import Listener
+from ..app import BODY_CUT_OFF, Listener
 from ..inbox import Inbox
-from ..intake import BODY_LIMIT, read_headers
-from ..requests import Response
+from ..intake import BODY_LIMIT
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -36,6 +35,9 @@ class WsgiListener:
     The first message opens the inbox, separately in each process, because a server may fork after it loaded the app.
     """
 
+    dispatcher_failed = False
+    """Messages are handled elsewhere."""
+
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._requests = listener.request_handler
@@ -47,11 +49,36 @@ class WsgiListener:
         os.register_at_fork(after_in_child=lambda: (call := after_fork()) and call())
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        response = self._respond(environ)
+        # PEP 3333 has the bytes of the path decoded as latin-1.
+        path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace").rstrip("/")
+        method: str = environ["REQUEST_METHOD"]
+
+        async def read_body(headers: Mapping[str, str], peer: str | None) -> bytes:
+            return _read_body(environ)
+
+        response = run_to_end(
+            self._requests.respond(self, method, path, environ.get("REMOTE_ADDR"), _headers(environ), read_body)
+        )
         status = HTTPStatus(response.status)
         headers = [(name.decode(), value.decode()) for name, value in response.headers]
         start_response(f"{status.value} {status.phrase}", headers)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+        return [] if method == "HEAD" else [response.body]
+
+    async def accept(self, message: NewMessage) -> Accepted:
+        """Store a message, as `Inbox` does. It blocks, as each thread has one request."""
+        with self._lock:
+            if self._inbox is None:
+                self._inbox = InboxThread(self._listener.receiving_inbox())
+            inbox = self._inbox
+        return inbox.call(lambda inbox: inbox.accept(message))
+
+    async def check(self) -> StoreError | None:
+        """Why messages cannot be stored. None if they can, or if the inbox is not open yet."""
+        inbox = self._inbox
+        try:
+            return None if inbox is None else inbox.call(Inbox.check)
+        except StoreUnavailable as error:
+            return error
 
     def close(self) -> None:
         """Close the inbox; the next message opens it again."""
@@ -69,37 +96,6 @@ class WsgiListener:
             self._inbox = None
         self._requests.after_fork()
 
-    def _respond(self, environ: "WSGIEnvironment") -> Response:
-        # PEP 3333 has the bytes of the path decoded as latin-1.
-        path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace").rstrip("/")
-        method: str = environ["REQUEST_METHOD"]
-        if path == requests.HEALTH_PATH:
-            if method not in ("GET", "HEAD"):
-                return requests.GET_ONLY
-            inbox = self._inbox
-            return self._requests.health(None if inbox is None else inbox.check())
-        if (response := self._requests.route(method, path)) is not None:
-            return response
-        peer: str | None = environ.get("REMOTE_ADDR")
-        headers: dict[str, str] = {}
-        begun = self._requests.clock()
-        try:
-            headers = read_headers(_headers(environ))
-            self._requests.check_headers(headers, peer)
-            message = self._requests.read_message(headers, _read_body(environ))
-            if (answer := self._requests.answer_challenge(message)) is not None:
-                return answer
-            return self._requests.accepted(self._accept(message), headers, peer, begun)
-        except (WebhookRejected, StoreError) as error:
-            return self._requests.failed(error, headers, peer, begun)
-
-    def _accept(self, message: NewMessage) -> Accepted:
-        with self._lock:
-            if self._inbox is None:
-                self._inbox = InboxThread(self._listener.receiving_inbox())
-            inbox = self._inbox
-        return inbox.accept(message)
-
 
 class InboxThread:
     """An inbox in a thread with its own event loop, so that the messages of many threads share commits."""
@@ -114,17 +110,6 @@ class InboxThread:
         self._thread = threading.Thread(target=self._run, name="fotahook inbox", daemon=True)
         self._thread.start()
 
-    def accept(self, message: NewMessage) -> Accepted:
-        """Store a message; on return it is on disk. StoreError if it is not."""
-        return self._call(lambda: self._inbox.accept(message))
-
-    def check(self) -> StoreError | None:
-        """Why messages cannot be stored. None if they can, or if the inbox is not open yet."""
-        try:
-            return self._call(self._inbox.check)
-        except StoreUnavailable as error:
-            return error
-
     def close(self) -> None:
         """Complete pending calls, refuse further ones, and end the thread."""
         with self._lock:
@@ -135,12 +120,12 @@ class InboxThread:
         closing.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
         self._thread.join(CLOSE_SECONDS)
 
-    def _call(self, work: Callable[[], Coroutine[object, object, T]]) -> T:
-        """Run `work` in the loop, which always completes or cancels it."""
+    def call(self, work: Callable[[Inbox], Coroutine[object, object, T]]) -> T:
+        """What `work` returns in the loop, which always completes or cancels it. StoreUnavailable once it is closed."""
         with self._lock:
             if self._closed:
                 raise StoreUnavailable(STOPPING)
-            call = asyncio.run_coroutine_threadsafe(work(), self._loop)
+            call = asyncio.run_coroutine_threadsafe(work(self._inbox), self._loop)
             self._pending.add(call)
         try:
             return call.result()
@@ -169,7 +154,7 @@ def _read_body(environ: "WSGIEnvironment") -> bytes:
         size = int(length.lstrip("0") or "0")
         body = read(size)
         if len(body) < size:
-            raise WebhookRejected(400, requests.BODY_CUT_OFF)
+            raise WebhookRejected(400, BODY_CUT_OFF)
         return body
     if not environ.get("wsgi.input_terminated"):
         # Reading on might take bytes of the next request.

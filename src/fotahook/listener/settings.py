@@ -1,0 +1,95 @@
+"""The settings of a listener: an invalid one is refused where it is given."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Final, TypeAlias
+from urllib.parse import unquote
+
+import msgspec
+
+from fotahook.client import AsyncClient, Client
+from fotahook.contract.exchange import Masked
+from fotahook.delivery import Deadline, Rules
+
+from . import validation
+from .forwards import ForwardSettings
+from .intake import DEDUPE_WINDOW
+from .verification import Verification
+
+ReportClient: TypeAlias = Client | AsyncClient
+"""Reads ThingSpace's reports."""
+
+HEALTH_PATH: Final = "/healthz"
+ACCEPT_SECONDS: Final = 3.0
+"""How long an inbox that is away is tried for: ThingSpace waits for an answer for about 4 s, and after a 503 it sends
+a message once more at most (docs/thingspace.md, The sender)."""
+SCHEDULE: Final = Rules().schedule
+_SECRET_LENGTH: Final = 16
+"""Characters of a path segment that make it hard to guess."""
+
+
+class Settings(Masked, frozen=True, kw_only=True, dict=True):
+    """What ``Listener`` takes, parsed. ValueError for an invalid value, TypeError for one of the wrong type."""
+
+    inbox: str = "sqlite:///inbox.db"
+    verification: Verification = Verification()
+    path: str = "/"
+    forwarding: ForwardSettings = ForwardSettings()
+    handler_timeout: float = 30.0
+    body_timeout: float = 30.0
+    accept_timeout: float = ACCEPT_SECONDS
+    schedule: Sequence[float] = SCHEDULE
+    dedupe_window: float = DEDUPE_WINDOW
+    keep_days: float = 30.0
+    reconcile: ReportClient | None = None
+    every: float = 3600.0
+    alarm_url: str | None = None
+    silence: float | None = None
+    repair_limit: int | None = None
+    certificate: Path | None = None
+    clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        if not validation.text("inbox", self.inbox):
+            raise ValueError("inbox is empty; give the URL of a store, such as sqlite:///inbox.db")
+        check_path(self.path)
+        for name in ("handler_timeout", "body_timeout", "accept_timeout", "every"):
+            validation.seconds(name, getattr(self, name))
+        # The given value may be an iterator, which is exhausted now.
+        msgspec.structs.force_setattr(self, "schedule", validation.schedule("schedule", self.schedule))
+        validation.duration("dedupe_window", self.dedupe_window, "seconds")
+        validation.duration("keep_days", self.keep_days, "days")
+        if self.silence is not None:
+            validation.seconds("silence", self.silence)
+        if self.repair_limit is not None:
+            validation.duration("repair_limit", self.repair_limit, "repairs")
+
+    @cached_property
+    def body_deadline(self) -> Deadline:
+        """For a body to arrive."""
+        return Deadline(self.body_timeout)
+
+    @cached_property
+    def accept_deadline(self) -> Deadline:
+        """For messages to be stored."""
+        return Deadline(self.accept_timeout)
+
+
+def check_path(path: str) -> str:
+    """The path, if messages can be received there. ValueError if not."""
+    if not validation.text("path", path).startswith("/"):
+        raise ValueError(f"a path must begin with /, unlike {path!r}")
+    for character in path:
+        if character in " ?#" or not character.isprintable():
+            raise ValueError(f"a path must be written as in a URL: percent-encode {character!r} in {path!r}")
+    if unquote(path).rstrip("/") == HEALTH_PATH:
+        raise ValueError(f"the path {HEALTH_PATH} is reserved for health checks")
+    return path
+
+
+def is_secret_path(path: str) -> bool:
+    """Whether a path is hard to guess, and so must not be shown."""
+    # Decoded, because percent-encoding makes a short segment longer but not harder to guess.
+    return any(len(segment) >= _SECRET_LENGTH for segment in unquote(path).split("/"))
