@@ -4,12 +4,11 @@ from fotahook.contract.errors import WebhookRejected
 from fotahook.store.ledger import LedgerDevice
 
 from .app import Listener
-from .forwards import ForwardSettings
 from .handlers import Context, Handler
 from .inbox import DeadLetter
 from .intake import receive, unwrap
 from .ledger import Ledger
-from .settings import Settings
+from .settings import ForwardSettings, Settings
 from .verification import THINGSPACE_SOURCES, Verification
 
 __all__ = [

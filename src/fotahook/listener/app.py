@@ -19,7 +19,7 @@ from fotahook.store.ledger import LedgerDevice
 from fotahook.store.records import StoreError
 
 from . import ledger, validation
-from .forwards import Forwards, ForwardSettings
+from .forwards import Forwards
 from .handlers import HandlerT, Router
 from .inbox import DeadLetter, Inbox, dead_letters
 from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW
@@ -28,7 +28,7 @@ from .reconcile import Reconciler
 from .registration import OVERLAP_SECONDS, former_paths
 from .requests import NOT_FOUND, RequestHandler, Response
 from .sender import SenderReport
-from .settings import ACCEPT_SECONDS, SCHEDULE, ReportClient, Settings
+from .settings import ACCEPT_SECONDS, SCHEDULE, ForwardSettings, ReportClient, Settings
 from .verification import Basic, Verification
 from .watch import Watch
 
@@ -308,7 +308,7 @@ class Listener:
         with contextlib.ExitStack() as held:
             read_body = partial(self._read_body, receive, held)
             return await self.request_handler.respond(
-                self._inbox, method, path, peer, scope["headers"], read_body, *failed
+                method, path, peer, scope["headers"], read_body, self._inbox.accept, self._inbox.check, *failed
             )
 
     async def _read_body(

@@ -5,68 +5,28 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Iterable
 from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
-from fotahook.contract.exchange import Masked
-from fotahook.contract.keys import account_signing_seed, parse_secret_key, signing_seed
+from fotahook.contract.keys import account_signing_seed, signing_seed
 from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.signing import format_public_key
 from fotahook.contract.urls import url_refusal
 from fotahook.delivery import Deliver, Outcome
-from fotahook.store import sqlite_path
-from fotahook.store.key_file import read_or_make_key
 from fotahook.store.records import Delivery, Lease
 
 from . import validation
+from .settings import Settings
 
 if TYPE_CHECKING:
     from fotahook.delivery.sender import Sender
 
-    from .settings import Settings
-
 PREFIX: Final = "forward:"
 _LOOPBACK: Final = parse_networks(("127.0.0.0/8", "::1/128"))
 _DIGITS: Final = 16
-
-
-class ForwardSettings(Masked, frozen=True, kw_only=True):
-    """How a listener's forwards are sent. ValueError for an invalid value, TypeError for one of the wrong type."""
-
-    shown = ("timeout",)
-
-    secret_key: str | None = None
-    """The signing key is derived from it: URL-safe base64 of 32 bytes. None: a key file beside a SQLite inbox."""
-    allow_networks: tuple[str, ...] = ()
-    """Networks (CIDR) that are allowed for forwards although they are not globally reachable."""
-    ca_file: Path | None = None
-    """Certificate authorities (PEM) that are trusted besides the system's."""
-    timeout: float = 15.0
-    """Seconds for one whole attempt."""
-
-    def __post_init__(self) -> None:
-        networks = validation.texts("allow_networks", self.allow_networks)
-        # The given value may be an iterator, which is exhausted now.
-        msgspec.structs.force_setattr(self, "allow_networks", networks)
-        parse_networks(networks)
-        if self.secret_key is not None:
-            parse_secret_key(validation.text("secret_key", self.secret_key))
-        validation.seconds("timeout", self.timeout)
-
-    def key(self, inbox: str) -> bytes:
-        """The secret key for the forwards of an inbox. ValueError if there is neither a key nor a file for one."""
-        if self.secret_key is not None:
-            return parse_secret_key(self.secret_key)
-        if not inbox.startswith("sqlite:"):
-            raise ValueError(
-                "forwards from an inbox on PostgreSQL need a secret key, the same in every process: "
-                "set FOTAHOOK_SECRET_KEY or ForwardSettings(secret_key=…)"
-            )
-        return read_or_make_key(sqlite_path(inbox))
 
 
 class Forward(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +59,7 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
 class Forwards:
     """The forwards of one listener."""
 
-    def __init__(self, settings: "Settings") -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._forwards: list[Forward] = []
         self.fake_deliver: Deliver | None = None

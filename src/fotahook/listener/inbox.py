@@ -51,6 +51,10 @@ Arrived: TypeAlias = tuple[NewMessage, asyncio.Future[Accepted]]
 """A message, and the future of who waits for it."""
 
 
+class NotHandling(StoreError):
+    """Messages are stored but not handled, because the dispatcher ended by itself."""
+
+
 class OpenInbox(msgspec.Struct, frozen=True, kw_only=True):
     """An open inbox. `resources` are all that must be closed."""
 
@@ -86,12 +90,6 @@ class Inbox:
     def in_use(self) -> bool:
         """Whether the inbox is open or being opened."""
         return self._opening is not None
-
-    @property
-    def dispatcher_failed(self) -> bool:
-        """Whether messages are stored but not handled, because the dispatcher ended by itself."""
-        dispatching = None if self._open_inbox is None else self._open_inbox.dispatching
-        return dispatching is not None and dispatching.done() and not dispatching.cancelled()
 
     async def accept(self, message: NewMessage) -> Accepted:
         """Store a message; on return it is on disk. StoreError, within the deadline, if it is not.
@@ -147,9 +145,13 @@ class Inbox:
             raise error or StoreUnavailable(f"the inbox did not respond within {deadline.seconds:g} s") from late
 
     async def check(self) -> StoreError | None:
-        """Why the inbox cannot be written. None if it can, or if it is not open: only a message opens it."""
-        inbox = self._opened()
-        return None if inbox is None else await inbox.health.error()
+        """What is wrong with the inbox. None if nothing is, or if it is not open: only a message opens it."""
+        if (inbox := self._opened()) is None:
+            return None
+        dispatching = inbox.dispatching
+        if dispatching is not None and dispatching.done() and not dispatching.cancelled():
+            return NotHandling()
+        return await inbox.health.error()
 
     async def store(self) -> Store:
         """The store; opens it if necessary. StoreError if it cannot be opened."""

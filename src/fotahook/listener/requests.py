@@ -5,7 +5,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import unquote
 
 import msgspec
@@ -17,13 +17,10 @@ from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, 
 
 from .forwards import Forwards
 from .handlers import Router
+from .inbox import NotHandling
 from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, USER_AGENT, read_headers, receive
 from .sender import Event, SenderCounts
 from .settings import HEALTH_PATH, Settings, is_secret_path
-
-if TYPE_CHECKING:
-    from .adapters.wsgi import WsgiListener
-    from .inbox import Inbox
 
 log = logging.getLogger("fotahook.listener")
 
@@ -67,7 +64,6 @@ def _problem(status: int, code: str, text: str, *headers: Header) -> Response:
 
 
 HEALTHY: Final = Response(200, b'{"status":"ok"}')
-NOT_HANDLING: Final = _problem(503, "NOT_HANDLING", "messages are stored but not handled: see the log, then restart")
 # Does not name the right path, which may be the only secret.
 NOT_FOUND: Final = _problem(404, "NOT_FOUND", "messages are not received at this path")
 POST_ONLY: Final = _problem(405, "METHOD_NOT_ALLOWED", "send messages with POST", (b"allow", b"POST"))
@@ -135,20 +131,21 @@ class RequestHandler:
 
     async def respond(
         self,
-        inbox: "Inbox | WsgiListener",
         method: str,
         path: str,
         peer: str | None,
         headers: Iterable[Header],
         read_body: ReadBody,
+        accept: Callable[[NewMessage], Awaitable[Accepted]],
+        check: Callable[[], Awaitable[StoreError | None]],
         *failed: Header,
     ) -> Response:
         """The response to a request for a decoded path, without a slash at its end.
 
-        `failed`: further headers of the response to a message that is not stored.
+        `accept` and `check` are those of `Inbox`. `failed`: further headers where a message is not stored.
         """
         if path == HEALTH_PATH:
-            return await self._health(inbox) if method in ("GET", "HEAD") else GET_ONLY
+            return self._health(await check()) if method in ("GET", "HEAD") else GET_ONLY
         if (response := self._route(method, path)) is not None:
             return response
         found: dict[str, str] = {}
@@ -159,7 +156,7 @@ class RequestHandler:
             message = self.read_message(found, await read_body(found, peer))
             if message.type == CHALLENGE:
                 return _answer_challenge(message)
-            return self._accepted(await inbox.accept(message), found, peer, begun)
+            return self._accepted(await accept(message), found, peer, begun)
         except (WebhookRejected, StoreError) as error:
             return self._failed(error, found, peer, begun, *failed)
 
@@ -259,10 +256,7 @@ class RequestHandler:
         address = sender_address(peer, headers.get(FORWARDED_FOR, ""), proxies)
         return str(address or one_line(peer or "an unknown address", _PEER_LIMIT))
 
-    async def _health(self, inbox: "Inbox | WsgiListener") -> Response:
-        if inbox.dispatcher_failed:
-            return NOT_HANDLING
-        error = await inbox.check()
+    def _health(self, error: StoreError | None) -> Response:
         if error is None and self._last_failure is not None:
             failed_at, failure = self._last_failure
             # The clock may have been set back since.
@@ -290,6 +284,8 @@ def _error_response(error: WebhookRejected | StoreError, *headers: Header) -> Re
         return _problem(error.status, code, str(error), *headers)
     if isinstance(error, StoreFull):
         return _problem(507, "INBOX_FULL", "the inbox is full")
+    if isinstance(error, NotHandling):
+        return _problem(503, "NOT_HANDLING", "messages are stored but not handled: see the log, then restart")
     return _problem(503, "INBOX_AWAY", "messages cannot be stored now", (b"retry-after", b"5"))
 
 

@@ -10,11 +10,14 @@ from urllib.parse import unquote
 import msgspec
 
 from fotahook.client import AsyncClient, Client
+from fotahook.contract.addresses import parse_networks
 from fotahook.contract.exchange import Masked
+from fotahook.contract.keys import parse_secret_key
 from fotahook.delivery import Deadline, Rules
+from fotahook.store import sqlite_path
+from fotahook.store.key_file import read_or_make_key
 
 from . import validation
-from .forwards import ForwardSettings
 from .intake import DEDUPE_WINDOW
 from .verification import Verification
 
@@ -28,6 +31,41 @@ a message once more at most (docs/thingspace.md, The sender)."""
 SCHEDULE: Final = Rules().schedule
 _SECRET_LENGTH: Final = 16
 """Characters of a path segment that make it hard to guess."""
+
+
+class ForwardSettings(Masked, frozen=True, kw_only=True):
+    """How a listener's forwards are sent. ValueError for an invalid value, TypeError for one of the wrong type."""
+
+    shown = ("timeout",)
+
+    secret_key: str | None = None
+    """The signing key is derived from it: URL-safe base64 of 32 bytes. None: a key file beside a SQLite inbox."""
+    allow_networks: tuple[str, ...] = ()
+    """Networks (CIDR) that are allowed for forwards although they are not globally reachable."""
+    ca_file: Path | None = None
+    """Certificate authorities (PEM) that are trusted besides the system's."""
+    timeout: float = 15.0
+    """Seconds for one whole attempt."""
+
+    def __post_init__(self) -> None:
+        networks = validation.texts("allow_networks", self.allow_networks)
+        # The given value may be an iterator, which is exhausted now.
+        msgspec.structs.force_setattr(self, "allow_networks", networks)
+        parse_networks(networks)
+        if self.secret_key is not None:
+            parse_secret_key(validation.text("secret_key", self.secret_key))
+        validation.seconds("timeout", self.timeout)
+
+    def key(self, inbox: str) -> bytes:
+        """The secret key for the forwards of an inbox. ValueError if there is neither a key nor a file for one."""
+        if self.secret_key is not None:
+            return parse_secret_key(self.secret_key)
+        if not inbox.startswith("sqlite:"):
+            raise ValueError(
+                "forwards from an inbox on PostgreSQL need a secret key, the same in every process: "
+                "set FOTAHOOK_SECRET_KEY or ForwardSettings(secret_key=…)"
+            )
+        return read_or_make_key(sqlite_path(inbox))
 
 
 class Settings(Masked, frozen=True, kw_only=True, dict=True):

@@ -35,12 +35,8 @@ class WsgiListener:
     The first message opens the inbox, separately in each process, because a server may fork after it loaded the app.
     """
 
-    dispatcher_failed = False
-    """Messages are handled elsewhere."""
-
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._requests = listener.request_handler
         self._lock = threading.Lock()
         self._inbox: InboxThread | None = None
         self._of_parents: list[InboxThread] = []
@@ -57,14 +53,22 @@ class WsgiListener:
             return _read_body(environ)
 
         response = run_to_end(
-            self._requests.respond(self, method, path, environ.get("REMOTE_ADDR"), _headers(environ), read_body)
+            self._listener.request_handler.respond(
+                method,
+                path,
+                environ.get("REMOTE_ADDR"),
+                _headers(environ),
+                read_body,
+                self._accept,
+                self._check,
+            )
         )
         status = HTTPStatus(response.status)
         headers = [(name.decode(), value.decode()) for name, value in response.headers]
         start_response(f"{status.value} {status.phrase}", headers)
         return [] if method == "HEAD" else [response.body]
 
-    async def accept(self, message: NewMessage) -> Accepted:
+    async def _accept(self, message: NewMessage) -> Accepted:
         """Store a message, as `Inbox` does. It blocks, as each thread has one request."""
         with self._lock:
             if self._inbox is None:
@@ -72,7 +76,7 @@ class WsgiListener:
             inbox = self._inbox
         return inbox.call(lambda inbox: inbox.accept(message))
 
-    async def check(self) -> StoreError | None:
+    async def _check(self) -> StoreError | None:
         """Why messages cannot be stored. None if they can, or if the inbox is not open yet."""
         inbox = self._inbox
         try:
@@ -94,7 +98,7 @@ class WsgiListener:
             # Kept open: SQLite forbids closing it here, and the loop's selector is shared with the parent.
             self._of_parents.append(self._inbox)
             self._inbox = None
-        self._requests.after_fork()
+        self._listener.request_handler.after_fork()
 
 
 class InboxThread:
