@@ -128,7 +128,7 @@ class Service:
         self.streams = Counter[str]()
         """The number of open event streams of each client."""
         self.quotas = Quotas(settings.quotas, store, settings.clock)
-        self.refused_logins = RefusedLogins(store)
+        self.refused_logins = RefusedLogins(store, settings.clock)
         self.overviews = Overviews(store, settings.clock, settings.consumer)
         self.credential_lock = asyncio.Lock()
         """Held while credentials are read and written back, so that no call overwrites another's change."""

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Final, Literal, TypeVar
 
@@ -37,6 +37,8 @@ LONG_SECONDS: Final = 0.002
 """Of a turn of the loop that is followed by a pause as long."""
 ENTRY_SECONDS: Final = 60.0
 """Whose refused logins share an entry of the audit log."""
+WRITE_SECONDS: Final = 1.0
+"""Their counts are written so often."""
 MAX_ADDRESSES: Final = 100
 """Addresses with an entry of their own; further ones share one."""
 COUNT_STEP: Final = 10_000
@@ -171,49 +173,61 @@ class LoopTurns:
         loop.call_later(took if took > LONG_SECONDS else 0.0, self._next, loop)
 
 
+@dataclass(eq=False)
+class _Refused:
+    entry: AuditEntry
+    began: float
+    counts: Counter[str] = field(default_factory=Counter)
+
+
 class RefusedLogins:
-    """Counts refused logins by address, and writes the counts of each minute in a task of its own. For one event loop.
+    """Counts refused logins, and writes the counts in a task of its own. For one event loop."""
 
-    What a stranger sent as a name is not written down: it may be a secret.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._refused: dict[str, tuple[AuditEntry, Counter[str]]] = {}
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+        self._current: dict[str, _Refused] = {}
+        self._unwritten: list[_Refused] = []
         self._writing: asyncio.Task[None] | None = None
 
     def count(
         self, why: Literal["wrong", "locked", "network"], address: str, actor: str = "", subject: str = ""
     ) -> None:
-        """Count a refused login. `actor` and `subject`: the client and the user or client, as far as they are known."""
-        self._add(AuditEntry(actor=actor, address=address, action="login.refused", subject=subject), [why])
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write_each_minute(), name="refused logins")
+        """Count a refused login. `actor` and `subject`: the client and the user or client, as far as they are known.
 
-    def _add(self, entry: AuditEntry, counts: Iterable[str]) -> None:
-        key = address_key(entry.address)
-        if key not in self._refused and len(self._refused) >= MAX_ADDRESSES:
-            key, entry = "others", msgspec.structs.replace(entry, address="others")
-        self._refused.setdefault(key, (entry, Counter()))[1].update(counts)
+        What a stranger sent as a name is not written down: it may be a secret.
+        """
+        now, key = self._clock(), address_key(address)
+        current = {name: one for name, one in self._current.items() if one.began <= now < one.began + ENTRY_SECONDS}
+        if key not in current and len(current) >= MAX_ADDRESSES:
+            key = address = "others"
+        if key not in current:
+            entry = AuditEntry(actor=actor, address=address, action="login.refused", subject=subject)
+            current[key] = _Refused(entry, now)
+        self._current, refused = current, current[key]
+        refused.counts[why] += 1
+        if refused not in self._unwritten:
+            self._unwritten.append(refused)
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write(), name="refused logins")
 
-    async def _write_each_minute(self) -> None:
-        while self._refused:
-            await asyncio.sleep(ENTRY_SECONDS)
-            await self.write()
-
-    async def write(self) -> None:
-        """Write what was counted since the last time."""
-        writing, self._refused = self._refused, {}
-        entries = [
-            msgspec.structs.replace(entry, detail=" ".join(f"{why}={count}" for why, count in counts.items()))
-            for entry, counts in writing.values()
-        ]
+    async def _write(self) -> None:
         try:
-            await self._store.write_audit(entries)
-        except StoreError as error:
-            logger.warning("refused logins are not in the audit log yet: %s", error)
-            for entry, counts in writing.values():
-                self._add(entry, counts.elements())
+            while self._unwritten:
+                writing, self._unwritten = self._unwritten, []
+                for one in writing:
+                    detail = " ".join(f"{why}={count}" for why, count in one.counts.items())
+                    one.entry = msgspec.structs.replace(one.entry, detail=detail)
+                try:
+                    numbers = await self._store.write_audit([one.entry for one in writing])
+                except StoreError as error:
+                    logger.warning("refused logins are not in the audit log yet: %s", error)
+                    self._unwritten = writing + [one for one in self._unwritten if one not in writing]
+                else:
+                    for one, number in zip(writing, numbers, strict=True):
+                        one.entry = msgspec.structs.replace(one.entry, number=number)
+                await asyncio.sleep(WRITE_SECONDS)
+        finally:
+            self._writing = None
 
 
 @dataclass(frozen=True, kw_only=True)
