@@ -668,7 +668,7 @@ async def test_the_last_attempts_come_newest_first_with_their_messages(
     assert [(one.message, one.number) for one in recent] == [(second.id, 1), (first.id, 2), (first.id, 1)]
     assert (recent[1].accepted_at, recent[1].attempt) == (accepted_at, (await registered.attempts(first.id))[1])
     assert await registered.recent_attempts(None, limit=2) == recent[:2]
-    shown = views.recent_attempt(recent[1])
+    shown = views.attempt_state(recent[1].message, recent[1].number, recent[1].attempt)
     assert (shown.message_id, shown.number, shown.phases.total) == (first.id, 2, 1.5)
     assert await registered.recent_attempts("other", limit=10) == []
 

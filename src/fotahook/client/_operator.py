@@ -21,7 +21,6 @@ from ..contract.calls import (
     segment,
     timestamp,
 )
-from ..contract.campaigns import Found
 from ..contract.servers import servers_at
 from ._base import AsyncBaseClient, BaseClient, SyncBaseClient, operation, spelled_out
 from ._iteration import Listing, Subscription, paged, streamed
@@ -202,13 +201,13 @@ class _OperatorClient(BaseClient):
         return (await self._data(call, **options)).count
 
     @operation
-    async def search(self, text: str, **options: Unpack[CallOptions]) -> Found:
+    async def search(self, text: str, **options: Unpack[CallOptions]) -> types.Found:
         """What is called like this: accounts and campaigns by the beginning, messages and devices by their id.
 
         Or messages by filters: ``type:upgradeProgress state:dead since:1h until:2026-11-25T20:00:00Z``, also beside the
         beginning of an account's name.
         """
-        return await self._data(_call("GET", f"/v1/search{query_string(q=text)}", Found), **options)
+        return await self._data(_call("GET", f"/v1/search{query_string(q=text)}", types.Found), **options)
 
     @operation
     async def stats(self, minutes: int | None = None, **options: Unpack[CallOptions]) -> types.Stats:

@@ -1,6 +1,6 @@
 """The types of fotahook's own API, `/v1/…`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -56,10 +56,7 @@ class RegisteredCallback(Camel, frozen=True):
 
 
 class LaneState(Camel, frozen=True):
-    """The lane to an endpoint: `open`, `waiting` until a time, `held` or `paused`, and why.
-
-    `in_flight` is the number of deliveries allowed at once now: few at first and after failures, 0 unless it is open.
-    """
+    """The lane to an endpoint; `in_flight`: the deliveries allowed at once now, few at first and after failures."""
 
     state: LaneStateName
     reason: str | None = None
@@ -69,18 +66,15 @@ class LaneState(Camel, frozen=True):
 
 
 class Backlog(Camel, frozen=True):
-    """The deliveries that are pending or dead."""
-
     pending: int
     dead: int
     oldest_accepted_at: datetime | None = None
 
 
 class Limits(Camel, frozen=True):
-    """An account's own limits: of its deliveries (in flight at once, started per second), and of what it may take.
+    """An account's own limits of deliveries, and its quotas of undelivered messages and bytes, publishes and changes.
 
-    None: the service's default; for `per_second`, no limit. The last four are quotas of undelivered messages, of their
-    bytes, of publishes, and of changes of the callback and the like.
+    None: the service's default; for `per_second`, no limit.
     """
 
     in_flight: int | None = None
@@ -106,10 +100,7 @@ class NewLimits(Camel, frozen=True, forbid_unknown_fields=True):
 
 
 class AccountState(Camel, frozen=True):
-    """The state of an account; `callback` is None if none is registered.
-
-    `known` is False for an account that never had a callback or a message: its name may be misspelt.
-    """
+    """The state of an account; `known` is False if it never had a callback or a message, as if its name is misspelt."""
 
     account: str
     callback: RegisteredCallback | None
@@ -158,10 +149,7 @@ class MessagePage(Camel, frozen=True):
 
 
 class CallbackChange(Camel, frozen=True):
-    """A change of an account's callback: `registered`, `replaced` or `deregistered`, then with `url` None.
-
-    `actor` is the client, a slash, and the user who was logged in.
-    """
+    """A change of an account's callback; `actor` is the client, a slash, and the user who was logged in."""
 
     url: str | None
     action: str
@@ -171,8 +159,6 @@ class CallbackChange(Camel, frozen=True):
 
 
 class CallbackHistory(Camel, frozen=True):
-    """The last changes of an account's callback, newest first, at most a thousand."""
-
     history: list[CallbackChange]
 
 
@@ -198,8 +184,6 @@ class Redelivered(Camel, frozen=True):
 
 
 class Redeliveries(Camel, frozen=True):
-    """How many messages are delivered again, or would be."""
-
     count: int
 
 
@@ -213,8 +197,6 @@ class SigningKey(Camel, frozen=True):
 
 
 class SigningKeys(Camel, frozen=True):
-    """The active signing keys of an account, oldest first."""
-
     signing_keys: list[SigningKey]
 
 
@@ -228,10 +210,7 @@ class NewSigningKey(Masked, frozen=True):
 
 
 class AuditEntry(Camel, frozen=True):
-    """Who did what, when and from where; `subject` is the client, user, key or message that it was done to.
-
-    `actor` is the client, a slash, and the user who was logged in. `account` is None for what concerns no single one.
-    """
+    """Who did what, when and from where; `subject` is the client, user, key or message that it was done to."""
 
     at: datetime
     actor: str
@@ -262,10 +241,10 @@ class Phases(Camel, frozen=True):
 class Attempt(Camel, frozen=True):
     """One attempt of a delivery. `fix` says what the receiver's operator can do about a failure.
 
-    `resent` if the connection, kept from an earlier attempt, ended without a response, and the message was sent again
-    on a new one; the receiver may have got it twice.
+    `resent` if the connection was kept and ended without a response: the receiver may have got the message twice.
     """
 
+    message_id: str
     number: int
     started_at: datetime
     outcome: str
@@ -279,21 +258,7 @@ class Attempt(Camel, frozen=True):
 
 
 class Attempts(Camel, frozen=True):
-    """All attempts of a message, oldest first."""
-
     attempts: list[Attempt]
-
-
-class RecentAttempt(Attempt, frozen=True, kw_only=True, rename="camel"):
-    """One attempt at a message of an account."""
-
-    message_id: str
-
-
-class RecentAttempts(Camel, frozen=True):
-    """The last attempts at an account's newest and longest waiting messages, newest first."""
-
-    attempts: list[RecentAttempt]
 
 
 class Check(Camel, frozen=True):
@@ -346,14 +311,90 @@ class MinuteCounts(Counts, frozen=True, kw_only=True, rename="camel"):
 
 
 class Stats(Camel, frozen=True):
-    """The counts of the last minutes, in all and by minute; the last minute is not over.
-
-    The numbers of accounts, the backlog and the latency are those of now. A client for some accounts gets no latency
-    over all of them.
-    """
+    """The counts of the last minutes, the last of which is not over; accounts, backlog and latency are those of now."""
 
     totals: Counts
     minutes: list[MinuteCounts]
     accounts: StateCounts = StateCounts()
     backlog: Backlog = Backlog(pending=0, dead=0)
     latency: Latency = Latency()
+
+
+class CampaignState(Camel, frozen=True):
+    """A campaign; `other` devices are under way, `silent` ones said nothing, `overdue` ones of both are late."""
+
+    account: str
+    campaign_id: str
+    succeeded: int = 0
+    failed: int = 0
+    other: int = 0
+    silent: int = 0
+    overdue: int = 0
+    repaired: int = 0
+    status: str | None = None
+    until: datetime | None = None
+    last_at: datetime | None = None
+
+
+class FailureReason(Camel, frozen=True):
+    reason: str
+    count: int
+
+
+class ResultCounts(Camel, frozen=True):
+    """The devices that said their last status in the span of time that begins `at`; `other` ones are under way."""
+
+    at: datetime
+    succeeded: int
+    failed: int
+    other: int
+
+
+class CampaignDetails(CampaignState, frozen=True, rename="camel"):
+    """A campaign with the reasons of its failures, the most frequent first, and when its devices reported."""
+
+    reasons: Sequence[FailureReason] = ()
+    timeline: Sequence[ResultCounts] = ()
+
+
+class CampaignPage(Camel, frozen=True):
+    """A page of campaigns, newest first; `cursor` gets the next one, None at the end."""
+
+    campaigns: list[CampaignState]
+    cursor: str | None = None
+
+
+class DeviceState(Camel, frozen=True):
+    """The last status of a device in a campaign; `kind`: `succeeded`, `failed`, `other`, `silent` or `overdue`."""
+
+    device_id: str
+    kind: str
+    status: str | None = None
+    reason: str | None = None
+    source: str | None = None
+    at: datetime | None = None
+    message_id: str | None = None
+
+
+class DevicePage(Camel, frozen=True):
+    """A page of a campaign's devices, in order; `cursor` gets the next one, None at the end. It may be short."""
+
+    devices: list[DeviceState]
+    cursor: str | None = None
+
+
+class FoundDevice(Camel, frozen=True):
+    account: str
+    campaign_id: str
+    device_id: str
+    status: str
+    at: datetime
+
+
+class Found(Camel, frozen=True):
+    """What a search found: at most ten of each kind."""
+
+    accounts: list[AccountState]
+    messages: list[MessageState]
+    devices: list[FoundDevice]
+    campaigns: list[CampaignState]

@@ -65,7 +65,7 @@ class InboxMessages:
     def attempts(self, message_id: str) -> list[Attempt]:
         """Every attempt to handle or to forward it, oldest first."""
         made = self._run(self._store.attempts(message_id))
-        return [attempt_state(number, one) for number, one in enumerate(made, 1)]
+        return [attempt_state(message_id, number, one) for number, one in enumerate(made, 1)]
 
     def redeliver(self, message_id: str, *, as_new: bool = False) -> Redelivered:
         """Hand a message to its handlers and forwards again; the listener picks it up within a second, or on start."""

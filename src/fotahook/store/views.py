@@ -135,19 +135,10 @@ def audit_entry(entry: records.AuditEntry) -> operator.AuditEntry:
     return _model(operator.AuditEntry, entry)
 
 
-def attempt_state(number: int, attempt: records.Attempt) -> operator.Attempt:
-    """One attempt in a message's history."""
-    return _attempt(operator.Attempt, number, attempt)
-
-
-def recent_attempt(recent: records.RecentAttempt) -> operator.RecentAttempt:
-    """One attempt in an account's history."""
-    return _attempt(operator.RecentAttempt, recent.number, recent.attempt, message_id=recent.message)
-
-
-def _attempt(model: type[T], number: int, attempt: records.Attempt, **fields: object) -> T:
-    phases = msgspec.convert(attempt.phases, operator.Phases)
-    return _model(model, attempt, number=number, http_status=attempt.status, phases=phases, **fields)
+def attempt_state(message_id: str, number: int, attempt: records.Attempt) -> operator.Attempt:
+    """One attempt in the history of a message."""
+    known = {"message_id": message_id, "number": number, "http_status": attempt.status}
+    return _model(operator.Attempt, attempt, phases=msgspec.convert(attempt.phases, operator.Phases), **known)
 
 
 def unknown_account_state(account: str, limits: records.Limits) -> operator.AccountState:

@@ -14,11 +14,11 @@ from ...contract.models import FotaV2CallbackRegistrationRequest, FotaV2SuccessR
 from ...contract.operator import (
     AccountPage,
     AccountState,
+    Attempts,
     CallbackHistory,
     Checks,
     NewLimits,
     NewSigningKey,
-    RecentAttempts,
     SigningKey,
     SigningKeys,
 )
@@ -118,10 +118,10 @@ async def resume(call: Call) -> AccountState:
 
 
 @Endpoint("GET", f"{PATH}/attempts", query=AttemptsQuery, scope="read")
-async def recent_attempts(call: Call) -> RecentAttempts:
+async def recent_attempts(call: Call) -> Attempts:
     """The last attempts at the account's newest messages, and at those that wait longest, newest first."""
     found = await call.service.store.recent_attempts(call.account, limit=call.query(AttemptsQuery).limit)
-    return RecentAttempts(attempts=[views.recent_attempt(one) for one in found])
+    return Attempts(attempts=[views.attempt_state(one.message, one.number, one.attempt) for one in found])
 
 
 @Endpoint("PUT", f"{PATH}/callback", scope="callbacks", body=FotaV2CallbackRegistrationRequest)

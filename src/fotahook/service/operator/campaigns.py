@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import asdict
 
-from ...contract.campaigns import (
+from ...contract.life_cycle import FAILED, FINAL_RANK, place
+from ...contract.operator import (
     CampaignDetails,
     CampaignPage,
     CampaignState,
@@ -19,10 +20,9 @@ from ...contract.campaigns import (
     FailureReason,
     Found,
     FoundDevice,
+    MessageStateName,
     ResultCounts,
 )
-from ...contract.life_cycle import FAILED, FINAL_RANK, place
-from ...contract.operator import MessageStateName
 from ...store import views
 from ...store.ledger import LedgerCampaign, LedgerCount, LedgerDevice, LedgerReport, storable
 from ...store.records import Account, Message, MessageFilter

@@ -152,7 +152,7 @@ async def attempts(call: Call) -> Attempts:
     """Every attempt to deliver a message, oldest first."""
     message = await _find(call)
     made = await call.service.store.attempts(message.id)
-    return Attempts(attempts=[views.attempt_state(number, one) for number, one in enumerate(made, 1)])
+    return Attempts(attempts=[views.attempt_state(message.id, number, one) for number, one in enumerate(made, 1)])
 
 
 @Endpoint("GET", f"{PATH}/why", scope="read")
