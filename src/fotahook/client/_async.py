@@ -59,7 +59,6 @@ class AsyncTransport(Transport):
         return await self._within(deadline, result) if isawaitable(result) else result
 
     async def send(self, send: Send, deadline: float) -> Reply:
-        """Send a request. Cancelled, it closes its connection."""
         return await self._within(deadline, self._exchange(send), send.request)
 
     async def _within(self, deadline: float, result: Awaitable[T], request: Request | None = None) -> T:
@@ -149,8 +148,6 @@ async def _new_session() -> AsyncGenerator[aiohttp.ClientSession, None]:
 
 
 class AsyncStream(Stream):
-    """The body of a streamed response, on a connection of its own."""
-
     def __init__(self, response: aiohttp.ClientResponse, request: Request) -> None:
         self._response, self._request = response, request
 
@@ -166,7 +163,6 @@ class AsyncStream(Stream):
 
 
 def _check_head(response: aiohttp.ClientResponse) -> None:
-    """ValueError for a head that http.client refuses."""
     coding, version = response.headers.get("Transfer-Encoding"), response.version
     if version is _HTTP_11 and coding is None:
         return
@@ -184,7 +180,6 @@ def _is_unanswered(error: BaseException) -> bool:
 
 
 async def _read_all(response: aiohttp.ClientResponse, request: Request) -> Reply:
-    """The reply with its whole body, or with as much as shows that it is too large."""
     content, chunks, size = response.content, [], 0
     try:
         while size <= MAX_BODY and not content.at_eof():

@@ -13,7 +13,7 @@ from ..contract.exchange import ApiResponse
 from ..contract.servers import Environment, Servers, servers_of
 from ._flow import Pipeline
 from ._runtime import Runtime, Transport, run_now
-from ._settings import CallDefaults, CallOptions, Limits, Session, Settings
+from ._settings import CallDefaults, Limits, Options, Session, Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,13 +32,13 @@ class Methods:
     def __init__(self, client: "Methods") -> None:
         self._pipeline, self._defaults = client._pipeline, client._defaults
 
-    def _limits(self, **options: Unpack[CallOptions]) -> Limits:
+    def _limits(self, **options: Unpack[Options]) -> Limits:
         """The limits of a flow that begins now; RuntimeError if the client is closed."""
         self._pipeline.transport.begin()
         chosen = self._defaults.replaced(**options)
         return Limits(self._pipeline.runtime.monotonic() + chosen.timeout, chosen.max_retries)
 
-    async def _perform(self, call: Call[T], **options: Unpack[CallOptions]) -> ApiResponse[T]:
+    async def _perform(self, call: Call[T], **options: Unpack[Options]) -> ApiResponse[T]:
         return await self._pipeline.perform(call, self._limits(**options))
 
     def __init_subclass__(cls) -> None:
@@ -52,10 +52,7 @@ class Methods:
 
 
 class both(Generic[P, SyncT, AsyncT]):
-    """A method that is written once, as a plan; one function finishes it for threads, one for tasks.
-
-    Without the second, the plan itself is the method for tasks.
-    """
+    """A method that is written once, as a plan; one function finishes it for threads, one (or none) for tasks."""
 
     def __init__(
         self,
@@ -81,7 +78,6 @@ class both(Generic[P, SyncT, AsyncT]):
     @overload
     def __get__(self, client: "AsyncMethods", owner: type[object]) -> Callable[P, AsyncT]: ...
     def __get__(self, client: Any, owner: Any) -> Any:
-        """For type checkers: classes have functions in its place."""
         return self
 
 
@@ -168,7 +164,6 @@ class BaseClient(Methods):
 
     @classmethod
     def _with_runtime(cls, runtime: Runtime, *args: Any, **kwargs: Any) -> Self:
-        """A client with other clocks, sleep or random source."""
         client = cls.__new__(cls)
         client._runtime = runtime
         cls.__init__(client, *args, **kwargs)

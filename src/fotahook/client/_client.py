@@ -21,7 +21,7 @@ from ._base import (
     spelled_out,
 )
 from ._iteration import Listing, paged
-from ._settings import REQUIRED, CallOptions, ClientOptions, Session, Settings, SharedOptions, environment_options
+from ._settings import REQUIRED, ClientOptions, Options, Session, Settings, SharedOptions, environment_options
 
 READ_BACK_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """The waits before the reads that look for the new URL: ThingSpace shows a registration a while after it was made."""
@@ -39,30 +39,26 @@ class _Callbacks(Methods):
 
     @operation
     async def list_registered_callbacks(
-        self, account: str, **options: Unpack[CallOptions]
+        self, account: str, **options: Unpack[Options]
     ) -> ApiResponse[models.CallbackSummary | None]:
         """The callback registered for an account; `data` is None if there is none."""
         return await self._perform(calls.callback_call("GET", account, calls.read_summary), **options)
 
     @operation
-    async def update_callback(
-        self, account: str, body: calls.Registration, **options: Unpack[CallOptions]
-    ) -> Registered:
+    async def update_callback(self, account: str, body: calls.Registration, **options: Unpack[Options]) -> Registered:
         """Replace the callback URL of an account."""
         call = calls.callback_call("PUT", account, _read_registered, calls.encode_registration(body))
         return await self._perform(call, **options)
 
     @operation
-    async def register_callback(
-        self, account: str, body: calls.Registration, **options: Unpack[CallOptions]
-    ) -> Registered:
+    async def register_callback(self, account: str, body: calls.Registration, **options: Unpack[Options]) -> Registered:
         """Register the callback URL of an account, in place of an earlier one."""
         call = calls.callback_call("POST", account, _read_registered, calls.encode_registration(body))
         return await self._perform(call, **options)
 
     @operation
     async def deregister_callback(
-        self, account: str, **options: Unpack[CallOptions]
+        self, account: str, **options: Unpack[Options]
     ) -> ApiResponse[models.FotaV2SuccessResult]:
         """Remove the callback URL of an account.
 
@@ -78,7 +74,7 @@ class _Campaigns(Methods):
 
     @operation
     async def get_campaign_information(
-        self, account: str, campaign_id: str, **options: Unpack[CallOptions]
+        self, account: str, campaign_id: str, **options: Unpack[Options]
     ) -> ApiResponse[models.CampaignSoftware]:
         """A campaign: its software, dates and status."""
         path, kind = "/campaigns/{account}/{campaign_id}", models.CampaignSoftware
@@ -94,26 +90,24 @@ class _Reports(Methods):
         account: str,
         campaign_status: str,
         last_seen_campaign_id: str | None = None,
-        **options: Unpack[CallOptions],
+        **options: Unpack[Options],
     ) -> ApiResponse[models.V2CampaignHistory]:
         """A page of the account's campaigns that have a status, such as `CampaignEnded`."""
-        path = "/reports/{account}/campaigns?campaignStatus={campaign_status}"
-        values = {"account": account, "campaign_status": campaign_status}
-        if last_seen_campaign_id is not None:
-            path += "&lastSeenCampaignId={last_seen_campaign_id}"
-            values["last_seen_campaign_id"] = last_seen_campaign_id
-        return await self._perform(calls.report_call(path, models.V2CampaignHistory, **values), **options)
+        query = "campaignStatus={campaign_status}&lastSeenCampaignId={last_seen_campaign_id}"
+        values = {"campaign_status": campaign_status, "last_seen_campaign_id": last_seen_campaign_id}
+        path, kind = f"/reports/{{account}}/campaigns?{query}", models.V2CampaignHistory
+        return await self._perform(calls.report_call(path, kind, account=account, **values), **options)
 
     @operation
     async def get_campaign_device_status(
-        self, account: str, campaign_id: str, last_seen_device_id: str | None = None, **options: Unpack[CallOptions]
+        self, account: str, campaign_id: str, last_seen_device_id: str | None = None, **options: Unpack[Options]
     ) -> ApiResponse[models.V2CampaignDevice]:
         """A page of a campaign's devices: up to 1,000 with ids above `last_seen_device_id`."""
         return await self._perform(calls.devices_call(account, campaign_id, last_seen_device_id), **options)
 
     @operation
     async def get_device_firmware_upgrade_history(
-        self, account: str, device_id: str, **options: Unpack[CallOptions]
+        self, account: str, device_id: str, **options: Unpack[Options]
     ) -> ApiResponse[list[models.DeviceSoftwareUpgrade]]:
         """The campaigns of a device, and how each ended."""
         path, kind = "/reports/{account}/devices/{device_id}", list[models.DeviceSoftwareUpgrade]
@@ -125,7 +119,7 @@ class _Reports(Methods):
         account: str,
         campaign_id: str,
         last_seen_device_id: str = calls.FIRST_PAGE,
-        **options: Unpack[CallOptions],
+        **options: Unpack[Options],
     ) -> Listing[models.V2CampaignDevice, models.V2DeviceStatus]:
         """All devices of a campaign, read page by page; only one page is in memory.
 
@@ -140,7 +134,7 @@ class _ServerLogging(Methods):
 
     @operation
     async def get_device_check_in_history(
-        self, account: str, device_id: str, **options: Unpack[CallOptions]
+        self, account: str, device_id: str, **options: Unpack[Options]
     ) -> ApiResponse[list[models.CheckInHistoryItem]]:
         """The check-ins of a device."""
         path, kind = "/logging/{account}/devices/{device_id}/checkInHistory", list[models.CheckInHistoryItem]
@@ -232,7 +226,7 @@ class _Client(BaseClient):
         return cls(**options)
 
     @operation
-    async def move_callback(self, account: str, url: str, **options: Unpack[CallOptions]) -> models.Moved:
+    async def move_callback(self, account: str, url: str, **options: Unpack[Options]) -> models.Moved:
         """Make a URL the account's callback without a gap: reads what is registered, replaces it, reads it back.
 
         Keep the previous URL working for 20 minutes: ThingSpace goes on sending to it. ResponseError if the new URL

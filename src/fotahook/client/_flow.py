@@ -56,7 +56,6 @@ class Token:
     idle: float = 0.0
 
     def current(self, now: float) -> Secret | None:
-        """The token for a use now, or None if it must be fetched."""
         if self.value is None or now >= self.valid_until:
             return None
         if self.idle:
@@ -69,23 +68,22 @@ class Token:
             self.valid_until = 0.0
 
 
+@dataclass(eq=False, repr=False)
 class Pipeline:
     """Makes the calls of one client. Its credentials are None if no call needs them."""
 
-    def __init__(
-        self,
-        servers: Servers,
-        oauth: auth.ThingspaceOauthCredentials | None,
-        login: Session | None,
-        settings: Settings,
-        runtime: Runtime,
-        transport: Transport,
-    ) -> None:
-        self.servers, self.settings, self.runtime, self.transport = servers, settings, runtime, transport
-        self.oauth_credentials, self.session_credentials = oauth, login
+    servers: Servers
+    oauth_credentials: auth.ThingspaceOauthCredentials | None
+    session_credentials: Session | None
+    settings: Settings
+    runtime: Runtime
+    transport: Transport
+    oauth_token: OauthToken | None = None
+    refused: LoginRefused | None = None
+
+    def __post_init__(self) -> None:
+        oauth, login = self.oauth_credentials, self.session_credentials
         self.bearer, self.session = Token(), Token(idle=auth.SESSION_IDLE - auth.SESSION_MARGIN)
-        self.oauth_token: OauthToken | None = None
-        self._refused: LoginRefused | None = None
         if oauth is not None and oauth.oauth_token is not None:
             self._keep(oauth, oauth.oauth_token)
         if isinstance(login, VZM2mTokenCredentials):
@@ -111,13 +109,11 @@ class Pipeline:
                 renewed = True
 
     async def login(self, limits: Limits) -> None:
-        """Begin a new session, even after a refused login."""
         self._login()
-        self.session.value = self._refused = None
+        self.session.value = self.refused = None
         await self._valid(self.session, limits)
 
     async def logout(self, limits: Limits) -> None:
-        """End the session, if there is one."""
         call = auth.logout_call()
         if self.session_credentials is None:
             self._login()
@@ -132,7 +128,6 @@ class Pipeline:
         self.session.value = None
 
     async def revoke_token(self, limits: Limits) -> None:
-        """Revoke the OAuth token, valid or not, if there is one."""
         basic = {"Authorization": Secret(self._oauth().basic)}
         if self.oauth_token is not None:
             await self._with_retries(auth.revoke_call(self.oauth_token.access_token), basic, None, limits)
@@ -174,8 +169,8 @@ class Pipeline:
 
     async def _fetch_session(self, limits: Limits) -> Secret:
         credentials = self._login()
-        if self._refused is not None:
-            raise copy(self._refused) from self._refused.__cause__
+        if self.refused is not None:
+            raise copy(self.refused) from self.refused.__cause__
         call = auth.login_call(credentials.username, credentials.password)
         try:
             self.session.value = token = (await self.perform(call, limits)).data
@@ -187,8 +182,8 @@ class Pipeline:
             advice = "five refused logins in a row lock the account, so it is not tried again until login() is called"
             text = f"login refused: {str(error).rstrip('.')}; {advice}"
             reply = Reply(error.status_code, "", error.headers, error.raw_body)
-            self._refused = LoginRefused(text, request=error.request, reply=reply)
-            raise self._refused from error
+            self.refused = LoginRefused(text, request=error.request, reply=reply)
+            raise self.refused from error
         self.session.valid_until = self.runtime.now() + self.session.idle
         return token
 
@@ -205,7 +200,7 @@ class Pipeline:
         return self.session_credentials
 
     def _invalidate_stale(self, error: ApiException, call: Call[T], used: dict[str, Secret]) -> bool:
-        """Invalidate the tokens that an error reports as stale; whether one of them can be renewed."""
+        """Invalidate the tokens that an error reports as stale; whether one can be renewed."""
         bearer_stale, session_stale = auth.stale_tokens(error, call)
         if bearer_stale:
             self.bearer.invalidate(used["Authorization"])
@@ -217,7 +212,6 @@ class Pipeline:
     async def _with_retries(
         self, call: Call[T], secrets: dict[str, Secret], key: str | None, limits: Limits
     ) -> ApiResponse[T]:
-        """Send a call until it succeeds, fails for good or runs out of retries."""
         retries, attempts = 0, 0
         while True:
             attempts += 1
@@ -242,7 +236,6 @@ class Pipeline:
     async def _send(
         self, call: Call[T], secrets: dict[str, Secret], key: str | None, attempt: int, limits: Limits
     ) -> ApiResponse[T]:
-        """Send one request and read its response."""
         url, headers = self.servers[call.server] + call.path, dict(_DEFAULT_HEADERS)
         if call.body is not None:
             headers["Content-Type"] = call.content_type
@@ -293,14 +286,12 @@ def _secrets(call: Call[T], send: Send) -> list[str]:
 
 
 def _masked(call: Call[T], reply: Reply, send: Send) -> Reply:
-    """The reply without secrets: a token call's body is one, any other body may echo one."""
     if call.secret:
         return Reply(reply.status, mask_text(reply.reason, _secrets(call, send)), Headers(), MASK.encode())
     return mask_reply(reply, _secrets(call, send))
 
 
 def _mask_error(failure: FotahookError, call: Call[T], send: Send) -> None:
-    """Mask a transport error: a response that is not HTTP, or too large, may echo secrets too."""
     secrets, cause = _secrets(call, send), failure.__cause__
     failure.args = (mask_text(str(failure), secrets),)
     # A parser's error quotes what it could not parse.
@@ -317,11 +308,7 @@ MAX_RETRY_AFTER = 60.0
 
 
 def retry_delay(failure: FotahookError, attempts: int, *, now: float, jitter: float) -> float | None:
-    """Seconds to wait before the next attempt; None if the failure is final.
-
-    Failed connections and the statuses 408, 429 and 5xx are retried. `attempts` counts those made, `now` is a Unix
-    time, `jitter` lies between 0 and 1. `Retry-After` is honoured up to a minute.
-    """
+    """Seconds to wait before the next attempt, after so many; None if the failure is final. `jitter` is from 0 to 1."""
     if isinstance(failure, ApiException):
         if failure.status_code not in (408, 429) and failure.status_code < 500:
             return None

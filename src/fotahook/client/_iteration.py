@@ -15,7 +15,7 @@ from ..contract.exchange import ApiResponse
 from ._base import AsyncClosable, AsyncMethods, Closable, Methods, SyncMethods, both, operation
 from ._flow import retry_delay
 from ._runtime import Stream, run_now
-from ._settings import CallDefaults, CallOptions
+from ._settings import CallDefaults, Options
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,7 +31,7 @@ class Listing(msgspec.Struct, Generic[PageT, T], frozen=True):
     call: Callable[[str | None], Call[PageT]]
     items: Callable[[PageT], Iterable[T]]
     cursor: str | None
-    options: CallOptions
+    options: Options
     following: Callable[[ApiResponse[Any], str | None], str | None] = lambda response, _: response.data.cursor
 
 
@@ -92,11 +92,7 @@ Subscription: TypeAlias = tuple[str | None, str | None, float | None, int | None
 
 
 class _EventFlow(Methods):
-    """Events in order, across as many connections as it takes.
-
-    A lost connection is made again and continues after the last event. The stream ends when it is closed, or after
-    the `timeout` that was asked for.
-    """
+    """Events in order. A lost connection is made again; the stream ends when it is closed, or after its `timeout`."""
 
     cursor: str | None
     """The cursor of the last event that was returned; pass it as `after=` to continue."""
@@ -187,5 +183,4 @@ class AsyncEventStream(_EventFlow, AsyncMethods, AsyncClosable, AsyncIterator[Ev
 
 
 def streamed(plan: Callable[Concatenate[Any, P], Subscription]) -> both[P, EventStream, AsyncEventStream]:
-    """Decorates a method that returns a Subscription; the result is a method that returns its stream of events."""
     return both(plan, EventStream, AsyncEventStream, return_annotation=EventStream)

@@ -24,7 +24,7 @@ from ..contract.calls import (
 from ..contract.servers import servers_at
 from ._base import AsyncBaseClient, BaseClient, SyncBaseClient, operation, spelled_out
 from ._iteration import Listing, Subscription, paged, streamed
-from ._settings import CallOptions, Settings, SharedOptions
+from ._settings import Options, Settings, SharedOptions
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class _OperatorClient(BaseClient):
         credentials = ThingspaceOauthCredentials(client_id, client_secret)
         self._set_up(servers_at(base_url), credentials, None, Settings(**options))
 
-    async def _data(self, call: Call[T], **options: Unpack[CallOptions]) -> T:
+    async def _data(self, call: Call[T], **options: Unpack[Options]) -> T:
         if not call.repeatable:
             options["max_retries"] = options.get("max_retries") or 0
         return (await self._perform(call, **options)).data
@@ -55,7 +55,7 @@ class _OperatorClient(BaseClient):
         *,
         ordering_key: str | None = None,
         idempotency_key: str | None = None,
-        **options: Unpack[CallOptions],
+        **options: Unpack[Options],
     ) -> types.Published:
         """Publish a message for delivery; when this returns, the service has it on disk.
 
@@ -70,7 +70,7 @@ class _OperatorClient(BaseClient):
 
     @operation
     async def publish_batch(
-        self, messages: Iterable[types.BatchMessage], **options: Unpack[CallOptions]
+        self, messages: Iterable[types.BatchMessage], **options: Unpack[Options]
     ) -> list[types.Published | types.Refused]:
         """Publish up to 5,000 messages; when this returns, accepted ones are on disk. Returns one result for each.
 
@@ -81,7 +81,7 @@ class _OperatorClient(BaseClient):
         return await self._data(call, **options)
 
     @operation
-    async def account(self, account: str, **options: Unpack[CallOptions]) -> types.AccountState:
+    async def account(self, account: str, **options: Unpack[Options]) -> types.AccountState:
         """An account's callback, the state of its lane, and its backlog."""
         return await self._data(_call("GET", _account(account), types.AccountState), **options)
 
@@ -92,7 +92,7 @@ class _OperatorClient(BaseClient):
         state: types.AccountFilter | None = None,
         cursor: str | None = None,
         limit: int | None = None,
-        **options: Unpack[CallOptions],
+        **options: Unpack[Options],
     ) -> Listing[types.AccountPage, types.AccountState]:
         """The accounts, by name, read in pages of `limit`; `cursor` is that of an earlier page."""
         page_at = _pages(types.AccountPage, "/v1/accounts", state=state, limit=limit)
@@ -109,7 +109,7 @@ class _OperatorClient(BaseClient):
         pending_bytes: int | UnsetType | None = UNSET,
         publishes_per_second: int | UnsetType | None = UNSET,
         changes_per_hour: int | UnsetType | None = UNSET,
-        **options: Unpack[CallOptions],
+        **options: Unpack[Options],
     ) -> types.AccountState:
         """Change the given limits and quotas of an account; None restores the service's default. Returns the account.
 
@@ -121,27 +121,27 @@ class _OperatorClient(BaseClient):
         return await self._data(_call("PATCH", _account(account), types.AccountState, body), **options)
 
     @operation
-    async def pause(self, account: str, **options: Unpack[CallOptions]) -> types.AccountState:
+    async def pause(self, account: str, **options: Unpack[Options]) -> types.AccountState:
         """Stop deliveries to an account until it is resumed. No message is lost."""
         return await self._data(_call("POST", f"{_account(account)}/pause", types.AccountState), **options)
 
     @operation
-    async def resume(self, account: str, **options: Unpack[CallOptions]) -> types.AccountState:
+    async def resume(self, account: str, **options: Unpack[Options]) -> types.AccountState:
         """End a pause, or the backoff of a failing endpoint."""
         return await self._data(_call("POST", f"{_account(account)}/resume", types.AccountState), **options)
 
     @operation
-    async def message(self, message_id: str, **options: Unpack[CallOptions]) -> types.MessageState:
+    async def message(self, message_id: str, **options: Unpack[Options]) -> types.MessageState:
         """A message and the state of its deliveries; NotFound if the service does not know it."""
         return await self._data(_call("GET", _message(message_id), types.MessageState), **options)
 
     @operation
-    async def message_body(self, message_id: str, **options: Unpack[CallOptions]) -> bytes:
+    async def message_body(self, message_id: str, **options: Unpack[Options]) -> bytes:
         """The bytes of a message as they were published; ApiException (410) if retention has removed them."""
         return await self._data(Call("GET", None, f"{_message(message_id)}/body", bytes), **options)
 
     @operation
-    async def attempts(self, message_id: str, **options: Unpack[CallOptions]) -> list[types.Attempt]:
+    async def attempts(self, message_id: str, **options: Unpack[Options]) -> list[types.Attempt]:
         """All delivery attempts of a message, oldest first."""
         call = _call("GET", f"{_message(message_id)}/attempts", types.Attempts)
         return (await self._data(call, **options)).attempts
@@ -158,7 +158,7 @@ class _OperatorClient(BaseClient):
         until: datetime | None = None,
         cursor: str | None = None,
         limit: int | None = None,
-        **options: Unpack[CallOptions],
+        **options: Unpack[Options],
     ) -> Listing[types.MessagePage, types.MessageState]:
         """An account's messages, newest first, read in pages of `limit`; `cursor` is that of an earlier page."""
         which = {"state": state, "type": message_type, "key": ordering_key, **_span(since, until)}
@@ -166,13 +166,13 @@ class _OperatorClient(BaseClient):
         return Listing(page_at, lambda page: page.messages, cursor, options)
 
     @operation
-    async def why(self, message_id: str, **options: Unpack[CallOptions]) -> types.Why:
+    async def why(self, message_id: str, **options: Unpack[Options]) -> types.Why:
         """Why a message is in its state: what it waits for, until when, and what would send it now."""
         return await self._data(_call("GET", f"{_message(message_id)}/why", types.Why), **options)
 
     @operation
     async def redeliver(
-        self, message_id: str, *, as_new: bool = False, **options: Unpack[CallOptions]
+        self, message_id: str, *, as_new: bool = False, **options: Unpack[Options]
     ) -> types.Redelivered:
         """Deliver a settled message again, under its id, or `as_new` under another one.
 
@@ -190,7 +190,7 @@ class _OperatorClient(BaseClient):
         since: datetime | None = None,
         until: datetime | None = None,
         dry_run: bool = False,
-        **options: Unpack[CallOptions],
+        **options: Unpack[Options],
     ) -> int:
         """Deliver an account's `dead` or `delivered` messages again; returns how many. `dry_run` only counts them.
 
@@ -201,7 +201,7 @@ class _OperatorClient(BaseClient):
         return (await self._data(call, **options)).count
 
     @operation
-    async def search(self, text: str, **options: Unpack[CallOptions]) -> types.Found:
+    async def search(self, text: str, **options: Unpack[Options]) -> types.Found:
         """What is called like this: accounts and campaigns by the beginning, messages and devices by their id.
 
         Or messages by filters: ``type:upgradeProgress state:dead since:1h until:2026-11-25T20:00:00Z``, also beside the
@@ -210,7 +210,7 @@ class _OperatorClient(BaseClient):
         return await self._data(_call("GET", f"/v1/search{query_string(q=text)}", types.Found), **options)
 
     @operation
-    async def stats(self, minutes: int | None = None, **options: Unpack[CallOptions]) -> types.Stats:
+    async def stats(self, minutes: int | None = None, **options: Unpack[Options]) -> types.Stats:
         """Totals and counts by minute of the last minutes (by default 60, at most 1,440)."""
         return await self._data(_call("GET", f"/v1/stats{query_string(minutes=minutes)}", types.Stats), **options)
 

@@ -1,7 +1,7 @@
 """What flows run on: the verbs of a transport and its errors, and clocks, sleep and random source, injected.
 
-A flow is a coroutine that decides about tokens, retries and errors. The asynchronous transport awaits what it does for
-a flow; the synchronous one blocks instead, so that its flows never wait and `run_now` returns their results.
+A flow is a coroutine. The asynchronous transport awaits what it does for a flow; the synchronous one blocks instead,
+so that its flows never wait and `run_now` returns their results.
 """
 
 import os
@@ -35,10 +35,7 @@ class Runtime(msgspec.Struct, frozen=True):
 
 
 class Send(Masked, frozen=True):
-    """A request to send. `body` goes out as it is, secrets included.
-
-    If `streamed`, the body of a 2xx is not read: the Reply carries it as an open stream.
-    """
+    """A request to send: `body` goes out as it is. If `streamed`, the Reply has the body of a 2xx as an open stream."""
 
     shown = ("request",)
 
@@ -49,15 +46,11 @@ class Send(Masked, frozen=True):
     streamed: bool = False
 
     def revealed(self, more: Mapping[str, Secret]) -> dict[str, str]:
-        """All headers, with those that are secrets, and some more of these."""
         return {**self.headers, **{name: secret.reveal() for name, secret in (*self.secrets.items(), *more.items())}}
 
 
 class Stream(Protocol):
-    """The body of a streamed response, on a connection of its own.
-
-    `read` returns the next bytes, within so many seconds; empty at the end. `close` ends a read in another thread.
-    """
+    """The body of a streamed response: `read` returns the next bytes within so many seconds, empty at the end."""
 
     async def read(self, seconds: float) -> bytes: ...
     def close(self) -> None: ...
@@ -66,8 +59,7 @@ class Stream(Protocol):
 class Transport(ABC):
     """Does the I/O of the flows of one client; deadlines are on the monotonic clock, TimedOut when one passes.
 
-    `acquire` takes the lock of a token; call what it returns to release it. `invoke` calls a function of the user's, a
-    coroutine function only if the transport is asynchronous.
+    Call what `acquire` returns to release the lock of a token. `invoke` calls a function of the user's.
     """
 
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
@@ -76,12 +68,10 @@ class Transport(ABC):
         self._closed = False
 
     def begin(self) -> None:
-        """Prepare for a flow; RuntimeError if the transport is closed."""
         if self._closed:
             raise RuntimeError("the client is closed")
 
     async def close(self) -> None:
-        """Close the streams, and in subclasses the connections that are not in use."""
         self._closed = True
         for stream in list(self._streams):
             stream.close()
@@ -97,7 +87,6 @@ class Transport(ABC):
 
 
 def run_now(flow: Coroutine[Any, Any, T]) -> T:
-    """The result of a flow that never waits."""
     try:
         flow.send(None)
     except StopIteration as end:
@@ -145,18 +134,13 @@ def transport_error(error: BaseException, request: Request, *, late: bool) -> Fo
 
 
 def timed_out(request: Request | None) -> TimedOut:
-    """The error for a deadline that passed during a request, or while waiting for a token if there is none."""
     if request is None:
         return TimedOut("the deadline passed while another call was fetching the token")
     return TimedOut(f"{request.method} {request.url}: no complete response before the deadline", request=request)
 
 
 def without_frames(error: BaseException) -> list[BaseException]:
-    """An error and everything behind it: causes, contexts, and exceptions wrapped in its arguments.
-
-    Their tracebacks are cut: the local variables of the libraries' frames hold headers with tokens, and error trackers
-    send local variables away.
-    """
+    """An error and everything behind it, without tracebacks: local variables of the libraries' frames hold tokens."""
     seen: list[BaseException] = [error]
     for current in seen:
         current.__traceback__ = None

@@ -47,7 +47,7 @@ class ClientOptions(SharedOptions, total=False):
     base_url: str | None
 
 
-class CallOptions(TypedDict, total=False):
+class Options(TypedDict, total=False):
     """The keyword arguments of every call; None stands for the client's own."""
 
     timeout: float | None
@@ -80,7 +80,6 @@ class CallDefaults(Masked, frozen=True):
             raise ValueError("max_retries must not be negative")
 
     def replaced(self, timeout: float | None = None, max_retries: int | None = None) -> "CallDefaults":
-        """The same with what is not None in place of its own."""
         if timeout is None and max_retries is None:
             return self
         chosen = self.timeout if timeout is None else timeout
@@ -121,7 +120,6 @@ class Settings(CallDefaults, frozen=True):
                 raise ValueError(f"ca_file or client_cert cannot be used: {error}") from error
 
     def ssl_context(self) -> ssl.SSLContext:
-        """A TLS context that trusts the system's authorities, or only those in `ca_file`."""
         if self.ca_file == "":
             raise FileNotFoundError("ca_file has no name")
         context = ssl.create_default_context(cafile=self.ca_file)
@@ -146,10 +144,7 @@ def proxy_for(origin: str, option: str | None) -> Proxy | None:
 
 
 def environment_options(dotenv_path: str | None, overrides: ClientOptions) -> ClientOptions:
-    """The options in the environment, overridden by those given; ValueError names a variable that is not valid.
-
-    If python-dotenv is installed, a file, by default `.env` in the working directory, adds variables.
-    """
+    """The options in the environment and in a `.env` file, overridden by those given; ValueError names a variable."""
     try:
         from dotenv import dotenv_values
     except ImportError:
@@ -188,7 +183,6 @@ def _session(username: str, password: str, token: str) -> Session | None:
 
 
 def _proxy_url(address: str, port: str, username: str, password: str) -> str | None:
-    """The official SDK's four variables as one URL."""
     if not address:
         return None
     scheme, separator, host = address.rstrip("/").rpartition("://")

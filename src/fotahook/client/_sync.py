@@ -1,7 +1,6 @@
 """The synchronous transport: runs flows in the calling thread, over urllib3 connections that keep a deadline.
 
-urllib3 and http.client implement HTTP and TLS. urllib3's own pool is not used: its bookkeeping for retries and
-redirects, which never happen here, costs an eighth of a call.
+urllib3's own pool is not used: its retries and redirects, which never happen here, cost an eighth of a call.
 """
 
 import io
@@ -48,12 +47,10 @@ class Exchange:
         self.begin(0.0)
 
     def begin(self, deadline: float) -> None:
-        """Forget the exchange before."""
         self.deadline, self.received, self.in_head = deadline, 0, True
 
     @property
     def is_late(self) -> bool:
-        """Whether the deadline has passed."""
         return self.monotonic() >= self.deadline
 
     def time_left(self) -> float:
@@ -73,7 +70,6 @@ class _Reader(io.RawIOBase):
         self._file = sock.makefile("rb", buffering=0)
 
     def makefile(self, _: str) -> io.BufferedReader:
-        """A file of it, as http.client asks a socket for one."""
         return io.BufferedReader(self)
 
     def readable(self) -> bool:
@@ -105,7 +101,6 @@ class Response(HTTPResponse):
         self._exchange = exchange
 
     def begin(self, *args: Any, **kwargs: Any) -> None:
-        """Read the head, after any interim ones."""
         for _ in range(MAX_INTERIM + 1):
             super().begin(*args, **kwargs)
             self._check_head()
@@ -146,7 +141,6 @@ class Connection(HTTPConnection):
         self.response_class = partial(Response, exchange)  # type: ignore[assignment]  # called like a class
 
     def send(self, data: Any) -> None:
-        """Send all of it. Over TLS a timeout is for each part only."""
         for start in range(0, len(data), CHUNK):
             self.sock.settimeout(self.exchange.time_left())
             self.sock.sendall(data[start : start + CHUNK])
@@ -160,8 +154,7 @@ class Connection(HTTPConnection):
         return connection
 
 
-class TlsConnection(Connection, HTTPSConnection):
-    """The same over TLS."""
+class TlsConnection(Connection, HTTPSConnection): ...
 
 
 def _connect_any(addresses: deque[Any], exchange: Exchange) -> socket.socket:
@@ -228,7 +221,6 @@ class Pool:
         return connection
 
     def put(self, connection: Connection) -> None:
-        """Keep a connection whose response was read completely."""
         if len(self._idle) < MAX_IDLE:
             self._idle.append(connection)
         else:
@@ -316,8 +308,6 @@ class SyncTransport(Transport):
 
 
 class SyncStream(Stream):
-    """The body of a streamed response, on a connection of its own."""
-
     def __init__(self, connection: Connection, response: BaseHTTPResponse, request: Request) -> None:
         self._response, self._request, self._exchange = response, request, connection.exchange
         # Also closes the connection of a stream that is garbage-collected without being closed.
@@ -347,7 +337,6 @@ def _reply(response: BaseHTTPResponse, body: bytes, stream: object = None) -> Re
 
 
 def _read_all(response: BaseHTTPResponse, request: Request) -> Reply:
-    """The reply with its whole body, after which the connection can be reused."""
     try:
         body = response.read(MAX_BODY + 1)
         # A read may return less than is there. At the end it returns nothing, or raises if the body is incomplete.

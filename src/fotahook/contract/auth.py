@@ -46,7 +46,6 @@ class OauthToken(Hidden):
     __slots__ = ("_access_token", "_refresh_token", "expires_in", "expiry", "scope", "token_type")
 
     access_token: str
-    """The token itself."""
     refresh_token: str | None
     """A token that this SDK never uses: client credentials get a new one."""
 
@@ -98,7 +97,6 @@ class ThingspaceOauthCredentials(Hidden):
     )
 
     oauth_client_secret: str
-    """The application's secret."""
 
     def __init__(
         self,
@@ -114,12 +112,11 @@ class ThingspaceOauthCredentials(Hidden):
         if not isinstance(oauth_token, OauthToken | None):
             raise TypeError(f"oauth_token must be an OauthToken, not {type(oauth_token).__name__}")
         _require_number("oauth_clock_skew", oauth_clock_skew)
-        hooks = {"oauth_token_provider": oauth_token_provider, "oauth_on_token_update": oauth_on_token_update}
-        for name, function in hooks.items():
-            if function is not None and not callable(function):
-                raise TypeError(f"{name} must be callable")
         self.oauth_token, self.oauth_clock_skew = oauth_token, oauth_clock_skew
         self.oauth_token_provider, self.oauth_on_token_update = oauth_token_provider, oauth_on_token_update
+        for name in ("oauth_token_provider", "oauth_on_token_update"):
+            if not (getattr(self, name) is None or callable(getattr(self, name))):
+                raise TypeError(f"{name} must be callable")
 
     @property
     def basic(self) -> str:
@@ -132,7 +129,6 @@ class VZM2mTokenCredentials(Hidden):
     __slots__ = ("_vz_m2m_token",)
 
     vz_m2m_token: str
-    """The token."""
 
     def __init__(self, vz_m2m_token: str) -> None:
         self._vz_m2m_token = _require_token("vz_m2m_token", vz_m2m_token)
@@ -144,7 +140,6 @@ class SessionCredentials(Hidden):
     __slots__ = ("_password", "username")
 
     password: str
-    """The password."""
 
     def __init__(self, username: str, password: str) -> None:
         self.username, self._password = _require_text("username", username), _require_text("password", password)
@@ -191,10 +186,7 @@ def login_call(username: str, password: str) -> Call[Secret]:
     path, secrets = "/m2m/v1/session/login", (password,)
     body = msgspec.json.encode({"username": username, "password": password})
 
-    def read(body: bytes) -> Secret:
-        return Secret(_required(_members(body), "sessionToken"))
-
-    return Call("POST", Server.THINGSPACE, path, read, body, secret=True, secrets=secrets, is_login=True)
+    return Call("POST", Server.THINGSPACE, path, _read_session, body, secret=True, secrets=secrets, is_login=True)
 
 
 def logout_call() -> Call[None]:
@@ -203,6 +195,10 @@ def logout_call() -> Call[None]:
 
 
 _members = read_json(dict[str, msgspec.Raw])
+
+
+def _read_session(body: bytes) -> Secret:
+    return Secret(_required(_members(body), "sessionToken"))
 
 
 def _read_token(body: bytes) -> OauthToken:

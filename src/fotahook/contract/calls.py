@@ -63,25 +63,23 @@ def callback_call(method: str, account: str, read: Callable[[bytes], T], body: b
     return Call(method, server, path, read, body, session=True, error_400=FotaV2ResultException)
 
 
-def report_call(path: str, kind: type[T], **values: str) -> Call[T]:
-    """A call that reads campaigns or devices; each `{name}` in the path stands for a value."""
-    read = read_json(kind, strict=False)
-
-    def read_list(body: bytes) -> T:
-        # An empty body is no list, as it is no callback in `read_summary`.
-        return read(body if body.strip() else b"[]")
-
-    path = path.format_map({name: segment(name, value) for name, value in values.items()})
-    reader, server = read_list if get_origin(kind) is list else read, Server.SOFTWARE_MANAGEMENT_V2
-    return Call("GET", server, path, reader, session=True, error_400=FotaV2ResultException)
+def report_call(path: str, kind: type[T], **values: str | None) -> Call[T]:
+    """A call that reads campaigns or devices; each `{name}` stands for a value. A query parameter may be None."""
+    known = {name: segment(name, value) for name, value in values.items() if value is not None}
+    path, _, query = path.partition("?")
+    given = [pair for pair in query.split("&") if pair.rpartition("{")[2].removesuffix("}") in known]
+    path = f"{path}?{'&'.join(given)}" if given else path
+    read, error_400 = read_json(kind, strict=False), FotaV2ResultException
+    # An empty body is no list, as it is no callback in `read_summary`.
+    empty, server = b"[]" if get_origin(kind) is list else b"", Server.SOFTWARE_MANAGEMENT_V2
+    path = path.format_map(known)
+    return Call("GET", server, path, lambda body: read(body.strip() or empty), session=True, error_400=error_400)
 
 
 def devices_call(account: str, campaign_id: str, last_seen_device_id: str | None) -> Call[V2CampaignDevice]:
-    seen = {} if last_seen_device_id is None else {"last_seen_device_id": last_seen_device_id}
-    path = "/reports/{account}/campaigns/{campaign_id}/devices" + (
-        "?lastSeenDeviceId={last_seen_device_id}" if seen else ""
-    )
-    return report_call(path, V2CampaignDevice, account=account, campaign_id=campaign_id, **seen)
+    path = "/reports/{account}/campaigns/{campaign_id}/devices?lastSeenDeviceId={last_seen_device_id}"
+    values = {"account": account, "campaign_id": campaign_id, "last_seen_device_id": last_seen_device_id}
+    return report_call(path, V2CampaignDevice, **values)
 
 
 def next_page(response: ApiResponse[V2CampaignDevice], last_seen_device_id: str | None) -> str | None:

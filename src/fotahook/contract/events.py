@@ -119,16 +119,10 @@ class EventReader:
         if len(self._rest) > MAX_BLOCK:
             raise ValueError(f"an event of more than {MAX_BLOCK} bytes")
         for block in blocks:
-            event = self._event(block)
-            if event is not None:
-                yield event
-
-    def _event(self, block: bytes) -> Event | None:
-        parts = (line.partition(b":") for line in block.split(b"\n"))
-        fields = {name: value.removeprefix(b" ") for name, _, value in parts}
-        if b"id" in fields:
-            self.cursor = fields[b"id"].decode()
-        name = fields.get(b"event", b"").decode()
-        if name not in _READERS or self.cursor is None:
-            return None
-        return Event(self.cursor, name, _READERS[name](fields.get(b"data", b"")))
+            parts = (line.partition(b":") for line in block.split(b"\n"))
+            fields = {name: value.removeprefix(b" ") for name, _, value in parts}
+            if b"id" in fields:
+                self.cursor = fields[b"id"].decode()
+            name = fields.get(b"event", b"").decode()
+            if name in _READERS and self.cursor is not None:
+                yield Event(self.cursor, name, _READERS[name](fields.get(b"data", b"")))

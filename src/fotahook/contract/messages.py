@@ -132,11 +132,8 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
     @property
     def campaign_id(self) -> str | None:
         """The first of ``campaignId``, ``id`` and ``upgradeId`` found in a member, then in the message itself."""
-        own = (self.extra.get(name) for name in _CAMPAIGN_NAMES)
-        for part in self.parts:
-            if found := part.campaign:
-                return found
-        return next((named for named in own if isinstance(named, str) and named), None)
+        names = (*(part.campaign for part in self.parts), *(self.extra.get(name) for name in _CAMPAIGN_NAMES))
+        return next((name for name in names if isinstance(name, str) and name), None)
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -146,9 +143,8 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
     @property
     def statuses(self) -> frozenset[str]:
         """All statuses in the message, of its members and of their devices."""
-        of_parts = {part.status for part in self.parts}
-        of_devices = {device.status for device in self.devices}
-        return frozenset(status for status in of_parts | of_devices if status)
+        named: tuple[Upgrade | Device, ...] = (*self.parts, *self.devices)
+        return frozenset(one.status for one in named if one.status)
 
     @property
     def succeeded(self) -> bool:

@@ -27,7 +27,7 @@ class Environment(Enum):
     MOCK = "mock"
 
 
-# None is the base URL itself, of a service that has its own API.
+# None: the base URL itself, of a service that has its own API.
 Servers: TypeAlias = Mapping[Server | None, str]
 
 # The official SDK's long name for the mock, still found in configuration written for it.
@@ -51,14 +51,10 @@ _ROOTS = {
 
 def environment_named(name: str) -> Environment:
     """The environment with this name, case-insensitive; ValueError lists all names."""
-    lowered = name.strip().lower()
-    if lowered in _OTHER_NAMES:
-        return _OTHER_NAMES[lowered]
-    try:
-        return Environment(lowered)
-    except ValueError:
-        known = ", ".join(environment.name for environment in Environment)
-        raise ValueError(f"no environment is called {name!r}; there are {known}") from None
+    found = ({one.value: one for one in Environment} | _OTHER_NAMES).get(name.strip().lower())
+    if found is None:
+        raise ValueError(f"no environment is called {name!r}; there are {', '.join(one.name for one in Environment)}")
+    return found
 
 
 def servers_of(environment: Environment) -> Servers:
