@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fotahook.contract.life_cycle import FINAL_RANK, place
+from fotahook.contract.messages import FINAL_RANK, place
 from fotahook.testing import Sandbox
 from tests.acceptance.bad_campaign import BadCampaign, a_receiver, listen, reconcile
 from tests.faults.schedule import seeds

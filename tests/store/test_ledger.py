@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fotahook.contract.life_cycle import FINAL_RANK, place
+from fotahook.contract.messages import FINAL_RANK, place
 from fotahook.store.base import Store
 from fotahook.store.ledger import LedgerCampaign, LedgerCount
 from fotahook.store.records import (

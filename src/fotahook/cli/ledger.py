@@ -114,7 +114,7 @@ def show(
         campaign: The campaign's id.
         devices: List these devices instead, each with its last status.
     """
-    from fotahook.contract.life_cycle import FINAL_RANK
+    from fotahook.contract.messages import FINAL_RANK
     from fotahook.listener.ledger import read_devices, read_ledger
 
     with flags.open(campaign) as (store, runner, account):

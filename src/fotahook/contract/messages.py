@@ -16,8 +16,6 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from .life_cycle import FAILED, SUCCEEDED
-
 MESSAGE_LIMIT: Final = 256 * 1024
 """Bytes in one message; ours, ThingSpace names no limit."""
 
@@ -28,10 +26,34 @@ DEPTH_LIMIT: Final = 100
 _SUBJECTS: Final = ("firmwareList", "upgradeScheduled", "upgradeProgress", "softwareList", "campaign")
 _CAMPAIGN_NAMES: Final = ("campaignId", "id", "upgradeId")
 _REPR_LIMIT: Final = 100
-
-
 CHALLENGE: Final = "fotahookChallenge"
 """The type of the message with which a service asks a new URL whether it wants an account's messages; ours."""
+
+# The statuses of an upgrade, in the order of its life cycle. V1's are those of its upgrades; V2's are on its life-cycle
+# page, which spells one `UpgradedFailed`, where device histories have `UpgradeFailed` (docs/thingspace.md, Messages).
+SUCCEEDED: Final = frozenset({"UpgradeSuccess", "Finished"})
+_FAILED_CAMPAIGNS: Final = ("CampaignAborted", "CampaignCancelled", "CampaignFailed", "CampaignRequestFailed")
+FAILED: Final = frozenset({*_FAILED_CAMPAIGNS, "DeviceRejected", "RequestFailed", "UpgradeFailed", "UpgradedFailed"})
+"""Statuses that say that an upgrade ended without success: it failed, was refused, or was cancelled."""
+FINAL_RANK: Final = 5
+"""Ranks from here on are of results, after which nothing more is to come."""
+# What the statuses of an upgrade in progress are is published only for V1: an unknown status counts as one of these.
+_IN_PROGRESS: Final = 4
+_RANKS: Final = {
+    **dict.fromkeys(("CampaignRequestPending", "RequestPending", "AddDeviceSucceed", "LicenseAssignSuccess"), 1),
+    **dict.fromkeys(("CampaignQueued", "Queued", "CampaignPreScheduled", "Accepted"), 2),
+    "CampaignScheduled": 3,
+    **dict.fromkeys(FAILED - {"UpgradedFailed"}, FINAL_RANK),
+    # A success is not undone: what says that the upgrade failed is older.
+    **dict.fromkeys((*SUCCEEDED, "CampaignEnded"), FINAL_RANK + 1),
+}
+_SPELLINGS: Final = {"UpgradedFailed": "UpgradeFailed", "CampaignRequestQueued": "CampaignQueued"}
+
+
+def place(status: str) -> tuple[str, int]:
+    """A status in the one of its spellings that is compared, and its rank: higher for what comes later."""
+    status = _SPELLINGS.get(status, status)
+    return status, _RANKS.get(status, _IN_PROGRESS)
 
 
 class MessageInvalid(ValueError):

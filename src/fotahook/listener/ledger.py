@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from fotahook.contract.life_cycle import FAILED
+from fotahook.contract.messages import FAILED
 from fotahook.store import Store
 from fotahook.store.ledger import LedgerCampaign, LedgerDevice, storable
 

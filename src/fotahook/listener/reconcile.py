@@ -12,7 +12,7 @@ import msgspec
 from fotahook.contract.calls import FIRST_PAGE, next_page
 from fotahook.contract.errors import FotaV2ResultException, NotFound, PermissionDenied, RateLimited
 from fotahook.contract.exchange import retry_after
-from fotahook.contract.life_cycle import FINAL_RANK, place
+from fotahook.contract.messages import FINAL_RANK, place
 from fotahook.contract.models import V2DeviceStatus
 from fotahook.store import Store
 from fotahook.store.ledger import LedgerCampaign, LedgerDevice, storable

@@ -5,8 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from fotahook.contract.life_cycle import FINAL_RANK, place
-from fotahook.contract.messages import CallbackMessage, Upgrade
+from fotahook.contract.messages import FINAL_RANK, CallbackMessage, Upgrade, place
 
 from .records import NewMessage, Note, Record, Report
 from .session import NEWEST, Engine, ReportRow, Session, to_json

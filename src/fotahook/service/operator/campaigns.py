@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import asdict
 
-from ...contract.life_cycle import FAILED, FINAL_RANK, place
+from ...contract.messages import FAILED, FINAL_RANK, place
 from ...contract.operator import (
     CampaignDetails,
     CampaignPage,

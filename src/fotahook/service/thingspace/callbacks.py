@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
-from ...contract.life_cycle import place
+from ...contract.messages import place
 from ...contract.models import (
     CallbackSummary,
     CampaignSoftware,

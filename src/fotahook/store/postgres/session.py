@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple, cast
 
-from fotahook.contract.life_cycle import FINAL_RANK
+from fotahook.contract.messages import FINAL_RANK
 
 from ..session import Added, Candidate, ReportRow, Session
 from ..sql import load_queries
