@@ -19,7 +19,7 @@ from tests.acceptance.bad_campaign import BadCampaign, Serve, a_receiver, listen
 
 from bench import rig
 from bench.report import Figure, Report
-from fotahook.contract.life_cycle import place
+from fotahook.contract.messages import place
 from fotahook.testing import Sandbox
 
 SEEDS = (1, 2, 3)

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal, cast, get_args, get_origin
 
 import msgspec
 
+from fotahook.contract.addresses import ACCOUNT_LIMIT
 from fotahook.contract.events import EVENTS
 from fotahook.contract.messages import CallbackMessage, Device, Firmware, Upgrade
 from fotahook.contract.models import (
@@ -15,7 +16,6 @@ from fotahook.contract.models import (
     FotaV2CallbackRegistrationResult,
 )
 from fotahook.contract.operator import Published, Redeliveries
-from fotahook.contract.urls import ACCOUNT_LIMIT
 from fotahook.contract.version import VERSION
 from fotahook.service import Settings, build_app, health
 from fotahook.service.access import SESSION_HEADER

@@ -17,11 +17,17 @@ from typing import Final
 import pytest
 
 from fotahook.contract import signing
-from fotahook.contract.addresses import address_key, sender_address
+from fotahook.contract.addresses import (
+    account_refusal,
+    address_key,
+    origin,
+    sender_address,
+    url_refusal,
+    without_password,
+)
 from fotahook.contract.errors import one_line, parse_error_body
 from fotahook.contract.messages import MessageInvalid, parse_json, parse_message
 from fotahook.contract.signing import SignatureRefused
-from fotahook.contract.urls import account_refusal, origin, url_refusal, without_password
 from tests.cli.processes import Running, running
 from tests.deadlines import DEADLINE
 from tests.hosting.test_transport import failures_in

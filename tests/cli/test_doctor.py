@@ -24,10 +24,9 @@ from cryptography.x509.oid import ExtensionOID
 from fotahook import Listener
 from fotahook.cli.doctor import ACCOUNT
 from fotahook.contract import signing
-from fotahook.contract.addresses import EVERYWHERE, parse_networks
+from fotahook.contract.addresses import EVERYWHERE, THINGSPACE_PORTS, parse_networks
 from fotahook.contract.keys import account_signing_seed, signing_seed
 from fotahook.contract.operator import Check, CheckResult
-from fotahook.contract.urls import THINGSPACE_PORTS
 from fotahook.delivery.doctor import TYPE, run_checks
 from fotahook.delivery.doctor.checks import (
     MAX_ADDRESSES,

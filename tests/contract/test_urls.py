@@ -8,14 +8,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from yarl import URL
 
-from fotahook.contract.addresses import EVERYWHERE, parse_networks, refusal
-from fotahook.contract.urls import (
+from fotahook.contract.addresses import (
     ACCOUNT_LIMIT,
+    EVERYWHERE,
     URL_LIMIT,
     account_refusal,
     account_warning,
     origin,
+    parse_networks,
     port_warning,
+    refusal,
     same_url,
     url_refusal,
     without_password,

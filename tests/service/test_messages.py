@@ -176,6 +176,7 @@ async def test_an_operator_reads_every_attempt(api: Api) -> None:
     assert answer == {
         "attempts": [
             {
+                "messageId": published["id"],
                 "number": 1,
                 "startedAt": "2025-06-15T15:06:40Z",
                 "url": URL,

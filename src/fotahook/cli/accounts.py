@@ -11,10 +11,10 @@ import msgspec
 from cyclopts import App
 
 from fotahook.contract import events
+from fotahook.contract.addresses import account_warning, port_warning
 from fotahook.contract.calls import DEREGISTERED
 from fotahook.contract.errors import FotahookError
 from fotahook.contract.operator import AccountFilter, AccountState
-from fotahook.contract.urls import account_warning, port_warning
 
 from .shared import output
 from .shared.arguments import Account, Limit, OptionalAccount, warn_if_unknown

@@ -15,8 +15,8 @@ from cyclopts import App, Parameter
 from cyclopts.config import Env
 from cyclopts.validators import Number
 
+from fotahook.contract.addresses import without_password
 from fotahook.contract.operator import AuditEntry
-from fotahook.contract.urls import without_password
 from fotahook.delivery.policy import DAY
 from fotahook.service import credentials
 from fotahook.store import Store, migrate_store, records

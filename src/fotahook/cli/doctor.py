@@ -11,10 +11,10 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
 
+from fotahook.contract.addresses import account_refusal
 from fotahook.contract.keys import SECRET_KEY_BYTES, account_signing_seed
 from fotahook.contract.operator import Checks
 from fotahook.contract.signing import format_public_key, parse_secret
-from fotahook.contract.urls import account_refusal
 from fotahook.delivery.doctor import check_receiver
 
 from ..hosting.flags import check_pem_files

@@ -22,10 +22,9 @@ from rich.text import Text
 from starlette.types import ASGIApp
 
 from fotahook.client import AsyncClient, Client
-from fotahook.contract.addresses import EVERYWHERE, parse_networks
+from fotahook.contract.addresses import EVERYWHERE, parse_networks, url_refusal, without_password
 from fotahook.contract.errors import one_line
 from fotahook.contract.messages import CallbackMessage
-from fotahook.contract.urls import url_refusal, without_password
 from fotahook.listener import Context, Listener, Verification
 from fotahook.listener.registration import OVERLAP_SECONDS, Registration, RegistrationRefused
 from fotahook.listener.settings import HEALTH_PATH, check_path, is_secret_path

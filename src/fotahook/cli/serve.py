@@ -14,9 +14,8 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 from starlette.types import ASGIApp
 
-from fotahook.contract.addresses import parse_networks
+from fotahook.contract.addresses import parse_networks, without_password
 from fotahook.contract.servers import parse_proxy
-from fotahook.contract.urls import without_password
 from fotahook.delivery import Deliver, Dispatcher, Rules, Timings, run_maintenance
 from fotahook.delivery.dispatcher import LEASE_MARGIN
 from fotahook.delivery.doctor import check_receiver

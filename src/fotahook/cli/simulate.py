@@ -10,9 +10,8 @@ from typing import Annotated, Final, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from fotahook.contract.addresses import EVERYWHERE
+from fotahook.contract.addresses import EVERYWHERE, account_refusal, url_refusal
 from fotahook.contract.errors import FotahookError
-from fotahook.contract.urls import account_refusal, url_refusal
 from fotahook.testing.sandbox import targets
 from fotahook.testing.sandbox.targets import Advance, NotSent, Target
 from fotahook.testing.simulator.campaign import Profile, Simulation

@@ -4,11 +4,11 @@ from functools import partial
 from typing import Final, Self, TypeAlias, Unpack
 
 from ..contract import calls, models
+from ..contract.addresses import same_url
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from ..contract.errors import ResponseError
 from ..contract.exchange import ApiResponse
 from ..contract.servers import Environment, servers_at, servers_of
-from ..contract.urls import same_url
 from ._base import (
     AsyncBaseClient,
     AsyncMethods,

@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Final
 
-from fotahook.contract.urls import origin
+from fotahook.contract.addresses import origin
 from fotahook.store.base import Store
 from fotahook.store.records import DispatchedElsewhere, HandOver, Lease, LeaseRequest, StoreError
 

@@ -11,9 +11,8 @@ from functools import partial
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from fotahook.contract.addresses import EVERYWHERE, Network
+from fotahook.contract.addresses import EVERYWHERE, Network, url_refusal
 from fotahook.contract.servers import Proxy
-from fotahook.contract.urls import url_refusal
 
 from .connection import Connection, ConnectionDropped, Exchange, KnownResponses
 from .deadline import DeadlineQueue

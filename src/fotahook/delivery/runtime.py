@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from fotahook.contract.urls import origin
+from fotahook.contract.addresses import origin
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, StoreError
 

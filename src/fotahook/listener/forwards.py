@@ -10,11 +10,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
+from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks, url_refusal
 from fotahook.contract.keys import account_signing_seed, signing_seed
 from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.signing import format_public_key
-from fotahook.contract.urls import url_refusal
 from fotahook.delivery import Deliver, Outcome
 from fotahook.store.records import Delivery, Lease
 

@@ -9,9 +9,9 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from fotahook.contract.addresses import account_refusal
 from fotahook.contract.errors import WebhookRejected, one_line
 from fotahook.contract.messages import CallbackMessage, MessageInvalid, Upgrade, parse_message
-from fotahook.contract.urls import account_refusal
 from fotahook.store.ledger import reports_of, storable
 from fotahook.store.records import NewMessage, Note
 

@@ -14,9 +14,9 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from fotahook.client import AsyncClient
+from fotahook.contract.addresses import same_url, url_parts
 from fotahook.contract.calls import DEREGISTERED
 from fotahook.contract.errors import FotahookError, FotaV2ResultException, ResponseError
-from fotahook.contract.urls import same_url, url_parts
 from fotahook.store import Store
 
 log = logging.getLogger("fotahook.listener")

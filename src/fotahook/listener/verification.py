@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from fotahook.contract.addresses import Network, is_within, parse_networks, sender_address
+from fotahook.contract.addresses import Network, account_refusal, is_within, parse_networks, sender_address
 from fotahook.contract.errors import WebhookRejected
 from fotahook.contract.exchange import Masked
 from fotahook.contract.messages import CallbackMessage
@@ -27,7 +27,6 @@ from fotahook.contract.signing import (
     parse_secret,
     verify,
 )
-from fotahook.contract.urls import account_refusal
 
 from .validation import items, parse_each
 

@@ -17,9 +17,8 @@ import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from ..contract.addresses import parse_networks
+from ..contract.addresses import account_refusal, parse_networks
 from ..contract.keys import fingerprint
-from ..contract.urls import account_refusal
 from ..store.base import Clock, Store
 from ..store.records import AuditEntry, Credential
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import msgspec
 from starlette.requests import Request
 
-from ..contract.urls import account_refusal
+from ..contract.addresses import account_refusal
 from . import errors
 
 _KEY_LENGTH: Final = 128

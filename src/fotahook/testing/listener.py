@@ -17,7 +17,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from starlette.types import Message
 
 from fotahook.contract import signing
-from fotahook.contract.urls import origin
+from fotahook.contract.addresses import origin
 from fotahook.delivery import Deliver, Outcome
 from fotahook.delivery.outcomes import DELIVERED
 from fotahook.listener import Listener

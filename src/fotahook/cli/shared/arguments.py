@@ -12,9 +12,8 @@ from cyclopts import App, Group, Parameter, Token
 from cyclopts.argument import ArgumentCollection
 from cyclopts.validators import Number
 
-from fotahook.contract.addresses import EVERYWHERE, Network, parse_networks
+from fotahook.contract.addresses import EVERYWHERE, Network, account_refusal, account_warning, parse_networks
 from fotahook.contract.operator import AccountState
-from fotahook.contract.urls import account_refusal, account_warning
 
 from .errors import UsageError, flag_named
 from .output import note

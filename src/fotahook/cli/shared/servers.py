@@ -25,9 +25,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fotahook.console import FILES, HEADERS
-from fotahook.contract.addresses import parse_networks
+from fotahook.contract.addresses import parse_networks, without_password
 from fotahook.contract.keys import SECRET_KEY_BYTES
-from fotahook.contract.urls import without_password
 from fotahook.listener import Listener
 from fotahook.listener.intake import HANDLERS
 from fotahook.listener.sender import SenderReport

@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from fotahook.contract.addresses import EVERYWHERE, refusal
+from fotahook.contract.addresses import EVERYWHERE, THINGSPACE_PORTS, THINGSPACE_PORTS_TEXT, refusal, url_refusal
 from fotahook.contract.errors import one_line
 from fotahook.contract.exchange import Masked
 from fotahook.contract.operator import Check
-from fotahook.contract.urls import THINGSPACE_PORTS, THINGSPACE_PORTS_TEXT, url_refusal
 from fotahook.delivery.http import Origin, connect_socket, target_of
 from fotahook.delivery.outcomes import FIXES
 from fotahook.delivery.resolver import Resolver

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from ...contract.addresses import account_warning, origin, port_warning, url_refusal
 from ...contract.messages import place
 from ...contract.models import (
     CallbackSummary,
@@ -23,7 +24,6 @@ from ...contract.models import (
     V2CampaignMetaInfo,
     V2DeviceStatus,
 )
-from ...contract.urls import account_warning, origin, port_warning, url_refusal
 from ...store.ledger import LedgerReport, storable
 from .. import errors, requests
 from ..context import Settings

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from ...contract.urls import without_password
+from ...contract.addresses import without_password
 from ..records import StoreError, StoreFull, StoreUnavailable
 from .servers import Connection, Db, Servers
 

@@ -19,10 +19,9 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fotahook.client import Client, OperatorClient
 from fotahook.client._runtime import Runtime
 from fotahook.contract import signing
-from fotahook.contract.addresses import EVERYWHERE
+from fotahook.contract.addresses import EVERYWHERE, account_refusal, url_refusal
 from fotahook.contract.auth import SessionCredentials, ThingspaceOauthCredentials
 from fotahook.contract.keys import account_signing_seed, generate_secret_key, parse_secret_key, signing_seed
-from fotahook.contract.urls import account_refusal, url_refusal
 from fotahook.delivery.outcomes import DELIVERED
 from fotahook.service.credentials import DEV_CLIENT, DEV_USER
 from fotahook.store import sqlite_path
