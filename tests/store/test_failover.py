@@ -112,6 +112,19 @@ async def test_a_store_follows_the_promotion_of_the_standby(
     assert ("the store's server was replaced" in caplog.text) is (trouble == "frozen")
 
 
+async def test_a_primary_that_nobody_missed_is_left_for_the_promoted_standby(
+    pair: Pair, followed: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    await asyncio.to_thread(pair.standby.promote)
+    # No standby confirms what the former primary commits.
+    (after,) = await eventually(lambda: followed.accept([NewMessage(account="a", body=b"1")]))
+    assert "the store's server was replaced" in caplog.text
+    # Nor does one go there that starts now.
+    started = await open_store(pair.url)
+    assert await started.message(after.id) is not None
+    await started.close()
+
+
 async def test_a_former_primary_that_comes_back_is_left_out(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     followed = Servers(pair.url)
     (await followed.connect()).terminate()

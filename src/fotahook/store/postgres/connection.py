@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
@@ -66,6 +67,8 @@ class ConnectionPool:
         self._servers = Servers(url)
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._handlers: asyncpg.Pool[asyncpg.Record] | None = None
+        self._busy_since: dict[object, float] = {}
+        """When each use of a connection began, in this order."""
 
     @property
     def public_url(self) -> str:
@@ -75,6 +78,7 @@ class ConnectionPool:
     async def open(self) -> None:
         """Connect once, so that a wrong URL fails at once."""
         try:
+            await self._servers.look()
             self._pool = await asyncpg.create_pool(
                 self._url,
                 min_size=1,
@@ -131,9 +135,14 @@ class ConnectionPool:
         """A connection for single statements."""
         if self._pool is None:
             raise StoreUnavailable("the store is closed")
-        with translated():
-            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as db:
-                yield db
+        use = object()
+        self._busy_since[use] = time.monotonic()
+        try:
+            with translated():
+                async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as db:
+                    yield db
+        finally:
+            del self._busy_since[use]
 
     @contextlib.asynccontextmanager
     async def handler_connection(self) -> AsyncIterator[Db]:
@@ -159,6 +168,20 @@ class ConnectionPool:
     async def _write(self, job: Callable[[Db], Awaitable[T]]) -> T:
         async with self.connection() as db, db.transaction():
             return await job(db)
+
+    async def look_for_another(self, connection: Connection, asked_at: float) -> None:
+        """StoreUnavailable if another server was promoted, for which this looks when the present one seems slow.
+
+        It answered on this connection, asked at a time of the monotonic clock. One that only a commit hangs on waits
+        for its synchronous standby, which may be the one that was promoted.
+        """
+        now = time.monotonic()
+        slow = (
+            now - asked_at > SILENCE_SECONDS / 2 or now - min(self._busy_since.values(), default=now) > SILENCE_SECONDS
+        )
+        # A database that is slow for long is not looked at all the time.
+        if slow and now - self._servers.looked_at > SILENCE_SECONDS and await self._servers.look(connection):
+            raise StoreUnavailable("another server was promoted")
 
     async def connect_for_notifications(self) -> Connection:
         """A connection outside the pool, whose commits need not be durable.
@@ -252,8 +275,8 @@ class Notifier:
     Its own connection also notices that the server hangs: it asks for a sign of life, and connects anew without one.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]], work: asyncio.Event) -> None:
-        self._connect = connect
+    def __init__(self, pool: ConnectionPool, work: asyncio.Event) -> None:
+        self._pool = pool
         self._work = work
         self._pending = asyncio.Event()
         self._task = asyncio.create_task(self._keep_connected())
@@ -277,7 +300,7 @@ class Notifier:
 
     async def _exchange(self) -> None:
         """Receive and send notifications until the connection is lost."""
-        connection = await self._connect()
+        connection = await self._pool.connect_for_notifications()
         try:
             with translated():
                 channel = await connection.fetchval("select 'fotahook_' || current_schema()::regnamespace::oid")
@@ -293,7 +316,9 @@ class Notifier:
                 self._work.set()
                 while True:
                     statement = "select pg_notify($1, '')" if await self._is_pending() else "select $1::text"
+                    asked_at = time.monotonic()
                     await connection.execute(statement, channel, timeout=SILENCE_SECONDS)
+                    await self._pool.look_for_another(connection, asked_at)
                     await asyncio.sleep(INTERVAL_SECONDS)
         finally:
             connection.terminate()

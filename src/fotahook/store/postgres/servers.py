@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -17,6 +18,8 @@ CONNECT_SECONDS: Final = 5.0
 """How long a server that accepts writes is looked for."""
 STAGGER_SECONDS: Final = 0.25
 """Head start of each server over the next one."""
+LOOK_SECONDS: Final = 1.0
+"""How long a look at all servers takes at most."""
 PROMOTION_SECONDS: Final = 0.5
 """How soon a standby is asked again whether it was promoted."""
 
@@ -84,6 +87,7 @@ class Servers:
     def __init__(self, url: str) -> None:
         self._url = url
         self.addresses = addresses_of(url)
+        self.looked_at = 0.0
         self._timeline = 0
         self._servers: WeakKeyDictionary[Connection, Server | None] = WeakKeyDictionary()
 
@@ -93,6 +97,20 @@ class Servers:
             if len(self.addresses) <= 1:
                 return await self._connect(None, options)
             return await self._first(options)
+
+    async def look(self, connection: "Connection | None" = None) -> bool:
+        """Ask all servers for their timelines, beside each other; whether one has a newer one than this connection's.
+
+        So a primary is left that was not away for long enough to be missed while another was promoted.
+        """
+        self.looked_at = time.monotonic()
+        if len(self.addresses) > 1:
+            looks = [asyncio.wait_for(self._connect(address, {}), LOOK_SECONDS) for address in self.addresses]
+            for found in await asyncio.gather(*looks, return_exceptions=True):
+                if not isinstance(found, BaseException):
+                    found.terminate()
+        server = None if connection is None else self._servers[connection]
+        return server is not None and server.timeline < self._timeline
 
     def end_others(self, connection: Connection) -> bool:
         """End the open connections to another server than that of this one; whether there were any."""

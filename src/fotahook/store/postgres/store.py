@@ -42,7 +42,7 @@ class PostgresStore(Store):
     def __init__(self, pool: ConnectionPool, *, clock: Clock) -> None:
         super().__init__(clock)
         self._pool = pool
-        self._notifier = Notifier(pool.connect_for_notifications, self._work)
+        self._notifier = Notifier(pool, self._work)
         # Most connections stay free for reads that are short.
         self._looking = asyncio.Semaphore(1)
         self._visibility = VisibilityTracker()
