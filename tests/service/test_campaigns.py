@@ -126,7 +126,7 @@ async def test_a_search_finds_accounts_messages_devices_and_campaigns_of_the_cal
     assert (await api("GET", "/v1/search?q=", b"", api.bearer)).error == (400, "INVALID_PARAMETER")
 
 
-NOW = datetime(2026, 11, 25, 20, tzinfo=UTC)
+NOW = datetime(2026, 11, 25, 20, tzinfo=UTC).timestamp()
 HOUR = 3600.0
 
 
@@ -138,9 +138,9 @@ HOUR = 3600.0
         ("type:upgradeProgress", "", MessageFilter(type="upgradeProgress")),
         ("type:a:b state:dead", "", MessageFilter(type="a:b", state="dead")),
         ("0001 state:pending", "0001", MessageFilter(state="pending")),
-        ("since:2d 0001", "0001", MessageFilter(since=NOW.timestamp() - 48 * HOUR)),
-        ("until:30m since:1w", "", MessageFilter(since=NOW.timestamp() - 168 * HOUR, until=NOW.timestamp() - HOUR / 2)),
-        ("since:2026-11-25T21:00:00+02:00", "", MessageFilter(since=NOW.timestamp() - HOUR)),
+        ("since:2d 0001", "0001", MessageFilter(since=NOW - 48 * HOUR)),
+        ("until:30m since:1w", "", MessageFilter(since=NOW - 168 * HOUR, until=NOW - HOUR / 2)),
+        ("since:2026-11-25T21:00:00+02:00", "", MessageFilter(since=NOW - HOUR)),
     ],
 )
 def test_the_words_of_a_search(text: str, rest: str, matching: MessageFilter | None) -> None:

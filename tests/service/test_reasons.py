@@ -3,7 +3,7 @@
 import msgspec
 
 from fotahook.contract.operator import Reason, Why
-from fotahook.service.operator.reasons import Snapshot, reasons_for
+from fotahook.service.operator.reasons import reasons_for
 from fotahook.store.records import Attempt, DeliveryStatus, Health, Lane, LaneVerdict, Limits, Message
 from fotahook.store.views import to_datetime
 
@@ -38,7 +38,6 @@ MESSAGE = Message(
 LANE = Lane(consumer="", state="open", until=None, health=Health(), pending=1, dead=0, oldest_accepted_at=NOW)
 REFUSED = Attempt(started_at=NOW, url=URL, outcome="failed", error_code="http_422", fix="See the receiver's log.")
 NO_LIMITS = Limits()
-SNAPSHOT = Snapshot(message=MESSAGE, attempts=(), lanes=(LANE,), limits=NO_LIMITS, now=NOW)
 
 replace = msgspec.structs.replace
 
@@ -52,7 +51,7 @@ def why(
 ) -> Why:
     message = replace(MESSAGE, deliveries=places or (PLACE,), body=body)
     other = replace(LANE, consumer="x")
-    return reasons_for(replace(SNAPSHOT, message=message, lanes=(lane, other), limits=limits, attempts=attempts))
+    return reasons_for(message, attempts, (lane, other), limits, NOW)
 
 
 def codes(status: Why) -> list[str]:
@@ -147,7 +146,7 @@ def test_a_message_in_several_lanes_has_the_least_advanced_state() -> None:
     assert why(delivered, dead, PLACE).state == "pending"
     assert why(delivered, dead).state == "dead"
     message = replace(MESSAGE, deliveries=())
-    assert reasons_for(replace(SNAPSHOT, message=message)) == Why("delivered", [])
+    assert reasons_for(message, (), (LANE,), NO_LIMITS, NOW) == Why("delivered", [])
 
 
 async def test_the_why_call_over_a_real_store(api: Api) -> None:

@@ -34,7 +34,7 @@ _ISSUED: Final[dict[str, tuple[Literal["token", "session"], float, errors.ErrorT
     "client": ("token", OAUTH_LIFETIME, errors.WRONG_CLIENT),
     "user": ("session", SESSION_IDLE, errors.LOGIN_REFUSED),
 }
-"""What is issued to whom, how long it lives, and what refuses it to a revoked owner."""
+"""By the kind of the owner: what is issued, for how long, and what refuses it to a revoked owner."""
 _RENEWAL_SECONDS: Final = 20.0
 """A session in use is renewed this often, so it may end up to so much before its 20 idle minutes are over."""
 
@@ -74,11 +74,7 @@ async def authenticate(service: Service, request: Request, kind: Authentication,
     first = await (_client if kind == "client" else _token)(service, request)
     if counted:
         service.rate_limiter.count(first.id if kind == "client" else first.owner, service.now())
-    if kind != "both tokens":
-        return Caller((first,))
-    session = await _session(service, request)
-    check_network(session, request)
-    return Caller((first, session))
+    return Caller((first, await _session(service, request)) if kind == "both tokens" else (first,))
 
 
 async def issue(service: Service, token: str, owner: Credential, now: float, store: Store) -> Credential:
@@ -101,7 +97,7 @@ async def end(service: Service, issued: Credential, store: Store | None = None) 
 
 
 def token_id(token: str) -> str:
-    """The id under which a token is stored; it does not reveal the token."""
+    """The id under which a token is stored."""
     return fingerprint(token).hex()
 
 
@@ -129,11 +125,10 @@ async def verify_client(service: Service, request: Request, client_id: str, secr
         service.refused_logins.count("wrong", address_of(request), subject="" if found is None else found.id)
         raise errors.WRONG_CLIENT()
     try:
-        check_network(found, request)
+        return check_network(found, request)
     except errors.ApiError:
         service.refused_logins.count("network", address_of(request), subject=found.id)
         raise
-    return found
 
 
 async def _token(service: Service, request: Request) -> Credential:
@@ -145,8 +140,7 @@ async def _token(service: Service, request: Request) -> Credential:
     if (found := await service.token_cache.find("token", known_as)) is None:
         service.stranger_limiter.count(address_key(address_of(request)), service.now())
         raise errors.WRONG_TOKEN()
-    check_network(found, request)
-    return found
+    return check_network(found, request)
 
 
 def address_of(request: Request) -> str:
@@ -160,6 +154,15 @@ def check_stranger(service: Service, request: Request) -> None:
         raise errors.TOO_MANY_REQUESTS(seconds=math.ceil(seconds))
 
 
+def check_network(credential: Credential, request: Request) -> Credential:
+    """The credential; an ApiError if it may not be used from where the request comes."""
+    if credential.networks:
+        peer = parse_address(address_of(request))
+        if peer is None or not is_within(peer, parse_networks(credential.networks)):
+            raise errors.WRONG_NETWORK(peer or "an unknown address")
+    return credential
+
+
 def console_token(request: Request) -> str | None:
     """The token of the console's cookie. It counts on requests with the page's header only, so that no other site
     can use it."""
@@ -170,14 +173,6 @@ def require_console(request: Request) -> None:
     """Raise an ApiError unless the request has the header of the console's page."""
     if CONSOLE_HEADER not in request.headers:
         raise errors.INVALID(f"Send the header {CONSOLE_HEADER}: 1, as the console's page does.")
-
-
-def check_network(credential: Credential, request: Request) -> None:
-    """Raise an ApiError if the credential may not be used from where the request comes."""
-    if credential.networks:
-        peer = parse_address(address_of(request))
-        if peer is None or not is_within(peer, parse_networks(credential.networks)):
-            raise errors.WRONG_NETWORK(peer or "an unknown address")
 
 
 def _authorization(request: Request, wanted: str) -> str | None:
@@ -204,14 +199,14 @@ async def _session(service: Service, request: Request) -> Credential:
                     renewed = msgspec.structs.replace(found, expires_at=service.now() + SESSION_IDLE)
                     if await service.store.replace_credential(found, renewed):
                         await _follow_owner(service, renewed, "user", errors.ENDED_SESSION)
-                        return renewed
+                        return check_network(renewed, request)
                     # Another call renewed or ended it.
                     found = await service.store.credential("session", known_as)
             finally:
                 service.token_cache.invalidate("session", known_as)
     if found is None:
         raise errors.ENDED_SESSION()
-    return found
+    return check_network(found, request)
 
 
 async def _follow_owner(service: Service, issued: Credential, kind: str, refusal: errors.ErrorType) -> None:

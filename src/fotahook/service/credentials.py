@@ -67,6 +67,8 @@ class PasswordCost:
 
 
 COST: Final = PasswordCost()
+PASSWORD_BYTES: Final = 18
+"""Of a new password, which is random."""
 
 
 class Passwords:
@@ -99,10 +101,6 @@ def _bytes(password: str) -> bytes:
     return password.encode("utf-8", "surrogatepass")
 
 
-def new_password() -> str:
-    return secrets.token_urlsafe(18)
-
-
 async def create_credential(
     store: Store,
     kind: Kind,
@@ -120,7 +118,7 @@ async def create_credential(
     if not _NAME.fullmatch(name):
         raise ValueError(f"a {kind}'s name has 1 to 64 visible ASCII characters and no colon: {name!r}")
     checked = _checked(grants)
-    secret = secrets.token_urlsafe(32) if kind == "client" else new_password()
+    secret = secrets.token_urlsafe(32 if kind == "client" else PASSWORD_BYTES)
     stored = fingerprint(secret) if kind == "client" else await Passwords(cost).hash(secret)
     if await store.credential(kind, name) is not None:
         raise ValueError(f"the {kind} {name!r} already exists")

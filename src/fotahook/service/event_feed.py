@@ -13,7 +13,7 @@ import hmac
 import logging
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -55,9 +55,8 @@ class Cursors:
         """The position of a cursor; None if there is no cursor. Raises an ApiError if it is none of ours."""
         if text is None:
             return None
-        padded = text + "=" * (-len(text) % 4)
         try:
-            sealed = base64.b64decode(padded.encode("ascii"), altchars=_ALTERNATIVES, validate=True)
+            sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=_ALTERNATIVES, validate=True)
             position = self._box.decrypt(sealed).rstrip(b"\0").decode()
         except (ValueError, CryptoError):
             position = ""
@@ -76,9 +75,7 @@ class Cursors:
 
     def open_events(self, text: str | None) -> EventCursor | None:
         """A cursor of the events, 0 for the beginning of the store; None if there is no cursor."""
-        if text == "0":
-            return EventCursor()
-        position = self.open(text, _EVENT_POSITION)
+        position = "0.0.0.0" if text == "0" else self.open(text, _EVENT_POSITION)
         return None if position is None else EventCursor(*map(int, position.split(".")))
 
 
@@ -164,9 +161,14 @@ class Feed:
 
         Yields at least every `idle` seconds, then without blocks. Ends if the cursor is no longer of this store.
         """
-        async with self._polling():
+        self._followers += 1
+        try:
+            async with self._starting:
+                if self._poller is None:
+                    self._cursor = await self.present()
+                    self._poller = asyncio.create_task(self._poll(), name="events")
             position = self._join(cursor)
-            while self._poller is not None and not self._poller.done():
+            while not self._poller.done():
                 blocks = b""
                 if position is None or position < self._dropped:
                     first = self._first_cursor()
@@ -188,23 +190,6 @@ class Feed:
                         async with asyncio.timeout(idle):
                             await self._changed.wait()
                 yield blocks, cursor
-
-    def _join(self, cursor: EventCursor) -> int | None:
-        """The number of the first buffered page, if every event after the cursor is in the buffer or still to come."""
-        return None if self._first_cursor().is_ahead_of(cursor) else self._dropped
-
-    def _first_cursor(self) -> EventCursor:
-        return self._pages[0].before if self._pages else self._cursor
-
-    @contextlib.asynccontextmanager
-    async def _polling(self) -> AsyncIterator[None]:
-        self._followers += 1
-        try:
-            async with self._starting:
-                if self._poller is None:
-                    self._cursor = await self.present()
-                    self._poller = asyncio.create_task(self._poll(), name="events")
-            yield
         finally:
             self._followers -= 1
             if self._followers == 0 and self._poller is not None:
@@ -213,6 +198,13 @@ class Feed:
                 self._dropped += len(self._pages)
                 self._pages.clear()
                 self._buffered = 0
+
+    def _join(self, cursor: EventCursor) -> int | None:
+        """The number of the first buffered page, if every event after the cursor is in the buffer or still to come."""
+        return None if self._first_cursor().is_ahead_of(cursor) else self._dropped
+
+    def _first_cursor(self) -> EventCursor:
+        return self._pages[0].before if self._pages else self._cursor
 
     async def _poll(self) -> None:
         while True:

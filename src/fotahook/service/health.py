@@ -26,7 +26,7 @@ from .routing import JSON, NO_STORE, Call, Endpoint
 _OPENAPI: Final = files(__package__).joinpath("openapi.json").read_bytes()
 METRICS_PATH: Final = "/metrics"
 HEALTH_PATHS: Final = ("/healthz", "/readyz", METRICS_PATH)
-"""Paths for monitors, which are answered even to a client that exceeds its limits, and by every process."""
+"""For monitors: answered by every process, even to a client that exceeds its limits."""
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -56,9 +56,8 @@ async def ready(call: Call) -> Status:
     if error is not None:
         # The same exception is raised for many requests: drop the traceback that each would add to.
         raise error.with_traceback(None)
-    for part, works in call.service.checks.items():
-        if not works():
-            raise errors.NOT_READY(part=part, reason="not working")
+    if part := next((part for part, works in call.service.checks.items() if not works()), None):
+        raise errors.NOT_READY(part=part, reason="not working")
     return Status("ready")
 
 
@@ -66,7 +65,7 @@ async def ready(call: Call) -> Status:
 async def metrics(call: Call) -> Response:
     """Metrics of this process and its store, to clients on this machine, and others with a token for all accounts."""
     service, request = call.service, call.request
-    is_proxied = any(name in request.headers for name in ("x-forwarded-for", "forwarded", "via"))
+    is_proxied = not {"x-forwarded-for", "forwarded", "via"}.isdisjoint(request.headers)
     peer = parse_address(access.address_of(request))
     if not (service.settings.open_metrics or (peer is not None and peer.is_loopback and not is_proxied)):
         caller = await access.authenticate(service, request, "token")
@@ -121,30 +120,28 @@ class ConsoleSession(msgspec.Struct, frozen=True, rename="camel"):
 async def console_session(call: Call) -> ConsoleSession:
     """The console's session, for the page after a reload."""
     try:
-        caller = await access.authenticate(call.service, call.request, "token")
+        return await _session(call, await access.authenticate(call.service, call.request, "token"))
     except errors.ApiError as error:
         if error.status != errors.WRONG_TOKEN.status:
             raise
-        caller = access.Caller(())
-    return await _session(call, caller)
+        return await _session(call, access.Caller(()))
 
 
 @Endpoint("POST", "/console/login", by="anyone", body=ConsoleLogin)
 async def console_login(call: Call) -> Response:
     """Signs the browser in with a client's id and secret, by a cookie."""
     access.require_console(call.request)
-    given = await call.json(ConsoleLogin)
+    given, service = await call.json(ConsoleLogin), call.service
     try:
-        client = await access.verify_client(call.service, call.request, given.client_id, given.client_secret)
+        client = await access.verify_client(service, call.request, given.client_id, given.client_secret)
     except errors.ApiError as error:
         # Without WWW-Authenticate, at which a browser would open a dialog of its own.
         raise errors.ApiError(error.status, error.code, error.message) from None
-    call.service.login_limiter.count(client.id, call.service.now())
+    service.login_limiter.count(client.id, service.now())
     token = secrets.token_urlsafe(32)
     store = replace(call, caller=access.Caller((client,))).audited("console.login", client.id)
-    issued = await access.issue(call.service, token, client, call.service.now(), store)
-    content = await _session(call, access.Caller((issued,)))
-    return _answer(content, f"{token}; Max-Age={int(OAUTH_LIFETIME)}")
+    issued = await access.issue(service, token, client, service.now(), store)
+    return _answer(await _session(call, access.Caller((issued,))), f"{token}; Max-Age={int(OAUTH_LIFETIME)}")
 
 
 @Endpoint("POST", "/console/logout", by="anyone")
@@ -158,10 +155,10 @@ async def console_logout(call: Call) -> Response:
 
 async def _session(call: Call, caller: access.Caller) -> ConsoleSession:
     settings = call.service.settings
-    dev = settings.console == "service" and await call.service.store.credential("client", DEV_CLIENT[0]) is not None
+    dev = settings.console == "service" and await call.store.credential("client", DEV_CLIENT[0]) is not None
     scopes = caller.credentials[0].scopes if caller.credentials else ()
     limits = Limits(in_flight=settings.in_flight, **asdict(settings.quotas))
-    return ConsoleSession(bool(caller.credentials), caller.name, tuple(scopes), settings.console, dev, limits)
+    return ConsoleSession(bool(caller.credentials), caller.name, scopes, settings.console, dev, limits)
 
 
 def _answer(content: ConsoleSession, value: str) -> Response:

@@ -1,9 +1,5 @@
 """What one client, address or account may take, so that others get their share: login lockout, rate limit, turns of the
-loop, quotas, and the count of refused logins. In the memory of this process: a restart forgets them.
-
-What waits of an account is counted in its store, in short looks, and grows here with each message until it is counted
-again: at once where a quota seems to be reached, but never for more than a twentieth of the time.
-"""
+loop, quotas, and the count of refused logins. In the memory of this process: a restart forgets them."""
 
 import asyncio
 import logging
@@ -45,7 +41,6 @@ COUNT_STEP: Final = 10_000
 """Deliveries that one look counts."""
 RECOUNT_SECONDS: Final = 1.0
 READ_SECONDS: Final = 1.0
-"""Accounts' own quotas are read again so often."""
 _DUTY: Final = 20
 _MAX_ENTRIES: Final = 10_000
 
@@ -75,7 +70,7 @@ class Lockout:
         self._by_user = RateLimiter(USER_FAILURES, span=USER_SPAN)
 
     def check(self, username: str, client: str, address: str, now: float) -> None:
-        """Raise an ApiError while this user is locked for this client and address."""
+        """Raise an ApiError while this user is locked there."""
         key, user = _keys(username, client, address)
         times, at = self._failures.get(key, (0, now))
         # The exponent is capped because the lock is: 2**32 is beyond any bound.
@@ -88,7 +83,6 @@ class Lockout:
             raise errors.LOGIN_LOCKED(seconds=math.ceil(min(seconds, LONGEST_SECONDS)))
 
     def failed(self, username: str, client: str, address: str, now: float) -> None:
-        """Count a failure."""
         key, user = _keys(username, client, address)
         if not self._by_user.wait(user, now):
             self._by_user.count(user, now)
@@ -96,7 +90,6 @@ class Lockout:
         put_newest(self._failures, key, (1 if at + FORGET_SECONDS <= now else times + 1, now))
 
     def succeeded(self, username: str, client: str, address: str) -> None:
-        """Forget the failures, and remember the place."""
         key, _ = _keys(username, client, address)
         self._failures.pop(key, None)
         put_newest(self._succeeded, key, None)
@@ -178,56 +171,50 @@ class _Refused:
     entry: AuditEntry
     began: float
     counts: Counter[str] = field(default_factory=Counter)
+    is_written: bool = False
 
 
 class RefusedLogins:
-    """Counts refused logins, and writes the counts in a task of its own. For one event loop."""
+    """Counts refused logins by address, in one entry a minute, which a task of its own writes. For one event loop.
+
+    What a stranger sent as a name is not written down: it may be a secret.
+    """
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
-        self._current: dict[str, _Refused] = {}
-        self._unwritten: list[_Refused] = []
+        self._refused: dict[str, _Refused] = {}
         self._writing: asyncio.Task[None] | None = None
 
     def count(
         self, why: Literal["wrong", "locked", "network"], address: str, actor: str = "", subject: str = ""
     ) -> None:
-        """Count a refused login. `actor` and `subject`: the client and the user or client, as far as they are known.
-
-        What a stranger sent as a name is not written down: it may be a secret.
-        """
+        """Count a refused login. `actor` and `subject`: the client and the user or client, as far as they are known."""
         now, key = self._clock(), address_key(address)
-        current = {name: one for name, one in self._current.items() if one.began <= now < one.began + ENTRY_SECONDS}
-        if key not in current and len(current) >= MAX_ADDRESSES:
+        known = self._refused.items()
+        self._refused = {name: one for name, one in known if not one.is_written or 0 <= now - one.began < ENTRY_SECONDS}
+        if key not in self._refused and len(self._refused) >= MAX_ADDRESSES:
             key = address = "others"
-        if key not in current:
-            entry = AuditEntry(actor=actor, address=address, action="login.refused", subject=subject)
-            current[key] = _Refused(entry, now)
-        self._current, refused = current, current[key]
+        entry = AuditEntry(actor=actor, address=address, action="login.refused", subject=subject)
+        refused = self._refused.setdefault(key, _Refused(entry, now))
         refused.counts[why] += 1
-        if refused not in self._unwritten:
-            self._unwritten.append(refused)
-        if self._writing is None:
+        refused.is_written = False
+        if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="refused logins")
 
     async def _write(self) -> None:
-        try:
-            while self._unwritten:
-                writing, self._unwritten = self._unwritten, []
+        while writing := [one for one in self._refused.values() if not one.is_written]:
+            for one in writing:
+                detail = " ".join(f"{why}={count}" for why, count in one.counts.items())
+                one.entry, one.is_written = msgspec.structs.replace(one.entry, detail=detail), True
+            try:
+                numbers = await self._store.write_audit([one.entry for one in writing])
+                for one, number in zip(writing, numbers, strict=True):
+                    one.entry = msgspec.structs.replace(one.entry, number=number)
+            except StoreError as error:
+                logger.warning("refused logins are not in the audit log yet: %s", error)
                 for one in writing:
-                    detail = " ".join(f"{why}={count}" for why, count in one.counts.items())
-                    one.entry = msgspec.structs.replace(one.entry, detail=detail)
-                try:
-                    numbers = await self._store.write_audit([one.entry for one in writing])
-                except StoreError as error:
-                    logger.warning("refused logins are not in the audit log yet: %s", error)
-                    self._unwritten = writing + [one for one in self._unwritten if one not in writing]
-                else:
-                    for one, number in zip(writing, numbers, strict=True):
-                        one.entry = msgspec.structs.replace(one.entry, number=number)
-                await asyncio.sleep(WRITE_SECONDS)
-        finally:
-            self._writing = None
+                    one.is_written = False
+            await asyncio.sleep(WRITE_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +251,6 @@ class _Usage:
     counting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def reached(self, quotas: AccountQuotas, size: int) -> str | None:
-        """The quota that a message of this size would exceed."""
         if 0 < quotas.pending_messages <= self.messages:
             return f"{quotas.pending_messages} undelivered messages"
         if 0 < quotas.pending_bytes < self.bytes + size:
@@ -273,7 +259,11 @@ class _Usage:
 
 
 class Quotas:
-    """Counts what accounts take. Raises an ApiError where it is too much."""
+    """Counts what accounts take. Raises an ApiError where it is too much.
+
+    What waits of an account is counted in its store, in short looks, and grows here with each message until it is
+    counted again: at once where a quota seems to be reached, but never for more than a twentieth of the time.
+    """
 
     def __init__(
         self, quotas: AccountQuotas, store: Store, clock: Clock, monotonic: Callable[[], float] = time.monotonic
@@ -292,7 +282,6 @@ class Quotas:
             self._own = {account: self._quotas.of(limits) for account, limits in (await self._store.quotas()).items()}
 
     def change(self, account: str) -> None:
-        """Count a change of an account."""
         self._changes.count(account, self._clock(), self._own.get(account, self._quotas).changes_per_hour)
 
     async def publish(self, account: str, size: int) -> None:

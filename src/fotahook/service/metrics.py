@@ -12,18 +12,9 @@ from typing import Any, Final, TypeVar, cast
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from ..contract.operator import Backlog, Latency, RegisteredCallback, StateCounts
+from ..store import records
 from ..store.base import AskForLeases, Receive, Store
-from ..store.records import (
-    Accepted,
-    AuditEntry,
-    HandOver,
-    LaneVerdict,
-    Lease,
-    NewMessage,
-    RecentAttempt,
-    Settlement,
-    StoreError,
-)
+from ..store.records import Lease
 from ..store.views import to_datetime_or_none
 from .limits import put_newest
 
@@ -79,7 +70,7 @@ class Metrics:
             began = self.monotonic()
             if began >= self._read_again_at:
                 pending = dead = oldest = math.nan
-                with contextlib.suppress(StoreError):
+                with contextlib.suppress(records.StoreError):
                     backlog = await store.backlog()
                     pending, dead, oldest = backlog.pending, backlog.dead, backlog.oldest_age or 0.0
                 self._backlog.labels("pending").set(pending)
@@ -101,13 +92,13 @@ class _CountedStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def audited(self, entry: AuditEntry) -> Store:
+    def audited(self, entry: records.AuditEntry) -> Store:
         return self._metrics.around(self._store.audited(entry))
 
     async def register(self, account: str, url: str, *, actor: str) -> RegisteredCallback:
         return await self._timed("register", self._store.register(account, url, actor=actor))
 
-    async def accept(self, messages: Sequence[NewMessage]) -> list[Accepted]:
+    async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]:
         accepted = await self._timed("accept", self._store.accept(messages))
         duplicates = sum(one.duplicate for one in accepted)
         self._metrics.accepted.inc(len(accepted) - duplicates)
@@ -115,7 +106,7 @@ class _CountedStore:
         return accepted
 
     def hand_over(self, request: AskForLeases, receive: Receive) -> None:
-        def count(handed: Sequence[HandOver]) -> None:
+        def count(handed: Sequence[records.HandOver]) -> None:
             self._count_leases([one.lease for one in handed if one.lease is not None])
             receive(handed)
 
@@ -130,8 +121,13 @@ class _CountedStore:
         return leases
 
     async def settle(
-        self, lease: Lease, settlements: Sequence[Settlement], verdict: LaneVerdict, *, keep: float
-    ) -> Lease | None:
+        self,
+        lease: records.Lease,
+        settlements: Sequence[records.Settlement],
+        verdict: records.LaneVerdict,
+        *,
+        keep: float,
+    ) -> records.Lease | None:
         kept = await self._timed("settle", self._store.settle(lease, settlements, verdict, keep=keep))
         if kept is None:
             self._metrics.leased_lanes.discard(lease.lane)
@@ -184,7 +180,7 @@ class Overviews:
         return overview
 
 
-def latency_of(attempts: Sequence[RecentAttempt]) -> Latency:
+def latency_of(attempts: Sequence[records.RecentAttempt]) -> Latency:
     """The median and the 99th percentile over the deliveries among some attempts."""
     times = sorted(
         max(0.0, 1000 * (one.attempt.started_at - one.accepted_at) + one.attempt.phases.get("total", 0.0))

@@ -66,9 +66,7 @@ def key(name: str, value: str | None) -> str | None:
 
 def check_length(request: Request, limit: int) -> None:
     """Refuse a body by its Content-Length, before any of it is read."""
-    declared = header(request, "Content-Length")
-    if declared is None:
-        return
+    declared = "0" if (sent := header(request, "Content-Length")) is None else sent
     if not (declared.isascii() and declared.isdigit()):
         raise errors.INVALID("The header Content-Length is not a number.")
     # Count the digits first: int() of a very long number raises.

@@ -52,6 +52,10 @@ class Call:
     caller: Caller
     account: str
 
+    @property
+    def store(self) -> Store:
+        return self.service.store
+
     async def json(self, kind: type[T], *, optional: bool = False) -> T:
         """The JSON object in the body; if optional, a missing body counts as an empty object."""
         content = await requests.body(self.request, self.service.settings.body_limit, optional=optional)

@@ -9,19 +9,9 @@ from msgspec import UNSET, Meta
 from msgspec.structs import asdict
 from starlette.responses import Response
 
+from ...contract import operator
 from ...contract.keys import account_signing_key
 from ...contract.models import FotaV2CallbackRegistrationRequest, FotaV2SuccessResult
-from ...contract.operator import (
-    AccountPage,
-    AccountState,
-    Attempts,
-    CallbackHistory,
-    Checks,
-    NewLimits,
-    NewSigningKey,
-    SigningKey,
-    SigningKeys,
-)
 from ...contract.signing import format_secret
 from ...store import views
 from ...store.records import Account, Credential, MessageFilter
@@ -55,7 +45,7 @@ class AttemptsQuery(Params, frozen=True):
 class AccountChange(Params, frozen=True):
     """What to change of an account."""
 
-    limits: NewLimits
+    limits: operator.NewLimits
 
 
 class Rotation(Params, frozen=True):
@@ -65,10 +55,10 @@ class Rotation(Params, frozen=True):
 
 
 @Endpoint("GET", "/v1/accounts", query=AccountsQuery, scope="read")
-async def list_accounts(call: Call) -> AccountPage:
+async def list_accounts(call: Call) -> operator.AccountPage:
     """The accounts that have or had a callback or a message, by name."""
     query = call.query(AccountsQuery)
-    found = await call.service.store.accounts(
+    found = await call.store.accounts(
         consumer=call.service.settings.consumer,
         state=query.state,
         among=call.caller.accounts,
@@ -77,17 +67,17 @@ async def list_accounts(call: Call) -> AccountPage:
     )
     more = call.service.cursors.seal(found[-1].account) if len(found) == query.limit else None
     states = [views.account_state(one, known=await _is_known(call.service, one)) for one in found]
-    return AccountPage(accounts=states, cursor=more)
+    return operator.AccountPage(accounts=states, cursor=more)
 
 
 @Endpoint("GET", PATH, scope="read")
-async def show(call: Call) -> AccountState:
+async def show(call: Call) -> operator.AccountState:
     """The account's callback, its lane, what is not delivered, and its limits."""
     return await _state(call)
 
 
 @Endpoint("PATCH", PATH, body=AccountChange)
-async def change(call: Call) -> AccountState:
+async def change(call: Call) -> operator.AccountState:
     """Changes the account's limits and returns the account."""
     service, limits = call.service, (await call.json(AccountChange)).limits
     async with service.credential_lock:
@@ -104,24 +94,24 @@ async def change(call: Call) -> AccountState:
 
 
 @Endpoint("POST", f"{PATH}/pause")
-async def pause(call: Call) -> AccountState:
+async def pause(call: Call) -> operator.AccountState:
     """Stops delivery to the account until it is resumed; messages are kept, and their time to live stands still."""
     await call.audited("account.pause").pause(call.account, call.service.settings.consumer)
     return await _state(call)
 
 
 @Endpoint("POST", f"{PATH}/resume")
-async def resume(call: Call) -> AccountState:
+async def resume(call: Call) -> operator.AccountState:
     """Ends a pause, or the wait for a failing endpoint."""
     await call.audited("account.resume").resume(call.account, call.service.settings.consumer)
     return await _state(call)
 
 
 @Endpoint("GET", f"{PATH}/attempts", query=AttemptsQuery, scope="read")
-async def recent_attempts(call: Call) -> Attempts:
+async def recent_attempts(call: Call) -> operator.Attempts:
     """The last attempts at the account's newest messages, and at those that wait longest, newest first."""
-    found = await call.service.store.recent_attempts(call.account, limit=call.query(AttemptsQuery).limit)
-    return Attempts(attempts=[views.attempt_state(one.message, one.number, one.attempt) for one in found])
+    found = await call.store.recent_attempts(call.account, limit=call.query(AttemptsQuery).limit)
+    return operator.Attempts(attempts=[views.attempt_state(one.message, one.number, one.attempt) for one in found])
 
 
 @Endpoint("PUT", f"{PATH}/callback", scope="callbacks", body=FotaV2CallbackRegistrationRequest)
@@ -138,20 +128,22 @@ async def deregister_callback(call: Call) -> FotaV2SuccessResult:
 
 
 @Endpoint("GET", f"{PATH}/callbacks", scope="read")
-async def callback_history(call: Call) -> CallbackHistory:
+async def callback_history(call: Call) -> operator.CallbackHistory:
     """The changes of the account's callback and who made them, newest first."""
-    return CallbackHistory(history=await call.service.store.callback_history(call.account, HISTORY_LIMIT))
+    return operator.CallbackHistory(history=await call.store.callback_history(call.account, HISTORY_LIMIT))
 
 
 @Endpoint("GET", f"{PATH}/signing-keys", scope="read")
-async def list_keys(call: Call) -> SigningKeys:
+async def list_keys(call: Call) -> operator.SigningKeys:
     """The live signing keys, without their secrets, oldest first."""
-    keys, now = await call.service.store.credentials("signing_key", call.account), call.service.now()
-    return SigningKeys([views.read(SigningKey, asdict(key), age_seconds=int(now - key.created_at)) for key in keys])
+    keys, now = await call.store.credentials("signing_key", call.account), call.service.now()
+    return operator.SigningKeys(
+        [views.read(operator.SigningKey, asdict(key), age_seconds=int(now - key.created_at)) for key in keys]
+    )
 
 
 @Endpoint("POST", f"{PATH}/signing-keys", body=Rotation, status=201, no_store=True)
-async def rotate_keys(call: Call) -> NewSigningKey:
+async def rotate_keys(call: Call) -> operator.NewSigningKey:
     """Creates a signing key and shows its secret this once; the older keys end after the overlap."""
     service, rotation = call.service, await call.json(Rotation, optional=True)
     async with service.credential_lock:
@@ -166,20 +158,22 @@ async def rotate_keys(call: Call) -> NewSigningKey:
         for each in older:
             ends = min(now + rotation.overlap_seconds, each.expires_at or float("inf"))
             await service.store.save_credential(msgspec.structs.replace(each, expires_at=ends))
-    return NewSigningKey(id=key.id, secret=format_secret(account_signing_key(service.settings.secret_key, key.id)))
+    return operator.NewSigningKey(
+        id=key.id, secret=format_secret(account_signing_key(service.settings.secret_key, key.id))
+    )
 
 
 @Endpoint("DELETE", f"{PATH}/signing-keys/{{id}}")
 async def delete_key(call: Call) -> FotaV2SuccessResult:
     """Ends a signing key at once."""
-    key = await call.service.store.credential("signing_key", requests.segment(call.request, "id"))
+    key = await call.store.credential("signing_key", requests.segment(call.request, "id"))
     if key is None or key.owner != call.account:
         raise errors.NOT_FOUND("The account has no such signing key; check the id against the list.")
     await call.audited("signing_key.delete", key.id).drop_credentials("signing_key", [key.id])
     return FotaV2SuccessResult(success=True)
 
 
-async def _state(call: Call) -> AccountState:
+async def _state(call: Call) -> operator.AccountState:
     service = call.service
     found = await service.store.accounts(among=[call.account], consumer=service.settings.consumer, limit=1)
     if not found:
@@ -203,7 +197,7 @@ class Proposal(msgspec.Struct, frozen=True):
 
 
 @Endpoint("POST", f"{PATH}/check", body=Proposal)
-async def check(call: Call) -> Checks:
+async def check(call: Call) -> operator.Checks:
     """Checks a URL as `fotahook doctor` does: with up to four test messages of type fotahookDoctor. One at a time."""
     service, url = call.service, (await call.json(Proposal, optional=True)).url
     if service.settings.check_receiver is None:

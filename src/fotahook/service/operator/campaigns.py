@@ -2,29 +2,17 @@
 
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from functools import partial
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
+from ...contract import operator
 from ...contract.messages import FAILED, FINAL_RANK, place
-from ...contract.operator import (
-    CampaignDetails,
-    CampaignPage,
-    CampaignState,
-    DevicePage,
-    DeviceState,
-    FailureReason,
-    Found,
-    FoundDevice,
-    MessageStateName,
-    ResultCounts,
-)
 from ...store import views
-from ...store.ledger import LedgerCampaign, LedgerCount, LedgerDevice, LedgerReport, storable
+from ...store.ledger import LedgerCampaign, LedgerDevice, LedgerReport, storable
 from ...store.records import Account, Message, MessageFilter
 from ...store.views import to_datetime, to_datetime_or_none
 from .. import errors, requests
@@ -59,42 +47,42 @@ class CampaignDevicesQuery(Params, frozen=True):
 
 
 @Endpoint("GET", "/v1/campaigns", query=CampaignListQuery, scope="read")
-async def list_campaigns(call: Call) -> CampaignPage:
+async def list_campaigns(call: Call) -> operator.CampaignPage:
     """The campaigns that messages named, newest first."""
-    store, before = call.service.store, call.service.cursors.open_number(call.query(CampaignListQuery).cursor)
+    store, before = call.store, call.service.cursors.open_number(call.query(CampaignListQuery).cursor)
     found = await store.latest_campaigns(among=call.caller.accounts, before=before, limit=CAMPAIGNS)
-    states = [_state(call, one, await store.ledger_counts(one.id)) for one in found]
     more = call.service.cursors.seal(found[-1].id) if len(found) == CAMPAIGNS else None
-    return CampaignPage(campaigns=states, cursor=more)
+    return operator.CampaignPage(campaigns=[await _state(call, one) for one in found], cursor=more)
 
 
 @Endpoint("GET", PATH, scope="read")
-async def show_campaign(call: Call) -> CampaignDetails:
+async def show_campaign(call: Call) -> operator.CampaignDetails:
     """A campaign: its devices by what became of them, when they said so, and why some failed."""
-    found, store = await _campaign(call), call.service.store
-    state = _state(call, found, await store.ledger_counts(found.id))
+    found, store = await _campaign(call), call.store
+    state = await _state(call, found)
     reasons = await store.campaign_reasons(found.id, limit=REASONS)
     timeline = await store.campaign_timeline(found.id, slots=SLOTS)
-    return CampaignDetails(
+    return operator.CampaignDetails(
         **asdict(state),
-        reasons=[FailureReason(reason, count) for reason, count in reasons],
-        timeline=[ResultCounts(to_datetime(one.at), one.succeeded, one.failed, one.other) for one in timeline],
+        reasons=[operator.FailureReason(reason, count) for reason, count in reasons],
+        timeline=[views.read(operator.ResultCounts, asdict(one)) for one in timeline],
     )
 
 
 @Endpoint("GET", f"{PATH}/devices", query=CampaignDevicesQuery, scope="read")
-async def list_devices(call: Call) -> DevicePage:
+async def list_devices(call: Call) -> operator.DevicePage:
     """A campaign's devices in order; a page may be short although there is a cursor."""
-    query, found, store = call.query(CampaignDevicesQuery), await _campaign(call), call.service.store
-    is_over = found.ends_at is not None and found.ends_at <= call.service.now()
+    query, found, store = call.query(CampaignDevicesQuery), await _campaign(call), call.store
+    is_over = _is_over(call, found)
     if query.status == "overdue" and not is_over:
-        return DevicePage(devices=[])
+        return operator.DevicePage(devices=[])
     kind = "silent" if query.status == "overdue" else query.status or None
     if query.device:
         reports = await store.find_device(storable(query.device), among=[call.account], limit=SCAN)
-        return DevicePage(devices=[_device(one, is_over=is_over) for one in reports if one.campaign == found.campaign])
+        named = [_device(one, is_over=is_over) for one in reports if one.campaign == found.campaign]
+        return operator.DevicePage(devices=named)
     devices: list[LedgerDevice] = []
-    after: str | None = call.service.cursors.open(query.cursor) or ""
+    after = call.service.cursors.open(query.cursor)
     # Each read is short, so that other calls get their turn in between.
     for _ in range(READS_PER_PAGE):
         page, after = await store.ledger_devices(found.id, kind=kind, after=after or "", limit=SCAN)
@@ -105,31 +93,35 @@ async def list_devices(call: Call) -> DevicePage:
         devices = devices[: query.limit]
         after = devices[-1].device
     cursor = None if after is None else call.service.cursors.seal(after)
-    return DevicePage(devices=[_device(one, is_over=is_over) for one in devices], cursor=cursor)
+    return operator.DevicePage(devices=[_device(one, is_over=is_over) for one in devices], cursor=cursor)
 
 
 async def _campaign(call: Call) -> LedgerCampaign:
     name = storable(requests.segment(call.request, "campaign"))
-    found = await call.service.store.ledger_campaigns(name=(call.account, name), limit=1)
+    found = await call.store.ledger_campaigns(name=(call.account, name), limit=1)
     if not found:
         raise errors.NOT_FOUND("No message named this campaign; check its id.")
     return found[0]
 
 
-def _state(call: Call, campaign: LedgerCampaign, counts: Sequence[LedgerCount]) -> CampaignState:
+def _is_over(call: Call, campaign: LedgerCampaign) -> bool:
+    return campaign.ends_at is not None and campaign.ends_at <= call.service.now()
+
+
+async def _state(call: Call, campaign: LedgerCampaign) -> operator.CampaignState:
+    counts = await call.store.ledger_counts(campaign.id)
     failed = sum(one.devices for one in counts if one.status in FAILED)
     final = sum(one.devices for one in counts if one.is_final)
     silent = sum(one.devices for one in counts if not one.status)
     pending = sum(one.devices for one in counts if not one.is_final)
-    is_over = campaign.ends_at is not None and campaign.ends_at <= call.service.now()
-    return CampaignState(
+    return operator.CampaignState(
         account=campaign.account,
         campaign_id=campaign.campaign,
         succeeded=final - failed,
         failed=failed,
         other=pending - silent,
         silent=silent,
-        overdue=pending if is_over else 0,
+        overdue=pending if _is_over(call, campaign) else 0,
         repaired=sum(one.repairs for one in counts),
         status=campaign.status,
         until=to_datetime_or_none(campaign.ends_at),
@@ -137,27 +129,21 @@ def _state(call: Call, campaign: LedgerCampaign, counts: Sequence[LedgerCount]) 
     )
 
 
-def _device(one: LedgerDevice | LedgerReport, *, is_over: bool) -> DeviceState:
+def _device(one: LedgerDevice | LedgerReport, *, is_over: bool) -> operator.DeviceState:
     if one.status is not None and place(one.status)[1] >= FINAL_RANK:
         kind = "failed" if one.status in FAILED else "succeeded"
     else:
         kind = "overdue" if is_over else "silent" if one.status is None else "other"
-    full = one if isinstance(one, LedgerDevice) and one.status is not None else None
-    return DeviceState(
-        device_id=one.device,
-        kind=kind,
-        status=one.status,
-        reason=one.detail,
-        source=None if full is None else "report" if full.by_report else "callback",
-        at=to_datetime_or_none(one.at),
-        message_id=None if full is None else full.message,
-    )
+    at, reason = to_datetime_or_none(one.at), one.detail
+    state = operator.DeviceState(device_id=one.device, kind=kind, status=one.status, reason=reason, at=at)
+    if isinstance(one, LedgerReport) or one.status is None:
+        return state
+    return replace(state, source="report" if one.by_report else "callback", message_id=one.message)
 
 
 FOUND: Final = 10
-_LAST_TEXT: Final = "\U0010ffff"
 _AGE: Final = re.compile(r"(\d{1,6})([smhdw])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _FILTERS: Final = ("type", "state", "since", "until")
 
 
@@ -171,7 +157,7 @@ class SearchQuery(Params, frozen=True):
     q: Annotated[str, Meta(min_length=1, max_length=256, pattern="^[^\\u0000]*$")]
 
 
-def parse_search(text: str, now: datetime) -> tuple[str, MessageFilter | None]:
+def parse_search(text: str, now: float) -> tuple[str, MessageFilter | None]:
     """The words of a search that are no filter, and its filters; an ApiError for a filter that means nothing."""
     words, given = [], dict[str, str]()
     for word in text.split():
@@ -184,37 +170,40 @@ def parse_search(text: str, now: datetime) -> tuple[str, MessageFilter | None]:
             given[name] = value
     if not given:
         return text, None
-    if given.get("state") not in (None, *get_args(MessageStateName)):
-        raise errors.INVALID("The search knows state:pending, state:delivered and state:dead.")
-    since, until = (_time(name, given[name], now) if name in given else None for name in ("since", "until"))
-    # One of the known names, or None.
-    state: MessageStateName | None = given.get("state")  # type: ignore[assignment]
+    since, until = (_time(name, given.get(name), now) for name in ("since", "until"))
+    try:
+        state = msgspec.convert(given.get("state"), operator.MessageStateName | None)
+    except msgspec.ValidationError:
+        raise errors.INVALID("The search knows state:pending, state:delivered and state:dead.") from None
     return " ".join(words), MessageFilter(state=state, type=given.get("type"), since=since, until=until)
 
 
-def _time(name: str, value: str, now: datetime) -> float:
+def _time(name: str, value: str | None, now: float) -> float | None:
+    if value is None:
+        return None
+    age = _AGE.fullmatch(value)
+    if age is not None and (time := now - int(age[1]) * _UNITS[age[2]]) >= 0:
+        return time
     try:
-        if (age := _AGE.fullmatch(value)) is not None:
-            return (now - timedelta(**{_UNITS[age[2]]: int(age[1])})).timestamp()
         return msgspec.convert(value, Time).timestamp()
     except (msgspec.ValidationError, OverflowError):
         raise errors.INVALID(f"Write {name}: as a time (2026-11-25T20:00:00Z) or an age (30m, 1h, 2d).") from None
 
 
 @Endpoint("GET", "/v1/search", query=SearchQuery, scope="read")
-async def search(call: Call) -> Found:
+async def search(call: Call) -> operator.Found:
     """What is called like this, or matches the filters: accounts, campaigns, devices and messages of the caller."""
-    text, matching = parse_search(call.query(SearchQuery).q, to_datetime(call.service.now()))
-    store, among = call.service.store, call.caller.accounts
+    text, matching = parse_search(call.query(SearchQuery).q, call.service.now())
+    store, among = call.store, call.caller.accounts
     accounts = await _accounts(call, text) if text else []
-    messages, campaigns, devices = list[Message](), list[LedgerCampaign](), list[LedgerReport]()
+    messages, named, devices = list[Message](), list[LedgerCampaign](), list[LedgerReport]()
     if matching is None:
         message = await store.message(text)
         if message is not None and call.caller.has(message.account):
             messages = [message]
         elif len(accounts) == 1 and accounts[0].account == text:
             messages = list((await store.messages(text, MessageFilter(), limit=FOUND)).messages)
-        campaigns = await store.latest_campaigns(among=among, campaign=text, limit=FOUND)
+        named = await store.latest_campaigns(among=among, campaign=text, limit=FOUND)
         devices = await store.find_device(storable(text), among=among, limit=FOUND)
     else:
         names = [one.account for one in accounts] if text else among
@@ -222,20 +211,21 @@ async def search(call: Call) -> Found:
             messages, _ = await read_page(partial(store.messages, names[0], matching), None, FOUND)
         elif names is None or names:
             messages, _ = await read_page(partial(store.search_messages, matching, among=names), None, FOUND)
-    return Found(
+    return operator.Found(
         accounts=[views.account_state(one, known=True) for one in accounts],
         messages=[views.message_state(one) for one in messages],
         devices=[
-            FoundDevice(one.account, one.campaign, one.device, one.status, to_datetime(one.at)) for one in devices
+            operator.FoundDevice(one.account, one.campaign, one.device, one.status, to_datetime(one.at))
+            for one in devices
         ],
-        campaigns=[CampaignState(account=one.account, campaign_id=one.campaign) for one in campaigns],
+        campaigns=[operator.CampaignState(account=one.account, campaign_id=one.campaign) for one in named],
     )
 
 
 async def _accounts(call: Call, text: str) -> Sequence[Account]:
     """Those whose names begin with a text."""
-    before = text[:-1] + (chr(ord(text[-1]) - 1) + _LAST_TEXT if text[-1] > " " else "")
-    found = await call.service.store.accounts(
+    before = text[:-1] + (chr(ord(text[-1]) - 1) + "\U0010ffff" if text[-1] > " " else "")
+    found = await call.store.accounts(
         among=call.caller.accounts, after=before, consumer=call.service.settings.consumer, limit=FOUND
     )
     return [one for one in found if one.account.startswith(text)]

@@ -70,7 +70,7 @@ async def follow(call: Call) -> Response:
 @Endpoint("GET", "/v1/stats", query=StatsQuery, scope="read")
 async def stats(call: Call) -> Stats:
     """What happened in the last minutes, in total and minute by minute, and how things stand now."""
-    query, store = call.query(StatsQuery), call.service.store
+    query, store = call.query(StatsQuery), call.store
     among = call.among(query.account)
     now, known = await store.stats(query.minutes, among=among)
     totals = {name: sum(getattr(one, name) for one in known.values()) for name in Counts.__struct_fields__}
@@ -175,6 +175,6 @@ async def list_audit(call: Call) -> AuditPage:
     """The audit log, newest first. Entries of no single account are for those to whom all accounts are granted."""
     query = call.query(AuditQuery)
     before = call.service.cursors.open_number(query.cursor)
-    found = await call.service.store.audit(among=call.among(query.account), before=before, limit=query.limit)
+    found = await call.store.audit(among=call.among(query.account), before=before, limit=query.limit)
     more = call.service.cursors.seal(found[-1].number) if len(found) == query.limit else None
     return AuditPage(entries=[views.audit_entry(each) for each in found], cursor=more)

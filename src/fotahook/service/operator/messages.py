@@ -19,7 +19,7 @@ from .. import errors, requests
 from ..requests import PageSize, Params, Time
 from ..routing import JSON, Call, Endpoint
 from .accounts import PATH as ACCOUNT_PATH
-from .reasons import Snapshot, reasons_for
+from .reasons import reasons_for
 
 PATH: Final = "/v1/messages/{id}"
 BATCH_TYPE: Final = "application/x-ndjson"
@@ -80,7 +80,7 @@ async def list_messages(call: Call) -> MessagePage:
         since=query.since.timestamp() if query.since else None,
         until=query.until.timestamp() if query.until else None,
     )
-    read = partial(call.service.store.messages, call.account, wanted)
+    read = partial(call.store.messages, call.account, wanted)
     found, reached = await read_page(read, call.service.cursors.open_number(query.cursor), query.limit)
     more = None if reached is None else call.service.cursors.seal(reached)
     return MessagePage(messages=[_state(call, message) for message in found], cursor=more)
@@ -109,7 +109,7 @@ async def publish(call: Call) -> Published:
         await call.service.loop_turns.wait(call.caller.name)
     message = await _admitted(call, call.account, body, *keys)
     if isinstance(message, NewMessage):
-        [accepted] = await call.service.store.accept([message])
+        [accepted] = await call.store.accept([message])
         message = _published(accepted)
     return message
 
@@ -118,15 +118,19 @@ async def publish(call: Call) -> Published:
 async def publish_batch(call: Call) -> Response:
     """Answers each line, in order, once the valid ones are on disk, all in one transaction."""
     lines: list[NewMessage | Published | dict[str, str]] = []
-    room = 0
+    room, limit = 0, call.service.settings.batch_lines
     async for line in _lines(call):
+        if len(lines) == limit:
+            raise errors.TOO_MANY_LINES(limit=limit)
         if room <= 0:
             await call.service.loop_turns.wait(call.caller.name)
             room = TURN_BYTES
         room -= LINE_BYTES + len(line)
         lines.append(await _parse(call, line))
+    if not lines:
+        raise errors.NO_BODY()
     messages = [line for line in lines if isinstance(line, NewMessage)]
-    accepted = await call.service.store.accept(messages) if messages else []
+    accepted = await call.store.accept(messages) if messages else []
     published = iter(errors.OTHER_MESSAGE().content if one.conflict else _published(one) for one in accepted)
     answered = [next(published) if isinstance(line, NewMessage) else line for line in lines]
     return Response(msgspec.json.Encoder().encode_lines(answered), media_type=BATCH_TYPE)
@@ -151,22 +155,16 @@ async def body(call: Call) -> Response:
 async def attempts(call: Call) -> Attempts:
     """Every attempt to deliver a message, oldest first."""
     message = await _find(call)
-    made = await call.service.store.attempts(message.id)
+    made = await call.store.attempts(message.id)
     return Attempts(attempts=[views.attempt_state(message.id, number, one) for number, one in enumerate(made, 1)])
 
 
 @Endpoint("GET", f"{PATH}/why", scope="read")
 async def why(call: Call) -> Why:
     """Why a message is in its state: what it waits for, until when, and what would send it now."""
-    message, store = await _find(call), call.service.store
-    snapshot = Snapshot(
-        message=message,
-        attempts=await store.attempts(message.id),
-        lanes=await store.lanes(message.account),
-        limits=await store.limits(message.account),
-        now=call.service.now(),
-    )
-    return reasons_for(snapshot)
+    message, store = await _find(call), call.store
+    attempts, lanes = await store.attempts(message.id), await store.lanes(message.account)
+    return reasons_for(message, attempts, lanes, await store.limits(message.account), call.service.now())
 
 
 @Endpoint("POST", f"{PATH}/redeliver", body=Redelivery, status=202)
@@ -189,7 +187,7 @@ async def redeliver_one(call: Call) -> Redelivered:
 async def redeliver_many(call: Call) -> Response:
     """Redelivers many messages and returns their number; they are sent in small steps, after a restart too."""
     wanted = await call.json(Redeliver)
-    store = call.service.store if wanted.dry_run else call.audited("account.redeliver", detail=f"state={wanted.state}")
+    store = call.store if wanted.dry_run else call.audited("account.redeliver", detail=f"state={wanted.state}")
     count = await store.redeliver_all(
         call.account,
         wanted.state,
@@ -212,7 +210,7 @@ async def _admitted(
     except errors.ApiError as error:
         if error.code == errors.QUOTA_REACHED.code and idempotency_key is not None:
             digest = hashlib.sha256(body).digest()
-            if (known := await call.service.store.known(account, idempotency_key, digest)) is not None:
+            if (known := await call.store.known(account, idempotency_key, digest)) is not None:
                 return _published(known)
         raise
     try:
@@ -241,7 +239,7 @@ def _published(accepted: Accepted) -> Published:
 
 async def _find(call: Call) -> Message:
     """The message that the path names, if it belongs to one of the caller's accounts."""
-    message = await call.service.store.message(requests.segment(call.request, "id"))
+    message = await call.store.message(requests.segment(call.request, "id"))
     if message is None or not call.caller.has(message.account):
         raise errors.NOT_FOUND("There is no such message in your accounts; check the id.")
     return message
@@ -253,23 +251,15 @@ def _state(call: Call, message: Message) -> MessageState:
 
 async def _lines(call: Call) -> AsyncIterator[bytes]:
     """The lines as they arrive. Blank lines count, and the last one needs no line feed."""
-    limit = call.service.settings.batch_lines
-    line, count = bytearray(), 0
+    line = bytearray()
     async for chunk in requests.chunks(call.request, call.service.settings.batch_limit):
         end, *starts = chunk.split(b"\n")
         line += end
         for start in starts:
-            count += 1
-            if count > limit:
-                raise errors.TOO_MANY_LINES(limit=limit)
             yield bytes(line)
             line = bytearray(start)
     if line.strip():
-        if count == limit:
-            raise errors.TOO_MANY_LINES(limit=limit)
         yield bytes(line)
-    elif count == 0:
-        raise errors.NO_BODY()
 
 
 async def _parse(call: Call, content: bytes) -> NewMessage | Published | dict[str, str]:
@@ -280,10 +270,8 @@ async def _parse(call: Call, content: bytes) -> NewMessage | Published | dict[st
         body = bytes(line.message)
         if len(body) > limit:
             raise errors.TOO_LARGE(what="message", limit=limit)
-        ordering_key = requests.key("orderingKey", line.ordering_key)
-        return await _admitted(
-            call, line.account, body, ordering_key, requests.key("idempotencyKey", line.idempotency_key)
-        )
+        keys = {"orderingKey": line.ordering_key, "idempotencyKey": line.idempotency_key}
+        return await _admitted(call, line.account, body, *(requests.key(name, key) for name, key in keys.items()))
     except errors.ApiError as error:
         return error.content
 

@@ -1,5 +1,6 @@
 """ThingSpace's token and session calls: access tokens for clients; login, logout and password reset of users."""
 
+import secrets
 from typing import Final
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ from ...contract.keys import access_token
 from ...store.records import Credential
 from .. import access, errors, requests
 from ..context import Service
-from ..credentials import inherit, new_password
+from ..credentials import PASSWORD_BYTES, inherit
 from ..routing import NO_STORE, Call, Endpoint
 
 SESSION_PATH: Final = "/api/m2m/v1/session"
@@ -114,7 +115,7 @@ async def reset_password(call: Call) -> NewPassword:
     """Gives the user of this session a new password, valid at once."""
     _, session = call.caller.credentials
     user = await _verified_user(call, session.owner, (await call.json(PasswordReset)).old_password)
-    password, store = new_password(), call.audited("user.password", user.id)
+    password, store = secrets.token_urlsafe(PASSWORD_BYTES), call.audited("user.password", user.id)
     hashed = await call.service.passwords.hash(password)
     while (current := await store.credential("user", user.id)) is not None and current.secret_hash == user.secret_hash:
         if await store.replace_credential(current, msgspec.structs.replace(current, secret_hash=hashed)):

@@ -9,21 +9,9 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from ...contract import models
 from ...contract.addresses import account_warning, origin, port_warning, url_refusal
 from ...contract.messages import place
-from ...contract.models import (
-    CallbackSummary,
-    CampaignSoftware,
-    CheckInHistoryItem,
-    DeviceSoftwareUpgrade,
-    FotaV2CallbackRegistrationRequest,
-    FotaV2CallbackRegistrationResult,
-    FotaV2SuccessResult,
-    V2CampaignDevice,
-    V2CampaignHistory,
-    V2CampaignMetaInfo,
-    V2DeviceStatus,
-)
 from ...store.ledger import LedgerReport, storable
 from .. import errors, requests
 from ..context import Settings
@@ -45,24 +33,24 @@ _BASE: Final = "/api/fota/v2"
 _CALLBACK: Final = f"{_BASE}/callbacks/{{account}}"
 PAGE: Final = 1000
 """Devices or campaigns in one answer; ThingSpace's number."""
-CampaignT = TypeVar("CampaignT", bound=CampaignSoftware)
+CampaignT = TypeVar("CampaignT", bound=models.CampaignSoftware)
 Text = Annotated[str, Meta(max_length=1024, pattern="^[^\\u0000]*$")]
 
 
 @_endpoint("GET", _CALLBACK)
 async def list_callback(call: Call) -> Response:
     """The account's callback; 200 without a body if none is registered."""
-    callback = await call.service.store.callback(call.account)
-    return Response(b"") if callback is None else errors.answer(CallbackSummary(callback.url))
+    callback = await call.store.callback(call.account)
+    return Response(b"") if callback is None else errors.answer(models.CallbackSummary(callback.url))
 
 
-@_endpoint("POST", _CALLBACK, body=FotaV2CallbackRegistrationRequest)
+@_endpoint("POST", _CALLBACK, body=models.FotaV2CallbackRegistrationRequest)
 async def register_callback(call: Call) -> Response:
     """Registers the URL of the body, in place of an earlier one."""
     return await replace(call, (await call.json(Registration)).url)
 
 
-@_endpoint("PUT", _CALLBACK, body=FotaV2CallbackRegistrationRequest)
+@_endpoint("PUT", _CALLBACK, body=models.FotaV2CallbackRegistrationRequest)
 async def update_callback(call: Call) -> Response:
     """Registers the URL of the body, under either of PUT's names for it."""
     update = await call.json(Registration)
@@ -70,10 +58,10 @@ async def update_callback(call: Call) -> Response:
 
 
 @_endpoint("DELETE", _CALLBACK)
-async def deregister_callback(call: Call) -> FotaV2SuccessResult:
+async def deregister_callback(call: Call) -> models.FotaV2SuccessResult:
     """Removes the callback; a success even if none is registered."""
     await call.audited("callback.deregister").deregister(call.account, actor=call.caller.name)
-    return FotaV2SuccessResult(success=True)
+    return models.FotaV2SuccessResult(success=True)
 
 
 async def replace(call: Call, given: object) -> Response:
@@ -90,7 +78,7 @@ async def replace(call: Call, given: object) -> Response:
     warnings = [text for text in (port_warning(url), account_warning(call.account)) if text is not None]
     # RFC 7234, section 5.5. 299: a persistent warning without a code of its own.
     headers = {"Warning": ", ".join(f'299 fotahook "{text}"' for text in warnings)} if warnings else {}
-    return errors.answer(FotaV2CallbackRegistrationResult(callback.url), headers=headers)
+    return errors.answer(models.FotaV2CallbackRegistrationResult(callback.url), headers=headers)
 
 
 def checked_url(url: object, settings: Settings) -> str:
@@ -117,49 +105,45 @@ class DevicesQuery(msgspec.Struct, frozen=True, rename="camel"):
 
 
 @_endpoint("GET", f"{_BASE}/campaigns/{{account}}/{{campaign}}")
-async def campaign_information(call: Call) -> CampaignSoftware:
+async def campaign_information(call: Call) -> models.CampaignSoftware:
     """A campaign: what its messages said of it."""
-    reports = await call.service.store.reports_of_campaign(call.account, _named(call, "campaign"), limit=1)
+    reports = await call.store.reports_of_campaign(call.account, _named(call, "campaign"), limit=1)
     if not reports:
         raise errors.NO_CAMPAIGN()
-    return _campaign(CampaignSoftware, call.account, reports[0])
+    return _campaign(models.CampaignSoftware, call.account, reports[0])
 
 
 @_endpoint("GET", f"{_BASE}/reports/{{account}}/campaigns", query=CampaignsQuery)
-async def campaign_history(call: Call) -> V2CampaignHistory:
+async def campaign_history(call: Call) -> models.V2CampaignHistory:
     """The account's campaigns with a status; a page may have few although there are more."""
     query = call.query(CampaignsQuery)
-    reports = await call.service.store.reports_of_device(
-        call.account, "", after=query.last_seen_campaign_id, limit=PAGE + 1
-    )
+    reports = await call.store.reports_of_device(call.account, "", after=query.last_seen_campaign_id, limit=PAGE + 1)
     page = reports[:PAGE]
     wanted, _ = place(query.campaign_status)
-    return V2CampaignHistory(
-        has_more_data=len(reports) > PAGE,
-        last_seen_campaign_id=page[-1].campaign if page else None,
-        campaign_list=tuple(_campaign(V2CampaignMetaInfo, call.account, one) for one in page if one.status == wanted),
+    found = [_campaign(models.V2CampaignMetaInfo, call.account, one) for one in page if one.status == wanted]
+    last = page[-1].campaign if page else None
+    return models.V2CampaignHistory(
+        has_more_data=len(reports) > PAGE, last_seen_campaign_id=last, campaign_list=tuple(found)
     )
 
 
 @_endpoint("GET", f"{_BASE}/reports/{{account}}/campaigns/{{campaign}}/devices", query=DevicesQuery)
-async def campaign_devices(call: Call) -> V2CampaignDevice:
+async def campaign_devices(call: Call) -> models.V2CampaignDevice:
     """A page of a campaign's devices with the last status of each."""
-    campaign, store = _named(call, "campaign"), call.service.store
+    campaign, store = _named(call, "campaign"), call.store
     after = call.query(DevicesQuery).last_seen_device_id
     reports = await store.reports_of_campaign(call.account, campaign, after=after, limit=PAGE + 1)
-    found = await store.ledger_campaigns(name=(call.account, campaign), limit=1)
-    if not found:
+    known = await store.ledger_campaigns(name=(call.account, campaign), limit=1)
+    if not known:
         raise errors.NO_CAMPAIGN()
-    counts = await store.ledger_counts(found[0].id)
-    page = reports[:PAGE]
-    return V2CampaignDevice(
+    counts, page = await store.ledger_counts(known[0].id), reports[:PAGE]
+    devices = [models.V2DeviceStatus(device_id=one.device, status=one.status, result_reason=one.detail) for one in page]
+    return models.V2CampaignDevice(
         total_device=sum(one.devices for one in counts),
         has_more_data=len(reports) > PAGE,
         last_seen_device_id=page[-1].device if page else None,
         max_page_size=PAGE,
-        device_list=tuple(
-            V2DeviceStatus(device_id=one.device, status=one.status, result_reason=one.detail) for one in page
-        ),
+        device_list=tuple(devices),
     )
 
 
@@ -168,11 +152,11 @@ async def device_history(call: Call) -> Response:
     """The campaigns of a device, and how each ended."""
     return errors.answer(
         [
-            DeviceSoftwareUpgrade(
+            models.DeviceSoftwareUpgrade(
                 device_id=one.device,
                 id=one.campaign,
                 account_name=call.account,
-                software_name=(campaign := _campaign(CampaignSoftware, call.account, one)).software_name,
+                software_name=(campaign := _campaign(models.CampaignSoftware, call.account, one)).software_name,
                 start_date=campaign.start_date,
                 status=one.status,
                 reason=one.detail or "",
@@ -187,7 +171,7 @@ async def check_ins(call: Call) -> Response:
     """The last check-in of a device in each campaign: when its message was published."""
     return errors.answer(
         [
-            CheckInHistoryItem(
+            models.CheckInHistoryItem(
                 device_id=one.device,
                 client_type="HTTP",
                 result=one.status,
@@ -201,7 +185,7 @@ async def check_ins(call: Call) -> Response:
 
 async def _of_device(call: Call) -> list[LedgerReport]:
     device = _named(call, "device")
-    return await call.service.store.reports_of_device(call.account, device, limit=PAGE) if device else []
+    return await call.store.reports_of_device(call.account, device, limit=PAGE) if device else []
 
 
 def _named(call: Call, name: str) -> str:
