@@ -86,11 +86,7 @@ class _Reports(Methods):
 
     @operation
     async def get_campaign_history_by_status(
-        self,
-        account: str,
-        campaign_status: str,
-        last_seen_campaign_id: str | None = None,
-        **options: Unpack[Options],
+        self, account: str, campaign_status: str, last_seen_campaign_id: str | None = None, **options: Unpack[Options]
     ) -> ApiResponse[models.V2CampaignHistory]:
         """A page of the account's campaigns that have a status, such as `CampaignEnded`."""
         query = "campaignStatus={campaign_status}&lastSeenCampaignId={last_seen_campaign_id}"
@@ -115,11 +111,7 @@ class _Reports(Methods):
 
     @paged
     def iter_campaign_devices(
-        self,
-        account: str,
-        campaign_id: str,
-        last_seen_device_id: str = calls.FIRST_PAGE,
-        **options: Unpack[Options],
+        self, account: str, campaign_id: str, last_seen_device_id: str = calls.FIRST_PAGE, **options: Unpack[Options]
     ) -> Listing[models.V2CampaignDevice, models.V2DeviceStatus]:
         """All devices of a campaign, read page by page; only one page is in memory.
 

@@ -10,23 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 
-from ..contract import auth
+from ..contract import auth, errors
 from ..contract.auth import OauthToken, SessionCredentials, VZM2mTokenCredentials
 from ..contract.calls import JSON, Call
-from ..contract.errors import (
-    AnsweredError,
-    ApiException,
-    ConnectionFailed,
-    FotahookError,
-    LoginRefused,
-    ResponseError,
-    TransportError,
-    decoded,
-    error_from_reply,
-    mask_reply,
-    mask_text,
-    response_error,
-)
+from ..contract.errors import ApiException, FotahookError
 from ..contract.exchange import MASK, ApiResponse, Headers, Reply, Request, Secret, retry_after
 from ..contract.servers import Servers
 from ..contract.version import VERSION
@@ -79,7 +66,7 @@ class Pipeline:
     runtime: Runtime
     transport: Transport
     oauth_token: OauthToken | None = None
-    refused: LoginRefused | None = None
+    refused: errors.LoginRefused | None = None
 
     def __post_init__(self) -> None:
         oauth, login = self.oauth_credentials, self.session_credentials
@@ -182,7 +169,7 @@ class Pipeline:
             advice = "five refused logins in a row lock the account, so it is not tried again until login() is called"
             text = f"login refused: {str(error).rstrip('.')}; {advice}"
             reply = Reply(error.status_code, "", error.headers, error.raw_body)
-            self.refused = LoginRefused(text, request=error.request, reply=reply)
+            self.refused = errors.LoginRefused(text, request=error.request, reply=reply)
             raise self.refused from error
         self.session.valid_until = self.runtime.now() + self.session.idle
         return token
@@ -217,7 +204,7 @@ class Pipeline:
             attempts += 1
             try:
                 return await self._send(call, secrets, key, attempts, limits)
-            except (ApiException, TransportError, ResponseError) as failure:
+            except (ApiException, errors.TransportError, errors.ResponseError) as failure:
                 failure.attempts = attempts
                 if failure.kept_connection and attempts == retries + 1 and call.repeatable:
                     # Servers close idle connections at any time: this one says nothing about the service.
@@ -256,13 +243,13 @@ class Pipeline:
                 _mask_error(failure, call, send)
                 raise
             note_status(reply.status)
-            reply = decoded(reply, send.request)
-            accepted = reply.status in _ACCEPTED or (reply.status == 202 and call.server is None)
-            error = None if accepted else error_from_reply(reply, send.request, call.error_400, _secrets(call, send))
+            reply = errors.decoded(reply, send.request)
+            error = None
+            if not (reply.status in _ACCEPTED or (reply.status == 202 and call.server is None)):
+                error = errors.error_from_reply(reply, send.request, call.error_400, _secrets(call, send))
             if self.settings.on_response is not None:
-                errors = () if error is None else (str(error),)
-                seen = _masked(call, reply, send)
-                response = ApiResponse(seen.status, seen.reason, seen.headers, seen.body, send.request, None, errors)
+                seen, lines = _masked(call, reply, send), () if error is None else (str(error),)
+                response = ApiResponse(seen.status, seen.reason, seen.headers, seen.body, send.request, None, lines)
                 await self.transport.invoke(self.settings.on_response, response, limits.deadline)
             if error is not None:
                 raise error
@@ -272,7 +259,7 @@ class Pipeline:
                 # The cause may quote the body.
                 cause = None if call.secret else problem
                 text = f"breaks the contract: {problem}"
-                raise response_error(text, send.request, _masked(call, reply, send)) from cause
+                raise errors.response_error(text, send.request, _masked(call, reply, send)) from cause
         log.debug("%s %s: %d, %d bytes", call.method, url, reply.status, len(reply.body))
         # The caller gets the body unmasked, except that of a token call.
         seen = _masked(call, reply, send) if call.secret else reply
@@ -287,17 +274,17 @@ def _secrets(call: Call[T], send: Send) -> list[str]:
 
 def _masked(call: Call[T], reply: Reply, send: Send) -> Reply:
     if call.secret:
-        return Reply(reply.status, mask_text(reply.reason, _secrets(call, send)), Headers(), MASK.encode())
-    return mask_reply(reply, _secrets(call, send))
+        return Reply(reply.status, errors.mask_text(reply.reason, _secrets(call, send)), Headers(), MASK.encode())
+    return errors.mask_reply(reply, _secrets(call, send))
 
 
 def _mask_error(failure: FotahookError, call: Call[T], send: Send) -> None:
     secrets, cause = _secrets(call, send), failure.__cause__
-    failure.args = (mask_text(str(failure), secrets),)
+    failure.args = (errors.mask_text(str(failure), secrets),)
     # A parser's error quotes what it could not parse.
-    if cause is not None and any(str(each) != mask_text(str(each), secrets) for each in without_frames(cause)):
+    if cause is not None and any(str(each) != errors.mask_text(str(each), secrets) for each in without_frames(cause)):
         failure.__cause__ = failure.__context__ = None
-    if isinstance(failure, AnsweredError):
+    if isinstance(failure, errors.AnsweredError):
         masked = _masked(call, Reply(failure.status_code, "", failure.headers, failure.raw_body), send)
         failure.headers, failure.raw_body = masked.headers, masked.body
 
@@ -315,7 +302,7 @@ def retry_delay(failure: FotahookError, attempts: int, *, now: float, jitter: fl
         requested = retry_after(failure.headers.get("retry-after"), now)
         if requested is not None:
             return min(requested, MAX_RETRY_AFTER)
-    elif not isinstance(failure, ConnectionFailed):
+    elif not isinstance(failure, errors.ConnectionFailed):
         return None
     # Half of the backoff is random, so that clients do not all return in the same moment after an outage.
     backoff = min(FIRST_BACKOFF * 2.0 ** min(attempts - 1, 10), MAX_BACKOFF)

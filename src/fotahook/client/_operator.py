@@ -8,19 +8,10 @@ from typing import Any, Literal, TypeVar, Unpack
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from ..contract import calls
 from ..contract import operator as types
 from ..contract.auth import ThingspaceOauthCredentials
-from ..contract.calls import (
-    Call,
-    batch_body,
-    message_bytes,
-    publish_headers,
-    query_string,
-    read_batch,
-    read_json,
-    segment,
-    timestamp,
-)
+from ..contract.calls import Call
 from ..contract.servers import servers_at
 from ._base import AsyncBaseClient, BaseClient, SyncBaseClient, operation, spelled_out
 from ._iteration import Listing, Subscription, paged, streamed
@@ -64,8 +55,8 @@ class _OperatorClient(BaseClient):
         """
         # Without a key, a retry after a lost response would publish the message twice.
         key = self._runtime.new_key() if idempotency_key is None else idempotency_key
-        path, headers = f"{_account(account)}/messages", publish_headers(key, ordering_key)
-        call = _call("POST", path, types.Published, message_bytes(message), headers=headers)
+        path, headers = f"{_account(account)}/messages", calls.publish_headers(key, ordering_key)
+        call = _call("POST", path, types.Published, calls.message_bytes(message), headers=headers)
         return await self._data(call, **options)
 
     @operation
@@ -76,8 +67,8 @@ class _OperatorClient(BaseClient):
 
         A message of bytes must be one line of JSON. Messages without an idempotency key get one.
         """
-        body, count = batch_body(messages, self._runtime.new_key)
-        call = Call("POST", None, "/v1/messages", partial(read_batch, count), body, "application/x-ndjson")
+        body, count = calls.batch_body(messages, self._runtime.new_key)
+        call = Call("POST", None, "/v1/messages", partial(calls.read_batch, count), body, "application/x-ndjson")
         return await self._data(call, **options)
 
     @operation
@@ -207,12 +198,12 @@ class _OperatorClient(BaseClient):
         Or messages by filters: ``type:upgradeProgress state:dead since:1h until:2026-11-25T20:00:00Z``, also beside the
         beginning of an account's name.
         """
-        return await self._data(_call("GET", f"/v1/search{query_string(q=text)}", types.Found), **options)
+        return await self._data(_call("GET", f"/v1/search{calls.query_string(q=text)}", types.Found), **options)
 
     @operation
     async def stats(self, minutes: int | None = None, **options: Unpack[Options]) -> types.Stats:
         """Totals and counts by minute of the last minutes (by default 60, at most 1,440)."""
-        return await self._data(_call("GET", f"/v1/stats{query_string(minutes=minutes)}", types.Stats), **options)
+        return await self._data(_call("GET", f"/v1/stats{calls.query_string(minutes=minutes)}", types.Stats), **options)
 
     @streamed
     def events(
@@ -232,23 +223,23 @@ class _OperatorClient(BaseClient):
 
 
 def _span(since: datetime | None, until: datetime | None) -> dict[str, str | None]:
-    return {"since": timestamp("since", since), "until": timestamp("until", until)}
+    return {"since": calls.timestamp("since", since), "until": calls.timestamp("until", until)}
 
 
 def _account(account: str) -> str:
-    return f"/v1/accounts/{segment('account', account)}"
+    return f"/v1/accounts/{calls.segment('account', account)}"
 
 
 def _message(message_id: str) -> str:
-    return f"/v1/messages/{segment('message_id', message_id)}"
+    return f"/v1/messages/{calls.segment('message_id', message_id)}"
 
 
 def _call(method: str, path: str, kind: type[T], body: bytes | None = None, **more: Any) -> Call[T]:
-    return Call(method, None, path, read_json(kind), body, **more)
+    return Call(method, None, path, calls.read_json(kind), body, **more)
 
 
 def _pages(kind: type[T], path: str, **query: str | int | None) -> Callable[[str | None], Call[T]]:
-    return lambda cursor: _call("GET", path + query_string(**query, cursor=cursor), kind)
+    return lambda cursor: _call("GET", path + calls.query_string(**query, cursor=cursor), kind)
 
 
 class OperatorClient(_OperatorClient, SyncBaseClient):

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import secrets
+from functools import partial
 from typing import Final
 
 SECRET_KEY_BYTES: Final = 32
@@ -29,43 +30,30 @@ def parse_secret_key(text: str) -> bytes:
     return key
 
 
-def signing_seed(secret_key: bytes) -> bytes:
-    """The ed25519 seed of the service, whose signature proves no account."""
-    return _derive(secret_key, "ed25519")
+def _derive(purpose: str, secret_key: bytes, *labels: str) -> bytes:
+    # With lengths, so that ("a", "bc") and ("ab", "c") are different labels.
+    info = b"".join(b"%d:%b" % (len(encoded), encoded) for label in (purpose, *labels) if (encoded := label.encode()))
+    return hmac.digest(secret_key, b"fotahook " + info, hashlib.sha256)
 
 
-def account_signing_seed(secret_key: bytes, account: str) -> bytes:
-    """The ed25519 seed of an account: a signature by it is good for that account alone."""
-    return _derive(secret_key, "ed25519-account", account)
-
-
-def account_signing_key(secret_key: bytes, key_id: str) -> bytes:
-    """The HMAC key of an account's signing key, by its id."""
-    return _derive(secret_key, "signing-key", key_id)
+signing_seed = partial(_derive, "ed25519")
+"""The ed25519 seed of the service, whose signature proves no account."""
+account_signing_seed = partial(_derive, "ed25519-account")
+"""The ed25519 seed of an account: a signature by it is good for that account alone."""
+account_signing_key = partial(_derive, "signing-key")
+"""The HMAC key of an account's signing key, by its id."""
+cursor_key = partial(_derive, "cursor")
+key_mark = partial(_derive, "mark")
+"""What a store keeps of its secret key, to recognize it by. It reveals nothing about the key."""
 
 
 def access_token(secret_key: bytes, client_id: str, issued_at: float) -> str:
     """The token of a client issued at that time, always the same."""
-    key = _derive(secret_key, "token", client_id, repr(float(issued_at)))
+    key = _derive("token", secret_key, client_id, repr(float(issued_at)))
     return base64.urlsafe_b64encode(key).decode().rstrip("=")
-
-
-def cursor_key(secret_key: bytes) -> bytes:
-    return _derive(secret_key, "cursor")
-
-
-def key_mark(secret_key: bytes) -> bytes:
-    """What a store keeps of its secret key, to recognize it by. It reveals nothing about the key."""
-    return _derive(secret_key, "mark")
 
 
 def fingerprint(secret: str) -> bytes:
     """The stored hash of a secret of 122 random bits or more, which is only verified. Not for passwords."""
     # surrogatepass: any text that a caller sends is only wrong, never an error.
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
-
-
-def _derive(secret_key: bytes, *labels: str) -> bytes:
-    # With lengths, so that ("a", "bc") and ("ab", "c") are different labels.
-    info = b"".join(b"%d:%b" % (len(encoded), encoded) for label in labels if (encoded := label.encode()))
-    return hmac.digest(secret_key, b"fotahook " + info, hashlib.sha256)

@@ -33,11 +33,7 @@ Servers: TypeAlias = Mapping[Server | None, str]
 # The official SDK's long name for the mock, still found in configuration written for it.
 _OTHER_NAMES = {"mock_server_for_limited_availability_see_quick_start": Environment.MOCK}
 
-_PATHS = {
-    Server.SOFTWARE_MANAGEMENT_V2: "/fota/v2",
-    Server.OAUTH_SERVER: "/ts/v1",
-    Server.THINGSPACE: "",
-}
+_PATHS = {Server.SOFTWARE_MANAGEMENT_V2: "/fota/v2", Server.OAUTH_SERVER: "/ts/v1", Server.THINGSPACE: ""}
 
 _ROOTS = {
     Environment.PRODUCTION: "https://thingspace.verizon.com/api",

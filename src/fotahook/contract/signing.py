@@ -91,11 +91,7 @@ def _key_pair(seed: bytes) -> tuple[bytes, bytes]:
 
 
 def headers(message_id: str, timestamp: int, signatures: Iterable[str]) -> dict[str, str]:
-    return {
-        "webhook-id": message_id,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(signatures),
-    }
+    return {"webhook-id": message_id, "webhook-timestamp": str(timestamp), "webhook-signature": " ".join(signatures)}
 
 
 def check_headers(given: Mapping[str, str], *, now: float, tolerance: float = TOLERANCE) -> list[tuple[str, bytes]]:
