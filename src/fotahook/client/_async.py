@@ -114,7 +114,9 @@ class AsyncTransport(Transport):
         except _LIBRARY_ERRORS as error:
             failure = transport_error(error, request, late=False)
             if isinstance(failure, ConnectionFailed) and not _is_new_connection.get():
-                failure.kept_connection = _is_unanswered(error)
+                # The message of an error is the beginning of a head, if there was one.
+                ended = isinstance(error, aiohttp.ServerDisconnectedError) and isinstance(error.message, str)
+                failure.kept_connection = ended or isinstance(error, aiohttp.ClientOSError)
             # A ClientResponseError contains the request's headers with the tokens; the error behind it has the details.
             raise failure from (error.__cause__ if isinstance(error, aiohttp.ClientResponseError) else error)
 
@@ -169,14 +171,6 @@ def _check_head(response: aiohttp.ClientResponse) -> None:
     if version not in (_HTTP_11, aiohttp.HttpVersion10) or (coding is not None and coding.lower() != "chunked"):
         response.close()
         raise ValueError("not HTTP/1, or a transfer coding other than chunked")
-
-
-def _is_unanswered(error: BaseException) -> bool:
-    """Whether a connection was lost before the response began."""
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        # The beginning of a head, if there was one.
-        return isinstance(error.message, str)
-    return isinstance(error, aiohttp.ClientOSError)
 
 
 async def _read_all(response: aiohttp.ClientResponse, request: Request) -> Reply:

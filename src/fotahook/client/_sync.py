@@ -49,10 +49,6 @@ class Exchange:
     def begin(self, deadline: float) -> None:
         self.deadline, self.received, self.in_head = deadline, 0, True
 
-    @property
-    def is_late(self) -> bool:
-        return self.monotonic() >= self.deadline
-
     def time_left(self) -> float:
         """Seconds until the deadline; TimeoutError behind it."""
         left = self.deadline - self.monotonic()
@@ -294,7 +290,7 @@ class SyncTransport(Transport):
             reply = _read_all(response, request)
         except _LIBRARY_ERRORS as error:
             connection.close()
-            failure = transport_error(error, request, late=connection.exchange.is_late)
+            failure = transport_error(error, request, late=self._runtime.monotonic() >= deadline)
             if kept and not connection.exchange.received and isinstance(failure, ConnectionFailed):
                 # The others are as old.
                 pool.drop_idle()
@@ -318,7 +314,8 @@ class SyncStream(Stream):
         try:
             return self._response.read1(CHUNK) or b""
         except _LIBRARY_ERRORS as error:
-            raise transport_error(error, self._request, late=self._exchange.is_late) from error
+            late = self._exchange.monotonic() >= self._exchange.deadline
+            raise transport_error(error, self._request, late=late) from error
 
     def close(self) -> None:
         self._close()

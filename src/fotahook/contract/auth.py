@@ -1,7 +1,7 @@
 """Credentials, and the rules of the OAuth token and the session token that every callback call needs.
 
-The OAuth token is valid for an hour; within the hour the token endpoint returns the same token again. The session ends
-after 20 idle minutes, and five refused logins in a row lock the account.
+The OAuth token is valid for an hour, in which the token endpoint returns it again. The session ends after 20 idle
+minutes, and five refused logins in a row lock the account.
 """
 
 import math
@@ -37,11 +37,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 class OauthToken(Hidden):
-    """A response of the token endpoint.
-
-    `expires_in` is in seconds; below zero the token never expires, None or 0 says nothing. `expiry` is a Unix time, set
-    by us if absent.
-    """
+    """A response of the token endpoint: `expires_in` is in seconds (below zero: never), `expiry` a Unix time."""
 
     __slots__ = ("_access_token", "_refresh_token", "expires_in", "expiry", "scope", "token_type")
 

@@ -1,5 +1,6 @@
 """A quantity that clients share, such as memory for bodies or places in a queue."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ class Budget:
 
     def __init__(self, size: int) -> None:
         self._free = size
-        self._held: dict[str, int] = {}
+        self._held = Counter[str]()
 
     @contextmanager
     def share(self, client: str) -> Iterator[Callable[[int], bool]]:
@@ -18,11 +19,10 @@ class Budget:
 
         def take(amount: int) -> bool:
             nonlocal taken
-            held = self._held.get(client, 0) + amount
-            if held > self._free - amount:
+            if self._held[client] + amount > self._free - amount:
                 return False
             self._free -= amount
-            self._held[client] = held
+            self._held[client] += amount
             taken += amount
             return True
 
@@ -30,7 +30,6 @@ class Budget:
             yield take
         finally:
             self._free += taken
-            if client in self._held:
-                self._held[client] -= taken
-                if not self._held[client]:
-                    del self._held[client]
+            self._held[client] -= taken
+            if not self._held[client]:
+                del self._held[client]

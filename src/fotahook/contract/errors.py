@@ -49,10 +49,7 @@ _TAG = re.compile(r"<[^<>]{0,2000}>")
 
 
 class FotahookError(Exception):
-    """The base class of all errors of the SDK.
-
-    `request` is the failed request, if any, with secrets masked; `attempts` is how often it was sent.
-    """
+    """The base of all errors: `request` failed, secrets masked, or is None; `attempts` is how often it was sent."""
 
     attempts = 0
     kept_connection = False
@@ -81,10 +78,9 @@ class AnsweredError(FotahookError):
 
 
 class ApiException(AnsweredError):
-    """The service returned an error.
+    """The service returned an error; `error_code` and `error_message` are None if they are not known.
 
-    `error_code` and `error_message` come from the body if it is ThingSpace's JSON or a fault of its gateway; else they
-    are None. Codes are stable from release to release, messages are not.
+    Codes are stable from release to release, messages are not.
     """
 
     reason: ClassVar[str] = "The service refused the call."
@@ -136,10 +132,7 @@ class TlsError(TransportError):
 
 
 class ResponseError(AnsweredError):
-    """The response breaks the contract, so the outcome of the call is unknown.
-
-    Raised for a 2xx with an unexpected body, a body over 1 MiB, a redirect, and bytes that are not HTTP.
-    """
+    """The outcome is unknown: a 2xx with an unexpected body or over 1 MiB, a redirect, or bytes that are not HTTP."""
 
 
 class LoginRefused(AnsweredError):

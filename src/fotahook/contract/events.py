@@ -1,8 +1,4 @@
-"""The events of `GET /v1/events`, and the format of its stream. No I/O.
-
-The format is server-sent events (WHATWG HTML standard, section 9.2): blocks of lines, where `id` is the cursor, `event`
-the name and `data` one JSON object.
-"""
+"""The events of `GET /v1/events` as server-sent events (WHATWG HTML, section 9.2): `id` is the cursor, `data` JSON."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -53,10 +49,7 @@ class MessageDead(_Event, frozen=True, kw_only=True):
 
 
 class LaneChanged(_Event, frozen=True, kw_only=True):
-    """A lane became `open`, `waiting`, `held` or `paused`.
-
-    It waits from the first failure of its endpoint to the next success; `until` is the time of the next attempt.
-    """
+    """A lane became `open`, `waiting` (until its next attempt, after a failure), `held` or `paused`."""
 
     lane: str
     state: str

@@ -127,10 +127,7 @@ def retry_after(value: str | None, now: float) -> float | None:
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request as it was sent, with each secret replaced by `***`.
-
-    `body` is None if there is none; that of a login or token call is masked entirely.
-    """
+    """A request as it was sent, with secrets, and the body of a login or token call, replaced by `***`."""
 
     method: str
     url: str
@@ -151,10 +148,7 @@ class Reply(Masked, frozen=True):
 
 
 class ApiResponse(msgspec.Struct, Generic[T_co], frozen=True):
-    """The response to a call; `data` is its body as the call's model.
-
-    `errors` is empty on success. Hooks also get error responses, where it has one line that describes the error.
-    """
+    """The response to a call; `data` is its body as the call's model, `errors` what hooks get of an error response."""
 
     status_code: int
     reason_phrase: str

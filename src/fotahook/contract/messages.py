@@ -100,10 +100,7 @@ class Device(Element, frozen=True, kw_only=True):
 
 
 class Upgrade(Element, frozen=True, kw_only=True):
-    """V1's ``upgradeScheduled`` and ``upgradeProgress``, and ``campaign``, which is *ours*.
-
-    The first three fields are published, the rest is *ours*.
-    """
+    """V1's ``upgradeScheduled`` and ``upgradeProgress``; ``campaign`` and all but the first three fields are *ours*."""
 
     firmware_name: str | None = None
     upgrade_id: str | None = None

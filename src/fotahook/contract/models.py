@@ -1,17 +1,13 @@
 """The models of ThingSpace's calls, named as in Verizon's published SDKs.
 
-Unknown fields in a response are ignored, as a newer service may add some; a field of the wrong type is an error. In
-the models of the reads every field may be missing, and is then None.
+Unknown fields are ignored, as a newer service may add some. In the models of the reads every field may be missing.
 """
 
 from .exchange import Model
 
 
 class CallbackSummary(Model, frozen=True):
-    """The callback registered for an account, as `list_registered_callbacks` returns it.
-
-    `url` is unchanged: it may be an `http://` URL that was registered with V1.
-    """
+    """The callback registered for an account; `url` is unchanged, such as an `http://` URL registered with V1."""
 
     url: str | None = None
 
