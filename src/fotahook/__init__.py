@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from .client import AsyncOperatorClient as AsyncOperatorClient
     from .client import Client as Client
     from .client import OperatorClient as OperatorClient
+    from .client._base import AsyncEventStream as AsyncEventStream
+    from .client._base import AsyncPages as AsyncPages
+    from .client._base import EventStream as EventStream
+    from .client._base import Pages as Pages
     from .client._client import AsyncCampaignsV2Controller as AsyncCampaignsV2Controller
     from .client._client import AsyncServerLoggingController as AsyncServerLoggingController
     from .client._client import (
@@ -22,10 +26,6 @@ if TYPE_CHECKING:
     from .client._client import ServerLoggingController as ServerLoggingController
     from .client._client import SoftwareManagementCallbacksV2Controller as SoftwareManagementCallbacksV2Controller
     from .client._client import SoftwareManagementReportsV2Controller as SoftwareManagementReportsV2Controller
-    from .client._iteration import AsyncEventStream as AsyncEventStream
-    from .client._iteration import AsyncPages as AsyncPages
-    from .client._iteration import EventStream as EventStream
-    from .client._iteration import Pages as Pages
     from .contract.auth import OauthToken as OauthToken
     from .contract.auth import SessionCredentials as SessionCredentials
     from .contract.auth import ThingspaceOauthCredentials as ThingspaceOauthCredentials
@@ -94,7 +94,7 @@ _MODULES = {
             "CampaignsV2Controller ServerLoggingController SoftwareManagementCallbacksV2Controller "
             "SoftwareManagementReportsV2Controller"
         ),
-        "client._iteration": "AsyncEventStream AsyncPages EventStream Pages",
+        "client._base": "AsyncEventStream AsyncPages EventStream Pages",
         "contract.auth": "OauthToken SessionCredentials ThingspaceOauthCredentials VZM2mTokenCredentials",
         "contract.errors": (
             "ApiException AuthenticationError ConnectionFailed FotahookError FotaV2ResultException "

@@ -9,18 +9,8 @@ from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2
 from ..contract.errors import ResponseError
 from ..contract.exchange import ApiResponse
 from ..contract.servers import Environment, servers_at, servers_of
-from ._base import (
-    AsyncBaseClient,
-    AsyncMethods,
-    BaseClient,
-    Methods,
-    SyncBaseClient,
-    SyncMethods,
-    controller,
-    operation,
-    spelled_out,
-)
-from ._iteration import Listing, paged
+from . import _base
+from ._base import BaseClient, Listing, Methods, controller, operation, paged, spelled_out
 from ._settings import REQUIRED, ClientOptions, Options, Session, Settings, SharedOptions, environment_options
 
 READ_BACK_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -133,28 +123,28 @@ class _ServerLogging(Methods):
         return await self._perform(calls.report_call(path, kind, account=account, device_id=device_id), **options)
 
 
-class SoftwareManagementCallbacksV2Controller(_Callbacks, SyncMethods): ...
+class SoftwareManagementCallbacksV2Controller(_Callbacks, _base.SyncMethods): ...
 
 
-class AsyncSoftwareManagementCallbacksV2Controller(_Callbacks, AsyncMethods): ...
+class AsyncSoftwareManagementCallbacksV2Controller(_Callbacks, _base.AsyncMethods): ...
 
 
-class CampaignsV2Controller(_Campaigns, SyncMethods): ...
+class CampaignsV2Controller(_Campaigns, _base.SyncMethods): ...
 
 
-class AsyncCampaignsV2Controller(_Campaigns, AsyncMethods): ...
+class AsyncCampaignsV2Controller(_Campaigns, _base.AsyncMethods): ...
 
 
-class SoftwareManagementReportsV2Controller(_Reports, SyncMethods): ...
+class SoftwareManagementReportsV2Controller(_Reports, _base.SyncMethods): ...
 
 
-class AsyncSoftwareManagementReportsV2Controller(_Reports, AsyncMethods): ...
+class AsyncSoftwareManagementReportsV2Controller(_Reports, _base.AsyncMethods): ...
 
 
-class ServerLoggingController(_ServerLogging, SyncMethods): ...
+class ServerLoggingController(_ServerLogging, _base.SyncMethods): ...
 
 
-class AsyncServerLoggingController(_ServerLogging, AsyncMethods): ...
+class AsyncServerLoggingController(_ServerLogging, _base.AsyncMethods): ...
 
 
 class _Client(BaseClient):
@@ -260,7 +250,7 @@ class _Client(BaseClient):
         await self._pipeline.revoke_token(self._limits())
 
 
-class Client(_Client, SyncBaseClient):
+class Client(_Client, _base.SyncBaseClient):
     """The SDK for threads, any number of which may share a client. Nothing is sent before the first call."""
 
     software_management_callbacks_v2 = callbacks = controller(SoftwareManagementCallbacksV2Controller)
@@ -269,7 +259,7 @@ class Client(_Client, SyncBaseClient):
     server_logging = controller(ServerLoggingController)
 
 
-class AsyncClient(_Client, AsyncBaseClient):
+class AsyncClient(_Client, _base.AsyncBaseClient):
     """The SDK for tasks of one event loop. Needs `pip install 'fotahook[async]'`."""
 
     software_management_callbacks_v2 = callbacks = controller(AsyncSoftwareManagementCallbacksV2Controller)

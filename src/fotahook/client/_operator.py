@@ -13,8 +13,8 @@ from ..contract import operator as types
 from ..contract.auth import ThingspaceOauthCredentials
 from ..contract.calls import Call
 from ..contract.servers import servers_at
-from ._base import AsyncBaseClient, BaseClient, SyncBaseClient, operation, spelled_out
-from ._iteration import Listing, Subscription, paged, streamed
+from . import _base
+from ._base import BaseClient, Listing, Subscription, operation, paged, streamed
 from ._settings import Options, Settings, SharedOptions
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ class _OperatorClient(BaseClient):
     TypeError or ValueError for bad arguments.
     """
 
-    @partial(spelled_out, defaults=Settings())
+    @partial(_base.spelled_out, defaults=Settings())
     def __init__(self, base_url: str, client_id: str, client_secret: str, **options: Unpack[SharedOptions]) -> None:
         credentials = ThingspaceOauthCredentials(client_id, client_secret)
         self._set_up(servers_at(base_url), credentials, None, Settings(**options))
@@ -242,9 +242,9 @@ def _pages(kind: type[T], path: str, **query: str | int | None) -> Callable[[str
     return lambda cursor: _call("GET", path + calls.query_string(**query, cursor=cursor), kind)
 
 
-class OperatorClient(_OperatorClient, SyncBaseClient):
+class OperatorClient(_OperatorClient, _base.SyncBaseClient):
     """fotahook's own API, for threads."""
 
 
-class AsyncOperatorClient(_OperatorClient, AsyncBaseClient):
+class AsyncOperatorClient(_OperatorClient, _base.AsyncBaseClient):
     """fotahook's own API, for tasks of one event loop. Needs `pip install 'fotahook[async]'`."""
