@@ -7,7 +7,7 @@ from ..contract import calls, models
 from ..contract.addresses import same_url
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
 from ..contract.errors import ResponseError
-from ..contract.exchange import ApiResponse
+from ..contract.exchange import ApiResponse, require
 from ..contract.servers import Environment, servers_at, servers_of
 from . import _base
 from ._base import BaseClient, Listing, Methods, controller, operation, paged, spelled_out
@@ -179,13 +179,10 @@ class _Client(BaseClient):
         **options: Unpack[SharedOptions],
     ) -> None:
         oauth, session = thingspace_oauth_credentials, vz_m2m_token_credentials
-        for name, value, kinds in (
-            ("thingspace_oauth_credentials", oauth, ThingspaceOauthCredentials | None),
-            ("vz_m2m_token_credentials", session, VZM2mTokenCredentials | SessionCredentials | None),
-            ("environment", environment, Environment),
-        ):
-            if not isinstance(value, kinds):
-                raise TypeError(f"{name} must be {kinds}, not {type(value).__name__}")
+        require("thingspace_oauth_credentials", oauth, ThingspaceOauthCredentials | None, "ThingspaceOauthCredentials")
+        kinds = VZM2mTokenCredentials | SessionCredentials | None
+        require("vz_m2m_token_credentials", session, kinds, "SessionCredentials or VZM2mTokenCredentials")
+        require("environment", environment, Environment, "an Environment")
         servers = servers_of(environment) if base_url is None else servers_at(base_url)
         self._set_up(servers, oauth, session, Settings(**options))
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import msgspec
 
 from ..contract.auth import SessionCredentials, ThingspaceOauthCredentials, VZM2mTokenCredentials
-from ..contract.exchange import ApiResponse, Masked, Request
+from ..contract.exchange import ApiResponse, Masked, Request, require
 from ..contract.servers import Environment, Proxy, environment_named, parse_proxy
 
 ClientCert: TypeAlias = str | tuple[str, str]
@@ -68,15 +68,11 @@ class CallDefaults(Masked, frozen=True):
     max_retries: int = 2
 
     def __post_init__(self) -> None:
-        timeout: object = self.timeout
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-            raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
-        if not 0 < timeout <= threading.TIMEOUT_MAX:
+        require("timeout", self.timeout, int | float, "a number of seconds")
+        if not 0 < self.timeout <= threading.TIMEOUT_MAX:
             raise ValueError(f"timeout must be greater than zero, and at most {threading.TIMEOUT_MAX:g}")
-        retries: object = self.max_retries
-        if isinstance(retries, bool) or not isinstance(retries, int):
-            raise TypeError(f"max_retries must be an int, not {type(retries).__name__}")
-        if retries < 0:
+        require("max_retries", self.max_retries, int, "an int")
+        if self.max_retries < 0:
             raise ValueError("max_retries must not be negative")
 
     def replaced(self, timeout: float | None = None, max_retries: int | None = None) -> "CallDefaults":
@@ -101,8 +97,7 @@ class Settings(CallDefaults, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("proxy", "ca_file"):
-            if not isinstance(value := getattr(self, name), str | None):
-                raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+            require(name, getattr(self, name), str | None)
         for name in ("on_request", "on_response"):
             if not (getattr(self, name) is None or callable(getattr(self, name))):
                 raise TypeError(f"{name} must be callable")

@@ -16,7 +16,7 @@ import msgspec
 
 from .calls import Call, read_json, read_nothing
 from .errors import ApiException
-from .exchange import Hidden, Secret
+from .exchange import Hidden, Secret, require
 from .servers import Server
 
 # The documented lifetime, for a token without `expires_in`.
@@ -105,8 +105,7 @@ class ThingspaceOauthCredentials(Hidden):
     ) -> None:
         self.oauth_client_id = _require_text("oauth_client_id", oauth_client_id)
         self._oauth_client_secret = _require_text("oauth_client_secret", oauth_client_secret)
-        if not isinstance(oauth_token, OauthToken | None):
-            raise TypeError(f"oauth_token must be an OauthToken, not {type(oauth_token).__name__}")
+        require("oauth_token", oauth_token, OauthToken | None, "an OauthToken")
         _require_number("oauth_clock_skew", oauth_clock_skew)
         self.oauth_token, self.oauth_clock_skew = oauth_token, oauth_clock_skew
         self.oauth_token_provider, self.oauth_on_token_update = oauth_token_provider, oauth_on_token_update
@@ -142,8 +141,7 @@ class SessionCredentials(Hidden):
 
 
 def _require_text(name: str, value: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    require(name, value, str)
     if not value:
         raise ValueError(f"{name} must not be empty")
     try:
@@ -153,9 +151,8 @@ def _require_text(name: str, value: str) -> str:
     return value
 
 
-def _require_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+def _require_number(name: str, value: float) -> None:
+    require(name, value, int | float, "a number of seconds")
     if not math.isfinite(value):
         raise ValueError(f"{name} must be finite")
 
@@ -181,7 +178,6 @@ def revoke_call(token: str) -> Call[None]:
 def login_call(username: str, password: str) -> Call[Secret]:
     path, secrets = "/m2m/v1/session/login", (password,)
     body = msgspec.json.encode({"username": username, "password": password})
-
     return Call("POST", Server.THINGSPACE, path, _read_session, body, secret=True, secrets=secrets, is_login=True)
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from .errors import ApiException, FotaV2ResultException, ResponseError
-from .exchange import ApiResponse, Masked, Reply
+from .exchange import ApiResponse, Masked, Reply, require
 from .messages import parse_json
 from .models import CallbackSummary, FotaV2CallbackRegistrationRequest, V2CampaignDevice
 from .operator import BatchMessage, Published, Refused
@@ -117,10 +117,8 @@ def query_string(**parameters: str | int | None) -> str:
 def encode_registration(body: Registration) -> bytes:
     if isinstance(body, str):
         body = FotaV2CallbackRegistrationRequest(body)
-    if not isinstance(body, FotaV2CallbackRegistrationRequest):
-        raise TypeError(f"body must be a FotaV2CallbackRegistrationRequest or a str, not {type(body).__name__}")
-    if not isinstance(body.url, str):
-        raise TypeError(f"body.url must be a str, not {type(body.url).__name__}")
+    require("body", body, FotaV2CallbackRegistrationRequest, "a FotaV2CallbackRegistrationRequest or a str")
+    require("body.url", body.url, str)
     try:
         return msgspec.json.encode(body)
     except UnicodeEncodeError:
@@ -157,8 +155,7 @@ def read_summary(body: bytes) -> CallbackSummary | None:
 def timestamp(name: str, value: datetime | None) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, datetime):
-        raise TypeError(f"{name} must be a datetime, not {type(value).__name__}")
+    require(name, value, datetime, "a datetime")
     if value.tzinfo is None:
         raise ValueError(f"{name} needs a time zone, such as datetime.UTC")
     return value.isoformat()
@@ -167,8 +164,7 @@ def timestamp(name: str, value: datetime | None) -> str | None:
 def message_bytes(message: bytes | Mapping[str, object]) -> bytes:
     if isinstance(message, bytes):
         return message
-    if not isinstance(message, Mapping):
-        raise TypeError(f"message must be bytes or a mapping, not {type(message).__name__}")
+    require("message", message, Mapping, "bytes or a mapping")
     return msgspec.json.encode(dict(message))
 
 
@@ -192,8 +188,7 @@ def batch_body(messages: Iterable[BatchMessage], new_key: Callable[[], str]) -> 
 def batch_line(message: BatchMessage, new_key: Callable[[], str]) -> bytes:
     if not isinstance(message, BatchMessage):
         raise TypeError(f"a batch is made of BatchMessage, not {type(message).__name__}")
-    if not isinstance(message.account, str):
-        raise TypeError(f"account must be a str, not {type(message.account).__name__}")
+    require("account", message.account, str)
     body = message_bytes(message.message)
     # Invalid JSON could add members to the line.
     parse_json(body)
@@ -215,8 +210,7 @@ def read_batch(count: int, body: bytes) -> list[Published | Refused]:
 
 
 def _key(name: str, value: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    require(name, value, str)
     # The service's own limit.
     if not (0 < len(value) <= 128 and value.isascii() and value.isprintable() and " " not in value):
         raise ValueError(f"{name} must be 1 to 128 visible ASCII characters")

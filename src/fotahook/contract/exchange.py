@@ -13,6 +13,12 @@ T_co = TypeVar("T_co", covariant=True)
 MASK = "***"
 
 
+def require(name: str, value: object, kinds: Any, what: str = "a str") -> None:
+    """TypeError for an argument of another type; True and False are no numbers."""
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise TypeError(f"{name} must be {what}, not {type(value).__name__}")
+
+
 class Hidden:
     """A value with secrets in private slots, where neither repr(), rich, vars() nor msgspec finds them."""
 

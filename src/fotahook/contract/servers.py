@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from .exchange import Masked, Secret
+from .exchange import Masked, Secret, require
 
 
 class Server(Enum):
@@ -69,8 +69,7 @@ def servers_at(base_url: str) -> Servers:
 
 def checked_base_url(base_url: str) -> str:
     """A base URL without its trailing slash; TypeError or ValueError if it is not usable as one."""
-    if not isinstance(base_url, str):
-        raise TypeError(f"base_url must be a str, not {type(base_url).__name__}")
+    require("base_url", base_url, str)
     try:
         parts = urlsplit(base_url)
         host = parts.hostname or ""
