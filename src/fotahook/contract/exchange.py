@@ -61,8 +61,7 @@ class Model(msgspec.Struct, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Its JSON object as a dict."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        return found
+        return dict(msgspec.to_builtins(self))
 
     def to_json(self) -> str:
         """Its JSON object as text."""

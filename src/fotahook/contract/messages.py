@@ -25,7 +25,6 @@ DEPTH_LIMIT: Final = 100
 # The members that a message can be about: V1's published names first, then ours for V2.
 _SUBJECTS: Final = ("firmwareList", "upgradeScheduled", "upgradeProgress", "softwareList", "campaign")
 _CAMPAIGN_NAMES: Final = ("campaignId", "id", "upgradeId")
-_REPR_LIMIT: Final = 100
 CHALLENGE: Final = "fotahookChallenge"
 """The type of the message with which a service asks a new URL whether it wants an account's messages; ours."""
 
@@ -182,10 +181,8 @@ class CallbackMessage(Element, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         # The body may contain a password, so neither it nor `raw` is shown.
-        return (
-            f"<CallbackMessage kind={_quoted(self.kind)} account={_quoted(self.account_name)} "
-            f"campaign={_quoted(self.campaign_id)} devices={len(self.devices)} bytes={len(self.raw)}>"
-        )
+        named = f"kind={self.kind!r:.100} account={self.account_name!r:.100} campaign={self.campaign_id!r:.100}"
+        return f"<CallbackMessage {named} devices={len(self.devices)} bytes={len(self.raw)}>"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("kind", self.kind), ("bytes", len(self.raw))]
@@ -199,9 +196,7 @@ def parse_message(raw: bytes) -> CallbackMessage:
     if (message := _decode_typed(raw)) is not None:
         return message
     content = parse_json(raw.removeprefix(codecs.BOM_UTF8))
-    if not isinstance(content, dict):
-        return CallbackMessage(raw=raw)
-    return _element(CallbackMessage, content, raw=raw)
+    return _element(CallbackMessage, content if isinstance(content, dict) else {}, raw=raw)
 
 
 _DECODER: Final = msgspec.json.Decoder(CallbackMessage)
@@ -264,7 +259,6 @@ def parse_claims(raw: bytes) -> tuple[CallbackMessage, set[str]]:
 
 _TOO_DEEP: Final = f"the body is nested more than {DEPTH_LIMIT} levels deep"
 _MAX_DIGITS: Final = 1000
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")
 _NO_BRACKETS: Final = bytes(set(range(256)).difference(b"[]{}"))
@@ -294,10 +288,6 @@ def _is_deep(raw: bytes) -> bool:
     """Whether JSON has more levels than the limit: sums up a step for each bracket, which takes no recursion."""
     steps = memoryview(_STRING.sub(b"", raw).translate(_STEPS, _NO_BRACKETS)).cast("b")
     return max(accumulate(steps)) > DEPTH_LIMIT
-
-
-def _quoted(text: str | None) -> str:
-    return repr(text if text is None or len(text) <= _REPR_LIMIT else f"{text[:_REPR_LIMIT]}…")
 
 
 def _element(kind: type[ElementT], content: Mapping[str, object], **fields: object) -> ElementT:

@@ -244,7 +244,6 @@ class Attempt(Camel, frozen=True):
     `resent` if the connection was kept and ended without a response: the receiver may have got the message twice.
     """
 
-    message_id: str
     number: int
     started_at: datetime
     outcome: str
@@ -255,6 +254,7 @@ class Attempt(Camel, frozen=True):
     phases: Phases = Phases()
     excerpt: str | None = None
     resent: bool = False
+    message_id: str | None = None
 
 
 class Attempts(Camel, frozen=True):

@@ -9,7 +9,7 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Final
 
 SECRET_PREFIX: Final = "whsec_"
@@ -33,27 +33,20 @@ class SignatureRefused(Exception):
 
 def parse_secret(text: str) -> bytes:
     """The key bytes of a ``whsec_…`` secret; ValueError if it is not one of 24 to 64 bytes."""
-    key = _decode(text, SECRET_PREFIX)
-    if not 24 <= len(key) <= 64:
-        raise ValueError("a signing secret has 24 to 64 bytes")
-    return key
+    return _decode(text, SECRET_PREFIX, range(24, 65), "a signing secret has 24 to 64 bytes")
 
 
 def parse_public_key(text: str) -> bytes:
     """The 32 bytes of a ``whpk_…`` public key; ValueError if it is not one."""
-    key = _decode(text, PUBLIC_PREFIX)
-    if len(key) != 32:
-        raise ValueError("an ed25519 public key has 32 bytes")
-    return key
+    return _decode(text, PUBLIC_PREFIX, range(32, 33), "an ed25519 public key has 32 bytes")
 
 
 def format_secret(key: bytes) -> str:
-    return SECRET_PREFIX + base64.b64encode(key).decode()
+    return SECRET_PREFIX + _base64(key)
 
 
 def format_public_key(seed: bytes) -> str:
-    public, _ = _key_pair(seed)
-    return PUBLIC_PREFIX + base64.b64encode(public).decode()
+    return PUBLIC_PREFIX + _base64(_key_pair(seed)[0])
 
 
 def signer(*, seeds: Iterable[bytes] = (), secrets: Iterable[bytes] = ()) -> Sign:
@@ -61,11 +54,13 @@ def signer(*, seeds: Iterable[bytes] = (), secrets: Iterable[bytes] = ()) -> Sig
 
     Deriving an ed25519 key takes as long as signing with it: keep what signs for one account.
     """
-    private, shared = tuple(map(_ed25519, seeds)), tuple(secrets)
+    private, shared = [_key_pair(seed)[1] for seed in seeds], tuple(secrets)
+    if private:
+        from nacl.bindings import crypto_sign
 
     def sign(message_id: str, timestamp: int, body: bytes) -> str:
         content = _signed(message_id, timestamp, body)
-        signatures = [f"v1a,{_base64(each(content)[:_ED25519_BYTES])}" for each in private]
+        signatures = [f"v1a,{_base64(crypto_sign(content, key)[:_ED25519_BYTES])}" for key in private]
         signatures += [f"v1,{_base64(hmac.digest(key, content, 'sha256'))}" for key in shared]
         return " ".join(signatures)
 
@@ -74,13 +69,6 @@ def signer(*, seeds: Iterable[bytes] = (), secrets: Iterable[bytes] = ()) -> Sig
 
 def _base64(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode("ascii")
-
-
-def _ed25519(seed: bytes) -> Callable[[bytes], bytes]:
-    """Signs with an ed25519 key: the signature, and behind it what was signed."""
-    from nacl.bindings import crypto_sign
-
-    return partial(crypto_sign, sk=_key_pair(seed)[1])
 
 
 @lru_cache(maxsize=4096)
@@ -162,10 +150,13 @@ def _signed(message_id: str, timestamp: int | str, body: bytes) -> bytes:
     return f"{message_id}.{timestamp}.".encode("ascii") + body
 
 
-def _decode(text: str, prefix: str) -> bytes:
+def _decode(text: str, prefix: str, sizes: range, rule: str) -> bytes:
     encoded = text.strip().removeprefix(prefix).rstrip("=")
     try:
         # Secrets are copied by hand, often without their padding.
-        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except ValueError as error:
         raise ValueError(f"not {prefix}… followed by base64") from error
+    if len(key) not in sizes:
+        raise ValueError(rule)
+    return key
