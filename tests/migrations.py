@@ -4,9 +4,9 @@ from typing import Final
 
 import pytest
 
-from fotahook.store.postgres import schema as postgres_schema
+from fotahook.store.postgres import connection as postgres_schema
 from fotahook.store.sql import Migration
-from fotahook.store.sqlite import schema as sqlite_schema
+from fotahook.store.sqlite import connection as sqlite_schema
 
 _SCHEMAS: Final = {"sqlite": sqlite_schema, "postgres": postgres_schema}
 

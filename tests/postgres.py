@@ -20,7 +20,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from fotahook.store.postgres.schema import migrate
+from fotahook.store.postgres.connection import migrate
 from tests.deadlines import DEADLINE
 from tests.ports import unused_port
 

@@ -33,7 +33,7 @@ from fotahook.contract.keys import generate_secret_key, parse_secret_key
 from fotahook.delivery import Dispatcher
 from fotahook.service.event_feed import Cursors
 from fotahook.store.events import EventCursor
-from fotahook.store.postgres.schema import migrate_url
+from fotahook.store.postgres.connection import migrate_url
 from fotahook.testing import Certificates, make_certificates
 from tests.deadlines import DEADLINE
 from tests.ports import unused_port

@@ -172,7 +172,7 @@ async def locked_file(store: SqliteStore, path: Path) -> AsyncIterator[type[Exce
 @asynccontextmanager
 async def read_only(store: SqliteStore, path: Path) -> AsyncIterator[type[Exception]]:
     """SQLite may only read, as where a file system was remounted after an error."""
-    await store._reader.run(lambda db: None)
+    await store._workers["read"].run(lambda db: None)
     switch = store._writer._connection.execute
     await asyncio.to_thread(switch, "pragma query_only = 1")
     yield StoreUnavailable

@@ -19,7 +19,7 @@ import asyncpg
 from fotahook.client import AsyncOperatorClient
 from fotahook.service.credentials import DEV_CLIENT
 from fotahook.store import open_store
-from fotahook.store.postgres.schema import migrate
+from fotahook.store.postgres.connection import migrate
 from fotahook.store.records import NewMessage, StoreFull, StoreUnavailable
 from tests.cli.processes import environment
 from tests.deadlines import DEADLINE

@@ -542,7 +542,7 @@ async def test_a_handler_that_fails_is_retried(make: Make, inbox: str, seen: See
     async with reading(inbox) as store:
         attempts = await store.attempts(answer.json["id"])
     assert [attempt.error_code for attempt in attempts] == ["handler_error", "handler_error", None]
-    assert "ValueError: attempt 2" in attempts[1].excerpt
+    assert "ValueError: attempt 2" in (attempts[1].excerpt or "")
 
 
 async def test_a_message_that_fails_on_every_attempt_is_dead(make: Make, inbox: str, seen: Seen) -> None:

@@ -15,11 +15,12 @@ from aiohttp import web
 from fotahook.contract import signing
 from fotahook.contract.keys import account_signing_seed, generate_secret_key, parse_secret_key, signing_seed
 from fotahook.contract.messages import CallbackMessage, parse_message
+from fotahook.contract.operator import Attempt
 from fotahook.contract.signing import format_public_key
 from fotahook.delivery import Rules
 from fotahook.listener import ForwardSettings, Listener, Settings
 from fotahook.listener.forwards import Forward, Forwards
-from fotahook.store.records import Attempt, Message
+from fotahook.store.records import Message
 from tests.deadlines import DEADLINE
 from tests.delivery.conftest import a_delivery, a_lease
 from tests.ports import unused_port

@@ -7,7 +7,7 @@ import pytest
 from fotahook.service import Settings, build_app
 from fotahook.service.credentials import provision_dev
 from fotahook.store import open_store
-from fotahook.store.postgres.schema import migrate_url
+from fotahook.store.postgres.connection import migrate_url
 from tests.postgres import Server
 
 from .conftest import (

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 from starlette.types import ASGIApp
 
-from fotahook.contract.operator import Checks, Latency
+from fotahook.contract.operator import Attempt, Checks, Latency, Phases
 from fotahook.service import Settings, build_app
 from fotahook.service.metrics import latency_of
-from fotahook.store.records import Attempt, RecentAttempt
+from fotahook.store.views import to_datetime
 
 from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Answer, Api, ask, client_of
 from .serving import SECRET_KEY
@@ -126,9 +126,9 @@ async def test_overviews_are_kept_for_a_moment_and_are_bounded(api: Api, monkeyp
 
 
 def test_latency_is_of_deliveries_alone() -> None:
-    def attempt(milliseconds: float, error: str | None = None) -> RecentAttempt:
-        made = Attempt(started_at=10.0, url=URL, outcome="", error_code=error, phases={"total": milliseconds})
-        return RecentAttempt(message="m", accepted_at=9.999, number=1, attempt=made)
+    def attempt(milliseconds: float, error: str | None = None) -> tuple[float, Attempt]:
+        began, phases = to_datetime(10.0), Phases(total=milliseconds)
+        return 9.999, Attempt("m", 1, began, "", error_code=error, phases=phases)
 
     assert latency_of([]) == Latency()
     assert latency_of([attempt(5, "http_503")]) == Latency()

@@ -2,9 +2,9 @@
 
 import msgspec
 
-from fotahook.contract.operator import Reason, Why
+from fotahook.contract.operator import Attempt, Reason, Why
 from fotahook.service.operator.reasons import reasons_for
-from fotahook.store.records import Attempt, DeliveryStatus, Health, Lane, LaneVerdict, Limits, Message
+from fotahook.store.records import DeliveryStatus, Health, Lane, LaneVerdict, Limits, Message
 from fotahook.store.views import to_datetime
 
 from .conftest import ACCOUNT, CALLBACK, MESSAGES, URL, Api
@@ -36,7 +36,7 @@ MESSAGE = Message(
     deliveries=(PLACE,),
 )
 LANE = Lane(consumer="", state="open", until=None, health=Health(), pending=1, dead=0, oldest_accepted_at=NOW)
-REFUSED = Attempt(started_at=NOW, url=URL, outcome="failed", error_code="http_422", fix="See the receiver's log.")
+REFUSED = Attempt("m-1", 1, to_datetime(NOW), "failed", URL, error_code="http_422", fix="See the receiver's log.")
 NO_LIMITS = Limits()
 
 replace = msgspec.structs.replace

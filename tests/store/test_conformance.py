@@ -9,13 +9,12 @@ import asyncpg
 import msgspec
 import pytest
 
-from fotahook.contract.operator import CallbackChange, StateCounts
-from fotahook.store import message_verbs, open_store, views
+from fotahook.contract.operator import AccountFilter, CallbackChange, Phases, StateCounts
+from fotahook.store import message_verbs, open_store
 from fotahook.store.base import Store
 from fotahook.store.records import (
     SCAN_LIMIT,
     Accepted,
-    AccountState,
     AuditEntry,
     Credential,
     DeliveryState,
@@ -644,7 +643,7 @@ async def test_every_attempt_is_kept_oldest_first(registered: Store, accept: Acc
         await registered.settle(lease, [one], WELL, keep=0)
     attempts = await registered.attempts(accepted.id)
     assert [(attempt.outcome, attempt.resent) for attempt in attempts] == [("pending", False), ("delivered", True)]
-    assert attempts[0].phases == {"total": 1.5}
+    assert attempts[0].phases == Phases(total=1.5)
     message = await registered.message(accepted.id)
     assert message is not None
     assert message.deliveries[0].settled_at == clock()
@@ -665,11 +664,11 @@ async def test_the_last_attempts_come_newest_first_with_their_messages(
     (delivery,) = await registered.fetch(lease, 10)
     await registered.settle(lease, [settled(delivery)], WELL, keep=0)
     recent = await registered.recent_attempts(ACCOUNT, limit=10)
-    assert [(one.message, one.number) for one in recent] == [(second.id, 1), (first.id, 2), (first.id, 1)]
-    assert (recent[1].accepted_at, recent[1].attempt) == (accepted_at, (await registered.attempts(first.id))[1])
+    assert [(one.message_id, one.number) for _, one in recent] == [(second.id, 1), (first.id, 2), (first.id, 1)]
+    assert recent[1][0] == accepted_at
+    assert [one for _, one in reversed(recent[1:])] == await registered.attempts(first.id)
     assert await registered.recent_attempts(None, limit=2) == recent[:2]
-    shown = views.attempt_state(recent[1].message, recent[1].number, recent[1].attempt)
-    assert (shown.message_id, shown.number, shown.phases.total) == (first.id, 2, 1.5)
+    assert recent[1][1].phases == Phases(total=1.5)
     assert await registered.recent_attempts("other", limit=10) == []
 
 
@@ -915,10 +914,11 @@ async def test_accounts_are_listed_by_name_with_callback_lane_and_limits(store: 
     await accept(b"{}", account="a")
     await accept(b"{}", account="c", consumers=("handlers",))
     first, second = await store.accounts(limit=10)
-    assert (first.account, first.callback, first.lane.state, first.lane.pending) == ("a", None, "held", 1)
+    assert (first.account, first.callback, first.lane.state, first.backlog.pending) == ("a", None, "held", 1)
     assert (second.account, second.callback, second.limits) == ("b", registered, Limits(in_flight=3))
-    assert (second.lane.state, second.lane.pending) == ("open", 2)
-    assert second.lane == (await store.lanes("b"))[0]
+    assert (second.lane.state, second.lane.in_flight, second.backlog.pending) == ("open", 3, 2)
+    (lane,) = await store.lanes("b")
+    assert (lane.state, lane.health, lane.pending, lane.dead) == ("open", Health(), 2, 0)
 
 
 async def test_accounts_come_in_pages(store: Store) -> None:
@@ -956,7 +956,7 @@ async def test_accounts_are_found_by_their_state(store: Store, accept: Accept, c
     }
 
 
-ACCOUNT_STATES: tuple[AccountState, ...] = ("open", "waiting", "held", "paused", "trouble")
+ACCOUNT_STATES: tuple[AccountFilter, ...] = ("open", "waiting", "held", "paused", "trouble")
 
 
 async def test_messages_are_listed_newest_first_without_their_bodies(registered: Store, accept: Accept) -> None:

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fotahook.contract.messages import FINAL_RANK, place
+from fotahook.contract.operator import FailureReason
 from fotahook.store.base import Store
 from fotahook.store.ledger import LedgerCampaign, LedgerCount
 from fotahook.store.records import (
@@ -253,7 +254,7 @@ async def test_campaigns_and_their_devices_can_be_looked_through(store: Store, c
         assert [one.device for one in devices] == found
     assert await store.ledger_devices(campaign.id, kind="silent", after="d-1", limit=1) == ([], "d-2")
     assert await store.ledger_devices(campaign.id, among=[], limit=0) == ([], None)
-    assert await store.campaign_reasons(campaign.id, limit=9) == [("", 1)]
+    assert await store.campaign_reasons(campaign.id, limit=9) == [FailureReason("", 1)]
     found_devices = await store.find_device("d-1", among=None, limit=9)
     assert sorted((one.account, one.campaign, one.status) for one in found_devices) == [
         (ACCOUNT, "c", "UpgradeSuccess"),
@@ -274,4 +275,4 @@ async def test_a_campaign_tells_when_its_devices_said_their_last_status(store: S
     (campaign,) = await store.latest_campaigns(among=None, limit=9)
     found = await store.campaign_timeline(campaign.id, slots=2)
     assert [(one.succeeded, one.failed, one.other) for one in found] == [(1, 0, 0), (0, 1, 1)]
-    assert 100 <= found[1].at - found[0].at <= 200
+    assert 100 <= (found[1].at - found[0].at).total_seconds() <= 200

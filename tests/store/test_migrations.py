@@ -12,10 +12,10 @@ import pytest
 
 from fotahook.contract.events import AttemptFinished, CallbackChanged, MessageAccepted
 from fotahook.store import SqliteStore, Store, migrate_store, open_store
-from fotahook.store.postgres import schema as postgres_schema
+from fotahook.store.postgres import connection as postgres_schema
 from fotahook.store.records import NewMessage, StoreUnavailable, WrongSchema
 from fotahook.store.sql import load_migrations
-from fotahook.store.sqlite import schema as sqlite_schema
+from fotahook.store.sqlite import connection as sqlite_schema
 from tests.migrations import add_migration
 from tests.postgres import a_schema
 
@@ -208,7 +208,7 @@ async def test_data_of_the_first_version_is_migrated(
             (CallbackChanged, 4.0),
         ]
         (attempt,) = await store.attempts("m")
-        assert (attempt.outcome, attempt.phases, attempt.resent) == ("delivered", {"total": 1.5}, False)
+        assert (attempt.outcome, attempt.phases.total, attempt.resent) == ("delivered", 1.5, False)
         assert [change.revision for change in await store.callback_history("a", 9)] == [2, 1]
         messages = [
             NewMessage(account="a", body=b"{}", idempotency_key="k"),

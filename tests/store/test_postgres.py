@@ -16,15 +16,18 @@ from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.postgres import connection as connection_module
 from fotahook.store.postgres import servers
+from fotahook.store.postgres import store as store_module
 from fotahook.store.postgres.connection import unsafe_settings
 from fotahook.store.postgres.servers import Db
-from fotahook.store.postgres.session import STATEMENTS, number_parameters
 from fotahook.store.postgres.store import (
     LONG_LOOK_SECONDS,
     LONG_MARGIN_SECONDS,
     MARGIN_SECONDS,
+    STATEMENTS,
     LeaseHorizon,
+    PostgresSession,
     PostgresStore,
+    number_parameters,
 )
 from fotahook.store.records import (
     Health,
@@ -37,6 +40,7 @@ from fotahook.store.records import (
     StoreFull,
     StoreUnavailable,
 )
+from fotahook.store.session import Session
 from fotahook.store.sql import load_migrations, load_queries
 from tests.deadlines import DEADLINE
 from tests.ports import unused_port
@@ -425,24 +429,24 @@ async def test_a_transaction_rolled_back_by_a_deadlock_is_run_again(
     registered: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await registered.accept([msgspec.structs.replace(MESSAGE, account=account) for account in ("a", "b")])
-    pool = pool_of(registered)
 
     async def cross(first: str, second: str, reached: asyncio.Event, go_on: asyncio.Event) -> int:
         """Lock one lane, then another, while another transaction does so crosswise; how often it ran."""
         runs = 0
 
-        async def job(db: Db) -> int:
+        async def job(db: Session) -> int:
             nonlocal runs
             runs += 1
             # From the second run on it begins with the lane that the other one holds, so that there is no second
             # deadlock: its own might be free for a moment before the other one, which waits for it, has woken up.
             for account in (first, second) if runs == 1 else (second, first):
-                await db.execute("select from lanes where account = $1 for update", account)
+                assert isinstance(db, PostgresSession)
+                await db.connection.execute("select from lanes where account = $1 for update", account)
                 reached.set()
                 await go_on.wait()
             return runs
 
-        return await pool.write(job)
+        return await registered._write(job)
 
     async def deadlock() -> tuple[int | BaseException, int | BaseException]:
         one, two = asyncio.Event(), asyncio.Event()
@@ -450,7 +454,7 @@ async def test_a_transaction_rolled_back_by_a_deadlock_is_run_again(
             return await asyncio.gather(cross("a", "b", one, two), cross("b", "a", two, one), return_exceptions=True)
 
     assert set(await deadlock()) == {1, 2}
-    monkeypatch.setattr(connection_module, "TRANSACTION_TRIES", 1)
+    monkeypatch.setattr(store_module, "TRANSACTION_TRIES", 1)
     (rolled_back,) = [outcome for outcome in await deadlock() if isinstance(outcome, BaseException)]
     assert isinstance(rolled_back, StoreUnavailable)
 
@@ -618,7 +622,7 @@ async def test_an_idle_connection_for_notifications_is_asked_for_a_sign_of_life(
 
 
 def test_parameters_are_numbered_by_name_and_casts_are_left() -> None:
-    assert number_parameters("select :a::text, :b, :a") == ("select $1::text, $2, $1", ("a", "b"))
+    assert number_parameters("select :a::text, :b, :a") == ("select $1::text, $2, $1", ["a", "b"])
 
 
 def test_queries_are_read_by_name_without_comments() -> None:
@@ -684,7 +688,7 @@ async def crowded(store: Store, admin: Db) -> Store:
 
 async def plan_of(store: Store, name: str) -> str:
     async with pool_of(store).connection() as db:
-        lines = await db.fetch(f"explain {STATEMENTS[name].sql}", *PLANS[name][0])
+        lines = await db.fetch(f"explain {STATEMENTS[name][0]}", *PLANS[name][0])
     # An index of a partition is named after the partition.
     plan = re.sub(r"_(?:default|d\d+)_", "_", "\n".join(line[0] for line in lines))
     return plan.replace("attempts_number_idx", "attempts_by_number")
@@ -722,7 +726,7 @@ async def pages(store: Store, name: str, *values: object) -> int:
     async with pool_of(store).connection() as db:
         undone = db.transaction()
         await undone.start()
-        plan = await db.fetch(f"explain (analyze, buffers, timing off) {STATEMENTS[name].sql}", *values)
+        plan = await db.fetch(f"explain (analyze, buffers, timing off) {STATEMENTS[name][0]}", *values)
         await undone.rollback()
     hit, read = re.findall(r"Buffers: shared(?: hit=(\d+))?(?: read=(\d+))?", "\n".join(row[0] for row in plan))[0]
     return int(hit or 0) + int(read or 0)

@@ -4,12 +4,16 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
+from fotahook.store import SqliteStore
+from fotahook.store.account_verbs import HISTORY_CHANGES
 from fotahook.store.base import Store
 from fotahook.store.events import EventCursor
-from fotahook.store.records import HISTORY_CHANGES, SCAN_LIMIT, MessageFilter, NewMessage, Retention
+from fotahook.store.records import SCAN_LIMIT, MessageFilter, NewMessage, Retention
+from fotahook.store.session import How
 from tests.deadlines import DEADLINE
 
 from .conftest import ACCOUNT, ENGINES, URL, WELL, Accept, VirtualClock, lease_one, settled
@@ -243,14 +247,15 @@ async def test_a_dry_run_looks_through_a_bounded_number_of_messages_at_once(
     await opened.accept([NewMessage(account=ACCOUNT, body=b"{}") for _ in range(3 * SCAN_LIMIT)])
     await deliver_all(opened)
     looks: list[list[int]] = []
-    look = opened._look
+    run = opened._run
 
-    async def counted(job: Callable[..., Awaitable[tuple[list[int], int | None]]]) -> tuple[list[int], int | None]:
-        found, reached = await look(job)
-        looks.append(found)
-        return found, reached
+    async def counted(how: How, job: Callable[..., Awaitable[Any]]) -> Any:
+        result = await run(how, job)
+        if how == "look":
+            looks.append(result[0])
+        return result
 
-    monkeypatch.setattr(opened, "_look", counted)
+    monkeypatch.setattr(opened, "_run", counted)
     count = await opened.redeliver_all(ACCOUNT, "delivered", since=0, until=clock() + 1, dry_run=True)
     assert count == 3 * SCAN_LIMIT
     assert max(map(len, looks)) <= SCAN_LIMIT
@@ -263,20 +268,20 @@ async def test_other_reads_do_not_wait_for_what_looks_through_much(
     (accepted,) = await accept(b"{}")
     looking, go_on = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    if hasattr(opened, "_looker"):  # a thread of its own
+    if isinstance(opened, SqliteStore):  # a thread of its own
 
         def wait(_: object) -> None:
             loop.call_soon_threadsafe(looking.set)
             asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(DEADLINE)
 
-        much = [asyncio.ensure_future(opened._looker.run(wait)) for _ in range(8)]
+        much = [asyncio.ensure_future(opened._workers["look"].run(wait)) for _ in range(8)]
     else:
 
         async def hang(_: object) -> None:
             looking.set()
             await go_on.wait()
 
-        much = [asyncio.ensure_future(opened._look(hang)) for _ in range(8)]
+        much = [asyncio.ensure_future(opened._run("look", hang)) for _ in range(8)]
     async with asyncio.timeout(DEADLINE):
         await looking.wait()
         assert await opened.message(accepted.id) is not None
@@ -299,15 +304,15 @@ async def test_recent_events_are_read_from_what_is_kept(opened: Store, accept: A
 
 async def test_a_large_store_is_measured_seldom(opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([0.0, 3.0, *map(float, range(10, 60, 10)), 64.0, 65.0])
-    monkeypatch.setattr("fotahook.store.retention.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("fotahook.store.message_verbs.monotonic", lambda: next(seconds))
     measured = []
-    look = opened._look
+    run = opened._run
 
-    async def counted(job: Callable[..., Awaitable[object]]) -> object:
-        measured.append(job)
-        return await look(job)
+    async def counted(how: How, job: Callable[..., Awaitable[object]]) -> object:
+        measured.append(how)
+        return await run(how, job)
 
-    monkeypatch.setattr(opened, "_look", counted)
+    monkeypatch.setattr(opened, "_run", counted)
     retention = Retention(bytes=10**12)
     for _ in range(6):
         await opened._excess(retention)

@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from fotahook.store import SqliteStore, Store, open_store, sqlite_path
 from fotahook.store.records import DispatchedElsewhere, Limits, NewMessage, StoreFull, StoreUnavailable
 from fotahook.store.session import Session
 from fotahook.store.sql import load_migrations, load_queries
-from fotahook.store.sqlite.connection import Job, Worker, connect, describe_error, translate
-from fotahook.store.sqlite.session import run_to_end
+from fotahook.store.sqlite.connection import Worker, connect, describe_error, translate
+from fotahook.store.sqlite.store import run_to_end
 from tests.modes import modes_bind
 
 from .conftest import ACCOUNT, URL, WELL, Accept, VirtualClock, lease_one, settled
@@ -241,7 +241,7 @@ async def test_a_full_disk_takes_nothing_and_says_so(path: Path) -> None:
 async def test_large_bodies_are_written_in_chunks(
     store: Store, accept: Accept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite.session.CHUNK_BYTES", 10)
+    monkeypatch.setattr("fotahook.store.sqlite.store.CHUNK_BYTES", 10)
     bodies = [b"x" * size for size in (4, 6, 1, 20, 0)]
     accepted = await accept(*bodies)
     stored = [await store.message(answer.id) for answer in accepted]
@@ -252,7 +252,7 @@ async def test_large_bodies_are_written_in_chunks(
 async def test_deduplication_keys_with_equal_hashes_are_distinguished(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotahook.store.sqlite.session.key_hash", lambda account, key: 1)
+    monkeypatch.setattr("fotahook.store.sqlite.store.key_hash", lambda account, key: 1)
     messages = [
         NewMessage(account=account, body=body, idempotency_key=key, idempotency_window=60.0)
         for account, body, key in itertools.product("ab", (b"1", b"2"), ("i", "j"))
@@ -324,7 +324,7 @@ async def test_nothing_is_written_to_a_removed_file(name: str, path: Path) -> No
 async def test_reads_that_fail_are_translated(path: Path) -> None:
     store = await SqliteStore.open(path)
     with pytest.raises(StoreUnavailable, match="no such table"):
-        await store._reader.run(lambda db: db.execute("select * from absent"))
+        await store._workers["read"].run(lambda db: db.execute("select * from absent"))
     await store.close()
 
 
@@ -354,7 +354,7 @@ def writer_on(connection: sqlite3.Connection) -> Worker:
     return Worker(connection, begin="begin immediate", end="commit")
 
 
-def insert(number: int) -> Job[int]:
+def insert(number: int) -> Callable[[sqlite3.Connection], int]:
     return lambda db: db.execute("insert into numbers values (?)", (number,)).rowcount
 
 
@@ -555,7 +555,7 @@ async def test_listing_undelivered_messages_does_not_scan_delivered_ones(path: P
     store = await SqliteStore.open(path)
     query = "explain query plan " + load_queries("sqlite")[name]
     values = {"account": "a", "lane": 1, "before": 1, "limit": 1, "now": 1.0}
-    plan = await store._reader.run(lambda db: [row["detail"] for row in db.execute(query, values)])
+    plan = await store._workers["read"].run(lambda db: [row["detail"] for row in db.execute(query, values)])
     await store.close()
     assert any(index in step for step in plan), plan
     scans = [
@@ -571,7 +571,7 @@ async def test_the_fetch_reads_an_index_in_order(path: Path) -> None:
     store = await SqliteStore.open(path)
     query = "explain query plan " + load_queries("sqlite")["fetch"]
     values = {"now": 1.0, "lane": 1, "limit": 1, "without": "[]", "max_bytes": 1}
-    plan = await store._reader.run(lambda db: [row["detail"] for row in db.execute(query, values)])
+    plan = await store._workers["read"].run(lambda db: [row["detail"] for row in db.execute(query, values)])
     await store.close()
     assert any("pending_ready" in step for step in plan), plan
     # What was delivered of the lane is not gone through for each of them.

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fotahook.store.batcher import Turns
-from fotahook.store.group_commit import LARGE_BYTES, AcceptRequest, candidates
+from fotahook.store.group_commit import LARGE_BYTES, AcceptRequest
 from fotahook.store.records import NewMessage
+from fotahook.store.session import Candidate
 
 work = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 25)), max_size=40)
 
@@ -59,5 +60,5 @@ def test_a_second_item_of_a_key_begins_the_next_batch() -> None:
 
 def test_large_bodies_weigh_more_than_small_ones() -> None:
     messages = [NewMessage(account="a", body=b"x" * LARGE_BYTES), NewMessage(account="b", body=b"x")]
-    assert AcceptRequest(candidates(messages, ["1", "2"]), None).turn == ("a", 3)
+    assert AcceptRequest([Candidate("id", message, b"") for message in messages], None).turn == ("a", 3)
     assert AcceptRequest([], None).turn == (None, 0)

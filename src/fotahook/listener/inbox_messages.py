@@ -10,7 +10,7 @@ from fotahook.contract.exchange import Headers, Reply
 from fotahook.contract.operator import Attempt, MessageState, Redelivered
 from fotahook.store import Store
 from fotahook.store.records import SCAN_LIMIT, Message, MessageFilter, Retention
-from fotahook.store.views import attempt_state, message_state
+from fotahook.store.views import message_state
 
 _REFUSALS: Final = {
     "unknown": (404, "there is no such message in the inbox; check the id"),
@@ -64,8 +64,7 @@ class InboxMessages:
 
     def attempts(self, message_id: str) -> list[Attempt]:
         """Every attempt to handle or to forward it, oldest first."""
-        made = self._run(self._store.attempts(message_id))
-        return [attempt_state(message_id, number, one) for number, one in enumerate(made, 1)]
+        return self._run(self._store.attempts(message_id))
 
     def redeliver(self, message_id: str, *, as_new: bool = False) -> Redelivered:
         """Hand a message to its handlers and forwards again; the listener picks it up within a second, or on start."""

@@ -11,11 +11,11 @@ from typing import Any, Final, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from ..contract.operator import Backlog, Latency, RegisteredCallback, StateCounts
+from ..contract.operator import Attempt, Backlog, Latency, RegisteredCallback, StateCounts
 from ..store import records
 from ..store.base import AskForLeases, Receive, Store
 from ..store.records import Lease
-from ..store.views import to_datetime_or_none
+from ..store.views import to_datetime
 from .limits import put_newest
 
 T = TypeVar("T")
@@ -164,28 +164,29 @@ class Overviews:
             return kept
         if among is None:
             whole = await store.backlog()
-            pending, dead = whole.pending, whole.dead
-            oldest = None if whole.oldest_age is None else now - whole.oldest_age
+            began = None if whole.oldest_age is None else to_datetime(now - whole.oldest_age)
+            backlog = Backlog(whole.pending, whole.dead, began)
         else:
-            found = await store.accounts(among=among, consumer=self._consumer, limit=len(among))
-            pending, dead = sum(one.lane.pending for one in found), sum(one.lane.dead for one in found)
-            times = (one.lane.oldest_accepted_at for one in found)
-            oldest = min((time for time in times if time is not None), default=None)
+            found = [
+                one.backlog for one in await store.accounts(among=among, consumer=self._consumer, limit=len(among))
+            ]
+            oldest = min((one.oldest_accepted_at for one in found if one.oldest_accepted_at is not None), default=None)
+            backlog = Backlog(sum(one.pending for one in found), sum(one.dead for one in found), oldest)
         # A caller of some accounts gets no latency over all of them.
         sees_attempts = account or among is None
         attempts = await store.recent_attempts(account or None, limit=DELIVERIES) if sees_attempts else ()
-        backlog, latency = Backlog(pending, dead, to_datetime_or_none(oldest)), latency_of(attempts)
-        overview = await store.state_counts(among, consumer=self._consumer), backlog, latency
+        counts = await store.state_counts(among, consumer=self._consumer)
+        overview = counts, backlog, latency_of(attempts)
         put_newest(self._kept, (account, among), (now, overview))
         return overview
 
 
-def latency_of(attempts: Sequence[records.RecentAttempt]) -> Latency:
-    """The median and the 99th percentile over the deliveries among some attempts."""
+def latency_of(attempts: Sequence[tuple[float, Attempt]]) -> Latency:
+    """The median and the 99th percentile over the deliveries among some attempts, each behind its acceptance."""
     times = sorted(
-        max(0.0, 1000 * (one.attempt.started_at - one.accepted_at) + one.attempt.phases.get("total", 0.0))
-        for one in attempts
-        if one.attempt.error_code is None
+        max(0.0, 1000 * (one.started_at.timestamp() - accepted_at) + (one.phases.total or 0.0))
+        for accepted_at, one in attempts
+        if one.error_code is None
     )
     if not times:
         return Latency()

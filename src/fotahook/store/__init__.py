@@ -9,7 +9,7 @@ from typing import Final
 
 from .base import Clock, Store
 from .sql import Migrated
-from .sqlite.schema import migrate
+from .sqlite.connection import migrate
 from .sqlite.store import SqliteStore
 
 _SQLITE: Final = "sqlite:///"
@@ -38,7 +38,7 @@ async def migrate_store(url: str) -> Migrated:
     if not url.startswith(_POSTGRES):
         return await asyncio.to_thread(migrate, Path(sqlite_path(url)))
     with _postgres_installed():
-        from .postgres.schema import migrate_url
+        from .postgres.connection import migrate_url
     return await migrate_url(url)
 
 

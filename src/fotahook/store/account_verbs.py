@@ -1,20 +1,26 @@
 """The verbs of a store about accounts, alike on every engine: callbacks, lanes, limits, credentials, audit log."""
 
 import copy
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Final, Self, TypeVar
+from collections.abc import Collection, Sequence
+from typing import Final, Self
 
 from msgspec.structs import asdict
 
-from fotahook.contract.operator import CallbackChange, Limits, RegisteredCallback, StateCounts
+from fotahook.contract.operator import (
+    AccountFilter,
+    AccountState,
+    CallbackChange,
+    Limits,
+    RegisteredCallback,
+    StateCounts,
+)
 
-from . import records
-from .records import CALLBACK_CONSUMER, HISTORY_CHANGES
+from .records import CALLBACK_CONSUMER, AuditEntry, Credential, Lane
 from .session import NEWEST, Engine, Session
-from .views import read
+from .views import read, read_account
 
-T = TypeVar("T")
-
+HISTORY_CHANGES: Final = 1000
+"""Changes that are kept of each account's callback."""
 STEP: Final = 1000
 """Rows that retention removes in one step, so that other writes do not wait long."""
 
@@ -22,29 +28,13 @@ STEP: Final = 1000
 class AccountVerbs(Engine):
     """Base of the stores, for who may do what, who did, and where messages go."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._audit: records.AuditEntry | None = None
-
-    def audited(self, entry: records.AuditEntry) -> Self:
+    def audited(self, entry: AuditEntry) -> Self:
         """This store, whose next write records the entry in the audit log, in the same transaction."""
         view = copy.copy(self)
         view._audit = entry
         return view
 
-    async def _change(self, job: Callable[[Session], Awaitable[T]]) -> T:
-        """As ``_write``, with the audit entry of this view unless nothing was changed."""
-
-        async def audited(db: Session) -> T:
-            result = await job(db)
-            refused = isinstance(result, records.Redelivery) and result.refused is not None
-            if self._audit is not None and result is not False and not refused:
-                await db.rows("add_audit", **asdict(self._audit))
-            return result
-
-        return await self._write(audited)
-
-    async def write_audit(self, entries: Sequence[records.AuditEntry]) -> list[int]:
+    async def write_audit(self, entries: Sequence[AuditEntry]) -> list[int]:
         """Add entries to the audit log, or amend the detail of those that have a number; the number of each."""
 
         async def job(db: Session) -> list[int]:
@@ -59,12 +49,11 @@ class AccountVerbs(Engine):
 
     async def audit(
         self, *, among: Collection[str] | None = None, before: int | None = None, limit: int
-    ) -> list[records.AuditEntry]:
+    ) -> list[AuditEntry]:
         """The audit log, newest first, below a number; `among` restricts it to entries about these accounts."""
-        before = NEWEST if before is None else before
-        return await self._list(records.AuditEntry, "audit", among=among, before=before, limit=limit)
+        return await self._list(AuditEntry, "audit", among=among, before=before or NEWEST, limit=limit)
 
-    async def save_credential(self, credential: records.Credential) -> None:
+    async def save_credential(self, credential: Credential) -> None:
         """Insert a credential, or replace the one of its kind and id."""
 
         async def job(db: Session) -> None:
@@ -73,28 +62,27 @@ class AccountVerbs(Engine):
 
         await self._change(job)
 
-    async def replace_credential(self, old: records.Credential, new: records.Credential) -> bool:
+    async def replace_credential(self, old: Credential, new: Credential) -> bool:
         """Replace `old` by `new`, of the same kind and id; False, writing nothing, if `old` is not what is stored."""
 
         async def job(db: Session) -> bool:
             found = await db.row("lock_credential", kind=old.kind, id=old.id)
-            if found is None or read(records.Credential, found) != old:
+            if found is None or read(Credential, found) != old:
                 return False
             await db.rows("save_credential", **asdict(new))
             return True
 
         return await self._change(job)
 
-    async def credential(self, kind: str, credential_id: str) -> records.Credential | None:
+    async def credential(self, kind: str, credential_id: str) -> Credential | None:
         """One credential; None if it is missing or expired."""
-        return await self._find(records.Credential, "credential", kind=kind, id=credential_id)
+        return await self._find(Credential, "credential", kind=kind, id=credential_id)
 
-    async def credentials(self, kind: str, owner: str) -> list[records.Credential]:
+    async def credentials(self, kind: str, owner: str) -> list[Credential]:
         """The live credentials of one owner, oldest first."""
-        return await self._list(records.Credential, "credentials", kind=kind, owner=owner)
+        return await self._list(Credential, "credentials", kind=kind, owner=owner)
 
     async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:
-        """Delete credentials."""
         await self._change(lambda db: db.rows("drop_credentials", kind=kind, ids=ids))
 
     async def register(self, account: str, url: str, *, actor: str) -> RegisteredCallback:
@@ -108,9 +96,7 @@ class AccountVerbs(Engine):
             await _end_backoff(db, account, CALLBACK_CONSUMER)
             return read(RegisteredCallback, callback)
 
-        callback = await self._change(job)
-        self._notify()
-        return callback
+        return await self._change(job, wakes=True)
 
     async def deregister(self, account: str, *, actor: str) -> bool:
         """Remove the account's callback and hold its lane; False if there was none."""
@@ -133,32 +119,31 @@ class AccountVerbs(Engine):
         """The last changes of an account's callback, newest first."""
         return await self._list(CallbackChange, "callback_history", account=account, limit=limit)
 
-    async def lanes(self, account: str) -> list[records.Lane]:
+    async def lanes(self, account: str) -> list[Lane]:
         """The lanes of an account with their backlogs."""
-        return await self._list(records.Lane, "lanes", account=account)
+        return await self._list(Lane, "lanes", account=account)
 
     async def accounts(
         self,
         *,
-        state: records.AccountState | None = None,
+        state: AccountFilter | None = None,
         among: Collection[str] | None = None,
         after: str = "",
         consumer: str = CALLBACK_CONSUMER,
         limit: int,
-    ) -> list[records.Account]:
-        """Accounts that have a lane to their callback, or another lane, sorted by name and starting after `after`.
+    ) -> list[AccountState]:
+        """Accounts that have a lane to their callback, or another lane, by name, behind `after`.
 
         `state` and `among` select by state and by name.
         """
         values = {"state": state, "among": among, "after": after, "consumer": consumer, "limit": limit}
-        return await self._list(records.Account, "accounts", **values)
+        return [read_account(row) for row in await self._query("accounts", **values)]
 
     async def state_counts(
         self, among: Collection[str] | None = None, *, consumer: str = CALLBACK_CONSUMER
     ) -> StateCounts:
         """How many accounts are in each state, of these or of all."""
-        (counts,) = await self._list(StateCounts, "state_counts", among=among, consumer=consumer)
-        return counts
+        return read(StateCounts, *await self._query("state_counts", among=among, consumer=consumer))
 
     async def pending_usage(self, account: str, *, after: int, limit: int) -> tuple[int, int, int]:
         """A look at up to `limit` messages that wait for the account's callback, behind the number `after`: how many
@@ -182,8 +167,7 @@ class AccountVerbs(Engine):
             await db.rows("resume", account=account, consumer=consumer)
             await _end_backoff(db, account, consumer)
 
-        await self._change(job)
-        self._notify()
+        await self._change(job, wakes=True)
 
     async def limits(self, account: str) -> Limits:
         """The limits that an operator set for the account."""
@@ -195,21 +179,17 @@ class AccountVerbs(Engine):
 
     async def set_limits(self, account: str, limits: Limits) -> None:
         """Set an account's limits; dispatchers apply them within a turn, services within a second."""
-        values = asdict(limits)
-        await self._change(lambda db: db.rows("set_limits", account=account, **values))
+        await self._change(lambda db: db.rows("set_limits", account=account, **asdict(limits)))
 
     async def wake_origin(self, origin: str, limit: int) -> int:
         """Make up to `limit` lanes due that wait for a URL of this scheme, host and port; how many there were."""
-        return await self._wake(("lanes_of_origin", "end_backoffs", "wake_lanes"), origin=origin, limit=limit)
+        return await self._wake("lanes_of_origin", "end_backoffs", "wake_lanes", origin=origin, limit=limit)
 
     async def recall(self, seconds: float, limit: int) -> int:
         """Make up to `limit` lanes due that would be only after so long, with all they hold; how many there were."""
-        return await self._wake(("lanes_beyond", "recall_pending", "recall_lanes"), seconds=seconds, limit=limit)
+        return await self._wake("lanes_beyond", "recall_pending", "recall_lanes", seconds=seconds, limit=limit)
 
-    async def _wake(self, statements: tuple[str, str, str], **values: object) -> int:
-        """Make lanes due that the first statement finds, by the others."""
-        found_by, *changes = statements
-
+    async def _wake(self, found_by: str, *changes: str, **values: object) -> int:
         async def job(db: Session) -> None:
             await db.lock_lanes(set(), lanes)
             for statement in changes:
@@ -217,15 +197,14 @@ class AccountVerbs(Engine):
 
         lanes = sorted(row["lane"] for row in await self._query(found_by, **values))
         if lanes:
-            await self._write(job)
-            self._notify()
+            await self._change(job, wakes=True)
         return len(lanes)
 
 
 async def _end_backoff(db: Session, account: str, consumer: str) -> None:
     """Make the deliveries of a lane due that wait for a failing endpoint."""
-    await db.rows("end_backoff", account=account, consumer=consumer)
-    await db.rows("recompute_due", account=account, consumer=consumer)
+    for statement in ("end_backoff", "recompute_due"):
+        await db.rows(statement, account=account, consumer=consumer)
 
 
 async def _add_history(db: Session, account: str, url: str | None, actor: str) -> int:

@@ -7,42 +7,34 @@ writes them, so that only one clock is ever compared.
 
 import asyncio
 import contextlib
+import hashlib
 import math
 import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, TypeAlias
 
 from . import records
 from .batcher import Batcher
 from .events import EventVerbs
-from .group_commit import AcceptRequest, Request, Settled, SettleRequest, candidates, commit_group
+from .group_commit import AcceptRequest, Request, Settled, SettleRequest, commit_group
 from .ledger import LedgerVerbs
-from .message_verbs import MessageIds
-from .retention import RetentionVerbs
-from .session import Session
+from .message_verbs import MessageIds, MessageVerbs
+from .session import Candidate, Session
 from .transaction import Transaction
 
 Clock = Callable[[], float]
 AskForLeases = Callable[[], records.LeaseRequest | None]
 Receive = Callable[[Sequence[records.HandOver]], None]
+FetchRequest: TypeAlias = tuple[records.Lease, int, Collection[int], int]
+"""The arguments of ``fetch``."""
 
 CHECK_SECONDS: Final = 1.0
-"""How long the result of a check is kept."""
 FETCH_LIMIT: Final = 2000
 """Deliveries fetched for several lanes at once, unless one alone asks for more: their bodies take memory."""
 
 
-class FetchRequest(NamedTuple):
-    """What is fetched of a leased lane."""
-
-    lease: records.Lease
-    limit: int
-    without: Collection[int]
-    max_bytes: int
-
-
-class Store(RetentionVerbs, EventVerbs, LedgerVerbs):
+class Store(MessageVerbs, EventVerbs, LedgerVerbs):
     """Keeps callbacks, messages and deliveries. Every verb is one transaction; a write returns once it is on disk.
 
     Every verb may raise StoreUnavailable; a verb that adds rows may raise StoreFull.
@@ -61,6 +53,9 @@ class Store(RetentionVerbs, EventVerbs, LedgerVerbs):
         """Set when a lane may have become due."""
         self._request: AskForLeases = lambda: None
         self._receive: Receive = lambda handed: None
+        self._may_lease = True
+        self._due_since: Callable[[], float] = lambda: -math.inf
+        """A time before which no lane is due."""
 
     def transaction(self, delivery: records.Delivery) -> Transaction | None:
         """A transaction for the writes of a delivery's handlers, with which it counts as handled; None on SQLite."""
@@ -76,13 +71,10 @@ class Store(RetentionVerbs, EventVerbs, LedgerVerbs):
         """
         self._request, self._receive = request, receive
 
-    def _lease_request(self) -> records.LeaseRequest | None:
-        return self._request()
-
     async def _commit(self, requests: Sequence[Request]) -> Sequence[Any]:
         """Run the requests of one batch; a result for each, or the exception for its caller."""
         try:
-            responses, handing = await self._transact(lambda db: commit_group(db, requests))
+            responses, handed, is_complete = await self._run("write", lambda db: commit_group(db, requests))
         except records.StoreUnavailable as error:
             return [error] * len(requests)
         except Exception as error:
@@ -91,9 +83,9 @@ class Store(RetentionVerbs, EventVerbs, LedgerVerbs):
             # One request was refused: in the end it runs alone, and fails only for its caller.
             half = len(requests) // 2
             return [*await self._commit(requests[:half]), *await self._commit(requests[half:])]
-        if handed := handing.result():
+        if handed:
             self._receive(handed)
-        if not handing.complete:
+        if not is_complete:
             self._notify()
         return responses
 
@@ -103,8 +95,9 @@ class Store(RetentionVerbs, EventVerbs, LedgerVerbs):
         await self._fetches.close()
 
     async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]:
-        given = candidates(messages, self._ids.take(len(messages)))
-        request = AcceptRequest(given, self._lease_request())
+        ids = self._ids.take(len(messages))
+        given = [Candidate(*one, hashlib.sha256(one[1].body).digest()) for one in zip(ids, messages, strict=True)]
+        request = AcceptRequest(given, self._request() if self._may_lease else None)
         accepted: list[records.Accepted] = await self._writes.submit(request, *request.turn)
         return accepted
 
@@ -136,11 +129,10 @@ class Store(RetentionVerbs, EventVerbs, LedgerVerbs):
         `without`: the numbers (`seq`) of deliveries already in flight. The first comes whatever its size, others while
         those before them have no more than `max_bytes`.
         """
-        return await self._fetches.submit(FetchRequest(lease, limit, without, max_bytes), lease.lane, limit)
+        return await self._fetches.submit((lease, limit, without, max_bytes), lease.lane, limit)
 
     @abstractmethod
-    async def _fetch(self, requests: Sequence[FetchRequest]) -> list[list[records.Delivery]]:
-        """The deliveries for each request."""
+    async def _fetch(self, requests: Sequence[FetchRequest]) -> list[list[records.Delivery]]: ...
 
     async def settle(
         self,
@@ -164,10 +156,6 @@ class Store(RetentionVerbs, EventVerbs, LedgerVerbs):
             self._notify()
         return fresh
 
-    def _due_since(self) -> float:
-        """A time before which no lane is due."""
-        return float("-inf")
-
     async def due_in(self) -> float | None:
         """Seconds until a lane can be leased; None if no lane has anything to send."""
         (row,) = await self._query("due_in", since=self._due_since())
@@ -182,7 +170,7 @@ class Store(RetentionVerbs, EventVerbs, LedgerVerbs):
 
 
 class StoreHealth:
-    """Checks an open store, and keeps the result for one second. Belongs to one event loop.
+    """Checks an open store, and keeps the result for CHECK_SECONDS. Belongs to one event loop.
 
     `on_error` gets each error once, until another one occurs or a check succeeds.
     """

@@ -71,8 +71,7 @@ class Turns(Generic[T]):
 class Batcher(Generic[Item, Result]):
     """Collects items while a batch runs, then runs them as the next batch; one batch at a time.
 
-    `run` returns for each item of a batch, in order, a result or the exception for that caller alone. A batch weighs
-    what the limit of `Turns` allows.
+    `run` returns for each item of a batch, in order, a result or the exception for that caller alone.
     """
 
     def __init__(
@@ -84,28 +83,25 @@ class Batcher(Generic[Item, Result]):
         self._closed = False
 
     async def submit(self, item: Item, owner: Hashable = None, weight: int = 1, key: Hashable = None) -> Result:
-        """The item's result. A caller that is cancelled leaves its item in the batch.
-
-        No two items of one `key` are in a batch; None is no key.
-        """
+        """The item's result. A caller that is cancelled leaves its item in the batch. A batch has one of each key."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._turns.put((item, future), owner, weight, key)
-        if not self._is_working():
+        if self._running() is None:
             self._worker = asyncio.create_task(self._work())
         return await future
 
     async def close(self) -> None:
         """Refuse new items, and finish those that were submitted."""
         self._closed = True
-        if self._worker is not None and self._is_working():
-            await self._worker
+        if (worker := self._running()) is not None:
+            await worker
 
-    def _is_working(self) -> bool:
-        """Whether the worker runs; it ends with its event loop, which may be an earlier one."""
+    def _running(self) -> asyncio.Task[None] | None:
+        """The worker while it runs; it ends with its event loop, which may be an earlier one."""
         worker, loop = self._worker, asyncio.get_running_loop()
-        return worker is not None and not worker.done() and worker.get_loop() is loop
+        return None if worker is None or worker.done() or worker.get_loop() is not loop else worker
 
     async def _work(self) -> None:
         while self._turns:

@@ -23,7 +23,6 @@ from .views import Row, read
 STATS_MINUTES: Final = 24 * 60
 """How long counts are kept: for each minute of this hour and the one before, for each hour before that."""
 
-
 Source = Literal["messages", "attempts", "callbacks", "lanes"]
 
 
@@ -55,7 +54,11 @@ class EventCursor(msgspec.Struct, frozen=True):
 
     def is_ahead_of(self, other: "EventCursor") -> bool:
         """Whether it covers events that another cursor does not."""
-        return any(mine > theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True))
+        return self.merge(other) != other
+
+    def rows(self) -> tuple[int, int, int, int]:
+        """The last row of each source that it covers in full; an attempt has two positions."""
+        return self.messages, (self.attempts - 1) // 2, self.callbacks, self.lanes
 
 
 class Event(NamedTuple):
@@ -104,22 +107,21 @@ class EventVerbs(Engine):
 
         An event appears once every earlier event of its source is visible.
         """
-        return await self._read(lambda db: self._read_events(db, after, limit))
+        return await self._run("read", lambda db: self._read_events(db, after, limit))
 
     async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> tuple[int, Mapping[int, Counts]]:
         """The current minute since 1970, and counts for those of the last minutes, it included, in which something
         happened, of these accounts or of all."""
 
         async def job(db: Session) -> tuple[int, Mapping[int, Counts]]:
-            now = await db.value("this_minute")
-            counts = await db.rows("stats", minutes=minutes, among=among)
-            return now, {each["minute"]: read(Counts, each) for each in counts}
+            now, rows = await db.value("this_minute"), await db.rows("stats", minutes=minutes, among=among)
+            return now, {each["minute"]: read(Counts, each) for each in rows}
 
-        return await self._look(job)
+        return await self._run("look", job)
 
     async def backlog(self) -> Backlog:
         """Undelivered messages of the whole store."""
-        return read(Backlog, *await self._look(lambda db: db.rows("backlog")))
+        return read(Backlog, *await self._run("look", lambda db: db.rows("backlog")))
 
     async def _visible(self, db: Session, present: EventCursor) -> EventCursor:
         """The cursor up to which every row is visible, given the one at the last row numbers drawn."""
@@ -135,9 +137,7 @@ class EventVerbs(Engine):
         last = await self._visible(db, present)
         sources: list[list[Event]] = []
         unfinished: list[Event] = []
-        for (source, (statement, kind)), first, end in zip(
-            _SOURCES.items(), _row_numbers(after), _row_numbers(last), strict=True
-        ):
+        for (source, (statement, kind)), first, end in zip(_SOURCES.items(), after.rows(), last.rows(), strict=True):
             if end > first:
                 rows = await db.rows(statement, after=first, last=end, limit=limit)
                 found = [event for row in rows for event in _read(source, kind, row)]
@@ -149,14 +149,9 @@ class EventVerbs(Engine):
 
 
 def _cursor(ends: Row, prefix: str) -> EventCursor:
-    """The cursor after these numbers; an attempt has two positions."""
+    """The cursor after these numbers."""
     messages, attempts, callbacks, lanes = (ends[prefix + name] for name in EventCursor.__struct_fields__)
     return EventCursor(messages, 2 * attempts + 1 if attempts else 0, callbacks, lanes)
-
-
-def _row_numbers(cursor: EventCursor) -> tuple[int, int, int, int]:
-    """The last row of each source that a cursor covers in full; an attempt has two positions."""
-    return cursor.messages, (cursor.attempts - 1) // 2, cursor.callbacks, cursor.lanes
 
 
 def _read(source: Source, kind: type[EventData], row: Row) -> list[Event]:

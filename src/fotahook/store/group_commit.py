@@ -1,18 +1,16 @@
 """What several callers ask for in one transaction, which holds their lanes: accepting, settling and other writes."""
 
-import hashlib
 import re
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
-import msgspec
-from msgspec.structs import astuple, replace
+from msgspec.structs import astuple
 
 from . import records
 from .ledger import record_reports
-from .session import Candidate, LaneName, Session
+from .session import Candidate, Job, Session, to_json
 from .views import Row, read_lease
 
 LARGE_BYTES: Final = 16 * 1024
@@ -46,12 +44,14 @@ class SettleRequest(NamedTuple):
     keep: float
 
 
-Job: TypeAlias = Callable[[Session], Awaitable[Any]]
-Request: TypeAlias = AcceptRequest | SettleRequest | Job
+_New: TypeAlias = tuple[int, Candidate, records.Note | None]
+"""A new message with its number and its note."""
+Request: TypeAlias = AcceptRequest | SettleRequest | Job[Any]
 
 
-async def commit_group(db: Session, requests: Sequence[Request]) -> "tuple[list[Any], Handing]":
-    """Run the requests of several callers in one transaction; a response for each, and what is handed over.
+async def commit_group(db: Session, requests: Sequence[Request]) -> tuple[list[Any], Sequence[records.HandOver], bool]:
+    """Run the requests of several callers in one transaction; a response for each, what is handed over, and whether
+    that is all that is new, so that no lane must be leased for it.
 
     Of an AcceptRequest the response is a list of Accepted, of a SettleRequest a Settled, of a job what it returns.
     """
@@ -60,16 +60,21 @@ async def commit_group(db: Session, requests: Sequence[Request]) -> "tuple[list[
     settles = [request for request in requests if isinstance(request, SettleRequest)]
     accepts = [request for request in requests if isinstance(request, AcceptRequest)]
     given = [each for request in accepts for each in request.candidates]
-    handing = Handing(next((request.lease for request in accepts if request.lease is not None), None))
     accepted: Iterator[records.Accepted] = iter(())
+    handed: list[records.HandOver] = []
+    is_complete = True
     settled: dict[int, Settled] = {}
     if accepts or settles:
         names = {(each.message.account, consumer) for each in given for consumer in each.message.consumers}
         locked = await db.lock_lanes(names, [settle.lease.lane for settle in settles])
-        lanes = {(lane["account"], lane["consumer"]): lane for lane in locked}
-        accepted = iter(await _accept(db, given, lanes, handing))
+        if given:
+            lanes = {(lane["account"], lane["consumer"]): lane for lane in locked}
+            wish = next((request.lease for request in accepts if request.lease is not None), None)
+            results, handed, is_complete = await _accept(db, given, lanes, wish)
+            accepted = iter(results)
         # A lane that was leased just now had an owner whose lease was over.
-        tokens = {lane["id"]: lane["token"] for lane in locked if lane["id"] not in handing.leases}
+        leased = {one.lane for one in handed if one.lease is not None}
+        tokens = {lane["id"]: lane["token"] for lane in locked if lane["id"] not in leased}
         settled = await _settle(db, [each for each in settles if tokens.get(each.lease.lane) == each.lease.token])
     responses = [
         settled.get(request.lease.lane, (None, False))
@@ -79,120 +84,83 @@ async def commit_group(db: Session, requests: Sequence[Request]) -> "tuple[list[
         else next(done)
         for request in requests
     ]
-    return responses, handing
-
-
-def candidates(messages: Sequence[records.NewMessage], ids: Sequence[str]) -> list[Candidate]:
-    """Messages to accept, with fresh ids."""
-    digests = [hashlib.sha256(message.body).digest() for message in messages]
-    return list(map(Candidate, ids, messages, digests))
+    return responses, handed, is_complete
 
 
 async def _accept(
-    db: Session, given: Sequence[Candidate], lanes: Mapping[LaneName, Row], handing: "Handing"
-) -> list[records.Accepted]:
-    """Insert messages with their deliveries, except duplicates; a result for each."""
-    if not given:
-        return []
+    db: Session,
+    given: Sequence[Candidate],
+    lanes: Mapping[tuple[str, str], Row],
+    wish: records.LeaseRequest | None,
+) -> tuple[list[records.Accepted], list[records.HandOver], bool]:
+    """Insert messages with their deliveries, except duplicates; a result for each, and what is handed over."""
     numbers, at, known = await db.add_messages(given)
     new = [(numbers[each.id], each) for each in given if each.id in numbers]
     reporting = [(number, each.message) for number, each in new if each.message.reports]
     notes = await record_reports(db, reporting) if reporting else {}
-    added = [
-        (lanes[each.message.account, consumer], number, each)
-        for number, each in new
-        for consumer in each.message.consumers
-    ]
+    added: dict[int, list[_New]] = defaultdict(list)
+    uses: dict[int, Row] = {}
+    for number, each in new:
+        for consumer in each.message.consumers:
+            lane = lanes[each.message.account, consumer]
+            uses[lane["id"]] = lane
+            added[lane["id"]].append((number, each, notes.get(number)))
+    handed: list[records.HandOver] = []
     if added:
-        taken = handing.begin({lane["id"]: lane for lane, _, _ in added}.values())
-        for lane, number, each in added:
-            handing.add(lane["id"], number, each, at, notes.get(number))
-        pending = [(lane["id"], number, each.message.ordering_key) for lane, number, each in added]
-        leased = await db.add_pending(pending, taken, handing.request.seconds)
-        handing.leases |= {row["lane"]: read_lease(row) for row in leased}
-    return [
+        idle = [lane for lane, row in uses.items() if row["use"] == "idle"]
+        taken = idle[: wish.lanes] if wish else []
+        pending = [(lane, number, each.message.ordering_key) for lane in added for number, each, _ in added[lane]]
+        leased = await db.add_pending(pending, taken, wish.seconds if wish else 0.0)
+        leases = {row["lane"]: read_lease(row) for row in leased}
+        handed = [
+            _hand_over(row, leases.get(lane), added[lane], at, wish)
+            for lane, row in uses.items()
+            if wish and (row["use"] == "leased" or lane in leases)
+        ]
+    accepted = [
         records.Accepted(id=each.id)
         if (key := each.key) is None or each.id in numbers
         else records.Accepted(id=known[key][0], duplicate=True, conflict=known[key][1] != each.digest)
         for each in given
     ]
+    return accepted, handed, len(handed) == len(uses)
 
 
-class _Lane(msgspec.Struct):
-    token: int
-    idle: bool
-    keys: Counter[str | None] = msgspec.field(default_factory=Counter)
-    found: list[records.Delivery] = msgspec.field(default_factory=list)
-    bytes: int = 0
-    more: bool = False
-
-
-class Handing:
-    """What a transaction that accepts hands over to a dispatcher; nothing without a request."""
-
-    def __init__(self, request: records.LeaseRequest | None) -> None:
-        self.request = request or records.LeaseRequest(lanes=0, seconds=0.0)
-        self.leases: dict[int, records.Lease] = {}
-        self.complete = True
-        """Whether every lane with new deliveries is handed over, so that none must be leased."""
-        self._asked = request is not None
-        self._lanes: dict[int, _Lane] = {}
-
-    def begin(self, lanes: Iterable[Row]) -> list[int]:
-        """Prepare for lanes that get deliveries; the idle ones, which the transaction is to lease."""
-        taken: list[int] = []
-        for lane in lanes:
-            number, is_idle = lane["id"], lane["use"] == "idle"
-            if not self._asked or lane["use"] == "other" or (is_idle and len(taken) >= self.request.lanes):
-                self.complete = False
-                continue
-            self._lanes[number] = _Lane(lane["token"], is_idle)
-            if is_idle:
-                taken.append(number)
-        return taken
-
-    def add(self, lane: int, seq: int, given: Candidate, accepted_at: float, note: records.Note | None) -> None:
-        """Note a new delivery."""
-        if (to := self._lanes.get(lane)) is None:
-            return
-        message, key, size = given.message, given.message.ordering_key, len(given.message.body)
-        if key is not None:
-            to.keys[key] += 1
+def _hand_over(
+    lane: Row, lease: records.Lease | None, added: Sequence[_New], at: float, wish: records.LeaseRequest
+) -> records.HandOver:
+    """The new deliveries of a lane that may go at once."""
+    counts = Counter(each.message.ordering_key for _, each, _ in added)
+    found: list[records.Delivery] = []
+    size, seen = 0, set[str | None]()
+    for number, each, note in added:
+        message, key = each.message, each.message.ordering_key
         # Nothing waited in an idle lane, so the first of each key here is the first of all.
-        is_ready = key is None or (to.idle and to.keys[key] == 1)
-        if not is_ready or (to.found and to.bytes + size > records.FETCH_BYTES):
-            to.more = True
-            return
-        to.bytes += size
-        to.found.append(
-            records.Delivery(
-                lane=lane,
-                seq=seq,
-                message=given.id,
+        is_ready = key is None or (lease is not None and key not in seen)
+        seen.add(key)
+        if is_ready and (not found or size + len(message.body) <= records.FETCH_BYTES):
+            size += len(message.body)
+            delivery = records.Delivery(
+                lane=lane["id"],
+                seq=number,
+                message=each.id,
                 account=message.account,
                 type=message.type,
                 ordering_key=key,
                 body=message.body,
-                accepted_at=accepted_at,
+                accepted_at=at,
                 note=note,
+                followed=key is not None and counts[key] > 1,
             )
-        )
-
-    def result(self) -> list[records.HandOver]:
-        """What is handed over, lane by lane, once `leases` has what the transaction took."""
-        return [
-            records.HandOver(
-                lane=number,
-                token=lease.token if (lease := self.leases.get(number)) else lane.token,
-                lease=lease,
-                deliveries=tuple(
-                    replace(one, followed=True) if lane.keys[one.ordering_key] > 1 else one for one in lane.found
-                ),
-                more=lane.more,
-                asked_at=self.request.asked_at,
-            )
-            for number, lane in self._lanes.items()
-        ]
+            found.append(delivery)
+    return records.HandOver(
+        lane=lane["id"],
+        token=lease.token if lease else lane["token"],
+        lease=lease,
+        deliveries=tuple(found),
+        more=len(found) < len(added),
+        asked_at=wish.asked_at,
+    )
 
 
 async def _settle(db: Session, requests: Sequence[SettleRequest]) -> dict[int, Settled]:
@@ -220,8 +188,8 @@ def _outcome(one: records.Settlement) -> tuple[object, ...]:
     to, attempt = one.delivery, one.attempt
     delivery = (to.lane, to.seq, one.state, one.delay, one.attempts, one.strikes, to.accepted_at)
     request = (attempt.started_at, _storable(attempt.url), attempt.outcome, attempt.status, attempt.error_code)
-    phases = msgspec.json.encode(attempt.phases).decode()
-    return (*delivery, *request, _storable(attempt.fix), phases, _storable(attempt.excerpt), attempt.resent)
+    answer = (_storable(attempt.fix), to_json(attempt.phases), _storable(attempt.excerpt), attempt.resent)
+    return (*delivery, *request, *answer)
 
 
 def _storable(text: str | None) -> str | None:

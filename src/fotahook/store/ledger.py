@@ -1,11 +1,12 @@
 """The ledger: the last status of each device in each campaign, kept in the transaction that accepts a message."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from fotahook.contract.messages import FINAL_RANK, CallbackMessage, Upgrade, place
+from fotahook.contract.operator import FailureReason, ResultCounts
 
 from .records import NewMessage, Note, Record, Report
 from .session import NEWEST, Engine, ReportRow, Session, to_json
@@ -34,29 +35,26 @@ def reports_of(message: CallbackMessage, *, detailed: bool) -> tuple[Report, ...
     `detailed`: with what else it says, which reports return; a listener spares the space.
     """
     found: list[Report] = []
+
+    def add(campaign: str, device: str, status: str, detail: str | None) -> None:
+        spelling, rank = place(status)
+        detail = detail if detailed else None
+        found.append(Report(campaign=campaign, device=device, status=storable(spelling), rank=rank, detail=detail))
+
     for part in (message.upgrade_progress, message.upgrade_scheduled, message.campaign):
         if part is None or (campaign := part.campaign or message.campaign_id) is None:
             continue
         campaign = storable(campaign)
         if part.status:
-            found.append(_report(campaign, "", part.status, _told(part) if detailed else None))
-        found += [
-            _report(
-                campaign, storable(device.device_id), device.status, _short(device.result_reason) if detailed else None
-            )
-            for device in part.device_list
-            if device.device_id and device.status
-        ]
+            add(campaign, "", part.status, _told(part))
+        for device in part.device_list:
+            if device.device_id and device.status:
+                add(campaign, storable(device.device_id), device.status, _short(device.result_reason))
     if len(found) > 1:
         # Of a device that is named more than once, the latest of the life cycle counts.
         found.sort(key=lambda report: report.rank)
         found = list({(report.campaign, report.device): report for report in found}.values())
     return tuple(found)
-
-
-def _report(campaign: str, device: str, status: str, detail: str | None) -> Report:
-    spelling, rank = place(status)
-    return Report(campaign=campaign, device=device, status=storable(spelling), rank=rank, detail=detail)
 
 
 def _told(part: Upgrade) -> str | None:
@@ -83,13 +81,16 @@ async def record_reports(db: Session, messages: Sequence[tuple[int, NewMessage]]
     campaigns = await campaign_ids(
         db, {(message.account, one.campaign) for _, message in messages for one in message.reports}
     )
-    rows = [
-        (seq, campaigns[message.account, one.campaign], one.device, one.status, one.rank, message.by_report, one.detail)
-        for seq, message in messages
-        for one in message.reports
-    ]
+    # A statement writes a row once: a device that is named again goes into the next part.
+    parts: defaultdict[int, list[ReportRow]] = defaultdict(list)
+    times: defaultdict[tuple[int, str], int] = defaultdict(int)
+    for seq, message in messages:
+        for one in message.reports:
+            name = campaigns[message.account, one.campaign], one.device
+            parts[times[name]].append((seq, *name, one.status, one.rank, message.by_report, one.detail))
+            times[name] += 1
     stale: defaultdict[int, list[str]] = defaultdict(list)
-    for part in _without_repetitions(rows):
+    for part in parts.values():
         for row in await db.record_reports(part):
             stale[row["seq"]].append(row["device"])
     notes = {
@@ -111,20 +112,8 @@ async def campaign_ids(db: Session, names: Collection[tuple[str, str]]) -> Mappi
     return {(row["account"], row["campaign"]): row["id"] for row in found}
 
 
-def _without_repetitions(rows: list[ReportRow]) -> list[list[ReportRow]]:
-    """The rows in parts that name each device once, because a statement writes a row once."""
-    if len({row[1:3] for row in rows}) == len(rows):
-        return [rows]
-    parts: defaultdict[int, list[ReportRow]] = defaultdict(list)
-    times: Counter[tuple[int, str]] = Counter()
-    for row in rows:
-        parts[times[row[1:3]]].append(row)
-        times[row[1:3]] += 1
-    return list(parts.values())
-
-
 class LedgerDevice(Record, frozen=True, kw_only=True):
-    """The last status of a device in a campaign; None if it is only expected."""
+    """The last status of a device in a campaign, None if it is only expected; why, and the id of the message."""
 
     device: str
     status: str | None
@@ -134,13 +123,11 @@ class LedgerDevice(Record, frozen=True, kw_only=True):
     repairs: int
     """How often a report had to say what no message did."""
     detail: str | None = None
-    """Why it has this status."""
     message: str | None = None
-    """The id of the message that said it."""
 
 
 class LedgerReport(Record, frozen=True, kw_only=True):
-    """The last status of a device ('' for the campaign itself) in a campaign."""
+    """The last status of a device ('' for the campaign itself) in a campaign. `told`: what of the campaign, as JSON."""
 
     account: str
     campaign: str
@@ -149,7 +136,6 @@ class LedgerReport(Record, frozen=True, kw_only=True):
     at: float
     detail: str | None
     told: str | None
-    """What was told of the campaign, as JSON."""
 
 
 class LedgerCampaign(Record, frozen=True, kw_only=True):
@@ -175,15 +161,6 @@ class LedgerCount(Record, frozen=True, kw_only=True):
     repairs: int
 
 
-class LedgerSlot(Record, frozen=True, kw_only=True):
-    """How many devices said their last status in the span of time that begins `at`, by what it is."""
-
-    at: float
-    succeeded: int
-    failed: int
-    other: int
-
-
 class LedgerVerbs(Engine):
     """Base of the stores, for what they keep of campaigns and devices."""
 
@@ -202,8 +179,7 @@ class LedgerVerbs(Engine):
         """
 
         async def job(db: Session) -> None:
-            ids = await campaign_ids(db, {(account, campaign)})
-            number = ids[account, campaign]
+            (number,) = (await campaign_ids(db, {(account, campaign)})).values()
             await db.rows("change_campaign", campaign=number, ends_at=ends_at, cursor=cursor)
             await db.rows("expect_devices", campaign=number, devices=sorted(set(devices)))
 
@@ -241,18 +217,18 @@ class LedgerVerbs(Engine):
         self, *, among: Collection[str] | None, campaign: str | None = None, before: int | None = None, limit: int
     ) -> list[LedgerCampaign]:
         """Campaigns of these accounts or of all, newest first: below an id, and by the beginning of their name."""
-        values = {"among": among, "campaign": campaign, "before": NEWEST if before is None else before, "limit": limit}
+        values = {"among": among, "campaign": campaign, "before": before or NEWEST, "limit": limit}
         return await self._list(LedgerCampaign, "latest_campaigns", **values)
 
-    async def campaign_reasons(self, campaign: int, *, limit: int) -> list[tuple[str, int]]:
-        """Why devices of a campaign failed, and how many of them, the most frequent reason first."""
-        found = await self._query("campaign_reasons", campaign=campaign, failed=FINAL_RANK, limit=limit)
-        return [(row["reason"], row["devices"]) for row in found]
+    async def campaign_reasons(self, campaign: int, *, limit: int) -> list[FailureReason]:
+        """Why devices of a campaign failed, the most frequent reason first."""
+        values = {"campaign": campaign, "failed": FINAL_RANK, "limit": limit}
+        return await self._list(FailureReason, "campaign_reasons", **values)
 
-    async def campaign_timeline(self, campaign: int, *, slots: int) -> list[LedgerSlot]:
+    async def campaign_timeline(self, campaign: int, *, slots: int) -> list[ResultCounts]:
         """When the devices of a campaign said their last status, in at most so many spans of time."""
         values = {"campaign": campaign, "slots": slots, "final": FINAL_RANK}
-        return await self._list(LedgerSlot, "campaign_timeline", **values)
+        return await self._list(ResultCounts, "campaign_timeline", **values)
 
     async def find_device(self, device: str, *, among: Collection[str] | None, limit: int) -> list[LedgerReport]:
         """What was last reported of a device in each campaign of these accounts or of all, newest first."""

@@ -1,15 +1,22 @@
-"""The verbs of a store about messages, alike on every engine: reading them, and sending settled ones again."""
+"""The verbs of a store about messages, alike on every engine: reading them, sending settled ones again, and retention,
+which removes what is old in small steps, oldest first."""
 
+import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Final
+from time import monotonic
+from typing import Final, NamedTuple
 
 import msgspec
 
+from fotahook.contract.operator import Attempt
+
 from . import records
-from .account_verbs import AccountVerbs
+from .account_verbs import STEP, AccountVerbs
+from .events import STATS_MINUTES
+from .records import MessageFilter, Page, Pruned, Redelivery, Retention
 from .session import NEWEST, Session
 from .views import Row, read
 
@@ -23,12 +30,14 @@ SEARCH_EACH: Final = 20
 """Pending or dead messages of a lane that a search looks at."""
 REDELIVERY_STEP: Final = 200
 """Messages that a bulk redelivery sends in one step, so that other writes do not wait long."""
-_LAST_ID: Final = "g"
+AUDIT_SECONDS: Final = 400 * 24 * 3600.0
+"""How long entries of the audit log are kept: a year, and time to look."""
+MEASURE_SHARE: Final = 20.0
+"""A store is measured no sooner than after so many times the time that it took."""
 _DIGITS: Final = 16
 _RANDOM_BYTES: Final = 2048
 """Read from the system at once: a system call for each message costs more than its id."""
 _VARIANTS: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
-_COUNTER_BITS: Final = 12
 
 
 class MessageIds:
@@ -41,14 +50,16 @@ class MessageIds:
 
     def take(self, count: int) -> list[str]:
         """Fresh ids: each 48 bits of milliseconds, a 12-bit counter within them, 62 random bits."""
-        first = max(int(self._clock() * 1000) << _COUNTER_BITS, self._next)
+        first = max(int(self._clock() * 1000) << 12, self._next)
         self._next = first + count
         if len(self._random) < _DIGITS * count:
             self._random = os.urandom(max(8 * count, _RANDOM_BYTES)).hex()
         digits, self._random = self._random[: _DIGITS * count], self._random[_DIGITS * count :]
-        return [
-            _id(f"{first + number:015x}", digits[_DIGITS * number : _DIGITS * (number + 1)]) for number in range(count)
-        ]
+        return [_id(f"{first + each:015x}", digits[_DIGITS * each : _DIGITS * (each + 1)]) for each in range(count)]
+
+
+def _id(ordered: str, random: str) -> str:
+    return f"{ordered[:8]}-{ordered[8:12]}-7{ordered[12:]}-{_VARIANTS[random[0]]}{random[1:4]}-{random[4:]}"
 
 
 def first_id(seconds: float) -> str:
@@ -57,12 +68,23 @@ def first_id(seconds: float) -> str:
     return f"{milliseconds[:8]}-{milliseconds[8:]}"
 
 
-def _id(ordered: str, random: str) -> str:
-    return f"{ordered[:8]}-{ordered[8:12]}-7{ordered[12:]}-{_VARIANTS[random[0]]}{random[1:4]}-{random[4:]}"
+class Sweep(NamedTuple):
+    """One step through what is swept: what it found removable, where the next step begins (0: at the oldest), and bytes
+    that are to be removed whatever their age."""
+
+    numbers: Sequence[int] = ()
+    after: int = 0
+    excess: int = 0
 
 
 class MessageVerbs(AccountVerbs):
     """Base of the stores, for messages and their attempts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sweeps: Mapping[str, Sweep] = {}
+        self._excess_bytes = self._merged_minute = 0
+        self._measure_at = 0.0
 
     async def message(self, message_id: str) -> records.Message | None:
         """One message with the status of its deliveries."""
@@ -71,7 +93,7 @@ class MessageVerbs(AccountVerbs):
             return await _messages(db, await db.rows("message", id=message_id))
 
         # PostgreSQL takes no text with NUL.
-        found = [] if "\0" in message_id else await self._read(job)
+        found = [] if "\0" in message_id else await self._run("read", job)
         return found[0] if found else None
 
     async def known(self, account: str, key: str, digest: bytes) -> records.Accepted | None:
@@ -79,12 +101,13 @@ class MessageVerbs(AccountVerbs):
         row = await self._find_row("known_message", account=account, key=key)
         return records.Accepted(id=row["id"], duplicate=True, conflict=row["sha256"] != digest) if row else None
 
-    async def attempts(self, message_id: str) -> list[records.Attempt]:
+    async def attempts(self, message_id: str) -> list[Attempt]:
         """Every attempt at a message, oldest first."""
-        return await self._list(records.Attempt, "attempts", id=message_id)
+        return await self._list(Attempt, "attempts", id=message_id)
 
-    async def recent_attempts(self, account: str | None, *, limit: int) -> list[records.RecentAttempt]:
-        """The last attempts, newest first: of all accounts, or at the newest and longest waiting messages of one."""
+    async def recent_attempts(self, account: str | None, *, limit: int) -> list[tuple[float, Attempt]]:
+        """The last attempts, newest first, each behind the time when its message was accepted: of all accounts, or at
+        the newest and longest waiting messages of one."""
 
         async def job(db: Session) -> Sequence[Row]:
             newest = await db.rows("recent", account=account, before=NEWEST, limit=RECENT_MESSAGES)
@@ -93,13 +116,10 @@ class MessageVerbs(AccountVerbs):
             seqs = {row["seq"] for row in (*newest, *oldest) if row["seq"] is not None}
             return await db.rows("account_attempts", seqs=sorted(seqs), limit=limit)
 
-        if account is None:
-            return await self._list(records.RecentAttempt, "recent_attempts", limit=limit)
-        return [read(records.RecentAttempt, row) for row in await self._look(job)]
+        rows = await (self._query("recent_attempts", limit=limit) if account is None else self._run("look", job))
+        return [(row["accepted_at"], read(Attempt, row)) for row in rows]
 
-    async def messages(
-        self, account: str, matching: records.MessageFilter, *, before: int | None = None, limit: int
-    ) -> records.Page:
+    async def messages(self, account: str, matching: MessageFilter, *, before: int | None = None, limit: int) -> Page:
         """An account's messages, newest first, without their bodies; `before` is the `next` of the last page.
 
         They are the matching ones among the newest SCAN_LIMIT candidates.
@@ -107,31 +127,30 @@ class MessageVerbs(AccountVerbs):
         # Pending and dead ones have an index, so that a few among many messages are found at once.
         statement = f"recent_{matching.state}" if matching.state in ("pending", "dead") else "recent"
 
-        async def job(db: Session) -> records.Page:
+        async def job(db: Session) -> Page:
             first, end = await _span(db, matching, before)
             looked = await db.rows(statement, account=account, before=end, limit=records.SCAN_LIMIT)
             reached: int = looked[-1]["reached"] if len(looked) == records.SCAN_LIMIT else first
             seqs = [row["seq"] for row in looked if row["seq"] is not None]
             return await _page(db, matching, seqs, reached, first, limit)
 
-        return await self._look(job)
+        return await self._run("look", job)
 
     async def search_messages(
-        self, matching: records.MessageFilter, *, among: Collection[str] | None, before: int | None = None, limit: int
-    ) -> records.Page:
+        self, matching: MessageFilter, *, among: Collection[str] | None, before: int | None = None, limit: int
+    ) -> Page:
         """A look at the newest messages of some accounts, or of all, for those that match; as ``messages`` else.
 
         It goes through a bounded number of messages. Of pending and dead ones, it sees the newest of each account.
         """
 
-        async def job(db: Session) -> records.Page:
+        async def job(db: Session) -> Page:
             first, end = await _span(db, matching, before)
             values = {"among": among, "before": end, "limit": records.SCAN_LIMIT}
             if before is None and matching.state in ("pending", "dead"):
                 looked = await db.rows(f"newest_{matching.state}", floor=first, each=SEARCH_EACH, **values)
-                seqs = [row["seq"] for row in looked]
-                page = await _page(db, matching, seqs, first, first, limit)
-                if len(page.messages) == limit or len(seqs) < records.SCAN_LIMIT:
+                page = await _page(db, matching, [row["seq"] for row in looked], first, first, limit)
+                if len(page.messages) == limit or len(looked) < records.SCAN_LIMIT:
                     return msgspec.structs.replace(page, next=None)
                 # There are many, and few of them match otherwise: look for these.
             times = {"since": matching.since, "until": matching.until}
@@ -140,38 +159,33 @@ class MessageVerbs(AccountVerbs):
             reached: int = looked[-1]["seq"] if len(looked) == records.SCAN_LIMIT else floor
             return await _page(db, matching, [row["seq"] for row in looked], reached, first, limit)
 
-        return await self._look(job)
+        return await self._run("look", job)
 
     @abstractmethod
     async def accept(self, messages: Sequence[records.NewMessage]) -> list[records.Accepted]:
         """Store messages with their deliveries and make the lanes due; a result for each message, in order."""
 
-    async def redeliver(self, message_id: str, *, as_new: bool = False) -> records.Redelivery:
+    async def redeliver(self, message_id: str, *, as_new: bool = False) -> Redelivery:
         """Send a settled message again: at the tail of its key, with fresh attempts and time to live.
 
         It keeps its id, so that receivers recognize it; with `as_new` a copy is accepted under a new id.
         """
 
-        async def job(db: Session) -> records.Redelivery:
+        async def job(db: Session) -> Redelivery:
             found = await db.row("message", id=message_id)
             if found is None:
-                return records.Redelivery(refused="unknown")
+                return Redelivery(refused="unknown")
             if await db.redeliver([found["seq"]], None):
-                return records.Redelivery(id=message_id)
+                return Redelivery(id=message_id)
             # Read again, now that the message is locked.
             (found,) = await db.rows("message", id=message_id)
-            return records.Redelivery(refused="pruned" if found["body"] is None else "pending")
+            return Redelivery(refused="pruned" if found["body"] is None else "pending")
 
-        if as_new:
-            return await self._redeliver_copy(message_id)
-        redelivery = await self._change(job)
-        self._notify()
-        return redelivery
-
-    async def _redeliver_copy(self, message_id: str) -> records.Redelivery:
+        if not as_new:
+            return await self._change(job, wakes=True)
         message = await self.message(message_id)
         if message is None or message.body is None:
-            return records.Redelivery(refused="unknown" if message is None else "pruned")
+            return Redelivery(refused="unknown" if message is None else "pruned")
         await self._change(lambda db: db.rows("write_nothing"))
         copy = records.NewMessage(
             account=message.account,
@@ -181,7 +195,7 @@ class MessageVerbs(AccountVerbs):
             consumers=tuple(delivery.consumer for delivery in message.deliveries),
         )
         (accepted,) = await self.accept([copy])
-        return records.Redelivery(id=accepted.id)
+        return Redelivery(id=accepted.id)
 
     async def redeliver_all(
         self, account: str, state: records.DeliveryState, *, since: float, until: float, dry_run: bool = False
@@ -197,28 +211,107 @@ class MessageVerbs(AccountVerbs):
         while after is not None:
             # Each look is short, so that other reads get their turn in between.
             find = partial(_find, request=request, after=after, limit=records.SCAN_LIMIT)
-            found, after = await self._look(find)
+            found, after = await self._run("look", find)
             count += len(found)
         if count and not dry_run:
             await self._change(lambda db: db.rows("add_redelivery", **request))
         return count
 
+    async def tidy(self, retention: Retention, *, now: float | None = None) -> bool:
+        """One small step of maintenance: bulk redeliveries, then retention. True if there is more to do now.
 
-async def _span(db: Session, matching: records.MessageFilter, before: int | None) -> tuple[int, int]:
+        Ages are taken at `now`: a reading of the store's clock that the caller believes, or -inf, at which nothing is
+        old. By default the clock is read.
+        """
+        if await self._write(_step_redelivery):
+            self._notify()
+            return True
+        time = await self.now() if now is None else now
+        thinning = await self._write(lambda db: self._thin_out(db, time))
+        return (await self.prune(retention, now=time)).more or thinning
+
+    async def prune(self, retention: Retention, *, now: float | None = None) -> Pruned:
+        """One small step of retention alone."""
+        time = await self.now() if now is None else now
+        ages = (retention.seconds, retention.attempts, retention.ids, retention.seconds)
+        befores = [-math.inf if age is None else time - age for age in ages]
+        # Found outside of a write transaction, so that no delivery waits for it.
+        excess = await self._excess(retention)
+        if (dropped := await self._drop_day(retention, excess, time)) is not None:
+            return dropped
+
+        async def find(db: Session) -> dict[str, Sweep]:
+            steps = zip(("bodies", "attempts", "messages", "lanes"), befores, strict=True)
+            return {kind: await self._next_step(db, kind, before, excess) for kind, before in steps}
+
+        found = await self._run("look", find)
+        removable = any(sweep.numbers for sweep in found.values())
+        sizes = await self._write(lambda db: _remove(db, found)) if removable else []
+        self._sweeps = found
+        more = removable or any(sweep.after for sweep in found.values())
+        return Pruned(bodies=len(sizes), bytes=sum(sizes), more=more)
+
+    async def _drop_day(self, retention: Retention, excess: int, now: float) -> Pruned | None:
+        """Remove much at once, where a store can; None if there is nothing left for it."""
+        return None
+
+    async def _excess(self, retention: Retention) -> int:
+        """Bytes above the store's limit. Large stores, in which it takes long, are measured seldom."""
+        began = monotonic()
+        if retention.bytes is None or (began < self._measure_at and self._excess_bytes <= 0):
+            return 0
+        kept: int = await self._run("look", lambda db: db.value("kept_bytes"))
+        self._excess_bytes = kept - retention.bytes
+        self._measure_at = began + MEASURE_SHARE * (monotonic() - began)
+        return self._excess_bytes
+
+    async def _thin_out(self, db: Session, now: float) -> bool:
+        """Remove old counts and audit entries, and merge the next minute into its hour; whether there may be more."""
+        this_minute = int(max(now, 0.0) // 60)
+        removed = len(await db.rows("remove_counts", before=this_minute - STATS_MINUTES, limit=STEP))
+        removed += len(await db.rows("remove_audit", before=now - AUDIT_SECONDS, limit=STEP))
+        # Minutes are kept for this hour and the one before.
+        fine = await db.row("next_fine_minute", after=self._merged_minute, before=(this_minute // 60 - 1) * 60)
+        if fine is not None:
+            await db.rows("merge_minute", minute=fine["minute"])
+            await db.rows("drop_minute", minute=fine["minute"])
+            self._merged_minute = fine["minute"]
+        return removed >= STEP or fine is not None
+
+    async def _next_step(self, db: Session, kind: str, before: float, excess: int) -> Sweep:
+        """The step after the last one. `excess`: bytes that the store has too many, where a sweep begins."""
+        last = self._sweeps.get(kind, Sweep())
+        excess = 0 if kind != "bodies" else last.excess if last.after else excess
+        if before == -math.inf and excess <= 0:
+            return Sweep()
+        found = await db.rows(f"old_{kind}", after=last.after, before=before, limit=REDELIVERY_STEP)
+        numbers: list[int] = []
+        for row in found:
+            if not row["is_old"] and excess <= 0:
+                # The rest is younger still.
+                return Sweep(numbers)
+            if not row["blocked"]:
+                numbers.append(row["number"])
+                excess -= row["size"]
+        return Sweep(numbers) if len(found) < REDELIVERY_STEP else Sweep(numbers, found[-1]["number"], excess)
+
+
+async def _span(db: Session, matching: MessageFilter, before: int | None) -> tuple[int, int]:
     """The numbers between which messages are of the right time, by their ids; not below `before`, if that is given."""
     since = "" if matching.since is None else first_id(matching.since - CLOCK_SECONDS)
-    until = _LAST_ID if matching.until is None else first_id(matching.until + CLOCK_SECONDS)
+    # No id begins with g.
+    until = "g" if matching.until is None else first_id(matching.until + CLOCK_SECONDS)
     (span,) = await db.rows("span", since=since, until=until)
     return span["first"], span["end"] if before is None else min(before, span["end"])
 
 
 async def _page(
-    db: Session, matching: records.MessageFilter, seqs: Sequence[int], reached: int, first: int, limit: int
-) -> records.Page:
+    db: Session, matching: MessageFilter, seqs: Sequence[int], reached: int, first: int, limit: int
+) -> Page:
     """The matching ones of these; the next page begins where it was looked last, unless that is the first message."""
     found = await db.rows("matching", seqs=seqs, limit=limit, **msgspec.structs.asdict(matching))
     reached = found[-1]["seq"] if len(found) == limit else reached
-    return records.Page(messages=tuple(await _messages(db, found)), next=reached if reached > first else None)
+    return Page(messages=tuple(await _messages(db, found)), next=reached if reached > first else None)
 
 
 async def _messages(db: Session, found: Sequence[Row]) -> list[records.Message]:
@@ -228,7 +321,7 @@ async def _messages(db: Session, found: Sequence[Row]) -> list[records.Message]:
     return [read(records.Message, row, deliveries=tuple(deliveries[row["seq"]])) for row in found]
 
 
-async def step_redelivery(db: Session) -> bool:
+async def _step_redelivery(db: Session) -> bool:
     """Send some messages of the oldest bulk redelivery; False if there is none."""
     request = await db.row("next_redelivery")
     if request is None:
@@ -249,3 +342,18 @@ async def _find(db: Session, request: Row, after: int, limit: int) -> tuple[list
     wanted = {name: request[name] for name in ("state", "since", "until")}
     found = await db.rows("redeliverable", seqs=seqs, **wanted) if seqs else []
     return [row["seq"] for row in found], looked[-1]["reached"] if len(looked) == limit else None
+
+
+async def _remove(db: Session, found: Mapping[str, Sweep]) -> list[int]:
+    """Remove what was found, except bodies that became pending again; the sizes of the removed bodies."""
+    sizes: list[int] = []
+    for kind, (numbers, *_) in found.items():
+        if kind == "bodies" and numbers:
+            await db.rows("lock_messages", seqs=numbers)
+            sizes = [body["size"] for body in await db.rows("remove_bodies", numbers=numbers)]
+        elif numbers:
+            leftovers = ("attempts_of", "dead_of", "notes_of") if kind == "messages" else ()
+            for each in (*leftovers, kind):
+                await db.rows(f"remove_{each}", numbers=numbers)
+            await db.rows("mark_removed", source=kind, number=numbers[-1])
+    return sizes

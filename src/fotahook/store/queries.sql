@@ -169,7 +169,7 @@ from ledger l cross join (
 ) b where l.campaign = :campaign and l.device <> '' and l.status is not null group by 1 order by 1;
 
 -- name: campaign_reasons
-select coalesce(detail, '') as reason, count(*) as devices from ledger
+select coalesce(detail, '') as reason, count(*) as count from ledger
 where campaign = :campaign and device <> '' and rank = :failed group by 1 order by 2 desc, 1 limit :limit;
 
 -- name: reports_of_campaign

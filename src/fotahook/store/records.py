@@ -9,22 +9,16 @@ from typing import Final, Literal
 import msgspec
 
 from fotahook.contract.operator import Limits as Limits
-from fotahook.contract.operator import RegisteredCallback
 
 FETCH_BYTES: Final = 1024 * 1024
 """Bytes of bodies that a lane fetches at once."""
 CALLBACK_CONSUMER: Final = ""
 """The consumer of the lane to an account's registered callback; the lane is held while none is registered."""
+SCAN_LIMIT: Final = 1000
+"""Messages that are read for one page, so that other reads do not wait long."""
 
 DeliveryState = Literal["pending", "delivered", "dead"]
 LaneState = Literal["open", "waiting", "held", "paused"]
-AccountState = Literal["open", "waiting", "held", "paused", "trouble"]
-"""A lane's state; or trouble: its endpoint fails or is gone, or messages wait and no callback is registered."""
-
-HISTORY_CHANGES: Final = 1000
-"""Changes that are kept of each account's callback."""
-SCAN_LIMIT: Final = 1000
-"""Messages that are read for one page, so that other reads do not wait long."""
 
 
 class StoreError(Exception):
@@ -52,19 +46,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Report(Record, frozen=True, kw_only=True):
-    """A status that a message reports, of a device or (device '') of the campaign itself."""
+    """A status that a message reports, of a device or (device '') of the campaign itself, and its place in the life
+    cycle, from 1. `detail` is the reason that a device gave, or what was told of a campaign, as JSON."""
 
     campaign: str
     device: str
     status: str
     rank: int
-    """The place of the status in the life cycle, from 1."""
     detail: str | None = None
-    """The reason that a device gave; what was told of a campaign, as JSON."""
 
 
 class NewMessage(Record, frozen=True, kw_only=True):
-    """A message to accept. `consumers` are the lanes of its account that it goes into."""
+    """A message to accept into these lanes of its account, the `consumers`."""
 
     account: str
     body: bytes
@@ -72,8 +65,7 @@ class NewMessage(Record, frozen=True, kw_only=True):
     ordering_key: str | None = None
     idempotency_key: str | None = None
     idempotency_window: float | None = None
-    """Seconds after the first message of that key in which duplicates are dropped, the same for all of one key; None:
-    forever."""
+    """Seconds after the first message of that key in which duplicates are dropped, the same for all; None: forever."""
     consumers: tuple[str, ...] = (CALLBACK_CONSUMER,)
     reports: tuple[Report, ...] = ()
     """What it reports, for the ledger: each device once."""
@@ -90,15 +82,15 @@ class Accepted(Record, frozen=True, kw_only=True):
 
 
 class Note(Record, frozen=True, kw_only=True):
-    """What deliverers are told of a message beside its bytes."""
+    """What deliverers are told of a message beside its bytes. `stale`: devices ('' for the campaign) of which the
+    ledger had a later status, or the same result, already."""
 
     by_report: bool = False
     stale: tuple[str, ...] = ()
-    """Devices ('' for the campaign) of which the ledger had a later status, or the same result, already."""
 
 
 class Health(Record, frozen=True, kw_only=True):
-    """The health of a lane's endpoint by its recent outcomes; delivery's policy reads and writes it."""
+    """The health of a lane's endpoint by its recent attempts, of which older ones count less."""
 
     failures: int = 0
     """Times in a row that endpoint failures made the lane wait."""
@@ -109,15 +101,14 @@ class Health(Record, frozen=True, kw_only=True):
     reason: str | None = None
     """Error code of the endpoint failure that the lane waits for."""
     succeeded: float = 0.0
-    """Recent attempts that succeeded; older ones count less."""
     failed: float = 0.0
-    """Recent attempts that met an endpoint failure; older ones count less."""
     latency: float = 0.0
     """Seconds of the fastest recent answer; 0 if there was none."""
 
 
 class Lease(Record, frozen=True, kw_only=True):
-    """A dispatcher's time-limited right to a lane. The lane's next lease has a higher token."""
+    """A dispatcher's time-limited right to a lane, and what it needs to know of it as of `read_at`. The lane's next
+    lease has a higher token. `url` and `revision` are the callback's; None and 0 in lanes that lead elsewhere."""
 
     lane: int
     token: int
@@ -126,15 +117,12 @@ class Lease(Record, frozen=True, kw_only=True):
     open: bool
     """False while the lane is held or paused: attempts in flight may end, none may start."""
     url: str | None
-    """URL of the account's callback; None in lanes that lead elsewhere."""
     revision: int
-    """Revision of that callback; 0 where there is none."""
     signing_keys: tuple[str, ...]
     """Ids of the account's live signing keys."""
     limits: Limits
     health: Health
     read_at: float = 0.0
-    """When this was read, by the store's clock."""
 
 
 class Delivery(Record, frozen=True, kw_only=True):
@@ -160,35 +148,29 @@ class Delivery(Record, frozen=True, kw_only=True):
 
 
 class LeaseRequest(Record, frozen=True, kw_only=True):
-    """A dispatcher's wish to get new messages at once: it takes leases of up to `lanes` idle lanes for `seconds`."""
+    """A dispatcher's wish to get new messages at once: it takes leases of up to `lanes` idle lanes for `seconds`.
+    `asked_at` is its own time, handed back to it."""
 
     lanes: int
     seconds: float
     asked_at: float = 0.0
-    """The dispatcher's own time of the request, handed back to it."""
 
 
 class HandOver(Record, frozen=True, kw_only=True):
-    """New deliveries of a lane, for the dispatcher that leases it.
-
-    They may also be fetched, and `token` says which lease they are for: another dispatcher than its owner drops them.
-    """
+    """New deliveries of a lane, for the dispatcher that owns the lease of this token; any other drops them. They may
+    also be fetched, as `more` must be. `lease`: that lease if it is new; None if the lane was leased before."""
 
     lane: int
     token: int
     lease: Lease | None
-    """The lease, if the lane was idle and is now the dispatcher's; None if it was leased before."""
     deliveries: tuple[Delivery, ...]
     more: bool
-    """Whether more was added that must be fetched."""
     asked_at: float
 
 
 class Attempt(Record, frozen=True, kw_only=True):
-    """One attempt at one delivery, as history keeps it. Phases in milliseconds.
-
-    `resent`: it was sent twice, because the first connection, a reused one, closed without an answer.
-    """
+    """One attempt at one delivery, as history keeps it, phases in milliseconds. `resent`: it was sent twice, because
+    the first connection, a reused one, closed without an answer."""
 
     started_at: float
     url: str | None
@@ -199,15 +181,6 @@ class Attempt(Record, frozen=True, kw_only=True):
     phases: Mapping[str, float] = {}
     excerpt: str = ""
     resent: bool = False
-
-
-class RecentAttempt(Record, frozen=True, kw_only=True):
-    """An attempt with its message, when that was accepted, and the attempt's number among those at the message."""
-
-    message: str
-    accepted_at: float
-    number: int
-    attempt: Attempt
 
 
 class Settlement(Record, frozen=True, kw_only=True):
@@ -230,16 +203,14 @@ class LaneVerdict(Record, frozen=True, kw_only=True):
 
 
 class DeliveryStatus(Record, frozen=True, kw_only=True):
-    """The status of a message's delivery in one lane."""
+    """The status of a message's delivery in one lane. `age`: as in Delivery, it stands still while `stopped`."""
 
     consumer: str
     state: DeliveryState
     attempts: int
     due: float
     age: float
-    """Seconds that count towards its time to live, as in Delivery."""
     stopped: bool
-    """Whether its lane is held or paused, so that its age stands still."""
     behind: str | None
     """Id of the first message of the same key; None if it is the first itself, or settled."""
     settled_at: float | None
@@ -277,20 +248,10 @@ class Lane(Record, frozen=True, kw_only=True):
     oldest_accepted_at: float | None
 
 
-class Account(Record, frozen=True, kw_only=True):
-    """An account that has a lane to a callback."""
-
-    account: str
-    callback: RegisteredCallback | None
-    lane: Lane
-    limits: Limits
-
-
 class MessageFilter(Record, frozen=True, kw_only=True):
-    """Which messages to list; None means all of them. `until` is exclusive."""
+    """Which messages to list; None means all of them. `state` is one delivery's at least, `until` is exclusive."""
 
     state: DeliveryState | None = None
-    """The state of at least one delivery."""
     type: str | None = None
     ordering_key: str | None = None
     since: float | None = None
@@ -298,10 +259,8 @@ class MessageFilter(Record, frozen=True, kw_only=True):
 
 
 class Page(Record, frozen=True, kw_only=True):
-    """Some of the messages asked for, newest first, and where the next page begins; None at the end.
-
-    A page may be short or empty, since only SCAN_LIMIT messages are read for it.
-    """
+    """Some of the messages asked for, newest first, and where the next page begins; None at the end. It may be short or
+    empty, since only SCAN_LIMIT messages are read for it."""
 
     messages: tuple[Message, ...]
     next: int | None
@@ -338,8 +297,8 @@ class Redelivery(Record, frozen=True, kw_only=True):
 class Credential(Record, frozen=True, kw_only=True):
     """Authenticates a caller, or names a key that the service signs with. Secrets are stored as hashes or not at all.
 
-    `kind` secret is a client's former secret, and secret_key the fingerprint of the service's; `owner` is the client,
-    user or account it belongs to; `accounts` None means all of them.
+    Kind secret is a client's former secret, secret_key the mark of the service's. `owner`: the client, user or account
+    it belongs to. `accounts`: None means all. `networks` (CIDR): from which it may be used; none: from everywhere.
     """
 
     kind: Literal["client", "user", "token", "session", "signing_key", "secret", "secret_key"]
@@ -349,21 +308,19 @@ class Credential(Record, frozen=True, kw_only=True):
     accounts: tuple[str, ...] | None = ()
     scopes: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
-    """From which it may be used (CIDR); none: from everywhere."""
     created_at: float = 0.0
     expires_at: float | None = None
 
 
 class AuditEntry(Record, frozen=True, kw_only=True):
-    """One entry of the audit log: who did what, and from where. Never a secret, a URL's path or a message's content."""
+    """Who did what, and from where: never a secret, a URL's path or a message's content. `subject` is the name of the
+    client or user, or the id of the key or message, that was acted on. The store sets `number` and `at`."""
 
     actor: str
     address: str
     action: str
     account: str | None = None
     subject: str = ""
-    """What was acted on: the name of a client or user, the id of a key or message."""
     detail: str = ""
     number: int = 0
-    """Set when it is stored, as `at` is."""
     at: float = 0.0

@@ -1,21 +1,18 @@
-"""What both engines offer to the transactions that they share."""
+"""What both engines offer to the transactions and verbs that they share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
+from msgspec.structs import asdict
 
-from .records import NewMessage
+from .records import AuditEntry, NewMessage, Redelivery
 from .views import Row, read
 
 T = TypeVar("T")
 R = TypeVar("R", bound=msgspec.Struct)
 
-LaneName: TypeAlias = tuple[str, str]
-"""An account and a consumer."""
-DedupKey: TypeAlias = tuple[str, str]
-"""An account and an idempotency key."""
 ReportRow: TypeAlias = tuple[int, int, str, str, int, bool, str | None]
 """The number of a message, a campaign's id, a device, its status, that status's rank, whether a report said it, why."""
 NEWEST: Final = (1 << 63) - 1
@@ -30,19 +27,14 @@ class Candidate(NamedTuple):
     digest: bytes
 
     @property
-    def key(self) -> DedupKey | None:
-        """The key to find duplicates by."""
+    def key(self) -> tuple[str, str] | None:
+        """The account and the idempotency key, to find duplicates by."""
         key = self.message.idempotency_key
         return None if key is None else (self.message.account, key)
 
 
-class Added(NamedTuple):
-    """What became of candidates: the new ones' numbers by id, when they were accepted, and what the others repeat."""
-
-    numbers: Mapping[str, int]
-    at: float
-    known: Mapping[DedupKey, tuple[str, bytes]]
-    """Id and hash by key."""
+Added: TypeAlias = tuple[Mapping[str, int], float, Mapping[tuple[str, str], tuple[str, bytes]]]
+"""What became of candidates: the new ones' numbers by id, when they were accepted, and id and hash by repeated key."""
 
 
 class Session(ABC):
@@ -60,7 +52,6 @@ class Session(ABC):
         """Run a statement once for many rows, all of one width; what it returns. Without rows nothing runs."""
 
     async def row(self, statement: str, **values: object) -> Row | None:
-        """The first row that the statement returns."""
         return next(iter(await self.rows(statement, **values)), None)
 
     async def value(self, statement: str, **values: object) -> Any:
@@ -69,14 +60,14 @@ class Session(ABC):
         return next(iter(row.values()))
 
     async def lock_lanes(
-        self, names: Set[LaneName], ids: Collection[int] = (), *, create: bool = True
+        self, names: Set[tuple[str, str]], ids: Collection[int] = (), *, create: bool = True
     ) -> Sequence[Row]:
-        """Lock lanes by name, created where they are missing, and by id, until the transaction ends."""
-        named = to_json(sorted(names))
-        locked = await self.rows("lock_lanes", names=named, ids=list(ids))
+        """Lock lanes until the transaction ends: by account and consumer, created where they are missing, and by id."""
+        values = {"names": to_json(sorted(names)), "ids": list(ids)}
+        locked = await self.rows("lock_lanes", **values)
         if create and not names <= {(lane["account"], lane["consumer"]) for lane in locked}:
-            await self.rows("add_lanes", names=named)
-            locked = await self.rows("lock_lanes", names=named, ids=list(ids))
+            await self.rows("add_lanes", names=values["names"])
+            locked = await self.rows("lock_lanes", **values)
         return locked
 
     @abstractmethod
@@ -112,13 +103,19 @@ class Session(ABC):
         """Enter these into the ledger, each device once; `seq` and `device` of those that the state guard held off."""
 
 
+Job: TypeAlias = Callable[[Session], Awaitable[T]]
+How = Literal["read", "look", "write"]
+
+
 def to_json(value: object) -> str:
-    """A parameter as JSON."""
     return msgspec.json.encode(value).decode()
 
 
 class Engine(ABC):
     """What the verbs that are alike on every engine use of it."""
+
+    _audit: AuditEntry | None = None
+    """What the next ``_change`` records."""
 
     @abstractmethod
     async def now(self) -> float:
@@ -133,7 +130,6 @@ class Engine(ABC):
         """The rows that a single statement returns."""
 
     async def _list(self, kind: type[R], statement: str, /, **values: object) -> list[R]:
-        """The records that a single statement returns."""
         return [read(kind, row) for row in await self._query(statement, **values)]
 
     async def _find_row(self, statement: str, /, **values: object) -> Row | None:
@@ -141,22 +137,31 @@ class Engine(ABC):
         return next(iter(await self._query(statement, **values)), None)
 
     async def _find(self, kind: type[R], statement: str, /, **values: object) -> R | None:
-        """The record that a single statement finds by a key."""
         row = await self._find_row(statement, **values)
         return read(kind, row) if row else None
 
     @abstractmethod
-    async def _read(self, job: Callable[[Session], Awaitable[T]]) -> T:
-        """Return what `job` returns; all its statements see one state of the store."""
+    async def _run(self, how: How, job: Job[T]) -> T:
+        """Return what `job` returns: all its statements see one state of the store, and what it writes is on disk.
 
-    @abstractmethod
-    async def _look(self, job: Callable[[Session], Awaitable[T]]) -> T:
-        """The same for a job that looks through much: such jobs take turns, and no other read waits for them."""
+        Jobs that `look` through much take turns, and no other read waits for them.
+        """
 
-    @abstractmethod
-    async def _transact(self, job: Callable[[Session], Awaitable[T]]) -> T:
-        """Return what `job` returns, once its transaction is on disk."""
+    async def _write(self, job: Job[T]) -> T:
+        """Run a job that writes; jobs of several callers may share a transaction."""
+        return await self._run("write", job)
 
-    async def _write(self, job: Callable[[Session], Awaitable[T]]) -> T:
-        """The same; jobs of several callers may share a transaction."""
-        return await self._transact(job)
+    async def _change(self, job: Job[T], *, wakes: bool = False) -> T:
+        """The same, with the audit entry of this view unless nothing was changed. Then it `wakes` the dispatchers."""
+
+        async def audited(db: Session) -> T:
+            result = await job(db)
+            refused = result is False or (isinstance(result, Redelivery) and result.refused is not None)
+            if self._audit is not None and not refused:
+                await db.rows("add_audit", **asdict(self._audit))
+            return result
+
+        result = await self._write(audited)
+        if wakes:
+            self._notify()
+        return result

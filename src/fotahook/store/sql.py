@@ -9,6 +9,7 @@ from typing import NamedTuple
 from .records import Record, WrongSchema
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 _TYPE = re.compile(r"::\w+( precision)?(\[\])?")
 _IN = re.compile(r"\bin (:\w+(?:::\w+\[\])?)")
 _ROOT = files(__package__ or "")
@@ -23,12 +24,11 @@ class Migration(NamedTuple):
 
 
 class Migrated(Record, frozen=True, kw_only=True):
-    """What a migration did: the schema version before (0 for a new store) and after."""
+    """What a migration did: the schema version before (0 for a new store) and after, and what it applied, in order."""
 
     before: int
     after: int
     applied: tuple[str, ...]
-    """Names of the migrations, in order."""
 
 
 def load_queries(engine: str) -> Mapping[str, str]:
@@ -42,28 +42,25 @@ def load_queries(engine: str) -> Mapping[str, str]:
     else:
         shared = _IN.sub(r"= any(\1)", shared.replace(":now", "store_now()"))
     _, *parts = _NAME.split(f"{shared}\n{(_ROOT / engine / 'queries.sql').read_text()}")
-    return {name: _strip_comments(sql) for name, sql in zip(parts[::2], parts[1::2], strict=True)}
+    statements = (_COMMENT.sub("", sql).strip().removesuffix(";") for sql in parts[1::2])
+    return dict(zip(parts[::2], statements, strict=True))
 
 
 def load_migrations(engine: str) -> tuple[Migration, ...]:
     """The migrations of ``<engine>/migrations`` in order."""
-    scripts = [script for script in (_ROOT / engine / "migrations").iterdir() if script.name.endswith(".sql")]
-    return tuple(
-        sorted(
-            Migration(int(script.name[:4]), script.name.removesuffix(".sql"), script.read_text()) for script in scripts
-        )
-    )
+    scripts = ((script.name.partition("."), script) for script in (_ROOT / engine / "migrations").iterdir())
+    found = [Migration(int(name[:4]), name, file.read_text()) for (name, _, kind), file in scripts if kind == "sql"]
+    return tuple(sorted(found))
 
 
 def next_migrations(version: int, migrations: Sequence[Migration]) -> Sequence[Migration]:
     """What one transaction applies: all migrations to a new store, one to any other."""
-    if version == 0:
-        return migrations
-    return [migration for migration in migrations if migration.number > version][:1]
+    missing = [migration for migration in migrations if migration.number > version]
+    return missing if version == 0 else missing[:1]
 
 
-def check_version(version: int, migrations: Sequence[Migration], url: str) -> None:
-    """Raise WrongSchema, saying what to do, unless a store has the schema that these migrations make."""
+def check_version(version: int, migrations: Sequence[Migration], url: str) -> int:
+    """The version; WrongSchema, saying what to do, unless it is that of the schema that these migrations make."""
     wanted = migrations[-1].number
     if version > wanted:
         raise WrongSchema(
@@ -75,8 +72,4 @@ def check_version(version: int, migrations: Sequence[Migration], url: str) -> No
             f"the store {url} has schema {version} and this fotahook works with {wanted}: "
             f"run fotahook admin migrate --store {shlex.quote(url)}"
         )
-
-
-def _strip_comments(sql: str) -> str:
-    lines = [line for line in sql.splitlines() if not line.lstrip().startswith("--")]
-    return "\n".join(lines).strip().removesuffix(";")
+    return version

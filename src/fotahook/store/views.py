@@ -1,9 +1,10 @@
-"""Converts rows to records, and records to the models of the operator API. Both engines name their columns alike."""
+"""Converts rows to records and models, and records to models of the operator API. Both engines name columns alike."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, partial
+from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -24,22 +25,14 @@ def to_datetime(seconds: float) -> datetime:
 
 
 def to_datetime_or_none(seconds: float | None) -> datetime | None:
-    """The same, for a time that may be missing."""
     return None if seconds is None else to_datetime(seconds)
 
 
 def read(kind: type[T], row: Row, **fields: object) -> T:
     """A record or model with these fields, and the row's for all others; records in it have columns of the same row."""
-    plain, converted, nested = _plan(kind)
-    for name in plain:
+    for name, get in _plan(kind):
         if name not in fields:
-            fields[name] = row[name]
-    for name, convert in converted:
-        if name not in fields:
-            fields[name] = convert(row[name])
-    for name, convert in nested:
-        if name not in fields:
-            fields[name] = convert(row)
+            fields[name] = get(row)
     return kind(**fields)
 
 
@@ -50,29 +43,22 @@ def read_lease(row: Row) -> records.Lease:
 
 
 def read_note(note: str | None) -> records.Note | None:
-    """The note of a message as the store has it."""
     return None if note is None else msgspec.json.decode(note, type=records.Note)
 
 
-_Conversions = list[tuple[str, Callable[[Any], object]]]
-
-
 @cache
-def _plan(kind: type[msgspec.Struct]) -> tuple[list[str], _Conversions, _Conversions]:
-    """The fields that are as in the row, those that are converted, and those made of the whole row."""
-    plain: list[str] = []
-    converted: _Conversions = []
-    nested: _Conversions = []
-    for field in msgspec.structs.fields(kind):
-        if field.type in _CONVERSIONS:
-            converted.append((field.name, _CONVERSIONS[field.type]))
-        elif field.type == _Callback | None:
-            nested.append((field.name, lambda row: None if row["url"] is None else read(_Callback, row)))
-        elif isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-            nested.append((field.name, partial(read, field.type)))
-        else:
-            plain.append(field.name)
-    return plain, converted, nested
+def _plan(kind: type[msgspec.Struct]) -> list[tuple[str, Callable[[Row], object]]]:
+    return [(field.name, _getter(field.name, field.type)) for field in msgspec.structs.fields(kind)]
+
+
+def _getter(name: str, kind: Any) -> Callable[[Row], object]:
+    """What makes a field of this type of a row."""
+    get: Callable[[Row], Any] = itemgetter(name)
+    if (convert := _CONVERSIONS.get(kind)) is not None:
+        return lambda row: convert(get(row))
+    if kind == _Callback | None:
+        return lambda row: None if row["url"] is None else read(_Callback, row)
+    return partial(read, kind) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else get
 
 
 def _words(value: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -91,8 +77,7 @@ _CONVERSIONS: Final[Mapping[Any, Callable[[Any], object]]] = {
     datetime | None: to_datetime_or_none,
     tuple[str, ...]: _words,
     tuple[str, ...] | None: _names,
-    Mapping[str, float]: msgspec.json.decode,
-    records.Note | None: read_note,
+    operator.Phases: partial(msgspec.json.decode, type=operator.Phases),
 }
 
 
@@ -105,58 +90,30 @@ def message_state(
     message: records.Message, *, now: float = 0.0, time_to_live: float = math.inf
 ) -> operator.MessageState:
     """A message and its deliveries; `time_to_live` is how long a delivery may wait, in seconds."""
-    return _model(
-        operator.MessageState,
-        message,
-        sha256=message.sha256.hex(),
-        deliveries=[
-            _model(
-                operator.DeliveryState,
-                delivery,
-                # The lane to the registered callback has the name of its account.
-                lane=delivery.consumer or message.account,
-                due=to_datetime(delivery.due) if delivery.state == "pending" else None,
-                expires_at=_expires_at(delivery, now, time_to_live),
-            )
-            for delivery in message.deliveries
-        ],
-    )
 
+    def state(delivery: records.DeliveryStatus) -> operator.DeliveryState:
+        is_pending = delivery.state == "pending"
+        # The age stands still while the lane is held or paused, so the end of its time to live is unknown.
+        expires = is_pending and not delivery.stopped and time_to_live < math.inf
+        return _model(
+            operator.DeliveryState,
+            delivery,
+            # The lane to the registered callback has the name of its account.
+            lane=delivery.consumer or message.account,
+            due=to_datetime(delivery.due) if is_pending else None,
+            expires_at=to_datetime(now + time_to_live - delivery.age) if expires else None,
+        )
 
-def _expires_at(delivery: records.DeliveryStatus, now: float, time_to_live: float) -> datetime | None:
-    # The age stands still while the lane is held or paused, so the end of its time to live is unknown.
-    if time_to_live == math.inf or delivery.stopped or delivery.state != "pending":
-        return None
-    return to_datetime(now + time_to_live - delivery.age)
+    deliveries = list(map(state, message.deliveries))
+    return _model(operator.MessageState, message, sha256=message.sha256.hex(), deliveries=deliveries)
 
 
 def audit_entry(entry: records.AuditEntry) -> operator.AuditEntry:
-    """An entry of the audit log."""
     return _model(operator.AuditEntry, entry)
 
 
-def attempt_state(message_id: str, number: int, attempt: records.Attempt) -> operator.Attempt:
-    """One attempt in the history of a message."""
-    known = {"message_id": message_id, "number": number, "http_status": attempt.status}
-    return _model(operator.Attempt, attempt, phases=msgspec.convert(attempt.phases, operator.Phases), **known)
-
-
-def unknown_account_state(account: str, limits: records.Limits) -> operator.AccountState:
-    """The state of an account with neither a callback nor a message so far: its lane would start held."""
-    lane, backlog = operator.LaneState(state="held"), operator.Backlog(pending=0, dead=0)
-    return operator.AccountState(account, callback=None, lane=lane, backlog=backlog, limits=limits, known=False)
-
-
-def account_state(account: records.Account, *, known: bool) -> operator.AccountState:
-    """The state of an account, by the lane to its callback; `known`: it has had a callback or a message."""
-    lane, health, most = account.lane, account.lane.health, account.limits.in_flight
-    window = health.window if most is None else min(health.window, most)
-    in_flight = window if lane.state == "open" else 0
-    return operator.AccountState(
-        account=account.account,
-        callback=account.callback,
-        lane=_model(operator.LaneState, lane, reason=health.reason, in_flight=in_flight, failures=health.failures),
-        backlog=_model(operator.Backlog, lane),
-        limits=account.limits,
-        known=known,
-    )
+def read_account(row: Row) -> operator.AccountState:
+    """The state of an account, by the lane to its callback."""
+    window = row["window"] if row["in_flight"] is None else min(row["window"], row["in_flight"])
+    lane = read(operator.LaneState, row, in_flight=window if row["state"] == "open" else 0)
+    return read(operator.AccountState, row, lane=lane, known=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fotahook.contract.errors import WebhookRejected
 from fotahook.store.records import Accepted, NewMessage, StoreError, StoreUnavailable
-from fotahook.store.sqlite.session import run_to_end
+from fotahook.store.sqlite.store import run_to_end
 
 from ..app import BODY_CUT_OFF, Listener
 from ..inbox import Inbox

@@ -14,7 +14,7 @@ from ...contract.keys import account_signing_key
 from ...contract.models import FotaV2CallbackRegistrationRequest, FotaV2SuccessResult
 from ...contract.signing import format_secret
 from ...store import views
-from ...store.records import Account, Credential, MessageFilter
+from ...store.records import Credential, MessageFilter
 from .. import errors, requests
 from ..context import Service
 from ..requests import PageSize, Params
@@ -66,8 +66,8 @@ async def list_accounts(call: Call) -> operator.AccountPage:
         limit=query.limit,
     )
     more = call.service.cursors.seal(found[-1].account) if len(found) == query.limit else None
-    states = [views.account_state(one, known=await _is_known(call.service, one)) for one in found]
-    return operator.AccountPage(accounts=states, cursor=more)
+    accounts = [await _checked(call.service, one) for one in found]
+    return operator.AccountPage(accounts=accounts, cursor=more)
 
 
 @Endpoint("GET", PATH, scope="read")
@@ -111,7 +111,7 @@ async def resume(call: Call) -> operator.AccountState:
 async def recent_attempts(call: Call) -> operator.Attempts:
     """The last attempts at the account's newest messages, and at those that wait longest, newest first."""
     found = await call.store.recent_attempts(call.account, limit=call.query(AttemptsQuery).limit)
-    return operator.Attempts(attempts=[views.attempt_state(one.message, one.number, one.attempt) for one in found])
+    return operator.Attempts(attempts=[attempt for _, attempt in found])
 
 
 @Endpoint("PUT", f"{PATH}/callback", scope="callbacks", body=FotaV2CallbackRegistrationRequest)
@@ -177,17 +177,24 @@ async def _state(call: Call) -> operator.AccountState:
     service = call.service
     found = await service.store.accounts(among=[call.account], consumer=service.settings.consumer, limit=1)
     if not found:
-        return views.unknown_account_state(call.account, await service.store.limits(call.account))
-    return views.account_state(found[0], known=await _is_known(service, found[0]))
+        # Its lane would start held.
+        lane, backlog, limits = (
+            operator.LaneState("held"),
+            operator.Backlog(0, 0),
+            await service.store.limits(call.account),
+        )
+        return operator.AccountState(call.account, None, lane, backlog, limits, known=False)
+    return await _checked(service, found[0])
 
 
-async def _is_known(service: Service, found: Account) -> bool:
-    """Whether the account ever had a callback or a message; a pause alone creates a lane too."""
-    if found.callback is not None or found.lane.pending or found.lane.dead:
-        return True
+async def _checked(service: Service, found: operator.AccountState) -> operator.AccountState:
+    """An account, `known` if it ever had a callback or a message; a pause alone creates a lane too."""
+    if found.callback is not None or found.backlog.pending or found.backlog.dead:
+        return found
     if await service.store.callback_history(found.account, 1):
-        return True
-    return bool((await service.store.messages(found.account, MessageFilter(), limit=1)).messages)
+        return found
+    messages = (await service.store.messages(found.account, MessageFilter(), limit=1)).messages
+    return msgspec.structs.replace(found, known=bool(messages))
 
 
 class Proposal(msgspec.Struct, frozen=True):

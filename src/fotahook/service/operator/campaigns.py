@@ -1,7 +1,6 @@
 """Campaigns and their devices, by the ledger, and the search over everything: by indexes and in bounded looks."""
 
 import re
-from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Final, Literal
 
@@ -13,7 +12,7 @@ from ...contract import operator
 from ...contract.messages import FAILED, FINAL_RANK, place
 from ...store import views
 from ...store.ledger import LedgerCampaign, LedgerDevice, LedgerReport, storable
-from ...store.records import Account, Message, MessageFilter
+from ...store.records import Message, MessageFilter
 from ...store.views import to_datetime, to_datetime_or_none
 from .. import errors, requests
 from ..requests import Params, Time
@@ -59,13 +58,10 @@ async def list_campaigns(call: Call) -> operator.CampaignPage:
 async def show_campaign(call: Call) -> operator.CampaignDetails:
     """A campaign: its devices by what became of them, when they said so, and why some failed."""
     found, store = await _campaign(call), call.store
-    state = await _state(call, found)
-    reasons = await store.campaign_reasons(found.id, limit=REASONS)
-    timeline = await store.campaign_timeline(found.id, slots=SLOTS)
     return operator.CampaignDetails(
-        **asdict(state),
-        reasons=[operator.FailureReason(reason, count) for reason, count in reasons],
-        timeline=[views.read(operator.ResultCounts, asdict(one)) for one in timeline],
+        **asdict(await _state(call, found)),
+        reasons=await store.campaign_reasons(found.id, limit=REASONS),
+        timeline=await store.campaign_timeline(found.id, slots=SLOTS),
     )
 
 
@@ -212,7 +208,7 @@ async def search(call: Call) -> operator.Found:
         elif names is None or names:
             messages, _ = await read_page(partial(store.search_messages, matching, among=names), None, FOUND)
     return operator.Found(
-        accounts=[views.account_state(one, known=True) for one in accounts],
+        accounts=accounts,
         messages=[views.message_state(one) for one in messages],
         devices=[
             operator.FoundDevice(one.account, one.campaign, one.device, one.status, to_datetime(one.at))
@@ -222,7 +218,7 @@ async def search(call: Call) -> operator.Found:
     )
 
 
-async def _accounts(call: Call, text: str) -> Sequence[Account]:
+async def _accounts(call: Call, text: str) -> list[operator.AccountState]:
     """Those whose names begin with a text."""
     before = text[:-1] + (chr(ord(text[-1]) - 1) + "\U0010ffff" if text[-1] > " " else "")
     found = await call.store.accounts(

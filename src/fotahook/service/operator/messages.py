@@ -155,8 +155,7 @@ async def body(call: Call) -> Response:
 async def attempts(call: Call) -> Attempts:
     """Every attempt to deliver a message, oldest first."""
     message = await _find(call)
-    made = await call.store.attempts(message.id)
-    return Attempts(attempts=[views.attempt_state(message.id, number, one) for number, one in enumerate(made, 1)])
+    return Attempts(attempts=await call.store.attempts(message.id))
 
 
 @Endpoint("GET", f"{PATH}/why", scope="read")

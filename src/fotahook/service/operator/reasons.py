@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
-from ...contract.operator import Reason, Why
-from ...store.records import Attempt, DeliveryState, DeliveryStatus, Lane, Limits, Message
+from ...contract.operator import Attempt, Reason, Why
+from ...store.records import DeliveryState, DeliveryStatus, Lane, Limits, Message
 from ...store.views import to_datetime, to_datetime_or_none
 
 _STATES: Final[tuple[DeliveryState, ...]] = ("pending", "dead", "delivered")

@@ -1,25 +1,24 @@
-"""PostgreSQL: a pool of connections with timeouts, notifications, and the driver's errors as the store's own."""
+"""PostgreSQL: a pool of connections with timeouts, notifications, the driver's errors as the store's own, and the
+tables, in whatever schema the search path names; one of them counts the migrations."""
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Final
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from ...contract.addresses import without_password
 from ..records import StoreError, StoreFull, StoreUnavailable
+from ..sql import Migrated, check_version, load_migrations, next_migrations
 from .servers import Connection, Db, Servers
-
-T = TypeVar("T")
 
 POOL_SIZE: Final = 4
 """Of one process, beside the connection for notifications: twenty processes fit into a server's usual hundred."""
 HANDLER_CONNECTIONS: Final = 8
-"""Of one process, for transactions of handlers; they are made when they are needed."""
 ACQUIRE_SECONDS: Final = 5.0
 LOCK_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 3.0
@@ -29,9 +28,10 @@ STATEMENT_SECONDS: Final = 10.0
 RESPONSE_SECONDS: Final = 15.0
 PREPARED_SECONDS: Final = 30
 """How long a statement stays prepared: its plan may be for tables that have grown since."""
-TRANSACTION_TRIES: Final = 4
-"""How often a transaction is tried that the server rolls back because of another one."""
-
+MIGRATION_SECONDS: Final = 600.0
+"""How long a migration waits for another process that migrates, or for locks."""
+LONGEST_SECONDS: Final = 86400.0
+"""How long a statement of a migration may take: some write all rows of a table anew."""
 INTERVAL_SECONDS: Final = 0.01
 """Minimum time between two notifications; those sent meanwhile become one."""
 RECONNECT_SECONDS: Final = 1.0
@@ -63,27 +63,23 @@ class ConnectionPool:
     """Connections to the server that accepts writes. Every call ends in time, with a result or a StoreError."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self._url, self.public_url = url, without_password(url)
         self._servers = Servers(url)
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._handlers: asyncpg.Pool[asyncpg.Record] | None = None
         self._busy_since: dict[object, float] = {}
         """When each use of a connection began, in this order."""
 
-    @property
-    def public_url(self) -> str:
-        """Its URL, without the password."""
-        return without_password(self._url)
-
     async def open(self) -> None:
         """Connect once, so that a wrong URL fails at once."""
+        connect = self._servers.connect
         try:
             await self._servers.look()
             self._pool = await asyncpg.create_pool(
                 self._url,
                 min_size=1,
                 max_size=POOL_SIZE,
-                connect=self._servers.connect,
+                connect=connect,
                 init=_check_session,
                 reset=_keep_session,
                 command_timeout=RESPONSE_SECONDS,
@@ -91,12 +87,9 @@ class ConnectionPool:
                 server_settings=_STARTUP,
             )
             # Connects when a handler needs it.
+            own = {"application_name": "fotahook handlers"}
             self._handlers = await asyncpg.create_pool(
-                self._url,
-                min_size=0,
-                max_size=HANDLER_CONNECTIONS,
-                connect=self._servers.connect,
-                server_settings={"application_name": "fotahook handlers"},
+                self._url, min_size=0, max_size=HANDLER_CONNECTIONS, connect=connect, server_settings=own
             )
         except (*_DRIVER_ERRORS, StoreError) as error:
             reason = error if isinstance(error, StoreError) else translate(error)
@@ -152,22 +145,6 @@ class ConnectionPool:
         # The handler's own time limit ends the wait for a free one.
         async with self._handlers.acquire() as db:
             yield db
-
-    async def read(self, job: Callable[[Db], Awaitable[T]]) -> T:
-        """Return what `job` returns; all its statements see one state of the store."""
-        async with self.connection() as db, db.transaction(isolation="repeatable_read", readonly=True):
-            return await job(db)
-
-    async def write(self, job: Callable[[Db], Awaitable[T]]) -> T:
-        """Return what `job` returns, once its transaction is on disk. It runs again if the server rolled it back."""
-        for _ in range(TRANSACTION_TRIES - 1):
-            with contextlib.suppress(TransactionRolledBack):
-                return await self._write(job)
-        return await self._write(job)
-
-    async def _write(self, job: Callable[[Db], Awaitable[T]]) -> T:
-        async with self.connection() as db, db.transaction():
-            return await job(db)
 
     async def look_for_another(self, connection: Connection, asked_at: float) -> None:
         """StoreUnavailable if another server was promoted, for which this looks when the present one seems slow.
@@ -282,7 +259,7 @@ class Notifier:
         self._task = asyncio.create_task(self._keep_connected())
 
     def notify(self) -> None:
-        """Wake dispatchers that wait for work: here at once, elsewhere soon. Call it after the commit."""
+        """Wake dispatchers: here at once, elsewhere soon. Call it after the commit."""
         self._work.set()
         self._pending.set()
 
@@ -315,7 +292,11 @@ class Notifier:
                 # Notifications sent before this moment are lost.
                 self._work.set()
                 while True:
-                    statement = "select pg_notify($1, '')" if await self._is_pending() else "select $1::text"
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(SILENCE_SECONDS):
+                            await self._pending.wait()
+                    statement = "select pg_notify($1, '')" if self._pending.is_set() else "select $1::text"
+                    self._pending.clear()
                     asked_at = time.monotonic()
                     await connection.execute(statement, channel, timeout=SILENCE_SECONDS)
                     await self._pool.look_for_another(connection, asked_at)
@@ -323,12 +304,51 @@ class Notifier:
         finally:
             connection.terminate()
 
-    async def _is_pending(self) -> bool:
-        """Whether there is something to notify of, within SILENCE_SECONDS."""
-        try:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                await self._pending.wait()
-        except TimeoutError:
-            return False
-        self._pending.clear()
-        return True
+
+async def check_schema(db: Db, url: str, *, create: bool = False) -> int:
+    """The version of the tables, which it can `create` if there are none; WrongSchema if it is not this fotahook's."""
+    if create and await _version(db) == 0:
+        await _step(db, only_new=True)
+    return check_version(await _version(db), load_migrations("postgres"), url)
+
+
+async def migrate(db: Db, url: str) -> Migrated:
+    """Apply the missing migrations, each in a transaction of its own."""
+    before, applied = await _version(db), list[str]()
+    while names := await _step(db):
+        applied += names
+    return Migrated(before=before, after=await check_schema(db, url), applied=tuple(applied))
+
+
+async def migrate_url(url: str) -> Migrated:
+    """`migrate` over a connection of its own."""
+    pool = ConnectionPool(url)
+    await pool.open()
+    try:
+        async with pool.connection() as db:
+            return await migrate(db, pool.public_url)
+    finally:
+        await pool.close()
+
+
+async def _step(db: Db, *, only_new: bool = False) -> list[str]:
+    """One transaction, one process at a time, on a new store or on any; the names of what it applied."""
+    async with db.transaction():
+        await db.execute(f"set local lock_timeout = '{MIGRATION_SECONDS}s'", timeout=MIGRATION_SECONDS)
+        await db.execute(f"set local statement_timeout = '{LONGEST_SECONDS}s'")
+        lock = "select pg_advisory_xact_lock(hashtext('fotahook'), hashtext(current_schema()))"
+        await db.execute(lock, timeout=MIGRATION_SECONDS)
+        await db.execute("create table if not exists fotahook_migrations (number integer primary key)")
+        # Another process may have been here meanwhile.
+        version = await _version(db)
+        todo = () if only_new and version > 0 else next_migrations(version, load_migrations("postgres"))
+        for migration in todo:
+            await db.execute(migration.sql, timeout=LONGEST_SECONDS)
+            await db.execute("insert into fotahook_migrations (number) values ($1)", migration.number)
+    return [migration.name for migration in todo]
+
+
+async def _version(db: Db) -> int:
+    if await db.fetchval("select to_regclass('fotahook_migrations') is null"):
+        return 0
+    return int(await db.fetchval("select coalesce(max(number), 0) from fotahook_migrations"))

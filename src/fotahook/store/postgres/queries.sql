@@ -239,11 +239,12 @@ from settled s join lanes l on l.id = s.lane where s.seq = any(:seqs::bigint[])
 order by consumer;
 
 -- name: attempts
-select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt, a.resent
+select m.id as message_id, row_number() over (order by a.number) as number, a.started_at, a.url, a.outcome, a.status as http_status, a.error_code, a.fix,
+    a.phases, a.excerpt, a.resent
 from messages m join attempts a on a.day = day_of(m.accepted_at) and a.seq = m.seq where m.id = :id order by a.number;
 
 -- name: recent_attempts
-select m.id as message, m.accepted_at, a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt,
+select m.id as message_id, m.accepted_at, a.started_at, a.url, a.outcome, a.status as http_status, a.error_code, a.fix, a.phases, a.excerpt,
     a.resent, (
         select count(*) from attempts b where b.day = a.day and b.seq = a.seq and b.number + 0 <= a.number
     ) as number
@@ -252,7 +253,7 @@ order by a.number desc;
 
 -- name: account_attempts
 -- Of these messages.
-select m.id as message, m.accepted_at, a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt,
+select m.id as message_id, m.accepted_at, a.started_at, a.url, a.outcome, a.status as http_status, a.error_code, a.fix, a.phases, a.excerpt,
     a.resent, (
         select count(*) from attempts b where b.day = a.day and b.seq = a.seq and b.number + 0 <= a.number
     ) as number

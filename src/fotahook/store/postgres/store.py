@@ -3,19 +3,23 @@
 import asyncio
 import contextlib
 import math
+import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, TypeVar, cast
+
+from fotahook.contract.messages import FINAL_RANK
 
 from .. import records
 from ..base import Clock, FetchRequest, Store
 from ..events import EventCursor, EventPage
-from ..session import Session
+from ..session import Added, Candidate, How, Job, ReportRow, Session
+from ..sql import load_queries
 from ..transaction import Connection, Transaction
 from ..views import Row, read_lease, read_note
-from .connection import ConnectionPool, Notifier
-from .schema import check_schema, create_or_check
-from .session import STATEMENTS, PostgresSession
+from .connection import ConnectionPool, Notifier, TransactionRolledBack, check_schema
+from .servers import Db
 
 T = TypeVar("T")
 
@@ -24,11 +28,78 @@ AHEAD: Final = 7
 """Days that have partitions before they begin. Rows of a day without one are in the default partition."""
 BUSY_SECONDS: Final = 10.0
 """Pause after a lock was not to be had: while it is waited for, accepting and settling wait behind it."""
+TRANSACTION_TRIES: Final = 4
+"""How often a transaction is tried that the server rolls back because of another one."""
 MARGIN_SECONDS: Final = 2.0
 """Longer than transactions usually take."""
 LONG_MARGIN_SECONDS: Final = 120.0
 """Longer than the server's timeouts let one take; every LONG_LOOK_SECONDS the search begins so far back."""
 LONG_LOOK_SECONDS: Final = 10.0
+
+
+_PARAMETER = re.compile("(?<!:):([a-z_]+)")
+
+
+def number_parameters(sql: str) -> tuple[str, list[str]]:
+    """A statement in which ``:name`` is ``$1`` and so on, and the names; ``::type`` stays a cast."""
+    names = list(dict.fromkeys(_PARAMETER.findall(sql)))
+    return _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", sql), names
+
+
+STATEMENTS: Final = {name: number_parameters(sql) for name, sql in load_queries("postgres").items()}
+
+
+class PostgresSession(Session):
+    """A Session on one connection."""
+
+    def __init__(self, connection: Db) -> None:
+        self.connection = connection
+
+    async def rows(self, statement: str, **values: object) -> list[Row]:
+        sql, names = STATEMENTS[statement]
+        # An asyncpg.Record reads like a mapping, and is none for type checkers.
+        return cast("list[Row]", await self.connection.fetch(sql, *[values[name] for name in names]))
+
+    async def bulk(self, statement: str, rows: Sequence[Sequence[object]], **more: object) -> list[Row]:
+        """Each column is an array; these are the first parameters, `more` the others."""
+        columns = dict(zip(STATEMENTS[statement][1], zip(*rows, strict=True), strict=False))
+        return await self.rows(statement, **columns, **more) if rows else []
+
+    async def add_messages(self, given: Sequence[Candidate]) -> Added:
+        windowed = [
+            (*each.key, each.message.idempotency_window)
+            for each in given
+            if each.key is not None and each.message.idempotency_window is not None
+        ]
+        await self.bulk("forget_keys", windowed)
+        columns = [
+            (each.id, one.account, one.type, one.ordering_key, one.idempotency_key, one.body, each.digest)
+            for each in given
+            for one in (each.message,)
+        ]
+        stored = await self.bulk("add_messages", columns)
+        numbers = {row["id"]: row["seq"] for row in stored}
+        times = Counter(each.key for each in given if each.key is not None and each.id not in numbers)
+        repeated = await self.bulk("count_duplicates", [(*key, count) for key, count in times.items()])
+        known = {(row["account"], row["idempotency_key"]): (row["id"], row["sha256"]) for row in repeated}
+        return numbers, stored[0]["accepted_at"] if stored else 0.0, known
+
+    async def add_pending(
+        self, rows: Sequence[tuple[int, int, str | None]], taken: Collection[int], seconds: float
+    ) -> list[Row]:
+        return await self.bulk("add_pending", rows, taken=taken, seconds=seconds)
+
+    async def redeliver(self, seqs: Sequence[int], state: str | None) -> int:
+        await self.rows("hold_days")
+        lanes = await self.rows("lanes_of_messages", seqs=seqs)
+        await self.lock_lanes(set(), [lane["lane"] for lane in lanes])
+        await self.rows("lock_messages", seqs=seqs)
+        return int(await self.value("redeliver", seqs=seqs, state=state))
+
+    async def record_reports(self, rows: Sequence[ReportRow]) -> list[Row]:
+        # Transactions that lock rows in one order never wait for each other in a circle.
+        in_order = sorted(rows, key=lambda row: row[1:3])
+        return await self.bulk("record_reports", in_order, final=FINAL_RANK)
 
 
 class PostgresStore(Store):
@@ -43,10 +114,10 @@ class PostgresStore(Store):
         super().__init__(clock)
         self._pool = pool
         self._notifier = Notifier(pool, self._work)
-        # Most connections stay free for reads that are short.
         self._looking = asyncio.Semaphore(1)
         self._visibility = VisibilityTracker()
         self._horizon = LeaseHorizon(time.monotonic)
+        self._due_since = self._horizon.since
         self._days = Days(lambda statement, **values: self._write(lambda db: db.rows(statement, **values)))
 
     @classmethod
@@ -59,7 +130,7 @@ class PostgresStore(Store):
         try:
             await pool.open()
             async with pool.connection() as db:
-                await create_or_check(db, pool.public_url)
+                await check_schema(db, pool.public_url, create=True)
         except BaseException:
             await pool.close()
             raise
@@ -82,21 +153,24 @@ class PostgresStore(Store):
         async with self._pool.connection() as db:
             return await PostgresSession(db).rows(statement, **values)
 
-    async def _read(self, job: Callable[[Session], Awaitable[T]]) -> T:
-        return await self._pool.read(lambda db: job(PostgresSession(db)))
-
-    async def _look(self, job: Callable[[Session], Awaitable[T]]) -> T:
-        async with self._looking:
-            return await self._read(job)
+    async def _run(self, how: How, job: Job[T]) -> T:
+        # Most connections stay free for reads that are short.
+        async with self._looking if how == "look" else contextlib.nullcontext():
+            is_write, tries = how == "write", 0
+            while True:
+                tries += 1
+                try:
+                    async with (
+                        self._pool.connection() as db,
+                        db.transaction(isolation=None if is_write else "repeatable_read", readonly=not is_write),
+                    ):
+                        return await job(PostgresSession(db))
+                except TransactionRolledBack:
+                    if tries >= TRANSACTION_TRIES:
+                        raise
 
     async def now(self) -> float:
         return cast("float", (await self._query("now"))[0]["now"])
-
-    def _due_since(self) -> float:
-        return self._horizon.since()
-
-    async def _transact(self, job: Callable[[Session], Awaitable[T]]) -> T:
-        return await self._pool.write(lambda db: job(PostgresSession(db)))
 
     async def _drop_day(self, retention: records.Retention, excess: int, now: float) -> records.Pruned | None:
         await self._days.make(now)
@@ -146,8 +220,7 @@ class PostgresStore(Store):
 
     def transaction(self, delivery: records.Delivery) -> Transaction:
         async def mark(connection: Connection) -> bool:
-            statement = STATEMENTS["mark_handled"].sql
-            return await connection.fetchval(statement, delivery.lane, delivery.seq) is not None
+            return await connection.fetchval(STATEMENTS["mark_handled"][0], delivery.lane, delivery.seq) is not None
 
         # An asyncpg.Record reads like a mapping, and is none for type checkers.
         connect = cast(

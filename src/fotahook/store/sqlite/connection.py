@@ -1,11 +1,13 @@
-"""SQLite: connections to the store's file, their threads, statements by name, and the lock of its dispatcher."""
+"""SQLite: connections to the store's file, their threads, statements by name, the lock of its dispatcher, and the
+schema: the file's `user_version` is the number of the last migration."""
 
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import NoneType
@@ -14,10 +16,12 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from ..records import DispatchedElsewhere, StoreError, StoreFull, StoreUnavailable
-from ..sql import load_queries
+from ..sql import Migrated, Migration, check_version, load_migrations, load_queries, next_migrations
 
 BUSY_SECONDS: Final = 2.0
 """How long a write waits for another process that holds the file."""
+MIGRATION_SECONDS: Final = 600.0
+"""How long a migration waits for another process that writes or migrates."""
 CACHE_KIB: Final = 16 * 1024
 """Page cache of each connection: enough for the upper levels of the indexes of a long backlog."""
 PREPARED_STATEMENTS: Final = 256
@@ -41,7 +45,6 @@ _REMEDIES: Final = {
 }
 
 T = TypeVar("T")
-Job = Callable[[sqlite3.Connection], T]
 Q: Final = load_queries("sqlite")
 
 
@@ -56,7 +59,7 @@ def execute(db: sqlite3.Connection, name: str, **values: object) -> sqlite3.Curs
 def connect(path: Path, *, busy_seconds: float | None = None) -> sqlite3.Connection:
     """A connection that syncs every commit and returns rows as dicts. StoreUnavailable names the file.
 
-    `busy_seconds`: how long a statement waits for another process, by default BUSY_SECONDS.
+    A statement waits for another process for so long, by default BUSY_SECONDS.
     """
     wait = BUSY_SECONDS if busy_seconds is None else busy_seconds
     connection = None
@@ -69,7 +72,7 @@ def connect(path: Path, *, busy_seconds: float | None = None) -> sqlite3.Connect
         connection = sqlite3.connect(
             path, timeout=wait, isolation_level=None, check_same_thread=False, cached_statements=PREPARED_STATEMENTS
         )
-        connection.row_factory = as_dict
+        connection.row_factory = _as_dict
         for setting in _SETTINGS:
             connection.execute(f"pragma {setting}")
     except (OSError, sqlite3.Error) as error:
@@ -79,7 +82,7 @@ def connect(path: Path, *, busy_seconds: float | None = None) -> sqlite3.Connect
     return connection
 
 
-def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
+def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
     return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
 
 
@@ -99,27 +102,23 @@ def describe_error(path: Path, error: OSError | sqlite3.Error) -> str:
     """What is wrong with a store's file, and what to do."""
     name = getattr(error, "sqlite_errorname", "")
     what = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return f"cannot open the store {path}: {what}{f' ({name})' if name else ''}; {_remedy(path, name)}"
-
-
-def _remedy(path: Path, name: str) -> str:
-    if not os.path.isdir(path.parent):
-        return f"make the directory {path.parent} first"
-    if os.path.isdir(path):
-        return "name a file, not a directory"
     # SQLite has one error for all of these files, and for the directory in which it makes them.
     needed = (str(path), f"{path}-wal", f"{path}-shm", str(path.parent))
     closed = [each for each in needed if os.path.exists(each) and not os.access(each, os.W_OK, effective_ids=True)]
-    if closed:
-        return f"give this user (uid {os.geteuid()}) the right to write to {', '.join(closed)}"
-    return _REMEDIES.get(name, "check the file, and the disk that it is on")
+    if not os.path.isdir(path.parent):
+        remedy = f"make the directory {path.parent} first"
+    elif os.path.isdir(path):
+        remedy = "name a file, not a directory"
+    elif closed:
+        remedy = f"give this user (uid {os.geteuid()}) the right to write to {', '.join(closed)}"
+    else:
+        remedy = _REMEDIES.get(name, "check the file, and the disk that it is on")
+    return f"cannot open the store {path}: {what}{f' ({name})' if name else ''}; {remedy}"
 
 
 def file_check(path: Path) -> Callable[[], None]:
-    """A check that a store's files are still those that were opened; StoreUnavailable names a missing one.
-
-    SQLite goes on writing to a removed or moved file, where the data would be lost.
-    """
+    """A check that a store's files are still those that were opened; StoreUnavailable names a missing one, since SQLite
+    goes on writing to a removed or moved file, where the data would be lost."""
     opened = {name: _identity(name) for name in (str(path), f"{path}-wal")}
 
     def check() -> None:
@@ -131,11 +130,10 @@ def file_check(path: Path) -> Callable[[], None]:
 
 
 def _identity(name: str) -> tuple[int, int] | None:
-    try:
+    with contextlib.suppress(OSError):
         facts = os.stat(name)
-    except OSError:
-        return None
-    return facts.st_dev, facts.st_ino
+        return facts.st_dev, facts.st_ino
+    return None
 
 
 def lock_dispatcher(path: Path) -> int:
@@ -156,15 +154,13 @@ class Worker:
     """
 
     def __init__(self, connection: sqlite3.Connection, *, begin: str = "begin", end: str = "rollback") -> None:
-        self._connection = connection
-        self._begin = begin
-        self._end = end
+        self._connection, self._begin, self._end = connection, begin, end
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="fotahook-store")
         self._closed = False
         self.check: Callable[[], None] = lambda: None
         """Called before every transaction, which fails if it raises."""
 
-    async def run(self, job: Job[T]) -> T:
+    async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `job` returns, once its transaction is over; if it raises, nothing was written."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
@@ -177,7 +173,7 @@ class Worker:
         await asyncio.to_thread(self._executor.shutdown)
         self._connection.close()
 
-    def _run(self, job: Job[T]) -> T:
+    def _run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         try:
             self.check()
             # One transaction, so that a job of several statements sees one state of the store.
@@ -193,3 +189,62 @@ class Worker:
             if (translated := translate(error)) is error:
                 raise
             raise translated from error
+
+
+def key_hash(account: str, key: str) -> int:
+    """The number by which an idempotency key is found; several keys may share it."""
+    return short_hash(hashlib.sha256(f"{account}\0{key}".encode()).digest())
+
+
+def short_hash(digest: bytes) -> int:
+    """The part of a hash that fits into SQLite's integers."""
+    return int.from_bytes(digest[:8], signed=True)
+
+
+def check_schema(db: sqlite3.Connection, url: str, *, create: bool = False) -> int:
+    """The version of the schema, which it can `create` in an empty file; WrongSchema if it is not this fotahook's."""
+    if create and _version(db) == 0:
+        _apply(db, load_migrations("sqlite"))
+    return check_version(_version(db), load_migrations("sqlite"), url)
+
+
+def migrate(path: Path) -> Migrated:
+    """Apply the missing migrations, each in a transaction of its own."""
+    with contextlib.closing(connect(path, busy_seconds=MIGRATION_SECONDS)) as db:
+        try:
+            before, applied = _version(db), list[str]()
+            while names := _step(db):
+                applied += names
+        except sqlite3.Error as error:
+            raise translate(error) from error
+        return Migrated(before=before, after=check_schema(db, f"sqlite:///{path}"), applied=tuple(applied))
+
+
+def _step(db: sqlite3.Connection) -> list[str]:
+    """One transaction; the names of what it applied. Other processes may do the same meanwhile."""
+    with db:
+        db.execute("begin immediate")
+        todo = next_migrations(_version(db), load_migrations("sqlite"))
+        _apply(db, todo)
+    return [migration.name for migration in todo]
+
+
+def _apply(db: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
+    if _version(db) == 0 and db.execute("select 1 from sqlite_schema limit 1").fetchone() is not None:
+        file = db.execute("pragma database_list").fetchone()["file"]
+        raise StoreUnavailable(f"{file} is the database of something else; choose another file")
+    db.create_function("key_hash", 2, key_hash, deterministic=True)
+    db.create_function("short_hash", 1, short_hash, deterministic=True)
+    for migration in migrations:
+        # Statement by statement, since executescript would commit.
+        statement = ""
+        for line in migration.sql.splitlines(keepends=True):
+            statement += line
+            if sqlite3.complete_statement(statement):
+                db.execute(statement)
+                statement = ""
+        db.execute(f"pragma user_version = {migration.number}")
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("pragma user_version").fetchone()["user_version"])

@@ -250,18 +250,19 @@ from json_each(:seqs) given cross join settled s on s.seq = given.value cross jo
 order by consumer;
 
 -- name: attempts
-select a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt, a.resent
+select m.id as message_id, row_number() over (order by a.number) as number, a.started_at, a.url, a.outcome, a.status as http_status, a.error_code, a.fix,
+    a.phases, a.excerpt, a.resent
 from attempts a join messages m on m.seq = a.seq where m.id = :id order by a.number;
 
 -- name: recent_attempts
-select m.id as message, m.accepted_at, a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt,
+select m.id as message_id, m.accepted_at, a.started_at, a.url, a.outcome, a.status as http_status, a.error_code, a.fix, a.phases, a.excerpt,
     a.resent, (select count(*) from attempts b where b.seq = a.seq and +b.number <= a.number) as number
 from attempts a join messages m on m.seq = a.seq
 order by a.number desc limit :limit;
 
 -- name: account_attempts
 -- Of these messages. :seqs is JSON.
-select m.id as message, m.accepted_at, a.started_at, a.url, a.outcome, a.status, a.error_code, a.fix, a.phases, a.excerpt,
+select m.id as message_id, m.accepted_at, a.started_at, a.url, a.outcome, a.status as http_status, a.error_code, a.fix, a.phases, a.excerpt,
     a.resent, (select count(*) from attempts b where b.seq = a.seq and +b.number <= a.number) as number
 from attempts a join messages m on m.seq = a.seq
 where a.seq in (select value from json_each(:seqs)) order by a.number desc limit :limit;
