@@ -128,7 +128,7 @@ async def test_overviews_are_kept_for_a_moment_and_are_bounded(api: Api, monkeyp
 def test_latency_is_of_deliveries_alone() -> None:
     def attempt(milliseconds: float, error: str | None = None) -> tuple[float, Attempt]:
         began, phases = to_datetime(10.0), Phases(total=milliseconds)
-        return 9.999, Attempt("m", 1, began, "", error_code=error, phases=phases)
+        return 9.999, Attempt(1, began, "", error_code=error, phases=phases)
 
     assert latency_of([]) == Latency()
     assert latency_of([attempt(5, "http_503")]) == Latency()

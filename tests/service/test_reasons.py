@@ -36,7 +36,7 @@ MESSAGE = Message(
     deliveries=(PLACE,),
 )
 LANE = Lane(consumer="", state="open", until=None, health=Health(), pending=1, dead=0, oldest_accepted_at=NOW)
-REFUSED = Attempt("m-1", 1, to_datetime(NOW), "failed", URL, error_code="http_422", fix="See the receiver's log.")
+REFUSED = Attempt(1, to_datetime(NOW), "failed", URL, error_code="http_422", fix="See the receiver's log.")
 NO_LIMITS = Limits()
 
 replace = msgspec.structs.replace
