@@ -21,7 +21,8 @@ from bench import rig
 from bench.delivery_accept import ACCOUNTS, BATCH, BODY
 from bench.delivery_serve import serve
 from bench.report import Figure, Report
-from fotahook.delivery import Dispatcher, Outcome
+from fotahook.delivery import Dispatcher
+from fotahook.delivery.outcomes import Attempt
 from fotahook.delivery.sender import Sender, SenderSettings
 from fotahook.store import open_store
 from fotahook.store.records import Delivery, Lease, NewMessage
@@ -66,13 +67,13 @@ async def fotahook(receiver: str, url: str, count: int, lanes: int = len(ACCOUNT
         await asyncio.gather(*(store.register(account, f"{receiver}/callbacks", actor="bench") for account in some))
     delivered, all_delivered = 0, asyncio.Event()
 
-    def count_delivered(attempt: asyncio.Future[Outcome]) -> None:
+    def count_delivered(attempt: Attempt) -> None:
         nonlocal delivered
-        delivered += attempt.result().code == "delivered"
+        delivered += attempt.outcome is not None and attempt.outcome.code == "delivered"
         if delivered == count:
             all_delivered.set()
 
-    def deliver(lease: Lease, delivery: Delivery) -> asyncio.Future[Outcome]:
+    def deliver(lease: Lease, delivery: Delivery) -> Attempt:
         attempt = posts.deliver(lease, delivery)
         attempt.add_done_callback(count_delivered)
         return attempt

@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from fotahook.delivery import Deliver, Outcome, Rules, Timings
+from fotahook.delivery import Deliver, Dispatcher, Outcome, Rules
 from fotahook.delivery.lane import LaneWorker
-from fotahook.delivery.places import FetchBudget, Places
-from fotahook.delivery.runtime import ClockWatch, Runtime
+from fotahook.delivery.runtime import ClockWatch
 from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Health, Lease, Limits, NewMessage, StoreUnavailable
@@ -134,6 +133,11 @@ def serve(store: Store, receiver: Receiver, clock: VirtualClock) -> Serve:
 
 
 class Server(LaneWorker):
+    @property
+    def dispatcher(self) -> Dispatcher:
+        assert isinstance(self._runtime, Dispatcher)
+        return self._runtime
+
     async def run(self) -> None:
         """Serve to the end. Cancelling it ends what is in flight."""
         try:
@@ -150,32 +154,28 @@ def a_server(
     clock: VirtualClock,
     *,
     rules: Rules | None = None,
-    others_wait: Callable[[], bool] = lambda: False,
-    stopping: Callable[[], bool] = lambda: False,
-    runtime: Runtime | None = None,
+    others_wait: bool = False,
+    monotonic: VirtualClock | None = None,
 ) -> Server:
-    return Server(
-        lease,
-        leased_at,
-        store=store,
-        deliver=deliver,
-        service_rules=rules or Rules(),
-        timings=Timings(),
-        runtime=runtime or a_runtime(clock, others_wait=others_wait, stopping=stopping),
-    )
+    return Server(lease, leased_at, a_dispatcher(store, deliver, clock, others_wait, monotonic), rules or Rules())
 
 
-def a_runtime(clock: VirtualClock, **changes: object) -> Runtime:
-    facts: dict[str, object] = {
-        "clock": clock,
-        "monotonic": clock,
-        "jitter": lambda: 1.0,
-        "places": Places(100),
-        "quick_budget": FetchBudget(),
-        "other_budget": FetchBudget(),
-        "watch": ClockWatch(clock, believed=True),
-    }
-    return Runtime(**facts | changes)  # type: ignore[arg-type]
+def a_dispatcher(
+    store: Store,
+    deliver: Deliver,
+    clock: VirtualClock,
+    others_wait: bool = False,
+    monotonic: VirtualClock | None = None,
+    *,
+    jitter: Callable[[], float] = lambda: 1.0,
+) -> Dispatcher:
+    """One that trusts its clock, and serves only the lanes that are made for it."""
+    monotonic = monotonic or clock
+    lanes = 0 if others_wait else 100
+    dispatcher = Dispatcher(store, deliver, lanes=lanes, in_flight=100, clock=clock, monotonic=monotonic, jitter=jitter)
+    dispatcher.watch = ClockWatch(monotonic, believed=True)
+    dispatcher.on_recovered = lambda lease: None  # type: ignore[method-assign]
+    return dispatcher
 
 
 class Flaky:

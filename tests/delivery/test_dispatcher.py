@@ -314,7 +314,7 @@ async def test_slow_lanes_that_wait_for_each_other_hold_up_nobody(store: Store) 
     dispatcher = Dispatcher(store, deliver, lanes=4, in_flight=4)
     dispatching = asyncio.create_task(dispatcher.run())
     async with asyncio.timeout(DEADLINE):
-        while dispatcher._places.slow_lanes < 20:  # noqa: ASYNC110  # nobody tells
+        while dispatcher.places.slow_lanes < 20:  # noqa: ASYNC110  # nobody tells
             await asyncio.sleep(0.01)
         await store.accept([NewMessage(account="healthy", body=b"{}")])
         await healthy.wait()

@@ -17,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fotahook.delivery import Outcome
-from fotahook.delivery.connection import BODY_GRACE_SECONDS
+from fotahook.delivery.http import BODY_GRACE_SECONDS
 from fotahook.delivery.outcomes import failure_of
 from fotahook.delivery.resolver import QUERY_SECONDS
 from fotahook.delivery.response import FIELD_LIMIT, HEAD_LIMIT, INTERIM_LIMIT, RESPONSE_LIMIT

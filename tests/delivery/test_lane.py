@@ -7,14 +7,13 @@ import pytest
 
 from fotahook.delivery import Outcome, Rules
 from fotahook.delivery.places import FetchBudget
-from fotahook.delivery.runtime import ClockWatch
 from fotahook.delivery.stock import FETCH_SECONDS, FETCH_SECONDS_CAP
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, Limits
 from tests.deadlines import DEADLINE
 from tests.store.conftest import ACCOUNT, URL, VirtualClock, lease_one
 
-from .conftest import DELIVERED, Accept, Flaky, Receiver, Serve, a_runtime, a_server, failed
+from .conftest import DELIVERED, Accept, Flaky, Receiver, Serve, Server, a_dispatcher, a_server, failed
 
 
 async def state_of(store: Store, message_id: str) -> str:
@@ -240,7 +239,7 @@ async def test_the_turn_of_a_lane_of_one_key_ends_like_any_other_if_others_wait(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
 ) -> None:
     await accept(*(b"%d" % number for number in range(150)), key="k")
-    server = a_server(await lease_one(store), clock(), store, receiver.deliver, clock, others_wait=lambda: True)
+    server = a_server(await lease_one(store), clock(), store, receiver.deliver, clock, others_wait=True)
     await server.run()
     assert receiver.seen == [b"%d" % number for number in range(100)]
     assert await store.due_in() == 0
@@ -376,13 +375,13 @@ async def test_no_message_expires_while_the_clock_is_not_to_be_trusted(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
 ) -> None:
     monotonic = VirtualClock()
-    runtime = a_runtime(clock, monotonic=monotonic, watch=ClockWatch(monotonic, believed=True))
     receiver.default = failed("http_500")
     (message_id,) = await accept(b"{}")
 
+    dispatcher = a_dispatcher(store, receiver.deliver, clock, monotonic=monotonic)
+
     async def serve_once() -> None:
-        worker = a_server(await lease_one(store), monotonic(), store, receiver.deliver, clock, runtime=runtime)
-        await worker.run()
+        await Server(await lease_one(store), monotonic(), dispatcher, Rules()).run()
 
     await serve_once()
     # The clock stands 40 days ahead, and is right again after six seconds.
@@ -399,7 +398,6 @@ async def test_no_message_expires_if_the_clock_jumps_after_the_lease_was_read(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monotonic = VirtualClock()
-    runtime = a_runtime(clock, monotonic=monotonic, watch=ClockWatch(monotonic, believed=True))
     await accept(b"{}")
     fetch = store.fetch
 
@@ -408,7 +406,7 @@ async def test_no_message_expires_if_the_clock_jumps_after_the_lease_was_read(
         return await fetch(lease, limit, **options)
 
     monkeypatch.setattr(store, "fetch", jump_and_fetch)
-    worker = a_server(await lease_one(store), monotonic(), store, receiver.deliver, clock, runtime=runtime)
+    worker = a_server(await lease_one(store), monotonic(), store, receiver.deliver, clock, monotonic=monotonic)
     await worker.run()
     assert receiver.seen == [b"{}"]
 
@@ -466,12 +464,10 @@ async def test_lanes_that_fetch_at_once_share_the_memory(store: Store, accept: A
     for account in names:
         await store.register(account, URL, actor="test")
         await accept(*[body] * 10, account=account)
-    runtime = a_runtime(clock, quick_budget=budget, other_budget=budget)
-    watched, asked_at = Watched(store, "", 0), clock()
-    workers = [
-        a_server(lease, asked_at, watched, deliver, clock, runtime=runtime)  # type: ignore[arg-type]
-        for lease in await store.lease(10, 30)
-    ]
+    dispatcher = a_dispatcher(Watched(store, "", 0), deliver, clock)  # type: ignore[arg-type]
+    dispatcher.places.quick_budget = dispatcher.places.other_budget = budget
+    asked_at = clock()
+    workers = [Server(lease, asked_at, dispatcher, Rules()) for lease in await store.lease(10, 30)]
     lowest = 0
 
     async def watch() -> None:
@@ -494,11 +490,12 @@ async def test_a_lane_that_recovers_says_so(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
 ) -> None:
     recovered: list[str | None] = []
-    runtime = a_runtime(clock, recovered=lambda lease: recovered.append(lease.url))
     receiver.default = failed("http_429")
     await accept(b"{}")
     for _ in range(2):
-        await a_server(await lease_one(store), clock(), store, receiver.deliver, clock, runtime=runtime).run()
+        server = a_server(await lease_one(store), clock(), store, receiver.deliver, clock)
+        server.dispatcher.on_recovered = lambda lease: recovered.append(lease.url)  # type: ignore[method-assign]
+        await server.run()
         clock.advance(await store.due_in() or 0)
         receiver.default = DELIVERED
     assert recovered == [URL]
@@ -601,7 +598,7 @@ async def test_a_turn_ends_after_a_hundred_deliveries_if_others_wait(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
 ) -> None:
     await accept(*(b"%d" % number for number in range(150)))
-    server = a_server(await lease_one(store), clock(), store, receiver.deliver, clock, others_wait=lambda: True)
+    server = a_server(await lease_one(store), clock(), store, receiver.deliver, clock, others_wait=True)
     await server.run()
     assert len(receiver.seen) == 100
     assert await store.due_in() == 0
@@ -617,7 +614,7 @@ async def test_a_turn_ends_after_a_second_if_others_wait(
         return await receiver.deliver(lease, delivery)
 
     lease, rules = await lease_one(store), Rules(in_flight=1)
-    await a_server(lease, clock(), store, slow, clock, rules=rules, others_wait=lambda: True).run()
+    await a_server(lease, clock(), store, slow, clock, rules=rules, others_wait=True).run()
     assert receiver.seen == [b"0"]
 
 
@@ -625,15 +622,13 @@ async def test_a_stopping_lane_finishes_its_running_attempts(
     store: Store, accept: Accept, receiver: Receiver, clock: VirtualClock
 ) -> None:
     first, second = await accept(b"0", b"1")
-    stopping = False
 
     async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
-        nonlocal stopping
-        stopping = True
+        server.dispatcher.stop()
         return await receiver.deliver(lease, delivery)
 
-    lease, rules = await lease_one(store), Rules(in_flight=1)
-    await a_server(lease, clock(), store, deliver, clock, rules=rules, stopping=lambda: stopping).run()
+    server = a_server(await lease_one(store), clock(), store, deliver, clock, rules=Rules(in_flight=1))
+    await server.run()
     assert [await state_of(store, one) for one in (first, second)] == ["delivered", "pending"]
     assert await store.due_in() == 0
 

@@ -8,13 +8,13 @@ from itertools import pairwise
 
 import pytest
 
-from fotahook.delivery import Outcome, Rules, Timings
+from fotahook.delivery import Outcome, Rules
 from fotahook.delivery.policy import HOUR, MINUTE
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, NewMessage
 from tests.store.conftest import URL, VirtualClock
 
-from .conftest import DELIVERED, Server, a_runtime, failed
+from .conftest import DELIVERED, Server, a_dispatcher, failed
 from .timetable import Timetable, Turn
 
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC).timestamp()
@@ -56,7 +56,7 @@ class Simulation:
         self.bodies: dict[str, bytes] = {}
         self._store = store
         self._clock = clock
-        self._runtime = a_runtime(clock, jitter=random.Random(seed).random)
+        self._dispatcher = a_dispatcher(store, Watched(clock).deliver, clock, jitter=random.Random(seed).random)
 
     async def live(self) -> None:
         """From the first message until nothing is left to do."""
@@ -89,15 +89,8 @@ class Simulation:
         leases = await self._store.lease(10, 30)
         for lease in leases:
             lane = Watched(self._clock)
-            await Server(
-                lease,
-                asked_at,
-                store=self._store,
-                deliver=lane.deliver,
-                service_rules=Rules(),
-                timings=Timings(),
-                runtime=self._runtime,
-            ).run()
+            self._dispatcher.deliver = lane.deliver
+            await Server(lease, asked_at, self._dispatcher, Rules()).run()
             if lane.tries:
                 [state] = await self._store.lanes(lease.account)
                 self.timetable.add(self._clock(), lease.account, lane.tries, state)

@@ -397,7 +397,7 @@ async def test_without_descriptors_no_receiver_is_blamed_and_the_log_says_so_onc
     async with receiver(answering(OK)) as port, sender() as made:
         lease = a_lease(url=f"http://127.0.0.1:{port}/")
         with monkeypatch.context() as patched:
-            patched.setattr("fotahook.delivery.http.connect_socket", exhausted)
+            patched.setattr("fotahook.delivery.connecting.connect_socket", exhausted)
             outcomes = [await made.deliver(lease, a_delivery()) for _ in range(3)]
         assert {outcome.code for outcome in outcomes} == {"out_of_files"}
         assert "not at fault" in FIXES["out_of_files"]

@@ -15,7 +15,7 @@ from fotahook.store.base import Store
 from fotahook.store.records import DispatchedElsewhere, HandOver, Lease, LeaseRequest, StoreError
 
 from .lane import LaneWorker
-from .places import FetchBudget, Places
+from .places import Places
 from .policy import Rules
 from .runtime import ClockWatch, Deliver, Runtime, Timings
 
@@ -36,7 +36,7 @@ LONGEST_PAUSE: Final = 31 * 86400.0
 
 
 @dataclass(eq=False)
-class Dispatcher:
+class Dispatcher(Runtime):
     """Drives deliveries from a store to `deliver`, at least once each, lane by lane.
 
     Several dispatchers may share a store that allows it; each lane is served by one of them at a time.
@@ -65,25 +65,13 @@ class Dispatcher:
         self._serving: dict[int, LaneWorker] = {}
         """The worker of each lane; one that lost its lease may be ending besides."""
         self._recovering: dict[str, asyncio.Task[None]] = {}
-        self._stopping = False
         self._store_error: str | None = None
         self._polled_at = self.monotonic()
         self._quick_lanes = min(self.lanes, 2 * self.in_flight)
         self._wakeup = asyncio.Event()
         # Lanes that hang make room for others.
-        self._places = Places(self.in_flight, on_slow=self._wakeup.set)
-        self._runtime = Runtime(
-            clock=self.clock,
-            monotonic=self.monotonic,
-            jitter=self.jitter,
-            places=self._places,
-            quick_budget=FetchBudget(),
-            other_budget=FetchBudget(),
-            watch=ClockWatch(self.monotonic, believed=False),
-            others_wait=lambda: self._room() <= 0,
-            stopping=lambda: self._stopping,
-            recovered=self._on_recovered,
-        )
+        self.places = Places(self.in_flight, on_slow=self._wakeup.set)
+        self.watch = ClockWatch(self.monotonic, believed=False)
 
     @property
     def longest_wait(self) -> float:
@@ -97,7 +85,7 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Lease no more and start no more attempts; ``run`` returns when those in flight have ended."""
-        self._stopping = True
+        self.stopping = True
         self._wakeup.set()
 
     def wake(self) -> None:
@@ -108,7 +96,7 @@ class Dispatcher:
         """Serve until ``stop`` is called. Cancelling it leaves what is in flight to the end of its lease."""
         self.store.hand_over(self._request, self._receive)
         try:
-            while not self._stopping:
+            while not self.stopping:
                 if not await self._lease():
                     await self._idle()
             while self._workers:
@@ -121,12 +109,15 @@ class Dispatcher:
             ending = [worker.abandon() for worker in self._workers]
             await asyncio.gather(*recovering, *ending, return_exceptions=True)
 
+    def others_wait(self) -> bool:
+        return self._room() <= 0
+
     def _room(self) -> int:
         """How many more lanes may be leased. Slow ones count only towards the limit of all."""
-        return min(self._quick_lanes + self._places.slow_lanes, LANES_LIMIT) - len(self._workers)
+        return min(self._quick_lanes + self.places.slow_lanes, LANES_LIMIT) - len(self._workers)
 
     async def _lease(self) -> bool:
-        """Take what is due, as far as there is room; whether anything was."""
+        """Take what is due; whether anything was."""
         # Read before the query: the lease must never seem to last longer than the store says.
         self._polled_at = asked_at = self.monotonic()
         room = self._room()
@@ -135,8 +126,11 @@ class Dispatcher:
         try:
             leases = await self.store.lease(room, self.timings.lease)
         except StoreError as error:
-            if str(error) != self._store_error:
-                _log_store_error(error)
+            if isinstance(error, DispatchedElsewhere) and str(error) != self._store_error:
+                # Nothing is wrong, as where several processes receive for one inbox.
+                log.info("another process handles the messages of this store; this one takes over when that one ends")
+            elif str(error) != self._store_error:
+                log.warning("nothing is delivered from here meanwhile: %s", error)
             self._store_error = str(error)
             await asyncio.sleep(POLL_SECONDS)
             return False
@@ -146,8 +140,7 @@ class Dispatcher:
         return bool(leases)
 
     def _request(self) -> LeaseRequest | None:
-        """What an accepting transaction may lease for this dispatcher."""
-        if self._stopping:
+        if self.stopping:
             return None
         return LeaseRequest(lanes=max(0, self._room()), seconds=self.timings.lease, asked_at=self.monotonic())
 
@@ -159,15 +152,7 @@ class Dispatcher:
                 worker.hand(one.deliveries, more=one.more)
 
     def _serve(self, lease: Lease, leased_at: float, handed: HandOver | None = None) -> None:
-        worker = LaneWorker(
-            lease,
-            leased_at,
-            store=self.store,
-            deliver=self.deliver,
-            service_rules=self.rules_of.get(lease.consumer, self.rules),
-            timings=self.timings,
-            runtime=self._runtime,
-        )
+        worker = LaneWorker(lease, leased_at, self, self.rules_of.get(lease.consumer, self.rules))
         self._workers.add(worker)
         self._serving[lease.lane] = worker
         worker.begin(handed).add_done_callback(partial(self._on_served, worker))
@@ -182,9 +167,7 @@ class Dispatcher:
             # The lease runs out by itself, and then the lane is served again.
             log.error("lane %s was dropped", worker.lease.account, exc_info=error)
 
-    # Recovery
-
-    def _on_recovered(self, lease: Lease) -> None:
+    def on_recovered(self, lease: Lease) -> None:
         """Wake the other lanes that wait for the same origin, a few at a time."""
         if lease.url is None:
             return
@@ -204,12 +187,10 @@ class Dispatcher:
                 return
             await asyncio.sleep(RECOVERED_SECONDS)
 
-    # Waiting
-
     async def _idle(self) -> None:
         """Wait for something to do: a hint, room, the next due time, the stop; a second at most."""
         self._wakeup.clear()
-        if self._stopping:
+        if self.stopping:
             return
         due_in = None
         if self._room() > 0:
@@ -223,11 +204,3 @@ class Dispatcher:
             for hint in hints:
                 hint.cancel()
             await asyncio.gather(*hints, return_exceptions=True)
-
-
-def _log_store_error(error: StoreError) -> None:
-    if isinstance(error, DispatchedElsewhere):
-        # Nothing is wrong, as where several processes receive for one inbox.
-        log.info("another process handles the messages of this store; this one takes over when that one ends")
-    else:
-        log.warning("nothing is delivered from here meanwhile: %s", error)

@@ -1,168 +1,202 @@
-"""An HTTP/1.1 client for POSTs, with idle connections kept by origin.
-
-Every address that it connects to comes from the resolver, which vets it.
-"""
+"""An HTTP/1.1 client for POSTs. Every address that it connects to comes from the resolver, which vets it."""
 
 import asyncio
-import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Final, NamedTuple
-from urllib.parse import urlsplit
+from collections.abc import Callable
+from typing import Final, cast
 
-from fotahook.contract.addresses import EVERYWHERE, Network, url_refusal
 from fotahook.contract.servers import Proxy
 
-from .connection import Connection, ConnectionDropped, Exchange, KnownResponses
+from .connecting import Origin, Target, open_socket, open_tunnel
 from .deadline import DeadlineQueue
-from .outcomes import Outcome
-from .resolver import Resolver, vet_literal
-from .response import HEAD_LIMIT, ExchangeFailed, Response, ResponseReader
-from .tls import reported_handshake
+from .outcomes import Attempt, Outcome
+from .resolver import Resolver
+from .response import ExchangeFailed, Response, ResponseReader
+from .tls import code_of_tls_error, reported_handshake
 
 IDLE_SECONDS: Final = 15.0
 IDLE_LIMIT: Final = 1024
 """Idle connections in all; the one idle for longest is closed for a new one."""
-STAGGER_SECONDS: Final = 0.25
-"""Delay before the next address of a host is tried beside the one before (RFC 8305, section 5)."""
+COPY_LIMIT: Final = 16 * 1024
+"""A longer body of a request is not copied behind its head: that would cost more than a second write."""
+BODY_GRACE_SECONDS: Final = 1.0
+"""How long the body of a 2xx is waited for: its head has already decided the outcome."""
+KNOWN_BYTES: Final = 1024
+KNOWN_RESPONSES: Final = 256
+"""Bounds of the responses that are known."""
 
 
-class Origin(NamedTuple):
-    """Where a connection leads."""
-
-    tls: bool
-    host: str
-    port: int
+class ConnectionDropped(ExchangeFailed):
+    """The connection ended before the first byte of a response."""
 
 
-class Target(NamedTuple):
-    """A parsed URL: its origin, and the beginning of every request to it."""
+class Post(Attempt):
+    """One POST under way. Cancelling it drops its connection. Times are by the client's clock, in seconds."""
 
-    url: str
-    origin: Origin
-    head: str
-
-
-def target_of(url: str, allowed: Sequence[Network]) -> Target:
-    """Parse a URL; ValueError for one that cannot be used, BlockedAddress for a forbidden IP literal.
-
-    The request target is sent exactly as it stands in the URL: signed URLs break when one byte changes.
-    """
-    if (why := url_refusal(url, allow_http=True, allowed=EVERYWHERE)) is not None:
-        raise ValueError(why)
-    parts = urlsplit(url)
-    host = (parts.hostname or "").encode("idna").decode("ascii")
-    vet_literal(host, allowed)
-    tls = parts.scheme == "https"
-    default = 443 if tls else 80
-    port = parts.port or default
-    name = f"[{host}]" if ":" in host else host
-    authority = name if port == default else f"{name}:{port}"
-    path = url[url.index("//") + 2 :].partition(parts.netloc)[2]
-    request_target = path if path.startswith("/") else f"/{path}"
-    return Target(url, Origin(tls, host, port), f"POST {request_target} HTTP/1.1\r\nHost: {authority}\r\n")
-
-
-class ConnectionPool:
-    """Idle connections by origin, the one used last first."""
-
-    def __init__(self) -> None:
-        self._by_origin: dict[Origin, dict[Connection, None]] = {}
-        self._by_age = DeadlineQueue[Connection](IDLE_SECONDS, self._close)
-
-    def take(self, origin: Origin) -> Connection | None:
-        """An idle connection to an origin, no longer in the pool."""
-        while idle := self._by_origin.get(origin):
-            connection = next(reversed(idle))
-            self._forget(connection, origin)
-            if connection.usable:
-                return connection
-        return None
-
-    def put(self, origin: Origin, connection: Connection) -> None:
-        """Keep a connection for the next request."""
-        if len(self._by_age) >= IDLE_LIMIT:
-            self._by_age.end_oldest()
-        connection.on_idle_end = partial(self._forget, connection, origin)
-        self._by_origin.setdefault(origin, {})[connection] = None
-        self._by_age.add(connection)
-
-    def close(self) -> None:
-        """Close all idle connections."""
-        while self._by_age:
-            self._by_age.end_oldest()
-
-    def _close(self, connection: Connection) -> None:
-        if connection.on_idle_end is not None:
-            connection.on_idle_end()
-        connection.abort()
-
-    def _forget(self, connection: Connection, origin: Origin) -> None:
-        connection.on_idle_end = None
-        self._by_age.remove(connection)
-        idle = self._by_origin[origin]
-        del idle[connection]
-        if not idle:
-            del self._by_origin[origin]
-
-
-class Post(asyncio.Future[Outcome], Exchange):
-    """One POST under way, and a future of its outcome. Cancelling it drops its connection."""
-
-    connection: Connection | None = None
+    connection: "Connection | None" = None
     connecting: asyncio.Task[None] | None = None
+    stage = "connect"
+    """What is under way: ``dns``, ``connect``, ``response`` or ``body``."""
+    sent = 0.0
+    """When the request was handed to the operating system."""
+    first_byte: float | None = None
+    reused = False
+    """Whether the request was sent on a kept connection."""
+    afresh = False
+    """Whether it is sent once more, on a connection of its own."""
+    resent = False
 
     def __init__(self, client: "HttpClient", target: Target, head: bytes, body: bytes) -> None:
         super().__init__()
-        self.clock = client.clock
-        self.start = client.clock()
         self.target = target
         self.head = head
         self.body = body
+        self.phases: dict[str, float] = {}
+        self.start = client.clock()
         self._client = client
 
-    def answered(self, response: Response) -> None:
-        """As of Exchange."""
-        self._client.end(self)
-        self.set_result(self._client.report(self, response))
+    def note(self, phase: str, since: float) -> float:
+        """Note how long a phase took; the time now."""
+        now = self._client.clock()
+        self.phases[phase] = round((now - since) * 1000, 3)
+        return now
 
     def failed(self, error: Exception) -> None:
-        """As of Exchange.
+        """No response came.
 
         A kept connection may have been closed while the request was on its way, which says nothing about the receiver:
         if it ends before the first byte, the request is sent once more, on a new connection.
         """
         if isinstance(error, ConnectionDropped) and self.reused:
-            self.afresh, self.reused, self.sent = True, False, None
+            self.afresh, self.reused = True, False
             self._client.connect(self)
-        elif not self.done():
-            self._client.end(self)
-            self.set_result(self._client.report(self, error))
+        elif not self.ended:
+            self._client.end(self, error)
 
     def overdue(self) -> None:
-        """It took longer than an exchange may."""
         self._leave()
         self.failed(TimeoutError())
 
-    def cancel(self, msg: object = None) -> bool:
-        """As of asyncio.Future."""
-        if not super().cancel(msg):
-            return False
-        self._leave()
-        self._client.end(self)
-        return True
+    def cancel(self) -> None:
+        if not self.ended:
+            self._leave()
+            self._client.deadlines.remove(self)
+            self.end(None)
 
     def _leave(self) -> None:
-        """Drop the connection, or end connecting."""
         if self.connecting is not None:
             self.connecting.cancel()
         if self.connection is not None:
             self.connection.abort()
 
 
+class Connection(asyncio.Protocol):
+    """A connection to an origin. It carries one exchange at a time."""
+
+    def __init__(self, client: "HttpClient", origin: Origin) -> None:
+        self.origin = origin
+        self._client = client
+        self._known = client.known
+        self._transport: asyncio.Transport | None = None
+        self._post: Post | None = None
+        self._reader: ResponseReader | None = None
+
+    def send(self, post: Post) -> bool:
+        """Send a request; whether that could be tried."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        self._post, post.connection, post.stage = post, self, "response"
+        if len(post.body) < COPY_LIMIT:
+            transport.write(post.head + post.body)
+        else:
+            transport.write(post.head)
+            transport.write(post.body)
+        post.sent = self._client.clock()
+        return True
+
+    def abort(self) -> None:
+        """Close at once, whatever is under way, and tell nobody.
+
+        A receiver that reads nothing would never let a connection close in good order.
+        """
+        self._post = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not always a subclass: uvloop's transports are their own.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        post, reader = self._post, self._reader
+        if post is None:
+            # Nothing was asked: whatever this is, the connection is not worth keeping.
+            self.abort()
+        elif reader is not None:
+            self._read(post, reader, data)
+        elif (known := self._known.get(data)) is not None:
+            # Receivers answer the same again and again, and the same bytes mean the same.
+            post.first_byte = self._client.clock()
+            self._post = None
+            self._client.end(post, known, self)
+        else:
+            reader = self._reader = ResponseReader()
+            self._read(post, reader, data)
+            if reader.keep and len(data) <= KNOWN_BYTES:
+                if len(self._known) >= KNOWN_RESPONSES:
+                    self._known.clear()
+                self._known[data] = reader.response
+
+    def _read(self, post: Post, reader: ResponseReader, data: bytes) -> None:
+        was_accepted = reader.accepted
+        try:
+            reader.feed(data)
+        except ExchangeFailed as error:
+            self._fail(error)
+            return
+        finally:
+            if post.first_byte is None and (reader.status or not reader.interim):
+                post.first_byte, post.stage = self._client.clock(), "body"
+        if reader.ended:
+            self._finish(post, keep=reader.keep)
+        elif reader.accepted and not was_accepted:
+            self._client.loop.call_later(BODY_GRACE_SECONDS, self._finish, post)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._client.close_idle(self)
+        post, reader = self._post, self._reader
+        if post is None:
+            return
+        if reader is not None and reader.status and (reader.accepted or not reader.framed):
+            self._finish(post)
+        elif reader is not None:
+            self._fail(ExchangeFailed("response_cut_off", "the response broke off"))
+        elif isinstance(error, ssl.SSLError) and code_of_tls_error(error) == "tls_client_certificate":
+            # With TLS 1.3 a receiver refuses a client without a certificate only after the handshake.
+            self._fail(ExchangeFailed("tls_client_certificate", str(error)))
+        else:
+            text = "the receiver closed the connection before it answered"
+            self._fail(ConnectionDropped("connection_lost", str(error or text)))
+
+    def _finish(self, post: Post, *, keep: bool = False) -> None:
+        reader = self._reader
+        if self._post is not post or reader is None:
+            return
+        self._post = self._reader = None
+        if not keep:
+            self.abort()
+        self._client.end(post, reader.response, self if keep else None)
+
+    def _fail(self, error: Exception) -> None:
+        post = self._post
+        self.abort()
+        if post is not None:
+            post.failed(error)
+
+
 class HttpClient:
-    """Sends POSTs. Every address that it connects to comes from the resolver, which vets it."""
+    """Sends POSTs, within the event loop in which it is made."""
 
     def __init__(
         self,
@@ -175,22 +209,26 @@ class HttpClient:
         connect_timeout: float,
         proxy: Proxy | None = None,
     ) -> None:
-        """`report` makes an outcome of the response, or of an ExchangeFailed or OSError if there is none."""
-        self.report = report
+        """`report` makes an outcome of the response, or of the exception if there is none."""
         self.clock = clock
+        self.loop = asyncio.get_running_loop()
+        self.known: dict[bytes, Response] = {}
+        """Responses by their bytes: those that came whole, and after which the connection was kept."""
+        self._report = report
         self._resolver = resolver
         self._tls = tls
         self._connect_timeout = connect_timeout
         self._proxy = proxy
-        self._pool = ConnectionPool()
-        self._known = KnownResponses()
-        self._deadlines = DeadlineQueue[Post](timeout, Post.overdue)
+        self._idle: dict[Origin, dict[Connection, None]] = {}
+        """The one used last is the last."""
+        self._by_age = DeadlineQueue[Connection](IDLE_SECONDS, self._close)
+        self.deadlines = DeadlineQueue[Post](timeout, Post.overdue)
         self._queue: list[Post] = []
         """Those that are sent at the next turn of the event loop."""
 
     def close(self) -> None:
-        """Close the idle connections."""
-        self._pool.close()
+        while self._by_age:
+            self._by_age.end_oldest()
 
     def post(self, target: Target, head: bytes, body: bytes) -> Post:
         """Send one POST. `head` is the whole head.
@@ -198,150 +236,90 @@ class HttpClient:
         Requests that start together are all made before the first is sent, which is faster than alternating.
         """
         post = Post(self, target, head, body)
-        self._deadlines.add(post)
+        self.deadlines.add(post)
         if not self._queue:
-            asyncio.get_running_loop().call_soon(self._send_queued)
+            self.loop.call_soon(self._send_queued)
         self._queue.append(post)
         return post
 
     def _send_queued(self) -> None:
         queue, self._queue = self._queue, []
         for post in queue:
-            if post.done():
-                continue
-            connection = self._pool.take(post.target.origin)
-            if connection is None:
+            if not post.ended and not self._send_on_kept(post):
                 self.connect(post)
-            else:
+
+    def _send_on_kept(self, post: Post) -> bool:
+        origin = post.target.origin
+        while (idle := self._idle.get(origin)) is not None:
+            connection, _ = idle.popitem()
+            self._by_age.remove(connection)
+            if not idle:
+                del self._idle[origin]
+            if connection.send(post):
                 post.reused = True
-                post.connection = connection
-                connection.send(post, post.head, post.body)
+                return True
+        return False
 
     def connect(self, post: Post) -> None:
-        """Send a POST on a new connection."""
-        post.connection = None
-        post.connecting = asyncio.create_task(self._send_afresh(post))
+        post.connection, post.stage = None, "connect"
+        post.connecting = self.loop.create_task(self._send_afresh(post))
 
     async def _send_afresh(self, post: Post) -> None:
         try:
             async with asyncio.timeout(self._connect_timeout):
-                connection = await self._connect(post.target.origin, post)
-        except (ExchangeFailed, OSError, ValueError) as error:
-            post.failed(error)
+                connection = await self._connect(post)
         except Exception as error:
-            self.end(post)
-            post.set_exception(error)
+            post.failed(error)
         else:
-            post.connection = connection
-            connection.send(post, post.head, post.body)
+            post.resent = post.afresh
+            if not connection.send(post):
+                post.failed(ConnectionDropped("connection_lost", "the receiver closed the connection"))
         finally:
             post.connecting = None
 
-    def end(self, post: Post) -> None:
-        """A POST has ended: its connection may be used again."""
-        self._deadlines.remove(post)
-        connection, post.connection = post.connection, None
-        if connection is not None and connection.usable:
-            self._pool.put(post.target.origin, connection)
-
-    async def _connect(self, origin: Origin, times: Exchange) -> Connection:
+    async def _connect(self, post: Post) -> Connection:
+        origin, begun = post.target.origin, self.clock()
         if self._proxy is not None:
-            times.dns_end = times.clock()
-            connected = await _open_tunnel(self._proxy, origin)
+            connected = await open_tunnel(self._proxy, origin)
         else:
-            times.dns_start = times.clock()
+            post.stage = "dns"
             addresses = await self._resolver.resolve(origin.host)
-            times.dns_end = times.clock()
-            connected = await _open_socket(addresses, origin.port)
-        times.connected = times.clock()
-        tls = self._tls if origin.tls else None
-        name = origin.host.removesuffix(".") if origin.tls else None
+            post.stage, begun = "connect", post.note("dns", begun)
+            connected = await open_socket(addresses, origin.port)
+        begun = post.note("connect", begun)
+        tls, name = (self._tls, origin.host.removesuffix(".")) if origin.tls else (None, None)
         try:
             with reported_handshake():
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self._known), sock=connected, ssl=tls, server_hostname=name
+                _, connection = await self.loop.create_connection(
+                    lambda: Connection(self, origin), sock=connected, ssl=tls, server_hostname=name
                 )
         except BaseException:
             connected.close()
             raise
         if origin.tls:
-            times.tls_end = times.clock()
+            post.note("tls", begun)
         return connection
 
+    def end(self, post: Post, found: Response | Exception, connection: Connection | None = None) -> None:
+        """A POST has ended. Its connection, if one is given, may be used again."""
+        self.deadlines.remove(post)
+        if connection is not None:
+            origin = connection.origin
+            if (idle := self._idle.get(origin)) is None:
+                idle = self._idle[origin] = {}
+            idle[connection] = None
+            self._by_age.add(connection)
+            if len(self._by_age) > IDLE_LIMIT:
+                self._by_age.end_oldest()
+        post.end(self._report(post, found))
 
-def encode_head(target_head: str, fields: Mapping[str, str], length: int | None) -> bytes:
-    """The whole head of a request; ValueError for a field of more than one line."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
-    if lines.count("\r") != len(fields) or lines.count("\n") != len(fields):
-        raise ValueError("a header field has more than one line")
-    framing = "" if length is None else f"Content-Length: {length}\r\n"
-    return f"{target_head}{lines}{framing}\r\n".encode("ascii")
+    def close_idle(self, connection: Connection) -> None:
+        if self._by_age.remove(connection):
+            self._close(connection)
 
-
-async def _open_tunnel(proxy: Proxy, origin: Origin) -> socket.socket:
-    """A socket that the egress proxy has connected to an origin."""
-    loop = asyncio.get_running_loop()
-    name = f"[{origin.host}]" if ":" in origin.host else origin.host
-    authority = f"{name}:{origin.port}"
-    fields = {"Host": authority} | ({"Proxy-Authorization": proxy.authorization} if proxy.authorization else {})
-    found = await loop.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)
-    tunnel = await _open_socket([str(address[0]) for *_, address in found], proxy.port)
-    try:
-        await loop.sock_sendall(tunnel, encode_head(f"CONNECT {authority} HTTP/1.1\r\n", fields, None))
-        reader = ResponseReader()
-        while not reader.status:
-            if not (data := await loop.sock_recv(tunnel, HEAD_LIMIT)):
-                raise ExchangeFailed("connection_lost", "the egress proxy closed the connection before it answered")
-            reader.feed(data)
-        # Bytes behind the head would be lost: nobody was asked for them yet.
-        if not reader.accepted or reader.response.body:
-            raise ExchangeFailed("proxy_refused", f"the egress proxy answered CONNECT with {reader.status}")
-    except BaseException:
-        tunnel.close()
-        raise
-    return tunnel
-
-
-async def _open_socket(addresses: Sequence[str], port: int) -> socket.socket:
-    """A socket connected to the first address that accepts; each next one starts a little later (happy eyeballs)."""
-    if len(addresses) == 1:
-        return await connect_socket(addresses[0], port)
-    waiting = iter(addresses)
-    running: set[asyncio.Task[socket.socket]] = set()
-    errors: list[BaseException] = []
-    try:
-        while True:
-            if (address := next(waiting, None)) is not None:
-                running.add(asyncio.create_task(connect_socket(address, port)))
-            elif not running:
-                raise errors[0]
-            timeout = None if address is None else STAGGER_SECONDS
-            done, running = await asyncio.wait(running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            winners = [task.result() for task in done if task.exception() is None]
-            errors += [error for task in done if (error := task.exception()) is not None]
-            if winners:
-                for late in winners[1:]:
-                    late.close()
-                return winners[0]
-    finally:
-        for task in running:
-            task.add_done_callback(_close_late)
-            task.cancel()
-
-
-async def connect_socket(address: str, port: int) -> socket.socket:
-    """A socket connected to an IP address."""
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().sock_connect(sock, (address, port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _close_late(task: asyncio.Task[socket.socket]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        task.result().close()
+    def _close(self, connection: Connection) -> None:
+        idle = self._idle[connection.origin]
+        del idle[connection]
+        if not idle:
+            del self._idle[connection.origin]
+        connection.abort()

@@ -15,7 +15,6 @@ from .runtime import JUMP_SECONDS, ClockWatch
 log = logging.getLogger("fotahook.delivery")
 
 PAUSE_SECONDS: Final = 1.0
-"""Between two checks for work."""
 LEDGER_SECONDS: Final = 180 * 86400.0
 """How long the ledger keeps a status. ThingSpace keeps its own history for six months."""
 _DAY: Final = 86400.0

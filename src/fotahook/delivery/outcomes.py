@@ -1,6 +1,7 @@
 """The outcomes of attempts: error codes, how to fix each, and whether the endpoint or the message fails."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Generator, Mapping
 from typing import Final, Literal
 
 from fotahook.store.records import Record
@@ -75,8 +76,6 @@ class Outcome(Record, frozen=True, kw_only=True):
     @property
     def fix(self) -> str | None:
         """How to fix it; None after a success."""
-        if self.code == DELIVERED:
-            return None
         family = f"http_{self.status // 100}xx" if self.status is not None else ""
         return FIXES.get(self.code) or FIXES.get(family)
 
@@ -94,8 +93,41 @@ def failure_of(outcome: Outcome) -> Failure:
         return "none"
     if outcome.code == "http_410":
         return "gone"
-    if outcome.code in _MESSAGE_CODES:
-        return "message"
-    if outcome.code.startswith("http_") and outcome.status not in _ENDPOINT_STATUSES:
-        return "message"
-    return "endpoint"
+    is_refused = outcome.code.startswith("http_") and outcome.status not in _ENDPOINT_STATUSES
+    return "message" if is_refused or outcome.code in _MESSAGE_CODES else "endpoint"
+
+
+class Attempt:
+    """An attempt under way. Like a future of its outcome, but it calls back at once, not at the loop's next turn."""
+
+    outcome: Outcome | None = None
+    """None until it ends, and if it was cancelled."""
+    ended = False
+
+    def __init__(self) -> None:
+        self._callbacks: list[Callable[[Attempt], object]] = []
+
+    def add_done_callback(self, callback: Callable[["Attempt"], object]) -> None:
+        self._callbacks.append(callback)
+
+    def end(self, outcome: Outcome | None) -> None:
+        self.outcome, self.ended = outcome, True
+        for callback in self._callbacks:
+            callback(self)
+
+    def cancel(self) -> None:
+        if not self.ended:
+            self.end(None)
+
+    def __await__(self) -> Generator[object, None, Outcome]:
+        if not self.ended:
+            ended = asyncio.get_running_loop().create_future()
+            self.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
+            try:
+                yield from ended
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+        if self.outcome is None:
+            raise asyncio.CancelledError
+        return self.outcome

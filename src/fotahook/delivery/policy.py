@@ -9,6 +9,7 @@ ends in ``dead``. The schedule is the one that Standard Webhooks recommends; Thi
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from fotahook.store.records import Attempt, Delivery, DeliveryState, Health, Lease, Record, Settlement
 
@@ -58,10 +59,10 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 class Decision(Record, frozen=True, kw_only=True):
     """What becomes of the delivery (state, delay, what it is charged) and of its lane (health, wait, pause)."""
 
-    state: DeliveryState
     attempts: int
     strikes: int
     health: Health
+    state: DeliveryState = "pending"
     delay: float = 0.0
     wait: float = 0.0
     pause: bool = False
@@ -81,24 +82,20 @@ def expiry_of(delivery: Delivery, now: float) -> Settlement:
 def settlement_of(delivery: Delivery, decision: Decision, outcome: Outcome, started_at: float) -> Settlement:
     """What the store writes of an attempt that started at this time of the wall clock."""
     code = outcome.code
-    return Settlement(
-        delivery=delivery,
-        state=decision.state,
-        attempts=decision.attempts,
-        strikes=decision.strikes,
-        delay=decision.delay,
-        attempt=Attempt(
-            started_at=started_at,
-            url=outcome.url,
-            outcome=code if code in (DELIVERED, EXPIRED) else "failed",
-            status=outcome.status,
-            error_code=None if code == DELIVERED else code,
-            fix=None if code == DELIVERED else outcome.fix,
-            phases=outcome.phases,
-            excerpt=outcome.excerpt,
-            resent=outcome.resent,
-        ),
+    is_delivered = code == DELIVERED
+    attempt = Attempt(
+        started_at=started_at,
+        url=outcome.url,
+        outcome=code if is_delivered or code == EXPIRED else "failed",
+        status=outcome.status,
+        error_code=None if is_delivered else code,
+        fix=None if is_delivered else outcome.fix,
+        phases=outcome.phases,
+        excerpt=outcome.excerpt,
+        resent=outcome.resent,
     )
+    state, attempts, strikes, delay = decision.state, decision.attempts, decision.strikes, decision.delay
+    return Settlement(delivery=delivery, state=state, attempts=attempts, strikes=strikes, delay=delay, attempt=attempt)
 
 
 def limited(rules: Rules, lease: Lease) -> Rules:
@@ -106,7 +103,7 @@ def limited(rules: Rules, lease: Lease) -> Rules:
     in_flight = lease.limits.in_flight
     if in_flight is None:
         return rules
-    return msgspec.structs.replace(rules, in_flight=min(in_flight, rules.in_flight))
+    return replace(rules, in_flight=min(in_flight, rules.in_flight))
 
 
 def window(health: Health, rules: Rules) -> int:
@@ -136,12 +133,30 @@ def decide(
     """
     if outcome.code == DELIVERED:
         return _delivered(delivery, health, seconds, saturated, jitter, rules)
+    same = Decision(attempts=delivery.attempts, strikes=delivery.strikes, health=health)
     match failure_of(outcome):
         case "gone":
-            return _gone(outcome, delivery, health)
+            return replace(same, health=replace(health, reason=outcome.code), pause=True)
         case "message":
-            return _refused(outcome, delivery, health, jitter, rules)
-    return _failed(outcome, delivery, health, jitter, rules)
+            # The same message refused twice says nothing new about the endpoint.
+            seen = replace(health, refused=health.refused + (delivery.attempts == 0))
+            if seen.refused < rules.refusals:
+                return _charged(same, seen, rules)
+            return _waiting(same, seen, outcome, jitter, rules)
+    # The endpoint failed: the lane waits if it fails mostly, else this delivery alone.
+    seen = replace(
+        health,
+        succeeded=_faded(health.succeeded),
+        failed=health.failed * MEMORY + 1,
+        window=max(min(health.window, STEADY_WINDOW // 2), health.window // 2),
+    )
+    struck = replace(same, strikes=delivery.strikes + 1, health=seen)
+    if _asks_for_less(outcome) or _is_down(seen):
+        return _waiting(struck, seen, outcome, jitter, rules)
+    if delivery.strikes >= rules.retries:
+        # Others get through and this one does not, time and again: the failure is its own.
+        return _charged(same, seen, rules)
+    return replace(struck, delay=jitter * 2.0**delivery.strikes)
 
 
 def _delivered(
@@ -149,12 +164,18 @@ def _delivered(
 ) -> Decision:
     recovered = health.failures > 0
     fastest = min(seconds, health.latency * LATENCY_DRIFT) if health.latency > 0 else seconds
+    change = 0
+    if health.window < STEADY_WINDOW:
+        # One more for each success doubles the window with every round.
+        change = 1
+    elif jitter < GROWTH:
+        change = -1 if seconds > SLOWDOWN * fastest + SLOWDOWN_SLACK else int(saturated)
     return Decision(
         state="delivered",
         attempts=delivery.attempts + 1,
         strikes=delivery.strikes,
         health=Health(
-            window=_grown(health, seconds > SLOWDOWN * fastest + SLOWDOWN_SLACK, saturated, jitter, rules),
+            window=max(1, min(rules.in_flight, health.window + change)),
             succeeded=1 if recovered else health.succeeded * MEMORY + 1,
             failed=0 if recovered else _faded(health.failed),
             latency=fastest,
@@ -168,59 +189,6 @@ def _faded(count: float) -> float:
     return faded if faded > 1 / 256 else 0.0
 
 
-def _grown(health: Health, slower: bool, saturated: bool, jitter: float, rules: Rules) -> int:
-    """The window after a success."""
-    if health.window < STEADY_WINDOW:
-        # One more for each success doubles the window with every round.
-        change = 1
-    elif jitter >= GROWTH:
-        change = 0
-    else:
-        change = -1 if slower else 1 if saturated else 0
-    return max(1, min(rules.in_flight, health.window + change))
-
-
-def _gone(outcome: Outcome, delivery: Delivery, health: Health) -> Decision:
-    return Decision(
-        state="pending",
-        attempts=delivery.attempts,
-        strikes=delivery.strikes,
-        health=msgspec.structs.replace(health, reason=outcome.code),
-        pause=True,
-    )
-
-
-def _refused(outcome: Outcome, delivery: Delivery, health: Health, jitter: float, rules: Rules) -> Decision:
-    # The same message refused twice says nothing new about the endpoint.
-    refused = health.refused + (delivery.attempts == 0)
-    seen = msgspec.structs.replace(health, refused=refused)
-    if refused >= rules.refusals:
-        return _lane_waits(outcome, delivery, seen, jitter, rules, strikes=delivery.strikes)
-    return _charge(delivery, seen, rules)
-
-
-def _failed(outcome: Outcome, delivery: Delivery, health: Health, jitter: float, rules: Rules) -> Decision:
-    """The endpoint failed: the lane waits if it fails mostly, else this delivery alone."""
-    seen = msgspec.structs.replace(
-        health,
-        succeeded=_faded(health.succeeded),
-        failed=health.failed * MEMORY + 1,
-        window=max(min(health.window, STEADY_WINDOW // 2), health.window // 2),
-    )
-    if _asks_for_less(outcome) or _is_down(seen):
-        return _lane_waits(outcome, delivery, seen, jitter, rules, strikes=delivery.strikes + 1)
-    if delivery.strikes >= rules.retries:
-        # Others get through and this one does not, time and again: the failure is its own.
-        return _charge(delivery, seen, rules)
-    return Decision(
-        state="pending",
-        attempts=delivery.attempts,
-        strikes=delivery.strikes + 1,
-        health=seen,
-        delay=jitter * 2.0**delivery.strikes,
-    )
-
-
 def _asks_for_less(outcome: Outcome) -> bool:
     return outcome.status == 429 or outcome.retry_after is not None
 
@@ -230,41 +198,24 @@ def _is_down(health: Health) -> bool:
     return health.failures > 0 or (health.failed > DOWN_FAILURES and health.failed > health.succeeded)
 
 
-def _charge(delivery: Delivery, health: Health, rules: Rules) -> Decision:
-    attempts = delivery.attempts + 1
-    dead = attempts >= len(rules.schedule)
-    return Decision(
-        state="dead" if dead else "pending",
-        attempts=attempts,
-        strikes=delivery.strikes,
-        health=health,
-        delay=0.0 if dead else rules.schedule[attempts],
-    )
+def _charged(same: Decision, health: Health, rules: Rules) -> Decision:
+    attempts = same.attempts + 1
+    if attempts >= len(rules.schedule):
+        return replace(same, attempts=attempts, health=health, state="dead")
+    return replace(same, attempts=attempts, health=health, delay=rules.schedule[attempts])
 
 
-def _lane_waits(
-    outcome: Outcome, delivery: Delivery, health: Health, jitter: float, rules: Rules, *, strikes: int
-) -> Decision:
-    wait = _wait(outcome, health.failures, jitter, rules)
-    return Decision(
-        state="pending",
-        attempts=delivery.attempts,
-        strikes=strikes,
-        health=Health(
-            failures=health.failures + 1,
-            window=health.window if _asks_for_less(outcome) and not _is_down(health) else 1,
-            refused=health.refused,
-            reason=outcome.code,
-            latency=health.latency,
-        ),
-        # Due no earlier than the lane, so that the next probe is made with a delivery that was not just tried.
-        delay=wait,
-        wait=wait,
-    )
-
-
-def _wait(outcome: Outcome, failures: int, jitter: float, rules: Rules) -> float:
+def _waiting(same: Decision, health: Health, outcome: Outcome, jitter: float, rules: Rules) -> Decision:
     # Full jitter: after an outage every lane would otherwise probe in the same second. 2**32 is beyond any cap.
-    drawn = jitter * min(rules.backoff * 2.0 ** min(failures, 32), rules.backoff_cap)
+    drawn = jitter * min(rules.backoff * 2.0 ** min(health.failures, 32), rules.backoff_cap)
     # Never sooner than the draw: a Retry-After of 0, or a date in the past, is no reason to send without end.
-    return min(max(outcome.retry_after or 0.0, drawn), rules.backoff_cap)
+    wait = min(max(outcome.retry_after or 0.0, drawn), rules.backoff_cap)
+    waiting = Health(
+        failures=health.failures + 1,
+        window=health.window if _asks_for_less(outcome) and not _is_down(health) else 1,
+        refused=health.refused,
+        reason=outcome.code,
+        latency=health.latency,
+    )
+    # The delivery is due no earlier than the lane, so that the next probe is made with one that was not just tried.
+    return replace(same, health=waiting, delay=wait, wait=wait)

@@ -21,7 +21,6 @@ MIN_TTL: Final = 1.0
 MAX_TTL: Final = 60.0
 """Bounds of how long an answer is remembered; between them the name server's own time to live counts."""
 FAILURE_TTL: Final = 5.0
-"""How long a failed look-up is remembered."""
 QUERY_SECONDS: Final = 5.0
 """Deadline of one look-up, all of its name servers and tries included."""
 CACHE_LIMIT: Final = 4096
@@ -67,8 +66,11 @@ class Resolver:
             return (host,)
         known = self._known.get(host)
         if known is None or self._monotonic() >= known.expires:
+            if (task := self._asking.get(host)) is None:
+                task = self._asking[host] = asyncio.create_task(self._query(host), name=f"resolve {host}")
+                task.add_done_callback(lambda _: self._asking.pop(host, None))
             # Whoever waits may be cancelled; the query goes on for the others.
-            known = await asyncio.shield(self._asking.get(host) or self._ask(host))
+            known = await asyncio.shield(task)
         if known.error:
             raise NameUnresolved(known.error)
         for address in known.addresses:
@@ -80,23 +82,17 @@ class Resolver:
         for task in self._asking.values():
             task.cancel()
 
-    def _ask(self, host: str) -> asyncio.Task[_Entry]:
-        task = self._asking[host] = asyncio.create_task(self._query(host), name=f"resolve {host}")
-        task.add_done_callback(lambda _: self._asking.pop(host, None))
-        return task
-
     async def _query(self, host: str) -> _Entry:
         addresses: Sequence[str] = ()
-        error = ""
+        error, ttl = "", FAILURE_TTL
         try:
             async with asyncio.timeout(QUERY_SECONDS):
                 found, ttl = await self._lookup(host)
-            addresses = _interleaved(found)
-            ttl = min(max(ttl, MIN_TTL), MAX_TTL)
+            addresses, ttl = _interleaved(found), min(max(ttl, MIN_TTL), MAX_TTL)
         except TimeoutError:
-            error, ttl = f"{host}: no name server answered in {QUERY_SECONDS:g} s", FAILURE_TTL
+            error = f"{host}: no name server answered in {QUERY_SECONDS:g} s"
         except OSError as refused:
-            error, ttl = str(refused), FAILURE_TTL
+            error = str(refused)
         entry = self._known[host] = _Entry(addresses, error, self._monotonic() + ttl)
         self._known.move_to_end(host)
         if len(self._known) > CACHE_LIMIT:
@@ -105,19 +101,17 @@ class Resolver:
 
 
 class SystemLookup:
-    """Looks names up as the system is configured to: /etc/hosts, then the name servers of /etc/resolv.conf."""
+    """A Lookup as the system is configured: /etc/hosts, then the name servers of /etc/resolv.conf."""
 
     def __init__(self) -> None:
         self._resolver: aiodns.DNSResolver | None = None
 
     async def __call__(self, host: str) -> tuple[Sequence[str], float]:
-        """As Lookup."""
         if host.rstrip(".") == "localhost":
             # c-ares answers for it by itself, whatever the hosts file says; the system needs no name server for it.
             infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
             return tuple(str(info[4][0]) for info in infos), MAX_TTL
-        if self._resolver is None:
-            self._resolver = aiodns.DNSResolver(timeout=2.0, tries=2)
+        self._resolver = self._resolver or aiodns.DNSResolver(timeout=2.0, tries=2)
         try:
             result = await self._resolver.getaddrinfo(host)
         except aiodns.error.DNSError as error:

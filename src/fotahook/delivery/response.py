@@ -37,22 +37,28 @@ class ExchangeFailed(Exception):
 
 
 class ResponseReader:
-    """Reads one response."""
+    """Reads one response. httptools calls its methods ``on_…``."""
 
     def __init__(self) -> None:
         self.status = self.interim = 0
         """The status, once the head is complete, and how many interim responses came before it."""
         self.head = b""
-        self.framed = False
-        """Whether the head says where the body ends."""
-        self.ended = self.keep = False
-        """Whether nothing more is to be read, and the connection is good for another request."""
+        self.framed = self.ended = self.keep = False
+        """Whether the head says where the body ends, nothing more is to be read, and the connection may be kept."""
         self._received = self._fields = self._field_bytes = self._body_bytes = 0
         self._complete = False
         self._body = b""
         self._retry_after: str | None = None
         self._location: str | None = None
-        self._parser = _parser(self)
+        self._parser = httptools.HttpResponseParser(self)
+        # Line ends and headers as other clients read them. What is odd costs the connection, not the outcome.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True,
+            lenient_data_after_close=True,
+            lenient_optional_lf_after_cr=True,
+            lenient_optional_cr_before_lf=True,
+            lenient_spaces_after_chunk_size=True,
+        )
 
     @property
     def accepted(self) -> bool:
@@ -61,7 +67,6 @@ class ResponseReader:
 
     @property
     def response(self) -> Response:
-        """What was read."""
         return Response(self.status, self._body, self._retry_after, self._location)
 
     def feed(self, data: bytes) -> None:
@@ -85,14 +90,11 @@ class ResponseReader:
         too_long = self._body_bytes > RESPONSE_LIMIT or self._received > RECEIVED_LIMIT
         self.ended = self._complete or too_long
 
-    # What the parser calls
-
     def on_message_begin(self) -> None:
-        """As of httptools. A second message in answer to one request makes the connection unusable."""
+        # A second message in answer to one request makes the connection unusable.
         self.keep = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """As of httptools."""
         self._fields += 1
         self._field_bytes += len(name) + len(value)
         if self._fields > FIELD_LIMIT:
@@ -108,7 +110,6 @@ class ResponseReader:
                 self._location = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """As of httptools."""
         status = self._parser.get_status_code()
         if 100 <= status < 200:
             self.interim += 1
@@ -119,26 +120,11 @@ class ResponseReader:
             self.status = status
 
     def on_body(self, body: bytes) -> None:
-        """As of httptools."""
         self._body_bytes += len(body)
         if len(self._body) < RESPONSE_LIMIT:
             self._body += body[: RESPONSE_LIMIT - len(self._body)]
 
     def on_message_complete(self) -> None:
-        """As of httptools."""
         if self.status and not self._complete:
             self._complete = True
             self.keep = self._parser.should_keep_alive()
-
-
-def _parser(reader: ResponseReader) -> httptools.HttpResponseParser:
-    parser = httptools.HttpResponseParser(reader)
-    # Line ends and headers as other clients read them. What is odd costs the connection, not the outcome.
-    parser.set_dangerous_leniencies(
-        lenient_headers=True,
-        lenient_data_after_close=True,
-        lenient_optional_lf_after_cr=True,
-        lenient_optional_cr_before_lf=True,
-        lenient_spaces_after_chunk_size=True,
-    )
-    return parser

@@ -1,20 +1,19 @@
-"""What lanes are served with: how an attempt is made, durations, clocks, and what all lanes of a dispatcher share."""
+"""What lanes are served with: how an attempt is made, durations, and whether to believe a clock."""
 
 import asyncio
 import contextlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
 
-from fotahook.contract.addresses import origin
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Lease, StoreError
 
-from .outcomes import Outcome
-from .places import FetchBudget, Places
-from .policy import Decision
+from .outcomes import Attempt, Outcome
+from .places import Places
 
 log = logging.getLogger("fotahook.delivery")
 
@@ -24,42 +23,38 @@ TRUST_SECONDS: Final = 600.0
 """How long a clock that jumped must run steadily before it is believed."""
 
 Deliver = Callable[[Lease, Delivery], Awaitable[Outcome]]
-"""Makes one attempt. It ends within the attempt's deadline and reports everything in its Outcome.
-
-A coroutine runs as a task; a future costs none.
-"""
+"""Makes one attempt, within its deadline, and reports everything in its Outcome. An Attempt costs no task."""
 
 
-def begin_attempt(deliver: Deliver, lease: Lease, delivery: Delivery) -> asyncio.Future[Outcome]:
-    """Begin an attempt: a future of its outcome."""
-    try:
-        attempt = deliver(lease, delivery)
-        return attempt if isinstance(attempt, asyncio.Future) else asyncio.ensure_future(attempt)
-    except Exception as error:
-        failed: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        failed.set_exception(error)
-        return failed
+class TaskAttempt(Attempt):
+    """An attempt that a task makes, or another future. An exception becomes its outcome."""
+
+    def __init__(self, work: Awaitable[Outcome], lease: Lease, delivery: Delivery) -> None:
+        super().__init__()
+        self._lease = lease
+        self._delivery = delivery
+        self._task = asyncio.ensure_future(work)
+        self._task.add_done_callback(self._on_end)
+
+    def cancel(self) -> None:
+        self._task.cancel()
+
+    def _on_end(self, task: asyncio.Future[Outcome]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("delivering message %s failed in fotahook itself", self._delivery.message, exc_info=error)
+            self.end(Outcome(code="internal_error", url=self._lease.url))
+        else:
+            self.end(None if task.cancelled() else task.result())
 
 
-def outcome_of(attempt: asyncio.Future[Outcome], lease: Lease, delivery: Delivery) -> Outcome:
-    """The outcome of an attempt that has ended and was not cancelled; an exception becomes one."""
-    error = attempt.exception()
-    if error is None:
-        return attempt.result()
-    log.error("delivering message %s failed in fotahook itself", delivery.message, exc_info=error)
-    return Outcome(code="internal_error", url=lease.url)
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Durations of leases and attempts, in seconds."""
 
-
-def log_failure(lease: Lease, delivery: Delivery, decision: Decision, outcome: Outcome) -> None:
-    """Say which attempt failed, and what follows."""
-    log.warning(
-        "attempt failed: message %s of %s to %s: %s; %s",
-        delivery.message,
-        delivery.account,
-        lease.consumer if outcome.url is None else origin(outcome.url),
-        outcome.code,
-        "the message is dead" if decision.state == "dead" else outcome.fix or "it is retried",
-    )
+    lease: float = 30.0
+    renew: float = 10.0
+    attempt: float = 15.0
+    """The longest that one attempt takes; an attempt starts only if the lease outlives it."""
 
 
 class ClockWatch:
@@ -87,39 +82,30 @@ class ClockWatch:
             self._jumped_at = None
         return self._jumped_at is None
 
-
-class Timings(msgspec.Struct, frozen=True, kw_only=True):
-    """Durations of leases and attempts, in seconds."""
-
-    lease: float = 30.0
-    renew: float = 10.0
-    attempt: float = 15.0
-    """The longest that one attempt takes; an attempt starts only if the lease outlives it."""
+    async def trusts(self, store: Store) -> bool:
+        """Whether to believe a store's clock now; not if it cannot be read."""
+        with contextlib.suppress(StoreError):
+            return self.is_steady(await store.now())
+        return False
 
 
-class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """Clock and random source, injected, and what all lanes of a dispatcher share."""
+class Runtime(ABC):
+    """What all lanes of a dispatcher share. Clock and random source are injected."""
 
+    store: Store
+    deliver: Deliver
+    timings: Timings
     clock: Callable[[], float]
     monotonic: Callable[[], float]
     jitter: Callable[[], float]
     places: Places
-    quick_budget: FetchBudget
-    """Memory for the bodies of quick lanes; those of all others have a budget of their own."""
-    other_budget: FetchBudget
     watch: ClockWatch
-    others_wait: Callable[[], bool] = lambda: False
-    """Whether other lanes wait for this one's turn to end."""
-    stopping: Callable[[], bool] = lambda: False
-    recovered: Callable[[Lease], None] = lambda lease: None
-    """Called when a lane's endpoint accepts again after a failure."""
+    stopping = False
 
-    def budget(self, lane: int) -> FetchBudget:
-        """The memory that a lane's bodies take from."""
-        return self.quick_budget if self.places.pace(lane) == "quick" else self.other_budget
+    @abstractmethod
+    def others_wait(self) -> bool:
+        """Whether other lanes wait for the turn of one to end."""
 
-    async def clock_is_steady(self, store: Store) -> bool:
-        """Whether to believe a store's clock now; not if it cannot be read."""
-        with contextlib.suppress(StoreError):
-            return self.watch.is_steady(await store.now())
-        return False
+    @abstractmethod
+    def on_recovered(self, lease: Lease) -> None:
+        """A lane's endpoint accepts again after a failure."""

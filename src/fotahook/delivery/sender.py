@@ -6,7 +6,7 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,9 +24,9 @@ from fotahook.contract.servers import parse_proxy
 from fotahook.contract.version import VERSION
 from fotahook.store.records import Delivery, Lease
 
-from .connection import Exchange
-from .http import HttpClient, Post, Target, encode_head, target_of
-from .outcomes import OUT_OF_FILES, Outcome, code_of_status
+from .connecting import Target, encode_head, target_of
+from .http import HttpClient, Post
+from .outcomes import DELIVERED, OUT_OF_FILES, Attempt, Outcome, code_of_status
 from .resolver import BlockedAddress, Lookup, NameUnresolved, Resolver
 from .response import ExchangeFailed, Response
 from .tls import code_of_tls_error, tls_context
@@ -41,6 +41,13 @@ EXCERPT_LIMIT: Final = 1024
 LOG_SECONDS: Final = 60.0
 """Between two log lines about this process's own trouble."""
 _FIXED_HEAD: Final = f"Content-Type: application/json\r\nUser-Agent: fotahook/{VERSION}\r\n"
+_ERROR_CODES: Final = {
+    BlockedAddress: "blocked_address",
+    NameUnresolved: "dns_error",
+    ConnectionRefusedError: "connection_refused",
+    OSError: "connection_failed",
+    ValueError: "url_invalid",
+}
 _TIMEOUT_CODES: Final = {
     "dns": "dns_error",
     "connect": "timeout_connect",
@@ -77,8 +84,6 @@ class SenderSettings(Masked, frozen=True, kw_only=True):
 
 
 class _Lane(NamedTuple):
-    """What all requests of a lane have in common."""
-
     target: Target
     head: str
     sign: signing.Sign
@@ -133,7 +138,7 @@ class Sender:
         head = f"{target.head}{_FIXED_HEAD}Fotahook-Account: {quote(account, safe='')}\r\n"
         return _Lane(target, head, signing.signer(seeds=seeds, secrets=keys))
 
-    def deliver(self, lease: Lease, delivery: Delivery) -> asyncio.Future[Outcome]:
+    def deliver(self, lease: Lease, delivery: Delivery) -> Attempt:
         """Send the message's bytes to the lane's callback, with one POST."""
         attempt = delivery.attempts + delivery.strikes + 1
         url = lease.url or ""
@@ -141,38 +146,37 @@ class Sender:
 
     def send_signed(
         self, url: str, account: str, key_ids: tuple[str, ...], message_id: str, body: bytes, attempt: int = 1
-    ) -> asyncio.Future[Outcome]:
+    ) -> Attempt:
         """Send these bytes as a message for an account, signed by its keys, with one POST."""
         try:
             target, head, sign = self._lane(url, account, key_ids)
-        except (OSError, ValueError) as error:
-            return self._refused(url, error)
-        timestamp = int(self._clock())
-        request = (
-            f"{head}Fotahook-Attempt: {attempt}\r\nwebhook-id: {message_id}\r\nwebhook-timestamp: {timestamp}\r\n"
-            f"webhook-signature: {sign(message_id, timestamp, body)}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        return self._client.post(target, request.encode("ascii"), body)
+            timestamp = int(self._clock())
+            head = (
+                f"{head}Fotahook-Attempt: {attempt}\r\nwebhook-id: {message_id}\r\nwebhook-timestamp: {timestamp}\r\n"
+                f"webhook-signature: {sign(message_id, timestamp, body)}\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            return self._client.post(target, head.encode("ascii"), body)
+        except Exception as error:
+            return _refused(url, error)
 
-    def send(self, url: str, headers: dict[str, str], body: bytes) -> asyncio.Future[Outcome]:
+    def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Attempt:
         """Send these bytes with one POST, with only these headers."""
         try:
             target = self._target(url)
             return self._client.post(target, encode_head(target.head, headers, len(body)), body)
-        except (OSError, ValueError) as error:
-            return self._refused(url, error)
-
-    def _refused(self, url: str, error: OSError | ValueError) -> asyncio.Future[Outcome]:
-        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        done.set_result(Outcome(code=_code_of_error(error), url=url, phases={"total": 0.0}, excerpt=_text(error)))
-        return done
+        except Exception as error:
+            return _refused(url, error)
 
     def _outcome(self, post: Post, found: Response | Exception) -> Outcome:
-        url, phases, resent = post.target.url, post.phases(), post.resent
+        url, phases, resent = post.target.url, post.phases, post.resent
+        if post.first_byte is not None:
+            phases["firstByte"] = round((post.first_byte - post.sent) * 1000, 3)
+        post.note("total", post.start)
         if isinstance(found, Exception):
-            code = _code_of_error(found, post)
-            if code == OUT_OF_FILES:
-                self._log_exhaustion(str(found))
+            code = _code_of_error(found, post.stage)
+            if code == OUT_OF_FILES and self._monotonic() >= self._log_again_at:
+                self._log_again_at = self._monotonic() + LOG_SECONDS
+                log.error("no delivery can connect: %s. Raise the limit on open files (LimitNOFILE= of systemd)", found)
             return Outcome(code=code, url=url, phases=phases, excerpt=_text(found), resent=resent)
         code = code_of_status(found.status)
         return Outcome(
@@ -184,12 +188,6 @@ class Sender:
             excerpt=_excerpt(f"Location: {found.location or '(none)'}".encode() if code == "redirect" else found.body),
             resent=resent,
         )
-
-    def _log_exhaustion(self, reason: str) -> None:
-        now = self._monotonic()
-        if now >= self._log_again_at:
-            self._log_again_at = now + LOG_SECONDS
-            log.error("no delivery can connect: %s. Raise the limit on open files (LimitNOFILE= of systemd)", reason)
 
 
 async def challenge_receiver(
@@ -203,7 +201,7 @@ async def challenge_receiver(
     body = msgspec.json.encode({"type": CHALLENGE, "accountName": account, "challenge": value})
     async with Sender(sender, clock=time.time, monotonic=time.monotonic) as challenger:
         outcome = await challenger.send_signed(url, account, tuple(key_ids), message_id, body)
-    if outcome.code != "delivered":
+    if outcome.code != DELIVERED:
         return f"it answered {outcome.status}" if outcome.status else f"the request failed: {outcome.code}"
     return None if value in outcome.excerpt else "its answer does not contain the challenge"
 
@@ -217,23 +215,25 @@ def _text(error: Exception) -> str:
     return one_line(str(error), EXCERPT_LIMIT)
 
 
-def _code_of_error(error: Exception, exchange: Exchange | None = None) -> str:
-    """The error code for an exchange without a response."""
+def _refused(url: str, error: Exception) -> Attempt:
+    refused = Attempt()
+    refused.end(Outcome(code=_code_of_error(error), url=url, phases={"total": 0.0}, excerpt=_text(error)))
+    return refused
+
+
+def _code_of_error(error: Exception, stage: str = "connect") -> str:
+    """The error code for an exchange without a response, which ended at this stage."""
     match error:
         case ExchangeFailed():
             return error.code
-        case BlockedAddress():
-            return "blocked_address"
-        case NameUnresolved():
-            return "dns_error"
         case ssl.SSLError():
             return code_of_tls_error(error)
-        case ConnectionRefusedError():
-            return "connection_refused"
         case OSError(errno=errno.EMFILE | errno.ENFILE):
             return OUT_OF_FILES
-        case TimeoutError() if error.errno is None and exchange is not None:
-            return _TIMEOUT_CODES[exchange.phase]
-        case OSError():
-            return "connection_failed"
-    return "url_invalid"
+        case TimeoutError(errno=None):
+            return _TIMEOUT_CODES[stage]
+    for kind, code in _ERROR_CODES.items():
+        if isinstance(error, kind):
+            return code
+    log.error("a delivery failed in fotahook itself", exc_info=error)
+    return "internal_error"

@@ -20,17 +20,15 @@ class Stock:
 
     def __init__(self, budget: Callable[[], FetchBudget]) -> None:
         self.ready: deque[Delivery] = deque()
-        """Those to send."""
+        self.fetch_seconds = FETCH_SECONDS
+        self.may_have_more = True
+        """Whether more may wait in the store."""
         self._sizes: dict[int, int] = {}
         """Bytes of those that are not settled, by number."""
         self._bytes = 0
         self._find_budget = budget
         self._budget = budget()
         self._limit = TURN_DELIVERIES
-        self.fetch_seconds = FETCH_SECONDS
-        """Delay before new deliveries are looked for while attempts run."""
-        self.may_have_more = True
-        """Whether more may wait in the store."""
         self._handed: set[int] | None = None
         """Those that were handed over during a fetch, whose answer may have them too."""
 
@@ -42,7 +40,7 @@ class Stock:
         """The memory that it takes from: that of other lanes if its pace changed."""
         budget = self._find_budget()
         if budget is not self._budget:
-            self._budget.give_back(self._bytes)
+            self._budget.take(-self._bytes)
             budget.take(self._bytes)
             self._budget = budget
         return budget
@@ -65,7 +63,7 @@ class Stock:
             raise
         finally:
             self._handed = None
-            budget.give_back(max_bytes)
+            budget.take(-max_bytes)
         size = sum([len(delivery.body) for delivery in found])
         self.may_have_more |= bool(found) and (len(found) == limit or size >= max_bytes)
         self.fetch_seconds = FETCH_SECONDS if found else min(2 * self.fetch_seconds, FETCH_SECONDS_CAP)
@@ -88,11 +86,9 @@ class Stock:
         return new
 
     def settle(self, settled: Iterable[Settlement]) -> None:
-        """These are written: they are no longer held."""
         self._change(-sum([self._sizes.pop(each.delivery.seq) for each in settled]))
 
     def clear(self) -> None:
-        """Nothing is held any more."""
         self.ready.clear()
         self._sizes.clear()
         self._change(-self._bytes)

@@ -26,7 +26,6 @@ __all__ = ["Target", "check_receiver", "run_checks"]
 TYPE: Final = "fotahookDoctor"
 SLOW_MILLISECONDS: Final = 3000
 """A response that takes longer is slow; the limit is ours, ThingSpace names none."""
-
 _PLAIN_HEADERS: Final = {"Content-Type": "application/json", "User-Agent": f"fotahook-doctor/{VERSION}"}
 """Those of an unsigned message, as ThingSpace sends them."""
 _FIXES: Final = {
@@ -72,32 +71,29 @@ async def run_checks(target: Target, *, clock: Callable[[], float], monotonic: C
         return checks
     address, connected = await check_connection(target, addresses)
     checks.append(connected)
-    if address is None:
-        return checks
-    if target.origin.tls:
+    if connected.result != "fail" and target.origin.tls:
         checks += await check_tls(target, address, now=clock())
-        if _worst(checks) == "fail":
-            return checks
-    return checks + await _check_messages(target, clock=clock, monotonic=monotonic)
+    if _worst(checks) != "fail":
+        checks += await _check_messages(target, clock=clock, monotonic=monotonic)
+    return checks
 
 
 def _worst(checks: Sequence[Check]) -> CheckResult:
-    """The worst result."""
     results = {check.result for check in checks}
     return "fail" if "fail" in results else "warn" if "warn" in results else "pass"
 
 
 async def _check_messages(target: Target, *, clock: Callable[[], float], monotonic: Callable[[], float]) -> list[Check]:
     """Send a signed message, the same one again, a tampered one and an unsigned one."""
-    body = _body(target, "signed")
+    url, body = target.url, _body(target, "signed")
     async with Sender(target.sender, clock=clock, monotonic=monotonic) as sender:
-        signed = await sender.send(target.url, _signed_headers(target, "signed", body, clock()), body)
+        signed = await sender.send(url, _signed_headers(target, "signed", body, clock()), body)
         if signed.code != DELIVERED:
             return [failed("answer", _described(signed), _fix(signed))]
-        again = await sender.send(target.url, _signed_headers(target, "signed", body, clock(), attempt=2), body)
-        headers = _signed_headers(target, "tampered", body, clock())
-        tampered = await sender.send(target.url, headers, _body(target, "changed"))
-        unsigned = await sender.send(target.url, dict(_PLAIN_HEADERS), _body(target, "unsigned"))
+        again = await sender.send(url, _signed_headers(target, "signed", body, clock(), attempt=2), body)
+        changed, headers = _body(target, "changed"), _signed_headers(target, "tampered", body, clock())
+        tampered = await sender.send(url, headers, changed)
+        unsigned = await sender.send(url, _PLAIN_HEADERS, _body(target, "unsigned"))
     return [
         passed("answer", f"{_described(signed)} to a signed test message"),
         _check_time(signed),
@@ -122,16 +118,16 @@ def _body(target: Target, test: str) -> bytes:
 
 def _signed_headers(target: Target, test: str, body: bytes, now: float, *, attempt: int = 1) -> dict[str, str]:
     """As of a delivery, with signatures of this body."""
-    message_id, timestamp = f"doctor-{target.run_id}-{test}", int(now)
-    key = target.sender.secret_key
-    seeds = account_signing_seed(key, target.account), signing_seed(key)
-    secrets = () if target.secret is None else (target.secret,)
-    signature = signing.signer(seeds=seeds, secrets=secrets)(message_id, timestamp, body)
+    message_id, timestamp, key = f"doctor-{target.run_id}-{test}", int(now), target.sender.secret_key
+    sign = signing.signer(
+        seeds=(account_signing_seed(key, target.account), signing_seed(key)),
+        secrets=() if target.secret is None else (target.secret,),
+    )
     return {
         **_PLAIN_HEADERS,
         "Fotahook-Account": quote(target.account, safe=""),
         "Fotahook-Attempt": str(attempt),
-        **signing.headers(message_id, timestamp, [signature]),
+        **signing.headers(message_id, timestamp, [sign(message_id, timestamp, body)]),
     }
 
 
@@ -163,11 +159,8 @@ def _check_refused(
         return passed(check, found + if_refused)
     if outcome.code == DELIVERED:
         return warned(check, found + if_accepted, fix)
-    return warned(
-        check,
-        f"{_described(outcome)}, which neither accepts the message nor refuses it",
-        "It should answer 401: a sender takes this answer for a failure and tries again.",
-    )
+    found = f"{_described(outcome)}, which neither accepts the message nor refuses it"
+    return warned(check, found, "It should answer 401: a sender takes this answer for a failure and tries again.")
 
 
 def _described(outcome: Outcome) -> str:

@@ -8,7 +8,7 @@ from fotahook.contract.addresses import EVERYWHERE, THINGSPACE_PORTS, THINGSPACE
 from fotahook.contract.errors import one_line
 from fotahook.contract.exchange import Masked
 from fotahook.contract.operator import Check
-from fotahook.delivery.http import Origin, connect_socket, target_of
+from fotahook.delivery.connecting import Origin, connect_socket, target_of
 from fotahook.delivery.outcomes import FIXES
 from fotahook.delivery.resolver import Resolver
 from fotahook.delivery.sender import SenderSettings
@@ -27,7 +27,6 @@ def warned(check: str, found: str, fix: str) -> Check:
 
 
 def failed(check: str, found: str, fix: str) -> Check:
-    """No message arrives."""
     return Check(check, "fail", one_line(found), fix)
 
 
@@ -54,7 +53,6 @@ class Target(Masked, frozen=True, kw_only=True):
 
 
 def check_url(target: Target) -> Check:
-    """By the rules of registration."""
     url, allowed = target.url, target.sender.allowed_networks
     if (why := url_refusal(url, allow_http=target.allow_http, allowed=allowed)) is not None:
         return failed("url", f"{url}: {why}", "Register a URL that follows this rule.")
@@ -70,11 +68,9 @@ def check_port(target: Target) -> Check:
         return passed("port", str(target.origin.port))
     if target.host in ("localhost", "::1") or target.host.startswith("127."):
         return passed("port", f"{target.origin.port}; ThingSpace's ports do not matter on this machine")
-    return warned(
-        "port",
-        f"{target.origin.port} is not among the ports that ThingSpace documents",
-        f"It lists {THINGSPACE_PORTS_TEXT}, but only for its Connectivity API. To be sure, choose one of them.",
-    )
+    found = f"{target.origin.port} is not among the ports that ThingSpace documents"
+    fix = f"It lists {THINGSPACE_PORTS_TEXT}, but only for its Connectivity API. To be sure, choose one of them."
+    return warned("port", found, fix)
 
 
 async def check_addresses(target: Target) -> tuple[list[str], Check]:
@@ -97,22 +93,19 @@ async def check_addresses(target: Target) -> tuple[list[str], Check]:
     return addresses, passed("addresses", listed)
 
 
-async def check_connection(target: Target, addresses: Sequence[str]) -> tuple[str | None, Check]:
-    """The first address that accepts a connection; all of them should, since a sender may use any."""
-    tried = addresses[:MAX_ADDRESSES]
-    problems = await asyncio.gather(*(_connect(address, target) for address in tried))
-    reachable = [address for address, problem in zip(tried, problems, strict=True) if problem is None]
-    broken = [(address, *problem) for address, problem in zip(tried, problems, strict=True) if problem is not None]
+async def check_connection(target: Target, addresses: Sequence[str]) -> tuple[str, Check]:
+    """The first address, of those that accept a connection if any does; all should, since a sender may use any."""
+    tried, port = addresses[:MAX_ADDRESSES], target.origin.port
+    found = dict(zip(tried, await asyncio.gather(*(_connect(address, target) for address in tried)), strict=True))
+    broken = [(address, *problem) for address, problem in found.items() if problem is not None]
     if not broken:
-        return reachable[0], passed("connection", f"port {target.origin.port} of {_listed(tried)} accepts connections")
+        return tried[0], passed("connection", f"port {port} of {_listed(tried)} accepts connections")
     address, reason, fix = broken[0]
-    if not reachable:
-        return None, failed("connection", f"{address}, port {target.origin.port}: {reason}", fix)
-    return reachable[0], warned(
-        "connection",
-        f"{len(broken)} of {len(tried)} addresses cannot be reached from here: {address}: {reason}",
-        "A sender may use any of them: make each accept connections, or remove it from the DNS.",
-    )
+    if len(broken) == len(found):
+        return address, failed("connection", f"{address}, port {port}: {reason}", fix)
+    what = f"{len(broken)} of {len(tried)} addresses cannot be reached from here: {address}: {reason}"
+    fix = "A sender may use any of them: make each accept connections, or remove it from the DNS."
+    return next(one for one in tried if found[one] is None), warned("connection", what, fix)
 
 
 async def _connect(address: str, target: Target) -> tuple[str, str] | None:

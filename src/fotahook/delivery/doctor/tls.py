@@ -97,26 +97,20 @@ async def _verified_chain(
 
 
 def _untrusted(code: int, message: str, last: x509.Certificate, count: str) -> Check:
+    found, fix = f"{message}; {count}, up to {_name(last.issuer)}", FIXES["tls_untrusted"]
     if code == _SELF_SIGNED:
-        return failed(
-            "trust",
-            f"the certificate is self-signed, by {_name(last.subject)}",
-            "Install one from a public authority: ThingSpace accepts no self-signed ones. Your own service trusts it "
-            "with --ca-file.",
-        )
-    if code in _UNKNOWN_ISSUER and last.issuer != last.subject:
-        return failed(
-            "trust",
-            f"the chain is incomplete: {count}, and {_name(last.issuer)}, which issued the last, is neither sent nor "
-            "trusted",
-            "Install the certificate with its intermediates, often a file called fullchain.pem. If the authority is "
-            "your own, give it with --ca-file.",
-        )
-    return failed("trust", f"{message}; {count}, up to {_name(last.issuer)}", FIXES["tls_untrusted"])
+        found = f"the certificate is self-signed, by {_name(last.subject)}"
+        fix = "Install one from a public authority: ThingSpace accepts no self-signed ones. Your own service trusts it "
+        fix += "with --ca-file."
+    elif code in _UNKNOWN_ISSUER and last.issuer != last.subject:
+        found = f"the chain is incomplete: {count}, and {_name(last.issuer)}, which issued the last, is neither sent "
+        found += "nor trusted"
+        fix = "Install the certificate with its intermediates, often a file called fullchain.pem. If the authority is "
+        fix += "your own, give it with --ca-file."
+    return failed("trust", found, fix)
 
 
 def _check_dates(chain: Chain, now: float) -> Check:
-    """Of the certificate that expires first."""
     first = min(chain, key=lambda certificate: certificate.not_valid_after_utc)
     begins, ends = first.not_valid_before_utc, first.not_valid_after_utc
     days_left = (ends.timestamp() - now) / _DAY
