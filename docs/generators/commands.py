@@ -23,6 +23,8 @@ def commands() -> str:
     # Help omits the variable of a flag that is set by it.
     for name in [name for name in os.environ if name.startswith("FOTAHOOK_")]:
         del os.environ[name]
+    # Wide enough that no example wraps.
+    os.environ["COLUMNS"] = "200"
     return "".join(_section(path) for path in _paths(app))
 
 
@@ -38,9 +40,11 @@ def _section(path: tuple[str, ...]) -> str:
     app.help_formatter = page
     with redirect_stdout(io.StringIO()) as printed:
         code = run([*path, "--help"])
-    if code or printed.getvalue().strip():
-        raise ValueError(f"fotahook {' '.join(path)} --help: code {code}, printed {printed.getvalue()!r}")
-    return f"## fotahook {' '.join(path)}\n\n{page.text}"
+    # The page formats all but the example at the end.
+    example = printed.getvalue().strip()
+    if code or not example.startswith("Example: ") or "\n" in example:
+        raise ValueError(f"fotahook {' '.join(path)} --help: code {code}, printed {example!r}")
+    return f"## fotahook {' '.join(path)}\n\n{page.text}```sh\n{example.removeprefix('Example: ')}\n```\n\n"
 
 
 class _Page:
@@ -54,10 +58,8 @@ class _Page:
         self.text += f"```text\n{_text(usage).removeprefix('Usage: ').strip()}\n```\n\n"
 
     def render_description(self, console: Console, options: ConsoleOptions, description: object) -> None:
-        """The description; examples become code blocks."""
-        for paragraph in _text(description).strip().split("\n\n"):
-            example = paragraph.removeprefix("Example: ")
-            self.text += f"{plain(paragraph)}\n\n" if example == paragraph else f"```sh\n{example}\n```\n\n"
+        """The description."""
+        self.text += "".join(f"{plain(paragraph)}\n\n" for paragraph in _text(description).strip().split("\n\n"))
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         """A table of arguments or flags; a named group of flags gets its name above the table."""

@@ -20,6 +20,8 @@ from fotahook.contract.errors import (
 )
 from fotahook.store.records import StoreFull, StoreUnavailable
 
+from .conftest import Run, is_one_line
+
 
 @pytest.mark.parametrize(
     ("error", "code"),
@@ -88,6 +90,6 @@ def test_a_bug_is_reported_with_its_location() -> None:
     assert "report it" in line
 
 
-def test_foreign_text_cannot_break_the_line() -> None:
-    assert describe(ApiException("400: first\nsecond\x1b[2J"))[1] is not None
-    assert "\n" not in (describe(ApiException("400: first\nsecond"))[1] or "")
+def test_foreign_text_cannot_break_the_line(run: Run) -> None:
+    result = run("serve", "--first\nsecond\x1b[2J")
+    assert (result.code, is_one_line(result.err), "\x1b" in result.err) == (2, True, False)

@@ -14,7 +14,7 @@ import pytest
 import urllib3
 
 from fotahook.cli.shared.errors import Failure, UsageError
-from fotahook.cli.shared.stores import PREVIOUS, VARIABLE, key_source, secret_key
+from fotahook.cli.shared.sources import PREVIOUS, VARIABLE, key_source, secret_key
 from fotahook.contract.keys import generate_secret_key, parse_secret_key
 from fotahook.contract.signing import parse_public_key, verify
 from fotahook.store import SqliteStore

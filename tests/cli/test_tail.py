@@ -13,7 +13,7 @@ from queue import SimpleQueue
 import pytest
 
 from fotahook import OperatorClient
-from fotahook.cli.accounts import describe
+from fotahook.cli.operate import describe
 from fotahook.service.event_feed import Cursors
 from fotahook.store.events import EventCursor
 from fotahook.testing import Sandbox

@@ -9,7 +9,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; without arguments, that of the process."""
     try:
-        from .commands import end_on_signals, run
+        from .commands import run
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("fotahook"):
             raise
@@ -18,9 +18,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fotahook: interrupted", file=sys.stderr)
         return 130
-    if arguments is None:
-        arguments = sys.argv[1:]
-        # The command has the process to itself. Servers handle signals in their own way.
-        if not {"serve", "listen"}.intersection(arguments[:1]):
-            end_on_signals()
     return run(arguments)

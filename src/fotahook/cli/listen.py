@@ -6,10 +6,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -33,28 +31,18 @@ from fotahook.listener.validation import duration
 from ..hosting import discard
 from ..hosting.flags import check_pem_files, load_object
 from ..hosting.logging import RequestLog, configure_logging
-from ..hosting.server import ListeningSocket, run, serve_app
-from .shared.arguments import Duration, OptionalAccount, OptionalDuration, Texts
+from ..hosting.server import ListeningSocket, open_socket, run, serve_app
+from .shared.arguments import Duration, OptionalAccount, Texts, flag_class
 from .shared.errors import REFUSED, Failure, UsageError, flag_named
-from .shared.output import WIDEST, on_terminal, print_json
-from .shared.remote import BaseUrl, Remote
-from .shared.servers import SOURCES, InLimits, InNetwork, Seconds, ServerOptions, listener_console, ready_details
-from .shared.stores import VARIABLE, secret_key_from_environment, when_it_answers
+from .shared.output import WIDEST, print_json
+from .shared.servers import SOURCES, InLimits, InNetwork, Seconds, ServerOptions, listener_console
+from .shared.sources import VARIABLE, BaseUrl, Remote, secret_key_from_environment, when_it_answers
 
 log = logging.getLogger("fotahook.listener")
 
 _MODULE: Final = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
-_FAILED: Final = re.compile("fail|reject|abort|cancel", re.IGNORECASE)
-_SUCCEEDED: Final = re.compile("success|finish|succeed|ended", re.IGNORECASE)
+_LINES: Final = Parameter(env_var_split=lambda _, text, *, delimiter=None: text.splitlines() or [text])
 _MAX_DEVICES: Final = 10
-_MAX_TEXT: Final = 100
-
-_FLAGS: Final = {
-    "secrets": "--secret",
-    "public_keys": "--public-key",
-    "sources": "--source",
-    "trusted_proxies": "--trusted-proxy",
-}
 
 T = TypeVar("T")
 InInbox = Annotated[T, Parameter(group=Group("Inbox", sort_key=2))]
@@ -64,12 +52,7 @@ InRegistration = Annotated[T, Parameter(group=Group("Registration", sort_key=5))
 InWatch = Annotated[T, Parameter(group=Group("Ledger and alarms", sort_key=6))]
 
 
-def _lines(_: object, text: str, *, delimiter: str | None = None) -> list[str]:
-    return text.splitlines() or [text]
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
+@flag_class
 class ListenOptions(ServerOptions):
     """Options of `fotahook listen`. None: as the module's Listener has it."""
 
@@ -90,7 +73,7 @@ class ListenOptions(ServerOptions):
     "Public keys, whpk_… or ACCOUNT=whpk_… for one account alone; see --secret."
     source: InVerification[Texts] = ()
     "Networks (CIDR) that messages must come from, or thingspace for those it publishes."
-    basic: InVerification[Annotated[tuple[str, ...], Parameter(env_var_split=_lines)]] = ()
+    basic: InVerification[Annotated[tuple[str, ...], _LINES]] = ()
     "USER:PASSWORD that messages must repeat, as V1's do, or several; FOTAHOOK_BASIC, a line each, keeps them hidden."
     basic_file: InVerification[Path | None] = None
     "File with USER:PASSWORD, one a line; unlike --basic, it keeps them out of the list of processes."
@@ -114,11 +97,11 @@ class ListenOptions(ServerOptions):
     "Deregister at the end, if the registered URL is still this one."
     base_url: InRegistration[BaseUrl] = "http://127.0.0.1:8080"
     "Service to register at, and whose reports are read; ThingSpace is https://thingspace.verizon.com."
-    reconcile: InWatch[OptionalDuration] = None
+    reconcile: InWatch[Duration | None] = None
     "How often campaigns are compared with the service's reports, such as 1h; what never came reaches the handlers."
     alarm_url: InWatch[str | None] = None
     "URL that alarms are posted to, signed as forwards are."
-    silence: InWatch[OptionalDuration] = None
+    silence: InWatch[Duration | None] = None
     "How long no message may come before that is an alarm, such as 6h."
     repair_limit: InWatch[int | None] = None
     "How much one reconciliation may repair before that is an alarm."
@@ -164,7 +147,11 @@ def _find_module(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
             return
 
 
-app = App(name="listen", config=(_find_module, *SOURCES))
+app = App(
+    name="listen",
+    config=(_find_module, *SOURCES),
+    help_epilogue="Example: fotahook listen handlers:listener --public-key whpk_…",
+)
 
 
 @app.default
@@ -178,8 +165,6 @@ def listen(
 
     Each flag is also a variable FOTAHOOK_<FLAG> and a key of the file of --config; the command line goes first.
 
-    Example: fotahook listen handlers:listener --public-key whpk_…
-
     Args:
         module: The Listener with your handlers, as MODULE:NAME; without one, messages are printed.
     """
@@ -192,65 +177,52 @@ def listen(
     configure_logging(options.log_format)
     listener = load_object(module, Listener) if module else Listener()
     remote = Remote(base_url=options.base_url, local=options.dev)
-    configure(listener, options, None if options.reconcile is None else remote.client())
+    configure(listener, options, None if options.reconcile is None else remote.client(Client))
     if options.print or options.json or not (module or options.forward_to):
-        listener.on_any(print_json_line if options.json or not on_terminal() else print_readable)
+        listener.on_any(print_json_line if options.json or not sys.stdout.isatty() else print_readable)
     try:
-        return run(_listen(listener, options))
+        return run(_listen(listener, options, remote))
     except RegistrationRefused as error:
         raise Failure(str(error), REFUSED) from error
 
 
-async def _listen(listener: Listener, options: ListenOptions) -> int:
-    faults = options.fault_points()
+async def _listen(listener: Listener, options: ListenOptions, remote: Remote) -> int:
+    faults, registration = options.fault_points(), None
     if faults:
         listener.wrap(faults.around_store, faults.around_deliver)
-    with options.open_socket() as listening:
-        async with _registration(options) as registration, contextlib.AsyncExitStack() as stack:
-            opening = partial(_open, stack, listener, registration, options)
-            also = await when_it_answers(listener.settings.inbox, opening)
-            public = urlsplit(options.public_url or "").hostname or "localhost"
-            facts = {
-                "inbox": without_password(listener.settings.inbox),
-                "forward-key": listener.forward_key(),
-                "registered": options.register,
-            }
-            app = options.gate(faults.around_app(listener) if faults else listener, listening, public)
-            return await serve_app(
-                # The path may be all that keeps others out, so the log does not show it.
-                RequestLog(app, log_all=False, log_paths=False),
-                listening,
-                options.limiter((HEALTH_PATH,), body_timeout=listener.settings.body_timeout),
-                also=also,
-                path=listener.settings.path,
-                details=ready_details(facts),
-                while_serving=_registered(registration, listener, options) if registration else None,
-            )
+    async with contextlib.AsyncExitStack() as stack:
+        listening = stack.enter_context(open_socket(options.host, options.port, options.tls_cert, options.tls_key))
+        if options.register is not None and options.public_url is not None:
+            client = await stack.enter_async_context(remote.client(AsyncClient))
+            registration = Registration(client, options.register, options.public_url, replace=options.replace)
+            # Before anything is handled: a listener that may not register must not process the inbox.
+            await registration.check()
 
+        async def opening() -> Mapping[ListeningSocket, ASGIApp]:
+            """Run the listener until the stack ends; what else is served."""
+            async with contextlib.AsyncExitStack() as opened:
+                await opened.enter_async_context(listener.running())
+                if registration is not None and options.register is not None:
+                    await listener.move(options.register, registration.found, registration.url, overlap=options.overlap)
+                also = await opened.enter_async_context(listener_console(listener, options.console_port, options))
+                stack.push_async_exit(opened.pop_all())
+                return also
 
-async def _open(
-    stack: contextlib.AsyncExitStack, listener: Listener, registration: Registration | None, options: ListenOptions
-) -> Mapping[ListeningSocket, ASGIApp]:
-    """Run the listener until the stack ends; what else is served."""
-    async with contextlib.AsyncExitStack() as opened:
-        await opened.enter_async_context(listener.running())
-        if registration is not None and options.register is not None:
-            await listener.move(options.register, registration.found, registration.url, overlap=options.overlap)
-        also = await opened.enter_async_context(listener_console(listener, options.console_port, options))
-        stack.push_async_exit(opened.pop_all())
-        return also
-
-
-@contextlib.asynccontextmanager
-async def _registration(options: ListenOptions) -> AsyncIterator[Registration | None]:
-    if options.register is None or options.public_url is None:
-        yield None
-        return
-    async with Remote(base_url=options.base_url, local=options.dev).client_of(AsyncClient) as client:
-        registration = Registration(client, options.register, options.public_url, replace=options.replace)
-        # Before anything is handled: a listener that may not register must not process the inbox.
-        await registration.check()
-        yield registration
+        settings, also = listener.settings, await when_it_answers(listener.settings.inbox, opening)
+        facts = {"forward-key": listener.forward_key(), "registered": options.register}
+        details = "".join(f" {name}={fact}" for name, fact in facts.items() if fact)
+        public = urlsplit(options.public_url or "").hostname or "localhost"
+        app = options.gate(faults.around_app(listener) if faults else listener, listening, public)
+        return await serve_app(
+            # The path may be all that keeps others out, so the log does not show it.
+            RequestLog(app, log_all=False, log_paths=False),
+            listening,
+            options.limiter((HEALTH_PATH,), body_timeout=settings.body_timeout),
+            also=also,
+            path=settings.path,
+            details=f"inbox={without_password(settings.inbox)}{details}",
+            while_serving=_registered(registration, listener, options) if registration else None,
+        )
 
 
 @contextlib.asynccontextmanager
@@ -272,16 +244,17 @@ async def _registered(registration: Registration, listener: Listener, options: L
 
 
 def configure(listener: Listener, options: ListenOptions, client: Client | None = None) -> None:
-    """Set on a module's listener what the flags say."""
-
+    flags = {
+        "secrets": "--secret",
+        "public_keys": "--public-key",
+        "sources": "--source",
+        "trusted_proxies": "--trusted-proxy",
+    }
     basic = [(user, password) for user, _, password in (pair.partition(":") for pair in options.basic)]
     if not all(map(all, basic)):
         raise UsageError("--basic: give USER:PASSWORD, neither of them empty")
-    forwarding = {
-        "secret_key": os.environ.get(VARIABLE),
-        "allow_networks": options.allow_network,
-        "ca_file": options.ca_file,
-    }
+    key, networks, ca_file = os.environ.get(VARIABLE), options.allow_network, options.ca_file
+    forwarding = {"secret_key": key, "allow_networks": networks, "ca_file": ca_file}
     listener.configure(
         inbox=options.inbox,
         verification=Verification.parse(
@@ -290,7 +263,7 @@ def configure(listener: Listener, options: ListenOptions, client: Client | None 
             sources=options.source,
             trusted_proxies=options.trusted_proxy,
             basic=basic,
-            names=_FLAGS,
+            names=flags,
         ),
         path=options.path,
         forwarding=msgspec.structs.replace(
@@ -321,7 +294,8 @@ def print_json_line(message: CallbackMessage, context: Context) -> None:
     if isinstance(content, dict) and content.get("password"):
         # The callback's, which ThingSpace may echo.
         content["password"] = "(hidden)"
-    _print(lambda: print_json({**facts, "message": content}))
+    with _to_reader():
+        print_json({**facts, "message": content})
 
 
 def print_readable(message: CallbackMessage, context: Context) -> None:
@@ -341,13 +315,15 @@ def print_readable(message: CallbackMessage, context: Context) -> None:
     console = Console(width=WIDEST, highlight=False)
     with console.capture() as captured:
         console.print(text)
-    # Not by rich, which exits when the reader has gone.
-    _print(lambda: print(captured.get(), end=""))
+    with _to_reader():
+        # Not by rich, which exits when the reader has gone.
+        print(captured.get(), end="")
 
 
-def _print(write: Callable[[], None]) -> None:
+@contextlib.contextmanager
+def _to_reader() -> Iterator[None]:
     try:
-        write()
+        yield
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output has gone: stop, and leave this message unhandled for the next start.
@@ -357,10 +333,11 @@ def _print(write: Callable[[], None]) -> None:
 
 
 def _status(status: str) -> Text:
-    style = "red" if _FAILED.search(status) else "green" if _SUCCEEDED.search(status) else "yellow"
-    return Text(_safe(status), style=style)
+    failed = re.search("fail|reject|abort|cancel", status, re.IGNORECASE)
+    succeeded = re.search("success|finish|succeed|ended", status, re.IGNORECASE)
+    return Text(_safe(status), style="red" if failed else "green" if succeeded else "yellow")
 
 
 def _safe(text: str | None) -> str:
     """Text from a sender, on one line, cut, and without control characters."""
-    return one_line(text or "", _MAX_TEXT)
+    return one_line(text or "", 100)

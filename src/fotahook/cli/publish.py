@@ -7,7 +7,6 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -23,21 +22,20 @@ from fotahook.contract.errors import ApiException
 from fotahook.contract.messages import MESSAGE_LIMIT, parse_json
 from fotahook.contract.operator import BatchMessage, MessageState, Published, Refused
 
-from .messages import ALL, Filter
+from .operate import Filter
 from .shared.arguments import Account, OptionalAccount
 from .shared.errors import Failure, UsageError, flag_named
-from .shared.output import counting, note, on_terminal, print_facts, print_json, printable_json
-from .shared.remote import DEFAULTS, SERVICE, Messages, Remote, Source, warn_if_unused
-
-STDIO: Final = "-"
+from .shared.output import counting, note, print_facts, print_json, printable_json
+from .shared.sources import Messages, Remote, Source, warn_if_unknown
 
 
 def _refuse_option(_: object, file: Path) -> None:
-    """Since - is allowed, cyclopts takes all that begin like it for files."""
-    if str(file).startswith("-") and str(file) != STDIO:
+    # Since - is allowed, cyclopts takes all that begin like it for files.
+    if str(file).startswith("-") and file != STDIO:
         raise ValueError("Unknown option")
 
 
+STDIO: Final = Path("-")
 FileArgument: TypeAlias = Annotated[Path, Parameter(allow_leading_hyphen=True, validator=_refuse_option)]
 """A file name, or - for stdin or stdout."""
 LINE_LIMIT: Final = 8 * 1024 * 1024
@@ -47,13 +45,10 @@ BATCH_BYTES: Final = 4 * 1024 * 1024
 _BODIES: Final = 64
 """Bodies that are fetched together."""
 _THREADS: Final = 8
-_GONE: Final = 410
-# Refusals of a single message; any other status refuses all of them.
-_OF_ONE_MESSAGE: Final = (400, 409, 413)
 
 Parse = Callable[[bytes], BatchMessage]
 """The message of a line; ValueError says what is wrong with it."""
-FetchBodies = Callable[[Iterable[str]], Iterable[bytes | None]]
+Fetch = Callable[[Iterable[str]], Iterable[bytes | None]]
 
 
 class Line(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -83,17 +78,15 @@ _decode_exported: Final = msgspec.json.Decoder(Exported).decode
 
 def publish(
     account: Account,
-    file: FileArgument = Path(STDIO),
+    file: FileArgument = STDIO,
     /,
     *,
     ordering_key: str | None = None,
     idempotency_key: str | None = None,
     batch: bool = False,
-    remote: Remote = DEFAULTS,
+    remote: Remote = Remote(),
 ) -> int:
     """Publish a message byte for byte; prints its id once the service has it on disk.
-
-    Example: fotahook publish 0000123456-00001 message.json --ordering-key 990013907835573
 
     Args:
         file: The message, a JSON object; - reads it from stdin. With --batch, one message per line.
@@ -105,8 +98,14 @@ def publish(
     if batch:
         if ordering_key is not None or idempotency_key is not None:
             raise UsageError("with --batch each line has its own keys: leave out --ordering-key and --idempotency-key")
-        return _publish_lines(file, lambda line: _batch_message(line, account), remote)
-    with open_input(file) as (name, content):
+
+        def parse(line: bytes) -> BatchMessage:
+            it = _decode_line(line)
+            return BatchMessage(it.account or account, bytes(it.message), it.ordering_key, it.idempotency_key)
+
+        return _publish_lines(file, parse, remote)
+    name = "stdin" if file == STDIO else str(file)
+    with _open_input(file) as content:
         message = content.read(MESSAGE_LIMIT + 1)
     if len(message) > MESSAGE_LIMIT:
         raise UsageError(f"{name}: a message has at most {MESSAGE_LIMIT} bytes")
@@ -118,33 +117,25 @@ def publish(
     return 0
 
 
-def _batch_message(line: bytes, account: str) -> BatchMessage:
-    parsed = _decode_line(line)
-    return BatchMessage(parsed.account or account, bytes(parsed.message), parsed.ordering_key, parsed.idempotency_key)
-
-
-def import_(file: FileArgument = Path(STDIO), /, *, account: OptionalAccount = None, remote: Remote = DEFAULTS) -> int:
+def import_(file: FileArgument = STDIO, /, *, account: OptionalAccount = None, remote: Remote = Remote()) -> int:
     """Publish the messages of an export, byte for byte and in order; running it again imports nothing twice.
 
     Each message gets a new id and is delivered, whatever its state was in the export. Exit code 1 if a line is refused.
-
-    Example: fotahook import messages.jsonl --local
 
     Args:
         file: What fotahook export wrote; - reads it from stdin.
         account: Publish them to this account instead of their own.
     """
-    return _publish_lines(file, lambda line: _exported_message(line, account), remote)
 
+    def parse(line: bytes) -> BatchMessage:
+        it = _decode_exported(line)
+        body = it.body.encode()
+        if hashlib.sha256(body).hexdigest() != it.sha256:
+            raise ValueError("sha256 does not match body: one of them was changed")
+        # The key is made from its id, so that it is imported only once.
+        return BatchMessage(it.account if account is None else account, body, it.ordering_key, f"import:{it.id}")
 
-def _exported_message(line: bytes, account: str | None) -> BatchMessage:
-    """The message of a line. Its idempotency key is made from its id, so it is imported only once."""
-    exported = _decode_exported(line)
-    body = exported.body.encode()
-    if hashlib.sha256(body).hexdigest() != exported.sha256:
-        raise ValueError("sha256 does not match body: one of them was changed")
-    owner = exported.account if account is None else account
-    return BatchMessage(owner, body, exported.ordering_key, f"import:{exported.id}")
+    return _publish_lines(file, parse, remote)
 
 
 def _publish_lines(file: Path, parse: Parse, remote: Remote) -> int:
@@ -155,16 +146,13 @@ def _publish_lines(file: Path, parse: Parse, remote: Remote) -> int:
     counts = {"published": 0, "duplicates": 0, "refused": 0}
 
     def report(line: int, result: Published | Refused) -> None:
-        if isinstance(result, Published):
-            counts["duplicates" if result.duplicate else "published"] += 1
-        else:
-            counts["refused"] += 1
-            if not remote.as_json:
-                note(f"{name}, line {line}: {result.error_code}: {result.error_message}")
+        counts["refused" if isinstance(result, Refused) else "duplicates" if result.duplicate else "published"] += 1
         if remote.as_json:
             print_json({"line": line, **msgspec.to_builtins(result)})
+        elif isinstance(result, Refused):
+            note(f"{'stdin' if file == STDIO else file}, line {line}: {result.error_code}: {result.error_message}")
 
-    with open_input(file) as (name, content), remote.operator() as client:
+    with _open_input(file) as content, remote.operator() as client:
         try:
             total = os.fstat(content.fileno()).st_size if content.seekable() else None
             with counting(total, "published", in_bytes=True) as advance:
@@ -206,7 +194,6 @@ def _batches(
 
 
 def _is_alone(message: BatchMessage) -> bool:
-    """Whether the message cannot be part of a batch, which is lines."""
     return isinstance(message.message, bytes) and b"\n" in message.message
 
 
@@ -218,74 +205,65 @@ def _publish(client: OperatorClient, batch: list[BatchMessage]) -> Sequence[Publ
         order, once = one.ordering_key, one.idempotency_key
         return [client.publish(one.account, one.message, ordering_key=order, idempotency_key=once)]
     except ApiException as error:
-        if error.status_code not in _OF_ONE_MESSAGE:
+        # Any other status refuses all messages.
+        if error.status_code not in (400, 409, 413):
             raise
         return [Refused(error.error_code or "", error.error_message or str(error))]
 
 
-@contextlib.contextmanager
-def open_input(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """The file, or stdin for -, and its name for people."""
-    if str(file) == STDIO:
-        yield "stdin", sys.stdin.buffer
-        return
-    with file.open("rb") as opened:
-        yield str(file), opened
+def _open_input(file: Path) -> contextlib.AbstractContextManager[IO[bytes]]:
+    return contextlib.nullcontext(sys.stdin.buffer) if file == STDIO else file.open("rb")
 
 
 def export(
     account: Account,
-    file: FileArgument = Path(STDIO),
+    file: FileArgument = STDIO,
     /,
     *,
     force: bool = False,
-    which: Filter = ALL,
-    source: Source = SERVICE,
+    which: Filter = Filter(),
+    source: Source = Source(),
 ) -> None:
     """Write the messages of an account to a file, oldest first: one JSON object per line, with the exact bytes in body.
 
     If it fails, the file stays as it was. Messages whose bytes retention has removed are left out, and counted.
 
-    Example: fotahook export 0000123456-00001 messages.jsonl --state dead --local
-
     Args:
         file: Where to write them; - writes to stdout.
         force: Overwrite an existing file.
     """
-    name = str(file)
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         stored = stack.enter_context(source.open())
-        messages = which.read(stored, account)
         # Before the first request: a file that cannot be written is reported at once.
-        target = stack.enter_context(_open_output(name, overwrite=force))
-        fetch: FetchBodies = partial(map, partial(_body, stored))
+        target = stack.enter_context(_open_output(file, overwrite=force))
+        in_turn: Callable[..., Iterable[bytes | None]] = map
         if source.inbox is None:
             # A service answers several requests at once.
             pool = ThreadPoolExecutor(_THREADS)
             stack.callback(pool.shutdown, cancel_futures=True)
-            fetch = partial(pool.map, partial(_body, stored))
-        exported, left_out = _write(messages, fetch, target, shown=name != STDIO or not on_terminal())
+            in_turn = pool.map
+        shown = file != STDIO or not sys.stdout.isatty()
+        fetch = partial(in_turn, partial(_body, stored))
+        exported, left_out = _write(which.read(stored, account), fetch, target, shown=shown)
         if not exported + left_out:
-            warn_if_unused(stored, account)
-    if name != STDIO:
-        facts = {"account": account, "file": name, "exported": exported, "leftOut": left_out}
+            warn_if_unknown(stored, account)
+    if file != STDIO:
+        facts = {"account": account, "file": str(file), "exported": exported, "leftOut": left_out}
         print_facts(facts, as_json=source.as_json)
     elif left_out:
         note(f"left out {left_out} whose bytes retention has removed")
 
 
 def _body(stored: Messages, message_id: str) -> bytes | None:
-    """A message's bytes; None if retention has removed them."""
     try:
         return stored.message_body(message_id)
     except ApiException as error:
-        if error.status_code == _GONE:
+        if error.status_code == 410:
             return None
         raise
 
 
-def _write(messages: Iterable[MessageState], fetch: FetchBodies, target: IO[bytes], *, shown: bool) -> tuple[int, int]:
-    """The numbers of written lines and of messages without bytes."""
+def _write(messages: Iterable[MessageState], fetch: Fetch, target: IO[bytes], *, shown: bool) -> tuple[int, int]:
     import sqlite3  # other commands of this module do without it
 
     exported = left_out = total = 0
@@ -313,32 +291,28 @@ def _write(messages: Iterable[MessageState], fetch: FetchBodies, target: IO[byte
 
 
 @contextlib.contextmanager
-def _open_output(name: str, *, overwrite: bool) -> Iterator[IO[bytes]]:
-    """A new file, or stdout for -. If the block raises, the file stays as it was.
-
-    Only its owner can read the file. Devices and pipes are written to directly. UsageError for an existing file unless
-    `overwrite`.
-    """
-    if name == STDIO:
+def _open_output(file: Path, *, overwrite: bool) -> Iterator[IO[bytes]]:
+    """A new file that only its owner can read, or stdout for -. If the block raises, the file stays as it was."""
+    path = file.resolve()
+    if file == STDIO:
         sys.stdout.flush()
         yield sys.stdout.buffer
-        return
-    path = Path(name).resolve()
-    if path.exists() and not path.is_file():
+    elif path.exists() and not path.is_file():
+        # A device or a pipe.
         with path.open("wb") as opened:
             yield opened
-        return
-    if path.exists() and not overwrite:
-        raise UsageError(f"{name} exists; give --force to overwrite it, or another name")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
-            yield opened
-            opened.flush()
-            os.fsync(opened.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        # The name that was given, not that of the temporary file.
-        raise Failure(f"{name}: {error.strerror or error}; nothing of it was written") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    elif path.exists() and not overwrite:
+        raise UsageError(f"{file} exists; give --force to overwrite it, or another name")
+    else:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            with open(temporary, "xb", opener=partial(os.open, mode=0o600)) as opened:
+                yield opened
+                opened.flush()
+                os.fsync(opened.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            # The name that was given, not that of the temporary file.
+            raise Failure(f"{file}: {error.strerror or error}; nothing of it was written") from error
+        finally:
+            temporary.unlink(missing_ok=True)

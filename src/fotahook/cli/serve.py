@@ -5,7 +5,6 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final, Literal
 
@@ -34,27 +33,17 @@ from ..hosting.connection_limits import ConnectionLimits
 from ..hosting.flags import check_pem_files
 from ..hosting.logging import RequestLog, configure_logging
 from ..hosting.server import ListeningSocket, open_socket, run, serve_app
-from .shared.arguments import InDelivery, SenderFlags, split_at_commas
+from .doctor import InDelivery, SenderFlags
+from .shared.arguments import flag_class, split_at_commas
 from .shared.errors import UsageError, flag_named
-from .shared.servers import (
-    SOURCES,
-    InLimits,
-    InLogging,
-    InNetwork,
-    Seconds,
-    ServerOptions,
-    console_routes,
-    ready_details,
-)
-from .shared.stores import InStore, RetentionFlags, key_source, open_secret_keys, store_file, when_it_answers
+from .shared.servers import SOURCES, InLimits, InLogging, InNetwork, Seconds, ServerOptions, console_routes
+from .shared.sources import InStore, RetentionFlags, key_source, open_secret_keys, store_file, when_it_answers
 
 log = logging.getLogger("fotahook")
 
 LONGEST_LEASE: Final = 600.0
 
 Quota = Annotated[int, Parameter(validator=Number(gte=0))]
-
-
 _PAUSES: Final = Parameter(
     consume_multiple=(1, None),
     converter=lambda type_, tokens: tuple(map(float, split_at_commas(type_, tokens))),
@@ -62,11 +51,8 @@ _PAUSES: Final = Parameter(
 )
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
+@flag_class
 class ServeOptions(SenderFlags, RetentionFlags, ServerOptions):
-    """Options of `fotahook serve`."""
-
     dev: bool = False
     "For development: client dev / dev-secret, user dev / dev-password, callbacks at http:// and private addresses."
     allow_public_dev: bool = False
@@ -126,7 +112,7 @@ class ServeOptions(SenderFlags, RetentionFlags, ServerOptions):
         self.fault_points()
 
 
-app = App(name="serve", config=SOURCES)
+app = App(name="serve", config=SOURCES, help_epilogue="Example: fotahook serve --dev")
 
 
 @app.default
@@ -135,8 +121,6 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
 
     Each flag is also a variable FOTAHOOK_<FLAG> and a key of the file of --config; the command line goes first.
     SIGTERM finishes what is under way and exits with 0.
-
-    Example: fotahook serve --dev
     """
     options.check()
     file = store_file("--store", options.store)
@@ -149,61 +133,58 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
 
 async def _serve(options: ServeOptions, file: str | None) -> int:
     faults = options.fault_points()
-    with options.open_socket() as listening:
+    async with contextlib.AsyncExitStack() as stack:
+        listening = stack.enter_context(open_socket(options.host, options.port, options.tls_cert, options.tls_key))
         if options.dev and not (listening.is_loopback or options.allow_public_dev):
             raise UsageError(
                 f"--host {options.host}: --dev gives everybody who can connect every account and scope; choose a "
                 "loopback address, or add --allow-public-dev"
             )
-        async with contextlib.AsyncExitStack() as stack:
-            opened, key, previous = await when_it_answers(options.store, partial(_open, options, file))
-            stack.push_async_callback(opened.close)
-            metrics = Metrics()
-            store = metrics.around(opened)
-            store = faults.around_store(store) if faults else store
-            sending = msgspec.structs.replace(
-                options.sender_settings(key),
-                previous_key=previous,
-                service_signature=options.service_signature,
-                egress_proxy=options.egress_proxy,
-            )
-            checks: dict[str, Check] = {}
-            task = None
-            if options.role != "api":
-                sender = await stack.enter_async_context(Sender(sending, clock=time.time, monotonic=time.monotonic))
-                deliver = faults.around_deliver(sender.deliver) if faults else sender.deliver
-                dispatching = _dispatching(store, deliver, options)
-                checks["dispatcher"], task = await stack.enter_async_context(dispatching)
-            closing = asyncio.Event()
-            app = build_app(
-                store,
-                _settings(options, sending),
-                routes=console_routes(),
-                calls=options.role != "dispatcher",
-                checks=checks,
-                closing=closing,
-                metrics=metrics,
-            )
-            also: dict[ListeningSocket, ASGIApp] = {}
-            facts = {
-                "store": without_password(options.store),
-                "role": options.role if options.role != "all" else None,
-                "mode": "dev" if options.dev else None,
-            }
-            if options.metrics_listen:
-                metrics_socket = stack.enter_context(_open_metrics_socket(options.metrics_listen))
-                app, also[metrics_socket] = split_metrics(app)
-                facts["metrics"] = f"{metrics_socket.url}/metrics"
-            gate = options.gate(faults.around_app(app) if faults else app, listening)
-            return await serve_app(
-                RequestLog(gate, log_all=options.log_requests, log_paths=True),
-                listening,
-                options.limiter(HEALTH_PATHS, body_timeout=options.body_timeout),
-                also=also,
-                details=ready_details(facts),
-                background=task,
-                shutting_down=closing,
-            )
+        opened, key, previous = await when_it_answers(options.store, partial(_open, options, file))
+        stack.push_async_callback(opened.close)
+        metrics = Metrics()
+        store = metrics.around(opened)
+        store = faults.around_store(store) if faults else store
+        sending = msgspec.structs.replace(
+            options.sender_settings(key),
+            previous_key=previous,
+            service_signature=options.service_signature,
+            egress_proxy=options.egress_proxy,
+        )
+        checks: dict[str, Check] = {}
+        task = None
+        if options.role != "api":
+            sender = await stack.enter_async_context(Sender(sending, clock=time.time, monotonic=time.monotonic))
+            deliver = faults.around_deliver(sender.deliver) if faults else sender.deliver
+            dispatching = _dispatching(store, deliver, options)
+            checks["dispatcher"], task = await stack.enter_async_context(dispatching)
+        closing = asyncio.Event()
+        app = build_app(
+            store,
+            _settings(options, sending),
+            routes=console_routes(),
+            calls=options.role != "dispatcher",
+            checks=checks,
+            closing=closing,
+            metrics=metrics,
+        )
+        also: dict[ListeningSocket, ASGIApp] = {}
+        details = f"store={without_password(options.store)}"
+        details += f" role={options.role}" * (options.role != "all") + " mode=dev" * options.dev
+        if options.metrics_listen:
+            metrics_socket = stack.enter_context(_open_metrics_socket(options.metrics_listen))
+            app, also[metrics_socket] = split_metrics(app)
+            details += f" metrics={metrics_socket.url}/metrics"
+        gate = options.gate(faults.around_app(app) if faults else app, listening)
+        return await serve_app(
+            RequestLog(gate, log_all=options.log_requests, log_paths=True),
+            listening,
+            options.limiter(HEALTH_PATHS, body_timeout=options.body_timeout),
+            also=also,
+            details=details,
+            background=task,
+            shutting_down=closing,
+        )
 
 
 def _settings(options: ServeOptions, sending: SenderSettings) -> Settings:
@@ -223,7 +204,6 @@ def _settings(options: ServeOptions, sending: SenderSettings) -> Settings:
         open_metrics=options.metrics_listen is not None,
         check_receiver=partial(check_receiver, sender=sending, allow_http=options.dev),
         challenge_receiver=partial(challenge_receiver, sender=sending) if options.verify_endpoints else None,
-        clock=time.time,
     )
 
 

@@ -3,41 +3,31 @@
 import contextlib
 import runpy
 import time
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from fotahook.client import Client
 from fotahook.contract.addresses import EVERYWHERE, account_refusal, url_refusal
 from fotahook.contract.errors import FotahookError
 from fotahook.testing.sandbox import targets
-from fotahook.testing.sandbox.targets import Advance, NotSent, Target
 from fotahook.testing.simulator.campaign import Profile, Simulation
-from fotahook.testing.simulator.faults import (
-    Duplicate,
-    FaultScript,
-    Pause,
-    Reorder,
-    read_fault_script,
-    run_script,
-)
+from fotahook.testing.simulator.faults import Duplicate, FaultScript, Pause, Reorder, read_fault_script, run_script
 
 from ..hosting.flags import check_pem_files
-from .shared.arguments import Account
+from .shared.arguments import Account, flag_class
 from .shared.errors import INTERRUPTED, REFUSED, UNREACHABLE, Failure, UsageError, flag_named
 from .shared.output import counting, note, print_json, print_table
-from .shared.remote import DEFAULTS, Remote
+from .shared.sources import Remote
 
 OURS: Final = "ours: Verizon publishes no V2 message"
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
+@flag_class
 class SimulateOptions:
-    """Options of `fotahook simulate`."""
-
     devices: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000_000))] = 1000
     "How many devices the campaign has."
     rate: Annotated[float, Parameter(validator=Number(gte=0, lte=100_000))] = 200.0
@@ -58,35 +48,46 @@ class SimulateOptions:
     "TOML file with faults to inject; see docs/testing.md."
 
 
-def simulate(account: Account, /, *, options: SimulateOptions = SimulateOptions(), remote: Remote = DEFAULTS) -> None:
+def simulate(account: Account, /, *, options: SimulateOptions = SimulateOptions(), remote: Remote = Remote()) -> None:
     """Send the messages of a campaign: its schedule, the result of each device and why, its end.
 
     Exit code 1 if some messages were not delivered, as far as this is known here.
-
-    Example: fotahook simulate 0000123456-00001 --devices 100 --to http://127.0.0.1:8081/
     """
-    campaign = _campaign(account, options)
-    script = _script(options)
+    campaign, script, rate, to = _campaign(account, options), _script(options), options.rate, options.to
     began = time.monotonic()
-    with counting(campaign.count, "sent") as advance, _target(account, options, remote, script, advance) as target:
+    with contextlib.ExitStack() as stack:
+        advance = stack.enter_context(counting(campaign.count, "sent"))
+        target: targets.Target
+        if to is None:
+            faulty = any(not isinstance(step, Pause | Reorder) for step in script.steps)
+            operator, connect = remote.operator(), partial(remote.client, Client)
+            target = stack.enter_context(targets.service_target(account, operator, connect, faulty, rate, advance))
+        elif options.profile == "thingspace":
+            from fotahook.testing.sandbox.sandbox import thingspace_target
+
+            former, seed = options.former_to, options.seed
+            target = stack.enter_context(thingspace_target(account, former, to, seed, rate, advance))
+        else:
+            target = stack.enter_context(targets.listener_target(to, options.ca_file, rate, advance))
         if target.note is not None:
             note(target.note)
         try:
             run_script(campaign, script, target, seed=options.seed)
             result = target.finish()
-        except (KeyboardInterrupt, NotSent, FotahookError) as error:
+        except (KeyboardInterrupt, targets.NotSent, FotahookError) as error:
             sent = f"{target.sent} of {campaign.count} messages were sent"
             if isinstance(error, KeyboardInterrupt):
                 raise Failure(f"interrupted; {sent}", INTERRUPTED) from error
             if target.sent:
                 note(sent)
-            if isinstance(error, NotSent):
+            if isinstance(error, targets.NotSent):
                 raise Failure(str(error), REFUSED if error.refused else UNREACHABLE) from error
             raise
+    is_ours = campaign.profile == "v2"
     facts: dict[str, str | int | float] = {
         "account": account,
         "campaign": campaign.campaign_id,
-        "profile": options.profile,
+        "profile": options.profile + f" ({OURS})" * (is_ours and not remote.as_json),
         "devices": options.devices,
         "messages": campaign.count,
         "sent": target.sent,
@@ -94,27 +95,13 @@ def simulate(account: Account, /, *, options: SimulateOptions = SimulateOptions(
         "seconds": round(time.monotonic() - began, 3),
     }
     if remote.as_json:
-        print_json({**facts, "profileIsOurs": campaign.profile == "v2"})
+        print_json({**facts, "profileIsOurs": is_ours})
     else:
-        facts["profile"] = f"{options.profile} ({OURS})" if campaign.profile == "v2" else "v1"
         print_table(None, facts.items())
     if result.lost is not None:
         raise Failure(result.lost)
     if result.held is not None:
         note(result.held)
-
-
-def _target(
-    account: str, options: SimulateOptions, remote: Remote, script: FaultScript, advance: Advance
-) -> contextlib.AbstractContextManager[Target]:
-    if options.to is None:
-        faulty = any(not isinstance(step, Pause | Reorder) for step in script.steps)
-        return targets.service_target(account, remote.operator(), remote.client, faulty, options.rate, advance)
-    if options.profile == "thingspace":
-        from fotahook.testing.sandbox.sandbox import thingspace_target
-
-        return thingspace_target(account, options.former_to, options.to, options.seed, options.rate, advance)
-    return targets.listener_target(options.to, options.ca_file, options.rate, advance)
 
 
 def _campaign(account: str, options: SimulateOptions) -> Simulation:
@@ -155,13 +142,10 @@ def demo(*, devices: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000
 
     Everything happens in a temporary folder, in processes that end with the demo. Exit code 0 only if nothing was lost.
 
-    Example: fotahook demo --devices 20
-
     Args:
         devices: How many devices the campaign has; most have three messages.
     """
-    package = Path(__file__).parents[1]
     # An installed package has a copy of the checkout's example.
-    installed, checkout = package / "examples" / "demo.py", package.parents[1] / "examples" / "demo.py"
-    code: int = runpy.run_path(str(installed if installed.exists() else checkout))["main"](devices)
+    places = (folder / "examples" / "demo.py" for folder in (Path(__file__).parents[1], Path(__file__).parents[3]))
+    code: int = runpy.run_path(str(next(filter(Path.exists, places))))["main"](devices)
     return code

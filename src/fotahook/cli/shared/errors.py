@@ -7,11 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-FAILED: Final = 1
-USAGE: Final = 2
-UNREACHABLE: Final = 3
-REFUSED: Final = 4
-INTERRUPTED: Final = 130
+FAILED, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 1, 2, 3, 4, 130
 
 _EXTRAS: Final = {
     "argon2": "service",
@@ -26,8 +22,6 @@ _EXTRAS: Final = {
 
 
 class Failure(Exception):
-    """The command failed; the text is for people."""
-
     def __init__(self, text: str, code: int = FAILED) -> None:
         super().__init__(text)
         self.code = code
@@ -50,14 +44,7 @@ def flag_named(flag: str) -> Iterator[None]:
 
 
 def describe(error: BaseException, command: str = "") -> tuple[int, str | None]:
-    """The exit code for an error and its line, None for no line. `command` is the one that failed."""
-    from fotahook.contract.errors import one_line
-
-    code, line = _describe(error, command)
-    return code, line and one_line(line)
-
-
-def _describe(error: BaseException, command: str) -> tuple[int, str | None]:
+    """The exit code for an error and its text, None for no text. `command` is the one that failed."""
     from asyncio import CancelledError
 
     from cyclopts.exceptions import CycloptsError
@@ -115,7 +102,6 @@ def _describe(error: BaseException, command: str) -> tuple[int, str | None]:
 
 
 def _missing_module(error: BaseException | None) -> str | None:
-    """The module of an extra that is not installed, from anywhere in the chain of causes."""
     while error is not None:
         if isinstance(error, ModuleNotFoundError) and not (error.name or "fotahook").startswith("fotahook"):
             return error.name

@@ -16,17 +16,14 @@ from cyclopts import Parameter
 from fotahook.contract.errors import one_line
 
 T = TypeVar("T")
-
 Columns: TypeAlias = Mapping[str, Callable[[T], object]]
 """The column names of a table of records, and each one's cell in the row of a record."""
-
 Json: TypeAlias = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
 
 PAGE: Final = 200
 """Largest page that the service returns."""
 WIDEST: Final = 4096
 """Columns: the terminal wraps long lines, so that an id can be copied whole."""
-_WHOLE: Final = ("id", "sent as")
 _STYLES: Final = {
     **dict.fromkeys(("delivered", "open", "pass"), "green"),
     **dict.fromkeys(("pending", "waiting", "held", "paused", "warn"), "yellow"),
@@ -36,20 +33,11 @@ _STYLES: Final = {
 
 def fields(names: str) -> Columns[object]:
     """A column for each field of a record: `http_status` as `http status`, `phases.dns` as `dns`, or `name=field`."""
-    columns = {}
-    for each in names.split():
-        name, _, field = each.rpartition("=")
-        columns[(name or field.rpartition(".")[2]).replace("_", " ")] = attrgetter(field)
-    return columns
-
-
-def on_terminal() -> bool:
-    """Whether stdout is a terminal."""
-    return sys.stdout.isatty()
+    parts = (each.rpartition("=") for each in names.split())
+    return {(name or field.rpartition(".")[2]).replace("_", " "): attrgetter(field) for name, _, field in parts}
 
 
 def note(text: str) -> None:
-    """A line for people, on stderr."""
     print(f"fotahook: {one_line(text)}", file=sys.stderr)
 
 
@@ -65,23 +53,12 @@ def printable_json(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else json.dumps(char)[1:-1] for char in text)
 
 
-def print_bytes(content: bytes) -> None:
-    """Exactly these bytes of JSON or ASCII, whatever the encoding of stdout; but printable ones at a terminal."""
-    if on_terminal():
-        content = printable_json(content.decode(errors="replace")).encode(errors="replace")
-    sys.stdout.flush()
-    sys.stdout.buffer.write(content)
-
-
 def print_table(
     columns: Sequence[str] | None, rows: Iterable[Sequence[object]], *, boxed: bool = True, widths: Sequence[int] = ()
 ) -> None:
-    """Rows under their column names, if there are any. Unboxed rows may be wider than the terminal.
-
-    `widths` are minimum widths, for a table that is printed row by row.
-    """
+    """Rows under their column names, if there are any. Unboxed rows may be wider than the terminal."""
     texts = [[printable(cell) for cell in row] for row in rows]
-    if not on_terminal():
+    if not sys.stdout.isatty():
         for row in texts if columns is None else (columns, *texts):
             print("\t".join(row))
         return
@@ -90,13 +67,12 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    names = columns or [""] * max(map(len, texts), default=0)
     table = Table(show_header=columns is not None, box=HEAVY_HEAD)
     if not boxed:
         table.box, table.pad_edge, table.padding = None, False, (0, 2, 0, 0)
-    for name, width in zip_longest(names, widths):
+    for name, width in zip_longest(columns or [""] * max(map(len, texts), default=0), widths):
         # An id that is cut or broken over two lines cannot be copied.
-        table.add_column(name, overflow="fold", no_wrap=not boxed or name in _WHOLE, min_width=width)
+        table.add_column(name, overflow="fold", no_wrap=not boxed or name in ("id", "sent as"), min_width=width)
     for row in texts:
         # Text, since a value may look like rich's markup.
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
@@ -110,14 +86,13 @@ def print_facts(facts: Mapping[str, object], *, as_json: bool) -> None:
         return
     texts = {name: "(none)" if fact is None else printable(fact) for name, fact in facts.items()}
     width = sum(max(len(name), len(text)) + len(" │ ") for name, text in texts.items()) + 1
-    if on_terminal() and width > shutil.get_terminal_size().columns:
+    if sys.stdout.isatty() and width > shutil.get_terminal_size().columns:
         print_table(None, texts.items())
     else:
         print_table(list(texts), [list(texts.values())])
 
 
 def print_records(columns: Columns[T], records: Iterable[T], *, boxed: bool = True, header: bool = True) -> None:
-    """A row for each record."""
     rows = [[cell(record) for cell in columns.values()] for record in records]
     print_table(list(columns) if header else None, rows, boxed=boxed)
 
@@ -126,32 +101,25 @@ def print_list(columns: Columns[T], records: Iterable[T], *, as_json: bool) -> i
     """A list as it comes: a row for each record, or one JSON object a line. Returns their number."""
     remaining, count = iter(records), 0
     while (page := list(islice(remaining, PAGE))) or not count:
-        if as_json:
-            for record in page:
-                print_json(msgspec.to_builtins(record))
-        else:
+        if not as_json:
             print_records(columns, page, boxed=False, header=not count)
+        for record in page if as_json else ():
+            print_json(msgspec.to_builtins(record))
         if not page:
             break
         count += len(page)
     return count
 
 
-def page_size(limit: int) -> int:
-    """How many items to ask for at once, for `limited`."""
-    return min(PAGE, limit + 1) if limit else PAGE
-
-
-def limited(items: Iterable[T], limit: int) -> Iterator[T]:
-    """Up to `limit` items, or all for 0. Says on stderr if there are more."""
-    remaining = iter(items)
+def limited(list_in_pages: Callable[[int], Iterable[T]], limit: int) -> Iterator[T]:
+    """Up to `limit` items, or all for 0, of what lists them in pages of a size. Says on stderr if there are more."""
+    remaining = iter(list_in_pages(min(PAGE, limit + 1) if limit else PAGE))
     yield from islice(remaining, limit or None)
     if limit and next(remaining, None) is not None:
         note("there are more; --limit 0 lists all of them")
 
 
 def format_time(value: datetime) -> str:
-    """A point in time as tables show it."""
     return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -168,8 +136,7 @@ def printable(value: object) -> str:
             return format_time(value)
         case tuple():
             return "\n".join(map(printable, value))
-    text = str(value)
-    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
+    return "".join(char if char.isprintable() else " " for char in str(value))
 
 
 @contextlib.contextmanager

@@ -10,13 +10,12 @@ import os
 import secrets
 import sys
 import tomllib
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
 
-from cyclopts import App, Group, Parameter, Token
+from cyclopts import App, Group, Parameter
 from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict, Env
 from cyclopts.validators import Number
@@ -35,7 +34,7 @@ from ...hosting.connection_limits import ConnectionLimiter, ConnectionLimits
 from ...hosting.gate import Gate
 from ...hosting.logging import LogFormat
 from ...hosting.server import ListeningSocket, connection_room, open_socket
-from .arguments import Texts, read_secret_files
+from .arguments import Texts, flag_class, read_secret_files
 from .errors import UsageError, flag_named
 from .output import print_table
 
@@ -43,27 +42,24 @@ if TYPE_CHECKING:
     from fotahook.testing.sandbox.fault_points import FaultPoints
 
 PREFIX: Final = "FOTAHOOK_"
-_CONSOLE_CLIENT: Final = "listener"
 
 _origins: ContextVar[Mapping[str, str]] = ContextVar("fotahook_cli_origins")
 
 
 def _read_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Fill in from the file that --config names."""
-    for argument in arguments:
-        if argument.name != "--config" or not argument.tokens:
-            continue
-        path = Path(argument.tokens[0].value)
-        try:
-            values = tomllib.loads(path.read_text("utf-8"))
-        except OSError as error:
-            raise UsageError(f"--config {path}: {(error.strerror or str(error)).lower()}") from error
-        except ValueError as error:
-            raise UsageError(f"--config {path} is not TOML: {error}") from error
-        # cyclopts ignores keys named like a command.
-        if tables := [key for key, value in values.items() if isinstance(value, dict)]:
-            raise UsageError(f"--config {path}: no tables such as [{tables[0]}]; the flags are keys of the file itself")
-        Dict(values, use_commands_as_keys=False, source=str(path.absolute()))(app, commands, arguments)
+    if not (tokens := arguments["--config"].tokens):
+        return
+    path = Path(tokens[0].value)
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {(error.strerror or str(error)).lower()}") from error
+    except ValueError as error:
+        raise UsageError(f"--config {path} is not TOML: {error}") from error
+    # cyclopts ignores keys named like a command.
+    if tables := [key for key, value in values.items() if isinstance(value, dict)]:
+        raise UsageError(f"--config {path}: no tables such as [{tables[0]}]; the flags are keys of the file itself")
+    Dict(values, use_commands_as_keys=False, source=str(path.absolute()))(app, commands, arguments)
 
 
 def _refuse_empty(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -86,11 +82,9 @@ def _refuse_empty(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
 
 def _remember_origins(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Keep, for --explain, where each flag came from."""
-
-    def origin(token: Token) -> str:
-        return {"cli": "command line", "env": token.keyword or "env"}.get(token.source, token.source)
-
-    _origins.set({argument.name: origin(argument.tokens[0]) for argument in arguments if argument.tokens})
+    first = {argument.name: argument.tokens[0] for argument in arguments if argument.tokens}
+    names = {"cli": "command line", "env": None}
+    _origins.set({flag: names.get(token.source, token.source) or str(token.keyword) for flag, token in first.items()})
 
 
 SOURCES: Final = (
@@ -112,8 +106,7 @@ InLogging = Annotated[T, Parameter(group=Group("Logging", sort_key=9))]
 Seconds: TypeAlias = Annotated[float, Parameter(validator=Number(gt=0, lte=3600))]
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
+@flag_class
 class ServerOptions:
     """Options of a command that runs a server. Each has a default of its own for --body-timeout."""
 
@@ -149,10 +142,6 @@ class ServerOptions:
     explain: Annotated[bool, Parameter(show_env_var=False)] = False
     "Print each value and where it comes from, and exit."
 
-    def open_socket(self) -> contextlib.AbstractContextManager[ListeningSocket]:
-        """The socket to serve on. HostingError if the address or the certificate cannot be used."""
-        return open_socket(self.host, self.port, self.tls_cert, self.tls_key)
-
     def limiter(self, open_paths: Collection[str], *, body_timeout: float) -> ConnectionLimiter:
         """The limiter of one server; `open_paths` stay available to an address at its limit."""
         limits = ConnectionLimits(
@@ -173,12 +162,16 @@ class ServerOptions:
 
     def print_explanation(self, *rows: tuple[str, str, str]) -> None:
         """What --explain prints: every flag with its value and origin, and these rows."""
-        origins, explained = _origins.get({}), []
+        explained: list[Sequence[object]] = []
         for name in (field.name for field in dataclasses.fields(self)):
             flag, value = "--" + name.replace("_", "-"), getattr(self, name)
-            text = "(hidden)" if value and name in ("secret", "basic") else _text(value)
+            if value and name in ("secret", "basic"):
+                value = "(hidden)"
+            elif value is not None and not isinstance(value, bool):
+                values = value if isinstance(value, tuple) else (value,)
+                value = " ".join(without_password(str(each)) for each in values)
             if name not in ("config", "explain", "fault"):
-                explained.append((flag, text, origins.get(flag, "default")))
+                explained.append((flag, value, _origins.get({}).get(flag, "default")))
         print_table(("flag", "value", "source"), [*explained, *rows])
 
     def fault_points(self) -> "FaultPoints | None":
@@ -194,31 +187,12 @@ class ServerOptions:
             return FaultPoints(self.fault)
 
 
-def _text(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "yes" if value else "no"
-        case tuple():
-            return " ".join(map(str, value))
-    return without_password(str(value))
-
-
-def ready_details(facts: Mapping[str, str | None]) -> str:
-    """What the ready line says besides the URL: the facts that there are."""
-    return " ".join(f"{name}={fact}" for name, fact in facts.items() if fact)
-
-
 def console_routes() -> list[Route]:
-    """The page at ``/``, and the files that it loads."""
+    pages = {f"/{file.name}".removesuffix("index.html"): file for file in sorted(FILES.iterdir())}
+    types = mimetypes.types_map
     return [
-        Route(
-            "/" if file.name == "index.html" else f"/{file.name}",
-            Response(file.read_bytes(), headers=HEADERS, media_type=mimetypes.types_map[file.suffix]),
-            methods=["GET"],
-        )
-        for file in sorted(FILES.iterdir())
+        Route(path, Response(file.read_bytes(), headers=HEADERS, media_type=types[file.suffix]), methods=["GET"])
+        for path, file in pages.items()
     ]
 
 
@@ -226,10 +200,7 @@ def console_routes() -> list[Route]:
 async def listener_console(
     listener: Listener, port: int | None, options: ServerOptions
 ) -> AsyncIterator[Mapping[ListeningSocket, ASGIApp]]:
-    """The console of a running listener at a port of this machine; nothing for None.
-
-    Its client has a new secret with each start, which is printed once.
-    """
+    """The console of a running listener at a port of this machine, with a secret of its own; nothing for None."""
     if port is None:
         yield {}
         return
@@ -242,7 +213,7 @@ async def listener_console(
         return listener.sender()
 
     with open_socket("127.0.0.1", port) as listening:
-        store, name = await listener.store(), _CONSOLE_CLIENT
+        store, name = await listener.store(), "listener"
         await store.drop_credentials("client", [name])
         secret = await create_credential(store, "client", name, accounts=None, scopes=("read", "bodies", "operate"))
         settings = Settings(secret_key=secrets.token_bytes(SECRET_KEY_BYTES), console="listener", consumer=HANDLERS)
