@@ -35,22 +35,19 @@ from .watch import Watch
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-METRICS_PATH: Final = "/metrics"
 BODY_MEMORY: Final = 64 * 1024 * 1024
 """For all bodies that are received at the same time; one sender gets half of it at most."""
 BODY_CUT_OFF: Final = "the body ended before it was complete"
 _SMALL_BODY: Final = 64 * 1024
 """Bytes that a server holds of a request anyway, before anybody reads it."""
-_CLOSE: Final = (b"connection", b"close")
 
 
 class Listener:
     """An ASGI app that stores callback messages in a durable inbox and calls handlers from there.
 
     A message answered with 200 is on disk. Every handler that matches it gets it at least once; one that raises is
-    retried. A repetition is dropped: the same ``webhook-id``, or without one the same content in `dedupe_window`.
-
-    A message must pass every check that is set up. Without any, a warning is logged.
+    retried. A repetition is dropped: the same ``webhook-id``, or without one the same content in `dedupe_window`. A
+    message must pass every check that is set up. Without any, a warning is logged.
 
     `secrets` (``whsec_…``), `public_keys` (``whpk_…``): one of these keys must have signed the message. `sources`:
     networks (CIDR) that messages may come from, or ``thingspace`` for ``THINGSPACE_SOURCES``. `trusted_proxies`:
@@ -177,8 +174,7 @@ class Listener:
         if callable(kind):
             raise TypeError("write @listener.on(…) with its parentheses, or @listener.on_any")
         for name, value in (("kind", kind), ("status", status), ("account", account)):
-            if value is not None:
-                validation.text(name, value)
+            validation.text(name, value or "")
         return lambda handler: self._router.add(handler, kind, status, account, failed)
 
     def on_any(self, handler: HandlerT) -> HandlerT:
@@ -295,16 +291,18 @@ class Listener:
             raise ValueError(f"the listener speaks HTTP, not {scope['type']}")
 
     async def _respond(self, scope: "Scope", receive: "Receive") -> Response:
-        method, path = scope["method"], _path_below_mount(scope).rstrip("/")
+        method, path, root = scope["method"], scope["path"], scope.get("root_path", "").rstrip("/")
+        # Hosts leave the mount point in `path` and repeat it in `root_path`.
+        path = (path.removeprefix(root) if f"{path}/".startswith(f"{root}/") else path).rstrip("/")
         peer: str | None = (scope.get("client") or (None,))[0]
-        if path == METRICS_PATH and method == "GET":
+        if path == "/metrics" and method == "GET":
             # For this machine alone: neither strangers nor a proxy's clients read them.
             proxied = any(name in (b"x-forwarded-for", b"forwarded", b"via") for name, _ in scope["headers"])
             if peer not in ("127.0.0.1", "::1") or proxied:
                 return NOT_FOUND
             return Response(200, self.metrics().encode(), content_type=b"text/plain; version=0.0.4")
         # The rest of a body that was not read must not be read as the next request.
-        failed = (_CLOSE,) if scope.get("http_version", "").startswith("1") else ()
+        failed = ((b"connection", b"close"),) if scope.get("http_version", "").startswith("1") else ()
         with contextlib.ExitStack() as held:
             read_body = partial(self._read_body, receive, held)
             return await self.request_handler.respond(
@@ -316,7 +314,7 @@ class Listener:
     ) -> bytes:
         """The body of a request, whose share of the memory is `held` if it is long."""
         chunks: list[bytes] = []
-        size = owed = 0
+        size = taken = 0
         take: Callable[[int], bool] | None = None
         deadline = self.settings.body_deadline
         try:
@@ -327,16 +325,16 @@ class Listener:
                         # ASGI does not say whether the sender or the server closed the connection.
                         raise WebhookRejected(400, BODY_CUT_OFF)
                     chunks.append(chunk := event.get("body", b""))
-                    size, owed = size + len(chunk), owed + len(chunk)
+                    size += len(chunk)
                     if size > BODY_LIMIT:
                         raise WebhookRejected(413, BODY_TOO_LONG)
                     if size > _SMALL_BODY:
                         if take is None:
                             sender = address_key(self.request_handler.sender(peer, headers))
                             take = held.enter_context(self._bodies.share(sender))
-                        if not take(owed):
+                        if not take(size - taken):
                             raise WebhookRejected(503, "too many messages arrive at once; send it again")
-                        owed = 0
+                        taken = size
                     if not event.get("more_body", False):
                         return b"".join(chunks)
         except TimeoutError as error:
@@ -353,12 +351,3 @@ class Listener:
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def _path_below_mount(scope: "Scope") -> str:
-    """The path without the mount point: hosts leave it in `path` and repeat it in `root_path`."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
-    if root and (path == root or path.startswith(f"{root}/")):
-        return path[len(root) :] or "/"
-    return path

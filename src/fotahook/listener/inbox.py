@@ -9,29 +9,11 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from fotahook.delivery import (
-    DeadlineExceeded,
-    Deliver,
-    Dispatcher,
-    Outcome,
-    Rules,
-    Timings,
-    run_maintenance,
-)
-from fotahook.store import Store, open_store
+from fotahook.delivery import DeadlineExceeded, Deliver, Dispatcher, Outcome, Rules, Timings, run_maintenance
+from fotahook.store import Store, open_store, records
 from fotahook.store.base import StoreHealth
 from fotahook.store.key_file import check_key
-from fotahook.store.records import (
-    Accepted,
-    Delivery,
-    Lease,
-    MessageFilter,
-    NewMessage,
-    Retention,
-    StoreError,
-    StoreFull,
-    StoreUnavailable,
-)
+from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, StoreUnavailable
 
 from .forwards import Forwards
 from .handlers import Invoker, Router
@@ -45,10 +27,9 @@ IN_FLIGHT: Final = 8
 """Messages that the handlers, or one forward, work on at once."""
 _RETRY_SECONDS: Final = 0.1
 _DAY: Final = 86400.0
-_KEPT_IDS: Final = 400 * _DAY
 
-Arrived: TypeAlias = tuple[NewMessage, asyncio.Future[Accepted]]
-"""A message, and the future of who waits for it."""
+Arrived: TypeAlias = list[tuple[NewMessage, asyncio.Future[Accepted]]]
+"""Messages, each with the future of who waits for it."""
 
 
 class NotHandling(StoreError):
@@ -58,7 +39,6 @@ class NotHandling(StoreError):
 class OpenInbox(msgspec.Struct, frozen=True, kw_only=True):
     """An open inbox. `resources` are all that must be closed."""
 
-    loop: asyncio.AbstractEventLoop
     store: Store
     health: StoreHealth
     dispatching: asyncio.Task[None] | None
@@ -80,9 +60,8 @@ class Inbox:
     wrap_store: Callable[[Store], Store] = lambda store: store
     wrap_deliver: Callable[[Deliver], Deliver] = lambda deliver: deliver
     _opening: asyncio.Task[OpenInbox] | None = field(default=None, init=False)
-    _open_inbox: OpenInbox | None = field(default=None, init=False)
     _closing: bool = field(default=False, init=False)
-    _arrived: dict[asyncio.AbstractEventLoop, list[Arrived]] = field(default_factory=dict, init=False)
+    _arrived: dict[asyncio.AbstractEventLoop, Arrived] = field(default_factory=dict, init=False)
     """Messages of the current turn of each event loop."""
     _storing: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
@@ -162,8 +141,10 @@ class Inbox:
 
     def _opened(self) -> OpenInbox | None:
         """The inbox, if it is open in this event loop."""
-        inbox = self._open_inbox
-        return inbox if inbox and not self._closing and inbox.loop is asyncio.get_running_loop() else None
+        opening = self._opening
+        if opening is None or self._closing or opening.get_loop() is not asyncio.get_running_loop():
+            return None
+        return opening.result() if _is_open(opening) else None
 
     async def open(self) -> OpenInbox:
         """The open inbox. StoreError for a problem with its file, ValueError for an invalid URL."""
@@ -177,12 +158,12 @@ class Inbox:
         if opening is None or opening.get_loop() is not loop:
             if opening is not None and not opening.get_loop().is_closed():
                 raise StoreUnavailable("the listener runs in another event loop")
-            opening = self._opening = asyncio.create_task(self._open())
+            opening = self._opening = loop.create_task(self._open(abandoned=opening))
         try:
             # Several messages may wait for this task; one that is cancelled must not cancel it for the others.
             return await asyncio.shield(opening)
         finally:
-            if self._opening is opening and opening.done() and self._open_inbox is None:
+            if self._opening is opening and opening.done() and not _is_open(opening):
                 self._opening = None
 
     async def close(self) -> None:
@@ -191,18 +172,17 @@ class Inbox:
         try:
             if opening is not None:
                 await asyncio.wait({opening})
-            if self._open_inbox is not None:
-                await self._open_inbox.resources.aclose()
+                if _is_open(opening):
+                    await opening.result().resources.aclose()
         finally:
-            self._opening, self._open_inbox, self._closing = None, None, False
+            self._opening, self._closing = None, False
 
-    async def _open(self) -> OpenInbox:
-        abandoned, self._open_inbox = self._open_inbox, None
-        if abandoned is not None:
+    async def _open(self, abandoned: "asyncio.Task[OpenInbox] | None") -> OpenInbox:
+        if abandoned is not None and _is_open(abandoned):
             # Its event loop ended without closing it, as the loops of some test clients do.
             try:
                 async with asyncio.timeout(self.margin):
-                    await abandoned.resources.aclose()
+                    await abandoned.result().resources.aclose()
             except Exception:
                 # Connections may have ended with their event loop.
                 log.warning("the inbox of an event loop that has ended could not be closed", exc_info=True)
@@ -217,14 +197,7 @@ class Inbox:
             store = self.wrap_store(store)
             dispatching = await self._start_delivering(store, stack) if self.delivers else None
             health = StoreHealth(store, on_error=lambda error: log.error("the inbox is unavailable: %s", error))
-            self._open_inbox = OpenInbox(
-                loop=asyncio.get_running_loop(),
-                store=store,
-                health=health,
-                dispatching=dispatching,
-                resources=stack.pop_all(),
-            )
-            return self._open_inbox
+            return OpenInbox(store=store, health=health, dispatching=dispatching, resources=stack.pop_all())
 
     async def _start_delivering(self, store: Store, stack: contextlib.AsyncExitStack) -> asyncio.Task[None]:
         """The dispatcher's task. No generator: a loop that ends closes those in any order."""
@@ -235,7 +208,7 @@ class Inbox:
         forward = await stack.enter_async_context(self.forwards.open())
         invoker = Invoker(self.router, timeout=settings.handler_timeout, transaction=store.transaction)
 
-        async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
+        async def deliver(lease: records.Lease, delivery: records.Delivery) -> Outcome:
             self.watch.received(lease, delivery)
             return await (invoker.deliver if lease.consumer == HANDLERS else forward)(lease, delivery)
 
@@ -251,8 +224,8 @@ class Inbox:
             timings=Timings(lease=attempt + self.margin, attempt=attempt),
             clock=settings.clock,
         )
-        keep, ids = settings.keep_days * _DAY, max(_KEPT_IDS, settings.dedupe_window)
-        retention = Retention(seconds=keep, attempts=keep, ids=ids)
+        keep, ids = settings.keep_days * _DAY, max(400 * _DAY, settings.dedupe_window)
+        retention = records.Retention(seconds=keep, attempts=keep, ids=ids)
         loop = asyncio.get_running_loop()
         dispatching = loop.create_task(dispatcher.run(), name="fotahook listener")
         dispatching.add_done_callback(_log_failure)
@@ -278,12 +251,16 @@ class Inbox:
         return dispatching
 
 
+def _is_open(opening: asyncio.Task[OpenInbox]) -> bool:
+    return opening.done() and not opening.cancelled() and opening.exception() is None
+
+
 def _log_failure(dispatching: asyncio.Task[None]) -> None:
     if not dispatching.cancelled() and (error := dispatching.exception()) is not None:
         log.critical("messages are stored but no longer handled", exc_info=error)
 
 
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetter(msgspec.Struct, frozen=True):
     """A message that failed on every attempt."""
 
     id: str
@@ -305,22 +282,17 @@ async def dead_letters(store: Store, account: str, limit: int) -> list[DeadLette
     found: list[DeadLetter] = []
     before: int | None = None
     while True:
-        page = await store.messages(account, MessageFilter(state="dead"), before=before, limit=limit - len(found))
+        page = await store.messages(
+            account, records.MessageFilter(state="dead"), before=before, limit=limit - len(found)
+        )
         for listed in page.messages:
             message, attempts = await store.message(listed.id), await store.attempts(listed.id)
             assert message is not None  # rows are never deleted, so that repetitions stay known
             # There is one: a message dies of a failed attempt, and attempts are kept.
             last = [attempt for attempt in attempts if attempt.outcome != "delivered"][-1]
-            letter = DeadLetter(
-                id=message.id,
-                account=message.account,
-                kind=message.type,
-                received_at=message.accepted_at,
-                raw=message.body,
-                attempts=len(attempts),
-                failure=last.excerpt or last.error_code or last.outcome,
-            )
-            found.append(letter)
+            failure = last.excerpt or last.error_code or last.outcome
+            facts = (message.id, message.account, message.type, message.accepted_at, message.body)
+            found.append(DeadLetter(*facts, attempts=len(attempts), failure=failure))
         before = page.next
         if before is None or len(found) == limit:
             return found

@@ -30,7 +30,6 @@ ACCEPT_SECONDS: Final = 3.0
 a message once more at most (docs/thingspace.md, The sender)."""
 SCHEDULE: Final = Rules().schedule
 _SECRET_LENGTH: Final = 16
-"""Characters of a path segment that make it hard to guess."""
 
 
 class ForwardSettings(Masked, frozen=True, kw_only=True):
@@ -49,9 +48,9 @@ class ForwardSettings(Masked, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         networks = validation.texts("allow_networks", self.allow_networks)
+        parse_networks(networks)
         # The given value may be an iterator, which is exhausted now.
         msgspec.structs.force_setattr(self, "allow_networks", networks)
-        parse_networks(networks)
         if self.secret_key is not None:
             parse_secret_key(validation.text("secret_key", self.secret_key))
         validation.seconds("timeout", self.timeout)
@@ -95,28 +94,28 @@ class Settings(Masked, frozen=True, kw_only=True, dict=True):
         check_path(self.path)
         for name in ("handler_timeout", "body_timeout", "accept_timeout", "every"):
             validation.seconds(name, getattr(self, name))
+        given = validation.items("schedule", self.schedule)
+        delays = [validation.number("each delay in schedule", delay) for delay in given]
+        if not delays or not all(0 <= delay < float("inf") for delay in delays):
+            raise ValueError("schedule must have at least one delay, each of 0 seconds or more")
         # The given value may be an iterator, which is exhausted now.
-        msgspec.structs.force_setattr(self, "schedule", validation.schedule("schedule", self.schedule))
+        msgspec.structs.force_setattr(self, "schedule", tuple(delays))
         validation.duration("dedupe_window", self.dedupe_window, "seconds")
         validation.duration("keep_days", self.keep_days, "days")
-        if self.silence is not None:
-            validation.seconds("silence", self.silence)
-        if self.repair_limit is not None:
-            validation.duration("repair_limit", self.repair_limit, "repairs")
+        validation.seconds("silence", 1.0 if self.silence is None else self.silence)
+        validation.duration("repair_limit", self.repair_limit or 0, "repairs")
 
     @cached_property
     def body_deadline(self) -> Deadline:
-        """For a body to arrive."""
         return Deadline(self.body_timeout)
 
     @cached_property
     def accept_deadline(self) -> Deadline:
-        """For messages to be stored."""
         return Deadline(self.accept_timeout)
 
 
-def check_path(path: str) -> str:
-    """The path, if messages can be received there. ValueError if not."""
+def check_path(path: str) -> None:
+    """ValueError for a path at which messages cannot be received."""
     if not validation.text("path", path).startswith("/"):
         raise ValueError(f"a path must begin with /, unlike {path!r}")
     for character in path:
@@ -124,7 +123,6 @@ def check_path(path: str) -> str:
             raise ValueError(f"a path must be written as in a URL: percent-encode {character!r} in {path!r}")
     if unquote(path).rstrip("/") == HEALTH_PATH:
         raise ValueError(f"the path {HEALTH_PATH} is reserved for health checks")
-    return path
 
 
 def is_secret_path(path: str) -> bool:
