@@ -21,7 +21,7 @@ from tests.faults.schedule import seeds
 def test_a_campaign_with_every_trouble_at_random_ends_with_every_device_right(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fotahook.listener.reconcile.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.listener.ledger.PAUSE_SECONDS", 0.0)
     with Sandbox(profile="thingspace", seed=seed) as sandbox, a_receiver(tmp_path, listen) as receiver:
         campaign = BadCampaign(sandbox, receiver, "inbox.db", seed)
         campaign.run()

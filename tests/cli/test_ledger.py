@@ -26,7 +26,7 @@ REPORT = {
 
 @pytest.fixture
 def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
-    monkeypatch.setattr("fotahook.listener.reconcile.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.listener.ledger.PAUSE_SECONDS", 0.0)
     peer = Peer()
     information = {"id": "c-1", "endDate": "2026-01-01", "status": "CampaignEnded"}
     peer.routes = {

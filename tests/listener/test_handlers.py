@@ -549,8 +549,8 @@ async def test_waiting_for_a_thread_does_not_count_towards_the_timeout(router: R
 async def test_threads_are_reused_and_end_when_they_are_closed() -> None:
     threads, names = DaemonThreadPool(4), set[str]()
     for _ in range(20):
-        result = await (await threads.submit(lambda: threading.current_thread().name))
-        names.add(str(result.result()))
+        name, _ = await (await threads.submit(lambda: threading.current_thread().name))
+        names.add(str(name))
     assert len(names) == 1
     thread = next(one for one in threading.enumerate() if one.name in names)
     assert thread.daemon

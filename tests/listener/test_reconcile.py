@@ -10,7 +10,7 @@ import pytest
 import fotahook
 from fotahook.contract.messages import CallbackMessage
 from fotahook.listener import Listener
-from fotahook.listener.reconcile import OVER_SECONDS, Reconciler
+from fotahook.listener.ledger import OVER_SECONDS, Reconciler
 from tests.client.conftest import OAUTH, USER, Chunks, Peer, Received, respond
 
 from .conftest import NOW, Seen, request
@@ -49,7 +49,7 @@ def peer() -> Iterator[Peer]:
 
 @pytest.fixture
 def campaign(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> Campaign:
-    monkeypatch.setattr("fotahook.listener.reconcile.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("fotahook.listener.ledger.PAUSE_SECONDS", 0.0)
     return Campaign(peer)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fotahook.listener import Listener
-from fotahook.listener.sender import SenderCounts, SenderReport
+from fotahook.listener.watch import SenderCounts, SenderReport
 
 from .conftest import NOW, PROGRESS, Seen, request
 

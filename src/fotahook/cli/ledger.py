@@ -13,9 +13,8 @@ from cyclopts import App, Parameter
 
 from fotahook.client import Client
 from fotahook.contract.messages import FINAL_RANK
+from fotahook.listener.ledger import Reconciler, known_consumers, read_devices, read_ledger
 from fotahook.listener.ledger import expect as enter
-from fotahook.listener.ledger import read_devices, read_ledger
-from fotahook.listener.reconcile import Reconciler, known_consumers
 from fotahook.store import Store
 from fotahook.store.ledger import LedgerDevice
 

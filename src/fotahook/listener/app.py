@@ -23,14 +23,12 @@ from .forwards import Forwards
 from .handlers import HandlerT, Router
 from .inbox import DeadLetter, Inbox, dead_letters
 from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW
-from .ledger import Ledger
-from .reconcile import Reconciler
+from .ledger import Ledger, Reconciler
 from .registration import OVERLAP_SECONDS, former_paths
 from .requests import NOT_FOUND, RequestHandler, Response
-from .sender import SenderReport
 from .settings import ACCEPT_SECONDS, SCHEDULE, ForwardSettings, ReportClient, Settings
 from .verification import Basic, Verification
-from .watch import Watch
+from .watch import SenderReport, Watch
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

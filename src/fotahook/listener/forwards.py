@@ -5,7 +5,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Iterable
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,12 +20,7 @@ from fotahook.store.records import Delivery, Lease
 from . import validation
 from .settings import Settings
 
-if TYPE_CHECKING:
-    from fotahook.delivery.sender import Sender
-
-PREFIX: Final = "forward:"
 _LOOPBACK: Final = parse_networks(("127.0.0.0/8", "::1/128"))
-_DIGITS: Final = 16
 
 
 class Forward(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +70,7 @@ class Forwards:
             name: None if given is None else frozenset(validation.texts(name, given))
             for name, given in (("types", types), ("accounts", accounts))
         }
-        consumer = PREFIX + hashlib.sha256(url.encode()).hexdigest()[:_DIGITS]
+        consumer = f"forward:{hashlib.sha256(url.encode()).hexdigest()[:16]}"
         self._forwards.append(Forward(url=url, consumer=consumer, **wanted))
         return consumer
 
@@ -86,12 +81,13 @@ class Forwards:
 
     def consumers(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
         """The consumers that get a message."""
-        found: dict[str, None] = {}
-        for forward in self._forwards:
-            kind_matches = forward.types is None or message.kind in forward.types
-            if kind_matches and (forward.accounts is None or account in forward.accounts):
-                found[forward.consumer] = None
-        return tuple(found)
+        wanting = [
+            forward.consumer
+            for forward in self._forwards
+            if (forward.types is None or message.kind in forward.types)
+            and (forward.accounts is None or account in forward.accounts)
+        ]
+        return tuple(dict.fromkeys(wanting))
 
     def public_key(self, account: str | None) -> str | None:
         """The ``whpk_…`` key that verifies forwarded messages, or those of an account. None without forwards."""
@@ -106,14 +102,27 @@ class Forwards:
         if self.fake_deliver is not None:
             yield self.fake_deliver
             return
-        allowed = parse_networks(self.settings.forwarding.allow_networks)
+        try:
+            from fotahook.delivery.sender import CONNECT_TIMEOUT, Sender, SenderSettings
+        except ModuleNotFoundError as error:
+            raise ImportError(f"forwards need {error.name}: pip install 'fotahook[listener]'") from error
+        given, clock = self.settings.forwarding, self.settings.clock
+        allowed = parse_networks(given.allow_networks)
         async with contextlib.AsyncExitStack() as stack:
             senders: dict[tuple[Network, ...], Sender] = {}
             targets: dict[str, tuple[str, Sender]] = {}
             for forward in self._forwards:
                 networks = forward.networks(allowed)
                 if networks not in senders:
-                    senders[networks] = await stack.enter_async_context(self._sender(networks))
+                    settings = SenderSettings(
+                        secret_key=given.key(self.settings.inbox),
+                        timeout=given.timeout,
+                        connect_timeout=min(CONNECT_TIMEOUT, given.timeout),
+                        allowed_networks=networks,
+                        ca_file=given.ca_file,
+                    )
+                    sender = Sender(settings, clock=clock, monotonic=time.monotonic)
+                    senders[networks] = await stack.enter_async_context(sender)
                 targets[forward.consumer] = (forward.url, senders[networks])
 
             async def deliver(lease: Lease, delivery: Delivery) -> Outcome:
@@ -125,18 +134,3 @@ class Forwards:
                 return msgspec.structs.replace(outcome, code="forward_gone") if outcome.status == 410 else outcome
 
             yield deliver
-
-    def _sender(self, networks: tuple[Network, ...]) -> "Sender":
-        try:
-            from fotahook.delivery.sender import CONNECT_TIMEOUT, Sender, SenderSettings
-        except ModuleNotFoundError as error:
-            raise ImportError(f"forwards need {error.name}: pip install 'fotahook[listener]'") from error
-        given = self.settings.forwarding
-        settings = SenderSettings(
-            secret_key=given.key(self.settings.inbox),
-            timeout=given.timeout,
-            connect_timeout=min(CONNECT_TIMEOUT, given.timeout),
-            allowed_networks=networks,
-            ca_file=given.ca_file,
-        )
-        return Sender(settings, clock=self.settings.clock, monotonic=time.monotonic)

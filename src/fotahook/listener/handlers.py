@@ -1,7 +1,6 @@
 """Handlers: how they are registered, which of them get a message, and how they are called."""
 
 import asyncio
-import concurrent.futures
 import contextvars
 import inspect
 import logging
@@ -26,8 +25,8 @@ log = logging.getLogger("fotahook.listener")
 Handler = Callable[..., object]
 """``handler(message)`` or ``handler(message, context)``, plain or async. The return value is ignored."""
 HandlerT = TypeVar("HandlerT", bound=Handler)
-Call: TypeAlias = concurrent.futures.Future[object]
-"""A call in a thread. An asyncio future cannot hold every exception that it may raise."""
+Returned: TypeAlias = tuple[object, BaseException | None]
+"""What a call in a thread returned or raised, of which a future cannot hold every exception."""
 
 THREADS: Final = 32
 """Plain handlers that run at once. Others wait for a free thread; their time limit starts when they have one."""
@@ -37,7 +36,7 @@ _LIMIT: Final = 100
 """Kinds without a handler that are logged, once each, and characters of each: a sender can invent any."""
 
 
-class Context(msgspec.Struct, frozen=True, kw_only=True):
+class Context(msgspec.Struct, frozen=True):
     """Facts about the attempt, for a handler that takes a second argument."""
 
     id: str
@@ -71,14 +70,6 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     wants_context: bool
     is_async: bool
 
-    def matches(self, message: CallbackMessage) -> bool:
-        return (
-            self.kind in (None, message.kind)
-            and self.account in (None, message.account_name)
-            and (self.status is None or self.status in message.statuses)
-            and self.failed in (None, message.failed)
-        )
-
 
 class Router:
     """The handlers of one listener, in the order of their registration."""
@@ -108,13 +99,19 @@ class Router:
 
     def matching(self, message: CallbackMessage) -> list[Route]:
         """The routes of a message. If there are none, the log says why, once for each kind."""
-        routes = [route for route in self._routes if route.matches(message)]
+        filtered = [route for route in self._routes if route.kind in (None, message.kind)]
+        routes = [
+            route
+            for route in filtered
+            if route.account in (None, message.account_name)
+            and (route.status is None or route.status in message.statuses)
+            and route.failed in (None, message.failed)
+        ]
         # Nothing longer is logged or pasted.
         kind = message.kind if len(message.kind or "") <= _LIMIT else None
         if routes or kind in self._logged or len(self._logged) >= _LIMIT:
             return routes
         self._logged.add(kind)
-        filtered = [route for route in self._routes if route.kind in (None, message.kind)]
         if filtered:
             statuses = one_line(", ".join(sorted(message.statuses)) or "no status", _LIMIT)
             filters = "; ".join(
@@ -145,11 +142,10 @@ class Invoker:
         self, router: Router, *, timeout: float, transaction: Callable[[Delivery], Transaction | None] = lambda _: None
     ) -> None:
         """`transaction` makes the transaction that the handlers of one attempt may use."""
-        self._router = router
-        self._transaction = transaction
-        self._deadline = Deadline(timeout)
+        self._router, self._transaction, self._deadline = router, transaction, Deadline(timeout)
         self._threads = DaemonThreadPool(THREADS)
-        self._overrunning: dict[tuple[str, Route], asyncio.Future[Call]] = {}
+        self.close = self._threads.close
+        self._overrunning: dict[tuple[str, Route], asyncio.Future[Returned]] = {}
 
     async def deliver(self, lease: Lease, delivery: Delivery) -> Outcome:
         """Call every handler of a message, in the order of their registration, even after one of them failed.
@@ -157,34 +153,25 @@ class Invoker:
         The message is handled if none failed. Otherwise a later attempt calls all of them again.
         """
         message = noted(parse_message(delivery.body), delivery.note)
-        context = Context(
-            id=delivery.message,
-            attempt=delivery.attempts + delivery.strikes + 1,
-            received_at=delivery.accepted_at,
-            _transaction=self._transaction(delivery),
-        )
+        transaction, attempt = self._transaction(delivery), delivery.attempts + delivery.strikes + 1
+        context = Context(delivery.message, attempt, delivery.accepted_at, transaction)
         try:
             failures = [
-                await self._guard(route.name, context, self._run(route, message, context))
+                await self._failure(route.name, context, self._run(route, message, context))
                 for route in self._router.matching(message)
             ]
-            if not any(failures) and context._transaction is not None:
-                failures = [await self._guard("context.transaction", context, context._transaction.commit())]
+            if not any(failures) and transaction is not None:
+                failures = [await self._failure("context.transaction", context, transaction.commit())]
         except AlreadyHandled:
             return Outcome(code="delivered")
         finally:
-            if context._transaction is not None:
-                await context._transaction.close()
+            if transaction is not None:
+                await transaction.close()
         failed = [failure for failure in failures if failure is not None]
-        if not failed:
-            return Outcome(code="delivered")
-        return Outcome(code=failed[0].code, excerpt="\n".join(failure.excerpt for failure in failed))
+        code = failed[0].code if failed else "delivered"
+        return Outcome(code=code, excerpt="\n".join(failure.excerpt for failure in failed))
 
-    def close(self) -> None:
-        """Let the threads end after their current calls."""
-        self._threads.close()
-
-    async def _guard(self, name: str, context: Context, work: Awaitable[None]) -> Outcome | None:
+    async def _failure(self, name: str, context: Context, work: Awaitable[None]) -> Outcome | None:
         """The failure of a handler or of the transaction; None if there is none."""
         try:
             await work
@@ -234,12 +221,12 @@ class Invoker:
         if not running.done():
             self._overrunning[key] = running
             raise HandlerTimeout(f"still running after {self._deadline.seconds:g} s")
-        try:
-            return running.result().result()
-        except Exception:
-            raise
-        except BaseException as error:
-            raise HandlerExited(f"raised {type(error).__name__}") from error
+        returned, error = running.result()
+        if error is None:
+            return returned
+        if isinstance(error, Exception):
+            raise error
+        raise HandlerExited(f"raised {type(error).__name__}") from error
 
 
 class DaemonThreadPool:
@@ -252,24 +239,23 @@ class DaemonThreadPool:
     def __init__(self, limit: int) -> None:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._free = asyncio.Semaphore(limit)
-        self._busy = 0
-        self._started = 0
+        self._busy = self._started = 0
 
-    async def submit(self, function: Callable[..., object], *arguments: object) -> asyncio.Future[Call]:
+    async def submit(self, function: Callable[..., object], *arguments: object) -> asyncio.Future[Returned]:
         """Start a call once a thread is free; it is done when its future is, which the caller must not cancel."""
         await self._free.acquire()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Call] = loop.create_future()
+        future: asyncio.Future[Returned] = loop.create_future()
         context = contextvars.copy_context()
 
         def call() -> None:
-            done: Call = concurrent.futures.Future()
+            returned, error = None, None
             try:
-                done.set_result(context.run(function, *arguments))
-            except BaseException as error:
-                done.set_exception(error)
+                returned = context.run(function, *arguments)
+            except BaseException as raised:
+                error = raised
             try:
-                loop.call_soon_threadsafe(self._finish, future, done)
+                loop.call_soon_threadsafe(self._finish, future, (returned, error))
             except RuntimeError:
                 log.warning("%r ended after the listener had stopped", function)
 
@@ -289,10 +275,10 @@ class DaemonThreadPool:
         while (call := self._calls.get()) is not None:
             call()
 
-    def _finish(self, future: asyncio.Future[Call], done: Call) -> None:
+    def _finish(self, future: asyncio.Future[Returned], returned: Returned) -> None:
         self._busy -= 1
         self._free.release()
-        future.set_result(done)
+        future.set_result(returned)
 
 
 def _wants_context(handler: Handler, name: str) -> bool:

@@ -19,8 +19,8 @@ from .forwards import Forwards
 from .handlers import Router
 from .inbox import NotHandling
 from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, USER_AGENT, read_headers, receive
-from .sender import Event, SenderCounts
 from .settings import HEALTH_PATH, Settings, is_secret_path
+from .watch import Event, SenderCounts
 
 log = logging.getLogger("fotahook.listener")
 

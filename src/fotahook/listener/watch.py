@@ -1,10 +1,12 @@
-"""The watch of a running listener: reconciliation, metrics, and alarms when something changes."""
+"""The watch of a running listener: what its sender does, reconciliation, metrics, and alarms when something changes."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -13,19 +15,85 @@ from fotahook.store import Store
 from fotahook.store.records import Delivery, Lease, MessageFilter, NewMessage, StoreError
 
 from .intake import HANDLERS, ChooseConsumers
-from .reconcile import OVER_SECONDS, Reconciler
-from .sender import SenderCounts
+from .ledger import OVER_SECONDS, Reconciler
 from .settings import Settings
 
 log = logging.getLogger("fotahook.listener")
 
 CHECK_SECONDS: Final = 60.0
-"""Interval of the checks."""
 CERTIFICATE_DAYS: Final = 21.0
 ALARMS: Final = "fotahook/alarms"
 """The account under which alarms are kept in the inbox; no message can name it, because of the slash."""
 _KIND: Final = "fotahook.alarm."
 _DAY: Final = 86400.0
+SECONDS: Final = (0.1, 1.0, 3.0, 4.0)
+"""Answer times that are told apart. ThingSpace sends a second copy after about 4 s without an answer."""
+_BUCKETS: Final = (*(f"{seconds:g}" for seconds in SECONDS), "inf")
+_HOUR: Final = 3600.0
+_HOURS: Final = 24
+_MANY: Final = 200
+"""Combinations that are told apart in one hour; a sender can invent any number of user agents."""
+_NAME_LIMIT: Final = 100
+_ANSWERED: Final = ("answers", "seconds", "addresses", "agents")
+"""The kinds of facts that are counted of an answer. Of the last two there can be any number of names."""
+
+_Facts: TypeAlias = tuple[str, ...]
+"""The names of `_ANSWERED` that are counted together, or an event."""
+Event: TypeAlias = Literal["former_path", "former_password", "late", "repaired"]
+"""Late: a message all of whose statuses were known, or overtaken by later ones. Repaired: a status from a report."""
+
+
+class SenderReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Messages of the last 24 hours, as far as this process has received them."""
+
+    since: datetime
+    answers: Mapping[str, int]
+    """``new``, ``repeated``, or the status of a refusal."""
+    seconds: Mapping[str, int]
+    """Answers that took no longer than so many seconds, or longer (``inf``)."""
+    addresses: Mapping[str, int]
+    agents: Mapping[str, int]
+    events: Mapping[str, int]
+
+
+class SenderCounts:
+    """Counts by the hour."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._begun = clock()
+        self._hours: deque[tuple[float, Counter[_Facts]]] = deque(maxlen=_HOURS + 1)
+
+    def answered(self, answer: str, address: str, agent: str, begun: float) -> None:
+        """Count the answer to a message, which came at `begun`."""
+        now = self._clock()
+        self._add(now, (answer, _BUCKETS[bisect_left(SECONDS, now - begun)], address, agent))
+
+    def happened(self, event: Event, times: int = 1) -> None:
+        """Count something else."""
+        self._add(self._clock(), (event,), times)
+
+    def _add(self, now: float, facts: _Facts, times: int = 1) -> None:
+        hour = now // _HOUR
+        if not self._hours or self._hours[-1][0] != hour:
+            self._hours.append((hour, Counter()))
+        counts = self._hours[-1][1]
+        if facts not in counts:
+            known = ("others", "others") if len(counts) >= _MANY else [name[:_NAME_LIMIT] for name in facts[2:]]
+            facts = (*facts[:2], *known) if len(facts) > 1 else facts
+        counts[facts] += times
+
+    def report(self) -> SenderReport:
+        """The counts of the last 24 hours."""
+        now = self._clock()
+        found: dict[str, Counter[str]] = {name: Counter() for name in SenderReport.__struct_fields__[1:]}
+        for hour, counts in self._hours:
+            if hour > now // _HOUR - _HOURS:
+                for facts, times in counts.items():
+                    for kind, name in zip(_ANSWERED if len(facts) > 1 else ("events",), facts, strict=True):
+                        found[kind][name] += times
+        since = max(self._begun, (now // _HOUR - _HOURS + 1) * _HOUR)
+        return SenderReport(since=datetime.fromtimestamp(since, UTC), **found)
 
 
 class Watch:
@@ -52,7 +120,6 @@ class Watch:
 
     def exposition(self) -> str:
         """The metrics in Prometheus' text format."""
-
         return "".join(
             f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}\n{name} {value:g}\n"
             for name, value in self.metrics.items()
@@ -106,7 +173,6 @@ class Watch:
         if settings.certificate is not None:
             from cryptography.x509 import load_pem_x509_certificates
 
-            # When the first certificate in the file ends.
             (first, *_) = load_pem_x509_certificates(await asyncio.to_thread(settings.certificate.read_bytes))
             left = first.not_valid_after_utc.timestamp() - self._clock()
             self.metrics["fotahook_certificate_seconds_left"] = left

@@ -28,7 +28,7 @@ from fotahook.contract.addresses import parse_networks, without_password
 from fotahook.contract.keys import SECRET_KEY_BYTES
 from fotahook.listener import Listener
 from fotahook.listener.intake import HANDLERS
-from fotahook.listener.sender import SenderReport
+from fotahook.listener.watch import SenderReport
 
 from ...hosting.connection_limits import ConnectionLimiter, ConnectionLimits
 from ...hosting.gate import Gate
