@@ -128,20 +128,20 @@ def test_any_header_is_an_address_or_none(text: str) -> None:
 )
 def test_a_message_from_another_network_is_rejected(peer: str | None, forwarded: str, reason: str) -> None:
     with pytest.raises(WebhookRejected, match=reason) as caught:
-        BY_SOURCE.check_source(peer, forwarded)
+        BY_SOURCE.check_head({"x-forwarded-for": forwarded}, peer, NOW)
     assert caught.value.status == 403
     assert str(caught.value).isprintable()
-    Verification().check_source(peer, forwarded)
+    Verification().check_head({"x-forwarded-for": forwarded}, peer, NOW)
 
 
 @pytest.mark.parametrize(("peer", "forwarded"), [("192.0.2.1", ""), ("2001:db8::1", ""), ("10.0.0.1", "192.0.2.9")])
 def test_a_message_from_a_source_passes(peer: str, forwarded: str) -> None:
-    BY_SOURCE.check_source(peer, forwarded)
+    BY_SOURCE.check_head({"x-forwarded-for": forwarded}, peer, NOW)
 
 
 def test_the_published_addresses_are_networks() -> None:
     assert len(Verification.parse(sources=THINGSPACE_SOURCES).sources) == 9
-    Verification.parse(sources=THINGSPACE_SOURCES).check_source("68.128.212.217", "")
+    Verification.parse(sources=THINGSPACE_SOURCES).check_head({}, "68.128.212.217", NOW)
 
 
 # Passwords

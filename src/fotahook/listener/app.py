@@ -26,7 +26,7 @@ from .intake import BODY_LIMIT, BODY_TOO_LONG, DEDUPE_WINDOW
 from .ledger import Ledger, Reconciler
 from .registration import OVERLAP_SECONDS, former_paths
 from .requests import NOT_FOUND, RequestHandler, Response
-from .settings import ACCEPT_SECONDS, SCHEDULE, ForwardSettings, ReportClient, Settings
+from .settings import ACCEPT_SECONDS, FORWARDING, SCHEDULE, ForwardSettings, ReportClient, Settings
 from .verification import Basic, Verification
 from .watch import SenderReport, Watch
 
@@ -76,7 +76,7 @@ class Listener:
         trusted_proxies: Iterable[str] = (),
         basic: Basic = None,
         path: str = "/",
-        forwarding: ForwardSettings | None = None,
+        forwarding: ForwardSettings = FORWARDING,
         handler_timeout: float = 30.0,
         body_timeout: float = 30.0,
         accept_timeout: float = ACCEPT_SECONDS,
@@ -91,26 +91,12 @@ class Listener:
         certificate: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.settings = Settings(
-            inbox=inbox,
-            verification=Verification.parse(
-                secrets=secrets, public_keys=public_keys, sources=sources, trusted_proxies=trusted_proxies, basic=basic
-            ),
-            path=path,
-            forwarding=forwarding or ForwardSettings(),
-            handler_timeout=handler_timeout,
-            body_timeout=body_timeout,
-            accept_timeout=accept_timeout,
-            schedule=schedule,
-            dedupe_window=dedupe_window,
-            keep_days=keep_days,
-            reconcile=reconcile,
-            every=every,
-            silence=silence,
-            repair_limit=repair_limit,
-            certificate=certificate,
-            clock=clock,
+        given = {name: value for name, value in locals().items() if name in Settings.__struct_fields__}
+        verification = Verification.parse(
+            secrets=secrets, public_keys=public_keys, sources=sources, trusted_proxies=trusted_proxies, basic=basic
         )
+        # An alarm URL becomes a forward.
+        self.settings = Settings(**given | {"alarm_url": None}, verification=verification)
         self._bodies = Budget(BODY_MEMORY)
         self._router, self._forwards = Router(), Forwards(self.settings)
         self.request_handler = RequestHandler(self.settings, self._router, self._forwards)

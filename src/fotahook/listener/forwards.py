@@ -51,8 +51,6 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Forwards:
-    """The forwards of one listener."""
-
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._forwards: list[Forward] = []
@@ -76,11 +74,9 @@ class Forwards:
 
     @property
     def urls(self) -> dict[str, str]:
-        """The URL of each consumer."""
         return {forward.consumer: forward.url for forward in self._forwards}
 
     def consumers(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
-        """The consumers that get a message."""
         wanting = [
             forward.consumer
             for forward in self._forwards

@@ -141,7 +141,6 @@ class Invoker:
     def __init__(
         self, router: Router, *, timeout: float, transaction: Callable[[Delivery], Transaction | None] = lambda _: None
     ) -> None:
-        """`transaction` makes the transaction that the handlers of one attempt may use."""
         self._router, self._transaction, self._deadline = router, transaction, Deadline(timeout)
         self._threads = DaemonThreadPool(THREADS)
         self.close = self._threads.close
@@ -172,7 +171,6 @@ class Invoker:
         return Outcome(code=code, excerpt="\n".join(failure.excerpt for failure in failed))
 
     async def _failure(self, name: str, context: Context, work: Awaitable[None]) -> Outcome | None:
-        """The failure of a handler or of the transaction; None if there is none."""
         try:
             await work
         except Exception as error:
@@ -267,7 +265,6 @@ class DaemonThreadPool:
         return future
 
     def close(self) -> None:
-        """End each thread after its current call."""
         for _ in range(self._started):
             self._calls.put(None)
 

@@ -67,7 +67,6 @@ class Inbox:
 
     @property
     def in_use(self) -> bool:
-        """Whether the inbox is open or being opened."""
         return self._opening is not None
 
     async def accept(self, message: NewMessage) -> Accepted:
@@ -140,7 +139,6 @@ class Inbox:
             raise StoreUnavailable(str(error)) from error
 
     def _opened(self) -> OpenInbox | None:
-        """The inbox, if it is open in this event loop."""
         opening = self._opening
         if opening is None or self._closing or opening.get_loop() is not asyncio.get_running_loop():
             return None
@@ -278,7 +276,6 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 async def dead_letters(store: Store, account: str, limit: int) -> list[DeadLetter]:
-    """Up to `limit` dead letters of an account, newest first."""
     found: list[DeadLetter] = []
     before: int | None = None
     while True:

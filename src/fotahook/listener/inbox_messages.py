@@ -36,7 +36,6 @@ class InboxMessages:
         until: datetime | None = None,
         limit: int | None = None,
     ) -> Iterator[MessageState]:
-        """An account's messages, newest first, read in pages of `limit`."""
         wanted = MessageFilter(
             state=state,
             type=message_type,
@@ -53,17 +52,14 @@ class InboxMessages:
                 return
 
     def message(self, message_id: str) -> MessageState:
-        """One message and its deliveries."""
         return message_state(self._find(message_id))
 
     def message_body(self, message_id: str) -> bytes:
-        """The bytes of a message."""
         if (body := self._find(message_id).body) is None:
             raise _refused("pruned")
         return body
 
     def attempts(self, message_id: str) -> list[Attempt]:
-        """Every attempt to handle or to forward it, oldest first."""
         return self._run(self._store.attempts(message_id))
 
     def redeliver(self, message_id: str, *, as_new: bool = False) -> Redelivered:
@@ -82,7 +78,6 @@ class InboxMessages:
         until: datetime | None = None,
         dry_run: bool = False,
     ) -> int:
-        """How many of an account's messages are redelivered, or would be."""
         begin, end = since.timestamp() if since else 0.0, until.timestamp() if until else float("inf")
         count = self._run(self._store.redeliver_all(account, state, since=begin, until=end, dry_run=dry_run))
         # Without a running listener nobody else does it.

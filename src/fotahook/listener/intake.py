@@ -15,7 +15,7 @@ from fotahook.contract.messages import CallbackMessage, MessageInvalid, Upgrade,
 from fotahook.store.ledger import reports_of, storable
 from fotahook.store.records import NewMessage, Note
 
-from .verification import Basic, Verification, named_account
+from .verification import FORWARDED_FOR, Basic, Verification, named_account
 
 HANDLERS: Final = "handlers"
 """The consumer whose lanes hold the messages for handlers."""
@@ -24,7 +24,6 @@ BODY_LIMIT: Final = 1024 * 1024
 BODY_TOO_LONG: Final = f"the body has more than {BODY_LIMIT} bytes"
 DEDUPE_WINDOW: Final = 3600.0
 """Seconds in which equal messages without a webhook-id are one. Ours: ThingSpace publishes no message id."""
-FORWARDED_FOR: Final = "x-forwarded-for"
 CONTENT_ENCODING: Final = "content-encoding"
 USER_AGENT: Final = "user-agent"
 _LIST_HEADERS: Final = (FORWARDED_FOR, CONTENT_ENCODING, USER_AGENT)
@@ -34,7 +33,6 @@ _VARYING: Final = ("callbackCount", "maxCallbackThreshold", "username", "passwor
 _CANONICAL: Final = msgspec.json.Encoder(order="deterministic")
 _SINGLE_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "fotahook-account", "content-length")
 _HEADERS: Final = {name.encode(): name for name in (*_SINGLE_HEADERS, *_LIST_HEADERS)}
-_KEY_DIGITS: Final = 36
 _ENCODING_LIMIT: Final = 40
 
 ChooseConsumers = Callable[[str, CallbackMessage], tuple[str, ...]]
@@ -79,7 +77,9 @@ def receive(
         key = f"id:{storable(message_id)}"
     elif dedupe_window > 0:
         key, window = _content_key(body), dedupe_window
-    kind, ordering_key = message.kind, _ordering_key(message)
+    devices = {device.device_id for device in message.devices if device.device_id}
+    # Messages about one device stay in order, and so do those about one campaign as a whole.
+    kind, ordering_key = message.kind, devices.pop() if len(devices) == 1 else message.campaign_id
     return NewMessage(
         account=account,
         body=body,
@@ -95,16 +95,33 @@ def receive(
 def verified(
     headers: Mapping[str, str], body: bytes, verification: Verification, now: float
 ) -> tuple[str, CallbackMessage]:
-    """The account and the message in a body that passes every check; WebhookRejected (400, 401, 413 or 415) if not."""
+    """The account and the message in a body that passes every check; WebhookRejected (400, 401, 413 or 415) if not.
+
+    The account is the message's own accountName, else that of the header if it is certain, else the empty string.
+    """
     if len(body) > BODY_LIMIT:
         raise WebhookRejected(413, BODY_TOO_LONG)
     is_certain = verification.check_signature(headers, body, now)
     try:
         message = parse_message(body)
     except MessageInvalid as error:
-        raise _unreadable(body, headers.get(CONTENT_ENCODING, ""), error) from error
+        if not body.strip():
+            raise WebhookRejected(400, "the body is empty") from error
+        # It matters only here: some senders set it and send plain JSON.
+        encoding = headers.get(CONTENT_ENCODING, "")
+        if all(each.strip().lower() in ("", "identity") for each in encoding.split(",")):
+            raise WebhookRejected(400, str(error)) from error
+        shown = one_line(encoding, _ENCODING_LIMIT)
+        text = f"Content-Encoding {shown} is not supported; send the body without one"
+        raise WebhookRejected(415, text) from error
     verification.check_password(message)
-    return _account(named_account(headers), message, trusted=is_certain), message
+    named, own = named_account(headers), message.account_name
+    if own is None or account_refusal(own) is not None:
+        return named if is_certain else "", message
+    # A sender that may sign for one account must not speak for another.
+    if named and own != named:
+        raise WebhookRejected(400, "the message's accountName is not the account of its header Fotahook-Account")
+    return own, message
 
 
 def unwrap(
@@ -125,8 +142,8 @@ def unwrap(
     """
     verification = Verification.parse(secrets=secrets, public_keys=public_keys, sources=sources, basic=basic)
     found = read_headers((name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items())
-    verification.check_source(peer, "")
-    _, message = verified(found, body, verification, time.time())
+    verification.check_head(found, peer, now := time.time())
+    _, message = verified(found, body, verification, now)
     return message
 
 
@@ -143,36 +160,7 @@ def _content_key(body: bytes) -> str:
         for name in _VARYING if isinstance(content, dict) else ():
             content.pop(name, None)
         canonical = _CANONICAL.encode(content)
-    return f"json:{hashlib.sha256(canonical).hexdigest()[:_KEY_DIGITS]}"
-
-
-def _unreadable(body: bytes, encoding: str, error: MessageInvalid) -> WebhookRejected:
-    """Why a body cannot be parsed. Content-Encoding matters only here: some senders set it and send plain JSON."""
-    if not body.strip():
-        return WebhookRejected(400, "the body is empty")
-    if all(each.strip().lower() in ("", "identity") for each in encoding.split(",")):
-        return WebhookRejected(400, str(error))
-    shown = one_line(encoding, _ENCODING_LIMIT)
-    return WebhookRejected(415, f"Content-Encoding {shown} is not supported; send the body without one")
-
-
-def _account(named: str, message: CallbackMessage, *, trusted: bool) -> str:
-    """The account of a message: its own accountName, else that of the header if it is trusted, else the empty string.
-
-    WebhookRejected (400) if the two differ: a sender that may sign for one account must not speak for another.
-    """
-    own = message.account_name
-    if own is None or account_refusal(own) is not None:
-        return named if trusted else ""
-    if named and own != named:
-        raise WebhookRejected(400, "the message's accountName is not the account of its header Fotahook-Account")
-    return own
-
-
-def _ordering_key(message: CallbackMessage) -> str | None:
-    """Messages about one device stay in order, and so do those about one campaign as a whole."""
-    devices = {device.device_id for device in message.devices if device.device_id}
-    return devices.pop() if len(devices) == 1 else message.campaign_id
+    return f"json:{hashlib.sha256(canonical).hexdigest()[:36]}"
 
 
 def noted(message: CallbackMessage, note: Note | None) -> CallbackMessage:

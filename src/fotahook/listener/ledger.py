@@ -67,7 +67,6 @@ async def find_campaign(store: Store, account: str, campaign_id: str) -> LedgerC
 
 
 async def read_ledger(store: Store, account: str, campaign_id: str, now: float) -> Ledger:
-    """The numbers of a campaign; all 0 if nothing is known of it."""
     if (found := await find_campaign(store, account, campaign_id)) is None:
         return Ledger(account=account, campaign_id=campaign_id)
     counts = await store.ledger_counts(found.id)

@@ -27,8 +27,6 @@ END_SECONDS: Final = 5.0
 """Timeout of deregistering: the process is killed soon, and handlers in progress need time too."""
 OVERLAP_SECONDS: Final = 20 * 60.0
 """How long messages are accepted at the path of a URL that was replaced."""
-_ACTOR: Final = "listener"
-_CHANGES: Final = 50
 
 
 class RegistrationRefused(FotahookError):
@@ -67,15 +65,12 @@ class Registration:
             raise RegistrationRefused(f"--public-url is not registered for account {self._account}: {error}") from error
         except ResponseError as error:
             # It may be registered, so messages may come: better to receive them than to stop.
-            log.error("the callback of account %s is in doubt: %s", self._account, error)
+            self._log(logging.ERROR, "is in doubt: %s", error)
             return
         except asyncio.CancelledError:
-            log.error(
-                "the callback of account %s may be registered, without a listener: it was stopped before the response",
-                self._account,
-            )
+            self._log(logging.ERROR, "may be registered, without a listener: it was stopped before the response")
             raise
-        log.info("the callback of account %s is now this listener", self._account)
+        self._log(logging.INFO, "is now this listener")
         if registered is not None:
             log.warning("it was %s before, which may get messages for another 20 minutes", self._describe(registered))
 
@@ -85,17 +80,16 @@ class Registration:
             async with asyncio.timeout(within):
                 if same_url(await self._registered(), self.url):
                     await self._calls.deregister_callback(self._account)
-                    log.warning("the callback of account %s is deregistered: %s", self._account, DEREGISTERED)
+                    self._log(logging.WARNING, "is deregistered: %s", DEREGISTERED)
                 else:
                     log.warning("account %s is not deregistered: its callback is not this listener", self._account)
         except FotahookError as error:
-            log.error("the callback of account %s is still registered: %s", self._account, error)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            late = isinstance(error, TimeoutError)
-            why = f"the service did not respond within {within:g} s" if late else "there was no time to wait"
-            log.error("the callback of account %s may still be registered: %s", self._account, why)
-            if not late:
-                raise
+            self._log(logging.ERROR, "is still registered: %s", error)
+        except TimeoutError:
+            self._log(logging.ERROR, "may still be registered: the service did not respond within %g s", within)
+        except asyncio.CancelledError:
+            self._log(logging.ERROR, "may still be registered: there was no time to wait")
+            raise
 
     @asynccontextmanager
     async def watched(self, interval: float = WATCH_SECONDS) -> AsyncIterator[None]:
@@ -130,17 +124,18 @@ class Registration:
         summary = (await self._calls.list_registered_callbacks(self._account)).data
         return None if summary is None else summary.url
 
+    def _log(self, level: int, event: str, *values: object) -> None:
+        log.log(level, f"the callback of account %s {event}", self._account, *values)
+
     def _log_change(self, found: str | None) -> None:
         if found == self.url:
-            log.warning("the callback of account %s is this listener again", self._account)
+            self._log(logging.WARNING, "is this listener again")
         elif found is None:
             log.critical("SOMEBODY DEREGISTERED the callback of account %s: it gets no more messages", self._account)
         else:
-            log.critical(
-                "SOMEBODY REPLACED the callback of account %s: its messages go to %s, and not here",
-                self._account,
-                self._describe(found),
-            )
+            where = self._describe(found)
+            text = "SOMEBODY REPLACED the callback of account %s: its messages go to %s, and not here"
+            log.critical(text, self._account, where)
 
     def _describe(self, url: str) -> str:
         """The host of another URL and the parts that differ from ours, without their values: a path may be secret."""
@@ -163,9 +158,9 @@ async def former_paths(
     """
     if previous is not None and not same_url(previous, url):
         for each in (previous, url):
-            await store.register(account, each, actor=_ACTOR)
+            await store.register(account, each, actor="listener")
     ends: dict[str, float] = {}
-    for newer, older in pairwise(await store.callback_history(account, _CHANGES)):
+    for newer, older in pairwise(await store.callback_history(account, 50)):
         parts = url_parts(older.url or "")
         if parts and parts["host"] == url_parts(url).get("host"):
             path = unquote(str(parts["path"])).rstrip("/")

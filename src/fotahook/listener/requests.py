@@ -18,17 +18,16 @@ from fotahook.store.records import Accepted, NewMessage, StoreError, StoreFull, 
 from .forwards import Forwards
 from .handlers import Router
 from .inbox import NotHandling
-from .intake import BODY_LIMIT, BODY_TOO_LONG, FORWARDED_FOR, HANDLERS, USER_AGENT, read_headers, receive
+from .intake import BODY_LIMIT, BODY_TOO_LONG, HANDLERS, USER_AGENT, read_headers, receive
 from .settings import HEALTH_PATH, Settings, is_secret_path
+from .verification import FORWARDED_FOR
 from .watch import Event, SenderCounts
 
 log = logging.getLogger("fotahook.listener")
 
 RECENT_SECONDS: Final = 10.0
-"""How long health stays bad after a message could not be stored, unless another one is stored.
-
-It must become good by itself: a load balancer that stops sending must start again, or no message would ever arrive.
-"""
+"""How long health stays bad after a message could not be stored, unless another one is stored: a load balancer that
+stops sending must start again, or no message would ever arrive."""
 LOG_BURST: Final = 5
 """Lines of one kind that are logged without delay. The burst is allowed again after a minute without a dropped line."""
 LOG_INTERVAL_SECONDS: Final = 60.0
@@ -53,13 +52,11 @@ class Response(msgspec.Struct, frozen=True):
 
     @property
     def headers(self) -> list[Header]:
-        """All headers."""
         length = b"%d" % len(self.body)
         return [(b"content-type", self.content_type), (b"content-length", length), *self.extra_headers]
 
 
 def _problem(status: int, code: str, text: str, *headers: Header) -> Response:
-    """An error in ThingSpace's format."""
     return Response(status, msgspec.json.encode({"errorCode": code, "errorMessage": text}), headers)
 
 
@@ -115,7 +112,6 @@ class RequestHandler:
         self._log_limit = LogRateLimit(self.settings.clock)
 
     def warn_if_unverified(self) -> None:
-        """Log once if nothing verifies senders."""
         if self._warned or self.settings.verification.required:
             return
         self._warned = True
@@ -149,19 +145,35 @@ class RequestHandler:
         if (response := self._route(method, path)) is not None:
             return response
         found: dict[str, str] = {}
-        begun = self.settings.clock()
+        settings, begun = self.settings, self.settings.clock()
         try:
             found = read_headers(headers)
-            self._check_headers(found, peer, begun)
+            settings.verification.check_head(found, peer, begun)
+            length = found.get("content-length", "")
+            is_long = len(length) > _SHORT and length.isascii() and length.isdigit()
+            # int() takes only so many digits.
+            if is_long and int(length.lstrip("0")[:20] or 0) > BODY_LIMIT:
+                raise WebhookRejected(413, BODY_TOO_LONG)
             message = self.read_message(found, await read_body(found, peer))
             if message.type == CHALLENGE:
-                return _answer_challenge(message)
-            return self._accepted(await accept(message), found, peer, begun)
+                value = parse_message(message.body).extra.get("challenge")
+                if not isinstance(value, str) or len(value) > _CHALLENGE_LIMIT:
+                    raise WebhookRejected(400, "the challenge is missing or too long")
+                return Response(200, msgspec.json.encode({"challenge": value}))
+            accepted = await accept(message)
+            self._last_failure = None
+            if log.isEnabledFor(logging.DEBUG):
+                agent = one_line(found.get(USER_AGENT, "none"), _PEER_LIMIT)
+                log.debug("stored message %s from %s, User-Agent: %s", accepted.id, self.sender(peer, found), agent)
+            # Without an id, messages are known by their content, which can be spelled differently.
+            if accepted.conflict and found.get("webhook-id"):
+                raise WebhookRejected(409, "an earlier message with this webhook-id has different bytes")
         except (WebhookRejected, StoreError) as error:
             return self._failed(error, found, peer, begun, *failed)
+        self._count("repeated" if accepted.duplicate else "new", found, peer, begun)
+        return Response(200, msgspec.json.encode({"id": accepted.id, "duplicate": accepted.duplicate}))
 
     def _route(self, method: str, path: str) -> Response | None:
-        """The response to a request that is not a message. None: read the body."""
         if self.matches_path(path):
             return None if method == "POST" else POST_ONLY
         if method != "POST":
@@ -178,30 +190,12 @@ class RequestHandler:
         self._count_former("former_path", "path")
         return None
 
-    def _check_headers(self, headers: Mapping[str, str], peer: str | None, now: float) -> None:
-        """WebhookRejected (401, 403 or 413) if there is no need to read the body."""
-        verification = self.settings.verification
-        verification.check_source(peer, headers.get(FORWARDED_FOR, ""))
-        length = headers.get("content-length", "")
-        is_long = len(length) > _SHORT and length.isascii() and length.isdigit()
-        # int() takes only so many digits.
-        if is_long and int(length.lstrip("0")[:20] or 0) > BODY_LIMIT:
-            raise WebhookRejected(413, BODY_TOO_LONG)
-        verification.check_signature_headers(headers, now)
-
     def read_message(self, headers: dict[str, str], body: bytes) -> NewMessage:
         """The message to store in the inbox. WebhookRejected says why there is none."""
-        settings, basic = self.settings, self.settings.verification.basic
-        message = receive(
-            headers,
-            body,
-            verification=settings.verification,
-            now=settings.clock(),
-            choose=self.consumers,
-            dedupe_window=settings.dedupe_window,
-        )
+        checks, now, window = self.settings.verification, self.settings.clock(), self.settings.dedupe_window
+        message = receive(headers, body, verification=checks, now=now, choose=self.consumers, dedupe_window=window)
         # The last pair given replaced the others.
-        if len(basic) > 1 and msgspec.json.encode(basic[-1][1]) not in body:
+        if len(checks.basic) > 1 and msgspec.json.encode(checks.basic[-1][1]) not in body:
             self._count_former("former_password", "password")
         self.warn_if_unverified()
         return message
@@ -210,18 +204,6 @@ class RequestHandler:
         self.counts.happened(event)
         if (more := self._log_limit.hit(event, burst=1)) is not None:
             log.info("messages still come with a %s that was replaced (%d since the last such line)", what, 1 + more)
-
-    def _accepted(self, accepted: Accepted, headers: Mapping[str, str], peer: str | None, begun: float) -> Response:
-        """The response to a stored message or a repetition. WebhookRejected (409) for an id with different bytes."""
-        self._last_failure = None
-        if log.isEnabledFor(logging.DEBUG):
-            agent = one_line(headers.get(USER_AGENT, "none"), _PEER_LIMIT)
-            log.debug("stored message %s from %s, User-Agent: %s", accepted.id, self.sender(peer, headers), agent)
-        # Without an id, messages are known by their content, which can be spelled differently.
-        if accepted.conflict and headers.get("webhook-id"):
-            raise WebhookRejected(409, "an earlier message with this webhook-id has different bytes")
-        self._count("repeated" if accepted.duplicate else "new", headers, peer, begun)
-        return Response(200, msgspec.json.encode({"id": accepted.id, "duplicate": accepted.duplicate}))
 
     def _failed(
         self,
@@ -257,24 +239,16 @@ class RequestHandler:
         return str(address or one_line(peer or "an unknown address", _PEER_LIMIT))
 
     def _health(self, error: StoreError | None) -> Response:
-        if error is None and self._last_failure is not None:
-            failed_at, failure = self._last_failure
-            # The clock may have been set back since.
-            error = failure if 0 <= self.settings.clock() - failed_at < RECENT_SECONDS else None
+        failed_at, failure = self._last_failure or (0.0, None)
+        # The clock may have been set back since.
+        if 0 <= self.settings.clock() - failed_at < RECENT_SECONDS:
+            error = error or failure
         return HEALTHY if error is None else msgspec.structs.replace(_error_response(error), status=503)
 
     def consumers(self, account: str, message: CallbackMessage) -> tuple[str, ...]:
         """The consumers of a message. One that nobody wants goes to the handlers, which log that."""
         forwards = self.forwards.consumers(account, message)
         return (HANDLERS, *forwards) if len(self.router) or not forwards else forwards
-
-
-def _answer_challenge(message: NewMessage) -> Response:
-    """The response to the challenge of a service that verifies endpoints."""
-    value = parse_message(message.body).extra.get("challenge")
-    if not isinstance(value, str) or len(value) > _CHALLENGE_LIMIT:
-        raise WebhookRejected(400, "the challenge is missing or too long")
-    return Response(200, msgspec.json.encode({"challenge": value}))
 
 
 def _error_response(error: WebhookRejected | StoreError, *headers: Header) -> Response:
@@ -291,5 +265,4 @@ def _error_response(error: WebhookRejected | StoreError, *headers: Header) -> Re
 
 @lru_cache
 def _decoded(path: str) -> str:
-    """A path as servers pass it on."""
     return unquote(path).rstrip("/")

@@ -67,13 +67,16 @@ class ForwardSettings(Masked, frozen=True, kw_only=True):
         return read_or_make_key(sqlite_path(inbox))
 
 
+FORWARDING: Final = ForwardSettings()
+
+
 class Settings(Masked, frozen=True, kw_only=True, dict=True):
     """What ``Listener`` takes, parsed. ValueError for an invalid value, TypeError for one of the wrong type."""
 
     inbox: str = "sqlite:///inbox.db"
     verification: Verification = Verification()
     path: str = "/"
-    forwarding: ForwardSettings = ForwardSettings()
+    forwarding: ForwardSettings = FORWARDING
     handler_timeout: float = 30.0
     body_timeout: float = 30.0
     accept_timeout: float = ACCEPT_SECONDS

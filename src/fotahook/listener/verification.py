@@ -35,6 +35,7 @@ T = TypeVar("T")
 Basic: TypeAlias = Iterable[Sequence[str]] | Sequence[str] | None
 """Pairs of user name and password, or a single one."""
 
+FORWARDED_FOR: Final = "x-forwarded-for"
 THINGSPACE_SOURCES: Final = (
     "3.87.163.45/32",
     "3.91.119.203/32",
@@ -80,36 +81,39 @@ class Verification(Masked, frozen=True, kw_only=True):
     ) -> "Verification":
         """Parse keys (``whsec_…``, ``whpk_…``) and networks (CIDR, or ``thingspace`` for ``THINGSPACE_SOURCES``).
 
-        ``ACCOUNT=`` before a key makes it the key of that account alone.
-
-        `names`: what errors call a parameter, where that is not its own name.
-        ValueError for a value that cannot be parsed, TypeError for anything but a list of strings.
+        ``ACCOUNT=`` before a key makes it the key of that account alone. `names`: what errors call a parameter, where
+        that is not its own name. ValueError for what cannot be parsed, TypeError for anything but a list of strings.
         """
 
         def parsed(name: str, values: Iterable[str], parse: Callable[[str], T]) -> tuple[T, ...]:
             return parse_each((names or {}).get(name, name), values, parse)
 
-        def parse_source(text: str) -> tuple[Network, ...]:
+        def networks(text: str) -> tuple[Network, ...]:
             return parse_networks(THINGSPACE_SOURCES if text == "thingspace" else (text,))
 
         def keys(
             name: str, values: Iterable[str], prefix: str, parse: Callable[[str], bytes]
         ) -> dict[str, tuple[bytes, ...]]:
+            def parse_key(text: str) -> tuple[str, bytes]:
+                account, separator, key = text.strip().rpartition(f"={prefix}")
+                if separator and (refusal := account_refusal(account)) is not None:
+                    raise ValueError(refusal)
+                return account, parse(key)
+
             found: dict[str, tuple[bytes, ...]] = {}
-            for account, key in parsed(name, values, lambda text: _parse_key(text, prefix, parse)):
+            for account, key in parsed(name, values, parse_key):
                 found[account] = (*found.get(account, ()), key)
             return found
 
         hmac_keys = keys("secrets", secrets, SECRET_PREFIX, parse_secret)
         ed25519_keys = keys("public_keys", public_keys, PUBLIC_PREFIX, parse_public_key)
+        general = hmac_keys.pop("", ()), ed25519_keys.pop("", ())
+        accounts = hmac_keys | ed25519_keys
         return cls(
-            secrets=hmac_keys.pop("", ()),
-            public_keys=ed25519_keys.pop("", ()),
-            account_keys={
-                account: (hmac_keys.get(account, ()), ed25519_keys.get(account, ()))
-                for account in hmac_keys | ed25519_keys
-            },
-            sources=tuple(chain.from_iterable(parsed("sources", sources or (), parse_source))),
+            secrets=general[0],
+            public_keys=general[1],
+            account_keys={one: (hmac_keys.get(one, ()), ed25519_keys.get(one, ())) for one in accounts},
+            sources=tuple(chain.from_iterable(parsed("sources", sources or (), networks))),
             trusted_proxies=parsed("trusted_proxies", trusted_proxies, lambda text: parse_networks((text,))[0]),
             basic=_parse_basic(basic),
         )
@@ -122,26 +126,22 @@ class Verification(Masked, frozen=True, kw_only=True):
 
     @property
     def signed(self) -> bool:
-        """Whether messages must be signed."""
         return bool(self.secrets or self.public_keys or self.account_keys)
 
     @property
     def required(self) -> bool:
-        """Whether anything is checked."""
         return bool(self.signed or self.sources or self.basic)
 
-    def check_source(self, peer: str | None, forwarded: str) -> None:
-        """WebhookRejected (403) if the sender's address is in no source. `forwarded` is the X-Forwarded-For header."""
-        if not self.sources:
-            return
-        address = sender_address(peer, forwarded, self.trusted_proxies)
-        if address is None:
-            raise WebhookRejected(403, "the address of the sender is unknown")
-        if not is_within(address, self.sources):
-            raise WebhookRejected(403, f"the message came from {address}, which is in none of the allowed networks")
-
-    def check_signature_headers(self, headers: Mapping[str, str], now: float) -> None:
-        """WebhookRejected (401) if the headers alone show that no known key signed the message."""
+    def check_head(self, headers: Mapping[str, str], peer: str | None, now: float) -> None:
+        """WebhookRejected before the body is read: the sender's address is in no source (403), or the headers alone
+        show that no known key signed the message (401)."""
+        if self.sources:
+            address = sender_address(peer, headers.get(FORWARDED_FOR, ""), self.trusted_proxies)
+            if address is None:
+                raise WebhookRejected(403, "the address of the sender is unknown")
+            if not is_within(address, self.sources):
+                text = f"the message came from {address}, which is in none of the allowed networks"
+                raise WebhookRejected(403, text)
         if not self.signed:
             return
         try:
@@ -172,15 +172,11 @@ class Verification(Masked, frozen=True, kw_only=True):
         raise WebhookRejected(401, refusal)
 
     def check_password(self, message: CallbackMessage) -> None:
-        """WebhookRejected (401) if the message does not contain the registered user name and password."""
         if not self.basic:
             return
-        given = _digest(message.username), _digest(message.password)
+        given = _digest(message.username) + _digest(message.password)
         # Everything is always compared, so that the time until a rejection reveals nothing.
-        matches = [
-            hmac.compare_digest(given[0], _digest(user)) & hmac.compare_digest(given[1], _digest(password))
-            for user, password in self.basic
-        ]
+        matches = [hmac.compare_digest(given, _digest(user) + _digest(password)) for user, password in self.basic]
         if not any(matches):
             raise WebhookRejected(401, "the message does not contain a registered user name and password")
 
@@ -189,14 +185,6 @@ def named_account(headers: Mapping[str, str]) -> str:
     """The account that a sender names in its headers; the empty string if it names none."""
     named = unquote(headers.get("fotahook-account", ""))
     return named if named and account_refusal(named) is None else ""
-
-
-def _parse_key(text: str, prefix: str, parse: Callable[[str], bytes]) -> tuple[str, bytes]:
-    """A key, with the account in front of it or the empty string."""
-    account, separator, key = text.strip().rpartition(f"={prefix}")
-    if separator and (refusal := account_refusal(account)) is not None:
-        raise ValueError(refusal)
-    return account, parse(key)
 
 
 def _parse_basic(basic: Basic) -> tuple[tuple[str, str], ...]:

@@ -65,12 +65,10 @@ class SenderCounts:
         self._hours: deque[tuple[float, Counter[_Facts]]] = deque(maxlen=_HOURS + 1)
 
     def answered(self, answer: str, address: str, agent: str, begun: float) -> None:
-        """Count the answer to a message, which came at `begun`."""
         now = self._clock()
         self._add(now, (answer, _BUCKETS[bisect_left(SECONDS, now - begun)], address, agent))
 
     def happened(self, event: Event, times: int = 1) -> None:
-        """Count something else."""
         self._add(self._clock(), (event,), times)
 
     def _add(self, now: float, facts: _Facts, times: int = 1) -> None:
@@ -84,7 +82,6 @@ class SenderCounts:
         counts[facts] += times
 
     def report(self) -> SenderReport:
-        """The counts of the last 24 hours."""
         now = self._clock()
         found: dict[str, Counter[str]] = {name: Counter() for name in SenderReport.__struct_fields__[1:]}
         for hour, counts in self._hours:
@@ -119,14 +116,12 @@ class Watch:
             self._counts.happened("late")
 
     def exposition(self) -> str:
-        """The metrics in Prometheus' text format."""
         return "".join(
             f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}\n{name} {value:g}\n"
             for name, value in self.metrics.items()
         )
 
     async def run(self, store: Store) -> None:
-        """Check and reconcile until cancelled."""
         self._received_at = self._clock()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(CHECK_SECONDS, self.check, store))
@@ -149,7 +144,6 @@ class Watch:
             await asyncio.sleep(seconds)
 
     async def reconcile(self, store: Store) -> None:
-        """One round of reconciliation."""
         assert self.settings.reconcile is not None
         repaired = await Reconciler(store, self.settings.reconcile, self._choose, self._clock).everything()
         self.metrics["fotahook_repaired_total"] += repaired
@@ -159,30 +153,31 @@ class Watch:
             await self._tell(store, "repairs", repaired, repaired > limit, text)
 
     async def check(self, store: Store) -> None:
-        """Look after everything else once."""
         settings = self.settings
         overdue = await store.overdue_devices(OVER_SECONDS)
-        self.metrics["fotahook_overdue_devices"] = overdue
         text = f"{overdue} devices have not reported a result"
-        await self._tell(store, "overdue_devices", overdue, overdue > 0, text)
-        self.metrics["fotahook_callback_replaced"] = replaced = self.callback_replaced
-        await self._tell(store, "callback_replaced", replaced, replaced, "the registered callback is not this listener")
+        await self._tell(store, "overdue_devices", overdue, overdue > 0, text, metric="overdue_devices")
+        replaced, text = self.callback_replaced, "the registered callback is not this listener"
+        await self._tell(store, "callback_replaced", replaced, replaced, text, metric="callback_replaced")
         if settings.silence is not None:
-            self.metrics["fotahook_silent_seconds"] = silent = max(0.0, self._clock() - self._received_at)
-            await self._tell(store, "silence", silent, silent > settings.silence, f"no message came for {silent:.0f} s")
+            silent = max(0.0, self._clock() - self._received_at)
+            text = f"no message came for {silent:.0f} s"
+            await self._tell(store, "silence", silent, silent > settings.silence, text, metric="silent_seconds")
         if settings.certificate is not None:
             from cryptography.x509 import load_pem_x509_certificates
 
             (first, *_) = load_pem_x509_certificates(await asyncio.to_thread(settings.certificate.read_bytes))
             left = first.not_valid_after_utc.timestamp() - self._clock()
-            self.metrics["fotahook_certificate_seconds_left"] = left
-            text = f"the certificate ends in {left / _DAY:.1f} days"
-            await self._tell(store, "certificate", left, left < CERTIFICATE_DAYS * _DAY, text)
+            is_near, text = left < CERTIFICATE_DAYS * _DAY, f"the certificate ends in {left / _DAY:.1f} days"
+            await self._tell(store, "certificate", left, is_near, text, metric="certificate_seconds_left")
 
-    async def _tell(self, store: Store, name: str, value: float, is_raised: bool, text: str) -> None:
+    async def _tell(
+        self, store: Store, name: str, value: float, is_raised: bool, text: str, *, metric: str | None = None
+    ) -> None:
         """Log a change of an alarm, and put it into the lane to the alarms' receiver."""
-        key = f"alarm:{name}"
-        last = None
+        if metric is not None:
+            self.metrics[f"fotahook_{metric}"] = value
+        key, last = f"alarm:{name}", None
         if self.alarm_consumer is not None and self._raised.get(name) != is_raised:
             page = await store.messages(ALARMS, MessageFilter(ordering_key=key), limit=1)
             last = next(iter(page.messages), None)

@@ -52,24 +52,14 @@ class WsgiListener:
         async def read_body(headers: Mapping[str, str], peer: str | None) -> bytes:
             return _read_body(environ)
 
-        response = run_to_end(
-            self._listener.request_handler.respond(
-                method,
-                path,
-                environ.get("REMOTE_ADDR"),
-                _headers(environ),
-                read_body,
-                self._accept,
-                self._check,
-            )
-        )
+        request = (method, path, environ.get("REMOTE_ADDR"), _headers(environ), read_body)
+        response = run_to_end(self._listener.request_handler.respond(*request, self._accept, self._check))
         status = HTTPStatus(response.status)
         headers = [(name.decode(), value.decode()) for name, value in response.headers]
         start_response(f"{status.value} {status.phrase}", headers)
         return [] if method == "HEAD" else [response.body]
 
     async def _accept(self, message: NewMessage) -> Accepted:
-        """Store a message, as `Inbox` does. It blocks, as each thread has one request."""
         with self._lock:
             if self._inbox is None:
                 self._inbox = InboxThread(self._listener.receiving_inbox())
@@ -77,7 +67,6 @@ class WsgiListener:
         return inbox.call(lambda inbox: inbox.accept(message))
 
     async def _check(self) -> StoreError | None:
-        """Why messages cannot be stored. None if they can, or if the inbox is not open yet."""
         inbox = self._inbox
         try:
             return None if inbox is None else inbox.call(Inbox.check)
@@ -109,8 +98,11 @@ class InboxThread:
         # Guards `_closed`: work that is scheduled after the inbox is closed would open it again.
         self._lock = threading.Lock()
         self._closed = False
+        self._closing = asyncio.Event()
         self._pending: set[concurrent.futures.Future[Any]] = set()
-        self._loop = asyncio.new_event_loop()
+        # Unlike a loop that is only stopped, a runner ends the tasks that are left.
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._loop = self._runner.get_loop()
         self._thread = threading.Thread(target=self._run, name="fotahook inbox", daemon=True)
         self._thread.start()
 
@@ -118,11 +110,8 @@ class InboxThread:
         """Complete pending calls, refuse further ones, and end the thread."""
         with self._lock:
             self._closed = True
-        for late in concurrent.futures.wait(tuple(self._pending), CLOSE_SECONDS).not_done:
-            late.cancel()
-        closing = asyncio.run_coroutine_threadsafe(self._inbox.close(), self._loop)
-        closing.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
-        self._thread.join(CLOSE_SECONDS)
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join(2 * CLOSE_SECONDS)
 
     def call(self, work: Callable[[Inbox], Coroutine[object, object, T]]) -> T:
         """What `work` returns in the loop, which always completes or cancels it. StoreUnavailable once it is closed."""
@@ -139,8 +128,16 @@ class InboxThread:
             self._pending.discard(call)
 
     def _run(self) -> None:
-        self._loop.run_forever()
-        self._loop.close()
+        with self._runner:
+            self._runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        await self._closing.wait()
+        if calls := [asyncio.wrap_future(call) for call in tuple(self._pending)]:
+            _, late = await asyncio.wait(calls, timeout=CLOSE_SECONDS)
+            for call in late:
+                call.cancel()
+        await self._inbox.close()
 
 
 def _headers(environ: "WSGIEnvironment") -> Iterator[tuple[bytes, bytes]]:
