@@ -222,7 +222,7 @@ async def test_nobody_waits_behind_a_drop_that_waits(
     await accept(*[b"{}"] * 10)
     await deliver_all(opened)
     clock.advance(31 * DAY)
-    await opened._days.make(clock())
+    await opened._make_days(clock())
     async with asyncio.timeout(DEADLINE), admin.transaction():
         # Somebody reads for long.
         await admin.fetch("select count(*) from bodies")
@@ -239,9 +239,9 @@ async def test_days_are_made_later_if_a_lock_is_held(
     async with asyncio.timeout(DEADLINE), admin.transaction():
         await admin.execute("lock table bodies_default in access share mode")
         before = await partitions(admin)
-        await opened._days.make(clock())
+        await opened._make_days(clock())
     assert await partitions(admin) == before
-    await opened._days.make(clock())
+    await opened._make_days(clock())
     assert len(await partitions(admin)) == len(before) + 1
 
 
@@ -252,7 +252,7 @@ async def test_a_redelivery_in_hand_keeps_the_day(
     accepted = await accept(*[b"{}"] * 10)
     await deliver_all(opened)
     clock.advance(31 * DAY)
-    await opened._days.make(clock())
+    await opened._make_days(clock())
     ready, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(db: Session) -> int:
@@ -315,7 +315,7 @@ async def test_a_row_that_comes_while_the_lock_is_waited_for_keeps_the_day(
     await accept(*[b"{}"] * 10)
     await deliver_all(opened)
     clock.advance(31 * DAY)
-    await opened._days.make(clock())
+    await opened._make_days(clock())
     await admin.execute(f"alter function drop_day set lock_timeout = '{DEADLINE}s'")
     # As if the clock had been set back just now.
     other = await asyncpg.connect(store_url)

@@ -3,22 +3,16 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 from .records import StoreError
 
+if TYPE_CHECKING:
+    # Its extra may be missing.
+    from .postgres.servers import Db
+
 log = logging.getLogger("fotahook.store")
-
-
-class Connection(Protocol):
-    """What asyncpg's connections do."""
-
-    async def execute(self, query: str, /, *values: object) -> str: ...
-    async def executemany(self, query: str, rows: Iterable[Sequence[object]], /) -> None: ...
-    async def fetch(self, query: str, /, *values: object) -> Sequence[Mapping[str, object]]: ...
-    async def fetchrow(self, query: str, /, *values: object) -> Mapping[str, object] | None: ...
-    async def fetchval(self, query: str, /, *values: object) -> object: ...
 
 
 class AlreadyHandled(BaseException):
@@ -33,14 +27,12 @@ class Transaction:
     """
 
     def __init__(
-        self,
-        connect: Callable[[], contextlib.AbstractAsyncContextManager[Connection]],
-        mark: Callable[[Connection], Awaitable[bool]],
+        self, connect: "Callable[[], contextlib.AbstractAsyncContextManager[Db]]", mark: str, *values: object
     ) -> None:
-        """`mark` marks the delivery as handled; False if it is handled already."""
+        """`mark` is a statement that marks the delivery as handled; it returns nothing if it is handled already."""
         self._connect = connect
-        self._mark = mark
-        self._connection: Connection | None = None
+        self._mark = mark, values
+        self._connection: Db | None = None
         self._stack = contextlib.AsyncExitStack()
         self._beginning = asyncio.Lock()
         self._is_repeated = False
@@ -55,22 +47,24 @@ class Transaction:
 
     async def fetch(self, query: str, /, *values: object) -> Sequence[Mapping[str, object]]:
         """All rows of a statement."""
-        return await (await self._begin()).fetch(query, *values)
+        # An asyncpg.Record reads like a mapping, and is none for type checkers.
+        return cast("Sequence[Mapping[str, object]]", await (await self._begin()).fetch(query, *values))
 
     async def fetchrow(self, query: str, /, *values: object) -> Mapping[str, object] | None:
         """The first row of a statement, None if it has none."""
-        return await (await self._begin()).fetchrow(query, *values)
+        return cast("Mapping[str, object] | None", await (await self._begin()).fetchrow(query, *values))
 
     async def fetchval(self, query: str, /, *values: object) -> object:
         """The first value of a statement's first row, None if it has none."""
         return await (await self._begin()).fetchval(query, *values)
 
-    async def _begin(self) -> Connection:
+    async def _begin(self) -> "Db":
         async with self._beginning:
             if self._connection is None:
                 self._connection = await self._stack.enter_async_context(self._connect())
                 await self._connection.execute("begin")
-                self._is_repeated = not await self._mark(self._connection)
+                mark, values = self._mark
+                self._is_repeated = await self._connection.fetchval(mark, *values) is None
             if self._is_repeated:
                 raise AlreadyHandled
             return self._connection

@@ -41,8 +41,6 @@ SILENCE_SECONDS: Final = 1.0
 log = logging.getLogger("fotahook.store")
 
 _DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-_REMEDY: Final = "check the user, host, port and database in its URL, and that the server runs"
-
 _STARTUP: Final = {"application_name": "fotahook", "timezone": "UTC"}
 """All that PgBouncer lets through at the start of a session; the rest is set by a statement."""
 SESSION: Final[Mapping[str, str]] = {
@@ -68,7 +66,6 @@ class ConnectionPool:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._handlers: asyncpg.Pool[asyncpg.Record] | None = None
         self._busy_since: dict[object, float] = {}
-        """When each use of a connection began, in this order."""
 
     async def open(self) -> None:
         """Connect once, so that a wrong URL fails at once."""
@@ -92,10 +89,12 @@ class ConnectionPool:
                 self._url, min_size=0, max_size=HANDLER_CONNECTIONS, connect=connect, server_settings=own
             )
         except (*_DRIVER_ERRORS, StoreError) as error:
-            reason = error if isinstance(error, StoreError) else translate(error)
+            reason = str(error)
+            if not isinstance(error, StoreError):
+                remedy = "check the user, host, port and database in its URL, and that the server runs"
+                reason = f"{translate(error)}; {remedy}"
             place = ",".join(map(str, self._servers.addresses)) + urlsplit(self._url).path
-            remedy = "" if isinstance(error, StoreError) else f"; {_REMEDY}"
-            raise StoreUnavailable(f"cannot open the store postgresql://{place}: {reason}{remedy}") from error
+            raise StoreUnavailable(f"cannot open the store postgresql://{place}: {reason}") from error
         with translated():
             await self._check_pooling(self._pool)
 
@@ -147,25 +146,22 @@ class ConnectionPool:
             yield db
 
     async def look_for_another(self, connection: Connection, asked_at: float) -> None:
-        """StoreUnavailable if another server was promoted, for which this looks when the present one seems slow.
-
-        It answered on this connection, asked at a time of the monotonic clock. One that only a commit hangs on waits
-        for its synchronous standby, which may be the one that was promoted.
-        """
+        """StoreUnavailable if another server was promoted, for which this looks when the present one seems slow: it
+        answered on this connection, asked at a time of the monotonic clock. One that only a commit hangs on waits for
+        its synchronous standby, which may be the one that was promoted."""
         now = time.monotonic()
-        slow = (
-            now - asked_at > SILENCE_SECONDS / 2 or now - min(self._busy_since.values(), default=now) > SILENCE_SECONDS
-        )
+        busy = now - min(self._busy_since.values(), default=now)
         # A database that is slow for long is not looked at all the time.
-        if slow and now - self._servers.looked_at > SILENCE_SECONDS and await self._servers.look(connection):
+        if (
+            (now - asked_at > SILENCE_SECONDS / 2 or busy > SILENCE_SECONDS)
+            and now - self._servers.looked_at > SILENCE_SECONDS
+            and await self._servers.look(connection)
+        ):
             raise StoreUnavailable("another server was promoted")
 
     async def connect_for_notifications(self) -> Connection:
-        """A connection outside the pool, whose commits need not be durable.
-
-        The pool's connections to another server than the one it leads to are ended: theirs was replaced, and may be
-        frozen, so that they would hang.
-        """
+        """A connection outside the pool, whose commits need not be durable. The pool's connections to another server
+        than the one it leads to are ended: theirs was replaced, and may be frozen, so that they would hang."""
         with translated():
             connection = await self._servers.connect(command_timeout=RESPONSE_SECONDS, server_settings=_STARTUP)
             try:
@@ -180,7 +176,6 @@ class ConnectionPool:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Turns errors of the driver and the network into the store's own."""
     try:
         yield
     except _DRIVER_ERRORS as error:
@@ -200,8 +195,7 @@ def translate(error: Exception) -> StoreError:
     if state.startswith(("22", "23")):
         # The values are at fault, so trying again is no use.
         return StoreError(text)
-    kind = TransactionRolledBack if state.startswith("40") else StoreUnavailable
-    return kind(text)
+    return (TransactionRolledBack if state.startswith("40") else StoreUnavailable)(text)
 
 
 def unsafe_settings(settings: Mapping[str, str]) -> str | None:
@@ -223,22 +217,14 @@ async def _configure(db: Db, settings: Mapping[str, str]) -> None:
 
 
 async def _check_session(db: Db) -> None:
-    await _configure(
-        db,
-        {
-            **SESSION,
-            "lock_timeout": f"{LOCK_SECONDS}s",
-            "statement_timeout": f"{STATEMENT_SECONDS}s",
-            "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
-        },
-    )
+    limits = {"lock": LOCK_SECONDS, "statement": STATEMENT_SECONDS, "idle_in_transaction_session": IDLE_SECONDS}
+    await _configure(db, {**SESSION, **{f"{name}_timeout": f"{seconds}s" for name, seconds in limits.items()}})
     # A setting of the session no longer changes when the server reloads its configuration.
     found = await db.fetchrow(
         "select current_setting('fsync') as fsync, current_setting('server_encoding') as server_encoding,"
         " set_config('synchronous_commit', current_setting('synchronous_commit'), false) as synchronous_commit"
     )
-    reason = unsafe_settings(dict(found or {}))
-    if reason is not None:
+    if (reason := unsafe_settings(dict(found or {}))) is not None:
         raise StoreUnavailable(reason)
 
 
@@ -247,14 +233,11 @@ async def _keep_session(db: Db) -> None:
 
 
 class Notifier:
-    """Notifies other processes of work, and sets `work` when they notify this one. Notifications may be lost.
-
-    Its own connection also notices that the server hangs: it asks for a sign of life, and connects anew without one.
-    """
+    """Notifies other processes of work, and sets `work` when they notify this one. Notifications may be lost. It also
+    notices that the server hangs: it asks for a sign of life, and connects anew without one."""
 
     def __init__(self, pool: ConnectionPool, work: asyncio.Event) -> None:
-        self._pool = pool
-        self._work = work
+        self._pool, self._work = pool, work
         self._pending = asyncio.Event()
         self._task = asyncio.create_task(self._keep_connected())
 
@@ -321,7 +304,6 @@ async def migrate(db: Db, url: str) -> Migrated:
 
 
 async def migrate_url(url: str) -> Migrated:
-    """`migrate` over a connection of its own."""
     pool = ConnectionPool(url)
     await pool.open()
     try:

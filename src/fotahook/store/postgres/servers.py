@@ -46,10 +46,8 @@ class Address(NamedTuple):
 
 
 class Server(NamedTuple):
-    """The run of a server that a connection leads to: its start, and the timeline of its history.
-
-    A promotion begins a new timeline. So a former primary that comes back has an older one than its successor.
-    """
+    """The run of a server that a connection leads to: its start, and the timeline of its history. A promotion begins a
+    new timeline, so a former primary that comes back has an older one than its successor."""
 
     started_at: object
     timeline: int
@@ -79,9 +77,9 @@ def addresses_of(url: str) -> Sequence[Address]:
 class Servers:
     """Connects to the server that accepts writes, wherever it is at the time.
 
-    With one address this is that server. With several, they are asked beside each other, so that one that hangs delays
-    nothing, and a standby is asked until it is promoted. A server whose timeline is older than one that was seen is a
-    former primary: what it accepts would be lost, so it is left out.
+    Several are asked beside each other, so that one that hangs delays nothing, and a standby is asked until it is
+    promoted. A server whose timeline is older than one that was seen is a former primary: what it accepts would be
+    lost, so it is left out.
     """
 
     def __init__(self, url: str) -> None:
@@ -94,15 +92,11 @@ class Servers:
     async def connect(self, dsn: object = None, /, **options: Any) -> Connection:  # any argument of asyncpg.connect
         """A new connection; OSError or a PostgresError if no server accepts writes within CONNECT_SECONDS."""
         async with asyncio.timeout(CONNECT_SECONDS):
-            if len(self.addresses) <= 1:
-                return await self._connect(None, options)
-            return await self._first(options)
+            return await (self._first(options) if len(self.addresses) > 1 else self._connect(None, options))
 
     async def look(self, connection: "Connection | None" = None) -> bool:
-        """Ask all servers for their timelines, beside each other; whether one has a newer one than this connection's.
-
-        So a primary is left that was not away for long enough to be missed while another was promoted.
-        """
+        """Ask all servers for their timelines, beside each other; whether one has a newer one than this connection's: a
+        primary is left that was not away for long enough to be missed while another was promoted."""
         self.looked_at = time.monotonic()
         if len(self.addresses) > 1:
             looks = [asyncio.wait_for(self._connect(address, {}), LOOK_SECONDS) for address in self.addresses]

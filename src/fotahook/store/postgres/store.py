@@ -6,7 +6,8 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from operator import methodcaller
 from typing import Final, TypeVar, cast
 
 from fotahook.contract.messages import FINAL_RANK
@@ -16,7 +17,7 @@ from ..base import Clock, FetchRequest, Store
 from ..events import EventCursor, EventPage
 from ..session import Added, Candidate, How, Job, ReportRow, Session
 from ..sql import load_queries
-from ..transaction import Connection, Transaction
+from ..transaction import Transaction
 from ..views import Row, read_lease, read_note
 from .connection import ConnectionPool, Notifier, TransactionRolledBack, check_schema
 from .servers import Db
@@ -66,12 +67,8 @@ class PostgresSession(Session):
         return await self.rows(statement, **columns, **more) if rows else []
 
     async def add_messages(self, given: Sequence[Candidate]) -> Added:
-        windowed = [
-            (*each.key, each.message.idempotency_window)
-            for each in given
-            if each.key is not None and each.message.idempotency_window is not None
-        ]
-        await self.bulk("forget_keys", windowed)
+        windowed = [(each.key, window) for each in given if (window := each.message.idempotency_window) is not None]
+        await self.bulk("forget_keys", [(*key, window) for key, window in windowed if key is not None])
         columns = [
             (each.id, one.account, one.type, one.ordering_key, one.idempotency_key, one.body, each.digest)
             for each in given
@@ -105,7 +102,8 @@ class PostgresSession(Session):
 class PostgresStore(Store):
     """A Store on a PostgreSQL server, in the schema of the connection's search path. Make one with ``open``.
 
-    Its clock is the server's. A call that fails because the connection was lost may have been written all the same.
+    Its clock is the server's. A call that fails because the connection was lost may have been written all the same. A
+    long write transaction of any client of the server delays events.
     """
 
     has_many_dispatchers = True
@@ -115,17 +113,20 @@ class PostgresStore(Store):
         self._pool = pool
         self._notifier = Notifier(pool, self._work)
         self._looking = asyncio.Semaphore(1)
-        self._visibility = VisibilityTracker()
+        self._all_visible = EventCursor()
+        self._drawn: tuple[EventCursor, int] | None = None
+        """The last numbers drawn at a moment, and a transaction that began after all that had drawn them."""
         self._horizon = LeaseHorizon(time.monotonic)
         self._due_since = self._horizon.since
-        self._days = Days(lambda statement, **values: self._write(lambda db: db.rows(statement, **values)))
+        self._made = -1.0
+        """The day in which the partitions of the next ones were made."""
+        self._kept_from = {"bodies": -math.inf, "attempts": -math.inf}
+        self._left: set[tuple[str, int]] = set()
+        """Days that hold too much that is needed, or fail to be dropped: their rows are removed one by one."""
 
     @classmethod
     async def open(cls, url: str, *, clock: Clock = time.time) -> "PostgresStore":
-        """The store at ``postgresql://…``, created if its schema is empty; `clock` is for the time in message ids.
-
-        ValueError if it is no such URL; StoreUnavailable says what is wrong with the server.
-        """
+        """The store at ``postgresql://…``, created if its schema is empty; `clock` is for the time in message ids."""
         pool = ConnectionPool(url)
         try:
             await pool.open()
@@ -172,9 +173,43 @@ class PostgresStore(Store):
     async def now(self) -> float:
         return cast("float", (await self._query("now"))[0]["now"])
 
+    async def _make_days(self, now: float) -> None:
+        """Make the partitions of today and of the next days, by the server's clock: once a day, and at a first -inf."""
+        if (day := max(now, 0.0) // DAY) != self._made:
+            if await self._write(lambda db: db.value("make_days", ahead=AHEAD)):
+                self._made = day
+            else:
+                await asyncio.sleep(BUSY_SECONDS)
+
     async def _drop_day(self, retention: records.Retention, excess: int, now: float) -> records.Pruned | None:
-        await self._days.make(now)
-        return await self._days.drop(retention, excess, now)
+        """Drop the oldest day that is older than what is kept, or no larger than `excess`, but what is needed of it."""
+        await self._make_days(now)
+        bodies = math.inf if retention.seconds is None else retention.seconds
+        attempts = math.inf if retention.attempts is None else max(retention.attempts, bodies)
+        for parent, age, most in (("bodies", bodies, excess), ("attempts", attempts, 0)):
+            # Not a number, which is no later than any day, if nothing is old.
+            kept_from = (now - age) // DAY
+            if not (kept_from > self._kept_from[parent] or most > 0):
+                continue
+            for each in await self._query("days", parent=parent):
+                day = each["day"]
+                is_small = each["bytes"] <= most and day < now // DAY
+                if (day < kept_from or is_small) and (parent, day) not in self._left:
+                    # One that fails, as one that takes too long, is not tried again today.
+                    self._left.add((parent, day))
+                    drop = methodcaller("rows", "drop_day", parent=parent, day=day, before=float(kept_from * DAY))
+                    (found,) = await self._write(drop)
+                    if found["busy"]:
+                        self._left.remove((parent, day))
+                        await asyncio.sleep(BUSY_SECONDS)
+                        return records.Pruned(bodies=0, bytes=0, more=True)
+                    if found["dropped"]:
+                        bodies = found["dropped"] if parent == "bodies" else 0
+                        return records.Pruned(bodies=bodies, bytes=found["bytes"], more=True)
+            if kept_from > self._kept_from[parent]:
+                self._kept_from[parent] = kept_from
+                self._left = {left for left in self._left if left[0] != parent}
+        return None
 
     def _notify(self) -> None:
         self._notifier.notify()
@@ -185,7 +220,19 @@ class PostgresStore(Store):
             return await self._read_events(PostgresSession(connection), after, limit)
 
     async def _visible(self, db: Session, present: EventCursor) -> EventCursor:
-        return await self._visibility.visible(db, present)
+        # Rows become visible in another order than that of their numbers. A writer has a transaction before it draws a
+        # number, since it locks the lanes first. Once all transactions are over that had begun when the last number was
+        # drawn, every row up to that number is visible, or was rolled back. Waiting for that costs the writers nothing.
+        if present == self._all_visible:
+            return present
+        if self._drawn is None:
+            self._drawn = present, await db.value("next_transaction")
+        # Another reader may have been here meanwhile.
+        drawn, transaction = self._drawn
+        if await db.value("oldest_transaction") > transaction:
+            self._all_visible = self._all_visible.merge(drawn)
+            self._drawn = None
+        return self._all_visible
 
     async def lease(self, limit: int, seconds: float) -> list[records.Lease]:
         since = self._horizon.since()
@@ -206,10 +253,8 @@ class PostgresStore(Store):
 
     async def _fetch(self, requests: Sequence[FetchRequest]) -> list[list[records.Delivery]]:
         found: list[list[records.Delivery]] = [[] for _ in requests]
-        asked = [
-            (lease.lane, limit, max_bytes, f"{{{','.join(map(str, without))}}}")
-            for lease, limit, without, max_bytes in requests
-        ]
+        # Of those in flight the text of an array.
+        asked = [(lease.lane, limit, size, f"{{{','.join(map(str, seqs))}}}") for lease, limit, seqs, size in requests]
         async with self._pool.connection() as db:
             rows = await PostgresSession(db).bulk("fetch", asked)
         for row in rows:
@@ -219,20 +264,13 @@ class PostgresStore(Store):
         return found
 
     def transaction(self, delivery: records.Delivery) -> Transaction:
-        async def mark(connection: Connection) -> bool:
-            return await connection.fetchval(STATEMENTS["mark_handled"][0], delivery.lane, delivery.seq) is not None
-
-        # An asyncpg.Record reads like a mapping, and is none for type checkers.
-        connect = cast(
-            "Callable[[], contextlib.AbstractAsyncContextManager[Connection]]", self._pool.handler_connection
-        )
-        return Transaction(connect, mark)
+        statement = STATEMENTS["mark_handled"][0]
+        return Transaction(self._pool.handler_connection, statement, delivery.lane, delivery.seq)
 
 
 class LeaseHorizon:
-    """Remembers up to when a process has leased everything that was due, which is where its search for more begins.
-
-    So it does not walk over what other snapshots keep of earlier leases.
+    """Remembers up to when a process has leased everything that was due, which is where its search for more begins: it
+    does not walk over what other snapshots keep of earlier leases.
 
     Every write to a lane sets the time at which it is due no earlier than the start of its transaction. So only
     transactions that were under way then can bring an earlier one.
@@ -240,7 +278,7 @@ class LeaseHorizon:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._now = self._done_until = float("-inf")
+        self._now = self._done_until = -math.inf
         self._long_look_at = monotonic()
 
     def since(self) -> float:
@@ -253,87 +291,5 @@ class LeaseHorizon:
         if self._monotonic() - self._long_look_at >= LONG_LOOK_SECONDS:
             self._long_look_at = self._monotonic()
         # A clock that went back writes earlier times than before.
-        self._done_until = done_until if now >= self._now else float("-inf")
+        self._done_until = done_until if now >= self._now else -math.inf
         self._now = now
-
-
-class VisibilityTracker:
-    """Tracks up to which numbers every row is visible: rows become visible in another order than that of their numbers.
-
-    A writer has a transaction before it draws a number, since it locks the lanes first. Once all transactions are over
-    that had begun when the last number was drawn, every row up to that number is visible, or was rolled back. Waiting
-    for that costs the writers nothing. A long write transaction of any client of the server delays events.
-    """
-
-    def __init__(self) -> None:
-        self._visible = EventCursor()
-        self._pending: tuple[EventCursor, int] | None = None
-        """The last numbers drawn at a moment, and a transaction that began after all that had drawn them."""
-
-    async def visible(self, db: Session, present: EventCursor) -> EventCursor:
-        """The numbers up to which a statement that begins now sees all rows; `present` has the last ones drawn."""
-        if present == self._visible:
-            return present
-        if self._pending is None:
-            self._pending = present, await db.value("next_transaction")
-        # Another reader may have been here meanwhile.
-        drawn, transaction = self._pending
-        if await db.value("oldest_transaction") > transaction:
-            self._visible = self._visible.merge(drawn)
-            self._pending = None
-        return self._visible
-
-
-class Days:
-    """Partitions of the bodies and attempts of a day's messages, made ahead, and dropped once all in them are old.
-
-    `change` runs a statement in a transaction that is on disk at the end.
-    """
-
-    def __init__(self, change: Callable[..., Awaitable[Sequence[Row]]]) -> None:
-        self._change = change
-        self._made = -1.0
-        self._kept_from = {"bodies": -math.inf, "attempts": -math.inf}
-        self._left: set[tuple[str, int]] = set()
-        """Days that hold too much that is needed, or fail to be dropped: their rows are removed one by one."""
-
-    async def make(self, now: float) -> None:
-        """Make the partitions of today and of the next days, by the server's clock: once a day, and at a first -inf."""
-        if (day := max(now, 0.0) // DAY) != self._made:
-            (done,) = await self._change("make_days", ahead=AHEAD)
-            if done["made"]:
-                self._made = day
-            else:
-                await asyncio.sleep(BUSY_SECONDS)
-
-    async def drop(self, retention: records.Retention, excess: int, now: float) -> records.Pruned | None:
-        """Drop the oldest day that is older than what is kept, or no larger than `excess`, but what is needed of it.
-
-        None if there is none.
-        """
-        bodies = math.inf if retention.seconds is None else retention.seconds
-        attempts = math.inf if retention.attempts is None else max(retention.attempts, bodies)
-        for parent, age, most in (("bodies", bodies, excess), ("attempts", attempts, 0)):
-            # Not a number, which is no later than any day, if nothing is old.
-            kept_from = (now - age) // DAY
-            if not (kept_from > self._kept_from[parent] or most > 0):
-                continue
-            for each in await self._change("days", parent=parent):
-                day = each["day"]
-                is_small = each["bytes"] <= most and day < now // DAY
-                if (day < kept_from or is_small) and (parent, day) not in self._left:
-                    # One that fails, as one that takes too long, is not tried again today.
-                    self._left.add((parent, day))
-                    (found,) = await self._change("drop_day", parent=parent, day=day, before=float(kept_from * DAY))
-                    if found["busy"]:
-                        self._left.remove((parent, day))
-                        await asyncio.sleep(BUSY_SECONDS)
-                        return records.Pruned(bodies=0, bytes=0, more=True)
-                    if found["dropped"]:
-                        return records.Pruned(
-                            bodies=found["dropped"] * (parent == "bodies"), bytes=found["bytes"], more=True
-                        )
-            if kept_from > self._kept_from[parent]:
-                self._kept_from[parent] = kept_from
-                self._left = {left for left in self._left if left[0] != parent}
-        return None
