@@ -5,15 +5,11 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from .base import Clock, Store
 from .sql import Migrated
 from .sqlite.connection import migrate
 from .sqlite.store import SqliteStore
-
-_SQLITE: Final = "sqlite:///"
-_POSTGRES: Final = "postgresql://"
 
 
 async def open_store(url: str, *, clock: Clock = time.time) -> Store:
@@ -23,7 +19,7 @@ async def open_store(url: str, *, clock: Clock = time.time) -> Store:
     the extra is missing, StoreUnavailable if the file or the server cannot be used, WrongSchema if another version of
     fotahook made the store.
     """
-    if not url.startswith(_POSTGRES):
+    if not url.startswith("postgresql://"):
         return await SqliteStore.open(sqlite_path(url), clock=clock)
     with _postgres_installed():
         from .postgres.store import PostgresStore
@@ -31,11 +27,8 @@ async def open_store(url: str, *, clock: Clock = time.time) -> Store:
 
 
 async def migrate_store(url: str) -> Migrated:
-    """Bring the store at a URL to this version's schema, creating it if it is missing.
-
-    Each migration is one transaction; other processes may migrate at the same time.
-    """
-    if not url.startswith(_POSTGRES):
+    """Bring the store at a URL to this version's schema, creating it if it is missing. Others may do so meanwhile."""
+    if not url.startswith("postgresql://"):
         return await asyncio.to_thread(migrate, Path(sqlite_path(url)))
     with _postgres_installed():
         from .postgres.connection import migrate_url
@@ -52,10 +45,10 @@ def _postgres_installed() -> Iterator[None]:
 
 def sqlite_path(url: str) -> str:
     """The file of a ``sqlite:///`` URL; ValueError for any other URL."""
-    path = url.removeprefix(_SQLITE)
+    path = url.removeprefix("sqlite:///")
     if path == ":memory:":
         raise ValueError("sqlite:///:memory: would keep nothing on disk; use sqlite:///FILE")
-    if not url.startswith(_SQLITE) or not path:
+    if not url.startswith("sqlite:///") or not path:
         # Only the scheme: the URL of another database may contain a password.
         scheme = url.partition("//")[0]
         raise ValueError(f"not the URL of a store: {scheme}…; use sqlite:///FILE or postgresql://…")

@@ -6,28 +6,17 @@ from typing import Final, Self
 
 from msgspec.structs import asdict
 
-from fotahook.contract.operator import (
-    AccountFilter,
-    AccountState,
-    CallbackChange,
-    Limits,
-    RegisteredCallback,
-    StateCounts,
-)
-
+from ..contract.operator import AccountFilter, AccountState, CallbackChange, Limits, RegisteredCallback, StateCounts
 from .records import CALLBACK_CONSUMER, AuditEntry, Credential, Lane
 from .session import NEWEST, Engine, Session
 from .views import read, read_account
 
 HISTORY_CHANGES: Final = 1000
-"""Changes that are kept of each account's callback."""
 STEP: Final = 1000
 """Rows that retention removes in one step, so that other writes do not wait long."""
 
 
 class AccountVerbs(Engine):
-    """Base of the stores, for who may do what, who did, and where messages go."""
-
     def audited(self, entry: AuditEntry) -> Self:
         """This store, whose next write records the entry in the audit log, in the same transaction."""
         view = copy.copy(self)
@@ -75,11 +64,9 @@ class AccountVerbs(Engine):
         return await self._change(job)
 
     async def credential(self, kind: str, credential_id: str) -> Credential | None:
-        """One credential; None if it is missing or expired."""
         return await self._find(Credential, "credential", kind=kind, id=credential_id)
 
     async def credentials(self, kind: str, owner: str) -> list[Credential]:
-        """The live credentials of one owner, oldest first."""
         return await self._list(Credential, "credentials", kind=kind, owner=owner)
 
     async def drop_credentials(self, kind: str, ids: Collection[str]) -> None:
@@ -112,15 +99,12 @@ class AccountVerbs(Engine):
         return await self._change(job)
 
     async def callback(self, account: str) -> RegisteredCallback | None:
-        """The account's callback, if one is registered."""
         return await self._find(RegisteredCallback, "callback", account=account)
 
     async def callback_history(self, account: str, limit: int) -> list[CallbackChange]:
-        """The last changes of an account's callback, newest first."""
         return await self._list(CallbackChange, "callback_history", account=account, limit=limit)
 
     async def lanes(self, account: str) -> list[Lane]:
-        """The lanes of an account with their backlogs."""
         return await self._list(Lane, "lanes", account=account)
 
     async def accounts(
@@ -132,10 +116,7 @@ class AccountVerbs(Engine):
         consumer: str = CALLBACK_CONSUMER,
         limit: int,
     ) -> list[AccountState]:
-        """Accounts that have a lane to their callback, or another lane, by name, behind `after`.
-
-        `state` and `among` select by state and by name.
-        """
+        """Accounts that have a lane to their callback, or to another consumer, by name, behind `after`."""
         values = {"state": state, "among": among, "after": after, "consumer": consumer, "limit": limit}
         return [read_account(row) for row in await self._query("accounts", **values)]
 

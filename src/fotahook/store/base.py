@@ -12,7 +12,7 @@ import math
 import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias, cast
 
 from . import records
 from .batcher import Batcher
@@ -36,15 +36,12 @@ FETCH_LIMIT: Final = 2000
 
 class Store(MessageVerbs, EventVerbs, LedgerVerbs):
     """Keeps callbacks, messages and deliveries. Every verb is one transaction; a write returns once it is on disk.
-
-    Every verb may raise StoreUnavailable; a verb that adds rows may raise StoreFull.
-    """
+    Every verb may raise StoreUnavailable; a verb that adds rows may raise StoreFull."""
 
     has_many_dispatchers: ClassVar = False
     """Whether several processes may lease lanes."""
 
     def __init__(self, clock: Clock) -> None:
-        """`clock`: for the time in message ids."""
         super().__init__()
         self._ids = MessageIds(clock)
         self._writes: Batcher[Request, Any] = Batcher(self._commit)
@@ -65,9 +62,8 @@ class Store(MessageVerbs, EventVerbs, LedgerVerbs):
         """Hand new deliveries to a dispatcher of this process, without a lease and a fetch of their own.
 
         Each ``accept`` calls `request`. Unless it returns None, the same transaction leases lanes that were idle: open,
-        neither leased nor waiting, with nothing pending. After the commit, and before ``accept`` returns, `receive` is
-        called with what is new in these lanes and in leased ones. Handing over is a short way only: whatever is not
-        taken is fetched, at the latest when the lease has ended.
+        neither leased nor waiting, with nothing pending. After the commit, and before ``accept`` returns, `receive`
+        gets what is new in these lanes and in leased ones. What it does not take is fetched, once the lease has ended.
         """
         self._request, self._receive = request, receive
 
@@ -98,8 +94,7 @@ class Store(MessageVerbs, EventVerbs, LedgerVerbs):
         ids = self._ids.take(len(messages))
         given = [Candidate(*one, hashlib.sha256(one[1].body).digest()) for one in zip(ids, messages, strict=True)]
         request = AcceptRequest(given, self._request() if self._may_lease else None)
-        accepted: list[records.Accepted] = await self._writes.submit(request, *request.turn)
-        return accepted
+        return cast("list[records.Accepted]", await self._writes.submit(request, *request.turn))
 
     async def check(self) -> None:
         """Raise a StoreError unless the store can be read and written and has this version's schema."""
@@ -117,18 +112,11 @@ class Store(MessageVerbs, EventVerbs, LedgerVerbs):
         """Lease up to `limit` due lanes for `seconds`, longest overdue first."""
 
     async def fetch(
-        self,
-        lease: records.Lease,
-        limit: int,
-        *,
-        without: Collection[int] = (),
-        max_bytes: int = records.FETCH_BYTES,
+        self, lease: records.Lease, limit: int, *, without: Collection[int] = (), max_bytes: int = records.FETCH_BYTES
     ) -> list[records.Delivery]:
-        """The due deliveries of a leased lane, earliest first; of each ordering key at most the first.
-
-        `without`: the numbers (`seq`) of deliveries already in flight. The first comes whatever its size, others while
-        those before them have no more than `max_bytes`.
-        """
+        """The due deliveries of a leased lane, earliest first; of each ordering key at most the first. `without`: the
+        numbers (`seq`) of those in flight. The first comes whatever its size, others while those before them have no
+        more than `max_bytes`."""
         return await self._fetches.submit((lease, limit, without, max_bytes), lease.lane, limit)
 
     @abstractmethod
@@ -170,14 +158,11 @@ class Store(MessageVerbs, EventVerbs, LedgerVerbs):
 
 
 class StoreHealth:
-    """Checks an open store, and keeps the result for CHECK_SECONDS. Belongs to one event loop.
-
-    `on_error` gets each error once, until another one occurs or a check succeeds.
-    """
+    """Checks an open store, and keeps the result for CHECK_SECONDS. Belongs to one event loop. `on_error` gets each
+    error once, until another one occurs or a check succeeds."""
 
     def __init__(self, store: Store, on_error: Callable[[records.StoreError], None] = lambda error: None) -> None:
-        self._store = store
-        self._on_error = on_error
+        self._store, self._on_error = store, on_error
         self._lock = asyncio.Lock()
         self._checked_at = -math.inf
         self._error: records.StoreError | None = None

@@ -16,7 +16,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 GATHERING_TURNS: Final = 3
-"""Maximum number of event loop turns that a batch waits while each turn brings more items."""
 LIMIT: Final = 500
 """Weight of the work in one transaction, so that the first of it does not wait too long."""
 
@@ -69,10 +68,8 @@ class Turns(Generic[T]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Collects items while a batch runs, then runs them as the next batch; one batch at a time.
-
-    `run` returns for each item of a batch, in order, a result or the exception for that caller alone.
-    """
+    """Collects items while a batch runs, then runs them as the next batch; one batch at a time. `run` returns for each
+    item of a batch, in order, a result or the exception for that caller alone."""
 
     def __init__(
         self, run: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]], *, limit: int = LIMIT
@@ -105,7 +102,7 @@ class Batcher(Generic[Item, Result]):
 
     async def _work(self) -> None:
         while self._turns:
-            # Each turn of the loop may bring more: else the batch would begin with the first of them alone.
+            # Each turn of the loop may bring more items: else the batch would begin with the first of them alone.
             seen, turns = 0, GATHERING_TURNS
             while len(self._turns) > seen and turns > 0:
                 seen, turns = len(self._turns), turns - 1

@@ -79,7 +79,7 @@ class EventPage(Record, frozen=True, kw_only=True):
     more: bool = False
     """Whether there is more to read now."""
     lost: bool = False
-    """Whether the cursor is invalid: the store was restored from a backup, or retention removed the events after it."""
+    """Whether the store was restored from a backup, or retention removed the events after the cursor."""
 
 
 class Backlog(Record, frozen=True, kw_only=True):
@@ -100,13 +100,9 @@ _SOURCES: Final[Mapping[Source, tuple[str, type[EventData]]]] = {
 
 
 class EventVerbs(Engine):
-    """Base of the stores, for what happened and how often."""
-
     async def events(self, after: EventCursor | None, *, limit: int) -> EventPage:
-        """Events after a cursor, up to `limit` of each source; for None, no events and a cursor at the present.
-
-        An event appears once every earlier event of its source is visible.
-        """
+        """Events after a cursor, up to `limit` of each source; for None, no events and a cursor at the present. An
+        event appears once every earlier event of its source is visible."""
         return await self._run("read", lambda db: self._read_events(db, after, limit))
 
     async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> tuple[int, Mapping[int, Counts]]:
@@ -120,7 +116,6 @@ class EventVerbs(Engine):
         return await self._run("look", job)
 
     async def backlog(self) -> Backlog:
-        """Undelivered messages of the whole store."""
         return read(Backlog, *await self._run("look", lambda db: db.rows("backlog")))
 
     async def _visible(self, db: Session, present: EventCursor) -> EventCursor:

@@ -50,11 +50,9 @@ Request: TypeAlias = AcceptRequest | SettleRequest | Job[Any]
 
 
 async def commit_group(db: Session, requests: Sequence[Request]) -> tuple[list[Any], Sequence[records.HandOver], bool]:
-    """Run the requests of several callers in one transaction; a response for each, what is handed over, and whether
-    that is all that is new, so that no lane must be leased for it.
-
-    Of an AcceptRequest the response is a list of Accepted, of a SettleRequest a Settled, of a job what it returns.
-    """
+    """Run the requests of several callers in one transaction; a response for each (a list of Accepted, a Settled, or
+    what a job returns), what is handed over, and whether that is all that is new, so that no lane must be leased for
+    it."""
     # Jobs first: one of them makes leases invalid that were taken before.
     done = iter([await request(db) for request in requests if not isinstance(request, AcceptRequest | SettleRequest)])
     settles = [request for request in requests if isinstance(request, SettleRequest)]

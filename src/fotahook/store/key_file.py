@@ -13,7 +13,6 @@ from .records import AuditEntry, Credential
 
 
 def key_file(store_file: str) -> Path:
-    """Where the key of a store in this file is kept."""
     return Path(f"{store_file}.key")
 
 
@@ -21,7 +20,17 @@ def read_or_make_key(store_file: str) -> bytes:
     """The key beside a store's file, made if there is none; ValueError says what is wrong with it, never what it is."""
     path = key_file(store_file)
     if not path.exists():
-        _make(path)
+        # Whoever comes first wins, and nobody ever sees half of a key.
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600 from the start
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(generate_secret_key() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+        finally:
+            os.unlink(draft)
     try:
         return parse_secret_key(path.read_text(encoding="ascii", errors="replace"))
     except ValueError as error:
@@ -37,9 +46,7 @@ def readable_by_others(store_file: str) -> list[Path]:
 async def check_key_exists(store: Store, store_file: str) -> None:
     """ValueError if the key file is missing although the store was used: a new key would break what the old one did."""
     path = key_file(store_file)
-    if path.exists():
-        return
-    if await store.credential("secret_key", "") is not None or await store.accounts(limit=1):
+    if not path.exists() and (await store.credential("secret_key", "") or await store.accounts(limit=1)):
         raise ValueError(
             f"{path} is missing, the secret key that the store was used with: restore it from the backup, or set "
             "FOTAHOOK_SECRET_KEY to its content. If it is lost, fotahook admin reset-key makes a new one; then all "
@@ -48,10 +55,7 @@ async def check_key_exists(store: Store, store_file: str) -> None:
 
 
 async def check_key(store: Store, key: bytes, previous: bytes | None = None) -> None:
-    """ValueError unless the store was used with this key, with the previous one, or with none yet.
-
-    With the previous one, the store knows this key from now on.
-    """
+    """ValueError unless the store was used with this key, the previous one, or none; from then on it knows this one."""
     known = await store.credential("secret_key", "")
     if known is None:
         await mark_key(store, key)
@@ -67,17 +71,3 @@ async def check_key(store: Store, key: bytes, previous: bytes | None = None) -> 
 async def mark_key(store: Store, key: bytes) -> None:
     """Let the store know the key that it is used with."""
     await store.save_credential(Credential(kind="secret_key", id="", secret_hash=key_mark(key)))
-
-
-def _make(path: Path) -> None:
-    """Write a fresh key. Whoever comes first wins, and nobody ever sees half of one."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600 from the start
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(generate_secret_key() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        os.unlink(draft)

@@ -5,7 +5,10 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+from msgspec.structs import fields
+
 from fotahook.contract.messages import FINAL_RANK, CallbackMessage, Upgrade, place
+from fotahook.contract.models import CampaignSoftware
 from fotahook.contract.operator import FailureReason, ResultCounts
 
 from .records import NewMessage, Note, Record, Report
@@ -13,20 +16,12 @@ from .session import NEWEST, Engine, ReportRow, Session, to_json
 from .views import read
 
 _TEXT_LIMIT: Final = 256
-_TOLD: Final = (
-    "campaignName",
-    "softwareName",
-    "distributionType",
-    "make",
-    "model",
-    "softwareFrom",
-    "softwareTo",
-    "startDate",
-    "endDate",
-    "downloadAfterDate",
-    "installAfterDate",
-)
-"""What is kept of what a message says of its campaign: those members of CampaignSoftware that are texts."""
+_TOLD: Final = [
+    field.encode_name
+    for field in fields(CampaignSoftware)
+    if field.type == str | None and field.name not in ("id", "account_name", "status")
+]
+"""What is kept of what a message says of its campaign."""
 
 
 def reports_of(message: CallbackMessage, *, detailed: bool) -> tuple[Report, ...]:
@@ -78,9 +73,8 @@ def storable(text: str) -> str:
 
 async def record_reports(db: Session, messages: Sequence[tuple[int, NewMessage]]) -> Mapping[int, Note]:
     """Enter what new messages report, in their order; a note for each, by its number, that deserves one."""
-    campaigns = await campaign_ids(
-        db, {(message.account, one.campaign) for _, message in messages for one in message.reports}
-    )
+    names = {(message.account, one.campaign) for _, message in messages for one in message.reports}
+    campaigns = await campaign_ids(db, names)
     # A statement writes a row once: a device that is named again goes into the next part.
     parts: defaultdict[int, list[ReportRow]] = defaultdict(list)
     times: defaultdict[tuple[int, str], int] = defaultdict(int)
@@ -93,11 +87,8 @@ async def record_reports(db: Session, messages: Sequence[tuple[int, NewMessage]]
     for part in parts.values():
         for row in await db.record_reports(part):
             stale[row["seq"]].append(row["device"])
-    notes = {
-        seq: Note(by_report=message.by_report, stale=tuple(stale.get(seq, ())))
-        for seq, message in messages
-        if message.by_report or seq in stale
-    }
+    noted = ((seq, message.by_report) for seq, message in messages if message.by_report or seq in stale)
+    notes = {seq: Note(by_report=by_report, stale=tuple(stale.get(seq, ()))) for seq, by_report in noted}
     if notes:
         await db.rows("add_notes", rows=to_json([(seq, to_json(note)) for seq, note in notes.items()]))
     return notes
@@ -162,8 +153,6 @@ class LedgerCount(Record, frozen=True, kw_only=True):
 
 
 class LedgerVerbs(Engine):
-    """Base of the stores, for what they keep of campaigns and devices."""
-
     async def expect(
         self,
         account: str,
@@ -173,10 +162,8 @@ class LedgerVerbs(Engine):
         ends_at: float | None = None,
         cursor: str | None = None,
     ) -> None:
-        """Enter a campaign into the ledger, and devices that are to report; those that did already stay as they are.
-
-        None leaves the end, and how far the report was read, as they are.
-        """
+        """Enter a campaign into the ledger, and devices that are to report; those that did already stay as they are, as
+        do the end, and how far the report was read, that are not given."""
 
         async def job(db: Session) -> None:
             (number,) = (await campaign_ids(db, {(account, campaign)})).values()
@@ -210,7 +197,6 @@ class LedgerVerbs(Engine):
         return fitting, found[-1]["device"] if found and len(found) == limit else None
 
     async def ledger_counts(self, campaign: int) -> list[LedgerCount]:
-        """How many devices of a campaign have which status."""
         return await self._list(LedgerCount, "ledger_counts", campaign=campaign, final=FINAL_RANK)
 
     async def latest_campaigns(

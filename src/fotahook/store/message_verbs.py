@@ -21,23 +21,19 @@ from .session import NEWEST, Session
 from .views import Row, read
 
 RECENT_MESSAGES: Final = 200
-"""The newest messages of an account, and those that wait longest, whose attempts are looked at."""
 CLOCK_SECONDS: Final = 60.0
 """By which the clock of the process that made an id may differ from the store's."""
 SEARCH_STEP: Final = 10_000
 """Numbers of messages that one look of a search goes through."""
 SEARCH_EACH: Final = 20
-"""Pending or dead messages of a lane that a search looks at."""
 REDELIVERY_STEP: Final = 200
 """Messages that a bulk redelivery sends in one step, so that other writes do not wait long."""
 AUDIT_SECONDS: Final = 400 * 24 * 3600.0
-"""How long entries of the audit log are kept: a year, and time to look."""
 MEASURE_SHARE: Final = 20.0
 """A store is measured no sooner than after so many times the time that it took."""
 _DIGITS: Final = 16
 _RANDOM_BYTES: Final = 2048
 """Read from the system at once: a system call for each message costs more than its id."""
-_VARIANTS: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 
 
 class MessageIds:
@@ -59,7 +55,7 @@ class MessageIds:
 
 
 def _id(ordered: str, random: str) -> str:
-    return f"{ordered[:8]}-{ordered[8:12]}-7{ordered[12:]}-{_VARIANTS[random[0]]}{random[1:4]}-{random[4:]}"
+    return f"{ordered[:8]}-{ordered[8:12]}-7{ordered[12:]}-{'89ab'[int(random[0], 16) % 4]}{random[1:4]}-{random[4:]}"
 
 
 def first_id(seconds: float) -> str:
@@ -78,8 +74,6 @@ class Sweep(NamedTuple):
 
 
 class MessageVerbs(AccountVerbs):
-    """Base of the stores, for messages and their attempts."""
-
     def __init__(self) -> None:
         super().__init__()
         self._sweeps: Mapping[str, Sweep] = {}
@@ -90,11 +84,10 @@ class MessageVerbs(AccountVerbs):
         """One message with the status of its deliveries."""
 
         async def job(db: Session) -> list[records.Message]:
-            return await _messages(db, await db.rows("message", id=message_id))
+            # PostgreSQL takes no text with NUL.
+            return await _messages(db, [] if "\0" in message_id else await db.rows("message", id=message_id))
 
-        # PostgreSQL takes no text with NUL.
-        found = [] if "\0" in message_id else await self._run("read", job)
-        return found[0] if found else None
+        return next(iter(await self._run("read", job)), None)
 
     async def known(self, account: str, key: str, digest: bytes) -> records.Accepted | None:
         """What accepting bytes with this hash comes to, if an earlier message has the idempotency key."""
@@ -120,10 +113,8 @@ class MessageVerbs(AccountVerbs):
         return [(row["accepted_at"], read(Attempt, row)) for row in rows]
 
     async def messages(self, account: str, matching: MessageFilter, *, before: int | None = None, limit: int) -> Page:
-        """An account's messages, newest first, without their bodies; `before` is the `next` of the last page.
-
-        They are the matching ones among the newest SCAN_LIMIT candidates.
-        """
+        """An account's messages, newest first, without their bodies: the matching ones among the newest SCAN_LIMIT
+        candidates. `before` is the `next` of the last page."""
         # Pending and dead ones have an index, so that a few among many messages are found at once.
         statement = f"recent_{matching.state}" if matching.state in ("pending", "dead") else "recent"
 
@@ -139,10 +130,8 @@ class MessageVerbs(AccountVerbs):
     async def search_messages(
         self, matching: MessageFilter, *, among: Collection[str] | None, before: int | None = None, limit: int
     ) -> Page:
-        """A look at the newest messages of some accounts, or of all, for those that match; as ``messages`` else.
-
-        It goes through a bounded number of messages. Of pending and dead ones, it sees the newest of each account.
-        """
+        """A look through a bounded number of the newest messages of some accounts, or of all, as ``messages`` else. Of
+        pending and dead ones, it sees the newest of each account."""
 
         async def job(db: Session) -> Page:
             first, end = await _span(db, matching, before)
@@ -166,10 +155,8 @@ class MessageVerbs(AccountVerbs):
         """Store messages with their deliveries and make the lanes due; a result for each message, in order."""
 
     async def redeliver(self, message_id: str, *, as_new: bool = False) -> Redelivery:
-        """Send a settled message again: at the tail of its key, with fresh attempts and time to live.
-
-        It keeps its id, so that receivers recognize it; with `as_new` a copy is accepted under a new id.
-        """
+        """Send a settled message again: at the tail of its key, with fresh attempts and time to live. It keeps its id,
+        so that receivers recognize it; with `as_new` a copy is accepted under a new id."""
 
         async def job(db: Session) -> Redelivery:
             found = await db.row("message", id=message_id)
@@ -200,10 +187,8 @@ class MessageVerbs(AccountVerbs):
     async def redeliver_all(
         self, account: str, state: records.DeliveryState, *, since: float, until: float, dry_run: bool = False
     ) -> int:
-        """Count the settled messages accepted in a time span and in a state; unless `dry_run`, send them again.
-
-        The request is on disk when this returns; ``tidy`` carries it out in small steps, after a restart too.
-        """
+        """Count the settled messages accepted in a time span and in a state; unless `dry_run`, send them again:
+        ``tidy`` does it in small steps, after a restart too."""
         (last,) = await self._query("last_message")
         request = {"account": account, "state": state, "since": since, "until": until, "last": last["seq"]}
         count = 0
@@ -218,11 +203,8 @@ class MessageVerbs(AccountVerbs):
         return count
 
     async def tidy(self, retention: Retention, *, now: float | None = None) -> bool:
-        """One small step of maintenance: bulk redeliveries, then retention. True if there is more to do now.
-
-        Ages are taken at `now`: a reading of the store's clock that the caller believes, or -inf, at which nothing is
-        old. By default the clock is read.
-        """
+        """One small step of maintenance: bulk redeliveries, then retention. True if there is more to do now. Ages are
+        taken at `now`: a reading of the store's clock that the caller believes, or -inf, at which nothing is old."""
         if await self._write(_step_redelivery):
             self._notify()
             return True
@@ -352,8 +334,7 @@ async def _remove(db: Session, found: Mapping[str, Sweep]) -> list[int]:
             await db.rows("lock_messages", seqs=numbers)
             sizes = [body["size"] for body in await db.rows("remove_bodies", numbers=numbers)]
         elif numbers:
-            leftovers = ("attempts_of", "dead_of", "notes_of") if kind == "messages" else ()
-            for each in (*leftovers, kind):
+            for each in ("attempts_of", "dead_of", "notes_of", kind) if kind == "messages" else (kind,):
                 await db.rows(f"remove_{each}", numbers=numbers)
             await db.rows("mark_removed", source=kind, number=numbers[-1])
     return sizes

@@ -90,16 +90,15 @@ class Note(Record, frozen=True, kw_only=True):
 
 
 class Health(Record, frozen=True, kw_only=True):
-    """The health of a lane's endpoint by its recent attempts, of which older ones count less."""
+    """The health of a lane's endpoint by its recent attempts, of which older ones count less. The lane waits for the
+    endpoint failure that is the `reason`, an error code; `window` deliveries may be in flight at once."""
 
     failures: int = 0
     """Times in a row that endpoint failures made the lane wait."""
     window: int = 4
-    """Deliveries that may be in flight at once."""
     refused: int = 0
     """Different messages refused in a row, with none accepted."""
     reason: str | None = None
-    """Error code of the endpoint failure that the lane waits for."""
     succeeded: float = 0.0
     failed: float = 0.0
     latency: float = 0.0
@@ -119,14 +118,14 @@ class Lease(Record, frozen=True, kw_only=True):
     url: str | None
     revision: int
     signing_keys: tuple[str, ...]
-    """Ids of the account's live signing keys."""
     limits: Limits
     health: Health
     read_at: float = 0.0
 
 
 class Delivery(Record, frozen=True, kw_only=True):
-    """A message's place in a lane, ready for an attempt."""
+    """A message's place in a lane, ready for an attempt. `followed`: another one of its ordering key waits behind
+    it."""
 
     lane: int
     seq: int
@@ -137,14 +136,12 @@ class Delivery(Record, frozen=True, kw_only=True):
     body: bytes
     accepted_at: float
     attempts: int = 0
-    """Attempts charged to the message so far."""
     strikes: int = 0
     """Endpoint failures during attempts at this delivery, which are not charged to it."""
     age: float = 0.0
     """Seconds that count towards its time to live: those in which the lane was neither held nor paused."""
     note: Note | None = None
     followed: bool = False
-    """Whether another delivery of its ordering key waited behind it when it was fetched."""
 
 
 class LeaseRequest(Record, frozen=True, kw_only=True):
@@ -218,27 +215,23 @@ class DeliveryStatus(Record, frozen=True, kw_only=True):
 
 
 class Message(Record, frozen=True, kw_only=True):
-    """A stored message and its deliveries."""
+    """A stored message. Its key is None as well if it came again after its window; its body is None in lists, and once
+    retention has removed it. So many `duplicates` were dropped."""
 
     id: str
     account: str
     type: str | None
     ordering_key: str | None
     idempotency_key: str | None
-    """None as well if its key came again after its window."""
     body: bytes | None
-    """None in lists, and once retention has removed it."""
     size: int
     sha256: bytes
     accepted_at: float
     duplicates: int
-    """How many duplicates of it were dropped."""
     deliveries: tuple[DeliveryStatus, ...]
 
 
 class Lane(Record, frozen=True, kw_only=True):
-    """The state of one lane of an account."""
-
     consumer: str
     state: LaneState
     until: float | None
@@ -267,16 +260,17 @@ class Page(Record, frozen=True, kw_only=True):
 
 
 class Retention(Record, frozen=True, kw_only=True):
-    """How long and how much is kept of messages whose deliveries are all delivered or dead; None: without limit."""
+    """How long and how much is kept of messages whose deliveries are all delivered or dead; None: without limit.
+
+    So many seconds for bodies and changes of lanes, for the attempts at messages without bodies, and for the ids, keys
+    and hashes of such messages. Above so many bytes of the whole store the oldest bodies are removed, whatever their
+    age.
+    """
 
     seconds: float | None = None
-    """Bodies, and changes of lanes."""
     bytes: int | None = None
-    """Of the whole store: above it the oldest bodies are removed, whatever their age."""
     attempts: float | None = None
-    """Seconds for the attempts at messages whose bodies are removed."""
     ids: float | None = None
-    """Seconds for messages without bodies: their ids, idempotency keys and hashes."""
 
 
 class Pruned(Record, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ NEWEST: Final = (1 << 63) - 1
 
 
 class Candidate(NamedTuple):
-    """A message that is stored unless it is a duplicate: its id then, and its hash."""
+    """A message that is stored unless it is a duplicate, with its id then, and its hash."""
 
     id: str
     message: NewMessage
@@ -28,7 +28,6 @@ class Candidate(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str] | None:
-        """The account and the idempotency key, to find duplicates by."""
         key = self.message.idempotency_key
         return None if key is None else (self.message.account, key)
 
@@ -38,10 +37,8 @@ Added: TypeAlias = tuple[Mapping[str, int], float, Mapping[tuple[str, str], tupl
 
 
 class Session(ABC):
-    """A connection on which the statements of ``queries.sql`` run by name.
-
-    Both engines have the statements that shared code runs, with the same parameters and columns.
-    """
+    """A connection on which the statements of ``queries.sql`` run by name. Both engines have those that shared code
+    runs, with the same parameters and columns."""
 
     @abstractmethod
     async def rows(self, statement: str, **values: object) -> Sequence[Row]:
@@ -78,10 +75,8 @@ class Session(ABC):
     async def add_pending(
         self, rows: Sequence[tuple[int, int, str | None]], taken: Collection[int], seconds: float
     ) -> Sequence[Row]:
-        """Put messages into lanes, which become due: lane, number and ordering key of each.
-
-        The lanes in `taken` were idle and are leased for `seconds`; the rows are their leases.
-        """
+        """Put messages into lanes, which become due: lane, number and ordering key of each. The lanes in `taken` were
+        idle and are leased for `seconds`; the rows are their leases."""
 
     async def settle(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write outcomes: lane, message, state, delay, attempts, strikes, acceptance, then the attempt's columns."""
@@ -89,9 +84,7 @@ class Session(ABC):
 
     async def keep_lanes(self, rows: Sequence[tuple[Any, ...]]) -> Sequence[Row]:
         """Write verdicts: lane, revision of the callback, seconds to keep the lease, backoff, pause, then the health.
-
-        A row for each lane: whether it could be leased now, and the whole lease if it is kept.
-        """
+        The rows are whether each lane could be leased now, and the whole lease if it is kept."""
         return await self.bulk("keep_lanes", rows)
 
     @abstractmethod
@@ -119,7 +112,7 @@ class Engine(ABC):
 
     @abstractmethod
     async def now(self) -> float:
-        """A reading of the store's clock."""
+        """The store's clock."""
 
     @abstractmethod
     def _notify(self) -> None:
@@ -133,7 +126,6 @@ class Engine(ABC):
         return [read(kind, row) for row in await self._query(statement, **values)]
 
     async def _find_row(self, statement: str, /, **values: object) -> Row | None:
-        """The row that a single statement finds by a key."""
         return next(iter(await self._query(statement, **values)), None)
 
     async def _find(self, kind: type[R], statement: str, /, **values: object) -> R | None:
@@ -142,10 +134,8 @@ class Engine(ABC):
 
     @abstractmethod
     async def _run(self, how: How, job: Job[T]) -> T:
-        """Return what `job` returns: all its statements see one state of the store, and what it writes is on disk.
-
-        Jobs that `look` through much take turns, and no other read waits for them.
-        """
+        """Return what `job` returns: all its statements see one state of the store, and what it writes is on disk. Jobs
+        that `look` through much take turns, and no other read waits for them."""
 
     async def _write(self, job: Job[T]) -> T:
         """Run a job that writes; jobs of several callers may share a transaction."""

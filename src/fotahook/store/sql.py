@@ -16,10 +16,9 @@ _ROOT = files(__package__ or "")
 
 
 class Migration(NamedTuple):
-    """One migration: its number, its name (`0001_initial`) and its SQL."""
-
     number: int
     name: str
+    """Such as ``0001_initial``."""
     sql: str
 
 
@@ -32,10 +31,8 @@ class Migrated(Record, frozen=True, kw_only=True):
 
 
 def load_queries(engine: str) -> Mapping[str, str]:
-    """The statements of an engine by name, without comments (a driver would parse them every time).
-
-    Those that all engines have alike are in ``queries.sql``, the others in ``<engine>/queries.sql``.
-    """
+    """The statements of an engine by name, without comments (a driver would parse them every time). Those that all
+    engines have alike are in ``queries.sql``, the others in ``<engine>/queries.sql``."""
     shared = (_ROOT / "queries.sql").read_text()
     if engine == "sqlite":
         shared = _IN.sub(r"in (select value from json_each(\1))", _TYPE.sub("", shared))

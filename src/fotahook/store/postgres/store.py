@@ -51,8 +51,6 @@ STATEMENTS: Final = {name: number_parameters(sql) for name, sql in load_queries(
 
 
 class PostgresSession(Session):
-    """A Session on one connection."""
-
     def __init__(self, connection: Db) -> None:
         self.connection = connection
 

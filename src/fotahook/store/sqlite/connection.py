@@ -57,10 +57,8 @@ def execute(db: sqlite3.Connection, name: str, **values: object) -> sqlite3.Curs
 
 
 def connect(path: Path, *, busy_seconds: float | None = None) -> sqlite3.Connection:
-    """A connection that syncs every commit and returns rows as dicts. StoreUnavailable names the file.
-
-    A statement waits for another process for so long, by default BUSY_SECONDS.
-    """
+    """A connection that syncs every commit and returns rows as dicts. StoreUnavailable names the file. A statement
+    waits for another process for so long, by default BUSY_SECONDS."""
     wait = BUSY_SECONDS if busy_seconds is None else busy_seconds
     connection = None
     try:
@@ -88,8 +86,7 @@ def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
 
 def translate(error: Exception) -> Exception:
     """The store's own error for one of SQLite's; any other exception as it is."""
-    if isinstance(error, StopIteration):
-        # A future would not take it.
+    if isinstance(error, StopIteration):  # a future would not take it
         return RuntimeError("a job of the store raised StopIteration")
     if not isinstance(error, sqlite3.Error):
         return error
@@ -99,7 +96,6 @@ def translate(error: Exception) -> Exception:
 
 
 def describe_error(path: Path, error: OSError | sqlite3.Error) -> str:
-    """What is wrong with a store's file, and what to do."""
     name = getattr(error, "sqlite_errorname", "")
     what = (error.strerror if isinstance(error, OSError) else None) or str(error)
     # SQLite has one error for all of these files, and for the directory in which it makes them.
@@ -148,17 +144,14 @@ def lock_dispatcher(path: Path) -> int:
 
 
 class Worker:
-    """Runs transactions for asyncio one after the other, on a connection and in a thread that are its own.
-
-    Reads that have a worker see what is committed, and never wait for a write.
-    """
+    """Runs transactions for asyncio one after the other, on a connection and in a thread that are its own. Reads that
+    have a worker see what is committed, and never wait for a write."""
 
     def __init__(self, connection: sqlite3.Connection, *, begin: str = "begin", end: str = "rollback") -> None:
         self._connection, self._begin, self._end = connection, begin, end
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="fotahook-store")
         self._closed = False
         self.check: Callable[[], None] = lambda: None
-        """Called before every transaction, which fails if it raises."""
 
     async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `job` returns, once its transaction is over; if it raises, nothing was written."""
@@ -197,7 +190,6 @@ def key_hash(account: str, key: str) -> int:
 
 
 def short_hash(digest: bytes) -> int:
-    """The part of a hash that fits into SQLite's integers."""
     return int.from_bytes(digest[:8], signed=True)
 
 

@@ -39,8 +39,7 @@ class SqliteSession(Session):
     """
 
     def __init__(self, connection: sqlite3.Connection, now: float) -> None:
-        self.connection = connection
-        self.now = now
+        self.connection, self.now = connection, now
 
     async def rows(self, statement: str, **values: object) -> Sequence[Row]:
         return execute(self.connection, statement, now=self.now, **values).fetchall()
@@ -103,12 +102,11 @@ class SqliteSession(Session):
     async def add_pending(
         self, rows: Sequence[tuple[int, int, str | None]], taken: Collection[int], seconds: float
     ) -> Sequence[Row]:
-        keys: set[tuple[int, str]] = set()
+        keys: set[tuple[int, str | None]] = set()
         values: list[Sequence[object]] = []
         for lane, number, key in rows:
             values.append((lane, number, key, key is None or (lane, key) not in keys, self.now))
-            if key is not None:
-                keys.add((lane, key))
+            keys.add((lane, key))
         await self.bulk("add_pending", values)
         counts = Counter([lane for lane, _, _ in rows])
         await self.rows("count_accepted", counts=list(counts.items()))
@@ -120,10 +118,7 @@ class SqliteSession(Session):
         return await self.rows("leased_lanes", lanes=taken)
 
     async def settle(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        put_off: list[Sequence[object]] = []
-        dead: list[Sequence[object]] = []
-        ended: list[Sequence[object]] = []
-        attempts: list[Sequence[object]] = []
+        put_off, dead, ended, attempts = (list[Sequence[object]]() for _ in range(4))
         counts: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
         for lane, seq, state, delay, charged, strikes, _, *attempt in rows:
             if state == "pending":
@@ -187,9 +182,7 @@ class SqliteStore(Store):
 
     def __init__(self, path: Path, *, clock: Clock) -> None:
         super().__init__(clock)
-        self._path = path
-        self._url = f"sqlite:///{path}"
-        self._clock = clock
+        self._path, self._url, self._clock = path, f"sqlite:///{path}", clock
         self._dispatcher_lock: int | None = None
         # Only the process that dispatches may lease.
         self._may_lease = False
