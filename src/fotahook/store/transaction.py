@@ -10,7 +10,8 @@ from .records import StoreError
 
 if TYPE_CHECKING:
     # Its extra may be missing.
-    from .postgres.servers import Db
+    from asyncpg import Record
+    from asyncpg.pool import PoolConnectionProxy
 
 log = logging.getLogger("fotahook.store")
 
@@ -27,12 +28,15 @@ class Transaction:
     """
 
     def __init__(
-        self, connect: "Callable[[], contextlib.AbstractAsyncContextManager[Db]]", mark: str, *values: object
+        self,
+        connect: "Callable[[], contextlib.AbstractAsyncContextManager[PoolConnectionProxy[Record]]]",
+        mark: str,
+        *values: object,
     ) -> None:
         """`mark` is a statement that marks the delivery as handled; it returns nothing if it is handled already."""
         self._connect = connect
         self._mark = mark, values
-        self._connection: Db | None = None
+        self._connection: PoolConnectionProxy[Record] | None = None
         self._stack = contextlib.AsyncExitStack()
         self._beginning = asyncio.Lock()
         self._is_repeated = False
@@ -58,7 +62,7 @@ class Transaction:
         """The first value of a statement's first row, None if it has none."""
         return await (await self._begin()).fetchval(query, *values)
 
-    async def _begin(self) -> "Db":
+    async def _begin(self) -> "PoolConnectionProxy[Record]":
         async with self._beginning:
             if self._connection is None:
                 self._connection = await self._stack.enter_async_context(self._connect())

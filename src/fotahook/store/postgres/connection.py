@@ -137,7 +137,7 @@ class ConnectionPool:
             del self._busy_since[use]
 
     @contextlib.asynccontextmanager
-    async def handler_connection(self) -> AsyncIterator[Db]:
+    async def handler_connection(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"]:
         """A connection with the server's own settings, for statements of users; such connections have a pool apart."""
         if self._handlers is None:
             raise StoreUnavailable("the store is closed")
