@@ -15,7 +15,7 @@ from fotahook.testing import Sandbox
 from .processes import FOTAHOOK, environment, fotahook
 
 ACCOUNT = "0000123456-00001"
-READS = {"accounts", "account", "messages", "message", "attempts", "why", "stats"}
+READS = {"accounts", "account", "messages", "message", "attempts", "why", "search", "stats"}
 WRITES = {"redeliver", "redeliver_all", "pause", "resume"}
 
 
@@ -60,6 +60,9 @@ async def test_an_agent_finds_out_why_a_message_is_late(service: Sandbox, tmp_pa
         assert {attempt["httpStatus"] for attempt in attempts} == {500}
         assert (await call(client, "why", message_id=message_id))["state"] == "dead"
         assert (await call(client, "account", account="0000999999-00009"))["known"] is False
+        found = (await call(client, "search", text="state:dead type:upgradeProgress"))["messages"]
+        assert isinstance(found, list)
+        assert [each["id"] for each in found] == [message_id]
         assert "totals" in await call(client, "stats")
         assert "accounts" in await call(client, "accounts", state="trouble", limit=5)
         assert await call(client, "messages", account=ACCOUNT, since="2999-01-01T00:00:00Z") == {
