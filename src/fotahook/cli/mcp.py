@@ -30,7 +30,7 @@ READS: Final = {
     "message": "Call this when a message id is given, such as the webhook-id that a receiver logged.",
     "attempts": "Call this to see what the receiver answered, where the time went (milliseconds), and the fix.",
     "why": "Call this for 'why was this not delivered?', and before you propose to deliver it again.",
-    "search": "Call this when a device's IMEI, a campaign or a part of a name is given, or to filter the messages of all "
+    "search": "Call this when a device, a campaign or a part of a name is given, or to filter the messages of all "
     "accounts.",
     "stats": "Call this to see whether a problem is general, and when it began.",
 }
