@@ -40,7 +40,6 @@ _PIPELINED_LIMIT: Final = 100
 _SUMMARY_SECONDS: Final = 60.0
 _RESERVED: Final = 64
 """Connections over the limit in all that are accepted to be answered: health checks, and refusals."""
-_WARNED_ADDRESSES_LIMIT: Final = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +64,7 @@ class Phase(Enum):
     HEAD = auto()
     BODY = auto()
     RESPONSE = auto()
-    """For the app to respond."""
+    """For the app."""
     READER = auto()
     """For the client to read what was written."""
     IDLE = auto()
@@ -93,21 +92,15 @@ class ConnectionLimiter:
         self.count = 0
         self.refused: Counter[str] = Counter()
         """Refused requests and closed connections since the last summary."""
-        self.timeouts = {
-            Phase.HANDSHAKE: limits.handshake_seconds,
-            Phase.HEAD: limits.header_seconds,
-            Phase.BODY: limits.body_seconds,
-            Phase.RESPONSE: math.inf,
-            Phase.READER: limits.body_seconds,
-            Phase.IDLE: limits.idle_seconds,
-            Phase.CLOSING: limits.header_seconds,
-        }
+        head, body = limits.header_seconds, limits.body_seconds
+        seconds = (limits.handshake_seconds, head, body, math.inf, body, limits.idle_seconds, head)
+        self.timeouts = dict(zip(Phase, seconds, strict=True))
         self._proxies = proxies
         self._by_address: dict[str, set[LimitedProtocol]] = defaultdict(set)
         self._refused: dict[LimitedProtocol, ErrorResponse] = {}
         """Connections over a limit, oldest first."""
         self._warned: set[str] = set()
-        self._warned_this_minute: set[str] = set()
+        """What was logged in this minute."""
         self._summarized_at = monotonic()
 
     def add(self, connection: "LimitedProtocol", address: str) -> None:
@@ -124,15 +117,12 @@ class ConnectionLimiter:
         excess = sum(not one.is_closing for one in connections) - self.limits.per_address
         peer = parse_address(address)
         if excess > 0 and not (peer and is_within(peer, self._proxies)):
-            # Once for each address: this must not become another way to fill the disk.
-            if connection.address not in self._warned and len(self._warned) < _WARNED_ADDRESSES_LIMIT:
-                self._warned.add(connection.address)
-                logger.warning(
-                    "%s has %d connections, the limit for one address: waiting ones are closed for new ones. "
-                    "If it is a proxy, raise --connections-per-address",
-                    connection.address,
-                    self.limits.per_address,
-                )
+            self.warn_each_minute(
+                "%s has %d connections, the limit for one address: waiting ones are closed for new ones. If it is a "
+                "proxy, raise --connections-per-address",
+                connection.address,
+                self.limits.per_address,
+            )
             self._make_room(connections, excess, connection, ADDRESS_FULL)
         if (excess := self.count - self.limits.total) > 0 and connection not in self._refused:
             self.warn_each_minute(
@@ -181,15 +171,15 @@ class ConnectionLimiter:
             connection.enforce_timeout(now)
         if now - self._summarized_at >= _SUMMARY_SECONDS:
             self._summarized_at = now
-            self._warned_this_minute.clear()
+            self._warned.clear()
             if counts := ", ".join(f"{count} {label}" for label, count in self.refused.items() if count):
                 logger.warning("refused or closed in the last minute: %s", counts)
             self.refused.clear()
 
     def warn_each_minute(self, text: str, *values: object) -> None:
-        """Log a warning, unless the same text was logged in this minute."""
-        if text not in self._warned_this_minute:
-            self._warned_this_minute.add(text)
+        """Log a warning, unless one of this text was in this minute: nobody can fill the disk."""
+        if text not in self._warned:
+            self._warned.add(text)
             logger.warning(text, *values)
 
 

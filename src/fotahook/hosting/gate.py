@@ -3,52 +3,35 @@
 import logging
 import re
 from dataclasses import KW_ONLY, dataclass, field
-from ipaddress import ip_address
 from typing import Final
 
 import msgspec
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from ..contract.addresses import Network, sender_address
+from ..contract.addresses import Network, parse_address, sender_address
 
 logger = logging.getLogger(__name__)
 
 _HOST: Final = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(:(?P<port>[0-9]{1,5}))?")
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _LOGGED_LIMIT: Final = 100
-_SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
-@dataclass(frozen=True)
-class ErrorResponse:
+class ErrorResponse(Response):
     """A response after which the connection closes; `label` names it in the log's summary."""
 
-    label: str
-    status: int
-    code: str
-    message: str
-    retry: bool = False
-
-    @property
-    def body(self) -> bytes:
-        return msgspec.json.encode({"errorCode": self.code, "errorMessage": self.message})
-
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        length = b"%d" % len(self.body)
-        headers = [(b"content-type", b"application/json"), (b"content-length", length), (b"connection", b"close")]
-        return [*headers, (b"retry-after", b"1")] if self.retry else headers
+    def __init__(self, label: str, status: int, code: str, message: str, *, retry: bool = False) -> None:
+        headers = {"Connection": "close"} | ({"Retry-After": "1"} if retry else {})
+        body = msgspec.json.encode({"errorCode": code, "errorMessage": message})
+        super().__init__(body, status, headers, "application/json")
+        self.label = label
 
     def encode(self) -> bytes:
         """The bytes of the response, for a connection."""
-        head = b"".join(b"%b: %b\r\n" % header for header in self.headers)
-        return STATUS_LINE[self.status] + head + b"\r\n" + self.body
-
-    async def send(self, send: Send) -> None:
-        """Send it as an ASGI app does."""
-        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
-        await send({"type": "http.response.body", "body": self.body})
+        head = b"".join(b"%b: %b\r\n" % header for header in self.raw_headers)
+        return STATUS_LINE[self.status_code] + head + b"\r\n" + bytes(self.body)
 
 
 NOT_HTTP: Final = ErrorResponse("not HTTP", 400, "INVALID_PARAMETER", "These bytes are not an HTTP request.")
@@ -100,18 +83,14 @@ class Gate:
     _logged: set[str] = field(default_factory=set, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app
         if scope["type"] == "http":
-            self._name_client(scope)
-            if (refusal := self._refusal(scope)) is not None:
-                await refusal.send(send)
-                return
-        await self.app(scope, receive, send)
-
-    def _name_client(self, scope: Scope) -> None:
-        if self.proxies and scope.get("client"):
-            peer, port = scope["client"]
-            forwarded = ",".join(_values(scope, b"x-forwarded-for"))
-            scope["client"] = (str(sender_address(peer, forwarded, self.proxies) or peer), port)
+            if self.proxies and scope.get("client"):
+                peer, port = scope["client"]
+                forwarded = ",".join(_values(scope, b"x-forwarded-for"))
+                scope["client"] = (str(sender_address(peer, forwarded, self.proxies) or peer), port)
+            app = self._refusal(scope) or app
+        await app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> ErrorResponse | None:
         given = _values(scope, b"host")
@@ -121,19 +100,17 @@ class Gate:
         host = _HOST.fullmatch(given[0]) if len(given) == 1 else None
         if host is None:
             return ONE_HOST
-        if not self.any_host and not self._answers_for(host):
+        name = _name(host)
+        is_local = name == "localhost" or name.endswith(".localhost") or parse_address(name) is not None
+        if not (self.any_host or name in self.hosts or is_local):
             self._log("a request for the host %s was refused; if it is this server's, add --allow-host", given[0])
             return OTHER_HOST
-        if scope["method"] not in _SAFE_METHODS:
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             for origin in _values(scope, b"origin"):
                 if not self._is_own(origin, host):
                     self._log("a call from a page of %s was refused; if it is this server's, add --allow-host", origin)
                     return OTHER_ORIGIN
         return None
-
-    def _answers_for(self, host: re.Match[str]) -> bool:
-        name = _name(host)
-        return name in self.hosts or name == "localhost" or name.endswith(".localhost") or _is_address(name)
 
     def _is_own(self, origin: str, host: re.Match[str]) -> bool:
         scheme, _, authority = origin.partition("://")
@@ -157,11 +134,3 @@ def _values(scope: Scope, wanted: bytes) -> list[str]:
 
 def _name(host: re.Match[str]) -> str:
     return (host["v6"] or host["name"]).lower().removesuffix(".")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -20,7 +20,7 @@ from typing import Final, Literal, TypeAlias
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, WrappedLogger
 
 LogFormat: TypeAlias = Literal["auto", "text", "json"]
 
@@ -32,11 +32,7 @@ request_id: Final[ContextVar[str | None]] = ContextVar("fotahook_request_id", de
 
 _ACCEPTED_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _PATH_LIMIT: Final = 200
-_QUEUE_LINES: Final = 1000
 _FLUSH_SECONDS: Final = 2.0
-
-# Frame locals hold tokens and bodies: they stay out of the log.
-_TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +42,25 @@ def configure_logging(log_format: LogFormat = "auto", *, level: int = logging.IN
     as_text = sys.stderr.isatty() if log_format == "auto" else log_format == "text"
     real = sys.stderr is sys.__stderr__
     handler = QueuedHandler(sys.stderr.fileno()) if real else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_formatter(as_text=as_text))
+    # Frame locals hold tokens and bodies: they stay out of the log.
+    tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.stdlib.ExtraAdder(FIELDS),
+                _add_request_id,
+            ],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info if as_text else structlog.processors.ExceptionRenderer(tracebacks),
+                structlog.processors.EventRenamer("message"),
+                _render_text if as_text else structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # Its other lines repeat the ready line, the exit code and the summary of refused connections.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -58,7 +72,7 @@ class QueuedHandler(logging.Handler):
     Lines that find the queue full are dropped and counted; the next line that is written says how many.
     """
 
-    def __init__(self, descriptor: int, limit: int = _QUEUE_LINES) -> None:
+    def __init__(self, descriptor: int, limit: int = 1000) -> None:
         super().__init__()
         # Not a stream, at whose lock the end of the process would wait for the thread.
         self._descriptor = descriptor
@@ -83,39 +97,19 @@ class QueuedHandler(logging.Handler):
 
     def _write_lines(self) -> None:
         while True:
-            line = self._lines.get()
-            with contextlib.suppress(OSError):
-                self._write(f"{line}\n")
-                if self._dropped:
-                    count, self._dropped = self._dropped, 0
-                    text = "%d log lines were dropped: what reads the log was too slow"
-                    record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (count,), None)
-                    self._write(self.format(record) + "\n")
+            self._write(self._lines.get())
+            if self._dropped:
+                count, self._dropped = self._dropped, 0
+                text = "%d log lines were dropped: what reads the log was too slow"
+                record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (count,), None)
+                self._write(self.format(record))
             self._lines.task_done()
 
-    def _write(self, text: str) -> None:
-        rest = text.encode("utf-8", "backslashreplace")
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-
-
-def _formatter(*, as_text: bool) -> structlog.stdlib.ProcessorFormatter:
-    add_fields: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.stdlib.ExtraAdder(FIELDS),
-        _add_request_id,
-    ]
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=add_fields,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.format_exc_info if as_text else structlog.processors.ExceptionRenderer(_TRACEBACKS),
-            structlog.processors.EventRenamer("message"),
-            _render_text if as_text else structlog.processors.JSONRenderer(),
-        ],
-    )
+    def _write(self, line: str) -> None:
+        rest = f"{line}\n".encode("utf-8", "backslashreplace")
+        with contextlib.suppress(OSError):
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
 
 
 def _add_request_id(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -175,14 +169,11 @@ class RequestLog:
             await self.app(scope, receive, send_with_id)
         finally:
             if self.log_all or status >= 500:
-                self._log(scope, status, self.monotonic() - began)
-
-    def _log(self, scope: Scope, status: int, seconds: float) -> None:
-        method = scope["method"]
-        path = scope["raw_path"][:_PATH_LIMIT].decode("latin-1") if self.log_paths else None
-        client = scope["client"][0] if scope.get("client") else None
-        values = (method, path, status, round(1000 * seconds, 1), client)
-        level = logging.WARNING if status >= 500 else logging.INFO
-        request = f"{method} {path}" if self.log_paths else method
-        # Without a status, the client disconnected before the response.
-        logger.log(level, "%s: %s", request, status or "no response", extra=dict(zip(FIELDS, values, strict=True)))
+                method, milliseconds = scope["method"], round(1000 * (self.monotonic() - began), 1)
+                path = scope["raw_path"][:_PATH_LIMIT].decode("latin-1") if self.log_paths else None
+                client = scope["client"][0] if scope.get("client") else None
+                extra = dict(zip(FIELDS, (method, path, status, milliseconds, client), strict=True))
+                level = logging.WARNING if status >= 500 else logging.INFO
+                # Without a status, the client disconnected before the response.
+                text = f"{method} {path}" if self.log_paths else method
+                logger.log(level, "%s: %s", text, status or "no response", extra=extra)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -33,18 +34,10 @@ GRACE_SECONDS: Final = 20
 """For requests under way when the server stops."""
 OPEN_FILES: Final = 65_536
 _OWN_FILES: Final = 2048
-"""Descriptors that stay for the store, deliveries and the log; at most half of all."""
+"""For the store, deliveries and the log; at most half of all."""
 _BURST: Final = 8
 """Connections accepted in one turn of the loop: their requests come together too, and others wait for all of them."""
 _PAUSE_SECONDS: Final = 1.0
-_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-_SWITCH_SECONDS: Final = 0.0001
-_GARBAGE_OBJECTS: Final = 10_000
-"""Objects made and not freed between two collections of garbage; Python's default is 700."""
-
-# From glibc's malloc.h.
-_M_TRIM_THRESHOLD: Final = -1
-_M_MMAP_THRESHOLD: Final = -3
 _LARGE_ALLOCATION: Final = 4 * 1024 * 1024
 
 
@@ -130,21 +123,17 @@ class Acceptor:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in _EXHAUSTED:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     raise
                 # Else the loop would call again at once, for ever.
                 self._loop.remove_reader(self._listening)
                 self._paused = self._loop.call_later(_PAUSE_SECONDS, self.start)
-                self._limiter.warn_each_minute(
-                    "no connection can be accepted: %s. Connections wait; raise the limit on open files (LimitNOFILE= "
-                    "of systemd, ulimit -n)",
-                    error.strerror,
-                )
+                text = "no connection can be accepted: %s. Connections wait; raise the limit on open files %s"
+                self._limiter.warn_each_minute(text, error.strerror, "(LimitNOFILE= of systemd, ulimit -n)")
                 return
             accepted.setblocking(False)
-            connection = LimitedProtocol(
-                self._limiter, accepted, config=self._config, server_state=self._state, app_state={}
-            )
+            options: Any = {"config": self._config, "server_state": self._state, "app_state": {}}
+            connection = LimitedProtocol(self._limiter, accepted, **options)
             self._limiter.add(connection, address[0])
             self._opening[connection] = self._loop.create_task(self._open(connection, accepted))
 
@@ -177,13 +166,8 @@ async def serve_app(
     ends; a signal cancels the entering, a second one the leaving. `shutting_down` is set before the wait for requests
     under way. The ready line names the URL with `path`, and `details`.
     """
-    server = _Server(
-        {listening: app, **(also or {})},
-        limiter,
-        ready_line=f"fotahook ready {listening.url}{path} {details}",
-        while_serving=while_serving or contextlib.nullcontext(),
-        shutting_down=shutting_down or asyncio.Event(),
-    )
+    ready_line, kept = f"fotahook ready {listening.url}{path} {details}", while_serving or contextlib.nullcontext()
+    server = _Server({listening: app, **(also or {})}, limiter, ready_line, kept, shutting_down or asyncio.Event())
     if background is not None:
         background.add_done_callback(lambda _: server.stop())
     await server.serve()
@@ -195,38 +179,32 @@ class _Server(uvicorn.Server):
         self,
         apps: Mapping[ListeningSocket, ASGIApp],
         limiter: ConnectionLimiter,
-        *,
         ready_line: str,
         while_serving: AbstractAsyncContextManager[None],
         shutting_down: asyncio.Event,
     ) -> None:
-        self._configs = {
-            listening: uvicorn.Config(
-                app,
-                http=LimitedProtocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_keep_alive=math.ceil(limiter.limits.idle_seconds),
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            )
-            for listening, app in apps.items()
-        }
+        make_config = partial(
+            uvicorn.Config,
+            http=LimitedProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=math.ceil(limiter.limits.idle_seconds),
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        self._configs = {listening: make_config(app) for listening, app in apps.items()}
         for config in self._configs.values():
             config.load()
-        super().__init__(next(iter(self._configs.values())))
-        self.interrupted = False
-        self._limiter = limiter
-        self._ready_line = ready_line
-        self._while_serving = while_serving
-        self._shutting_down = shutting_down
+        super().__init__(config)
+        self._limiter, self._ready_line = limiter, ready_line
+        self._while_serving, self._shutting_down = while_serving, shutting_down
         self._stopping = asyncio.Event()
-        self._entered = False
         self._serving: asyncio.Task[None] | None = None
         self._acceptors: list[Acceptor] = []
+        self.interrupted = self._entered = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # Not uvicorn's own, which accepts without a limit, and counts a connection only once TLS is established.
@@ -271,10 +249,9 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Stop on SIGTERM, SIGHUP and Ctrl-C; uvicorn's own version raises the signal again and loses the exit code."""
         loop = asyncio.get_running_loop()
-        handled = [signal.SIGTERM, signal.SIGINT]
-        # Under nohup it is ignored, and stays so.
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            handled.append(signal.SIGHUP)
+        # Under nohup SIGHUP is ignored, and stays so.
+        hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+        handled = [signal.SIGTERM, signal.SIGINT, *hangup]
         for number in handled:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
@@ -289,9 +266,8 @@ class _Server(uvicorn.Server):
             # A closing terminal may send it more than once; that is no wish to hurry.
             asyncio.get_running_loop().remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
-            if self._stopping.is_set():
-                return
-        self.stop()
+        if number != signal.SIGHUP or not self._stopping.is_set():
+            self.stop()
 
     def stop(self) -> None:
         """Leave `while_serving` and shut down; at once where it is not entered yet, and on the second call."""
@@ -311,15 +287,16 @@ def run(main: Coroutine[Any, Any, int]) -> int:
     # By default glibc keeps large freed blocks: 19 MiB after the first password check, 16 MiB after a batch.
     # With fixed thresholds it returns them to the system. Other C libraries have no mallopt.
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_ALLOCATION)
-        mallopt(_M_TRIM_THRESHOLD, _LARGE_ALLOCATION)
+        # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h.
+        for threshold in (-3, -1):
+            mallopt(threshold, _LARGE_ALLOCATION)
     # Requests and deliveries leave few cycles, and what is imported by now lives as long as the process. With Python's
-    # defaults the collector takes a tenth of the CPU.
+    # defaults (700 objects) the collector takes a tenth of the CPU.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_GARBAGE_OBJECTS, 10, 10)
+    gc.set_threshold(10_000, 10, 10)
     # A thread that waits for the interpreter, as the store's do after each statement, asks for it after so long. A busy
     # loop releases it in each turn for too short a time to be taken: with Python's 5 ms such a thread hardly gets it.
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    sys.setswitchinterval(0.0001)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
