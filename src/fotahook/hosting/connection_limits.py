@@ -1,8 +1,5 @@
-"""uvicorn's HTTP protocol with a timeout for each phase of a connection, and limits on the number of connections.
-
-uvicorn alone waits for ever for a request's head and body, and for a client that does not read the response. A
-connection counts from the moment it is accepted, before TLS.
-"""
+"""uvicorn's HTTP protocol with limits on the number of connections, which count once they are accepted, before TLS, and
+with a timeout for each phase: uvicorn waits for ever for heads, bodies, and clients that do not read."""
 
 import asyncio
 import contextlib
@@ -22,22 +19,12 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ..contract.addresses import Network, address_key, is_within, parse_address
-from .gate import (
-    ADDRESS_FULL,
-    BODY_TIMEOUT,
-    HEAD_TIMEOUT,
-    HEAD_TOO_LARGE,
-    NOT_HTTP,
-    SERVER_FULL,
-    TOO_MANY_PIPELINED,
-    ErrorResponse,
-)
+from . import gate
 
 logger = logging.getLogger(__name__)
 
 _PIPELINED_LIMIT: Final = 100
 """Requests that wait for an earlier response. One read has room for thousands, which take megabytes."""
-_SUMMARY_SECONDS: Final = 60.0
 _RESERVED: Final = 64
 """Connections over the limit in all that are accepted to be answered: health checks, and refusals."""
 
@@ -60,11 +47,9 @@ class Phase(Enum):
     """What a connection waits for."""
 
     HANDSHAKE = auto()
-    """For TLS."""
     HEAD = auto()
     BODY = auto()
     RESPONSE = auto()
-    """For the app."""
     READER = auto()
     """For the client to read what was written."""
     IDLE = auto()
@@ -74,9 +59,7 @@ class Phase(Enum):
 
 class ConnectionLimiter:
     """Enforces the limits on one server's connections; `open_paths` stay available to an address at its limit.
-
-    Addresses in `proxies` stand for many clients: only the limit in all is theirs.
-    """
+    Addresses in `proxies` stand for many clients: only the limit in all is theirs."""
 
     def __init__(
         self,
@@ -97,19 +80,15 @@ class ConnectionLimiter:
         self.timeouts = dict(zip(Phase, seconds, strict=True))
         self._proxies = proxies
         self._by_address: dict[str, set[LimitedProtocol]] = defaultdict(set)
-        self._refused: dict[LimitedProtocol, ErrorResponse] = {}
-        """Connections over a limit, oldest first."""
+        self._refused: dict[LimitedProtocol, gate.ErrorResponse] = {}
         self._warned: set[str] = set()
-        """What was logged in this minute."""
         self._summarized_at = monotonic()
 
     def add(self, connection: "LimitedProtocol", address: str) -> None:
-        """Count a connection that was just accepted, and say in its `refusal` if its requests are to be refused.
-
-        At a limit, connections that wait for their client make room: those waiting longest first, uploads last. So slow
+        """Count a connection that was just accepted, and say in its `refusal` if its requests are to be refused. At a
+        limit, connections that wait for their client make room: those waiting longest first, uploads last. So slow
         clients push out one another, and others at their address get through. At the limit in all it is the turn of the
-        address with most connections. Only where all of them wait for the app is the new one refused.
-        """
+        address with most connections. Only where all of them wait for the app is the new one refused."""
         connection.address = address_key(address)
         connections = self._by_address[connection.address]
         connections.add(connection)
@@ -123,7 +102,7 @@ class ConnectionLimiter:
                 connection.address,
                 self.limits.per_address,
             )
-            self._make_room(connections, excess, connection, ADDRESS_FULL)
+            self._make_room(connections, excess, connection, gate.ADDRESS_FULL)
         if (excess := self.count - self.limits.total) > 0 and connection not in self._refused:
             self.warn_each_minute(
                 "%d connections are open, all that the limit on open files leaves room for: waiting ones are closed "
@@ -131,13 +110,16 @@ class ConnectionLimiter:
                 self.limits.total,
             )
             most = max(self._by_address.values(), key=len)
-            self._make_room(most, excess, connection, SERVER_FULL)
+            self._make_room(most, excess, connection, gate.SERVER_FULL)
 
     def _make_room(
-        self, among: "set[LimitedProtocol]", excess: int, new: "LimitedProtocol", refusal: ErrorResponse
+        self, among: "set[LimitedProtocol]", excess: int, new: "LimitedProtocol", refusal: gate.ErrorResponse
     ) -> None:
+        def order(one: LimitedProtocol) -> tuple[bool, bool, float]:
+            return one.phase is Phase.BODY, one.phase is not Phase.CLOSING, one.phase_began
+
         waiting = [one for one in among if one.phase is not Phase.RESPONSE and not one.is_closing and one is not new]
-        for one in heapq.nsmallest(excess, waiting, key=LimitedProtocol.eviction_order):
+        for one in heapq.nsmallest(excess, waiting, key=order):
             self.evict(one, refusal.label)
         if len(waiting) < excess:
             new.refusal = self._refused[new] = refusal
@@ -146,14 +128,12 @@ class ConnectionLimiter:
                 self.evict(oldest, reason.label)
 
     def evict(self, connection: "LimitedProtocol", label: str) -> None:
-        """Close a connection and forget it."""
         self.refused[label] += 1
         # At once: the next connection may be accepted before this one is closed.
         self.remove(connection)
         connection.abort()
 
     def remove(self, connection: "LimitedProtocol") -> bool:
-        """Forget a connection; False if that was done before."""
         connections = self._by_address.get(connection.address, set())
         if connection not in connections:
             return False
@@ -169,7 +149,7 @@ class ConnectionLimiter:
         now = self.monotonic()
         for connection in list(chain.from_iterable(self._by_address.values())):
             connection.enforce_timeout(now)
-        if now - self._summarized_at >= _SUMMARY_SECONDS:
+        if now - self._summarized_at >= 60:
             self._summarized_at = now
             self._warned.clear()
             if counts := ", ".join(f"{count} {label}" for label, count in self.refused.items() if count):
@@ -188,23 +168,20 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def __init__(self, limiter: ConnectionLimiter, accepted: socket.socket, **options: Any) -> None:
         super().__init__(**options)
-        self._accepted = accepted
-        self._limiter = limiter
-        self._header_bytes = limiter.limits.header_bytes
+        self._accepted, self._limiter, self._header_bytes = accepted, limiter, limiter.limits.header_bytes
         self.address = ""
-        self.refusal: ErrorResponse | None = None
+        self.refusal: gate.ErrorResponse | None = None
         """What its requests are answered, except those for open paths."""
         self._enter(Phase.HANDSHAKE)
         self._incomplete_bytes = 0
         """Received since the last complete piece of a request: part of a head, or of what follows a body."""
-        self._parser_error = NOT_HTTP
+        self._parser_error = gate.NOT_HTTP
 
     @property
     def is_closing(self) -> bool:
         return self.phase is not Phase.HANDSHAKE and self.transport.is_closing()
 
     def abort(self) -> None:
-        """Close the connection at once."""
         if self.phase is not Phase.HANDSHAKE:
             self.transport.abort()
         else:
@@ -212,16 +189,11 @@ class LimitedProtocol(HttpToolsProtocol):
             with contextlib.suppress(OSError):
                 self._accepted.shutdown(socket.SHUT_RDWR)
 
-    def eviction_order(self) -> tuple[bool, bool, float]:
-        """Sort key of connections that wait for their client: the lowest is closed first."""
-        return self.phase is Phase.BODY, self.phase is not Phase.CLOSING, self._phase_began
-
     def enforce_timeout(self, now: float) -> None:
-        """Close the connection if its client took too long."""
         if self.phase is Phase.BODY and self.flow.read_paused:
             # The app is slow, not the client.
-            self._phase_began = now
-        if now - self._phase_began <= self._limiter.timeouts[self.phase]:
+            self.phase_began = now
+        if now - self.phase_began <= self._limiter.timeouts[self.phase]:
             return
         if self.phase is Phase.HANDSHAKE:
             self._limiter.evict(self, "TLS handshakes too slow")
@@ -229,9 +201,9 @@ class LimitedProtocol(HttpToolsProtocol):
             # The client does not read the last response.
             self.transport.abort()
         elif self.phase is Phase.HEAD and self._incomplete_bytes:
-            self._respond_and_close(HEAD_TIMEOUT)
+            self._respond_and_close(gate.HEAD_TIMEOUT)
         elif self.phase is Phase.BODY:
-            self._respond_and_close(BODY_TIMEOUT)
+            self._respond_and_close(gate.BODY_TIMEOUT)
         elif self.phase is Phase.READER:
             self._limiter.refused["responses not read"] += 1
             self.transport.abort()
@@ -255,7 +227,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._incomplete_bytes += len(data)
         super().data_received(data)
         if self._incomplete_bytes > self._header_bytes:
-            self._respond_and_close(HEAD_TOO_LARGE)
+            self._respond_and_close(gate.HEAD_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -267,9 +239,9 @@ class LimitedProtocol(HttpToolsProtocol):
         # Each header with ": " and its line end, as it was sent.
         size = len(self.url) + 4 * len(self.headers) + sum(map(len, chain.from_iterable(self.headers)))
         if size > self._header_bytes:
-            self._stop_parser(HEAD_TOO_LARGE)
+            self._stop_parser(gate.HEAD_TOO_LARGE)
         if len(self.pipeline) >= _PIPELINED_LIMIT:
-            self._stop_parser(TOO_MANY_PIPELINED)
+            self._stop_parser(gate.TOO_MANY_PIPELINED)
         if self.refusal is not None and self.url.partition(b"?")[0] not in self._limiter.open_paths:
             self._stop_parser(self.refusal)
         self._enter(Phase.BODY)
@@ -314,17 +286,16 @@ class LimitedProtocol(HttpToolsProtocol):
         self._respond_and_close(self._parser_error)
 
     def _enter(self, phase: Phase) -> None:
-        self.phase, self._phase_began = phase, self._limiter.monotonic()
+        self.phase, self.phase_began = phase, self._limiter.monotonic()
 
     def _enter_response_or_idle(self) -> None:
         self._enter(Phase.IDLE if self.cycle.response_complete else Phase.RESPONSE)
 
-    def _stop_parser(self, error: ErrorResponse) -> None:
-        """Called in one of the parser's callbacks."""
+    def _stop_parser(self, error: gate.ErrorResponse) -> None:
         self._parser_error = error
         raise ValueError(error.label)
 
-    def _respond_and_close(self, error: ErrorResponse) -> None:
+    def _respond_and_close(self, error: gate.ErrorResponse) -> None:
         """Send an error response, unless another response has begun, and read nothing more."""
         if self.phase is Phase.CLOSING or self.transport.is_closing():
             return
@@ -353,9 +324,7 @@ class _BufferedTransport:
     """A transport that sends a response's head and body, which uvicorn writes separately, in one packet."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._buffer = bytearray()
+        self._transport, self._loop, self._buffer = transport, loop, bytearray()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

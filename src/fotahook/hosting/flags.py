@@ -39,7 +39,6 @@ def load_object(place: str, kind: type[T]) -> T:
 
 
 def location(error: BaseException) -> str:
-    """File and line that raised an error."""
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, SyntaxError) or not frames:
         return f"{getattr(error, 'filename', None)}, line {getattr(error, 'lineno', None)}"

@@ -29,7 +29,6 @@ class ErrorResponse(Response):
         self.label = label
 
     def encode(self) -> bytes:
-        """The bytes of the response, for a connection."""
         head = b"".join(b"%b: %b\r\n" % header for header in self.raw_headers)
         return STATUS_LINE[self.status_code] + head + b"\r\n" + bytes(self.body)
 
@@ -68,11 +67,9 @@ OTHER_ORIGIN: Final = ErrorResponse(
 
 @dataclass(frozen=True)
 class Gate:
-    """ASGI middleware. `hosts`: names that the server answers for, besides loopback names and IP addresses.
-
-    A page of another site has its own name in Host when its name was made to resolve to this server (DNS rebinding),
-    and in Origin else. IP addresses in Host are harmless: they cannot be made to resolve to something else.
-    """
+    """ASGI middleware. `hosts`: names that the server answers for, besides loopback names and IP addresses. A page of
+    another site has its own name in Host when that was made to resolve to this server (DNS rebinding), and in Origin
+    else. IP addresses in Host are harmless: they resolve to nothing else."""
 
     app: ASGIApp
     _: KW_ONLY

@@ -1,8 +1,6 @@
-"""Logging to stderr: readable lines at a terminal, one JSON object a line elsewhere.
-
-Every response has a request id, and so has every log line of the request. Failed requests are logged; successful ones
-appear in the metrics, and in the log only where every request is to be logged.
-"""
+"""Logging to stderr: readable lines at a terminal, one JSON object a line elsewhere. Every response has a request id,
+and so has every log line of the request. Failed requests are logged; successful ones appear in the metrics, and in the
+log only where every request is to be logged."""
 
 import contextlib
 import logging
@@ -26,7 +24,6 @@ LogFormat: TypeAlias = Literal["auto", "text", "json"]
 
 HEADER: Final = b"x-request-id"
 FIELDS: Final = ("method", "path", "status", "milliseconds", "client")
-"""Fields of a request's log line."""
 
 request_id: Final[ContextVar[str | None]] = ContextVar("fotahook_request_id", default=None)
 
@@ -67,10 +64,8 @@ def configure_logging(log_format: LogFormat = "auto", *, level: int = logging.IN
 
 
 class QueuedHandler(logging.Handler):
-    """Writes to a file descriptor in a thread, so that a pipe that nobody reads holds up nothing but the log.
-
-    Lines that find the queue full are dropped and counted; the next line that is written says how many.
-    """
+    """Writes to a file descriptor in a thread, so that a pipe that nobody reads holds up nothing but the log. Lines
+    that find the queue full are dropped and counted; the next line that is written says how many."""
 
     def __init__(self, descriptor: int, limit: int = 1000) -> None:
         super().__init__()

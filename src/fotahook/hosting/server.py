@@ -29,7 +29,6 @@ from .connection_limits import ConnectionLimiter, LimitedProtocol
 from .flags import server_tls_context
 
 INTERRUPTED: Final = 130
-"""Exit code after SIGINT."""
 GRACE_SECONDS: Final = 20
 """For requests under way when the server stops."""
 OPEN_FILES: Final = 65_536
@@ -51,7 +50,6 @@ class ListeningSocket:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can connect."""
         return ip_address(self.socket.getsockname()[0].partition("%")[0]).is_loopback
 
 
@@ -104,7 +102,6 @@ class Acceptor:
         listening.setblocking(False)
 
     def start(self) -> None:
-        """Accept connections from now on."""
         self._paused = None
         self._loop.add_reader(self._listening, self._accept)
 
@@ -161,11 +158,9 @@ async def serve_app(
     shutting_down: asyncio.Event | None = None,
 ) -> int:
     """Serve until a signal comes or `background` ends; returns the exit code. The caller runs the app's lifespan.
-
-    `while_serving` is entered once requests are served, before the ready line is printed, and left before serving
-    ends; a signal cancels the entering, a second one the leaving. `shutting_down` is set before the wait for requests
-    under way. The ready line names the URL with `path`, and `details`.
-    """
+    `while_serving` is entered once requests are served, before the ready line is printed, and left before serving ends;
+    a signal cancels the entering, a second one the leaving. `shutting_down` is set before the wait for requests under
+    way. The ready line names the URL with `path`, and `details`."""
     ready_line, kept = f"fotahook ready {listening.url}{path} {details}", while_serving or contextlib.nullcontext()
     server = _Server({listening: app, **(also or {})}, limiter, ready_line, kept, shutting_down or asyncio.Event())
     if background is not None:
@@ -278,7 +273,6 @@ class _Server(uvicorn.Server):
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run a server's main coroutine on uvloop."""
     # The usual limit on open files, 1,024, is one address's connections and not much more. Raising it reserves nothing.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)

@@ -1,7 +1,5 @@
-"""Authentication and authorization, by an OAuth token, and for ThingSpace's calls by a session token as well.
-
-Where a call needs both, both must grant it. Tokens are looked up by their hash; secrets are compared in constant time.
-"""
+"""Authentication and authorization, by an OAuth token, and for ThingSpace's calls by a session token as well. Where a
+call needs both, both must grant it. Tokens are looked up by their hash; secrets are compared in constant time."""
 
 import base64
 import hmac
@@ -63,7 +61,6 @@ class Caller:
             raise errors.MISSING_SCOPE(scope)
 
     def has(self, account: str) -> bool:
-        """Whether the account is granted."""
         return all(credential.accounts is None or account in credential.accounts for credential in self.credentials)
 
 
@@ -78,10 +75,8 @@ async def authenticate(service: Service, request: Request, kind: Authentication,
 
 
 async def issue(service: Service, token: str, owner: Credential, now: float, store: Store) -> Credential:
-    """Store a client's new token or a user's new session. Raises an ApiError if the owner is revoked meanwhile.
-
-    `store` records it in the audit log.
-    """
+    """Store a client's new token or a user's new session. Raises an ApiError if the owner is revoked meanwhile. `store`
+    records it in the audit log."""
     kind, seconds, refusal = _ISSUED[owner.kind]
     issued = Credential(kind=kind, id=token_id(token), owner=owner.id, created_at=now, expires_at=now + seconds)
     issued = inherit(owner, issued)
@@ -97,7 +92,6 @@ async def end(service: Service, issued: Credential, store: Store | None = None) 
 
 
 def token_id(token: str) -> str:
-    """The id under which a token is stored."""
     return fingerprint(token).hex()
 
 
@@ -170,7 +164,6 @@ def console_token(request: Request) -> str | None:
 
 
 def require_console(request: Request) -> None:
-    """Raise an ApiError unless the request has the header of the console's page."""
     if CONSOLE_HEADER not in request.headers:
         raise errors.INVALID(f"Send the header {CONSOLE_HEADER}: 1, as the console's page does.")
 
@@ -181,7 +174,6 @@ def _authorization(request: Request, wanted: str) -> str | None:
 
 
 async def _session(service: Service, request: Request) -> Credential:
-    """The session of the request, renewed if that was not done just now."""
     token = (requests.header(request, SESSION_HEADER) or "").lower()
     if not token:
         raise errors.NO_SESSION()
@@ -210,10 +202,8 @@ async def _session(service: Service, request: Request) -> Credential:
 
 
 async def _follow_owner(service: Service, issued: Credential, kind: str, refusal: errors.ErrorType) -> None:
-    """Apply to a credential just written what happened to its owner meanwhile: revocation, or other grants.
-
-    Revocations and grants write the owner first and then look for issued credentials, so one of the two sees the other.
-    """
+    """Apply to a credential just written what happened to its owner meanwhile: revocation, or other grants. Revocations
+    and grants write the owner first and then look for issued credentials, so one of the two sees the other."""
     owner = await service.store.credential(kind, issued.owner)
     if owner is None:
         await end(service, issued)

@@ -74,10 +74,8 @@ class Settings:
 
 
 class TokenCache:
-    """Caches tokens and sessions for a second, so that most calls need no read of credentials.
-
-    A token that ends in this process ends at once; one that another process ends, within a second.
-    """
+    """Caches tokens and sessions for a second, so that most calls need no read of credentials. A token that ends in
+    this process ends at once; one that another process ends, within a second."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
@@ -98,11 +96,9 @@ class TokenCache:
         return found
 
     def knows(self, kind: str, credential_id: str) -> bool:
-        """Whether the credential was found lately."""
         return (kind, credential_id) in self._cached
 
     def invalidate(self, kind: str, credential_id: str) -> None:
-        """Read this credential from the store again."""
         self._invalidations += 1
         self._cached.pop((kind, credential_id), None)
 

@@ -1,8 +1,6 @@
-"""Clients, which get access tokens, and users, who log in. Their secrets are generated and shown once.
-
-Passwords are stored as argon2id hashes, computed one at a time, in a thread: logins use the memory of one hash, and do
-not block other calls.
-"""
+"""Clients, which get access tokens, and users, who log in. Their secrets are generated and shown once. Passwords are
+stored as argon2id hashes, computed one at a time, in a thread: logins use the memory of one hash, and do not block
+other calls."""
 
 import asyncio
 import re
@@ -68,19 +66,15 @@ class PasswordCost:
 
 COST: Final = PasswordCost()
 PASSWORD_BYTES: Final = 18
-"""Of a new password, which is random."""
 
 
 class Passwords:
-    """Hashes and verifies passwords."""
-
     def __init__(self, cost: PasswordCost = COST) -> None:
         self._hasher = PasswordHasher(time_cost=cost.passes, memory_cost=cost.memory_kib, parallelism=cost.lanes)
         # Not a lock: it would be released when its holder is cancelled, while the thread still works.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fotahook-passwords")
 
     async def hash(self, password: str) -> bytes:
-        """The hash to store."""
         run = asyncio.get_running_loop().run_in_executor
         return (await run(self._thread, self._hasher.hash, _bytes(password))).encode()
 
@@ -213,7 +207,6 @@ def _audited(store: Store, by: By, what: str, credential: Credential) -> Store:
 
 
 def _checked(grants: Grants) -> dict[str, Any]:
-    """The given grants as fields of a credential; ValueError for an invalid one."""
     fields = dict[str, Any](grants)
     if (accounts := grants.get("accounts")) is not None:
         for account in accounts:

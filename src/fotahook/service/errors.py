@@ -1,8 +1,6 @@
-"""Every error answer of the service: a table of statuses, codes and texts.
-
-ThingSpace's services answer `{"errorCode", "errorMessage"}`, its gateway `{"fault": {…}}`; docs/thingspace.md, Errors,
-says which of the two answers when. Codes and texts that are not Verizon's are ours; each of our texts says what to do.
-"""
+"""Every error answer of the service: a table of statuses, codes and texts. ThingSpace's services answer `{"errorCode",
+"errorMessage"}`, its gateway `{"fault": {…}}`; docs/thingspace.md, Errors, says which of the two answers when. Codes
+and texts that are not Verizon's are ours; each of our texts says what to do."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,15 +36,12 @@ class ErrorType:
 
 
 class ApiError(Exception):
-    """Ends a request with an error answer."""
-
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{status} {code}: {message}")
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
         self.content = {"errorCode": code, "errorMessage": message}
 
     def response(self, path: str) -> Response:
-        """The answer to a request for this path."""
         body: dict[str, object] = {**self.content}
         if self.code in _FAULTS and path.startswith(GATEWAY_PATHS):
             code, message = _FAULTS[self.code]
@@ -58,7 +53,6 @@ class ApiError(Exception):
 
 
 def answer(content: object, status: int = 200, *, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer."""
     return Response(msgspec.json.encode(content), status, headers, "application/json")
 
 

@@ -1,9 +1,7 @@
 """Cursors of lists and of the events, and the events, read once for all clients of this process that follow them.
-
 Cursors are sealed, because positions count what happens to all accounts. One poller reads new events into a bounded
 buffer of pages that all followers share. A follower that starts before the buffer, or falls behind it, reads from the
-store itself, a page at a time, until it has caught up: it misses nothing.
-"""
+store itself, a page at a time, until it has caught up: it misses nothing."""
 
 import asyncio
 import base64
@@ -65,12 +63,10 @@ class Cursors:
         return position
 
     def open_number(self, text: str | None) -> int | None:
-        """The position of a cursor, where positions are numbers."""
         position = self.open(text, _NUMBER)
         return None if position is None else int(position)
 
     def seal_events(self, cursor: EventCursor) -> str:
-        """A cursor of the events, as text."""
         return self.seal(*msgspec.structs.astuple(cursor))
 
     def open_events(self, text: str | None) -> EventCursor | None:
@@ -84,10 +80,8 @@ logger = logging.getLogger(__name__)
 PAGE: Final = 200
 """Events of each source per read."""
 BUFFER: Final = 4000
-"""Events that are buffered."""
 POLL_SECONDS: Final = 0.1
 BUSY_POLL_SECONDS: Final = 0.02
-"""While more events are known to be there."""
 RETRY_SECONDS: Final = 1.0
 CATCHING_UP: Final = 2
 """Followers that may read from the store at the same time, so that they do not hold up deliveries."""
@@ -150,17 +144,14 @@ class Feed:
         return page.cursor.before(recent).merge(page.removed)
 
     async def read(self, cursor: EventCursor) -> EventPage:
-        """A page from the store."""
         async with self._catching_up:
             return await self._store.events(cursor, limit=PAGE)
 
     async def follow(
         self, cursor: EventCursor, wanted: Filter, idle: float
     ) -> AsyncGenerator[tuple[bytes, EventCursor], None]:
-        """Blocks of the wanted events after a cursor, and the cursor reached.
-
-        Yields at least every `idle` seconds, then without blocks. Ends if the cursor is no longer of this store.
-        """
+        """Blocks of the wanted events after a cursor, and the cursor reached. Yields at least every `idle` seconds,
+        then without blocks. Ends if the cursor is no longer of this store."""
         self._followers += 1
         try:
             async with self._starting:

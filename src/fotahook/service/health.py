@@ -1,8 +1,6 @@
 """Calls that need no token: health checks, metrics, the public signing keys, the OpenAPI description, and the console's
-session: a cookie that no script can read carries a client's access token.
-
-The cookie counts only on requests with the page's own header, which no other site can send without being asked first.
-"""
+session: a cookie that no script can read carries a client's access token. The cookie counts only on requests with the
+page's own header, which no other site can send without being asked first."""
 
 import secrets
 from dataclasses import asdict, replace

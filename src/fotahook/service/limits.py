@@ -32,13 +32,10 @@ USER_SPAN: Final = 3600.0
 LONG_SECONDS: Final = 0.002
 """Of a turn of the loop that is followed by a pause as long."""
 ENTRY_SECONDS: Final = 60.0
-"""Whose refused logins share an entry of the audit log."""
 WRITE_SECONDS: Final = 1.0
-"""Their counts are written so often."""
 MAX_ADDRESSES: Final = 100
 """Addresses with an entry of their own; further ones share one."""
 COUNT_STEP: Final = 10_000
-"""Deliveries that one look counts."""
 RECOUNT_SECONDS: Final = 1.0
 READ_SECONDS: Final = 1.0
 _DUTY: Final = 20
@@ -57,20 +54,16 @@ def put_newest(entries: dict[K, V], key: K, value: V) -> None:
 
 
 class Lockout:
-    """After five failures in a row, locks a user for a client at an address, for a time that doubles.
-
-    Others are not locked by that. But of all failures of one user only so many pass in an hour; then the user can log
-    in only from where that succeeded before. Unknown users are locked like any other, so that names cannot be probed.
-    """
+    """After five failures in a row, locks a user for a client at an address, for a time that doubles. Others are not
+    locked by that. But of all failures of one user only so many pass in an hour; then the user can log in only from
+    where that succeeded before. Unknown users are locked like any other, so that names cannot be probed."""
 
     def __init__(self) -> None:
         self._failures: dict[str, tuple[int, float]] = {}
-        """How many in a row, and when the last one was."""
         self._succeeded: dict[str, None] = {}
         self._by_user = RateLimiter(USER_FAILURES, span=USER_SPAN)
 
     def check(self, username: str, client: str, address: str, now: float) -> None:
-        """Raise an ApiError while this user is locked there."""
         key, user = _keys(username, client, address)
         times, at = self._failures.get(key, (0, now))
         # The exponent is capped because the lock is: 2**32 is beyond any bound.
@@ -130,9 +123,7 @@ class RateLimiter:
 
 class LoopTurns:
     """Lets one of the requests that parse much go on in each turn of the loop, so that other requests wait little.
-
-    Clients take turns. After a long one the loop belongs to others for as long.
-    """
+    Clients take turns. After a long one the loop belongs to others for as long."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -175,10 +166,8 @@ class _Refused:
 
 
 class RefusedLogins:
-    """Counts refused logins by address, in one entry a minute, which a task of its own writes. For one event loop.
-
-    What a stranger sent as a name is not written down: it may be a secret.
-    """
+    """Counts refused logins by address, in one entry a minute, which a task of its own writes. For one event loop. What
+    a stranger sent as a name is not written down: it may be a secret."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
@@ -259,11 +248,9 @@ class _Usage:
 
 
 class Quotas:
-    """Counts what accounts take. Raises an ApiError where it is too much.
-
-    What waits of an account is counted in its store, in short looks, and grows here with each message until it is
-    counted again: at once where a quota seems to be reached, but never for more than a twentieth of the time.
-    """
+    """Counts what accounts take. Raises an ApiError where it is too much. What waits of an account is counted in its
+    store, in short looks, and grows here with each message until it is counted again: at once where a quota seems to be
+    reached, but never for more than a twentieth of the time."""
 
     def __init__(
         self, quotas: AccountQuotas, store: Store, clock: Clock, monotonic: Callable[[], float] = time.monotonic

@@ -65,7 +65,6 @@ class Metrics:
         return cast(Store, _CountedStore(store, self))
 
     async def text(self, store: Store, streams: int, *, is_up: bool) -> bytes:
-        """All metrics in Prometheus's text format."""
         async with self._reading:
             began = self.monotonic()
             if began >= self._read_again_at:

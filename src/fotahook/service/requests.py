@@ -42,7 +42,6 @@ def segment(request: Request, name: str) -> str:
 
 
 def check_account(name: str) -> str:
-    """The name of an account, if it can be one."""
     if account_refusal(name) is not None:
         raise errors.BAD_ACCOUNT()
     return name
@@ -58,7 +57,6 @@ def header(request: Request, name: str) -> str | None:
 
 
 def key(name: str, value: str | None) -> str | None:
-    """An idempotency or ordering key, if it is valid."""
     if value is not None and not _KEY.fullmatch(value):
         raise errors.INVALID(f"{name} must have 1 to {_KEY_LENGTH} visible ASCII characters.")
     return value
@@ -115,7 +113,6 @@ def json_object(content: bytes, kind: type[T], what: str = "body") -> T:
 
 
 def fields(content: bytes, what: str, *, keep_blank_values: bool) -> dict[str, str]:
-    """The fields of a form or query."""
     try:
         pairs = parse_qsl(content.decode("ascii"), keep_blank_values, errors="strict", max_num_fields=_FIELDS)
     except ValueError:

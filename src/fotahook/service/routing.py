@@ -1,8 +1,6 @@
-"""Endpoints, and the app that finds the endpoint of a request and lets it in.
-
-Declare a call with `@Endpoint("GET", "/v1/…", …)` on its handler. The declaration says who may call it, and is enforced
-here before the handler runs; `make openapi` makes the OpenAPI description from the same declarations.
-"""
+"""Endpoints, and the app that finds the endpoint of a request and lets it in. Declare a call with `@Endpoint("GET",
+"/v1/…", …)` on its handler. The declaration says who may call it, and is enforced here before the handler runs; `make
+openapi` makes the OpenAPI description from the same declarations."""
 
 import logging
 import re
@@ -78,10 +76,8 @@ class Call:
         return (account,)
 
     def audited(self, action: str, subject: str = "", detail: str = "", account: str = "") -> Store:
-        """The store, whose next write is recorded in the audit log as this caller's.
-
-        A change of an account counts towards its quota, except a redelivery, which adds nothing to the store.
-        """
+        """The store, whose next write is recorded in the audit log as this caller's. A change of an account counts
+        towards its quota, except a redelivery, which adds nothing to the store."""
         if self.account:
             self.service.quotas.change(self.account)
         actor, address, whose = self.caller.name, address_of(self.request), account or self.account or None
@@ -91,10 +87,8 @@ class Call:
 
 @dataclass(eq=False)
 class Endpoint:
-    """One method of one path, as a decorator of its handler; a returned struct is answered as JSON.
-
-    `query` and `body` are the models of what the handler reads, for the OpenAPI description.
-    """
+    """One method of one path, as a decorator of its handler; a returned struct is answered as JSON. `query` and `body`
+    are the models of what the handler reads, for the OpenAPI description."""
 
     method: str
     path: str
@@ -104,7 +98,6 @@ class Endpoint:
     query: Model | None = None
     body: Model | None = None
     body_limit: Literal["body_limit", "message_limit", "batch_limit"] = "body_limit"
-    """The name of the setting."""
     status: int = 200
     no_store: bool = False
     handler: Handler = field(init=False)
@@ -166,10 +159,8 @@ class Resource:
 
 
 class App(Starlette):
-    """Starlette in which our resources go before its routes, and skip its layers: middleware goes around the app.
-
-    Paths are matched before they are decoded: once decoded, ``a%2Fb`` would be two segments.
-    """
+    """Starlette in which our resources go before its routes, and skip its layers: middleware goes around the app. Paths
+    are matched before they are decoded: once decoded, ``a%2Fb`` would be two segments."""
 
     def __init__(self, resources: Mapping[str, Resource], routes: Sequence[BaseRoute]) -> None:
         handlers: dict[type[Exception] | int, ExceptionHandler]
@@ -178,7 +169,6 @@ class App(Starlette):
         self.router.redirect_slashes = False
         self.resources = resources
         self._patterns: defaultdict[int, list[tuple[re.Pattern[str], Resource]]] = defaultdict(list)
-        """By the number of segments."""
         for path, resource in resources.items():
             # A parameter may be empty: an empty account is a wrong account, not another path.
             pattern = re.compile(_PARAMETER.sub("(?P<\\1>[^/]*)", re.escape(path)))

@@ -219,7 +219,6 @@ async def search(call: Call) -> operator.Found:
 
 
 async def _accounts(call: Call, text: str) -> list[operator.AccountState]:
-    """Those whose names begin with a text."""
     before = text[:-1] + (chr(ord(text[-1]) - 1) + "\U0010ffff" if text[-1] > " " else "")
     found = await call.store.accounts(
         among=call.caller.accounts, after=before, consumer=call.service.settings.consumer, limit=FOUND

@@ -27,7 +27,6 @@ TURN_BYTES: Final = 32 * 1024
 """That a request parses in one turn of the loop, where a line counts as `LINE_BYTES` more."""
 LINE_BYTES: Final = 1024
 READS_PER_PAGE: Final = 20
-"""How often the store is read for one page, where few of the messages match."""
 _END_OF_TIME: Final = 253_402_300_799.0
 """The last second that a date can name."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
@@ -200,10 +199,8 @@ async def redeliver_many(call: Call) -> Response:
 async def _admitted(
     call: Call, account: str, body: bytes, ordering_key: str | None, idempotency_key: str | None
 ) -> NewMessage | Published:
-    """A message, if it is valid and its account's quotas allow it, which is asked before the work of parsing it.
-
-    Where the quotas are reached, the answer to an earlier message of its key.
-    """
+    """A message, if it is valid and its account's quotas allow it, which is asked before the work of parsing it. Where
+    the quotas are reached, the answer to an earlier message of its key."""
     try:
         await call.service.quotas.publish(account, len(body))
     except errors.ApiError as error:

@@ -17,9 +17,7 @@ def reasons_for(
     message: Message, attempts: Sequence[Attempt], lanes: Sequence[Lane], limits: Limits, now: float
 ) -> Why:
     """The state of a message and each reason for it, by its attempts (oldest first), its account's lanes and limits.
-
-    Where its deliveries differ, pending comes before dead, and dead before delivered.
-    """
+    Where its deliveries differ, pending comes before dead, and dead before delivered."""
     states = {delivery.state for delivery in message.deliveries}
     state = next((state for state in _STATES if state in states), "delivered")
     failed = [one for one in attempts if one.error_code not in (None, _EXPIRED)]

@@ -144,10 +144,8 @@ async def _live_token(service: Service, client: Credential) -> tuple[str, Creden
 
 
 async def _verified_user(call: Call, username: str, password: str) -> Credential:
-    """The user, if the password is right; five failures in a row lock the user for this client and address.
-
-    Passwords are verified one after the other, so the queue is short, and no client can fill it.
-    """
+    """The user, if the password is right; five failures in a row lock the user for this client and address. Passwords
+    are verified one after the other, so the queue is short, and no client can fill it."""
     service, client = call.service, call.caller.credentials[0].owner
     service.login_limiter.count(client, service.now())
     address = access.address_of(call.request)

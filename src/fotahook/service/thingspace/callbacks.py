@@ -82,7 +82,6 @@ async def replace(call: Call, given: object) -> Response:
 
 
 def checked_url(url: object, settings: Settings) -> str:
-    """The URL of a registration; an ApiError says which rule it breaks."""
     if url is None:
         raise errors.INVALID('The body needs a url, such as {"url": "https://example.com/callbacks"}.')
     reason = url_refusal(url, allow_http=settings.allow_http, allowed=settings.allowed_networks)
@@ -194,7 +193,6 @@ def _named(call: Call, name: str) -> str:
 
 
 def _campaign(kind: type[CampaignT], account: str, report: LedgerReport) -> CampaignT:
-    """What was told of a campaign; its status only if a message was about itself."""
     told = report.told if report.device else report.detail
     campaign = kind() if told is None else msgspec.json.decode(told, type=kind)
     status = None if report.device else report.status
