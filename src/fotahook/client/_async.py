@@ -12,7 +12,7 @@ from yarl import URL
 
 from ..contract.errors import MAX_BODY, ConnectionFailed, FotahookError, body_too_large
 from ..contract.exchange import Headers, Reply, Request, Secret
-from ._runtime import Runtime, Send, Stream, Transport, timed_out, transport_error, without_frames
+from ._runtime import Runtime, Send, Transport, timed_out, transport_error, without_frames
 from ._settings import Settings, proxy_for
 
 T = TypeVar("T")
@@ -149,9 +149,9 @@ async def _new_session() -> AsyncGenerator[aiohttp.ClientSession, None]:
         yield http
 
 
-class AsyncStream(Stream):
+class AsyncStream:
     def __init__(self, response: aiohttp.ClientResponse, request: Request) -> None:
-        self._response, self._request = response, request
+        self._response, self._request, self.close = response, request, response.close
 
     async def read(self, seconds: float) -> bytes:
         try:
@@ -159,9 +159,6 @@ class AsyncStream(Stream):
                 return await self._response.content.readany()
         except _LIBRARY_ERRORS as error:
             raise transport_error(error, self._request, late=isinstance(error, TimeoutError)) from error
-
-    def close(self) -> None:
-        self._response.close()
 
 
 def _check_head(response: aiohttp.ClientResponse) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 
+from msgspec.structs import replace
+
 from ..contract import auth, errors
 from ..contract.auth import OauthToken, SessionCredentials, VZM2mTokenCredentials
 from ..contract.calls import JSON, Call
@@ -79,7 +81,9 @@ class Pipeline:
     async def perform(self, call: Call[T], limits: Limits) -> ApiResponse[T]:
         """Make a call; if the response says that a token is stale, renew it and make the call once more."""
         self._oauth()
-        key = None if call.method == "GET" or call.secret else self.runtime.new_key()
+        if not (call.method == "GET" or call.secret):
+            # The call's own key, if it has one, replaces it.
+            call = replace(call, headers=(("Idempotency-Key", self.runtime.new_key()), *call.headers))
         renewed = False
         while True:
             tokens: dict[str, Secret] = {}
@@ -88,7 +92,7 @@ class Pipeline:
                 tokens["VZ-M2M-Token"] = await self._valid(self.session, limits)
             tokens["Authorization"] = await self._valid(self.bearer, limits)
             try:
-                return await self._with_retries(call, tokens, key, limits)
+                return await self._with_retries(call, tokens, limits)
             except ApiException as error:
                 if renewed or not self._invalidate_stale(error, call, tokens):
                     error.attempts += renewed
@@ -117,7 +121,7 @@ class Pipeline:
     async def revoke_token(self, limits: Limits) -> None:
         basic = {"Authorization": Secret(self._oauth().basic)}
         if self.oauth_token is not None:
-            await self._with_retries(auth.revoke_call(self.oauth_token.access_token), basic, None, limits)
+            await self._with_retries(auth.revoke_call(self.oauth_token.access_token), basic, limits)
             self.bearer.value = self.oauth_token = None
 
     async def _valid(self, token: Token, limits: Limits) -> Secret:
@@ -142,7 +146,7 @@ class Pipeline:
                 raise TypeError(f"oauth_token_provider must return an OauthToken or None, not {type(token).__name__}")
         if token is None:
             basic = {"Authorization": Secret(oauth.basic)}
-            token = (await self._with_retries(auth.token_call(oauth), basic, None, limits)).data
+            token = (await self._with_retries(auth.token_call(oauth), basic, limits)).data
         header = self._keep(oauth, token)
         if oauth.oauth_on_token_update is not None:
             await self.transport.invoke(oauth.oauth_on_token_update, self.oauth_token, limits.deadline)
@@ -196,14 +200,12 @@ class Pipeline:
             self.session.invalidate(used["VZ-M2M-Token"])
         return bearer_stale or (session_stale and renewable)
 
-    async def _with_retries(
-        self, call: Call[T], secrets: dict[str, Secret], key: str | None, limits: Limits
-    ) -> ApiResponse[T]:
+    async def _with_retries(self, call: Call[T], secrets: dict[str, Secret], limits: Limits) -> ApiResponse[T]:
         retries, attempts = 0, 0
         while True:
             attempts += 1
             try:
-                return await self._send(call, secrets, key, attempts, limits)
+                return await self._send(call, secrets, attempts, limits)
             except (ApiException, errors.TransportError, errors.ResponseError) as failure:
                 failure.attempts = attempts
                 if failure.kept_connection and attempts == retries + 1 and call.repeatable:
@@ -220,14 +222,10 @@ class Pipeline:
                 log.debug("retrying in %.1f s (%d of %d): %s", delay, retries, limits.max_retries, failure)
             await self.transport.sleep(delay)
 
-    async def _send(
-        self, call: Call[T], secrets: dict[str, Secret], key: str | None, attempt: int, limits: Limits
-    ) -> ApiResponse[T]:
+    async def _send(self, call: Call[T], secrets: dict[str, Secret], attempt: int, limits: Limits) -> ApiResponse[T]:
         url, headers = self.servers[call.server] + call.path, dict(_DEFAULT_HEADERS)
         if call.body is not None:
             headers["Content-Type"] = call.content_type
-        if key is not None:
-            headers["Idempotency-Key"] = key
         headers.update(call.headers)
         # If OpenTelemetry is not loaded, there is no span to continue and nobody to export one.
         traced = "opentelemetry.trace" in sys.modules

@@ -24,7 +24,7 @@ from urllib3.exceptions import HTTPError
 
 from ..contract.errors import MAX_BODY, ConnectionFailed, body_too_large
 from ..contract.exchange import Headers, Reply, Request, Secret
-from ._runtime import Runtime, Send, Stream, Transport, timed_out, transport_error
+from ._runtime import Runtime, Send, Transport, timed_out, transport_error
 from ._settings import Settings, proxy_for
 
 # Idle connections kept for one origin; more are opened if more threads call at once.
@@ -303,11 +303,11 @@ class SyncTransport(Transport):
         return reply
 
 
-class SyncStream(Stream):
+class SyncStream:
     def __init__(self, connection: Connection, response: BaseHTTPResponse, request: Request) -> None:
         self._response, self._request, self._exchange = response, request, connection.exchange
         # Also closes the connection of a stream that is garbage-collected without being closed.
-        self._close = weakref.finalize(self, _shut_down, connection, response)
+        self.close = weakref.finalize(self, _shut_down, connection, response)
 
     async def read(self, seconds: float) -> bytes:
         self._exchange.deadline = self._exchange.monotonic() + seconds
@@ -316,9 +316,6 @@ class SyncStream(Stream):
         except _LIBRARY_ERRORS as error:
             late = self._exchange.monotonic() >= self._exchange.deadline
             raise transport_error(error, self._request, late=late) from error
-
-    def close(self) -> None:
-        self._close()
 
 
 def _shut_down(connection: Connection, response: BaseHTTPResponse) -> None:

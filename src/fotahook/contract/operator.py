@@ -111,8 +111,6 @@ class AccountState(Camel, frozen=True):
 
 
 class DeliveryState(Camel, frozen=True):
-    """The delivery of a message in a lane: `pending`, `delivered` or `dead`."""
-
     lane: str
     state: DeliveryStateName
     attempts: int
@@ -188,8 +186,6 @@ class Redeliveries(Camel, frozen=True):
 
 
 class SigningKey(Camel, frozen=True):
-    """An active signing key of an account, without its secret."""
-
     id: str
     created_at: datetime
     age_seconds: int
@@ -271,8 +267,6 @@ class Check(Camel, frozen=True):
 
 
 class Checks(Camel, frozen=True):
-    """The checks of a callback URL in order, and the worst result."""
-
     url: str
     result: CheckResult
     checks: list[Check]
@@ -305,8 +299,6 @@ class Counts(Camel, frozen=True):
 
 
 class MinuteCounts(Counts, frozen=True, kw_only=True, rename="camel"):
-    """The same counts for the minute that begins at `at`."""
-
     at: datetime
 
 
