@@ -54,9 +54,8 @@ class _Callbacks(Methods):
 
         ThingSpace keeps no messages for an account without one: what it would send meanwhile is lost.
         """
-        return await self._perform(
-            calls.callback_call("DELETE", account, calls.read_json(models.FotaV2SuccessResult)), **options
-        )
+        call = calls.callback_call("DELETE", account, calls.read_json(models.FotaV2SuccessResult))
+        return await self._perform(call, **options)
 
 
 class _Campaigns(Methods):
@@ -211,11 +210,8 @@ class _Client(BaseClient):
         Keep the previous URL working for 20 minutes: ThingSpace goes on sending to it. ResponseError if the new URL
         does not read back within half a minute.
         """
-        read, body, limits = (
-            calls.callback_call("GET", account, calls.read_summary),
-            calls.encode_registration(url),
-            self._limits(**options),
-        )
+        read, body = calls.callback_call("GET", account, calls.read_summary), calls.encode_registration(url)
+        limits = self._limits(**options)
         found = (await self._pipeline.perform(read, limits)).data
         previous = None if found is None else found.url
         # Only POST is sure to register where nothing is registered. Nothing is ever removed first: see docs/sdk.md.

@@ -184,8 +184,8 @@ def _connect_any(addresses: deque[Any], exchange: Exchange) -> socket.socket:
 class Pool:
     """The connections to one origin. No lock is needed: the operations of a deque are atomic."""
 
-    def __init__(self, origin: str, settings: Settings, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
+    def __init__(self, origin: str, settings: Settings, runtime: Runtime) -> None:
+        self._monotonic = runtime.monotonic
         self._origin = parts = urlsplit(origin)
         self._proxy = proxy = proxy_for(origin, settings.proxy)
         self._tls = settings.ssl_context() if parts.scheme == "https" else None
@@ -269,9 +269,7 @@ class SyncTransport(Transport):
         request = send.request
         path = request.url.index("/", 8)
         origin = request.url[:path]
-        pool = self._pools.get(origin)
-        if pool is None:
-            pool = self._pools.setdefault(origin, Pool(origin, self._settings, self._runtime.monotonic))
+        pool = self._pools.get(origin) or self._pools.setdefault(origin, Pool(origin, self._settings, self._runtime))
         connection = pool.get()
         connection.exchange.begin(deadline)
         kept = not connection.is_closed

@@ -86,28 +86,30 @@ class ApiException(AnsweredError):
     reason: ClassVar[str] = "The service refused the call."
     error_code: str | None = None
     error_message: str | None = None
+    by_status: ClassVar[dict[int, type["ApiException"]]] = {}
 
-    def __init_subclass__(cls, *, reason: str = "") -> None:
+    def __init_subclass__(cls, *, reason: str = "", status: int = 0) -> None:
         cls.reason = reason or cls.reason
+        cls.by_status.setdefault(status, cls)
 
 
 class FotaV2ResultException(ApiException, reason="Unexpected error."):
     """400: the callback call was refused; `error_code` says why. `reason` is the published description of 400."""
 
 
-class AuthenticationError(ApiException, reason="Authentication failed."):
+class AuthenticationError(ApiException, status=401, reason="Authentication failed."):
     """401: the tokens or credentials are not accepted."""
 
 
-class PermissionDenied(ApiException, reason="Permission denied."):
+class PermissionDenied(ApiException, status=403, reason="Permission denied."):
     """403: the credentials are valid, but do not allow this."""
 
 
-class NotFound(ApiException, reason="Not found."):
+class NotFound(ApiException, status=404, reason="Not found."):
     """404: nothing exists at this path."""
 
 
-class RateLimited(ApiException, reason="Too many requests."):
+class RateLimited(ApiException, status=429, reason="Too many requests."):
     """429: too many calls. `headers.get("retry-after")` may have the time to wait."""
 
 
@@ -147,14 +149,6 @@ class WebhookRejected(FotahookError):
         self.status = status
 
 
-_KINDS: dict[int, type[ApiException]] = {
-    401: AuthenticationError,
-    403: PermissionDenied,
-    404: NotFound,
-    429: RateLimited,
-}
-
-
 def error_from_reply(
     reply: Reply, request: Request, error_400: type[ApiException], secrets: Collection[str] = ()
 ) -> ApiException | ResponseError:
@@ -168,7 +162,7 @@ def error_from_reply(
         problem = f"redirects are not followed; it points to {location}" if location else "not a response of this API"
         return response_error(problem, request, reply)
     code, message = parse_error_body(reply.body)
-    kind = error_400 if status == 400 else _KINDS.get(status, ServerError if status >= 500 else ApiException)
+    kind = {400: error_400, **ApiException.by_status}.get(status, ServerError if status >= 500 else ApiException)
     text = ": ".join(part for part in (code, message) if part) or excerpt(reply.body) or reply.reason
     line = one_line(f"{status} for {request.method} {request.url}: {text or kind.reason}")
     error = kind(line, request=request, reply=reply)
