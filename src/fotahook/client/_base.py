@@ -206,8 +206,6 @@ class _Pages(Methods, Generic[PageT, T]):
 
 
 class Pages(_Pages[PageT, T], SyncMethods):
-    __doc__ = _Pages.__doc__
-
     def __iter__(self) -> Iterator[T]:
         items = self._items()
         with suppress(StopAsyncIteration):
@@ -216,8 +214,6 @@ class Pages(_Pages[PageT, T], SyncMethods):
 
 
 class AsyncPages(_Pages[PageT, T], AsyncMethods):
-    __doc__ = _Pages.__doc__
-
     def __aiter__(self) -> AsyncIterator[T]:
         return self._items()
 

@@ -2,8 +2,7 @@
 
 By default only globally reachable unicast addresses, also if another notation hides the address. The ranges are IANA's
 special-purpose registries (RFC 6890 and its updates): ``ipaddress.is_global`` differs between Python releases.
-ThingSpace says only that the account is "usually numeric", and the URL HTTPS and reachable from its data centres
-(docs/thingspace.md, The four calls). The rest is ours.
+ThingSpace says little of all this (docs/thingspace.md, The four calls); the rules are ours.
 """
 
 import re

@@ -56,8 +56,8 @@ class Secret(Hidden):
         return MASK
 
 
-class Model(msgspec.Struct, frozen=True):
-    """A struct of an API: the names of its fields in JSON are the API's."""
+class Model(msgspec.Struct, frozen=True, rename="camel"):
+    """A struct of an API, whose names in JSON are in camel case."""
 
     def to_dict(self) -> dict[str, Any]:
         """Its JSON object as a dict."""

@@ -37,14 +37,14 @@ class Moved(Model, frozen=True):
     url: str
 
 
-class V2TimeWindow(Model, frozen=True, rename="camel", omit_defaults=True):
+class V2TimeWindow(Model, frozen=True, omit_defaults=True):
     """Hours of the day in which devices may download or install: from `start_time`, before `end_time`."""
 
     start_time: int | None = None
     end_time: int | None = None
 
 
-class CampaignSoftware(Model, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class CampaignSoftware(Model, frozen=True, kw_only=True, omit_defaults=True):
     """A campaign, as `get_campaign_information` returns it. Dates are texts, as ThingSpace sends them: `YYYY-MM-DD`."""
 
     id: str | None = None
@@ -65,11 +65,11 @@ class CampaignSoftware(Model, frozen=True, kw_only=True, rename="camel", omit_de
     status: str | None = None
 
 
-class V2CampaignMetaInfo(CampaignSoftware, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class V2CampaignMetaInfo(CampaignSoftware, frozen=True, kw_only=True, omit_defaults=True):
     """A campaign in a V2CampaignHistory. The fields are those of CampaignSoftware."""
 
 
-class V2CampaignHistory(Model, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class V2CampaignHistory(Model, frozen=True, kw_only=True, omit_defaults=True):
     """A page of campaigns; pass its `last_seen_campaign_id` for the next one."""
 
     has_more_data: bool | None = None
@@ -77,7 +77,7 @@ class V2CampaignHistory(Model, frozen=True, kw_only=True, rename="camel", omit_d
     campaign_list: tuple[V2CampaignMetaInfo, ...] | None = None
 
 
-class V2DeviceStatus(Model, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class V2DeviceStatus(Model, frozen=True, kw_only=True, omit_defaults=True):
     """A device's status in a campaign."""
 
     device_id: str | None = None
@@ -85,7 +85,7 @@ class V2DeviceStatus(Model, frozen=True, kw_only=True, rename="camel", omit_defa
     result_reason: str | None = None
 
 
-class V2CampaignDevice(Model, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class V2CampaignDevice(Model, frozen=True, kw_only=True, omit_defaults=True):
     """A page of a campaign's devices; pass its `last_seen_device_id` for the next one."""
 
     total_device: int | None = None
@@ -95,7 +95,7 @@ class V2CampaignDevice(Model, frozen=True, kw_only=True, rename="camel", omit_de
     device_list: tuple[V2DeviceStatus, ...] | None = None
 
 
-class DeviceSoftwareUpgrade(Model, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class DeviceSoftwareUpgrade(Model, frozen=True, kw_only=True, omit_defaults=True):
     """A campaign in the history of a device."""
 
     device_id: str | None = None
@@ -107,7 +107,7 @@ class DeviceSoftwareUpgrade(Model, frozen=True, kw_only=True, rename="camel", om
     reason: str | None = None
 
 
-class CheckInHistoryItem(Model, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class CheckInHistoryItem(Model, frozen=True, kw_only=True, omit_defaults=True):
     """A check-in of a device. `time_completed` is the text that ThingSpace sent."""
 
     device_id: str | None = None

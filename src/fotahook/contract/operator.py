@@ -36,18 +36,14 @@ class BatchMessage(msgspec.Struct, frozen=True):
     idempotency_key: str | None = None
 
 
-class Camel(Model, frozen=True, rename="camel"):
-    pass
-
-
-class Refused(Camel, frozen=True):
+class Refused(Model, frozen=True):
     """A message of a batch that was not accepted, and why."""
 
     error_code: str
     error_message: str
 
 
-class RegisteredCallback(Camel, frozen=True):
+class RegisteredCallback(Model, frozen=True):
     """The URL registered for an account; each change increases the revision."""
 
     url: str
@@ -55,7 +51,7 @@ class RegisteredCallback(Camel, frozen=True):
     registered_at: datetime
 
 
-class LaneState(Camel, frozen=True):
+class LaneState(Model, frozen=True):
     """The lane to an endpoint; `in_flight`: the deliveries allowed at once now, few at first and after failures."""
 
     state: LaneStateName
@@ -65,13 +61,13 @@ class LaneState(Camel, frozen=True):
     failures: int = 0
 
 
-class Backlog(Camel, frozen=True):
+class Backlog(Model, frozen=True):
     pending: int
     dead: int
     oldest_accepted_at: datetime | None = None
 
 
-class Limits(Camel, frozen=True):
+class Limits(Model, frozen=True):
     """An account's own limits of deliveries, and its quotas of undelivered messages and bytes, publishes and changes.
 
     None: the service's default; for `per_second`, no limit.
@@ -88,7 +84,7 @@ class Limits(Camel, frozen=True):
 _Quota = Annotated[int, Meta(ge=0, le=10**15)]
 
 
-class NewLimits(Camel, frozen=True, forbid_unknown_fields=True):
+class NewLimits(Model, frozen=True, forbid_unknown_fields=True):
     """The limits to change; null restores the default, and a limit that is left out stays."""
 
     in_flight: Annotated[int, Meta(ge=1, le=256)] | UnsetType | None = UNSET
@@ -99,7 +95,7 @@ class NewLimits(Camel, frozen=True, forbid_unknown_fields=True):
     changes_per_hour: _Quota | UnsetType | None = UNSET
 
 
-class AccountState(Camel, frozen=True):
+class AccountState(Model, frozen=True):
     """The state of an account; `known` is False if it never had a callback or a message, as if its name is misspelt."""
 
     account: str
@@ -110,7 +106,7 @@ class AccountState(Camel, frozen=True):
     known: bool = True
 
 
-class DeliveryState(Camel, frozen=True):
+class DeliveryState(Model, frozen=True):
     lane: str
     state: DeliveryStateName
     attempts: int
@@ -119,7 +115,7 @@ class DeliveryState(Camel, frozen=True):
     last_outcome: str | None = None
 
 
-class MessageState(Camel, frozen=True):
+class MessageState(Model, frozen=True):
     """A message without its bytes; `size` is their number."""
 
     id: str
@@ -132,21 +128,21 @@ class MessageState(Camel, frozen=True):
     ordering_key: str | None = None
 
 
-class AccountPage(Camel, frozen=True):
+class AccountPage(Model, frozen=True):
     """A page of accounts, by name; `cursor` gets the next one, None at the end."""
 
     accounts: list[AccountState]
     cursor: str | None = None
 
 
-class MessagePage(Camel, frozen=True):
+class MessagePage(Model, frozen=True):
     """A page of messages, newest first; `cursor` gets the next one, None at the end. It may be short, even empty."""
 
     messages: list[MessageState]
     cursor: str | None = None
 
 
-class CallbackChange(Camel, frozen=True):
+class CallbackChange(Model, frozen=True):
     """A change of an account's callback; `actor` is the client, a slash, and the user who was logged in."""
 
     url: str | None
@@ -156,11 +152,11 @@ class CallbackChange(Camel, frozen=True):
     revision: int
 
 
-class CallbackHistory(Camel, frozen=True):
+class CallbackHistory(Model, frozen=True):
     history: list[CallbackChange]
 
 
-class Reason(Camel, frozen=True):
+class Reason(Model, frozen=True):
     """One reason for the state of a message; `until` if it ends by itself at a known time."""
 
     code: str
@@ -168,31 +164,31 @@ class Reason(Camel, frozen=True):
     until: datetime | None = None
 
 
-class Why(Camel, frozen=True):
+class Why(Model, frozen=True):
     """The state of a message, and the reasons for it."""
 
     state: str
     reasons: list[Reason]
 
 
-class Redelivered(Camel, frozen=True):
+class Redelivered(Model, frozen=True):
     """The id under which a message is delivered again."""
 
     id: str
 
 
-class Redeliveries(Camel, frozen=True):
+class Redeliveries(Model, frozen=True):
     count: int
 
 
-class SigningKey(Camel, frozen=True):
+class SigningKey(Model, frozen=True):
     id: str
     created_at: datetime
     age_seconds: int
     expires_at: datetime | None = None
 
 
-class SigningKeys(Camel, frozen=True):
+class SigningKeys(Model, frozen=True):
     signing_keys: list[SigningKey]
 
 
@@ -205,7 +201,7 @@ class NewSigningKey(Masked, frozen=True):
     secret: str
 
 
-class AuditEntry(Camel, frozen=True):
+class AuditEntry(Model, frozen=True):
     """Who did what, when and from where; `subject` is the client, user, key or message that it was done to."""
 
     at: datetime
@@ -217,14 +213,14 @@ class AuditEntry(Camel, frozen=True):
     detail: str
 
 
-class AuditPage(Camel, frozen=True):
+class AuditPage(Model, frozen=True):
     """A page of the audit log, newest first; `cursor` gets the next one, None at the end."""
 
     entries: list[AuditEntry]
     cursor: str | None = None
 
 
-class Phases(Camel, frozen=True):
+class Phases(Model, frozen=True):
     """The durations of an attempt's phases in milliseconds; None for a phase that was not reached."""
 
     dns: float | None = None
@@ -234,7 +230,7 @@ class Phases(Camel, frozen=True):
     total: float | None = None
 
 
-class Attempt(Camel, frozen=True):
+class Attempt(Model, frozen=True):
     """One attempt of a delivery. `fix` says what the receiver's operator can do about a failure.
 
     `resent` if the connection was kept and ended without a response: the receiver may have got the message twice.
@@ -253,11 +249,11 @@ class Attempt(Camel, frozen=True):
     message_id: str | None = None
 
 
-class Attempts(Camel, frozen=True):
+class Attempts(Model, frozen=True):
     attempts: list[Attempt]
 
 
-class Check(Camel, frozen=True):
+class Check(Model, frozen=True):
     """One check of a receiver: `pass`, `warn` or `fail`, what was found, and what to do about it."""
 
     check: str
@@ -266,13 +262,13 @@ class Check(Camel, frozen=True):
     fix: str | None = None
 
 
-class Checks(Camel, frozen=True):
+class Checks(Model, frozen=True):
     url: str
     result: CheckResult
     checks: list[Check]
 
 
-class StateCounts(Camel, frozen=True):
+class StateCounts(Model, frozen=True):
     """How many accounts are in each state; `trouble`: how many need attention."""
 
     open: int = 0
@@ -282,14 +278,14 @@ class StateCounts(Camel, frozen=True):
     trouble: int = 0
 
 
-class Latency(Camel, frozen=True):
+class Latency(Model, frozen=True):
     """Milliseconds from the acceptance of a message to its delivery, over the last deliveries; None without any."""
 
     p50: float | None = None
     p99: float | None = None
 
 
-class Counts(Camel, frozen=True):
+class Counts(Model, frozen=True):
     """Messages accepted, deliveries that became delivered or dead, and failed attempts."""
 
     accepted: int = 0
@@ -298,11 +294,11 @@ class Counts(Camel, frozen=True):
     dead: int = 0
 
 
-class MinuteCounts(Counts, frozen=True, kw_only=True, rename="camel"):
+class MinuteCounts(Counts, frozen=True, kw_only=True):
     at: datetime
 
 
-class Stats(Camel, frozen=True):
+class Stats(Model, frozen=True):
     """The counts of the last minutes, the last of which is not over; accounts, backlog and latency are those of now."""
 
     totals: Counts
@@ -312,7 +308,7 @@ class Stats(Camel, frozen=True):
     latency: Latency = Latency()
 
 
-class CampaignState(Camel, frozen=True):
+class CampaignState(Model, frozen=True):
     """A campaign; `other` devices are under way, `silent` ones said nothing, `overdue` ones of both are late."""
 
     account: str
@@ -328,12 +324,12 @@ class CampaignState(Camel, frozen=True):
     last_at: datetime | None = None
 
 
-class FailureReason(Camel, frozen=True):
+class FailureReason(Model, frozen=True):
     reason: str
     count: int
 
 
-class ResultCounts(Camel, frozen=True):
+class ResultCounts(Model, frozen=True):
     """The devices that said their last status in the span of time that begins `at`; `other` ones are under way."""
 
     at: datetime
@@ -342,21 +338,21 @@ class ResultCounts(Camel, frozen=True):
     other: int
 
 
-class CampaignDetails(CampaignState, frozen=True, rename="camel"):
+class CampaignDetails(CampaignState, frozen=True):
     """A campaign with the reasons of its failures, the most frequent first, and when its devices reported."""
 
     reasons: Sequence[FailureReason] = ()
     timeline: Sequence[ResultCounts] = ()
 
 
-class CampaignPage(Camel, frozen=True):
+class CampaignPage(Model, frozen=True):
     """A page of campaigns, newest first; `cursor` gets the next one, None at the end."""
 
     campaigns: list[CampaignState]
     cursor: str | None = None
 
 
-class DeviceState(Camel, frozen=True):
+class DeviceState(Model, frozen=True):
     """The last status of a device in a campaign; `kind`: `succeeded`, `failed`, `other`, `silent` or `overdue`."""
 
     device_id: str
@@ -368,14 +364,14 @@ class DeviceState(Camel, frozen=True):
     message_id: str | None = None
 
 
-class DevicePage(Camel, frozen=True):
+class DevicePage(Model, frozen=True):
     """A page of a campaign's devices, in order; `cursor` gets the next one, None at the end. It may be short."""
 
     devices: list[DeviceState]
     cursor: str | None = None
 
 
-class FoundDevice(Camel, frozen=True):
+class FoundDevice(Model, frozen=True):
     account: str
     campaign_id: str
     device_id: str
@@ -383,7 +379,7 @@ class FoundDevice(Camel, frozen=True):
     at: datetime
 
 
-class Found(Camel, frozen=True):
+class Found(Model, frozen=True):
     """What a search found: at most ten of each kind."""
 
     accounts: list[AccountState]

@@ -1,7 +1,6 @@
 """Standard Webhooks signatures: ``v1`` (HMAC-SHA256 with a shared secret) and ``v1a`` (ed25519, no secret shared).
 
 They sign ``id.timestamp.body``, the body byte for byte (Standard Webhooks specification, "Signature scheme").
-ThingSpace does not sign FOTA messages: the headers are fotahook's own, and the body is unchanged.
 """
 
 import base64
