@@ -16,9 +16,7 @@ from ._runtime import Runtime, Send, Transport, timed_out, transport_error, with
 from ._settings import Settings, proxy_for
 
 T = TypeVar("T")
-
 MAX_WRITE = 256 * 1024
-
 _HTTP_11 = aiohttp.HttpVersion11
 _LIBRARY_ERRORS = (aiohttp.ClientError, OSError, ArithmeticError, ValueError)
 

@@ -28,11 +28,9 @@ log = logging.getLogger("fotahook.client")
 
 # No compression: the limit on a body would have to count the compressed and the plain size.
 _DEFAULT_HEADERS = {"User-Agent": f"fotahook/{VERSION}", "accept": JSON, "Accept-Encoding": "identity"}
-
 # What ThingSpace's contract has. Others may carry a part of an answer, or one that a proxy changed; fotahook's own API
 # has 202 too.
 _ACCEPTED = frozenset({200, 201, 204})
-
 _NO_SPAN = nullcontext[Callable[[int], object]](lambda status: None)
 
 

@@ -38,7 +38,6 @@ class Send(Masked, frozen=True):
     """A request to send: `body` goes out as it is. If `streamed`, the Reply has the body of a 2xx as an open stream."""
 
     shown = ("request",)
-
     request: Request
     headers: dict[str, str]
     secrets: dict[str, Secret]
@@ -103,7 +102,6 @@ _CERTIFICATE_FAULTS = {
     **dict.fromkeys((18, 19, 20, 21), "is not from a trusted authority"),
     **dict.fromkeys((62, 64), "is for another host"),
 }
-
 # By name, because the libraries that define them may not be installed.
 _CONNECTION_LOST = {"ClientHttpProxyError", "ClientPayloadError", "IncompleteRead", "InvalidURL", "RemoteDisconnected"}
 _NOT_HTTP = {"ClientResponseError", "HTTPException", "HttpProcessingError", "InvalidHeader"}

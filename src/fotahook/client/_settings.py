@@ -87,7 +87,6 @@ class Settings(CallDefaults, frozen=True):
 
     # Without the proxy, whose URL may contain a password.
     shown = ("timeout", "max_retries", "ca_file", "client_cert")
-
     proxy: str | None = None
     ca_file: str | None = None
     client_cert: ClientCert | None = None

@@ -34,7 +34,6 @@ MAX_HEAD = 256 * 1024
 MAX_INTERIM = 10
 # The seconds that an address has for itself before the next one is tried beside it (RFC 8305).
 HEAD_START = 0.25
-
 CHUNK = 64 * 1024
 _LIBRARY_ERRORS = (HTTPError, HTTPException, OSError, ArithmeticError, ValueError)
 

@@ -40,13 +40,11 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 # The middle of an interface id that ends with an IPv4 address (RFC 5214, section 6.1).
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 EVERYWHERE: Final = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
-
 URL_LIMIT: Final = 2048
 ACCOUNT_LIMIT: Final = 64
 THINGSPACE_PORTS: Final = frozenset({80, 443, *range(9001, 9007), *range(50551, 50560), *range(28200, 28221)})
 """The ports documented for ThingSpace's Connectivity API. For this API it documents none, so no port is refused."""
 THINGSPACE_PORTS_TEXT: Final = "80, 443, 9001-9006, 50551-50559 and 28200-28220"
-
 _FORBIDDEN_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff\\<>\"`{}|^]|%(?![0-9A-Fa-f]{2})")
 # Stricter than urllib.parse, which finds a host in "x[::1]y" too: a client must connect to what was checked.
 _AUTHORITY = re.compile(r"(\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:]*))(:(?P<port>[0-9]{1,5}))?")

@@ -25,13 +25,11 @@ OAUTH_LIFETIME = 3600.0
 OAUTH_MARGIN = 60.0
 SESSION_IDLE = 20 * 60.0
 SESSION_MARGIN = 30.0
-
 _FORM = "application/x-www-form-urlencoded"
 # With or without a prefix such as `UnifiedWebService.`.
 _SESSION_CODES = ("SessionToken.Expired", "SessionToken.Format", "SessionToken.Invalid")
 # The gateway's faults about the OAuth token: 900901 invalid, 900902 missing credentials.
 _BEARER_CODES = ("900901", "900902")
-
 # A token is sent in a header: anything but visible ASCII could inject another one.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
@@ -40,7 +38,6 @@ class OauthToken(Hidden):
     """A response of the token endpoint: `expires_in` is in seconds (below zero: never), `expiry` a Unix time."""
 
     __slots__ = ("_access_token", "_refresh_token", "expires_in", "expiry", "scope", "token_type")
-
     access_token: str
     refresh_token: str | None
     """A token that this SDK never uses: client credentials get a new one."""
@@ -91,7 +88,6 @@ class ThingspaceOauthCredentials(Hidden):
         "oauth_token",
         "oauth_token_provider",
     )
-
     oauth_client_secret: str
 
     def __init__(
@@ -122,7 +118,6 @@ class VZM2mTokenCredentials(Hidden):
     """A session token from elsewhere. It cannot be renewed; SessionCredentials can."""
 
     __slots__ = ("_vz_m2m_token",)
-
     vz_m2m_token: str
 
     def __init__(self, vz_m2m_token: str) -> None:
@@ -133,7 +128,6 @@ class SessionCredentials(Hidden):
     """User name and password for the session login, at the first call and again after 20 idle minutes."""
 
     __slots__ = ("_password", "username")
-
     password: str
 
     def __init__(self, username: str, password: str) -> None:

@@ -40,7 +40,6 @@ class Call(Masked, Generic[T_co], frozen=True):
     """
 
     shown = ("method", "path")
-
     method: str
     server: Server | None
     path: str

@@ -41,7 +41,6 @@ LONG_SECRET = 12
 _BEFORE_VALUE = (
     r"(?:(?<=[\"'`=:>(\[{&?,])|(?<=[=:] )|(?i:(?<=password )|(?<=secret )|(?<=token )|(?<=bearer )|(?<=basic )))"
 )
-
 # The gateway sends some faults as XML: `<am:fault><am:code>…</am:code><am:message>…`. An XML parser would do more than
 # read two fields, such as expand entities.
 _XML_FIELD = r"<(?:\w{1,50}:)?%s>([^<]{0,2000})</"

@@ -75,7 +75,6 @@ EVENTS: Final[Mapping[str, type[EventData]]] = {
     "lane.changed": LaneChanged,
     "callback.changed": CallbackChanged,
 }
-
 _NAMES: Final = {kind: name for name, kind in EVENTS.items()}
 _READERS: Final = {name: read_json(kind) for name, kind in EVENTS.items()}
 

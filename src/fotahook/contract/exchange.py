@@ -144,7 +144,6 @@ class Reply(Masked, frozen=True):
     """Any HTTP response: the body as received, at most 1 MiB, or the open `stream` of a streamed one."""
 
     shown = ("status",)
-
     status: int
     reason: str
     headers: Headers

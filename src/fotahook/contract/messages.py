@@ -18,16 +18,13 @@ import msgspec
 
 MESSAGE_LIMIT: Final = 256 * 1024
 """Bytes in one message; ours, ThingSpace names no limit."""
-
 DEPTH_LIMIT: Final = 100
 """Levels of nested arrays and objects; ours. Any reader can parse that many, whatever the depth of its own stack."""
-
 # The members that a message can be about: V1's published names first, then ours for V2.
 _SUBJECTS: Final = ("firmwareList", "upgradeScheduled", "upgradeProgress", "softwareList", "campaign")
 _CAMPAIGN_NAMES: Final = ("campaignId", "id", "upgradeId")
 CHALLENGE: Final = "fotahookChallenge"
 """The type of the message with which a service asks a new URL whether it wants an account's messages; ours."""
-
 # The statuses of an upgrade, in the order of its life cycle. V1's are those of its upgrades; V2's are on its life-cycle
 # page, which spells one `UpgradedFailed`, where device histories have `UpgradeFailed` (docs/thingspace.md, Messages).
 SUCCEEDED: Final = frozenset({"UpgradeSuccess", "Finished"})

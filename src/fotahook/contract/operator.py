@@ -196,7 +196,6 @@ class NewSigningKey(Masked, frozen=True):
     """A new signing key; its secret is shown only once."""
 
     shown = ("id",)
-
     id: str
     secret: str
 

@@ -32,9 +32,7 @@ Servers: TypeAlias = Mapping[Server | None, str]
 
 # The official SDK's long name for the mock, still found in configuration written for it.
 _OTHER_NAMES = {"mock_server_for_limited_availability_see_quick_start": Environment.MOCK}
-
 _PATHS = {Server.SOFTWARE_MANAGEMENT_V2: "/fota/v2", Server.OAUTH_SERVER: "/ts/v1", Server.THINGSPACE: ""}
-
 _ROOTS = {
     Environment.PRODUCTION: "https://thingspace.verizon.com/api",
     Environment.STAGING: "https://staging.thingspace.verizon.com/api",
@@ -90,7 +88,6 @@ class Proxy(Masked, frozen=True):
     """An HTTP proxy, and the `user:password` for it."""
 
     shown = ("url",)
-
     host: str
     port: int
     credentials: Secret | None = None

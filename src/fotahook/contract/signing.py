@@ -22,6 +22,7 @@ ED25519_LIMIT: Final = 4
 _ED25519_BYTES: Final = 64
 _SIGNATURE_BYTES: Final = {"v1": hashlib.sha256().digest_size, "v1a": _ED25519_BYTES}
 
+Keys = Iterable[bytes]
 Sign = Callable[[str, int, bytes], str]
 """Makes the signatures of a message from its id, the timestamp and its body."""
 
@@ -48,7 +49,7 @@ def format_public_key(seed: bytes) -> str:
     return PUBLIC_PREFIX + _base64(_key_pair(seed)[0])
 
 
-def signer(*, seeds: Iterable[bytes] = (), secrets: Iterable[bytes] = ()) -> Sign:
+def signer(*, seeds: Keys = (), secrets: Keys = ()) -> Sign:
     """Makes the `webhook-signature` of messages: by ed25519 keys (their seeds), then by shared secrets.
 
     Deriving an ed25519 key takes as long as signing with it: keep what signs for one account.
@@ -81,7 +82,7 @@ def headers(message_id: str, timestamp: int, signatures: Iterable[str]) -> dict[
     return {"webhook-id": message_id, "webhook-timestamp": str(timestamp), "webhook-signature": " ".join(signatures)}
 
 
-def check_headers(given: Mapping[str, str], *, now: float, tolerance: float = TOLERANCE) -> list[tuple[str, bytes]]:
+def check_headers(given: Mapping[str, str], *, now: float) -> list[tuple[str, bytes]]:
     """The signatures that the headers offer, with their versions; SignatureRefused if a header is wrong, or late."""
     message_id, sent, text = (given.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
     if not (message_id and sent and text):
@@ -91,26 +92,18 @@ def check_headers(given: Mapping[str, str], *, now: float, tolerance: float = TO
     if not message_id.isascii():
         raise SignatureRefused("webhook-id is not ASCII")
     skew = now - int(sent)
-    if abs(skew) > tolerance:
+    if abs(skew) > TOLERANCE:
         direction = "old" if skew > 0 else "ahead of this clock"
-        raise SignatureRefused(f"the message is {abs(skew):.0f} s {direction}, more than {tolerance:.0f} s")
+        raise SignatureRefused(f"the message is {abs(skew):.0f} s {direction}, more than {TOLERANCE:.0f} s")
     offered = list(filter(None, map(_parse_signature, text[:HEADER_LIMIT].split(" "))))
     if sum(version == "v1a" for version, _ in offered) > ED25519_LIMIT:
         raise SignatureRefused(f"webhook-signature has more than {ED25519_LIMIT} signatures of version v1a")
     return offered
 
 
-def verify(
-    given: Mapping[str, str],
-    body: bytes,
-    *,
-    secrets: Iterable[bytes] = (),
-    public_keys: Iterable[bytes] = (),
-    now: float,
-    tolerance: float = TOLERANCE,
-) -> None:
-    """Return if a known key signed these bytes within `tolerance` seconds of `now`; `given` has lower-case names."""
-    offered = check_headers(given, now=now, tolerance=tolerance)
+def verify(given: Mapping[str, str], body: bytes, *, secrets: Keys = (), public_keys: Keys = (), now: float) -> None:
+    """Return if a known key signed these bytes within TOLERANCE of `now`; `given` has lower-case names."""
+    offered = check_headers(given, now=now)
     # The header's own text was signed, leading zeros included.
     signed = _signed(given["webhook-id"], given["webhook-timestamp"], body)
     expected = [hmac.digest(key, signed, hashlib.sha256) for key in secrets]

@@ -20,7 +20,6 @@ from fotahook.contract.messages import CallbackMessage
 from fotahook.contract.signing import (
     PUBLIC_PREFIX,
     SECRET_PREFIX,
-    TOLERANCE,
     SignatureRefused,
     check_headers,
     parse_public_key,
@@ -60,7 +59,6 @@ class Verification(Masked, frozen=True, kw_only=True):
     """One of these or one of the secrets must have signed the message."""
     account_keys: Mapping[str, tuple[tuple[bytes, ...], tuple[bytes, ...]]] = {}
     """Secrets and public keys of single accounts, whose messages must be signed with one of these, and no other key."""
-    tolerance: float = TOLERANCE
     sources: tuple[Network, ...] = ()
     """The sender's address must be in one of these networks."""
     trusted_proxies: tuple[Network, ...] = ()
@@ -145,7 +143,7 @@ class Verification(Masked, frozen=True, kw_only=True):
         if not self.signed:
             return
         try:
-            check_headers(headers, now=now, tolerance=self.tolerance)
+            check_headers(headers, now=now)
         except SignatureRefused as error:
             raise WebhookRejected(401, str(error)) from error
 
@@ -165,7 +163,7 @@ class Verification(Masked, frozen=True, kw_only=True):
         for secrets, public_keys, certain in keys:
             if secrets or public_keys:
                 try:
-                    verify(headers, body, secrets=secrets, public_keys=public_keys, now=now, tolerance=self.tolerance)
+                    verify(headers, body, secrets=secrets, public_keys=public_keys, now=now)
                     return certain
                 except SignatureRefused as error:
                     refusal = str(error)
