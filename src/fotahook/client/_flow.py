@@ -92,9 +92,17 @@ class Pipeline:
             try:
                 return await self._with_retries(call, tokens, limits)
             except ApiException as error:
-                if renewed or not self._invalidate_stale(error, call, tokens):
+                bearer_stale, session_stale = auth.stale_tokens(error, call)
+                # A session that was given, or that is to end, is not begun again.
+                is_renewable = call.session and isinstance(self.session_credentials, SessionCredentials)
+                session_stale = session_stale and is_renewable and not call.ends_session
+                if renewed or not (bearer_stale or session_stale):
                     error.attempts += renewed
                     raise
+                if bearer_stale:
+                    self.bearer.invalidate(tokens["Authorization"])
+                if session_stale:
+                    self.session.invalidate(tokens["VZ-M2M-Token"])
                 renewed = True
 
     async def login(self, limits: Limits) -> None:
@@ -187,16 +195,6 @@ class Pipeline:
         if not isinstance(self.session_credentials, SessionCredentials):
             raise ValueError("VZM2mTokenCredentials hold one session token and cannot log in; use SessionCredentials")
         return self.session_credentials
-
-    def _invalidate_stale(self, error: ApiException, call: Call[T], used: dict[str, Secret]) -> bool:
-        """Invalidate the tokens that an error reports as stale; whether one can be renewed."""
-        bearer_stale, session_stale = auth.stale_tokens(error, call)
-        if bearer_stale:
-            self.bearer.invalidate(used["Authorization"])
-        renewable = call.session and not call.ends_session and isinstance(self.session_credentials, SessionCredentials)
-        if session_stale and renewable:
-            self.session.invalidate(used["VZ-M2M-Token"])
-        return bearer_stale or (session_stale and renewable)
 
     async def _with_retries(self, call: Call[T], secrets: dict[str, Secret], limits: Limits) -> ApiResponse[T]:
         retries, attempts = 0, 0

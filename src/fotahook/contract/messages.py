@@ -229,9 +229,11 @@ def parse_json(raw: bytes) -> object:
         raise MessageInvalid(f"the body is not JSON: {error}") from error
     except RecursionError as error:
         raise MessageInvalid(_TOO_DEEP) from error
-    # Most messages have too few brackets to be deep.
-    if raw.count(b"[") + raw.count(b"{") > DEPTH_LIMIT and _is_deep(raw):
-        raise MessageInvalid(_TOO_DEEP)
+    # Most messages have too few brackets to be deep. A sum of a step for each bracket takes no recursion.
+    if raw.count(b"[") + raw.count(b"{") > DEPTH_LIMIT:
+        steps = memoryview(_STRING.sub(b"", raw).translate(_STEPS, _NO_BRACKETS)).cast("b")
+        if max(accumulate(steps)) > DEPTH_LIMIT:
+            raise MessageInvalid(_TOO_DEEP)
     return content
 
 
@@ -279,12 +281,6 @@ def _integer(text: str) -> int | float:
 
 def _refuse_constant(name: str) -> object:
     raise MessageInvalid(f"the body is not JSON: {name} is no JSON value")
-
-
-def _is_deep(raw: bytes) -> bool:
-    """Whether JSON has more levels than the limit: sums up a step for each bracket, which takes no recursion."""
-    steps = memoryview(_STRING.sub(b"", raw).translate(_STEPS, _NO_BRACKETS)).cast("b")
-    return max(accumulate(steps)) > DEPTH_LIMIT
 
 
 def _element(kind: type[ElementT], content: Mapping[str, object], **fields: object) -> ElementT:
