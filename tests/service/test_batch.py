@@ -255,7 +255,7 @@ async def test_clients_parse_in_turns_one_in_each_turn_of_the_loop() -> None:
 
 
 async def test_after_a_long_turn_the_loop_belongs_to_others_for_as_long() -> None:
-    loop, times = asyncio.get_running_loop(), iter([0.0, 0.05])
+    loop, times = asyncio.get_running_loop(), iter([0.0, 0.0, 0.05])
     turns = LoopTurns(lambda: next(times, 0.05))
     await turns.wait("a")
     began = loop.time()

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 from ..contract.addresses import Network
@@ -126,6 +127,7 @@ class Service:
         self.quotas = Quotas(settings.quotas, store, settings.clock)
         self.refused_logins = RefusedLogins(store, settings.clock)
         self.overviews = Overviews(store, settings.clock, settings.consumer)
+        self.accounts = partial(store.accounts, consumer=settings.consumer)
         self.credential_lock = asyncio.Lock()
         """Held while credentials are read and written back, so that no call overwrites another's change."""
         self.password_lock = asyncio.Lock()

@@ -126,35 +126,29 @@ class LoopTurns:
     Clients take turns. After a long one the loop belongs to others for as long."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
+        self._monotonic, self._began = monotonic, 0.0
         self._waiting: Turns[asyncio.Future[None]] = Turns(0)
-        self._running = False
-        self._began = 0.0
+        self._running: asyncio.Task[None] | None = None
 
     async def wait(self, client: str) -> None:
         """Return when it is this request's turn, which lasts until it awaits something."""
-        loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.put(turn, client)
-        if not self._running:
-            self._next(loop)
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run(), name="turns")
         await turn
-
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._running = bool(self._waiting)
-        for turn in self._waiting.take():
-            # The request goes on between these two calls.
-            loop.call_soon(self._begin)
-            if not turn.done():
-                turn.set_result(None)
-            loop.call_soon(self._end, loop)
-
-    def _begin(self) -> None:
         self._began = self._monotonic()
 
-    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
-        took = self._monotonic() - self._began
-        loop.call_later(took if took > LONG_SECONDS else 0.0, self._next, loop)
+    async def _run(self) -> None:
+        while self._waiting:
+            for turn in self._waiting.take():
+                self._began = self._monotonic()
+                if not turn.done():
+                    turn.set_result(None)
+                # The request goes on first.
+                await asyncio.sleep(0)
+                took = self._monotonic() - self._began
+                await asyncio.sleep(took if took > LONG_SECONDS else 0)
 
 
 @dataclass(eq=False)

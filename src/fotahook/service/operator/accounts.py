@@ -16,7 +16,6 @@ from ...contract.signing import format_secret
 from ...store import views
 from ...store.records import Credential, MessageFilter
 from .. import errors, requests
-from ..context import Service
 from ..requests import PageSize, Params
 from ..routing import Call, Endpoint
 from ..thingspace.callbacks import Registration, checked_url, replace
@@ -57,17 +56,11 @@ class Rotation(Params, frozen=True):
 @Endpoint("GET", "/v1/accounts", query=AccountsQuery, scope="read")
 async def list_accounts(call: Call) -> operator.AccountPage:
     """The accounts that have or had a callback or a message, by name."""
-    query = call.query(AccountsQuery)
-    found = await call.store.accounts(
-        consumer=call.service.settings.consumer,
-        state=query.state,
-        among=call.caller.accounts,
-        after=call.service.cursors.open(query.cursor) or "",
-        limit=query.limit,
-    )
-    more = call.service.cursors.seal(found[-1].account) if len(found) == query.limit else None
-    accounts = [await _checked(call.service, one) for one in found]
-    return operator.AccountPage(accounts=accounts, cursor=more)
+    query, service, among = call.query(AccountsQuery), call.service, call.caller.accounts
+    after = service.cursors.open(query.cursor) or ""
+    found = await service.accounts(state=query.state, among=among, after=after, limit=query.limit)
+    more = service.cursors.seal(found[-1].account) if len(found) == query.limit else None
+    return operator.AccountPage(accounts=[await _checked(call, one) for one in found], cursor=more)
 
 
 @Endpoint("GET", PATH, scope="read")
@@ -174,27 +167,20 @@ async def delete_key(call: Call) -> FotaV2SuccessResult:
 
 
 async def _state(call: Call) -> operator.AccountState:
-    service = call.service
-    found = await service.store.accounts(among=[call.account], consumer=service.settings.consumer, limit=1)
-    if not found:
-        # Its lane would start held.
-        lane, backlog, limits = (
-            operator.LaneState("held"),
-            operator.Backlog(0, 0),
-            await service.store.limits(call.account),
-        )
-        return operator.AccountState(call.account, None, lane, backlog, limits, known=False)
-    return await _checked(service, found[0])
+    if found := await call.service.accounts(among=[call.account], limit=1):
+        return await _checked(call, found[0])
+    # Its lane would start held.
+    lane, limits = operator.LaneState("held"), await call.store.limits(call.account)
+    return operator.AccountState(call.account, None, lane, operator.Backlog(0, 0), limits, known=False)
 
 
-async def _checked(service: Service, found: operator.AccountState) -> operator.AccountState:
+async def _checked(call: Call, found: operator.AccountState) -> operator.AccountState:
     """An account, `known` if it ever had a callback or a message; a pause alone creates a lane too."""
     if found.callback is not None or found.backlog.pending or found.backlog.dead:
         return found
-    if await service.store.callback_history(found.account, 1):
-        return found
-    messages = (await service.store.messages(found.account, MessageFilter(), limit=1)).messages
-    return msgspec.structs.replace(found, known=bool(messages))
+    history = await call.store.callback_history(found.account, 1)
+    known = history or (await call.store.messages(found.account, MessageFilter(), limit=1)).messages
+    return msgspec.structs.replace(found, known=bool(known))
 
 
 class Proposal(msgspec.Struct, frozen=True):

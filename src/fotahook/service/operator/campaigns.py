@@ -110,19 +110,10 @@ async def _state(call: Call, campaign: LedgerCampaign) -> operator.CampaignState
     final = sum(one.devices for one in counts if one.is_final)
     silent = sum(one.devices for one in counts if not one.status)
     pending = sum(one.devices for one in counts if not one.is_final)
-    return operator.CampaignState(
-        account=campaign.account,
-        campaign_id=campaign.campaign,
-        succeeded=final - failed,
-        failed=failed,
-        other=pending - silent,
-        silent=silent,
-        overdue=pending if _is_over(call, campaign) else 0,
-        repaired=sum(one.repairs for one in counts),
-        status=campaign.status,
-        until=to_datetime_or_none(campaign.ends_at),
-        last_at=to_datetime_or_none(campaign.at),
-    )
+    overdue, repaired = pending if _is_over(call, campaign) else 0, sum(one.repairs for one in counts)
+    numbers = (final - failed, failed, pending - silent, silent, overdue, repaired)
+    until, at = to_datetime_or_none(campaign.ends_at), to_datetime_or_none(campaign.at)
+    return operator.CampaignState(campaign.account, campaign.campaign, *numbers, campaign.status, until, at)
 
 
 def _device(one: LedgerDevice | LedgerReport, *, is_over: bool) -> operator.DeviceState:
@@ -220,7 +211,5 @@ async def search(call: Call) -> operator.Found:
 
 async def _accounts(call: Call, text: str) -> list[operator.AccountState]:
     before = text[:-1] + (chr(ord(text[-1]) - 1) + "\U0010ffff" if text[-1] > " " else "")
-    found = await call.store.accounts(
-        among=call.caller.accounts, after=before, consumer=call.service.settings.consumer, limit=FOUND
-    )
+    found = await call.service.accounts(among=call.caller.accounts, after=before, limit=FOUND)
     return [one for one in found if one.account.startswith(text)]

@@ -72,13 +72,8 @@ class Redeliver(Params, frozen=True):
 async def list_messages(call: Call) -> MessagePage:
     """The account's messages, newest first; a page may be short although there is a cursor."""
     query = call.query(MessagesQuery)
-    wanted = MessageFilter(
-        state=query.state,
-        type=query.type,
-        ordering_key=query.key,
-        since=query.since.timestamp() if query.since else None,
-        until=query.until.timestamp() if query.until else None,
-    )
+    since, until = (time.timestamp() if time else None for time in (query.since, query.until))
+    wanted = MessageFilter(state=query.state, type=query.type, ordering_key=query.key, since=since, until=until)
     read = partial(call.store.messages, call.account, wanted)
     found, reached = await read_page(read, call.service.cursors.open_number(query.cursor), query.limit)
     more = None if reached is None else call.service.cursors.seal(reached)
@@ -186,13 +181,9 @@ async def redeliver_many(call: Call) -> Response:
     """Redelivers many messages and returns their number; they are sent in small steps, after a restart too."""
     wanted = await call.json(Redeliver)
     store = call.store if wanted.dry_run else call.audited("account.redeliver", detail=f"state={wanted.state}")
-    count = await store.redeliver_all(
-        call.account,
-        wanted.state,
-        since=wanted.since.timestamp() if wanted.since else 0.0,
-        until=wanted.until.timestamp() if wanted.until else _END_OF_TIME,
-        dry_run=wanted.dry_run,
-    )
+    since = wanted.since.timestamp() if wanted.since else 0.0
+    until = wanted.until.timestamp() if wanted.until else _END_OF_TIME
+    count = await store.redeliver_all(call.account, wanted.state, since=since, until=until, dry_run=wanted.dry_run)
     return errors.answer(Redeliveries(count=count), 200 if wanted.dry_run else 202)
 
 
@@ -216,14 +207,10 @@ async def _admitted(
     # A receiver that trusts the service would take it for a message of the account that it names.
     if not all(map(call.caller.has, claimed - {account})):
         raise errors.OTHER_ACCOUNT(account)
+    # PostgreSQL stores no NUL.
+    kind, told = None if message.type and "\0" in message.type else message.type, reports_of(message, detailed=True)
     return NewMessage(
-        account=account,
-        body=body,
-        # PostgreSQL stores no NUL.
-        type=None if message.type and "\0" in message.type else message.type,
-        ordering_key=ordering_key,
-        idempotency_key=idempotency_key,
-        reports=reports_of(message, detailed=True),
+        account=account, body=body, type=kind, ordering_key=ordering_key, idempotency_key=idempotency_key, reports=told
     )
 
 

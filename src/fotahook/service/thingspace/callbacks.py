@@ -33,7 +33,7 @@ _BASE: Final = "/api/fota/v2"
 _CALLBACK: Final = f"{_BASE}/callbacks/{{account}}"
 PAGE: Final = 1000
 """Devices or campaigns in one answer; ThingSpace's number."""
-CampaignT = TypeVar("CampaignT", bound=models.CampaignSoftware)
+CampaignT = TypeVar("CampaignT", bound=msgspec.Struct)
 Text = Annotated[str, Meta(max_length=1024, pattern="^[^\\u0000]*$")]
 
 
@@ -149,37 +149,26 @@ async def campaign_devices(call: Call) -> models.V2CampaignDevice:
 @_endpoint("GET", f"{_BASE}/reports/{{account}}/devices/{{device}}")
 async def device_history(call: Call) -> Response:
     """The campaigns of a device, and how each ended."""
-    return errors.answer(
-        [
-            models.DeviceSoftwareUpgrade(
-                device_id=one.device,
-                id=one.campaign,
-                account_name=call.account,
-                software_name=(campaign := _campaign(models.CampaignSoftware, call.account, one)).software_name,
-                start_date=campaign.start_date,
-                status=one.status,
-                reason=one.detail or "",
-            )
-            for one in await _of_device(call)
-        ]
-    )
+    reports = await _of_device(call)
+    told = [_campaign(models.DeviceSoftwareUpgrade, call.account, one) for one in reports]
+    ends = [{"device_id": one.device, "status": one.status, "reason": one.detail or ""} for one in reports]
+    return errors.answer([msgspec.structs.replace(one, **end) for one, end in zip(told, ends, strict=True)])
 
 
 @_endpoint("GET", f"{_BASE}/logging/{{account}}/devices/{{device}}/checkInHistory")
 async def check_ins(call: Call) -> Response:
     """The last check-in of a device in each campaign: when its message was published."""
-    return errors.answer(
-        [
-            models.CheckInHistoryItem(
-                device_id=one.device,
-                client_type="HTTP",
-                result=one.status,
-                failure_type=one.detail or "",
-                time_completed=datetime.fromtimestamp(one.at, UTC).isoformat(timespec="milliseconds"),
-            )
-            for one in await _of_device(call)
-        ]
-    )
+    items = [
+        models.CheckInHistoryItem(
+            device_id=one.device,
+            client_type="HTTP",
+            result=one.status,
+            failure_type=one.detail or "",
+            time_completed=datetime.fromtimestamp(one.at, UTC).isoformat(timespec="milliseconds"),
+        )
+        for one in await _of_device(call)
+    ]
+    return errors.answer(items)
 
 
 async def _of_device(call: Call) -> list[LedgerReport]:
