@@ -1,12 +1,11 @@
 """What flags name: certificates and keys, and objects as MODULE:NAME."""
 
-import contextlib
 import importlib
 import os
 import ssl
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,8 +60,7 @@ def check_pem_files(*, ca_file: Path | None = None, client_cert: Path | None = N
     """HostingError if a file given by --ca-file or --client-cert cannot be loaded."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca_file is not None:
-        with _pem_errors(f"--ca-file {ca_file}"):
-            context.load_verify_locations(ca_file)
+        _load(f"--ca-file {ca_file}", context.load_verify_locations, ca_file)
     if client_cert is not None:
         _load_certificate(context, f"--client-cert {client_cert}", client_cert)
 
@@ -75,14 +73,12 @@ def _load_certificate(context: ssl.SSLContext, flags: str, certificate: Path, ke
             "only its owner can read"
         )
 
-    with _pem_errors(flags):
-        context.load_cert_chain(certificate, key, refuse_passphrase)
+    _load(flags, context.load_cert_chain, certificate, key, refuse_passphrase)
 
 
-@contextlib.contextmanager
-def _pem_errors(flags: str) -> Iterator[None]:
+def _load(flags: str, load: Callable[..., None], *given: object) -> None:
     try:
-        yield
+        load(*given)
     except OSError as error:
         rule = "they must be PEM files that belong together" if "--tls-key" in flags else "it must be a PEM file"
         raise HostingError(f"{flags}: {error.strerror or error}; {rule}") from error

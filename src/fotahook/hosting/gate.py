@@ -22,8 +22,8 @@ _LOGGED_LIMIT: Final = 100
 class ErrorResponse(Response):
     """A response after which the connection closes; `label` names it in the log's summary."""
 
-    def __init__(self, label: str, status: int, code: str, message: str, *, retry: bool = False) -> None:
-        headers = {"Connection": "close"} | ({"Retry-After": "1"} if retry else {})
+    def __init__(self, label: str, status: int, code: str, message: str) -> None:
+        headers = {"Connection": "close"} | ({"Retry-After": "1"} if status in (429, 503) else {})
         body = msgspec.json.encode({"errorCode": code, "errorMessage": message})
         super().__init__(body, status, headers, "application/json")
         self.label = label
@@ -37,32 +37,21 @@ NOT_HTTP: Final = ErrorResponse("not HTTP", 400, "INVALID_PARAMETER", "These byt
 HEAD_TOO_LARGE: Final = ErrorResponse("heads too large", 431, "HEADERS_TOO_LARGE", "The request head is too large.")
 HEAD_TIMEOUT: Final = ErrorResponse("heads too slow", 408, "REQUEST_TIMEOUT", "The request head arrived too slowly.")
 BODY_TIMEOUT: Final = ErrorResponse("bodies too slow", 408, "REQUEST_TIMEOUT", "The request body arrived too slowly.")
-TOO_MANY_PIPELINED: Final = ErrorResponse(
-    "too many pipelined requests", 429, "TOO_MANY_REQUESTS", "Wait for responses before sending more requests."
-)
-ADDRESS_FULL: Final = ErrorResponse(
-    "too many connections from one address",
-    429,
-    "TOO_MANY_CONNECTIONS",
-    "This address has too many open connections; close some and retry.",
-    retry=True,
-)
-SERVER_FULL: Final = ErrorResponse(
-    "too many connections in all", 503, "BUSY", "The server has too many open connections; retry.", retry=True
-)
+_WAIT: Final = "Wait for responses before sending more requests."
+TOO_MANY_PIPELINED: Final = ErrorResponse("too many pipelined requests", 429, "TOO_MANY_REQUESTS", _WAIT)
+_CLOSE_SOME: Final = "This address has too many open connections; close some and retry."
+ADDRESS_FULL: Final = ErrorResponse("too many connections from one address", 429, "TOO_MANY_CONNECTIONS", _CLOSE_SOME)
+_RETRY: Final = "The server has too many open connections; retry."
+SERVER_FULL: Final = ErrorResponse("too many connections in all", 503, "BUSY", _RETRY)
 ONE_HOST: Final = ErrorResponse("no Host", 400, "INVALID_PARAMETER", "The request needs exactly one valid Host header.")
-OTHER_HOST: Final = ErrorResponse(
-    "other hosts",
-    421,
-    "MISDIRECTED_REQUEST",
-    "This server does not answer for the host in the request's Host header; its operator can add it with --allow-host.",
+_ADD_HOST: Final = (
+    "This server does not answer for the host in the request's Host header; its operator can add it with --allow-host."
 )
-OTHER_ORIGIN: Final = ErrorResponse(
-    "other origins",
-    403,
-    "CROSS_ORIGIN",
-    "A web page of another origin may not make this call; behind a proxy, add its host with --allow-host.",
+OTHER_HOST: Final = ErrorResponse("other hosts", 421, "MISDIRECTED_REQUEST", _ADD_HOST)
+_ADD_ORIGIN: Final = (
+    "A web page of another origin may not make this call; behind a proxy, add its host with --allow-host."
 )
+OTHER_ORIGIN: Final = ErrorResponse("other origins", 403, "CROSS_ORIGIN", _ADD_ORIGIN)
 
 
 @dataclass(frozen=True)
