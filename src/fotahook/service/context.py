@@ -11,7 +11,7 @@ from typing import Final, Literal
 from ..contract.addresses import Network
 from ..contract.budget import Budget
 from ..contract.messages import MESSAGE_LIMIT
-from ..contract.operator import Checks
+from ..contract.operator import AccountState, Checks
 from ..store.base import Clock, Store, StoreHealth
 from ..store.records import CALLBACK_CONSUMER, Credential
 from .credentials import COST, PasswordCost, Passwords
@@ -127,12 +127,15 @@ class Service:
         self.quotas = Quotas(settings.quotas, store, settings.clock)
         self.refused_logins = RefusedLogins(store, settings.clock)
         self.overviews = Overviews(store, settings.clock, settings.consumer)
-        self.accounts = partial(store.accounts, consumer=settings.consumer)
         self.credential_lock = asyncio.Lock()
         """Held while credentials are read and written back, so that no call overwrites another's change."""
         self.password_lock = asyncio.Lock()
         """Held while a password is verified, so that parallel attempts cannot outrun the lockout."""
         self.doctor_lock = asyncio.Lock()
+
+    @property
+    def accounts(self) -> Callable[..., Awaitable[list[AccountState]]]:
+        return partial(self.store.accounts, consumer=self.settings.consumer)
 
     def now(self) -> float:
         """Unix time. Always a float: a token is derived from how the number is written."""
