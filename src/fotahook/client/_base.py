@@ -7,7 +7,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import suppress
 from copy import copy
 from inspect import Parameter
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeAlias, TypeVar, Unpack, get_args, overload
+from typing import (
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeAlias,
+    TypeVar,
+    Unpack,
+    cast,
+    get_args,
+    overload,
+)
 
 import msgspec
 
@@ -28,7 +41,6 @@ SyncT = TypeVar("SyncT")
 AsyncT = TypeVar("AsyncT")
 PageT = TypeVar("PageT")
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
 HEARTBEAT_TIMEOUT: Final = 45.0
 """Seconds of silence after which a connection counts as lost; the service sends something every 15 seconds."""
 
@@ -91,17 +103,13 @@ class both(Generic[P, SyncT, AsyncT]):
         return self
 
 
-class SyncMethods(Methods):
-    """Methods that block."""
+class SyncMethods(Methods): ...
 
 
-class AsyncMethods(Methods):
-    """Methods that are coroutines."""
+class AsyncMethods(Methods): ...
 
 
 class Closable:
-    """Closes with its `with` block."""
-
     _close: Callable[[], Coroutine[Any, Any, None]]
 
     def close(self) -> None:
@@ -116,8 +124,6 @@ class Closable:
 
 
 class AsyncClosable:
-    """Closes with its `async with` block."""
-
     _close: Callable[[], Coroutine[Any, Any, None]]
 
     async def aclose(self) -> None:
@@ -224,8 +230,8 @@ def paged(plan: Callable[Concatenate[Any, P], Listing[PageT, T]]) -> both[P, Pag
     return both(plan, Pages[PageT, T], AsyncPages[PageT, T], return_annotation=result)
 
 
+# The arguments of `OperatorClient.events`: account, after, timeout, max_retries.
 Subscription: TypeAlias = tuple[str | None, str | None, float | None, int | None]
-"""The arguments of `OperatorClient.events`: account, after, timeout, max_retries."""
 
 
 class _EventFlow(Methods):
@@ -286,8 +292,7 @@ class _EventFlow(Methods):
         if not kind.startswith("text/event-stream"):
             response.data.close()
             raise ResponseError(f"{response.status_code} for the event stream, but of type {kind or 'unknown'}")
-        stream: Stream = response.data
-        return stream
+        return cast("Stream", response.data)
 
     def _disconnect(self) -> None:
         stream, self._stream = self._stream, None
@@ -300,10 +305,7 @@ class _EventFlow(Methods):
 
 
 class EventStream(_EventFlow, SyncMethods, Closable, Iterator[Event]):
-    """Events for a thread, as `OperatorClient.events` returns them; a context manager that closes at its end.
-
-    Another thread may close it.
-    """
+    """Events for a thread; a context manager that closes at its end. Another thread may close it too."""
 
     def __next__(self) -> Event:
         try:
@@ -313,7 +315,7 @@ class EventStream(_EventFlow, SyncMethods, Closable, Iterator[Event]):
 
 
 class AsyncEventStream(_EventFlow, AsyncMethods, AsyncClosable, AsyncIterator[Event]):
-    """Events for a task, as `AsyncOperatorClient.events` returns them; a context manager that closes at its end."""
+    """Events for a task; a context manager that closes at its end."""
 
     async def __anext__(self) -> Event:
         return await self._events.__anext__()
@@ -361,8 +363,6 @@ class BaseClient(Methods):
 
 
 class SyncBaseClient(BaseClient, SyncMethods, Closable):
-    """A client for threads."""
-
     def _transport(self, settings: Settings) -> Transport:
         # Here, so that `import fotahook` loads no HTTP library.
         from ._sync import SyncTransport
@@ -374,8 +374,6 @@ class SyncBaseClient(BaseClient, SyncMethods, Closable):
 
 
 class AsyncBaseClient(BaseClient, AsyncMethods, AsyncClosable):
-    """A client for tasks."""
-
     def _transport(self, settings: Settings) -> Transport:
         try:
             from ._async import AsyncTransport

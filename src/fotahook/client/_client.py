@@ -102,10 +102,7 @@ class _Reports(Methods):
     def iter_campaign_devices(
         self, account: str, campaign_id: str, last_seen_device_id: str = calls.FIRST_PAGE, **options: Unpack[Options]
     ) -> Listing[models.V2CampaignDevice, models.V2DeviceStatus]:
-        """All devices of a campaign, read page by page; only one page is in memory.
-
-        `last_seen_device_id` continues behind a device. `timeout` and `max_retries` are for each page.
-        """
+        """All devices of a campaign with ids above `last_seen_device_id`, read page by page; options are for a page."""
         page_at = partial(calls.devices_call, account, campaign_id)
         return Listing(page_at, lambda page: page.device_list or (), last_seen_device_id, options, calls.next_page)
 

@@ -23,9 +23,7 @@ from ._runtime import Runtime, Send, Transport, without_frames
 from ._settings import Limits, Session, Settings
 
 T = TypeVar("T")
-
 log = logging.getLogger("fotahook.client")
-
 # No compression: the limit on a body would have to count the compressed and the plain size.
 _DEFAULT_HEADERS = {"User-Agent": f"fotahook/{VERSION}", "accept": JSON, "Accept-Encoding": "identity"}
 # What ThingSpace's contract has. Others may carry a part of an answer, or one that a proxy changed; fotahook's own API
@@ -48,11 +46,6 @@ class Token:
         if self.idle:
             self.valid_until = now + self.idle
         return self.value
-
-    def invalidate(self, used: Secret) -> None:
-        """Stop using a token that was rejected, unless another call has already replaced it."""
-        if self.value == used:
-            self.valid_until = 0.0
 
 
 @dataclass(eq=False, repr=False)
@@ -99,10 +92,11 @@ class Pipeline:
                 if renewed or not (bearer_stale or session_stale):
                     error.attempts += renewed
                     raise
-                if bearer_stale:
-                    self.bearer.invalidate(tokens["Authorization"])
-                if session_stale:
-                    self.session.invalidate(tokens["VZ-M2M-Token"])
+                # Another call may have replaced a token meanwhile.
+                if bearer_stale and self.bearer.value == tokens["Authorization"]:
+                    self.bearer.valid_until = 0.0
+                if session_stale and self.session.value == tokens["VZ-M2M-Token"]:
+                    self.session.valid_until = 0.0
                 renewed = True
 
     async def login(self, limits: Limits) -> None:

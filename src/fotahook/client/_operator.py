@@ -165,10 +165,7 @@ class _OperatorClient(BaseClient):
     async def redeliver(
         self, message_id: str, *, as_new: bool = False, **options: Unpack[Options]
     ) -> types.Redelivered:
-        """Deliver a settled message again, under its id, or `as_new` under another one.
-
-        Not retried unless `max_retries` is given: an attempt whose response was lost may have succeeded.
-        """
+        """Deliver a settled message again, under its id or `as_new`; retried only if `max_retries` is given."""
         path, body = f"{_message(message_id)}/redeliver", msgspec.json.encode({"asNew": as_new})
         return await self._data(_call("POST", path, types.Redelivered, body, repeatable=False), **options)
 
@@ -183,10 +180,7 @@ class _OperatorClient(BaseClient):
         dry_run: bool = False,
         **options: Unpack[Options],
     ) -> int:
-        """Deliver an account's `dead` or `delivered` messages again; returns how many. `dry_run` only counts them.
-
-        Not retried unless `max_retries` is given.
-        """
+        """Deliver `dead` or `delivered` messages again; returns how many. Retried only if `max_retries` is given."""
         body = msgspec.json.encode({"state": state, **_span(since, until), "dryRun": dry_run})
         call = _call("POST", f"{_account(account)}/redeliver", types.Redeliveries, body, repeatable=False)
         return (await self._data(call, **options)).count
@@ -195,8 +189,7 @@ class _OperatorClient(BaseClient):
     async def search(self, text: str, **options: Unpack[Options]) -> types.Found:
         """What is called like this: accounts and campaigns by the beginning, messages and devices by their id.
 
-        Or messages by filters: ``type:upgradeProgress state:dead since:1h until:2026-11-25T20:00:00Z``, also beside the
-        beginning of an account's name.
+        Or messages by filters, such as ``type:upgradeProgress state:dead since:1h until:2026-11-25T20:00:00Z``.
         """
         return await self._data(_call("GET", f"/v1/search{calls.query_string(q=text)}", types.Found), **options)
 

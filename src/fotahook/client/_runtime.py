@@ -123,8 +123,7 @@ def transport_error(error: BaseException, request: Request, *, late: bool) -> Fo
     for cause in causes:
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return TlsError(one_line(f"{prefix}: TLS failed: {cause.reason or cause}"), request=request)
-    names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
-    root = causes[-1]
+    names, root = {kind.__name__ for cause in causes for kind in type(cause).__mro__}, causes[-1]
     text = one_line(f"{prefix}: {type(root).__name__}: {root}", 400)
     if names & _CONNECTION_LOST or not (names & _NOT_HTTP or isinstance(root, ValueError | ArithmeticError)):
         return ConnectionFailed(text, request=request)

@@ -27,8 +27,6 @@ if (_level := os.environ.get("FOTAHOOK_LOG", "").upper()) in logging.getLevelNam
 
 
 class SharedOptions(TypedDict, total=False):
-    """The keyword arguments that all clients have."""
-
     timeout: float
     max_retries: int
     proxy: str | None
@@ -39,8 +37,6 @@ class SharedOptions(TypedDict, total=False):
 
 
 class ClientOptions(SharedOptions, total=False):
-    """The keyword arguments of Client and AsyncClient."""
-
     thingspace_oauth_credentials: ThingspaceOauthCredentials | None
     vz_m2m_token_credentials: Session | None
     environment: Environment
@@ -55,8 +51,7 @@ class Options(TypedDict, total=False):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The limits of one call: its deadline on the monotonic clock, and its retries."""
-
+    # On the monotonic clock.
     deadline: float
     max_retries: int
 

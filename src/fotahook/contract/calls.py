@@ -18,7 +18,6 @@ from .servers import Server
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
 JSON = "application/json"
 FIRST_PAGE: Final = "0"
 """The `lastSeenDeviceId` of the first page of a campaign's devices."""

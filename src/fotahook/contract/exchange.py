@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 import msgspec
 
 T_co = TypeVar("T_co", covariant=True)
-
 MASK = "***"
 
 

@@ -21,7 +21,6 @@ ED25519_LIMIT: Final = 4
 """ed25519 signatures that a message may have: checking one hashes the whole body, for each key."""
 _ED25519_BYTES: Final = 64
 _SIGNATURE_BYTES: Final = {"v1": hashlib.sha256().digest_size, "v1a": _ED25519_BYTES}
-
 Keys = Iterable[bytes]
 Sign = Callable[[str, int, bytes], str]
 """Makes the signatures of a message from its id, the timestamp and its body."""
