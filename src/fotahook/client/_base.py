@@ -7,20 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import suppress
 from copy import copy
 from inspect import Parameter
-from typing import (
-    Any,
-    Concatenate,
-    Final,
-    Generic,
-    ParamSpec,
-    Self,
-    TypeAlias,
-    TypeVar,
-    Unpack,
-    cast,
-    get_args,
-    overload,
-)
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, Unpack, cast, get_args, overload
 
 import msgspec
 
@@ -231,7 +218,7 @@ def paged(plan: Callable[Concatenate[Any, P], Listing[PageT, T]]) -> both[P, Pag
 
 
 # The arguments of `OperatorClient.events`: account, after, timeout, max_retries.
-Subscription: TypeAlias = tuple[str | None, str | None, float | None, int | None]
+Subscription = tuple[str | None, str | None, float | None, int | None]
 
 
 class _EventFlow(Methods):
