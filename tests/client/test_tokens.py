@@ -458,6 +458,14 @@ async def test_missing_credentials_are_named_at_the_first_call(
     assert peer.seen == []
 
 
+async def test_a_session_needs_credentials_to_begin_and_to_end(peer: Peer, open_sdk: OpenSdk) -> None:
+    async with open_sdk(vz_m2m_token_credentials=None) as sdk:
+        for name in ("login", "logout"):
+            with pytest.raises(ValueError, match="vz_m2m_token_credentials"):
+                await sdk.do(name)
+    assert peer.seen == []
+
+
 def test_no_repr_shows_a_secret() -> None:
     token = fotahook.OauthToken("secret-token", refresh_token="secret-refresh")
     values = [
