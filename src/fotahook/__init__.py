@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from .client._client import (
         AsyncSoftwareManagementCallbacksV2Controller as AsyncSoftwareManagementCallbacksV2Controller,
     )
-    from .client._client import (
-        AsyncSoftwareManagementReportsV2Controller as AsyncSoftwareManagementReportsV2Controller,
-    )
+    from .client._client import AsyncSoftwareManagementReportsV2Controller as AsyncSoftwareManagementReportsV2Controller
     from .client._client import CampaignsV2Controller as CampaignsV2Controller
     from .client._client import ServerLoggingController as ServerLoggingController
     from .client._client import SoftwareManagementCallbacksV2Controller as SoftwareManagementCallbacksV2Controller

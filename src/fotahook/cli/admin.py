@@ -30,9 +30,8 @@ PAUSE_SECONDS: Final = 0.01
 
 T = TypeVar("T")
 Kind = Literal["client", "user"]
-Scopes = Annotated[
-    tuple[str, ...], Parameter(converter=split_at_commas, help=f"Allowed: {', '.join(credentials.SCOPES)}; repeatable.")
-]
+Hours = Annotated[float, Parameter(validator=Number(gte=0, lte=8760))]
+_SCOPE: Final = Parameter(converter=split_at_commas, help=f"Allowed: {', '.join(credentials.SCOPES)}; repeatable.")
 
 
 @flag_class
@@ -41,7 +40,7 @@ class Grants:
     "Account that is allowed; repeatable."
     all_accounts: bool = False
     "Allow all accounts."
-    scope: Scopes = ()
+    scope: Annotated[tuple[str, ...], _SCOPE] = ()
     network: Annotated[tuple[str, ...], Parameter(converter=split_at_commas)] = ()
     "Network (CIDR) it may be used from; repeatable."
     expires_days: Annotated[float | None, Parameter(validator=Number(gte=0, lte=36500))] = None
@@ -52,11 +51,9 @@ class Grants:
             raise UsageError("--account and --all-accounts: give one of them")
         lists = {"accounts": self.account, "scopes": self.scope, "networks": self.network}
         given: dict[str, Any] = {name: values for name, values in lists.items() if values}
-        if self.all_accounts:
-            given["accounts"] = None
         if self.expires_days is not None:
             given["expires_at"] = time.time() + self.expires_days * DAY if self.expires_days else None
-        return given
+        return given | ({"accounts": None} if self.all_accounts else {})
 
 
 def create(kind: Kind, name: str, /, *, grants: Grants = Grants(), flags: StoreFlags = StoreFlags()) -> None:
@@ -66,8 +63,8 @@ def create(kind: Kind, name: str, /, *, grants: Grants = Grants(), flags: StoreF
     """
     given = grants.given()
     made = flags.run(lambda it: credentials.create_credential(it, kind, name, **given, by=operator()), new=True)
-    names = ("clientId", "clientSecret") if kind == "client" else ("username", "password")
-    print_facts(dict(zip(names, (name, made), strict=True)), as_json=flags.as_json)
+    facts = {"clientId": name, "clientSecret": made} if kind == "client" else {"username": name, "password": made}
+    print_facts(facts, as_json=flags.as_json)
     if not {"accounts", "scopes"} <= set(given):
         note(f"{name} may do nothing yet: grant --scope, and --account or --all-accounts")
 
@@ -92,14 +89,7 @@ def revoke(kind: Kind, name: str, /, *, flags: StoreFlags = StoreFlags()) -> Non
     print_facts({"name": name, "revoked": True}, as_json=flags.as_json)
 
 
-def rotate(
-    kind: Kind,
-    name: str,
-    /,
-    *,
-    overlap_hours: Annotated[float, Parameter(validator=Number(gte=0, lte=8760))] = 24.0,
-    flags: StoreFlags = StoreFlags(),
-) -> None:
+def rotate(kind: Kind, name: str, /, *, overlap_hours: Hours = 24.0, flags: StoreFlags = StoreFlags()) -> None:
     """Make a new secret for a client and print it; it is shown only once. The former one stays valid for a time.
 
     Args:
@@ -116,7 +106,6 @@ _BOTH: Final[dict[str, Callable[..., None]]] = {
     "grant campaigns --all-accounts --scope callbacks": grant,
     "revoke campaigns": revoke,
 }
-"""The commands for clients and for users, by their examples."""
 for kind, about, more in (
     ("client", "Clients: they publish, operate, and ask for ThingSpace's OAuth token.", {"rotate campaigns": rotate}),
     ("user", "Users: they log in for ThingSpace's session token.", {}),
@@ -201,9 +190,7 @@ def reset_key(*, flags: StoreFlags = StoreFlags()) -> None:
     print_facts({"store": without_password(flags.store), "reset": True}, as_json=flags.as_json)
 
 
-@app.command(
-    config=Env("FOTAHOOK_", command=False, show=False), help_epilogue="Example: fotahook admin prune --keep-days 7"
-)
+@app.command(config=Env("FOTAHOOK_", command=False, show=False), help_epilogue="Example: fotahook admin prune")
 def prune(*, retention: RetentionFlags = RetentionFlags(), flags: StoreFlags = StoreFlags()) -> None:
     """Remove now what a service removes gradually: old bytes, attempts and ids of messages that are delivered or dead.
 

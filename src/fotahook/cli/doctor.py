@@ -34,8 +34,6 @@ Timeout: TypeAlias = Annotated[float, Parameter(validator=Number(gt=0, lte=300))
 
 @flag_class
 class SenderFlags:
-    """How to send to receivers: flags of `serve` and `doctor`."""
-
     dev: bool = False
     allow_network: InDelivery[Texts] = ()
     "Networks (CIDR) that receivers may lie in although they are not globally reachable."
@@ -75,17 +73,11 @@ class DoctorOptions(SenderFlags):
     as_json: Json = False
 
 
-app = App(
-    name="doctor",
-    config=read_secret_files,
-    help_epilogue="Example: fotahook doctor https://fota.example.com/messages",
-)
+app = App(name="doctor", config=read_secret_files, help_epilogue="Example: fotahook doctor https://fota.example.com/")
 
 
 @app.default
-def doctor(
-    url: Annotated[str, Parameter(help="The URL to check.")], /, *, options: DoctorOptions = DoctorOptions()
-) -> int:
+def doctor(url: Annotated[str, Parameter(help="URL to test.")], /, *, options: DoctorOptions = DoctorOptions()) -> int:
     """Check a callback URL before it is registered: each check passes, warns or fails, and says what to do.
 
     Sends up to four test messages, of type fotahookDoctor: a signed one, the same again, a changed and an unsigned one.

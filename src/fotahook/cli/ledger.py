@@ -26,6 +26,8 @@ from .shared.sources import Remote, opened, paged
 app = App(name="ledger", help="Show which devices of a campaign have reported, and fetch what never came.")
 
 Campaign: TypeAlias = Annotated[str, Parameter(help="The campaign's id.")]
+Which: TypeAlias = Literal["reported", "silent", "all"]
+All: TypeAlias = Annotated[bool, Parameter(name="--all")]
 _PAGE: Final = 1000
 _DEVICE: Final[output.Columns[LedgerDevice]] = {
     **output.fields("id=device status"),
@@ -35,7 +37,7 @@ _DEVICE: Final[output.Columns[LedgerDevice]] = {
 
 
 @flag_class
-class LedgerFlags:
+class Inbox:
     inbox: str = "sqlite:///inbox.db"
     "The listener's inbox; the listener may be running."
     account: OptionalAccount = None
@@ -62,7 +64,7 @@ def expect(
     *devices: Annotated[str, Parameter(name="DEVICE")],
     file: Path | None = None,
     until: str | None = None,
-    flags: LedgerFlags = LedgerFlags(),
+    flags: Inbox = Inbox(),
     as_json: output.Json = False,
 ) -> None:
     """Enter the devices that are to report in a campaign.
@@ -84,12 +86,7 @@ def expect(
 
 @app.command(help_epilogue="Example: fotahook ledger show 60b5d639 --devices silent")
 def show(
-    campaign: Campaign,
-    /,
-    *,
-    devices: Literal["reported", "silent", "all"] | None = None,
-    flags: LedgerFlags = LedgerFlags(),
-    as_json: output.Json = False,
+    campaign: Campaign, /, *, devices: Which | None = None, flags: Inbox = Inbox(), as_json: output.Json = False
 ) -> None:
     """Show how many devices of a campaign have reported a result; with --devices, which.
 
@@ -117,12 +114,7 @@ def show(
 
 @app.command(help_epilogue="Example: fotahook ledger reconcile --all --base-url https://thingspace.verizon.com")
 def reconcile(
-    campaign: Campaign | None = None,
-    /,
-    *,
-    every: Annotated[bool, Parameter(name="--all")] = False,
-    flags: LedgerFlags = LedgerFlags(),
-    remote: Remote = Remote(),
+    campaign: Campaign | None = None, /, *, every: All = False, flags: Inbox = Inbox(), remote: Remote = Remote()
 ) -> None:
     """Compare a campaign with ThingSpace's report; what never came reaches the listener's handlers and forwards.
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -44,6 +44,7 @@ _MODULE: Final = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 _LINES: Final = Parameter(env_var_split=lambda _, text, *, delimiter=None: text.splitlines() or [text])
 _MAX_DEVICES: Final = 10
 
+Module: TypeAlias = Annotated[str | None, Parameter(show_env_var=False)]
 T = TypeVar("T")
 InInbox = Annotated[T, Parameter(group=Group("Inbox", sort_key=2))]
 InVerification = Annotated[T, Parameter(group=Group("Verification", sort_key=3))]
@@ -120,11 +121,9 @@ class ListenOptions(ServerOptions):
             raise UsageError("--register ACCOUNT and --public-url URL go together")
         if self.register is None and (self.replace or self.watch or self.deregister_on_exit):
             raise UsageError("--replace, --watch and --deregister-on-exit go with --register ACCOUNT --public-url URL")
-        if self.public_url is not None:
-            # The service decides which URLs it takes. Not shown: its path may be a secret.
-            refusal = url_refusal(self.public_url, allow_http=True, allowed=EVERYWHERE)
-            if refusal is not None:
-                raise UsageError(f"--public-url: {refusal}")
+        # The service decides which URLs it takes. Not shown: its path may be a secret.
+        if self.public_url and (refusal := url_refusal(self.public_url, allow_http=True, allowed=EVERYWHERE)):
+            raise UsageError(f"--public-url: {refusal}")
         with flag_named("--path"):
             check_path(self.path or "/")
         duration("--dedupe-window", self.dedupe_window or 0.0, "seconds")
@@ -137,9 +136,7 @@ class ListenOptions(ServerOptions):
 def _find_module(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Take MODULE:NAME for the module where it stands behind the values of a list flag: it is none of them."""
     module = arguments.get("MODULE")
-    if module.tokens:
-        return
-    for argument in arguments:
+    for argument in () if module.tokens else arguments:
         last = argument.tokens[-1] if argument.tokens else None
         if argument.parameter.consume_multiple and last and last.source == "cli" and _MODULE.fullmatch(last.value):
             argument.tokens.pop()
@@ -147,20 +144,11 @@ def _find_module(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
             return
 
 
-app = App(
-    name="listen",
-    config=(_find_module, *SOURCES),
-    help_epilogue="Example: fotahook listen handlers:listener --public-key whpk_…",
-)
+app = App(name="listen", config=(_find_module, *SOURCES), help_epilogue="Example: fotahook listen handlers:listener")
 
 
 @app.default
-def listen(
-    module: Annotated[str | None, Parameter(show_env_var=False)] = None,
-    /,
-    *,
-    options: ListenOptions = ListenOptions(),
-) -> int:
+def listen(module: Module = None, /, *, options: ListenOptions = ListenOptions()) -> int:
     """Receive messages: each is on disk before it is acknowledged, and handed to the handlers from there.
 
     Each flag is also a variable FOTAHOOK_<FLAG> and a key of the file of --config; the command line goes first.
@@ -244,12 +232,8 @@ async def _registered(registration: Registration, listener: Listener, options: L
 
 
 def configure(listener: Listener, options: ListenOptions, client: Client | None = None) -> None:
-    flags = {
-        "secrets": "--secret",
-        "public_keys": "--public-key",
-        "sources": "--source",
-        "trusted_proxies": "--trusted-proxy",
-    }
+    names = {it: "--" + it.removesuffix("s").replace("_", "-") for it in ("secrets", "public_keys", "sources")}
+    names["trusted_proxies"] = "--trusted-proxy"
     basic = [(user, password) for user, _, password in (pair.partition(":") for pair in options.basic)]
     if not all(map(all, basic)):
         raise UsageError("--basic: give USER:PASSWORD, neither of them empty")
@@ -263,7 +247,7 @@ def configure(listener: Listener, options: ListenOptions, client: Client | None 
             sources=options.source,
             trusted_proxies=options.trusted_proxy,
             basic=basic,
-            names=flags,
+            names=names,
         ),
         path=options.path,
         forwarding=msgspec.structs.replace(

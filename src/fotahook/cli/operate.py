@@ -5,7 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 from urllib.parse import quote
 
 import msgspec
@@ -23,6 +23,8 @@ from .shared import output
 from .shared.arguments import Account, Limit, MessageId, OptionalAccount, Span, flag_class
 from .shared.errors import INTERRUPTED, REFUSED, Failure, UsageError
 from .shared.sources import Messages, Remote, Source, warn_if_unknown
+
+As: TypeAlias = Annotated[Literal["curl"] | None, Parameter(name="--as")]
 
 messages = App(name="messages", help="List messages; show one with its attempts.")
 accounts = App(name="accounts", help="List accounts and show their state.")
@@ -56,7 +58,6 @@ ACCOUNT: Final[output.Columns[AccountState]] = {
     "callback": lambda it: it.callback.url if it.callback else "(none)",
 }
 EVENT: Final = {"time": 20, "event": 16, "account": 16, "state": 12, "message": 36, "what": 0}
-"""The columns of events, which are printed one by one, with their widths."""
 
 
 @flag_class
@@ -76,26 +77,15 @@ class Filter(Span):
 
 
 @messages.command(name="list", help_epilogue="Example: fotahook messages list 0000123456-00001 --state dead --local")
-def list_messages(
-    account: Account, /, *, which: Filter = Filter(), limit: Limit = 50, source: Source = Source()
-) -> None:
+def list_stored(account: Account, /, *, which: Filter = Filter(), limit: Limit = 50, source: Source = Source()) -> None:
     """List messages of an account, newest first."""
     with source.open() as client:
         if not output.print_list(MESSAGE, which.read(client, account, limit), as_json=source.as_json):
             warn_if_unknown(client, account)
 
 
-@messages.command(
-    name="show", help_epilogue="Example: fotahook messages show 019a0c1f-6b7e-7000-a3f3-0e6c1e6f0f42 --local"
-)
-def show_message(
-    message_id: MessageId,
-    /,
-    *,
-    body: bool = False,
-    as_: Annotated[Literal["curl"] | None, Parameter(name="--as")] = None,
-    source: Source = Source(),
-) -> None:
+@messages.command(name="show", help_epilogue="Example: fotahook messages show 019a0c1f-6b7e-7000-a3f3-0e6c1e6f0f42")
+def show_message(message_id: MessageId, /, *, body: bool = False, as_: As = None, source: Source = Source()) -> None:
     """Show a message: its deliveries, and every attempt with what to do about a failure.
 
     Args:
@@ -170,57 +160,50 @@ def redeliver(
     if account is not None and state is None:
         raise UsageError("--account needs --state dead or --state delivered")
     with source.open() as stored:
-        if account is None or state is None:
-            return _redeliver_each(stored, ids, as_new=as_new, as_json=source.as_json)
-        count = stored.redeliver_all(account, state, since=span.since, until=span.until, dry_run=dry_run)
-        if not count:
-            warn_if_unknown(stored, account)
-    output.print_facts({"account": account, "state": state, "count": count, "dryRun": dry_run}, as_json=source.as_json)
-    return 0
-
-
-def _redeliver_each(stored: Messages, ids: tuple[str, ...], *, as_new: bool, as_json: bool) -> int:
-    sent: list[dict[str, str]] = []
-    try:
-        for message_id in ids:
-            try:
-                sent.append({"id": message_id, "sentAs": stored.redeliver(message_id, as_new=as_new).id})
-            except ApiException as error:
-                if len(ids) == 1:
-                    raise
-                output.note(f"{message_id}: {error}")
-    finally:
-        # Also if the service fails in between: what it has accepted is worth knowing.
-        if sent:
-            output.print_list({"id": lambda it: it["id"], "sent as": lambda it: it["sentAs"]}, sent, as_json=as_json)
+        if account is not None and state is not None:
+            count = stored.redeliver_all(account, state, since=span.since, until=span.until, dry_run=dry_run)
+            if not count:
+                warn_if_unknown(stored, account)
+            facts = {"account": account, "state": state, "count": count, "dryRun": dry_run}
+            output.print_facts(facts, as_json=source.as_json)
+            return 0
+        sent: list[dict[str, str]] = []
+        try:
+            for message_id in ids:
+                try:
+                    sent.append({"id": message_id, "sentAs": stored.redeliver(message_id, as_new=as_new).id})
+                except ApiException as error:
+                    if len(ids) == 1:
+                        raise
+                    output.note(f"{message_id}: {error}")
+        finally:
+            # Also if the service fails in between: what it has accepted is worth knowing.
+            if sent:
+                columns = {"id": lambda it: it["id"], "sent as": lambda it: it["sentAs"]}
+                output.print_list(columns, sent, as_json=source.as_json)
     return 0 if len(sent) == len(ids) else REFUSED
 
 
 def _as_curl(client: Messages, message_id: str) -> bytes:
-    """A command for a POSIX shell that posts the exact bytes, without control characters.
-
-    The body comes from printf through a pipe: the kernel limits an argument to 128 KiB.
-    """
+    """A command for a POSIX shell that posts the exact bytes, without control characters."""
     message, body = client.message(message_id), client.message_body(message_id)
-    # The URL of the last attempt at the message, or of the next one.
-    url = next((attempt.url for attempt in reversed(client.attempts(message_id)) if attempt.url is not None), None)
-    if url is None:
-        callback = client.account(message.account).callback if isinstance(client, OperatorClient) else None
-        if callback is None:
-            account = message.account
-            raise Failure(f"message {message_id} has no URL to go to: register a callback for account {account}")
-        url = callback.url
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": f"fotahook/{VERSION}",
-        "Fotahook-Account": quote(message.account, safe=""),
-        "webhook-id": message.id,
-    }
+    # Of the last attempt at the message, or of the next one.
+    urls = [attempt.url for attempt in client.attempts(message_id) if attempt.url is not None]
+    if not urls and isinstance(client, OperatorClient) and (callback := client.account(message.account).callback):
+        urls = [callback.url]
+    if not urls:
+        raise Failure(f"message {message.id} has no URL to go to: register a callback for account {message.account}")
+    headers = (
+        "Content-Type: application/json",
+        f"User-Agent: fotahook/{VERSION}",
+        f"Fotahook-Account: {quote(message.account, safe='')}",
+        f"webhook-id: {message.id}",
+    )
     printf = "%s", body.decode(errors="surrogateescape")
     if not printf[1].replace("\n", "").isprintable():
         printf = "%b", _NOT_PLAIN.sub(lambda found: b"\\0%03o" % ord(found[0]), body).decode()
-    flags = [part for header in headers.items() for part in ("-H", ": ".join(header))]
-    curl = "curl", "-sS", "--data-binary", "@-", *flags, url
+    # The body comes through a pipe: the kernel limits an argument to 128 KiB.
+    curl = "curl", "-sS", "--data-binary", "@-", *(part for it in headers for part in ("-H", it)), urls[-1]
     return f"{shlex.join(('printf', *printf))} | {shlex.join(curl)}\n".encode()
 
 

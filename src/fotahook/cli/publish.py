@@ -36,15 +36,11 @@ def _refuse_option(_: object, file: Path) -> None:
 
 
 STDIO: Final = Path("-")
-FileArgument: TypeAlias = Annotated[Path, Parameter(allow_leading_hyphen=True, validator=_refuse_option)]
-"""A file name, or - for stdin or stdout."""
+File: TypeAlias = Annotated[Path, Parameter(allow_leading_hyphen=True, validator=_refuse_option)]
 LINE_LIMIT: Final = 8 * 1024 * 1024
 """Bytes in one line: a message, in any spelling of its JSON."""
 BATCH_MESSAGES: Final = 1000
 BATCH_BYTES: Final = 4 * 1024 * 1024
-_BODIES: Final = 64
-"""Bodies that are fetched together."""
-_THREADS: Final = 8
 
 Parse = Callable[[bytes], BatchMessage]
 """The message of a line; ValueError says what is wrong with it."""
@@ -72,13 +68,9 @@ class Exported(msgspec.Struct, frozen=True, rename="camel"):
     accepted_at: datetime | None = None
 
 
-_decode_line: Final = msgspec.json.Decoder(Line).decode
-_decode_exported: Final = msgspec.json.Decoder(Exported).decode
-
-
 def publish(
     account: Account,
-    file: FileArgument = STDIO,
+    file: File = STDIO,
     /,
     *,
     ordering_key: str | None = None,
@@ -92,15 +84,14 @@ def publish(
         file: The message, a JSON object; - reads it from stdin. With --batch, one message per line.
         ordering_key: Messages with the same key are delivered in the order in which they were published.
         idempotency_key: A message is accepted once per key, however often it is published.
-        batch: Each line is {"message": {…}, "orderingKey"?, "idempotencyKey"?, "account"?}; exit code 1 if one was
-            refused.
+        batch: Each line is {"message": {…}, "orderingKey"?, "idempotencyKey"?, "account"?}; exit code 1 if one fails.
     """
     if batch:
         if ordering_key is not None or idempotency_key is not None:
             raise UsageError("with --batch each line has its own keys: leave out --ordering-key and --idempotency-key")
 
         def parse(line: bytes) -> BatchMessage:
-            it = _decode_line(line)
+            it = msgspec.json.decode(line, type=Line)
             return BatchMessage(it.account or account, bytes(it.message), it.ordering_key, it.idempotency_key)
 
         return _publish_lines(file, parse, remote)
@@ -117,7 +108,7 @@ def publish(
     return 0
 
 
-def import_(file: FileArgument = STDIO, /, *, account: OptionalAccount = None, remote: Remote = Remote()) -> int:
+def import_(file: File = STDIO, /, *, account: OptionalAccount = None, remote: Remote = Remote()) -> int:
     """Publish the messages of an export, byte for byte and in order; running it again imports nothing twice.
 
     Each message gets a new id and is delivered, whatever its state was in the export. Exit code 1 if a line is refused.
@@ -128,7 +119,7 @@ def import_(file: FileArgument = STDIO, /, *, account: OptionalAccount = None, r
     """
 
     def parse(line: bytes) -> BatchMessage:
-        it = _decode_exported(line)
+        it = msgspec.json.decode(line, type=Exported)
         body = it.body.encode()
         if hashlib.sha256(body).hexdigest() != it.sha256:
             raise ValueError("sha256 does not match body: one of them was changed")
@@ -139,10 +130,7 @@ def import_(file: FileArgument = STDIO, /, *, account: OptionalAccount = None, r
 
 
 def _publish_lines(file: Path, parse: Parse, remote: Remote) -> int:
-    """Publish the message of each line, in order, without blank lines; the exit code.
-
-    Prints the result of each with --json, otherwise each refusal, and how many there are of each kind.
-    """
+    """Publish the message of each line, in order; prints each result with --json, else refusals and counts."""
     counts = {"published": 0, "duplicates": 0, "refused": 0}
 
     def report(line: int, result: Published | Refused) -> None:
@@ -216,13 +204,7 @@ def _open_input(file: Path) -> contextlib.AbstractContextManager[IO[bytes]]:
 
 
 def export(
-    account: Account,
-    file: FileArgument = STDIO,
-    /,
-    *,
-    force: bool = False,
-    which: Filter = Filter(),
-    source: Source = Source(),
+    account: Account, file: File = STDIO, /, *, force: bool = False, which: Filter = Filter(), source: Source = Source()
 ) -> None:
     """Write the messages of an account to a file, oldest first: one JSON object per line, with the exact bytes in body.
 
@@ -239,7 +221,7 @@ def export(
         in_turn: Callable[..., Iterable[bytes | None]] = map
         if source.inbox is None:
             # A service answers several requests at once.
-            pool = ThreadPoolExecutor(_THREADS)
+            pool = ThreadPoolExecutor(8)
             stack.callback(pool.shutdown, cancel_futures=True)
             in_turn = pool.map
         shown = file != STDIO or not sys.stdout.isatty()
@@ -276,9 +258,9 @@ def _write(messages: Iterable[MessageState], fetch: Fetch, target: IO[bytes], *,
                 spool.execute("insert into listed values (?)", [msgspec.json.encode(line)])
                 advance(total)
         listed = spool.execute("select line from listed order by rowid desc")
-        oldest_first = (_decode_exported(line) for (line,) in listed)
+        oldest_first = (msgspec.json.decode(line, type=Exported) for (line,) in listed)
         with counting(total, "exported", shown=shown) as advance:
-            while lines := list(islice(oldest_first, _BODIES)):
+            while lines := list(islice(oldest_first, 64)):
                 for line, body in zip(lines, fetch([line.id for line in lines]), strict=True):
                     if body is None:
                         left_out += 1

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -27,6 +28,7 @@ from fotahook.service.health import HEALTH_PATHS
 from fotahook.service.limits import AccountQuotas
 from fotahook.service.metrics import Metrics
 from fotahook.store import Store, open_store
+from fotahook.store.key_file import key_file
 from fotahook.store.records import StoreFull
 
 from ..hosting.connection_limits import ConnectionLimits
@@ -37,11 +39,9 @@ from .doctor import InDelivery, SenderFlags
 from .shared.arguments import flag_class, split_at_commas
 from .shared.errors import UsageError, flag_named
 from .shared.servers import SOURCES, InLimits, InLogging, InNetwork, Seconds, ServerOptions, console_routes
-from .shared.sources import InStore, RetentionFlags, key_source, open_secret_keys, store_file, when_it_answers
+from .shared.sources import VARIABLE, InStore, RetentionFlags, open_secret_keys, store_file, when_it_answers
 
 log = logging.getLogger("fotahook")
-
-LONGEST_LEASE: Final = 600.0
 
 Quota = Annotated[int, Parameter(validator=Number(gte=0))]
 _PAUSES: Final = Parameter(
@@ -95,14 +95,13 @@ class ServeOptions(SenderFlags, RetentionFlags, ServerOptions):
     def check(self) -> None:
         """A usage error for values that do not fit together, and for files that cannot be used."""
         if self.role != "all" and store_file("--store", self.store) is not None:
-            raise UsageError(
-                f"--role {self.role}: a SQLite store has one process for all; choose --store postgresql://…"
-            )
+            text = f"--role {self.role}: a SQLite store has one process for all; choose --store postgresql://…"
+            raise UsageError(text)
         if self.connect_timeout > self.timeout:
             raise UsageError(f"--connect-timeout {self.connect_timeout:g}: choose at most --timeout")
         shortest = self.timeout + LEASE_MARGIN
-        if not shortest <= self.lease <= LONGEST_LEASE:
-            raise UsageError(f"--lease {self.lease:g}: choose {shortest:g} to {LONGEST_LEASE:g} seconds")
+        if not shortest <= self.lease <= 600:
+            raise UsageError(f"--lease {self.lease:g}: choose {shortest:g} to 600 seconds")
         for flag, networks in {"--allow-network": self.allow_network, "--trusted-proxy": self.trusted_proxy}.items():
             with flag_named(flag):
                 parse_networks(networks)
@@ -125,7 +124,8 @@ def serve(*, options: ServeOptions = ServeOptions()) -> int:
     options.check()
     file = store_file("--store", options.store)
     if options.explain:
-        options.print_explanation(("secret key", "(hidden)", key_source(file)))
+        source = VARIABLE if file is None or VARIABLE in os.environ else str(key_file(file))
+        options.print_explanation(("secret key", "(hidden)", source))
         return 0
     configure_logging(options.log_format)
     return run(_serve(options, file))
@@ -143,8 +143,7 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
         opened, key, previous = await when_it_answers(options.store, partial(_open, options, file))
         stack.push_async_callback(opened.close)
         metrics = Metrics()
-        store = metrics.around(opened)
-        store = faults.around_store(store) if faults else store
+        store = faults.around_store(metrics.around(opened)) if faults else metrics.around(opened)
         sending = msgspec.structs.replace(
             options.sender_settings(key),
             previous_key=previous,
@@ -156,34 +155,26 @@ async def _serve(options: ServeOptions, file: str | None) -> int:
         if options.role != "api":
             sender = await stack.enter_async_context(Sender(sending, clock=time.time, monotonic=time.monotonic))
             deliver = faults.around_deliver(sender.deliver) if faults else sender.deliver
-            dispatching = _dispatching(store, deliver, options)
-            checks["dispatcher"], task = await stack.enter_async_context(dispatching)
-        closing = asyncio.Event()
-        app = build_app(
-            store,
-            _settings(options, sending),
-            routes=console_routes(),
-            calls=options.role != "dispatcher",
-            checks=checks,
-            closing=closing,
-            metrics=metrics,
-        )
+            checks["dispatcher"], task = await stack.enter_async_context(_dispatching(store, deliver, options))
+        closing, calls, settings = asyncio.Event(), options.role != "dispatcher", _settings(options, sending)
+        routes = console_routes()
+        app = build_app(store, settings, routes=routes, calls=calls, checks=checks, closing=closing, metrics=metrics)
         also: dict[ListeningSocket, ASGIApp] = {}
         details = f"store={without_password(options.store)}"
         details += f" role={options.role}" * (options.role != "all") + " mode=dev" * options.dev
         if options.metrics_listen:
-            metrics_socket = stack.enter_context(_open_metrics_socket(options.metrics_listen))
+            host, _, port = options.metrics_listen.rpartition(":")
+            if not port.isascii() or not port.isdigit():
+                text = f"--metrics-listen {options.metrics_listen}: give an address and a port, such as 127.0.0.1:9100"
+                raise UsageError(text)
+            metrics_socket = stack.enter_context(open_socket(host.strip("[]") or "127.0.0.1", int(port[:6])))
             app, also[metrics_socket] = split_metrics(app)
             details += f" metrics={metrics_socket.url}/metrics"
         gate = options.gate(faults.around_app(app) if faults else app, listening)
+        logged = RequestLog(gate, log_all=options.log_requests, log_paths=True)
+        limiter = options.limiter(HEALTH_PATHS, body_timeout=options.body_timeout)
         return await serve_app(
-            RequestLog(gate, log_all=options.log_requests, log_paths=True),
-            listening,
-            options.limiter(HEALTH_PATHS, body_timeout=options.body_timeout),
-            also=also,
-            details=details,
-            background=task,
-            shutting_down=closing,
+            logged, listening, limiter, also=also, details=details, background=task, shutting_down=closing
         )
 
 
@@ -205,13 +196,6 @@ def _settings(options: ServeOptions, sending: SenderSettings) -> Settings:
         check_receiver=partial(check_receiver, sender=sending, allow_http=options.dev),
         challenge_receiver=partial(challenge_receiver, sender=sending) if options.verify_endpoints else None,
     )
-
-
-def _open_metrics_socket(address: str) -> contextlib.AbstractContextManager[ListeningSocket]:
-    host, _, port = address.rpartition(":")
-    if not port.isascii() or not port.isdigit():
-        raise UsageError(f"--metrics-listen {address}: give an address and a port, such as 127.0.0.1:9100")
-    return open_socket(host.strip("[]") or "127.0.0.1", int(port[:6]))
 
 
 async def _open(options: ServeOptions, file: str | None) -> tuple[Store, bytes, bytes | None]:
@@ -241,14 +225,9 @@ async def _dispatching(
 ) -> AsyncIterator[tuple[Check, asyncio.Task[None]]]:
     """Run a dispatcher. Leaving waits for deliveries in flight, and raises what the dispatcher failed with."""
     time_to_live, renew = options.time_to_live * DAY, min(Timings().renew, options.lease / 3)
-    dispatcher = Dispatcher(
-        store,
-        deliver,
-        rules=Rules(in_flight=options.in_flight, schedule=options.schedule, time_to_live=time_to_live),
-        timings=Timings(lease=options.lease, renew=renew, attempt=options.timeout),
-        clock=time.time,
-        monotonic=time.monotonic,
-    )
+    rules = Rules(in_flight=options.in_flight, schedule=options.schedule, time_to_live=time_to_live)
+    timings = Timings(lease=options.lease, renew=renew, attempt=options.timeout)
+    dispatcher = Dispatcher(store, deliver, rules=rules, timings=timings)
     maintenance = run_maintenance(store, options.retention, longest_wait=dispatcher.longest_wait)
     housekeeping = asyncio.create_task(maintenance, name="housekeeping")
     task = asyncio.create_task(dispatcher.run(), name="dispatcher")

@@ -5,7 +5,7 @@ import runpy
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -22,8 +22,6 @@ from .shared.arguments import Account, flag_class
 from .shared.errors import INTERRUPTED, REFUSED, UNREACHABLE, Failure, UsageError, flag_named
 from .shared.output import counting, note, print_json, print_table
 from .shared.sources import Remote
-
-OURS: Final = "ours: Verizon publishes no V2 message"
 
 
 @flag_class
@@ -53,7 +51,7 @@ def simulate(account: Account, /, *, options: SimulateOptions = SimulateOptions(
 
     Exit code 1 if some messages were not delivered, as far as this is known here.
     """
-    campaign, script, rate, to = _campaign(account, options), _script(options), options.rate, options.to
+    (campaign, script), rate, to = _planned(account, options), options.rate, options.to
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(counting(campaign.count, "sent"))
@@ -87,7 +85,7 @@ def simulate(account: Account, /, *, options: SimulateOptions = SimulateOptions(
     facts: dict[str, str | int | float] = {
         "account": account,
         "campaign": campaign.campaign_id,
-        "profile": options.profile + f" ({OURS})" * (is_ours and not remote.as_json),
+        "profile": options.profile + " (ours: Verizon publishes no V2 message)" * (is_ours and not remote.as_json),
         "devices": options.devices,
         "messages": campaign.count,
         "sent": target.sent,
@@ -104,7 +102,7 @@ def simulate(account: Account, /, *, options: SimulateOptions = SimulateOptions(
         note(result.held)
 
 
-def _campaign(account: str, options: SimulateOptions) -> Simulation:
+def _planned(account: str, options: SimulateOptions) -> tuple[Simulation, FaultScript]:
     if (refusal := account_refusal(account)) is not None:
         raise UsageError(f"{account!r}: {refusal}")
     for flag, url in {"--to": options.to, "--former-to": options.former_to}.items():
@@ -117,24 +115,19 @@ def _campaign(account: str, options: SimulateOptions) -> Simulation:
     if options.profile != "thingspace" and options.former_to is not None:
         raise UsageError("--former-to goes with --profile thingspace, whose sender goes on with it for some minutes")
     check_pem_files(ca_file=options.ca_file)
-    with contextlib.suppress(ValueError):
-        share = float(options.failures.removesuffix("%")) / (100 if options.failures.endswith("%") else 1)
-        if 0 <= share <= 1:
-            profile: Profile = "v1" if options.profile == "v1" else "v2"
-            return Simulation(account, devices=options.devices, failures=share, seed=options.seed, profile=profile)
-    raise UsageError(f"--failures {options.failures}: choose 0% to 100%, or 0 to 1")
-
-
-def _script(options: SimulateOptions) -> FaultScript:
-    if options.fault_script is None:
-        return FaultScript()
     with flag_named("--fault-script"):
-        script = read_fault_script(options.fault_script)
+        script = FaultScript() if options.fault_script is None else read_fault_script(options.fault_script)
     others = [step for step in script.steps if not isinstance(step, Duplicate | Pause | Reorder)]
     if others and options.to is not None and options.profile != "thingspace":
         name = others[0].__struct_config__.tag
         raise UsageError(f"--fault-script: {name} is the receiver's, and with --to that is yours; leave out --to")
-    return script
+    with contextlib.suppress(ValueError):
+        share = float(options.failures.removesuffix("%")) / (100 if options.failures.endswith("%") else 1)
+        if 0 <= share <= 1:
+            profile: Profile = "v1" if options.profile == "v1" else "v2"
+            devices, seed = options.devices, options.seed
+            return Simulation(account, devices=devices, failures=share, seed=seed, profile=profile), script
+    raise UsageError(f"--failures {options.failures}: choose 0% to 100%, or 0 to 1")
 
 
 def demo(*, devices: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000))] = 200) -> int:

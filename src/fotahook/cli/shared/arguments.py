@@ -30,16 +30,14 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGO: Final = re.compile(r"(\d{1,9})([smhd])")
 
 
-def warn_of_account(_: object, account: str | None) -> None:
+def warn(_: object, account: str | None) -> None:
     """Say on stderr that an account's name is unusual: it may be misspelt. The service refuses impossible names."""
     if account is not None and not account_refusal(account) and (warning := account_warning(account)):
         note(f"account {account!r}: {warning}")
 
 
-Account: TypeAlias = Annotated[
-    str, Parameter(help="Account name, such as 0000123456-00001.", validator=warn_of_account)
-]
-OptionalAccount: TypeAlias = Annotated[str | None, Parameter(validator=warn_of_account)]
+Account: TypeAlias = Annotated[str, Parameter(help="Account name, such as 0000123456-00001.", validator=warn)]
+OptionalAccount: TypeAlias = Annotated[str | None, Parameter(validator=warn)]
 MessageId: TypeAlias = Annotated[str, Parameter(name="ID", help="Message id.")]
 Limit: TypeAlias = Annotated[int, Parameter(help="Most items to list; 0 for all.", validator=Number(gte=0))]
 
@@ -92,14 +90,11 @@ def split_at_commas(_: object, tokens: Sequence[Token]) -> tuple[str, ...]:
 
 
 Texts: TypeAlias = Annotated[tuple[str, ...], Parameter(consume_multiple=(1, None), converter=split_at_commas)]
-"""A flag that may be given as `--flag A,B`, `--flag A B` and `--flag A --flag B`."""
+"""`--flag A,B`, `--flag A B` and `--flag A --flag B`."""
 
 
 def read_secret_files(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Add to --secret and --basic what the files of --secret-file and --basic-file say: one value a line.
-
-    The arguments of a process are visible to every user of the machine.
-    """
+    """Add to --secret and --basic what the files of --secret-file and --basic-file say: one value a line."""
     for argument in arguments:
         if argument.name not in ("--secret-file", "--basic-file") or not argument.tokens:
             continue

@@ -28,8 +28,6 @@ class Failure(Exception):
 
 
 class UsageError(Failure):
-    """An argument or a combination of arguments is invalid."""
-
     def __init__(self, text: str) -> None:
         super().__init__(text, USAGE)
 
@@ -69,10 +67,8 @@ def describe(error: BaseException, command: str = "") -> tuple[int, str | None]:
             return FAILED, f"this command needs {module}: pip install 'fotahook[{extra}]'"
         case Failure():
             return error.code, text
-        case StoreFull():
-            return FAILED, f"{text}; make room on the disk of the store and run it again"
         case StoreError():
-            return FAILED, text
+            return FAILED, text + "; make room on the disk of the store and run it again" * isinstance(error, StoreFull)
         case HostingError():
             return USAGE if isinstance(error, BadOption) else FAILED, text
         case CycloptsError():

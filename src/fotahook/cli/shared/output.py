@@ -18,6 +18,7 @@ from fotahook.contract.errors import one_line
 T = TypeVar("T")
 Columns: TypeAlias = Mapping[str, Callable[[T], object]]
 """The column names of a table of records, and each one's cell in the row of a record."""
+Advance: TypeAlias = Callable[[int], None]
 Json: TypeAlias = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
 
 PAGE: Final = 200
@@ -140,9 +141,7 @@ def printable(value: object) -> str:
 
 
 @contextlib.contextmanager
-def counting(
-    total: int | None, part: str, *, in_bytes: bool = False, shown: bool = True
-) -> Iterator[Callable[[int], None]]:
+def counting(total: int | None, part: str, *, in_bytes: bool = False, shown: bool = True) -> Iterator[Advance]:
     """A progress bar on stderr, only at a terminal: stdout is for results. `total` None: unknown."""
     if not shown or not sys.stderr.isatty():
         yield lambda done: None

@@ -4,7 +4,6 @@ A value comes from the command line, then from FOTAHOOK_…, then from the file 
 """
 
 import contextlib
-import dataclasses
 import mimetypes
 import os
 import secrets
@@ -63,21 +62,17 @@ def _read_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollectio
 
 
 def _refuse_empty(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """A usage error for an empty value: what was to fill it has failed.
-
-    An empty list would pass for one that is not given, and a listener without keys and networks trusts anybody.
-    """
+    # What was to fill it has failed. A listener without keys and networks trusts anybody.
     for argument in arguments:
         key = argument.name.lstrip("-")
         variable = PREFIX + key.replace("-", "_").upper()
         on_command_line = any(token.source == "cli" for token in argument.tokens)
         if not on_command_line and not os.environ.get(variable, variable).strip():
             raise UsageError(f"{variable} is empty: give it a value, or unset it")
-        for token in argument.tokens:
-            # A boolean flag has no text.
-            if not token.value and not isinstance(token.implicit_value, bool):
-                place = argument.name if on_command_line else f"--config {token.source}: {key}"
-                raise UsageError(f"{place} is empty: give it a value, or leave it out")
+        # A boolean flag has no text.
+        for token in (it for it in argument.tokens if not it.value and not isinstance(it.implicit_value, bool)):
+            place = argument.name if on_command_line else f"--config {token.source}: {key}"
+            raise UsageError(f"{place} is empty: give it a value, or leave it out")
 
 
 def _remember_origins(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -108,8 +103,6 @@ Seconds: TypeAlias = Annotated[float, Parameter(validator=Number(gt=0, lte=3600)
 
 @flag_class
 class ServerOptions:
-    """Options of a command that runs a server. Each has a default of its own for --body-timeout."""
-
     host: InNetwork[str] = "127.0.0.1"
     "Address to listen at."
     port: InNetwork[int] = 8080
@@ -163,8 +156,8 @@ class ServerOptions:
     def print_explanation(self, *rows: tuple[str, str, str]) -> None:
         """What --explain prints: every flag with its value and origin, and these rows."""
         explained: list[Sequence[object]] = []
-        for name in (field.name for field in dataclasses.fields(self)):
-            flag, value = "--" + name.replace("_", "-"), getattr(self, name)
+        for name, value in vars(self).items():
+            flag = "--" + name.replace("_", "-")
             if value and name in ("secret", "basic"):
                 value = "(hidden)"
             elif value is not None and not isinstance(value, bool):

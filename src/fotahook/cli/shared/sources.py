@@ -55,8 +55,6 @@ BaseUrl: TypeAlias = Annotated[str, Parameter(validator=_check_base_url)]
 
 @flag_class
 class Remote:
-    """Flags of every command that calls a service."""
-
     base_url: BaseUrl = "http://127.0.0.1:8080"
     "The service to call."
     local: Annotated[bool, Parameter(name=("--local", "--dev"))] = False
@@ -87,8 +85,6 @@ class Remote:
 
 @flag_class
 class Source(Remote):
-    """Flags of the commands about stored messages: those of a service, or of a listener."""
-
     inbox: str | None = None
     "A listener's inbox, such as sqlite:///inbox.db, instead of a service; the listener may be running."
 
@@ -189,16 +185,7 @@ def secret_key(file: str | None) -> bytes:
             f"{VARIABLE} is not set: every process on one PostgreSQL needs the same 32 random bytes in URL-safe "
             "base64, such as openssl rand -base64 32 | tr '+/' '-_' prints"
         )
-    with _failing():
-        return read_or_make_key(file)
-
-
-@contextmanager
-def _failing() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise Failure(str(error)) from error
+    return read_or_make_key(file)
 
 
 def secret_key_from_environment(variable: str = VARIABLE) -> bytes | None:
@@ -214,20 +201,16 @@ async def open_secret_keys(store: "Store", file: str | None) -> tuple[bytes, byt
     from fotahook.store.key_file import check_key, check_key_exists, readable_by_others
 
     previous = secret_key_from_environment(PREVIOUS)
-    with _failing():
+    try:
         if file is not None and VARIABLE not in os.environ:
             await check_key_exists(store, file)
         key = secret_key(file)
         await check_key(store, key, previous)
+    except ValueError as error:
+        raise Failure(str(error)) from error
     for path in readable_by_others(file) if file is not None else ():
         log.warning("%s can be read by other users: chmod 600 %s", path, path)
     return key, previous
-
-
-def key_source(file: str | None) -> str:
-    from fotahook.store.key_file import key_file
-
-    return VARIABLE if file is None or VARIABLE in os.environ else str(key_file(file))
 
 
 async def when_it_answers(url: str, job: Callable[[], Awaitable[T]]) -> T:
