@@ -14,6 +14,7 @@ from .views import read, read_account
 HISTORY_CHANGES: Final = 1000
 STEP: Final = 1000
 """Rows that retention removes in one step, so that other writes do not wait long."""
+_END_BACKOFF: Final = ("end_backoff", "recompute_due")
 
 
 class AccountVerbs(Engine):
@@ -27,12 +28,10 @@ class AccountVerbs(Engine):
         """Add entries to the audit log, or amend the detail of those that have a number; the number of each."""
 
         async def job(db: Session) -> list[int]:
-            numbers = []
             for entry in entries:
                 if entry.number:
                     await db.rows("amend_audit", number=entry.number, detail=entry.detail)
-                numbers.append(entry.number or await db.value("add_audit", **asdict(entry)))
-            return numbers
+            return [entry.number or await db.value("add_audit", **asdict(entry)) for entry in entries]
 
         return await self._write(job)
 
@@ -44,12 +43,7 @@ class AccountVerbs(Engine):
 
     async def save_credential(self, credential: Credential) -> None:
         """Insert a credential, or replace the one of its kind and id."""
-
-        async def job(db: Session) -> None:
-            await db.rows("drop_expired_credentials", kind=credential.kind)
-            await db.rows("save_credential", **asdict(credential))
-
-        await self._change(job)
+        await self._change(lambda db: db.run("drop_expired_credentials", "save_credential", **asdict(credential)))
 
     async def replace_credential(self, old: Credential, new: Credential) -> bool:
         """Replace `old` by `new`, of the same kind and id; False, writing nothing, if `old` is not what is stored."""
@@ -79,8 +73,7 @@ class AccountVerbs(Engine):
             await db.lock_lanes({(account, CALLBACK_CONSUMER)})
             revision = await _add_history(db, account, url, actor)
             (callback,) = await db.rows("put_callback", account=account, url=url, revision=revision)
-            await db.rows("open_callback_lane", account=account)
-            await _end_backoff(db, account, CALLBACK_CONSUMER)
+            await db.run("open_callback_lane", *_END_BACKOFF, account=account, consumer=CALLBACK_CONSUMER)
             return read(RegisteredCallback, callback)
 
         return await self._change(job, wakes=True)
@@ -127,8 +120,7 @@ class AccountVerbs(Engine):
         return read(StateCounts, *await self._query("state_counts", among=among, consumer=consumer))
 
     async def pending_usage(self, account: str, *, after: int, limit: int) -> tuple[int, int, int]:
-        """A look at up to `limit` messages that wait for the account's callback, behind the number `after`: how many
-        there are, their bytes, and the last number."""
+        """How many of up to `limit` messages wait for the callback behind a number, their bytes, and the last one."""
         (row,) = await self._query("pending_usage", account=account, after=after, limit=limit)
         return row["messages"], row["bytes"], row["last"]
 
@@ -143,12 +135,7 @@ class AccountVerbs(Engine):
 
     async def resume(self, account: str, consumer: str = CALLBACK_CONSUMER) -> None:
         """Open a paused or waiting lane and reset its health; deliveries in backoff become due."""
-
-        async def job(db: Session) -> None:
-            await db.rows("resume", account=account, consumer=consumer)
-            await _end_backoff(db, account, consumer)
-
-        await self._change(job, wakes=True)
+        await self._change(lambda db: db.run("resume", *_END_BACKOFF, account=account, consumer=consumer), wakes=True)
 
     async def limits(self, account: str) -> Limits:
         """The limits that an operator set for the account."""
@@ -173,19 +160,12 @@ class AccountVerbs(Engine):
     async def _wake(self, found_by: str, *changes: str, **values: object) -> int:
         async def job(db: Session) -> None:
             await db.lock_lanes(set(), lanes)
-            for statement in changes:
-                await db.rows(statement, lanes=lanes)
+            await db.run(*changes, lanes=lanes)
 
         lanes = sorted(row["lane"] for row in await self._query(found_by, **values))
         if lanes:
             await self._change(job, wakes=True)
         return len(lanes)
-
-
-async def _end_backoff(db: Session, account: str, consumer: str) -> None:
-    """Make the deliveries of a lane due that wait for a failing endpoint."""
-    for statement in ("end_backoff", "recompute_due"):
-        await db.rows(statement, account=account, consumer=consumer)
 
 
 async def _add_history(db: Session, account: str, url: str | None, actor: str) -> int:

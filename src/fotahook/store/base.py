@@ -1,9 +1,6 @@
-"""The Store: domain verbs over the records of records.py and events.py.
-
-What is alike on every engine is here and in the classes that this one inherits from, over the sessions that each engine
-makes. A store is whatever passes ``tests/store``. Durations given to a verb are seconds from the moment the store
-writes them, so that only one clock is ever compared.
-"""
+"""The Store: domain verbs over the records of records.py and events.py, alike on every engine over the sessions that
+each makes. A store is whatever passes ``tests/store``. Durations given to a verb are seconds from the moment the store
+writes them, so that only one clock is ever compared."""
 
 import asyncio
 import contextlib
@@ -20,14 +17,13 @@ from .events import EventVerbs
 from .group_commit import AcceptRequest, Request, Settled, SettleRequest, commit_group
 from .ledger import LedgerVerbs
 from .message_verbs import MessageIds, MessageVerbs
-from .session import Candidate, Session
+from .session import Candidate
 from .transaction import Transaction
 
 Clock = Callable[[], float]
 AskForLeases = Callable[[], records.LeaseRequest | None]
 Receive = Callable[[Sequence[records.HandOver]], None]
 FetchRequest: TypeAlias = tuple[records.Lease, int, Collection[int], int]
-"""The arguments of ``fetch``."""
 
 CHECK_SECONDS: Final = 1.0
 FETCH_LIMIT: Final = 2000
@@ -98,14 +94,9 @@ class Store(MessageVerbs, EventVerbs, LedgerVerbs):
 
     async def check(self) -> None:
         """Raise a StoreError unless the store can be read and written and has this version's schema."""
-
-        async def job(db: Session) -> None:
-            # Of its own, so that checks of several processes do not wait for one another.
-            own_id = secrets.token_hex(8)
-            await db.rows("take_room", id=own_id)
-            await db.rows("give_room_back", id=own_id)
-
-        await self._write(job)
+        # Of its own, so that checks of several processes do not wait for one another.
+        own_id = secrets.token_hex(8)
+        await self._write(lambda db: db.run("take_room", "give_room_back", id=own_id))
 
     @abstractmethod
     async def lease(self, limit: int, seconds: float) -> list[records.Lease]:
@@ -158,8 +149,7 @@ class Store(MessageVerbs, EventVerbs, LedgerVerbs):
 
 
 class StoreHealth:
-    """Checks an open store, and keeps the result for CHECK_SECONDS. Belongs to one event loop. `on_error` gets each
-    error once, until another one occurs or a check succeeds."""
+    """Checks an open store at most once in CHECK_SECONDS. `on_error` gets each error once, until another one occurs."""
 
     def __init__(self, store: Store, on_error: Callable[[records.StoreError], None] = lambda error: None) -> None:
         self._store, self._on_error = store, on_error

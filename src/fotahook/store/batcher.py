@@ -1,7 +1,5 @@
-"""Group commit: concurrent callers share a batch, and those that come meanwhile share the next.
-
-Whose work goes into the next batch: each owner's turn comes the later the more it had done already.
-"""
+"""Group commit: concurrent callers share a batch, and those that come meanwhile share the next. Each owner's turn comes
+the later the more it had done already."""
 
 import asyncio
 import heapq
@@ -22,9 +20,7 @@ LIMIT: Final = 500
 
 class Turns(Generic[T]):
     """A queue with start-time fair queueing: who brings little never waits for all that somebody else brought before.
-
-    What is heavier than the limit is taken alone, and alternates with lighter work that comes meanwhile.
-    """
+    What is heavier than the limit is taken alone, and alternates with lighter work that comes meanwhile."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit

@@ -106,8 +106,7 @@ class EventVerbs(Engine):
         return await self._run("read", lambda db: self._read_events(db, after, limit))
 
     async def stats(self, minutes: int, *, among: Collection[str] | None = None) -> tuple[int, Mapping[int, Counts]]:
-        """The current minute since 1970, and counts for those of the last minutes, it included, in which something
-        happened, of these accounts or of all."""
+        """The current minute since 1970, and counts of those of the last minutes in which something happened."""
 
         async def job(db: Session) -> tuple[int, Mapping[int, Counts]]:
             now, rows = await db.value("this_minute"), await db.rows("stats", minutes=minutes, among=among)
@@ -150,8 +149,7 @@ def _cursor(ends: Row, prefix: str) -> EventCursor:
 
 
 def _read(source: Source, kind: type[EventData], row: Row) -> list[Event]:
-    """The events of a row. An attempt has two positions, so that a reader can stop between its end and the death of its
-    message."""
+    """The events of a row. A reader can stop between the end of an attempt and the death of its message."""
     position, data = row["position"], read(kind, row)
     if source != "attempts":
         return [Event(source, position, data)]

@@ -36,8 +36,6 @@ class AcceptRequest(NamedTuple):
 
 
 class SettleRequest(NamedTuple):
-    """A dispatcher's outcomes of one lane."""
-
     lease: records.Lease
     settlements: Sequence[records.Settlement]
     verdict: records.LaneVerdict
@@ -45,14 +43,12 @@ class SettleRequest(NamedTuple):
 
 
 _New: TypeAlias = tuple[int, Candidate, records.Note | None]
-"""A new message with its number and its note."""
 Request: TypeAlias = AcceptRequest | SettleRequest | Job[Any]
 
 
 async def commit_group(db: Session, requests: Sequence[Request]) -> tuple[list[Any], Sequence[records.HandOver], bool]:
     """Run the requests of several callers in one transaction; a response for each (a list of Accepted, a Settled, or
-    what a job returns), what is handed over, and whether that is all that is new, so that no lane must be leased for
-    it."""
+    what a job returns), what is handed over, and whether that is all that is new, so that nobody must be woken."""
     # Jobs first: one of them makes leases invalid that were taken before.
     done = iter([await request(db) for request in requests if not isinstance(request, AcceptRequest | SettleRequest)])
     settles = [request for request in requests if isinstance(request, SettleRequest)]
@@ -86,10 +82,7 @@ async def commit_group(db: Session, requests: Sequence[Request]) -> tuple[list[A
 
 
 async def _accept(
-    db: Session,
-    given: Sequence[Candidate],
-    lanes: Mapping[tuple[str, str], Row],
-    wish: records.LeaseRequest | None,
+    db: Session, given: Sequence[Candidate], lanes: Mapping[tuple[str, str], Row], wish: records.LeaseRequest | None
 ) -> tuple[list[records.Accepted], list[records.HandOver], bool]:
     """Insert messages with their deliveries, except duplicates; a result for each, and what is handed over."""
     numbers, at, known = await db.add_messages(given)

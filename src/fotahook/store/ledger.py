@@ -25,10 +25,7 @@ _TOLD: Final = [
 
 
 def reports_of(message: CallbackMessage, *, detailed: bool) -> tuple[Report, ...]:
-    """The statuses that a message reports, of its devices and of its campaign, for the ledger.
-
-    `detailed`: with what else it says, which reports return; a listener spares the space.
-    """
+    """The statuses that a message reports of its devices and campaign; `detailed`: with what else it says of them."""
     found: list[Report] = []
 
     def add(campaign: str, device: str, status: str, detail: str | None) -> None:
@@ -162,8 +159,7 @@ class LedgerVerbs(Engine):
         ends_at: float | None = None,
         cursor: str | None = None,
     ) -> None:
-        """Enter a campaign into the ledger, and devices that are to report; those that did already stay as they are, as
-        do the end, and how far the report was read, that are not given."""
+        """Enter a campaign, and devices that are to report; what is known of them, or not given, stays as it is."""
 
         async def job(db: Session) -> None:
             (number,) = (await campaign_ids(db, {(account, campaign)})).values()

@@ -1,5 +1,4 @@
-"""The verbs of a store about messages, alike on every engine: reading them, sending settled ones again, and retention,
-which removes what is old in small steps, oldest first."""
+"""The verbs about messages: reading them, sending settled ones again, and retention, in small steps, oldest first."""
 
 import math
 import os
@@ -24,16 +23,12 @@ RECENT_MESSAGES: Final = 200
 CLOCK_SECONDS: Final = 60.0
 """By which the clock of the process that made an id may differ from the store's."""
 SEARCH_STEP: Final = 10_000
-"""Numbers of messages that one look of a search goes through."""
 SEARCH_EACH: Final = 20
 REDELIVERY_STEP: Final = 200
 """Messages that a bulk redelivery sends in one step, so that other writes do not wait long."""
 AUDIT_SECONDS: Final = 400 * 24 * 3600.0
 MEASURE_SHARE: Final = 20.0
 """A store is measured no sooner than after so many times the time that it took."""
-_DIGITS: Final = 16
-_RANDOM_BYTES: Final = 2048
-"""Read from the system at once: a system call for each message costs more than its id."""
 
 
 class MessageIds:
@@ -42,16 +37,13 @@ class MessageIds:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._next = 0
-        self._random = ""
 
     def take(self, count: int) -> list[str]:
         """Fresh ids: each 48 bits of milliseconds, a 12-bit counter within them, 62 random bits."""
         first = max(int(self._clock() * 1000) << 12, self._next)
         self._next = first + count
-        if len(self._random) < _DIGITS * count:
-            self._random = os.urandom(max(8 * count, _RANDOM_BYTES)).hex()
-        digits, self._random = self._random[: _DIGITS * count], self._random[_DIGITS * count :]
-        return [_id(f"{first + each:015x}", digits[_DIGITS * each : _DIGITS * (each + 1)]) for each in range(count)]
+        digits = os.urandom(8 * count).hex()
+        return [_id(f"{first + each:015x}", digits[16 * each : 16 * (each + 1)]) for each in range(count)]
 
 
 def _id(ordered: str, random: str) -> str:
@@ -65,8 +57,7 @@ def first_id(seconds: float) -> str:
 
 
 class Sweep(NamedTuple):
-    """One step through what is swept: what it found removable, where the next step begins (0: at the oldest), and bytes
-    that are to be removed whatever their age."""
+    """A step: what is removable, where the next one begins (0: at the oldest), and bytes to remove at any age."""
 
     numbers: Sequence[int] = ()
     after: int = 0
@@ -255,8 +246,7 @@ class MessageVerbs(AccountVerbs):
         # Minutes are kept for this hour and the one before.
         fine = await db.row("next_fine_minute", after=self._merged_minute, before=(this_minute // 60 - 1) * 60)
         if fine is not None:
-            await db.rows("merge_minute", minute=fine["minute"])
-            await db.rows("drop_minute", minute=fine["minute"])
+            await db.run("merge_minute", "drop_minute", minute=fine["minute"])
             self._merged_minute = fine["minute"]
         return removed >= STEP or fine is not None
 
@@ -334,7 +324,7 @@ async def _remove(db: Session, found: Mapping[str, Sweep]) -> list[int]:
             await db.rows("lock_messages", seqs=numbers)
             sizes = [body["size"] for body in await db.rows("remove_bodies", numbers=numbers)]
         elif numbers:
-            for each in ("attempts_of", "dead_of", "notes_of", kind) if kind == "messages" else (kind,):
-                await db.rows(f"remove_{each}", numbers=numbers)
+            leftovers = ("remove_attempts_of", "remove_dead_of", "remove_notes_of") if kind == "messages" else ()
+            await db.run(*leftovers, f"remove_{kind}", numbers=numbers)
             await db.rows("mark_removed", source=kind, number=numbers[-1])
     return sizes

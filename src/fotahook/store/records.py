@@ -1,7 +1,4 @@
-"""The records that a store keeps and returns, and the errors it raises.
-
-Times in records are Unix seconds by the store's clock.
-"""
+"""The records that a store keeps and returns, their times in Unix seconds by its clock, and the errors it raises."""
 
 from collections.abc import Mapping
 from typing import Final, Literal
@@ -124,8 +121,7 @@ class Lease(Record, frozen=True, kw_only=True):
 
 
 class Delivery(Record, frozen=True, kw_only=True):
-    """A message's place in a lane, ready for an attempt. `followed`: another one of its ordering key waits behind
-    it."""
+    """A message's place in a lane, ready for an attempt. `followed`: another one of its ordering key waits behind."""
 
     lane: int
     seq: int
@@ -166,8 +162,7 @@ class HandOver(Record, frozen=True, kw_only=True):
 
 
 class Attempt(Record, frozen=True, kw_only=True):
-    """One attempt at one delivery, as history keeps it, phases in milliseconds. `resent`: it was sent twice, because
-    the first connection, a reused one, closed without an answer."""
+    """One attempt, phases in milliseconds. `resent`: sent twice, as the first connection, a kept one, had closed."""
 
     started_at: float
     url: str | None
@@ -252,25 +247,23 @@ class MessageFilter(Record, frozen=True, kw_only=True):
 
 
 class Page(Record, frozen=True, kw_only=True):
-    """Some of the messages asked for, newest first, and where the next page begins; None at the end. It may be short or
-    empty, since only SCAN_LIMIT messages are read for it."""
+    """Some of the messages asked for, newest first, and where the next page begins, None at the end. May be empty."""
 
     messages: tuple[Message, ...]
     next: int | None
 
 
 class Retention(Record, frozen=True, kw_only=True):
-    """How long and how much is kept of messages whose deliveries are all delivered or dead; None: without limit.
-
-    So many seconds for bodies and changes of lanes, for the attempts at messages without bodies, and for the ids, keys
-    and hashes of such messages. Above so many bytes of the whole store the oldest bodies are removed, whatever their
-    age.
-    """
+    """How long and how much is kept of messages whose deliveries are all delivered or dead; None: without limit."""
 
     seconds: float | None = None
+    """Bodies, and changes of lanes."""
     bytes: int | None = None
+    """Of the whole store: above it the oldest bodies are removed, whatever their age."""
     attempts: float | None = None
+    """Seconds for the attempts at messages whose bodies are removed."""
     ids: float | None = None
+    """Seconds for messages without bodies: their ids, idempotency keys and hashes."""
 
 
 class Pruned(Record, frozen=True, kw_only=True):
@@ -289,11 +282,9 @@ class Redelivery(Record, frozen=True, kw_only=True):
 
 
 class Credential(Record, frozen=True, kw_only=True):
-    """Authenticates a caller, or names a key that the service signs with. Secrets are stored as hashes or not at all.
-
+    """Authenticates a caller, or names a key that the service signs with; secrets are stored as hashes or not at all.
     Kind secret is a client's former secret, secret_key the mark of the service's. `owner`: the client, user or account
-    it belongs to. `accounts`: None means all. `networks` (CIDR): from which it may be used; none: from everywhere.
-    """
+    it belongs to. `accounts`: None means all. `networks` (CIDR): from which it may be used; none: from everywhere."""
 
     kind: Literal["client", "user", "token", "session", "signing_key", "secret", "secret_key"]
     id: str

@@ -16,7 +16,6 @@ R = TypeVar("R", bound=msgspec.Struct)
 ReportRow: TypeAlias = tuple[int, int, str, str, int, bool, str | None]
 """The number of a message, a campaign's id, a device, its status, that status's rank, whether a report said it, why."""
 NEWEST: Final = (1 << 63) - 1
-"""Above the number of any row."""
 
 
 class Candidate(NamedTuple):
@@ -37,8 +36,8 @@ Added: TypeAlias = tuple[Mapping[str, int], float, Mapping[tuple[str, str], tupl
 
 
 class Session(ABC):
-    """A connection on which the statements of ``queries.sql`` run by name. Both engines have those that shared code
-    runs, with the same parameters and columns."""
+    """A connection that runs the statements of ``queries.sql`` by name; both engines have those of shared code
+    alike."""
 
     @abstractmethod
     async def rows(self, statement: str, **values: object) -> Sequence[Row]:
@@ -50,6 +49,11 @@ class Session(ABC):
 
     async def row(self, statement: str, **values: object) -> Row | None:
         return next(iter(await self.rows(statement, **values)), None)
+
+    async def run(self, *statements: str, **values: object) -> None:
+        """Run statements that take some of these values, one after the other."""
+        for statement in statements:
+            await self.rows(statement, **values)
 
     async def value(self, statement: str, **values: object) -> Any:
         """The first value of the one row that the statement returns."""

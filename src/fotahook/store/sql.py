@@ -31,8 +31,7 @@ class Migrated(Record, frozen=True, kw_only=True):
 
 
 def load_queries(engine: str) -> Mapping[str, str]:
-    """The statements of an engine by name, without comments (a driver would parse them every time). Those that all
-    engines have alike are in ``queries.sql``, the others in ``<engine>/queries.sql``."""
+    """The statements of an engine by name, shared or its own; without comments, which drivers parse every time."""
     shared = (_ROOT / "queries.sql").read_text()
     if engine == "sqlite":
         shared = _IN.sub(r"in (select value from json_each(\1))", _TYPE.sub("", shared))
@@ -59,14 +58,9 @@ def next_migrations(version: int, migrations: Sequence[Migration]) -> Sequence[M
 def check_version(version: int, migrations: Sequence[Migration], url: str) -> int:
     """The version; WrongSchema, saying what to do, unless it is that of the schema that these migrations make."""
     wanted = migrations[-1].number
+    if version == wanted:
+        return version
+    advice = f" and this fotahook works with {wanted}: run fotahook admin migrate --store {shlex.quote(url)}"
     if version > wanted:
-        raise WrongSchema(
-            f"the store {url} has schema {version}, of a newer fotahook, and this one works with {wanted}: "
-            "install the newer fotahook"
-        )
-    if version < wanted:
-        raise WrongSchema(
-            f"the store {url} has schema {version} and this fotahook works with {wanted}: "
-            f"run fotahook admin migrate --store {shlex.quote(url)}"
-        )
-    return version
+        advice = f", of a newer fotahook, and this one works with {wanted}: install the newer fotahook"
+    raise WrongSchema(f"the store {url} has schema {version}{advice}")

@@ -108,8 +108,7 @@ def message_state(
     return _model(operator.MessageState, message, sha256=message.sha256.hex(), deliveries=deliveries)
 
 
-def audit_entry(entry: records.AuditEntry) -> operator.AuditEntry:
-    return _model(operator.AuditEntry, entry)
+audit_entry = partial(_model, operator.AuditEntry)
 
 
 def read_account(row: Row) -> operator.AccountState:

@@ -1,5 +1,4 @@
-"""PostgreSQL: a pool of connections with timeouts, notifications, the driver's errors as the store's own, and the
-tables, in whatever schema the search path names; one of them counts the migrations."""
+"""PostgreSQL: connections with timeouts, notifications, the driver's errors as the store's own, and the schema."""
 
 import asyncio
 import contextlib
@@ -29,7 +28,6 @@ RESPONSE_SECONDS: Final = 15.0
 PREPARED_SECONDS: Final = 30
 """How long a statement stays prepared: its plan may be for tables that have grown since."""
 MIGRATION_SECONDS: Final = 600.0
-"""How long a migration waits for another process that migrates, or for locks."""
 LONGEST_SECONDS: Final = 86400.0
 """How long a statement of a migration may take: some write all rows of a table anew."""
 INTERVAL_SECONDS: Final = 0.01
@@ -96,17 +94,14 @@ class ConnectionPool:
             place = ",".join(map(str, self._servers.addresses)) + urlsplit(self._url).path
             raise StoreUnavailable(f"cannot open the store postgresql://{place}: {reason}") from error
         with translated():
-            await self._check_pooling(self._pool)
-
-    async def _check_pooling(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-        """StoreUnavailable if a pooler gives another connection the session of one that is open."""
-        async with pool.acquire() as ours:
-            session = await ours.fetchval("select pg_backend_pid()")
-            other = await self._servers.connect(server_settings=_STARTUP)
-            try:
-                shared = await other.fetchval("select pg_backend_pid()") == session
-            finally:
-                await other.close()
+            # A pooler may give another connection the session of one that is open.
+            async with self._pool.acquire() as ours:
+                session = await ours.fetchval("select pg_backend_pid()")
+                other = await connect(server_settings=_STARTUP)
+                try:
+                    shared = await other.fetchval("select pg_backend_pid()") == session
+                finally:
+                    await other.close()
         if shared:
             raise StoreUnavailable(
                 "the pooler in front of PostgreSQL shares sessions between transactions, which loses settings, "

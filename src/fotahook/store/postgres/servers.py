@@ -15,11 +15,9 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Db: TypeAlias = "Connection | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 CONNECT_SECONDS: Final = 5.0
-"""How long a server that accepts writes is looked for."""
 STAGGER_SECONDS: Final = 0.25
 """Head start of each server over the next one."""
 LOOK_SECONDS: Final = 1.0
-"""How long a look at all servers takes at most."""
 PROMOTION_SECONDS: Final = 0.5
 """How soon a standby is asked again whether it was promoted."""
 
@@ -36,8 +34,6 @@ class NotPrimary(OSError):
 
 
 class Address(NamedTuple):
-    """Where a server listens."""
-
     host: str
     port: int
 
@@ -75,12 +71,9 @@ def addresses_of(url: str) -> Sequence[Address]:
 
 
 class Servers:
-    """Connects to the server that accepts writes, wherever it is at the time.
-
-    Several are asked beside each other, so that one that hangs delays nothing, and a standby is asked until it is
-    promoted. A server whose timeline is older than one that was seen is a former primary: what it accepts would be
-    lost, so it is left out.
-    """
+    """Connects to the server that accepts writes, wherever it is. Several are asked beside each other, so that one that
+    hangs delays nothing, and a standby is asked until it is promoted. One whose timeline is older than one that was
+    seen is a former primary, which would lose what it accepts: it is left out."""
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -30,7 +30,6 @@ AHEAD: Final = 7
 BUSY_SECONDS: Final = 10.0
 """Pause after a lock was not to be had: while it is waited for, accepting and settling wait behind it."""
 TRANSACTION_TRIES: Final = 4
-"""How often a transaction is tried that the server rolls back because of another one."""
 MARGIN_SECONDS: Final = 2.0
 """Longer than transactions usually take."""
 LONG_MARGIN_SECONDS: Final = 120.0
@@ -98,11 +97,8 @@ class PostgresSession(Session):
 
 
 class PostgresStore(Store):
-    """A Store on a PostgreSQL server, in the schema of the connection's search path. Make one with ``open``.
-
-    Its clock is the server's. A call that fails because the connection was lost may have been written all the same. A
-    long write transaction of any client of the server delays events.
-    """
+    """A Store on a PostgreSQL server, by its clock, in the schema of the search path. Make one with ``open``. A call
+    that loses the connection may have written all the same. A long write transaction of any client delays events."""
 
     has_many_dispatchers = True
 
@@ -268,11 +264,8 @@ class PostgresStore(Store):
 
 class LeaseHorizon:
     """Remembers up to when a process has leased everything that was due, which is where its search for more begins: it
-    does not walk over what other snapshots keep of earlier leases.
-
-    Every write to a lane sets the time at which it is due no earlier than the start of its transaction. So only
-    transactions that were under way then can bring an earlier one.
-    """
+    does not walk over what other snapshots keep of earlier leases. Every write to a lane sets the time at which it is
+    due no earlier than the start of its transaction, so only transactions under way then can bring an earlier one."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -280,7 +273,6 @@ class LeaseHorizon:
         self._long_look_at = monotonic()
 
     def since(self) -> float:
-        """The time at which the next search begins."""
         is_long = self._monotonic() - self._long_look_at >= LONG_LOOK_SECONDS
         return self._done_until - (LONG_MARGIN_SECONDS if is_long else MARGIN_SECONDS)
 

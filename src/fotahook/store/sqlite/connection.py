@@ -19,24 +19,21 @@ from ..records import DispatchedElsewhere, StoreError, StoreFull, StoreUnavailab
 from ..sql import Migrated, Migration, check_version, load_migrations, load_queries, next_migrations
 
 BUSY_SECONDS: Final = 2.0
-"""How long a write waits for another process that holds the file."""
+"""How long a write waits for another process that holds the file; a migration waits longer."""
 MIGRATION_SECONDS: Final = 600.0
-"""How long a migration waits for another process that writes or migrates."""
-CACHE_KIB: Final = 16 * 1024
-"""Page cache of each connection: enough for the upper levels of the indexes of a long backlog."""
 PREPARED_STATEMENTS: Final = 256
 """Statements that a connection keeps prepared: all of them, with those for many rows in every length."""
-CHECKPOINT_PAGES: Final = 4000
-"""Pages in the log before a checkpoint: the more, the more often a busy page is copied only once."""
 _SCALARS: Final = (str, int, float, bytes, NoneType)
 _SETTINGS: Final = (
     "journal_mode = wal",
     "synchronous = full",
     "foreign_keys = on",
-    f"cache_size = -{CACHE_KIB}",
+    # In KiB: enough for the upper levels of the indexes of a long backlog.
+    "cache_size = -16384",
     # Rollback data of a statement stays in memory instead of a file made for each transaction.
     "temp_store = memory",
-    f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+    # In pages: the more, the more often a busy page is copied only once.
+    "wal_autocheckpoint = 4000",
 )
 _REMEDIES: Final = {
     "SQLITE_BUSY": "another process holds it: let that one end",
@@ -57,8 +54,7 @@ def execute(db: sqlite3.Connection, name: str, **values: object) -> sqlite3.Curs
 
 
 def connect(path: Path, *, busy_seconds: float | None = None) -> sqlite3.Connection:
-    """A connection that syncs every commit and returns rows as dicts. StoreUnavailable names the file. A statement
-    waits for another process for so long, by default BUSY_SECONDS."""
+    """A connection that syncs every commit and returns rows as dicts. StoreUnavailable names the file."""
     wait = BUSY_SECONDS if busy_seconds is None else busy_seconds
     connection = None
     try:
@@ -115,21 +111,16 @@ def describe_error(path: Path, error: OSError | sqlite3.Error) -> str:
 def file_check(path: Path) -> Callable[[], None]:
     """A check that a store's files are still those that were opened; StoreUnavailable names a missing one, since SQLite
     goes on writing to a removed or moved file, where the data would be lost."""
-    opened = {name: _identity(name) for name in (str(path), f"{path}-wal")}
+    opened = {name: os.stat(name) for name in (str(path), f"{path}-wal") if os.path.exists(name)}
 
     def check() -> None:
-        for name, identity in opened.items():
-            if _identity(name) != identity:
-                raise StoreUnavailable(f"{name} was removed or replaced while in use; put it back, or start afresh")
+        for name, facts in opened.items():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(name), facts):
+                    continue
+            raise StoreUnavailable(f"{name} was removed or replaced while in use; put it back, or start afresh")
 
     return check
-
-
-def _identity(name: str) -> tuple[int, int] | None:
-    with contextlib.suppress(OSError):
-        facts = os.stat(name)
-        return facts.st_dev, facts.st_ino
-    return None
 
 
 def lock_dispatcher(path: Path) -> int:
@@ -144,8 +135,7 @@ def lock_dispatcher(path: Path) -> int:
 
 
 class Worker:
-    """Runs transactions for asyncio one after the other, on a connection and in a thread that are its own. Reads that
-    have a worker see what is committed, and never wait for a write."""
+    """Runs transactions for asyncio one after the other, on a connection and in a thread that are its own."""
 
     def __init__(self, connection: sqlite3.Connection, *, begin: str = "begin", end: str = "rollback") -> None:
         self._connection, self._begin, self._end = connection, begin, end

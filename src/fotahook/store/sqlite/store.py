@@ -23,7 +23,6 @@ from .connection import Q, Worker, check_schema, connect, describe_error, execut
 T = TypeVar("T")
 
 ROWS_LIMIT: Final = 256
-"""Rows in one statement."""
 CHUNK_BYTES: Final = 256 << 10
 """Bodies in one statement, unless a single one is longer: SQLite keeps them in memory until it runs again."""
 _ROW_COUNTS: Final = (*range(8, 65, 8), 128, 192, ROWS_LIMIT)
@@ -32,11 +31,8 @@ _FETCHED: Final = ("seq", "message", "type", "ordering_key", "accepted_at", "att
 
 
 class SqliteSession(Session):
-    """A Session on one connection, at one time of the store's clock. None of its methods suspends its caller.
-
-    The writing thread competes with the event loop for Python's lock after each statement, so one statement does the
-    work for a whole table, however many rows there are.
-    """
+    """A Session at one time of the store's clock, whose methods never suspend their caller. The writing thread competes
+    with the event loop for Python's lock after each statement, so one does the work for all rows of a table."""
 
     def __init__(self, connection: sqlite3.Connection, now: float) -> None:
         self.connection, self.now = connection, now
@@ -88,12 +84,10 @@ class SqliteSession(Session):
         expired: list[str] = []
         for row in await self.bulk("known_messages", [(number,) for number in hashes.values()]):
             key = (row["account"], row["idempotency_key"])
-            if key not in hashes:  # only the hash is the same
-                continue
-            window = windows[key]
-            if window is not None and row["accepted_at"] + window <= self.now:
+            # Of another key only the hash is the same.
+            if (window := windows.get(key)) is not None and row["accepted_at"] + window <= self.now:
                 expired.append(row["id"])
-            else:
+            elif key in hashes:
                 known[key] = row["id"], row["sha256"]
         if expired:
             await self.rows("forget_keys", ids=expired)
