@@ -14,17 +14,22 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from fotahook.store import open_store
 from fotahook.store.postgres.connection import migrate
 from tests.deadlines import DEADLINE
 from tests.ports import unused_port
 
+START: Final = 1_800_000_000.0
+"""Where the clocks of tests begin."""
 SETTINGS: Final = {
+    # It would look at the tables of thousands of tests.
+    "autovacuum": "off",
     # fsync stays on, as in earnest; the rest is for a server that lives for a minute.
     "checkpoint_timeout": "1h",
     "deadlock_timeout": "50ms",
@@ -72,6 +77,8 @@ class Server:
         self.port = unused_port()
         self._user = "nobody" if os.getuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
+        self.used_schemas: list[str] = []
+        self.pattern: Pattern | None = None
         directory.chmod(0o755)
         (directory / "data").mkdir(mode=0o700)
         if self._user is not None:
@@ -274,17 +281,103 @@ class ClockFile:
 
 @asynccontextmanager
 async def a_schema(server: Server, clock: ClockFile | None = None) -> AsyncIterator[str]:
-    """The URL of a store in a schema of its own, whose time is the server's unless a clock is given."""
+    """The URL of a store in a schema of its own, whose time is the server's unless a clock is given.
+
+    With a clock it may be the schema of an earlier test, emptied: to make one takes ten times as long.
+    """
+    schema = None
+    while clock is not None and schema is None and server.used_schemas:
+        schema = await _emptied(server, server.used_schemas.pop(), clock)
+    if schema is None:
+        schema = await _new_schema(server, clock)
+    yield f"{server.url}?search_path={schema}"
+    if clock is not None:
+        server.used_schemas.append(schema)
+
+
+async def _new_schema(server: Server, clock: ClockFile | None) -> str:
     schema = f"test_{uuid4().hex}"
     connection = await asyncpg.connect(server.url)
     try:
         await connection.execute(f"create schema {schema}; set search_path to {schema}")
         if clock is not None:
             await migrate(connection, server.url)
-            await connection.execute(
-                "create or replace function store_now() returns double precision language sql stable"
-                f" as $$ select pg_read_file('{clock.path}')::double precision $$"
-            )
+            await connection.execute(_STORE_NOW.format(clock.path))
     finally:
         await connection.close()
-    yield f"{server.url}?search_path={schema}"
+    return schema
+
+
+_STORE_NOW: Final = (
+    "create or replace function store_now() returns double precision language sql stable"
+    " as $$ select pg_read_file('{}')::double precision $$"
+)
+_TABLES: Final = (
+    "select oid, relname from pg_class where relnamespace = current_schema()::regnamespace and relkind = 'r'"
+)
+_FILLED: Final = f"{_TABLES} and relname <> 'fotahook_migrations' and pg_relation_size(oid) > 0"
+# Tables, columns, indexes, constraints, triggers, functions and the version.
+_SHAPE: Final = """
+    with mine as (select * from pg_class where relnamespace = current_schema()::regnamespace), parts as (
+        select concat_ws(' ', relname, relkind, reloptions, relacl, relhastriggers) as part from mine
+        union all
+        select concat_ws(' ', mine.relname, attname, atttypid, attnum, attnotnull, attisdropped)
+        from pg_attribute join mine on mine.oid = attrelid
+        union all
+        select concat_ws(' ', mine.relname, tgname, tgenabled) from pg_trigger join mine on mine.oid = tgrelid
+        where not tgisinternal
+        union all
+        select concat_ws(' ', conname, contype) from pg_constraint where connamespace = current_schema()::regnamespace
+        union all
+        select concat_ws(' ', proname, prosrc) from pg_proc
+        where pronamespace = current_schema()::regnamespace and proname <> 'store_now'
+        union all
+        select number::text from fotahook_migrations
+    )
+    select md5(string_agg(part, ',' order by part)) from parts
+"""
+
+
+class Pattern(NamedTuple):
+    """A schema that no test uses: how one looks whose store was opened, and the tables in which it has rows."""
+
+    schema: str
+    shape: str
+    filled: frozenset[str]
+
+
+async def _pattern(server: Server) -> Pattern:
+    if server.pattern is None:
+        clock = ClockFile(server)
+        clock.show(START)
+        schema = await _new_schema(server, clock)
+        store = await open_store(f"{server.url}?search_path={schema}", clock=lambda: START)
+        await store.close()
+        connection = await asyncpg.connect(server.url, server_settings={"search_path": schema})
+        try:
+            filled = [row["relname"] for row in await connection.fetch(_FILLED)]
+            server.pattern = Pattern(schema, await connection.fetchval(_SHAPE), frozenset(filled))
+        finally:
+            await connection.close()
+    return server.pattern
+
+
+async def _emptied(server: Server, schema: str, clock: ClockFile) -> str | None:
+    """The schema, as if nobody had used it; None if it was altered, or is in use."""
+    pattern = await _pattern(server)
+    settings = {"search_path": schema, "lock_timeout": "1s"}
+    connection = await asyncpg.connect(server.url, server_settings=settings)
+    try:
+        if await connection.fetchval(_SHAPE) != pattern.shape:
+            return None
+        filled = await connection.fetch(_FILLED)
+        names = ", ".join(row["relname"] for row in filled)
+        work = [f"truncate {names} restart identity cascade"] if names else []
+        work += [f"insert into {name} select * from {pattern.schema}.{name}" for name in pattern.filled]
+        work += [f"delete from pg_statistic where starelid in (select oid from ({_TABLES}) as tables)"]
+        await connection.execute(";".join([*work, _STORE_NOW.format(clock.path)]))
+    except asyncpg.LockNotAvailableError:
+        return None
+    finally:
+        await connection.close()
+    return schema

@@ -129,33 +129,28 @@ def test_missing_credentials_are_reported_by_their_variable(run: Run, folder: Pa
     assert files(folder) == {"m.json", "m.jsonl"}
 
 
-def test_an_unreachable_service_is_reported(folder: Path, clients: list[Command]) -> None:
-    def call(command: Command) -> Done:
-        return fotahook(*command, "--dev", "--base-url", "http://127.0.0.1:9", cwd=folder)
-
-    for command, done in side_by_side(clients, call):
-        assert done.returncode == 3, (command, done.stderr)
-        assert is_one_line(done.stderr), (command, done.stderr)
-        assert "http://127.0.0.1:9" in done.stderr
-        assert "check --base-url, and that the service runs" in done.stderr
+def test_an_unreachable_service_is_reported(run: Run, folder: Path, clients: list[Command]) -> None:
+    for command in clients:
+        result = run(*command, "--dev", "--base-url", "http://127.0.0.1:9")
+        assert result.code == 3, (command, result.err)
+        assert is_one_line(result.err), (command, result.err)
+        assert "http://127.0.0.1:9" in result.err
+        assert "check --base-url, and that the service runs" in result.err
     assert files(folder) == {"m.json", "m.jsonl"}
 
 
-def test_refused_credentials_are_reported(sandbox: Sandbox, folder: Path, clients: list[Command]) -> None:
-    wrong = {
-        "THINGSPACE_OAUTH_OAUTH_CLIENT_ID": "dev",
-        "THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET": "not-the-secret",
-        "VZ_M2M_USERNAME": "dev",
-        "VZ_M2M_PASSWORD": "not-the-password",
-    }
-
-    def call(command: Command) -> Done:
-        return fotahook(*command, "--base-url", sandbox.base_url, cwd=folder, stdin=b"", **wrong)
-
-    for command, done in side_by_side(clients, call):
-        assert done.returncode == 4, (command, done.stderr)
-        assert is_one_line(done.stderr), (command, done.stderr)
-        assert "not-the-secret" not in done.stderr
+def test_refused_credentials_are_reported(
+    run: Run, sandbox: Sandbox, folder: Path, clients: list[Command], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THINGSPACE_OAUTH_OAUTH_CLIENT_ID", "dev")
+    monkeypatch.setenv("THINGSPACE_OAUTH_OAUTH_CLIENT_SECRET", "not-the-secret")
+    monkeypatch.setenv("VZ_M2M_USERNAME", "dev")
+    monkeypatch.setenv("VZ_M2M_PASSWORD", "not-the-password")
+    for command in clients:
+        result = run(*command, "--base-url", sandbox.base_url)
+        assert result.code == 4, (command, result.err)
+        assert is_one_line(result.err), (command, result.err)
+        assert "not-the-secret" not in result.err
     assert files(folder) == {"m.json", "m.jsonl"}
 
 

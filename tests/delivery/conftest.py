@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from fotahook.delivery.runtime import ClockWatch
 from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.records import Delivery, Health, Lease, Limits, NewMessage, StoreUnavailable
+from tests.sqlite import put_empty_store
 from tests.store.conftest import ACCOUNT, ENGINES, URL, VirtualClock, engine, store_url
 
 __all__ = ["engine", "store_url"]  # fixtures
@@ -68,7 +70,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-async def store(store_url: str, clock: VirtualClock) -> AsyncIterator[Store]:
+async def store(engine: str, store_url: str, clock: VirtualClock) -> AsyncIterator[Store]:
+    if engine == "sqlite":
+        put_empty_store(Path(store_url.removeprefix("sqlite:///")))
     store = await open_store(store_url, clock=clock)
     await store.register(ACCOUNT, URL, actor="test")
     yield store

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Scope
 from fotahook.service import Settings, build_app, create_credential
 from fotahook.service.credentials import SCOPES, PasswordCost, provision_dev
 from fotahook.store import SqliteStore
+from tests.sqlite import put_empty_store
 
 from .serving import SECRET_KEY, serving
 
@@ -228,6 +229,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(file: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
+    put_empty_store(file)
     store = await SqliteStore.open(file, clock=clock)
     yield store
     await store.close()

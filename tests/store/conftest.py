@@ -11,7 +11,8 @@ from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.records import Accepted, Attempt, Delivery, Health, LaneVerdict, Lease, NewMessage, Settlement
 from tests.deadlines import DEADLINE
-from tests.postgres import ClockFile, Server, a_schema
+from tests.postgres import START, ClockFile, Server, a_schema
+from tests.sqlite import put_empty_store
 
 ENGINES: Final = ("sqlite", "postgres")
 ACCOUNT = "0000123456-00001"
@@ -21,7 +22,7 @@ URL = "https://receiver.example/callbacks"
 class VirtualClock:
     """A clock that stands still until a test moves it. `show_to` connects another place that has its time."""
 
-    def __init__(self, now: float = 1_800_000_000.0) -> None:
+    def __init__(self, now: float = START) -> None:
         self.now = now
         self._show: Callable[[float], None] = lambda now: None
 
@@ -69,7 +70,9 @@ async def store_url(
 
 
 @pytest.fixture
-async def store(store_url: str, clock: VirtualClock) -> AsyncIterator[Store]:
+async def store(engine: str, store_url: str, clock: VirtualClock) -> AsyncIterator[Store]:
+    if engine == "sqlite":
+        put_empty_store(Path(store_url.removeprefix("sqlite:///")))
     store = await open_store(store_url, clock=clock)
     yield store
     await store.close()

@@ -12,6 +12,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from fotahook import store as store_package
 from fotahook.store import open_store
 from fotahook.store.base import Store
 from fotahook.store.postgres import connection as connection_module
@@ -123,6 +124,8 @@ async def test_an_invalid_url_is_refused_without_its_password(url: str) -> None:
 async def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [name for name in sys.modules if name.startswith("fotahook.store.postgres")]:
         monkeypatch.delitem(sys.modules, module)
+    # The import replaces it, and later tests want this one.
+    monkeypatch.setattr(store_package, "postgres", store_package.postgres)
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     with pytest.raises(ImportError, match=r"pip install 'fotahook\[postgres\]'"):
         await open_store("postgresql://127.0.0.1/db")
