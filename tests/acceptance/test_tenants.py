@@ -136,10 +136,10 @@ def answer_to(tenant: Tenant, method: str, path: str, account: str, message: str
 
 
 def state(tenant: Tenant, message: str) -> list[bytes]:
-    paths = ("", "/callbacks", "/signing-keys", "/messages")
-    return [tenant("GET", f"/v1/accounts/{tenant.account}{path}").data for path in paths] + [
-        tenant("GET", f"/v1/messages/{message}").data
-    ]
+    paths = [f"accounts/{tenant.account}{path}" for path in ("", "/callbacks", "/signing-keys", "/messages")]
+    answers = [tenant("GET", f"/v1/{path}").data for path in (*paths, f"messages/{message}")]
+    # Everything but how old the keys are by now.
+    return [re.sub(rb'"ageSeconds":\d+', b"", answer) for answer in answers]
 
 
 Flood = Callable[[Tenant, Event], set[int]]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fotahook.store import SqliteStore
-from fotahook.store.key_file import check_key, check_key_exists, key_file
+from fotahook.store.key_file import check_key, check_key_exists, key_file, readable_by_others
 
 ONE, OTHER = b"1" * 32, b"2" * 32
 
@@ -35,3 +35,12 @@ async def test_another_key_is_refused_unless_the_previous_one_is_given(tmp_path:
         await check_key(store, OTHER)
     finally:
         await store.close()
+
+
+def test_files_that_others_may_read_are_found(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    file.touch(0o600)
+    assert readable_by_others(str(file)) == []
+    key_file(str(file)).touch()
+    key_file(str(file)).chmod(0o640)
+    assert readable_by_others(str(file)) == [key_file(str(file))]
