@@ -202,8 +202,8 @@ def parse_fault_script(text: str) -> FaultScript:
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        problem = re.sub(r"(.*) \(at line (\d+), column \d+\)", r"line \2: \1", str(error))
-        problem = re.sub(r"(.*) \(at end of document\)", r"at its end: \1", problem)
+        problem = re.sub(r"^(.*) \(at line (\d+), column \d+\)", r"line \2: \1", str(error))
+        problem = re.sub(r"^(.*) \(at end of document\)", r"at its end: \1", problem)
         raise ScriptInvalid(problem) from error
     if unknown := sorted(set(content) - {"step"}):
         raise ScriptInvalid(f"line {_line_of(text, -1, unknown[0])}: {unknown[0]}: a script has only [[step]] tables")
