@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fotahook.store.sqlite.schema import migrate
+from fotahook.store.sqlite.connection import migrate
 
 
 @cache

@@ -1269,6 +1269,16 @@ async def test_a_change_and_its_audit_entry_are_one_transaction(store: Store, cl
     assert await store.credential("client", "c") is None
 
 
+async def test_the_detail_of_an_audit_entry_can_be_amended(store: Store) -> None:
+    [number] = await store.write_audit([ENTRY])
+    amended = msgspec.structs.replace(ENTRY, number=number, detail="password=2")
+    other = msgspec.structs.replace(ENTRY, action="login.refused")
+    numbers = await store.write_audit([amended, other])
+    assert numbers[0] == number
+    found = [(entry.number, entry.action, entry.detail) for entry in await store.audit(limit=9)]
+    assert found == [(numbers[1], "login.refused", other.detail), (number, ENTRY.action, "password=2")]
+
+
 async def test_every_change_can_be_audited(registered: Store, accept: Accept) -> None:
     (accepted,) = await accept(b"{}")
     changes: dict[str, Callable[[Store], Awaitable[object]]] = {
